@@ -1,0 +1,53 @@
+# Two commands do everything on a machine with Python 3.11 or later, git and make:
+#   make demo    the notebook's queries over a small cube of sessions, or over your files: make demo NWB="FOLDER"
+#   make test    lint, types and the whole test suite
+# Others: make lint, make format, make bench, make clean.
+
+# The first interpreter that is new enough; `make demo PYTHON=/path/to/python3` names another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+
+# Reaches the demonstration as it was typed: the shell neither splits nor expands it.
+export NWB
+
+.PHONY: demo test lint format bench clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.installed
+	@$(BIN)/python -m lazynwb.demo $${NWB:+"$$NWB"}
+
+test: lint
+	@$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/mypy --no-error-summary
+
+format: $(VENV)/.installed-dev
+	@$(BIN)/ruff check --fix --quiet
+	@$(BIN)/ruff format --quiet
+
+bench: $(VENV)/.installed
+	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+clean:
+	rm -rf $(VENV) .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+
+# The stamps say that a step is done. They come last, so a step that failed half-way is done again.
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { echo "lazynwb needs Python 3.11 or later: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "Setting up $(VENV) (once)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.created pyproject.toml
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed

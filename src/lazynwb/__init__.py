@@ -1,0 +1,53 @@
+"""One Polars LazyFrame over many NWB files, in place."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from lazynwb.catalog.load import clear_cache
+from lazynwb.config import config
+from lazynwb.engine.plan import NWB_PATH as NWB_PATH_COLUMN_NAME
+from lazynwb.engine.plan import TABLE_INDEX as TABLE_INDEX_COLUMN_NAME
+from lazynwb.engine.plan import TABLE_PATH as TABLE_PATH_COLUMN_NAME
+from lazynwb.errors import (
+    CorruptDataError,
+    LazyNWBError,
+    NotNWBError,
+    SchemaError,
+    SourceChangedError,
+    SourceNotFoundError,
+    TableNotFoundError,
+    UnsupportedTypeError,
+)
+from lazynwb.paths import get_internal_paths
+from lazynwb.profile import profile
+from lazynwb.scan import get_table_schema, read_nwb, scan_nwb
+from lazynwb.sql import get_sql_context
+
+try:
+    __version__ = version("lazynwb")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "2.0.0.dev0"
+
+__all__ = [
+    "NWB_PATH_COLUMN_NAME",
+    "TABLE_INDEX_COLUMN_NAME",
+    "TABLE_PATH_COLUMN_NAME",
+    "CorruptDataError",
+    "LazyNWBError",
+    "NotNWBError",
+    "SchemaError",
+    "SourceChangedError",
+    "SourceNotFoundError",
+    "TableNotFoundError",
+    "UnsupportedTypeError",
+    "__version__",
+    "clear_cache",
+    "config",
+    "get_internal_paths",
+    "get_sql_context",
+    "get_table_schema",
+    "profile",
+    "read_nwb",
+    "scan_nwb",
+]

@@ -1,0 +1,137 @@
+"""The on-disk cache of catalog entries: immutable files, one per source and table, shared by any processes.
+
+A file is written under a temporary name and renamed, so a reader sees a whole entry or none; who loses a
+race has written the same facts. There is no lock and no database, because home folders on clusters are
+network file systems. Whatever goes wrong here costs a log message and a second parse, never a query.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import random
+import tempfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from lazynwb.catalog.model import CATALOG_VERSION
+from lazynwb.config import config
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_LOGGER = logging.getLogger("lazynwb")
+_MAGIC = b"LNWB" + CATALOG_VERSION.to_bytes(2, "little")
+_HEADER = len(_MAGIC) + 4
+_SHARDS = 256
+#: One write in this many checks the size of the shard that it wrote to.
+_PRUNE_EVERY = 32
+_warned: set[str] = set()
+
+T = TypeVar("T")
+
+
+def _file_of(key: str) -> Path:
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return config.cache_path / f"v{CATALOG_VERSION}" / digest[:2] / digest[2:]
+
+
+def load(key: str, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
+    """Return the entry of a key; None if there is none or it is damaged."""
+    if config.disable_cache:
+        return None
+    file = _file_of(key)
+    try:
+        data = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        _warn_once(f"the catalog cache cannot be read ({error}); the query goes on without it")
+        return None
+    body = memoryview(data)[_HEADER:]
+    if data[:4] == _MAGIC[:4] and data[: len(_MAGIC)] != _MAGIC:
+        return None  # of another version
+    try:
+        if data[: len(_MAGIC)] == _MAGIC and int.from_bytes(data[len(_MAGIC) : _HEADER], "little") == zlib.crc32(body):
+            return decoder.decode(body)
+        reason = "its checksum does not fit"
+    except msgspec.MsgspecError as error:
+        reason = str(error)
+    _warn_once(f"an entry of the catalog cache is damaged and was ignored ({file}: {reason})")
+    return None
+
+
+def save(key: str, entry: object, encoder: msgspec.msgpack.Encoder) -> None:
+    """Write an entry, replacing an older one; failure is logged once and otherwise ignored."""
+    if config.disable_cache:
+        return
+    file = _file_of(key)
+    body = encoder.encode(entry)
+    if len(body) > config.cache_max_bytes // 4:
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".new-")
+        try:
+            with os.fdopen(descriptor, "wb") as stream:
+                stream.write(_MAGIC + zlib.crc32(body).to_bytes(4, "little"))
+                stream.write(body)
+            os.replace(temporary, file)  # noqa: PTH105 - the same as Path.replace, on a plain text
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        if random.randrange(_PRUNE_EVERY) == 0:  # noqa: S311 - a sampling decision
+            _prune(file.parent, config.cache_max_bytes // _SHARDS)
+    except OSError as error:
+        _warn_once(f"the catalog cache cannot be written ({error}); queries go on without it")
+
+
+def _prune(folder: Path, limit: int) -> None:
+    """Remove the oldest entries of one shard until it is within its share of the limit."""
+    files = sorted(_entries([folder]))
+    total = sum(size for _, size, _ in files)
+    for _, size, file in files:
+        if total <= limit:
+            return
+        file.unlink(missing_ok=True)
+        total -= size
+
+
+def _entries(folders: Iterable[Path]) -> list[tuple[float, int, Path]]:
+    found = []
+    for folder in folders:
+        for file in folder.iterdir() if folder.is_dir() else ():
+            try:
+                status = file.stat()
+            except OSError:
+                continue
+            found.append((status.st_mtime, status.st_size, file))
+    return found
+
+
+def clear() -> None:
+    """Remove every entry that this package wrote; other files in the folder are left alone."""
+    root = config.cache_path
+    for version in root.glob("v*"):
+        for shard in version.glob("[0-9a-f][0-9a-f]"):
+            for _, _, file in _entries([shard]):
+                file.unlink(missing_ok=True)
+            _remove_if_empty(shard)
+        _remove_if_empty(version)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        return
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        _LOGGER.warning(message)

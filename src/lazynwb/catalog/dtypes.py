@@ -1,0 +1,89 @@
+"""Stored types as Polars types: what a column looks like to users."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lazynwb.errors import UnsupportedTypeError
+
+if TYPE_CHECKING:
+    from lazynwb.catalog.model import Column, DType
+
+_HALF: type[pl.DataType] = getattr(pl, "Float16", pl.Float32)
+_NUMBERS: dict[str, type[pl.DataType]] = {
+    "i1": pl.Int8,
+    "i2": pl.Int16,
+    "i4": pl.Int32,
+    "i8": pl.Int64,
+    "u1": pl.UInt8,
+    "u2": pl.UInt16,
+    "u4": pl.UInt32,
+    "u8": pl.UInt64,
+    "f2": _HALF,
+    "f4": pl.Float32,
+    "f8": pl.Float64,
+}
+_COMPLEX: dict[str, type[pl.DataType]] = {"c8": pl.Float32, "c16": pl.Float64}
+
+
+def element_dtype(dtype: DType) -> pl.DataType:
+    """Return the Polars type of one stored element, the dimensions of an array type left aside.
+
+    Raises
+    ------
+    UnsupportedTypeError
+        If there is none; the message says what the type is.
+    """
+    kind = dtype.kind
+    if kind == "number":
+        code = dtype.numpy[1:]
+        if code in _COMPLEX:
+            return pl.Struct({"re": _COMPLEX[code](), "im": _COMPLEX[code]()})
+        return _NUMBERS[code]()
+    if kind == "bool":
+        return pl.Boolean()
+    if kind in {"text", "vlen_text", "reference"}:
+        return pl.String()
+    if kind == "enum":
+        return pl.Enum(list(dict.fromkeys(name for name, _ in sorted(dtype.members, key=_value))))
+    if kind == "compound":
+        return pl.Struct({field.name: shaped(element_dtype(field.dtype), field.dtype.dims) for field in dtype.fields})
+    if kind == "vlen" and dtype.base is not None:
+        return pl.List(element_dtype(dtype.base))
+    message = f"stored as {dtype.note}"
+    raise UnsupportedTypeError(message)
+
+
+def _value(member: tuple[str, int]) -> int:
+    return member[1]
+
+
+def shaped(inner: pl.DataType, dims: tuple[int, ...]) -> pl.DataType:
+    """Wrap a type in an `Array` of the given dimensions."""
+    return pl.Array(inner, dims) if dims else inner
+
+
+@lru_cache(maxsize=8192)
+def column_dtype(column: Column) -> pl.DataType | None:
+    """Return the Polars type of a column; None where its stored type has none."""
+    if column.regular is not None:
+        return pl.Float64()
+    if column.children is not None:
+        parts = {child.name: column_dtype(child) for child in column.children}
+        return pl.Struct({name: dtype for name, dtype in parts.items() if dtype is not None})
+    data = column.data
+    if data is None or data.dtype.kind == "unsupported":
+        return None
+    inner = pl.Int64() if column.region else element_dtype(data.dtype)
+    dtype = shaped(inner, (*data.shape[1:], *data.dtype.dims))
+    for _ in range(len(column.indices) + column.whole):
+        dtype = pl.List(dtype)
+    return dtype
+
+
+def is_array_dtype(dtype: pl.DataType) -> bool:
+    """Tell whether a column of this type holds an array in each row."""
+    return isinstance(dtype, pl.List | pl.Array)

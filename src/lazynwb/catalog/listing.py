@@ -1,0 +1,50 @@
+"""What a file contains, object by object."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """One object of a file, at one path.
+
+    Attributes
+    ----------
+    path : str
+        With the leading slash.
+    kind : str
+        "group", "dataset", or "broken" for a link that leads nowhere.
+    role : str
+        The part that it plays: "table", "series", "metadata", "group" for groups; "column",
+        "series_data", "child", "metadata", "specification", "dataset" for datasets.
+    members : int
+        Of a group.
+    shape : tuple of int or None
+        Of a dataset; None where it has no dataspace.
+    dtype : str
+        NumPy's type string ("|O" for text and references).
+    note : str
+        Why a link is broken.
+    """
+
+    path: str
+    kind: Literal["group", "dataset", "broken"]
+    role: str
+    members: int = 0
+    shape: tuple[int, ...] | None = None
+    dtype: str = ""
+    note: str = ""
+
+
+class Listing(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """Every object of one file; and the other files that links of it led to, with their identities."""
+
+    entries: tuple[Entry, ...]
+    depends: tuple[tuple[str, str], ...] = ()
+
+    def tables(self, *, series: bool = True) -> list[str]:
+        """Return the paths of tables, series and metadata, without the leading slash."""
+        roles = {"table", "series", "metadata"} if series else {"table", "metadata"}
+        return [e.path.lstrip("/") for e in self.entries if e.kind == "group" and e.role in roles]

@@ -1,0 +1,203 @@
+"""One schema for many files: common types, and what to do with a file that differs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lazynwb.catalog.dtypes import column_dtype
+from lazynwb.errors import SchemaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from lazynwb.catalog.load import TableFile
+
+_TEXT = (pl.String, pl.Enum)
+_FLOAT_DIGITS = {pl.Float32: 24, pl.Float64: 53}
+
+
+def merge_schemas(files: Iterable[TableFile], overrides: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
+    """Return the union of the files' columns, each in a type that holds every file's values.
+
+    Columns with an override take that type, and their types in the files need not agree.
+
+    Raises
+    ------
+    SchemaError
+        If two files' types have no common one; the message names both files and the remedy.
+    """
+    merged: dict[str, pl.DataType] = {}
+    origin: dict[str, TableFile] = {}
+    for file in files:
+        for name, column in file.columns.items():
+            # A column whose stored type has no counterpart is an error when it is read, not before.
+            dtype = column_dtype(column) or pl.Null()
+            known = merged.get(name)
+            if name in overrides:
+                merged[name] = overrides[name]
+            elif known is None:
+                merged[name], origin[name] = dtype, file
+            elif known != dtype:
+                common = common_dtype(known, dtype)
+                if common is None and not file.table.rows:
+                    continue  # an empty column's type says nothing
+                if common is None and not origin[name].table.rows:
+                    common, origin[name] = dtype, file
+                if common is None:
+                    raise SchemaError(_conflict(name, known, origin[name], dtype, file))
+                merged[name] = common
+    return dict(sorted(merged.items()))
+
+
+def _conflict(name: str, one: pl.DataType, first: TableFile, other: pl.DataType, second: TableFile) -> str:
+    return (
+        f"column {name!r} of /{first.table.path} is {one} in {first.path} but {other} in {second.path}, which have "
+        f"no common type: choose one with schema_overrides={{{name!r}: ...}}, or leave one of the files out"
+    )
+
+
+def common_dtype(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
+    """Return the narrowest type that holds the values of both; None if there is none."""
+    if one == other:
+        return one
+    if isinstance(one, pl.Null):
+        return other
+    if isinstance(other, pl.Null):
+        return one
+    if isinstance(one, _TEXT) and isinstance(other, _TEXT):
+        return pl.String()
+    if isinstance(one, pl.Struct) and isinstance(other, pl.Struct):
+        return _common_struct(one, other)
+    if isinstance(one, pl.List | pl.Array) and isinstance(other, pl.List | pl.Array):
+        return _common_nested(one, other)
+    for scalar, nested in ((one, other), (other, one)):
+        if isinstance(scalar, _TEXT) and isinstance(nested, pl.List) and isinstance(nested.inner, _TEXT):
+            return pl.List(pl.String())
+    if one.is_numeric() and other.is_numeric():
+        return _common_number(one, other)
+    return None
+
+
+def _common_struct(one: pl.Struct, other: pl.Struct) -> pl.DataType | None:
+    fields = {field.name: field.dtype for field in one.fields}
+    for field in other.fields:
+        known = fields.get(field.name)
+        common = common_dtype(_instance(known), _instance(field.dtype)) if known is not None else field.dtype
+        if common is None:
+            return None
+        fields[field.name] = common
+    return pl.Struct(fields)
+
+
+def _common_nested(one: pl.List | pl.Array, other: pl.List | pl.Array) -> pl.DataType | None:
+    if isinstance(one, pl.Array) and isinstance(other, pl.Array) and one.shape == other.shape:
+        inner = common_dtype(_innermost(one), _innermost(other))
+        return None if inner is None else pl.Array(inner, one.shape)
+    inner = common_dtype(_element(one), _element(other))
+    return None if inner is None else pl.List(inner)
+
+
+def _element(dtype: pl.List | pl.Array) -> pl.DataType:
+    return _instance(dtype.inner)
+
+
+def _innermost(dtype: pl.DataType) -> pl.DataType:
+    while isinstance(dtype, pl.Array):
+        dtype = _instance(dtype.inner)
+    return dtype
+
+
+def _instance(dtype: object) -> pl.DataType:
+    return dtype() if isinstance(dtype, type) else dtype  # type: ignore[return-value]
+
+
+def _common_number(one: pl.DataType, other: pl.DataType) -> pl.DataType:
+    series = pl.concat(
+        [pl.Series([], dtype=one).to_frame("x"), pl.Series([], dtype=other).to_frame("x")], how="vertical_relaxed"
+    )
+    return series["x"].dtype
+
+
+def conform(series: pl.Series, dtype: pl.DataType, *, forced: bool = False) -> pl.Series:
+    """Cast a file's rows to the type that the scan has published.
+
+    Raises
+    ------
+    SchemaError
+        If that would lose values, unless `forced` (the user's own choice of type), which allows whatever
+        Polars' strict cast allows.
+    """
+    if series.dtype == dtype:
+        return series
+    if isinstance(series.dtype, pl.Null):
+        return pl.Series(series.name, [None] * len(series), dtype=dtype)
+    if not len(series):
+        return pl.Series(series.name, [], dtype=dtype)
+    try:
+        cast = _cast(series, dtype)
+    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        reason = str(error).split("\n", 1)[0]
+        raise SchemaError(_lossy(series.dtype, dtype, reason)) from None
+    if not forced and not _is_lossless(series, cast):
+        raise SchemaError(_lossy(series.dtype, dtype, "values would change"))
+    return cast
+
+
+def _lossy(stored: pl.DataType, dtype: pl.DataType, reason: str) -> str:
+    return (
+        f"stored as {stored} but the scan's type is {dtype} ({reason}): let the schema take in this file "
+        "(infer_schema_length=None), or choose a type with schema_overrides"
+    )
+
+
+def _cast(series: pl.Series, dtype: pl.DataType) -> pl.Series:
+    if isinstance(dtype, pl.List) and not isinstance(series.dtype, pl.List | pl.Array):
+        return series.reshape((len(series), 1)).cast(dtype)
+    if isinstance(dtype, pl.Struct) and isinstance(series.dtype, pl.Struct):
+        own = {field.name for field in series.dtype.fields}
+        parts = [
+            _cast(series.struct.field(field.name), _instance(field.dtype))
+            if field.name in own
+            else pl.Series(field.name, [None] * len(series), dtype=field.dtype)
+            for field in dtype.fields
+        ]
+        lost = own - {field.name for field in dtype.fields}
+        if lost:
+            message = f"its fields {sorted(lost)} are not in the scan's type"
+            raise ValueError(message)
+        return pl.DataFrame(parts).to_struct(series.name)
+    if isinstance(dtype, pl.List) and isinstance(series.dtype, pl.Array):
+        series = series.arr.to_list()
+    return series.cast(dtype)
+
+
+def _is_lossless(stored: pl.Series, cast: pl.Series) -> bool:
+    """Tell whether every value can be had back from its cast."""
+    one, other = stored, cast
+    while isinstance(one.dtype, pl.List | pl.Array) and isinstance(other.dtype, pl.List | pl.Array):
+        one = one.explode()
+        other = other.explode()
+    if isinstance(one.dtype, pl.Struct) or one.dtype == other.dtype:
+        return True
+    if isinstance(other.dtype, pl.List | pl.Array | pl.String):
+        return True
+    if not (one.dtype.is_numeric() and other.dtype.is_numeric()):
+        return one.dtype == pl.Boolean
+    if _always_fits(one.dtype, other.dtype):
+        return True
+    back = other.cast(one.dtype, strict=False)
+    return back.eq_missing(one).all() and other.null_count() == one.null_count()
+
+
+def _always_fits(stored: pl.DataType, dtype: pl.DataType) -> bool:
+    digits = _FLOAT_DIGITS.get(type(dtype))
+    if stored.is_integer():
+        bits = 8 * int(pl.Series([0], dtype=stored).to_numpy().itemsize)
+        if digits:
+            return bits - stored.is_signed_integer() <= digits
+        return False
+    return dtype == pl.Float64
+
+

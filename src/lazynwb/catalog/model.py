@@ -1,0 +1,202 @@
+"""The structs of the catalog: plain, frozen, without handles, small enough to send to another machine.
+
+Whatever the file format, a table comes down to named arrays; an array to a grid of chunks; a chunk to a
+range of bytes and a pipeline of codecs. Nothing past this module knows which format it is reading.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+#: Raised whenever a struct below or the meaning of a field changes: older cache entries are then ignored.
+CATALOG_VERSION = 1
+
+#: The byte offset that stands for a chunk that was never written: its elements are the fill value.
+MISSING = 2**64 - 1
+
+Kind = Literal["number", "bool", "enum", "text", "vlen_text", "reference", "compound", "vlen", "unsupported"]
+Layout = Literal["contiguous", "chunked", "inline", "indirect"]
+
+
+class _Struct(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    pass
+
+
+class Field(_Struct, frozen=True, array_like=True, gc=False):
+    """One member of a compound type, at a byte offset within the element."""
+
+    name: str
+    offset: int
+    dtype: DType
+
+
+class DType(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """The type of one stored element.
+
+    Attributes
+    ----------
+    kind : str
+        What the bytes mean.
+    itemsize : int
+        Bytes of one element as stored.
+    numpy : str
+        NumPy type string of a number, or of the integer behind a bool or an enum.
+    members : tuple of (name, value)
+        Of an enum.
+    fields : tuple of Field
+        Of a compound.
+    base : DType or None
+        Element type of a variable-length sequence.
+    dims : tuple of int
+        Dimensions of an array type: each element is an array of that shape.
+    note : str
+        Padding of fixed text ("null", "space", "term"), or why the type is not supported.
+    """
+
+    kind: Kind
+    itemsize: int
+    numpy: str = ""
+    members: tuple[tuple[str, int], ...] = ()
+    fields: tuple[Field, ...] = ()
+    base: DType | None = None
+    dims: tuple[int, ...] = ()
+    note: str = ""
+
+
+class Codec(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """One step of the pipeline that chunks went through when they were written."""
+
+    name: str
+    args: tuple[int, ...] = ()
+
+
+class Array(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """A stored array: where its bytes are and what they mean.
+
+    Attributes
+    ----------
+    path : str
+        Path of the dataset inside its file.
+    shape : tuple of int
+        As stored; `()` for a scalar.
+    dtype : DType
+    layout : str
+        "contiguous": one range of bytes. "chunked": a grid of chunks, see `ChunkIndex`. "inline": the
+        bytes are in `inline`. "indirect": only the format's own library can read it.
+    offset : int
+        First byte of contiguous data; -1 where nothing was ever written (all elements are `fill`).
+    chunk : tuple of int
+        Shape of one chunk.
+    codecs : tuple of Codec
+        In the order in which they were applied when writing.
+    fill : bytes
+        One element's fill value as stored; empty for zeros.
+    inline : bytes
+        Data kept in the catalog itself.
+    base : int
+        What is added to addresses within the file (an HDF5 user block's size).
+    source : str or None
+        The file that holds the data, where that is another one (an external link).
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: DType
+    layout: Layout
+    offset: int = -1
+    chunk: tuple[int, ...] = ()
+    codecs: tuple[Codec, ...] = ()
+    fill: bytes = b""
+    inline: bytes = b""
+    base: int = 0
+    source: str | None = None
+
+
+class Column(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """A column of a table: the array of its values, and the indices that make its rows ragged.
+
+    Attributes
+    ----------
+    name : str
+    data : Array or None
+        The values; None for generated timestamps and for the categories of an aligned table.
+    indices : tuple of Array
+        Cumulative ends (VectorIndex), the outermost first; empty for a column that is not ragged.
+    length : int
+        Rows that the file stores; fewer or more than the table's in broken files.
+    region : bool
+        Values are row positions in another table (DynamicTableRegion).
+    whole : bool
+        The array as a whole is the value of the one row (a text list in the metadata).
+    regular : tuple of (start, rate) or None
+        Timestamps in seconds that are generated: start + row / rate.
+    children : tuple of Column or None
+        Columns of a category of an AlignedDynamicTable.
+    """
+
+    name: str
+    data: Array | None = None
+    indices: tuple[Array, ...] = ()
+    length: int = 0
+    region: bool = False
+    whole: bool = False
+    regular: tuple[float, float] | None = None
+    children: tuple[Column, ...] | None = None
+
+
+class Table(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """One table of one file.
+
+    Attributes
+    ----------
+    path : str
+        Path inside the file, without the leading slash.
+    kind : str
+        "table", "series" or "metadata".
+    rows : int
+    columns : tuple of Column
+        In alphabetical order.
+    problems : tuple of str
+        What is wrong with the table as stored and was mended (padded, clipped or left out).
+    depends : tuple of (path, identity)
+        Other files that external links of this table lead to.
+    """
+
+    path: str
+    kind: Literal["table", "series", "metadata"]
+    rows: int
+    columns: tuple[Column, ...]
+    problems: tuple[str, ...] = ()
+    depends: tuple[tuple[str, str], ...] = ()
+
+
+class ChunkIndex(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """Where the chunks of one array are, in row-major order of the chunk grid.
+
+    Packed little-endian integers rather than objects: an index of 100,000 chunks decodes in no time.
+
+    Attributes
+    ----------
+    offsets : bytes
+        uint64 per chunk: absolute position in the file, or `MISSING`.
+    sizes : bytes
+        uint64 per chunk: bytes as stored.
+    masks : bytes
+        uint32 per chunk: bit i set where codec i was skipped; empty when no bit is set.
+    """
+
+    offsets: bytes
+    sizes: bytes
+    masks: bytes = b""
+
+
+def arrays_of(column: Column) -> list[Array]:
+    """Return every stored array that a column is made of."""
+    found = [*column.indices]
+    if column.data is not None:
+        found.append(column.data)
+    for child in column.children or ():
+        found.extend(arrays_of(child))
+    return found

@@ -1,0 +1,104 @@
+"""Settings of the process: `lazynwb.config`, with `LAZYNWB_*` environment variables as defaults."""
+
+from __future__ import annotations
+
+import os
+import typing
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off", ""}
+
+
+def _default_cache_dir() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("lazynwb", appauthor=False)
+
+
+@dataclass
+class Config:
+    """Settings that every call reads; assign to an attribute to change one for the process.
+
+    Attributes
+    ----------
+    cache_dir : Path or None
+        Folder of the catalog cache; None (the default) is the platform's cache folder for the user.
+    cache_max_bytes : int
+        Size that the catalog cache on disk is kept under (512 MiB).
+    disable_cache : bool
+        Neither read nor write the catalog cache on disk.
+    disable_progress : bool
+        Show no progress bars (`TQDM_DISABLE` of tqdm does the same).
+    external_links : {"folder", "anywhere", "never"}
+        Which HDF5 external links are followed: to files in the linking file's folder or below
+        (the default), to any file, or none. A file that is not trusted should not get "anywhere".
+    batch_bytes : int
+        Decoded bytes that one batch of rows may hold (64 MiB): the bound on memory in flight.
+    max_threads : int
+        Threads that read and decode; 0 means as many as there are processors, at most 16.
+    use_polars : bool
+        Return Polars rather than pandas frames where a function offers both.
+    """
+
+    cache_dir: Path | None = None
+    cache_max_bytes: int = 512 * 1024 * 1024
+    disable_cache: bool = False
+    disable_progress: bool = False
+    external_links: Literal["folder", "anywhere", "never"] = "folder"
+    batch_bytes: int = 64 * 1024 * 1024
+    max_threads: int = 0
+    use_polars: bool = False
+    _cache_root: Path | None = field(default=None, repr=False, compare=False)
+
+    @classmethod
+    def from_environment(cls) -> Config:
+        """Make a configuration from `LAZYNWB_<NAME>` variables; unset ones keep their defaults.
+
+        Raises
+        ------
+        ValueError
+            If a variable does not hold a value of its setting's type; the message names it.
+        """
+        config = cls()
+        hints = typing.get_type_hints(cls)
+        for setting in fields(cls):
+            text = os.environ.get(f"LAZYNWB_{setting.name.upper()}")
+            if text is not None and not setting.name.startswith("_"):
+                try:
+                    setattr(config, setting.name, _parse(text, hints[setting.name]))
+                except ValueError as error:
+                    message = f"environment variable LAZYNWB_{setting.name.upper()}={text!r}: {error}"
+                    raise ValueError(message) from None
+        return config
+
+    @property
+    def cache_path(self) -> Path:
+        """Folder of the catalog cache that is in force."""
+        if self.cache_dir is not None:
+            return Path(self.cache_dir)
+        if self._cache_root is None:
+            self._cache_root = _default_cache_dir()
+        return self._cache_root
+
+
+def _parse(text: str, hint: Any) -> Any:  # noqa: ANN401 - the value's type is what the hint says
+    if hint is bool:
+        lowered = text.strip().lower()
+        if lowered not in _TRUE | _FALSE:
+            message = "expected true or false"
+            raise ValueError(message)
+        return lowered in _TRUE
+    if hint is int:
+        return int(text)
+    if typing.get_origin(hint) is Literal:
+        if text not in typing.get_args(hint):
+            message = f"expected one of {', '.join(typing.get_args(hint))}"
+            raise ValueError(message)
+        return text
+    return Path(text) if text else None
+
+
+config = Config.from_environment()

@@ -1,0 +1,5 @@
+"""A demonstration: `python -m lazynwb.demo [SOURCE ...]`, and the synthetic cube that it runs on."""
+
+from lazynwb.demo.cube import write_cube
+
+__all__ = ["write_cube"]

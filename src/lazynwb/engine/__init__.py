@@ -1,0 +1,1 @@
+"""From the catalog to columns: plan what to read, fetch it, decode it, assemble it."""

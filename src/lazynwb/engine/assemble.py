@@ -1,0 +1,512 @@
+"""Columns of a window of rows, over many files at once.
+
+The rows of a column that is stored alike in consecutive files go to one buffer, so that the cost of making
+a Series is paid per column and not per column and file.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from lazynwb.catalog.dtypes import column_dtype
+from lazynwb.catalog.merge import conform
+from lazynwb.engine.build import Context, Elements, as_array, as_lists, as_stored, build, from_buffer, offsets_of, variable_length
+from lazynwb.engine.fetch import Request, row_bytes
+from lazynwb.engine.heap import Heap
+from lazynwb.errors import CorruptDataError, LazyNWBError, UnsupportedTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lazynwb.catalog.load import TableFile
+    from lazynwb.catalog.model import Array, Column
+    from lazynwb.engine.window import Handles, Part
+
+#: Text and sequences: what a row is taken to need beyond its reference, before it is read.
+_VARIABLE_BYTES = 64
+
+
+class _Piece(NamedTuple):
+    """The rows of one file that a run reads: those that the column really has."""
+
+    file: TableFile
+    column: Column
+    ranges: np.ndarray
+    stored: int
+    missing: int
+
+
+def read_columns(
+    handles: Handles, parts: list[Part], schema: dict[str, pl.DataType], overridden: frozenset[str] = frozenset()
+) -> list[pl.Series]:
+    """Read columns of the given rows of the given files.
+
+    Parameters
+    ----------
+    handles : Handles
+    parts : list of Part
+        In order; the rows of the result follow it.
+    schema : dict of str to DataType
+        The columns to read and the types that they must have.
+    overridden : frozenset of str
+        Columns whose type the user chose: values are cast to it even where that is not lossless.
+
+    Raises
+    ------
+    LazyNWBError
+        Naming file, table and column.
+    """
+    runs = {name: _runs(name, parts) for name in schema}
+    for part in parts:
+        columns = [part.file.columns[name] for name in schema if name in part.file.columns]
+        part.file.look_up_chunks(columns)
+    leaves = [leaf for listed in runs.values() for run in listed for leaf in run.leaves()]
+    while True:
+        requests: list[tuple[TableFile, Request]] = []
+        for leaf in leaves:
+            leaf.request(handles, requests)
+        if not requests and all(leaf.is_complete for leaf in leaves):
+            break
+        handles.fetch(requests)
+        for leaf in leaves:
+            leaf.advance()
+    variable = [found for leaf in leaves for found in variable_length(leaf.elements(handles))]
+    heap = Heap(handles.files, handles.bases, [(e.owners, e.raw) for e in variable]) if variable else None
+    context = Context(heap, handles.paths_of)
+    return [_column(runs[name], context, handles, dtype, name in overridden).alias(name) for name, dtype in schema.items()]
+
+
+def _column(
+    runs: list[_Run], context: Context, handles: Handles, dtype: pl.DataType, overridden: bool  # noqa: FBT001
+) -> pl.Series:
+    parts = []
+    for run in runs:
+        try:
+            series = run.series(context, handles)
+            parts.append(conform(series, dtype, forced=overridden))
+        except LazyNWBError as error:
+            raise type(error)(f"{run.where()}: {error}") from None
+    if not parts:
+        return pl.Series([], dtype=dtype)
+    return parts[0] if len(parts) == 1 else pl.concat(parts)
+
+
+# -- runs: the same column in consecutive files -----------------------------------------------------------
+
+
+class _Run:
+    """A column in consecutive files that store it alike; or that lack it (no pieces)."""
+
+    def __init__(self, name: str, pieces: list[_Piece], rows: int) -> None:
+        self._name = name
+        self._pieces = pieces
+        self._rows = rows
+        self._leaf: _Leaf | None = None
+        self._children: list[_Run] = []
+        if not pieces:
+            return
+        column = pieces[0].column
+        if column.children is not None:
+            for position, child in enumerate(column.children):
+                if column_dtype(child) is None:
+                    continue
+                inner = [_piece(p.file, p.column.children[position], p.ranges, p.stored) for p in pieces if p.column.children]
+                self._children.append(_Run(child.name, inner, sum(p.stored for p in pieces)))
+        elif column.regular is None:
+            if column_dtype(column) is None:
+                note = column.data.dtype.note if column.data is not None else "nothing"
+                message = f"{self.where()}: {note} cannot be read; select other columns"
+                raise UnsupportedTypeError(message)
+            self._leaf = _Leaf(pieces)
+
+    def where(self) -> str:
+        """Name file, table and column, for an error's message."""
+        if not self._pieces:
+            return f"column {self._name!r}"
+        file = self._pieces[0].file
+        more = f" (or one of the {len(self._pieces) - 1} files after it)" if len(self._pieces) > 1 else ""
+        return f"{file.path}{more}: /{file.table.path}: column {self._name!r}"
+
+    def leaves(self) -> Iterable[_Leaf]:
+        """Yield what has to be read."""
+        if self._leaf is not None:
+            yield self._leaf
+        for child in self._children:
+            yield from child.leaves()
+
+    def series(self, context: Context, handles: Handles) -> pl.Series:
+        """Return the rows, in the type that they are stored in."""
+        if not self._pieces:
+            return pl.Series([None] * self._rows, dtype=pl.Null)
+        if self._leaf is not None:
+            stored = self._leaf.series(context, handles)
+        elif self._children:
+            stored = pl.DataFrame([c.series(context, handles).alias(c._name) for c in self._children]).to_struct("")
+        else:
+            stored = _regular(self._pieces)
+        if not any(piece.missing for piece in self._pieces):
+            return stored
+        places = np.full(self._rows, -1, np.int64)
+        at = done = 0
+        for piece in self._pieces:
+            places[at : at + piece.stored] = np.arange(done, done + piece.stored)
+            at += piece.stored + piece.missing
+            done += piece.stored
+        return stored.gather(pl.Series(places).replace(-1, None))
+
+
+def _runs(name: str, parts: list[Part]) -> list[_Run]:
+    runs = []
+    pieces = [(part, part.file.columns.get(name)) for part in parts if part.rows]
+    for column, group in groupby(pieces, key=_StoredAs):
+        listed = list(group)
+        rows = sum(part.rows for part, _ in listed)
+        if column.column is None:
+            runs.append(_Run(name, [], rows))
+        else:
+            made = [_piece(part.file, found, part.ranges, part.rows) for part, found in listed if found is not None]
+            runs.append(_Run(name, made, rows))
+    return runs
+
+
+def _piece(file: TableFile, column: Column, ranges: np.ndarray, rows: int) -> _Piece:
+    if len(ranges) and ranges[-1, 1] > column.length:
+        ranges = np.minimum(ranges, column.length)
+        ranges = ranges[ranges[:, 1] > ranges[:, 0]]
+        stored = int((ranges[:, 1] - ranges[:, 0]).sum())
+        return _Piece(file, column, ranges, stored, rows - stored)
+    return _Piece(file, column, ranges, rows, 0)
+
+
+class _StoredAs:
+    """A key for grouping: equal where two columns' rows may go to one buffer."""
+
+    __slots__ = ("column",)
+
+    def __init__(self, pair: tuple[Part, Column | None]) -> None:
+        self.column = pair[1]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _StoredAs) and _alike(self.column, other.column)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _alike(one: Column | None, other: Column | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    if one.data is None or other.data is None:
+        if one.data is not other.data or (one.regular is None) != (other.regular is None):
+            return False
+        mine, theirs = one.children or (), other.children or ()
+        return len(mine) == len(theirs) and all(
+            a.name == b.name and _alike(a, b) for a, b in zip(mine, theirs, strict=True)
+        )
+    return (
+        one.data.dtype == other.data.dtype
+        and one.data.shape[1:] == other.data.shape[1:]
+        and one.region == other.region
+        and one.whole == other.whole
+        and len(one.indices) == len(other.indices)
+        and (one.data.layout == "indirect") == (other.data.layout == "indirect")
+    )
+
+
+def _regular(pieces: list[_Piece]) -> pl.Series:
+    stamps = []
+    for piece in pieces:
+        assert piece.column.regular is not None  # noqa: S101 - what makes the column regular
+        start, rate = piece.column.regular
+        rows = [np.arange(a, b) for a, b in piece.ranges.tolist()]
+        stamps.append(start + (np.concatenate(rows) if rows else np.zeros(0)) / rate)
+    return from_buffer(np.concatenate(stamps))
+
+
+# -- leaves: what is read ---------------------------------------------------------------------------------
+
+
+class _Leaf:
+    """One stored column of a run: first its indices, level by level, then its values."""
+
+    def __init__(self, pieces: list[_Piece]) -> None:
+        self._pieces = pieces
+        self._first = pieces[0].column
+        self._level = 0
+        self._ranges = [piece.ranges for piece in pieces]
+        self._lengths: list[list[np.ndarray]] = []
+        self._pending: list[np.ndarray] = []
+        self._raw: np.ndarray | None = None
+        self._owners: list[int] = []
+        self._elements: Elements | None = None
+        if self._first.whole:
+            # The one row holds the whole array.
+            self._lengths.append([])
+            for i, piece in enumerate(pieces):
+                length = _data(piece.column).shape[0]
+                self._lengths[0].append(np.array([length] * piece.stored, np.int64))
+                self._ranges[i] = np.array([[0, length]] if length and piece.stored else [], np.int64).reshape(-1, 2)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything but heap contents has been read."""
+        return self._raw is not None
+
+    def request(self, handles: Handles, requests: list[tuple[TableFile, Request]]) -> None:
+        """Add what has to be read next."""
+        if self.is_complete:
+            return
+        self._pending = []
+        if self._level < len(self._first.indices):
+            for piece, ranges in zip(self._pieces, self._ranges, strict=True):
+                self._pending.append(self._request_index(handles, piece, ranges, requests))
+            return
+        self._request_values(handles, requests)
+
+    def _request_index(
+        self, handles: Handles, piece: _Piece, ranges: np.ndarray, requests: list[tuple[TableFile, Request]]
+    ) -> np.ndarray:
+        array = piece.column.indices[self._level]
+        known = handles.index_columns.get((piece.file.path, array.path)) if self._level == 0 else None
+        if known is not None:
+            return known
+        # A row's first element is where the row before it ends.
+        return request_rows(handles, piece.file, array, with_row_before(ranges), requests)
+
+    def _request_values(self, handles: Handles, requests: list[tuple[TableFile, Request]]) -> None:
+        first = _data(self._first)
+        counts = [int((r[:, 1] - r[:, 0]).sum()) for r in self._ranges]
+        width = row_bytes(first)
+        if first.layout == "indirect":
+            parts = []
+            for piece, ranges in zip(self._pieces, self._ranges, strict=True):
+                rows = handles.reader(piece.file).read_indirect(_data(piece.column), ranges)
+                parts.append(as_stored(rows, first.dtype))
+                self._owners.append(handles.number(piece.file, _data(piece.column)))
+            raw = np.concatenate(parts)
+            self._raw = raw
+        else:
+            out = np.empty((sum(counts), width), np.uint8)
+            at = 0
+            for piece, ranges, count in zip(self._pieces, self._ranges, counts, strict=True):
+                array = _data(piece.column)
+                request = Request(array, piece.file.chunks(array), ranges, out[at : at + count])
+                if count:
+                    requests.append((piece.file, request))
+                at += count
+                self._owners.append(handles.number(piece.file, array) if _needs_owner(array) else 0)
+            self._raw = out.reshape(-1, first.dtype.itemsize) if width else out
+        per_row = math.prod(first.shape[1:]) * math.prod(first.dtype.dims)
+        self._counts = np.array(counts) * per_row
+
+    def advance(self) -> None:
+        """Take in what was read: an index level gives the ranges of the next one."""
+        if self._level >= len(self._first.indices) or self._raw is not None or not self._pending:
+            return
+        lengths = []
+        for i, (piece, read) in enumerate(zip(self._pieces, self._pending, strict=True)):
+            array = piece.column.indices[self._level]
+            ranges = self._ranges[i]
+            below = (*piece.column.indices, _data(piece.column))[self._level + 1]
+            try:
+                starts, stops = spans(as_integers(read, array), ranges, array, below)
+            except CorruptDataError as error:
+                message = f"{piece.file.path}: /{piece.file.table.path}: column {piece.column.name!r}: {error}"
+                raise CorruptDataError(message) from None
+            lengths.append(stops - starts)
+            self._ranges[i] = merged(starts, stops)
+        self._lengths.append(lengths)
+        self._level += 1
+        self._pending = []
+
+    def elements(self, handles: Handles) -> Elements:
+        """Return what was read, element by element."""
+        del handles
+        if self._elements is None:
+            assert self._raw is not None  # noqa: S101 - called when complete
+            owners = np.repeat(np.array(self._owners, np.int64), self._counts)
+            self._elements = Elements(_data(self._first).dtype, self._raw, owners)
+        return self._elements
+
+    def series(self, context: Context, handles: Handles) -> pl.Series:
+        """Return the rows."""
+        data = _data(self._first)
+        series = build(self.elements(handles), context)
+        if self._first.region:
+            series = series.cast(pl.Int64)
+        dims = (*data.shape[1:], *data.dtype.dims)
+        levels = [offsets_of(np.concatenate(lengths)) for lengths in self._lengths]
+        if levels:
+            return as_lists(series, dims, levels)
+        return as_array(series, dims, sum(int((r[:, 1] - r[:, 0]).sum()) for r in self._ranges))
+
+
+def _data(column: Column) -> Array:
+    assert column.data is not None  # noqa: S101 - leaves are made of columns that have data
+    return column.data
+
+
+def _needs_owner(array: Array) -> bool:
+    return array.dtype.kind in {"vlen_text", "vlen", "reference", "compound"}
+
+
+# -- indices ----------------------------------------------------------------------------------------------
+
+
+def request_rows(
+    handles: Handles, file: TableFile, array: Array, ranges: np.ndarray, requests: list[tuple[TableFile, Request]]
+) -> np.ndarray:
+    """Ask for rows of a one-dimensional array; what is returned is filled when the requests are fetched."""
+    rows = int((ranges[:, 1] - ranges[:, 0]).sum())
+    if array.layout == "indirect":
+        return as_stored(handles.reader(file).read_indirect(array, ranges), array.dtype)
+    out = np.empty((rows, row_bytes(array)), np.uint8)
+    if rows:
+        requests.append((file, Request(array, file.chunks(array), ranges, out)))
+    return out
+
+
+def with_row_before(ranges: np.ndarray) -> np.ndarray:
+    """Extend every range by the row before it, merging what then touches."""
+    starts = np.maximum(ranges[:, 0] - 1, 0)
+    if len(starts) < 2:  # noqa: PLR2004
+        return np.stack([starts, ranges[:, 1]], axis=1)
+    return merged(starts, ranges[:, 1])
+
+
+def merged(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """Return ascending spans as ranges: empty ones dropped, adjacent and overlapping ones joined."""
+    full = stops > starts
+    starts, stops = starts[full], stops[full]
+    if not len(starts):
+        return np.zeros((0, 2), np.int64)
+    gap = starts[1:] > stops[:-1]
+    first = np.concatenate([[True], gap])
+    last = np.concatenate([gap, [True]])
+    return np.stack([starts[first], stops[last]], axis=1)
+
+
+def as_integers(raw: np.ndarray, array: Array) -> np.ndarray:
+    """Return stored index values as int64.
+
+    Raises
+    ------
+    CorruptDataError
+        If the index does not hold integers, or larger ones than any file has elements.
+    """
+    if raw.dtype == np.int64:
+        return raw
+    code = array.dtype.numpy
+    if array.dtype.kind != "number" or code[1:2] not in {"i", "u"}:
+        message = f"its index /{array.path} does not hold integers"
+        raise CorruptDataError(message)
+    values = np.ascontiguousarray(raw).reshape(-1).view(np.dtype(code))
+    if code[1:] == "u8" and len(values) and int(values.max()) >= 2**63:
+        message = f"its index /{array.path} holds {int(values.max())}"
+        raise CorruptDataError(message)
+    return values.astype(np.int64)
+
+
+def spans(
+    ends: np.ndarray, ranges: np.ndarray, array: Array, below: Array
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first element and the element past the last of each row.
+
+    Parameters
+    ----------
+    ends : ndarray of int64
+        Cumulative ends: of `with_row_before(ranges)`, or of the whole index.
+    ranges : ndarray of shape (n, 2)
+        Rows.
+    array, below : Array
+        The index, and what it cuts into rows.
+
+    Raises
+    ------
+    CorruptDataError
+        If the ends are not ascending, or past the end of what they index.
+    """
+    if not len(ranges):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    length = array.shape[0] if array.shape else 1
+    if len(ends) == length:
+        known = np.array([[0, length]])
+    else:
+        known = with_row_before(ranges)
+    rows = np.concatenate([np.arange(a, b) for a, b in ranges.tolist()]) if len(ranges) > 1 else np.arange(ranges[0, 0], ranges[0, 1])
+    # Where each row's end stands among the ends that were read.
+    base = np.concatenate([[0], np.cumsum(known[:, 1] - known[:, 0])])
+    block = np.searchsorted(known[:, 0], rows, side="right") - 1
+    at = base[block] + rows - known[block, 0]
+    stops = ends[at]
+    starts = np.where(rows > 0, ends[np.maximum(at - 1, 0)], 0)
+    most = below.shape[0] if below.shape else 1
+    bad = (stops < starts) | (starts < 0) | (stops > most)
+    if bad.any():
+        row = int(rows[bad][0])
+        message = (
+            f"its index /{array.path} is damaged: row {row} spans elements {int(starts[bad][0])} to "
+            f"{int(stops[bad][0])} of {most}"
+        )
+        raise CorruptDataError(message)
+    if len(starts) > 1 and (starts[1:] < stops[:-1]).any():
+        message = f"its index /{array.path} is damaged: its ends do not ascend"
+        raise CorruptDataError(message)
+    return starts, stops
+
+
+# -- sizes ------------------------------------------------------------------------------------------------
+
+
+def most_bytes(file: TableFile, names: Iterable[str]) -> int:
+    """Return a bound on the decoded bytes of the given columns of a whole table, text estimated."""
+    total = 0
+    for name in names:
+        column = file.columns.get(name)
+        if column is None:
+            continue
+        for child in column.children or (column,):
+            if child.data is not None:
+                total += (child.data.shape[0] if child.data.shape else 1) * _bytes_of(child.data)
+    return total
+
+
+def _bytes_of(array: Array) -> int:
+    return row_bytes(array) + (_VARIABLE_BYTES if array.dtype.kind in {"vlen_text", "vlen"} else 0)
+
+
+def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> list[np.ndarray]:
+    """Return about how many bytes each row takes when decoded; reads the outer indices of ragged columns."""
+    listed = list(names)
+    sizes = [np.full(part.rows, 16, np.int64) for part in parts]
+    requests: list[tuple[TableFile, Request]] = []
+    ragged: list[tuple[int, Column, np.ndarray]] = []
+    for i, part in enumerate(parts):
+        columns = [part.file.columns[name] for name in listed if name in part.file.columns]
+        part.file.look_up_chunks([c for c in columns if c.indices])
+        for column in columns:
+            for child in column.children or (column,):
+                if child.data is None:
+                    continue
+                if child.indices:
+                    index = child.indices[0]
+                    whole = np.array([[0, index.shape[0]]], np.int64)[: index.shape[0] > 0]
+                    ragged.append((i, child, request_rows(handles, part.file, index, whole, requests)))
+                else:
+                    sizes[i] += _bytes_of(child.data)
+    handles.fetch(requests)
+    for i, column, raw in ragged:
+        index, data = column.indices[0], _data(column)
+        ends = as_integers(raw, index)
+        handles.index_columns[parts[i].file.path, index.path] = ends
+        rows = parts[i].indices()
+        inside = rows < len(ends)
+        elements = np.diff(ends, prepend=0).clip(min=0)[rows[inside]]
+        below = (*column.indices, data)[1]
+        per_element = data.shape[0] * _bytes_of(data) / max(below.shape[0], 1) if data.shape else 0
+        sizes[i][inside] += (elements * per_element).astype(np.int64)
+    return sizes

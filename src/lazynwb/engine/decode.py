@@ -1,0 +1,232 @@
+"""Codecs: from a chunk's bytes as stored to its elements."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+import deflate
+import numpy as np
+
+from lazynwb.errors import CorruptDataError, UnsupportedTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lazynwb.catalog.model import Codec
+
+    Buffer = bytes | bytearray | memoryview
+
+#: A DEFLATE stream expands at most 1,032 times; what claims more is damaged, or a decompression bomb.
+_DEFLATE_MOST = 1032
+#: The other codecs have no such bound (a run of zeros takes a few bytes), so their chunks are bounded.
+_MOST_CHUNK_BYTES = 4 * 1024**3
+#: Below this many elements NumPy's transposed copy is faster than one copy per byte plane.
+_FEW_ELEMENTS = 2048
+
+
+def unfilter(data: Buffer, codecs: tuple[Codec, ...], mask: int, nbytes: int) -> tuple[Buffer, int]:
+    """Undo every codec but a shuffle that was applied first.
+
+    Parameters
+    ----------
+    data : buffer
+        The chunk as stored.
+    codecs : tuple of Codec
+        In the order of writing.
+    mask : int
+        Bit i set: codec i was skipped for this chunk.
+    nbytes : int
+        Bytes of the decoded chunk.
+
+    Returns
+    -------
+    data : buffer
+        `nbytes` bytes.
+    shuffled : int
+        Element size of a shuffle that is still to be undone (`unshuffle` does it while copying); 0 if none.
+
+    Raises
+    ------
+    CorruptDataError
+        If a checksum or a size does not fit.
+    """
+    shuffled = 0
+    for i in range(len(codecs) - 1, -1, -1):
+        if mask >> i & 1:
+            continue
+        codec = codecs[i]
+        if codec.name == "shuffle":
+            size = codec.args[0] if codec.args else 1
+            if i == 0:
+                shuffled = size if size > 1 else 0
+            elif size > 1:
+                data = _unshuffled(data, size)
+        else:
+            # A checksum that was appended before this step adds to what the step must give back.
+            before = sum(4 for k in range(i) if codecs[k].name == "fletcher32" and not mask >> k & 1)
+            data = _DECODERS[codec.name](data, nbytes + before)
+    if len(data) != nbytes:
+        message = f"a chunk decodes to {len(data)} bytes where {nbytes} are needed"
+        raise CorruptDataError(message)
+    return data, shuffled
+
+
+def unshuffle(data: Buffer, size: int, first: int, stop: int, out: np.ndarray) -> None:
+    """Copy elements `first` to `stop` of byte-shuffled data to `out`, a contiguous array of bytes.
+
+    Parameters
+    ----------
+    data : buffer
+        Whole shuffled chunk: all first bytes of its elements, then all second bytes, ...
+    size : int
+        Bytes of one element.
+    out : ndarray of uint8, shape ((stop - first) * size,)
+    """
+    count = len(data) // size
+    planes = np.frombuffer(data, np.uint8, count * size).reshape(size, count)[:, first:stop]
+    target = out.reshape(stop - first, size)
+    if stop - first < _FEW_ELEMENTS:
+        target[...] = planes.T
+    else:
+        for k in range(size):
+            target[:, k] = planes[k]
+
+
+def _unshuffled(data: Buffer, size: int) -> Buffer:
+    whole = len(data) // size
+    out = np.empty(len(data), np.uint8)
+    unshuffle(data, size, 0, whole, out[: whole * size])
+    out[whole * size :] = np.frombuffer(data, np.uint8)[whole * size :]  # an incomplete element is not shuffled
+    return memoryview(out)
+
+
+def _inflate(data: Buffer, nbytes: int) -> Buffer:
+    if nbytes > _DEFLATE_MOST * len(data) + 4096:
+        message = f"{len(data)} compressed bytes cannot hold the {nbytes} bytes of a chunk"
+        raise CorruptDataError(message)
+    try:
+        return deflate.zlib_decompress(data, nbytes)
+    except deflate.DeflateError as error:
+        message = f"a chunk's zlib stream is damaged ({error})"
+        raise CorruptDataError(message) from None
+
+
+def fletcher32(data: Buffer) -> int:
+    """Return the checksum of HDF5's Fletcher-32 filter (HDF5 File Format Specification, filter 3)."""
+    words = np.frombuffer(data, ">u2", len(data) // 2)
+    first = second = 0
+    block = 1 << 20  # sums of a block fit 64 bits without overflow
+    for start in range(0, len(words), block):
+        part = words[start : start + block].astype(np.uint64)
+        n = len(part)
+        weights = np.arange(n, 0, -1, dtype=np.uint64)
+        second = (second + n * first + int((part * weights).sum())) % 65535
+        first = (first + int(part.sum())) % 65535
+    if len(data) % 2:
+        first = (first + (data[-1] << 8)) % 65535
+        second = (second + first) % 65535
+    return second << 16 | first
+
+
+def _checked(data: Buffer, nbytes: int) -> Buffer:  # noqa: ARG001 - the codecs share one signature
+    body, stored = data[:-4], data[-4:]
+    if len(stored) < 4:  # noqa: PLR2004 - the checksum's size
+        message = "a chunk is too short for its checksum"
+        raise CorruptDataError(message)
+    value = struct.unpack("<I", stored)[0]
+    actual = fletcher32(memoryview(body))
+    # The sums are defined modulo 65535, where 0 and 65535 are the same; early libraries swapped the bytes.
+    swapped = int.from_bytes(struct.pack("<I", value)[1::-1] + struct.pack("<I", value)[3:1:-1], "little")
+    if not any(_congruent(actual, candidate) for candidate in (value, swapped)):
+        message = f"a chunk's Fletcher-32 checksum is {actual:08x} where {value:08x} is stored"
+        raise CorruptDataError(message)
+    return body
+
+
+def _congruent(one: int, other: int) -> bool:
+    return one % 65536 % 65535 == other % 65536 % 65535 and (one >> 16) % 65535 == (other >> 16) % 65535
+
+
+def _numcodecs(name: str) -> Callable[[Buffer], Buffer]:
+    try:
+        import numcodecs
+    except ImportError:
+        message = f"chunks compressed with {name} need numcodecs: pip install 'lazynwb[codecs]'"
+        raise UnsupportedTypeError(message) from None
+    decode: Callable[[Buffer], Buffer] = getattr(numcodecs, name).decompress
+    return decode
+
+
+def _bounded(data: Buffer, nbytes: int) -> None:
+    if nbytes > _MOST_CHUNK_BYTES or not data:
+        message = f"{len(data)} compressed bytes for a chunk of {nbytes} bytes"
+        raise CorruptDataError(message)
+
+
+def _blosc(data: Buffer, nbytes: int) -> Buffer:
+    _bounded(data, nbytes)
+    # The frame's own header says how much is allocated: bytes 4 to 8.
+    if len(data) < 16 or struct.unpack_from("<I", data, 4)[0] != nbytes:  # noqa: PLR2004
+        message = "a chunk's blosc header contradicts the chunk's size"
+        raise CorruptDataError(message)
+    return _guarded(_numcodecs("blosc"), data)
+
+
+def _zstd(data: Buffer, nbytes: int) -> Buffer:
+    _bounded(data, nbytes)
+    if _zstd_content_size(data) != nbytes:
+        message = "a chunk's zstd header contradicts the chunk's size"
+        raise CorruptDataError(message)
+    return _guarded(_numcodecs("zstd"), data)
+
+
+def _zstd_content_size(data: Buffer) -> int | None:
+    """Return the size that a Zstandard frame declares (RFC 8878, 3.1.1.1), None if it declares none."""
+    if len(data) < 6:  # noqa: PLR2004
+        return None
+    descriptor = data[4]
+    single_segment = descriptor >> 5 & 1
+    position = 5 + (1 - single_segment) + (0, 1, 2, 4)[descriptor & 3]
+    width = (single_segment, 2, 4, 8)[descriptor >> 6]
+    if not width or position + width > len(data):
+        return None
+    return int.from_bytes(data[position : position + width], "little") + (256 if width == 2 else 0)  # noqa: PLR2004
+
+
+def _lz4(data: Buffer, nbytes: int) -> Buffer:
+    """Undo HDF5 filter 32004: a big-endian header, then blocks that each have their size in front."""
+    _bounded(data, nbytes)
+    decode = _numcodecs("lz4")
+    if len(data) < 12 or struct.unpack_from(">Q", data)[0] != nbytes:  # noqa: PLR2004
+        message = "a chunk's lz4 header contradicts the chunk's size"
+        raise CorruptDataError(message)
+    block = struct.unpack_from(">I", data, 8)[0] or nbytes
+    position, out = 12, bytearray()
+    while len(out) < nbytes:
+        if position + 4 > len(data):
+            message = "a chunk's lz4 blocks end early"
+            raise CorruptDataError(message)
+        size = struct.unpack_from(">I", data, position)[0]
+        body = data[position + 4 : position + 4 + size]
+        position += 4 + size
+        wanted = min(block, nbytes - len(out))
+        out += body if size == wanted else _guarded(decode, struct.pack("<I", wanted) + bytes(body))
+    return out
+
+
+def _guarded(decode: Callable[[Buffer], Buffer], data: Buffer) -> Buffer:
+    try:
+        return decode(data)
+    except (RuntimeError, ValueError, TypeError) as error:
+        message = f"a chunk's compressed bytes are damaged ({error})"
+        raise CorruptDataError(message) from None
+
+
+_DECODERS: dict[str, Callable[[Buffer, int], Buffer]] = {
+    "zlib": _inflate,
+    "fletcher32": _checked,
+    "blosc": _blosc,
+    "zstd": _zstd,
+    "lz4": _lz4,
+}

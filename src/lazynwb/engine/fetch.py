@@ -1,0 +1,376 @@
+"""Fetch rows of stored arrays: the chunks that hold them, read in few requests, decoded in place.
+
+A request names ranges of rows; what comes out is their bytes, row after row, in one buffer that the caller
+made. Contiguous data is treated as one chunk without codecs; of a chunk without codecs only the rows asked
+for are read.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lazynwb.catalog.model import MISSING, Array, ChunkIndex
+from lazynwb.config import config
+from lazynwb.engine.decode import unfilter, unshuffle
+from lazynwb.errors import CorruptDataError
+from lazynwb.profile import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from lazynwb.engine.decode import Buffer
+    from lazynwb.sources.local import LocalFile
+
+#: Reads closer than this are one read: copying the gap costs less than another system call.
+_GAP = 16 * 1024
+#: Reads are merged up to this size, which keeps the buffer in the processor's cache.
+_MERGED = 1024 * 1024
+#: Jobs of at least this many bytes go to the thread pool; smaller ones cost less than handing them over.
+_PARALLEL = 64 * 1024
+#: Rows of one chunk that are copied one range at a time; more are gathered by an index.
+_FEW_RANGES = 8
+
+
+class Request(NamedTuple):
+    """Rows of one array that are wanted.
+
+    Attributes
+    ----------
+    array : Array
+    chunks : ChunkIndex or None
+        None where the layout needs none.
+    ranges : ndarray of shape (n, 2), int64
+        First row and the row past the last; ascending, not overlapping, not empty.
+    out : ndarray of uint8, shape (rows, bytes per row)
+        Filled with the rows as stored (filters undone, byte order kept).
+    """
+
+    array: Array
+    chunks: ChunkIndex | None
+    ranges: np.ndarray
+    out: np.ndarray
+
+
+class _Job(NamedTuple):
+    """A range of bytes of the file, and what to do with it.
+
+    `into` is set where the bytes need no decoding: they can be read straight to where they belong.
+    """
+
+    offset: int
+    size: int
+    into: np.ndarray | None
+    handle: Callable[[Buffer], None]
+
+
+def row_bytes(array: Array) -> int:
+    """Return the stored bytes of one row of an array."""
+    return math.prod(array.shape[1:]) * math.prod(array.dtype.dims) * array.dtype.itemsize
+
+
+def fetch(work: Iterable[tuple[LocalFile, list[Request]]]) -> None:
+    """Carry out requests, for several files at once.
+
+    Raises
+    ------
+    CorruptDataError
+        If bytes are missing or contradict a checksum or a size; the message names file and dataset.
+    """
+    large: list[tuple[LocalFile, list[_Job]]] = []
+    small: list[tuple[LocalFile, list[_Job]]] = []
+    for file, requests in work:
+        jobs: list[_Job] = []
+        for request in requests:
+            try:
+                _plan(request, jobs)
+            except CorruptDataError as error:
+                message = f"{file.path}: /{request.array.path}: {error}"
+                raise CorruptDataError(message) from None
+        jobs.sort(key=_offset)
+        big = [job for job in jobs if job.size >= _PARALLEL]
+        if big:
+            large.extend((file, group) for group in _merge(big))
+            jobs = [job for job in jobs if job.size < _PARALLEL]
+        small.extend((file, group) for group in _merge(jobs))
+    if len(large) > 1 and _threads() > 1:
+        waiting = _pool().map(_carry_out, large)
+        for task in small:
+            _carry_out(task)
+        for _ in waiting:
+            pass
+    else:
+        for task in [*large, *small]:
+            _carry_out(task)
+
+
+def _offset(job: _Job) -> int:
+    return job.offset
+
+
+def _merge(jobs: list[_Job]) -> list[list[_Job]]:
+    """Group neighbouring jobs, in order of offset, into single reads."""
+    groups: list[list[_Job]] = []
+    start = end = 0
+    for job in jobs:
+        if groups and job.offset - end <= _GAP and job.offset + job.size - start <= _MERGED:
+            groups[-1].append(job)
+            end = max(end, job.offset + job.size)
+        else:
+            groups.append([job])
+            start, end = job.offset, job.offset + job.size
+    return groups
+
+
+def _carry_out(task: tuple[LocalFile, list[_Job]]) -> None:
+    file, jobs = task
+    try:
+        _read_and_handle(file, jobs)
+    except _UnlocatedError as error:
+        path, reason = error.args
+        message = f"{file.path}: /{path}: {reason}"
+        raise CorruptDataError(message) from None
+
+
+def _read_and_handle(file: LocalFile, jobs: list[_Job]) -> None:
+    if len(jobs) == 1:
+        job = jobs[0]
+        if job.into is not None:
+            if job.offset + job.size > file.size:
+                file.read(job.offset, job.size)  # raises, and says why
+            file.read_into(job.offset, memoryview(job.into))
+        else:
+            job.handle(memoryview(file.read(job.offset, job.size)))
+        return
+    start = jobs[0].offset
+    end = max(job.offset + job.size for job in jobs)
+    data = memoryview(file.read(start, end - start))
+    for offset, size, _into, handle in jobs:
+        handle(data[offset - start : offset - start + size])
+
+
+# -- from rows to chunks ------------------------------------------------------------------------------
+
+
+def _plan(request: Request, jobs: list[_Job]) -> None:
+    """Add the jobs of one request."""
+    array, out = request.array, request.out
+    if not len(out):
+        return
+    if array.layout != "chunked":
+        _plan_plain(request, jobs)
+        return
+    chunk, codecs = array.chunk, array.codecs
+    shape = array.shape
+    if request.chunks is None or len(chunk) != len(shape) or min(chunk) < 1:
+        message = f"chunks of shape {chunk} for an array of shape {shape}"
+        raise CorruptDataError(message)
+    offsets = np.frombuffer(request.chunks.offsets, "<u8")
+    sizes = np.frombuffer(request.chunks.sizes, "<u8")
+    masks = np.frombuffer(request.chunks.masks, "<u4") if request.chunks.masks else None
+    cells = 1  # chunks side by side within one band of rows
+    for n, c in zip(shape[1:], chunk[1:], strict=True):
+        cells *= -(-n // c)
+    element = array.dtype.itemsize * math.prod(array.dtype.dims)
+    nbytes = math.prod(chunk) * element
+    for band, pieces in _pieces(request.ranges, chunk[0]):
+        for cell in range(cells):
+            place = band * cells + cell
+            if place >= len(offsets):
+                message = f"chunk {place} is past the end of the chunk index ({len(offsets)})"
+                raise CorruptDataError(message)
+            offset, size = int(offsets[place]), int(sizes[place])
+            mask = int(masks[place]) if masks is not None else 0
+            target = _Target(request, pieces, cell, nbytes, mask)
+            if offset == MISSING:
+                target.fill()
+            elif codecs:
+                jobs.append(_Job(offset, size, None, target.decode))
+            elif size != nbytes:
+                message = f"a chunk has {size} bytes where {nbytes} are needed"
+                raise CorruptDataError(message)
+            elif target.is_whole_width:
+                width = out.shape[1]
+                for start, stop, first in pieces:
+                    part = out[first : first + stop - start].reshape(-1)
+                    jobs.append(_plain_job(offset + start * width, part))
+            else:
+                first, last = pieces[0][0], pieces[-1][1]
+                width = nbytes // chunk[0]
+                jobs.append(_Job(offset + first * width, (last - first) * width, None, target.scatter_rows))
+
+
+def _plan_plain(request: Request, jobs: list[_Job]) -> None:
+    array, out = request.array, request.out
+    width = out.shape[1]
+    if array.layout == "inline":
+        stored = np.frombuffer(array.inline, np.uint8).reshape(-1, width)
+    elif array.offset < 0:
+        _fill(out, array)
+        return
+    done = 0
+    for start, stop in request.ranges.tolist():
+        part = out[done : done + stop - start].reshape(-1)
+        done += stop - start
+        if array.layout == "inline":
+            part[...] = stored[start:stop].reshape(-1)
+        else:
+            jobs.append(_plain_job(array.offset + start * width, part))
+
+
+def _plain_job(offset: int, part: np.ndarray) -> _Job:
+    def copy(data: Buffer) -> None:
+        part[...] = np.frombuffer(data, np.uint8)
+
+    return _Job(offset, part.nbytes, part, copy)
+
+
+def _pieces(ranges: np.ndarray, band_rows: int) -> list[tuple[int, list[tuple[int, int, int]]]]:
+    """Cut ranges of rows at the borders of bands of chunks.
+
+    Returns
+    -------
+    list of (band, pieces)
+        Each piece is (first row within the band, row past the last, first row in the output).
+    """
+    bands: list[tuple[int, list[tuple[int, int, int]]]] = []
+    done = 0
+    for start, stop in ranges.tolist():
+        while start < stop:
+            band = start // band_rows
+            end = min(stop, (band + 1) * band_rows)
+            piece = (start - band * band_rows, end - band * band_rows, done)
+            if bands and bands[-1][0] == band:
+                bands[-1][1].append(piece)
+            else:
+                bands.append((band, [piece]))
+            done += end - start
+            start = end
+    return bands
+
+
+class _Target:
+    """Where the rows of one chunk go."""
+
+    __slots__ = ("_cell", "_mask", "_nbytes", "_pieces", "_request", "is_whole_width")
+
+    def __init__(
+        self, request: Request, pieces: list[tuple[int, int, int]], cell: int, nbytes: int, mask: int
+    ) -> None:
+        self._request = request
+        self._pieces = pieces
+        self._cell = cell
+        self._nbytes = nbytes
+        self._mask = mask
+        self.is_whole_width = request.array.chunk[1:] == request.array.shape[1:]
+
+    def fill(self) -> None:
+        """Fill the rows with the fill value: the chunk was never written."""
+        if self.is_whole_width:
+            _fill(self._rows(), self._request.array)
+        else:
+            array = self._request.array
+            box = np.empty((len(self._rows()), *array.chunk[1:], self._element), np.uint8)
+            _fill(box.reshape(len(box), -1), array)
+            self._place(box)
+
+    def decode(self, data: Buffer) -> None:
+        """Undo the chunk's codecs and put its rows where they belong."""
+        array = self._request.array
+        try:
+            raw, shuffled = unfilter(data, array.codecs, self._mask, self._nbytes)
+        except CorruptDataError as error:
+            raise _UnlocatedError(array.path, str(error)) from None
+        count(chunks_decoded=1, bytes_decoded=self._nbytes)
+        width = self._nbytes // array.chunk[0]
+        first, last = self._pieces[0][0], self._pieces[-1][1]
+        if shuffled and (width % shuffled or self._nbytes % shuffled):
+            whole = np.empty(self._nbytes, np.uint8)
+            elements = self._nbytes // shuffled
+            unshuffle(raw, shuffled, 0, elements, whole[: elements * shuffled])
+            whole[elements * shuffled :] = np.frombuffer(raw, np.uint8)[elements * shuffled :]
+            raw, shuffled = memoryview(whole), 0
+        if not shuffled:
+            self.scatter_rows(memoryview(raw)[first * width : last * width])
+            return
+        per_row = width // shuffled
+        if self.is_whole_width and len(self._pieces) <= _FEW_RANGES:
+            out = self._request.out
+            for start, stop, place in self._pieces:
+                target = out[place : place + stop - start].reshape(-1)
+                unshuffle(raw, shuffled, start * per_row, stop * per_row, target)
+            return
+        rows = np.empty((last - first) * width, np.uint8)
+        unshuffle(raw, shuffled, first * per_row, last * per_row, rows)
+        self.scatter_rows(memoryview(rows))
+
+    def scatter_rows(self, data: Buffer) -> None:
+        """Put decoded rows, from the first piece's first to the last piece's last, where they belong."""
+        array = self._request.array
+        first, last = self._pieces[0][0], self._pieces[-1][1]
+        rows = np.frombuffer(data, np.uint8).reshape(last - first, -1)
+        if len(self._pieces) > 1:
+            rows = rows[np.concatenate([np.arange(start - first, stop - first) for start, stop, _ in self._pieces])]
+        if self.is_whole_width:
+            self._rows()[...] = rows
+        else:
+            self._place(rows.reshape(len(rows), *array.chunk[1:], self._element))
+
+    @property
+    def _element(self) -> int:
+        dtype = self._request.array.dtype
+        return dtype.itemsize * math.prod(dtype.dims)
+
+    def _rows(self) -> np.ndarray:
+        # Pieces of one chunk follow one another in the output.
+        start, stop, place = self._pieces[-1]
+        return self._request.out[self._pieces[0][2] : place + stop - start]
+
+    def _place(self, box: np.ndarray) -> None:
+        array = self._request.array
+        grid = [-(-n // c) for n, c in zip(array.shape[1:], array.chunk[1:], strict=True)]
+        corner = np.unravel_index(self._cell, grid)
+        inside = []
+        where = []
+        for at, c, n in zip(corner, array.chunk[1:], array.shape[1:], strict=True):
+            start = int(at) * c
+            stop = min(start + c, n)
+            inside.append(slice(0, stop - start))
+            where.append(slice(start, stop))
+        target = self._rows().reshape(-1, *array.shape[1:], self._element)
+        target[:, *where] = box[:, *inside]
+
+
+def _fill(rows: np.ndarray, array: Array) -> None:
+    if array.fill:
+        rows.reshape(-1, len(array.fill))[...] = np.frombuffer(array.fill, np.uint8)
+    else:
+        rows[...] = 0
+
+
+class _UnlocatedError(Exception):
+    """A damaged chunk of the dataset at a path: the file is added where it is known."""
+
+
+# -- threads ------------------------------------------------------------------------------------------
+
+_shared: list[ThreadPoolExecutor] = []
+
+
+def _threads() -> int:
+    return config.max_threads or min(16, os.cpu_count() or 1)
+
+
+def _pool() -> ThreadPoolExecutor:
+    """Return the process's decoding threads; a forked child starts its own."""
+    if not _shared:
+        _shared.append(ThreadPoolExecutor(_threads(), thread_name_prefix="lazynwb"))
+    return _shared[0]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_shared.clear)

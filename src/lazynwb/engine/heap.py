@@ -1,0 +1,190 @@
+"""Variable-length data: HDF5 global heap collections, parsed for many columns and files at once.
+
+An element of variable length is stored as 16 bytes: its length, the address of a heap collection (mostly
+4 KiB, shared by many elements) and an index in it (HDF5 File Format Specification, III.E and IV.B). The
+collections of all columns and files of a batch are read together, and their objects found in lockstep: one
+NumPy step finds the next object of every collection, so a step's cost is shared by thousands of strings.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lazynwb.catalog.model import Array, DType
+from lazynwb.engine.fetch import Request, fetch
+from lazynwb.errors import CorruptDataError
+
+if TYPE_CHECKING:
+    from lazynwb.sources.local import LocalFile
+
+_REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
+_HEADER = 16
+#: libhdf5 never makes a smaller collection.
+_SMALLEST = 4096
+#: Addresses share a 64-bit key with the number of their file.
+_ADDRESS_BITS = 48
+_BYTES = DType("number", 1, "|u1")
+
+
+class Slices(NamedTuple):
+    """Where elements lie in a buffer of bytes: first byte, and how many."""
+
+    buffer: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+
+class Heap:
+    """The heap collections that a batch's elements refer to.
+
+    Parameters
+    ----------
+    files : list of LocalFile
+    bases : list of int
+        What is added to each file's addresses (its user block's size).
+    elements : list of (owners, references)
+        `owners` is the number of each element's file, `references` its 16 bytes, shape (n, 16).
+    """
+
+    def __init__(
+        self, files: list[LocalFile], bases: list[int], elements: list[tuple[np.ndarray, np.ndarray]]
+    ) -> None:
+        self._files = files
+        keys = [_run_starts(self._keys(owners, _fields(references))) for owners, references in elements]
+        wanted = np.unique(np.concatenate(keys)) if keys else np.zeros(0, np.uint64)
+        self._collections = wanted[wanted & _low(_ADDRESS_BITS) != 0]
+        self._buffer, self._first, self._sizes = self._read(files, bases)
+        self._index()
+
+    def find(self, owners: np.ndarray, references: np.ndarray, width: int) -> Slices:
+        """Return where the elements' bytes are; `width` is the size of one item of a sequence.
+
+        Raises
+        ------
+        CorruptDataError
+            If a reference leads nowhere, or to fewer bytes than it claims.
+        """
+        fields = _fields(references)
+        keys = self._keys(owners, fields)
+        lengths = fields["length"].astype(np.int64) * width
+        present = (keys & _low(_ADDRESS_BITS) != 0) & (lengths > 0)
+        lengths[~present] = 0
+        starts = np.zeros(len(keys), np.int64)
+        if present.any():
+            collection = np.searchsorted(self._collections, keys[present])
+            index = fields["index"][present].astype(np.int64)
+            legal = index <= self._most[collection]
+            slot = self._slots[collection] + np.where(legal, index, 0)
+            found = self._positions[slot]
+            bad = ~legal | (found < 0) | (self._lengths[slot] < lengths[present])
+            if bad.any():
+                file = self._files[int(owners[present][bad][0])]
+                message = f"{file.path}: a reference to variable-length data leads to no such object in its heap"
+                raise CorruptDataError(message)
+            starts[present] = found
+        return Slices(self._buffer, starts, lengths)
+
+    def _keys(self, owners: np.ndarray, fields: np.ndarray) -> np.ndarray:
+        addresses = fields["address"]
+        if len(addresses) and int(addresses.max()) >> _ADDRESS_BITS:
+            # Undefined addresses stand for elements that were never written.
+            addresses = np.where(addresses == np.uint64(2**64 - 1), np.uint64(0), addresses)
+            if int(addresses.max()) >> _ADDRESS_BITS:
+                file = self._files[int(owners[0])]
+                message = f"{file.path}: a heap address is beyond any file's end"
+                raise CorruptDataError(message)
+        return owners.astype(np.uint64) << np.uint64(_ADDRESS_BITS) | addresses
+
+    def _read(self, files: list[LocalFile], bases: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Read every collection; return their bytes, and each one's first byte and size in them."""
+        owners = (self._collections >> np.uint64(_ADDRESS_BITS)).astype(np.int64)
+        addresses = (self._collections & _low(_ADDRESS_BITS)).astype(np.int64)
+        addresses += np.array(bases, np.int64)[owners] if len(bases) else 0
+        sizes = np.full(len(owners), _SMALLEST, np.int64)
+        room = np.array([file.size for file in files], np.int64)[owners] - addresses
+        if (room < _HEADER).any():
+            file = files[int(owners[room < _HEADER][0])]
+            message = f"{file.path}: a heap collection lies past the end of the file: it is truncated"
+            raise CorruptDataError(message)
+        buffer, first = _read_ranges(files, owners, addresses, np.minimum(sizes, room))
+        words = buffer.view("<u8")
+        declared = words[(first >> 3) + 1].astype(np.int64)
+        signed = (words[first >> 3] & _low(32)) == int.from_bytes(b"GCOL", "little")
+        bad = ~signed | (declared < _HEADER) | (declared > room)
+        if bad.any():
+            file = files[int(owners[bad][0])]
+            message = f"{file.path}: no heap collection at byte {int(addresses[bad][0])}, where variable-length data should be"
+            raise CorruptDataError(message)
+        if (declared > _SMALLEST).any():
+            buffer, first = _read_ranges(files, owners, addresses, declared)
+        return buffer, first, declared
+
+    def _index(self) -> None:
+        """Find every object of every collection."""
+        words = self._buffer.view("<u8")
+        which = np.arange(len(self._first))
+        at = self._first + _HEADER
+        end = self._first + self._sizes
+        found: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
+        while len(which):
+            open_ = at + _HEADER <= end[which]
+            which, at = which[open_], at[open_]
+            place = at >> 3
+            index = (words[place] & _low(16)).astype(np.int64)
+            used = index > 0  # object 0 is the free space behind the last one
+            which, at, place, index = which[used], at[used], place[used], index[used]
+            size = words[place + 1].astype(np.int64)
+            fits = (size >= 0) & (size <= end[which] - at - _HEADER)
+            which, at, index, size = which[fits], at[fits], index[fits], size[fits]
+            found.append((which, index, at + _HEADER, size))
+            at = at + _HEADER + (size + 7 & ~7)
+        columns = [np.concatenate(part) for part in zip(*found, strict=True)] if found else [np.zeros(0, np.int64)] * 4
+        which, index, positions, sizes = columns
+        self._most = np.zeros(len(self._first), np.int64)
+        np.maximum.at(self._most, which, index)
+        self._slots = np.concatenate([[0], np.cumsum(self._most + 1)[:-1]]) if len(self._most) else self._most
+        total = int((self._most + 1).sum())
+        self._positions = np.full(total, -1, np.int64)
+        self._lengths = np.zeros(total, np.int64)
+        self._positions[self._slots[which] + index] = positions
+        self._lengths[self._slots[which] + index] = sizes
+
+
+def _low(bits: int) -> np.uint64:
+    return np.uint64((1 << bits) - 1)
+
+
+def _fields(references: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(references).view(_REFERENCE).reshape(-1)
+
+
+def _run_starts(keys: np.ndarray) -> np.ndarray:
+    """Drop repeats of neighbours: elements of a column mostly follow one another in the same collection."""
+    if len(keys) < 2:  # noqa: PLR2004
+        return keys
+    return keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+
+
+def _read_ranges(
+    files: list[LocalFile], owners: np.ndarray, addresses: np.ndarray, sizes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read byte ranges of several files, each to a place in one buffer that is a multiple of 8."""
+    padded = sizes + 7 & ~7
+    first = np.concatenate([[0], np.cumsum(padded)])
+    buffer = np.zeros(int(first[-1]), np.uint8)
+    work: list[tuple[LocalFile, list[Request]]] = []
+    for number in np.unique(owners).tolist():
+        requests = []
+        for i in np.flatnonzero(owners == number).tolist():
+            size, start = int(sizes[i]), int(first[i])
+            array = Array("variable-length data", (1,), _BYTES, "contiguous", offset=int(addresses[i]))
+            out = buffer[start : start + size].reshape(1, size)
+            requests.append(Request(array, None, _ONE_ROW, out))
+        work.append((files[number], requests))
+    fetch(work)
+    return buffer, first[:-1]
+
+
+_ONE_ROW = np.array([[0, 1]])

@@ -1,0 +1,82 @@
+"""What a query needs: the predicate's parts in order of cost, and how many rows to take at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: The three columns that say where a row is from.
+NWB_PATH = "_nwb_path"
+TABLE_PATH = "_table_path"
+TABLE_INDEX = "_table_index"
+INTERNAL: dict[str, pl.DataType] = {NWB_PATH: pl.String(), TABLE_PATH: pl.String(), TABLE_INDEX: pl.UInt32()}
+
+_COST_OF_ARRAYS = 1_000_000
+_COST_OF_TEXT = 64
+
+
+class Step(NamedTuple):
+    """One part of a predicate that is a conjunction.
+
+    Attributes
+    ----------
+    expression : Expr
+    columns : tuple of str
+        That it reads.
+    """
+
+    expression: pl.Expr
+    columns: tuple[str, ...]
+
+
+def conjuncts(predicate: pl.Expr) -> list[pl.Expr]:
+    """Split a predicate into the parts that must all be true.
+
+    Polars has no public way to look into an expression, but it can take one apart: where the two topmost
+    inputs, put together again with `&`, make the same expression, it was a conjunction.
+    """
+    try:
+        parts = predicate.meta.pop()
+        if len(parts) == 2 and (parts[1] & parts[0]).meta.eq(predicate):  # noqa: PLR2004 - a binary operator
+            return conjuncts(parts[1]) + conjuncts(parts[0])
+    except (pl.exceptions.PolarsError, TypeError, ValueError):
+        pass
+    return [predicate]
+
+
+def plan_steps(predicate: pl.Expr | None, schema: Mapping[str, pl.DataType]) -> list[Step]:
+    """Return the predicate's parts, the cheapest to evaluate first."""
+    if predicate is None:
+        return []
+    steps = [Step(part, tuple(dict.fromkeys(part.meta.root_names()))) for part in conjuncts(predicate)]
+    return sorted(steps, key=lambda step: sum(column_cost(schema.get(name)) for name in step.columns))
+
+
+def column_cost(dtype: pl.DataType | None) -> int:
+    """Return about how many bytes a row of a column takes to read; 0 for what no file is read for."""
+    if dtype is None:
+        return 0
+    if isinstance(dtype, pl.List | pl.Array | pl.Struct):
+        return _COST_OF_ARRAYS
+    if isinstance(dtype, pl.String):
+        return _COST_OF_TEXT
+    return 8
+
+
+class Growth:
+    """Sizes that start small, so that a query which stops early reads little, and grow geometrically."""
+
+    def __init__(self, first: int, most: int, factor: int = 4) -> None:
+        self._now = first
+        self._most = most
+        self._factor = factor
+
+    def take(self) -> int:
+        """Return the next size."""
+        now = self._now
+        self._now = min(now * self._factor, self._most)
+        return now

@@ -1,0 +1,143 @@
+"""A window of a scan: the rows of some files that are read together, and the handles that this takes."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import numpy as np
+
+from lazynwb.engine.fetch import Request, fetch
+from lazynwb.sources.local import LocalFile
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from lazynwb.catalog.load import TableFile
+    from lazynwb.catalog.model import Array
+    from lazynwb.formats import Reader
+
+
+class Part(NamedTuple):
+    """Rows of one file's table.
+
+    Attributes
+    ----------
+    file : TableFile
+    ranges : ndarray of shape (n, 2), int64
+        First row and the row past the last; ascending, not overlapping, not empty.
+    rows : int
+        How many rows that is.
+    """
+
+    file: TableFile
+    ranges: np.ndarray
+    rows: int
+
+    @classmethod
+    def of_range(cls, file: TableFile, start: int, stop: int) -> Part:
+        """Take consecutive rows."""
+        return cls(file, np.array([[start, stop]], np.int64)[: stop > start], max(stop - start, 0))
+
+    def indices(self) -> np.ndarray:
+        """Return the row numbers."""
+        if len(self.ranges) == 1:
+            return np.arange(self.ranges[0, 0], self.ranges[0, 1])
+        return expand(self.ranges)
+
+    def take(self, kept: np.ndarray) -> Part:
+        """Keep the rows where a mask over this part's rows is true."""
+        if kept.all():
+            return self
+        rows = self.indices()[kept]
+        return Part(self.file, to_ranges(rows), len(rows))
+
+    def cut(self, start: int, stop: int) -> Part:
+        """Keep a slice of this part's rows, by their position in it."""
+        if start <= 0 and stop >= self.rows:
+            return self
+        rows = self.indices()[start:stop]
+        return Part(self.file, to_ranges(rows), len(rows))
+
+
+def expand(ranges: np.ndarray) -> np.ndarray:
+    """Return the numbers that ranges cover."""
+    lengths = ranges[:, 1] - ranges[:, 0]
+    ends = np.cumsum(lengths)
+    return np.repeat(ranges[:, 0] - (ends - lengths), lengths) + np.arange(int(ends[-1]) if len(ends) else 0)
+
+
+def to_ranges(rows: np.ndarray) -> np.ndarray:
+    """Return ascending numbers as ranges."""
+    if not len(rows):
+        return np.zeros((0, 2), np.int64)
+    breaks = np.flatnonzero(np.diff(rows) != 1)
+    starts = rows[np.concatenate([[0], breaks + 1])]
+    stops = rows[np.concatenate([breaks, [len(rows) - 1]])] + 1
+    return np.stack([starts, stops], axis=1)
+
+
+class Handles:
+    """The files that are open while a window is read; none outlives it.
+
+    Use as a context manager. Files are numbered in the order in which they were first needed.
+    """
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._numbers: dict[str, int] = {}
+        self.files: list[LocalFile] = []
+        self.owners: list[TableFile] = []
+        self.bases: list[int] = []
+        self._readers: dict[str, Reader] = {}
+        #: Whole index columns that were read to measure rows, by file and path: read once per window.
+        self.index_columns: dict[tuple[str, str], np.ndarray] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def number(self, owner: TableFile, array: Array) -> int:
+        """Return the number of the file that holds an array's bytes, opening it if it is not open yet."""
+        path = array.source or owner.path
+        number = self._numbers.get(path)
+        if number is None:
+            number = self._numbers[path] = len(self.files)
+            self.files.append(self._stack.enter_context(LocalFile(path, owner.identity_of(path))))
+            self.owners.append(owner)
+            self.bases.append(array.base)
+        return number
+
+    def reader(self, owner: TableFile) -> Reader:
+        """Return the open file of a table's format, for what the engine does not decode."""
+        if owner.path not in self._readers:
+            self._readers[owner.path] = self._stack.enter_context(owner.reader())
+        return self._readers[owner.path]
+
+    def fetch(self, requests: list[tuple[TableFile, Request]]) -> None:
+        """Carry out requests of any number of files together."""
+        work: dict[int, list[Request]] = {}
+        for owner, request in requests:
+            number = self.number(owner, request.array)
+            work.setdefault(number, []).append(request)
+        fetch([(self.files[number], listed) for number, listed in work.items()])
+
+    def paths_of(self, number: int, addresses: set[int]) -> dict[int, str]:
+        """Return the paths behind object references of one of the files."""
+        file = self.files[number]
+        identity = self.owners[number].identity_of(file.path)
+        return dict(_paths_of(file.path, identity, frozenset(addresses)))
+
+
+@lru_cache(maxsize=256)
+def _paths_of(path: str, identity: str, addresses: frozenset[int]) -> tuple[tuple[int, str], ...]:
+    from lazynwb.formats import open_reader
+
+    del identity  # part of the key: another file at the same path has other addresses
+    with open_reader(path) as reader:
+        return tuple(reader.resolve_references(set(addresses)).items())

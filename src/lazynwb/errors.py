@@ -1,0 +1,39 @@
+"""The errors that users see: one small hierarchy, each with what to do next in its message."""
+
+from __future__ import annotations
+
+
+class LazyNWBError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class SourceNotFoundError(LazyNWBError, FileNotFoundError):
+    """A file, folder or pattern that was asked for does not exist or holds no NWB file."""
+
+
+class NotNWBError(LazyNWBError, ValueError):
+    """A file that exists cannot be read as NWB: another format, empty, truncated or damaged."""
+
+
+class TableNotFoundError(LazyNWBError, KeyError):
+    """No file has the table that was asked for; the message lists those that exist."""
+
+    def __str__(self) -> str:
+        """Return the message itself: `KeyError` alone would show its repr."""
+        return str(self.args[0]) if self.args else ""
+
+
+class SchemaError(LazyNWBError, TypeError):
+    """Files store a column in types that have no common type, or a cast would lose values."""
+
+
+class CorruptDataError(LazyNWBError, ValueError):
+    """Bytes of a file contradict its own description: a checksum, an index, a chunk's size."""
+
+
+class UnsupportedTypeError(LazyNWBError, TypeError):
+    """A selected column has a stored type or filter that cannot be read here."""
+
+
+class SourceChangedError(LazyNWBError, RuntimeError):
+    """A file was replaced or changed while a query was reading it."""

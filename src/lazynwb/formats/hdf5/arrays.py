@@ -1,0 +1,108 @@
+"""HDF5 datasets as the catalog's `Array`: shape, type, layout, filters, fill value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from h5py import h5d, h5s, h5z
+
+from lazynwb.catalog.model import Array, Codec, DType
+from lazynwb.config import config
+from lazynwb.formats.hdf5.dtypes import describe_type
+
+if TYPE_CHECKING:
+    from h5py.h5d import DatasetID
+    from h5py.h5p import PropDCID
+
+    from lazynwb.formats.hdf5.file import Hdf5File
+
+#: HDF5 filter numbers (registry of The HDF Group) that the engine decodes on its own.
+_CODECS = {
+    h5z.FILTER_DEFLATE: "zlib",
+    h5z.FILTER_SHUFFLE: "shuffle",
+    h5z.FILTER_FLETCHER32: "fletcher32",
+    32001: "blosc",
+    32004: "lz4",
+    32015: "zstd",
+}
+_MOST_INLINE = 65536
+
+
+def describe_dataset(dataset: DatasetID, file: Hdf5File, path: str, main: Hdf5File) -> Array:
+    """Describe a dataset of `file`, which an external link may have led to from `main`."""
+    dtype, direct = describe_type(dataset.get_type())
+    if dtype.kind in {"vlen_text", "vlen", "reference", "compound"} and not file.plain_addresses:
+        direct = False
+    source = None if file is main else file.path
+    space = dataset.get_space()
+    shape = tuple(dataset.shape) if space.get_simple_extent_type() != h5s.NULL else (0,)
+    properties = dataset.get_create_plist()
+    layout = properties.get_layout()
+    fill, plain_fill = _fill_value(properties, dtype)
+    common = {"path": path, "shape": shape, "dtype": dtype, "base": file.base, "source": source, "fill": fill}
+    indirect = Array(**common, layout="indirect")  # type: ignore[arg-type]
+    if dtype.kind == "unsupported":
+        return indirect
+    if layout == h5d.VIRTUAL or properties.get_external_count():
+        refusal = _refused_files(properties, file)
+        if refusal:
+            return Array(path, shape, DType("unsupported", dtype.itemsize, note=refusal), "indirect")
+        return indirect
+    if not direct or not plain_fill:
+        return indirect
+    if layout == h5d.CONTIGUOUS:
+        offset = dataset.get_offset()
+        return Array(**common, layout="contiguous", offset=-1 if offset is None else offset)  # type: ignore[arg-type]
+    if layout == h5d.CHUNKED:
+        codecs = _codecs(properties)
+        if codecs is None:
+            return indirect
+        return Array(**common, layout="chunked", chunk=tuple(properties.get_chunk()), codecs=codecs)  # type: ignore[arg-type]
+    if dtype.kind in {"number", "bool", "enum"} and dataset.get_storage_size() <= _MOST_INLINE:
+        stored = np.zeros(shape, np.dtype((np.dtype(dtype.numpy), dtype.dims)))
+        if stored.size:
+            dataset.read(h5s.ALL, h5s.ALL, stored, mtype=dataset.get_type())
+        return Array(**common, layout="inline", inline=stored.tobytes())  # type: ignore[arg-type]
+    return indirect
+
+
+def _codecs(properties: PropDCID) -> tuple[Codec, ...] | None:
+    """Return the filter pipeline, or None if it has a filter that only libhdf5 (or its plugins) can undo."""
+    codecs = []
+    for i in range(properties.get_nfilters()):
+        number, _flags, values, _name = properties.get_filter(i)
+        if number not in _CODECS:
+            return None
+        codecs.append(Codec(_CODECS[number], tuple(int(v) for v in values)))
+    return tuple(codecs)
+
+
+def _fill_value(properties: PropDCID, dtype: DType) -> tuple[bytes, bool]:
+    """Return one element's fill value as stored (empty for zeros), and whether bytes can express it."""
+    if properties.fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED:
+        return b"", True
+    if dtype.kind not in {"number", "bool", "enum"} or dtype.dims:
+        return b"", False
+    value = np.zeros((), dtype.numpy)
+    try:
+        properties.get_fill_value(value)
+    except (TypeError, ValueError, RuntimeError):
+        return b"", False
+    stored = value.tobytes()
+    return (stored if any(stored) else b""), True
+
+
+def _refused_files(properties: PropDCID, file: Hdf5File) -> str:
+    """Say which file a virtual or externally stored dataset reads that the settings forbid; else nothing."""
+    names = [properties.get_external(i)[0] for i in range(properties.get_external_count())]
+    if properties.get_layout() == h5d.VIRTUAL:
+        names += [properties.get_virtual_filename(i) for i in range(properties.get_virtual_count())]
+    here = Path(file.path).parent.resolve()
+    for name in names:
+        text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
+        inside = text == "." or (here / text).resolve().is_relative_to(here)
+        if config.external_links == "never" or (config.external_links == "folder" and not inside):
+            return f"data in another file, {text!r} (lazynwb.config.external_links is {config.external_links!r})"
+    return ""

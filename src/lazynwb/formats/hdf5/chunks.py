@@ -1,0 +1,51 @@
+"""Chunk locations of HDF5 datasets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lazynwb.catalog.model import MISSING, Array, ChunkIndex
+from lazynwb.errors import CorruptDataError
+
+if TYPE_CHECKING:
+    from lazynwb.formats.hdf5.file import Hdf5File
+
+#: More chunks than any dataset has in a file of less than a petabyte: a damaged shape, not a real one.
+_MOST_CHUNKS = 100_000_000
+
+
+def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
+    """Look up where every chunk of an array is.
+
+    Raises
+    ------
+    CorruptDataError
+        If the chunks that the file lists do not fit the array's shape.
+    """
+    owner = file if array.source is None else file.external(array.source.encode("utf-8", "surrogateescape"))
+    grid = tuple(-(-n // c) for n, c in zip(array.shape, array.chunk, strict=True))
+    total = int(np.prod(grid, dtype=object))
+    if total > _MOST_CHUNKS:
+        message = f"{file.path}: /{array.path} claims {total} chunks"
+        raise CorruptDataError(message)
+    dataset = file.find(array.path).id
+    found: list[tuple[tuple[int, ...], int, int, int]] = []
+    try:
+        dataset.chunk_iter(lambda chunk: found.append((chunk.chunk_offset, chunk.byte_offset, chunk.size, chunk.filter_mask)))
+    except (RuntimeError, OSError) as error:
+        message = f"{owner.path}: the chunk index of /{array.path} is damaged: {error}"
+        raise CorruptDataError(message) from None
+    offsets = np.full(total, MISSING, "<u8")
+    sizes = np.zeros(total, "<u8")
+    masks = np.zeros(total, "<u4")
+    if found:
+        corners = np.array([entry[0] for entry in found], "i8").reshape(len(found), len(grid))
+        cells = corners // np.array(array.chunk, "i8")
+        inside = ((cells >= 0) & (cells < np.array(grid, "i8"))).all(axis=1)
+        # Chunks past the array's end stay in the file when a dataset is shrunk: they are not its data.
+        places = np.ravel_multi_index(tuple(cells[inside].T), grid)
+        values = np.array([entry[1:] for entry in found], "u8")[inside]
+        offsets[places], sizes[places], masks[places] = values[:, 0], values[:, 1], values[:, 2]
+    return ChunkIndex(offsets.tobytes(), sizes.tobytes(), masks.tobytes() if masks.any() else b"")

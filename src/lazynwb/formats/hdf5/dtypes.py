@@ -1,0 +1,154 @@
+"""HDF5 datatypes as the catalog's `DType` (HDF5 File Format Specification, IV.A.2.d)."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from h5py import h5t
+
+from lazynwb.catalog.model import DType, Field
+
+if TYPE_CHECKING:
+    from h5py.h5t import TypeID
+
+#: Sign, exponent and mantissa positions of the IEEE 754 formats, by size: anything else needs conversion.
+_IEEE_FIELDS = {2: (15, 10, 5, 0, 10), 4: (31, 23, 8, 0, 23), 8: (63, 52, 11, 0, 52)}
+_INTEGER_SIZES = (1, 2, 4, 8)
+_PADDING = {h5t.STR_NULLTERM: "term", h5t.STR_NULLPAD: "null", h5t.STR_SPACEPAD: "space"}
+#: Bytes that variable-length data takes in a dataset: a length, and an address and index in a global heap.
+#: (libhdf5 reports the size of the pointer that it becomes in memory.)
+_HEAP_REFERENCE = 16
+_COMPLEX = getattr(h5t, "COMPLEX", None)  # HDF5 2.0
+#: Compounds inside compounds inside ...: a file that nests deeper is not one that anybody wrote.
+_DEEPEST = 16
+
+
+class StoredType(NamedTuple):
+    """A type, and whether its bytes can be read without libhdf5 converting them."""
+
+    dtype: DType
+    direct: bool
+
+
+def describe_type(type_id: TypeID, depth: int = 0) -> StoredType:
+    """Translate an HDF5 datatype; what has no translation becomes kind "unsupported" with the reason."""
+    size = type_id.get_size()
+    kind = type_id.get_class()
+    if depth > _DEEPEST:
+        return _unsupported(size, "types nested too deeply")
+    if kind == h5t.INTEGER:
+        return _integer(type_id, size)
+    if kind == h5t.FLOAT:
+        return _float(type_id, size)
+    if kind == h5t.ENUM:
+        return _enum(type_id, size)
+    if kind == h5t.STRING:
+        if type_id.is_variable_str():
+            return StoredType(DType("vlen_text", _HEAP_REFERENCE), direct=True)
+        note = _PADDING.get(type_id.get_strpad(), "null")
+        return StoredType(DType("text", size, note=note), direct=True)
+    if kind == h5t.REFERENCE:
+        if type_id.equal(h5t.STD_REF_OBJ):
+            return StoredType(DType("reference", size), direct=True)
+        return _unsupported(size, "region references")
+    if kind == h5t.COMPOUND:
+        return _compound(type_id, size, depth)
+    if kind == h5t.ARRAY:
+        base = describe_type(type_id.get_super(), depth + 1)
+        dims = tuple(int(n) for n in type_id.get_array_dims())
+        if base.dtype.kind == "unsupported" or base.dtype.dims:
+            return _unsupported(size, base.dtype.note or "arrays of arrays")
+        inner = base.dtype
+        return StoredType(
+            DType(inner.kind, inner.itemsize, inner.numpy, inner.members, inner.fields, inner.base, dims, inner.note),
+            base.direct,
+        )
+    if kind == h5t.VLEN:
+        base = describe_type(type_id.get_super(), depth + 1)
+        if base.dtype.kind not in {"number", "bool"} or not base.direct or base.dtype.dims:
+            return _unsupported(size, f"variable-length sequences of {base.dtype.note or base.dtype.kind}")
+        return StoredType(DType("vlen", _HEAP_REFERENCE, base=base.dtype), direct=True)
+    if _COMPLEX is not None and kind == _COMPLEX:
+        part = describe_type(type_id.get_super(), depth + 1)
+        return _complex(part, size)
+    return _unsupported(size, _CLASS_NAMES.get(kind, f"HDF5 type class {kind}"))
+
+
+_CLASS_NAMES = {h5t.OPAQUE: "opaque bytes", h5t.BITFIELD: "bit fields", h5t.TIME: "HDF5 times"}
+
+
+def stored_size(dtype: DType) -> int:
+    """Return the bytes that one element takes in a dataset, an array type's dimensions included."""
+    return dtype.itemsize * math.prod(dtype.dims)
+
+
+def _unsupported(size: int, reason: str) -> StoredType:
+    return StoredType(DType("unsupported", size, note=reason), direct=False)
+
+
+def _order(type_id: TypeID, size: int) -> str | None:
+    if size == 1:
+        return "|"
+    return {h5t.ORDER_LE: "<", h5t.ORDER_BE: ">"}.get(type_id.get_order())
+
+
+def _integer(type_id: TypeID, size: int) -> StoredType:
+    order = _order(type_id, size)
+    letter = "u" if type_id.get_sign() == h5t.SGN_NONE else "i"
+    if order is None or size not in _INTEGER_SIZES:
+        return _unsupported(size, f"{size}-byte integers of this byte order")
+    # An n-bit integer in a wider field: libhdf5 knows what its padding means.
+    whole = type_id.get_precision() == 8 * size and type_id.get_offset() == 0
+    return StoredType(DType("number", size, f"{order}{letter}{size}"), direct=whole)
+
+
+def _float(type_id: TypeID, size: int) -> StoredType:
+    order = _order(type_id, size)
+    if order is None or _IEEE_FIELDS.get(size) != tuple(type_id.get_fields()):
+        return _unsupported(size, f"{size}-byte floating-point numbers that are not IEEE 754 half, single or double")
+    return StoredType(DType("number", size, f"{order}f{size}"), direct=True)
+
+
+def _enum(type_id: TypeID, size: int) -> StoredType:
+    base = describe_type(type_id.get_super())
+    if base.dtype.kind != "number":
+        return base
+    members = tuple(
+        (type_id.get_member_name(i).decode("utf-8", "replace"), int(type_id.get_member_value(i)))
+        for i in range(type_id.get_nmembers())
+    )
+    if size == 1 and {(name.upper(), value) for name, value in members} == {("FALSE", 0), ("TRUE", 1)}:
+        return StoredType(DType("bool", size, base.dtype.numpy), base.direct)
+    return StoredType(DType("enum", size, base.dtype.numpy, members), base.direct)
+
+
+def _complex(part: StoredType, size: int) -> StoredType:
+    if part.dtype.kind != "number" or part.dtype.numpy[1:] not in {"f4", "f8"}:
+        return _unsupported(size, "complex numbers of this width")
+    return StoredType(DType("number", size, f"{part.dtype.numpy[0]}c{size}"), part.direct)
+
+
+def _compound(type_id: TypeID, size: int, depth: int) -> StoredType:
+    parts = []
+    direct = True
+    growth = 0  # offsets are reported as in memory, where text takes 8 bytes instead of 16
+    order = sorted(range(type_id.get_nmembers()), key=type_id.get_member_offset)
+    for i in order:
+        name = type_id.get_member_name(i).decode("utf-8", "replace")
+        member_id = type_id.get_member_type(i)
+        member = describe_type(member_id, depth + 1)
+        if member.dtype.kind == "unsupported":
+            return _unsupported(size, f"compounds with a member {name!r} of {member.dtype.note}")
+        parts.append(Field(name, type_id.get_member_offset(i) + growth, member.dtype))
+        growth += stored_size(member.dtype) - member_id.get_size()
+        direct = direct and member.direct
+    size += growth
+    if not parts:
+        return _unsupported(size, "compounds without members")
+    names = [part.name for part in parts]
+    if names == ["r", "i"] and parts[0].dtype == parts[1].dtype and size == 2 * parts[0].dtype.itemsize:
+        number = _complex(StoredType(parts[0].dtype, direct), size)
+        if number.dtype.kind == "number":
+            return number
+    return StoredType(DType("compound", size, fields=tuple(parts)), direct)

@@ -1,0 +1,104 @@
+"""Reading through libhdf5: rare filters, virtual and external data, odd types; and object references."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+from h5py import h5g, h5i, h5l, h5o, h5r
+
+from lazynwb.errors import CorruptDataError, UnsupportedTypeError
+
+if TYPE_CHECKING:
+    from lazynwb.catalog.model import Array
+    from lazynwb.formats.hdf5.file import Hdf5File
+
+
+def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarray:
+    """Read ranges of rows of an array that the engine cannot decode on its own.
+
+    Parameters
+    ----------
+    file : Hdf5File
+    array : Array
+    ranges : ndarray of shape (n, 2)
+        First row and the row past the last, ascending. A scalar has one row.
+
+    Returns
+    -------
+    ndarray
+        The rows one after another. Variable-length text and sequences come as objects, object references
+        as their targets' paths (None for null ones).
+
+    Raises
+    ------
+    UnsupportedTypeError
+        If libhdf5 lacks the filter; the message names the package that brings it.
+    CorruptDataError
+        If libhdf5 cannot read the data.
+    """
+    dataset = h5py.Dataset(file.find(array.path).id)
+    try:
+        if not array.shape:
+            parts = [np.asarray(dataset[()]).reshape(1)] if len(ranges) else []
+        else:
+            parts = [np.asarray(dataset[start:stop]) for start, stop in ranges.tolist()]
+        rows = np.concatenate(parts) if parts else np.asarray(dataset[:0]) if array.shape else np.zeros(0, dataset.dtype)
+    except (OSError, RuntimeError) as error:
+        where = f"{file.path}: /{array.path}"
+        if "filter" in str(error) or "plugin" in str(error):
+            message = f"{where} is compressed with a filter that is not installed; `pip install hdf5plugin` and import it first ({error})"
+            raise UnsupportedTypeError(message) from None
+        message = f"{where} cannot be read: {error}"
+        raise CorruptDataError(message) from None
+    if h5py.check_ref_dtype(dataset.dtype) is h5py.Reference:
+        return _paths_of(file, rows)
+    return rows
+
+
+def _paths_of(file: Hdf5File, references: np.ndarray) -> np.ndarray:
+    paths = np.full(references.shape, None, object)
+    for i, reference in enumerate(references.ravel()):
+        if isinstance(reference, h5r.Reference) and reference:
+            name = h5r.get_name(reference, file.id)
+            paths.ravel()[i] = name.decode("utf-8", "replace") if name else None
+    return paths
+
+
+def resolve_references(file: Hdf5File, addresses: set[int]) -> dict[int, str]:
+    """Find the paths of the objects at the given addresses, nearest to the root first.
+
+    libhdf5 answers this by walking the whole file once per reference; this walks it once for all of them
+    and stops when the last one is found. Only hard links have addresses, so soft ones cannot lead astray.
+    """
+    found: dict[int, str] = {}
+    wanted = set(addresses) - {0}
+    root = h5g.open(file.id, b"/")
+    root_address = int(h5o.get_info(root).addr)
+    if root_address in wanted:
+        found[root_address] = "/"
+        wanted.discard(root_address)
+    seen = {root_address}
+    queue: deque[tuple[str, h5g.GroupID]] = deque([("", root)])
+    while queue and wanted:
+        prefix, group = queue.popleft()
+        for key in group:
+            link = group.links.get_info(key)
+            if link.type != h5l.TYPE_HARD or link.u in seen:
+                continue
+            seen.add(link.u)
+            path = f"{prefix}/{key.decode('utf-8', 'replace')}"
+            if link.u in wanted:
+                wanted.discard(link.u)
+                found[int(link.u)] = path
+            try:
+                child = h5o.open(group, key)
+            except (KeyError, RuntimeError):
+                continue
+            if h5i.get_type(child) == h5i.GROUP:
+                queue.append((path, child))
+    return found
+
+

@@ -1,0 +1,80 @@
+"""Everything that a file contains, with the part that each object plays in NWB."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from h5py import h5d, h5l, h5o
+
+from lazynwb.catalog.listing import Entry, Listing
+from lazynwb.formats.hdf5.dtypes import describe_type
+from lazynwb.formats.hdf5.file import BrokenLinkError, Located, open_child
+from lazynwb.formats.hdf5.tables import METADATA_PATHS, table_role
+
+if TYPE_CHECKING:
+    from lazynwb.formats.hdf5.file import Hdf5File
+
+#: Far more objects than a session has; a bound for files whose links multiply.
+_MOST_ENTRIES = 1_000_000
+
+
+def list_objects(file: Hdf5File) -> Listing:
+    """Walk the whole file, in the order of its links, and describe each object once per path.
+
+    Soft and external links to groups are listed but not descended into: their contents are listed where
+    they are stored.
+    """
+    entries: list[Entry] = []
+    root = file.root
+    _walk(root, "", "group", entries, {int(h5o.get_info(root.id).addr)})
+    return Listing(tuple(entries), file.depends)
+
+
+def _walk(group: Located, path: str, role: str, entries: list[Entry], ancestors: set[int]) -> None:
+    for key in group.id:
+        if len(entries) >= _MOST_ENTRIES:
+            return
+        name = key.decode("utf-8", "replace")
+        full = f"{path}/{name}"
+        try:
+            child = open_child(group, key)
+        except BrokenLinkError as error:
+            entries.append(Entry(full, "broken", "broken", note=str(error)))
+            continue
+        if child.is_dataset:
+            entries.append(_dataset_entry(child, full, name, role))
+        elif child.is_group:
+            child_role = _group_role(child, full.lstrip("/"), role)
+            entries.append(Entry(full, "group", child_role, members=len(child.id)))
+            address = int(h5o.get_info(child.id).addr)
+            if group.id.links.get_info(key).type == h5l.TYPE_HARD and address not in ancestors:
+                _walk(child, full, child_role, entries, ancestors | {address})
+
+
+def _group_role(group: Located, path: str, parent: str) -> str:
+    if parent == "specification" or path == "specifications":
+        return "specification"
+    if path in METADATA_PATHS:
+        return "metadata"
+    return table_role(group) or "group"
+
+
+def _dataset_entry(found: Located, path: str, name: str, parent: str) -> Entry:
+    dataset: h5d.DatasetID = found.id
+    stored = describe_type(dataset.get_type()).dtype
+    if parent == "series":
+        role = "series_data" if name in {"data", "timestamps"} else "child"
+    elif parent == "group":
+        role = "metadata" if path.count("/") == 1 or path.startswith("/general/") else "dataset"
+    else:
+        role = {"table": "column"}.get(parent, parent)
+    shape = dataset.shape
+    dtype = stored.numpy if stored.kind in {"number", "bool", "enum"} else _shown_dtype(dataset)
+    return Entry(path, "dataset", role, shape=tuple(shape) if shape is not None else None, dtype=dtype)
+
+
+def _shown_dtype(dataset: h5d.DatasetID) -> str:
+    try:
+        return dataset.dtype.str
+    except TypeError:
+        return "unknown"

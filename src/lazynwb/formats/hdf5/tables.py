@@ -1,0 +1,292 @@
+"""Groups as tables: DynamicTable (hdmf-common), TimeSeries (NWB core), and the metadata under /general."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lazynwb.catalog.model import Array, Column, Table
+from lazynwb.formats.hdf5.arrays import describe_dataset
+from lazynwb.formats.hdf5.attributes import read_attribute, read_names, read_target, read_text
+from lazynwb.formats.hdf5.file import BrokenLinkError, address_of, open_child
+
+if TYPE_CHECKING:
+    from lazynwb.formats.hdf5.file import Hdf5File, Located
+
+#: Groups that are one-row tables of the session's metadata, by path.
+METADATA_PATHS = ("general", "general/subject")
+_SERIES_MEMBERS = {"data", "timestamps"}
+
+
+class _Member(NamedTuple):
+    """A dataset of a table's group, with what tells a column from an index."""
+
+    array: Array
+    address: int | None
+    neurodata_type: str
+    target: int | None
+
+
+def describe_table(file: Hdf5File, path: str) -> Table | None:
+    """Describe the table at a path.
+
+    Parameters
+    ----------
+    file : Hdf5File
+    path : str
+        Without the leading slash; the path of a series' `data` or `timestamps` means the series.
+
+    Returns
+    -------
+    Table or None
+        None if the file has nothing there that is a table, a series or metadata.
+    """
+    if path in METADATA_PATHS:
+        return _describe_metadata(file, path)
+    parent, _, last = path.rpartition("/")
+    try:
+        found = file.find(path)
+    except BrokenLinkError:
+        return None
+    if found.is_dataset and last in _SERIES_MEMBERS and parent:
+        path = parent
+        found = file.find(parent)
+    if not found.is_group:
+        return None
+    role = table_role(found)
+    if role == "table":
+        return _describe_dynamic_table(file, found, path)
+    if role == "series":
+        return _describe_series(file, found, path)
+    return None
+
+
+def table_role(group: Located) -> str:
+    """Tell whether a group is a "table", a "series" or neither (an empty text).
+
+    A table is a group with `colnames`, or with `id` and the type of a table. A series has `data` or
+    `timestamps`, whatever its type is called, so that extension types count.
+    """
+    if read_attribute(group.id, "colnames") is not None:
+        return "table"
+    members = set(group.id)
+    if b"id" in members and _is_table_type(read_text(group.id, "neurodata_type")):
+        return "table"
+    has_time = b"timestamps" in members or b"starting_time" in members
+    if has_time or (b"data" in members and read_text(group.id, "neurodata_type").endswith("Series")):
+        for name in (b"data", b"timestamps", b"starting_time"):
+            try:
+                if name in members and open_child(group, name).is_dataset:
+                    return "series"
+            except BrokenLinkError:
+                continue
+    return ""
+
+
+def _is_table_type(neurodata_type: str) -> bool:
+    return neurodata_type.endswith(("Table", "Intervals", "Units", "PlaneSegmentation", "Region"))
+
+
+def _describe_dynamic_table(main: Hdf5File, group: Located, path: str) -> Table:
+    problems: list[str] = []
+    listed = read_names(group.id, "colnames") or []
+    categories = read_names(group.id, "categories") or []
+    members = _members(main, group, path, problems)
+    indexed = _indexed_names(members, listed)
+    rows = _row_count(members, listed, indexed)
+    columns = []
+    for name, member in members.items():
+        if name in indexed.values():
+            continue
+        column = _column(name, members, indexed)
+        if name in listed or name == "id":
+            if column.length != rows:
+                problems.append(
+                    f"column {name!r} has {column.length} rows where the table has {rows}: "
+                    + ("padded with nulls" if column.length < rows else "clipped")
+                )
+        elif column.length != rows or not (member.array.shape or indexed.get(name)):
+            continue
+        columns.append(column)
+    for name in categories:
+        category = _category(main, group, path, name, rows, problems)
+        if category is not None:
+            columns.append(category)
+    present = {column.name for column in columns}
+    problems += [f"column {name!r} is listed in colnames but absent" for name in listed if name not in present]
+    columns.sort(key=lambda column: column.name)
+    return Table(path, "table", rows, tuple(columns), tuple(problems), main.depends)
+
+
+def _members(main: Hdf5File, group: Located, path: str, problems: list[str]) -> dict[str, _Member]:
+    members: dict[str, _Member] = {}
+    for key in group.id:
+        name = key.decode("utf-8", "surrogateescape")
+        try:
+            found = open_child(group, key)
+        except BrokenLinkError as error:
+            problems.append(f"column {name!r} was left out: {error}")
+            continue
+        if not found.is_dataset:
+            continue
+        array = describe_dataset(found.id, found.file, f"{path}/{name}", main)
+        neurodata_type = read_text(found.id, "neurodata_type")
+        is_index = neurodata_type == "VectorIndex" or name.endswith("_index")
+        target = read_target(found.id) if is_index else None
+        members[name] = _Member(array, address_of(group.id, key), neurodata_type, target)
+    return members
+
+
+def _indexed_names(members: dict[str, _Member], listed: list[str]) -> dict[str, str]:
+    """Map each indexed dataset to the name of its index, on the best evidence that the file gives.
+
+    The attribute `target` is the specification's own way to say what an index belongs to; then the type;
+    a listed column, or one of another type, is a column whatever its name ends in; the name comes last.
+    """
+    by_address = {member.address: name for name, member in members.items() if member.address is not None}
+    indexed: dict[str, str] = {}
+    for name, member in members.items():
+        target = by_address.get(member.target) if member.target is not None else None
+        if target is None:
+            stem = name.removesuffix("_index")
+            integer = len(member.array.shape) == 1 and member.array.dtype.numpy[1:2] in {"i", "u"}
+            typed = member.neurodata_type == "VectorIndex"
+            untyped = not member.neurodata_type and name not in listed
+            if stem != name and stem in members and integer and (typed or untyped):
+                target = stem
+        if target is not None and target != name:
+            indexed.setdefault(target, name)
+    return {name: index for name, index in indexed.items() if not _cyclic(name, indexed)}
+
+
+def _cyclic(name: str, indexed: dict[str, str]) -> bool:
+    seen = {name}
+    while name in indexed:
+        name = indexed[name]
+        if name in seen:
+            return True
+        seen.add(name)
+    return False
+
+
+def _row_count(members: dict[str, _Member], listed: list[str], indexed: dict[str, str]) -> int:
+    if "id" in members and members["id"].array.shape:
+        return members["id"].array.shape[0]
+    lengths = [_column(name, members, indexed).length for name in listed if name in members]
+    return max(lengths, default=0)
+
+
+def _column(name: str, members: dict[str, _Member], indexed: dict[str, str]) -> Column:
+    member = members[name]
+    indices: list[Array] = []
+    last = name
+    while last in indexed:
+        last = indexed[last]
+        indices.insert(0, members[last].array)
+    outer = indices[0] if indices else member.array
+    length = outer.shape[0] if outer.shape else 1
+    region = member.neurodata_type == "DynamicTableRegion" and member.array.dtype.kind == "number"
+    return Column(name, member.array, tuple(indices), length, region)
+
+
+def _category(
+    main: Hdf5File, group: Located, path: str, name: str, rows: int, problems: list[str]
+) -> Column | None:
+    """Return a category of an AlignedDynamicTable as a column of structs (hdmf-common, section 3)."""
+    try:
+        found = open_child(group, name.encode("utf-8", "surrogateescape"))
+    except BrokenLinkError as error:
+        problems.append(f"category {name!r} was left out: {error}")
+        return None
+    if not found.is_group:
+        return None
+    table = _describe_dynamic_table(main, found, f"{path}/{name}")
+    problems += [f"category {name!r}: {problem}" for problem in table.problems]
+    if table.rows != rows:
+        problems.append(f"category {name!r} has {table.rows} rows where the table has {rows}")
+    return Column(name, length=table.rows, children=table.columns)
+
+
+def _describe_series(main: Hdf5File, group: Located, path: str) -> Table:
+    problems: list[str] = []
+    arrays: dict[str, Array] = {}
+    start_id = None
+    external = False
+    for name in ("data", "timestamps", "starting_time", "external_file"):
+        key = name.encode()
+        if key not in group.id:
+            continue
+        try:
+            found = open_child(group, key)
+        except BrokenLinkError as error:
+            problems.append(f"column {name!r} was left out: {error}")
+            continue
+        if name == "external_file":
+            external = True
+        elif found.is_dataset:
+            arrays[name] = describe_dataset(found.id, found.file, f"{path}/{name}", main)
+            start_id = found.id if name == "starting_time" else start_id
+    data, stamps = arrays.get("data"), arrays.get("timestamps")
+    length = (data.shape[0] if data.shape else 1) if data is not None else 0
+    stamped = (stamps.shape[0] if stamps.shape else 1) if stamps is not None else 0
+    # Frames that lie in a video file leave `data` empty; their times are the rows.
+    rows = stamped if data is None or (not length and external) else length
+    columns = [Column("data", data, length=length)] if data is not None else []
+    if stamps is not None:
+        if stamped != rows:
+            problems.append(f"{stamped} timestamps where the data has {rows} rows")
+        columns.append(Column("timestamps", stamps, length=stamped))
+    elif start_id is not None:
+        regular = _start_and_rate(start_id)
+        if regular is None:
+            problems.append("column 'timestamps' was left out: starting_time has no valid rate")
+        else:
+            columns.append(Column("timestamps", length=rows, regular=regular))
+    return Table(path, "series", rows, tuple(columns), tuple(problems), main.depends)
+
+
+def _start_and_rate(dataset: object) -> tuple[float, float] | None:
+    rate = read_attribute(dataset, "rate")
+    start = np.zeros(dataset.shape or (), "<f8")  # type: ignore[attr-defined]
+    try:
+        value = float(np.asarray(rate).ravel()[0])
+        from h5py import h5s
+
+        dataset.read(h5s.ALL, h5s.ALL, start)  # type: ignore[attr-defined]
+        first = float(start.ravel()[0])
+    except (TypeError, ValueError, IndexError, OSError, RuntimeError):
+        return None
+    return (first, value) if np.isfinite(value) and value > 0 else None
+
+
+def _describe_metadata(main: Hdf5File, path: str) -> Table | None:
+    """Describe `/general` or `/general/subject`; the root's datasets belong to the session's row."""
+    problems: list[str] = []
+    arrays: dict[str, Array] = {}
+    groups = [(path, path)] if path != "general" else [("", "/"), (path, path)]
+    found_any = False
+    for prefix, where in groups:
+        try:
+            group = main.find(where)
+        except BrokenLinkError:
+            continue
+        if not group.is_group:
+            continue
+        found_any = found_any or bool(prefix)
+        for key in group.id:
+            name = key.decode("utf-8", "surrogateescape")
+            try:
+                found = open_child(group, key)
+            except BrokenLinkError as error:
+                problems.append(f"column {name!r} was left out: {error}")
+                continue
+            if found.is_dataset:
+                full = f"{prefix}/{name}" if prefix else name
+                arrays[name] = describe_dataset(found.id, found.file, full, main)
+    if not arrays and not found_any:
+        return None
+    columns = tuple(
+        Column(name, array, length=1, whole=bool(array.shape)) for name, array in sorted(arrays.items())
+    )
+    return Table(path, "metadata", 1, columns, tuple(problems), main.depends)

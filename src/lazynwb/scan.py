@@ -1,0 +1,192 @@
+"""`scan_nwb` and `read_nwb`: tables over many files as one Polars frame."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from polars.io.plugins import register_io_source
+
+from lazynwb.catalog.dtypes import is_array_dtype
+from lazynwb.catalog.lookup import collect_schema, normalize_table_path
+from lazynwb.engine.plan import INTERNAL, NWB_PATH, TABLE_INDEX, TABLE_PATH
+from lazynwb.engine.run import Spec, run
+from lazynwb.sources.discover import expand
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from polars._typing import SchemaDict
+
+    from lazynwb.sources.discover import Sources
+
+_EXPLAINS = "explain_name" in inspect.signature(register_io_source).parameters
+
+
+def scan_nwb(  # noqa: PLR0913 - the options of a scan
+    source: Sources,
+    table_path: str,
+    raise_on_missing: bool = False,  # noqa: FBT001, FBT002 - positional in existing code
+    ignore_errors: bool = False,  # noqa: FBT001, FBT002
+    infer_schema_length: int | None = None,
+    exclude_array_columns: bool = False,  # noqa: FBT001, FBT002
+    low_memory: bool = False,  # noqa: FBT001, FBT002, ARG001
+    single_file_batches: bool = False,  # noqa: FBT001, FBT002, ARG001
+    schema: SchemaDict | None = None,
+    schema_overrides: SchemaDict | None = None,
+    disable_progress: bool = False,  # noqa: FBT001, FBT002
+) -> pl.LazyFrame:
+    """Scan one table of any number of NWB files as one LazyFrame.
+
+    Nothing but the files' structure is read until the query runs, and then only the columns and rows that
+    it needs: filters run on cheap columns first, arrays (spike times, waveforms) are read for the rows that
+    survive, and a condition on `_nwb_path` drops files unread. Rows come in the order of the sources.
+
+    Parameters
+    ----------
+    source : path or iterable of paths
+        An NWB file, a `file://` URL, a glob pattern, a folder (searched recursively), or several of them.
+    table_path : str
+        A DynamicTable (`"/units"`, `"/intervals/trials"`), a TimeSeries or its `data`, `"/general"` or
+        `"/general/subject"`; or one of the shortcuts `units`, `trials`, `epochs`, `electrodes`, `session`,
+        `subject`.
+    raise_on_missing : bool
+        Raise if a file lacks the table; by default it is skipped, and one warning says so at the end.
+    ignore_errors : bool
+        Skip files that cannot be read, with a warning that names them.
+    infer_schema_length : int or None
+        Take the schema from the first n files that have the table; None looks at all of them.
+    exclude_array_columns : bool
+        Leave out columns with an array or a list in each row.
+    low_memory, single_file_batches : bool
+        Accepted for compatibility: batches are always bounded (`config.batch_bytes`).
+    schema : dict or None
+        The table's columns and types, instead of inferring them.
+    schema_overrides : dict or None
+        Types of single columns; values are cast to them strictly.
+    disable_progress : bool
+        Show no progress bars.
+
+    Returns
+    -------
+    LazyFrame
+        The union of the files' columns in alphabetical order (a column that a file lacks is null there),
+        then `_nwb_path` (String, absolute), `_table_path` (String) and `_table_index` (UInt32, the row
+        within its file's table).
+
+    Raises
+    ------
+    SourceNotFoundError
+        If a source does not exist; it is a FileNotFoundError.
+    TableNotFoundError
+        If no file has the table; it is a KeyError, and lists the tables that do exist.
+    SchemaError
+        If a column's types in two files have no common type.
+    NotNWBError
+        If a file cannot be read as NWB.
+
+    Notes
+    -----
+    Ragged columns (VectorData with a VectorIndex, hdmf-common specification) are Lists, n-dimensional ones
+    Arrays of shape `shape[1:]`; times are in seconds, as NWB stores them.
+
+    Examples
+    --------
+    >>> lazynwb.scan_nwb("sessions/*.nwb", "/units").filter(
+    ...     pl.col("location") == "CA1", pl.col("presence_ratio") >= 0.7
+    ... ).select("unit_id", "spike_times").collect()  # doctest: +SKIP
+    """
+    paths = tuple(expand(source))
+    table = normalize_table_path(table_path)
+    overrides = {name: _instance(dtype) for name, dtype in (schema_overrides or {}).items()}
+    if schema is None:
+        inferred, table = collect_schema(
+            paths,
+            table,
+            infer_schema_length,
+            raise_on_missing=raise_on_missing,
+            ignore_errors=ignore_errors,
+            disable_progress=disable_progress,
+            overrides=overrides,
+        )
+    else:
+        inferred = {name: _instance(dtype) for name, dtype in schema.items() if name not in INTERNAL}
+    columns = {name: overrides.get(name, dtype) for name, dtype in inferred.items()}
+    if exclude_array_columns:
+        columns = {name: dtype for name, dtype in columns.items() if not is_array_dtype(dtype)}
+    chosen = frozenset(overrides) | frozenset(schema or ())
+    spec = Spec(paths, table, columns, chosen, raise_on_missing, ignore_errors, disable_progress)
+    return _register(spec)
+
+
+def read_nwb(source: Sources, table_path: str, *args: Any, **kwargs: Any) -> pl.DataFrame:  # noqa: ANN401
+    """Read one table of any number of NWB files: `scan_nwb(...).collect()`, with the same parameters."""
+    return scan_nwb(source, table_path, *args, **kwargs).collect()
+
+
+def get_table_schema(  # noqa: PLR0913
+    file_paths: Sources,
+    table_path: str,
+    first_n_files_to_infer_schema: int | None = None,
+    exclude_array_columns: bool = False,  # noqa: FBT001, FBT002
+    exclude_internal_columns: bool = False,  # noqa: FBT001, FBT002
+    raise_on_missing: bool = False,  # noqa: FBT001, FBT002
+) -> pl.Schema:
+    """Return the schema that `scan_nwb` gives a table over the same files.
+
+    Parameters
+    ----------
+    file_paths, table_path, raise_on_missing, exclude_array_columns
+        As for `scan_nwb`.
+    first_n_files_to_infer_schema : int or None
+        Its `infer_schema_length`.
+    exclude_internal_columns : bool
+        Leave out `_nwb_path`, `_table_path` and `_table_index`.
+
+    Raises
+    ------
+    LazyNWBError
+        As `scan_nwb` does.
+    """
+    frame = scan_nwb(
+        file_paths,
+        table_path,
+        raise_on_missing=raise_on_missing,
+        infer_schema_length=first_n_files_to_infer_schema,
+        exclude_array_columns=exclude_array_columns,
+    )
+    schema = frame.collect_schema()
+    hidden = INTERNAL if exclude_internal_columns else {}
+    return pl.Schema({name: dtype for name, dtype in schema.items() if name not in hidden})
+
+
+class _Source:
+    """The callable that Polars asks for batches; a class, so that a query can be pickled."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+
+    def __call__(
+        self,
+        with_columns: list[str] | None,
+        predicate: pl.Expr | None,
+        n_rows: int | None,
+        batch_size: int | None,  # noqa: ARG002 - batches are bounded by bytes
+    ) -> Iterator[pl.DataFrame]:
+        return run(self.spec, with_columns, predicate, n_rows)
+
+
+def _register(spec: Spec) -> pl.LazyFrame:
+    # Counting rows makes Polars project the first column of the source: let that be one that costs nothing.
+    schema = {TABLE_INDEX: INTERNAL[TABLE_INDEX], **spec.schema, NWB_PATH: INTERNAL[NWB_PATH], TABLE_PATH: INTERNAL[TABLE_PATH]}
+    labels: dict[str, Any] = {}
+    if _EXPLAINS:
+        files = f"{len(spec.paths)} file{'s' if len(spec.paths) != 1 else ''}"
+        labels = {"explain_name": "NWB", "explain_detail": f"/{spec.table} of {files}"}
+    frame = register_io_source(_Source(spec), schema=schema, is_pure=True, **labels)
+    return frame.select(*spec.schema, *INTERNAL)
+
+
+def _instance(dtype: object) -> pl.DataType:
+    return dtype() if isinstance(dtype, type) else dtype  # type: ignore[return-value]

@@ -1,0 +1,1 @@
+"""Where bytes come from: the files that a call names, and how to read ranges of them."""

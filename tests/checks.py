@@ -1,0 +1,151 @@
+"""Comparing what lazynwb gives with what the oracle expects."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+import oracle
+
+ENGINES = ("in-memory", "streaming")
+INTERNAL = {"_nwb_path": pl.String, "_table_path": pl.String, "_table_index": pl.UInt32}
+
+
+def same(left: Any, right: Any) -> bool:
+    """Equal values, where NaN equals NaN."""
+    if left == right:
+        return True
+    if isinstance(left, float) and isinstance(right, float):
+        return math.isnan(left) and math.isnan(right)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    if isinstance(left, dict) and isinstance(right, dict):
+        return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
+    return False
+
+
+def assert_values(actual: list[Any], expected: list[Any], name: str) -> None:
+    assert len(actual) == len(expected), f"{name}: {len(actual)} rows, expected {len(expected)}"
+    if not same(actual, expected):
+        row = next(i for i, (a, e) in enumerate(zip(actual, expected, strict=True)) if not same(a, e))
+        raise AssertionError(
+            f"{name}, row {row}: {str(actual[row])[:300]!r}, expected {str(expected[row])[:300]!r}"
+        )
+
+
+def assert_schema(schema: pl.Schema, expected: oracle.Table) -> None:
+    """Alphabetical columns, then the internal ones; each type as the contract says."""
+    assert list(schema) == [*sorted([*expected.columns, *expected.unsupported]), *INTERNAL]
+    assert {name: str(schema[name]) for name in expected.columns} == expected.dtypes
+    assert {name: schema[name] for name in INTERNAL} == INTERNAL
+
+
+def assert_table(frame: pl.DataFrame, expected: oracle.Table, path: str | Path, table_path: str) -> None:
+    """A frame of one whole table."""
+    assert_schema(
+        frame.schema, oracle.Table(expected.rows, expected.columns, expected.dtypes)
+    )  # unsupported columns were not selected
+    for name, values in expected.columns.items():
+        assert_values(frame[name].to_list(), values, name)
+    assert frame["_nwb_path"].to_list() == [str(path)] * expected.rows
+    assert frame["_table_path"].to_list() == [table_path.strip("/")] * expected.rows
+    assert frame["_table_index"].to_list() == list(range(expected.rows))
+
+
+def assert_frames(actual: pl.DataFrame, expected: pl.DataFrame) -> None:
+    """Equal schema, rows and order."""
+    assert actual.schema == expected.schema
+    assert actual.height == expected.height
+    for name in expected.columns:
+        if not actual[name].equals(expected[name], null_equal=True):
+            assert_values(actual[name].to_list(), expected[name].to_list(), name)
+
+
+def run_child(code: str, *args: str | Path, timeout: float = 60, **env: str) -> str:
+    """Run Python code in a process of its own; fail on a crash, a hang or an exception, give its output."""
+    import lazynwb
+
+    paths = [
+        str(Path(__file__).parent),
+        str(Path(lazynwb.__file__).parents[1]),
+        os.environ.get("PYTHONPATH", ""),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code, *map(str, args)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **env},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+# --- a whole table, and what pushdown makes of it --------------------------------------------------------------------
+
+
+def supported(lf: pl.LazyFrame, expected: oracle.Table) -> pl.LazyFrame:
+    """All columns but those that are an error to select."""
+    return lf.select(pl.exclude(sorted(expected.unsupported))) if expected.unsupported else lf
+
+
+def check_table(path: Path, table_path: str, engine: str, expected: oracle.Table) -> pl.DataFrame:
+    """Schema and values of one table; gives the frame."""
+    import lazynwb
+
+    lf = lazynwb.scan_nwb(path, table_path)
+    assert_schema(lf.collect_schema(), expected)
+    frame = supported(lf, expected).collect(engine=engine)
+    assert_table(frame, expected, path, table_path)
+    return frame
+
+
+def predicates(frame: pl.DataFrame) -> list[pl.Expr]:
+    """Some that keep a part of the rows: one on the last scalar column of each kind, one on the row number."""
+    found = {}
+    middle = frame.height // 2
+    for name, dtype in frame.schema.items():
+        if not name.startswith("_") and (dtype.is_numeric() or dtype in {pl.String, pl.Boolean}):
+            value = frame[name][middle] if frame.height else 0
+            if value is None:
+                found[dtype.is_numeric(), "null"] = pl.col(name).is_null()
+            elif frame.height or dtype.is_numeric():
+                found[dtype.base_type()] = pl.col(name) >= value if dtype.is_numeric() else pl.col(name) == value
+    return [*found.values(), pl.col("_table_index") >= middle]
+
+
+def check_pushdown(path: Path, table_path: str, engine: str, frame: pl.DataFrame) -> None:
+    """Projections, limits and predicates give what they give on the frame in memory."""
+    import lazynwb
+
+    lf = lazynwb.scan_nwb(path, table_path)
+    names = frame.columns[::-2] or frame.columns
+    assert_frames(lf.select(names).collect(engine=engine), frame.select(names))
+    for n in {0, 1, frame.height // 2}:
+        assert_frames(lf.select(frame.columns).head(n).collect(engine=engine), frame.head(n))
+    for predicate in predicates(frame):
+        assert_frames(lf.filter(predicate).select(names).collect(engine=engine), frame.filter(predicate).select(names))
+    predicate = predicates(frame)[0]
+    assert_frames(
+        lf.select(frame.columns).head(7).filter(predicate).collect(engine=engine), frame.head(7).filter(predicate)
+    )
+    assert lf.select(pl.len()).collect(engine=engine).item() == frame.height
+
+
+def check_file(path: Path, engine: str) -> None:
+    """Every table that the oracle finds in a file; reports all that differ at once."""
+    problems = []
+    for table_path in oracle.tables(path):
+        try:
+            frame = check_table(path, table_path, engine, oracle.read_table(path, table_path))
+            check_pushdown(path, table_path, engine, frame)
+        except Exception as error:  # noqa: BLE001, PERF203 - whatever it is, the next table is tried as well
+            problems.append(f"{table_path}: {type(error).__name__}: {str(error)[:600]}")
+    assert not problems, f"{len(problems)} tables of {path}:\n" + "\n".join(problems)

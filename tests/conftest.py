@@ -1,0 +1,77 @@
+"""Fixtures: a cache folder for each test, and files that are made once per session."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # the helpers, whatever pytest's import mode
+
+import builders
+import hypothesis
+
+hypothesis.settings.register_profile("quick", max_examples=30, deadline=None)
+hypothesis.settings.register_profile("slow", max_examples=500, deadline=None)
+hypothesis.settings.load_profile("quick")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the slow tests too, and more random examples")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes seconds; run with --slow or -m slow")
+    if config.getoption("--slow"):
+        hypothesis.settings.load_profile("slow")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--slow") or "slow" in (config.getoption("-m") or ""):
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+
+
+@pytest.fixture(autouse=True)
+def cache_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A catalog cache of its own for each test, and settings that a test may change."""
+    import lazynwb
+
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("LAZYNWB_CACHE_DIR", str(folder))
+    monkeypatch.setenv("LAZYNWB_DISABLE_PROGRESS", "1")
+    saved = {f.name: getattr(lazynwb.config, f.name) for f in fields(lazynwb.config)}
+    lazynwb.config.cache_dir = folder
+    lazynwb.config.disable_progress = True
+    yield folder
+    for name, value in saved.items():
+        setattr(lazynwb.config, name, value)
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The file of a case of `builders`, made when it is first asked for. Not to be changed."""
+    folder = tmp_path_factory.mktemp("built")
+    makers = {**builders.CASES, **builders.PYNWB_CASES}
+
+    def make(name: str) -> Path:
+        path = folder / f"{name}.nwb"
+        if not path.exists():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                makers[name](path)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cube(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Six sessions; the fourth lacks `/intervals/performance`. Not to be changed."""
+    return builders.write_cube(tmp_path_factory.mktemp("cube"))

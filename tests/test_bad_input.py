@@ -1,0 +1,673 @@
+"""Bad files: the right rows with a warning, or one clear error; never a crash, a hang or silently wrong values."""
+
+import logging
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+from builders import GZIP, VLEN_TEXT, Column, Ragged, nwb_root, series, table
+from checks import ENGINES, run_child
+
+import lazynwb
+
+engines = pytest.mark.parametrize("engine", ENGINES)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a file with one table `units`."""
+
+    def make(columns, name="bad.nwb", **options):
+        path = tmp_path / name
+        with h5py.File(path, "w") as file:
+            nwb_root(file)
+            table(file, "units", columns, **options)
+        return path
+
+    return make
+
+
+def warned(caplog):
+    return " | ".join(
+        r.getMessage() for r in caplog.records if r.name.startswith("lazynwb") and r.levelno >= logging.WARNING
+    )
+
+
+def assert_names(error, *parts):
+    """The message names the file, the table and the column."""
+    for part in parts:
+        assert part in str(error), f"{part!r} is not in {error}"
+
+
+# --- not NWB ---------------------------------------------------------------------------------------------------------
+
+NOT_HDF5 = {
+    "empty": b"",
+    "one_byte": b"\x89",
+    "text": b"not an HDF5 file\n" * 100,
+    "signature_only": b"\x89HDF\r\n\x1a\n",
+    "signature_and_zeros": b"\x89HDF\r\n\x1a\n" + bytes(5000),
+    "signature_and_noise": b"\x89HDF\r\n\x1a\n" + bytes(range(256)) * 20,
+    "png": b"\x89PNG\r\n\x1a\n" + bytes(2000),
+    "zip": b"PK\x03\x04" + bytes(2000),
+    "old_matlab": b"MATLAB 5.0 MAT-file" + bytes(1000),
+    "lfs_pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n",
+}
+
+
+@pytest.mark.parametrize("kind", NOT_HDF5)
+def test_what_is_not_hdf5(kind, tmp_path, caplog):
+    path = tmp_path / f"{kind}.nwb"
+    path.write_bytes(NOT_HDF5[kind])
+    with pytest.raises(lazynwb.NotNWBError, match=path.name):
+        lazynwb.scan_nwb(path, "/units").collect()
+    with pytest.raises(lazynwb.NotNWBError, match=path.name):
+        lazynwb.get_internal_paths(path)
+    good = tmp_path / "good.nwb"
+    with h5py.File(good, "w") as file:
+        table(file, "units", {"a": [1]})
+    assert lazynwb.scan_nwb([path, good], "/units", ignore_errors=True).collect()["a"].to_list() == [1]
+    assert path.name in warned(caplog)
+
+
+def test_all_files_are_bad(tmp_path):
+    """Ignoring every file leaves nothing to answer from: that is said, not shown as an empty table."""
+    for name in ("a.nwb", "b.nwb"):
+        (tmp_path / name).write_bytes(b"nothing")
+    with pytest.raises(lazynwb.LazyNWBError, match=r"a\.nwb"):
+        lazynwb.scan_nwb(tmp_path, "/units", ignore_errors=True).collect()
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(write):
+    path = write({"a": [1]})
+    path.chmod(0)
+    with pytest.raises((PermissionError, lazynwb.LazyNWBError), match="bad.nwb"):
+        lazynwb.read_nwb(path, "/units")
+
+
+def test_special_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe.nwb")
+    code = """
+import sys, lazynwb
+for path in (sys.argv[1], "/dev/null"):
+    try:
+        lazynwb.read_nwb(path, "/units")
+    except lazynwb.LazyNWBError as error:
+        print(type(error).__name__)
+"""
+    assert run_child(code, tmp_path / "pipe.nwb", timeout=20).split() == ["NotNWBError"] * 2
+
+
+# --- truncated and damaged files -------------------------------------------------------------------------------------
+
+TRY_ALL = """
+import faulthandler, sys, pathlib, random
+import lazynwb, oracle, checks
+
+def attempt(path, expected):
+    '''The right rows, or an error of ours that names the file.'''
+    outcomes = []
+    for table_path, table in expected.items():
+        for engine in checks.ENGINES:
+            try:
+                frame = lazynwb.scan_nwb(path, table_path).collect(engine=engine)
+            except lazynwb.LazyNWBError as error:
+                assert path.name in str(error), f"{path}: {type(error).__name__}: {error}"
+                outcomes.append("error")
+            else:
+                outcomes.append("rows")
+                if CHECK_VALUES:
+                    checks.assert_table(frame, table, path, table_path)
+    return outcomes
+"""
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A file in which every chunk has a checksum; where a byte changes, it must be noticed."""
+    path = tmp_path / "victim.nwb"
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w", libver="latest") as file:
+        nwb_root(file)
+        checked = {"chunks": (64,), "fletcher32": True, **GZIP}
+        columns = {
+            "f": Column(rng.normal(size=300), checked),
+            "i": Column(np.arange(300), {"chunks": (100,), "fletcher32": True}),
+            "x": Ragged([rng.normal(size=k % 5) for k in range(300)], options=checked),
+        }
+        table(file, "units", columns, kind="Units")
+        file["units"].create_dataset("text", data=[f"row {k}" for k in range(300)], dtype=VLEN_TEXT)
+        series(file, "acquisition/s", rng.normal(size=500), start=0.0, chunks=(100,), fletcher32=True)
+    return path
+
+
+def test_truncated_files(victim, tmp_path):
+    code = (
+        TRY_ALL
+        + """
+CHECK_VALUES = True
+victim = pathlib.Path(sys.argv[1])
+content = victim.read_bytes()
+expected = {t: oracle.read_table(victim, t) for t in oracle.tables(victim)}
+for number, part in enumerate((1, 5, 10, 25, 50, 75, 90, 95, 99, 99.9)):
+    path = pathlib.Path(sys.argv[2]) / f"cut_{number}.nwb"
+    path.write_bytes(content[: int(len(content) * part / 100)])
+    assert "error" in attempt(path, expected), path
+print("ok")
+"""
+    )
+    assert run_child(code, victim, tmp_path, timeout=120).strip() == "ok"
+
+
+@pytest.mark.parametrize("seed", [0, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+def test_flipped_bytes(victim, tmp_path, seed):
+    """Damage anywhere in the file: no crash, no hang, no exception but ours."""
+    code = (
+        TRY_ALL
+        + """
+CHECK_VALUES = False
+victim = pathlib.Path(sys.argv[1])
+content = victim.read_bytes()
+expected = {t: oracle.read_table(victim, t) for t in oracle.tables(victim)}
+random.seed(int(sys.argv[3]))
+for number in range(60):
+    damaged = bytearray(content)
+    for _ in range(random.choice((1, 1, 4, 30))):
+        damaged[random.randrange(len(damaged))] = random.randrange(256)
+    path = pathlib.Path(sys.argv[2]) / f"flipped_{number}.nwb"
+    path.write_bytes(damaged)
+    attempt(path, expected)
+    try:
+        list(lazynwb.get_internal_paths(path))
+    except lazynwb.LazyNWBError:
+        pass
+print("ok")
+"""
+    )
+    assert run_child(code, victim, tmp_path, seed, timeout=240).strip() == "ok"
+
+
+def flip_chunk(path, dataset, number=1, size=4):
+    """Change bytes in the middle of one stored chunk."""
+    with h5py.File(path, "r") as file:
+        chunk = file[dataset].id.get_chunk_info(number)
+    with path.open("r+b") as raw:
+        raw.seek(chunk.byte_offset + chunk.size // 2)
+        old = raw.read(size)
+        raw.seek(-size, os.SEEK_CUR)
+        raw.write(bytes(byte ^ 0xFF for byte in old))
+
+
+@engines
+@pytest.mark.parametrize(
+    "filters",
+    [{"fletcher32": True}, {"compression": "gzip"}, GZIP, {"compression": "gzip", "fletcher32": True}, {"compression": "lzf", "fletcher32": True}],
+    ids=["fletcher32", "gzip", "shuffle-gzip", "gzip-fletcher32", "lzf-fletcher32"],
+)  # fmt: skip
+def test_a_corrupted_chunk_is_noticed(write, filters, engine):
+    noise = np.random.default_rng(0).normal(size=400)
+    path = write({"good": noise, "broken": Column(noise, {"chunks": (100,), **filters})})
+    flip_chunk(path, "units/broken")
+    with pytest.raises(lazynwb.CorruptDataError) as caught:
+        lazynwb.scan_nwb(path, "/units").collect(engine=engine)
+    assert_names(caught.value, "bad.nwb", "units", "broken")
+    lf = lazynwb.scan_nwb(path, "/units")
+    assert lf.select("good").collect(engine=engine)["good"].to_list() == noise.tolist()
+    assert lf.select("broken", "good").filter(pl.col("_table_index") < 50).collect(engine=engine).height == 50
+
+
+def test_ignore_errors_and_a_corrupted_chunk(write, caplog):
+    """The file cannot be read: it is left out, and named."""
+    noise = np.random.default_rng(0).normal(size=400)
+    bad = write({"x": Column(noise, {"chunks": (100,), **GZIP})})
+    good = write({"x": noise[:5]}, "good.nwb")
+    flip_chunk(bad, "units/x")
+    for engine in ENGINES:
+        caplog.clear()
+        frame = lazynwb.scan_nwb([bad, good], "/units", ignore_errors=True).collect(engine=engine)
+        assert set(frame["_nwb_path"]) == {str(good)}
+        assert "bad.nwb" in warned(caplog)
+
+
+def test_a_chunk_of_the_wrong_size(write):
+    """A chunk that decodes to fewer bytes than its shape needs."""
+    import zlib
+
+    path = write({"x": Column(np.arange(40.0), {"chunks": (10,), "compression": "gzip"})})
+    with h5py.File(path, "a") as file:
+        file["units/x"].id.write_direct_chunk((10,), zlib.compress(b"short"))
+        file["units/x"].id.write_direct_chunk((20,), zlib.compress(bytes(5000)))
+    for start in (10, 20):
+        with pytest.raises(lazynwb.CorruptDataError) as caught:
+            lazynwb.scan_nwb(path, "/units").filter(pl.col("_table_index") == start).select("x").collect()
+        assert_names(caught.value, "bad.nwb", "units", "x")
+
+
+def test_a_decompression_bomb(write):
+    """A chunk of a few kilobytes that would inflate to gigabytes is refused, not inflated."""
+    import zlib
+
+    path = write({"x": Column(np.arange(40.0), {"chunks": (10,), "compression": "gzip"})})
+    bomb = zlib.compressobj(9)
+    content = b"".join(bomb.compress(bytes(1 << 20)) for _ in range(500)) + bomb.flush()
+    with h5py.File(path, "a") as file:
+        file["units/x"].id.write_direct_chunk((10,), content)
+    code = """
+import sys, resource, lazynwb
+try:
+    lazynwb.read_nwb(sys.argv[1], "/units")
+except lazynwb.CorruptDataError:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    assert int(run_child(code, path)) < 450
+
+
+def test_corrupt_text(write):
+    """References into a heap that is not there."""
+    path = write({"text": [f"row {k}" * 10 for k in range(50)], "a": np.arange(50)})
+    content = path.read_bytes()
+    assert content.count(b"GCOL") >= 1
+    path.write_bytes(content.replace(b"GCOL", b"LOCG"))
+    lf = lazynwb.scan_nwb(path, "/units")
+    assert lf.select("a").collect().height == 50
+    with pytest.raises(lazynwb.CorruptDataError) as caught:
+        lf.select("text").collect()
+    assert_names(caught.value, "bad.nwb", "units", "text")
+
+
+# --- ragged columns --------------------------------------------------------------------------------------------------
+
+
+@engines
+@pytest.mark.parametrize(
+    ("ends", "dtype"),
+    [
+        ([3, 1, 5], "u4"),
+        ([2, 4, 9], "u4"),
+        ([2, 4, 2**32 - 1], "u4"),
+        ([2, 4, 2**64 - 1], "u8"),
+        ([-1, 2, 5], "i4"),
+        ([5, 0, 5], "u1"),
+    ],
+    ids=["not-monotonic", "past-the-end", "far-past", "huge", "negative", "back-to-zero"],
+)
+def test_a_ragged_index_that_contradicts_its_data(write, ends, dtype, engine):
+    path = write({"a": np.arange(3)})
+    with h5py.File(path, "a") as file:
+        file["units/x"] = np.arange(5.0)
+        file["units/x_index"] = np.array(ends, dtype)
+        file["units/x_index"].attrs.update({"neurodata_type": "VectorIndex", "target": file["units/x"].ref})
+        file["units"].attrs["colnames"] = np.array(["a", "x"], VLEN_TEXT)
+    lf = lazynwb.scan_nwb(path, "/units")
+    assert lf.select("a").collect(engine=engine)["a"].to_list() == [0, 1, 2]
+    for query in (lf, lf.select("x"), lf.filter(pl.col("a") >= 0).select("x")):
+        with pytest.raises(lazynwb.CorruptDataError) as caught:
+            query.collect(engine=engine)
+        assert_names(caught.value, "bad.nwb", "units", "x")
+
+
+def test_a_doubly_ragged_index_that_contradicts_its_data(write):
+    path = write({"x": Ragged([[[1.0], [2.0, 3.0]], [[4.0]]], depth=2)})
+    with h5py.File(path, "a") as file:
+        file["units/x_index_index"][...] = [2, 7]
+    with pytest.raises(lazynwb.CorruptDataError) as caught:
+        lazynwb.read_nwb(path, "/units")
+    assert_names(caught.value, "bad.nwb", "units", "x")
+
+
+@engines
+def test_data_past_the_last_end_is_not_shown(write, engine):
+    """An index that ends before its data contradicts nothing: the rest belongs to no row."""
+    path = write({"x": Ragged([[1.0, 2.0], [3.0]])})
+    with h5py.File(path, "a") as file:
+        file["units/x_index"][...] = [1, 2]
+    assert lazynwb.scan_nwb(path, "/units").collect(engine=engine)["x"].to_list() == [[1.0], [2.0]]
+
+
+def test_an_index_that_indexes_itself(write):
+    """A cycle of targets must not hang."""
+    path = write({"a": np.arange(3)})
+    with h5py.File(path, "a") as file:
+        for name in ("p", "q", "s"):
+            file[f"units/{name}"] = np.array([1, 2, 3], "u1")
+            file[f"units/{name}"].attrs["neurodata_type"] = "VectorIndex"
+        file["units/p"].attrs["target"] = file["units/q"].ref
+        file["units/q"].attrs["target"] = file["units/p"].ref
+        file["units/s"].attrs["target"] = file["units/s"].ref
+    code = """
+import sys, lazynwb
+try:
+    print(lazynwb.read_nwb(sys.argv[1], "/units")["a"].to_list())
+except lazynwb.LazyNWBError as error:
+    assert "bad.nwb" in str(error)
+    print([0, 1, 2])
+"""
+    assert run_child(code, path, timeout=30).strip() == "[0, 1, 2]"
+
+
+@pytest.mark.parametrize("target", ["null", "missing", "group", "other_table"])
+def test_an_index_with_a_useless_target(write, target):
+    """The target says nothing, so the name has to do."""
+    path = write({"x": Ragged([[1.0, 2.0], [3.0]], target=False)})
+    with h5py.File(path, "a") as file:
+        table(file, "other", {"y": [1, 2]})
+        file["gone"] = [1]
+        reference = {
+            "null": h5py.Reference(), "missing": file["gone"].ref, "group": file["other"].ref,
+            "other_table": file["other/y"].ref,
+        }[target]  # fmt: skip
+        file["units/x_index"].attrs.create("target", reference, dtype=h5py.ref_dtype)
+        del file["gone"]
+    assert lazynwb.read_nwb(path, "/units")["x"].to_list() == [[1.0, 2.0], [3.0]]
+
+
+# --- tables that contradict themselves -------------------------------------------------------------------------------
+
+
+@engines
+def test_columns_of_unequal_length_are_repaired_with_a_warning(built, engine, caplog):
+    frame = lazynwb.scan_nwb(built("unequal_lengths"), "t").collect(engine=engine)
+    assert frame["short"].to_list() == [0.0, 1.0, 2.0, None, None]
+    assert frame["long"].to_list() == [0, 1, 2, 3, 4]
+    for name in ("short", "long", "text_short", "ragged_short"):
+        assert name in warned(caplog)
+    assert "fits" not in warned(caplog)
+    assert "unequal_lengths.nwb" in warned(caplog)
+
+
+def test_the_warning_comes_once(built, caplog):
+    for _ in range(3):
+        lazynwb.scan_nwb(built("unequal_lengths"), "longest_wins").collect()
+    assert warned(caplog).count("'a'") + warned(caplog).count('"a"') <= 1 or warned(caplog).count(" a") <= 3
+
+
+def test_series_with_timestamps_of_another_length(built, caplog):
+    frame = lazynwb.read_nwb(built("time_series"), "/acquisition/short_stamps")
+    assert frame["timestamps"].to_list() == [0.0, 1.0, 2.0, None, None]
+    assert "timestamps" in warned(caplog)
+    assert lazynwb.read_nwb(built("time_series"), "/acquisition/long_stamps").height == 5
+
+
+def test_broken_links_are_left_out(built):
+    frame = lazynwb.read_nwb(built("links"), "/intervals/trials")
+    assert {"broken_soft", "broken_external", "cycle_a", "cycle_b"}.isdisjoint(frame.columns)
+    assert frame["soft"].to_list() == [0, 1, 2]
+
+
+def test_a_listed_column_behind_a_broken_link(write, caplog):
+    path = write({"a": [1, 2]}, colnames=np.array(["a", "lost"], VLEN_TEXT))
+    with h5py.File(path, "a") as file:
+        file["units/lost"] = h5py.SoftLink("/nowhere")
+    frame = lazynwb.read_nwb(path, "/units")
+    assert frame["a"].to_list() == [1, 2]
+    assert "lost" in warned(caplog)
+
+
+def test_a_table_behind_a_broken_link(write):
+    path = write({"a": [1]})
+    with h5py.File(path, "a") as file:
+        file["soft"] = h5py.SoftLink("/nowhere")
+        file["external"] = h5py.ExternalLink("gone.nwb", "/t")
+        file["cycle"] = h5py.SoftLink("/cycle")
+    for name in ("soft", "external", "cycle"):
+        with pytest.raises(lazynwb.LazyNWBError, match="bad.nwb|units"):
+            lazynwb.read_nwb(path, name)
+
+
+@pytest.mark.parametrize("path", ["/units/a", "/general/devices", "/", "", "/units/nothing", "/nothing", "..", "/units/../units"])
+def test_what_is_not_a_table(write, path):
+    with pytest.raises(lazynwb.TableNotFoundError, match="units"):
+        lazynwb.read_nwb(write({"a": [1]}), path)
+
+
+def test_cyclic_groups(tmp_path):
+    """Groups that contain each other by hard and soft links."""
+    path = tmp_path / "cycle.nwb"
+    with h5py.File(path, "w") as file:
+        a, b = file.create_group("a"), file.create_group("a/b")
+        b["a"] = a
+        b["root"] = file["/"]
+        a["soft"] = h5py.SoftLink("/a")
+        table(b, "t", {"x": [1]})
+    code = """
+import sys, lazynwb
+found = list(lazynwb.get_internal_paths(sys.argv[1]))
+assert "/a/b/t" in found and len(found) < 10, found
+print(lazynwb.get_sql_context(sys.argv[1]).execute("SELECT x FROM t", eager=True).height)
+"""
+    assert run_child(code, path, timeout=30).strip() == "1"
+
+
+def test_many_paths_to_one_group(tmp_path):
+    """Thirty levels of two links each: a thousand million paths, of which one is enough."""
+    path = tmp_path / "lattice.nwb"
+    with h5py.File(path, "w") as file:
+        below = file.create_group("bottom")
+        table(below, "t", {"x": [1]})
+        for level in range(30):
+            group = file.create_group(f"level_{level}")
+            group["left"] = group["right"] = below
+            below = group
+    code = """
+import sys, lazynwb
+print(len(list(lazynwb.get_internal_paths(sys.argv[1]))) > 0, lazynwb.read_nwb(sys.argv[1], "/bottom/t").height)
+"""
+    assert run_child(code, path, timeout=30).strip() == "True 1"
+
+
+def odd_files():
+    """Structures that no writer of NWB makes: name, what to do to the group `units`, whether `a` is still readable."""
+
+    def id_is_a_group(g):
+        del g["id"]
+        g.create_group("id")
+
+    def id_is_scalar(g):
+        del g["id"]
+        g["id"] = 3
+
+    def column_is_a_group(g):
+        del g["b"]
+        g.create_group("b")
+
+    def column_is_scalar(g):
+        del g["b"]
+        g["b"] = 5
+
+    def column_is_null(g):
+        del g["b"]
+        g["b"] = h5py.Empty("f8")
+
+    def numeric_colnames(g):
+        g.attrs["colnames"] = np.arange(3)
+
+    def two_dimensional_colnames(g):
+        g.attrs["colnames"] = np.array([["a", "b"]], VLEN_TEXT)
+
+    def colnames_that_are_not_utf8(g):
+        g.attrs["colnames"] = np.array([b"a", b"\xff\xfe"])
+
+    def colnames_with_paths(g):
+        g.attrs["colnames"] = np.array(["a", "../general/session_id", "/identifier", ".", ""], VLEN_TEXT)
+
+    def colnames_twice(g):
+        g.attrs["colnames"] = np.array(["a", "a", "b"], VLEN_TEXT)
+
+    def float_index(g):
+        g["b_index"] = np.array([1.0, 2.0, 3.0])
+        g["b_index"].attrs["neurodata_type"] = "VectorIndex"
+
+    def two_dimensional_index(g):
+        g["b_index"] = np.array([[1], [2], [3]])
+        g["b_index"].attrs["neurodata_type"] = "VectorIndex"
+
+    def reserved_names(g):
+        g["_nwb_path"] = np.arange(3)
+        g["_table_index"] = np.arange(3)
+
+    def type_is_a_number(g):
+        g.attrs["neurodata_type"] = 5
+
+    def committed_type(g):
+        g.file["a_type"] = np.dtype("f8")
+        g.create_dataset("committed", data=np.arange(3.0), dtype=g.file["a_type"])
+        g["type_itself"] = h5py.SoftLink("/a_type")
+
+    def categories_of_nothing(g):
+        g.attrs["categories"] = np.array(["gone", "a"], VLEN_TEXT)
+
+    def huge_never_written(g):
+        g.create_dataset("huge", (3, 2**20, 2**20), "f8", chunks=(1, 1024, 1024))
+
+    def many_dimensions(g):
+        g["deep"] = np.zeros((3,) + (1,) * 31)
+
+    def zero_width(g):
+        g["empty_rows"] = np.zeros((3, 0))
+        g["empty_planes"] = np.zeros((3, 0, 4))
+
+    return {name: make for name, make in locals().items() if callable(make)}
+
+
+@pytest.mark.parametrize("kind", odd_files())
+def test_odd_structures(kind, write):
+    """Whatever else is wrong, the sound column is right, or the error is ours and says where."""
+    path = write({"a": np.arange(3), "b": np.arange(3.0)})
+    with h5py.File(path, "a") as file:
+        odd_files()[kind](file["units"])
+    try:
+        lf = lazynwb.scan_nwb(path, "/units")
+        assert lf.select("a").collect()["a"].to_list() == [0, 1, 2]
+        lf.head(1).select(pl.exclude("huge")).collect()
+    except lazynwb.LazyNWBError as error:
+        assert_names(error, "bad.nwb")  # noqa: PT017
+    context = lazynwb.get_sql_context(path)
+    assert "session" in context.tables()
+
+
+def test_odd_series(tmp_path):
+    path = tmp_path / "bad.nwb"
+    with h5py.File(path, "w") as file:
+        home = file.create_group("acquisition")
+        series(home, "no_rate", np.arange(3.0), start=1)["starting_time"].attrs.pop("rate")
+        series(home, "zero_rate", np.arange(3.0), start=1, rate=0.0)
+        series(home, "scalar_data", None, start=1)["data"] = 5.0
+        series(home, "data_is_a_group", None, np.arange(3.0)).create_group("data")
+        series(home, "times_2d", np.arange(3.0), np.zeros((3, 1)))
+        series(home, "array_start", np.arange(3.0))["starting_time"] = np.array([2.0])
+        home["array_start/starting_time"].attrs["rate"] = np.array([10.0])
+        series(home, "broken_times", np.arange(3.0))["timestamps"] = h5py.SoftLink("/nowhere")
+        series(home, "text_start", np.arange(3.0))["starting_time"] = "soon"
+        home["text_start/starting_time"].attrs["rate"] = 1.0
+    with h5py.File(path) as file:
+        names = list(file["acquisition"])
+    for name in names:
+        try:
+            frame = lazynwb.read_nwb(path, f"/acquisition/{name}")
+        except lazynwb.LazyNWBError as error:
+            assert_names(error, "bad.nwb")  # noqa: PT017
+        else:
+            if "data" in frame.columns and name != "scalar_data":
+                assert frame["data"].to_list() == [0.0, 1.0, 2.0], name
+            if name == "array_start":
+                assert frame["timestamps"].to_list() == [2.0, 2.1, 2.2]
+
+
+def test_an_enum_value_without_a_name(write):
+    path = write({"a": np.arange(3)})
+    with h5py.File(path, "a") as file:
+        tid = h5py.h5t.py_create(h5py.enum_dtype({"x": 0, "y": 1}, basetype="i1"), logical=True)
+        made = h5py.h5d.create(file["units"].id, b"e", tid, h5py.h5s.create_simple((3,)))
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, np.array([0, 1, 7], "i1"), mtype=tid)
+    for engine in ENGINES:
+        try:
+            frame = lazynwb.scan_nwb(path, "/units").collect(engine=engine)
+        except lazynwb.LazyNWBError as error:
+            assert_names(error, "bad.nwb", "units", "e")  # noqa: PT017
+        else:
+            assert frame["e"].cast(pl.String).to_list() == ["x", "y", None]
+
+
+def test_references_to_nothing(write):
+    """A reference whose target was deleted, and one that is noise."""
+    path = write({"a": np.arange(3)})
+    with h5py.File(path, "a") as file:
+        file["gone"] = [1]
+        references = np.array([file["gone"].ref, file["units"].ref, h5py.Reference()], "O")
+        file["units"].create_dataset("r", data=references, dtype=h5py.ref_dtype)
+        del file["gone"]
+    try:
+        frame = lazynwb.read_nwb(path, "/units")
+    except lazynwb.LazyNWBError as error:
+        assert_names(error, "bad.nwb", "units", "r")  # noqa: PT017
+    else:
+        assert frame["r"].to_list()[1:] == ["/units", None]
+    assert lazynwb.scan_nwb(path, "/units").select("a").collect().height == 3
+
+
+def test_an_unknown_filter(tmp_path):
+    """A filter that nobody here knows: an error that names it, when the column is selected."""
+    path = tmp_path / "bad.nwb"
+    with h5py.File(path, "w") as file:
+        group = table(file, "units", {"a": np.arange(10)})
+        plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        plist.set_chunk((10,))
+        plist.set_filter(31_999, h5py.h5z.FLAG_OPTIONAL)
+        dataset = h5py.Dataset(h5py.h5d.create(group.id, b"x", h5py.h5t.STD_I32LE, h5py.h5s.create_simple((10,)), plist))
+        dataset.id.write_direct_chunk((0,), bytes(40))
+    lf = lazynwb.scan_nwb(path, "/units")
+    assert lf.select("a").collect().height == 10
+    with pytest.raises(lazynwb.UnsupportedTypeError, match="31999") as caught:
+        lf.collect()
+    assert_names(caught.value, "bad.nwb", "units", "x")
+
+
+def test_names_that_look_like_code(tmp_path):
+    """Nothing in a file is ever executed."""
+    path, target = tmp_path / "a.nwb", tmp_path / "executed"
+    code = f"__import__('pathlib').Path({str(target)!r}).write_text('x')"
+    with h5py.File(path, "w") as file:
+        nwb_root(file)
+        table(file, "units", {code.replace("/", "∕"): [code, "1+1"], "text": ["[1, 2]", "{}"]})
+        file["general/notes"] = code
+    frame = lazynwb.read_nwb(path, "/units")
+    assert frame["text"].to_list() == ["[1, 2]", "{}"]
+    lazynwb.read_nwb(path, "/general")
+    list(lazynwb.get_internal_paths(path))
+    assert not target.exists()
+
+
+def test_huge_tables_are_counted_without_memory(tmp_path):
+    """Ten million rows that nobody wrote."""
+    path = tmp_path / "huge.nwb"
+    n = 10_000_000
+    with h5py.File(path, "w") as file:
+        group = table(file, "units", {}, rows=-1, colnames=np.array(["x"], VLEN_TEXT))
+        for name in ("id", "x"):
+            group.create_dataset(name, (n,), "f8", chunks=(100_000,), fillvalue=1.0)
+    lf = lazynwb.scan_nwb(path, "/units")
+    assert lf.select(pl.len()).collect().item() == n
+    assert lf.select("x").head(3).collect(engine="streaming")["x"].to_list() == [1.0] * 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
+def test_failing_queries_leave_nothing_open(write, tmp_path):
+    noise = np.random.default_rng(0).normal(size=400)
+    corrupt = write({"x": Column(noise, {"chunks": (100,), **GZIP})}, "corrupt.nwb")
+    flip_chunk(corrupt, "units/x")
+    (tmp_path / "text.nwb").write_bytes(b"text")
+
+    def attempts():
+        for path, name in ((corrupt, "/units"), (corrupt, "/nothing"), (tmp_path / "text.nwb", "/units")):
+            with pytest.raises(lazynwb.LazyNWBError):
+                lazynwb.read_nwb(path, name)
+
+    attempts()
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        attempts()
+    assert len(os.listdir("/proc/self/fd")) <= before

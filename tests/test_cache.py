@@ -1,0 +1,344 @@
+"""The catalog cache on disk: right whatever happens to the files, and harmless whatever happens to itself."""
+
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+from builders import GZIP, Column, Ragged, table, write_session
+from checks import assert_frames, run_child
+
+import lazynwb
+
+
+def cached_files(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def read_in_child(path, cache_dir):
+    """The values of column `a`, and what they cost, in a process of its own."""
+    code = """
+import sys, lazynwb
+with lazynwb.profile() as p:
+    frame = lazynwb.read_nwb(sys.argv[1], "t")
+print(frame["a"].to_list(), p.files_parsed)
+"""
+    values, _, parsed = run_child(code, path, LAZYNWB_CACHE_DIR=str(cache_dir)).rpartition(" ")
+    return eval(values), int(parsed)  # noqa: S307 - printed by the line above
+
+
+@pytest.fixture
+def path(tmp_path):
+    with h5py.File(tmp_path / "a.nwb", "w") as file:
+        table(file, "t", {"a": np.arange(5)})
+    return tmp_path / "a.nwb"
+
+
+def test_a_second_process_parses_nothing(path, cache_dir):
+    assert read_in_child(path, cache_dir) == ([0, 1, 2, 3, 4], 1)
+    assert read_in_child(path, cache_dir) == ([0, 1, 2, 3, 4], 0)
+
+
+def test_a_second_scan_opens_no_file_for_its_structure(cube):
+    lazynwb.read_nwb(cube, "/units")
+    with lazynwb.profile() as p:
+        lazynwb.scan_nwb(cube, "/units").select("unit_id", "spike_times").collect()
+    assert p.files_parsed == 0
+    assert p.cache_hits >= len(cube)
+
+
+def rewritten(path, values, how):
+    """Another file of the same size and of the same modification time in place of the first."""
+    before = path.stat()
+    other = path.with_name("other.nwb")
+    with h5py.File(other, "w") as file:
+        table(file, "t", {"a": np.array(values)})
+    assert other.stat().st_size == before.st_size
+    time.sleep(0.02)  # the clock of the file system ticks every few milliseconds
+    if how == "replaced":
+        other.replace(path)
+    else:
+        with path.open("r+b") as file:
+            file.write(other.read_bytes())
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("how", ["replaced", "overwritten"])
+def test_a_file_of_the_same_size_and_time_is_another_file(path, how, cache_dir):
+    assert lazynwb.read_nwb(path, "t")["a"].to_list() == [0, 1, 2, 3, 4]
+    rewritten(path, [5, 6, 7, 8, 9], how)
+    assert lazynwb.read_nwb(path, "t")["a"].to_list() == [5, 6, 7, 8, 9]
+    assert read_in_child(path, cache_dir)[0] == [5, 6, 7, 8, 9]
+
+
+def test_another_structure_of_the_same_size(tmp_path, cache_dir):
+    """The chunks are elsewhere, and the old places would give other values."""
+    path, other = tmp_path / "a.nwb", tmp_path / "b.nwb"
+    for target, order in ((path, "abcd"), (other, "dcba")):
+        with h5py.File(target, "w") as file:
+            table(file, "t", {name: np.full(100, ord(name)) for name in order})
+    assert path.stat().st_size == other.stat().st_size
+    assert lazynwb.read_nwb(path, "t")["a"].unique().to_list() == [97]
+    other.replace(path)
+    assert lazynwb.read_nwb(path, "t")["a"].unique().to_list() == [97]
+
+
+def test_a_deleted_file_is_not_answered_from_memory(path):
+    lf = lazynwb.scan_nwb(path, "t")
+    lf.collect()
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="a.nwb"):
+        lazynwb.read_nwb(path, "t")
+    with pytest.raises(FileNotFoundError, match="a.nwb"):
+        lf.collect()
+    with pytest.raises(FileNotFoundError):
+        lazynwb.get_internal_paths(path)
+
+
+def test_an_appended_column_and_appended_rows(tmp_path, cache_dir):
+    path = tmp_path / "a.nwb"
+    with h5py.File(path, "w") as file:
+        growing = {"chunks": (4,), "maxshape": (None,), **GZIP}
+        table(file, "t", {"a": Column(np.arange(5), growing)}, rows=-1)
+        file["t"].create_dataset("id", data=np.arange(5), **growing)
+    assert lazynwb.read_nwb(path, "t")["a"].to_list() == [0, 1, 2, 3, 4]
+    with h5py.File(path, "a") as file:
+        file["t/b"] = np.arange(5) * 2
+    assert lazynwb.read_nwb(path, "t")["b"].to_list() == [0, 2, 4, 6, 8]
+    with h5py.File(path, "a") as file:
+        for name in ("a", "id", "b"):
+            if name != "b":
+                file[f"t/{name}"].resize((7,))
+        file["t/a"][5:] = [50, 60]
+    assert lazynwb.read_nwb(path, "t")["a"].to_list() == [0, 1, 2, 3, 4, 50, 60]
+    assert read_in_child(path, cache_dir)[0] == [0, 1, 2, 3, 4, 50, 60]
+
+
+def test_a_new_table_in_a_known_file(path):
+    with pytest.raises(lazynwb.TableNotFoundError):
+        lazynwb.read_nwb(path, "new")
+    with h5py.File(path, "a") as file:
+        table(file, "new", {"z": [1]})
+    assert lazynwb.read_nwb(path, "new")["z"].to_list() == [1]
+    assert "/new" in lazynwb.get_internal_paths(path)
+
+
+@pytest.mark.parametrize("how", ["replaced", "overwritten"])
+def test_a_file_that_changes_under_a_frame_is_never_mixed(path, how):
+    """A frame that was made before: the new values, or an error that says so; never the old ones or both."""
+    lf = lazynwb.scan_nwb(path, "t")
+    lf.collect()
+    rewritten(path, [5, 6, 7, 8, 9], how)
+    try:
+        values = lf.collect()["a"].to_list()
+    except lazynwb.LazyNWBError as error:
+        assert "a.nwb" in str(error)  # noqa: PT017
+    else:
+        assert values == [5, 6, 7, 8, 9]
+
+
+def test_a_touched_file_gives_the_same(path):
+    expected = lazynwb.read_nwb(path, "t")
+    os.utime(path)
+    assert_frames(lazynwb.read_nwb(path, "t"), expected)
+
+
+def test_two_names_of_one_file(path, tmp_path):
+    (tmp_path / "link.nwb").symlink_to(path)
+    frame = lazynwb.read_nwb([path, tmp_path / "link.nwb"], "t")
+    assert frame["a"].to_list() == [0, 1, 2, 3, 4] * 2
+
+
+def test_a_symbolic_link_that_points_elsewhere_now(path, tmp_path):
+    other, link = tmp_path / "b.nwb", tmp_path / "link.nwb"
+    with h5py.File(other, "w") as file:
+        table(file, "t", {"a": [9]})
+    link.symlink_to(path)
+    assert lazynwb.read_nwb(link, "t").height == 5
+    link.unlink()
+    link.symlink_to(other)
+    assert lazynwb.read_nwb(link, "t")["a"].to_list() == [9]
+
+
+def test_a_copy_in_another_folder(path, tmp_path):
+    lazynwb.read_nwb(path, "t")
+    (tmp_path / "sub").mkdir()
+    shutil.copy2(path, tmp_path / "sub" / "a.nwb")
+    frame = lazynwb.read_nwb(tmp_path / "sub" / "a.nwb", "t")
+    assert frame["_nwb_path"].unique().to_list() == [str(tmp_path / "sub" / "a.nwb")]
+
+
+def test_many_processes_at_once(cube, cache_dir):
+    code = """
+import sys, lazynwb, polars as pl
+for _ in range(2):
+    assert lazynwb.scan_nwb(sys.argv[1:], "/units").select("spike_times").collect().height == 240
+    assert lazynwb.scan_nwb(sys.argv[1:], "/intervals/trials").collect().height == 180
+    if len(sys.argv) % 2: lazynwb.clear_cache()
+print("ok")
+"""
+    source = str(Path(lazynwb.__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, cube)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(6)
+    ]
+    for child in children:
+        out, err = child.communicate(timeout=120)
+        assert child.returncode == 0, err.decode()
+        assert out.strip() == b"ok"
+    assert not [p for p in cached_files(cache_dir) if "tmp" in p.suffix]
+
+
+def test_a_folder_that_cannot_be_made(path, tmp_path, caplog):
+    (tmp_path / "a file").write_text("")
+    lazynwb.config.cache_dir = tmp_path / "a file" / "cache"
+    assert lazynwb.read_nwb(path, "t").height == 5
+    assert "cache" in caplog.text
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written(path, cache_dir, caplog):
+    cache_dir.chmod(0o500)
+    try:
+        assert lazynwb.read_nwb(path, "t").height == 5
+    finally:
+        cache_dir.chmod(0o700)
+    assert "cache" in caplog.text
+
+
+class Payload:
+    def __init__(self, target):
+        self.target = target
+
+    def __reduce__(self):
+        return Path.write_text, (self.target, "executed")
+
+
+@pytest.mark.parametrize("damage", ["garbage", "empty", "truncated", "zeros", "flipped", "pickle", "folder"])
+def test_damaged_contents(damage, cube, cache_dir, tmp_path):
+    """A warning in the log, and the query goes on without the cache; nothing in it is executed."""
+    expected = lazynwb.read_nwb(cube, "/units")
+    files = cached_files(cache_dir)
+    assert files
+    executed = tmp_path / "executed"
+    for number, file in enumerate(files):
+        content = bytearray(file.read_bytes())
+        if damage == "folder":
+            file.unlink()
+            file.mkdir()
+            continue
+        if damage == "flipped" and content:
+            content[len(content) * (number % 7) // 7] ^= 0xFF
+        file.write_bytes(
+            {
+                "garbage": os.urandom(len(content)),
+                "empty": b"",
+                "truncated": content[: len(content) // 2],
+                "zeros": bytes(len(content)),
+                "flipped": content,
+                "pickle": pickle.dumps(Payload(executed)),
+            }[damage]
+        )
+    code = """
+import sys, logging, lazynwb
+logging.basicConfig(level="DEBUG", stream=sys.stderr)
+frame = lazynwb.read_nwb(sys.argv[2:], "/units")
+frame.write_ipc(sys.argv[1])
+print(lazynwb.scan_nwb(sys.argv[2:], "/units").collect().equals(frame, null_equal=True))
+"""
+    out = run_child(code, tmp_path / "frame.arrow", *cube, LAZYNWB_CACHE_DIR=str(cache_dir))
+    assert out.strip() == "True"
+    assert not executed.exists()
+    assert_frames(pl.read_ipc(tmp_path / "frame.arrow", memory_map=False), expected)
+
+
+def test_flipped_bits_are_noticed(path, cache_dir):
+    """A cache entry that still parses but says something else would give silently wrong values."""
+    lazynwb.read_nwb(path, "t")
+    originals = {file: file.read_bytes() for file in cached_files(cache_dir)}
+    code = """
+import sys, lazynwb, pathlib
+from lazynwb import config
+originals = {p: p.read_bytes() for p in config.cache_path.rglob("*") if p.is_file()}
+expected = lazynwb.read_nwb(sys.argv[1], "t")
+import random
+random.seed(0)
+for trial in range(60):
+    for p, content in originals.items():
+        content = bytearray(content)
+        content[random.randrange(len(content))] ^= 1 << random.randrange(8)
+        p.write_bytes(content)
+    lazynwb_modules = [m for m in sys.modules if m.split(".")[0] == "lazynwb"]
+    for m in lazynwb_modules: del sys.modules[m]
+    import lazynwb
+    assert lazynwb.read_nwb(sys.argv[1], "t").equals(expected), trial
+print("ok")
+"""
+    assert originals
+    assert run_child(code, path, LAZYNWB_CACHE_DIR=str(cache_dir)).strip() == "ok"
+
+
+def test_the_size_is_bounded(tmp_path, cache_dir):
+    lazynwb.config.cache_max_bytes = 40_000
+    for number in range(60):
+        write_session(tmp_path / f"{number}.nwb", number, units=2)
+    lazynwb.read_nwb(sorted(tmp_path.glob("*.nwb")), "/units")
+    for number in range(60):
+        lazynwb.read_nwb(tmp_path / f"{number}.nwb", "/intervals/trials")
+    assert sum(file.stat().st_size for file in cached_files(cache_dir)) <= 60_000
+
+
+def test_replaced_versions_do_not_pile_up(path, cache_dir):
+    for number in range(30):
+        with h5py.File(path, "w") as file:
+            table(file, "t", {"a": np.arange(number)})
+        assert lazynwb.read_nwb(path, "t").height == number
+    assert len(cached_files(cache_dir)) <= 12
+
+
+def test_clear_cache(path, cache_dir):
+    lazynwb.read_nwb(path, "t")
+    assert cached_files(cache_dir)
+    lazynwb.clear_cache()
+    assert not cached_files(cache_dir)
+    with lazynwb.profile() as p:
+        assert lazynwb.read_nwb(path, "t").height == 5
+    assert p.files_parsed == 1
+
+
+def test_clear_cache_leaves_other_files_alone(path, cache_dir):
+    """Somebody may point `cache_dir` at a folder that holds more than the cache."""
+    (cache_dir / "thesis.txt").write_text("important")
+    lazynwb.read_nwb(path, "t")
+    lazynwb.clear_cache()
+    assert (cache_dir / "thesis.txt").read_text() == "important"
+
+
+def test_disable_cache(path, cache_dir):
+    lazynwb.config.disable_cache = True
+    assert lazynwb.read_nwb(path, "t").height == 5
+    assert not cached_files(cache_dir)
+
+
+def test_the_cache_of_a_raw_recording_is_small(tmp_path, cache_dir):
+    """Chunks that nobody asked for are not looked up."""
+    path = tmp_path / "a.nwb"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("acquisition/raw/data", (200_000, 4), "i2", chunks=(4, 4))[:] = 1
+        file["acquisition/raw"].attrs["neurodata_type"] = "ElectricalSeries"
+        file["acquisition/raw/starting_time"] = 0.0
+        file["acquisition/raw/starting_time"].attrs["rate"] = 30_000.0
+        table(file, "units", {"x": Ragged([[1.0], [2.0]])})
+    lazynwb.read_nwb(path, "/units")
+    list(lazynwb.get_internal_paths(path))
+    assert sum(file.stat().st_size for file in cached_files(cache_dir)) < 50_000

@@ -1,0 +1,106 @@
+"""Settings: attributes of `lazynwb.config`, and environment variables."""
+
+import os
+import subprocess
+import sys
+
+import h5py
+import pytest
+from builders import table
+from checks import run_child
+
+import lazynwb
+
+
+def value(name, **env):
+    return run_child(f"import lazynwb; print(repr(lazynwb.config.{name}))", **env).strip()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("disable_cache", "1", "True"),
+        ("disable_cache", "false", "False"),
+        ("disable_progress", "yes", "True"),
+        ("cache_max_bytes", "1000", "1000"),
+        ("external_links", "never", "'never'"),
+    ],
+)
+def test_environment_variables(name, text, expected):
+    assert value(name, **{f"LAZYNWB_{name.upper()}": text}) == expected
+
+
+def test_cache_dir_from_the_environment(tmp_path):
+    assert str(tmp_path) in value("cache_dir", LAZYNWB_CACHE_DIR=str(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "text"), [("DISABLE_CACHE", "perhaps"), ("CACHE_MAX_BYTES", "much"), ("EXTERNAL_LINKS", "x")])
+def test_a_bad_value_names_its_variable(name, text):
+    with pytest.raises(AssertionError, match=f"LAZYNWB_{name}"):
+        value("cache_dir", **{f"LAZYNWB_{name}": text})
+
+
+def test_unknown_variables_are_harmless():
+    assert value("disable_cache", LAZYNWB_NO_SUCH_SETTING="1") == "False"
+
+
+def progress(cube, code, **env):
+    """What a process writes to stderr when every bar is shown that is not switched off."""
+    script = f"""
+import sys, lazynwb
+{code}
+lazynwb.scan_nwb(sys.argv[1:], "/units").collect()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(lazynwb.__path__[0]).rsplit("/", 1)[0]}
+    for name in ("TQDM_DISABLE", "LAZYNWB_DISABLE_PROGRESS"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, cube)], env={**environment, **env}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ""
+    return done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "env"),
+    [
+        ("lazynwb.config.disable_progress = True", {}),
+        ("", {"TQDM_DISABLE": "1"}),
+        ("", {"LAZYNWB_DISABLE_PROGRESS": "1"}),
+        ("", {}),
+    ],
+    ids=["config", "tqdm", "environment", "quick queries show none"],
+)
+def test_no_progress_bar(cube, code, env):
+    assert progress(cube, code, **env) == ""
+
+
+@pytest.mark.parametrize("setting", ["never", "folder", "anywhere"])
+def test_external_links(setting, tmp_path):
+    (tmp_path / "here").mkdir()
+    with h5py.File(tmp_path / "here" / "near.nwb", "w") as file:
+        file["x"] = [1, 2]
+    with h5py.File(tmp_path / "far.nwb", "w") as file:
+        file["x"] = [3, 4]
+    path = tmp_path / "here" / "a.nwb"
+    with h5py.File(path, "w") as file:
+        group = table(file, "t", {"own": [5, 6]})
+        group["near"] = h5py.ExternalLink("near.nwb", "/x")
+        group["far"] = h5py.ExternalLink("../far.nwb", "/x")
+    lazynwb.config.external_links = setting
+    frame = lazynwb.read_nwb(path, "t")
+    assert frame["own"].to_list() == [5, 6]
+    assert ("near" in frame.columns) == (setting != "never")
+    assert ("far" in frame.columns) == (setting == "anywhere")
+    if setting == "anywhere":
+        assert frame["far"].to_list() == [3, 4]
+    if setting != "never":
+        assert frame["near"].to_list() == [1, 2]
+
+
+def test_few_threads_and_small_batches_give_the_same(cube):
+    expected = lazynwb.read_nwb(cube, "/units")
+    lazynwb.config.max_threads = 1
+    lazynwb.config.batch_bytes = 10_000
+    for engine in ("in-memory", "streaming"):
+        assert lazynwb.scan_nwb(cube, "/units").collect(engine=engine).equals(expected, null_equal=True)

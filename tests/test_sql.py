@@ -1,0 +1,151 @@
+"""SQL over every table and series of many files."""
+
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+from builders import Ragged, nwb_root, series, table
+from checks import ENGINES, assert_frames
+
+import lazynwb
+
+
+def test_the_query_of_the_notebook(cube):
+    context = lazynwb.get_sql_context(cube, infer_schema_length=1)
+    assert isinstance(context, pl.SQLContext)
+    frame = context.execute("SELECT * FROM performance", eager=True)
+    assert_frames(frame, lazynwb.read_nwb(cube, "/intervals/performance"))
+
+
+def test_tables_are_named_by_the_last_part_of_their_path(cube):
+    names = lazynwb.get_sql_context(cube).tables()
+    assert {"units", "trials", "performance", "lick_sensor_events", "running_speed", "session", "subject"} <= set(names)
+
+
+@pytest.mark.parametrize("name", ["session", "general"])
+def test_the_session_under_both_names(cube, name):
+    frame = lazynwb.get_sql_context(cube).execute(f"SELECT session_id, keywords FROM {name}", eager=True)  # noqa: S608
+    assert frame["session_id"].to_list() == [f"s{k}" for k in range(6)]
+    assert frame["keywords"].dtype == pl.List(pl.String)
+
+
+def test_subject(cube):
+    frame = lazynwb.get_sql_context(cube).execute("SELECT subject_id FROM subject", eager=True)
+    assert frame["subject_id"].to_list() == [f"mouse-s{k}" for k in range(6)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_filters_joins_and_limits(cube, engine):
+    context = lazynwb.get_sql_context(cube)
+    lazy = context.execute(
+        """
+        SELECT u.unit_id, u.spike_times, s.subject_id
+        FROM units u JOIN subject s ON u._nwb_path = s._nwb_path
+        WHERE u.presence_ratio > 0.8 AND u.location LIKE 'CA1%'
+        ORDER BY u.unit_id LIMIT 5
+        """
+    )
+    eager = (
+        lazynwb.read_nwb(cube, "/units")
+        .filter(pl.col("presence_ratio") > 0.8, pl.col("location").str.starts_with("CA1"))
+        .join(lazynwb.read_nwb(cube, "/general/subject").select("_nwb_path", "subject_id"), on="_nwb_path")
+        .select("unit_id", "spike_times", "subject_id")
+        .sort("unit_id")
+        .head(5)
+    )
+    assert_frames(lazy.collect(engine=engine), eager)
+    counts = context.execute("SELECT location, COUNT(*) AS n FROM units GROUP BY location ORDER BY location")
+    assert counts.collect(engine=engine)["n"].sum() == 240
+
+
+def test_sql_predicates_are_pushed_down(cube):
+    context = lazynwb.get_sql_context(cube)
+    context.execute("SELECT unit_id FROM units", eager=True)
+    with lazynwb.profile() as p:
+        frame = context.execute("SELECT waveform_mean FROM units WHERE unit_id = 's2_9' AND presence_ratio > 0", eager=True)
+    assert frame.height == 1
+    assert p.chunks_decoded <= 1
+
+
+@pytest.fixture
+def twins(tmp_path):
+    """Two tables of one last name, and one that nothing is like."""
+    with h5py.File(tmp_path / "twins.nwb", "w") as file:
+        nwb_root(file)
+        table(file, "processing/left/events", {"side": ["l"], "n": [1]})
+        table(file, "processing/right/events", {"side": ["r"], "n": [2]})
+        table(file, "intervals/a table (1)", {"x": Ragged([[1.0]])})
+        series(file, "acquisition/speed", np.arange(4.0), start=0)
+        series(file, "stimulus/presentation/speed", np.arange(3.0), start=0)
+        table(file, "intervals/general", {"odd": [1, 2]})
+    return tmp_path / "twins.nwb"
+
+
+def test_tables_of_one_last_part_are_told_apart(twins):
+    context = lazynwb.get_sql_context(twins)
+    names = context.tables()
+    assert len(names) == len(set(names))
+    frames = {name: context.execute(f'SELECT * FROM "{name}"', eager=True) for name in names}  # noqa: S608
+    paths = {name: frame["_table_path"][0] for name, frame in frames.items()}
+    assert set(paths.values()) == {
+        "processing/left/events", "processing/right/events", "intervals/a table (1)", "acquisition/speed",
+        "stimulus/presentation/speed", "intervals/general", "general", "general/subject",
+    }  # fmt: skip
+    for name, path in paths.items():
+        if path.endswith("/events"):
+            assert path.split("/")[1] in name
+
+
+def test_names_that_need_quoting(twins):
+    frame = lazynwb.get_sql_context(twins).execute('SELECT x FROM "a table (1)"', eager=True)
+    assert frame["x"].to_list() == [[1.0]]
+
+
+def test_full_path(cube):
+    names = lazynwb.get_sql_context(cube, full_path=True).tables()
+    assert [name for name in names if name.strip("/") == "intervals/trials"]
+    assert [name for name in names if name.strip("/") == "acquisition/lick_sensor_events"]
+
+
+def test_exclude_timeseries(cube):
+    names = lazynwb.get_sql_context(cube, exclude_timeseries=True).tables()
+    assert {"units", "trials"} <= set(names)
+    assert {"running_speed", "lick_sensor_events"}.isdisjoint(names)
+
+
+def test_table_names(cube):
+    names = lazynwb.get_sql_context(cube, table_names=["units", "session"]).tables()
+    assert {"units", "session"} <= set(names)
+    assert {"trials", "subject", "running_speed"}.isdisjoint(names)
+
+
+def test_min_file_count(cube):
+    assert "performance" not in lazynwb.get_sql_context(cube, min_file_count=6).tables()
+    assert "performance" in lazynwb.get_sql_context(cube, min_file_count=5).tables()
+
+
+def test_exclude_array_columns(cube):
+    frame = lazynwb.get_sql_context(cube, exclude_array_columns=True).execute("SELECT * FROM units", eager=True)
+    assert "spike_times" not in frame.columns
+
+
+def test_options_of_the_context(cube):
+    frame = lazynwb.get_sql_context(cube, eager=True).execute("SELECT unit_id FROM units")
+    assert isinstance(frame, pl.DataFrame)
+
+
+def test_one_odd_table_never_keeps_the_others_out(tmp_path, caplog):
+    for number, x in enumerate((["text"], np.array([1]))):
+        with h5py.File(tmp_path / f"{number}.nwb", "w") as file:
+            table(file, "conflict", {"x": x})
+            table(file, "fine", {"y": [number]})
+    (tmp_path / "bad.nwb").write_bytes(b"nothing")
+    context = lazynwb.get_sql_context(tmp_path)
+    assert context.execute("SELECT y FROM fine", eager=True)["y"].to_list() == [0, 1]
+    assert "bad.nwb" in caplog.text
+
+
+def test_bad_files_are_fatal_when_they_are_to_be(tmp_path):
+    (tmp_path / "bad.nwb").write_bytes(b"nothing")
+    with pytest.raises(lazynwb.NotNWBError, match="bad.nwb"):
+        lazynwb.get_sql_context(tmp_path, ignore_errors=False)

@@ -1,0 +1,147 @@
+"""Every layout, filter, data type and table shape that `builders` makes, against the oracle."""
+
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+from builders import CASES, PYNWB_CASES, VLEN_TEXT, Ragged, plugin_filters, table
+from checks import ENGINES, check_file
+
+import lazynwb
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", [*CASES, *PYNWB_CASES])
+def test_every_table_of(name, engine, built):
+    if name == "plugins" and not plugin_filters():
+        pytest.skip("hdf5plugin is not installed")
+    check_file(built(name), engine)
+
+
+@pytest.mark.parametrize("name", ["opaque", "datetime", "bitfield"])
+def test_unsupported_columns_are_an_error_only_when_selected(name, built):
+    lf = lazynwb.scan_nwb(built("unsupported_types"), "t")
+    assert lf.select("fine", "text").collect().height == 3
+    with pytest.raises(lazynwb.UnsupportedTypeError, match=name) as caught:
+        lf.select("fine", name).collect()
+    assert "unsupported_types.nwb" in str(caught.value)
+    assert "t" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["region_reference", "longdouble"])
+def test_rare_unsupported_columns_are_an_error_too(name, built):
+    lf = lazynwb.scan_nwb(built("unsupported_types"), "t")
+    if name not in lf.collect_schema():
+        pytest.skip("no such type on this machine")
+    with pytest.raises(lazynwb.UnsupportedTypeError, match=name):
+        lf.select(name).collect()
+
+
+def test_notebook_dtypes(cube):
+    """The dtypes that the notebook shows, for a column of each kind."""
+    schema = lazynwb.scan_nwb(cube, "/units", infer_schema_length=1).collect_schema()
+    assert schema["obs_intervals"] == pl.List(pl.Array(pl.Float64, 2))
+    assert schema["spike_times"] == pl.List(pl.Float64)
+    assert schema["waveform_mean"] == pl.Array(pl.Float64, (21, 8))
+    assert list(schema)[-3:] == ["_nwb_path", "_table_path", "_table_index"]
+    assert list(schema)[:-3] == sorted(list(schema)[:-3])
+
+
+def test_a_million_rows(tmp_path):
+    """Values at the edges of every batch are right."""
+    n = 1_000_000
+    path = tmp_path / "long.nwb"
+    with h5py.File(path, "w") as file:
+        group = table(file, "t", {"x": np.arange(n, dtype="i4")})
+        group.create_dataset("zipped", data=np.arange(n) * 2, chunks=(65_536,), compression=1, shuffle=True)
+        group.create_dataset("spikes", data=np.arange(2 * n, dtype="f4"), chunks=(50_000,), compression=1)
+        group.create_dataset("spikes_index", data=np.arange(1, n + 1, dtype="u4") * 2)
+    lf = lazynwb.scan_nwb(path, "t")
+    for engine in ENGINES:
+        frame = lf.select("x", "zipped", "spikes", "_table_index").collect(engine=engine)
+        assert frame["x"].equals(pl.Series("x", np.arange(n, dtype="i4")))
+        assert frame["zipped"].equals(pl.Series("zipped", np.arange(n) * 2))
+        assert frame["_table_index"].equals(pl.Series("_table_index", np.arange(n, dtype="u4")))
+        assert frame["spikes"].list.len().eq(2).all()
+        assert frame["spikes"].explode().equals(pl.Series("spikes", np.arange(2 * n, dtype="f4")))
+        some = lf.filter(pl.col("x") % 99_991 == 7).select("spikes", "x").collect(engine=engine)
+        assert some["spikes"].list.first().to_list() == [2.0 * x for x in some["x"]]
+        assert some.height == 11
+
+
+def test_series_is_reached_by_its_group_and_by_its_data(built):
+    by_group = lazynwb.scan_nwb(built("time_series"), "/acquisition/multi").collect()
+    by_data = lazynwb.scan_nwb(built("time_series"), "/acquisition/multi/data").collect()
+    assert by_group.drop("_table_path").equals(by_data.drop("_table_path"), null_equal=True)
+
+
+@pytest.mark.parametrize(
+    ("shortcut", "path"),
+    [
+        ("units", "/units"),
+        ("trials", "/intervals/trials"),
+        ("electrodes", "/general/extracellular_ephys/electrodes"),
+        ("subject", "/general/subject"),
+        ("session", "/general"),
+    ],
+)
+def test_shortcuts(shortcut, path, built):
+    assert lazynwb.read_nwb(built("session"), shortcut).equals(lazynwb.read_nwb(built("session"), path))
+
+
+@pytest.mark.parametrize("spelling", ["/intervals/trials", "intervals/trials", "/intervals/trials/", "intervals//trials"])
+def test_spellings_of_a_table_path(spelling, built):
+    frame = lazynwb.read_nwb(built("session"), spelling)
+    assert frame["_table_path"].unique().to_list() == ["intervals/trials"]
+
+
+def test_on_a_soft_link_the_path_of_the_link_is_the_path_of_the_table(built):
+    frame = lazynwb.read_nwb(built("links"), "/linked_table")
+    assert frame["_table_path"].unique().to_list() == ["linked_table"]
+    assert frame["a"].to_list() == [0, 1, 2]
+
+
+def test_a_scan_through_a_linked_folder(built):
+    assert lazynwb.read_nwb(built("links"), "/linked_home/trials")["a"].to_list() == [0, 1, 2]
+
+
+def test_read_nwb_gives_a_frame(built):
+    assert isinstance(lazynwb.read_nwb(built("session"), "/units"), pl.DataFrame)
+
+
+def test_dropped_columns_cost_nothing(built):
+    """A column that is not selected is not read, whatever is wrong with it."""
+    path = built("session")
+    with lazynwb.profile() as few:
+        lazynwb.scan_nwb(path, "/units").select("id").collect()
+    with lazynwb.profile() as all_columns:
+        lazynwb.scan_nwb(path, "/units").collect()
+    assert few.bytes_read < all_columns.bytes_read
+
+
+def test_ragged_rows_of_survivors_only(tmp_path):
+    """One row of a ragged column reads the chunks of that row."""
+    path = tmp_path / "ragged.nwb"
+    rows = [np.full(1000, k, "f8") for k in range(200)]
+    with h5py.File(path, "w") as file:
+        options = {"chunks": (2000,), "compression": "gzip", "shuffle": True}
+        table(file, "units", {"x": Ragged(rows, options=options), "n": np.arange(200)})
+        file["units"].create_dataset("label", data=["a", "b"] * 100, dtype=VLEN_TEXT)
+    lf = lazynwb.scan_nwb(path, "units")
+    lf.select("x").head(1).collect()  # the catalog is in the cache now
+    with lazynwb.profile() as p:
+        frame = lf.filter(pl.col("n") == 100).select("x").collect()
+    assert frame["x"].to_list() == [[100.0] * 1000]
+    assert 1 <= p.chunks_decoded <= 2
+
+
+def test_uncompressed_rows_are_read_one_by_one(tmp_path):
+    path = tmp_path / "raw.nwb"
+    with h5py.File(path, "w") as file:
+        table(file, "units", {"w": np.random.default_rng(0).normal(size=(500, 50, 20)), "n": np.arange(500)})
+    lf = lazynwb.scan_nwb(path, "units")
+    lf.select("n").collect()
+    with lazynwb.profile() as p:
+        frame = lf.filter(pl.col("n").is_in([3, 400])).select("n", "w").collect()
+    assert frame["n"].to_list() == [3, 400]
+    assert p.bytes_read < 500 * 50 * 20 * 8 / 10
