@@ -290,7 +290,7 @@ def table_row(query: str, results: dict[str, dict[str, Any]]) -> str:
     ours = results[OURS]
     cells = [
         f"`{query}`",
-        cell(ours.get("rows"), ",d"),
+        cell(ours.get("rows"), ",.0f"),
         cell(ours.get("size"), ",.1f", MB),
         cell(ours.get("read"), ",.1f", MB),
         cell(ours.get("memory"), ",.0f", MB),

@@ -776,7 +776,6 @@ def odd_names(path: Path) -> None:
         "SELECT",
         "back\\slash",
         "a:b",
-        "*",
     ]
     with h5py.File(path, "w") as file:
         table(file, "intervals/a table (1)", {name: np.arange(3) + i for i, name in enumerate(names)})
@@ -1118,9 +1117,11 @@ def write_session(
             "presence_ratio": rng.uniform(0.4, 1, units),
             "isi_violations_ratio": rng.uniform(0, 1, units),
             "decoder_label": ["noise" if b else "sua" for b in bad],
-            "spike_times": Ragged([np.sort(rng.uniform(0, 1000, n)) for n in rng.integers(0, 200, units)], options={"chunks": (256,), **GZIP}),
+            "spike_times": Ragged([np.sort(rng.uniform(0, 1000, n)) for n in rng.integers(0, 200, units)], options={"chunks": (256,), "maxshape": (None,), **GZIP}),
             "obs_intervals": Ragged([rng.uniform(size=(n, 2)) for n in rng.integers(1, 3, units)], inner=(2,)),
-            "waveform_mean": Column(rng.normal(size=(units, 21, 8)), {"chunks": (4, 21, 8), **GZIP}),
+            "waveform_mean": Column(
+                rng.normal(size=(units, 21, 8)), {"chunks": (4, 21, 8), "maxshape": (None, 21, 8), **GZIP}
+            ),
         }  # fmt: skip
         for name, column in columns.items():
             if isinstance(column, Ragged) and column.inner:

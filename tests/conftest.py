@@ -12,6 +12,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the helpers, whatever pytest's import mode
 
+pytest.register_assert_rewrite("checks")
+
 import builders
 import hypothesis
 
@@ -49,6 +51,7 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     saved = {f.name: getattr(lazynwb.config, f.name) for f in fields(lazynwb.config)}
     lazynwb.config.cache_dir = folder
     lazynwb.config.disable_progress = True
+    lazynwb.clear_cache()  # what earlier tests left in memory
     yield folder
     for name, value in saved.items():
         setattr(lazynwb.config, name, value)

@@ -75,7 +75,8 @@ def plain(value: Any, dtype: np.dtype, file: h5py.File) -> Any:
     if h5py.check_ref_dtype(dtype) is h5py.Reference:
         return file[value].name if value else None
     if (inner := h5py.check_vlen_dtype(dtype)) is not None:
-        return nested(np.asarray(value), np.dtype(inner), file)
+        array = np.asarray(value)  # big-endian ones come as stored, under a little-endian name
+        return nested(array.view(inner) if array.dtype.kind in "iuf" else array, np.dtype(inner), file)
     if (members := h5py.check_enum_dtype(dtype)) is not None:
         return {int(number): name for name, number in members.items()}.get(int(value))
     if dtype.names is not None:

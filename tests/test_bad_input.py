@@ -217,7 +217,7 @@ def test_a_corrupted_chunk_is_noticed(write, filters, engine):
     assert_names(caught.value, "bad.nwb", "units", "broken")
     lf = lazynwb.scan_nwb(path, "/units")
     assert lf.select("good").collect(engine=engine)["good"].to_list() == noise.tolist()
-    assert lf.select("broken", "good").filter(pl.col("_table_index") < 50).collect(engine=engine).height == 50
+    assert lf.filter(pl.col("_table_index") < 50).select("broken").collect(engine=engine).height == 50
 
 
 def test_ignore_errors_and_a_corrupted_chunk(write, caplog):
@@ -253,7 +253,7 @@ def test_a_decompression_bomb(write):
 
     path = write({"x": Column(np.arange(40.0), {"chunks": (10,), "compression": "gzip"})})
     bomb = zlib.compressobj(9)
-    content = b"".join(bomb.compress(bytes(1 << 20)) for _ in range(500)) + bomb.flush()
+    content = b"".join(bomb.compress(bytes(1 << 20)) for _ in range(200)) + bomb.flush()
     with h5py.File(path, "a") as file:
         file["units/x"].id.write_direct_chunk((10,), content)
     code = """
@@ -263,15 +263,18 @@ try:
 except lazynwb.CorruptDataError:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
-    assert int(run_child(code, path)) < 450
+    assert int(run_child(code, path)) < 250
 
 
 def test_corrupt_text(write):
     """References into a heap that is not there."""
-    path = write({"text": [f"row {k}" * 10 for k in range(50)], "a": np.arange(50)})
+    path = write({"text": [f"row {k}" * 100 for k in range(50)], "a": np.arange(50)})
+    with h5py.File(path) as file:
+        offset = file["units/text"].id.get_offset()
     content = path.read_bytes()
-    assert content.count(b"GCOL") >= 1
-    path.write_bytes(content.replace(b"GCOL", b"LOCG"))
+    heap = int.from_bytes(content[offset + 25 * 16 + 4 : offset + 25 * 16 + 12], "little")  # of row 25
+    assert content[heap : heap + 4] == b"GCOL"
+    path.write_bytes(content[:heap] + b"LOCG" + content[heap + 4 :])
     lf = lazynwb.scan_nwb(path, "/units")
     assert lf.select("a").collect().height == 50
     with pytest.raises(lazynwb.CorruptDataError) as caught:
@@ -369,20 +372,22 @@ def test_an_index_with_a_useless_target(write, target):
 
 
 @engines
-def test_columns_of_unequal_length_are_repaired_with_a_warning(built, engine, caplog):
-    frame = lazynwb.scan_nwb(built("unequal_lengths"), "t").collect(engine=engine)
+def test_columns_of_unequal_length_are_repaired_with_a_warning(write, engine, caplog):
+    columns = {"fits": np.arange(5), "short": np.arange(3.0), "long": np.arange(9), "ragged": Ragged([[1.0], []])}
+    path = write(columns, rows=5)
+    frame = lazynwb.scan_nwb(path, "units").collect(engine=engine)
     assert frame["short"].to_list() == [0.0, 1.0, 2.0, None, None]
     assert frame["long"].to_list() == [0, 1, 2, 3, 4]
-    for name in ("short", "long", "text_short", "ragged_short"):
+    assert frame["ragged"].to_list() == [[1.0], [], None, None, None]
+    for name in ("short", "long", "ragged", "bad.nwb", "units"):
         assert name in warned(caplog)
     assert "fits" not in warned(caplog)
-    assert "unequal_lengths.nwb" in warned(caplog)
 
 
-def test_the_warning_comes_once(built, caplog):
-    for _ in range(3):
-        lazynwb.scan_nwb(built("unequal_lengths"), "longest_wins").collect()
-    assert warned(caplog).count("'a'") + warned(caplog).count('"a"') <= 1 or warned(caplog).count(" a") <= 3
+def test_one_query_warns_once(write, caplog):
+    paths = [write({"fits": np.arange(5), "short": np.arange(3)}, f"{k}.nwb", rows=5) for k in range(20)]
+    assert lazynwb.scan_nwb(paths, "units").collect()["short"].null_count() == 40
+    assert len([r for r in caplog.records if r.name.startswith("lazynwb") and r.levelno >= logging.WARNING]) == 1
 
 
 def test_series_with_timestamps_of_another_length(built, caplog):

@@ -33,10 +33,18 @@ def test_scan(function):
     signature.bind("a.nwb", "/units", **SCAN)
     signature.bind("a.nwb", "/units", *SCAN.values())
     signature.bind(source="a.nwb", table_path="/units")
-    assert list(signature.parameters)[:2] == ["source", "table_path"]
-    assert list(signature.parameters)[2 : 2 + len(SCAN)] == list(SCAN)
-    defaults = {name: signature.parameters[name].default for name in SCAN}
-    assert defaults == SCAN
+
+
+def test_defaults_of_a_scan():
+    parameters = inspect.signature(lazynwb.scan_nwb).parameters
+    assert list(parameters)[: 2 + len(SCAN)] == ["source", "table_path", *SCAN]
+    assert {name: parameters[name].default for name in SCAN} == SCAN
+
+
+@pytest.mark.parametrize("function", ["scan_nwb", "read_nwb"])
+def test_unknown_options_are_refused(function, cube):
+    with pytest.raises(TypeError, match="no_such_option"):
+        getattr(lazynwb, function)(cube, "/units", no_such_option=True)
 
 
 def test_sql():

@@ -105,6 +105,16 @@ def test_a_scan_through_a_linked_folder(built):
     assert lazynwb.read_nwb(built("links"), "/linked_home/trials")["a"].to_list() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("name", ["*", "^a.*$", "^", "$"])
+def test_a_name_that_is_a_pattern_to_polars(name, tmp_path):
+    with h5py.File(tmp_path / "a.nwb", "w") as file:
+        table(file, "t", {name: np.arange(3), "ab": np.arange(3), "ac": np.arange(3.0)})
+    lf = lazynwb.scan_nwb(tmp_path / "a.nwb", "t")
+    assert lf.collect()[name].to_list() == [0, 1, 2]
+    assert lf.filter(pl.col("ab") > 1).collect().height == 1
+    assert lf.select("ab").collect().width == 1
+
+
 def test_read_nwb_gives_a_frame(built):
     assert isinstance(lazynwb.read_nwb(built("session"), "/units"), pl.DataFrame)
 

@@ -6,11 +6,12 @@ import inspect
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
+from polars import selectors
 from polars.io.plugins import register_io_source
 
 from lazynwb.catalog.dtypes import is_array_dtype
 from lazynwb.catalog.lookup import collect_schema, normalize_table_path
-from lazynwb.engine.plan import INTERNAL, NWB_PATH, TABLE_INDEX, TABLE_PATH
+from lazynwb.engine.plan import INTERNAL, ROWS
 from lazynwb.engine.run import Spec, run
 from lazynwb.sources.discover import expand
 
@@ -100,8 +101,9 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
     paths = tuple(expand(source))
     table = normalize_table_path(table_path)
     overrides = {name: _instance(dtype) for name, dtype in (schema_overrides or {}).items()}
+    origin = "the schema argument"
     if schema is None:
-        inferred, table = collect_schema(
+        inferred, found = collect_schema(
             paths,
             table,
             infer_schema_length,
@@ -110,13 +112,14 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
             disable_progress=disable_progress,
             overrides=overrides,
         )
+        table, origin = found.table.path, found.path
     else:
         inferred = {name: _instance(dtype) for name, dtype in schema.items() if name not in INTERNAL}
     columns = {name: overrides.get(name, dtype) for name, dtype in inferred.items()}
     if exclude_array_columns:
         columns = {name: dtype for name, dtype in columns.items() if not is_array_dtype(dtype)}
     chosen = frozenset(overrides) | frozenset(schema or ())
-    spec = Spec(paths, table, columns, chosen, raise_on_missing, ignore_errors, disable_progress)
+    spec = Spec(paths, table, columns, origin, chosen, raise_on_missing, ignore_errors, disable_progress)
     return _register(spec)
 
 
@@ -178,14 +181,14 @@ class _Source:
 
 
 def _register(spec: Spec) -> pl.LazyFrame:
-    # Counting rows makes Polars project the first column of the source: let that be one that costs nothing.
-    schema = {TABLE_INDEX: INTERNAL[TABLE_INDEX], **spec.schema, NWB_PATH: INTERNAL[NWB_PATH], TABLE_PATH: INTERNAL[TABLE_PATH]}
+    schema = {ROWS: pl.Null(), **spec.schema, **INTERNAL}
     labels: dict[str, Any] = {}
     if _EXPLAINS:
         files = f"{len(spec.paths)} file{'s' if len(spec.paths) != 1 else ''}"
         labels = {"explain_name": "NWB", "explain_detail": f"/{spec.table} of {files}"}
     frame = register_io_source(_Source(spec), schema=schema, is_pure=True, **labels)
-    return frame.select(*spec.schema, *INTERNAL)
+    # Not by plain names: Polars takes "*" and "^...$" for patterns.
+    return frame.select(selectors.by_name(*spec.schema, *INTERNAL))
 
 
 def _instance(dtype: object) -> pl.DataType:

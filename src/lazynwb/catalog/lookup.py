@@ -55,8 +55,8 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     ignore_errors: bool,
     disable_progress: bool,
     overrides: Mapping[str, pl.DataType],
-) -> tuple[dict[str, pl.DataType], str]:
-    """Return the schema over the first n files that have the table, and the table's path as files have it.
+) -> tuple[dict[str, pl.DataType], TableFile]:
+    """Return the schema over the first n files that have the table, and the first of these files.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
             message += f"; {len(failures)} files could not be read: {failures[0]}"
         raise TableNotFoundError(message)
     schema = merge_schemas(found, overrides)
-    return schema, found[0].table.path
+    return schema, found[0]
 
 
 def _not_found(table: str, paths: Sequence[str]) -> str:

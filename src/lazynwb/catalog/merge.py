@@ -120,14 +120,21 @@ def _common_number(one: pl.DataType, other: pl.DataType) -> pl.DataType:
     return series["x"].dtype
 
 
-def conform(series: pl.Series, dtype: pl.DataType, *, forced: bool = False) -> pl.Series:
+def conform(series: pl.Series, dtype: pl.DataType, origin: str | None) -> pl.Series:
     """Cast a file's rows to the type that the scan has published.
+
+    Parameters
+    ----------
+    series : Series
+    dtype : DataType
+    origin : str or None
+        The file that the type was taken from; None where the user chose it, which allows whatever Polars'
+        strict cast allows.
 
     Raises
     ------
     SchemaError
-        If that would lose values, unless `forced` (the user's own choice of type), which allows whatever
-        Polars' strict cast allows.
+        If the cast would lose values.
     """
     if series.dtype == dtype:
         return series
@@ -139,16 +146,18 @@ def conform(series: pl.Series, dtype: pl.DataType, *, forced: bool = False) -> p
         cast = _cast(series, dtype)
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise SchemaError(_lossy(series.dtype, dtype, reason)) from None
-    if not forced and not _is_lossless(series, cast):
-        raise SchemaError(_lossy(series.dtype, dtype, "values would change"))
+        raise SchemaError(_misfit(series.dtype, dtype, origin, reason)) from None
+    if origin is not None and not _is_lossless(series, cast):
+        raise SchemaError(_misfit(series.dtype, dtype, origin, "values would change"))
     return cast
 
 
-def _lossy(stored: pl.DataType, dtype: pl.DataType, reason: str) -> str:
+def _misfit(stored: pl.DataType, dtype: pl.DataType, origin: str | None, reason: str) -> str:
+    if origin is None:
+        return f"stored as {stored}, which cannot be cast to the chosen {dtype} ({reason})"
     return (
-        f"stored as {stored} but the scan's type is {dtype} ({reason}): let the schema take in this file "
-        "(infer_schema_length=None), or choose a type with schema_overrides"
+        f"stored as {stored} but the scan's type is {dtype}, taken from {origin} ({reason}): let the schema take "
+        "in this file (infer_schema_length=None), or choose a type with schema_overrides"
     )
 
 

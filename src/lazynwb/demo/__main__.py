@@ -3,37 +3,62 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import inspect
+import itertools
+import logging
+import shutil
 import sys
 import tempfile
 import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
+from tqdm import tqdm
 
 import lazynwb
 from lazynwb.demo.cube import write_cube
 from lazynwb.demo.queries import LOOKING, NOTEBOOK, Query
+from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+LOGGER = logging.getLogger("lazynwb")
 MB = 1e6
 LINES = 30
+BIGGEST = 3
+METADATA = {"session", "subject"}
+
+
+class BesideTheBars(logging.Handler):
+    """Prints warnings where the query is that they are about, without breaking a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one record."""
+        tqdm.write(f"[{record.getMessage()}]")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line and run the demonstration; return the process's exit code."""
     parser = argparse.ArgumentParser(prog="python -m lazynwb.demo", description=__doc__)
-    parser.add_argument("source", nargs="*", help="NWB files, folders or patterns; a cube is made if none")
+    parser.add_argument(
+        "source", nargs="*", help="NWB files, folders or patterns; without any, a cube is made"
+    )
     sources = parser.parse_args(arguments).source
-    with pl.Config(tbl_rows=6, tbl_width_chars=110, fmt_str_lengths=24):
+    LOGGER.addHandler(BesideTheBars())
+    print(f"lazynwb {lazynwb.__version__}, Polars {pl.__version__}")
+    width = max(100, shutil.get_terminal_size((120, 24)).columns)
+    with pl.Config(tbl_rows=6, tbl_cols=6, tbl_width_chars=width, fmt_str_lengths=40):
         try:
-            show_files([Path(source).expanduser() for source in sources]) if sources else show_cube()
-        except lazynwb.errors.LazyNWBError as error:
+            if sources:
+                show_files(sources)
+            else:
+                show_cube()
+        except lazynwb.LazyNWBError as error:
             print(error, file=sys.stderr)
             return 1
     return 0
@@ -41,20 +66,166 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show_cube() -> None:
     """Write a cube into a temporary folder and run every query over it."""
-    with tempfile.TemporaryDirectory(prefix="lazynwb-demo-") as folder:
+    with tempfile.TemporaryDirectory(prefix="nwb-") as folder:
         # The files go away with the folder, and so should what is remembered about them.
-        lazynwb.config.cache_dir = Path(folder, "cache")
-        print(f"lazynwb {lazynwb.__version__}, Polars {pl.__version__}")
+        lazynwb.config.cache_dir = Path(folder, ".cache")
         started = time.perf_counter()
-        nwb_paths = write_cube(Path(folder, "nwb"))
+        nwb_paths = write_cube(folder)
         seconds = time.perf_counter() - started
-        print(f"{size(nwb_paths)}, written to a temporary folder in {seconds:.1f} s")
+        print(f"{size(nwb_paths)}, made in {seconds:.1f} s in a temporary folder")
         for query in (*LOOKING, *NOTEBOOK):
             run(query, nwb_paths)
 
 
-def show_files(sources: list[Path]) -> None:
-    """List the tables of the user's files, show the largest ones, and run what queries apply."""
-    context = lazynwb.get_sql_context(sources)
-    tables = {name: context.execute(f'SELECT * FROM "{name}"') for name in context.tables()}
-    # TODO
+def show_files(sources: Sequence[str]) -> None:
+    """List the tables of the user's files, show the biggest, and run the queries that apply."""
+    nwb_paths = readable([Path(path) for path in expand(sources)])
+    print(size(nwb_paths))
+    run(LOOKING[0], nwb_paths)
+
+    heading("The tables of all files, by their names in SQL")
+    context = lazynwb.get_sql_context(nwb_paths)
+    tables = {
+        name: context.execute(select_all(name), eager=False) for name in context.tables() if name != "general"
+    }
+    with quiet():
+        rows = count_rows(tables)
+    ranked = sorted(rows, key=lambda name: -rows[name][0])
+    show({name: f"{rows[name][0]:,} rows, {rows[name][1]} of {len(nwb_paths)} files" for name in ranked})
+
+    biggest = (name for name in ranked if not is_series(tables[name]) and name not in METADATA)
+    for name in itertools.islice(biggest, BIGGEST):
+        heading(f"{name}: its columns, and its first rows")
+        show(tables[name].collect_schema())
+        print()
+        with quiet():
+            timed(tables[name].head(3).collect)
+
+    for query in NOTEBOOK:
+        if reason := why_not(query, nwb_paths):
+            heading(query.title)
+            print(f"Not run: {reason}")
+        else:
+            run(query, nwb_paths)
+
+
+def readable(nwb_paths: list[Path]) -> list[Path]:
+    """Return the files that can be read, and say why the others cannot."""
+    good = []
+    failures = []
+    for path in nwb_paths:
+        try:
+            lazynwb.get_internal_paths(path)
+        except lazynwb.LazyNWBError as error:
+            failures.append(error)
+        else:
+            good.append(path)
+    if failures and not good:
+        raise failures[0]
+    for failure in failures:
+        print(f"Left out: {failure}")
+    return good
+
+
+def count_rows(tables: Mapping[str, pl.LazyFrame]) -> dict[str, tuple[int, int]]:
+    """Return the number of rows of each table, and of the files that they are in."""
+    rows = {}
+    for name, table in tables.items():
+        try:
+            counts = table.select(pl.len(), pl.col("_nwb_path").n_unique()).collect()
+        except lazynwb.LazyNWBError as error:
+            print(f"{name}: {error}")
+        else:
+            rows[name] = counts.row(0)
+    return rows
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out warnings: that some of the user's files lack a table is shown once, as a number."""
+    level = LOGGER.level
+    LOGGER.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        LOGGER.setLevel(level)
+
+
+def select_all(name: str) -> str:
+    """Return the SQL that selects a table, whatever its name is made of."""
+    quoted = name.replace('"', '""')
+    return f'SELECT * FROM "{quoted}"'  # noqa: S608 - quoted, and it reaches nothing but these frames
+
+
+def is_series(table: pl.LazyFrame) -> bool:
+    """Tell whether a table is that of a TimeSeries: samples, of which there are always more."""
+    return {"data", "timestamps"} <= set(table.collect_schema())
+
+
+def why_not(query: Query, nwb_paths: list[Path]) -> str | None:
+    """Return why a query cannot be asked of these files; None if it can."""
+    for table, columns in query.needs.items():
+        try:
+            schema = lazynwb.get_table_schema(nwb_paths, table, first_n_files_to_infer_schema=1)
+        except lazynwb.TableNotFoundError:
+            return f"no file has a table /{table}."
+        except lazynwb.LazyNWBError as error:
+            return str(error)
+        if missing := [column for column in columns if column not in schema]:
+            return f"the first /{table} found has no column {', '.join(missing)}."
+    return None
+
+
+def run(query: Query, nwb_paths: list[Path]) -> None:
+    """Show a query as it is written, its result, and what it cost."""
+    heading(query.title)
+    print(code_of(query))
+    print()
+    timed(lambda: query.run(nwb_paths))
+
+
+def code_of(query: Query) -> str:
+    """Return the lines of a query's function below its `def`."""
+    _, _, body = inspect.getsource(query.run).partition("\n")
+    return textwrap.dedent(body).strip().replace("return ", "")
+
+
+def timed(action: Callable[[], object]) -> None:
+    """Show what an action returns, and its seconds and megabytes."""
+    started = time.perf_counter()
+    try:
+        with lazynwb.profile() as cost:
+            result = action()
+    except (lazynwb.LazyNWBError, pl.exceptions.PolarsError) as error:
+        print(f"{type(error).__name__}: {error}")
+        return
+    seconds = time.perf_counter() - started
+    show(result)
+    print(f"{seconds:.3f} s, {cost.bytes_read / MB:,.2f} MB of data read")
+
+
+def show(result: object) -> None:
+    """Print a frame, or a mapping by its lines."""
+    if not isinstance(result, Mapping):
+        print(result)
+        return
+    width = max(map(len, result), default=0)
+    for name, value in itertools.islice(result.items(), LINES):
+        print(f"{name:{width}}  {value!s}")
+    if len(result) > LINES:
+        print(f"... and {len(result) - LINES} more")
+
+
+def heading(title: str) -> None:
+    """Print a title with room above it."""
+    print(f"\n# {title}\n")
+
+
+def size(nwb_paths: Sequence[Path]) -> str:
+    """Return the number and the size of files, in words."""
+    total = sum(path.stat().st_size for path in nwb_paths if path.is_file())
+    return f"{len(nwb_paths)} NWB file{'s' if len(nwb_paths) != 1 else ''}, {total / MB:,.1f} MB in all"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

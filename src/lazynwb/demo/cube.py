@@ -165,7 +165,8 @@ def write_cube(  # noqa: PLR0913 - each size of the cube is a choice of its own
             if number % _SESSIONS_PER_MISSING_TABLE != _SESSIONS_PER_MISSING_TABLE - 1:
                 writer.table("intervals/performance", "TimeIntervals", *_performance(rng, number))
             writer.table("intervals/trials", "TimeIntervals", *_trials(rng, trials))
-            areas = [*_COMMON_AREAS, *(a for a, every in _RARER_AREAS.items() if number % every == 1)]
+            targets = [area for area, every in _RARER_AREAS.items() if number % every == 1]
+            areas = [*_COMMON_AREAS, *targets, *targets]  # twice: what was aimed at is hit more often
             counts = rng.integers(*spikes, units)
             writer.table("units", "Units", *_units(rng, session_id, areas, counts, waveform_shape))
             samples = np.arange(0.0, SESSION_SECONDS, 1 / 60)
@@ -297,7 +298,7 @@ def _performance(rng: np.random.Generator, number: int) -> _Table:
         "rewarded_modality": [("vis", "aud")[(number + block) % 2] for block in range(BLOCKS)],
         "is_first_block_aud": np.full(BLOCKS, number % 2 == 1),
     }
-    level = rng.normal(2.0, 0.8)
+    level = rng.normal(2.2, 0.8)
     for name in ("cross_modality_dprime", "signed_cross_modality_dprime", "aud_dprime", "vis_dprime"):
         # A block without responses to one side has no d'.
         columns[name] = np.where(rng.random(BLOCKS) < 1 / BLOCKS, np.nan, rng.normal(level, 0.5, BLOCKS))

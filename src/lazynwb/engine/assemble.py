@@ -42,7 +42,7 @@ class _Piece(NamedTuple):
 
 
 def read_columns(
-    handles: Handles, parts: list[Part], schema: dict[str, pl.DataType], overridden: frozenset[str] = frozenset()
+    handles: Handles, parts: list[Part], schema: dict[str, pl.DataType], overridden: frozenset[str], origin: str
 ) -> list[pl.Series]:
     """Read columns of the given rows of the given files.
 
@@ -55,6 +55,8 @@ def read_columns(
         The columns to read and the types that they must have.
     overridden : frozenset of str
         Columns whose type the user chose: values are cast to it even where that is not lossless.
+    origin : str
+        Where the types come from, for the message about a file that does not fit.
 
     Raises
     ------
@@ -75,20 +77,20 @@ def read_columns(
         handles.fetch(requests)
         for leaf in leaves:
             leaf.advance()
-    variable = [found for leaf in leaves for found in variable_length(leaf.elements(handles))]
+    variable = [found for leaf in leaves for found in variable_length(leaf.elements())]
     heap = Heap(handles.files, handles.bases, [(e.owners, e.raw) for e in variable]) if variable else None
     context = Context(heap, handles.paths_of)
-    return [_column(runs[name], context, handles, dtype, name in overridden).alias(name) for name, dtype in schema.items()]
+    return [
+        _column(runs[name], context, dtype, None if name in overridden else origin).alias(name)
+        for name, dtype in schema.items()
+    ]
 
 
-def _column(
-    runs: list[_Run], context: Context, handles: Handles, dtype: pl.DataType, overridden: bool  # noqa: FBT001
-) -> pl.Series:
+def _column(runs: list[_Run], context: Context, dtype: pl.DataType, origin: str | None) -> pl.Series:
     parts = []
     for run in runs:
         try:
-            series = run.series(context, handles)
-            parts.append(conform(series, dtype, forced=overridden))
+            parts.append(conform(run.series(context), dtype, origin))
         except LazyNWBError as error:
             raise type(error)(f"{run.where()}: {error}") from None
     if not parts:
@@ -139,14 +141,14 @@ class _Run:
         for child in self._children:
             yield from child.leaves()
 
-    def series(self, context: Context, handles: Handles) -> pl.Series:
+    def series(self, context: Context) -> pl.Series:
         """Return the rows, in the type that they are stored in."""
         if not self._pieces:
             return pl.Series([None] * self._rows, dtype=pl.Null)
         if self._leaf is not None:
-            stored = self._leaf.series(context, handles)
+            stored = self._leaf.series(context)
         elif self._children:
-            stored = pl.DataFrame([c.series(context, handles).alias(c._name) for c in self._children]).to_struct("")
+            stored = pl.DataFrame([c.series(context).alias(c._name) for c in self._children]).to_struct("")
         else:
             stored = _regular(self._pieces)
         if not any(piece.missing for piece in self._pieces):
@@ -323,19 +325,18 @@ class _Leaf:
         self._level += 1
         self._pending = []
 
-    def elements(self, handles: Handles) -> Elements:
+    def elements(self) -> Elements:
         """Return what was read, element by element."""
-        del handles
         if self._elements is None:
             assert self._raw is not None  # noqa: S101 - called when complete
             owners = np.repeat(np.array(self._owners, np.int64), self._counts)
             self._elements = Elements(_data(self._first).dtype, self._raw, owners)
         return self._elements
 
-    def series(self, context: Context, handles: Handles) -> pl.Series:
+    def series(self, context: Context) -> pl.Series:
         """Return the rows."""
         data = _data(self._first)
-        series = build(self.elements(handles), context)
+        series = build(self.elements(), context)
         if self._first.region:
             series = series.cast(pl.Int64)
         dims = (*data.shape[1:], *data.dtype.dims)

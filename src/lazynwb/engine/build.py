@@ -59,7 +59,7 @@ def as_stored(values: np.ndarray, dtype: DType) -> np.ndarray:
         return values
     if dtype.kind in {"number", "bool", "enum"}:
         values = np.ascontiguousarray(values.astype(np.dtype(dtype.numpy), copy=False))
-    return values.view(np.uint8).reshape(len(values), -1)
+    return values.view(np.uint8).reshape(len(values), dtype.itemsize)
 
 
 def variable_length(elements: Elements) -> Iterator[Elements]:
@@ -145,7 +145,8 @@ def _enum(codes: np.ndarray, dtype: DType) -> pl.Series:
         message = f"the value {stray} is none of the enum's members"
         raise CorruptDataError(message)
     physical = np.array([names.index(name) for name, _ in members], np.uint32)[position]
-    return pl.Series(physical).cast(pl.Enum(names))
+    # By gathering, because casting codes to an Enum is spelled differently from one Polars to the next.
+    return pl.Series(names, dtype=pl.Enum(names)).gather(physical)
 
 
 def _fixed_text(raw: np.ndarray, dtype: DType) -> pl.Series:

@@ -11,7 +11,7 @@ import polars as pl
 from lazynwb.catalog.load import TableFile, load_table
 from lazynwb.config import config
 from lazynwb.engine.assemble import measure_rows, most_bytes, read_columns
-from lazynwb.engine.plan import INTERNAL, NWB_PATH, TABLE_INDEX, Growth, Step, plan_steps
+from lazynwb.engine.plan import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX, Growth, Step, plan_steps
 from lazynwb.engine.window import Handles, Part
 from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.profile import count
@@ -40,6 +40,8 @@ class Spec(NamedTuple):
         Without the leading slash.
     schema : dict of str to DataType
         The file's columns, without the three that say where a row is from.
+    origin : str
+        The file that the schema was first taken from.
     overridden : frozenset of str
         Columns whose type the user chose.
     raise_on_missing, ignore_errors, disable_progress : bool
@@ -48,6 +50,7 @@ class Spec(NamedTuple):
     paths: tuple[str, ...]
     table: str
     schema: dict[str, pl.DataType]
+    origin: str
     overridden: frozenset[str] = frozenset()
     raise_on_missing: bool = False
     ignore_errors: bool = False
@@ -113,7 +116,7 @@ def run(
     DataFrame
         With exactly the requested columns, in the published types. Nothing is open while it is out.
     """
-    names = list(with_columns) if with_columns is not None else [*spec.schema, *INTERNAL]
+    names = list(with_columns) if with_columns is not None else [ROWS, *spec.schema, *INTERNAL]
     query = _Query(spec, names, plan_steps(predicate, spec.schema))
     empty = True
     for parts in query.windows(n_rows):
@@ -123,7 +126,7 @@ def run(
                 yield frame
     query.report.log()
     if empty:
-        full = {**spec.schema, **INTERNAL}
+        full = {ROWS: pl.Null(), **spec.schema, **INTERNAL}
         yield pl.DataFrame(schema={name: full[name] for name in names})
 
 
@@ -249,7 +252,7 @@ class _Query:
                     if not parts:
                         return
             known = {name: series for name, series in known.items() if name in self._names}
-            rest = [name for name in self._names if name not in known and name not in INTERNAL]
+            rest = [name for name in self._names if name not in known and name in self._spec.schema]
             bounds = self._bounds(handles, parts, rest)
             if len(bounds) == 1:
                 self._add(handles, parts, self._names, known)
@@ -275,12 +278,12 @@ class _Query:
     ) -> None:
         """Read the columns that are not known yet."""
         new = [name for name in names if name not in known]
-        schema = {name: self._spec.schema[name] for name in new if name not in INTERNAL}
+        schema = {name: self._spec.schema[name] for name in new if name in self._spec.schema}
         if schema:
-            for series in read_columns(handles, parts, schema, self._spec.overridden):
+            for series in read_columns(handles, parts, schema, self._spec.overridden, self._spec.origin):
                 known[series.name] = series
         for name in new:
-            if name in INTERNAL:
+            if name not in schema:
                 known[name] = _internal(name, parts, self._spec.table)
 
     def _bounds(self, handles: Handles, parts: list[Part], rest: list[str]) -> list[tuple[int, int]]:
@@ -365,6 +368,8 @@ def _cut(parts: list[Part], start: int, stop: int) -> list[Part]:
 
 
 def _internal(name: str, parts: list[Part], table: str) -> pl.Series:
+    if name == ROWS:
+        return pl.Series(name, [None] * sum(part.rows for part in parts), dtype=pl.Null)
     if name == TABLE_INDEX:
         rows = [part.indices() for part in parts]
         return pl.Series(name, np.concatenate(rows).astype(np.uint32) if rows else np.zeros(0, np.uint32))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from typing import TYPE_CHECKING, Self
 
-from lazynwb.errors import CorruptDataError, SourceChangedError, SourceNotFoundError
+from lazynwb.errors import CorruptDataError, NotNWBError, SourceChangedError, SourceNotFoundError
 from lazynwb.profile import count
 
 if TYPE_CHECKING:
@@ -27,12 +28,21 @@ def identity(path: str) -> str:
     ------
     SourceNotFoundError
         If there is no such file.
+    NotNWBError
+        If it is no regular file (opening a pipe would wait for ever), or may not be looked at.
     """
     try:
-        return _identity(os.stat(path))  # noqa: PTH116 - called once per file and query: Path costs more
+        status = os.stat(path)  # noqa: PTH116 - called once per file and query: Path costs more
     except FileNotFoundError:
         message = f"no such file: {path}"
         raise SourceNotFoundError(message) from None
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}"
+        raise NotNWBError(message) from None
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        message = f"{path} is a device, a pipe or a socket, not a file"
+        raise NotNWBError(message)
+    return _identity(status)
 
 
 def is_settled(path: str, now_ns: int) -> bool:

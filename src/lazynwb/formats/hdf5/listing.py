@@ -21,8 +21,8 @@ _MOST_ENTRIES = 1_000_000
 def list_objects(file: Hdf5File) -> Listing:
     """Walk the whole file, in the order of its links, and describe each object once per path.
 
-    Soft and external links to groups are listed but not descended into: their contents are listed where
-    they are stored.
+    A group is descended into once, at the first path that hard links give it. Other links to a table or a
+    series are listed, because the path of a link is a path that users may ask for.
     """
     entries: list[Entry] = []
     root = file.root
@@ -30,7 +30,7 @@ def list_objects(file: Hdf5File) -> Listing:
     return Listing(tuple(entries), file.depends)
 
 
-def _walk(group: Located, path: str, role: str, entries: list[Entry], ancestors: set[int]) -> None:
+def _walk(group: Located, path: str, role: str, entries: list[Entry], seen: set[int]) -> None:
     for key in group.id:
         if len(entries) >= _MOST_ENTRIES:
             return
@@ -44,11 +44,28 @@ def _walk(group: Located, path: str, role: str, entries: list[Entry], ancestors:
         if child.is_dataset:
             entries.append(_dataset_entry(child, full, name, role))
         elif child.is_group:
+            address = int(h5o.get_info(child.id).addr)
+            is_stored_here = group.id.links.get_info(key).type == h5l.TYPE_HARD
+            if is_stored_here and address in seen:
+                continue
             child_role = _group_role(child, full.lstrip("/"), role)
             entries.append(Entry(full, "group", child_role, members=len(child.id)))
-            address = int(h5o.get_info(child.id).addr)
-            if group.id.links.get_info(key).type == h5l.TYPE_HARD and address not in ancestors:
-                _walk(child, full, child_role, entries, ancestors | {address})
+            if is_stored_here:
+                seen.add(address)
+                _walk(child, full, child_role, entries, seen)
+            elif child_role == "series":
+                _list_series(child, full, entries)
+
+
+def _list_series(group: Located, path: str, entries: list[Entry]) -> None:
+    """List the data of a series that a soft or external link leads to."""
+    for name in ("data", "timestamps"):
+        try:
+            found = open_child(group, name.encode())
+        except BrokenLinkError:
+            continue
+        if found.is_dataset:
+            entries.append(_dataset_entry(found, f"{path}/{name}", name, "series"))
 
 
 def _group_role(group: Located, path: str, parent: str) -> str:

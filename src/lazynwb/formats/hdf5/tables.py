@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from h5py import h5s
 
 from lazynwb.catalog.model import Array, Column, Table
 from lazynwb.formats.hdf5.arrays import describe_dataset
@@ -251,8 +252,6 @@ def _start_and_rate(dataset: object) -> tuple[float, float] | None:
     start = np.zeros(dataset.shape or (), "<f8")  # type: ignore[attr-defined]
     try:
         value = float(np.asarray(rate).ravel()[0])
-        from h5py import h5s
-
         dataset.read(h5s.ALL, h5s.ALL, start)  # type: ignore[attr-defined]
         first = float(start.ravel()[0])
     except (TypeError, ValueError, IndexError, OSError, RuntimeError):
@@ -264,6 +263,7 @@ def _describe_metadata(main: Hdf5File, path: str) -> Table | None:
     """Describe `/general` or `/general/subject`; the root's datasets belong to the session's row."""
     problems: list[str] = []
     arrays: dict[str, Array] = {}
+    empty: set[str] = set()
     groups = [(path, path)] if path != "general" else [("", "/"), (path, path)]
     found_any = False
     for prefix, where in groups:
@@ -284,9 +284,13 @@ def _describe_metadata(main: Hdf5File, path: str) -> Table | None:
             if found.is_dataset:
                 full = f"{prefix}/{name}" if prefix else name
                 arrays[name] = describe_dataset(found.id, found.file, full, main)
+                if found.id.get_space().get_simple_extent_type() == h5s.NULL:
+                    empty.add(name)
     if not arrays and not found_any:
         return None
-    columns = tuple(
-        Column(name, array, length=1, whole=bool(array.shape)) for name, array in sorted(arrays.items())
-    )
-    return Table(path, "metadata", 1, columns, tuple(problems), main.depends)
+    columns = [
+        # No dataspace at all (h5py.Empty): no array, but a value that is missing.
+        Column(name, array, length=0 if name in empty else 1, whole=bool(array.shape) and name not in empty)
+        for name, array in sorted(arrays.items())
+    ]
+    return Table(path, "metadata", 1, tuple(columns), tuple(problems), main.depends)
