@@ -18,7 +18,7 @@ import builders
 import hypothesis
 
 hypothesis.settings.register_profile("quick", max_examples=30, deadline=None)
-hypothesis.settings.register_profile("slow", max_examples=500, deadline=None)
+hypothesis.settings.register_profile("slow", max_examples=200, deadline=None)
 hypothesis.settings.load_profile("quick")
 
 

@@ -48,6 +48,8 @@ def values(draw, dtype, count, inner):
 def columns(draw, kind, rows):
     dtype, depth, inner = kind
     options = dict(draw(st.sampled_from(FILTERS)))
+    if dtype == "text":
+        options.pop("fletcher32", None)  # HDF5 has none for references into its heap
     counts = [rows]
     levels = []
     for _ in range(depth):
@@ -134,6 +136,7 @@ def test_lazy_equals_eager_equals_oracle(data):
     files = data.draw(cubes())
     with tempfile.TemporaryDirectory() as folder:
         paths = write(folder, files)
+        lazynwb.config.batch_bytes = data.draw(st.sampled_from([100, 5_000, 64 << 20]))
         lf = lazynwb.scan_nwb(paths, "t")
         eager = lf.collect()
         assert eager.schema == lf.collect_schema()

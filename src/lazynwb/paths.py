@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from lazynwb.sources.discover import Source
 
 #: Parts that objects play, which are listed by default.
-_DEFAULT_ROLES = frozenset({"table", "series_data", "dataset"})
+_DEFAULT_ROLES = frozenset({"table", "series_data"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ def get_internal_paths(  # noqa: PLR0913
     nwb_path : path
         One file.
     include_child_datasets : bool
-        Also the other datasets of a series (`electrodes`, `control`, `starting_time`, ...).
+        Also the datasets that are no table's column and no series' data: other members of a series
+        (`electrodes`, `control`, `starting_time`, ...), images, ...
     include_table_columns : bool
         Also the columns of the tables.
     include_metadata : bool
@@ -90,6 +91,7 @@ def get_internal_paths(  # noqa: PLR0913
     roles = set(_DEFAULT_ROLES)
     for role, wanted in (
         ("child", include_child_datasets),
+        ("dataset", include_child_datasets),
         ("column", include_table_columns),
         ("metadata", include_metadata),
         ("specification", include_specifications),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import polars as pl
 from polars import selectors
@@ -13,14 +14,17 @@ from lazynwb.catalog.dtypes import is_array_dtype
 from lazynwb.catalog.lookup import collect_schema, normalize_table_path
 from lazynwb.engine.plan import INTERNAL, ROWS
 from lazynwb.engine.run import Spec, run
+from lazynwb.engine.shutdown import unhurried
 from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from polars._typing import SchemaDict
 
     from lazynwb.sources.discover import Sources
+
+P = ParamSpec("P")
 
 _EXPLAINS = "explain_name" in inspect.signature(register_io_source).parameters
 
@@ -123,9 +127,17 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
     return _register(spec)
 
 
-def read_nwb(source: Sources, table_path: str, *args: Any, **kwargs: Any) -> pl.DataFrame:  # noqa: ANN401
-    """Read one table of any number of NWB files: `scan_nwb(...).collect()`, with the same parameters."""
-    return scan_nwb(source, table_path, *args, **kwargs).collect()
+def _collected(scan: Callable[P, pl.LazyFrame]) -> Callable[P, pl.DataFrame]:
+    @functools.wraps(scan)
+    def read(*args: P.args, **kwargs: P.kwargs) -> pl.DataFrame:
+        return scan(*args, **kwargs).collect()
+
+    read.__name__ = read.__qualname__ = "read_nwb"
+    read.__doc__ = "Read one table of any number of NWB files: `scan_nwb(...).collect()`, with the same parameters."
+    return read
+
+
+read_nwb = _collected(scan_nwb)
 
 
 def get_table_schema(  # noqa: PLR0913
@@ -177,7 +189,7 @@ class _Source:
         n_rows: int | None,
         batch_size: int | None,  # noqa: ARG002 - batches are bounded by bytes
     ) -> Iterator[pl.DataFrame]:
-        return run(self.spec, with_columns, predicate, n_rows)
+        return unhurried(run(self.spec, with_columns, predicate, n_rows))
 
 
 def _register(spec: Spec) -> pl.LazyFrame:

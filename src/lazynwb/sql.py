@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -78,8 +77,9 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
         If the files have no table at all, or none that was asked for.
     """
     paths = expand(nwb_sources)
-    counts = _count_tables(paths[:infer_schema_length], exclude_timeseries, ignore_errors, disable_progress)
-    tables = [path for path, number in counts.items() if number >= min_file_count]
+    looked_at = paths[:infer_schema_length]
+    holders = _find_tables(looked_at, exclude_timeseries, ignore_errors, disable_progress)
+    tables = [path for path, having in holders.items() if len(having) >= min_file_count]
     names = {path: path for path in tables} if full_path else _names(tables, rename_general_metadata)
     if table_names is not None:
         wanted = {name.strip("/") for name in ([table_names] if isinstance(table_names, str) else table_names)}
@@ -91,9 +91,10 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     for path, name in names.items():
         try:
             frames[name] = scan_nwb(
-                paths,
+                # Files that are known to lack the table need not be asked again.
+                holders[path] + paths[len(looked_at) :],
                 path,
-                infer_schema_length=infer_schema_length,
+                infer_schema_length=len(holders[path]),
                 exclude_array_columns=exclude_array_columns,
                 ignore_errors=ignore_errors,
                 disable_progress=disable_progress,
@@ -105,20 +106,22 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     return pl.SQLContext(frames, **sqlcontext_kwargs)
 
 
-def _count_tables(
+def _find_tables(
     paths: Sequence[str], exclude_timeseries: bool, ignore_errors: bool, disable_progress: bool  # noqa: FBT001
-) -> Counter[str]:
-    counts: Counter[str] = Counter()
+) -> dict[str, list[str]]:
+    """Return every table's path, with the files that have it."""
+    holders: dict[str, list[str]] = {}
     with Progress("Finding tables in NWB", len(paths), disabled=disable_progress) as progress:
         for path in paths:
             try:
-                counts.update(load_listing(path).tables(series=not exclude_timeseries))
+                for table in load_listing(path).tables(series=not exclude_timeseries):
+                    holders.setdefault(table, []).append(path)
             except LazyNWBError as error:
                 if not ignore_errors:
                     raise
                 _LOGGER.warning("skipped in the search for tables: %s", error)
             progress.update()
-    return counts
+    return holders
 
 
 def _names(tables: Sequence[str], rename: bool) -> dict[str, str]:  # noqa: FBT001

@@ -49,7 +49,7 @@ def load(key: str, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
         data = file.read_bytes()
     except FileNotFoundError:
         return None
-    except OSError as error:
+    except OSError as error:  # unreadable, or a folder in its place
         _warn_once(f"the catalog cache cannot be read ({error}); the query goes on without it")
         return None
     body = memoryview(data)[_HEADER:]

@@ -20,6 +20,8 @@ from lazynwb.sources.local import identity, is_settled
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+#: Columns of every scan that no file can have.
+RESERVED_NAMES = frozenset({"_nwb_path", "_table_path", "_table_index", "_lazynwb_rows"})
 #: Entries kept in memory.
 _MOST_KEPT = 2048
 #: Chunk indices larger than this are looked up again by every process rather than kept on disk.
@@ -73,9 +75,15 @@ class TableFile:
         self.path = path
         self.identity = entry.identity
         self.table: Table = entry.table
-        self.columns: dict[str, Column] = {column.name: column for column in entry.table.columns}
+        self.columns: dict[str, Column] = {c.name: c for c in entry.table.columns if c.name not in RESERVED_NAMES}
         self._entry = entry
         self._chunks = entry.chunks
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What was mended or left out in this table."""
+        taken = [c.name for c in self.table.columns if c.name in RESERVED_NAMES]
+        return self.table.problems + tuple(f"column {name!r} was left out: its name is reserved" for name in taken)
 
     def chunks(self, array: Array) -> ChunkIndex | None:
         """Return where an array's chunks are; None where its layout has no chunks."""

@@ -52,10 +52,12 @@ class Heap:
         self, files: list[LocalFile], bases: list[int], elements: list[tuple[np.ndarray, np.ndarray]]
     ) -> None:
         self._files = files
-        keys = [_run_starts(self._keys(owners, _fields(references))) for owners, references in elements]
+        keys = [_run_starts(_keys(owners, _fields(references))) for owners, references in elements]
         wanted = np.unique(np.concatenate(keys)) if keys else np.zeros(0, np.uint64)
         self._collections = wanted[wanted & _low(_ADDRESS_BITS) != 0]
-        self._buffer, self._first, self._sizes = self._read(files, bases)
+        #: What is wrong with a collection; said when an element of it is asked for, which names its column.
+        self._faults: dict[int, str] = {}
+        self._buffer, self._first, self._sizes = self._read(bases)
         self._index()
 
     def find(self, owners: np.ndarray, references: np.ndarray, width: int) -> Slices:
@@ -67,7 +69,7 @@ class Heap:
             If a reference leads nowhere, or to fewer bytes than it claims.
         """
         fields = _fields(references)
-        keys = self._keys(owners, fields)
+        keys = _keys(owners, fields)
         lengths = fields["length"].astype(np.int64) * width
         present = (keys & _low(_ADDRESS_BITS) != 0) & (lengths > 0)
         lengths[~present] = 0
@@ -80,50 +82,34 @@ class Heap:
             found = self._positions[slot]
             bad = ~legal | (found < 0) | (self._lengths[slot] < lengths[present])
             if bad.any():
-                file = self._files[int(owners[present][bad][0])]
-                message = f"{file.path}: a reference to variable-length data leads to no such object in its heap"
-                raise CorruptDataError(message)
+                generic = "a reference to variable-length data leads to no such object in its heap"
+                raise CorruptDataError(self._faults.get(int(collection[bad][0]), generic))
             starts[present] = found
         return Slices(self._buffer, starts, lengths)
 
-    def _keys(self, owners: np.ndarray, fields: np.ndarray) -> np.ndarray:
-        addresses = fields["address"]
-        if len(addresses) and int(addresses.max()) >> _ADDRESS_BITS:
-            # Undefined addresses stand for elements that were never written.
-            addresses = np.where(addresses == np.uint64(2**64 - 1), np.uint64(0), addresses)
-            if int(addresses.max()) >> _ADDRESS_BITS:
-                file = self._files[int(owners[0])]
-                message = f"{file.path}: a heap address is beyond any file's end"
-                raise CorruptDataError(message)
-        return owners.astype(np.uint64) << np.uint64(_ADDRESS_BITS) | addresses
-
-    def _read(self, files: list[LocalFile], bases: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _read(self, bases: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Read every collection; return their bytes, and each one's first byte and size in them."""
         owners = (self._collections >> np.uint64(_ADDRESS_BITS)).astype(np.int64)
         addresses = (self._collections & _low(_ADDRESS_BITS)).astype(np.int64)
-        addresses += np.array(bases, np.int64)[owners] if len(bases) else 0
-        sizes = np.full(len(owners), _SMALLEST, np.int64)
-        room = np.array([file.size for file in files], np.int64)[owners] - addresses
-        if (room < _HEADER).any():
-            file = files[int(owners[room < _HEADER][0])]
-            message = f"{file.path}: a heap collection lies past the end of the file: it is truncated"
-            raise CorruptDataError(message)
-        buffer, first = _read_ranges(files, owners, addresses, np.minimum(sizes, room))
-        words = buffer.view("<u8")
+        if not len(owners):
+            return np.zeros(0, np.uint8), addresses, addresses
+        addresses += np.array(bases, np.int64)[owners]
+        room = (np.array([file.size for file in self._files], np.int64)[owners] - addresses).clip(min=0)
+        buffer, first = _read_ranges(self._files, owners, addresses, np.minimum(_SMALLEST, room))
+        words = np.concatenate([buffer, np.zeros(_HEADER, np.uint8)]).view("<u8")
         declared = words[(first >> 3) + 1].astype(np.int64)
         signed = (words[first >> 3] & _low(32)) == int.from_bytes(b"GCOL", "little")
-        bad = ~signed | (declared < _HEADER) | (declared > room)
-        if bad.any():
-            file = files[int(owners[bad][0])]
-            message = f"{file.path}: no heap collection at byte {int(addresses[bad][0])}, where variable-length data should be"
-            raise CorruptDataError(message)
-        if (declared > _SMALLEST).any():
-            buffer, first = _read_ranges(files, owners, addresses, declared)
-        return buffer, first, declared
+        bad = ~signed | (declared < _HEADER) | (declared > room) | (room < _HEADER)
+        for i in np.flatnonzero(bad).tolist():
+            self._faults[i] = f"byte {int(addresses[i])} should begin a heap of variable-length data, but does not"
+        sizes = np.where(bad, 0, declared)
+        if (sizes > _SMALLEST).any():
+            buffer, first = _read_ranges(self._files, owners, addresses, sizes)
+        return buffer, first, sizes
 
     def _index(self) -> None:
         """Find every object of every collection."""
-        words = self._buffer.view("<u8")
+        words = np.concatenate([self._buffer, np.zeros(_HEADER, np.uint8)]).view("<u8")
         which = np.arange(len(self._first))
         at = self._first + _HEADER
         end = self._first + self._sizes
@@ -150,6 +136,16 @@ class Heap:
         self._lengths = np.zeros(total, np.int64)
         self._positions[self._slots[which] + index] = positions
         self._lengths[self._slots[which] + index] = sizes
+
+
+def _keys(owners: np.ndarray, fields: np.ndarray) -> np.ndarray:
+    """Return file and address of each element's collection as one number; 0 as address means no data."""
+    addresses = fields["address"]
+    if len(addresses) and int(addresses.max()) >> _ADDRESS_BITS:
+        # Undefined addresses stand for elements that were never written; other large ones are beyond any
+        # file's end, and stay so.
+        addresses = np.where(addresses == np.uint64(2**64 - 1), np.uint64(0), np.minimum(addresses, _low(_ADDRESS_BITS)))
+    return owners.astype(np.uint64) << np.uint64(_ADDRESS_BITS) | addresses
 
 
 def _low(bits: int) -> np.uint64:

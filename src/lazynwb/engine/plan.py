@@ -18,6 +18,7 @@ INTERNAL: dict[str, pl.DataType] = {NWB_PATH: pl.String(), TABLE_PATH: pl.String
 #: of the smallest type, and this one is both, and is read from no file.
 ROWS = "_lazynwb_rows"
 
+_BATCHES_AHEAD = 3
 _COST_OF_ARRAYS = 1_000_000
 _COST_OF_TEXT = 64
 
@@ -71,15 +72,23 @@ def column_cost(dtype: pl.DataType | None) -> int:
 
 
 class Growth:
-    """Sizes that start small, so that a query which stops early reads little, and grow geometrically."""
+    """Sizes that start small, so that a query which stops early reads little, and grow geometrically.
 
-    def __init__(self, first: int, most: int, factor: int = 4) -> None:
+    Polars' streaming engine asks for three batches before it can know that the first was enough, so the
+    size stays small until that many were given out; what gives out nothing grows at once.
+    """
+
+    def __init__(self, first: int, most: int) -> None:
         self._now = first
         self._most = most
-        self._factor = factor
+        self._given = 0
 
     def take(self) -> int:
         """Return the next size."""
-        now = self._now
-        self._now = min(now * self._factor, self._most)
-        return now
+        return self._now
+
+    def used(self, batches: int) -> None:
+        """Take note of how many batches the last size gave out."""
+        self._given += batches
+        if not batches or self._given >= _BATCHES_AHEAD:
+            self._now = min(self._now * 4, self._most)

@@ -118,14 +118,13 @@ def run(
     """
     names = list(with_columns) if with_columns is not None else [ROWS, *spec.schema, *INTERNAL]
     query = _Query(spec, names, plan_steps(predicate, spec.schema))
-    empty = True
     for parts in query.windows(n_rows):
         for frame in query.batches(parts):
             if len(frame):
-                empty = False
+                query.batches_given += 1
                 yield frame
     query.report.log()
-    if empty:
+    if not query.batches_given:
         full = {ROWS: pl.Null(), **spec.schema, **INTERNAL}
         yield pl.DataFrame(schema={name: full[name] for name in names})
 
@@ -136,6 +135,7 @@ class _Query:
         self._names = names
         self._by_path = [step for step in steps if step.columns == (NWB_PATH,)]
         self._steps = [step for step in steps if step.columns != (NWB_PATH,)]
+        self.batches_given = 0
         self.report = Report(spec.table, len(spec.paths))
         self._rows_growth = Growth(_FIRST_ROWS if steps else _MOST_ROWS, _MOST_ROWS)
         label = f"/{spec.table}"
@@ -160,7 +160,9 @@ class _Query:
                         break
             if not window:
                 return
+            before = self.batches_given
             yield window
+            growth.used(self.batches_given - before)
 
     def _parts(self, n_rows: int | None, filtering: list[str]) -> Iterator[tuple[Part, int]]:
         """Yield each file's rows with about how many bytes filtering them takes."""
@@ -209,8 +211,8 @@ class _Query:
                 message = f"{path} has no table /{spec.table} (raise_on_missing=True)"
                 raise TableNotFoundError(message)
             self.report.missing(path)
-        elif file.table.problems:
-            self.report.problems(path, file.table.problems)
+        elif file.problems:
+            self.report.problems(path, file.problems)
         return file
 
     # -- batches --------------------------------------------------------------------------------------
@@ -312,7 +314,8 @@ class _Query:
                 stop = _rounded(start, stop, ends, parts, rest)
             bounds.append((start, stop))
             start = stop
-            few = self._rows_growth.take() if start < rows else few
+            self._rows_growth.used(1)
+            few = self._rows_growth.take() if self._steps else few
         return bounds
 
 

@@ -32,6 +32,10 @@ class BrokenLinkError(Exception):
     """A path that leads nowhere: nothing there, a dangling, cyclic or forbidden link."""
 
 
+class DamagedObjectError(BrokenLinkError):
+    """A link that leads to something which libhdf5 cannot open."""
+
+
 class Located(NamedTuple):
     """An object and the file that holds it, which an external link may have made another one."""
 
@@ -189,10 +193,14 @@ def _step(here: Located, name: bytes, hops: int) -> Located:
         message = f"{shown!r} was looked up in a dataset"
         raise BrokenLinkError(message)
     try:
-        link = here.id.links.get_info(name)
-    except (KeyError, RuntimeError):
+        known = name in here.id
+        link = here.id.links.get_info(name) if known else None
+    except (KeyError, RuntimeError, OSError, ValueError) as error:
+        message = f"{shown!r} cannot be looked up: {error}"
+        raise DamagedObjectError(message) from None
+    if link is None:
         message = f"there is no {shown!r}"
-        raise BrokenLinkError(message) from None
+        raise BrokenLinkError(message)
     try:
         if link.type == h5l.TYPE_HARD:
             return Located(h5o.open(here.id, name), here.file)
@@ -203,10 +211,10 @@ def _step(here: Located, name: bytes, hops: int) -> Located:
             return _follow(here.file.external(file_name).root, target, hops + 1)
     except BrokenLinkError as error:
         message = f"link {shown!r} is broken: {error}"
-        raise BrokenLinkError(message) from None
-    except (KeyError, RuntimeError, OSError, ValueError) as error:
+        raise type(error)(message) from None
+    except (KeyError, RuntimeError, OSError, ValueError, TypeError) as error:
         message = f"{shown!r} cannot be opened: {error}"
-        raise BrokenLinkError(message) from None
+        raise DamagedObjectError(message) from None
     message = f"{shown!r} is a link of an unknown kind"
     raise BrokenLinkError(message)
 

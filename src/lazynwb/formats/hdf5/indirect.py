@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
-from h5py import h5g, h5i, h5l, h5o, h5r
+from h5py import h5g, h5i, h5l, h5o, h5r, h5z
 
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
 
@@ -48,14 +48,24 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
         rows = np.concatenate(parts) if parts else np.asarray(dataset[:0]) if array.shape else np.zeros(0, dataset.dtype)
     except (OSError, RuntimeError) as error:
         where = f"{file.path}: /{array.path}"
-        if "filter" in str(error) or "plugin" in str(error):
-            message = f"{where} is compressed with a filter that is not installed; `pip install hdf5plugin` and import it first ({error})"
+        absent = _absent_filter(dataset.id)
+        if absent:
+            message = f"{where} is compressed with {absent}, which libhdf5 lacks here: `pip install hdf5plugin` and import it first"
             raise UnsupportedTypeError(message) from None
         message = f"{where} cannot be read: {error}"
         raise CorruptDataError(message) from None
     if h5py.check_ref_dtype(dataset.dtype) is h5py.Reference:
         return _paths_of(file, rows)
     return rows
+
+
+def _absent_filter(dataset: h5py.h5d.DatasetID) -> str:
+    properties = dataset.get_create_plist()
+    for i in range(properties.get_nfilters()):
+        number, _flags, _values, name = properties.get_filter(i)
+        if not h5z.filter_avail(number):
+            return f"filter {number} ({name.decode('utf-8', 'replace')})" if name else f"filter {number}"
+    return ""
 
 
 def _paths_of(file: Hdf5File, references: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from h5py import h5s
 from lazynwb.catalog.model import Array, Column, Table
 from lazynwb.formats.hdf5.arrays import describe_dataset
 from lazynwb.formats.hdf5.attributes import read_attribute, read_names, read_target, read_text
-from lazynwb.formats.hdf5.file import BrokenLinkError, address_of, open_child
+from lazynwb.formats.hdf5.file import BrokenLinkError, DamagedObjectError, address_of, open_child
 
 if TYPE_CHECKING:
     from lazynwb.formats.hdf5.file import Hdf5File, Located
@@ -48,6 +48,8 @@ def describe_table(file: Hdf5File, path: str) -> Table | None:
     parent, _, last = path.rpartition("/")
     try:
         found = file.find(path)
+    except DamagedObjectError:
+        raise
     except BrokenLinkError:
         return None
     if found.is_dataset and last in _SERIES_MEMBERS and parent:

@@ -1,0 +1,78 @@
+"""Leaving the process while Polars still asks a suspended scan for more.
+
+The streaming engine asks for a few batches more than a `head` needs, on threads of its own. If the interpreter
+is torn down while such a thread is inside Python code, the process aborts. So whoever is inside is waited
+for, and who asks later is told that there is nothing more.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import polars as pl
+
+#: Seconds that leaving the process waits for a batch that is being read.
+_PATIENCE = 30.0
+#: Seconds for which nobody may be inside before the interpreter is left: handing over a batch takes less.
+_QUIET = 0.03
+
+
+class _State:
+    def __init__(self) -> None:
+        self.condition = threading.Condition()
+        self.inside = 0
+        self.unfinished = 0
+        self.leaving = False
+
+
+_state = _State()
+
+
+def unhurried(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Pass batches on; end early once the process is being left."""
+    with _state.condition:
+        _state.unfinished += 1
+    try:
+        while True:
+            with _state.condition:
+                if _state.leaving:
+                    return
+                _state.inside += 1
+            try:
+                batch = next(batches, None)
+            finally:
+                with _state.condition:
+                    _state.inside -= 1
+                    _state.condition.notify_all()
+            if batch is None:
+                return
+            yield batch
+    finally:
+        with _state.condition:
+            _state.unfinished -= 1
+
+
+def is_leaving() -> bool:
+    """Tell whether the process is being left: long work should stop."""
+    return _state.leaving
+
+
+@atexit.register
+def _leave() -> None:
+    with _state.condition:
+        _state.leaving = True
+        if not _state.unfinished:
+            return
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        with _state.condition:
+            _state.condition.wait_for(lambda: not _state.inside, timeout=_PATIENCE)
+        time.sleep(_QUIET)
+        if not _state.inside:
+            return
