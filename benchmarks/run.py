@@ -229,6 +229,8 @@ def measure(python: str, task: tuple[str, ...], home: Path, timeout: int) -> dic
         "LAZYNWB_CACHE_DIR": str(home / "cache" / "lazynwb"),
         "TQDM_DISABLE": "1",
     }
+    if python != sys.executable:
+        environment.pop("PYTHONPATH", None)  # the other interpreter shall find its own lazynwb
     command = [python, __file__, "--child", *task]
     try:
         done = subprocess.run(
@@ -236,9 +238,10 @@ def measure(python: str, task: tuple[str, ...], home: Path, timeout: int) -> dic
         )
     except subprocess.TimeoutExpired:
         return {"error": f"over {timeout} s"}
-    if done.returncode:
+    answers = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not answers:
         return {"error": (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]}
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return dict(json.loads(answers[-1]))
 
 
 def compare(folder: Path, query: str, pythons: dict[str, str], options: argparse.Namespace) -> dict[str, Any]:

@@ -64,6 +64,7 @@ class Ragged:
     depth: int = 1
     index_dtype: str = "u4"
     options: dict[str, Any] = field(default_factory=dict)
+    index_options: dict[str, Any] = field(default_factory=dict)
     inner: tuple[int, ...] = ()
     vector_index: bool = True  # the attributes that hdmf writes
     target: bool = True
@@ -88,7 +89,9 @@ def put(group: h5py.Group, name: str, column: Any) -> h5py.Dataset:
         previous = dataset
         for ends in levels:
             name += "_index"
-            index = group.create_dataset(name, data=np.array(ends, dtype=column.index_dtype))
+            index = group.create_dataset(
+                name, data=np.array(ends, dtype=column.index_dtype), **column.index_options
+            )
             if column.vector_index:
                 index.attrs["neurodata_type"] = "VectorIndex"
             if column.target:
@@ -257,9 +260,9 @@ def chunk_indices(path: Path) -> None:
 @case
 def many_chunks(path: Path) -> None:
     """Indices of several levels."""
-    n = 30_000
+    n = 10_000
     columns = {
-        "plain": {"chunks": (4,)},
+        "plain": {"chunks": (2,)},
         "gzip": {"chunks": (16,), **GZIP},
         "grows": {"chunks": (8,), "maxshape": (None,)},
     }
@@ -323,6 +326,28 @@ def nbit(path: Path) -> None:
         plist = dcpl(chunks=(10,))
         plist.set_filter(h5py.h5z.FILTER_NBIT, h5py.h5z.FLAG_OPTIONAL)
         raw_type(group, "nbit", narrow, np.arange(-32, 32, dtype="i4"), dcpl=plist)
+
+
+@case
+def filter_orders(path: Path) -> None:
+    """Pipelines in an order that h5py does not make, and filters that are applied twice."""
+    data = np.arange(40, dtype="<i4")
+    orders = {
+        "checksum_first": "fz",
+        "zip_then_shuffle": "zs",
+        "twice": "zz",
+        "checksums": "fszf",
+        "shuffled_twice": "ss",
+    }
+    with h5py.File(path, "w") as file:
+        group = table(file, "t", {"i": data})
+        for name, order in orders.items():
+            plist = dcpl(chunks=(15,))
+            for letter in order:
+                {"f": plist.set_fletcher32, "s": plist.set_shuffle, "z": lambda p=plist: p.set_deflate(4)}[
+                    letter
+                ]()
+            raw_type(group, name, h5py.h5t.STD_I32LE, data, dcpl=plist)
 
 
 @case
@@ -652,6 +677,12 @@ def raggedness(path: Path) -> None:
     with h5py.File(path, "w") as file:
         for dtype in ("u1", "u2", "u4", "u8", "i4", "i8", ">u4"):
             table(file, f"index_{dtype.replace('>', 'be_')}", {"x": Ragged(rows, index_dtype=dtype)})
+        zipped = {"chunks": (2,), **GZIP}
+        table(
+            file, "zipped_index", {"x": Ragged(rows, options=zipped, index_options=zipped, index_dtype="u8")}
+        )
+        checked = {"chunks": (3,), "fletcher32": True}
+        table(file, "deep_zipped_index", {"x": Ragged(deep, "i2", 2, options=zipped, index_options=checked)})
         table(file, "array_rows", {"obs_intervals": Ragged([[(0, 1), (2, 3)], [], [(4, 5)], []], inner=(2,))})
         table(
             file,
@@ -846,8 +877,13 @@ def metadata(path: Path) -> None:
 @case
 def links(path: Path) -> None:
     """Soft, hard and external links, followed; broken and cyclic ones, left out."""
-    other = path.with_name(path.stem + "_other.nwb")
-    with h5py.File(other, "w") as file:
+    other, third = path.with_name(path.stem + "_other.nwb"), path.with_name(path.stem + "_third.nwb")
+    with h5py.File(third, "w", libver="latest") as file:
+        file.create_dataset("far/z", data=np.arange(3) * 100, chunks=(2,), **GZIP)
+        file["far/words"] = np.array(["uno", "dos", "tres"], VLEN_TEXT)
+    with h5py.File(other, "w", userblock_size=512) as file:  # its addresses are shifted
+        file["onward"] = h5py.ExternalLink(third.name, "/far/z")
+        file["onward_home"] = h5py.ExternalLink(third.name, "/far")
         table(file, "t", {"far": np.arange(3) + 10, "text": ["x", "y", "z"], "r": Ragged([[1.0], [], [2.0]])})
         series(file, "s", np.arange(3.0), start=0)
     with h5py.File(path, "w") as file:
@@ -857,6 +893,9 @@ def links(path: Path) -> None:
         group["hard"] = group["a"]
         group["external"] = h5py.ExternalLink(other.name, "/t/far")
         group["external_text"] = h5py.ExternalLink(other.name, "/t/text")
+        group["external_onward"] = h5py.ExternalLink(other.name, "/onward")
+        group["external_through"] = h5py.ExternalLink(other.name, "/onward_home/words")
+        group["external_ragged"] = h5py.ExternalLink(other.name, "/t/r")
         group["broken_soft"] = h5py.SoftLink("/nowhere")
         group["broken_external"] = h5py.ExternalLink("gone.nwb", "/t/far")
         group["broken_inside"] = h5py.ExternalLink(other.name, "/t/nothing")

@@ -67,7 +67,7 @@ def assert_frames(actual: pl.DataFrame, expected: pl.DataFrame) -> None:
             assert_values(actual[name].to_list(), expected[name].to_list(), name)
 
 
-def run_child(code: str, *args: str | Path, timeout: float = 60, **env: str) -> str:
+def run_child(code: str, *args: str | Path, timeout: float = 60, stdin: bytes = b"", **env: str) -> str:
     """Run Python code in a process of its own; fail on a crash, a hang or an exception, give its output."""
     import lazynwb
 
@@ -79,13 +79,14 @@ def run_child(code: str, *args: str | Path, timeout: float = 60, **env: str) -> 
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", code, *map(str, args)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **env},
+        input=stdin,
         capture_output=True,
-        text=True,
         timeout=timeout,
         check=False,
     )
-    assert done.returncode == 0, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+    assert done.returncode == 0, f"exit code {done.returncode}\n{out}\n{err}"
+    return out
 
 
 # --- a whole table, and what pushdown makes of it --------------------------------------------------------------------
@@ -117,7 +118,9 @@ def predicates(frame: pl.DataFrame) -> list[pl.Expr]:
             if value is None:
                 found[dtype.is_numeric(), "null"] = pl.col(name).is_null()
             elif frame.height or dtype.is_numeric():
-                found[dtype.base_type()] = pl.col(name) >= value if dtype.is_numeric() else pl.col(name) == value
+                found[dtype.base_type()] = (
+                    pl.col(name) >= value if dtype.is_numeric() else pl.col(name) == value
+                )
     return [*found.values(), pl.col("_table_index") >= middle]
 
 
@@ -131,10 +134,13 @@ def check_pushdown(path: Path, table_path: str, engine: str, frame: pl.DataFrame
     for n in {0, 1, frame.height // 2}:
         assert_frames(lf.select(frame.columns).head(n).collect(engine=engine), frame.head(n))
     for predicate in predicates(frame):
-        assert_frames(lf.filter(predicate).select(names).collect(engine=engine), frame.filter(predicate).select(names))
+        assert_frames(
+            lf.filter(predicate).select(names).collect(engine=engine), frame.filter(predicate).select(names)
+        )
     predicate = predicates(frame)[0]
     assert_frames(
-        lf.select(frame.columns).head(7).filter(predicate).collect(engine=engine), frame.head(7).filter(predicate)
+        lf.select(frame.columns).head(7).filter(predicate).collect(engine=engine),
+        frame.head(7).filter(predicate),
     )
     assert lf.select(pl.len()).collect(engine=engine).item() == frame.height
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -69,6 +70,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 makers[name](path)
+            time.sleep(0.1)  # a file that was just written is not remembered by the catalog cache
         return path
 
     return make
@@ -77,4 +79,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 @pytest.fixture(scope="session")
 def cube(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Six sessions; the fourth lacks `/intervals/performance`. Not to be changed."""
-    return builders.write_cube(tmp_path_factory.mktemp("cube"))
+    paths = builders.write_cube(tmp_path_factory.mktemp("cube"))
+    time.sleep(0.1)
+    return paths

@@ -32,7 +32,9 @@ def write(tmp_path):
 
 def warned(caplog):
     return " | ".join(
-        r.getMessage() for r in caplog.records if r.name.startswith("lazynwb") and r.levelno >= logging.WARNING
+        r.getMessage()
+        for r in caplog.records
+        if r.name.startswith("lazynwb") and r.levelno >= logging.WARNING
     )
 
 
@@ -163,7 +165,9 @@ print("ok")
     assert run_child(code, victim, tmp_path, timeout=120).strip() == "ok"
 
 
-@pytest.mark.parametrize("seed", [0, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "seed", [0, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_flipped_bytes(victim, tmp_path, seed):
     """Damage anywhere in the file: no crash, no hang, no exception but ours."""
     code = (
@@ -373,7 +377,12 @@ def test_an_index_with_a_useless_target(write, target):
 
 @engines
 def test_columns_of_unequal_length_are_repaired_with_a_warning(write, engine, caplog):
-    columns = {"fits": np.arange(5), "short": np.arange(3.0), "long": np.arange(9), "ragged": Ragged([[1.0], []])}
+    columns = {
+        "fits": np.arange(5),
+        "short": np.arange(3.0),
+        "long": np.arange(9),
+        "ragged": Ragged([[1.0], []]),
+    }
     path = write(columns, rows=5)
     frame = lazynwb.scan_nwb(path, "units").collect(engine=engine)
     assert frame["short"].to_list() == [0.0, 1.0, 2.0, None, None]
@@ -387,7 +396,9 @@ def test_columns_of_unequal_length_are_repaired_with_a_warning(write, engine, ca
 def test_one_query_warns_once(write, caplog):
     paths = [write({"fits": np.arange(5), "short": np.arange(3)}, f"{k}.nwb", rows=5) for k in range(20)]
     assert lazynwb.scan_nwb(paths, "units").collect()["short"].null_count() == 40
-    assert len([r for r in caplog.records if r.name.startswith("lazynwb") and r.levelno >= logging.WARNING]) == 1
+    assert (
+        len([r for r in caplog.records if r.name.startswith("lazynwb") and r.levelno >= logging.WARNING]) == 1
+    )
 
 
 def test_series_with_timestamps_of_another_length(built, caplog):
@@ -423,7 +434,9 @@ def test_a_table_behind_a_broken_link(write):
             lazynwb.read_nwb(path, name)
 
 
-@pytest.mark.parametrize("path", ["/units/a", "/general/devices", "/", "", "/units/nothing", "/nothing", "..", "/units/../units"])
+@pytest.mark.parametrize(
+    "path", ["/units/a", "/general/devices", "/", "", "/units/nothing", "/nothing", "..", "/units/../units"]
+)
 def test_what_is_not_a_table(write, path):
     with pytest.raises(lazynwb.TableNotFoundError, match="units"):
         lazynwb.read_nwb(write({"a": [1]}), path)
@@ -622,7 +635,9 @@ def test_an_unknown_filter(tmp_path):
         plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         plist.set_chunk((10,))
         plist.set_filter(31_999, h5py.h5z.FLAG_OPTIONAL)
-        dataset = h5py.Dataset(h5py.h5d.create(group.id, b"x", h5py.h5t.STD_I32LE, h5py.h5s.create_simple((10,)), plist))
+        dataset = h5py.Dataset(
+            h5py.h5d.create(group.id, b"x", h5py.h5t.STD_I32LE, h5py.h5s.create_simple((10,)), plist)
+        )
         dataset.id.write_direct_chunk((0,), bytes(40))
     lf = lazynwb.scan_nwb(path, "/units")
     assert lf.select("a").collect().height == 10

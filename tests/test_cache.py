@@ -202,7 +202,10 @@ print("ok")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
     children = [
         subprocess.Popen(
-            [sys.executable, "-c", code, *map(str, cube)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            [sys.executable, "-c", code, *map(str, cube)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
         )
         for _ in range(6)
     ]
@@ -352,3 +355,44 @@ def test_the_cache_of_a_raw_recording_is_small(tmp_path, cache_dir):
     lazynwb.read_nwb(path, "/units")
     list(lazynwb.get_internal_paths(path))
     assert sum(file.stat().st_size for file in cached_files(cache_dir)) < 20_000
+
+
+@pytest.fixture
+def linked(tmp_path):
+    """A column that is stored in another file."""
+    with h5py.File(tmp_path / "far.nwb", "w") as file:
+        file["x"] = [1, 2]
+    with h5py.File(tmp_path / "a.nwb", "w") as file:
+        table(file, "t", {"own": [5, 6]})["far"] = h5py.ExternalLink("far.nwb", "/x")
+    settle()
+    return tmp_path / "a.nwb"
+
+
+def test_a_file_behind_an_external_link_is_replaced(linked):
+    assert lazynwb.read_nwb(linked, "t")["far"].to_list() == [1, 2]
+    with h5py.File(linked.with_name("far.nwb"), "w") as file:
+        file["x"] = [3, 4]
+    assert lazynwb.read_nwb(linked, "t")["far"].to_list() == [3, 4]
+    forget()
+    assert lazynwb.read_nwb(linked, "t")["far"].to_list() == [3, 4]
+
+
+def test_a_file_behind_an_external_link_goes_and_comes(linked):
+    far = linked.with_name("far.nwb")
+    content = far.read_bytes()
+    assert "far" in lazynwb.read_nwb(linked, "t").columns
+    far.unlink()
+    assert lazynwb.read_nwb(linked, "t")["own"].to_list() == [5, 6]
+    settle()
+    lazynwb.read_nwb(linked, "t")
+    far.write_bytes(content)
+    assert lazynwb.read_nwb(linked, "t")["far"].to_list() == [1, 2]
+
+
+def test_what_is_cached_does_not_outlive_a_setting(linked):
+    """Links that were followed before are not followed once that is forbidden, and the other way round."""
+    for setting, followed in (("folder", True), ("never", False), ("anywhere", True)):
+        lazynwb.config.external_links = setting
+        assert ("far" in lazynwb.read_nwb(linked, "t").columns) == followed
+        forget()
+        assert ("far" in lazynwb.read_nwb(linked, "t").columns) == followed

@@ -34,7 +34,9 @@ def test_cache_dir_from_the_environment(tmp_path):
     assert str(tmp_path) in value("cache_dir", LAZYNWB_CACHE_DIR=str(tmp_path))
 
 
-@pytest.mark.parametrize(("name", "text"), [("DISABLE_CACHE", "perhaps"), ("CACHE_MAX_BYTES", "much"), ("EXTERNAL_LINKS", "x")])
+@pytest.mark.parametrize(
+    ("name", "text"), [("DISABLE_CACHE", "perhaps"), ("CACHE_MAX_BYTES", "much"), ("EXTERNAL_LINKS", "x")]
+)
 def test_a_bad_value_names_its_variable(name, text):
     with pytest.raises(AssertionError, match=f"LAZYNWB_{name}"):
         value("cache_dir", **{f"LAZYNWB_{name}": text})
@@ -55,7 +57,11 @@ lazynwb.scan_nwb(sys.argv[1:], "/units").collect()
     for name in ("TQDM_DISABLE", "LAZYNWB_DISABLE_PROGRESS"):
         environment.pop(name, None)
     done = subprocess.run(
-        [sys.executable, "-c", script, *map(str, cube)], env={**environment, **env}, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, *map(str, cube)],
+        env={**environment, **env},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert done.stdout == ""
     return done.stderr

@@ -71,7 +71,9 @@ def write_column(group, name, column):
         group.create_dataset(name, data=column.data, **column.options)
         return
     levels, data, options = column
-    dataset = group.create_dataset(name, data=data, **options, **({"dtype": VLEN_TEXT} if data.dtype == "O" else {}))
+    dataset = group.create_dataset(
+        name, data=data, **options, **({"dtype": VLEN_TEXT} if data.dtype == "O" else {})
+    )
     for lengths in reversed(levels):
         name += "_index"
         index = group.create_dataset(name, data=np.cumsum(lengths, dtype="u4"))
@@ -104,9 +106,13 @@ def conjuncts(draw, frame):
     if dtype == pl.Boolean:
         return draw(st.sampled_from([column, ~column, column.is_null()]))
     if dtype == pl.String:
-        return draw(st.sampled_from([column == value, column != value, column.str.len_chars() > 2, column > value]))
+        return draw(
+            st.sampled_from([column == value, column != value, column.str.len_chars() > 2, column > value])
+        )
     literal = pl.lit(value, dtype=dtype)
-    return draw(st.sampled_from([column <= literal, column == literal, column > literal, column.is_in([value])]))
+    return draw(
+        st.sampled_from([column <= literal, column == literal, column > literal, column.is_in([value])])
+    )
 
 
 @st.composite
@@ -130,7 +136,9 @@ def write(folder, files):
     return paths
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much])
+@settings(
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+)
 @given(st.data())
 def test_lazy_equals_eager_equals_oracle(data):
     files = data.draw(cubes())
@@ -164,7 +172,13 @@ def test_lazy_equals_eager_equals_oracle(data):
 WIDENING = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "f4", "f8"]
 
 
-@given(st.lists(st.tuples(st.sampled_from(WIDENING), st.lists(st.integers(0, 100), max_size=5)), min_size=1, max_size=4))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(WIDENING), st.lists(st.integers(0, 100), max_size=5)),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_numbers_of_any_types_keep_their_values(files):
     with tempfile.TemporaryDirectory() as folder:
         paths = []
@@ -174,12 +188,21 @@ def test_numbers_of_any_types_keep_their_values(files):
                 table(file, "t", {"x": np.array(content, dtype)})
         everything = [float(value) for _, content in files for value in content]
         for engine in ENGINES:
-            assert lazynwb.scan_nwb(paths, "t").collect(engine=engine)["x"].cast(pl.Float64).to_list() == everything
+            assert (
+                lazynwb.scan_nwb(paths, "t").collect(engine=engine)["x"].cast(pl.Float64).to_list()
+                == everything
+            )
 
 
-@given(st.lists(st.lists(st.lists(st.integers(-5, 5), max_size=4), max_size=4), max_size=8), st.sampled_from(FILTERS[:4]))
+@given(
+    st.lists(st.lists(st.lists(st.integers(-5, 5), max_size=4), max_size=4), max_size=8),
+    st.sampled_from(FILTERS[:4]),
+)
 def test_doubly_ragged_rows(rows, options):
-    options = {**options, **({"chunks": (options["chunks"],), "maxshape": (None,)} if "chunks" in options else {})}
+    options = {
+        **options,
+        **({"chunks": (options["chunks"],), "maxshape": (None,)} if "chunks" in options else {}),
+    }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.nwb"
         with h5py.File(path, "w") as file:

@@ -35,9 +35,13 @@ def test_all_files_at_once():
     """A hundred sources of every age in one scan: those without trials are skipped, and the rest are right."""
     having = [path for path in FILES if "/intervals/trials" in oracle.tables(path)]
     expected = sum(oracle.read_table(path, "/intervals/trials").rows for path in having)
-    with pytest.raises(lazynwb.SchemaError, match="auto_train_stage_overridden"):  # Boolean here and Float64 there
+    with pytest.raises(
+        lazynwb.SchemaError, match="auto_train_stage_overridden"
+    ):  # Boolean here and Float64 there
         lazynwb.scan_nwb(FILES, "/intervals/trials")
-    lf = lazynwb.scan_nwb(FILES, "/intervals/trials", schema={"start_time": pl.Float64, "stop_time": pl.Float64})
+    lf = lazynwb.scan_nwb(
+        FILES, "/intervals/trials", schema={"start_time": pl.Float64, "stop_time": pl.Float64}
+    )
     for engine in ENGINES:
         frame = lf.collect(engine=engine)
         assert frame.height == expected
@@ -50,4 +54,6 @@ def test_sql_context_over_all_files():
     """No odd table keeps the others out. (There is no common type for all columns of their `trials`.)"""
     context = lazynwb.get_sql_context(FILES)
     assert {"units", "electrodes", "session", "subject"} <= set(context.tables())
-    assert context.execute("SELECT * FROM session", eager=True).height == sum("/general" in oracle.tables(p) for p in FILES)
+    assert context.execute("SELECT * FROM session", eager=True).height == sum(
+        "/general" in oracle.tables(p) for p in FILES
+    )

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
-from builders import Ragged, table, write_session
+from builders import Column, Ragged, table, write_session
 from checks import ENGINES, assert_frames, run_child
 
 import lazynwb
@@ -41,7 +41,9 @@ GOOD_UNITS = (
 def test_the_units_query_of_the_notebook(cube, units, engine):
     names = ["unit_id", "location", "spike_times", "_nwb_path"]
     lf = lazynwb.scan_nwb(cube, table_path="/units", infer_schema_length=1)
-    assert_frames(lf.filter(*GOOD_UNITS).select(names).collect(engine=engine), units.filter(*GOOD_UNITS).select(names))
+    assert_frames(
+        lf.filter(*GOOD_UNITS).select(names).collect(engine=engine), units.filter(*GOOD_UNITS).select(names)
+    )
 
 
 @engines
@@ -56,11 +58,15 @@ def test_the_performance_query_of_the_notebook(cube, engine):
                 pl.col("signed_cross_modality_dprime").drop_nans().mean().over("session_id") > 2.0,
             )
             .with_columns((pl.col("stop_time") - pl.col("start_time")).alias("block_duration"))
-            .select("block_index", "block_duration", "signed_cross_modality_dprime", "subject_id", "_nwb_path")
+            .select(
+                "block_index", "block_duration", "signed_cross_modality_dprime", "subject_id", "_nwb_path"
+            )
             .sort("_nwb_path", "block_index")
         )
 
-    lazy = query(lambda path: lazynwb.scan_nwb(cube, table_path=path, infer_schema_length=1)).collect(engine=engine)
+    lazy = query(lambda path: lazynwb.scan_nwb(cube, table_path=path, infer_schema_length=1)).collect(
+        engine=engine
+    )
     eager = query(lambda path: lazynwb.read_nwb(cube, path, infer_schema_length=1).lazy()).collect()
     assert_frames(lazy, eager)
     assert 0 < lazy.height < 30
@@ -70,6 +76,7 @@ def test_the_performance_query_of_the_notebook(cube, engine):
 # --- pushdown --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore::polars.exceptions.PolarsInefficientMapWarning")
 @engines
 @pytest.mark.parametrize(
     "predicate",
@@ -101,6 +108,64 @@ def test_a_predicate_gives_what_it_gives_in_memory(cube, units, engine, predicat
     assert_frames(lazy.collect(engine=engine), units.filter(predicate).select("unit_id", "spike_times"))
 
 
+QUERIES_OF_A_FRAME = {
+    "row index": lambda f: f.with_row_index().filter(pl.col("location") == "CA1"),
+    "row index after": lambda f: f.filter(pl.col("location") == "CA1").with_row_index(),
+    "sort head": lambda f: f.sort("activity_drift").head(4),
+    "top k": lambda f: f.top_k(4, by="presence_ratio"),
+    "reverse": lambda f: f.drop("waveform_mean", "obs_intervals").reverse().filter(pl.col("id") > 30),
+    "every third": lambda f: f.gather_every(3),
+    "unique": lambda f: f.unique("location", keep="first", maintain_order=True),
+    "last": lambda f: f.last(),
+    "explode": lambda f: f.filter(pl.col("id") < 3).explode("spike_times"),
+    "rename then filter": lambda f: f.rename({"location": "area"}).filter(pl.col("area") == "LP"),
+    "new column then filter": lambda f: f.with_columns(x=pl.col("id") * 2).filter(
+        pl.col("x") > 50, pl.col("location") == "LP"
+    ),
+    "overwritten column": lambda f: f.with_columns(id=pl.col("id") + 1000).filter(pl.col("id") < 1010),
+    "drop": lambda f: f.drop("waveform_mean", "spike_times", "_nwb_path").filter(pl.col("id") > 20),
+    "two filters": lambda f: (
+        f.filter(pl.col("id") > 5).head(40).filter(pl.col("location") != "CA1").slice(2, 9)
+    ),
+    "no columns": lambda f: f.filter(pl.col("id") > 5).select(pl.lit(1).alias("one")),
+    "list to scalar": lambda f: f.select(pl.col("spike_times").list.first(), "id").filter(
+        pl.col("spike_times") > 5
+    ),
+    "null rows": lambda f: f.filter(pl.col("unit_id").is_null()),
+    "selectors": lambda f: f.select(pl.selectors.float() | pl.selectors.starts_with("_")),
+}
+
+
+@engines
+@pytest.mark.parametrize("name", QUERIES_OF_A_FRAME)
+def test_a_query_gives_what_it_gives_in_memory(cube, units, engine, name):
+    query = QUERIES_OF_A_FRAME[name]
+    assert_frames(
+        query(lazynwb.scan_nwb(cube, "/units")).collect(engine=engine), query(units.lazy()).collect()
+    )
+
+
+@engines
+def test_predicates_on_struct_fields(built, engine):
+    frame = lazynwb.read_nwb(built("compounds"), "t")
+    lf = lazynwb.scan_nwb(built("compounds"), "t")
+    for predicate in (
+        pl.col("one_reference").struct.field("count") > 2,
+        pl.col("one_reference").struct.field("timeseries") == "/acquisition/raw",
+        pl.col("pixel_mask").list.first().struct.field("weight") < 0.4,
+    ):
+        assert_frames(lf.filter(predicate).collect(engine=engine), frame.filter(predicate))
+        assert frame.filter(predicate).height == 1
+
+
+@engines
+def test_an_error_in_a_predicate_keeps_its_type(cube, engine):
+    with pytest.raises(pl.exceptions.InvalidOperationError):
+        lazynwb.scan_nwb(cube, "/units").filter(pl.col("location").cast(pl.Int64) > 1).collect(engine=engine)
+    with pytest.raises(pl.exceptions.ColumnNotFoundError):
+        lazynwb.scan_nwb(cube, "/units").filter(pl.col("no_such_column") > 1).collect(engine=engine)
+
+
 @engines
 def test_a_limit_before_a_filter_limits_first(cube, units, engine):
     predicate = pl.col("location") == "CA1"
@@ -111,7 +176,9 @@ def test_a_limit_before_a_filter_limits_first(cube, units, engine):
     assert_frames(
         lf.head(60).filter(predicate).head(3).collect(engine=engine), eager.head(60).filter(predicate).head(3)
     )
-    assert_frames(lf.slice(35, 20).filter(predicate).collect(engine=engine), eager.slice(35, 20).filter(predicate))
+    assert_frames(
+        lf.slice(35, 20).filter(predicate).collect(engine=engine), eager.slice(35, 20).filter(predicate)
+    )
     assert_frames(lf.tail(7).collect(engine=engine), eager.tail(7))
 
 
@@ -144,7 +211,10 @@ def test_counting_the_rows_of_a_filter_reads_its_columns_only(cube, units, engin
     predicate = pl.col("presence_ratio") > 0.8
     lf.select(pl.len()).collect()
     with lazynwb.profile() as p:
-        assert lf.filter(predicate).select(pl.len()).collect(engine=engine).item() == units.filter(predicate).height
+        assert (
+            lf.filter(predicate).select(pl.len()).collect(engine=engine).item()
+            == units.filter(predicate).height
+        )
     assert p.bytes_read <= 6 * 16 * 1024
 
 
@@ -171,7 +241,11 @@ def test_a_streaming_head_stops_after_a_few_rows(tmp_path):
     )
     with lazynwb.profile() as everything:
         lf.collect()
-    for query in (lf, lf.filter(pl.col("presence_ratio") > 0.5), lf.filter(pl.col("spike_times").list.len() > 3)):
+    for query in (
+        lf,
+        lf.filter(pl.col("presence_ratio") > 0.5),
+        lf.filter(pl.col("spike_times").list.len() > 3),
+    ):
         with lazynwb.profile() as p:
             frame = query.head(5).collect(engine="streaming")
         assert frame.height == 5
@@ -220,7 +294,9 @@ def test_aggregations_and_sorts(cube, units, engine):
             pl.len(), pl.col("presence_ratio").mean().round(9), pl.col("spike_times").list.len().sum().alias("n")
         ).sort("location")  # fmt: skip
 
-    assert_frames(query(lazynwb.scan_nwb(cube, "/units")).collect(engine=engine), query(units.lazy()).collect())
+    assert_frames(
+        query(lazynwb.scan_nwb(cube, "/units")).collect(engine=engine), query(units.lazy()).collect()
+    )
 
 
 @engines
@@ -237,7 +313,9 @@ def test_two_scans_in_one_query(cube, engine):
 
 def test_collect_all(cube, units):
     lf = lazynwb.scan_nwb(cube, "/units")
-    first, second = pl.collect_all([lf.select("unit_id"), lf.filter(pl.col("location") == "LP").select("spike_times")])
+    first, second = pl.collect_all(
+        [lf.select("unit_id"), lf.filter(pl.col("location") == "LP").select("spike_times")]
+    )
     assert_frames(first, units.select("unit_id"))
     assert_frames(second, units.filter(pl.col("location") == "LP").select("spike_times"))
 
@@ -245,12 +323,18 @@ def test_collect_all(cube, units):
 def test_threads(cube, units):
     def work(number):
         location = ("CA1", "LP", "VISp", "CA3")[number % 4]
-        lf = lazynwb.scan_nwb(cube, "/units").filter(pl.col("location") == location).select("unit_id", "spike_times")
+        lf = (
+            lazynwb.scan_nwb(cube, "/units")
+            .filter(pl.col("location") == location)
+            .select("unit_id", "spike_times")
+        )
         return location, lf.collect(engine=ENGINES[number % 2])
 
     with ThreadPoolExecutor(8) as pool:
         for location, frame in pool.map(work, range(24)):
-            assert_frames(frame, units.filter(pl.col("location") == location).select("unit_id", "spike_times"))
+            assert_frames(
+                frame, units.filter(pl.col("location") == location).select("unit_id", "spike_times")
+            )
 
 
 def test_one_frame_collected_by_many_threads(cube, units):
@@ -263,7 +347,9 @@ def test_one_frame_collected_by_many_threads(cube, units):
 def test_collect_async(cube, units):
     async def both():
         lf = lazynwb.scan_nwb(cube, "/units")
-        return await asyncio.gather(lf.select("unit_id").collect_async(), lf.select("spike_times").collect_async())
+        return await asyncio.gather(
+            lf.select("unit_id").collect_async(), lf.select("spike_times").collect_async()
+        )
 
     first, second = asyncio.run(both())
     assert_frames(first, units.select("unit_id"))
@@ -293,7 +379,8 @@ def test_a_pickled_scan_gives_the_same(cube, units, engine):
     lf = lazynwb.scan_nwb(cube, "/units").filter(pl.col("location") == "CA1").select("unit_id", "spike_times")
     again = cloudpickle.loads(cloudpickle.dumps(lf))
     assert_frames(
-        again.collect(engine=engine), units.filter(pl.col("location") == "CA1").select("unit_id", "spike_times")
+        again.collect(engine=engine),
+        units.filter(pl.col("location") == "CA1").select("unit_id", "spike_times"),
     )
 
 
@@ -368,12 +455,49 @@ def test_head_then_exit(cube, query, repeat):
     assert run_child(f"{OPEN_FILES}\nresult = {query}\nprint('ok')", *cube, timeout=30).strip() == "ok"
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
+def test_more_files_than_a_process_may_open(tmp_path):
+    for number in range(150):
+        with h5py.File(tmp_path / f"{number:03}.nwb", "w") as file:
+            columns = {
+                "x": Ragged([[1.0, 2.0]]),
+                "n": Column(np.array([number]), {"chunks": (1,), "compression": 1}),
+            }
+            table(file, "t", columns)
+    code = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))  # the default of macOS
+import lazynwb, polars as pl
+lf = lazynwb.scan_nwb(sys.argv[1], "t")
+for engine in ("streaming", "in-memory"):
+    for frame in pl.collect_all([lf.filter(pl.col("n") >= k) for k in range(8)] + [lf] * 8, engine=engine):
+        assert frame.height >= 143
+    assert lf.collect(engine=engine)["n"].to_list() == list(range(150))
+print("ok")
+"""
+    assert run_child(code, tmp_path).strip() == "ok"
+
+
+def test_a_file_that_is_open_elsewhere(cube, tmp_path):
+    """The user's own h5py handle, for reading or for writing, does not change what is read."""
+    path = tmp_path / "a.nwb"
+    path.write_bytes(cube[0].read_bytes())
+    for mode in ("r", "r+"):
+        with h5py.File(path, mode) as file:
+            assert file["units/id"].shape == (40,)
+            assert lazynwb.read_nwb(path, "/units").height == 40
+            lazynwb.clear_cache()
+            assert file["units/id"].shape == (40,)
+
+
 def test_no_threads_keep_the_process_alive(cube):
     assert run_child(f"{OPEN_FILES}\nlf.collect()\nprint('done')", *cube, timeout=30).strip() == "done"
 
 
 def test_nothing_is_printed(cube):
-    code = f"{OPEN_FILES}\nlf.collect()\nlazynwb.get_sql_context(paths).execute('SELECT * FROM units').collect()"
+    code = (
+        f"{OPEN_FILES}\nlf.collect()\nlazynwb.get_sql_context(paths).execute('SELECT * FROM units').collect()"
+    )
     assert run_child(code, *cube) == ""
 
 
@@ -442,6 +566,7 @@ def test_many_paths_in_every_form(cube):
     assert heights(pl.Series([str(path) for path in cube])) == 240
     assert heights(np.array([str(path) for path in cube])) == 240
     assert heights([cube[0], str(cube[1]), cube[2].as_uri()]) == 120
+    assert heights([cube[0], cube[0]]) == 80
 
 
 def test_a_glob(cube):
@@ -472,7 +597,16 @@ def test_a_universal_path(cube):
 
 
 def test_paths_that_need_quoting(tmp_path):
-    names = ["with space.nwb", "100%.nwb", "per%20cent.nwb", "hash#1.nwb", "ünï.nwb", "q?.nwb", "[1].nwb", "a'b\".nwb"]
+    names = [
+        "with space.nwb",
+        "100%.nwb",
+        "per%20cent.nwb",
+        "hash#1.nwb",
+        "ünï.nwb",
+        "q?.nwb",
+        "[1].nwb",
+        "a'b\".nwb",
+    ]
     paths = [write_session(tmp_path / name, k, units=2) for k, name in enumerate(names)]
     frame = lazynwb.read_nwb(paths, "/units")
     assert list(dict.fromkeys(frame["_nwb_path"])) == [str(path) for path in paths]
@@ -546,7 +680,9 @@ def test_a_table_that_no_file_has(cube):
 def test_a_table_that_some_files_lack_is_reported_once(cube, caplog):
     frame = lazynwb.scan_nwb(cube, "/intervals/performance").collect()
     assert frame.height == 30
-    warnings = [r.getMessage() for r in caplog.records if r.name.startswith("lazynwb") and r.levelname == "WARNING"]
+    warnings = [
+        r.getMessage() for r in caplog.records if r.name.startswith("lazynwb") and r.levelname == "WARNING"
+    ]
     assert len(warnings) == 1
     assert "performance" in warnings[0]
     assert "session_03.nwb" in warnings[0]
@@ -556,7 +692,9 @@ def test_a_table_that_some_files_lack_is_reported_once(cube, caplog):
 def test_the_warning_about_many_files_names_a_few(tmp_path, caplog):
     paths = [write_session(tmp_path / f"{k:02}.nwb", k, units=1, performance=k == 0) for k in range(30)]
     assert lazynwb.scan_nwb(paths, "/intervals/performance").collect().height == 6
-    warnings = [r.getMessage() for r in caplog.records if r.name.startswith("lazynwb") and r.levelname == "WARNING"]
+    warnings = [
+        r.getMessage() for r in caplog.records if r.name.startswith("lazynwb") and r.levelname == "WARNING"
+    ]
     assert len(warnings) == 1
     assert "29" in warnings[0]
     assert len(warnings[0]) < 2000
@@ -750,7 +888,15 @@ def test_exclude_array_columns(cube):
 
 def test_the_options_of_the_other_package_bind(cube, units):
     frame = lazynwb.scan_nwb(
-        cube, "/units", False, False, None, False, low_memory=True, single_file_batches=True, disable_progress=True
+        cube,
+        "/units",
+        False,
+        False,
+        None,
+        False,
+        low_memory=True,
+        single_file_batches=True,
+        disable_progress=True,
     ).collect()
     assert_frames(frame, units)
 

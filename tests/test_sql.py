@@ -19,7 +19,15 @@ def test_the_query_of_the_notebook(cube):
 
 def test_tables_are_named_by_the_last_part_of_their_path(cube):
     names = lazynwb.get_sql_context(cube).tables()
-    assert {"units", "trials", "performance", "lick_sensor_events", "running_speed", "session", "subject"} <= set(names)
+    assert {
+        "units",
+        "trials",
+        "performance",
+        "lick_sensor_events",
+        "running_speed",
+        "session",
+        "subject",
+    } <= set(names)
 
 
 @pytest.mark.parametrize("name", ["session", "general"])
@@ -62,7 +70,9 @@ def test_sql_predicates_are_pushed_down(cube):
     context = lazynwb.get_sql_context(cube)
     context.execute("SELECT unit_id FROM units", eager=True)
     with lazynwb.profile() as p:
-        frame = context.execute("SELECT waveform_mean FROM units WHERE unit_id = 's2_9' AND presence_ratio > 0", eager=True)
+        frame = context.execute(
+            "SELECT waveform_mean FROM units WHERE unit_id = 's2_9' AND presence_ratio > 0", eager=True
+        )
     assert frame.height == 1
     assert p.chunks_decoded <= 1
 
@@ -125,7 +135,9 @@ def test_min_file_count(cube):
 
 
 def test_exclude_array_columns(cube):
-    frame = lazynwb.get_sql_context(cube, exclude_array_columns=True).execute("SELECT * FROM units", eager=True)
+    frame = lazynwb.get_sql_context(cube, exclude_array_columns=True).execute(
+        "SELECT * FROM units", eager=True
+    )
     assert "spike_times" not in frame.columns
 
 

@@ -1,13 +1,16 @@
 """Every layout, filter, data type and table shape that `builders` makes, against the oracle."""
 
+import pickle
+
 import h5py
 import numpy as np
 import polars as pl
 import pytest
 from builders import CASES, PYNWB_CASES, VLEN_TEXT, Ragged, plugin_filters, table
-from checks import ENGINES, check_file
+from checks import ENGINES, check_file, run_child
 
 import lazynwb
+import oracle
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -89,7 +92,9 @@ def test_shortcuts(shortcut, path, built):
     assert lazynwb.read_nwb(built("session"), shortcut).equals(lazynwb.read_nwb(built("session"), path))
 
 
-@pytest.mark.parametrize("spelling", ["/intervals/trials", "intervals/trials", "/intervals/trials/", "intervals//trials"])
+@pytest.mark.parametrize(
+    "spelling", ["/intervals/trials", "intervals/trials", "/intervals/trials/", "intervals//trials"]
+)
 def test_spellings_of_a_table_path(spelling, built):
     frame = lazynwb.read_nwb(built("session"), spelling)
     assert frame["_table_path"].unique().to_list() == ["intervals/trials"]
@@ -155,3 +160,42 @@ def test_uncompressed_rows_are_read_one_by_one(tmp_path):
         frame = lf.filter(pl.col("n").is_in([3, 400])).select("n", "w").collect()
     assert frame["n"].to_list() == [3, 400]
     assert p.bytes_read < 500 * 50 * 20 * 8 / 10
+
+
+def test_common_filters_need_no_plugin(built):
+    """Blosc and zstd chunks are decoded without hdf5plugin; what needs it says so."""
+    if not plugin_filters():
+        pytest.skip("hdf5plugin is not installed")
+    path = built("plugins")
+    expected = {name: oracle.read_table(path, name) for name in plugin_filters()}
+    code = """
+import sys, pickle, lazynwb, checks
+for name, table in pickle.load(sys.stdin.buffer).items():
+    try:
+        checks.assert_table(lazynwb.read_nwb(sys.argv[1], name), table, sys.argv[1], name)
+    except lazynwb.UnsupportedTypeError as error:
+        assert "hdf5plugin" in str(error) and name in str(error), error
+        print(name)
+assert "hdf5plugin" not in sys.modules
+"""
+    missing = run_child(code, path, stdin=pickle.dumps(expected)).split()
+    assert {"blosc_lz4", "blosc_zstd", "zstd", "shuffle_zstd"}.isdisjoint(missing)
+
+
+@pytest.mark.slow
+def test_a_large_column_is_written_in_little_memory(tmp_path):
+    """One gigabyte of waveforms through `sink_parquet` in less than 600 MiB."""
+    path = tmp_path / "large.nwb"
+    with h5py.File(path, "w") as file:
+        group = table(file, "units", {}, rows=2000, colnames=np.array(["w"], VLEN_TEXT))
+        waveforms = group.create_dataset("w", (2000, 210, 300), "f8", chunks=(1, 210, 300), compression=1)
+        block = np.random.default_rng(0).integers(0, 9, (100, 210, 300)).astype("f8")
+        for start in range(0, 2000, 100):
+            waveforms[start : start + 100] = block
+    code = """
+import resource, sys, lazynwb
+lazynwb.scan_nwb(sys.argv[1], "units").select("w").sink_parquet(sys.argv[2], row_group_size=512)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    assert int(run_child(code, path, tmp_path / "out.parquet", timeout=300)) < 600
+    assert pl.scan_parquet(tmp_path / "out.parquet").select(pl.len()).collect().item() == 2000

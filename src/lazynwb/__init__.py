@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
+from lazynwb._version import __version__
 from lazynwb.catalog.load import clear_cache
 from lazynwb.config import config
 from lazynwb.engine.plan import NWB_PATH as NWB_PATH_COLUMN_NAME
@@ -23,11 +22,6 @@ from lazynwb.paths import get_internal_paths
 from lazynwb.profile import profile
 from lazynwb.scan import get_table_schema, read_nwb, scan_nwb
 from lazynwb.sql import get_sql_context
-
-try:
-    __version__ = version("lazynwb")
-except PackageNotFoundError:  # run from a source tree that was never installed
-    __version__ = "2.0.0.dev0"
 
 __all__ = [
     "NWB_PATH_COLUMN_NAME",

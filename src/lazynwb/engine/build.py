@@ -146,7 +146,7 @@ def _enum(codes: np.ndarray, dtype: DType) -> pl.Series:
         raise CorruptDataError(message)
     physical = np.array([names.index(name) for name, _ in members], np.uint32)[position]
     # By gathering, because casting codes to an Enum is spelled differently from one Polars to the next.
-    return pl.Series(names, dtype=pl.Enum(names)).gather(physical)
+    return pl.Series(names, dtype=pl.Enum(names))[physical]
 
 
 def _fixed_text(raw: np.ndarray, dtype: DType) -> pl.Series:

@@ -237,6 +237,10 @@ def _pieces(ranges: np.ndarray, band_rows: int) -> list[tuple[int, list[tuple[in
     list of (band, pieces)
         Each piece is (first row within the band, row past the last, first row in the output).
     """
+    if len(ranges) == 1:
+        start, stop = ranges.tolist()[0]
+        if stop <= band_rows:
+            return [(0, [(start, stop, 0)])]
     bands: list[tuple[int, list[tuple[int, int, int]]]] = []
     done = 0
     for start, stop in ranges.tolist():

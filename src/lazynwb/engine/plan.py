@@ -18,6 +18,7 @@ INTERNAL: dict[str, pl.DataType] = {NWB_PATH: pl.String(), TABLE_PATH: pl.String
 #: of the smallest type, and this one is both, and is read from no file.
 ROWS = "_lazynwb_rows"
 
+#: Batches that Polars' streaming engine asks for before it can stop.
 _BATCHES_AHEAD = 3
 _COST_OF_ARRAYS = 1_000_000
 _COST_OF_TEXT = 64
@@ -56,8 +57,29 @@ def plan_steps(predicate: pl.Expr | None, schema: Mapping[str, pl.DataType]) -> 
     """Return the predicate's parts, the cheapest to evaluate first."""
     if predicate is None:
         return []
-    steps = [Step(part, tuple(dict.fromkeys(part.meta.root_names()))) for part in conjuncts(predicate)]
-    return sorted(steps, key=lambda step: sum(column_cost(schema.get(name)) for name in step.columns))
+    steps: list[Step] = []
+    for step in sorted(_parts(predicate), key=lambda step: _cost(step, schema)):
+        cost = _cost(step, schema)
+        # Parts of the same cost are read and evaluated together: one round of reads, one of evaluation.
+        if steps and cost <= _COST_OF_TEXT and cost == _cost(steps[-1], schema) and not _by_path_alone(step, steps[-1]):
+            last = steps.pop()
+            columns = tuple(dict.fromkeys((*last.columns, *step.columns)))
+            steps.append(Step(last.expression & step.expression, columns))
+        else:
+            steps.append(step)
+    return steps
+
+
+def _parts(predicate: pl.Expr) -> list[Step]:
+    return [Step(part, tuple(dict.fromkeys(part.meta.root_names()))) for part in conjuncts(predicate)]
+
+
+def _by_path_alone(*steps: Step) -> bool:
+    return any(step.columns == (NWB_PATH,) for step in steps)
+
+
+def _cost(step: Step, schema: Mapping[str, pl.DataType]) -> int:
+    return max((column_cost(schema.get(name)) for name in step.columns), default=0)
 
 
 def column_cost(dtype: pl.DataType | None) -> int:

@@ -378,6 +378,6 @@ def _internal(name: str, parts: list[Part], table: str) -> pl.Series:
         return pl.Series(name, np.concatenate(rows).astype(np.uint32) if rows else np.zeros(0, np.uint32))
     values = [part.file.path for part in parts] if name == NWB_PATH else [table] * len(parts)
     which = np.repeat(np.arange(len(parts), dtype=np.uint32), [part.rows for part in parts])
-    return pl.Series(name, values, dtype=INTERNAL[name]).gather(which)
+    return pl.Series(name, values, dtype=INTERNAL[name])[which]
 
 
