@@ -34,9 +34,8 @@ def assert_values(actual: list[Any], expected: list[Any], name: str) -> None:
     assert len(actual) == len(expected), f"{name}: {len(actual)} rows, expected {len(expected)}"
     if not same(actual, expected):
         row = next(i for i, (a, e) in enumerate(zip(actual, expected, strict=True)) if not same(a, e))
-        raise AssertionError(
-            f"{name}, row {row}: {str(actual[row])[:300]!r}, expected {str(expected[row])[:300]!r}"
-        )
+        message = f"{name}, row {row}: {str(actual[row])[:300]!r}, expected {str(expected[row])[:300]!r}"
+        raise AssertionError(message)
 
 
 def assert_schema(schema: pl.Schema, expected: oracle.Table) -> None:
@@ -76,7 +75,7 @@ def run_child(code: str, *args: str | Path, timeout: float = 60, stdin: bytes = 
         str(Path(lazynwb.__file__).parents[1]),
         os.environ.get("PYTHONPATH", ""),
     ]
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - our own code
         [sys.executable, "-X", "faulthandler", "-c", code, *map(str, args)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **env},
         input=stdin,
@@ -89,7 +88,7 @@ def run_child(code: str, *args: str | Path, timeout: float = 60, stdin: bytes = 
     return out
 
 
-# --- a whole table, and what pushdown makes of it --------------------------------------------------------------------
+# --- a whole table, and what pushdown makes of it -----------------------------------------------------
 
 
 def supported(lf: pl.LazyFrame, expected: oracle.Table) -> pl.LazyFrame:
@@ -109,7 +108,7 @@ def check_table(path: Path, table_path: str, engine: str, expected: oracle.Table
 
 
 def predicates(frame: pl.DataFrame) -> list[pl.Expr]:
-    """Some that keep a part of the rows: one on the last scalar column of each kind, one on the row number."""
+    """Some that keep a part of the rows: on the last scalar column of each kind, and on the row number."""
     found = {}
     middle = frame.height // 2
     for name, dtype in frame.schema.items():
@@ -152,6 +151,6 @@ def check_file(path: Path, engine: str) -> None:
         try:
             frame = check_table(path, table_path, engine, oracle.read_table(path, table_path))
             check_pushdown(path, table_path, engine, frame)
-        except Exception as error:  # noqa: BLE001, PERF203 - whatever it is, the next table is tried as well
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next table is tried as well
             problems.append(f"{table_path}: {type(error).__name__}: {str(error)[:600]}")
     assert not problems, f"{len(problems)} tables of {path}:\n" + "\n".join(problems)

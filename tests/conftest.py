@@ -1,11 +1,10 @@
 """Fixtures: a cache folder for each test, and files that are made once per session."""
+# ruff: noqa: E402 - the helpers are found after the path is set
 
-from __future__ import annotations
-
+import importlib
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,25 +14,29 @@ sys.path.insert(0, str(Path(__file__).parent))  # the helpers, whatever pytest's
 
 pytest.register_assert_rewrite("checks")
 
-import builders
 import hypothesis
+
+import builders
+
+for part in ("storage", "types", "tables", "pynwb"):
+    importlib.import_module(f"cases_{part}")  # each registers its files in `builders`
 
 hypothesis.settings.register_profile("quick", max_examples=30, deadline=None)
 hypothesis.settings.register_profile("slow", max_examples=200, deadline=None)
 hypothesis.settings.load_profile("quick")
 
 
-def pytest_addoption(parser: pytest.Parser) -> None:
+def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests too, and more random examples")
 
 
-def pytest_configure(config: pytest.Config) -> None:
+def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes seconds; run with --slow or -m slow")
     if config.getoption("--slow"):
         hypothesis.settings.load_profile("slow")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config, items):
     if config.getoption("--slow") or "slow" in (config.getoption("-m") or ""):
         return
     for item in items:
@@ -42,7 +45,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def cache_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def cache_dir(tmp_path_factory, monkeypatch):
     """A catalog cache of its own for each test, and settings that a test may change."""
     import lazynwb
 
@@ -59,12 +62,12 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def built(tmp_path_factory):
     """The file of a case of `builders`, made when it is first asked for. Not to be changed."""
     folder = tmp_path_factory.mktemp("built")
     makers = {**builders.CASES, **builders.PYNWB_CASES}
 
-    def make(name: str) -> Path:
+    def make(name):
         path = folder / f"{name}.nwb"
         if not path.exists():
             with warnings.catch_warnings():
@@ -77,7 +80,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def cube(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def cube(tmp_path_factory):
     """Six sessions; the fourth lacks `/intervals/performance`. Not to be changed."""
     paths = builders.write_cube(tmp_path_factory.mktemp("cube"))
     time.sleep(0.1)

@@ -3,25 +3,46 @@
 It says what a table must look like (DESIGN.md, sections 4 and 8); nothing in here knows how lazynwb reads.
 """
 
+# ruff: noqa: C901 - one branch for each kind of type, as in the contract
+
 from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 TABLE_TYPES = frozenset(
-    "DynamicTable AlignedDynamicTable TimeIntervals Units PlaneSegmentation ElectrodesTable EventsTable "
-    "IntracellularRecordingsTable IntracellularElectrodesTable IntracellularStimuliTable "
-    "IntracellularResponsesTable SimultaneousRecordingsTable SequentialRecordingsTable RepetitionsTable "
-    "ExperimentalConditionsTable SweepTable FrequencyBandsTable TimestampVectorData MeaningsTable".split()
+    [
+        "DynamicTable",
+        "AlignedDynamicTable",
+        "TimeIntervals",
+        "Units",
+        "PlaneSegmentation",
+        "ElectrodesTable",
+        "EventsTable",
+        "IntracellularRecordingsTable",
+        "IntracellularElectrodesTable",
+        "IntracellularStimuliTable",
+        "IntracellularResponsesTable",
+        "SimultaneousRecordingsTable",
+        "SequentialRecordingsTable",
+        "RepetitionsTable",
+        "ExperimentalConditionsTable",
+        "SweepTable",
+        "FrequencyBandsTable",
+        "TimestampVectorData",
+        "MeaningsTable",
+    ]
 )
 
 
-class Corrupt(ValueError):
+class CorruptError(ValueError):
     """The file contradicts itself; there is no right answer."""
 
 
@@ -40,7 +61,7 @@ class Table:
         return self
 
 
-# --- values ----------------------------------------------------------------------------------------------------------
+# --- values -------------------------------------------------------------------------------------------
 
 
 def text(value: bytes | str) -> str:
@@ -105,7 +126,7 @@ def read(dataset: h5py.Dataset) -> list[Any]:
     return nested(np.asarray(dataset[...]), dataset.dtype, dataset.file)
 
 
-# --- data types ------------------------------------------------------------------------------------------------------
+# --- data types ---------------------------------------------------------------------------------------
 
 
 def dtype_name(dtype: np.dtype) -> str:
@@ -141,7 +162,7 @@ def column_dtype(dataset: h5py.Dataset, depth: int) -> str:
     return name
 
 
-# --- members of a group ----------------------------------------------------------------------------------------------
+# --- members of a group -------------------------------------------------------------------------------
 
 
 def kind_of(obj: Any) -> str | None:
@@ -201,7 +222,8 @@ def fold(values: list[Any], ends: list[int]) -> list[list[Any]]:
     """Rows of a ragged column: `ends` are cumulative."""
     starts = [0, *ends][: len(ends)]
     if any(start > end for start, end in zip(starts, ends, strict=True)) or (ends and ends[-1] > len(values)):
-        raise Corrupt("ragged index is not monotonic or runs past the end")
+        message = "ragged index is not monotonic or runs past the end"
+        raise CorruptError(message)
     return [values[start:end] for start, end in zip(starts, ends, strict=True)]
 
 
@@ -211,7 +233,7 @@ def fit(table: Table, name: str, values: list[Any]) -> list[Any]:
     return values[: table.rows] + [None] * (table.rows - len(values))
 
 
-# --- tables ----------------------------------------------------------------------------------------------------------
+# --- tables -------------------------------------------------------------------------------------------
 
 
 def dynamic_table(group: h5py.Group) -> Table:
@@ -227,7 +249,7 @@ def dynamic_table(group: h5py.Group) -> Table:
         return found
 
     def height(name: str) -> int:
-        last = data[([name] + chain(name))[-1]]
+        last = data[([name, *chain(name)])[-1]]
         return len(last) if last.shape else 0
 
     shown = [name for name in data if name not in indices]
@@ -326,7 +348,7 @@ def read_table(path: str | Path, table_path: str) -> Table:
 
 
 def tables(path: str | Path) -> list[str]:
-    """The paths of all tables, series and metadata groups; what a soft link names is found under the link's path."""
+    """The paths of all tables, series and metadata groups; for a soft link, the path of the link."""
     found: list[str] = []
 
     def walk(group: h5py.Group, prefix: str, above: tuple[h5py.Group, ...]) -> None:

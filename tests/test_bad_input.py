@@ -1,4 +1,5 @@
-"""Bad files: the right rows with a warning, or one clear error; never a crash, a hang or silently wrong values."""
+"""Bad files: the right rows with a warning, or one clear error; never a crash, a hang or wrong values."""
+# ruff: noqa: C901 - one function for each odd structure
 
 import logging
 import os
@@ -8,10 +9,10 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
-from builders import GZIP, VLEN_TEXT, Column, Ragged, nwb_root, series, table
-from checks import ENGINES, run_child
 
 import lazynwb
+from builders import GZIP, VLEN_TEXT, Column, Ragged, nwb_root, series, table
+from checks import ENGINES, run_child
 
 engines = pytest.mark.parametrize("engine", ENGINES)
 
@@ -44,7 +45,7 @@ def assert_names(error, *parts):
         assert part in str(error), f"{part!r} is not in {error}"
 
 
-# --- not NWB ---------------------------------------------------------------------------------------------------------
+# --- not NWB ------------------------------------------------------------------------------------------
 
 NOT_HDF5 = {
     "empty": b"",
@@ -87,7 +88,7 @@ def test_all_files_are_bad(tmp_path):
 def test_a_file_that_may_not_be_read(write):
     path = write({"a": [1]})
     path.chmod(0)
-    with pytest.raises((PermissionError, lazynwb.LazyNWBError), match="bad.nwb"):
+    with pytest.raises((PermissionError, lazynwb.LazyNWBError), match=r"bad\.nwb"):
         lazynwb.read_nwb(path, "/units")
 
 
@@ -104,7 +105,7 @@ for path in (sys.argv[1], "/dev/null"):
     assert run_child(code, tmp_path / "pipe.nwb", timeout=20).split() == ["NotNWBError"] * 2
 
 
-# --- truncated and damaged files -------------------------------------------------------------------------------------
+# --- truncated and damaged files ----------------------------------------------------------------------
 
 TRY_ALL = """
 import faulthandler, sys, pathlib, random
@@ -206,12 +207,17 @@ def flip_chunk(path, dataset, number=1, size=4):
         raw.write(bytes(byte ^ 0xFF for byte in old))
 
 
+CHECKED = {
+    "fletcher32": {"fletcher32": True},
+    "gzip": {"compression": "gzip"},
+    "shuffle-gzip": GZIP,
+    "gzip-fletcher32": {"compression": "gzip", "fletcher32": True},
+    "lzf-fletcher32": {"compression": "lzf", "fletcher32": True},
+}
+
+
 @engines
-@pytest.mark.parametrize(
-    "filters",
-    [{"fletcher32": True}, {"compression": "gzip"}, GZIP, {"compression": "gzip", "fletcher32": True}, {"compression": "lzf", "fletcher32": True}],
-    ids=["fletcher32", "gzip", "shuffle-gzip", "gzip-fletcher32", "lzf-fletcher32"],
-)  # fmt: skip
+@pytest.mark.parametrize("filters", CHECKED.values(), ids=CHECKED)
 def test_a_corrupted_chunk_is_noticed(write, filters, engine):
     noise = np.random.default_rng(0).normal(size=400)
     path = write({"good": noise, "broken": Column(noise, {"chunks": (100,), **filters})})
@@ -286,7 +292,7 @@ def test_corrupt_text(write):
     assert_names(caught.value, "bad.nwb", "units", "text")
 
 
-# --- ragged columns --------------------------------------------------------------------------------------------------
+# --- ragged columns -----------------------------------------------------------------------------------
 
 
 @engines
@@ -372,7 +378,7 @@ def test_an_index_with_a_useless_target(write, target):
     assert lazynwb.read_nwb(path, "/units")["x"].to_list() == [[1.0, 2.0], [3.0]]
 
 
-# --- tables that contradict themselves -------------------------------------------------------------------------------
+# --- tables that contradict themselves ----------------------------------------------------------------
 
 
 @engines
@@ -430,7 +436,7 @@ def test_a_table_behind_a_broken_link(write):
         file["external"] = h5py.ExternalLink("gone.nwb", "/t")
         file["cycle"] = h5py.SoftLink("/cycle")
     for name in ("soft", "external", "cycle"):
-        with pytest.raises(lazynwb.LazyNWBError, match="bad.nwb|units"):
+        with pytest.raises(lazynwb.LazyNWBError, match=r"bad\.nwb|units"):
             lazynwb.read_nwb(path, name)
 
 
@@ -472,13 +478,14 @@ def test_many_paths_to_one_group(tmp_path):
             below = group
     code = """
 import sys, lazynwb
-print(len(list(lazynwb.get_internal_paths(sys.argv[1]))) > 0, lazynwb.read_nwb(sys.argv[1], "/bottom/t").height)
+found = list(lazynwb.get_internal_paths(sys.argv[1]))
+print(len(found) > 0, lazynwb.read_nwb(sys.argv[1], "/bottom/t").height)
 """
     assert run_child(code, path, timeout=30).strip() == "True 1"
 
 
 def odd_files():
-    """Structures that no writer of NWB makes: name, what to do to the group `units`, whether `a` is still readable."""
+    """Structures that no writer of NWB makes: by name, what to do to the group `units`."""
 
     def id_is_a_group(g):
         del g["id"]
@@ -562,7 +569,7 @@ def test_odd_structures(kind, write):
         assert lf.select("a").collect()["a"].to_list() == [0, 1, 2]
         lf.head(1).select(pl.exclude("huge")).collect()
     except lazynwb.LazyNWBError as error:
-        assert_names(error, "bad.nwb")  # noqa: PT017
+        assert_names(error, "bad.nwb")
     context = lazynwb.get_sql_context(path)
     assert "session" in context.tables()
 
@@ -587,7 +594,7 @@ def test_odd_series(tmp_path):
         try:
             frame = lazynwb.read_nwb(path, f"/acquisition/{name}")
         except lazynwb.LazyNWBError as error:
-            assert_names(error, "bad.nwb")  # noqa: PT017
+            assert_names(error, "bad.nwb")
         else:
             if "data" in frame.columns and name != "scalar_data":
                 assert frame["data"].to_list() == [0.0, 1.0, 2.0], name
@@ -605,7 +612,7 @@ def test_an_enum_value_without_a_name(write):
         try:
             frame = lazynwb.scan_nwb(path, "/units").collect(engine=engine)
         except lazynwb.LazyNWBError as error:
-            assert_names(error, "bad.nwb", "units", "e")  # noqa: PT017
+            assert_names(error, "bad.nwb", "units", "e")
         else:
             assert frame["e"].cast(pl.String).to_list() == ["x", "y", None]
 
@@ -621,7 +628,7 @@ def test_references_to_nothing(write):
     try:
         frame = lazynwb.read_nwb(path, "/units")
     except lazynwb.LazyNWBError as error:
-        assert_names(error, "bad.nwb", "units", "r")  # noqa: PT017
+        assert_names(error, "bad.nwb", "units", "r")
     else:
         assert frame["r"].to_list()[1:] == ["/units", None]
     assert lazynwb.scan_nwb(path, "/units").select("a").collect().height == 3
@@ -652,7 +659,7 @@ def test_names_that_look_like_code(tmp_path):
     code = f"__import__('pathlib').Path({str(target)!r}).write_text('x')"
     with h5py.File(path, "w") as file:
         nwb_root(file)
-        table(file, "units", {code.replace("/", "∕"): [code, "1+1"], "text": ["[1, 2]", "{}"]})
+        table(file, "units", {code.replace("/", "-"): [code, "1+1"], "text": ["[1, 2]", "{}"]})
         file["general/notes"] = code
     frame = lazynwb.read_nwb(path, "/units")
     assert frame["text"].to_list() == ["[1, 2]", "{}"]
@@ -687,7 +694,7 @@ def test_failing_queries_leave_nothing_open(write, tmp_path):
                 lazynwb.read_nwb(path, name)
 
     attempts()
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):
         attempts()
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before

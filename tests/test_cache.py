@@ -12,10 +12,10 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
-from builders import GZIP, Column, Ragged, table
-from checks import assert_frames, run_child
 
 import lazynwb
+from builders import GZIP, Column, Ragged, table
+from checks import assert_frames, run_child
 from lazynwb.catalog import cache, load
 
 
@@ -107,9 +107,9 @@ def test_a_deleted_file_is_not_answered_from_memory(path):
     lf = lazynwb.scan_nwb(path, "t")
     lf.collect()
     path.unlink()
-    with pytest.raises(FileNotFoundError, match="a.nwb"):
+    with pytest.raises(FileNotFoundError, match=r"a\.nwb"):
         lazynwb.read_nwb(path, "t")
-    with pytest.raises(FileNotFoundError, match="a.nwb"):
+    with pytest.raises(FileNotFoundError, match=r"a\.nwb"):
         lf.collect()
     with pytest.raises(FileNotFoundError):
         lazynwb.get_internal_paths(path)
@@ -201,7 +201,7 @@ print("ok")
     source = str(Path(lazynwb.__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
     children = [
-        subprocess.Popen(
+        subprocess.Popen(  # noqa: S603 - our own code
             [sys.executable, "-c", code, *map(str, cube)],
             env=environment,
             stdout=subprocess.PIPE,

@@ -5,10 +5,10 @@ import re
 import h5py
 import numpy as np
 import pytest
-from builders import nwb_root, series, table
 
 import lazynwb
 import oracle
+from builders import nwb_root, series, table
 
 
 @pytest.fixture
@@ -79,10 +79,10 @@ def test_options_that_list_more(path, option, more):
 
 
 def test_no_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="gone.nwb"):
+    with pytest.raises(FileNotFoundError, match=r"gone\.nwb"):
         lazynwb.get_internal_paths(tmp_path / "gone.nwb")
     (tmp_path / "bad.nwb").write_bytes(b"x" * 5000)
-    with pytest.raises(lazynwb.NotNWBError, match="bad.nwb"):
+    with pytest.raises(lazynwb.NotNWBError, match=r"bad\.nwb"):
         lazynwb.get_internal_paths(tmp_path / "bad.nwb")
 
 

@@ -8,19 +8,25 @@ import h5py
 import hypothesis.strategies as st
 import numpy as np
 import polars as pl
-from builders import GZIP, VLEN_TEXT, Column, Ragged, table
-from checks import ENGINES, assert_frames, assert_values
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis.extra import numpy as hnp
 
 import lazynwb
 import oracle
+from builders import GZIP, VLEN_TEXT, Column, Ragged, table
+from checks import ENGINES, assert_frames, assert_values
 
 NUMERIC = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "f4", "f8", ">i4", ">f8", "?"]
 FILTERS = [
-    {}, {"chunks": 1}, {"chunks": 3}, {"chunks": 7, **GZIP}, {"chunks": 4, "compression": 1}, {"chunks": 5, "shuffle": True},
-    {"chunks": 64, "fletcher32": True}, {"chunks": 6, "compression": "lzf"},
-]  # fmt: skip
+    {},
+    {"chunks": 1},
+    {"chunks": 3},
+    {"chunks": 7, **GZIP},
+    {"chunks": 4, "compression": 1},
+    {"chunks": 5, "shuffle": True},
+    {"chunks": 64, "fletcher32": True},
+    {"chunks": 6, "compression": "lzf"},
+]
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from checks import ENGINES, check_file
 
 import lazynwb
 import oracle
+from checks import ENGINES, check_file
 
 FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
 METADATA = {"/general", "/general/subject"}  # not in the default listing
@@ -32,7 +32,7 @@ def test_every_table_is_listed(path):
 
 
 def test_all_files_at_once():
-    """A hundred sources of every age in one scan: those without trials are skipped, and the rest are right."""
+    """Sources of every age in one scan: those without trials are skipped, and the rest are right."""
     having = [path for path in FILES if "/intervals/trials" in oracle.tables(path)]
     expected = sum(oracle.read_table(path, "/intervals/trials").rows for path in having)
     with pytest.raises(

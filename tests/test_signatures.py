@@ -8,10 +8,16 @@ import pytest
 import lazynwb
 
 SCAN = {
-    "raise_on_missing": False, "ignore_errors": False, "infer_schema_length": None, "exclude_array_columns": False,
-    "low_memory": False, "single_file_batches": False, "schema": None, "schema_overrides": None,
+    "raise_on_missing": False,
+    "ignore_errors": False,
+    "infer_schema_length": None,
+    "exclude_array_columns": False,
+    "low_memory": False,
+    "single_file_batches": False,
+    "schema": None,
+    "schema_overrides": None,
     "disable_progress": False,
-}  # fmt: skip
+}
 SQL = {
     "full_path": False, "min_file_count": 1, "exclude_array_columns": False, "exclude_timeseries": False,
     "ignore_errors": True, "disable_progress": False, "infer_schema_length": None, "table_names": None,

@@ -4,10 +4,10 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
-from builders import Ragged, nwb_root, series, table
-from checks import ENGINES, assert_frames
 
 import lazynwb
+from builders import Ragged, nwb_root, series, table
+from checks import ENGINES, assert_frames
 
 
 def test_the_query_of_the_notebook(cube):
@@ -159,5 +159,5 @@ def test_one_odd_table_never_keeps_the_others_out(tmp_path, caplog):
 
 def test_bad_files_are_fatal_when_they_are_to_be(tmp_path):
     (tmp_path / "bad.nwb").write_bytes(b"nothing")
-    with pytest.raises(lazynwb.NotNWBError, match="bad.nwb"):
+    with pytest.raises(lazynwb.NotNWBError, match=r"bad\.nwb"):
         lazynwb.get_sql_context(tmp_path, ignore_errors=False)

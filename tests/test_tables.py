@@ -6,11 +6,12 @@ import h5py
 import numpy as np
 import polars as pl
 import pytest
-from builders import CASES, PYNWB_CASES, VLEN_TEXT, Ragged, plugin_filters, table
-from checks import ENGINES, check_file, run_child
 
 import lazynwb
 import oracle
+from builders import CASES, PYNWB_CASES, VLEN_TEXT, Ragged, table
+from cases_storage import plugin_filters
+from checks import ENGINES, check_file, run_child
 
 
 @pytest.mark.parametrize("engine", ENGINES)

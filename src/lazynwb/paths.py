@@ -47,7 +47,7 @@ class PathInfo:
         return f'<HDF5 dataset "{name}": shape {self.shape}, type "{self.dtype}">'
 
 
-def get_internal_paths(  # noqa: PLR0913
+def get_internal_paths(  # noqa: PLR0913, PLR0917
     nwb_path: Source,
     include_child_datasets: bool = False,  # noqa: FBT001, FBT002 - positional in existing code
     include_table_columns: bool = False,  # noqa: FBT001, FBT002
@@ -86,7 +86,9 @@ def get_internal_paths(  # noqa: PLR0913
     """
     found = expand(nwb_path)
     if len(found) != 1:
-        message = f"get_internal_paths describes one file, but {nwb_path} is {len(found)}; pass one of them, such as {found[0]}"
+        message = (
+            f"get_internal_paths describes one file, not {len(found)}: pass one of them, such as {found[0]}"
+        )
         raise LazyNWBError(message)
     roles = set(_DEFAULT_ROLES)
     for role, wanted in (
@@ -101,7 +103,11 @@ def get_internal_paths(  # noqa: PLR0913
     entries = [entry for entry in load_listing(found[0]).entries if entry.kind != "broken"]
     listed = {e.path for e in entries if e.role in roles and not (e.kind == "group" and e.role != "table")}
     if parents:
-        listed |= {"/".join(path.split("/")[:depth]) for path in listed for depth in range(2, path.count("/") + 1)}
+        listed |= {
+            "/".join(path.split("/")[:depth]) for path in listed for depth in range(2, path.count("/") + 1)
+        }
     return {
-        e.path: PathInfo(e.path, e.kind == "group", e.members, e.shape, e.dtype) for e in entries if e.path in listed
+        e.path: PathInfo(e.path, e.kind == "group", e.members, e.shape, e.dtype)
+        for e in entries
+        if e.path in listed
     }

@@ -64,7 +64,13 @@ class Progress:
 
         # tqdm's monitor is a thread that would outlive the query.
         tqdm.monitor_interval = 0
-        bar = tqdm(total=self._total, initial=min(self._done, self._total), desc=self._description, unit="NWB", leave=False)
+        bar = tqdm(
+            total=self._total,
+            initial=min(self._done, self._total),
+            desc=self._description,
+            unit="NWB",
+            leave=False,
+        )
         if not bar.disable:
             bar.start_t -= time.perf_counter() - self._started
         return bar

@@ -14,7 +14,7 @@ from lazynwb.catalog.dtypes import is_array_dtype
 from lazynwb.catalog.lookup import collect_schema, normalize_table_path
 from lazynwb.engine.plan import INTERNAL, ROWS
 from lazynwb.engine.run import Spec, run
-from lazynwb.engine.shutdown import unhurried
+from lazynwb.lifetime import unhurried
 from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ P = ParamSpec("P")
 _EXPLAINS = "explain_name" in inspect.signature(register_io_source).parameters
 
 
-def scan_nwb(  # noqa: PLR0913 - the options of a scan
+def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     source: Sources,
     table_path: str,
     raise_on_missing: bool = False,  # noqa: FBT001, FBT002 - positional in existing code
@@ -133,14 +133,16 @@ def _collected(scan: Callable[P, pl.LazyFrame]) -> Callable[P, pl.DataFrame]:
         return scan(*args, **kwargs).collect()
 
     read.__name__ = read.__qualname__ = "read_nwb"
-    read.__doc__ = "Read one table of any number of NWB files: `scan_nwb(...).collect()`, with the same parameters."
+    read.__doc__ = (
+        "Read one table of any number of NWB files: `scan_nwb(...).collect()`, with the same parameters."
+    )
     return read
 
 
 read_nwb = _collected(scan_nwb)
 
 
-def get_table_schema(  # noqa: PLR0913
+def get_table_schema(  # noqa: PLR0913, PLR0917
     file_paths: Sources,
     table_path: str,
     first_n_files_to_infer_schema: int | None = None,

@@ -78,14 +78,23 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     """
     paths = expand(nwb_sources)
     looked_at = paths[:infer_schema_length]
-    holders = _find_tables(looked_at, exclude_timeseries, ignore_errors, disable_progress)
+    holders = _find_tables(
+        looked_at,
+        series=not exclude_timeseries,
+        ignore_errors=ignore_errors,
+        disable_progress=disable_progress,
+    )
     tables = [path for path, having in holders.items() if len(having) >= min_file_count]
     names = {path: path for path in tables} if full_path else _names(tables, rename_general_metadata)
     if table_names is not None:
-        wanted = {name.strip("/") for name in ([table_names] if isinstance(table_names, str) else table_names)}
+        wanted = {
+            name.strip("/") for name in ([table_names] if isinstance(table_names, str) else table_names)
+        }
         names = {p: name for p, name in names.items() if wanted & {p, name, p.rsplit("/", 1)[-1]}}
     if not names:
-        message = f"no tables were found in {paths[0]}" + (f" and {len(paths) - 1} more files" if len(paths) > 1 else "")
+        message = f"no tables were found in {paths[0]}" + (
+            f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
+        )
         raise TableNotFoundError(message)
     frames: dict[str, pl.LazyFrame] = {}
     for path, name in names.items():
@@ -107,14 +116,14 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
 
 
 def _find_tables(
-    paths: Sequence[str], exclude_timeseries: bool, ignore_errors: bool, disable_progress: bool  # noqa: FBT001
+    paths: Sequence[str], *, series: bool, ignore_errors: bool, disable_progress: bool
 ) -> dict[str, list[str]]:
     """Return every table's path, with the files that have it."""
     holders: dict[str, list[str]] = {}
     with Progress("Finding tables in NWB", len(paths), disabled=disable_progress) as progress:
         for path in paths:
             try:
-                for table in load_listing(path).tables(series=not exclude_timeseries):
+                for table in load_listing(path).tables(series=series):
                     holders.setdefault(table, []).append(path)
             except LazyNWBError as error:
                 if not ignore_errors:

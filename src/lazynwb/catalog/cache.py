@@ -56,7 +56,9 @@ def load(key: str, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
     if data[:4] == _MAGIC[:4] and data[: len(_MAGIC)] != _MAGIC:
         return None  # of another version
     try:
-        if data[: len(_MAGIC)] == _MAGIC and int.from_bytes(data[len(_MAGIC) : _HEADER], "little") == zlib.crc32(body):
+        if data[: len(_MAGIC)] == _MAGIC and int.from_bytes(
+            data[len(_MAGIC) : _HEADER], "little"
+        ) == zlib.crc32(body):
             return decoder.decode(body)
         reason = "its checksum does not fit"
     except msgspec.MsgspecError as error:

@@ -50,7 +50,9 @@ def element_dtype(dtype: DType) -> pl.DataType:
     if kind == "enum":
         return pl.Enum(list(dict.fromkeys(name for name, _ in sorted(dtype.members, key=_value))))
     if kind == "compound":
-        return pl.Struct({field.name: shaped(element_dtype(field.dtype), field.dtype.dims) for field in dtype.fields})
+        return pl.Struct(
+            {field.name: shaped(element_dtype(field.dtype), field.dtype.dims) for field in dtype.fields}
+        )
     if kind == "vlen" and dtype.base is not None:
         return pl.List(element_dtype(dtype.base))
     message = f"stored as {dtype.note}"

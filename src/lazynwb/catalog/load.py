@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from lazynwb.catalog import cache
-from lazynwb.catalog.listing import Listing
+from lazynwb.catalog.listing import Listing  # noqa: TC001 - msgspec reads the annotations
 from lazynwb.catalog.model import Array, ChunkIndex, Column, Table, arrays_of
-from lazynwb.errors import SourceNotFoundError
+from lazynwb.config import config
 from lazynwb.formats import Reader, open_reader
 from lazynwb.profile import count
-from lazynwb.sources.local import identity, is_settled
+from lazynwb.sources.local import ABSENT, expect, identity, identity_or_absent, is_settled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,7 +75,9 @@ class TableFile:
         self.path = path
         self.identity = entry.identity
         self.table: Table = entry.table
-        self.columns: dict[str, Column] = {c.name: c for c in entry.table.columns if c.name not in RESERVED_NAMES}
+        self.columns: dict[str, Column] = {
+            c.name: c for c in entry.table.columns if c.name not in RESERVED_NAMES
+        }
         self._entry = entry
         self._chunks = entry.chunks
 
@@ -83,7 +85,9 @@ class TableFile:
     def problems(self) -> tuple[str, ...]:
         """What was mended or left out in this table."""
         taken = [c.name for c in self.table.columns if c.name in RESERVED_NAMES]
-        return self.table.problems + tuple(f"column {name!r} was left out: its name is reserved" for name in taken)
+        return self.table.problems + tuple(
+            f"column {name!r} was left out: its name is reserved" for name in taken
+        )
 
     def chunks(self, array: Array) -> ChunkIndex | None:
         """Return where an array's chunks are; None where its layout has no chunks."""
@@ -111,18 +115,12 @@ class TableFile:
         SourceChangedError
             If the file is no longer the one that the catalog describes.
         """
-        _expect(self.path, self.identity)
+        expect(self.path, self.identity)
         return open_reader(self.path)
 
     def identity_of(self, path: str) -> str:
         """Return the identity that this file, or one that an external link leads to, must have."""
         return self.identity if path == self.path else dict(self.table.depends)[path]
-
-
-def _expect(path: str, expected: str) -> None:
-    from lazynwb.sources.local import LocalFile
-
-    LocalFile(path, expected).close()
 
 
 def load_table(path: str, table_path: str) -> TableFile | None:
@@ -140,27 +138,27 @@ def load_table(path: str, table_path: str) -> TableFile | None:
     SourceNotFoundError, NotNWBError
         If the file cannot be read.
     """
-    key = f"table\0{path}\0{table_path}"
+    key = f"table\0{path}\0{table_path}\0{config.external_links}"
     now = identity(path)
     entry = _recall(key, now, Entry)
     if entry is None:
         with open_reader(path) as reader:
             table = reader.describe_table(table_path)
             entry = Entry(key, now, table, {})
-            _expect(path, now)
+            expect(path, now)
         _remember(entry, path)
     return TableFile(path, entry) if entry.table is not None else None
 
 
 def load_listing(path: str) -> Listing:
     """Return the description of everything that a file contains; see `load_table`."""
-    key = f"listing\0{path}"
+    key = f"listing\0{path}\0{config.external_links}"
     now = identity(path)
     entry = _recall(key, now, ListingEntry)
     if entry is None:
         with open_reader(path) as reader:
             entry = ListingEntry(key, now, reader.list_objects())
-            _expect(path, now)
+            expect(path, now)
         _remember(entry, path)
     return entry.listing
 
@@ -171,8 +169,7 @@ def _recall(key: str, now: str, kind: type[E]) -> E | None:
         if kept is not None:
             _memory.move_to_end(key)
     if not isinstance(kept, kind) or not _is_valid(kept, now):
-        decoder = _DECODER if kind is Entry else _LISTING_DECODER
-        kept = cache.load(key, decoder)  # type: ignore[arg-type]
+        kept = cache.load(key, _DECODER) if kind is Entry else cache.load(key, _LISTING_DECODER)
         if not isinstance(kept, kind) or kept.key != key or not _is_valid(kept, now):
             return None
         _keep(kept)
@@ -184,10 +181,7 @@ def _is_valid(entry: Entry | ListingEntry, now: str) -> bool:
     if entry.identity != now:
         return False
     described = entry.table if isinstance(entry, Entry) else entry.listing
-    try:
-        return all(identity(path) == known for path, known in (described.depends if described else ()))
-    except SourceNotFoundError:
-        return False
+    return all(identity_or_absent(path) == known for path, known in (described.depends if described else ()))
 
 
 def _keep(entry: Entry | ListingEntry) -> None:
@@ -200,7 +194,8 @@ def _keep(entry: Entry | ListingEntry) -> None:
 def _remember(entry: Entry | ListingEntry, path: str) -> None:
     """Keep an entry in memory and on disk, unless the file is so new that a change could go unnoticed."""
     described = entry.table if isinstance(entry, Entry) else entry.listing
-    files = [path, *(other for other, _ in (described.depends if described else ()))]
+    linked = described.depends if described else ()
+    files = [path, *(other for other, known in linked if known != ABSENT)]
     try:
         if not all(is_settled(file, time.time_ns()) for file in files):
             return
@@ -208,7 +203,9 @@ def _remember(entry: Entry | ListingEntry, path: str) -> None:
         return
     _keep(entry)
     if isinstance(entry, Entry):
-        small = {name: index for name, index in entry.chunks.items() if len(index.offsets) <= _MOST_INDEX_BYTES}
+        small = {
+            name: index for name, index in entry.chunks.items() if len(index.offsets) <= _MOST_INDEX_BYTES
+        }
         entry = Entry(entry.key, entry.identity, entry.table, small)
     cache.save(entry.key, entry, _ENCODER)
 

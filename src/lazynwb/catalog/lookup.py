@@ -104,8 +104,14 @@ def _not_found(table: str, paths: Sequence[str]) -> str:
             break
     close = difflib.get_close_matches(table, existing, n=3, cutoff=0.5)
     last = {name.rsplit("/", 1)[-1]: name for name in existing}
-    close += [last[name] for name in difflib.get_close_matches(table.rsplit("/", 1)[-1], last, n=3) if last[name] not in close]
+    close += [
+        last[name]
+        for name in difflib.get_close_matches(table.rsplit("/", 1)[-1], last, n=3)
+        if last[name] not in close
+    ]
     where = paths[0] if len(paths) == 1 else f"any of {len(paths)} files (the first is {paths[0]})"
     hint = f"; did you mean {' or '.join('/' + name for name in close[:3])}?" if close else ""
-    shown = ", ".join("/" + name for name in existing[:_LISTED]) + (", ..." if len(existing) > _LISTED else "")
+    shown = ", ".join("/" + name for name in existing[:_LISTED]) + (
+        ", ..." if len(existing) > _LISTED else ""
+    )
     return f"no table /{table} in {where}{hint}; tables there: {shown or 'none'}"

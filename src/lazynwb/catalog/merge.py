@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from lazynwb.catalog.load import TableFile
 
 _TEXT = (pl.String, pl.Enum)
-_FLOAT_DIGITS = {pl.Float32: 24, pl.Float64: 53}
+#: Bits of the integers that a floating-point type holds exactly.
+_FLOAT_DIGITS: dict[type[pl.DataType], int] = {pl.Float32: 24, pl.Float64: 53}
 
 
 def merge_schemas(files: Iterable[TableFile], overrides: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
@@ -53,8 +54,8 @@ def merge_schemas(files: Iterable[TableFile], overrides: Mapping[str, pl.DataTyp
 
 def _conflict(name: str, one: pl.DataType, first: TableFile, other: pl.DataType, second: TableFile) -> str:
     return (
-        f"column {name!r} of /{first.table.path} is {one} in {first.path} but {other} in {second.path}, which have "
-        f"no common type: choose one with schema_overrides={{{name!r}: ...}}, or leave one of the files out"
+        f"column {name!r} of /{first.table.path} is {one} in {first.path} but {other} in {second.path}, and "
+        f"these have no common type: choose one with schema_overrides={{{name!r}: ...}}, or leave out one file"
     )
 
 
@@ -115,7 +116,8 @@ def _instance(dtype: object) -> pl.DataType:
 
 def _common_number(one: pl.DataType, other: pl.DataType) -> pl.DataType:
     series = pl.concat(
-        [pl.Series([], dtype=one).to_frame("x"), pl.Series([], dtype=other).to_frame("x")], how="vertical_relaxed"
+        [pl.Series([], dtype=one).to_frame("x"), pl.Series([], dtype=other).to_frame("x")],
+        how="vertical_relaxed",
     )
     return series["x"].dtype
 
@@ -156,8 +158,8 @@ def _misfit(stored: pl.DataType, dtype: pl.DataType, origin: str | None, reason:
     if origin is None:
         return f"stored as {stored}, which cannot be cast to the chosen {dtype} ({reason})"
     return (
-        f"stored as {stored} but the scan's type is {dtype}, taken from {origin} ({reason}): let the schema take "
-        "in this file (infer_schema_length=None), or choose a type with schema_overrides"
+        f"stored as {stored} but the scan's type is {dtype}, taken from {origin} ({reason}): let the schema "
+        "take in this file (infer_schema_length=None), or choose a type with schema_overrides"
     )
 
 
@@ -208,5 +210,3 @@ def _always_fits(stored: pl.DataType, dtype: pl.DataType) -> bool:
             return bits - stored.is_signed_integer() <= digits
         return False
     return dtype == pl.Float64
-
-

@@ -6,6 +6,7 @@ range of bytes and a pipeline of codecs. Nothing past this module knows which fo
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import msgspec
@@ -190,6 +191,11 @@ class ChunkIndex(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=F
     offsets: bytes
     sizes: bytes
     masks: bytes = b""
+
+
+def stored_size(dtype: DType) -> int:
+    """Return the bytes that one element takes in a dataset, an array type's dimensions included."""
+    return dtype.itemsize * math.prod(dtype.dims)
 
 
 def arrays_of(column: Column) -> list[Array]:

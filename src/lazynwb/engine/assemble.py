@@ -15,7 +15,17 @@ import polars as pl
 
 from lazynwb.catalog.dtypes import column_dtype
 from lazynwb.catalog.merge import conform
-from lazynwb.engine.build import Context, Elements, as_array, as_lists, as_stored, build, from_buffer, offsets_of, variable_length
+from lazynwb.engine.build import (
+    Context,
+    Elements,
+    as_array,
+    as_lists,
+    as_stored,
+    build,
+    from_buffer,
+    offsets_of,
+    variable_length,
+)
 from lazynwb.engine.fetch import Request, row_bytes
 from lazynwb.engine.heap import Heap
 from lazynwb.errors import CorruptDataError, LazyNWBError, UnsupportedTypeError
@@ -42,7 +52,11 @@ class _Piece(NamedTuple):
 
 
 def read_columns(
-    handles: Handles, parts: list[Part], schema: dict[str, pl.DataType], overridden: frozenset[str], origin: str
+    handles: Handles,
+    parts: list[Part],
+    schema: dict[str, pl.DataType],
+    overridden: frozenset[str],
+    origin: str,
 ) -> list[pl.Series]:
     """Read columns of the given rows of the given files.
 
@@ -92,7 +106,8 @@ def _column(runs: list[_Run], context: Context, dtype: pl.DataType, origin: str 
         try:
             parts.append(conform(run.series(context), dtype, origin))
         except LazyNWBError as error:
-            raise type(error)(f"{run.where()}: {error}") from None
+            message = f"{run.where()}: {error}"
+            raise type(error)(message) from None
     if not parts:
         return pl.Series([], dtype=dtype)
     return parts[0] if len(parts) == 1 else pl.concat(parts)
@@ -105,7 +120,7 @@ class _Run:
     """A column in consecutive files that store it alike; or that lack it (no pieces)."""
 
     def __init__(self, name: str, pieces: list[_Piece], rows: int) -> None:
-        self._name = name
+        self.name = name
         self._pieces = pieces
         self._rows = rows
         self._leaf: _Leaf | None = None
@@ -117,7 +132,11 @@ class _Run:
             for position, child in enumerate(column.children):
                 if column_dtype(child) is None:
                     continue
-                inner = [_piece(p.file, p.column.children[position], p.ranges, p.stored) for p in pieces if p.column.children]
+                inner = [
+                    _piece(p.file, p.column.children[position], p.ranges, p.stored)
+                    for p in pieces
+                    if p.column.children
+                ]
                 self._children.append(_Run(child.name, inner, sum(p.stored for p in pieces)))
         elif column.regular is None:
             if column_dtype(column) is None:
@@ -129,10 +148,10 @@ class _Run:
     def where(self) -> str:
         """Name file, table and column, for an error's message."""
         if not self._pieces:
-            return f"column {self._name!r}"
+            return f"column {self.name!r}"
         file = self._pieces[0].file
         more = f" (or one of the {len(self._pieces) - 1} files after it)" if len(self._pieces) > 1 else ""
-        return f"{file.path}{more}: /{file.table.path}: column {self._name!r}"
+        return f"{file.path}{more}: /{file.table.path}: column {self.name!r}"
 
     def leaves(self) -> Iterable[_Leaf]:
         """Yield what has to be read."""
@@ -148,7 +167,7 @@ class _Run:
         if self._leaf is not None:
             stored = self._leaf.series(context)
         elif self._children:
-            stored = pl.DataFrame([c.series(context).alias(c._name) for c in self._children]).to_struct("")
+            stored = pl.DataFrame([c.series(context).alias(c.name) for c in self._children]).to_struct("")
         else:
             stored = _regular(self._pieces)
         if not any(piece.missing for piece in self._pieces):
@@ -171,7 +190,11 @@ def _runs(name: str, parts: list[Part]) -> list[_Run]:
         if column.column is None:
             runs.append(_Run(name, [], rows))
         else:
-            made = [_piece(part.file, found, part.ranges, part.rows) for part, found in listed if found is not None]
+            made = [
+                _piece(part.file, found, part.ranges, part.rows)
+                for part, found in listed
+                if found is not None
+            ]
             runs.append(_Run(name, made, rows))
     return runs
 
@@ -251,7 +274,9 @@ class _Leaf:
             for i, piece in enumerate(pieces):
                 length = _data(piece.column).shape[0]
                 self._lengths[0].append(np.array([length] * piece.stored, np.int64))
-                self._ranges[i] = np.array([[0, length]] if length and piece.stored else [], np.int64).reshape(-1, 2)
+                self._ranges[i] = np.array(
+                    [[0, length]] if length and piece.stored else [], np.int64
+                ).reshape(-1, 2)
 
     @property
     def is_complete(self) -> bool:
@@ -317,7 +342,9 @@ class _Leaf:
             try:
                 starts, stops = spans(as_integers(read, array), ranges, array, below)
             except CorruptDataError as error:
-                message = f"{piece.file.path}: /{piece.file.table.path}: column {piece.column.name!r}: {error}"
+                message = (
+                    f"{piece.file.path}: /{piece.file.table.path}: column {piece.column.name!r}: {error}"
+                )
                 raise CorruptDataError(message) from None
             lengths.append(stops - starts)
             self._ranges[i] = merged(starts, stops)
@@ -359,7 +386,11 @@ def _needs_owner(array: Array) -> bool:
 
 
 def request_rows(
-    handles: Handles, file: TableFile, array: Array, ranges: np.ndarray, requests: list[tuple[TableFile, Request]]
+    handles: Handles,
+    file: TableFile,
+    array: Array,
+    ranges: np.ndarray,
+    requests: list[tuple[TableFile, Request]],
 ) -> np.ndarray:
     """Ask for rows of a one-dimensional array; what is returned is filled when the requests are fetched."""
     rows = int((ranges[:, 1] - ranges[:, 0]).sum())
@@ -412,9 +443,7 @@ def as_integers(raw: np.ndarray, array: Array) -> np.ndarray:
     return values.astype(np.int64)
 
 
-def spans(
-    ends: np.ndarray, ranges: np.ndarray, array: Array, below: Array
-) -> tuple[np.ndarray, np.ndarray]:
+def spans(ends: np.ndarray, ranges: np.ndarray, array: Array, below: Array) -> tuple[np.ndarray, np.ndarray]:
     """Return the first element and the element past the last of each row.
 
     Parameters
@@ -434,11 +463,12 @@ def spans(
     if not len(ranges):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     length = array.shape[0] if array.shape else 1
-    if len(ends) == length:
-        known = np.array([[0, length]])
-    else:
-        known = with_row_before(ranges)
-    rows = np.concatenate([np.arange(a, b) for a, b in ranges.tolist()]) if len(ranges) > 1 else np.arange(ranges[0, 0], ranges[0, 1])
+    known = np.array([[0, length]]) if len(ends) == length else with_row_before(ranges)
+    rows = (
+        np.concatenate([np.arange(a, b) for a, b in ranges.tolist()])
+        if len(ranges) > 1
+        else np.arange(ranges[0, 0], ranges[0, 1])
+    )
     # Where each row's end stands among the ends that were read.
     base = np.concatenate([[0], np.cumsum(known[:, 1] - known[:, 0])])
     block = np.searchsorted(known[:, 0], rows, side="right") - 1

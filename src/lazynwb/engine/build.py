@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 #: Elements longer than this on average are joined one by one; shorter ones are gathered by NumPy.
 _LONG_TEXT = 64
 _ASCII = 128
+#: The upper two bits of a byte in the middle of a UTF-8 character, where no text can begin.
+_CONTINUATION = 0x80
 
 
 class Elements(NamedTuple):
@@ -48,7 +51,7 @@ class Elements(NamedTuple):
             raw = np.ascontiguousarray(self.raw[:, field.offset : end])
             raw = raw.reshape(len(raw) * times, field.dtype.itemsize)
         else:
-            raw = as_stored(self.raw[self.raw.dtype.names[index]], field.dtype)
+            raw = as_stored(self.raw[field.name], field.dtype)
         return Elements(field.dtype, raw, np.repeat(self.owners, times) if times != 1 else self.owners)
 
 
@@ -120,7 +123,9 @@ def build(elements: Elements, context: Context) -> pl.Series:
 def _numbers(values: np.ndarray) -> pl.Series:
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     if native.dtype.kind == "c":
-        return pl.DataFrame({"re": _numbers(native.real.copy()), "im": _numbers(native.imag.copy())}).to_struct("")
+        return pl.DataFrame(
+            {"re": _numbers(native.real.copy()), "im": _numbers(native.imag.copy())}
+        ).to_struct("")
     if native.dtype == np.float16 and not hasattr(pl, "Float16"):
         native = native.astype(np.float32)
     return from_buffer(native)
@@ -146,7 +151,8 @@ def _enum(codes: np.ndarray, dtype: DType) -> pl.Series:
         raise CorruptDataError(message)
     physical = np.array([names.index(name) for name, _ in members], np.uint32)[position]
     # By gathering, because casting codes to an Enum is spelled differently from one Polars to the next.
-    return pl.Series(names, dtype=pl.Enum(names))[physical]
+    series: pl.Series = pl.Series(names, dtype=pl.Enum(names))[physical]
+    return series
 
 
 def _fixed_text(raw: np.ndarray, dtype: DType) -> pl.Series:
@@ -171,8 +177,8 @@ def text_series(data: np.ndarray, lengths: np.ndarray) -> pl.Series:
     if len(data) and not (data < _ASCII).all():
         starts = offsets[:-1][lengths > 0]
         try:
-            str(memoryview(data), "utf-8")
-            clean = bool(((data[starts] & 0xC0) != 0x80).all())
+            str(data.data, "utf-8")
+            clean = not ((data[starts] & 0xC0) == _CONTINUATION).any()
         except UnicodeDecodeError:
             clean = False
     else:
@@ -180,8 +186,10 @@ def text_series(data: np.ndarray, lengths: np.ndarray) -> pl.Series:
     if not clean or not data.all():
         whole = data.tobytes()
         bounds = offsets.tolist()
-        pieces = (whole[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True))
-        return pl.Series([piece.split(b"\0", 1)[0].decode("utf-8", "replace") for piece in pieces], dtype=pl.String)
+        pieces = (whole[a:b] for a, b in pairwise(bounds))
+        return pl.Series(
+            [piece.split(b"\0", 1)[0].decode("utf-8", "replace") for piece in pieces], dtype=pl.String
+        )
     import nanoarrow as na
 
     array = na.c_array_from_buffers(na.large_string(), len(lengths), [None, offsets, data], null_count=0)
@@ -192,7 +200,7 @@ def _gather(buffer: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.n
     """Return slices of a buffer one after another."""
     total = int(lengths.sum())
     if total > _LONG_TEXT * len(lengths):
-        view = memoryview(buffer)
+        view = buffer.data
         pieces = [view[a : a + n] for a, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
         return np.frombuffer(b"".join(pieces), np.uint8)
     shift = starts - (np.cumsum(lengths) - lengths)
@@ -255,7 +263,7 @@ def as_lists(flat: pl.Series, dims: tuple[int, ...], levels: list[np.ndarray]) -
         values: list[Any] = [np.zeros(dims).tolist()] * rows
         for offsets in reversed(levels):
             bounds = offsets.tolist()
-            values = [values[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+            values = [values[a:b] for a, b in pairwise(bounds)]
         return pl.Series(values, dtype=dtype)
     array = _export(flat)
     for depth in range(len(dims), 0, -1):
@@ -333,5 +341,3 @@ def as_array(inner: pl.Series, dims: tuple[int, ...], rows: int) -> pl.Series:
     if not rows or 0 in dims:
         return pl.Series([np.zeros(dims).tolist()] * rows, dtype=dtype)
     return inner.reshape((rows, *dims))
-
-

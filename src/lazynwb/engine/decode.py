@@ -97,8 +97,10 @@ def _unshuffled(data: Buffer, size: int) -> Buffer:
     whole = len(data) // size
     out = np.empty(len(data), np.uint8)
     unshuffle(data, size, 0, whole, out[: whole * size])
-    out[whole * size :] = np.frombuffer(data, np.uint8)[whole * size :]  # an incomplete element is not shuffled
-    return memoryview(out)
+    out[whole * size :] = np.frombuffer(data, np.uint8)[
+        whole * size :
+    ]  # an incomplete element is not shuffled
+    return out.data
 
 
 def _inflate(data: Buffer, nbytes: int) -> Buffer:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lazynwb.catalog.model import MISSING, Array, ChunkIndex
+from lazynwb.catalog.model import MISSING, Array, ChunkIndex, stored_size
 from lazynwb.config import config
 from lazynwb.engine.decode import unfilter, unshuffle
 from lazynwb.errors import CorruptDataError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from lazynwb.engine.decode import Buffer
-    from lazynwb.sources.local import LocalFile
+    from lazynwb.sources.local import Descriptor, LocalFile
 
 #: Reads closer than this are one read: copying the gap costs less than another system call.
 _GAP = 16 * 1024
@@ -62,6 +62,7 @@ class _Job(NamedTuple):
     `into` is set where the bytes need no decoding: they can be read straight to where they belong.
     """
 
+    path: str
     offset: int
     size: int
     into: np.ndarray | None
@@ -70,7 +71,7 @@ class _Job(NamedTuple):
 
 def row_bytes(array: Array) -> int:
     """Return the stored bytes of one row of an array."""
-    return math.prod(array.shape[1:]) * math.prod(array.dtype.dims) * array.dtype.itemsize
+    return math.prod(array.shape[1:]) * stored_size(array.dtype)
 
 
 def fetch(work: Iterable[tuple[LocalFile, list[Request]]]) -> None:
@@ -81,8 +82,8 @@ def fetch(work: Iterable[tuple[LocalFile, list[Request]]]) -> None:
     CorruptDataError
         If bytes are missing or contradict a checksum or a size; the message names file and dataset.
     """
-    large: list[tuple[LocalFile, list[_Job]]] = []
-    small: list[tuple[LocalFile, list[_Job]]] = []
+    large: list[tuple[LocalFile, list[list[_Job]]]] = []
+    small: list[tuple[LocalFile, list[list[_Job]]]] = []
     for file, requests in work:
         jobs: list[_Job] = []
         for request in requests:
@@ -94,9 +95,10 @@ def fetch(work: Iterable[tuple[LocalFile, list[Request]]]) -> None:
         jobs.sort(key=_offset)
         big = [job for job in jobs if job.size >= _PARALLEL]
         if big:
-            large.extend((file, group) for group in _merge(big))
+            large.extend((file, [group]) for group in _merge(big))
             jobs = [job for job in jobs if job.size < _PARALLEL]
-        small.extend((file, group) for group in _merge(jobs))
+        if jobs:
+            small.append((file, _merge(jobs)))
     if len(large) > 1 and _threads() > 1:
         waiting = _pool().map(_carry_out, large)
         for task in small:
@@ -126,31 +128,34 @@ def _merge(jobs: list[_Job]) -> list[list[_Job]]:
     return groups
 
 
-def _carry_out(task: tuple[LocalFile, list[_Job]]) -> None:
-    file, jobs = task
+def _carry_out(task: tuple[LocalFile, list[list[_Job]]]) -> None:
+    file, groups = task
+    with file.reading() as descriptor:
+        for jobs in groups:
+            if len(jobs) == 1:
+                _read_and_handle(file, descriptor, jobs[0])
+                continue
+            start = jobs[0].offset
+            end = max(job.offset + job.size for job in jobs)
+            data = memoryview(descriptor.read(start, end - start)) if 0 <= start < end <= file.size else None
+            for job in jobs:
+                _read_and_handle(file, descriptor, job, data, start)
+
+
+def _read_and_handle(
+    file: LocalFile, descriptor: Descriptor, job: _Job, data: memoryview | None = None, start: int = 0
+) -> None:
+    """Carry out one job, on bytes that were read from `start` on, or else by reading its own."""
     try:
-        _read_and_handle(file, jobs)
-    except _UnlocatedError as error:
-        path, reason = error.args
-        message = f"{file.path}: /{path}: {reason}"
-        raise CorruptDataError(message) from None
-
-
-def _read_and_handle(file: LocalFile, jobs: list[_Job]) -> None:
-    if len(jobs) == 1:
-        job = jobs[0]
-        if job.into is not None:
-            if job.offset + job.size > file.size:
-                file.read(job.offset, job.size)  # raises, and says why
-            file.read_into(job.offset, memoryview(job.into))
+        if data is not None:
+            job.handle(data[job.offset - start : job.offset - start + job.size])
+        elif job.into is not None:
+            descriptor.read_into(job.offset, job.into.data)
         else:
-            job.handle(memoryview(file.read(job.offset, job.size)))
-        return
-    start = jobs[0].offset
-    end = max(job.offset + job.size for job in jobs)
-    data = memoryview(file.read(start, end - start))
-    for offset, size, _into, handle in jobs:
-        handle(data[offset - start : offset - start + size])
+            job.handle(memoryview(descriptor.read(job.offset, job.size)))
+    except CorruptDataError as error:
+        message = f"{file.path}: /{job.path}: {error}"
+        raise CorruptDataError(message) from None
 
 
 # -- from rows to chunks ------------------------------------------------------------------------------
@@ -158,14 +163,13 @@ def _read_and_handle(file: LocalFile, jobs: list[_Job]) -> None:
 
 def _plan(request: Request, jobs: list[_Job]) -> None:
     """Add the jobs of one request."""
-    array, out = request.array, request.out
-    if not len(out):
+    if not len(request.out):
         return
-    if array.layout != "chunked":
+    if request.array.layout != "chunked":
         _plan_plain(request, jobs)
         return
-    chunk, codecs = array.chunk, array.codecs
-    shape = array.shape
+    array = request.array
+    chunk, shape = array.chunk, array.shape
     if request.chunks is None or len(chunk) != len(shape) or min(chunk) < 1:
         message = f"chunks of shape {chunk} for an array of shape {shape}"
         raise CorruptDataError(message)
@@ -175,33 +179,38 @@ def _plan(request: Request, jobs: list[_Job]) -> None:
     cells = 1  # chunks side by side within one band of rows
     for n, c in zip(shape[1:], chunk[1:], strict=True):
         cells *= -(-n // c)
-    element = array.dtype.itemsize * math.prod(array.dtype.dims)
-    nbytes = math.prod(chunk) * element
+    nbytes = math.prod(chunk) * stored_size(array.dtype)
     for band, pieces in _pieces(request.ranges, chunk[0]):
+        if (band + 1) * cells > len(offsets):
+            message = f"chunk {band * cells} is past the end of the chunk index ({len(offsets)})"
+            raise CorruptDataError(message)
         for cell in range(cells):
             place = band * cells + cell
-            if place >= len(offsets):
-                message = f"chunk {place} is past the end of the chunk index ({len(offsets)})"
-                raise CorruptDataError(message)
-            offset, size = int(offsets[place]), int(sizes[place])
             mask = int(masks[place]) if masks is not None else 0
             target = _Target(request, pieces, cell, nbytes, mask)
+            offset = int(offsets[place])
             if offset == MISSING:
                 target.fill()
-            elif codecs:
-                jobs.append(_Job(offset, size, None, target.decode))
-            elif size != nbytes:
-                message = f"a chunk has {size} bytes where {nbytes} are needed"
-                raise CorruptDataError(message)
-            elif target.is_whole_width:
-                width = out.shape[1]
-                for start, stop, first in pieces:
-                    part = out[first : first + stop - start].reshape(-1)
-                    jobs.append(_plain_job(offset + start * width, part))
+            elif array.codecs:
+                jobs.append(_Job(array.path, offset, int(sizes[place]), None, target.decode))
             else:
-                first, last = pieces[0][0], pieces[-1][1]
-                width = nbytes // chunk[0]
-                jobs.append(_Job(offset + first * width, (last - first) * width, None, target.scatter_rows))
+                _plan_unfiltered(target, offset, int(sizes[place]), jobs)
+
+
+def _plan_unfiltered(target: _Target, offset: int, size: int, jobs: list[_Job]) -> None:
+    """Read only the rows that are wanted of a chunk that needs no decoding."""
+    if size != target.nbytes:
+        message = f"a chunk has {size} bytes where {target.nbytes} are needed"
+        raise CorruptDataError(message)
+    path = target.request.array.path
+    width = target.nbytes // target.request.array.chunk[0]
+    if target.is_whole_width:
+        for start, stop, first in target.pieces:
+            part = target.request.out[first : first + stop - start].reshape(-1)
+            jobs.append(_plain_job(path, offset + start * width, part))
+    else:
+        first, last = target.pieces[0][0], target.pieces[-1][1]
+        jobs.append(_Job(path, offset + first * width, (last - first) * width, None, target.scatter_rows))
 
 
 def _plan_plain(request: Request, jobs: list[_Job]) -> None:
@@ -219,14 +228,14 @@ def _plan_plain(request: Request, jobs: list[_Job]) -> None:
         if array.layout == "inline":
             part[...] = stored[start:stop].reshape(-1)
         else:
-            jobs.append(_plain_job(array.offset + start * width, part))
+            jobs.append(_plain_job(array.path, array.offset + start * width, part))
 
 
-def _plain_job(offset: int, part: np.ndarray) -> _Job:
+def _plain_job(path: str, offset: int, part: np.ndarray) -> _Job:
     def copy(data: Buffer) -> None:
         part[...] = np.frombuffer(data, np.uint8)
 
-    return _Job(offset, part.nbytes, part, copy)
+    return _Job(path, offset, part.nbytes, part, copy)
 
 
 def _pieces(ranges: np.ndarray, band_rows: int) -> list[tuple[int, list[tuple[int, int, int]]]]:
@@ -243,7 +252,8 @@ def _pieces(ranges: np.ndarray, band_rows: int) -> list[tuple[int, list[tuple[in
             return [(0, [(start, stop, 0)])]
     bands: list[tuple[int, list[tuple[int, int, int]]]] = []
     done = 0
-    for start, stop in ranges.tolist():
+    for first, stop in ranges.tolist():
+        start = first
         while start < stop:
             band = start // band_rows
             end = min(stop, (band + 1) * band_rows)
@@ -260,82 +270,76 @@ def _pieces(ranges: np.ndarray, band_rows: int) -> list[tuple[int, list[tuple[in
 class _Target:
     """Where the rows of one chunk go."""
 
-    __slots__ = ("_cell", "_mask", "_nbytes", "_pieces", "_request", "is_whole_width")
+    __slots__ = ("_cell", "_mask", "is_whole_width", "nbytes", "pieces", "request")
 
     def __init__(
         self, request: Request, pieces: list[tuple[int, int, int]], cell: int, nbytes: int, mask: int
     ) -> None:
-        self._request = request
-        self._pieces = pieces
+        self.request = request
+        self.pieces = pieces
         self._cell = cell
-        self._nbytes = nbytes
+        self.nbytes = nbytes
         self._mask = mask
         self.is_whole_width = request.array.chunk[1:] == request.array.shape[1:]
 
     def fill(self) -> None:
         """Fill the rows with the fill value: the chunk was never written."""
         if self.is_whole_width:
-            _fill(self._rows(), self._request.array)
+            _fill(self._rows(), self.request.array)
         else:
-            array = self._request.array
-            box = np.empty((len(self._rows()), *array.chunk[1:], self._element), np.uint8)
+            array = self.request.array
+            box = np.empty((len(self._rows()), *array.chunk[1:], stored_size(array.dtype)), np.uint8)
             _fill(box.reshape(len(box), -1), array)
             self._place(box)
 
     def decode(self, data: Buffer) -> None:
         """Undo the chunk's codecs and put its rows where they belong."""
-        array = self._request.array
-        try:
-            raw, shuffled = unfilter(data, array.codecs, self._mask, self._nbytes)
-        except CorruptDataError as error:
-            raise _UnlocatedError(array.path, str(error)) from None
-        count(chunks_decoded=1, bytes_decoded=self._nbytes)
-        width = self._nbytes // array.chunk[0]
-        first, last = self._pieces[0][0], self._pieces[-1][1]
-        if shuffled and (width % shuffled or self._nbytes % shuffled):
-            whole = np.empty(self._nbytes, np.uint8)
-            elements = self._nbytes // shuffled
+        array = self.request.array
+        raw, shuffled = unfilter(data, array.codecs, self._mask, self.nbytes)
+        count(chunks_decoded=1, bytes_decoded=self.nbytes)
+        width = self.nbytes // array.chunk[0]
+        first, last = self.pieces[0][0], self.pieces[-1][1]
+        if shuffled and (width % shuffled or self.nbytes % shuffled):
+            whole = np.empty(self.nbytes, np.uint8)
+            elements = self.nbytes // shuffled
             unshuffle(raw, shuffled, 0, elements, whole[: elements * shuffled])
             whole[elements * shuffled :] = np.frombuffer(raw, np.uint8)[elements * shuffled :]
-            raw, shuffled = memoryview(whole), 0
+            raw, shuffled = whole.data, 0
         if not shuffled:
             self.scatter_rows(memoryview(raw)[first * width : last * width])
             return
         per_row = width // shuffled
-        if self.is_whole_width and len(self._pieces) <= _FEW_RANGES:
-            out = self._request.out
-            for start, stop, place in self._pieces:
+        if self.is_whole_width and len(self.pieces) <= _FEW_RANGES:
+            out = self.request.out
+            for start, stop, place in self.pieces:
                 target = out[place : place + stop - start].reshape(-1)
                 unshuffle(raw, shuffled, start * per_row, stop * per_row, target)
             return
         rows = np.empty((last - first) * width, np.uint8)
         unshuffle(raw, shuffled, first * per_row, last * per_row, rows)
-        self.scatter_rows(memoryview(rows))
+        self.scatter_rows(rows.data)
 
     def scatter_rows(self, data: Buffer) -> None:
         """Put decoded rows, from the first piece's first to the last piece's last, where they belong."""
-        array = self._request.array
-        first, last = self._pieces[0][0], self._pieces[-1][1]
+        array = self.request.array
+        first, last = self.pieces[0][0], self.pieces[-1][1]
         rows = np.frombuffer(data, np.uint8).reshape(last - first, -1)
-        if len(self._pieces) > 1:
-            rows = rows[np.concatenate([np.arange(start - first, stop - first) for start, stop, _ in self._pieces])]
+        if len(self.pieces) > 1:
+            rows = rows[
+                np.concatenate([np.arange(start - first, stop - first) for start, stop, _ in self.pieces])
+            ]
         if self.is_whole_width:
             self._rows()[...] = rows
         else:
-            self._place(rows.reshape(len(rows), *array.chunk[1:], self._element))
-
-    @property
-    def _element(self) -> int:
-        dtype = self._request.array.dtype
-        return dtype.itemsize * math.prod(dtype.dims)
+            self._place(rows.reshape(len(rows), *array.chunk[1:], stored_size(array.dtype)))
 
     def _rows(self) -> np.ndarray:
         # Pieces of one chunk follow one another in the output.
-        start, stop, place = self._pieces[-1]
-        return self._request.out[self._pieces[0][2] : place + stop - start]
+        start, stop, place = self.pieces[-1]
+        return self.request.out[self.pieces[0][2] : place + stop - start]
 
     def _place(self, box: np.ndarray) -> None:
-        array = self._request.array
+        array = self.request.array
         grid = [-(-n // c) for n, c in zip(array.shape[1:], array.chunk[1:], strict=True)]
         corner = np.unravel_index(self._cell, grid)
         inside = []
@@ -345,7 +349,7 @@ class _Target:
             stop = min(start + c, n)
             inside.append(slice(0, stop - start))
             where.append(slice(start, stop))
-        target = self._rows().reshape(-1, *array.shape[1:], self._element)
+        target = self._rows().reshape(-1, *array.shape[1:], stored_size(array.dtype))
         target[:, *where] = box[:, *inside]
 
 
@@ -354,10 +358,6 @@ def _fill(rows: np.ndarray, array: Array) -> None:
         rows.reshape(-1, len(array.fill))[...] = np.frombuffer(array.fill, np.uint8)
     else:
         rows[...] = 0
-
-
-class _UnlocatedError(Exception):
-    """A damaged chunk of the dataset at a path: the file is added where it is known."""
 
 
 # -- threads ------------------------------------------------------------------------------------------

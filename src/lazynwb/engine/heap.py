@@ -100,7 +100,9 @@ class Heap:
         signed = (words[first >> 3] & _low(32)) == int.from_bytes(b"GCOL", "little")
         bad = ~signed | (declared < _HEADER) | (declared > room) | (room < _HEADER)
         for i in np.flatnonzero(bad).tolist():
-            self._faults[i] = f"byte {int(addresses[i])} should begin a heap of variable-length data, but does not"
+            self._faults[i] = (
+                f"byte {int(addresses[i])} should begin a heap of variable-length data, but does not"
+            )
         sizes = np.where(bad, 0, declared)
         if (sizes > _SMALLEST).any():
             buffer, first = _read_ranges(self._files, owners, addresses, sizes)
@@ -154,8 +156,11 @@ def _keys(owners: np.ndarray, fields: np.ndarray) -> np.ndarray:
     if len(addresses) and int(addresses.max()) >> _ADDRESS_BITS:
         # Undefined addresses stand for elements that were never written; other large ones are beyond any
         # file's end, and stay so.
-        addresses = np.where(addresses == np.uint64(2**64 - 1), np.uint64(0), np.minimum(addresses, _low(_ADDRESS_BITS)))
-    return owners.astype(np.uint64) << np.uint64(_ADDRESS_BITS) | addresses
+        addresses = np.where(
+            addresses == np.uint64(2**64 - 1), np.uint64(0), np.minimum(addresses, _low(_ADDRESS_BITS))
+        )
+    keys: np.ndarray = owners.astype(np.uint64) << np.uint64(_ADDRESS_BITS) | addresses
+    return keys
 
 
 def _low(bits: int) -> np.uint64:
@@ -163,14 +168,16 @@ def _low(bits: int) -> np.uint64:
 
 
 def _fields(references: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(references).view(_REFERENCE).reshape(-1)
+    fields: np.ndarray = np.ascontiguousarray(references).view(_REFERENCE).reshape(-1)
+    return fields
 
 
 def _run_starts(keys: np.ndarray) -> np.ndarray:
     """Drop repeats of neighbours: elements of a column mostly follow one another in the same collection."""
     if len(keys) < 2:  # noqa: PLR2004
         return keys
-    return keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+    starts: np.ndarray = keys[np.concatenate([[True], keys[1:] != keys[:-1]])]
+    return starts
 
 
 def _read_ranges(

@@ -61,7 +61,12 @@ def plan_steps(predicate: pl.Expr | None, schema: Mapping[str, pl.DataType]) -> 
     for step in sorted(_parts(predicate), key=lambda step: _cost(step, schema)):
         cost = _cost(step, schema)
         # Parts of the same cost are read and evaluated together: one round of reads, one of evaluation.
-        if steps and cost <= _COST_OF_TEXT and cost == _cost(steps[-1], schema) and not _by_path_alone(step, steps[-1]):
+        if (
+            steps
+            and cost <= _COST_OF_TEXT
+            and cost == _cost(steps[-1], schema)
+            and not _by_path_alone(step, steps[-1])
+        ):
             last = steps.pop()
             columns = tuple(dict.fromkeys((*last.columns, *step.columns)))
             steps.append(Step(last.expression & step.expression, columns))

@@ -86,7 +86,13 @@ class Report:
             (self._failed, f"table /{self._table} could not be read in"),
         ):
             if listed:
-                _LOGGER.warning("%s %d of %d files, which were skipped: %s", phrase, len(listed), self._total, _some(listed))
+                _LOGGER.warning(
+                    "%s %d of %d files, which were skipped: %s",
+                    phrase,
+                    len(listed),
+                    self._total,
+                    _some(listed),
+                )
         if self._problems:
             _LOGGER.warning("table /%s was mended in places: %s", self._table, _some(self._problems))
 
@@ -140,7 +146,9 @@ class _Query:
         self._rows_growth = Growth(_FIRST_ROWS if steps else _MOST_ROWS, _MOST_ROWS)
         label = f"/{spec.table}"
         self._scanning = Progress(f"Scanning NWB {label}", len(spec.paths), disabled=spec.disable_progress)
-        self._reading = Progress(f"Reading NWB {label} arrays", len(spec.paths), disabled=spec.disable_progress)
+        self._reading = Progress(
+            f"Reading NWB {label} arrays", len(spec.paths), disabled=spec.disable_progress
+        )
 
     # -- windows --------------------------------------------------------------------------------------
 
@@ -195,7 +203,7 @@ class _Query:
         keep = np.ones(len(paths), bool)
         for step in self._by_path:
             keep &= _mask(paths, step.expression)
-        return keep.tolist()  # type: ignore[no-any-return]
+        return keep.tolist()
 
     def _load(self, path: str) -> TableFile | None:
         spec = self._spec
@@ -276,7 +284,11 @@ class _Query:
                 progress.update(len(parts))
 
     def _add(
-        self, handles: Handles, parts: list[Part], names: tuple[str, ...] | list[str], known: dict[str, pl.Series]
+        self,
+        handles: Handles,
+        parts: list[Part],
+        names: tuple[str, ...] | list[str],
+        known: dict[str, pl.Series],
     ) -> None:
         """Read the columns that are not known yet."""
         new = [name for name in names if name not in known]
@@ -327,7 +339,11 @@ def _rounded(start: int, stop: int, ends: np.ndarray, parts: list[Part], rest: l
         return begin
     part = parts[number]
     columns = [part.file.columns[name] for name in rest if name in part.file.columns]
-    bands = [c.data.chunk[0] for c in columns if c.data is not None and c.data.layout == "chunked" and not c.indices and c.data.codecs]
+    bands = [
+        c.data.chunk[0]
+        for c in columns
+        if c.data is not None and c.data.layout == "chunked" and not c.indices and c.data.codecs
+    ]
     if not bands or len(part.ranges) != 1:
         return stop
     first = int(part.ranges[0, 0])
@@ -379,5 +395,3 @@ def _internal(name: str, parts: list[Part], table: str) -> pl.Series:
     values = [part.file.path for part in parts] if name == NWB_PATH else [table] * len(parts)
     which = np.repeat(np.arange(len(parts), dtype=np.uint32), [part.rows for part in parts])
     return pl.Series(name, values, dtype=INTERNAL[name])[which]
-
-

@@ -108,7 +108,7 @@ class Handles:
         number = self._numbers.get(path)
         if number is None:
             number = self._numbers[path] = len(self.files)
-            self.files.append(self._stack.enter_context(LocalFile(path, owner.identity_of(path))))
+            self.files.append(LocalFile(path, owner.identity_of(path)))
             self.owners.append(owner)
             self.bases.append(array.base)
         return number

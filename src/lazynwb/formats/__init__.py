@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING, Protocol, Self
 
+from lazynwb import lifetime
 from lazynwb.errors import NotNWBError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     import numpy as np
@@ -59,7 +62,14 @@ def open_reader(path: str) -> Reader:
     if os.path.isdir(path):  # noqa: PTH112 - called once per file
         message = f"{path} is a folder; Zarr stores are not read yet by this version of lazynwb"
         raise NotNWBError(message)
+    return _hdf5_reader()(path)
+
+
+@cache
+def _hdf5_reader() -> Callable[[str], Reader]:
     # Late: libhdf5 takes a tenth of a second to load, and a query on catalogued files never needs it.
     from lazynwb.formats.hdf5 import Hdf5Reader
 
-    return Hdf5Reader(path)
+    # Before h5py takes itself apart at the end of the process, whoever is still reading is waited for.
+    lifetime.wait_before_exit()
+    return Hdf5Reader

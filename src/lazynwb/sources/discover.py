@@ -41,8 +41,10 @@ def expand(sources: Sources) -> list[str]:
     LazyNWBError
         If a URL is of a kind that cannot be read.
     """
-    single = isinstance(sources, str | os.PathLike) or not isinstance(sources, Iterable)
-    found = [path for one in ([sources] if single else sources) for path in _expand_one(one)]  # type: ignore[union-attr, list-item]
+    listed = (
+        [sources] if isinstance(sources, str | os.PathLike) or not isinstance(sources, Iterable) else sources
+    )
+    found = [path for one in listed for path in _expand_one(one)]
     if not found:
         message = "no source was given: pass the path of an NWB file, several of them, a pattern or a folder"
         raise SourceNotFoundError(message)
@@ -51,16 +53,18 @@ def expand(sources: Sources) -> list[str]:
 
 def _expand_one(source: Source) -> list[str]:
     path = _local_path(source)
-    if os.path.isdir(path):  # noqa: PTH112 - Path would cost more than the call for thousands of files
+    if os.path.isdir(path):
         if is_zarr_store(path):
             return [path]
         inside = sorted(_search(Path(path)))
         if not inside:
-            message = f"no NWB file ({', '.join('*' + suffix for suffix in _SUFFIXES)}) in folder {path} or below"
+            message = (
+                f"no NWB file ({', '.join('*' + suffix for suffix in _SUFFIXES)}) in folder {path} or below"
+            )
             raise SourceNotFoundError(message)
         return inside
-    if _WILDCARDS.intersection(path) and not os.path.exists(path):  # noqa: PTH110
-        matches = sorted(match for match in glob.glob(path, recursive=True) if _is_wanted(match))  # noqa: PTH207
+    if _WILDCARDS.intersection(path) and not os.path.exists(path):
+        matches = sorted(match for match in glob.glob(path, recursive=True) if _is_wanted(match))
         if not matches:
             message = f"no file matches {path}"
             raise SourceNotFoundError(message)
@@ -69,7 +73,7 @@ def _expand_one(source: Source) -> list[str]:
 
 
 def _is_wanted(path: str) -> bool:
-    return not os.path.isdir(path) or is_zarr_store(path)  # noqa: PTH112
+    return not os.path.isdir(path) or is_zarr_store(path)
 
 
 def _local_path(source: object) -> str:
@@ -77,13 +81,15 @@ def _local_path(source: object) -> str:
     scheme, separator, _ = text.partition("://")
     if separator and scheme.isalnum() and len(scheme) > 1:
         if scheme.lower() != "file":
-            message = f"{scheme}:// sources are not read yet by this version of lazynwb: {_without_query(text)}"
+            message = (
+                f"{scheme}:// sources are not read yet by this version of lazynwb: {_without_query(text)}"
+            )
             raise LazyNWBError(message)
         parts = urlsplit(text)
         text = unquote(parts.path)
         if os.name == "nt":
             text = text.lstrip("/")
-    return os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111 - symlinks stay as the user wrote them
+    return os.path.abspath(os.path.expanduser(text))  # symbolic links stay as the user wrote them
 
 
 def _text_of(source: object) -> str:
@@ -95,7 +101,8 @@ def _text_of(source: object) -> str:
     if protocol and hasattr(source, "path"):
         return str(source.path)
     if isinstance(source, os.PathLike):
-        return os.fspath(source)
+        path: str = os.fspath(source)
+        return path
     message = f"a source is a path or a URL, not {type(source).__name__}: {source!r}"
     raise TypeError(message)
 
@@ -107,16 +114,18 @@ def _without_query(url: str) -> str:
 
 def is_zarr_store(path: str) -> bool:
     """Tell whether a folder is a Zarr store rather than a folder of files."""
-    return any(os.path.exists(os.path.join(path, mark)) for mark in _ZARR_MARKS)  # noqa: PTH110, PTH118
+    return any(os.path.exists(os.path.join(path, mark)) for mark in _ZARR_MARKS)
 
 
 def _search(folder: Path) -> list[str]:
     found = []
     for here, folders, files in os.walk(folder):
         # Names with a leading dot are caches and the resource forks that macOS leaves on other file systems.
-        found += [os.path.join(here, name) for name in files if _is_nwb_name(name)]  # noqa: PTH118
-        stores = [n for n in folders if n.endswith((_ZARR_SUFFIX, ".nwb")) and is_zarr_store(os.path.join(here, n))]  # noqa: PTH118
-        found += [os.path.join(here, name) for name in stores]  # noqa: PTH118
+        found += [os.path.join(here, name) for name in files if _is_nwb_name(name)]
+        stores = [
+            n for n in folders if n.endswith((_ZARR_SUFFIX, ".nwb")) and is_zarr_store(os.path.join(here, n))
+        ]
+        found += [os.path.join(here, name) for name in stores]
         folders[:] = [name for name in folders if name not in stores and not name.startswith(".")]
     return found
 

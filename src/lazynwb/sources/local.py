@@ -5,20 +5,41 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from typing import TYPE_CHECKING, Self
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from lazynwb.errors import CorruptDataError, NotNWBError, SourceChangedError, SourceNotFoundError
+from lazynwb.errors import (
+    CorruptDataError,
+    LazyNWBError,
+    NotNWBError,
+    SourceChangedError,
+    SourceNotFoundError,
+)
 from lazynwb.profile import count
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from collections.abc import Iterator
 
 _HAS_PREAD = hasattr(os, "preadv")
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def _identity(status: os.stat_result) -> str:
-    return f"{status.st_size}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}-{status.st_ino:x}-{status.st_dev:x}"
+    return (
+        f"{status.st_size}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}-{status.st_ino:x}-{status.st_dev:x}"
+    )
+
+
+#: The identity of a file that does not exist: what a broken external link depends on.
+ABSENT = "absent"
+
+
+def identity_or_absent(path: str) -> str:
+    """Return the identity of a file, `ABSENT` if there is none (or none that can be read)."""
+    try:
+        return identity(path)
+    except LazyNWBError:
+        return ABSENT
 
 
 def identity(path: str) -> str:
@@ -32,13 +53,9 @@ def identity(path: str) -> str:
         If it is no regular file (opening a pipe would wait for ever), or may not be looked at.
     """
     try:
-        status = os.stat(path)  # noqa: PTH116 - called once per file and query: Path costs more
-    except FileNotFoundError:
-        message = f"no such file: {path}"
-        raise SourceNotFoundError(message) from None
+        status = os.stat(path)
     except OSError as error:
-        message = f"{path} cannot be read: {error.strerror}"
-        raise NotNWBError(message) from None
+        raise _not_readable(path, error) from None
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         message = f"{path} is a device, a pipe or a socket, not a file"
         raise NotNWBError(message)
@@ -52,20 +69,27 @@ def is_settled(path: str, now_ns: int) -> bool:
     written within the current tick could be written again without a trace, so what is read from it now
     must not be remembered.
     """
-    status = os.stat(path)  # noqa: PTH116
+    status = os.stat(path)
     newest = max(status.st_mtime_ns, status.st_ctime_ns)
     whole_seconds = status.st_mtime_ns % 1_000_000_000 == 0
     return now_ns - newest > (2_500_000_000 if whole_seconds else 50_000_000)
 
 
 class LocalFile:
-    """An open local file whose ranges can be read from several threads at once.
+    """A local file whose ranges can be read, from several threads at once.
+
+    Nothing is open between reads: a scan may hold on to any number of these.
 
     Parameters
     ----------
     path : str
-    expected : str or None
+    expected : str
         The identity that the catalog was made for.
+
+    Attributes
+    ----------
+    path : str
+    size : int
 
     Raises
     ------
@@ -75,35 +99,38 @@ class LocalFile:
         If the file is no longer the one that the catalog describes.
     """
 
-    def __init__(self, path: str, expected: str | None = None) -> None:
-        try:
-            self._descriptor = os.open(path, _READ_FLAGS)
-        except FileNotFoundError:
-            message = f"no such file: {path}"
-            raise SourceNotFoundError(message) from None
+    def __init__(self, path: str, expected: str) -> None:
         self.path = path
-        self._lock = threading.Lock()
-        status = os.fstat(self._descriptor)
-        self.size = status.st_size
-        if expected is not None and _identity(status) != expected:
-            self.close()
-            message = f"{path} was changed or replaced while it was being read: run the query again"
-            raise SourceChangedError(message)
+        self._expected = expected
+        expect(path, expected)
+        self.size = os.stat(path).st_size
         count(files_opened=1)
 
-    def __enter__(self) -> Self:
-        return self
+    @contextmanager
+    def reading(self) -> Iterator[Descriptor]:
+        """Open the file for as long as the `with` block lasts; see the class for what is raised."""
+        try:
+            number = os.open(self.path, _READ_FLAGS)
+        except OSError as error:
+            raise _not_readable(self.path, error) from None
+        try:
+            if _identity(os.fstat(number)) != self._expected:
+                raise _changed(self.path)
+            yield Descriptor(number, self.path, self.size)
+        finally:
+            os.close(number)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
-    def close(self) -> None:
-        """Close the descriptor; a second call does nothing."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+class Descriptor:
+    """An open file: reads at positions, which threads may do at the same time."""
+
+    __slots__ = ("_lock", "_number", "_path", "_size")
+
+    def __init__(self, number: int, path: str, size: int) -> None:
+        self._number = number
+        self._path = path
+        self._size = size
+        self._lock = threading.Lock()
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill a writable buffer of bytes with what the file holds from `offset` on.
@@ -114,36 +141,58 @@ class LocalFile:
             If the file ends before the buffer is full.
         """
         done, total = 0, len(buffer)
+        if offset < 0 or offset + total > self._size:
+            raise self._ends(offset, total)
         while done < total:
             if _HAS_PREAD:
-                got = os.preadv(self._descriptor, [buffer[done:] if done else buffer], offset + done)
+                got = os.preadv(self._number, [buffer[done:] if done else buffer], offset + done)
             else:
                 got = self._seek_and_read(offset + done, buffer[done:])
             if not got:
-                message = (
-                    f"{self.path} ends at byte {self.size} but bytes {offset} to {offset + total} are "
-                    "needed: the file is truncated"
-                )
-                raise CorruptDataError(message)
+                raise self._ends(offset, total)
             done += got
         count(requests=1, bytes_read=total)
 
     def read(self, offset: int, size: int) -> bytearray:
         """Return `size` bytes from `offset` on; see `read_into`."""
-        if offset < 0 or size < 0 or offset + size > self.size:
-            message = (
-                f"{self.path} has {self.size} bytes but bytes {offset} to {offset + size} are needed: "
-                "the file is truncated or damaged"
-            )
-            raise CorruptDataError(message)
+        if size < 0 or offset + size > self._size:
+            raise self._ends(offset, size)  # before memory is taken for what a damaged size asks for
         buffer = bytearray(size)
         self.read_into(offset, memoryview(buffer))
         return buffer
 
+    def _ends(self, offset: int, size: int) -> CorruptDataError:
+        return CorruptDataError(
+            f"the file has {self._size} bytes, but bytes {offset} to {offset + size} are needed: "
+            "it is truncated or damaged"
+        )
+
     def _seek_and_read(self, offset: int, buffer: memoryview) -> int:
         # Windows has no positioned read: the position is shared, so reads take turns.
         with self._lock:
-            os.lseek(self._descriptor, offset, os.SEEK_SET)
-            data = os.read(self._descriptor, len(buffer))
+            os.lseek(self._number, offset, os.SEEK_SET)
+            data = os.read(self._number, len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+
+def expect(path: str, expected: str) -> None:
+    """Make sure that a file is still the one that the catalog describes.
+
+    Raises
+    ------
+    SourceNotFoundError, SourceChangedError
+        If it is gone or another one.
+    """
+    if identity(path) != expected:
+        raise _changed(path)
+
+
+def _changed(path: str) -> SourceChangedError:
+    return SourceChangedError(f"{path} was changed or replaced while it was being read: run the query again")
+
+
+def _not_readable(path: str, error: OSError) -> LazyNWBError:
+    if isinstance(error, FileNotFoundError):
+        return SourceNotFoundError(f"no such file: {path}")
+    return NotNWBError(f"{path} cannot be read: {error.strerror}")

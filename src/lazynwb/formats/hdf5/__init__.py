@@ -72,6 +72,14 @@ class Hdf5Reader:
             yield
         except LazyNWBError:
             raise
-        except (OSError, RuntimeError, ValueError, KeyError, TypeError, BrokenLinkError, MemoryError) as error:
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            KeyError,
+            TypeError,
+            BrokenLinkError,
+            MemoryError,
+        ) as error:
             message = f"{self._file.path}: the structure of /{path} is damaged: {error}"
             raise NotNWBError(message) from None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from h5py import h5d, h5s, h5z
+from msgspec.structs import replace
 
 from lazynwb.catalog.model import Array, Codec, DType
 from lazynwb.config import config
@@ -35,37 +36,37 @@ def describe_dataset(dataset: DatasetID, file: Hdf5File, path: str, main: Hdf5Fi
     dtype, direct = describe_type(dataset.get_type())
     if dtype.kind in {"vlen_text", "vlen", "reference", "compound"} and not file.plain_addresses:
         direct = False
-    source = None if file is main else file.path
     space = dataset.get_space()
     shape = tuple(dataset.shape) if space.get_simple_extent_type() != h5s.NULL else (0,)
     properties = dataset.get_create_plist()
-    layout = properties.get_layout()
     fill, plain_fill = _fill_value(properties, dtype)
-    common = {"path": path, "shape": shape, "dtype": dtype, "base": file.base, "source": source, "fill": fill}
-    indirect = Array(**common, layout="indirect")  # type: ignore[arg-type]
+    source = None if file is main else file.path
+    array = Array(path, shape, dtype, "indirect", fill=fill, base=file.base, source=source)
     if dtype.kind == "unsupported":
-        return indirect
-    if layout == h5d.VIRTUAL or properties.get_external_count():
+        return array
+    if properties.get_layout() == h5d.VIRTUAL or properties.get_external_count():
         refusal = _refused_files(properties, file)
-        if refusal:
-            return Array(path, shape, DType("unsupported", dtype.itemsize, note=refusal), "indirect")
-        return indirect
-    if not direct or not plain_fill:
-        return indirect
+        return replace(array, dtype=DType("unsupported", dtype.itemsize, note=refusal)) if refusal else array
+    return _with_layout(array, dataset, properties) if direct and plain_fill else array
+
+
+def _with_layout(array: Array, dataset: DatasetID, properties: PropDCID) -> Array:
+    """Add where the bytes are, as far as the engine can make use of it."""
+    layout = properties.get_layout()
     if layout == h5d.CONTIGUOUS:
         offset = dataset.get_offset()
-        return Array(**common, layout="contiguous", offset=-1 if offset is None else offset)  # type: ignore[arg-type]
+        return replace(array, layout="contiguous", offset=-1 if offset is None else offset)
     if layout == h5d.CHUNKED:
         codecs = _codecs(properties)
         if codecs is None:
-            return indirect
-        return Array(**common, layout="chunked", chunk=tuple(properties.get_chunk()), codecs=codecs)  # type: ignore[arg-type]
-    if dtype.kind in {"number", "bool", "enum"} and dataset.get_storage_size() <= _MOST_INLINE:
-        stored = np.zeros(shape, np.dtype((np.dtype(dtype.numpy), dtype.dims)))
+            return array
+        return replace(array, layout="chunked", chunk=tuple(properties.get_chunk()), codecs=codecs)
+    if array.dtype.kind in {"number", "bool", "enum"} and dataset.get_storage_size() <= _MOST_INLINE:
+        stored = np.zeros(array.shape, np.dtype((np.dtype(array.dtype.numpy), array.dtype.dims)))
         if stored.size:
             dataset.read(h5s.ALL, h5s.ALL, stored, mtype=dataset.get_type())
-        return Array(**common, layout="inline", inline=stored.tobytes())  # type: ignore[arg-type]
-    return indirect
+        return replace(array, layout="inline", inline=stored.tobytes())
+    return array
 
 
 def _codecs(properties: PropDCID) -> tuple[Codec, ...] | None:
@@ -104,5 +105,7 @@ def _refused_files(properties: PropDCID, file: Hdf5File) -> str:
         text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
         inside = text == "." or (here / text).resolve().is_relative_to(here)
         if config.external_links == "never" or (config.external_links == "folder" and not inside):
-            return f"data in another file, {text!r} (lazynwb.config.external_links is {config.external_links!r})"
+            return (
+                f"data in another file, {text!r} (lazynwb.config.external_links is {config.external_links!r})"
+            )
     return ""

@@ -33,7 +33,9 @@ def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
     dataset = file.find(array.path).id
     found: list[tuple[tuple[int, ...], int, int, int]] = []
     try:
-        dataset.chunk_iter(lambda chunk: found.append((chunk.chunk_offset, chunk.byte_offset, chunk.size, chunk.filter_mask)))
+        dataset.chunk_iter(
+            lambda chunk: found.append((chunk.chunk_offset, chunk.byte_offset, chunk.size, chunk.filter_mask))
+        )
     except (RuntimeError, OSError) as error:
         message = f"{owner.path}: the chunk index of /{array.path} is damaged: {error}"
         raise CorruptDataError(message) from None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 from h5py import h5t
 
-from lazynwb.catalog.model import DType, Field
+from lazynwb.catalog.model import DType, Field, stored_size
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from h5py.h5t import TypeID
 
 #: Sign, exponent and mantissa positions of the IEEE 754 formats, by size: anything else needs conversion.
@@ -19,7 +21,6 @@ _PADDING = {h5t.STR_NULLTERM: "term", h5t.STR_NULLPAD: "null", h5t.STR_SPACEPAD:
 #: Bytes that variable-length data takes in a dataset: a length, and an address and index in a global heap.
 #: (libhdf5 reports the size of the pointer that it becomes in memory.)
 _HEAP_REFERENCE = 16
-_COMPLEX = getattr(h5t, "COMPLEX", None)  # HDF5 2.0
 #: Compounds inside compounds inside ...: a file that nests deeper is not one that anybody wrote.
 _DEEPEST = 16
 
@@ -37,50 +38,45 @@ def describe_type(type_id: TypeID, depth: int = 0) -> StoredType:
     kind = type_id.get_class()
     if depth > _DEEPEST:
         return _unsupported(size, "types nested too deeply")
-    if kind == h5t.INTEGER:
-        return _integer(type_id, size)
-    if kind == h5t.FLOAT:
-        return _float(type_id, size)
-    if kind == h5t.ENUM:
-        return _enum(type_id, size)
-    if kind == h5t.STRING:
-        if type_id.is_variable_str():
-            return StoredType(DType("vlen_text", _HEAP_REFERENCE), direct=True)
-        note = _PADDING.get(type_id.get_strpad(), "null")
-        return StoredType(DType("text", size, note=note), direct=True)
-    if kind == h5t.REFERENCE:
-        if type_id.equal(h5t.STD_REF_OBJ):
-            return StoredType(DType("reference", size), direct=True)
-        return _unsupported(size, "region references")
-    if kind == h5t.COMPOUND:
-        return _compound(type_id, size, depth)
-    if kind == h5t.ARRAY:
-        base = describe_type(type_id.get_super(), depth + 1)
-        dims = tuple(int(n) for n in type_id.get_array_dims())
-        if base.dtype.kind == "unsupported" or base.dtype.dims:
-            return _unsupported(size, base.dtype.note or "arrays of arrays")
-        inner = base.dtype
-        return StoredType(
-            DType(inner.kind, inner.itemsize, inner.numpy, inner.members, inner.fields, inner.base, dims, inner.note),
-            base.direct,
-        )
-    if kind == h5t.VLEN:
-        base = describe_type(type_id.get_super(), depth + 1)
-        if base.dtype.kind not in {"number", "bool"} or not base.direct or base.dtype.dims:
-            return _unsupported(size, f"variable-length sequences of {base.dtype.note or base.dtype.kind}")
-        return StoredType(DType("vlen", _HEAP_REFERENCE, base=base.dtype), direct=True)
-    if _COMPLEX is not None and kind == _COMPLEX:
-        part = describe_type(type_id.get_super(), depth + 1)
-        return _complex(part, size)
+    if kind in _NESTED:
+        return _NESTED[kind](type_id, size, depth)
+    if kind in _PLAIN:
+        return _PLAIN[kind](type_id, size)
     return _unsupported(size, _CLASS_NAMES.get(kind, f"HDF5 type class {kind}"))
 
 
+def _text(type_id: TypeID, size: int) -> StoredType:
+    if type_id.is_variable_str():
+        return StoredType(DType("vlen_text", _HEAP_REFERENCE), direct=True)
+    return StoredType(DType("text", size, note=_PADDING.get(type_id.get_strpad(), "null")), direct=True)
+
+
+def _reference(type_id: TypeID, size: int) -> StoredType:
+    if type_id.equal(h5t.STD_REF_OBJ):
+        return StoredType(DType("reference", size), direct=True)
+    return _unsupported(size, "region references")
+
+
+def _array(type_id: TypeID, size: int, depth: int) -> StoredType:
+    base = describe_type(type_id.get_super(), depth + 1)
+    if base.dtype.kind == "unsupported" or base.dtype.dims:
+        return _unsupported(size, base.dtype.note or "arrays of arrays")
+    dims = tuple(int(n) for n in type_id.get_array_dims())
+    return StoredType(msgspec.structs.replace(base.dtype, dims=dims), base.direct)
+
+
+def _vlen(type_id: TypeID, size: int, depth: int) -> StoredType:
+    base = describe_type(type_id.get_super(), depth + 1)
+    if base.dtype.kind not in {"number", "bool"} or not base.direct or base.dtype.dims:
+        return _unsupported(size, f"variable-length sequences of {base.dtype.note or base.dtype.kind}")
+    return StoredType(DType("vlen", _HEAP_REFERENCE, base=base.dtype), direct=True)
+
+
+def _native_complex(type_id: TypeID, size: int, depth: int) -> StoredType:
+    return _complex(describe_type(type_id.get_super(), depth + 1), size)
+
+
 _CLASS_NAMES = {h5t.OPAQUE: "opaque bytes", h5t.BITFIELD: "bit fields", h5t.TIME: "HDF5 times"}
-
-
-def stored_size(dtype: DType) -> int:
-    """Return the bytes that one element takes in a dataset, an array type's dimensions included."""
-    return dtype.itemsize * math.prod(dtype.dims)
 
 
 def _unsupported(size: int, reason: str) -> StoredType:
@@ -106,7 +102,9 @@ def _integer(type_id: TypeID, size: int) -> StoredType:
 def _float(type_id: TypeID, size: int) -> StoredType:
     order = _order(type_id, size)
     if order is None or _IEEE_FIELDS.get(size) != tuple(type_id.get_fields()):
-        return _unsupported(size, f"{size}-byte floating-point numbers that are not IEEE 754 half, single or double")
+        return _unsupported(
+            size, f"{size}-byte floating-point numbers that are not IEEE 754 half, single or double"
+        )
     return StoredType(DType("number", size, f"{order}f{size}"), direct=True)
 
 
@@ -152,3 +150,19 @@ def _compound(type_id: TypeID, size: int, depth: int) -> StoredType:
         if number.dtype.kind == "number":
             return number
     return StoredType(DType("compound", size, fields=tuple(parts)), direct)
+
+
+_PLAIN: dict[int, Callable[[TypeID, int], StoredType]] = {
+    h5t.INTEGER: _integer,
+    h5t.FLOAT: _float,
+    h5t.ENUM: _enum,
+    h5t.STRING: _text,
+    h5t.REFERENCE: _reference,
+}
+_NESTED: dict[int, Callable[[TypeID, int, int], StoredType]] = {
+    h5t.COMPOUND: _compound,
+    h5t.ARRAY: _array,
+    h5t.VLEN: _vlen,
+}
+if hasattr(h5t, "COMPLEX"):  # HDF5 2.0
+    _NESTED[h5t.COMPLEX] = _native_complex

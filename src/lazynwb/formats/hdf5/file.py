@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
-from h5py import h5f, h5g, h5i, h5l, h5o, h5p
+from h5py import h5f, h5fd, h5g, h5i, h5l, h5o, h5p
 
 from lazynwb.config import config
 from lazynwb.errors import NotNWBError, SourceNotFoundError
 from lazynwb.profile import count
-from lazynwb.sources.local import identity
+from lazynwb.sources.local import identity_or_absent
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 #: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
 _MOST_LINKS = 32
+
+#: What libhdf5 says when the process has the file open already, with other flags.
+_OPEN_ELSEWHERE = ("file locking flag values", "already open")
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
@@ -45,16 +48,16 @@ class Located(NamedTuple):
     @property
     def is_dataset(self) -> bool:
         """Whether the object is a dataset."""
-        return h5i.get_type(self.id) == h5i.DATASET
+        return bool(h5i.get_type(self.id) == h5i.DATASET)
 
     @property
     def is_group(self) -> bool:
         """Whether the object is a group."""
-        return h5i.get_type(self.id) == h5i.GROUP
+        return bool(h5i.get_type(self.id) == h5i.GROUP)
 
 
 def is_hdf5(path: str) -> bool:
-    """Tell whether a local file has HDF5's signature where the format allows it: at 0, 512, 1024, 2048, ..."""
+    """Tell whether a file has HDF5's signature where the format allows it: at 0, 512, 1024, 2048, ..."""
     with Path(path).open("rb") as stream:
         position = 0
         while True:
@@ -86,17 +89,16 @@ class Hdf5File:
     def __init__(self, path: str) -> None:
         self.path = path
         self._linked: dict[str, Hdf5File] = {}
-        access = h5p.create(h5p.FILE_ACCESS)
-        # Strong: no object identifier that some traceback still holds keeps the file open.
-        access.set_fclose_degree(h5f.CLOSE_STRONG)
-        # Readers need no lock, and shared file systems often refuse one.
-        access.set_file_locking(use_file_locking=False, ignore_when_disabled=True)
+        self._unreadable: set[str] = set()
+        self._stream: BinaryIO | None = None
+        self.id: h5f.FileID | None = None
         try:
-            self.id = h5f.open(path.encode(), flags=h5f.ACC_RDONLY, fapl=access)
+            self.id = self._open()
         except FileNotFoundError:
             message = f"no such file: {path}"
             raise SourceNotFoundError(message) from None
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
+            self.close()
             raise NotNWBError(_why_unreadable(path, error)) from None
         count(files_opened=1)
         creation = self.id.get_create_plist()
@@ -117,13 +119,34 @@ class Hdf5File:
         for linked in self._linked.values():
             linked.close()
         self._linked.clear()
-        if self.id.valid:
+        if self.id is not None and self.id.valid:
             self.id.close()
+        if self._stream is not None:
+            self._stream.close()
+
+    def _open(self) -> h5f.FileID:
+        access = h5p.create(h5p.FILE_ACCESS)
+        # Strong: no object identifier that some traceback still holds keeps the file open.
+        access.set_fclose_degree(h5f.CLOSE_STRONG)
+        # Readers need no lock, and shared file systems often refuse one.
+        access.set_file_locking(use_file_locking=False, ignore_when_disabled=True)
+        try:
+            return h5f.open(self.path.encode(), flags=h5f.ACC_RDONLY, fapl=access)
+        except (OSError, RuntimeError) as error:
+            # libhdf5 insists that whoever opens a file twice in one process does it in the same way, and the
+            # user's own handle was opened in another. It does not know what a Python object stands for.
+            if not any(phrase in str(error) for phrase in _OPEN_ELSEWHERE):
+                raise
+        self._stream = Path(self.path).open("rb")  # noqa: SIM115 - closed with this file
+        access = h5p.create(h5p.FILE_ACCESS)
+        access.set_fclose_degree(h5f.CLOSE_STRONG)
+        access.set_fileobj_driver(h5fd.fileobj_driver, self._stream)
+        return h5f.open(self.path.encode(), flags=h5f.ACC_RDONLY, fapl=access)
 
     @property
     def depends(self) -> tuple[tuple[str, str], ...]:
-        """Path and identity of every other file that links led to so far."""
-        own = [(path, identity(path)) for path in self._linked]
+        """Path and identity of every other file that links led to so far, readable or not."""
+        own = [(path, identity_or_absent(path)) for path in (*self._linked, *self._unreadable)]
         return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
 
     @property
@@ -160,6 +183,7 @@ class Hdf5File:
             try:
                 self._linked[key] = Hdf5File(key)
             except (SourceNotFoundError, NotNWBError) as error:
+                self._unreadable.add(key)
                 message = f"external link to a file that cannot be read: {error}"
                 raise BrokenLinkError(message) from None
         return self._linked[key]

@@ -45,12 +45,21 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
             parts = [np.asarray(dataset[()]).reshape(1)] if len(ranges) else []
         else:
             parts = [np.asarray(dataset[start:stop]) for start, stop in ranges.tolist()]
-        rows = np.concatenate(parts) if parts else np.asarray(dataset[:0]) if array.shape else np.zeros(0, dataset.dtype)
+        rows = (
+            np.concatenate(parts)
+            if parts
+            else np.asarray(dataset[:0])
+            if array.shape
+            else np.zeros(0, dataset.dtype)
+        )
     except (OSError, RuntimeError) as error:
         where = f"{file.path}: /{array.path}"
         absent = _absent_filter(dataset.id)
         if absent:
-            message = f"{where} is compressed with {absent}, which libhdf5 lacks here: `pip install hdf5plugin` and import it first"
+            message = (
+                f"{where} is compressed with {absent}, which libhdf5 lacks here: "
+                "`pip install hdf5plugin` and import it first"
+            )
             raise UnsupportedTypeError(message) from None
         message = f"{where} cannot be read: {error}"
         raise CorruptDataError(message) from None
@@ -110,5 +119,3 @@ def resolve_references(file: Hdf5File, addresses: set[int]) -> dict[int, str]:
             if h5i.get_type(child) == h5i.GROUP:
                 queue.append((path, child))
     return found
-
-

@@ -92,6 +92,6 @@ def _dataset_entry(found: Located, path: str, name: str, parent: str) -> Entry:
 
 def _shown_dtype(dataset: h5d.DatasetID) -> str:
     try:
-        return dataset.dtype.str
+        return str(dataset.dtype.str)
     except TypeError:
         return "unknown"

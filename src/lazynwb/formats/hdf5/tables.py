@@ -117,7 +117,9 @@ def _describe_dynamic_table(main: Hdf5File, group: Located, path: str) -> Table:
         if category is not None:
             columns.append(category)
     present = {column.name for column in columns}
-    problems += [f"column {name!r} is listed in colnames but absent" for name in listed if name not in present]
+    problems += [
+        f"column {name!r} is listed in colnames but absent" for name in listed if name not in present
+    ]
     columns.sort(key=lambda column: column.name)
     return Table(path, "table", rows, tuple(columns), tuple(problems), main.depends)
 
@@ -193,7 +195,7 @@ def _column(name: str, members: dict[str, _Member], indexed: dict[str, str]) -> 
     return Column(name, member.array, tuple(indices), length, region)
 
 
-def _category(
+def _category(  # noqa: PLR0913, PLR0917 - what a category is, and where its problems go
     main: Hdf5File, group: Located, path: str, name: str, rows: int, problems: list[str]
 ) -> Column | None:
     """Return a category of an AlignedDynamicTable as a column of structs (hdmf-common, section 3)."""

@@ -1,8 +1,8 @@
 """Leaving the process while Polars still asks a suspended scan for more.
 
-The streaming engine asks for a few batches more than a `head` needs, on threads of its own. If the interpreter
-is torn down while such a thread is inside Python code, the process aborts. So whoever is inside is waited
-for, and who asks later is told that there is nothing more.
+The streaming engine asks for a few batches more than a `head` needs, on threads of its own. If the
+interpreter is torn down while such a thread is inside Python code, the process aborts. So whoever is
+inside is waited for, and who asks later is told that there is nothing more.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def unhurried(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
             _state.unfinished -= 1
 
 
-def is_leaving() -> bool:
-    """Tell whether the process is being left: long work should stop."""
-    return _state.leaving
+def wait_before_exit() -> None:
+    """Let the wait be the first thing to happen at exit: handlers run in reverse order of registration."""
+    atexit.unregister(_leave)
+    atexit.register(_leave)
 
 
-@atexit.register
 def _leave() -> None:
     with _state.condition:
         _state.leaving = True
@@ -76,3 +76,6 @@ def _leave() -> None:
         time.sleep(_QUIET)
         if not _state.inside:
             return
+
+
+wait_before_exit()

@@ -1,0 +1,242 @@
+"""Schemas across files: the union, wider types, conflicts, and the options that choose."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+
+import lazynwb
+from builders import Ragged, table, write_session
+from checks import ENGINES, assert_frames
+
+engines = pytest.mark.parametrize("engine", ENGINES)
+
+
+@pytest.fixture(scope="module")
+def units(cube):
+    """The whole table, read once: every lazy result is compared with the same query on it."""
+    return lazynwb.read_nwb(cube, "/units")
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Write one file for each mapping of columns."""
+
+    def write(*tables, path="t"):
+        paths = []
+        for number, columns in enumerate(tables):
+            paths.append(tmp_path / f"file_{number}.nwb")
+            with h5py.File(paths[-1], "w") as file:
+                table(file, path, columns)
+        return paths
+
+    return write
+
+
+def collected(paths, name="x", **options):
+    """The column on both engines, which must agree with the schema."""
+    lf = lazynwb.scan_nwb(paths, "t", **options)
+    frames = [lf.collect(engine=engine) for engine in ENGINES]
+    assert frames[0].schema == frames[1].schema == lf.collect_schema()
+    assert frames[0].equals(frames[1], null_equal=True)
+    return frames[0][name]
+
+
+def test_the_schema_is_the_union(files):
+    paths = files({"a": [1], "c": np.array([1.5])}, {"b": ["x", "y"]}, {"c": np.array([2.5]), "a": [3]})
+    lf = lazynwb.scan_nwb(paths, "t")
+    assert list(lf.collect_schema())[:4] == ["a", "b", "c", "id"]
+    frame = lf.collect()
+    assert frame["a"].to_list() == [1, None, None, 3]
+    assert frame["b"].to_list() == [None, "x", "y", None]
+    assert frame["c"].to_list() == [1.5, None, None, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "dtype", "values"),
+    [
+        (np.array([1, 2], "i8"), np.array([1.5]), pl.Float64, [1.0, 2.0, 1.5]),
+        (np.array([1, 2], "i4"), np.array([2**40], "i8"), pl.Int64, [1, 2, 2**40]),
+        (np.array([1], "u1"), np.array([-1], "i1"), pl.Int16, [1, -1]),
+        (np.array([1], "f4"), np.array([0.1], "f8"), pl.Float64, [1.0, 0.1]),
+        (np.zeros((1, 2)), np.ones((1, 3)), pl.List(pl.Float64), [[0.0, 0.0], [1.0, 1.0, 1.0]]),
+        (np.zeros((1, 2), "i4"), np.ones((1, 3)), pl.List(pl.Float64), [[0.0, 0.0], [1.0, 1.0, 1.0]]),
+        (np.zeros((1, 2), "i4"), np.ones((1, 2)), pl.Array(pl.Float64, 2), [[0.0, 0.0], [1.0, 1.0]]),
+        (np.zeros((1, 2)), Ragged([[1.0], []]), pl.List(pl.Float64), [[0.0, 0.0], [1.0], []]),
+        (Ragged([[1], []], "i4"), Ragged([[1.5]]), pl.List(pl.Float64), [[1.0], [], [1.5]]),
+        (["a"], np.array([b"bc"]), pl.String, ["a", "bc"]),
+        (["a"], Ragged([["b", "c"], []], h5py.string_dtype()), pl.List(pl.String), [["a"], ["b", "c"], []]),
+        (np.array([True]), np.array([False, True]), pl.Boolean, [True, False, True]),
+    ],
+    ids=["int-float", "narrow-wide", "signs", "f4-f8", "shapes", "shapes-types", "same-shape", "array-list",
+         "lists", "texts", "text-texts", "bools"],
+)  # fmt: skip
+def test_types_widen(files, first, second, dtype, values):
+    paths = files({"x": first}, {"x": second})
+    column = collected(paths)
+    assert column.dtype == dtype
+    assert column.to_list() == values
+    swapped = collected(paths[::-1])
+    assert swapped.dtype == dtype
+    assert sorted(map(str, swapped.to_list())) == sorted(map(str, values))
+
+
+def test_arrays_of_arrays_whose_shapes_differ(files):
+    column = collected(files({"x": np.zeros((1, 2, 3))}, {"x": np.ones((1, 2, 4))}))
+    assert column.to_list() == [[[0.0] * 3] * 2, [[1.0] * 4] * 2]
+    column = collected(files({"x": np.zeros((1, 2, 3))}, {"x": np.ones((1, 1, 3))}))
+    assert column.to_list() == [[[0.0] * 3] * 2, [[1.0] * 3]]
+
+
+def test_an_empty_column_does_not_spoil_the_type(files):
+    """pynwb writes columns without rows as Float32, whatever they are to hold."""
+    column = collected(files({"x": np.zeros(0, "f4")}, {"x": np.array([2**40])}))
+    assert column.to_list() == [2**40]
+
+
+def test_enums(tmp_path):
+    def write(name, members):
+        with h5py.File(tmp_path / name, "w") as file:
+            dtype = h5py.enum_dtype(members, basetype="i1")
+            group = table(file, "t", {}, rows=2)
+            group.create_dataset("x", data=np.array([0, 1]), dtype=dtype)
+        return tmp_path / name
+
+    same = [write("a.nwb", {"l": 0, "r": 1}), write("b.nwb", {"l": 0, "r": 1})]
+    assert collected(same).dtype == pl.Enum(["l", "r"])
+    other = collected([same[0], write("c.nwb", {"up": 0, "down": 1})])
+    assert other.dtype == pl.String
+    assert other.to_list() == ["l", "r", "up", "down"]
+    swapped = collected([same[0], write("d.nwb", {"r": 0, "l": 1})])
+    assert swapped.cast(pl.String).to_list() == ["l", "r", "r", "l"]
+
+
+def test_keywords_as_text_and_as_list(tmp_path):
+    for number, keywords in enumerate(("alone", ["a", "b"])):
+        with h5py.File(tmp_path / f"{number}.nwb", "w") as file:
+            file.create_group("general").create_dataset("keywords", data=keywords, dtype=h5py.string_dtype())
+    column = lazynwb.read_nwb(tmp_path, "/general")["keywords"]
+    assert column.dtype == pl.List(pl.String)
+    assert column.to_list() == [["alone"], ["a", "b"]]
+
+
+def test_a_conflict_names_both_files(files):
+    paths = files({"x": np.array([1, 2])}, {"x": np.array([3])}, {"x": ["text"]})
+    with pytest.raises(lazynwb.SchemaError) as caught:
+        lazynwb.scan_nwb(paths, "t").collect()
+    message = str(caught.value)
+    assert isinstance(caught.value, TypeError)
+    assert "x" in message
+    assert "file_2.nwb" in message
+    assert "file_0.nwb" in message or "file_1.nwb" in message
+    assert "schema_overrides" in message
+
+
+def test_schema_overrides(files):
+    paths = files({"x": np.array([1, 2])}, {"x": ["text"]})
+    assert collected(paths, schema_overrides={"x": pl.String}).to_list() == ["1", "2", "text"]
+    assert collected(paths[:1], schema_overrides={"x": pl.Float32}).dtype == pl.Float32
+    assert collected(files({"x": np.array([1, 2])}), schema_overrides={"x": pl.Int8}).to_list() == [1, 2]
+    lf = lazynwb.scan_nwb(paths, "t", schema_overrides={"x": pl.String}).filter(pl.col("x") == "2")
+    assert lf.collect()["_table_index"].to_list() == [1]
+
+
+def test_infer_schema_length_looks_at_the_first_files_that_have_the_table(files, tmp_path):
+    paths = files({"a": [1]}, {"a": [2], "later": ["x"]})
+    with h5py.File(tmp_path / "before.nwb", "w") as file:
+        table(file, "other", {"z": [1]})
+    lf = lazynwb.scan_nwb([tmp_path / "before.nwb", *paths], "t", infer_schema_length=1)
+    assert list(lf.collect_schema())[:2] == ["a", "id"]
+    frame = lf.collect()
+    assert frame["a"].to_list() == [1, 2]
+    assert "later" not in frame.columns
+
+
+def test_a_published_schema_casts_later_files_where_that_loses_nothing(files):
+    paths = files({"x": np.array([1.5])}, {"x": np.array([2], "i4")}, {"x": np.array([2.5], "f4")})
+    assert collected(paths, infer_schema_length=1).to_list() == [1.5, 2.0, 2.5]
+    paths = files({"x": np.array([1])}, {"x": np.array([3.0])})
+    assert collected(paths, infer_schema_length=1).to_list() == [1, 3]
+
+
+@pytest.mark.parametrize("later", [np.array([2.5]), ["text"], np.zeros((1, 2)), np.array([2**63], "u8")])
+def test_a_published_schema_is_not_broken_by_a_later_file(files, later):
+    paths = files({"x": np.array([1])}, {"x": later})
+    for engine in ENGINES:
+        with pytest.raises(lazynwb.SchemaError) as caught:
+            lazynwb.scan_nwb(paths, "t", infer_schema_length=1).collect(engine=engine)
+        assert "file_0.nwb" in str(caught.value)
+        assert "file_1.nwb" in str(caught.value)
+        assert "infer_schema_length" in str(caught.value)
+
+
+def test_a_column_that_a_later_file_lacks_is_null(files):
+    assert collected(files({"x": [1]}, {"y": [2]}), infer_schema_length=1).to_list() == [1, None]
+
+
+def test_a_given_schema_is_used_as_it_is(files, cube):
+    schema = lazynwb.scan_nwb(cube, "/units").collect_schema()
+    with lazynwb.profile() as p:
+        lf = lazynwb.scan_nwb(cube, "/units", schema=schema)
+        assert lf.collect_schema() == schema
+    assert p.files_opened == 0
+    assert_frames(lf.collect(), lazynwb.read_nwb(cube, "/units"))
+    lf = lazynwb.scan_nwb(files({"x": [1], "y": [2]}), "t", schema={"x": pl.Float64, "z": pl.String})
+    assert lf.collect()["x"].to_list() == [1.0]
+    assert lf.collect()["z"].to_list() == [None]
+
+
+def test_exclude_array_columns(cube):
+    schema = lazynwb.scan_nwb(cube, "/units", exclude_array_columns=True).collect_schema()
+    assert {"spike_times", "obs_intervals", "waveform_mean"}.isdisjoint(schema)
+    assert {"unit_id", "location", "_nwb_path"} <= set(schema)
+
+
+def test_the_options_of_the_other_package_bind(cube, units):
+    positional = (False, False, None, False)
+    frame = lazynwb.scan_nwb(
+        cube, "/units", *positional, low_memory=True, single_file_batches=True, disable_progress=True
+    ).collect()
+    assert_frames(frame, units)
+
+
+def test_ignore_errors_skips_and_names_what_cannot_be_read(cube, tmp_path, caplog):
+    bad = tmp_path / "bad.nwb"
+    bad.write_bytes(b"no HDF5 in here")
+    with pytest.raises(lazynwb.NotNWBError, match=r"bad\.nwb"):
+        lazynwb.scan_nwb([*cube[:2], bad], "/units").collect()
+    for engine in ENGINES:
+        caplog.clear()
+        frame = lazynwb.scan_nwb([bad, *cube[:2]], "/units", ignore_errors=True).collect(engine=engine)
+        assert frame.height == 80
+        assert "bad.nwb" in caplog.text
+
+
+def test_get_table_schema(cube):
+    expected = lazynwb.scan_nwb(cube, "/units").collect_schema()
+    assert lazynwb.get_table_schema(cube, "/units") == expected
+    assert lazynwb.get_table_schema(cube[0], "/units", first_n_files_to_infer_schema=1) == expected
+    assert not {"_nwb_path", "_table_path", "_table_index"} & set(
+        lazynwb.get_table_schema(cube, "/units", exclude_internal_columns=True)
+    )
+    assert "spike_times" not in lazynwb.get_table_schema(cube, "/units", exclude_array_columns=True)
+    with pytest.raises(lazynwb.TableNotFoundError):
+        lazynwb.get_table_schema(cube, "/intervals/performance", raise_on_missing=True)
+
+
+def test_concurrent_first_use(tmp_path):
+    """Many threads that scan the same new files at once, with nothing in the cache."""
+    paths = [write_session(tmp_path / f"{k}.nwb", k, units=5) for k in range(8)]
+    barrier = threading.Barrier(6)
+
+    def work(_):
+        barrier.wait()
+        return lazynwb.read_nwb(paths, "/units")
+
+    with ThreadPoolExecutor(6) as pool:
+        first, *others = pool.map(work, range(6))
+    for frame in others:
+        assert_frames(frame, first)
