@@ -129,12 +129,12 @@ def attempt(path, expected):
 """
 
 
-@pytest.fixture
-def victim(tmp_path):
-    """A file in which every chunk has a checksum; where a byte changes, it must be noticed."""
+@pytest.fixture(params=["earliest", "latest"])
+def victim(tmp_path, request):
+    """A file in which every chunk has a checksum; its metadata has checksums in the latest format only."""
     path = tmp_path / "victim.nwb"
     rng = np.random.default_rng(0)
-    with h5py.File(path, "w", libver="latest") as file:
+    with h5py.File(path, "w", libver=request.param) as file:
         nwb_root(file)
         checked = {"chunks": (64,), "fletcher32": True, **GZIP}
         columns = {
@@ -360,6 +360,43 @@ except lazynwb.LazyNWBError as error:
     print([0, 1, 2])
 """
     assert run_child(code, path, timeout=30).strip() == "[0, 1, 2]"
+
+
+def destroy(path, name):
+    """Make the header of one object unreadable."""
+    with h5py.File(path) as file:
+        address = h5py.h5o.get_info(file[name].id).addr
+    with path.open("r+b") as raw:
+        raw.seek(address)
+        raw.write(b"\xff" * 16)
+
+
+@pytest.mark.parametrize("attributes", [True, False])
+def test_an_index_that_cannot_be_opened(write, attributes):
+    """Without its index a ragged column says nothing about rows: it must not be shown flat."""
+    path = write(
+        {"a": [1, 2, 3], "x": Ragged([[1.0], [2.0], [3.0]], vector_index=attributes, target=attributes)}
+    )
+    destroy(path, "units/x_index")
+    lf = lazynwb.scan_nwb(path, "/units")
+    assert lf.select("a").collect()["a"].to_list() == [1, 2, 3]
+    if "x" in lf.collect_schema():
+        with pytest.raises(lazynwb.LazyNWBError) as caught:
+            lf.select("x").collect()
+        assert_names(caught.value, "bad.nwb", "units", "x")
+
+
+def test_a_column_that_cannot_be_opened(write, caplog):
+    path = write({"a": [1, 2], "b": [3, 4]})
+    destroy(path, "units/b")
+    lf = lazynwb.scan_nwb(path, "/units")
+    assert lf.select("a").collect()["a"].to_list() == [1, 2]
+    if "b" in lf.collect_schema():
+        with pytest.raises(lazynwb.LazyNWBError) as caught:
+            lf.select("b").collect()
+        assert_names(caught.value, "bad.nwb", "units", "b")
+    else:
+        assert "'b'" in warned(caplog)
 
 
 @pytest.mark.parametrize("target", ["null", "missing", "group", "other_table"])

@@ -242,7 +242,7 @@ def test_no_threads_keep_the_process_alive(cube):
 
 def test_nothing_is_printed(cube):
     code = (
-        OPEN_FILES
+        OPEN_FILES  # noqa: S608
         + """
 lf.collect()
 lazynwb.get_sql_context(paths).execute("SELECT * FROM units").collect()

@@ -82,7 +82,8 @@ def write_column(group, name, column):
     )
     for lengths in reversed(levels):
         name += "_index"
-        index = group.create_dataset(name, data=np.cumsum(lengths, dtype="u4"))
+        stored = {"chunks": (3,), "maxshape": (None,), **GZIP} if len(lengths) % 2 else {}
+        index = group.create_dataset(name, data=np.cumsum(lengths, dtype="u4"), **stored)
         index.attrs.update({"neurodata_type": "VectorIndex", "target": dataset.ref})
         dataset = index
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ def read_attribute(owner: GroupID, name: str) -> Any:  # noqa: ANN401 - an attri
             return None
         attribute = h5a.open(owner, key)
         shape, dtype = attribute.shape, attribute.dtype
-        if shape is None or int(np.prod(shape)) > _MOST_ELEMENTS:
+        if shape is None or math.prod(shape) > _MOST_ELEMENTS:
             return None
         if dtype.subdtype is not None:
             dtype, inner = dtype.subdtype

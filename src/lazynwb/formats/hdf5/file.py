@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
 
-from h5py import h5f, h5fd, h5g, h5i, h5l, h5o, h5p
+from h5py import h5d, h5f, h5fd, h5g, h5l, h5o, h5p
 
 from lazynwb.config import config
 from lazynwb.errors import NotNWBError, SourceNotFoundError
@@ -48,12 +48,12 @@ class Located(NamedTuple):
     @property
     def is_dataset(self) -> bool:
         """Whether the object is a dataset."""
-        return bool(h5i.get_type(self.id) == h5i.DATASET)
+        return isinstance(self.id, h5d.DatasetID)
 
     @property
     def is_group(self) -> bool:
         """Whether the object is a group."""
-        return bool(h5i.get_type(self.id) == h5i.GROUP)
+        return isinstance(self.id, h5g.GroupID)
 
 
 def is_hdf5(path: str) -> bool:
@@ -217,14 +217,9 @@ def _step(here: Located, name: bytes, hops: int) -> Located:
         message = f"{shown!r} was looked up in a dataset"
         raise BrokenLinkError(message)
     try:
-        known = name in here.id
-        link = here.id.links.get_info(name) if known else None
+        link = here.id.links.get_info(name)
     except (KeyError, RuntimeError, OSError, ValueError) as error:
-        message = f"{shown!r} cannot be looked up: {error}"
-        raise DamagedObjectError(message) from None
-    if link is None:
-        message = f"there is no {shown!r}"
-        raise BrokenLinkError(message)
+        raise _why_no_link(here, name, shown, error) from None
     try:
         if link.type == h5l.TYPE_HARD:
             return Located(h5o.open(here.id, name), here.file)
@@ -241,6 +236,15 @@ def _step(here: Located, name: bytes, hops: int) -> Located:
         raise DamagedObjectError(message) from None
     message = f"{shown!r} is a link of an unknown kind"
     raise BrokenLinkError(message)
+
+
+def _why_no_link(here: Located, name: bytes, shown: str, error: Exception) -> BrokenLinkError:
+    try:
+        if name not in here.id:
+            return BrokenLinkError(f"there is no {shown!r}")
+    except (KeyError, RuntimeError, OSError, ValueError):
+        pass
+    return DamagedObjectError(f"{shown!r} cannot be looked up: {error}")
 
 
 def address_of(parent: GroupID, name: bytes) -> int | None:

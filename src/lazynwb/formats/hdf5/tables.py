@@ -136,8 +136,10 @@ def _members(main: Hdf5File, group: Located, path: str, problems: list[str]) -> 
         if not found.is_dataset:
             continue
         array = describe_dataset(found.id, found.file, f"{path}/{name}", main)
-        neurodata_type = read_text(found.id, "neurodata_type")
-        is_index = neurodata_type == "VectorIndex" or name.endswith("_index")
+        # Only integers can be an index or a region, and attributes are what takes longest to read.
+        integer = array.dtype.numpy[1:2] in {"i", "u"}
+        neurodata_type = read_text(found.id, "neurodata_type") if integer else ""
+        is_index = integer and (neurodata_type == "VectorIndex" or name.endswith("_index"))
         target = read_target(found.id) if is_index else None
         members[name] = _Member(array, address_of(group.id, key), neurodata_type, target)
     return members
