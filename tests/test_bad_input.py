@@ -261,11 +261,11 @@ def test_a_decompression_bomb(write):
     """A chunk of a few kilobytes that would inflate to gigabytes is refused, not inflated."""
     import zlib
 
-    path = write({"x": Column(np.arange(40.0), {"chunks": (10,), "compression": "gzip"})})
+    path = write({"x": Column(np.arange(40_000.0), {"chunks": (10_000,), "compression": "gzip"})})
     bomb = zlib.compressobj(9)
     content = b"".join(bomb.compress(bytes(1 << 20)) for _ in range(200)) + bomb.flush()
     with h5py.File(path, "a") as file:
-        file["units/x"].id.write_direct_chunk((10,), content)
+        file["units/x"].id.write_direct_chunk((10_000,), content)
     code = """
 import sys, resource, lazynwb
 try:
@@ -371,13 +371,17 @@ def destroy(path, name):
         raw.write(b"\xff" * 16)
 
 
-@pytest.mark.parametrize("attributes", [True, False])
-def test_an_index_that_cannot_be_opened(write, attributes):
+@pytest.mark.parametrize("how", ["destroyed", "soft link", "external link"])
+def test_an_index_that_cannot_be_opened(write, how):
     """Without its index a ragged column says nothing about rows: it must not be shown flat."""
-    path = write(
-        {"a": [1, 2, 3], "x": Ragged([[1.0], [2.0], [3.0]], vector_index=attributes, target=attributes)}
-    )
-    destroy(path, "units/x_index")
+    path = write({"a": [1, 2, 3], "x": Ragged([[1.0], [2.0], [3.0]])})
+    if how == "destroyed":
+        destroy(path, "units/x_index")
+    else:
+        with h5py.File(path, "a") as file:
+            del file["units/x_index"]
+            soft, external = h5py.SoftLink("/nowhere"), h5py.ExternalLink("gone.nwb", "/x")
+            file["units/x_index"] = soft if how == "soft link" else external
     lf = lazynwb.scan_nwb(path, "/units")
     assert lf.select("a").collect()["a"].to_list() == [1, 2, 3]
     if "x" in lf.collect_schema():
@@ -688,6 +692,16 @@ def test_an_unknown_filter(tmp_path):
     with pytest.raises(lazynwb.UnsupportedTypeError, match="31999") as caught:
         lf.collect()
     assert_names(caught.value, "bad.nwb", "units", "x")
+
+
+def test_names_that_are_not_utf8(write):
+    """Such a column is left out with a warning, or shown under a readable name; the others are right."""
+    path = write({"a": [1, 2], "bcdefgh": [3, 4]})
+    path.write_bytes(path.read_bytes().replace(b"bcdefgh", b"bc\xff\xfeefg"))
+    for engine in ENGINES:
+        frame = lazynwb.scan_nwb(path, "/units").collect(engine=engine)
+        assert frame["a"].to_list() == [1, 2]
+    assert "/units" in list(lazynwb.get_internal_paths(path))
 
 
 def test_names_that_look_like_code(tmp_path):

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 #: Seconds that leaving the process waits for a batch that is being read.
 _PATIENCE = 30.0
-#: Seconds for which nobody may be inside before the interpreter is left: handing over a batch takes less.
-_QUIET = 0.03
+#: Seconds for which nobody may have come or gone before the interpreter is left: handing over a batch, and
+#: letting go of a scan that is over, take less even on a busy machine.
+_QUIET = 0.25
 
 
 class _State:
@@ -28,6 +29,7 @@ class _State:
         self.condition = threading.Condition()
         self.inside = 0
         self.unfinished = 0
+        self.last = 0.0
         self.leaving = False
 
 
@@ -49,6 +51,7 @@ def unhurried(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
             finally:
                 with _state.condition:
                     _state.inside -= 1
+                    _state.last = time.monotonic()
                     _state.condition.notify_all()
             if batch is None:
                 return
@@ -56,6 +59,7 @@ def unhurried(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     finally:
         with _state.condition:
             _state.unfinished -= 1
+            _state.last = time.monotonic()
 
 
 def wait_before_exit() -> None:
@@ -67,15 +71,14 @@ def wait_before_exit() -> None:
 def _leave() -> None:
     with _state.condition:
         _state.leaving = True
-        if not _state.unfinished:
-            return
     deadline = time.monotonic() + _PATIENCE
     while time.monotonic() < deadline:
         with _state.condition:
             _state.condition.wait_for(lambda: not _state.inside, timeout=_PATIENCE)
-        time.sleep(_QUIET)
-        if not _state.inside:
+        quiet = time.monotonic() - _state.last
+        if not _state.inside and quiet >= _QUIET:
             return
+        time.sleep(max(_QUIET - quiet, 0.001))
 
 
 wait_before_exit()

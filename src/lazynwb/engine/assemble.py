@@ -28,6 +28,7 @@ from lazynwb.engine.build import (
 )
 from lazynwb.engine.fetch import Request, row_bytes
 from lazynwb.engine.heap import Heap
+from lazynwb.engine.ragged import as_integers, merged, request_rows, spans, with_row_before
 from lazynwb.errors import CorruptDataError, LazyNWBError, UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
     from lazynwb.catalog.load import TableFile
     from lazynwb.catalog.model import Array, Column
     from lazynwb.engine.window import Handles, Part
-
-#: Text and sequences: what a row is taken to need beyond its reference, before it is read.
-_VARIABLE_BYTES = 64
 
 
 class _Piece(NamedTuple):
@@ -380,164 +378,3 @@ def _data(column: Column) -> Array:
 
 def _needs_owner(array: Array) -> bool:
     return array.dtype.kind in {"vlen_text", "vlen", "reference", "compound"}
-
-
-# -- indices ----------------------------------------------------------------------------------------------
-
-
-def request_rows(
-    handles: Handles,
-    file: TableFile,
-    array: Array,
-    ranges: np.ndarray,
-    requests: list[tuple[TableFile, Request]],
-) -> np.ndarray:
-    """Ask for rows of a one-dimensional array; what is returned is filled when the requests are fetched."""
-    rows = int((ranges[:, 1] - ranges[:, 0]).sum())
-    if array.layout == "indirect":
-        return as_stored(handles.reader(file).read_indirect(array, ranges), array.dtype)
-    out = np.empty((rows, row_bytes(array)), np.uint8)
-    if rows:
-        requests.append((file, Request(array, file.chunks(array), ranges, out)))
-    return out
-
-
-def with_row_before(ranges: np.ndarray) -> np.ndarray:
-    """Extend every range by the row before it, merging what then touches."""
-    starts = np.maximum(ranges[:, 0] - 1, 0)
-    if len(starts) < 2:  # noqa: PLR2004
-        return np.stack([starts, ranges[:, 1]], axis=1)
-    return merged(starts, ranges[:, 1])
-
-
-def merged(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    """Return ascending spans as ranges: empty ones dropped, adjacent and overlapping ones joined."""
-    full = stops > starts
-    starts, stops = starts[full], stops[full]
-    if not len(starts):
-        return np.zeros((0, 2), np.int64)
-    gap = starts[1:] > stops[:-1]
-    first = np.concatenate([[True], gap])
-    last = np.concatenate([gap, [True]])
-    return np.stack([starts[first], stops[last]], axis=1)
-
-
-def as_integers(raw: np.ndarray, array: Array) -> np.ndarray:
-    """Return stored index values as int64.
-
-    Raises
-    ------
-    CorruptDataError
-        If the index does not hold integers, or larger ones than any file has elements.
-    """
-    if raw.dtype == np.int64:
-        return raw
-    code = array.dtype.numpy
-    if array.dtype.kind != "number" or code[1:2] not in {"i", "u"}:
-        message = f"its index /{array.path} does not hold integers"
-        raise CorruptDataError(message)
-    values = np.ascontiguousarray(raw).reshape(-1).view(np.dtype(code))
-    if code[1:] == "u8" and len(values) and int(values.max()) >= 2**63:
-        message = f"its index /{array.path} holds {int(values.max())}"
-        raise CorruptDataError(message)
-    return values.astype(np.int64)
-
-
-def spans(ends: np.ndarray, ranges: np.ndarray, array: Array, below: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first element and the element past the last of each row.
-
-    Parameters
-    ----------
-    ends : ndarray of int64
-        Cumulative ends: of `with_row_before(ranges)`, or of the whole index.
-    ranges : ndarray of shape (n, 2)
-        Rows.
-    array, below : Array
-        The index, and what it cuts into rows.
-
-    Raises
-    ------
-    CorruptDataError
-        If the ends are not ascending, or past the end of what they index.
-    """
-    if not len(ranges):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    length = array.shape[0] if array.shape else 1
-    known = np.array([[0, length]]) if len(ends) == length else with_row_before(ranges)
-    rows = (
-        np.concatenate([np.arange(a, b) for a, b in ranges.tolist()])
-        if len(ranges) > 1
-        else np.arange(ranges[0, 0], ranges[0, 1])
-    )
-    # Where each row's end stands among the ends that were read.
-    base = np.concatenate([[0], np.cumsum(known[:, 1] - known[:, 0])])
-    block = np.searchsorted(known[:, 0], rows, side="right") - 1
-    at = base[block] + rows - known[block, 0]
-    stops = ends[at]
-    starts = np.where(rows > 0, ends[np.maximum(at - 1, 0)], 0)
-    most = below.shape[0] if below.shape else 1
-    bad = (stops < starts) | (starts < 0) | (stops > most)
-    if bad.any():
-        row = int(rows[bad][0])
-        message = (
-            f"its index /{array.path} is damaged: row {row} spans elements {int(starts[bad][0])} to "
-            f"{int(stops[bad][0])} of {most}"
-        )
-        raise CorruptDataError(message)
-    if len(starts) > 1 and (starts[1:] < stops[:-1]).any():
-        message = f"its index /{array.path} is damaged: its ends do not ascend"
-        raise CorruptDataError(message)
-    return starts, stops
-
-
-# -- sizes ------------------------------------------------------------------------------------------------
-
-
-def most_bytes(file: TableFile, names: Iterable[str]) -> int:
-    """Return a bound on the decoded bytes of the given columns of a whole table, text estimated."""
-    total = 0
-    for name in names:
-        column = file.columns.get(name)
-        if column is None:
-            continue
-        for child in column.children or (column,):
-            if child.data is not None:
-                total += (child.data.shape[0] if child.data.shape else 1) * _bytes_of(child.data)
-    return total
-
-
-def _bytes_of(array: Array) -> int:
-    return row_bytes(array) + (_VARIABLE_BYTES if array.dtype.kind in {"vlen_text", "vlen"} else 0)
-
-
-def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> list[np.ndarray]:
-    """Return about how many bytes each row takes when decoded; reads the outer indices of ragged columns."""
-    listed = list(names)
-    sizes = [np.full(part.rows, 16, np.int64) for part in parts]
-    requests: list[tuple[TableFile, Request]] = []
-    ragged: list[tuple[int, Column, np.ndarray]] = []
-    for i, part in enumerate(parts):
-        columns = [part.file.columns[name] for name in listed if name in part.file.columns]
-        part.file.look_up_chunks([c for c in columns if c.indices])
-        for column in columns:
-            for child in column.children or (column,):
-                if child.data is None:
-                    continue
-                if child.indices:
-                    index = child.indices[0]
-                    whole = np.array([[0, index.shape[0]]], np.int64)[: index.shape[0] > 0]
-                    ragged.append((i, child, request_rows(handles, part.file, index, whole, requests)))
-                else:
-                    sizes[i] += _bytes_of(child.data)
-    handles.fetch(requests)
-    for i, column, raw in ragged:
-        index, data = column.indices[0], _data(column)
-        ends = as_integers(raw, index)
-        handles.index_columns[parts[i].file.path, index.path] = ends
-        rows = parts[i].indices()
-        inside = rows < len(ends)
-        elements = np.diff(ends, prepend=0).clip(min=0)[rows[inside]]
-        below = (*column.indices, data)[1]
-        per_element = data.shape[0] * _bytes_of(data) / max(below.shape[0], 1) if data.shape else 0
-        sizes[i][inside] += (elements * per_element).astype(np.int64)
-    return sizes

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from h5py import h5s
+from msgspec.structs import replace
 
-from lazynwb.catalog.model import Array, Column, Table
+from lazynwb.catalog.model import Array, Column, DType, Table
 from lazynwb.formats.hdf5.arrays import describe_dataset
 from lazynwb.formats.hdf5.attributes import read_attribute, read_names, read_target, read_text
 from lazynwb.formats.hdf5.file import BrokenLinkError, DamagedObjectError, address_of, open_child
@@ -126,12 +127,14 @@ def _describe_dynamic_table(main: Hdf5File, group: Located, path: str) -> Table:
 
 def _members(main: Hdf5File, group: Located, path: str, problems: list[str]) -> dict[str, _Member]:
     members: dict[str, _Member] = {}
+    lost: set[str] = set()
     for key in group.id:
         name = key.decode("utf-8", "surrogateescape")
         try:
             found = open_child(group, key)
         except BrokenLinkError as error:
             problems.append(f"column {name!r} was left out: {error}")
+            lost.add(name)
             continue
         if not found.is_dataset:
             continue
@@ -142,6 +145,12 @@ def _members(main: Hdf5File, group: Located, path: str, problems: list[str]) -> 
         is_index = integer and (neurodata_type == "VectorIndex" or name.endswith("_index"))
         target = read_target(found.id) if is_index else None
         members[name] = _Member(array, address_of(group.id, key), neurodata_type, target)
+    for name in lost & {f"{stem}_index" for stem in members}:
+        # Without its index the rows of a ragged column cannot be told apart: better none than wrong ones.
+        stem = name.removesuffix("_index")
+        note = f"ragged rows whose index {name!r} cannot be read"
+        unreadable = DType("unsupported", members[stem].array.dtype.itemsize, note=note)
+        members[stem] = members[stem]._replace(array=replace(members[stem].array, dtype=unreadable))
     return members
 
 

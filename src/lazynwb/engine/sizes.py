@@ -1,0 +1,72 @@
+"""How many bytes rows take when they are decoded, known before they are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lazynwb.engine.fetch import Request, row_bytes
+from lazynwb.engine.ragged import as_integers, request_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lazynwb.catalog.load import TableFile
+    from lazynwb.catalog.model import Array, Column
+    from lazynwb.engine.window import Handles, Part
+
+#: Text and sequences: what a row is taken to need beyond its reference, before it is read.
+_VARIABLE_BYTES = 64
+
+
+def most_bytes(file: TableFile, names: Iterable[str]) -> int:
+    """Return a bound on the decoded bytes of the given columns of a whole table, text estimated."""
+    total = 0
+    for name in names:
+        column = file.columns.get(name)
+        if column is None:
+            continue
+        for child in column.children or (column,):
+            if child.data is not None:
+                total += (child.data.shape[0] if child.data.shape else 1) * _bytes_of(child.data)
+    return total
+
+
+def _bytes_of(array: Array) -> int:
+    return row_bytes(array) + (_VARIABLE_BYTES if array.dtype.kind in {"vlen_text", "vlen"} else 0)
+
+
+def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> list[np.ndarray]:
+    """Return about how many bytes each row takes when decoded; reads the outer indices of ragged columns."""
+    listed = list(names)
+    sizes = [np.full(part.rows, 16, np.int64) for part in parts]
+    requests: list[tuple[TableFile, Request]] = []
+    ragged: list[tuple[int, Column, np.ndarray]] = []
+    for i, part in enumerate(parts):
+        columns = [part.file.columns[name] for name in listed if name in part.file.columns]
+        part.file.look_up_chunks([c for c in columns if c.indices])
+        for column in columns:
+            for child in column.children or (column,):
+                if child.data is None:
+                    continue
+                if child.indices:
+                    index = child.indices[0]
+                    whole = np.array([[0, index.shape[0]]], np.int64)[: index.shape[0] > 0]
+                    ragged.append((i, child, request_rows(handles, part.file, index, whole, requests)))
+                else:
+                    sizes[i] += _bytes_of(child.data)
+    handles.fetch(requests)
+    for i, column, raw in ragged:
+        index, data = column.indices[0], column.data
+        if data is None:
+            continue
+        ends = as_integers(raw, index)
+        handles.index_columns[parts[i].file.path, index.path] = ends
+        rows = parts[i].indices()
+        inside = rows < len(ends)
+        elements = np.diff(ends, prepend=0).clip(min=0)[rows[inside]]
+        below = (*column.indices, data)[1]
+        per_element = data.shape[0] * _bytes_of(data) / max(below.shape[0], 1) if data.shape else 0
+        sizes[i][inside] += (elements * per_element).astype(np.int64)
+    return sizes
