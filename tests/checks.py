@@ -66,6 +66,14 @@ def assert_frames(actual: pl.DataFrame, expected: pl.DataFrame) -> None:
             assert_values(actual[name].to_list(), expected[name].to_list(), name)
 
 
+# To be run in a child: `ru_maxrss` would be that of its parent where this is larger.
+PEAK_MIB = """
+def peak_mib():
+    status = open("/proc/self/status").read()
+    return int(status.split("VmHWM:")[1].split()[0]) // 1024
+"""
+
+
 def run_child(code: str, *args: str | Path, timeout: float = 60, stdin: bytes = b"", **env: str) -> str:
     """Run Python code in a process of its own; fail on a crash, a hang or an exception, give its output."""
     import lazynwb

@@ -45,10 +45,19 @@ def expand(sources: Sources) -> list[str]:
         [sources] if isinstance(sources, str | os.PathLike) or not isinstance(sources, Iterable) else sources
     )
     found = [path for one in listed for path in _expand_one(one)]
+    strange = next((path for path in found if not _is_text(path)), None)
+    if strange is not None:
+        message = f"the file name {strange!r} is not valid UTF-8, so no column can hold it: rename the file"
+        raise SourceNotFoundError(message)
     if not found:
         message = "no source was given: pass the path of an NWB file, several of them, a pattern or a folder"
         raise SourceNotFoundError(message)
     return found
+
+
+def _is_text(path: str) -> bool:
+    """Tell whether a path is Unicode; bytes of a file name that are not become lone surrogates."""
+    return path.isascii() or not any("\ud800" <= character <= "\udfff" for character in path)
 
 
 def _expand_one(source: Source) -> list[str]:

@@ -14,6 +14,8 @@ from lazynwb.formats.hdf5.attributes import read_attribute, read_names, read_tar
 from lazynwb.formats.hdf5.file import BrokenLinkError, DamagedObjectError, address_of, open_child
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lazynwb.formats.hdf5.file import Hdf5File, Located
 
 #: Groups that are one-row tables of the session's metadata, by path.
@@ -128,8 +130,7 @@ def _describe_dynamic_table(main: Hdf5File, group: Located, path: str) -> Table:
 def _members(main: Hdf5File, group: Located, path: str, problems: list[str]) -> dict[str, _Member]:
     members: dict[str, _Member] = {}
     lost: set[str] = set()
-    for key in group.id:
-        name = key.decode("utf-8", "surrogateescape")
+    for key, name in _named(group, problems):
         try:
             found = open_child(group, key)
         except BrokenLinkError as error:
@@ -152,6 +153,15 @@ def _members(main: Hdf5File, group: Located, path: str, problems: list[str]) -> 
         unreadable = DType("unsupported", members[stem].array.dtype.itemsize, note=note)
         members[stem] = members[stem]._replace(array=replace(members[stem].array, dtype=unreadable))
     return members
+
+
+def _named(group: Located, problems: list[str]) -> Iterator[tuple[bytes, str]]:
+    """Yield a group's members with their names as text; HDF5 itself allows any bytes."""
+    for key in group.id:
+        try:
+            yield key, key.decode()
+        except UnicodeDecodeError:
+            problems.append(f"column {key!r} was left out: its name is not UTF-8")
 
 
 def _indexed_names(members: dict[str, _Member], listed: list[str]) -> dict[str, str]:
@@ -211,7 +221,7 @@ def _category(  # noqa: PLR0913, PLR0917 - what a category is, and where its pro
 ) -> Column | None:
     """Return a category of an AlignedDynamicTable as a column of structs (hdmf-common, section 3)."""
     try:
-        found = open_child(group, name.encode("utf-8", "surrogateescape"))
+        found = open_child(group, name.encode())
     except BrokenLinkError as error:
         problems.append(f"category {name!r} was left out: {error}")
         return None
@@ -289,8 +299,7 @@ def _describe_metadata(main: Hdf5File, path: str) -> Table | None:
         if not group.is_group:
             continue
         found_any = found_any or bool(prefix)
-        for key in group.id:
-            name = key.decode("utf-8", "surrogateescape")
+        for key, name in _named(group, problems):
             try:
                 found = open_child(group, key)
             except BrokenLinkError as error:
