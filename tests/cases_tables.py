@@ -245,6 +245,8 @@ def links(path: Path) -> None:
         file["onward"] = h5py.ExternalLink(third.name, "/far/z")
         file["onward_home"] = h5py.ExternalLink(third.name, "/far")
         table(file, "t", {"far": np.arange(3) + 10, "text": ["x", "y", "z"], "r": Ragged([[1.0], [], [2.0]])})
+        reference = np.array([file["t"].ref, h5py.Reference(), file["t/text"].ref], "O")
+        file["t"].create_dataset("ref", data=reference, dtype=h5py.ref_dtype)
         series(file, "s", np.arange(3.0), start=0)
     with h5py.File(path, "w") as file:
         group = table(file, "intervals/trials", {"a": np.arange(3), "text": ["a", "b", "c"]})
@@ -266,6 +268,10 @@ def links(path: Path) -> None:
         file["intervals/root"] = h5py.SoftLink("/")
         file["linked_table"] = h5py.SoftLink("/intervals/trials")
         file["linked_home"] = h5py.SoftLink("/intervals")
+        series(file, "acquisition/far_data", start=1, rate=2)["data"] = h5py.ExternalLink(
+            other.name, "/s/data"
+        )
+        group["external_ref"] = h5py.ExternalLink(other.name, "/t/ref")
         file["external_table"] = h5py.ExternalLink(other.name, "/t")
         file["external_series"] = h5py.ExternalLink(other.name, "/s")
 

@@ -293,6 +293,43 @@ def test_corrupt_text(write):
     assert_names(caught.value, "bad.nwb", "units", "text")
 
 
+HEAPS = """
+import os, pathlib, signal, sys, time
+import lazynwb
+lazynwb.config.disable_cache = True
+path, variant = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
+content, failed, at = path.read_bytes(), [], -1
+DAMAGES = [(start, byte * size) for start in (0, 1, 8, 13) for byte in (b"\\0", b"\\xff", b"\\xc6") for size in (1, 8)]
+DAMAGES.append((0, bytes(16)))
+while (at := content.find(b"GCOL", at + 1)) >= 0:
+    first = at + 16  # index, reference count, reserved, size
+    second = first + 16 + -(-int.from_bytes(content[first + 8 : first + 16], "little") // 8) * 8
+    for place in (at + 8, first, second):
+        for offset, damage in DAMAGES:
+            start = place + offset
+            variant.write_bytes(content[:start] + damage + content[start + len(damage) :])
+            child = os.fork()
+            if not child:
+                signal.alarm(10)
+                try:
+                    lazynwb.read_nwb(variant, "t")
+                except lazynwb.LazyNWBError:
+                    pass
+                os._exit(0)
+            if status := os.waitpid(child, 0)[1]:
+                failed.append((at, start, damage[:1], status))
+print(failed)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_damaged_heaps(tmp_path):
+    """Heaps that hold attributes and text, damaged in every field: libhdf5 alone crashes or loops on some."""
+    with h5py.File(tmp_path / "bad.nwb", "w", libver="earliest") as file:
+        table(file, "t", {"a": np.arange(3), "text": ["x", "y", "z"], "r": Ragged([[1.0], [], [2.0]])})
+    assert run_child(HEAPS, tmp_path / "bad.nwb", tmp_path / "variant.nwb", timeout=300).strip() == "[]"
+
+
 # --- ragged columns -----------------------------------------------------------------------------------
 
 

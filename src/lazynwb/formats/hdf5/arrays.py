@@ -37,7 +37,7 @@ def describe_dataset(dataset: DatasetID, file: Hdf5File, path: str, main: Hdf5Fi
     if dtype.kind in {"vlen_text", "vlen", "reference", "compound"} and not file.plain_addresses:
         direct = False
     space = dataset.get_space()
-    shape = tuple(dataset.shape) if space.get_simple_extent_type() != h5s.NULL else (0,)
+    shape = tuple(space.get_simple_extent_dims()) if space.get_simple_extent_type() != h5s.NULL else (0,)
     properties = dataset.get_create_plist()
     fill, plain_fill = _fill_value(properties, dtype)
     source = None if file is main else file.path

@@ -27,7 +27,6 @@ class _Member(NamedTuple):
     """A dataset of a table's group, with what tells a column from an index."""
 
     array: Array
-    address: int | None
     neurodata_type: str
     target: int | None
 
@@ -99,7 +98,7 @@ def _describe_dynamic_table(main: Hdf5File, group: Located, path: str) -> Table:
     listed = read_names(group.id, "colnames") or []
     categories = read_names(group.id, "categories") or []
     members = _members(main, group, path, problems)
-    indexed = _indexed_names(members, listed)
+    indexed = _indexed_names(group, members, listed)
     rows = _row_count(members, listed, indexed)
     columns = []
     for name, member in members.items():
@@ -145,7 +144,7 @@ def _members(main: Hdf5File, group: Located, path: str, problems: list[str]) -> 
         neurodata_type = read_text(found.id, "neurodata_type") if integer else ""
         is_index = integer and (neurodata_type == "VectorIndex" or name.endswith("_index"))
         target = read_target(found.id) if is_index else None
-        members[name] = _Member(array, address_of(group.id, key), neurodata_type, target)
+        members[name] = _Member(array, neurodata_type, target)
     for name in lost & {f"{stem}_index" for stem in members}:
         # Without its index the rows of a ragged column cannot be told apart: better none than wrong ones.
         stem = name.removesuffix("_index")
@@ -164,13 +163,15 @@ def _named(group: Located, problems: list[str]) -> Iterator[tuple[bytes, str]]:
             problems.append(f"column {key!r} was left out: its name is not UTF-8")
 
 
-def _indexed_names(members: dict[str, _Member], listed: list[str]) -> dict[str, str]:
+def _indexed_names(group: Located, members: dict[str, _Member], listed: list[str]) -> dict[str, str]:
     """Map each indexed dataset to the name of its index, on the best evidence that the file gives.
 
     The attribute `target` is the specification's own way to say what an index belongs to; then the type;
     a listed column, or one of another type, is a column whatever its name ends in; the name comes last.
     """
-    by_address = {member.address: name for name, member in members.items() if member.address is not None}
+    by_address = {}
+    if any(member.target is not None for member in members.values()):
+        by_address = {address_of(group.id, name.encode()): name for name in members}
     indexed: dict[str, str] = {}
     for name, member in members.items():
         target = by_address.get(member.target) if member.target is not None else None
