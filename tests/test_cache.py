@@ -16,7 +16,8 @@ import pytest
 import lazynwb
 from builders import GZIP, Column, Ragged, table
 from checks import assert_frames, run_child
-from lazynwb.catalog import cache, load
+from lazynwb.catalog import cache
+from lazynwb.lookup import load
 
 
 def cached_files(folder):

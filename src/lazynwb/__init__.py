@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lazynwb._version import __version__
-from lazynwb.catalog.load import clear_cache
 from lazynwb.config import config
 from lazynwb.engine.plan import NWB_PATH as NWB_PATH_COLUMN_NAME
 from lazynwb.engine.plan import TABLE_INDEX as TABLE_INDEX_COLUMN_NAME
@@ -18,6 +17,7 @@ from lazynwb.errors import (
     TableNotFoundError,
     UnsupportedTypeError,
 )
+from lazynwb.lookup.load import clear_cache
 from lazynwb.paths import get_internal_paths
 from lazynwb.profile import profile
 from lazynwb.scan import get_table_schema, read_nwb, scan_nwb

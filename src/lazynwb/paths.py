@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lazynwb.catalog.load import load_listing
 from lazynwb.errors import LazyNWBError
+from lazynwb.lookup.load import load_listing
 from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from polars import selectors
 from polars.io.plugins import register_io_source
 
 from lazynwb.catalog.dtypes import is_array_dtype
-from lazynwb.catalog.lookup import collect_schema, normalize_table_path
 from lazynwb.engine.plan import INTERNAL, ROWS
 from lazynwb.engine.run import Spec, run
 from lazynwb.lifetime import unhurried
+from lazynwb.lookup.schema import collect_schema, normalize_table_path
 from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:

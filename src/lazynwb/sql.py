@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from lazynwb.catalog.load import load_listing
 from lazynwb.errors import LazyNWBError, TableNotFoundError
+from lazynwb.lookup.load import load_listing
 from lazynwb.progress import Progress
 from lazynwb.scan import scan_nwb
 from lazynwb.sources.discover import expand

@@ -34,9 +34,9 @@ from lazynwb.errors import CorruptDataError, LazyNWBError, UnsupportedTypeError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lazynwb.catalog.load import TableFile
     from lazynwb.catalog.model import Array, Column
     from lazynwb.engine.window import Handles, Part
+    from lazynwb.lookup.load import TableFile
 
 
 class _Piece(NamedTuple):

@@ -11,9 +11,9 @@ from lazynwb.engine.fetch import Request, row_bytes
 from lazynwb.errors import CorruptDataError
 
 if TYPE_CHECKING:
-    from lazynwb.catalog.load import TableFile
     from lazynwb.catalog.model import Array
     from lazynwb.engine.window import Handles
+    from lazynwb.lookup.load import TableFile
 
 
 def request_rows(

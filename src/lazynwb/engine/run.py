@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import polars as pl
 
-from lazynwb.catalog.load import TableFile, load_table
 from lazynwb.config import config
 from lazynwb.engine.assemble import read_columns
 from lazynwb.engine.plan import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX, Growth, Step, plan_steps
 from lazynwb.engine.sizes import measure_rows, most_bytes
 from lazynwb.engine.window import Handles, Part
 from lazynwb.errors import LazyNWBError, TableNotFoundError
+from lazynwb.lookup.load import TableFile, load_table
 from lazynwb.profile import count
 from lazynwb.progress import Progress
 

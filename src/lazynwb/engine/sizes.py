@@ -12,9 +12,9 @@ from lazynwb.engine.ragged import as_integers, request_rows
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lazynwb.catalog.load import TableFile
     from lazynwb.catalog.model import Array, Column
     from lazynwb.engine.window import Handles, Part
+    from lazynwb.lookup.load import TableFile
 
 #: Text and sequences: what a row is taken to need beyond its reference, before it is read.
 _VARIABLE_BYTES = 64

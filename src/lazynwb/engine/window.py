@@ -14,9 +14,9 @@ from lazynwb.sources.local import LocalFile
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from lazynwb.catalog.load import TableFile
     from lazynwb.catalog.model import Array
     from lazynwb.formats import Reader
+    from lazynwb.lookup.load import TableFile
 
 
 class Part(NamedTuple):

@@ -6,9 +6,9 @@ import difflib
 import logging
 from typing import TYPE_CHECKING
 
-from lazynwb.catalog.load import TableFile, load_listing, load_table
 from lazynwb.catalog.merge import merge_schemas
 from lazynwb.errors import LazyNWBError, TableNotFoundError
+from lazynwb.lookup.load import TableFile, load_listing, load_table
 from lazynwb.progress import Progress
 
 if TYPE_CHECKING:
