@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import h5py
 import numpy as np
 from h5py import h5d, h5s, h5z
 from msgspec.structs import replace
@@ -29,6 +30,8 @@ _CODECS = {
     32015: "zstd",
 }
 _MOST_INLINE = 65536
+#: Older libraries say where a chunk is without counting the user block in front of the file.
+_CHUNKS_WITHOUT_BASE = h5py.version.hdf5_version_tuple < (1, 14, 4)
 
 
 def describe_dataset(dataset: DatasetID, file: Hdf5File, path: str, main: Hdf5File) -> Array:
@@ -58,7 +61,7 @@ def _with_layout(array: Array, dataset: DatasetID, properties: PropDCID) -> Arra
         return replace(array, layout="contiguous", offset=-1 if offset is None else offset)
     if layout == h5d.CHUNKED:
         codecs = _codecs(properties)
-        if codecs is None:
+        if codecs is None or (array.base and _CHUNKS_WITHOUT_BASE):
             return array
         return replace(array, layout="chunked", chunk=tuple(properties.get_chunk()), codecs=codecs)
     if array.dtype.kind in {"number", "bool", "enum"} and dataset.get_storage_size() <= _MOST_INLINE:
