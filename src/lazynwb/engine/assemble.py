@@ -144,12 +144,14 @@ class _Run:
             self._leaf = _Leaf(pieces)
 
     def where(self) -> str:
-        """Name file, table and column, for an error's message."""
+        """Name file, table and column, for an error's message.
+
+        Of several files it names the first: who gets the error reads them one by one to find the right one.
+        """
         if not self._pieces:
             return f"column {self.name!r}"
         file = self._pieces[0].file
-        more = f" (or one of the {len(self._pieces) - 1} files after it)" if len(self._pieces) > 1 else ""
-        return f"{file.path}{more}: /{file.table.path}: column {self.name!r}"
+        return f"{file.path}: /{file.table.path}: column {self.name!r}"
 
     def leaves(self) -> Iterable[_Leaf]:
         """Yield what has to be read."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import polars as pl
 from lazynwb.config import config
 from lazynwb.engine.assemble import read_columns
 from lazynwb.engine.plan import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX, Growth, Step, plan_steps
+from lazynwb.engine.report import Report
 from lazynwb.engine.sizes import measure_rows, most_bytes
 from lazynwb.engine.window import Handles, Part
 from lazynwb.errors import LazyNWBError, TableNotFoundError
@@ -21,14 +21,11 @@ from lazynwb.progress import Progress
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_LOGGER = logging.getLogger("lazynwb")
 #: Files of the first window, and of the largest: each is open while its window is read.
 _FIRST_FILES, _MOST_FILES = 1, 64
 #: Rows of the first batch of a filtered query, whose consumer may be satisfied with a few.
 _FIRST_ROWS = 16
 _MOST_ROWS = 1_000_000
-#: Names of files that a warning lists.
-_NAMED = 3
 
 
 class Spec(NamedTuple):
@@ -56,51 +53,6 @@ class Spec(NamedTuple):
     raise_on_missing: bool = False
     ignore_errors: bool = False
     disable_progress: bool = False
-
-
-class Report:
-    """What went wrong in a query without ending it: said once, in the log, when the query is done."""
-
-    def __init__(self, table: str, total: int) -> None:
-        self._table = table
-        self._total = total
-        self._missing: list[str] = []
-        self._failed: list[str] = []
-        self._problems: list[str] = []
-
-    def missing(self, path: str) -> None:
-        """Note a file that has no such table."""
-        self._missing.append(path)
-
-    def failed(self, path: str, error: Exception) -> None:
-        """Note a file that could not be read."""
-        self._failed.append(str(error) if path in str(error) else f"{path}: {error}")
-
-    def problems(self, path: str, problems: tuple[str, ...]) -> None:
-        """Note what was mended in a file's table."""
-        self._problems += [f"{path}: /{self._table}: {problem}" for problem in problems]
-
-    def log(self) -> None:
-        """Log one warning for each kind of trouble."""
-        for listed, phrase in (
-            (self._missing, f"no table /{self._table} in"),
-            (self._failed, f"table /{self._table} could not be read in"),
-        ):
-            if listed:
-                _LOGGER.warning(
-                    "%s %d of %d files, which were skipped: %s",
-                    phrase,
-                    len(listed),
-                    self._total,
-                    _some(listed),
-                )
-        if self._problems:
-            _LOGGER.warning("table /%s was mended in places: %s", self._table, _some(self._problems))
-
-
-def _some(items: list[str]) -> str:
-    more = len(items) - _NAMED
-    return "; ".join(items[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
 
 
 def run(
@@ -228,27 +180,26 @@ class _Query:
 
     def batches(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
         """Yield the rows of a window that survive the predicate, in batches bounded by bytes."""
+        frames = self._filter_and_read(parts)
         try:
-            frames = self._filter_and_read(parts)
             first = next(frames, None)
         except LazyNWBError as error:
-            if not self._spec.ignore_errors:
-                raise
-            if len(parts) > 1:
-                for part in parts:
-                    yield from self.batches([part])
-            else:
-                self.report.failed(parts[0].file.path, error)
+            if len(parts) == 1:
+                self._give_up(parts[0], error)
+                return
+            # One file at a time: the others can be read, and the error names the one that cannot.
+            for part in parts:
+                yield from self.batches([part])
             return
-        if first is None:
-            return
-        yield first
-        try:
+        if first is not None:
+            yield first
             yield from frames
-        except LazyNWBError as error:
-            if not self._spec.ignore_errors:
-                raise
-            self.report.failed(parts[0].file.path, error)
+
+    def _give_up(self, part: Part, error: LazyNWBError) -> None:
+        """Note that a file cannot be read, if the user wants to go on without it."""
+        if not self._spec.ignore_errors:
+            raise error
+        self.report.failed(part.file.path, error)
 
     def _filter_and_read(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
         known: dict[str, pl.Series] = {}
@@ -272,12 +223,28 @@ class _Query:
             yield _frame({name: known[name] for name in self._names}, sum(part.rows for part in parts))
             return
         for start, stop in bounds:
-            piece = _cut(parts, start, stop)
-            have = {name: series[start:stop] for name, series in known.items()}
+            yield from self._read(
+                _cut(parts, start, stop), {name: series[start:stop] for name, series in known.items()}
+            )
+
+    def _read(self, parts: list[Part], known: dict[str, pl.Series]) -> Iterator[pl.DataFrame]:
+        """Yield one batch: the columns that are known of these rows, and the others."""
+        have = dict(known)
+        try:
             with Handles() as handles:
-                self._add(handles, piece, self._names, have)
-                self._reading_done(piece, rest)
-            yield _frame({name: have[name] for name in self._names}, stop - start)
+                self._add(handles, parts, self._names, have)
+        except LazyNWBError as error:
+            if len(parts) == 1:
+                self._give_up(parts[0], error)
+                return
+            at = 0
+            for part in parts:
+                own = {name: series[at : at + part.rows] for name, series in known.items()}
+                at += part.rows
+                yield from self._read([part], own)
+            return
+        self._reading_done(parts, [name for name in self._names if name not in known])
+        yield _frame({name: have[name] for name in self._names}, sum(part.rows for part in parts))
 
     def _reading_done(self, parts: list[Part], rest: list[str]) -> None:
         if rest and self._steps:

@@ -1,0 +1,54 @@
+"""What a query says in the log when it is done."""
+
+from __future__ import annotations
+
+import logging
+
+_LOGGER = logging.getLogger("lazynwb")
+#: Names of files that a warning lists.
+_NAMED = 3
+
+
+class Report:
+    """What went wrong in a query without ending it: said once, in the log, when the query is done."""
+
+    def __init__(self, table: str, total: int) -> None:
+        self._table = table
+        self._total = total
+        self._missing: list[str] = []
+        self._failed: dict[str, str] = {}
+        self._problems: list[str] = []
+
+    def missing(self, path: str) -> None:
+        """Note a file that has no such table."""
+        self._missing.append(path)
+
+    def failed(self, path: str, error: Exception) -> None:
+        """Note a file that could not be read."""
+        self._failed[path] = str(error) if path in str(error) else f"{path}: {error}"
+
+    def problems(self, path: str, problems: tuple[str, ...]) -> None:
+        """Note what was mended in a file's table."""
+        self._problems += [f"{path}: /{self._table}: {problem}" for problem in problems]
+
+    def log(self) -> None:
+        """Log one warning for each kind of trouble."""
+        for listed, phrase in (
+            (self._missing, f"no table /{self._table} in"),
+            (list(self._failed.values()), f"table /{self._table} could not be read in"),
+        ):
+            if listed:
+                _LOGGER.warning(
+                    "%s %d of %d files, which were skipped: %s",
+                    phrase,
+                    len(listed),
+                    self._total,
+                    _some(listed),
+                )
+        if self._problems:
+            _LOGGER.warning("table /%s was mended in places: %s", self._table, _some(self._problems))
+
+
+def _some(items: list[str]) -> str:
+    more = len(items) - _NAMED
+    return "; ".join(items[:_NAMED]) + (f"; and {more} more" if more > 0 else "")

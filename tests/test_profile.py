@@ -1,0 +1,66 @@
+"""The counters, and what they say about files that cannot be read."""
+
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+
+import lazynwb
+from builders import table
+
+
+@pytest.fixture
+def paths(tmp_path):
+    made = []
+    for number in range(6):
+        path = tmp_path / f"{number}.nwb"
+        with h5py.File(path, "w") as file:
+            group = table(file, "units", {"x": np.arange(100.0)})
+            group.attrs["colnames"] = ["x", "wide"]
+            group.create_dataset(
+                "wide", data=np.random.default_rng(0).random((100, 500)), chunks=(50, 500), compression="gzip"
+            )
+            second = group["wide"].id.get_chunk_info(1).byte_offset
+        made.append(path)
+        if number == 3:
+            with path.open("r+b") as stream:
+                stream.seek(second + 500)
+                stream.write(bytes(64))
+    return made
+
+
+def test_profiles_count_what_runs_inside_them_only(paths):
+    lf = lazynwb.scan_nwb(paths[0], "/units")
+    with lazynwb.profile() as outer:
+        lf.select("x").collect()
+        with lazynwb.profile() as inner:
+            lf.select("wide").collect()
+        lf.select(pl.len()).collect()
+    lf.select("wide").collect()
+    assert inner.bytes_decoded == 100 * 500 * 8
+    assert inner.chunks_decoded == outer.chunks_decoded == 2
+    assert outer.bytes_read == inner.bytes_read + 800
+    assert "bytes_decoded 400,000" in repr(inner)
+
+
+@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+@pytest.mark.parametrize("batch_bytes", [1 << 18, 1 << 25])
+def test_ignore_errors_drops_the_damaged_file_and_no_other(paths, engine, batch_bytes, caplog):
+    lazynwb.config.batch_bytes = batch_bytes
+    for lf, rows in (
+        (lazynwb.scan_nwb(paths, "/units", ignore_errors=True), 100),
+        (lazynwb.scan_nwb(paths, "/units", ignore_errors=True).filter(pl.col("x") >= 40), 60),
+    ):
+        caplog.clear()
+        counts = dict(lf.collect(engine=engine).group_by("_nwb_path").len().iter_rows())
+        damaged = counts.pop(str(paths[3]), 0)
+        assert counts == {str(path): rows for path in paths if path != paths[3]}
+        assert damaged < rows  # rows before the damage may have been given out already
+        assert "3.nwb" in caplog.text
+        assert "1 of 6 files" in caplog.text
+
+
+@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+def test_an_error_names_the_one_file_of_many(paths, engine):
+    with pytest.raises(lazynwb.CorruptDataError, match=r"3\.nwb: /units/wide: "):
+        lazynwb.scan_nwb(paths, "/units").collect(engine=engine)
