@@ -60,11 +60,12 @@ class Progress:
         self._shown = self._done
 
     def _open(self) -> Any:  # noqa: ANN401 - tqdm is imported late and has no stubs
-        from tqdm.auto import tqdm
+        from tqdm import tqdm
 
-        # tqdm's monitor is a thread that would outlive the query.
-        tqdm.monitor_interval = 0
-        bar = tqdm(
+        class Bar(tqdm):  # type: ignore[type-arg]
+            monitor_interval = 0  # a thread that would outlive the query
+
+        bar = Bar(
             total=self._total,
             initial=min(self._done, self._total),
             desc=self._description,

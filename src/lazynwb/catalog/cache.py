@@ -14,15 +14,12 @@ import random
 import tempfile
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from lazynwb.catalog.model import CATALOG_VERSION
 from lazynwb.config import config
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _LOGGER = logging.getLogger("lazynwb")
 _MAGIC = b"LNWB" + CATALOG_VERSION.to_bytes(2, "little")
@@ -94,25 +91,36 @@ def save(key: str, entry: object, encoder: msgspec.msgpack.Encoder) -> None:
 
 def _prune(folder: Path, limit: int) -> None:
     """Remove the oldest entries of one shard until it is within its share of the limit."""
-    files = sorted(_entries([folder]))
+    files = sorted(_entries(folder))
     total = sum(size for _, size, _ in files)
     for _, size, file in files:
         if total <= limit:
             return
-        file.unlink(missing_ok=True)
+        _remove(file)
         total -= size
 
 
-def _entries(folders: Iterable[Path]) -> list[tuple[float, int, Path]]:
+def _entries(folder: Path) -> list[tuple[float, int, Path]]:
+    """Return time, size and path of what a folder holds; other processes may remove any of it meanwhile."""
     found = []
-    for folder in folders:
-        for file in folder.iterdir() if folder.is_dir() else ():
-            try:
-                status = file.stat()
-            except OSError:
-                continue
-            found.append((status.st_mtime, status.st_size, file))
+    try:
+        files = list(folder.iterdir())
+    except OSError:
+        return []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:
+            continue
+        found.append((status.st_mtime, status.st_size, file))
     return found
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink()
+    except OSError:
+        return
 
 
 def clear() -> None:
@@ -120,8 +128,8 @@ def clear() -> None:
     root = config.cache_path
     for version in root.glob("v*"):
         for shard in version.glob("[0-9a-f][0-9a-f]"):
-            for _, _, file in _entries([shard]):
-                file.unlink(missing_ok=True)
+            for _, _, file in _entries(shard):
+                _remove(file)
             _remove_if_empty(shard)
         _remove_if_empty(version)
 

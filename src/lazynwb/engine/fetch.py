@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -34,6 +35,8 @@ _MERGED = 1024 * 1024
 _PARALLEL = 64 * 1024
 #: Rows of one chunk that are copied one range at a time; more are gathered by an index.
 _FEW_RANGES = 8
+#: The integers that a chunk index is packed of.
+_U8, _U4 = struct.Struct("<Q"), struct.Struct("<I")
 
 
 class Request(NamedTuple):
@@ -173,28 +176,27 @@ def _plan(request: Request, jobs: list[_Job]) -> None:
     if request.chunks is None or len(chunk) != len(shape) or min(chunk) < 1:
         message = f"chunks of shape {chunk} for an array of shape {shape}"
         raise CorruptDataError(message)
-    offsets = np.frombuffer(request.chunks.offsets, "<u8")
-    sizes = np.frombuffer(request.chunks.sizes, "<u8")
-    masks = np.frombuffer(request.chunks.masks, "<u4") if request.chunks.masks else None
+    offsets, sizes, masks = request.chunks.offsets, request.chunks.sizes, request.chunks.masks
     cells = 1  # chunks side by side within one band of rows
     for n, c in zip(shape[1:], chunk[1:], strict=True):
         cells *= -(-n // c)
     nbytes = math.prod(chunk) * stored_size(array.dtype)
     for band, pieces in _pieces(request.ranges, chunk[0]):
-        if (band + 1) * cells > len(offsets):
-            message = f"chunk {band * cells} is past the end of the chunk index ({len(offsets)})"
+        if (band + 1) * cells * _U8.size > min(len(offsets), len(sizes)):
+            message = f"chunk {band * cells} is past the end of the chunk index"
             raise CorruptDataError(message)
         for cell in range(cells):
             place = band * cells + cell
-            mask = int(masks[place]) if masks is not None else 0
+            mask = _U4.unpack_from(masks, _U4.size * place)[0] if masks else 0
             target = _Target(request, pieces, cell, nbytes, mask)
-            offset = int(offsets[place])
+            offset = _U8.unpack_from(offsets, _U8.size * place)[0]
+            size = _U8.unpack_from(sizes, _U8.size * place)[0]
             if offset == MISSING:
                 target.fill()
             elif array.codecs:
-                jobs.append(_Job(array.path, offset, int(sizes[place]), None, target.decode))
+                jobs.append(_Job(array.path, offset, size, None, target.decode))
             else:
-                _plan_unfiltered(target, offset, int(sizes[place]), jobs)
+                _plan_unfiltered(target, offset, size, jobs)
 
 
 def _plan_unfiltered(target: _Target, offset: int, size: int, jobs: list[_Job]) -> None:
