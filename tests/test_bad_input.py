@@ -350,11 +350,9 @@ print(failed)
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_damaged_object_headers(old_format, tmp_path):
-    """Every byte of the headers of a table and its columns: libhdf5 alone crashes on some."""
+    """Every byte of the headers of a table and an index: libhdf5 alone crashes on some."""
     with h5py.File(old_format) as file:
-        starts = [
-            h5py.h5o.get_info(file[name].id).addr for name in ("t", "t/a", "t/text", "t/r", "t/r_index")
-        ]
+        starts = [h5py.h5o.get_info(file[name].id).addr for name in ("t", "t/r_index")]
     code = """
 for start in map(int, sys.argv[3:]):
     for place in range(start, start + 400):
