@@ -28,7 +28,7 @@ from lazynwb.engine.build import (
 )
 from lazynwb.engine.fetch import Request, row_bytes
 from lazynwb.engine.heap import Heap
-from lazynwb.engine.ragged import as_integers, merged, request_rows, spans, with_row_before
+from lazynwb.engine.ragged import as_integers, merged, request_rows, rows_in, spans, with_row_before
 from lazynwb.errors import CorruptDataError, LazyNWBError, UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -200,10 +200,10 @@ def _runs(name: str, parts: list[Part]) -> list[_Run]:
 
 
 def _piece(file: TableFile, column: Column, ranges: np.ndarray, rows: int) -> _Piece:
-    if len(ranges) and ranges[-1, 1] > column.length:
+    if column.length < file.table.rows and len(ranges) and ranges[-1, 1] > column.length:
         ranges = np.minimum(ranges, column.length)
         ranges = ranges[ranges[:, 1] > ranges[:, 0]]
-        stored = int((ranges[:, 1] - ranges[:, 0]).sum())
+        stored = rows_in(ranges)
         return _Piece(file, column, ranges, stored, rows - stored)
     return _Piece(file, column, ranges, rows, 0)
 
@@ -306,7 +306,7 @@ class _Leaf:
 
     def _request_values(self, handles: Handles, requests: list[tuple[TableFile, Request]]) -> None:
         first = _data(self._first)
-        counts = [int((r[:, 1] - r[:, 0]).sum()) for r in self._ranges]
+        counts = [rows_in(ranges) for ranges in self._ranges]
         width = row_bytes(first)
         if first.layout == "indirect":
             parts = []
@@ -370,7 +370,7 @@ class _Leaf:
         levels = [offsets_of(np.concatenate(lengths)) for lengths in self._lengths]
         if levels:
             return as_lists(series, dims, levels)
-        return as_array(series, dims, sum(int((r[:, 1] - r[:, 0]).sum()) for r in self._ranges))
+        return as_array(series, dims, sum(rows_in(ranges) for ranges in self._ranges))
 
 
 def _data(column: Column) -> Array:

@@ -224,7 +224,7 @@ def _converted(values: np.ndarray, dtype: DType) -> pl.Series:
 def _references(elements: Elements, context: Context) -> pl.Series:
     addresses = np.ascontiguousarray(elements.raw).view("<u8").reshape(-1)
     paths: list[str | None] = [None] * len(addresses)
-    for owner in np.unique(elements.owners).tolist():
+    for owner in sorted(set(elements.owners.tolist())):
         places = np.flatnonzero(elements.owners == owner)
         wanted = set(addresses[places].tolist()) - {0, 2**64 - 1}
         known = context.paths_of(owner, wanted) if wanted else {}

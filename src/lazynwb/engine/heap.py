@@ -52,7 +52,8 @@ class Heap:
     ) -> None:
         self._files = files
         keys = [_run_starts(_keys(owners, _fields(references))) for owners, references in elements]
-        wanted = np.unique(np.concatenate(keys)) if keys else np.zeros(0, np.uint64)
+        # np.unique would do, but imports all of numpy.ma to do it.
+        wanted = _run_starts(np.sort(np.concatenate(keys))) if keys else np.zeros(0, np.uint64)
         self._collections = wanted[wanted & _low(_ADDRESS_BITS) != 0]
         #: What is wrong with a collection; said when an element of it is asked for, which names its column.
         self._faults: dict[int, str] = {}
@@ -188,7 +189,7 @@ def _read_ranges(
     first = np.concatenate([[0], np.cumsum(padded)])
     buffer = np.zeros(int(first[-1]) + _HEADER, np.uint8)  # so that a look past a short one stays inside
     work: list[tuple[LocalFile, list[Request]]] = []
-    for number in np.unique(owners).tolist():
+    for number in _run_starts(owners).tolist():  # ascending, because the collections are sorted by file
         requests = []
         for i in np.flatnonzero(owners == number).tolist():
             size, start = int(sizes[i]), int(first[i])
