@@ -8,6 +8,7 @@ inside is waited for, and who asks later is told that there is nothing more.
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -34,6 +35,10 @@ class _State:
 
 
 _state = _State()
+
+if hasattr(os, "register_at_fork"):
+    # A forked child has none of the threads that were inside, one of which may have held the lock.
+    os.register_at_fork(after_in_child=_state.__init__)  # type: ignore[misc]
 
 
 def unhurried(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:

@@ -75,7 +75,8 @@ def column_dtype(column: Column) -> pl.DataType | None:
         return pl.Float64()
     if column.children is not None:
         parts = {child.name: column_dtype(child) for child in column.children}
-        return pl.Struct({name: dtype for name, dtype in parts.items() if dtype is not None})
+        known = {name: dtype for name, dtype in parts.items() if dtype is not None}
+        return pl.Struct(known) if known else None
     data = column.data
     if data is None or data.dtype.kind == "unsupported":
         return None

@@ -141,7 +141,7 @@ def conform(series: pl.Series, dtype: pl.DataType, origin: str | None) -> pl.Ser
     if series.dtype == dtype:
         return series
     if isinstance(series.dtype, pl.Null):
-        return pl.Series(series.name, [None] * len(series), dtype=dtype)
+        return nulls(series.name, dtype, len(series))
     if not len(series):
         return pl.Series(series.name, [], dtype=dtype)
     try:
@@ -165,41 +165,60 @@ def _misfit(stored: pl.DataType, dtype: pl.DataType, origin: str | None, reason:
 
 def _cast(series: pl.Series, dtype: pl.DataType) -> pl.Series:
     if isinstance(dtype, pl.List) and not isinstance(series.dtype, pl.List | pl.Array):
-        return series.reshape((len(series), 1)).cast(dtype)
+        return _with_nulls_of(series, series.reshape((len(series), 1)).cast(dtype))
     if isinstance(dtype, pl.Struct) and isinstance(series.dtype, pl.Struct):
         own = {field.name for field in series.dtype.fields}
         parts = [
             _cast(series.struct.field(field.name), _instance(field.dtype))
             if field.name in own
-            else pl.Series(field.name, [None] * len(series), dtype=field.dtype)
+            else nulls(field.name, _instance(field.dtype), len(series))
             for field in dtype.fields
         ]
         lost = own - {field.name for field in dtype.fields}
         if lost:
             message = f"its fields {sorted(lost)} are not in the scan's type"
             raise ValueError(message)
-        return pl.DataFrame(parts).to_struct(series.name)
+        return _with_nulls_of(series, pl.DataFrame(parts).to_struct(series.name))
     if isinstance(dtype, pl.List) and isinstance(series.dtype, pl.Array):
         series = series.arr.to_list()
     return series.cast(dtype)
 
 
+def _with_nulls_of(series: pl.Series, cast: pl.Series) -> pl.Series:
+    """Make null what was null: a list around a null, or a struct of nulls, is something else."""
+    if not series.null_count():
+        return cast
+    return pl.select(pl.when(series.is_not_null()).then(cast).alias(series.name)).to_series()
+
+
+def nulls(name: str, dtype: pl.DataType, rows: int) -> pl.Series:
+    """Return a column of nulls."""
+    return pl.Series(name, [], dtype=dtype).clear(rows)
+
+
 def _is_lossless(stored: pl.Series, cast: pl.Series) -> bool:
     """Tell whether every value can be had back from its cast."""
-    one, other = stored, cast
-    while isinstance(one.dtype, pl.List | pl.Array) and isinstance(other.dtype, pl.List | pl.Array):
-        one = one.explode()
-        other = other.explode()
-    if isinstance(one.dtype, pl.Struct) or one.dtype == other.dtype:
+    one, other = stored.dtype, cast.dtype
+    if one == other:
         return True
-    if isinstance(other.dtype, pl.List | pl.Array | pl.String):
+    if isinstance(one, pl.Struct):
+        return isinstance(other, pl.Struct) and all(
+            _is_lossless(stored.struct.field(field.name), cast.struct.field(field.name))
+            for field in one.fields
+        )
+    if isinstance(other, pl.List | pl.Array):
+        inner = stored.explode() if isinstance(one, pl.List | pl.Array) else stored
+        return _is_lossless(inner, cast.explode())
+    if isinstance(one, _TEXT):
+        return isinstance(other, pl.String)
+    if one == pl.Boolean:
+        return other.is_numeric()
+    if not (one.is_numeric() and other.is_numeric()):
+        return False
+    if _always_fits(one, other):
         return True
-    if not (one.dtype.is_numeric() and other.dtype.is_numeric()):
-        return one.dtype == pl.Boolean
-    if _always_fits(one.dtype, other.dtype):
-        return True
-    back = other.cast(one.dtype, strict=False)
-    return back.eq_missing(one).all() and other.null_count() == one.null_count()
+    back = cast.cast(one, strict=False)
+    return bool(back.eq_missing(stored).all()) and cast.null_count() == stored.null_count()
 
 
 def _always_fits(stored: pl.DataType, dtype: pl.DataType) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from lazynwb.catalog.dtypes import column_dtype
-from lazynwb.catalog.merge import conform
+from lazynwb.catalog.merge import conform, nulls
 from lazynwb.engine.build import (
     Context,
     Elements,
@@ -106,6 +106,9 @@ def _column(runs: list[_Run], context: Context, dtype: pl.DataType, origin: str 
         except LazyNWBError as error:
             message = f"{run.where()}: {error}"
             raise type(error)(message) from None
+        except (ValueError, TypeError, AssertionError, pl.exceptions.PolarsError) as error:
+            message = f"{run.where()}: what is stored cannot be made a column of: {error}"
+            raise CorruptDataError(message) from error
     if not parts:
         return pl.Series([], dtype=dtype)
     return parts[0] if len(parts) == 1 else pl.concat(parts)
@@ -126,6 +129,12 @@ class _Run:
         if not pieces:
             return
         column = pieces[0].column
+        if column_dtype(column) is None:
+            note = (
+                column.data.dtype.note if column.data is not None else "a category without readable columns"
+            )
+            message = f"{self.where()}: {note} cannot be read; select other columns"
+            raise UnsupportedTypeError(message)
         if column.children is not None:
             for position, child in enumerate(column.children):
                 if column_dtype(child) is None:
@@ -137,10 +146,6 @@ class _Run:
                 ]
                 self._children.append(_Run(child.name, inner, sum(p.stored for p in pieces)))
         elif column.regular is None:
-            if column_dtype(column) is None:
-                note = column.data.dtype.note if column.data is not None else "nothing"
-                message = f"{self.where()}: {note} cannot be read; select other columns"
-                raise UnsupportedTypeError(message)
             self._leaf = _Leaf(pieces)
 
     def where(self) -> str:
@@ -163,7 +168,7 @@ class _Run:
     def series(self, context: Context) -> pl.Series:
         """Return the rows, in the type that they are stored in."""
         if not self._pieces:
-            return pl.Series([None] * self._rows, dtype=pl.Null)
+            return nulls("", pl.Null(), self._rows)
         if self._leaf is not None:
             stored = self._leaf.series(context)
         elif self._children:

@@ -265,13 +265,17 @@ def as_lists(flat: pl.Series, dims: tuple[int, ...], levels: list[np.ndarray]) -
             bounds = offsets.tolist()
             values = [values[a:b] for a, b in pairwise(bounds)]
         return pl.Series(values, dtype=dtype)
-    array = _export(flat)
-    for depth in range(len(dims), 0, -1):
-        array = _wrapped(_fixed_size_list, array, rows * math.prod(dims[: depth - 1]), None, dims[depth - 1])
+    array = _arrays(_export(flat), dims, rows)
     for offsets in reversed(levels):
         array = _wrapped(_large_list, array, len(offsets) - 1, offsets)
     folded = pl.Series(array)
     return folded if folded.dtype == dtype else folded.cast(dtype)
+
+
+def _arrays(flat: CArray, dims: tuple[int, ...], rows: int) -> CArray:
+    for depth in range(len(dims), 0, -1):
+        flat = _wrapped(_fixed_size_list, flat, rows * math.prod(dims[: depth - 1]), None, dims[depth - 1])
+    return flat
 
 
 def _export(series: pl.Series) -> CArray:
@@ -340,4 +344,7 @@ def as_array(inner: pl.Series, dims: tuple[int, ...], rows: int) -> pl.Series:
     dtype = pl.Array(inner.dtype, dims)
     if not rows or 0 in dims:
         return pl.Series([np.zeros(dims).tolist()] * rows, dtype=dtype)
+    if isinstance(inner.dtype, pl.List):
+        # Polars' reshape would flatten the lists.
+        return pl.Series(_arrays(_export(inner), dims, rows), dtype=dtype)
     return inner.reshape((rows, *dims))

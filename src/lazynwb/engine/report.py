@@ -23,9 +23,14 @@ class Report:
         """Note a file that has no such table."""
         self._missing.append(path)
 
-    def failed(self, path: str, error: Exception) -> None:
-        """Note a file that could not be read."""
-        self._failed[path] = str(error) if path in str(error) else f"{path}: {error}"
+    def failed(self, path: str, error: Exception, first_row: int = 0) -> None:
+        """Note a file that could not be read, or not from some row on."""
+        text = str(error) if path in str(error) else f"{path}: {error}"
+        self._failed[path] = f"{text} (rows from {first_row} on were left out)" if first_row else text
+
+    def has_failed(self, path: str) -> bool:
+        """Tell whether a file was given up: none of its later rows are read."""
+        return path in self._failed
 
     def problems(self, path: str, problems: tuple[str, ...]) -> None:
         """Note what was mended in a file's table."""

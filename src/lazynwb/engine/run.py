@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import polars as pl
 
+from lazynwb.catalog.merge import nulls
 from lazynwb.config import config
 from lazynwb.engine.assemble import read_columns
 from lazynwb.engine.plan import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX, Growth, Step, plan_steps
@@ -26,6 +27,8 @@ _FIRST_FILES, _MOST_FILES = 1, 64
 #: Rows of the first batch of a filtered query, whose consumer may be satisfied with a few.
 _FIRST_ROWS = 16
 _MOST_ROWS = 1_000_000
+#: What a row takes while it is filtered, whatever its columns: its number, and whether it stays.
+_LEAST_ROW_BYTES = 16
 
 
 class Spec(NamedTuple):
@@ -144,7 +147,7 @@ class _Query:
             left = left if left is None else left - rows
             if not keep or not rows:
                 continue
-            size = most_bytes(file, filtering) if filtering else 0
+            size = max(most_bytes(file, filtering), _LEAST_ROW_BYTES * rows) if self._steps else 0
             # A table too large to filter at once is filtered in slices.
             slices = max(1, min(rows, -(-size // config.batch_bytes)))
             for i in range(slices):
@@ -180,6 +183,7 @@ class _Query:
 
     def batches(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
         """Yield the rows of a window that survive the predicate, in batches bounded by bytes."""
+        parts = [part for part in parts if not self.report.has_failed(part.file.path)]
         frames = self._filter_and_read(parts)
         try:
             first = next(frames, None)
@@ -199,7 +203,7 @@ class _Query:
         """Note that a file cannot be read, if the user wants to go on without it."""
         if not self._spec.ignore_errors:
             raise error
-        self.report.failed(part.file.path, error)
+        self.report.failed(part.file.path, error, int(part.ranges[0, 0]) if len(part.ranges) else 0)
 
     def _filter_and_read(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
         known: dict[str, pl.Series] = {}
@@ -230,6 +234,8 @@ class _Query:
     def _read(self, parts: list[Part], known: dict[str, pl.Series]) -> Iterator[pl.DataFrame]:
         """Yield one batch: the columns that are known of these rows, and the others."""
         have = dict(known)
+        if any(self.report.has_failed(part.file.path) for part in parts) and len(parts) == 1:
+            return
         try:
             with Handles() as handles:
                 self._add(handles, parts, self._names, have)
@@ -272,8 +278,9 @@ class _Query:
         """Cut the surviving rows into batches, at files' and chunks' borders where that is possible."""
         rows = sum(part.rows for part in parts)
         limit = config.batch_bytes
-        if not rest or not rows:
-            return [(0, rows)]
+        if not rest:
+            starts = range(0, rows, _MOST_ROWS)
+            return [(start, min(start + _MOST_ROWS, rows)) for start in starts] or [(0, 0)]
         few = self._rows_growth.take() if self._steps else _MOST_ROWS
         heavy = sum(most_bytes(part.file, rest) for part in parts)
         if heavy <= limit // 16 or (heavy <= limit and rows <= few):
@@ -356,7 +363,7 @@ def _cut(parts: list[Part], start: int, stop: int) -> list[Part]:
 
 def _internal(name: str, parts: list[Part], table: str) -> pl.Series:
     if name == ROWS:
-        return pl.Series(name, [None] * sum(part.rows for part in parts), dtype=pl.Null)
+        return nulls(name, pl.Null(), sum(part.rows for part in parts))
     if name == TABLE_INDEX:
         rows = [part.indices() for part in parts]
         return pl.Series(name, np.concatenate(rows).astype(np.uint32) if rows else np.zeros(0, np.uint32))

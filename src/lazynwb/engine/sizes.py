@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Text and sequences: what a row is taken to need beyond its reference, before it is read.
 _VARIABLE_BYTES = 64
+#: A generated timestamp.
+_REGULAR_BYTES = 8
 
 
 def most_bytes(file: TableFile, names: Iterable[str]) -> int:
@@ -28,7 +30,9 @@ def most_bytes(file: TableFile, names: Iterable[str]) -> int:
         if column is None:
             continue
         for child in column.children or (column,):
-            if child.data is not None:
+            if child.regular is not None:
+                total += child.length * _REGULAR_BYTES
+            elif child.data is not None:
                 total += (child.data.shape[0] if child.data.shape else 1) * _bytes_of(child.data)
     return total
 
@@ -49,6 +53,7 @@ def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> l
         for column in columns:
             for child in column.children or (column,):
                 if child.data is None:
+                    sizes[i] += _REGULAR_BYTES
                     continue
                 if child.indices:
                     index = child.indices[0]

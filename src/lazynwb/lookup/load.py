@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -53,6 +54,16 @@ E = TypeVar("E", Entry, ListingEntry)
 
 _memory: OrderedDict[str, Entry | ListingEntry] = OrderedDict()
 _lock = threading.Lock()
+
+
+def _unlock() -> None:
+    """Give a forked child a lock that no thread of its parent holds."""
+    global _lock  # noqa: PLW0603 - there is nobody else in the child yet
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock)
 
 
 class TableFile:

@@ -144,10 +144,13 @@ class Descriptor:
         if offset < 0 or offset + total > self._size:
             raise self._ends(offset, total)
         while done < total:
-            if _HAS_PREAD:
-                got = os.preadv(self._number, [buffer[done:] if done else buffer], offset + done)
-            else:
-                got = self._seek_and_read(offset + done, buffer[done:])
+            try:
+                if _HAS_PREAD:
+                    got = os.preadv(self._number, [buffer[done:] if done else buffer], offset + done)
+                else:
+                    got = self._seek_and_read(offset + done, buffer[done:])
+            except OSError as error:
+                raise _not_readable(self._path, error) from None
             if not got:
                 raise self._ends(offset, total)
             done += got

@@ -63,9 +63,7 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
             raise UnsupportedTypeError(message) from None
         message = f"{where} cannot be read: {error}"
         raise CorruptDataError(message) from None
-    if h5py.check_ref_dtype(dataset.dtype) is h5py.Reference:
-        return _paths_of(file, rows)
-    return rows
+    return _resolved(file, rows)
 
 
 def _absent_filter(dataset: h5py.h5d.DatasetID) -> str:
@@ -75,6 +73,16 @@ def _absent_filter(dataset: h5py.h5d.DatasetID) -> str:
         if not h5z.filter_avail(number):
             return f"filter {number} ({name.decode('utf-8', 'replace')})" if name else f"filter {number}"
     return ""
+
+
+def _resolved(file: Hdf5File, rows: np.ndarray) -> np.ndarray:
+    """Replace object references, those within compounds too, by their targets' paths."""
+    if h5py.check_ref_dtype(rows.dtype) is h5py.Reference:
+        return _paths_of(file, rows)
+    for name in rows.dtype.names or ():
+        if rows.dtype[name].hasobject:
+            rows[name] = _resolved(file, rows[name])
+    return rows
 
 
 def _paths_of(file: Hdf5File, references: np.ndarray) -> np.ndarray:

@@ -230,6 +230,9 @@ def _category(  # noqa: PLR0913, PLR0917 - what a category is, and where its pro
         return None
     table = _describe_dynamic_table(main, found, f"{path}/{name}")
     problems += [f"category {name!r}: {problem}" for problem in table.problems]
+    if not table.columns:
+        problems.append(f"category {name!r} was left out: it has no columns")
+        return None
     if table.rows != rows:
         problems.append(f"category {name!r} has {table.rows} rows where the table has {rows}")
     return Column(name, length=table.rows, children=table.columns)

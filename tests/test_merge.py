@@ -1,0 +1,99 @@
+"""Casting a file's rows to the published type: nothing is lost, and what was null stays null."""
+
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+
+import lazynwb
+from builders import table
+from lazynwb.catalog.merge import conform
+
+LARGE = 2**53 + 1
+
+
+@pytest.mark.parametrize(
+    ("stored", "dtype"),
+    [
+        (pl.Series([1.75]), pl.Int64()),
+        (pl.Series([LARGE]), pl.Float64()),
+        (pl.Series([300]), pl.Int8()),
+        (pl.Series([{"x": 1.75}]), pl.Struct({"x": pl.Int64()})),
+        (pl.Series([{"x": LARGE}]), pl.Struct({"x": pl.Float64()})),
+        (pl.Series([[{"x": 1.75}]]), pl.List(pl.Struct({"x": pl.Int64()}))),
+        (pl.Series([{"x": 1, "y": 2}]), pl.Struct({"x": pl.Int64()})),
+        (pl.Series([{"x": 1.5}]), pl.String()),
+        (pl.Series([0.5, 1.5]), pl.List(pl.Int64())),
+        (pl.Series([LARGE]), pl.List(pl.Float64())),
+        (pl.Series([[0.5], []]), pl.List(pl.Int64())),
+        (pl.Series(["a"]), pl.Int64()),
+        (pl.Series([1]), pl.String()),
+    ],
+)
+def test_what_would_change_is_an_error_that_names_the_origin(stored, dtype):
+    with pytest.raises(lazynwb.SchemaError, match=r"first\.nwb"):
+        conform(stored, dtype, "first.nwb")
+
+
+@pytest.mark.parametrize(
+    ("stored", "dtype", "expected"),
+    [
+        (pl.Series([1, None]), pl.Float64(), [1.0, None]),
+        (
+            pl.Series([1.0, float("nan")], dtype=pl.Float32),
+            pl.Float64(),
+            [1.0, pytest.approx(float("nan"), nan_ok=True)],
+        ),
+        (pl.Series(["a", None]), pl.List(pl.String()), [["a"], None]),
+        (
+            pl.Series([{"x": 1}, None]),
+            pl.Struct({"x": pl.Float64(), "y": pl.Int8()}),
+            [{"x": 1.0, "y": None}, None],
+        ),
+        (pl.Series([[1, 2], []]), pl.List(pl.Float64()), [[1.0, 2.0], []]),
+        (pl.Series([[1, 2]], dtype=pl.Array(pl.Int64, 2)), pl.List(pl.Float64()), [[1.0, 2.0]]),
+        (pl.Series(["a"], dtype=pl.Enum(["a"])), pl.String(), ["a"]),
+    ],
+)
+def test_what_loses_nothing_is_cast(stored, dtype, expected):
+    cast = conform(stored, dtype, "first.nwb")
+    assert cast.dtype == dtype
+    assert cast.to_list() == expected
+
+
+def test_a_choice_of_the_user_is_carried_out():
+    assert conform(pl.Series([1.75]), pl.Int64(), None).to_list() == [1]
+
+
+@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+def test_structs_of_files_that_disagree(tmp_path, engine):
+    paths = [tmp_path / "a.nwb", tmp_path / "b.nwb"]
+    for path, value in zip(
+        paths, (np.array([(1,)], [("x", "i8")]), np.array([(1.75,)], [("x", "f8")])), strict=True
+    ):
+        with h5py.File(path, "w") as file:
+            table(file, "t", {"c": value})
+    with pytest.raises(lazynwb.SchemaError, match="would change"):
+        lazynwb.scan_nwb(paths, "t", infer_schema_length=1).collect(engine=engine)
+    both = lazynwb.scan_nwb(paths, "t").select("c").collect(engine=engine)
+    assert both["c"].to_list() == [{"x": 1.0}, {"x": 1.75}]
+
+
+def test_odd_columns_read_through_libhdf5(tmp_path):
+    path = tmp_path / "a.nwb"
+    with h5py.File(path, "w") as file:
+        group = table(file, "t", {"id": np.arange(2)})
+        group.attrs["colnames"] = ["refs", "grid", "empty"]
+        group.attrs["categories"] = ["empty"]
+        empty = group.create_group("empty")
+        empty.attrs["colnames"] = np.array([], h5py.string_dtype())
+        refs = np.zeros(2, [("a", "f8"), ("r", h5py.ref_dtype)])
+        refs["r"] = [group.ref, h5py.Reference()]
+        group.create_dataset("refs", data=refs, compression="lzf")
+        grid = group.create_dataset("grid", (2, 2), h5py.vlen_dtype("i4"))
+        for place, items in {(0, 0): [], (0, 1): [1, 2], (1, 0): [3, 4], (1, 1): []}.items():
+            grid[place] = np.array(items, "i4")
+    frame = lazynwb.read_nwb(path, "t")
+    assert frame["refs"].to_list() == [{"a": 0.0, "r": "/t"}, {"a": 0.0, "r": None}]
+    assert frame["grid"].to_list() == [[[], [1, 2]], [[3, 4], []]]
+    assert "empty" not in frame.columns
