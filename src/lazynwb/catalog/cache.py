@@ -8,18 +8,19 @@ network file systems. Whatever goes wrong here costs a log message and a second 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
 import os
-import random
-import tempfile
 import zlib
-from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from lazynwb.catalog.model import CATALOG_VERSION
 from lazynwb.config import config
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _LOGGER = logging.getLogger("lazynwb")
 _MAGIC = b"LNWB" + CATALOG_VERSION.to_bytes(2, "little")
@@ -27,6 +28,8 @@ _HEADER = len(_MAGIC) + 4
 _SHARDS = 256
 #: One write in this many checks the size of the shard that it wrote to.
 _PRUNE_EVERY = 32
+#: Counted from anywhere, so that processes which write a few entries each also prune now and then.
+_writes = itertools.count(os.getpid())
 _warned: set[str] = set()
 
 T = TypeVar("T")
@@ -74,16 +77,19 @@ def save(key: str, entry: object, encoder: msgspec.msgpack.Encoder) -> None:
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=".new-")
+        temporary = file.with_name(f".new-{os.urandom(8).hex()}")
+        descriptor = os.open(
+            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600
+        )
         try:
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(_MAGIC + zlib.crc32(body).to_bytes(4, "little"))
                 stream.write(body)
-            os.replace(temporary, file)  # noqa: PTH105 - the same as Path.replace, on a plain text
+            temporary.replace(file)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
-        if random.randrange(_PRUNE_EVERY) == 0:  # noqa: S311 - a sampling decision
+        if next(_writes) % _PRUNE_EVERY == 0:
             _prune(file.parent, config.cache_max_bytes // _SHARDS)
     except OSError as error:
         _warn_once(f"the catalog cache cannot be written ({error}); queries go on without it")
