@@ -29,7 +29,6 @@ class _State:
     def __init__(self) -> None:
         self.condition = threading.Condition()
         self.inside = 0
-        self.unfinished = 0
         self.last = 0.0
         self.leaving = False
 
@@ -43,8 +42,6 @@ if hasattr(os, "register_at_fork"):
 
 def unhurried(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """Pass batches on; end early once the process is being left."""
-    with _state.condition:
-        _state.unfinished += 1
     try:
         while True:
             with _state.condition:
@@ -63,7 +60,6 @@ def unhurried(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
             yield batch
     finally:
         with _state.condition:
-            _state.unfinished -= 1
             _state.last = time.monotonic()
 
 

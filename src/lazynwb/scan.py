@@ -10,7 +10,7 @@ import polars as pl
 from polars import selectors
 from polars.io.plugins import register_io_source
 
-from lazynwb.catalog.dtypes import is_array_dtype
+from lazynwb.catalog.dtypes import instance, is_array_dtype
 from lazynwb.engine.plan import INTERNAL, ROWS
 from lazynwb.engine.run import Spec, run
 from lazynwb.lifetime import unhurried
@@ -104,7 +104,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     """
     paths = tuple(expand(source))
     table = normalize_table_path(table_path)
-    overrides = {name: _instance(dtype) for name, dtype in (schema_overrides or {}).items()}
+    overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
     origin = "the schema argument"
     if schema is None:
         inferred, found = collect_schema(
@@ -118,7 +118,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         )
         table, origin = found.table.path, found.path
     else:
-        inferred = {name: _instance(dtype) for name, dtype in schema.items() if name not in INTERNAL}
+        inferred = {name: instance(dtype) for name, dtype in schema.items() if name not in INTERNAL}
     columns = {name: overrides.get(name, dtype) for name, dtype in inferred.items()}
     if exclude_array_columns:
         columns = {name: dtype for name, dtype in columns.items() if not is_array_dtype(dtype)}
@@ -203,7 +203,3 @@ def _register(spec: Spec) -> pl.LazyFrame:
     frame = register_io_source(_Source(spec), schema=schema, is_pure=True, **labels)
     # Not by plain names: Polars takes "*" and "^...$" for patterns.
     return frame.select(selectors.by_name(*spec.schema, *INTERNAL))
-
-
-def _instance(dtype: object) -> pl.DataType:
-    return dtype() if isinstance(dtype, type) else dtype  # type: ignore[return-value]

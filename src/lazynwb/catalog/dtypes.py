@@ -87,6 +87,11 @@ def column_dtype(column: Column) -> pl.DataType | None:
     return dtype
 
 
+def instance(dtype: object) -> pl.DataType:
+    """Return a type as Polars compares them: users write `pl.Int64`, schemas hold `pl.Int64()`."""
+    return dtype() if isinstance(dtype, type) else dtype  # type: ignore[return-value]
+
+
 def is_array_dtype(dtype: pl.DataType) -> bool:
     """Tell whether a column of this type holds an array in each row."""
     return isinstance(dtype, pl.List | pl.Array)

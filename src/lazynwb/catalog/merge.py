@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lazynwb.catalog.dtypes import column_dtype
+from lazynwb.catalog.dtypes import column_dtype, instance
 from lazynwb.errors import SchemaError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _common_struct(one: pl.Struct, other: pl.Struct) -> pl.DataType | None:
     fields = {field.name: field.dtype for field in one.fields}
     for field in other.fields:
         known = fields.get(field.name)
-        common = common_dtype(_instance(known), _instance(field.dtype)) if known is not None else field.dtype
+        common = common_dtype(instance(known), instance(field.dtype)) if known is not None else field.dtype
         if common is None:
             return None
         fields[field.name] = common
@@ -101,17 +101,13 @@ def _common_nested(one: pl.List | pl.Array, other: pl.List | pl.Array) -> pl.Dat
 
 
 def _element(dtype: pl.List | pl.Array) -> pl.DataType:
-    return _instance(dtype.inner)
+    return instance(dtype.inner)
 
 
 def _innermost(dtype: pl.DataType) -> pl.DataType:
     while isinstance(dtype, pl.Array):
-        dtype = _instance(dtype.inner)
+        dtype = instance(dtype.inner)
     return dtype
-
-
-def _instance(dtype: object) -> pl.DataType:
-    return dtype() if isinstance(dtype, type) else dtype  # type: ignore[return-value]
 
 
 def _common_number(one: pl.DataType, other: pl.DataType) -> pl.DataType:
@@ -169,9 +165,9 @@ def _cast(series: pl.Series, dtype: pl.DataType) -> pl.Series:
     if isinstance(dtype, pl.Struct) and isinstance(series.dtype, pl.Struct):
         own = {field.name for field in series.dtype.fields}
         parts = [
-            _cast(series.struct.field(field.name), _instance(field.dtype))
+            _cast(series.struct.field(field.name), instance(field.dtype))
             if field.name in own
-            else nulls(field.name, _instance(field.dtype), len(series))
+            else nulls(field.name, instance(field.dtype), len(series))
             for field in dtype.fields
         ]
         lost = own - {field.name for field in dtype.fields}

@@ -29,6 +29,7 @@ from lazynwb.engine.build import (
 from lazynwb.engine.fetch import Request, row_bytes
 from lazynwb.engine.heap import Heap
 from lazynwb.engine.ragged import as_integers, merged, request_rows, rows_in, spans, with_row_before
+from lazynwb.engine.window import expand
 from lazynwb.errors import CorruptDataError, LazyNWBError, UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -252,8 +253,7 @@ def _regular(pieces: list[_Piece]) -> pl.Series:
     for piece in pieces:
         assert piece.column.regular is not None  # noqa: S101 - what makes the column regular
         start, rate = piece.column.regular
-        rows = [np.arange(a, b) for a, b in piece.ranges.tolist()]
-        stamps.append(start + (np.concatenate(rows) if rows else np.zeros(0)) / rate)
+        stamps.append(start + expand(piece.ranges) / rate)
     return from_buffer(np.concatenate(stamps))
 
 

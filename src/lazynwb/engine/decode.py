@@ -61,7 +61,7 @@ def unfilter(data: Buffer, codecs: tuple[Codec, ...], mask: int, nbytes: int) ->
             if i == 0:
                 shuffled = size if size > 1 else 0
             elif size > 1:
-                data = _unshuffled(data, size)
+                data = unshuffled(data, size)
         else:
             # A checksum that was appended before this step adds to what the step must give back.
             before = sum(4 for k in range(i) if codecs[k].name == "fletcher32" and not mask >> k & 1)
@@ -93,13 +93,12 @@ def unshuffle(data: Buffer, size: int, first: int, stop: int, out: np.ndarray) -
             target[:, k] = planes[k]
 
 
-def _unshuffled(data: Buffer, size: int) -> Buffer:
+def unshuffled(data: Buffer, size: int) -> Buffer:
+    """Return byte-shuffled data in order; an incomplete element at the end was never shuffled."""
     whole = len(data) // size
     out = np.empty(len(data), np.uint8)
     unshuffle(data, size, 0, whole, out[: whole * size])
-    out[whole * size :] = np.frombuffer(data, np.uint8)[
-        whole * size :
-    ]  # an incomplete element is not shuffled
+    out[whole * size :] = np.frombuffer(data, np.uint8)[whole * size :]
     return out.data
 
 

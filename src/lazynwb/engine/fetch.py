@@ -17,7 +17,7 @@ import numpy as np
 
 from lazynwb.catalog.model import MISSING, Array, ChunkIndex, stored_size
 from lazynwb.config import config
-from lazynwb.engine.decode import unfilter, unshuffle
+from lazynwb.engine.decode import unfilter, unshuffle, unshuffled
 from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
 
@@ -302,11 +302,7 @@ class _Target:
         width = self.nbytes // array.chunk[0]
         first, last = self.pieces[0][0], self.pieces[-1][1]
         if shuffled and (width % shuffled or self.nbytes % shuffled):
-            whole = np.empty(self.nbytes, np.uint8)
-            elements = self.nbytes // shuffled
-            unshuffle(raw, shuffled, 0, elements, whole[: elements * shuffled])
-            whole[elements * shuffled :] = np.frombuffer(raw, np.uint8)[elements * shuffled :]
-            raw, shuffled = whole.data, 0
+            raw, shuffled = unshuffled(raw, shuffled), 0
         if not shuffled:
             self.scatter_rows(memoryview(raw)[first * width : last * width])
             return

@@ -8,6 +8,7 @@ import numpy as np
 
 from lazynwb.engine.build import as_stored
 from lazynwb.engine.fetch import Request, row_bytes
+from lazynwb.engine.window import expand
 from lazynwb.errors import CorruptDataError
 
 if TYPE_CHECKING:
@@ -103,11 +104,7 @@ def spans(ends: np.ndarray, ranges: np.ndarray, array: Array, below: Array) -> t
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     length = array.shape[0] if array.shape else 1
     known = np.array([[0, length]]) if len(ends) == length else with_row_before(ranges)
-    rows = (
-        np.concatenate([np.arange(a, b) for a, b in ranges.tolist()])
-        if len(ranges) > 1
-        else np.arange(ranges[0, 0], ranges[0, 1])
-    )
+    rows = expand(ranges)
     # Where each row's end stands among the ends that were read.
     base = np.concatenate([[0], np.cumsum(known[:, 1] - known[:, 0])])
     block = np.searchsorted(known[:, 0], rows, side="right") - 1

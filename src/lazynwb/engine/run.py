@@ -234,7 +234,7 @@ class _Query:
     def _read(self, parts: list[Part], known: dict[str, pl.Series]) -> Iterator[pl.DataFrame]:
         """Yield one batch: the columns that are known of these rows, and the others."""
         have = dict(known)
-        if any(self.report.has_failed(part.file.path) for part in parts) and len(parts) == 1:
+        if len(parts) == 1 and self.report.has_failed(parts[0].file.path):
             return
         try:
             with Handles() as handles:

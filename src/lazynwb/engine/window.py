@@ -42,8 +42,6 @@ class Part(NamedTuple):
 
     def indices(self) -> np.ndarray:
         """Return the row numbers."""
-        if len(self.ranges) == 1:
-            return np.arange(self.ranges[0, 0], self.ranges[0, 1])
         return expand(self.ranges)
 
     def take(self, kept: np.ndarray) -> Part:
@@ -63,6 +61,8 @@ class Part(NamedTuple):
 
 def expand(ranges: np.ndarray) -> np.ndarray:
     """Return the numbers that ranges cover."""
+    if len(ranges) == 1:
+        return np.arange(ranges[0, 0], ranges[0, 1])
     lengths = ranges[:, 1] - ranges[:, 0]
     ends = np.cumsum(lengths)
     return np.repeat(ranges[:, 0] - (ends - lengths), lengths) + np.arange(int(ends[-1]) if len(ends) else 0)
