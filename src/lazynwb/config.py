@@ -40,6 +40,23 @@ class Config:
         Smaller ones cost re-reading at their borders, larger ones fresh memory from the system each time.
     max_threads : int
         Threads that read and decode; 0 means as many as there are processors, at most 16.
+    max_requests : int
+        Requests to object stores and web servers that are under way at the same time (64).
+    max_retries : int
+        Times that a request is repeated after a fault that may pass (6), with growing pauses between them.
+    retry_seconds : float
+        Seconds after which a request is not repeated any more (60).
+    request_timeout : float
+        Seconds that an answer may take (30).
+    recheck_seconds : float
+        Seconds for which a remote file, once asked for its version, is taken not to have changed (60).
+        With 0 each query asks. A change in the middle of a query is noticed whatever this says.
+    download_bytes : int
+        Size up to which a file is fetched whole from a server that does not send parts of files (0: never).
+    storage_options : dict
+        Options for every remote source, under obstore's or fsspec's names: see `scan_nwb`.
+    dandi_api_url : str
+        Where the DANDI archive's API is.
     use_polars : bool
         Return Polars rather than pandas frames where a function offers both.
     """
@@ -51,6 +68,14 @@ class Config:
     external_links: Literal["folder", "anywhere", "never"] = "folder"
     batch_bytes: int = 24 * 1024 * 1024
     max_threads: int = 0
+    max_requests: int = 64
+    max_retries: int = 6
+    retry_seconds: float = 60.0
+    request_timeout: float = 30.0
+    recheck_seconds: float = 60.0
+    download_bytes: int = 0
+    storage_options: dict[str, Any] = field(default_factory=dict, repr=False)
+    dandi_api_url: str = "https://api.dandiarchive.org/api"
     use_polars: bool = False
     _cache_root: Path | None = field(default=None, repr=False, compare=False)
 
@@ -92,8 +117,16 @@ def _parse(text: str, hint: Any) -> Any:  # noqa: ANN401 - the value's type is w
             message = "expected true or false"
             raise ValueError(message)
         return lowered in _TRUE
-    if hint is int:
-        return int(text)
+    if hint in {int, float, str}:
+        return hint(text)
+    if typing.get_origin(hint) is dict:
+        import json
+
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            message = "expected a JSON object"
+            raise ValueError(message)
+        return found
     if typing.get_origin(hint) is Literal:
         if text not in typing.get_args(hint):
             message = f"expected one of {', '.join(typing.get_args(hint))}"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lazynwb.errors import LazyNWBError
 from lazynwb.lookup.load import load_listing
 from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
-    from lazynwb.sources.discover import Source
+    from collections.abc import Mapping
+
+    from lazynwb.sources.discover import PathOrUrl
 
 #: Parts that objects play, which are listed by default.
 _DEFAULT_ROLES = frozenset({"table", "series_data"})
@@ -48,18 +50,20 @@ class PathInfo:
 
 
 def get_internal_paths(  # noqa: PLR0913, PLR0917
-    nwb_path: Source,
+    nwb_path: PathOrUrl,
     include_child_datasets: bool = False,  # noqa: FBT001, FBT002 - positional in existing code
     include_table_columns: bool = False,  # noqa: FBT001, FBT002
     include_metadata: bool = False,  # noqa: FBT001, FBT002
     include_specifications: bool = False,  # noqa: FBT001, FBT002
     parents: bool = False,  # noqa: FBT001, FBT002
+    *,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, PathInfo]:
     """List what an NWB file contains: its tables as groups, its series by their datasets.
 
     Parameters
     ----------
-    nwb_path : path
+    nwb_path : path or URL
         One file.
     include_child_datasets : bool
         Also the datasets that are no table's column and no series' data: other members of a series
@@ -72,6 +76,8 @@ def get_internal_paths(  # noqa: PLR0913, PLR0917
         Also the schema's text, where the file caches it under `/specifications`.
     parents : bool
         Also the groups that hold the listed objects.
+    storage_options : mapping or None
+        As for `scan_nwb`.
 
     Returns
     -------
@@ -84,10 +90,11 @@ def get_internal_paths(  # noqa: PLR0913, PLR0917
     SourceNotFoundError, NotNWBError
         If the file cannot be read.
     """
-    found = expand(nwb_path)
+    found = expand(nwb_path, storage_options)
     if len(found) != 1:
         message = (
-            f"get_internal_paths describes one file, not {len(found)}: pass one of them, such as {found[0]}"
+            f"get_internal_paths describes one file, not {len(found)}: pass one of them, such as "
+            f"{found[0].name}"
         )
         raise LazyNWBError(message)
     roles = set(_DEFAULT_ROLES)

@@ -18,7 +18,12 @@ class Profile:
     Attributes
     ----------
     requests, bytes_read : int
-        Reads of file data and the bytes that they returned (the catalog cache is not counted).
+        Reads of file data, local or remote, and the bytes that they returned (the catalog cache is not
+        counted).
+    retries : int
+        Requests that were repeated because a server failed or was busy.
+    bytes_used : int
+        Bytes that parsing and decoding took, whether they were read now or had been kept.
     chunks_decoded, bytes_decoded : int
         Compressed chunks that were decoded, and the bytes that came out.
     files_opened : int
@@ -33,6 +38,8 @@ class Profile:
 
     requests: int = 0
     bytes_read: int = 0
+    retries: int = 0
+    bytes_used: int = 0
     chunks_decoded: int = 0
     bytes_decoded: int = 0
     files_opened: int = 0

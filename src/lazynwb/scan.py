@@ -18,7 +18,7 @@ from lazynwb.lookup.schema import collect_schema, normalize_table_path
 from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from polars._typing import SchemaDict
 
@@ -41,6 +41,8 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     schema: SchemaDict | None = None,
     schema_overrides: SchemaDict | None = None,
     disable_progress: bool = False,  # noqa: FBT001, FBT002
+    *,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> pl.LazyFrame:
     """Scan one table of any number of NWB files as one LazyFrame.
 
@@ -50,8 +52,9 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
 
     Parameters
     ----------
-    source : path or iterable of paths
-        An NWB file, a `file://` URL, a glob pattern, a folder (searched recursively), or several of them.
+    source : path or URL, or iterable of these
+        An NWB file, a glob pattern, a folder (searched recursively), or several of them; as local paths,
+        `file://`, `s3://`, `gs://`, `az://`, `abfs://`, `https://`, `http://` or `dandi://` URLs, or UPaths.
     table_path : str
         A DynamicTable (`"/units"`, `"/intervals/trials"`), a TimeSeries or its `data`, `"/general"` or
         `"/general/subject"`; or one of the shortcuts `units`, `trials`, `epochs`, `electrodes`, `session`,
@@ -72,13 +75,19 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         Types of single columns; values are cast to them strictly.
     disable_progress : bool
         Show no progress bars.
+    storage_options : mapping or None
+        For remote sources, beside `config.storage_options`: credentials, region, endpoint and so on, under
+        obstore's names (`access_key_id`, `region`, `endpoint`, `skip_signature`, `request_payer`, ...) or
+        fsspec's (`key`, `secret`, `anon`, `endpoint_url`, `requester_pays`, `profile`, ...); `headers` and
+        `timeout` for requests. Without any, credentials come from the environment and the user's shared
+        configuration, and where there are none, requests are not signed.
 
     Returns
     -------
     LazyFrame
         The union of the files' columns in alphabetical order (a column that a file lacks is null there),
-        then `_nwb_path` (String, absolute), `_table_path` (String) and `_table_index` (UInt32, the row
-        within its file's table).
+        then `_nwb_path` (String: the absolute path, or the URL as given), `_table_path` (String) and
+        `_table_index` (UInt32, the row within its file's table).
 
     Raises
     ------
@@ -102,13 +111,13 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     ...     pl.col("location") == "CA1", pl.col("presence_ratio") >= 0.7
     ... ).select("unit_id", "spike_times").collect()  # doctest: +SKIP
     """
-    paths = tuple(expand(source))
+    sources = tuple(expand(source, storage_options))
     table = normalize_table_path(table_path)
     overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
     origin = "the schema argument"
     if schema is None:
         inferred, found = collect_schema(
-            paths,
+            sources,
             table,
             infer_schema_length,
             raise_on_missing=raise_on_missing,
@@ -116,14 +125,14 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
             disable_progress=disable_progress,
             overrides=overrides,
         )
-        table, origin = found.table.path, found.path
+        table, origin = found.table.path, found.name
     else:
         inferred = {name: instance(dtype) for name, dtype in schema.items() if name not in INTERNAL}
     columns = {name: overrides.get(name, dtype) for name, dtype in inferred.items()}
     if exclude_array_columns:
         columns = {name: dtype for name, dtype in columns.items() if not is_array_dtype(dtype)}
     chosen = frozenset(overrides) | frozenset(schema or ())
-    spec = Spec(paths, table, columns, origin, chosen, raise_on_missing, ignore_errors, disable_progress)
+    spec = Spec(sources, table, columns, origin, chosen, raise_on_missing, ignore_errors, disable_progress)
     return _register(spec)
 
 
@@ -149,12 +158,14 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
     exclude_array_columns: bool = False,  # noqa: FBT001, FBT002
     exclude_internal_columns: bool = False,  # noqa: FBT001, FBT002
     raise_on_missing: bool = False,  # noqa: FBT001, FBT002
+    *,
+    storage_options: Mapping[str, Any] | None = None,
 ) -> pl.Schema:
     """Return the schema that `scan_nwb` gives a table over the same files.
 
     Parameters
     ----------
-    file_paths, table_path, raise_on_missing, exclude_array_columns
+    file_paths, table_path, raise_on_missing, exclude_array_columns, storage_options
         As for `scan_nwb`.
     first_n_files_to_infer_schema : int or None
         Its `infer_schema_length`.
@@ -172,6 +183,7 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
         raise_on_missing=raise_on_missing,
         infer_schema_length=first_n_files_to_infer_schema,
         exclude_array_columns=exclude_array_columns,
+        storage_options=storage_options,
     )
     schema = frame.collect_schema()
     hidden = INTERNAL if exclude_internal_columns else {}
@@ -198,7 +210,7 @@ def _register(spec: Spec) -> pl.LazyFrame:
     schema = {ROWS: pl.Null(), **spec.schema, **INTERNAL}
     labels: dict[str, Any] = {}
     if _EXPLAINS:
-        files = f"{len(spec.paths)} file{'s' if len(spec.paths) != 1 else ''}"
+        files = f"{len(spec.sources)} file{'s' if len(spec.sources) != 1 else ''}"
         labels = {"explain_name": "NWB", "explain_detail": f"/{spec.table} of {files}"}
     frame = register_io_source(_Source(spec), schema=schema, is_pure=True, **labels)
     # Not by plain names: Polars takes "*" and "^...$" for patterns.

@@ -14,9 +14,10 @@ from lazynwb.scan import scan_nwb
 from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from lazynwb.sources.discover import Sources
+    from lazynwb.sources.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
 #: What the one-row tables of the metadata are called; `general` stays as a second name of the session's.
@@ -35,6 +36,7 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     infer_schema_length: int | None = None,
     table_names: Iterable[str] | None = None,
     rename_general_metadata: bool = True,
+    storage_options: Mapping[str, Any] | None = None,
     **sqlcontext_kwargs: Any,  # noqa: ANN401 - passed on to Polars
 ) -> pl.SQLContext[Any]:
     """Make an SQL context with every table and series of the files, under its last path part.
@@ -61,6 +63,8 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
         Only these tables, by name or path.
     rename_general_metadata : bool
         Call `/general` `session` (it stays reachable as `general`).
+    storage_options : mapping or None
+        As for `scan_nwb`.
     **sqlcontext_kwargs
         For `polars.SQLContext`, such as `eager=True`.
 
@@ -76,8 +80,8 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     TableNotFoundError
         If the files have no table at all, or none that was asked for.
     """
-    paths = expand(nwb_sources)
-    looked_at = paths[:infer_schema_length]
+    sources = expand(nwb_sources, storage_options)
+    looked_at = sources[:infer_schema_length]
     holders = _find_tables(
         looked_at,
         series=not exclude_timeseries,
@@ -92,8 +96,8 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
         }
         names = {p: name for p, name in names.items() if wanted & {p, name, p.rsplit("/", 1)[-1]}}
     if not names:
-        message = f"no tables were found in {paths[0]}" + (
-            f" and {len(paths) - 1} more files" if len(paths) > 1 else ""
+        message = f"no tables were found in {sources[0].name}" + (
+            f" and {len(sources) - 1} more files" if len(sources) > 1 else ""
         )
         raise TableNotFoundError(message)
     frames: dict[str, pl.LazyFrame] = {}
@@ -101,7 +105,7 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
         try:
             frames[name] = scan_nwb(
                 # Files that are known to lack the table need not be asked again.
-                holders[path] + paths[len(looked_at) :],
+                holders[path] + sources[len(looked_at) :],
                 path,
                 infer_schema_length=len(holders[path]),
                 exclude_array_columns=exclude_array_columns,
@@ -116,15 +120,15 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
 
 
 def _find_tables(
-    paths: Sequence[str], *, series: bool, ignore_errors: bool, disable_progress: bool
-) -> dict[str, list[str]]:
+    sources: Sequence[Source], *, series: bool, ignore_errors: bool, disable_progress: bool
+) -> dict[str, list[Source]]:
     """Return every table's path, with the files that have it."""
-    holders: dict[str, list[str]] = {}
-    with Progress("Finding tables in NWB", len(paths), disabled=disable_progress) as progress:
-        for path in paths:
+    holders: dict[str, list[Source]] = {}
+    with Progress("Finding tables in NWB", len(sources), disabled=disable_progress) as progress:
+        for source in sources:
             try:
-                for table in load_listing(path).tables(series=series):
-                    holders.setdefault(table, []).append(path)
+                for table in load_listing(source).tables(series=series):
+                    holders.setdefault(table, []).append(source)
             except LazyNWBError as error:
                 if not ignore_errors:
                     raise

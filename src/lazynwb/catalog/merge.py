@@ -54,7 +54,7 @@ def merge_schemas(files: Iterable[TableFile], overrides: Mapping[str, pl.DataTyp
 
 def _conflict(name: str, one: pl.DataType, first: TableFile, other: pl.DataType, second: TableFile) -> str:
     return (
-        f"column {name!r} of /{first.table.path} is {one} in {first.path} but {other} in {second.path}, and "
+        f"column {name!r} of /{first.table.path} is {one} in {first.name} but {other} in {second.name}, and "
         f"these have no common type: choose one with schema_overrides={{{name!r}: ...}}, or leave one out"
     )
 

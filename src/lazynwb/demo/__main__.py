@@ -79,7 +79,7 @@ def show_cube() -> None:
 
 def show_files(sources: Sequence[str]) -> None:
     """List the tables of the user's files, show the biggest, and run the queries that apply."""
-    nwb_paths = readable([Path(path) for path in expand(sources)])
+    nwb_paths = readable([Path(source.path) for source in expand(sources)])
     print(size(nwb_paths))
     run(LOOKING[0], nwb_paths)
 

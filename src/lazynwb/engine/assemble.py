@@ -31,6 +31,7 @@ from lazynwb.engine.heap import Heap
 from lazynwb.engine.ragged import as_integers, merged, request_rows, rows_in, spans, with_row_before
 from lazynwb.engine.window import expand
 from lazynwb.errors import CorruptDataError, LazyNWBError, UnsupportedTypeError
+from lazynwb.lookup.load import look_up_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,9 +78,10 @@ def read_columns(
         Naming file, table and column.
     """
     runs = {name: _runs(name, parts) for name in schema}
-    for part in parts:
-        columns = [part.file.columns[name] for name in schema if name in part.file.columns]
-        part.file.look_up_chunks(columns)
+    look_up_chunks(
+        (part.file, [part.file.columns[name] for name in schema if name in part.file.columns])
+        for part in parts
+    )
     leaves = [leaf for listed in runs.values() for run in listed for leaf in run.leaves()]
     while True:
         requests: list[tuple[TableFile, Request]] = []
@@ -157,7 +159,7 @@ class _Run:
         if not self._pieces:
             return f"column {self.name!r}"
         file = self._pieces[0].file
-        return f"{file.path}: /{file.table.path}: column {self.name!r}"
+        return f"{file.name}: /{file.table.path}: column {self.name!r}"
 
     def leaves(self) -> Iterable[_Leaf]:
         """Yield what has to be read."""
@@ -303,7 +305,7 @@ class _Leaf:
         self, handles: Handles, piece: _Piece, ranges: np.ndarray, requests: list[tuple[TableFile, Request]]
     ) -> np.ndarray:
         array = piece.column.indices[self._level]
-        known = handles.index_columns.get((piece.file.path, array.path)) if self._level == 0 else None
+        known = handles.index_columns.get((piece.file.source, array.path)) if self._level == 0 else None
         if known is not None:
             return known
         # A row's first element is where the row before it ends.
@@ -348,7 +350,7 @@ class _Leaf:
                 starts, stops = spans(as_integers(read, array), ranges, array, below)
             except CorruptDataError as error:
                 message = (
-                    f"{piece.file.path}: /{piece.file.table.path}: column {piece.column.name!r}: {error}"
+                    f"{piece.file.name}: /{piece.file.table.path}: column {piece.column.name!r}: {error}"
                 )
                 raise CorruptDataError(message) from None
             lengths.append(stops - starts)

@@ -24,6 +24,8 @@ _LONG_TEXT = 64
 _ASCII = 128
 #: The upper two bits of a byte in the middle of a UTF-8 character, where no text can begin.
 _CONTINUATION = 0x80
+#: References that were never set.
+_NO_OBJECT = frozenset({0, 2**64 - 1})
 
 
 class Elements(NamedTuple):
@@ -81,7 +83,7 @@ class Context(NamedTuple):
     """What building needs beyond the elements: heap contents, and the paths behind references."""
 
     heap: Heap | None
-    paths_of: Callable[[int, set[int]], dict[int, str]]
+    paths_of: Callable[[dict[int, set[int]]], dict[int, dict[int, str]]]
 
 
 def build(elements: Elements, context: Context) -> pl.Series:
@@ -223,14 +225,13 @@ def _converted(values: np.ndarray, dtype: DType) -> pl.Series:
 
 def _references(elements: Elements, context: Context) -> pl.Series:
     addresses = np.ascontiguousarray(elements.raw).view("<u8").reshape(-1)
-    paths: list[str | None] = [None] * len(addresses)
-    for owner in sorted(set(elements.owners.tolist())):
-        places = np.flatnonzero(elements.owners == owner)
-        wanted = set(addresses[places].tolist()) - {0, 2**64 - 1}
-        known = context.paths_of(owner, wanted) if wanted else {}
-        for place in places.tolist():
-            paths[place] = known.get(int(addresses[place]))
-    return pl.Series(paths, dtype=pl.String)
+    pairs = list(zip(elements.owners.tolist(), addresses.tolist(), strict=True))
+    wanted: dict[int, set[int]] = {}
+    for owner, address in set(pairs):
+        if address not in _NO_OBJECT:
+            wanted.setdefault(owner, set()).add(address)
+    known = context.paths_of(wanted)
+    return pl.Series([known.get(owner, {}).get(address) for owner, address in pairs], dtype=pl.String)
 
 
 # -- nesting ------------------------------------------------------------------------------------------

@@ -8,15 +8,12 @@ for are read.
 from __future__ import annotations
 
 import math
-import os
 import struct
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lazynwb.catalog.model import MISSING, Array, ChunkIndex, stored_size
-from lazynwb.config import config
 from lazynwb.engine.decode import unfilter, unshuffle, unshuffled
 from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
@@ -25,14 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from lazynwb.engine.decode import Buffer
-    from lazynwb.sources.local import Descriptor, LocalFile
+    from lazynwb.sources.files import File, Ranges
+    from lazynwb.threads import Pool
 
-#: Reads closer than this are one read: copying the gap costs less than another system call.
-_GAP = 16 * 1024
-#: Reads are merged up to this size, which keeps the buffer in the processor's cache.
-_MERGED = 1024 * 1024
-#: Jobs of at least this many bytes go to the thread pool; smaller ones cost less than handing them over.
-_PARALLEL = 64 * 1024
 #: Rows of one chunk that are copied one range at a time; more are gathered by an index.
 _FEW_RANGES = 8
 #: The integers that a chunk index is packed of.
@@ -77,52 +69,71 @@ def row_bytes(array: Array) -> int:
     return math.prod(array.shape[1:]) * stored_size(array.dtype)
 
 
-def fetch(work: Iterable[tuple[LocalFile, list[Request]]]) -> None:
+class _Task(NamedTuple):
+    """Reads of one file: groups of jobs, each group one range of bytes."""
+
+    file: File
+    groups: list[list[_Job]]
+
+
+def fetch(work: Iterable[tuple[File, list[Request]]]) -> None:
     """Carry out requests, for several files at once.
 
     Raises
     ------
     CorruptDataError
         If bytes are missing or contradict a checksum or a size; the message names file and dataset.
+    SourceChangedError
+        If a file is no longer the one that the catalog describes.
     """
-    large: list[tuple[LocalFile, list[list[_Job]]]] = []
-    small: list[tuple[LocalFile, list[list[_Job]]]] = []
+    apart: dict[Pool, list[_Task]] = {}
+    here: list[_Task] = []
     for file, requests in work:
         jobs: list[_Job] = []
         for request in requests:
             try:
                 _plan(request, jobs)
             except CorruptDataError as error:
-                message = f"{file.path}: /{request.array.path}: {error}"
+                message = f"{file.name}: /{request.array.path}: {error}"
                 raise CorruptDataError(message) from None
-        jobs.sort(key=_offset)
-        big = [job for job in jobs if job.size >= _PARALLEL]
-        if big:
-            large.extend((file, [group]) for group in _merge(big))
-            jobs = [job for job in jobs if job.size < _PARALLEL]
-        if jobs:
-            small.append((file, _merge(jobs)))
-    if len(large) > 1 and _threads() > 1:
-        waiting = _pool().map(_carry_out, large)
-        for task in small:
-            _carry_out(task)
-        for _ in waiting:
-            pass
-    else:
-        for task in [*large, *small]:
-            _carry_out(task)
+        _divide(file, jobs, apart.setdefault(file.pool, []), here)
+    waiting = []
+    for pool, tasks in apart.items():
+        if len(tasks) > 1 and pool.size() > 1:
+            waiting.append(pool.begin(_carry_out, tasks))
+        else:
+            here += tasks
+    for task in here:
+        _carry_out(task)
+    for finish in waiting:
+        finish()
+
+
+def _divide(file: File, jobs: list[_Job], apart: list[_Task], here: list[_Task]) -> None:
+    """Sort the jobs of a file into those that are worth a thread and those that are not."""
+    jobs.sort(key=_offset)
+    known = [job for job in jobs if file.has(job.offset, job.size)]
+    if known:
+        here.append(_Task(file, [[job] for job in known]))
+        jobs = [job for job in jobs if not file.has(job.offset, job.size)]
+    large = [job for job in jobs if job.size >= file.parallel]
+    if large:
+        apart.extend(_Task(file, [group]) for group in _merge(large, file))
+        jobs = [job for job in jobs if job.size < file.parallel]
+    if jobs:
+        here.append(_Task(file, _merge(jobs, file)))
 
 
 def _offset(job: _Job) -> int:
     return job.offset
 
 
-def _merge(jobs: list[_Job]) -> list[list[_Job]]:
+def _merge(jobs: list[_Job], file: File) -> list[list[_Job]]:
     """Group neighbouring jobs, in order of offset, into single reads."""
     groups: list[list[_Job]] = []
     start = end = 0
     for job in jobs:
-        if groups and job.offset - end <= _GAP and job.offset + job.size - start <= _MERGED:
+        if groups and job.offset - end <= file.gap and job.offset + job.size - start <= file.merged:
             groups[-1].append(job)
             end = max(end, job.offset + job.size)
         else:
@@ -131,34 +142,37 @@ def _merge(jobs: list[_Job]) -> list[list[_Job]]:
     return groups
 
 
-def _carry_out(task: tuple[LocalFile, list[list[_Job]]]) -> None:
-    file, groups = task
-    with file.reading() as descriptor:
-        for jobs in groups:
+def _carry_out(task: _Task) -> None:
+    file = task.file
+    with file.reading() as opened:
+        for jobs in task.groups:
             if len(jobs) == 1:
-                _read_and_handle(file, descriptor, jobs[0])
+                _read_and_handle(file, opened, jobs[0])
                 continue
             start = jobs[0].offset
             end = max(job.offset + job.size for job in jobs)
-            data = memoryview(descriptor.read(start, end - start)) if 0 <= start < end <= file.size else None
+            data = memoryview(opened.read(start, end - start)) if 0 <= start < end <= file.size else None
             for job in jobs:
-                _read_and_handle(file, descriptor, job, data, start)
+                _read_and_handle(file, opened, job, data, start)
 
 
 def _read_and_handle(
-    file: LocalFile, descriptor: Descriptor, job: _Job, data: memoryview | None = None, start: int = 0
+    file: File, opened: Ranges, job: _Job, data: memoryview | None = None, start: int = 0
 ) -> None:
     """Carry out one job, on bytes that were read from `start` on, or else by reading its own."""
     try:
         if data is not None:
-            job.handle(data[job.offset - start : job.offset - start + job.size])
+            part = data[job.offset - start : job.offset - start + job.size]
+            file.keep(job.offset, part)
+            job.handle(part)
         elif job.into is not None:
-            descriptor.read_into(job.offset, job.into.data)
+            opened.read_into(job.offset, job.into.data)
         else:
-            job.handle(memoryview(descriptor.read(job.offset, job.size)))
+            job.handle(memoryview(opened.read(job.offset, job.size)))
     except CorruptDataError as error:
-        message = f"{file.path}: /{job.path}: {error}"
+        message = f"{file.name}: /{job.path}: {error}"
         raise CorruptDataError(message) from None
+    count(bytes_used=job.size)
 
 
 # -- from rows to chunks ------------------------------------------------------------------------------
@@ -356,23 +370,3 @@ def _fill(rows: np.ndarray, array: Array) -> None:
         rows.reshape(-1, len(array.fill))[...] = np.frombuffer(array.fill, np.uint8)
     else:
         rows[...] = 0
-
-
-# -- threads ------------------------------------------------------------------------------------------
-
-_shared: list[ThreadPoolExecutor] = []
-
-
-def _threads() -> int:
-    return config.max_threads or min(16, os.cpu_count() or 1)
-
-
-def _pool() -> ThreadPoolExecutor:
-    """Return the process's decoding threads; a forked child starts its own."""
-    if not _shared:
-        _shared.append(ThreadPoolExecutor(_threads(), thread_name_prefix="lazynwb"))
-    return _shared[0]
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_shared.clear)

@@ -16,7 +16,7 @@ from lazynwb.engine.fetch import Request, fetch
 from lazynwb.errors import CorruptDataError
 
 if TYPE_CHECKING:
-    from lazynwb.sources.local import LocalFile
+    from lazynwb.sources.files import File
 
 _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 _HEADER = 16
@@ -40,7 +40,7 @@ class Heap:
 
     Parameters
     ----------
-    files : list of LocalFile
+    files : list of File
     bases : list of int
         What is added to each file's addresses (its user block's size).
     elements : list of (owners, references)
@@ -48,7 +48,7 @@ class Heap:
     """
 
     def __init__(
-        self, files: list[LocalFile], bases: list[int], elements: list[tuple[np.ndarray, np.ndarray]]
+        self, files: list[File], bases: list[int], elements: list[tuple[np.ndarray, np.ndarray]]
     ) -> None:
         self._files = files
         keys = [_run_starts(_keys(owners, _fields(references))) for owners, references in elements]
@@ -182,13 +182,13 @@ def _run_starts(keys: np.ndarray) -> np.ndarray:
 
 
 def _read_ranges(
-    files: list[LocalFile], owners: np.ndarray, addresses: np.ndarray, sizes: np.ndarray
+    files: list[File], owners: np.ndarray, addresses: np.ndarray, sizes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read byte ranges of several files, each to a place in one buffer that is a multiple of 8."""
     padded = sizes + 7 & ~7
     first = np.concatenate([[0], np.cumsum(padded)])
     buffer = np.zeros(int(first[-1]) + _HEADER, np.uint8)  # so that a look past a short one stays inside
-    work: list[tuple[LocalFile, list[Request]]] = []
+    work: list[tuple[File, list[Request]]] = []
     for number in _run_starts(owners).tolist():  # ascending, because the collections are sorted by file
         requests = []
         for i in np.flatnonzero(owners == number).tolist():

@@ -15,14 +15,17 @@ from lazynwb.engine.report import Report
 from lazynwb.engine.sizes import measure_rows, most_bytes
 from lazynwb.engine.window import Handles, Part
 from lazynwb.errors import LazyNWBError, TableNotFoundError
-from lazynwb.lookup.load import TableFile, load_table
+from lazynwb.lookup.load import TableFile, load_tables
 from lazynwb.profile import count
 from lazynwb.progress import Progress
+from lazynwb.sources.files import save
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-#: Files of the first window, and of the largest: each is open while its window is read.
+    from lazynwb.sources.source import Source
+
+#: Files of the first window, and of the largest. Remote ones take about as long for many as for one.
 _FIRST_FILES, _MOST_FILES = 1, 64
 #: Rows of the first batch of a filtered query, whose consumer may be satisfied with a few.
 _FIRST_ROWS = 16
@@ -36,7 +39,7 @@ class Spec(NamedTuple):
 
     Attributes
     ----------
-    paths : tuple of str
+    sources : tuple of Source
     table : str
         Without the leading slash.
     schema : dict of str to DataType
@@ -48,7 +51,7 @@ class Spec(NamedTuple):
     raise_on_missing, ignore_errors, disable_progress : bool
     """
 
-    paths: tuple[str, ...]
+    sources: tuple[Source, ...]
     table: str
     schema: dict[str, pl.DataType]
     origin: str
@@ -80,11 +83,14 @@ def run(
     """
     names = list(with_columns) if with_columns is not None else [ROWS, *spec.schema, *INTERNAL]
     query = _Query(spec, names, plan_steps(predicate, spec.schema))
-    for parts in query.windows(n_rows):
-        for frame in query.batches(parts):
-            if len(frame):
-                query.batches_given += 1
-                yield frame
+    try:
+        for parts in query.windows(n_rows):
+            for frame in query.batches(parts):
+                if len(frame):
+                    query.batches_given += 1
+                    yield frame
+    finally:
+        save()
     query.report.log()
     if not query.batches_given:
         full = {ROWS: pl.Null(), **spec.schema, **INTERNAL}
@@ -98,12 +104,12 @@ class _Query:
         self._by_path = [step for step in steps if step.columns == (NWB_PATH,)]
         self._steps = [step for step in steps if step.columns != (NWB_PATH,)]
         self.batches_given = 0
-        self.report = Report(spec.table, len(spec.paths))
+        self.report = Report(spec.table, len(spec.sources))
         self._rows_growth = Growth(_FIRST_ROWS if steps else _MOST_ROWS, _MOST_ROWS)
         label = f"/{spec.table}"
-        self._scanning = Progress(f"Scanning NWB {label}", len(spec.paths), disabled=spec.disable_progress)
+        self._scanning = Progress(f"Scanning NWB {label}", len(spec.sources), disabled=spec.disable_progress)
         self._reading = Progress(
-            f"Reading NWB {label} arrays", len(spec.paths), disabled=spec.disable_progress
+            f"Reading NWB {label} arrays", len(spec.sources), disabled=spec.disable_progress
         )
 
     # -- windows --------------------------------------------------------------------------------------
@@ -111,7 +117,10 @@ class _Query:
     def windows(self, n_rows: int | None) -> Iterator[list[Part]]:
         """Yield groups of rows to filter together: few files first, then more, bounded by bytes."""
         filtering = list(dict.fromkeys(name for step in self._steps for name in step.columns))
-        growth = Growth(_FIRST_FILES if self._steps else _MOST_FILES, _MOST_FILES)
+        few = (
+            _FIRST_FILES if self._steps and not any(s.is_remote for s in self._spec.sources) else _MOST_FILES
+        )
+        growth = Growth(few, _MOST_FILES)
         parts = self._parts(n_rows, filtering)
         while True:
             window: list[Part] = []
@@ -132,14 +141,19 @@ class _Query:
         """Yield each file's rows with about how many bytes filtering them takes."""
         spec = self._spec
         left = n_rows
-        for path, keep in zip(spec.paths, self._wanted_files(), strict=True):
+        wanted = self._wanted_files()
+        count(files_skipped=wanted.count(False))
+        # Rows are counted before they are filtered, so with a limit also those of files that are skipped.
+        looked_at = [
+            (source, keep)
+            for source, keep in zip(spec.sources, wanted, strict=True)
+            if keep or left is not None
+        ]
+        loading = load_tables((source for source, _ in looked_at), spec.table)
+        for (source, keep), load in zip(looked_at, loading, strict=True):
             if left is not None and left <= 0:
                 return
-            if not keep:
-                count(files_skipped=1)
-                if left is None:
-                    continue
-            file = self._load(path)
+            file = self._load(source, load)
             self._scanning.update()
             if file is None:
                 continue
@@ -155,35 +169,35 @@ class _Query:
 
     def _wanted_files(self) -> list[bool]:
         """Evaluate the parts of the predicate that need nothing but the files' names."""
-        paths = pl.DataFrame({NWB_PATH: list(self._spec.paths)})
+        paths = pl.DataFrame({NWB_PATH: [source.path for source in self._spec.sources]})
         keep = np.ones(len(paths), bool)
         for step in self._by_path:
             keep &= _mask(paths, step.expression)
         return keep.tolist()
 
-    def _load(self, path: str) -> TableFile | None:
+    def _load(self, source: Source, load: Callable[[], TableFile | None]) -> TableFile | None:
         spec = self._spec
         try:
-            file = load_table(path, spec.table)
+            file = load()
         except LazyNWBError as error:
             if not spec.ignore_errors:
                 raise
-            self.report.failed(path, error)
+            self.report.failed(source.name, error)
             return None
         if file is None:
             if spec.raise_on_missing:
-                message = f"{path} has no table /{spec.table} (raise_on_missing=True)"
+                message = f"{source.name} has no table /{spec.table} (raise_on_missing=True)"
                 raise TableNotFoundError(message)
-            self.report.missing(path)
+            self.report.missing(source.name)
         elif file.problems:
-            self.report.problems(path, file.problems)
+            self.report.problems(source.name, file.problems)
         return file
 
     # -- batches --------------------------------------------------------------------------------------
 
     def batches(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
         """Yield the rows of a window that survive the predicate, in batches bounded by bytes."""
-        parts = [part for part in parts if not self.report.has_failed(part.file.path)]
+        parts = [part for part in parts if not self.report.has_failed(part.file.name)]
         frames = self._filter_and_read(parts)
         try:
             first = next(frames, None)
@@ -203,7 +217,7 @@ class _Query:
         """Note that a file cannot be read, if the user wants to go on without it."""
         if not self._spec.ignore_errors:
             raise error
-        self.report.failed(part.file.path, error, int(part.ranges[0, 0]) if len(part.ranges) else 0)
+        self.report.failed(part.file.name, error, int(part.ranges[0, 0]) if len(part.ranges) else 0)
 
     def _filter_and_read(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
         known: dict[str, pl.Series] = {}
@@ -234,7 +248,7 @@ class _Query:
     def _read(self, parts: list[Part], known: dict[str, pl.Series]) -> Iterator[pl.DataFrame]:
         """Yield one batch: the columns that are known of these rows, and the others."""
         have = dict(known)
-        if len(parts) == 1 and self.report.has_failed(parts[0].file.path):
+        if len(parts) == 1 and self.report.has_failed(parts[0].file.name):
             return
         try:
             with Handles() as handles:
@@ -367,6 +381,6 @@ def _internal(name: str, parts: list[Part], table: str) -> pl.Series:
     if name == TABLE_INDEX:
         rows = [part.indices() for part in parts]
         return pl.Series(name, np.concatenate(rows).astype(np.uint32) if rows else np.zeros(0, np.uint32))
-    values = [part.file.path for part in parts] if name == NWB_PATH else [table] * len(parts)
+    values = [part.file.source.path for part in parts] if name == NWB_PATH else [table] * len(parts)
     which = np.repeat(np.arange(len(parts), dtype=np.uint32), [part.rows for part in parts])
     return pl.Series(name, values, dtype=INTERNAL[name])[which]

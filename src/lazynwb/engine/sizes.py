@@ -8,6 +8,7 @@ import numpy as np
 
 from lazynwb.engine.fetch import Request, row_bytes
 from lazynwb.engine.ragged import as_integers, request_rows
+from lazynwb.lookup.load import look_up_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -47,9 +48,11 @@ def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> l
     sizes = [np.full(part.rows, 16, np.int64) for part in parts]
     requests: list[tuple[TableFile, Request]] = []
     ragged: list[tuple[int, Column, np.ndarray]] = []
-    for i, part in enumerate(parts):
-        columns = [part.file.columns[name] for name in listed if name in part.file.columns]
-        part.file.look_up_chunks([c for c in columns if c.indices])
+    held = [[part.file.columns[name] for name in listed if name in part.file.columns] for part in parts]
+    look_up_chunks(
+        (part.file, [c for c in columns if c.indices]) for part, columns in zip(parts, held, strict=True)
+    )
+    for i, (part, columns) in enumerate(zip(parts, held, strict=True)):
         for column in columns:
             for child in column.children or (column,):
                 if child.data is None:
@@ -67,7 +70,7 @@ def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> l
         if data is None:
             continue
         ends = as_integers(raw, index)
-        handles.index_columns[parts[i].file.path, index.path] = ends
+        handles.index_columns[parts[i].file.source, index.path] = ends
         rows = parts[i].indices()
         inside = rows < len(ends)
         elements = np.diff(ends, prepend=0).clip(min=0)[rows[inside]]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 
 from lazynwb.engine.fetch import Request, fetch
-from lazynwb.sources.local import LocalFile
+from lazynwb.sources.files import open_file, together
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Array
     from lazynwb.formats import Reader
     from lazynwb.lookup.load import TableFile
+    from lazynwb.sources.files import File
+    from lazynwb.sources.source import Source
 
 
 class Part(NamedTuple):
@@ -86,13 +88,13 @@ class Handles:
 
     def __init__(self) -> None:
         self._stack = ExitStack()
-        self._numbers: dict[str, int] = {}
-        self.files: list[LocalFile] = []
-        self.owners: list[TableFile] = []
+        self._numbers: dict[Source, int] = {}
+        self._holders: list[tuple[Source, str]] = []
+        self.files: list[File] = []
         self.bases: list[int] = []
-        self._readers: dict[str, Reader] = {}
+        self._readers: dict[Source, Reader] = {}
         #: Whole index columns that were read to measure rows, by file and path: read once per window.
-        self.index_columns: dict[tuple[str, str], np.ndarray] = {}
+        self.index_columns: dict[tuple[Source, str], np.ndarray] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -104,20 +106,20 @@ class Handles:
 
     def number(self, owner: TableFile, array: Array) -> int:
         """Return the number of the file that holds an array's bytes, opening it if it is not open yet."""
-        path = array.source or owner.path
-        number = self._numbers.get(path)
+        holder = owner.holder(array)
+        number = self._numbers.get(holder[0])
         if number is None:
-            number = self._numbers[path] = len(self.files)
-            self.files.append(LocalFile(path, owner.identity_of(path)))
-            self.owners.append(owner)
+            number = self._numbers[holder[0]] = len(self.files)
+            self.files.append(open_file(*holder))
+            self._holders.append(holder)
             self.bases.append(array.base)
         return number
 
     def reader(self, owner: TableFile) -> Reader:
         """Return the open file of a table's format, for what the engine does not decode."""
-        if owner.path not in self._readers:
-            self._readers[owner.path] = self._stack.enter_context(owner.reader())
-        return self._readers[owner.path]
+        if owner.source not in self._readers:
+            self._readers[owner.source] = self._stack.enter_context(owner.reader())
+        return self._readers[owner.source]
 
     def fetch(self, requests: list[tuple[TableFile, Request]]) -> None:
         """Carry out requests of any number of files together."""
@@ -127,17 +129,20 @@ class Handles:
             work.setdefault(number, []).append(request)
         fetch([(self.files[number], listed) for number, listed in work.items()])
 
-    def paths_of(self, number: int, addresses: set[int]) -> dict[int, str]:
-        """Return the paths behind object references of one of the files."""
-        file = self.files[number]
-        identity = self.owners[number].identity_of(file.path)
-        return dict(_paths_of(file.path, identity, frozenset(addresses)))
+    def paths_of(self, wanted: dict[int, set[int]]) -> dict[int, dict[int, str]]:
+        """Return the paths behind object references, by file; remote files are asked together."""
+
+        def look_up(number: int) -> dict[int, str]:
+            return dict(_paths_of(*self._holders[number], frozenset(wanted[number])))
+
+        numbers = list(wanted)
+        found = together(look_up, numbers, (self._holders[number][0] for number in numbers))
+        return dict(zip(numbers, found, strict=True))
 
 
 @lru_cache(maxsize=256)
-def _paths_of(path: str, identity: str, addresses: frozenset[int]) -> tuple[tuple[int, str], ...]:
+def _paths_of(source: Source, identity: str, addresses: frozenset[int]) -> tuple[tuple[int, str], ...]:
     from lazynwb.formats import open_reader
 
-    del identity  # part of the key: another file at the same path has other addresses
-    with open_reader(path) as reader:
+    with open_reader(source, identity) as reader:
         return tuple(reader.resolve_references(set(addresses)).items())

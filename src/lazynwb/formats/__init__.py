@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from lazynwb import lifetime
 from lazynwb.errors import NotNWBError
+from lazynwb.threads import LOADERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     import numpy as np
 
     from lazynwb.catalog.listing import Listing
     from lazynwb.catalog.model import Array, ChunkIndex, Table
+    from lazynwb.sources.source import Source
 
 
 class Reader(Protocol):
@@ -36,8 +38,12 @@ class Reader(Protocol):
         """Describe everything that the file contains."""
         ...
 
-    def chunk_index(self, array: Array) -> ChunkIndex:
-        """Look up where the chunks of an array are."""
+    def chunk_indices(self, arrays: Sequence[Array]) -> list[ChunkIndex]:
+        """Look up where the chunks of arrays are."""
+        ...
+
+    def chunk_indices_here(self, arrays: Sequence[Array]) -> dict[str, ChunkIndex]:
+        """Look up the chunks of those arrays for which nothing more needs to be fetched, by their paths."""
         ...
 
     def read_indirect(self, array: Array, ranges: np.ndarray) -> np.ndarray:
@@ -49,8 +55,14 @@ class Reader(Protocol):
         ...
 
 
-def open_reader(path: str) -> Reader:
-    """Open a local file by what it is, not by what it is called.
+def open_reader(source: Source, version: str) -> Reader:
+    """Open a file by what it is, not by what it is called.
+
+    Parameters
+    ----------
+    source : Source
+    version : str
+        The identity that the file was found to have.
 
     Raises
     ------
@@ -59,14 +71,20 @@ def open_reader(path: str) -> Reader:
     SourceNotFoundError
         If there is no such file.
     """
-    if os.path.isdir(path):  # noqa: PTH112 - called once per file
-        message = f"{path} is a folder; Zarr stores are not read yet by this version of lazynwb"
+    local_folder = not source.is_remote and os.path.isdir(source.path)  # noqa: PTH112 - called once per file
+    if local_folder or source.path.partition("?")[0].rstrip("/").endswith(".zarr"):
+        message = f"{source.name} is a folder; Zarr stores are not read yet by this version of lazynwb"
         raise NotNWBError(message)
-    return _hdf5_reader()(path)
+    return _hdf5_reader()(source, version)
+
+
+def prepare() -> None:
+    """Load what parsing takes, while the first answers of a server are still under way."""
+    LOADERS.submit(_hdf5_reader)
 
 
 @cache
-def _hdf5_reader() -> Callable[[str], Reader]:
+def _hdf5_reader() -> Callable[[Source, str], Reader]:
     # Late: libhdf5 takes a tenth of a second to load, and a query on catalogued files never needs it.
     from lazynwb.formats.hdf5 import Hdf5Reader
 

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING
 
 from lazynwb.catalog.merge import merge_schemas
 from lazynwb.errors import LazyNWBError, TableNotFoundError
-from lazynwb.lookup.load import TableFile, load_listing, load_table
+from lazynwb.lookup.load import TableFile, load_listing, load_tables
 from lazynwb.progress import Progress
+from lazynwb.sources.files import save
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import polars as pl
+
+    from lazynwb.sources.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
 
@@ -47,7 +50,7 @@ def normalize_table_path(table_path: str) -> str:
 
 
 def collect_schema(  # noqa: PLR0913 - the options of a scan
-    paths: Sequence[str],
+    sources: Sequence[Source],
     table: str,
     first: int | None,
     *,
@@ -67,12 +70,12 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     """
     found: list[TableFile] = []
     failures: list[str] = []
-    with Progress(f"Inferring the schema of /{table}", len(paths), disabled=disable_progress) as progress:
-        for path in paths:
+    with Progress(f"Inferring the schema of /{table}", len(sources), disabled=disable_progress) as progress:
+        for source, load in zip(sources, load_tables(sources, table), strict=True):
             if first is not None and len(found) >= max(first, 1):
                 break
             try:
-                file = load_table(path, table)
+                file = load()
             except LazyNWBError as error:
                 if not ignore_errors:
                     raise
@@ -83,21 +86,22 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
             if file is not None:
                 found.append(file)
             elif raise_on_missing:
-                raise TableNotFoundError(_not_found(table, [path]))
+                raise TableNotFoundError(_not_found(table, [source]))
     if not found:
-        message = _not_found(table, paths)
+        message = _not_found(table, sources)
         if failures:
             message += f"; {len(failures)} files could not be read: {failures[0]}"
         raise TableNotFoundError(message)
+    save()
     schema = merge_schemas(found, overrides)
     return schema, found[0]
 
 
-def _not_found(table: str, paths: Sequence[str]) -> str:
+def _not_found(table: str, sources: Sequence[Source]) -> str:
     existing: list[str] = []
-    for path in paths:
+    for source in sources:
         try:
-            existing = load_listing(path).tables()
+            existing = load_listing(source).tables()
         except LazyNWBError:
             continue
         if existing:
@@ -109,7 +113,11 @@ def _not_found(table: str, paths: Sequence[str]) -> str:
         for name in difflib.get_close_matches(table.rsplit("/", 1)[-1], last, n=3)
         if last[name] not in close
     ]
-    where = paths[0] if len(paths) == 1 else f"any of {len(paths)} files (the first is {paths[0]})"
+    where = (
+        sources[0].name
+        if len(sources) == 1
+        else f"any of {len(sources)} files (the first is {sources[0].name})"
+    )
     hint = f"; did you mean {' or '.join('/' + name for name in close[:3])}?" if close else ""
     shown = ", ".join("/" + name for name in existing[:_LISTED]) + (
         ", ..." if len(existing) > _LISTED else ""

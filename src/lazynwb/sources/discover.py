@@ -4,34 +4,41 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.config import config
+from lazynwb.errors import SourceNotFoundError
+from lazynwb.sources.source import Options, Source, is_url
 
-Source = str | os.PathLike[str]
-Sources = Source | Iterable[Source]
+PathOrUrl = str | os.PathLike[str] | Source
+Sources = PathOrUrl | Iterable[PathOrUrl]
 
 #: Names that NWB files go by; a Zarr store is a folder.
-_SUFFIXES = (".nwb", ".nwb.h5", ".nwb.hdf5", ".nwb.zarr")
+NWB_SUFFIXES = (".nwb", ".nwb.h5", ".nwb.hdf5", ".nwb.zarr")
 _ZARR_SUFFIX = ".zarr"
 _ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
-_WILDCARDS = frozenset("*?[")
+WILDCARDS = frozenset("*?[")
 
 
-def expand(sources: Sources) -> list[str]:
-    """Return the absolute paths of the files that a call's `source` argument means.
+def expand(sources: Sources, storage_options: Mapping[str, Any] | None = None) -> list[Source]:
+    """Return the files that a call's `source` argument means.
 
     Parameters
     ----------
-    sources : path, or iterable of paths
-        A file, a `file://` URL, a glob pattern, or a folder, which is searched recursively for NWB files.
-        Anything that is `os.PathLike` or has a local `path`, such as a UPath, is taken as a path.
+    sources : path or URL, or iterable of these
+        A file, a glob pattern, or a folder, which is searched recursively for NWB files; locally or in an
+        object store, where a URL that ends in a slash, or not in a name of an NWB file, means a folder. A
+        `dandi://` URL means a dandiset, or a part of one. Anything that is `os.PathLike` or has a local
+        `path`, such as a UPath, is taken as a path; a remote UPath brings its storage options.
+    storage_options : mapping or None
+        Credentials and the like, beside `config.storage_options`, for the remote ones.
 
     Returns
     -------
-    list of str
+    list of Source
         In the order given; patterns and folders in sorted order.
 
     Raises
@@ -42,10 +49,13 @@ def expand(sources: Sources) -> list[str]:
         If a URL is of a kind that cannot be read.
     """
     listed = (
-        [sources] if isinstance(sources, str | os.PathLike) or not isinstance(sources, Iterable) else sources
+        [sources]
+        if isinstance(sources, str | os.PathLike | Source) or not isinstance(sources, Iterable)
+        else sources
     )
-    found = [path for one in listed for path in _expand_one(one)]
-    strange = next((path for path in found if not _is_text(path)), None)
+    options = Options({**config.storage_options, **(storage_options or {})})
+    found = [source for one in listed for source in _expand_one(one, options)]
+    strange = next((source.path for source in found if not _is_text(source.path)), None)
     if strange is not None:
         message = f"the file name {strange!r} is not valid UTF-8, so no column can hold it: rename the file"
         raise SourceNotFoundError(message)
@@ -60,19 +70,29 @@ def _is_text(path: str) -> bool:
     return path.isascii() or not any("\ud800" <= character <= "\udfff" for character in path)
 
 
-def _expand_one(source: Source) -> list[str]:
-    path = _local_path(source)
+def _expand_one(source: PathOrUrl, options: Options) -> list[Source]:
+    if isinstance(source, Source):
+        return [source]
+    text = _text_of(source)
+    if is_url(text) and not text.lower().startswith("file:"):
+        from lazynwb.sources.remote_search import search
+
+        own = getattr(source, "storage_options", None)
+        return search(Source(text, Options({**options.as_dict(), **own}) if own else options))
+    return [Source(path) for path in _expand_local(_local_path(text))]
+
+
+def _expand_local(path: str) -> list[str]:
     if os.path.isdir(path):
         if is_zarr_store(path):
             return [path]
         inside = sorted(_search(Path(path)))
         if not inside:
-            message = (
-                f"no NWB file ({', '.join('*' + suffix for suffix in _SUFFIXES)}) in folder {path} or below"
-            )
+            names = ", ".join("*" + suffix for suffix in NWB_SUFFIXES)
+            message = f"no NWB file ({names}) in folder {path} or below"
             raise SourceNotFoundError(message)
         return inside
-    if _WILDCARDS.intersection(path) and not os.path.exists(path):
+    if WILDCARDS.intersection(path) and not os.path.exists(path):
         matches = sorted(match for match in glob.glob(path, recursive=True) if _is_wanted(match))
         if not matches:
             message = f"no file matches {path}"
@@ -85,17 +105,9 @@ def _is_wanted(path: str) -> bool:
     return not os.path.isdir(path) or is_zarr_store(path)
 
 
-def _local_path(source: object) -> str:
-    text = _text_of(source)
-    scheme, separator, _ = text.partition("://")
-    if separator and scheme.isalnum() and len(scheme) > 1:
-        if scheme.lower() != "file":
-            message = (
-                f"{scheme}:// sources are not read yet by this version of lazynwb: {_without_query(text)}"
-            )
-            raise LazyNWBError(message)
-        parts = urlsplit(text)
-        text = unquote(parts.path)
+def _local_path(text: str) -> str:
+    if is_url(text):
+        text = unquote(urlsplit(text).path)
         if os.name == "nt":
             text = text.lstrip("/")
     return os.path.abspath(os.path.expanduser(text))  # symbolic links stay as the user wrote them
@@ -116,11 +128,6 @@ def _text_of(source: object) -> str:
     raise TypeError(message)
 
 
-def _without_query(url: str) -> str:
-    """Drop what may be a signature or a token."""
-    return url.partition("?")[0]
-
-
 def is_zarr_store(path: str) -> bool:
     """Tell whether a folder is a Zarr store rather than a folder of files."""
     return any(os.path.exists(os.path.join(path, mark)) for mark in _ZARR_MARKS)
@@ -130,7 +137,7 @@ def _search(folder: Path) -> list[str]:
     found = []
     for here, folders, files in os.walk(folder):
         # Names with a leading dot are caches and the resource forks that macOS leaves on other file systems.
-        found += [os.path.join(here, name) for name in files if _is_nwb_name(name)]
+        found += [os.path.join(here, name) for name in files if is_nwb_name(name)]
         stores = [
             n for n in folders if n.endswith((_ZARR_SUFFIX, ".nwb")) and is_zarr_store(os.path.join(here, n))
         ]
@@ -139,5 +146,6 @@ def _search(folder: Path) -> list[str]:
     return found
 
 
-def _is_nwb_name(name: str) -> bool:
-    return not name.startswith(".") and name.lower().endswith(_SUFFIXES)
+def is_nwb_name(name: str) -> bool:
+    """Tell whether a file's name, without its folder, is one that NWB files go by."""
+    return not name.startswith(".") and name.lower().endswith(NWB_SUFFIXES)

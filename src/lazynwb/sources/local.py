@@ -16,6 +16,7 @@ from lazynwb.errors import (
     SourceNotFoundError,
 )
 from lazynwb.profile import count
+from lazynwb.threads import DECODERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,18 +29,6 @@ def _identity(status: os.stat_result) -> str:
     return (
         f"{status.st_size}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}-{status.st_ino:x}-{status.st_dev:x}"
     )
-
-
-#: The identity of a file that does not exist: what a broken external link depends on.
-ABSENT = "absent"
-
-
-def identity_or_absent(path: str) -> str:
-    """Return the identity of a file, `ABSENT` if there is none (or none that can be read)."""
-    try:
-        return identity(path)
-    except LazyNWBError:
-        return ABSENT
 
 
 def identity(path: str) -> str:
@@ -88,7 +77,8 @@ class LocalFile:
 
     Attributes
     ----------
-    path : str
+    name : str
+        Its path.
     size : int
 
     Raises
@@ -99,24 +89,40 @@ class LocalFile:
         If the file is no longer the one that the catalog describes.
     """
 
+    pool = DECODERS
+    #: Copying a gap of this size costs less than another system call.
+    gap = 16 * 1024
+    #: A buffer of this size stays in the processor's cache.
+    merged = 1024 * 1024
+    #: Handing a smaller read to a thread costs more than reading.
+    parallel = 64 * 1024
+
     def __init__(self, path: str, expected: str) -> None:
-        self.path = path
+        self.name = path
         self._expected = expected
         expect(path, expected)
         self.size = os.stat(path).st_size
         count(files_opened=1)
 
+    def has(self, offset: int, size: int) -> bool:
+        """Tell whether a range is here already: the system's cache is not ours to ask."""
+        del offset, size
+        return False
+
+    def keep(self, offset: int, data: memoryview) -> None:
+        """Keep nothing: see `has`."""
+
     @contextmanager
     def reading(self) -> Iterator[Descriptor]:
         """Open the file for as long as the `with` block lasts; see the class for what is raised."""
         try:
-            number = os.open(self.path, _READ_FLAGS)
+            number = os.open(self.name, _READ_FLAGS)
         except OSError as error:
-            raise _not_readable(self.path, error) from None
+            raise _not_readable(self.name, error) from None
         try:
             if _identity(os.fstat(number)) != self._expected:
-                raise _changed(self.path)
-            yield Descriptor(number, self.path, self.size)
+                raise _changed(self.name)
+            yield Descriptor(number, self.name, self.size)
         finally:
             os.close(number)
 

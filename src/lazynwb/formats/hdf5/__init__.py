@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lazynwb.errors import LazyNWBError, NotNWBError
 from lazynwb.formats.hdf5.chunks import chunk_index
@@ -14,7 +13,7 @@ from lazynwb.formats.hdf5.tables import describe_table
 from lazynwb.profile import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -22,13 +21,19 @@ if TYPE_CHECKING:
 
     from lazynwb.catalog.listing import Listing
     from lazynwb.catalog.model import Array, ChunkIndex, Table
+    from lazynwb.sources.source import Source
+
+#: What h5py raises for structures that libhdf5 cannot make sense of.
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, BrokenLinkError, MemoryError)
+
+T = TypeVar("T")
 
 
 class Hdf5Reader:
     """The functions of this package on one open file: see `lazynwb.formats.Reader`."""
 
-    def __init__(self, path: str) -> None:
-        self._file = Hdf5File(path)
+    def __init__(self, source: Source, version: str) -> None:
+        self._file = Hdf5File(source, version)
 
     def __enter__(self) -> Self:
         return self
@@ -41,45 +46,60 @@ class Hdf5Reader:
     def describe_table(self, path: str) -> Table | None:
         """Describe the table, series or metadata at a path; None if there is none."""
         count(files_parsed=1)
-        with self._parsing(path):
-            return describe_table(self._file, path)
+        return self._parse(path, lambda: describe_table(self._file, path))
 
     def list_objects(self) -> Listing:
         """Describe everything that the file contains."""
         count(files_parsed=1)
-        with self._parsing(""):
-            return list_objects(self._file)
+        return self._parse("", lambda: list_objects(self._file))
 
-    def chunk_index(self, array: Array) -> ChunkIndex:
-        """Look up where the chunks of an array are."""
-        with self._parsing(array.path):
-            return chunk_index(self._file, array)
+    def chunk_indices(self, arrays: Sequence[Array]) -> list[ChunkIndex]:
+        """Look up where the chunks of arrays are."""
+
+        def look_up() -> list[ChunkIndex]:
+            found = []
+            for array in arrays:
+                with self._file.going_on():
+                    found.append(chunk_index(self._file, array))
+            return found
+
+        return self._parse(arrays[0].path if len(arrays) == 1 else "", look_up)
+
+    def chunk_indices_here(self, arrays: Sequence[Array]) -> dict[str, ChunkIndex]:
+        """Look up the chunks of those arrays for which nothing more needs to be fetched, by their paths."""
+        found = {}
+        with self._file.turn():
+            for array in arrays:
+                try:
+                    found[array.path] = chunk_index(self._file, array)
+                except (LazyNWBError, *_DAMAGE):
+                    self._file.forget_missing()
+        return found
 
     def read_indirect(self, array: Array, ranges: np.ndarray) -> np.ndarray:
         """Read rows of an array that the engine cannot decode."""
-        with self._parsing(array.path):
-            return read_indirect(self._file, array, ranges)
+        return self._parse(array.path, lambda: read_indirect(self._file, array, ranges))
 
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:
         """Find the paths of the objects that object references name."""
-        with self._parsing(""):
-            return resolve_references(self._file, addresses)
+        return self._parse("", lambda: resolve_references(self._file, addresses))
 
-    @contextmanager
-    def _parsing(self, path: str) -> Iterator[None]:
-        """Say which file and object is damaged: h5py reports what libhdf5 meets as any of these."""
-        try:
-            yield
-        except LazyNWBError:
-            raise
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-            KeyError,
-            TypeError,
-            BrokenLinkError,
-            MemoryError,
-        ) as error:
-            message = f"{self._file.path}: the structure of /{path} is damaged: {error}"
-            raise NotNWBError(message) from None
+    def _parse(self, path: str, parse: Callable[[], T]) -> T:
+        """Run a parse, of a remote file until all the bytes that it needs are here.
+
+        Errors say which file and object is damaged: h5py reports what libhdf5 meets as any of these.
+        """
+        while True:
+            try:
+                with self._file.turn():
+                    result = parse()
+            except LazyNWBError:
+                if not self._file.fetch_missing():
+                    raise
+            except _DAMAGE as error:
+                if not self._file.fetch_missing():
+                    message = f"{self._file.name}: the structure of /{path} is damaged: {error}"
+                    raise NotNWBError(message) from None
+            else:
+                if not self._file.fetch_missing():
+                    return result

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import h5py
@@ -43,7 +42,7 @@ def describe_dataset(dataset: DatasetID, file: Hdf5File, path: str, main: Hdf5Fi
     shape = tuple(space.get_simple_extent_dims()) if space.get_simple_extent_type() != h5s.NULL else (0,)
     properties = dataset.get_create_plist()
     fill, plain_fill = _fill_value(properties, dtype)
-    source = None if file is main else file.path
+    source = None if file is main else file.source.path
     array = Array(path, shape, dtype, "indirect", fill=fill, base=file.base, source=source)
     if dtype.kind == "unsupported":
         return array
@@ -103,10 +102,14 @@ def _refused_files(properties: PropDCID, file: Hdf5File) -> str:
     names = [properties.get_external(i)[0] for i in range(properties.get_external_count())]
     if properties.get_layout() == h5d.VIRTUAL:
         names += [properties.get_virtual_filename(i) for i in range(properties.get_virtual_count())]
-    here = Path(file.path).parent.resolve()
     for name in names:
         text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
-        inside = text == "." or (here / text).resolve().is_relative_to(here)
+        if text == "." and config.external_links != "never":
+            continue  # the file itself
+        if file.source.is_remote:
+            return f"data in another file, {text!r}, which libhdf5 would look for on this machine"
+        target = file.source.sibling(text)
+        inside = target is not None and target.is_below_folder_of(file.source)
         if config.external_links == "never" or (config.external_links == "folder" and not inside):
             return (
                 f"data in another file, {text!r} (lazynwb.config.external_links is {config.external_links!r})"

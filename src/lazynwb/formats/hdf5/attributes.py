@@ -15,6 +15,14 @@ if TYPE_CHECKING:
 _MOST_ELEMENTS = 100_000
 
 
+def has_attribute(owner: GroupID, name: str) -> bool:
+    """Tell whether an object has an attribute, readable or not."""
+    try:
+        return bool(h5a.exists(owner, name.encode()))
+    except (RuntimeError, OSError, KeyError):
+        return False
+
+
 def read_attribute(owner: GroupID, name: str) -> Any:  # noqa: ANN401 - an attribute holds any type
     """Return an attribute as NumPy reads it; None if there is none or its type cannot be read."""
     key = name.encode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +14,7 @@ from lazynwb.errors import CorruptDataError
 if TYPE_CHECKING:
     from lazynwb.formats.hdf5.file import Hdf5File
 
+_U8, _U4 = struct.Struct("<Q"), struct.Struct("<I")
 #: More chunks than any dataset has in a file of less than a petabyte: a damaged shape, not a real one.
 _MOST_CHUNKS = 100_000_000
 
@@ -24,11 +27,10 @@ def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
     CorruptDataError
         If the chunks that the file lists do not fit the array's shape.
     """
-    owner = file if array.source is None else file.external(array.source.encode("utf-8", "surrogateescape"))
     grid = tuple(-(-n // c) for n, c in zip(array.shape, array.chunk, strict=True))
-    total = int(np.prod(grid, dtype=object))
+    total = math.prod(grid)
     if total > _MOST_CHUNKS:
-        message = f"{file.path}: /{array.path} claims {total} chunks"
+        message = f"{file.name}: /{array.path} claims {total} chunks"
         raise CorruptDataError(message)
     dataset = file.find(array.path).id
     found: list[tuple[tuple[int, ...], int, int, int]] = []
@@ -37,8 +39,11 @@ def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
             lambda chunk: found.append((chunk.chunk_offset, chunk.byte_offset, chunk.size, chunk.filter_mask))
         )
     except (RuntimeError, OSError) as error:
-        message = f"{owner.path}: the chunk index of /{array.path} is damaged: {error}"
+        message = f"{file.name}: the chunk index of /{array.path} is damaged: {error}"
         raise CorruptDataError(message) from None
+    if total == 1 and len(found) == 1 and not any(found[0][0]):
+        _, offset, size, mask = found[0]
+        return ChunkIndex(_U8.pack(offset), _U8.pack(size), _U4.pack(mask) if mask else b"")
     offsets = np.full(total, MISSING, "<u8")
     sizes = np.zeros(total, "<u8")
     masks = np.zeros(total, "<u4")

@@ -6,21 +6,28 @@ process may read, and which cannot say where a path left the file.
 
 from __future__ import annotations
 
+import os
 import re
+import threading
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self, TypeVar, cast
 
 from h5py import h5d, h5f, h5fd, h5g, h5l, h5o, h5p
 
 from lazynwb.config import config
-from lazynwb.errors import NotNWBError, SourceNotFoundError
+from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
+from lazynwb.formats.hdf5.stream import SIGNATURE, BlockStream, MissingBytesError
 from lazynwb.profile import count
-from lazynwb.sources.local import identity_or_absent
+from lazynwb.sources.files import identity, identity_or_absent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
     from h5py.h5g import GroupID
+
+    from lazynwb.sources.source import Source
 
 #: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
 _MOST_LINKS = 32
@@ -28,7 +35,12 @@ _MOST_LINKS = 32
 #: What libhdf5 says when the process has the file open already, with other flags.
 _OPEN_ELSEWHERE = ("file locking flag values", "already open")
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+T = TypeVar("T")
+
+_turns = [threading.Lock()]
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _turns.__setitem__(0, threading.Lock()))
 
 
 class BrokenLinkError(Exception):
@@ -62,10 +74,10 @@ def is_hdf5(path: str) -> bool:
         position = 0
         while True:
             stream.seek(position)
-            head = stream.read(len(_SIGNATURE))
-            if head == _SIGNATURE:
+            head = stream.read(len(SIGNATURE))
+            if head == SIGNATURE:
                 return True
-            if len(head) < len(_SIGNATURE):
+            if len(head) < len(SIGNATURE):
                 return False
             position = position * 2 or 512
 
@@ -75,8 +87,9 @@ class Hdf5File:
 
     Parameters
     ----------
-    path : str
-        Absolute path of a local file.
+    source : Source
+    version : str
+        Its identity: of a remote file, no other version is read.
 
     Raises
     ------
@@ -86,20 +99,25 @@ class Hdf5File:
         If libhdf5 cannot open it; the message says what it is instead, as far as that can be told.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._linked: dict[str, Hdf5File] = {}
-        self._unreadable: set[str] = set()
+    def __init__(self, source: Source, version: str) -> None:
+        self.source = source
+        self.name = source.name
+        self._linked: dict[Source, Hdf5File] = {}
+        self._unreadable: set[Source] = set()
+        self._known: dict[str, object] = {}
+        self._opened: dict[str, Located] = {}
         self._stream: BinaryIO | None = None
+        self._blocks = _block_stream(source, version)
+        self._last: tuple[str, Located] | None = None
         self.id: h5f.FileID | None = None
         try:
-            self.id = self._open()
+            self.id = self._open() if self._blocks is None else self._open_blocks(self._blocks)
         except FileNotFoundError:
-            message = f"no such file: {path}"
+            message = f"no such file: {self.name}"
             raise SourceNotFoundError(message) from None
         except (OSError, RuntimeError, ValueError) as error:
             self.close()
-            raise NotNWBError(_why_unreadable(path, error)) from None
+            raise NotNWBError(_why_unreadable(source, self._blocks, error)) from None
         count(files_opened=1)
         creation = self.id.get_create_plist()
         self.base: int = creation.get_userblock()
@@ -119,6 +137,8 @@ class Hdf5File:
         for linked in self._linked.values():
             linked.close()
         self._linked.clear()
+        self._last = None
+        self._opened.clear()
         if self.id is not None and self.id.valid:
             self.id.close()
         if self._stream is not None:
@@ -131,22 +151,95 @@ class Hdf5File:
         # Readers need no lock, and shared file systems often refuse one.
         access.set_file_locking(use_file_locking=False, ignore_when_disabled=True)
         try:
-            return h5f.open(self.path.encode(), flags=h5f.ACC_RDONLY, fapl=access)
+            return h5f.open(self.source.path.encode(), flags=h5f.ACC_RDONLY, fapl=access)
         except (OSError, RuntimeError) as error:
             # libhdf5 insists that whoever opens a file twice in one process does it in the same way, and the
             # user's own handle was opened in another. It does not know what a Python object stands for.
             if not any(phrase in str(error) for phrase in _OPEN_ELSEWHERE):
                 raise
-        self._stream = Path(self.path).open("rb")  # noqa: SIM115 - closed with this file
-        access = h5p.create(h5p.FILE_ACCESS)
-        access.set_fclose_degree(h5f.CLOSE_STRONG)
-        access.set_fileobj_driver(h5fd.fileobj_driver, self._stream)
-        return h5f.open(self.path.encode(), flags=h5f.ACC_RDONLY, fapl=access)
+        self._stream = Path(self.source.path).open("rb")  # noqa: SIM115 - closed with this file
+        return _open_object(self._stream, self.name)
+
+    def _open_blocks(self, blocks: BlockStream) -> h5f.FileID:
+        if not blocks.has_signature():
+            message = "no signature"
+            raise OSError(message)
+        while True:
+            try:
+                with self.turn():
+                    return _open_object(blocks, self.name)
+            except (OSError, RuntimeError, ValueError):
+                if not blocks.fetch_missing():
+                    raise
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Keep other threads from parsing remote files meanwhile.
+
+        libhdf5 lets one thread in at a time anyway, but at every call anew: threads that take turns at every
+        call spend more time on that than on parsing.
+        """
+        if self._blocks is None:
+            yield
+        else:
+            with _turns[0]:
+                yield
+
+    @property
+    def missed(self) -> int:
+        """Ranges of this file, and of those that links led to, that were asked for and are not here."""
+        own = len(self._blocks.missing) if self._blocks is not None else 0
+        return own + sum(linked.missed for linked in self._linked.values())
+
+    def once(self, path: str, describe: Callable[[], T]) -> T:
+        """Return what was found out about an object, by this run of a parse or an earlier one.
+
+        The structure of a remote file is parsed again and again, until it is here.
+        """
+        if path in self._known:
+            return cast("T", self._known[path])
+        before = self.missed
+        found = describe()
+        if self._blocks is not None and self.missed == before:
+            self._known[path] = found
+        return found
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Pass over errors while bytes are missing, so that one run finds out all that it misses."""
+        try:
+            yield
+        except Exception:
+            if not self.missed:
+                raise
+
+    def stop_if_missed(self) -> None:
+        """Raise if bytes were missed: what follows could only be thrown away.
+
+        Raises
+        ------
+        MissingBytesError
+        """
+        if self.missed:
+            message = "bytes are not here yet"
+            raise MissingBytesError(message)
+
+    def forget_missing(self) -> None:
+        """Do without what was missed."""
+        if self._blocks is not None:
+            self._blocks.forget_missing()
+        for linked in self._linked.values():
+            linked.forget_missing()
+
+    def fetch_missing(self) -> bool:
+        """Fetch what parsing missed of this file, and of those that links led to; tell whether it did."""
+        missed = self._blocks is not None and self._blocks.fetch_missing()
+        return any([missed, *(linked.fetch_missing() for linked in self._linked.values())])
 
     @property
     def depends(self) -> tuple[tuple[str, str], ...]:
         """Path and identity of every other file that links led to so far, readable or not."""
-        own = [(path, identity_or_absent(path)) for path in (*self._linked, *self._unreadable)]
+        own = [(source.path, identity_or_absent(source)) for source in (*self._linked, *self._unreadable)]
         return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
 
     @property
@@ -162,31 +255,44 @@ class Hdf5File:
         BrokenLinkError
             If the path leads nowhere; the message says at which link.
         """
-        return _follow(self.root, path.encode(), 0)
+        if path in self._opened:
+            return self._opened[path]
+        parent, _, name = path.rpartition("/")
+        return _follow(self._group(parent), name.encode(), 0)
+
+    def keep_open(self, path: str, found: Located) -> None:
+        """Note an object of a remote file that will be looked at again soon."""
+        if self._blocks is not None:
+            self._opened[path] = found
+
+    def _group(self, path: str) -> Located:
+        """Open a group; the last one is kept open, because tables are read column by column."""
+        if self._last is None or self._last[0] != path:
+            self._last = path, _follow(self.root, path.encode(), 0)
+        return self._last[1]
 
     def external(self, name: bytes) -> Hdf5File:
         """Open the file that an external link names, if the settings allow it."""
-        here = Path(self.path).parent
-        target = (here / name.decode("utf-8", "surrogateescape")).resolve()
+        text = name.decode("utf-8", "surrogateescape")
+        target = self.source.sibling(text)
         allowed = config.external_links
-        inside = target.is_relative_to(here.resolve())
-        if allowed == "never" or (allowed == "folder" and not inside):
+        inside = target is not None and target.is_below_folder_of(self.source)
+        if target is None or allowed == "never" or (allowed == "folder" and not inside):
             message = (
-                f"the external link to {str(target)!r} was not followed "
+                f"the external link to {target.name if target else text!r} was not followed "
                 f"(lazynwb.config.external_links is {allowed!r})"
             )
             raise BrokenLinkError(message)
-        key = str(target)
-        if key == str(Path(self.path).resolve()):
+        if target == self.source.resolved():
             return self
-        if key not in self._linked:
+        if target not in self._linked:
             try:
-                self._linked[key] = Hdf5File(key)
-            except (SourceNotFoundError, NotNWBError) as error:
-                self._unreadable.add(key)
+                self._linked[target] = Hdf5File(target, identity(target))
+            except LazyNWBError as error:
+                self._unreadable.add(target)
                 message = f"external link to a file that cannot be read: {error}"
                 raise BrokenLinkError(message) from None
-        return self._linked[key]
+        return self._linked[target]
 
 
 def open_child(parent: Located, name: bytes) -> Located:
@@ -253,18 +359,37 @@ def address_of(parent: GroupID, name: bytes) -> int | None:
     return int(link.u) if link.type == h5l.TYPE_HARD else None
 
 
-def _why_unreadable(path: str, error: Exception) -> str:
-    file = Path(path)
-    if file.is_dir():
-        return f"{path} is a folder, not an HDF5 file"
-    try:
-        size = file.stat().st_size
-        known = size and is_hdf5(path)
-    except OSError as denied:
-        return f"{path} cannot be opened: {denied.strerror}"
-    if not size:
-        return f"{path} is empty: was the transfer that wrote it interrupted?"
+def _block_stream(source: Source, version: str) -> BlockStream | None:
+    if not source.is_remote:
+        return None
+    from lazynwb.sources.remote import RemoteFile
+
+    return BlockStream(RemoteFile(source, version))
+
+
+def _open_object(stream: BinaryIO | BlockStream, name: str) -> h5f.FileID:
+    access = h5p.create(h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5f.CLOSE_STRONG)
+    access.set_fileobj_driver(h5fd.fileobj_driver, stream)
+    return h5f.open(name.encode(), flags=h5f.ACC_RDONLY, fapl=access)
+
+
+def _why_unreadable(source: Source, blocks: BlockStream | None, error: Exception) -> str:
+    name = source.name
+    if blocks is not None:
+        known = blocks.has_signature()
+    else:
+        file = Path(source.path)
+        if file.is_dir():
+            return f"{name} is a folder, not an HDF5 file"
+        try:
+            size = file.stat().st_size
+            known = bool(size) and is_hdf5(source.path)
+        except OSError as denied:
+            return f"{name} cannot be opened: {denied.strerror}"
+        if not size:
+            return f"{name} is empty: was the transfer that wrote it interrupted?"
     if not known:
-        return f"{path} is not an HDF5 file (its signature is missing)"
+        return f"{name} is not an HDF5 file (its signature is missing)"
     reason = re.sub(r"\s+", " ", str(error))
-    return f"{path} is an HDF5 file that cannot be opened; it is probably truncated or damaged: {reason}"
+    return f"{name} is an HDF5 file that cannot be opened; it is probably truncated or damaged: {reason}"

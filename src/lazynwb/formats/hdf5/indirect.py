@@ -44,7 +44,10 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
         if not array.shape:
             parts = [np.asarray(dataset[()]).reshape(1)] if len(ranges) else []
         else:
-            parts = [np.asarray(dataset[start:stop]) for start, stop in ranges.tolist()]
+            parts = []
+            for start, stop in ranges.tolist():
+                with file.going_on():
+                    parts.append(np.asarray(dataset[start:stop]))
         rows = (
             np.concatenate(parts)
             if parts
@@ -53,7 +56,7 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
             else np.zeros(0, dataset.dtype)
         )
     except (OSError, RuntimeError) as error:
-        where = f"{file.path}: /{array.path}"
+        where = f"{file.name}: /{array.path}"
         absent = _absent_filter(dataset.id)
         if absent:
             message = (
@@ -111,19 +114,20 @@ def resolve_references(file: Hdf5File, addresses: set[int]) -> dict[int, str]:
     queue: deque[tuple[str, h5g.GroupID]] = deque([("", root)])
     while queue and wanted:
         prefix, group = queue.popleft()
-        for key in group:
-            link = group.links.get_info(key)
-            if link.type != h5l.TYPE_HARD or link.u in seen:
-                continue
-            seen.add(link.u)
-            path = f"{prefix}/{key.decode('utf-8', 'replace')}"
-            if link.u in wanted:
-                wanted.discard(link.u)
-                found[int(link.u)] = path
-            try:
-                child = h5o.open(group, key)
-            except (KeyError, RuntimeError):
-                continue
-            if h5i.get_type(child) == h5i.GROUP:
-                queue.append((path, child))
+        with file.going_on():
+            for key in group:
+                link = group.links.get_info(key)
+                if link.type != h5l.TYPE_HARD or link.u in seen:
+                    continue
+                seen.add(link.u)
+                path = f"{prefix}/{key.decode('utf-8', 'replace')}"
+                if link.u in wanted:
+                    wanted.discard(link.u)
+                    found[int(link.u)] = path
+                try:
+                    child = h5o.open(group, key)
+                except (KeyError, RuntimeError, OSError):
+                    continue
+                if h5i.get_type(child) == h5i.GROUP:
+                    queue.append((path, child))
     return found

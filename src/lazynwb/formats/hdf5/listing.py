@@ -34,27 +34,32 @@ def _walk(group: Located, path: str, role: str, entries: list[Entry], seen: set[
     for key in group.id:
         if len(entries) >= _MOST_ENTRIES:
             return
-        name = key.decode("utf-8", "replace")
-        full = f"{path}/{name}"
-        try:
-            child = open_child(group, key)
-        except BrokenLinkError as error:
-            entries.append(Entry(full, "broken", "broken", note=str(error)))
-            continue
-        if child.is_dataset:
-            entries.append(_dataset_entry(child, full, name, role))
-        elif child.is_group:
-            address = int(h5o.get_info(child.id).addr)
-            is_stored_here = group.id.links.get_info(key).type == h5l.TYPE_HARD
-            if is_stored_here and address in seen:
-                continue
-            child_role = _group_role(child, full.lstrip("/"), role)
-            entries.append(Entry(full, "group", child_role, members=len(child.id)))
-            if is_stored_here:
-                seen.add(address)
-                _walk(child, full, child_role, entries, seen)
-            elif child_role == "series":
-                _list_series(child, full, entries)
+        with group.file.going_on():
+            _visit(group, key, f"{path}/{key.decode('utf-8', 'replace')}", role, entries, seen)
+
+
+def _visit(  # noqa: PLR0913, PLR0917 - what a step of the walk goes by
+    group: Located, key: bytes, full: str, role: str, entries: list[Entry], seen: set[int]
+) -> None:
+    try:
+        child = open_child(group, key)
+    except BrokenLinkError as error:
+        entries.append(Entry(full, "broken", "broken", note=str(error)))
+        return
+    if child.is_dataset:
+        entries.append(_dataset_entry(child, full, full.rpartition("/")[2], role))
+    elif child.is_group:
+        address = int(h5o.get_info(child.id).addr)
+        is_stored_here = group.id.links.get_info(key).type == h5l.TYPE_HARD
+        if is_stored_here and address in seen:
+            return
+        child_role = _group_role(child, full.lstrip("/"), role)
+        entries.append(Entry(full, "group", child_role, members=len(child.id)))
+        if is_stored_here:
+            seen.add(address)
+            _walk(child, full, child_role, entries, seen)
+        elif child_role == "series":
+            _list_series(child, full, entries)
 
 
 def _list_series(group: Located, path: str, entries: list[Entry]) -> None:

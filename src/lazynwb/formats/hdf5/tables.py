@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from msgspec.structs import replace
 
 from lazynwb.catalog.model import Array, Column, DType, Table
 from lazynwb.formats.hdf5.arrays import describe_dataset
-from lazynwb.formats.hdf5.attributes import read_attribute, read_names, read_target, read_text
+from lazynwb.formats.hdf5.attributes import has_attribute, read_attribute, read_names, read_target, read_text
 from lazynwb.formats.hdf5.file import BrokenLinkError, DamagedObjectError, address_of, open_child
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def table_role(group: Located) -> str:
     A table is a group with `colnames`, or with `id` and the type of a table. A series has `data` or
     `timestamps`, whatever its type is called, so that extension types count.
     """
-    if read_attribute(group.id, "colnames") is not None:
+    if has_attribute(group.id, "colnames"):
         return "table"
     members = set(group.id)
     if b"id" in members and _is_table_type(read_text(group.id, "neurodata_type")):
@@ -98,6 +99,7 @@ def _describe_dynamic_table(main: Hdf5File, group: Located, path: str) -> Table:
     listed = read_names(group.id, "colnames") or []
     categories = read_names(group.id, "categories") or []
     members = _members(main, group, path, problems)
+    main.stop_if_missed()
     indexed = _indexed_names(group, members, listed)
     rows = _row_count(members, listed, indexed)
     columns = []
@@ -130,21 +132,15 @@ def _members(main: Hdf5File, group: Located, path: str, problems: list[str]) -> 
     members: dict[str, _Member] = {}
     lost: set[str] = set()
     for key, name in _named(group, problems):
+        full = f"{path}/{name}"
         try:
-            found = open_child(group, key)
+            with main.going_on():
+                member = main.once(full, partial(_member, main, group, key, full))
+                if member is not None:
+                    members[name] = member
         except BrokenLinkError as error:
             problems.append(f"column {name!r} was left out: {error}")
             lost.add(name)
-            continue
-        if not found.is_dataset:
-            continue
-        array = describe_dataset(found.id, found.file, f"{path}/{name}", main)
-        # Only integers can be an index or a region, and attributes are what takes longest to read.
-        integer = array.dtype.numpy[1:2] in {"i", "u"}
-        neurodata_type = read_text(found.id, "neurodata_type") if integer else ""
-        is_index = integer and (neurodata_type == "VectorIndex" or name.endswith("_index"))
-        target = read_target(found.id) if is_index else None
-        members[name] = _Member(array, neurodata_type, target)
     for name in lost & {f"{stem}_index" for stem in members}:
         # Without its index the rows of a ragged column cannot be told apart: better none than wrong ones.
         stem = name.removesuffix("_index")
@@ -152,6 +148,19 @@ def _members(main: Hdf5File, group: Located, path: str, problems: list[str]) -> 
         unreadable = DType("unsupported", members[stem].array.dtype.itemsize, note=note)
         members[stem] = members[stem]._replace(array=replace(members[stem].array, dtype=unreadable))
     return members
+
+
+def _member(main: Hdf5File, group: Located, key: bytes, path: str) -> _Member | None:
+    found = open_child(group, key)
+    if not found.is_dataset:
+        return None
+    main.keep_open(path, found)
+    array = describe_dataset(found.id, found.file, path, main)
+    # Only integers can be an index or a region, and attributes are what takes longest to read.
+    integer = array.dtype.numpy[1:2] in {"i", "u"}
+    neurodata_type = read_text(found.id, "neurodata_type") if integer else ""
+    is_index = integer and (neurodata_type == "VectorIndex" or path.endswith("_index"))
+    return _Member(array, neurodata_type, read_target(found.id) if is_index else None)
 
 
 def _named(group: Located, problems: list[str]) -> Iterator[tuple[bytes, str]]:

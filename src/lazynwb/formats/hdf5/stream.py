@@ -1,0 +1,107 @@
+"""What libhdf5 reads a remote file through: bytes that are here, and a note of those that are not.
+
+libhdf5 asks for one thing after the other, and would wait for each. Here it never waits: where bytes are
+missing it gets an error, whoever parses goes on with the next object, and all that was missed is fetched at
+once before the parse is run again. Results of a run that missed anything are not used.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lazynwb.sources.remote import RemoteFile
+
+#: Bytes at the beginning of every HDF5 file, or of what follows its user block.
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+#: Rounds of fetching that one parse may take: each brings new bytes, but a damaged file could ask for all.
+_MOST_ROUNDS = 2000
+
+
+class MissingBytesError(OSError):
+    """Bytes that libhdf5 asked for are not here yet."""
+
+
+class BlockStream:
+    """A read-only file object over the bytes of a remote file that are here.
+
+    Parameters
+    ----------
+    file : RemoteFile
+
+    Attributes
+    ----------
+    missing : set of (start, stop)
+        What was asked for in vain since it was last fetched.
+    """
+
+    def __init__(self, file: RemoteFile) -> None:
+        self._file = file
+        self._position = 0
+        self.missing: set[tuple[int, int]] = set()
+        self._rounds = 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position."""
+        self._position = (
+            offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
+        )
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def flush(self) -> None:
+        """Do nothing: libhdf5 asks for it when it closes the file."""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer, as far as the file goes.
+
+        Raises
+        ------
+        MissingBytesError
+            If not all of it is here; `fetch_missing` brings it.
+        """
+        start = self._position
+        size = min(len(buffer), max(self._file.size - start, 0))
+        if size:
+            found = self._file.peek(start, size)
+            if found is None:
+                self.missing.add((start, start + size))
+                message = f"bytes {start} to {start + size} are not here yet"
+                raise MissingBytesError(message)
+            buffer[:size] = found
+        self._position += size
+        return size
+
+    def forget_missing(self) -> None:
+        """Do without what was missed."""
+        self.missing.clear()
+
+    def fetch_missing(self) -> bool:
+        """Fetch what was missed since the last time; tell whether there was anything."""
+        missing, self.missing = self.missing, set()
+        if not missing:
+            return False
+        self._rounds += 1
+        if self._rounds > _MOST_ROUNDS:
+            message = "the structure of the file does not end: it is damaged"
+            raise OSError(message)
+        self._file.bring(missing)
+        return True
+
+    def has_signature(self) -> bool:
+        """Tell whether the file is HDF5: the signature may be at 0, 512, 1024, 2048, ..."""
+        if self._begins_at(0):
+            return True
+        places = [0, *(512 << k for k in range(50) if (512 << k) + len(SIGNATURE) <= self._file.size)]
+        absent = [(at, at + len(SIGNATURE)) for at in places if not self._file.has(at, len(SIGNATURE))]
+        if absent:
+            self._file.bring(absent)
+        return any(self._begins_at(place) for place in places)
+
+    def _begins_at(self, place: int) -> bool:
+        found = self._file.peek(place, len(SIGNATURE))
+        return found is not None and bytes(found) == SIGNATURE

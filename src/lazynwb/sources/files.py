@@ -1,0 +1,174 @@
+"""Files, local and remote, under one set of names: what they are, whether they still are, their bytes."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from lazynwb.errors import LazyNWBError
+from lazynwb.sources import local
+from lazynwb.threads import LOADERS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
+
+    from lazynwb.sources.source import Source
+    from lazynwb.threads import Pool
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+#: The identity of a file that does not exist: what a broken external link depends on.
+ABSENT = "absent"
+
+
+class Ranges(Protocol):
+    """What is open for reading."""
+
+    def read(self, offset: int, size: int) -> bytearray | memoryview:
+        """Return a range of bytes; CorruptDataError if the file ends before."""
+        ...
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer from an offset on."""
+        ...
+
+
+class File(Protocol):
+    """One version of one file; reading any other fails.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    size : int
+    pool : Pool
+        The threads that read it.
+    gap : int
+        Ranges closer than this are cheaper read as one.
+    merged : int
+        Size up to which ranges are merged.
+    parallel : int
+        Reads of at least this size are worth a thread.
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def size(self) -> int: ...  # noqa: D102
+
+    @property
+    def pool(self) -> Pool: ...  # noqa: D102
+
+    @property
+    def gap(self) -> int: ...  # noqa: D102
+
+    @property
+    def merged(self) -> int: ...  # noqa: D102
+
+    @property
+    def parallel(self) -> int: ...  # noqa: D102
+
+    def has(self, offset: int, size: int) -> bool:
+        """Tell whether a range costs no request."""
+        ...
+
+    def keep(self, offset: int, data: memoryview) -> None:
+        """Keep a range for later queries, if it is small and costs a request."""
+        ...
+
+    def reading(self) -> AbstractContextManager[Ranges]:
+        """Open the file for as long as the `with` block lasts."""
+        ...
+
+
+def open_file(source: Source, expected: str) -> File:
+    """Return a file for reading, if it is still the one that the catalog describes.
+
+    Raises
+    ------
+    SourceNotFoundError, SourceChangedError
+        If it is gone or another one; for remote files this shows with the first read.
+    """
+    if source.is_remote:
+        from lazynwb.sources.remote import RemoteFile
+
+        return RemoteFile(source, expected)
+    return local.LocalFile(source.path, expected)
+
+
+def identity(source: Source, *, known: bool = False) -> str:
+    """Return a text that changes whenever the file is replaced or written to.
+
+    Parameters
+    ----------
+    source : Source
+    known : bool
+        Whether the file is probably in the catalog, so that none of its contents are needed.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is no such file.
+    LazyNWBError
+        If it cannot be read.
+    """
+    if source.is_remote:
+        from lazynwb.sources import remote
+
+        return remote.identity(source, known=known)
+    return local.identity(source.path)
+
+
+def identity_or_absent(source: Source) -> str:
+    """Return the identity of a file, `ABSENT` if there is none (or none that can be read)."""
+    try:
+        return identity(source)
+    except LazyNWBError:
+        return ABSENT
+
+
+def expect(source: Source, expected: str) -> None:
+    """Make sure that a local file is still the one that the catalog describes.
+
+    Every answer about a remote file says which version it is from, so nothing is asked here.
+
+    Raises
+    ------
+    SourceNotFoundError, SourceChangedError
+        If it is gone or another one.
+    """
+    if not source.is_remote:
+        local.expect(source.path, expected)
+
+
+def forget() -> None:
+    """Forget what is known of remote files: their identities, and bytes of them."""
+    remote = sys.modules.get("lazynwb.sources.remote")
+    if remote is not None:
+        remote.forget()
+
+
+def save() -> None:
+    """Keep on disk what parsing and small columns needed of remote files, for the next process."""
+    kept = sys.modules.get("lazynwb.sources.kept")
+    if kept is not None:
+        kept.save_all()
+
+
+def together(work: Callable[[A], T], items: Sequence[A], sources: Iterable[Source]) -> list[T]:
+    """Call a function for each item, at the same time if any of the sources that it reads is remote."""
+    if len(items) > 1 and any(source.is_remote for source in sources):
+        return LOADERS.map(work, items)
+    return [work(item) for item in items]
+
+
+def is_settled(source: Source, known: str, now_ns: int) -> bool:
+    """Tell whether a write from now on is certain to change a file's identity; else it is not remembered."""
+    if source.is_remote:
+        from lazynwb.sources import remote
+
+        return remote.is_settled(known, now_ns)
+    return local.is_settled(source.path, now_ns)

@@ -1,0 +1,185 @@
+"""Bytes of remote files that are here already: what was parsed, and small columns.
+
+They are kept in memory while they are few, and those that were really used on disk, in the catalog cache, so
+that the next process need not ask for them again.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lazynwb.catalog import cache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lazynwb.sources.source import Source
+
+#: Bytes of one file that go to disk, and of all files that stay in memory.
+_MOST_ON_DISK = 1024 * 1024
+_MOST_IN_MEMORY = 256 * 1024 * 1024
+
+
+class _Entry(msgspec.Struct, array_like=True, gc=False):
+    """What the cache on disk has of one version of one file."""
+
+    key: str
+    identity: str
+    starts: list[int]
+    pieces: list[bytes]
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(_Entry)
+
+
+class Kept:
+    """Byte ranges of one version of one file.
+
+    Parameters
+    ----------
+    key : str
+        Of the cache's entry.
+    identity : str
+        Of the version.
+    """
+
+    def __init__(self, key: str, identity: str) -> None:
+        self._key = key
+        self._identity = identity
+        self._lock = threading.Lock()
+        self._starts: list[int] = []
+        self._pieces: list[memoryview] = []
+        self._used: list[tuple[int, int]] = []
+        self._fresh = False
+        self.size = 0
+        stored = cache.load(key, _DECODER)
+        if stored is not None and stored.key == key and stored.identity == identity:
+            for start, piece in zip(stored.starts, stored.pieces, strict=False):
+                self.add(start, piece)
+                self._used.append((start, start + len(piece)))
+
+    def get(self, start: int, size: int) -> memoryview | None:
+        """Return a range if all of it is here."""
+        with self._lock:
+            at = bisect_right(self._starts, start) - 1
+            if at < 0:
+                return None
+            first, piece = self._starts[at], self._pieces[at]
+            if start + size <= first + len(piece):
+                return piece[start - first : start - first + size]
+            parts = list(self._cut(start, start + size))
+        if sum(len(part) for _, part in parts) < size:
+            return None
+        return memoryview(b"".join(part for _, part in parts))
+
+    def near(self, start: int) -> tuple[int, int]:
+        """Return where the piece before a position ends, and where the one behind it begins (-1: none)."""
+        with self._lock:
+            at = bisect_right(self._starts, start)
+            before = self._starts[at - 1] + len(self._pieces[at - 1]) if at else -1
+            behind = self._starts[at] if at < len(self._starts) else -1
+        return before, behind
+
+    def add(self, start: int, data: bytes | bytearray | memoryview) -> None:
+        """Keep a range; pieces that it covers are dropped."""
+        piece = memoryview(data).toreadonly()
+        if not len(piece) or self.get(start, len(piece)) is not None:
+            return
+        with self._lock:
+            at = bisect_right(self._starts, start)
+            if at and self._starts[at - 1] == start:
+                at -= 1
+            end = at
+            while end < len(self._starts) and self._starts[end] + len(self._pieces[end]) <= start + len(
+                piece
+            ):
+                self.size -= len(self._pieces[end])
+                end += 1
+            self._starts[at:end] = [start]
+            self._pieces[at:end] = [piece]
+            self.size += len(piece)
+
+    def use(self, start: int, size: int) -> None:
+        """Note that a range is worth keeping on disk."""
+        self._used.append((start, start + size))
+        self._fresh = True
+
+    def save(self) -> None:
+        """Write what was used to the cache on disk, if anything was since the last time."""
+        if not self._fresh:
+            return
+        self._fresh = False
+        entry = _Entry(self._key, self._identity, [], [])
+        room = _MOST_ON_DISK
+        with self._lock:
+            used = _merged(self._used)
+            self._used = used
+            for start, stop in used:
+                for first, piece in self._cut(start, stop):
+                    room -= len(piece)
+                    if room < 0:
+                        break
+                    entry.starts.append(first)
+                    entry.pieces.append(bytes(piece))
+        cache.save(self._key, entry, _ENCODER)
+
+    def _cut(self, start: int, stop: int) -> Iterator[tuple[int, memoryview]]:
+        at = max(bisect_right(self._starts, start) - 1, 0)
+        while at < len(self._starts) and self._starts[at] < stop:
+            first, piece = self._starts[at], self._pieces[at]
+            low, high = max(start, first), min(stop, first + len(piece))
+            if low < high:
+                yield low, piece[low - first : high - first]
+                start = high
+            at += 1
+
+
+def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], stop))
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+_all: OrderedDict[tuple[str, str], Kept] = OrderedDict()
+_lock = threading.Lock()
+
+
+def kept_of(source: Source, identity: str) -> Kept:
+    """Return what is here of one version of a file."""
+    key = f"bytes\0{source.key}"
+    with _lock:
+        found = _all.get((key, identity))
+        if found is not None:
+            _all.move_to_end((key, identity))
+            return found
+    made = Kept(key, identity)
+    with _lock:
+        found = _all.setdefault((key, identity), made)
+        total = sum(kept.size for kept in _all.values())
+        while total > _MOST_IN_MEMORY and len(_all) > 1:
+            total -= _all.popitem(last=False)[1].size
+    return found
+
+
+def save_all() -> None:
+    """Write what has been used since the last time to the cache on disk."""
+    with _lock:
+        everything = list(_all.values())
+    for kept in everything:
+        kept.save()
+
+
+def forget_all() -> None:
+    """Drop everything from memory."""
+    with _lock:
+        _all.clear()

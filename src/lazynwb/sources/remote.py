@@ -1,0 +1,208 @@
+"""Remote files: identity, and ranges of bytes, in as few requests as can be."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from lazynwb.config import config
+from lazynwb.errors import CorruptDataError, SourceChangedError
+from lazynwb.profile import count
+from lazynwb.sources.kept import forget_all, kept_of
+from lazynwb.sources.request import request
+from lazynwb.threads import REQUESTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from lazynwb.sources.request import Response
+    from lazynwb.sources.source import Source
+
+#: Where parsing needs bytes, this much is fetched around them.
+BLOCK = 16 * 1024
+#: Requests closer than this are one: on a slow line it is sooner transferred than another answer begun.
+_GAP = 64 * 1024
+#: Parsing that comes this near to what it has fetched gets all that lies between.
+_NEAR = 128 * 1024
+_AHEAD = 16 * 1024
+#: Requests are merged, and large ones cut, at this size, so that several are under way.
+_MERGED = 4 * 1024 * 1024
+#: What is asked for in pieces up to this size is kept for later queries.
+_SMALL = 64 * 1024
+
+_checked: dict[Source, tuple[str, float]] = {}
+_lock = threading.Lock()
+
+
+def identity(source: Source, *, known: bool) -> str:
+    """Return a text that changes whenever the object is replaced: its version, entity tag, or date; its size.
+
+    It comes with the first bytes of the file, which parsing needs anyway, so nothing is asked for in vain.
+    For `config.recheck_seconds` it is believed without being asked for again.
+
+    Parameters
+    ----------
+    source : Source
+    known : bool
+        Whether the file is probably in the catalog, so that its first bytes are not needed.
+    """
+    with _lock:
+        recent = _checked.get(source)
+    if recent is not None and time.monotonic() - recent[1] <= config.recheck_seconds:
+        return recent[0]
+    response = request(source, 0, 1 if known else BLOCK)
+    found = response.identity
+    if not known or response.whole is not None:
+        kept_of(source, found).add(0, response.whole if response.whole is not None else response.data)
+    confirm(source, found)
+    return found
+
+
+def confirm(source: Source, found: str) -> None:
+    """Note that a file was just seen to have an identity."""
+    with _lock:
+        _checked[source] = (found, time.monotonic())
+
+
+def forget() -> None:
+    """Believe nothing that was found out about files."""
+    with _lock:
+        _checked.clear()
+    forget_all()
+
+
+def is_settled(identity: str, now_ns: int) -> bool:
+    """Tell whether a write from now on is certain to change the identity."""
+    tag = identity.partition("\t")[2]
+    if tag.startswith("m"):
+        return now_ns / 1e9 - float(tag[1:]) > 2.5  # noqa: PLR2004 - HTTP dates are whole seconds
+    return tag.startswith(("v", "e"))
+
+
+class RemoteFile:
+    """One version of a remote file, whose ranges can be read from several threads at once.
+
+    Parameters
+    ----------
+    source : Source
+    expected : str
+        The identity that the catalog was made for. No answer about another version is taken.
+
+    Attributes
+    ----------
+    name : str
+        Of the file, for messages.
+    size : int
+    """
+
+    pool = REQUESTS
+    gap = _GAP
+    merged = _MERGED
+    parallel = 0
+
+    def __init__(self, source: Source, expected: str) -> None:
+        self.source = source
+        self.name = source.name
+        self.size = int(expected.partition("\t")[0])
+        self._expected = expected
+        self._kept = kept_of(source, expected)
+        count(files_opened=1)
+
+    @contextmanager
+    def reading(self) -> Iterator[RemoteFile]:
+        """Do nothing: there is nothing to be opened."""
+        yield self
+
+    def has(self, offset: int, size: int) -> bool:
+        """Tell whether a range is here already."""
+        return self._kept.get(offset, size) is not None
+
+    def read(self, offset: int, size: int) -> memoryview:
+        """Return a range of the file.
+
+        Raises
+        ------
+        CorruptDataError
+            If the file is shorter than that.
+        SourceChangedError
+            If it is no longer the file that the catalog describes.
+        """
+        here = self._kept.get(offset, size)
+        if here is not None:
+            if size <= _SMALL:
+                self._kept.use(offset, size)
+            return here
+        if offset < 0 or offset + size > self.size:
+            message = (
+                f"the file has {self.size} bytes, but bytes {offset} to {offset + size} are needed: "
+                "it is truncated or damaged"
+            )
+            raise CorruptDataError(message)
+        data = self._request(offset, offset + size).data
+        if size <= _SMALL:
+            self.keep(offset, data)
+        return data
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer with what the file holds from `offset` on; see `read`."""
+        buffer[:] = self.read(offset, len(buffer))
+
+    def keep(self, offset: int, data: memoryview) -> None:
+        """Keep a small range for later queries."""
+        if len(data) <= _SMALL:
+            self._kept.add(offset, bytes(data))
+            self._kept.use(offset, len(data))
+
+    def peek(self, offset: int, size: int) -> memoryview | None:
+        """Return a range if it is here, and note that it was wanted by a parser."""
+        found = self._kept.get(offset, size)
+        if found is not None:
+            self._kept.use(offset, size)
+        return found
+
+    def bring(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Fetch the blocks around ranges, all at the same time."""
+        spans = self._spans(ranges)
+        if len(spans) == 1:
+            self._bring(spans[0])
+        else:
+            REQUESTS.map(self._bring, spans)
+
+    def _bring(self, span: tuple[int, int]) -> None:
+        self._kept.add(span[0], self._request(*span).data)
+
+    def _spans(self, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        spans: list[tuple[int, int]] = []
+        for start, stop in sorted(ranges):
+            low, high = self._widened(start // BLOCK * BLOCK, -(-stop // BLOCK) * BLOCK)
+            if spans and low - spans[-1][1] <= _GAP:
+                spans[-1] = (spans[-1][0], max(high, spans[-1][1]))
+            else:
+                spans.append((low, high))
+        return spans
+
+    def _widened(self, low: int, high: int) -> tuple[int, int]:
+        """Extend a block to those that are already here, if they are near.
+
+        Who writes a table writes its structure in one go: where parsing needed two blocks, it will need what
+        lies between them, and a round costs more than a few blocks.
+        """
+        before, behind = self._kept.near(low)
+        if 0 <= low - before <= _NEAR and before > 0:
+            low, high = before, high + _AHEAD
+        if 0 <= behind - high <= _NEAR:
+            low, high = low - _AHEAD, behind
+        return max(low, 0), min(high, self.size)
+
+    def _request(self, start: int, stop: int) -> Response:
+        try:
+            response = request(self.source, start, stop, self._expected)
+        except SourceChangedError:
+            with _lock:
+                _checked.pop(self.source, None)
+            raise
+        if response.whole is not None:
+            self._kept.add(0, response.whole)
+        return response

@@ -1,0 +1,150 @@
+"""What a scan reads from: a path or a URL, with what it takes to get in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+#: Names of options whose values are nobody's business, and parts of a query that only let somebody in.
+_SECRET = re.compile(
+    r"key|secret|token|passw|sas|credential|sign|auth|header|cookie|expires|policy|^(se|sp|sv|sr|st|spr|skoid)$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file, wherever it lies.
+
+    Attributes
+    ----------
+    path : str
+        Absolute local path, or a URL exactly as it was given: the value of `_nwb_path`.
+    options : Options
+        Credentials, endpoints and the like of a remote file; empty for a local one.
+    """
+
+    path: str
+    options: Options = field(default_factory=lambda: NO_OPTIONS)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether the bytes come over a network."""
+        return is_url(self.path)
+
+    @property
+    def name(self) -> str:
+        """The path without what could be a secret: for messages and logs."""
+        return redacted(self.path) if self.is_remote else self.path
+
+    @property
+    def key(self) -> str:
+        """What the catalog cache knows the file by.
+
+        Signatures come and go while the file stays the same one, so they are no part of it; nor is any
+        secret, because the key is written to disk.
+        """
+        if not self.is_remote:
+            return self.path
+        parts = urlsplit(self.path)
+        query = [pair for pair in parse_qsl(parts.query) if not _SECRET.search(pair[0])]
+        plain = [(name, repr(value)) for name, value in self.options.items if not _SECRET.search(name)]
+        distinct = hashlib.blake2b(repr((query, plain)).encode(), digest_size=12).hexdigest()
+        return f"{_without_query(self.path)}\0{distinct if query or plain else ''}"
+
+    def resolved(self) -> Source:
+        """Return the file that a local symbolic link stands for, as `sibling` names it."""
+        return self if self.is_remote else Source(os.path.realpath(self.path))
+
+    def with_path(self, path: str) -> Source:
+        """Return another file that the same options open."""
+        return Source(path, self.options)
+
+    def sibling(self, name: str) -> Source | None:
+        """Return the file that a relative path from this one leads to; None where there is no such notion."""
+        if not self.is_remote:
+            folder = os.path.dirname(self.path)
+            return Source(os.path.realpath(os.path.join(folder, name)))
+        if is_url(name) or os.path.isabs(name) or urlsplit(self.path).query or "?" in name or "#" in name:
+            return None
+        scheme, host, path, _, _ = urlsplit(self.path)
+        steps = path.split("/")[:-1]
+        for step in name.split("/"):
+            if step == "..":
+                if len(steps) < 2:  # noqa: PLR2004 - the first one is empty: the root
+                    return None
+                steps.pop()
+            elif step not in {"", "."}:
+                steps.append(step)
+        return self.with_path(urlunsplit((scheme, host, "/".join(steps), "", "")))
+
+    def is_below_folder_of(self, other: Source) -> bool:
+        """Tell whether this file lies in another one's folder or below."""
+        folder = other.path.rpartition("/")[0] if other.is_remote else os.path.dirname(other.path)
+        if self.is_remote:
+            return self.path.startswith(folder + "/")
+        real = os.path.realpath(folder)
+        return self.path == real or self.path.startswith(real.rstrip(os.sep) + os.sep)
+
+
+class Options:
+    """Options of a store by name; hashable, and silent about their values."""
+
+    __slots__ = ("_hash", "items")
+
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+        self.items: tuple[tuple[str, Any], ...] = tuple(sorted((values or {}).items()))
+        self._hash = hash(repr(self.items))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return them as a dictionary of its own."""
+        return dict(self.items)
+
+    def __bool__(self) -> bool:
+        return bool(self.items)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Options) and self.items == other.items
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        """Name the options only: values may be secrets."""
+        return f"<Options: {', '.join(name for name, _ in self.items) or 'none'}>"
+
+    def __reduce__(self) -> tuple[type[Options], tuple[dict[str, Any]]]:
+        return Options, (self.as_dict(),)
+
+
+NO_OPTIONS: Options = Options()
+
+
+def is_url(text: str) -> bool:
+    """Tell a URL from a local path; a Windows drive is one letter."""
+    return _URL.match(text) is not None
+
+
+def redacted(url: str) -> str:
+    """Return a URL with the values of its query, and a password before its host, blotted out."""
+    head, mark, query = url.partition("?")
+    head = re.sub(r"(?<=://)[^/@]*@", "***@", head)
+    blotted = (name + "=***" if equals else "***" for name, equals, _ in _pairs(query.partition("#")[0]))
+    return head + mark + "&".join(blotted)
+
+
+def _pairs(query: str) -> list[tuple[str, str, str]]:
+    return [pair.partition("=") for pair in query.split("&")] if query else []
+
+
+def _without_query(url: str) -> str:
+    scheme, host, path, _, _ = urlsplit(url)
+    return urlunsplit((scheme, host.rpartition("@")[2], path, "", ""))

@@ -1,0 +1,108 @@
+"""Threads that work for queries: a pool whose threads neither outlive the process nor hold it up."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lazynwb.config import config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+T = TypeVar("T")
+A = TypeVar("A")
+
+
+class Pool:
+    """A pool of daemon threads, started as they are needed.
+
+    The standard library's pool is waited for when the process ends, however long a server keeps one of its
+    threads waiting: Ctrl-C would end nothing.
+
+    Parameters
+    ----------
+    name : str
+        Of the threads.
+    size : callable
+        Returns how many threads there may be; asked at each submission, so settings may change.
+    """
+
+    def __init__(self, name: str, size: Callable[[], int]) -> None:
+        self._name = name
+        self.size = size
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            # A forked child has none of the threads, one of which may have held the lock.
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._condition = threading.Condition()
+        self._tasks: deque[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._threads = 0
+        self._idle = 0
+
+    def submit(self, work: Callable[..., T], *arguments: Any) -> Future[T]:  # noqa: ANN401 - as for `Executor.submit`
+        """Have a function called on one of the threads."""
+        future: Future[T] = Future()
+        with self._condition:
+            self._tasks.append((future, work, arguments))
+            if self._idle >= len(self._tasks):
+                self._condition.notify()
+            elif self._threads < max(self.size(), 1):
+                self._threads += 1
+                threading.Thread(target=self._work, name=f"lazynwb-{self._name}", daemon=True).start()
+        return future
+
+    def begin(self, work: Callable[[A], T], items: Iterable[A]) -> Callable[[], list[T]]:
+        """Have a function called for each item; what is returned waits, and gives the results in order.
+
+        The first error is raised at once; what has not begun by then never does.
+        """
+        futures = [self.submit(work, item) for item in items]
+
+        def finish() -> list[T]:
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                for future in futures:
+                    future.cancel()
+                raise
+
+        return finish
+
+    def map(self, work: Callable[[A], T], items: Iterable[A]) -> list[T]:
+        """Call a function for each item and return the results in order; see `begin`."""
+        return self.begin(work, items)()
+
+    def _work(self) -> None:
+        condition = self._condition
+        while True:
+            with condition:
+                while not self._tasks:
+                    self._idle += 1
+                    condition.wait()
+                    self._idle -= 1
+                future, work, arguments = self._tasks.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                result = work(*arguments)
+            except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the result
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+                del result
+            # Nothing of a task that is done is held while the thread waits for the next one.
+            del future, work, arguments
+
+
+#: Reading and decoding local files.
+DECODERS = Pool("decode", lambda: config.max_threads or min(16, os.cpu_count() or 1))
+#: Requests to servers, and decoding what they send.
+REQUESTS = Pool("request", lambda: config.max_requests)
+#: Parsing remote files: each thread looks after one, and mostly waits for requests.
+LOADERS = Pool("load", lambda: min(config.max_requests, 32))

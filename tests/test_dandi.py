@@ -1,0 +1,717 @@
+"""Dandisets as sources: listings, and where the bytes are, against an archive on loopback."""
+
+import gzip
+import logging
+import time
+from email.utils import formatdate
+from types import SimpleNamespace
+
+import pytest
+
+import lazynwb
+from dandi_server import DandiServer, Fault, identifier
+from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.sources import dandi
+from lazynwb.sources.dandi import Asset, expand, get_dandi_sources, resolve, resolve_all
+from lazynwb.sources.dandi import api as dandi_api
+from lazynwb.sources.dandi import listing as dandi_listing
+
+VERSION = "0.231012.2129"
+OLDER = "0.220101.0000"
+KEY = "c0ffee1234567890"
+FILES = ["sub-1/a.nwb", "sub-1/b.nwb", "sub-10/c d,e.nwb", "sub-2/deep/f.nwb.zarr"]
+OTHERS = ["dataset_description.json", "sub-1/a.nwb.json", "sub-1/movie.mp4", "sub-2/image.ome.zarr"]
+
+
+@pytest.fixture
+def archive(monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.delenv("DANDI_API_KEY", raising=False)
+    dandi.forget()
+    with DandiServer() as running:
+        lazynwb.config.dandi_api_url = running.url
+        running.keys = {KEY: True, "0ther": False}
+        running.publish("000363", OLDER, ["sub-1/a.nwb"])
+        running.publish("000363", VERSION, [*FILES, *OTHERS])
+        running.publish("000363", "draft", [*FILES, "sub-3/new.nwb"])
+        running.publish("000728", "draft", ["a.nwb"])
+        yield running
+    dandi.forget()
+
+
+@pytest.fixture
+def embargoed(archive, monkeypatch):
+    monkeypatch.setenv("DANDI_API_KEY", KEY)
+    archive.publish("001111", "draft", ["a.nwb", "b.nwb", "c.nwb.zarr"], embargoed=True)
+    return archive
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """The pauses between tries, which are not made."""
+    made = []
+    clock = SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=made.append)
+    monkeypatch.setattr(dandi_api, "time", clock)
+    return made
+
+
+def urls(paths, version=VERSION, dandiset="000363"):
+    return [f"dandi://{dandiset}/{version}/{path}" for path in paths]
+
+
+# --- listing a dandiset -------------------------------------------------------------------------------
+
+
+def test_the_newest_published_version_is_listed_unless_another_is_named(archive):
+    assert get_dandi_sources("000363") == urls(FILES)
+    assert get_dandi_sources("000363", OLDER) == urls(["sub-1/a.nwb"], OLDER)
+    assert get_dandi_sources("000363", "draft") == urls([*FILES, "sub-3/new.nwb"], "draft")
+
+
+def test_the_draft_is_listed_if_nothing_was_published(archive):
+    assert get_dandi_sources("000728") == ["dandi://000728/draft/a.nwb"]
+
+
+@pytest.mark.parametrize("dandiset", ["000363", "363", "DANDI:000363", "dandi:000363"])
+def test_forms_of_a_dandisets_number(archive, dandiset):
+    assert get_dandi_sources(dandiset) == urls(FILES)
+
+
+def test_a_new_version_is_seen_at_once(archive):
+    assert get_dandi_sources("000728") == ["dandi://000728/draft/a.nwb"]
+    archive.publish("000728", VERSION, ["a.nwb"])
+    assert get_dandi_sources("000728") == [f"dandi://000728/{VERSION}/a.nwb"]
+
+
+def test_a_listing_of_many_pages(archive):
+    paths = [f"sub-{number:02}.nwb" for number in range(10)]
+    archive.publish("000800", "draft", paths)
+    archive.page_size = 3
+    assert get_dandi_sources("000800", "draft") == urls(paths, "draft", "000800")
+    assert [seen.query.get("page") for seen in archive.log] == [None, "2", "3", "4"]
+    assert archive.log[0].query == {"order": "path", "glob": "*.nwb*", "page_size": "1000"}
+
+
+def test_a_draft_that_grows_while_it_is_listed_has_nothing_twice(archive):
+    archive.publish("000800", "draft", ["b.nwb", "c.nwb", "d.nwb"])
+    archive.page_size = 2
+    pages = dandi_api.pages
+
+    def growing(path, query):
+        for page in pages(path, query):
+            yield page
+            archive.publish("000800", "draft", ["a.nwb", "b.nwb", "c.nwb", "d.nwb"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dandi_api, "pages", growing)
+        assert get_dandi_sources("000800") == urls(["b.nwb", "c.nwb", "d.nwb"], "draft", "000800")
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("path", FILES),
+        ("-path", FILES[::-1]),
+        ("created", FILES[::-1]),
+        ("-created", FILES),
+        ("modified", [FILES[0], FILES[3], FILES[2], FILES[1]]),
+        ("-modified", [FILES[1], FILES[2], FILES[3], FILES[0]]),
+    ],
+)
+def test_orders(archive, order, expected):
+    archive.publish("000363", VERSION, FILES)
+    assert get_dandi_sources("000363", order=order) == urls(expected)
+
+
+def test_a_listing_ends_where_enough_was_found(archive):
+    archive.publish("000363", VERSION, FILES)
+    assert get_dandi_sources("000363", VERSION, max_assets=2) == urls(FILES[:2])
+    assert len(archive.log) == 1
+    assert archive.log[0].query["page_size"] == "2"
+    assert get_dandi_sources("000363", VERSION, max_assets=0) == []
+    assert get_dandi_sources("000363", VERSION, max_assets=100) == urls(FILES)
+
+
+def test_a_filter_sees_the_listing_and_the_metadata(archive):
+    seen = []
+
+    def is_second(asset):
+        seen.append(asset)
+        return asset["wasAttributedTo"][0]["identifier"] == "sub-2"
+
+    assert get_dandi_sources("000363", VERSION, asset_filter=is_second) == urls(FILES[3:])
+    assert archive.log[-1].query["metadata"] == "true"
+    assert [asset["path"] for asset in seen] == FILES
+    assert seen[0].keys() >= {"asset_id", "size", "created", "modified", "blob", "zarr", "contentUrl"}
+    assert seen[0]["metadata"]["wasAttributedTo"] == [{"identifier": "sub-1"}]
+
+
+def test_a_filter_with_a_limit_counts_what_passes(archive):
+    archive.page_size = 1
+    sources = get_dandi_sources("000363", VERSION, asset_filter=lambda a: a["zarr"] is None, max_assets=3)
+    assert sources == urls(FILES[:3])
+    assert get_dandi_sources("000363", VERSION, asset_filter=lambda a: False) == []
+
+
+def test_metadata_are_not_asked_for_without_a_filter(archive):
+    get_dandi_sources("000363", VERSION)
+    assert "metadata" not in archive.log[-1].query
+
+
+# --- chosen assets ------------------------------------------------------------------------------------
+
+
+def ids(paths, version=VERSION):
+    return [identifier("asset", "000363", version, path) for path in paths]
+
+
+def test_chosen_assets_come_in_their_order(archive):
+    chosen = [FILES[3], FILES[0]]
+    assert get_dandi_sources("000363", VERSION, asset_ids=ids(chosen)) == urls(chosen)
+    assert get_dandi_sources("000363", asset_ids=ids(chosen)[0].upper()) == urls(chosen[:1])
+    assert get_dandi_sources("000363", asset_ids=[]) == []
+    chosen = ids(FILES)
+    assert get_dandi_sources("000363", asset_ids=chosen, asset_filter=lambda a: a["zarr"]) == urls(FILES[3:])
+    assert get_dandi_sources("000363", asset_ids=iter(chosen), max_assets=1) == urls(FILES[:1])
+
+
+def test_many_chosen_assets_are_found_by_one_listing(archive):
+    paths = [f"{number:03}.nwb" for number in range(100)]
+    archive.publish("000363", VERSION, paths)
+    chosen = paths[70:40:-1]
+    assert get_dandi_sources("000363", VERSION, asset_ids=ids(chosen)) == urls(chosen)
+    assert len(archive.log) == 1
+    archive.page_size = 10  # the listing is left where single look-ups are quicker
+    archive.log.clear()
+    assert get_dandi_sources("000363", VERSION, asset_ids=ids(chosen)) == urls(chosen)
+    assert len(archive.log) == 31
+
+
+def test_chosen_assets_that_are_none(archive):
+    unknown = identifier("unknown")
+    with pytest.raises(SourceNotFoundError, match=unknown):
+        get_dandi_sources("000363", asset_ids=[unknown])
+    with pytest.raises(SourceNotFoundError, match=r"no asset.*in version 0\.220101"):
+        get_dandi_sources("000363", OLDER, asset_ids=ids(FILES[:1]))
+    with pytest.raises(SourceNotFoundError, match="no version"):
+        get_dandi_sources("000363", "0.0.1", asset_ids=[unknown])
+    with pytest.raises(SourceNotFoundError, match=r"movie\.mp4"):
+        get_dandi_sources("000363", asset_ids=ids([FILES[0], "sub-1/movie.mp4"]))
+    with pytest.raises(SourceNotFoundError, match=r"'\.\./x' is no asset"):
+        get_dandi_sources("000363", asset_ids=["../x"])
+
+
+# --- what does not exist ------------------------------------------------------------------------------
+
+
+def test_an_unknown_dandiset(archive):
+    for ask in (get_dandi_sources, lambda number: expand(f"dandi://{number}/draft/")):
+        with pytest.raises(SourceNotFoundError, match="no dandiset 999999: check"):
+            ask("999999")
+    with pytest.raises(SourceNotFoundError, match="no dandiset 999999"):
+        get_dandi_sources("999999", VERSION)
+
+
+@pytest.mark.parametrize("version", ["0.999999.0000", "latest", "../draft"])
+def test_an_unknown_version(archive, version):
+    with pytest.raises(SourceNotFoundError) as caught:
+        get_dandi_sources("000363", version)
+    assert repr(version) in str(caught.value)
+    assert VERSION in str(caught.value)
+    with pytest.raises(SourceNotFoundError, match="none was published, and there is 'draft'"):
+        get_dandi_sources("000728", version)
+
+
+@pytest.mark.parametrize("dandiset", ["", "abc", "0003631", "000363/draft", "../info"])
+def test_what_is_no_dandiset(archive, dandiset):
+    with pytest.raises(SourceNotFoundError, match="six digits"):
+        get_dandi_sources(dandiset)
+    assert archive.log == []
+
+
+def test_arguments_that_make_no_sense(archive):
+    with pytest.raises(ValueError, match="-created"):
+        get_dandi_sources("000363", order="size")
+    with pytest.raises(ValueError, match="max_assets"):
+        get_dandi_sources("000363", max_assets=-1)
+
+
+# --- URLs ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("dandi://000363", FILES),
+        ("dandi://363/", FILES),
+        (f"DANDI://000363/{VERSION}", FILES),
+        (f"dandi://000363/{VERSION}/sub-1", FILES[:2]),
+        ("dandi://000363/sub-1/", FILES[:2]),
+        ("dandi://000363/sub-2", FILES[3:]),
+        ("dandi://000363/sub-1*/*.nwb", FILES[:3]),
+        ("dandi://000363/*.nwb", []),
+        ("dandi://000363/**/*.nwb", FILES[:3]),
+        ("dandi://000363/sub-?/[bc].nwb", FILES[1:2]),
+        ("dandi://000363/sub-1/*", FILES[:2]),
+        (f"dandi://000363/{VERSION}/sub-2/**", FILES[3:]),
+        ("dandi://000363/sub-10/c d,e.nwb", FILES[2:3]),
+        (f"dandi://000363/{VERSION}/sub-2/deep/f.nwb.zarr/", FILES[3:]),
+        ("dandi://000363/sub-1/movie.mp4", ["sub-1/movie.mp4"]),
+        ("dandi://000363/nowhere/", []),
+        ("dandi://000363/sub-1/mov", []),
+    ],
+)
+def test_what_a_url_means(archive, url, expected):
+    if expected:
+        assert expand(url) == urls(expected)
+        assert [expand(one) for one in urls(expected)] == [[one] for one in urls(expected)]
+    else:
+        with pytest.raises(SourceNotFoundError) as caught:
+            expand(url)
+        assert url in str(caught.value)
+
+
+def test_the_url_of_an_asset_asks_for_nothing_but_its_version(archive):
+    assert expand("dandi://000363/draft/gone.nwb") == ["dandi://000363/draft/gone.nwb"]
+    assert archive.log == []
+    assert expand("dandi://000363/gone.nwb") == urls(["gone.nwb"])
+    assert expand("dandi://000363/other.nwb.zarr") == urls(["other.nwb.zarr"])
+    assert archive.paths == ["dandisets/000363/"]
+
+
+def test_a_name_with_brackets_is_a_pattern_that_stands_for_itself_too(archive):
+    archive.publish("000728", "draft", ["a[1].nwb", "a1.nwb"])
+    assert expand("dandi://000728/draft/a[1].nwb") == ["dandi://000728/draft/a[1].nwb"]
+    archive.publish("000728", "draft", ["a1.nwb"])
+    assert expand("dandi://000728/draft/a[1].nwb") == ["dandi://000728/draft/a1.nwb"]
+
+
+def test_other_urls(archive):
+    for url in ("s3://bucket/a.nwb", "dandi:/000363"):
+        with pytest.raises(SourceNotFoundError, match="dandi://000363"):
+            expand(url)
+    with pytest.raises(SourceNotFoundError, match="six digits"):
+        expand("dandi://*/a.nwb")
+
+
+# --- from URLs to bytes -------------------------------------------------------------------------------
+
+
+def test_open_assets_are_in_the_bucket(archive):
+    assets = archive.publish("000363", VERSION, FILES)
+    for path in FILES:
+        (url,) = urls([path])
+        assert resolve(url) == Asset(f"https://bucket.test/{assets[path].key}", (), expires=False)
+    assert resolve(url).url.endswith("/")  # the last one is a Zarr store
+    assert "/blobs/" in resolve(urls(FILES)[0]).url
+
+
+def test_what_a_listing_found_needs_no_more_requests(archive):
+    paths = [f"sub-{number:03}.nwb" for number in range(200)]
+    assets = archive.publish("000363", VERSION, paths)
+    sources = get_dandi_sources("000363")
+    archive.log.clear()
+    for expected in (1, 0, 0):  # once, to see where the bucket is
+        found = [one.url for one in resolve_all(sources)]
+        assert found == [archive.url_of(assets[path]) for path in paths]
+        assert len(archive.log) == expected
+        archive.log.clear()
+    assert [resolve(source).url for source in sources] == found
+    assert archive.log == []
+
+
+def test_a_listing_with_metadata_says_where_the_bucket_is(archive):
+    sources = get_dandi_sources("000363", VERSION, asset_filter=lambda asset: True)
+    resolve_all(sources)
+    assert len(archive.log) == 1
+
+
+def test_one_asset_takes_one_request(archive):
+    resolve(urls(FILES)[0])
+    assert len(archive.log) == 1
+    assert resolve_all(urls([FILES[1], FILES[0], FILES[1]])) == [
+        resolve(url) for url in urls([FILES[1], FILES[0], FILES[1]])
+    ]
+    assert len(archive.log) == 2
+
+
+def test_assets_that_no_listing_had_are_found_by_one(archive):
+    paths = [f"sub-1/{number}.nwb" for number in range(10)]
+    assets = archive.publish("000363", VERSION, [*paths, "other.nwb"])
+    archive.publish("000728", "draft", paths)
+    found = resolve_all([*urls(paths), "dandi://000728/draft/sub-1/3.nwb"])
+    assert [one.url for one in found[:-1]] == [archive.url_of(assets[path]) for path in paths]
+    assert len(archive.log) == 3
+    assert archive.log[0].query["path"] == "sub-1/"
+
+
+def test_an_asset_of_any_name(archive):
+    paths = [*FILES, *OTHERS]
+    assets = archive.publish("000363", VERSION, paths)
+    assert [one.url for one in resolve_all(urls(paths))] == [archive.url_of(assets[path]) for path in paths]
+
+
+def test_names_that_begin_alike(archive):
+    assets = archive.publish("000363", VERSION, ["a.nwb", "A.nwb", "a.nwb.zarr", "a.nwb2"])
+    assert resolve(urls(["a.nwb"])[0]).url == archive.url_of(assets["a.nwb"])
+    assert resolve(urls(["a.nwb2"])[0]).url == archive.url_of(assets["a.nwb2"])
+    with pytest.raises(SourceNotFoundError, match=r"no asset a\.nw in"):
+        resolve(urls(["a.nw"])[0])
+
+
+def test_a_missing_asset(archive):
+    for ask in (lambda: resolve(urls(["gone.nwb"])[0]), lambda: resolve_all(urls([*FILES, "gone.nwb"]))):
+        with pytest.raises(SourceNotFoundError, match=r"no asset gone\.nwb in version 0\.231012"):
+            ask()
+    with pytest.raises(SourceNotFoundError, match="without a path"):
+        resolve("dandi://000363/draft")
+    assert resolve_all([]) == []
+
+
+def test_without_a_version_the_newest_is_meant(archive):
+    assert resolve("dandi://000363/sub-1/a.nwb") == resolve(urls(["sub-1/a.nwb"])[0])
+    assert resolve("dandi://000363/sub-1/a.nwb") != resolve("dandi://000363/draft/sub-1/a.nwb")
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+def test_a_bucket_of_another_layout(archive, filtered):
+    archive.key_of = lambda asset: f"somewhere/{asset.asset_id}.bin"
+    options = {"asset_filter": lambda asset: True} if filtered else {}
+    sources = get_dandi_sources("000363", **options)
+    archive.log.clear()
+    found = [one.url for one in resolve_all(sources)]
+    assert found == [f"https://bucket.test/somewhere/{one}.bin" for one in ids(FILES)]
+    assert len(archive.log) == (0 if filtered else len(FILES))
+
+
+def test_assets_that_only_the_api_gives_out(archive):
+    archive.bucket = "file:///bucket"  # no URL that anything can be read from, as in metadata without one
+    sources = get_dandi_sources("000363")
+    archive._signed = lambda url: (302, {"Location": "https://signed.test/?signature=secret"})
+    assert resolve(sources[0]) == Asset("https://signed.test/?signature=secret", (), expires=True)
+    store = resolve(sources[3])
+    assert store.url.startswith(f"{archive.url}/zarr/")
+    assert store.headers == ()
+
+
+def test_drafts_are_remembered_for_a_while(archive, monkeypatch):
+    url = "dandi://000363/draft/sub-1/a.nwb"
+    before = resolve(url)
+    archive.dandisets["000363"].versions["draft"][0].store_id = identifier("replaced")
+    assert resolve(url) == before
+    after = resolve(url, fresh=True)
+    assert after != before
+    assert resolve(url) == after
+    archive.dandisets["000363"].versions["draft"][0].store_id = identifier("replaced again")
+    later = time.monotonic() + 3600
+    monkeypatch.setattr(dandi_listing, "time", SimpleNamespace(monotonic=lambda: later))
+    assert resolve(url) != after
+
+
+def test_what_is_remembered_is_bounded(archive, monkeypatch):
+    monkeypatch.setattr(dandi_listing, "_MOST_KEPT", 10)
+    paths = [f"{number:02}.nwb" for number in range(50)]
+    archive.publish("000363", VERSION, paths)
+    sources = get_dandi_sources("000363")
+    assert len(dandi_listing._assets) == 10
+    assert len({one.url for one in resolve_all(sources)}) == 50
+
+
+# --- embargo ------------------------------------------------------------------------------------------
+
+
+def test_embargoed_files_have_signed_urls(embargoed):
+    sources = get_dandi_sources("001111")
+    assert sources == urls(["a.nwb", "b.nwb", "c.nwb.zarr"], "draft", "001111")
+    first, second = resolve_all(sources[:2])
+    assert first.expires
+    assert first.headers == ()
+    assert first.url.startswith("https://bucket.test/blobs/")
+    assert "X-Amz-Signature=" in first.url
+    assert second.url != first.url
+    assert resolve(sources[0]).url != first.url  # signed anew
+
+
+def test_the_objects_of_an_embargoed_store_are_signed_by_the_api(embargoed):
+    store = resolve("dandi://001111/draft/c.nwb.zarr")
+    name = identifier("store", "001111", "draft", "c.nwb.zarr")
+    assert store.url == f"{embargoed.url}/zarr/{name}/files/?download=true&prefix="
+    assert store.headers == (("Authorization", f"token {KEY}"),)
+    assert not store.expires
+    path = (store.url + "units/spike_times/.zarray").removeprefix(embargoed.url + "/")
+    assert dandi_api.redirect(path).startswith(
+        f"https://bucket.test/zarr/{name}/units/spike_times/.zarray?X-Amz"
+    )
+
+
+def test_a_key_changes_nothing_for_open_dandisets(embargoed):
+    assert resolve(urls(FILES)[0]) == Asset(
+        f"https://bucket.test/blobs/{_folders(identifier('store', '000363', VERSION, FILES[0]))}"
+    )
+    assert {seen.headers["authorization"] for seen in embargoed.log} == {f"token {KEY}"}
+
+
+def _folders(name):
+    return f"{name[:3]}/{name[3:6]}/{name}"
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("", "if it is embargoed, set the environment variable DANDI_API_KEY"),
+        ("wr0ngkey", "the key in the environment variable DANDI_API_KEY is not accepted"),
+        ("0ther", "ask its owners to let in the account of the key"),
+    ],
+)
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: get_dandi_sources("001111"),
+        lambda: get_dandi_sources("001111", "draft"),
+        lambda: get_dandi_sources("001111", asset_ids=[identifier("asset", "001111", "draft", "a.nwb")]),
+        lambda: expand("dandi://001111"),
+        lambda: resolve("dandi://001111/draft/a.nwb"),
+    ],
+)
+def test_embargoed_dandisets_without_the_right_key(embargoed, monkeypatch, key, hint, ask):
+    monkeypatch.setenv("DANDI_API_KEY", key)
+    with pytest.raises(LazyNWBError, match=hint) as caught:
+        ask()
+    assert "001111" in str(caught.value)
+    assert key not in str(caught.value) or not key
+
+
+@pytest.mark.parametrize("key", ["a b", "line\nbreak", "schlüssel"])
+def test_what_cannot_be_a_key(archive, monkeypatch, key):
+    monkeypatch.setenv("DANDI_API_KEY", key)
+    with pytest.raises(LazyNWBError, match="DANDI_API_KEY") as caught:
+        get_dandi_sources("000363")
+    assert key not in str(caught.value)
+
+
+def test_spaces_around_a_key_are_not_a_part_of_it(embargoed, monkeypatch):
+    monkeypatch.setenv("DANDI_API_KEY", f" {KEY}\n")
+    assert len(get_dandi_sources("001111")) == 3
+
+
+def test_nothing_shows_a_signature_or_a_key(embargoed, caplog):
+    caplog.set_level(logging.DEBUG)
+    shown = repr(resolve_all(get_dandi_sources("001111")))
+    assert "bucket.test/blobs" in shown
+    for text in (shown, caplog.text, repr(dandi_listing._assets)):
+        assert KEY not in text
+        assert "secret" not in text
+
+
+def test_the_key_goes_to_no_other_server(embargoed):
+    with DandiServer() as other:
+        page = Fault(body=f'{{"results": [], "next": "{other.url}/dandisets/001111/"}}')
+        moved = Fault(302, headers={"Location": f"{other.url}/dandisets/001111/"})
+        for fault in (page, moved):
+            embargoed.faults.append(fault)
+            with pytest.raises(LazyNWBError, match="not the DANDI API's"):
+                get_dandi_sources("001111", "draft")
+        assert other.log == []
+
+
+# --- faults -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(500),
+        Fault(502, b"<html>"),
+        Fault(503),
+        Fault(504),
+        Fault(429),
+        Fault(end="close"),
+        Fault(body=b'{"results": []}' * 100, end="cut"),
+        Fault(body=b"\x1f\x8b\x08\x00", headers={"Content-Encoding": "gzip"}),
+        Fault(body=b"not gzip", headers={"Content-Encoding": "gzip"}),
+    ],
+)
+def test_what_may_pass_is_tried_again(archive, pauses, fault):
+    archive.faults.extend([fault, fault, None, fault])
+    with lazynwb.profile() as counted:
+        assert get_dandi_sources("000363") == urls(FILES)
+    assert pauses == [0.5, 1.0, 0.5]
+    assert counted.requests == len(archive.log) == 5
+    assert counted.retries == 3
+
+
+def test_a_busy_archive_is_left_alone_for_as_long_as_it_asks(archive, pauses):
+    archive.faults.append(Fault(429, headers={"Retry-After": "7"}))
+    archive.faults.append(Fault(503, headers={"Retry-After": formatdate(time.time() + 20, usegmt=True)}))
+    archive.faults.append(Fault(503, headers={"Retry-After": "soon"}))
+    assert get_dandi_sources("000363") == urls(FILES)
+    assert pauses[0] == 7
+    assert 18 < pauses[1] <= 20
+    assert pauses[2] == 2.0
+
+
+def test_tries_end(archive, pauses):
+    lazynwb.config.max_retries = 4
+    archive.faults.extend([Fault(500)] * 100)
+    with pytest.raises(LazyNWBError, match=r"dandisets/000363/ cannot be read \(status 500, 5 tries\)"):
+        get_dandi_sources("000363")
+    assert len(archive.log) == 5
+
+
+def test_waiting_ends(archive, pauses):
+    archive.faults.append(Fault(429, headers={"Retry-After": "3600"}))
+    with pytest.raises(LazyNWBError, match=r"status 429, asking to wait for 3600 s, 1 try"):
+        get_dandi_sources("000363")
+    assert pauses == []
+
+
+def test_a_server_that_is_not_there(archive, pauses):
+    lazynwb.config.max_retries = 1
+    with DandiServer() as gone:
+        url = gone.url
+    lazynwb.config.dandi_api_url = url
+    with pytest.raises(LazyNWBError, match=r"refused, 2 tries"):
+        get_dandi_sources("000363")
+
+
+def test_a_proxy_that_the_environment_names(archive, monkeypatch):
+    monkeypatch.setenv("http_proxy", archive.url.removesuffix("/api"))
+    dandi_api._opener.cache_clear()
+    lazynwb.config.dandi_api_url = "http://api.test/api"
+    try:
+        assert get_dandi_sources("000363") == urls(FILES)
+    finally:
+        dandi_api._opener.cache_clear()
+    assert {seen.headers["host"] for seen in archive.log} == {"api.test"}
+
+
+def test_a_server_that_says_nothing(archive, pauses, monkeypatch):
+    lazynwb.config.max_retries = 0
+    lazynwb.config.request_timeout = 0.1
+    answer = archive.answer
+    monkeypatch.setattr(archive, "answer", lambda seen: time.sleep(0.5) or answer(seen))
+    with pytest.raises(LazyNWBError, match="no answer in time"):
+        get_dandi_sources("000363")
+
+
+def test_a_server_that_never_ends_what_it_says(archive, pauses):
+    lazynwb.config.max_retries = 0
+    lazynwb.config.request_timeout = 0.1
+    archive.faults.append(Fault(body=" " * 1000, end="drip"))
+    with pytest.raises(LazyNWBError, match="no answer in time"):
+        get_dandi_sources("000363")
+
+
+def test_an_answer_of_another_kind(archive):
+    archive.faults.append(Fault(body="{}", headers={"Content-Type": "text/html"}))
+    with pytest.raises(LazyNWBError, match="no JSON"):
+        get_dandi_sources("000363")
+
+
+GOOD = {"asset_id": f'"{identifier("a")}"', "blob": f'"{identifier("b")}"', "zarr": "null", "path": '"a.nwb"'}
+
+
+def page(**changes):
+    """A page with one asset, and a part of it changed."""
+    asset = ", ".join(f'"{name}": {value}' for name, value in {**GOOD, **changes}.items())
+    return f'{{"next": null, "results": [{{{asset}}}]}}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "<html>",
+        "[]",
+        "null",
+        "{",
+        b'{"results": "\xff"}',
+        "[" * 100_000,
+        "{}",
+        '{"results": {}}',
+        '{"results": [1]}',
+        '{"results": [], "next": 5}',
+        '{"results": [{}], "next": null}',
+        '{"results": [], "next": "?page=2"}',
+        page(asset_id="null"),
+        page(asset_id='"../../other"'),
+        page(blob="null"),
+        page(blob='"a/b"'),
+        page(zarr="5"),
+        page(path="null"),
+        page(path='""'),
+        page(path="[]"),
+    ],
+)
+def test_answers_that_are_not_the_apis(archive, pauses, body):
+    archive.faults.append(Fault(body=body))
+    with pytest.raises(
+        LazyNWBError, match="000363/versions/draft/assets/ gave an answer that is not the DANDI"
+    ):
+        get_dandi_sources("000363", "draft")
+    assert pauses == []
+
+
+def test_the_answer_that_these_are_made_of_is_right(archive):
+    archive.faults.append(Fault(body=page()))
+    assert get_dandi_sources("000363", "draft") == urls(["a.nwb"], "draft")
+
+
+@pytest.mark.parametrize("version", ["5", '{"version": null}', '{"version": "../x"}', "[]"])
+def test_a_dandiset_without_a_version(archive, version):
+    archive.faults.append(Fault(body=f'{{"most_recent_published_version": {version}}}'))
+    with pytest.raises(LazyNWBError, match="no version"):
+        get_dandi_sources("000363")
+
+
+@pytest.mark.parametrize("fault", [Fault(302), Fault(302, headers={"Location": "/local"}), Fault(200)])
+def test_a_download_that_leads_nowhere(embargoed, fault):
+    get_dandi_sources("001111")
+    embargoed.faults.append(fault)
+    with pytest.raises(LazyNWBError, match=f"status {fault.status}, no redirect"):
+        resolve("dandi://001111/draft/a.nwb")
+
+
+def test_pages_that_do_not_end(archive, monkeypatch):
+    again = page().replace("null, ", '"?page=2", ', 1)
+    archive.faults.extend([Fault(body=again)] * 10)
+    with pytest.raises(LazyNWBError, match="do not end"):
+        get_dandi_sources("000363", "draft")
+    assert len(archive.log) == 2
+    archive.faults.clear()
+    monkeypatch.setattr(dandi_api, "_MOST_PAGES", 5)
+    archive.faults.extend(Fault(body=again.replace("page=2", f"page={number}")) for number in range(2, 100))
+    with pytest.raises(LazyNWBError, match="do not end"):
+        get_dandi_sources("000363", "draft")
+    assert len(archive.log) == 2 + 5
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_an_answer_without_an_end(archive, monkeypatch, compressed):
+    monkeypatch.setattr(dandi_api, "_MOST_BYTES", 20_000)
+    body = b" " * 30_000 + b"{}"
+    zipped = Fault(body=gzip.compress(body), headers={"Content-Encoding": "gzip"})
+    archive.faults.append(zipped if compressed else Fault(body=body))
+    with pytest.raises(LazyNWBError, match="too long"):
+        get_dandi_sources("000363", "draft")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "api.dandiarchive.org", "ftp://host/api", "https://user:pass@host/api", "https://[", "http://a b"],
+)
+def test_an_address_that_is_none(archive, url):
+    lazynwb.config.dandi_api_url = url
+    with pytest.raises(LazyNWBError, match="dandi_api_url") as caught:
+        get_dandi_sources("000363")
+    assert "pass" not in str(caught.value)
+
+
+def test_archives_are_not_mixed_up(archive):
+    with DandiServer("https://other.test") as other:
+        other.publish("000363", VERSION, FILES)
+        here = resolve(urls(FILES)[0])
+        lazynwb.config.dandi_api_url = other.url + "/"
+        there = resolve(urls(FILES)[0])
+    assert here.url.startswith("https://bucket.test/")
+    assert there.url == here.url.replace("bucket.test", "other.test")

@@ -1,0 +1,135 @@
+"""What obstore makes of real servers: the behaviour that reading from them relies on."""
+
+import obstore
+import pytest
+from obstore.exceptions import (
+    GenericError,
+    NotModifiedError,
+    NotSupportedError,
+    PermissionDeniedError,
+    PreconditionError,
+)
+from obstore.store import HTTPStore, from_url
+
+from stores import azure, gcs, nginx, s3  # noqa: F401 - fixtures
+
+DATA = bytes(range(256)) * 4
+NAME = "sub/a b+c%20é.nwb"
+CLOUDS = ("s3", "azure", "gcs")
+IGNORES_IF_MATCH = {"gcs"}  # the fake one; the real one heeds it
+
+clouds = pytest.mark.parametrize("kind", CLOUDS)
+
+
+@pytest.fixture
+def cloud(kind, request):
+    server = request.getfixturevalue(kind)
+    for bucket in ("private", "public"):
+        server.put(f"{bucket}/{NAME}", DATA)
+    return server
+
+
+@pytest.fixture
+def web(nginx):  # noqa: F811 - the fixture
+    path = nginx.folder / NAME
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(DATA)
+
+    def store(location="/", **headers):
+        url = nginx.url_of("", location).removesuffix("/")
+        return HTTPStore.from_url(url, client_options={"allow_http": True, "default_headers": headers})
+
+    return store
+
+
+def bucket(server, name, options):
+    return from_url(server.url_of(name), **options)
+
+
+def get(store, **options):
+    answer = obstore.get(store, NAME, options={"range": (10, 20), **options})
+    return answer.meta, answer.bytes().to_bytes()
+
+
+def check_identity(store, *, if_match=True):
+    """A part comes with the size and the ETag of the whole, which hold later requests to this version."""
+    meta, data = get(store)
+    assert (data, meta["size"]) == (DATA[10:20], len(DATA))
+    assert meta["e_tag"] == obstore.head(store, NAME)["e_tag"]
+    assert meta["e_tag"][0] == meta["e_tag"][-1] == '"'
+    assert get(store, if_match=meta["e_tag"])[1] == DATA[10:20]
+    if if_match:
+        with pytest.raises(PreconditionError):
+            get(store, if_match='"another"')
+        with pytest.raises(NotModifiedError):
+            get(store, if_none_match=meta["e_tag"])
+
+
+@clouds
+def test_ranges_and_identity(kind, cloud):
+    check_identity(bucket(cloud, "private", cloud.options), if_match=kind not in IGNORES_IF_MATCH)
+
+
+@clouds
+def test_a_public_bucket_needs_no_credentials(kind, cloud):
+    check_identity(bucket(cloud, "public", cloud.anonymous), if_match=kind not in IGNORES_IF_MATCH)
+
+
+@pytest.mark.parametrize("kind", ["s3", "azure"])
+def test_a_private_bucket_needs_credentials(kind, cloud):
+    with pytest.raises(PermissionDeniedError, match="403"):
+        get(bucket(cloud, "private", cloud.anonymous))
+
+
+@clouds
+def test_what_is_not_there(kind, cloud):
+    store = bucket(cloud, "private", cloud.options)
+    with pytest.raises(FileNotFoundError, match="404"):
+        obstore.get_range(store, "none.nwb", start=0, length=1)
+    with pytest.raises(GenericError, match="416"):
+        obstore.get_range(store, NAME, start=2 * len(DATA), length=1)
+
+
+@clouds
+def test_a_listing_has_sizes_and_etags(kind, cloud):
+    store = bucket(cloud, "private", cloud.options)
+    [found] = [entry for entry in obstore.list(store).collect() if entry["path"] == NAME]
+    assert found["size"] == len(DATA)
+    assert found["e_tag"].strip('"') == obstore.head(store, NAME)["e_tag"].strip('"')
+
+
+@clouds
+def test_new_content_has_another_etag(kind, cloud):
+    store = bucket(cloud, "private", cloud.options)
+    before = get(store)[0]["e_tag"]
+    cloud.put(f"private/{NAME}", DATA[::-1])
+    assert get(store)[0]["e_tag"] != before
+    if kind not in IGNORES_IF_MATCH:
+        with pytest.raises(PreconditionError):
+            get(store, if_match=before)
+
+
+@pytest.mark.parametrize("location", ["/", "/redirect/", "/gzip/"])
+def test_a_web_server(web, location):
+    check_identity(web(location))
+
+
+def test_a_web_server_that_tells_nothing(web):
+    meta, data = get(web("/bare/"))
+    assert (data, meta["size"], meta["e_tag"]) == (DATA[10:20], len(DATA), None)
+    assert meta["last_modified"].timestamp() == 0
+
+
+def test_a_web_server_without_ranges(web):
+    with pytest.raises(NotSupportedError, match="Range request not supported"):
+        get(web("/whole/"))
+
+
+def test_a_web_server_compresses_what_asks_for_it(web):
+    with pytest.raises(NotSupportedError, match="Range request not supported"):
+        get(web("/gzip/", **{"Accept-Encoding": "gzip"}))
+
+
+def test_a_web_server_that_denies(web):
+    with pytest.raises(PermissionDeniedError, match="403"):
+        get(web("/denied/"))
