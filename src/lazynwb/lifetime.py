@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import polars as pl
 
@@ -63,6 +63,18 @@ def unhurried(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
             _state.last = time.monotonic()
 
 
+_gates: list[Callable[[], None]] = []
+
+
+def at_leaving(shut: Callable[[], None]) -> Callable[[], None]:
+    """Have a function called when the process is left and no scan is waited for any more.
+
+    It keeps threads that work ahead from entering what the interpreter is about to take apart.
+    """
+    _gates.append(shut)
+    return shut
+
+
 def wait_before_exit() -> None:
     """Let the wait be the first thing to happen at exit: handlers run in reverse order of registration."""
     atexit.unregister(_leave)
@@ -70,6 +82,12 @@ def wait_before_exit() -> None:
 
 
 def _leave() -> None:
+    _wait()
+    for shut in _gates:
+        shut()
+
+
+def _wait() -> None:
     with _state.condition:
         _state.leaving = True
     deadline = time.monotonic() + _PATIENCE

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import polars as pl
+
 
 @dataclass
-class Profile:
-    """What ran inside `lazynwb.profile()`, whichever thread it ran on.
+class Counts:
+    """What something cost.
 
     Attributes
     ----------
@@ -47,22 +49,109 @@ class Profile:
     files_skipped: int = 0
     cache_hits: int = 0
 
+    def add(self, amounts: dict[str, int]) -> None:
+        """Add amounts, by the names of the attributes."""
+        for name, amount in amounts.items():
+            setattr(self, name, getattr(self, name) + amount)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{f.name} {getattr(self, f.name):,}" for f in fields(Counts))
+
+
+@dataclass(repr=False)
+class QueryCounts(Counts):
+    """What one query cost; the schema that `scan_nwb` infers beforehand is not part of it.
+
+    Attributes
+    ----------
+    label : str
+        Which table of how many files it read.
+    """
+
+    label: str = ""
+
     def __repr__(self) -> str:
         """Return the counts, one phrase each."""
-        return "<Profile: " + ", ".join(f"{f.name} {getattr(self, f.name):,}" for f in fields(self)) + ">"
+        return f"<{self.label}: {self}>"
+
+
+@dataclass(repr=False)
+class Profile(Counts):
+    """What ran inside `lazynwb.profile()`, whichever thread it ran on: see `Counts`.
+
+    Attributes
+    ----------
+    queries : list of QueryCounts
+        The same for each query that ran, in the order in which they began.
+    """
+
+    queries: list[QueryCounts] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        """Return the counts, one phrase each, and those of the queries, one line each."""
+        return "\n ".join([f"<Profile: {self}", *(f"{query.label}: {query}" for query in self.queries)]) + ">"
+
+
+class Query:
+    """A query whose costs are counted apart from others'."""
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        self._counts: dict[int, QueryCounts] = {}
+
+    def of(self, profile: Profile) -> QueryCounts:
+        """Return the counts of this query in a profile that is being taken."""
+        found = self._counts.get(id(profile))
+        if found is None:
+            found = self._counts[id(profile)] = QueryCounts(label=self.label)
+            profile.queries.append(found)
+        return found
+
+
+class _Current(threading.local):
+    query: Query | None = None
 
 
 _active: list[Profile] = []
 _lock = threading.Lock()
+_current = _Current()
 
 
 def count(**amounts: int) -> None:
     """Add the amounts to every profile that is being taken; almost free when there is none."""
     if _active:
+        query = _current.query
         with _lock:
             for profile in _active:
-                for name, amount in amounts.items():
-                    setattr(profile, name, getattr(profile, name) + amount)
+                profile.add(amounts)
+                if query is not None:
+                    query.of(profile).add(amounts)
+
+
+def current() -> Query | None:
+    """Return the query that this thread works for."""
+    return _current.query
+
+
+@contextmanager
+def working_for(query: Query | None) -> Iterator[None]:
+    """Count what this thread does as a query's."""
+    before, _current.query = _current.query, query
+    try:
+        yield
+    finally:
+        _current.query = before
+
+
+def attributed(batches: Iterator[pl.DataFrame], label: str) -> Iterator[pl.DataFrame]:
+    """Pass the batches of a query on, and count what they cost as its own, on whichever thread that is."""
+    query = Query(label)
+    while True:
+        with working_for(query):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
 
 
 @contextmanager
@@ -72,8 +161,8 @@ def profile() -> Iterator[Profile]:
     Yields
     ------
     Profile
-        The counts, live. Polars runs queries on threads of its own, so everything that this process
-        reads through the package while the block is open is counted.
+        The counts, live, in all and for each query. Polars runs queries on threads of its own, so everything
+        that this process reads through the package while the block is open is counted.
 
     Examples
     --------

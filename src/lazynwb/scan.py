@@ -15,6 +15,7 @@ from lazynwb.engine.plan import INTERNAL, ROWS
 from lazynwb.engine.run import Spec, run
 from lazynwb.lifetime import unhurried
 from lazynwb.lookup.schema import collect_schema, normalize_table_path
+from lazynwb.profile import attributed
 from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
@@ -203,15 +204,19 @@ class _Source:
         n_rows: int | None,
         batch_size: int | None,  # noqa: ARG002 - batches are bounded by bytes
     ) -> Iterator[pl.DataFrame]:
-        return unhurried(run(self.spec, with_columns, predicate, n_rows))
+        batches = run(self.spec, with_columns, predicate, n_rows)
+        return unhurried(attributed(batches, _detail(self.spec)))
+
+
+def _detail(spec: Spec) -> str:
+    return f"/{spec.table} of {len(spec.sources)} file{'s' if len(spec.sources) != 1 else ''}"
 
 
 def _register(spec: Spec) -> pl.LazyFrame:
     schema = {ROWS: pl.Null(), **spec.schema, **INTERNAL}
     labels: dict[str, Any] = {}
     if _EXPLAINS:
-        files = f"{len(spec.sources)} file{'s' if len(spec.sources) != 1 else ''}"
-        labels = {"explain_name": "NWB", "explain_detail": f"/{spec.table} of {files}"}
+        labels = {"explain_name": "NWB", "explain_detail": _detail(spec)}
     frame = register_io_source(_Source(spec), schema=schema, is_pure=True, **labels)
     # Not by plain names: Polars takes "*" and "^...$" for patterns.
     return frame.select(selectors.by_name(*spec.schema, *INTERNAL))

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lazynwb.config import config
+from lazynwb.profile import Query, current, working_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
+_Task = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], Query | None]
 T = TypeVar("T")
 A = TypeVar("A")
 
@@ -41,7 +44,7 @@ class Pool:
 
     def _reset(self) -> None:
         self._condition = threading.Condition()
-        self._tasks: deque[tuple[Future[Any], Callable[..., Any], tuple[Any, ...]]] = deque()
+        self._tasks: deque[_Task] = deque()
         self._threads = 0
         self._idle = 0
 
@@ -49,7 +52,7 @@ class Pool:
         """Have a function called on one of the threads."""
         future: Future[T] = Future()
         with self._condition:
-            self._tasks.append((future, work, arguments))
+            self._tasks.append((future, work, arguments, current()))
             if self._idle >= len(self._tasks):
                 self._condition.notify()
             elif self._threads < max(self.size(), 1):
@@ -86,18 +89,19 @@ class Pool:
                     self._idle += 1
                     condition.wait()
                     self._idle -= 1
-                future, work, arguments = self._tasks.popleft()
+                future, work, arguments, query = self._tasks.popleft()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                result = work(*arguments)
+                with working_for(query):
+                    result = work(*arguments)
             except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the result
                 future.set_exception(error)
             else:
                 future.set_result(result)
                 del result
             # Nothing of a task that is done is held while the thread waits for the next one.
-            del future, work, arguments
+            del future, work, arguments, query
 
 
 #: Reading and decoding local files.

@@ -124,7 +124,7 @@ def _refusal(source: Source, status: int) -> LazyNWBError:
         }.get(
             name.partition("://")[0],
             "check its name, and the credentials in storage_options, the environment or the shared "
-            'configuration; storage_options={"skip_signature": True} reads public data without any, and False '
+            'configuration; storage_options={"skip_signature": True} reads public data without any, False '
             "asks the machine that this runs on for its role",
         )
         return LazyNWBError(f"{name} may not be read (the server answers {status}): {hint}")

@@ -12,12 +12,15 @@ import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self, TypeVar, cast
+from weakref import WeakSet
 
 from h5py import h5d, h5f, h5fd, h5g, h5l, h5o, h5p
+from h5py._objects import phil
 
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.formats.hdf5.stream import SIGNATURE, BlockStream, MissingBytesError
+from lazynwb.lifetime import at_leaving
 from lazynwb.profile import count
 from lazynwb.sources.files import identity, identity_or_absent
 
@@ -38,9 +41,23 @@ _OPEN_ELSEWHERE = ("file locking flag values", "already open")
 
 T = TypeVar("T")
 
-_turns = [threading.Lock()]
+_turns = [threading.RLock()]  # an external link opens a file within a parse
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _turns.__setitem__(0, threading.Lock()))
+    os.register_at_fork(after_in_child=lambda: _turns.__setitem__(0, threading.RLock()))
+
+#: Files whose bytes libhdf5 gets from Python objects. When it is taken down, it would close what is still
+#: open, and ask objects that are gone by then: the process would crash.
+_open_objects: WeakSet[Hdf5File] = WeakSet()
+
+
+@at_leaving
+def _shut() -> None:
+    """Close what threads that parse ahead have open, and keep them from going on."""
+    if _turns[0].acquire(timeout=10):
+        for file in list(_open_objects):
+            file.close()
+        # Letting go of h5py's objects takes its lock: no thread that is about to be stopped may have it.
+        phil.acquire()
 
 
 class BrokenLinkError(Exception):
@@ -108,6 +125,7 @@ class Hdf5File:
         self._opened: dict[str, Located] = {}
         self._stream: BinaryIO | None = None
         self._blocks = _block_stream(source, version)
+        _open_objects.add(self)
         self._last: tuple[str, Located] | None = None
         self.id: h5f.FileID | None = None
         try:
@@ -134,13 +152,16 @@ class Hdf5File:
 
     def close(self) -> None:
         """Close the file and those that external links led to."""
-        for linked in self._linked.values():
-            linked.close()
-        self._linked.clear()
-        self._last = None
-        self._opened.clear()
-        if self.id is not None and self.id.valid:
-            self.id.close()
+        with self.turn():
+            for linked in self._linked.values():
+                linked.close()
+            self._linked.clear()
+            self._last = None
+            self._opened.clear()
+            self._known.clear()
+            if self.id is not None and self.id.valid:
+                self.id.close()
+        _open_objects.discard(self)
         if self._stream is not None:
             self._stream.close()
 

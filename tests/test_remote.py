@@ -1,0 +1,81 @@
+"""A remote file is the local file: every kind of column, every table, every filter, the same frame."""
+
+import os
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import builders
+import lazynwb
+import oracle
+from lazynwb.errors import LazyNWBError
+from range_server import RangeServer
+
+FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
+REAL = sorted(path for path in Path(FOLDER).rglob("*.nwb") if path.is_file()) if FOLDER else []
+CASES = sorted({**builders.CASES, **builders.PYNWB_CASES})
+
+
+@pytest.fixture(scope="module")
+def server():
+    with RangeServer("/") as running:
+        yield running
+
+
+def both(path, server, read):
+    """What `read` makes of the file and of its URL: a frame without the path, or the error's words."""
+    outcomes = []
+    for source in (str(path), server.url_of(str(path).lstrip("/"))):
+        try:
+            outcome = read(source)
+        except LazyNWBError as error:
+            outcome = type(error), str(error).replace(source, "FILE")
+        else:
+            if isinstance(outcome, pl.DataFrame):
+                assert outcome.is_empty() or set(outcome["_nwb_path"]) == {source}
+                outcome = outcome.drop("_nwb_path")
+        outcomes.append(outcome)
+    return outcomes
+
+
+def assert_same(path, server, read):
+    local, remote = both(path, server, read)
+    if isinstance(local, pl.DataFrame) and isinstance(remote, pl.DataFrame):
+        assert_frame_equal(remote, local)
+    else:
+        assert remote == local
+
+
+def readable(source, table):
+    """The table without the columns that are an error by contract."""
+    frame = lazynwb.scan_nwb(source, table)
+    known = [name for name, dtype in frame.collect_schema().items() if dtype != pl.Null]
+    return frame.select(*known)
+
+
+def check(path, server):
+    tables = oracle.tables(path)
+    assert_same(path, server, lambda source: dict(lazynwb.get_internal_paths(source, parents=True)))
+    for table in tables:
+        assert_same(path, server, lambda source, t=table: readable(source, t).collect())
+        assert_same(path, server, lambda source, t=table: lazynwb.scan_nwb(source, t).collect())
+        assert_same(
+            path,
+            server,
+            lambda source, t=table: (
+                readable(source, t).filter(pl.col("_table_index") % 3 == 1).head(4).collect()
+            ),
+        )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_kind_of_file(name, built, server):
+    check(built(name), server)
+
+
+@pytest.mark.skipif(not REAL, reason="LAZYNWB_TEST_DATA names no folder with NWB files")
+@pytest.mark.parametrize("path", REAL, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_every_real_file(path, server):
+    check(path, server)
