@@ -78,13 +78,17 @@ class Kept:
             return None
         return memoryview(b"".join(part for _, part in parts))
 
-    def near(self, start: int) -> tuple[int, int]:
-        """Return where the piece before a position ends, and where the one behind it begins (-1: none)."""
+    def near(self, position: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the pieces before and behind a position, each as (start, stop); (-1, -1) for none."""
         with self._lock:
-            at = bisect_right(self._starts, start)
-            before = self._starts[at - 1] + len(self._pieces[at - 1]) if at else -1
-            behind = self._starts[at] if at < len(self._starts) else -1
-        return before, behind
+            at = bisect_right(self._starts, position)
+            around = [
+                (self._starts[i], self._starts[i] + len(self._pieces[i]))
+                if 0 <= i < len(self._starts)
+                else (-1, -1)
+                for i in (at - 1, at)
+            ]
+        return around[0], around[1]
 
     def add(self, start: int, data: bytes | bytearray | memoryview) -> None:
         """Keep a range; pieces that it covers are dropped."""

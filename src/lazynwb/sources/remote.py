@@ -26,7 +26,9 @@ BLOCK = 16 * 1024
 _GAP = 64 * 1024
 #: Parsing that comes this near to what it has fetched gets all that lies between.
 _NEAR = 128 * 1024
-_AHEAD = 16 * 1024
+#: How much further it goes, of the length of what it came near to; and at most.
+_GROWTH = 1
+_MOST_AHEAD = 64 * 1024
 #: Requests are merged, and large ones cut, at this size, so that several are under way.
 _MERGED = 4 * 1024 * 1024
 #: What is asked for in pieces up to this size is kept for later queries.
@@ -190,10 +192,10 @@ class RemoteFile:
         lies between them, and a round costs more than a few blocks.
         """
         before, behind = self._kept.near(low)
-        if 0 <= low - before <= _NEAR and before > 0:
-            low, high = before, high + _AHEAD
-        if 0 <= behind - high <= _NEAR:
-            low, high = low - _AHEAD, behind
+        if before[1] > 0 and 0 <= low - before[1] <= _NEAR:
+            low, high = before[1], high + min(_GROWTH * (before[1] - before[0]), _MOST_AHEAD)
+        if 0 <= behind[0] - high <= _NEAR:
+            low, high = low - min(_GROWTH * (behind[1] - behind[0]), _MOST_AHEAD), behind[0]
         return max(low, 0), min(high, self.size)
 
     def _request(self, start: int, stop: int) -> Response:
