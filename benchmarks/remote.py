@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.request import urlopen
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parent.parent / "tests"
 SESSIONS = 20
 QUERIES = ("performance", "good units' spikes", "trials")
 
@@ -111,7 +111,7 @@ class Server:
     """The range server of the tests, in a process of its own."""
 
     def __init__(self, folder: Path, latency: float) -> None:
-        command = [sys.executable, str(HERE.parent / "tests" / "range_server.py"), str(folder)]
+        command = [sys.executable, str(TESTS / "range_server.py"), str(folder)]
         self._process = subprocess.Popen(
             [*command, "--port", "0", "--latency", str(latency)], stdout=subprocess.PIPE, text=True
         )
@@ -156,6 +156,9 @@ def compare_layouts(folder: Path, latency: float) -> None:
     first = min(folder.glob("*.nwb"))
     print(f"{'layout':18}{'table':24}{'rounds':>8}{'requests':>10}{'MB':>8}")
     with tempfile.TemporaryDirectory() as made:
+        sys.path.insert(0, str(TESTS))
+        from layouts import write_layouts
+
         layouts = write_layouts(first, Path(made))
         with Server(Path(made), latency) as server:
             for layout, path in layouts.items():
@@ -164,44 +167,6 @@ def compare_layouts(folder: Path, latency: float) -> None:
                         cost = measure(name, [f"{server.url}/{path.name}"], cache)
                     megabytes = cost["bytes"] / 1e6
                     print(f"{layout:18}{name:24}{cost['rounds']:8}{cost['requests']:10}{megabytes:8.2f}")
-
-
-def write_layouts(source: Path, folder: Path) -> dict[str, Path]:
-    """Copy a file in four ways: they hold the same objects, at other places."""
-    import h5py
-    import numpy as np
-
-    layouts = {
-        name: folder / f"{name.replace(' ', '_')}.nwb"
-        for name in ("as written", "at the end", "scattered", "paged")
-    }
-    layouts["as written"].write_bytes(source.read_bytes())
-    with h5py.File(source) as original:
-
-        def copy_all(file: h5py.File) -> None:
-            for name, value in original.attrs.items():
-                if name != ".specloc":
-                    file.attrs[name] = value
-            for name in original:
-                original.copy(name, file)
-
-        with h5py.File(layouts["at the end"], "w") as file:
-            file["acquisition_first"] = np.random.default_rng(0).integers(0, 1000, 16_000_000, "i2")
-        with h5py.File(layouts["at the end"], "a") as file:
-            copy_all(file)
-        with h5py.File(layouts["paged"], "w", fs_strategy="page", fs_page_size=1 << 16) as file:
-            copy_all(file)
-        with h5py.File(layouts["scattered"], "w") as file:
-            for name in original:
-                if name not in {"units", "intervals"}:
-                    original.copy(name, file)
-        for table in ("units", "intervals/performance", "intervals/trials"):
-            for column in original[table]:
-                with h5py.File(layouts["scattered"], "a") as file:  # opened anew for every column
-                    group = file.require_group(table)
-                    original.copy(f"{table}/{column}", group)
-                    group.attrs.update(original[table].attrs)
-    return layouts
 
 
 def main() -> None:

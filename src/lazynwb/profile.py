@@ -25,7 +25,7 @@ class Counts:
     retries : int
         Requests that were repeated because a server failed or was busy.
     bytes_used : int
-        Bytes that parsing and decoding took, whether they were read now or had been kept.
+        Bytes that columns were decoded from, whether they were read now or had been kept.
     chunks_decoded, bytes_decoded : int
         Compressed chunks that were decoded, and the bytes that came out.
     files_opened : int

@@ -7,7 +7,7 @@ that the next process need not ask for them again.
 from __future__ import annotations
 
 import threading
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Bytes of one file that go to disk, and of all files that stay in memory.
 _MOST_ON_DISK = 1024 * 1024
 _MOST_IN_MEMORY = 256 * 1024 * 1024
+#: Notes of what was used, before they are summed up.
+_MOST_NOTES = 50_000
 
 
 class _Entry(msgspec.Struct, array_like=True, gc=False):
@@ -56,6 +58,7 @@ class Kept:
         self._starts: list[int] = []
         self._pieces: list[memoryview] = []
         self._used: list[tuple[int, int]] = []
+        self._small = 0
         self._fresh = False
         self.size = 0
         stored = cache.load(key, _DECODER)
@@ -109,10 +112,26 @@ class Kept:
             self._pieces[at:end] = [piece]
             self.size += len(piece)
 
+    def add_small(self, start: int, data: memoryview) -> None:
+        """Keep a range that a column was read from, while what the columns read is little."""
+        if self._small + len(data) <= _MOST_ON_DISK:
+            self._small += len(data)
+            self.add(start, bytes(data))
+            self.use(start, len(data))
+
+    def drop(self, start: int, stop: int) -> None:
+        """Let go of the pieces that begin in a range."""
+        with self._lock:
+            low, high = bisect_left(self._starts, start), bisect_left(self._starts, stop)
+            self.size -= sum(map(len, self._pieces[low:high]))
+            del self._starts[low:high], self._pieces[low:high]
+
     def use(self, start: int, size: int) -> None:
         """Note that a range is worth keeping on disk."""
         self._used.append((start, start + size))
         self._fresh = True
+        if len(self._used) > _MOST_NOTES:
+            self._used = _merged(self._used)
 
     def save(self) -> None:
         """Write what was used to the cache on disk, if anything was since the last time."""

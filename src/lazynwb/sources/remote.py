@@ -143,8 +143,7 @@ class RemoteFile:
             )
             raise CorruptDataError(message)
         data = self._request(offset, offset + size).data
-        if size <= _SMALL:
-            self.keep(offset, data)
+        self.keep(offset, data)
         return data
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
@@ -154,8 +153,7 @@ class RemoteFile:
     def keep(self, offset: int, data: memoryview) -> None:
         """Keep a small range for later queries."""
         if len(data) <= _SMALL:
-            self._kept.add(offset, bytes(data))
-            self._kept.use(offset, len(data))
+            self._kept.add_small(offset, data)
 
     def peek(self, offset: int, size: int) -> memoryview | None:
         """Return a range if it is here, and note that it was wanted by a parser."""
@@ -166,11 +164,19 @@ class RemoteFile:
 
     def bring(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Fetch the blocks around ranges, all at the same time."""
-        spans = self._spans(ranges)
+        spans = [
+            (low, min(low + _MERGED, stop))
+            for start, stop in self._spans(ranges)
+            for low in range(start, stop, _MERGED)
+        ]
         if len(spans) == 1:
             self._bring(spans[0])
         else:
             REQUESTS.map(self._bring, spans)
+
+    def drop(self, start: int, stop: int) -> None:
+        """Let go of the blocks that were fetched for a range."""
+        self._kept.drop(start // BLOCK * BLOCK, stop)
 
     def _bring(self, span: tuple[int, int]) -> None:
         self._kept.add(span[0], self._request(*span).data)

@@ -78,7 +78,9 @@ class Hdf5Reader:
 
     def read_indirect(self, array: Array, ranges: np.ndarray) -> np.ndarray:
         """Read rows of an array that the engine cannot decode."""
-        return self._parse(array.path, lambda: read_indirect(self._file, array, ranges))
+        rows = self._parse(array.path, lambda: read_indirect(self._file, array, ranges))
+        self._file.drop_announced()
+        return rows
 
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:
         """Find the paths of the objects that object references name."""

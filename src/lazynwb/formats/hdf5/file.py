@@ -123,6 +123,7 @@ class Hdf5File:
         self._unreadable: set[Source] = set()
         self._known: dict[str, object] = {}
         self._opened: dict[str, Located] = {}
+        self._announced: list[tuple[int, int]] = []
         self._stream: BinaryIO | None = None
         self._blocks = _block_stream(source, version)
         _open_objects.add(self)
@@ -233,6 +234,20 @@ class Hdf5File:
         except Exception:
             if not self.missed:
                 raise
+
+    def announce(self, ranges: list[tuple[int, int]]) -> None:
+        """Say which bytes will be read, so that those of a remote file are fetched at once."""
+        if self._blocks is not None:
+            self._blocks.announce(ranges)
+            self._announced += ranges
+
+    def drop_announced(self) -> None:
+        """Let go of data, which unlike structure will not be read again."""
+        if self._blocks is not None:
+            self._blocks.drop(self._announced)
+            self._announced.clear()
+        for linked in self._linked.values():
+            linked.drop_announced()
 
     def stop_if_missed(self) -> None:
         """Raise if bytes were missed: what follows could only be thrown away.

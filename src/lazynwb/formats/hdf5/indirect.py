@@ -39,7 +39,11 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
     CorruptDataError
         If libhdf5 cannot read the data.
     """
-    dataset = h5py.Dataset(file.find(array.path).id)
+    found = file.find(array.path)
+    dataset = h5py.Dataset(found.id)
+    if file.source.is_remote:
+        found.file.announce(_bytes_of(dataset, ranges))
+        file.stop_if_missed()
     try:
         if not array.shape:
             parts = [np.asarray(dataset[()]).reshape(1)] if len(ranges) else []
@@ -67,6 +71,27 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
         message = f"{where} cannot be read: {error}"
         raise CorruptDataError(message) from None
     return _resolved(file, rows)
+
+
+def _bytes_of(dataset: h5py.Dataset, ranges: np.ndarray) -> list[tuple[int, int]]:
+    """Return where the rows are stored, as far as that is in this file."""
+    wanted: list[tuple[int, int]] = []
+    if dataset.chunks is None:
+        offset = dataset.id.get_offset()
+        if offset is not None and dataset.shape:
+            width = dataset.id.get_storage_size() // max(dataset.shape[0], 1)
+            wanted = [(offset + start * width, offset + stop * width) for start, stop in ranges.tolist()]
+        return wanted
+    rows = dataset.chunks[0]
+
+    def note(chunk: h5py.h5d.StoreInfo) -> None:
+        first = chunk.chunk_offset[0]
+        at = int(np.searchsorted(ranges[:, 1], first, side="right"))
+        if at < len(ranges) and ranges[at, 0] < first + rows:
+            wanted.append((chunk.byte_offset, chunk.byte_offset + chunk.size))
+
+    dataset.id.chunk_iter(note)
+    return wanted
 
 
 def _absent_filter(dataset: h5py.h5d.DatasetID) -> str:

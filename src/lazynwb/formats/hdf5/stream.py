@@ -76,6 +76,19 @@ class BlockStream:
         self._position += size
         return size
 
+    def announce(self, ranges: list[tuple[int, int]]) -> None:
+        """Note ranges that will be read: those that are not here are fetched with what is missing."""
+        self.missing.update(
+            (start, min(stop, self._file.size))
+            for start, stop in ranges
+            if start < self._file.size and not self._file.has(start, min(stop, self._file.size) - start)
+        )
+
+    def drop(self, ranges: list[tuple[int, int]]) -> None:
+        """Let go of ranges that will not be read again."""
+        for start, stop in ranges:
+            self._file.drop(start, stop)
+
     def forget_missing(self) -> None:
         """Do without what was missed."""
         self.missing.clear()

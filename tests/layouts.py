@@ -1,0 +1,41 @@
+"""One file, laid out in four ways: the same objects at other places, as writers leave them."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+
+def write_layouts(source: Path, folder: Path) -> dict[str, Path]:
+    """Copy a file in four ways: they hold the same objects, at other places."""
+    layouts = {
+        name: folder / f"{name.replace(' ', '_')}.nwb"
+        for name in ("as written", "at the end", "scattered", "paged")
+    }
+    layouts["as written"].write_bytes(source.read_bytes())
+    with h5py.File(source) as original:
+
+        def copy_all(file: h5py.File) -> None:
+            for name, value in original.attrs.items():
+                if name != ".specloc":
+                    file.attrs[name] = value
+            for name in original:
+                original.copy(name, file)
+
+        with h5py.File(layouts["at the end"], "w") as file:
+            file["acquisition_first"] = np.random.default_rng(0).integers(0, 1000, 16_000_000, "i2")
+        with h5py.File(layouts["at the end"], "a") as file:
+            copy_all(file)
+        with h5py.File(layouts["paged"], "w", fs_strategy="page", fs_page_size=1 << 16) as file:
+            copy_all(file)
+        with h5py.File(layouts["scattered"], "w") as file:
+            for name in original:
+                if name not in {"units", "intervals"}:
+                    original.copy(name, file)
+        for table in ("units", "intervals/performance", "intervals/trials"):
+            for column in original[table]:
+                with h5py.File(layouts["scattered"], "a") as file:  # opened anew for every column
+                    group = file.require_group(table)
+                    original.copy(f"{table}/{column}", group)
+                    group.attrs.update(original[table].attrs)
+    return layouts

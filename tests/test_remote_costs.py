@@ -1,0 +1,152 @@
+"""What queries on remote files cost, in requests and bytes: the budgets of docs/remote.md."""
+
+import os
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import lazynwb
+from layouts import write_layouts
+from lazynwb.demo import write_cube
+from lazynwb.lookup import load
+from range_server import RangeServer
+
+SESSIONS = 4
+GOOD = (
+    pl.col("location").str.starts_with("CA1"),
+    pl.col("activity_drift") <= 0.02,
+    pl.col("amplitude_cutoff") <= 0.1,
+    pl.col("presence_ratio") >= 0.99,
+)
+
+
+@pytest.fixture(scope="module")
+def sessions(tmp_path_factory):
+    return write_cube(tmp_path_factory.mktemp("cube"), SESSIONS, 300)
+
+
+@pytest.fixture
+def server(sessions):
+    with RangeServer(sessions[0].parent, latency=0.002) as running:
+        yield running
+
+
+@pytest.fixture
+def urls(sessions, server):
+    return [server.url_of(path.name) for path in sessions]
+
+
+def performance(sources):
+    return lazynwb.scan_nwb(sources, "/intervals/performance").collect()
+
+
+def trials(sources):
+    return lazynwb.scan_nwb(sources, "/intervals/trials").collect()
+
+
+def good_spikes(sources):
+    units = lazynwb.scan_nwb(sources, "/units", infer_schema_length=1)
+    return units.filter(*GOOD).select("unit_id", "spike_times").collect()
+
+
+# A twentieth of the budget for twenty sessions: requests and bytes per file.
+BUDGETS = [(performance, 10, 500_000), (good_spikes, 12, 800_000), (trials, 8, 500_000)]
+
+
+@pytest.mark.parametrize(("query", "requests", "size"), BUDGETS)
+def test_a_cold_query_stays_within_its_budget(query, requests, size, urls, server):
+    with lazynwb.profile() as cold:
+        query(urls)
+    spikes = query is good_spikes
+    # Chunks of spike times come on top: how many and how large, and how far apart, is their writer's choice.
+    assert server.count == cold.requests <= requests * SESSIONS + spikes * cold.chunks_decoded
+    assert server.bytes == cold.bytes_read <= size * SESSIONS + spikes * cold.bytes_used
+    assert cold.files_parsed == SESSIONS
+    assert not any(seen.method == "HEAD" for seen in server.log)
+
+
+@pytest.mark.parametrize(("query", "requests", "size"), BUDGETS)
+def test_the_same_query_again_asks_for_identities_and_large_data_only(query, requests, size, urls, server):
+    first = query(urls)
+    lazynwb.config.recheck_seconds = 0
+    load._memory.clear()
+    server.reset()
+    with lazynwb.profile() as warm:
+        assert_frame_equal(query(urls), first)
+    assert warm.files_parsed == 0
+    if query is good_spikes:
+        assert server.count <= 3 * SESSIONS + 1
+    else:
+        # Once for the schema and once for the query, a byte each.
+        assert {seen.range for seen in server.log} == {(0, 1)}
+        assert server.count <= 2 * SESSIONS
+
+
+def test_another_process_finds_it_in_the_cache(urls, server, cache_dir):
+    script = f"""if True:
+        import lazynwb
+        with lazynwb.profile() as p:
+            lazynwb.scan_nwb({urls}, "/intervals/trials").collect()
+        print(p.requests, p.bytes_read, p.files_parsed)"""
+    environment = {**os.environ, "LAZYNWB_CACHE_DIR": str(cache_dir)}
+    command = [sys.executable, "-c", script]
+    outputs = [
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603
+        for _ in range(2)
+    ]
+    assert outputs[0].stdout.split()[2] == str(SESSIONS)
+    assert outputs[1].stdout.split() == [str(SESSIONS), str(SESSIONS), "0"]
+
+
+def test_within_the_time_that_identities_are_believed_nothing_is_asked(urls, server):
+    trials(urls)
+    server.reset()
+    trials(urls)
+    assert server.count == 0
+
+
+def test_a_condition_on_the_path_leaves_other_files_alone(urls, server):
+    lf = lazynwb.scan_nwb(urls, "/units", infer_schema_length=1, schema={"unit_id": pl.String})
+    lf.filter(pl.col("_nwb_path") == urls[2]).collect()
+    assert {seen.path for seen in server.log} == {urls[2].rpartition("/")[2]}
+
+
+def test_a_count_reads_no_column(urls, server):
+    lf = lazynwb.scan_nwb(urls, "/units")
+    server.reset()
+    assert lf.select(pl.len()).collect().item() == SESSIONS * 300
+    assert server.count == 0
+
+
+@pytest.mark.parametrize("layout", ["as written", "at the end", "scattered", "paged"])
+def test_layouts(layout, sessions, tmp_path):
+    """Wherever a writer left the structure, the frame is the same, in a bounded number of requests."""
+    path = write_layouts(sessions[0], tmp_path)[layout]
+    with RangeServer(tmp_path) as server:
+        for query, most in ((performance, 8), (good_spikes, 20), (trials, 14)):
+            lazynwb.clear_cache()
+            server.reset()
+            remote = query([server.url_of(path.name)]).drop("_nwb_path", strict=False)
+            assert_frame_equal(remote, query([path]).drop("_nwb_path", strict=False))
+            assert server.count <= most
+
+
+def test_data_that_only_its_library_decodes_is_fetched_at_once(tmp_path):
+    """Chunks with a filter that the engine leaves to libhdf5 do not cost a request each."""
+    import h5py
+    import numpy as np
+
+    from builders import Column, table
+
+    path = tmp_path / "lzf.nwb"
+    values = np.random.default_rng(0).integers(0, 99, (20_000, 20))
+    with h5py.File(path, "w") as file:
+        table(file, "units", {"x": Column(values, {"chunks": (500, 20), "compression": "lzf"})})
+    with RangeServer(tmp_path) as server:
+        lf = lazynwb.scan_nwb(server.url_of("lzf.nwb"), "/units")
+        server.reset()
+        assert (lf.select("x").collect()["x"].to_numpy() == values).all()
+        assert server.count <= 6
