@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lazynwb._version import __version__
+from lazynwb.catalog.provenance import NWB_PATH as NWB_PATH_COLUMN_NAME
+from lazynwb.catalog.provenance import TABLE_INDEX as TABLE_INDEX_COLUMN_NAME
+from lazynwb.catalog.provenance import TABLE_PATH as TABLE_PATH_COLUMN_NAME
 from lazynwb.config import config
-from lazynwb.engine.plan import NWB_PATH as NWB_PATH_COLUMN_NAME
-from lazynwb.engine.plan import TABLE_INDEX as TABLE_INDEX_COLUMN_NAME
-from lazynwb.engine.plan import TABLE_PATH as TABLE_PATH_COLUMN_NAME
 from lazynwb.errors import (
     CorruptDataError,
     LazyNWBError,

@@ -11,7 +11,7 @@ from polars import selectors
 from polars.io.plugins import register_io_source
 
 from lazynwb.catalog.dtypes import instance, is_array_dtype
-from lazynwb.engine.plan import INTERNAL, ROWS
+from lazynwb.catalog.provenance import INTERNAL, ROWS
 from lazynwb.engine.run import Spec, run
 from lazynwb.lifetime import unhurried
 from lazynwb.lookup.schema import collect_schema, normalize_table_path

@@ -114,6 +114,11 @@ class Array(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
     base: int = 0
     source: str | None = None
 
+    @property
+    def rows(self) -> int:
+        """How many rows it has: a scalar has one."""
+        return self.shape[0] if self.shape else 1
+
 
 class Column(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """A column of a table: the array of its values, and the indices that make its rows ragged.

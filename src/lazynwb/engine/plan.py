@@ -6,17 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from lazynwb.catalog.provenance import NWB_PATH
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-#: The three columns that say where a row is from.
-NWB_PATH = "_nwb_path"
-TABLE_PATH = "_table_path"
-TABLE_INDEX = "_table_index"
-INTERNAL: dict[str, pl.DataType] = {NWB_PATH: pl.String(), TABLE_PATH: pl.String(), TABLE_INDEX: pl.UInt32()}
-#: A column that users never see: Polars counts rows by projecting the first column of a source, or the one
-#: of the smallest type, and this one is both, and is read from no file.
-ROWS = "_lazynwb_rows"
 
 #: Batches that Polars' streaming engine asks for before it can stop.
 _BATCHES_AHEAD = 3

@@ -102,7 +102,7 @@ def spans(ends: np.ndarray, ranges: np.ndarray, array: Array, below: Array) -> t
     """
     if not len(ranges):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    length = array.shape[0] if array.shape else 1
+    length = array.rows
     known = np.array([[0, length]]) if len(ends) == length else with_row_before(ranges)
     rows = expand(ranges)
     # Where each row's end stands among the ends that were read.
@@ -111,7 +111,7 @@ def spans(ends: np.ndarray, ranges: np.ndarray, array: Array, below: Array) -> t
     at = base[block] + rows - known[block, 0]
     stops = ends[at]
     starts = np.where(rows > 0, ends[np.maximum(at - 1, 0)], 0)
-    most = below.shape[0] if below.shape else 1
+    most = below.rows
     bad = (stops < starts) | (starts < 0) | (stops > most)
     if bad.any():
         row = int(rows[bad][0])

@@ -8,9 +8,10 @@ import numpy as np
 import polars as pl
 
 from lazynwb.catalog.merge import nulls
+from lazynwb.catalog.provenance import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX
 from lazynwb.config import config
 from lazynwb.engine.assemble import read_columns
-from lazynwb.engine.plan import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX, Growth, Step, plan_steps
+from lazynwb.engine.plan import Growth, Step, plan_steps
 from lazynwb.engine.report import Report
 from lazynwb.engine.sizes import measure_rows, most_bytes
 from lazynwb.engine.window import Handles, Part

@@ -34,7 +34,7 @@ def most_bytes(file: TableFile, names: Iterable[str]) -> int:
             if child.regular is not None:
                 total += child.length * _REGULAR_BYTES
             elif child.data is not None:
-                total += (child.data.shape[0] if child.data.shape else 1) * _bytes_of(child.data)
+                total += child.data.rows * _bytes_of(child.data)
     return total
 
 

@@ -15,6 +15,7 @@ import msgspec
 from lazynwb.catalog import cache
 from lazynwb.catalog.listing import Listing  # noqa: TC001 - msgspec reads the annotations
 from lazynwb.catalog.model import Array, ChunkIndex, Column, Table, arrays_of
+from lazynwb.catalog.provenance import RESERVED
 from lazynwb.config import config
 from lazynwb.formats import Reader, open_reader, prepare
 from lazynwb.profile import count
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from lazynwb.sources.source import Source
 
-#: Columns of every scan that no file can have.
-RESERVED_NAMES = frozenset({"_nwb_path", "_table_path", "_table_index", "_lazynwb_rows"})
 #: Remote files that are parsed ahead of the one that is waited for.
 _MOST_AHEAD = 32
 #: Entries kept in memory.
@@ -97,16 +96,14 @@ class TableFile:
         self.name = source.name
         self.identity = entry.identity
         self.table: Table = entry.table
-        self.columns: dict[str, Column] = {
-            c.name: c for c in entry.table.columns if c.name not in RESERVED_NAMES
-        }
+        self.columns: dict[str, Column] = {c.name: c for c in entry.table.columns if c.name not in RESERVED}
         self._entry = entry
         self._chunks = entry.chunks
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What was mended or left out in this table."""
-        taken = [c.name for c in self.table.columns if c.name in RESERVED_NAMES]
+        taken = [c.name for c in self.table.columns if c.name in RESERVED]
         return self.table.problems + tuple(
             f"column {name!r} was left out: its name is reserved" for name in taken
         )

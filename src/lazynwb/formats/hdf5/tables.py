@@ -221,7 +221,7 @@ def _column(name: str, members: dict[str, _Member], indexed: dict[str, str]) -> 
         last = indexed[last]
         indices.insert(0, members[last].array)
     outer = indices[0] if indices else member.array
-    length = outer.shape[0] if outer.shape else 1
+    length = outer.rows
     region = member.neurodata_type == "DynamicTableRegion" and member.array.dtype.kind == "number"
     return Column(name, member.array, tuple(indices), length, region)
 
@@ -267,8 +267,8 @@ def _describe_series(main: Hdf5File, group: Located, path: str) -> Table:
             arrays[name] = describe_dataset(found.id, found.file, f"{path}/{name}", main)
             start_id = found.id if name == "starting_time" else start_id
     data, stamps = arrays.get("data"), arrays.get("timestamps")
-    length = (data.shape[0] if data.shape else 1) if data is not None else 0
-    stamped = (stamps.shape[0] if stamps.shape else 1) if stamps is not None else 0
+    length = data.rows if data is not None else 0
+    stamped = stamps.rows if stamps is not None else 0
     # Frames that lie in a video file leave `data` empty; their times are the rows.
     rows = stamped if data is None or (not length and external) else length
     columns = [Column("data", data, length=length)] if data is not None else []
