@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lazynwb.errors import LazyNWBError, NotNWBError
 from lazynwb.formats.hdf5.chunks import chunk_index
-from lazynwb.formats.hdf5.file import BrokenLinkError, Hdf5File
+from lazynwb.formats.hdf5.file import Hdf5File
 from lazynwb.formats.hdf5.indirect import read_indirect, resolve_references
-from lazynwb.formats.hdf5.listing import list_objects
-from lazynwb.formats.hdf5.tables import describe_table
+from lazynwb.formats.listing import list_objects
+from lazynwb.formats.nodes import BrokenLinkError
+from lazynwb.formats.tables import describe_table
 from lazynwb.profile import count
 
 if TYPE_CHECKING:

@@ -1,8 +1,4 @@
-"""An open HDF5 file, and the way from a path to the object that it names.
-
-Links are resolved here rather than by libhdf5, which would follow an external link to any file that the
-process may read, and which cannot say where a path left the file.
-"""
+"""An open HDF5 file: local, or remote and here in part."""
 
 from __future__ import annotations
 
@@ -11,15 +7,17 @@ import re
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, Self, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar, cast
 from weakref import WeakSet
 
-from h5py import h5d, h5f, h5fd, h5g, h5l, h5o, h5p
+from h5py import h5f, h5fd, h5g, h5p
 from h5py._objects import phil
 
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
+from lazynwb.formats.hdf5.node import Located, follow
 from lazynwb.formats.hdf5.stream import SIGNATURE, BlockStream, MissingBytesError
+from lazynwb.formats.nodes import BrokenLinkError
 from lazynwb.lifetime import at_leaving
 from lazynwb.profile import count
 from lazynwb.sources.files import identity, identity_or_absent
@@ -28,12 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import TracebackType
 
-    from h5py.h5g import GroupID
-
     from lazynwb.sources.source import Source
-
-#: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
-_MOST_LINKS = 32
 
 #: What libhdf5 says when the process has the file open already, with other flags.
 _OPEN_ELSEWHERE = ("file locking flag values", "already open")
@@ -58,31 +51,6 @@ def _shut() -> None:
             file.close()
         # Letting go of h5py's objects takes its lock: no thread that is about to be stopped may have it.
         phil.acquire()
-
-
-class BrokenLinkError(Exception):
-    """A path that leads nowhere: nothing there, a dangling, cyclic or forbidden link."""
-
-
-class DamagedObjectError(BrokenLinkError):
-    """A link that leads to something which libhdf5 cannot open."""
-
-
-class Located(NamedTuple):
-    """An object and the file that holds it, which an external link may have made another one."""
-
-    id: h5g.GroupID
-    file: Hdf5File
-
-    @property
-    def is_dataset(self) -> bool:
-        """Whether the object is a dataset."""
-        return isinstance(self.id, h5d.DatasetID)
-
-    @property
-    def is_group(self) -> bool:
-        """Whether the object is a group."""
-        return isinstance(self.id, h5g.GroupID)
 
 
 def is_hdf5(path: str) -> bool:
@@ -294,7 +262,7 @@ class Hdf5File:
         if path in self._opened:
             return self._opened[path]
         parent, _, name = path.rpartition("/")
-        return _follow(self._group(parent), name.encode(), 0)
+        return follow(self._group(parent), name.encode(), 0)
 
     def keep_open(self, path: str, found: Located) -> None:
         """Note an object of a remote file that will be looked at again soon."""
@@ -304,7 +272,7 @@ class Hdf5File:
     def _group(self, path: str) -> Located:
         """Open a group; the last one is kept open, because tables are read column by column."""
         if self._last is None or self._last[0] != path:
-            self._last = path, _follow(self.root, path.encode(), 0)
+            self._last = path, follow(self.root, path.encode(), 0)
         return self._last[1]
 
     def external(self, name: bytes) -> Hdf5File:
@@ -329,70 +297,6 @@ class Hdf5File:
                 message = f"external link to a file that cannot be read: {error}"
                 raise BrokenLinkError(message) from None
         return self._linked[target]
-
-
-def open_child(parent: Located, name: bytes) -> Located:
-    """Open one member of a group, following links.
-
-    Raises
-    ------
-    BrokenLinkError
-        If the link leads nowhere.
-    """
-    return _follow(parent, name, 0)
-
-
-def _follow(start: Located, path: bytes, hops: int) -> Located:
-    if hops > _MOST_LINKS:
-        message = "links form a cycle"
-        raise BrokenLinkError(message)
-    here = start.file.root if path.startswith(b"/") else start
-    for name in path.split(b"/"):
-        if name and name != b".":
-            here = _step(here, name, hops)
-    return here
-
-
-def _step(here: Located, name: bytes, hops: int) -> Located:
-    shown = name.decode("utf-8", "replace")
-    if not here.is_group:
-        message = f"{shown!r} was looked up in a dataset"
-        raise BrokenLinkError(message)
-    try:
-        link = here.id.links.get_info(name)
-    except (KeyError, RuntimeError, OSError, ValueError) as error:
-        raise _why_no_link(here, name, shown, error) from None
-    try:
-        if link.type == h5l.TYPE_HARD:
-            return Located(h5o.open(here.id, name), here.file)
-        if link.type == h5l.TYPE_SOFT:
-            return _follow(here, here.id.links.get_val(name), hops + 1)
-        if link.type == h5l.TYPE_EXTERNAL:
-            file_name, target = here.id.links.get_val(name)
-            return _follow(here.file.external(file_name).root, target, hops + 1)
-    except BrokenLinkError as error:
-        message = f"link {shown!r} is broken: {error}"
-        raise type(error)(message) from None
-    except (KeyError, RuntimeError, OSError, ValueError, TypeError) as error:
-        message = f"{shown!r} cannot be opened: {error}"
-        raise DamagedObjectError(message) from None
-    message = f"{shown!r} is a link of an unknown kind"
-    raise BrokenLinkError(message)
-
-
-def _why_no_link(here: Located, name: bytes, shown: str, error: Exception) -> BrokenLinkError:
-    try:
-        if name not in here.id:
-            return BrokenLinkError(f"there is no {shown!r}")
-    except (KeyError, RuntimeError, OSError, ValueError):
-        pass
-    return DamagedObjectError(f"{shown!r} cannot be looked up: {error}")
-
-
-def address_of(parent: GroupID, name: bytes) -> int | None:
-    """Return the address of what a hard link leads to; None for other links."""
-    link = parent.links.get_info(name)
-    return int(link.u) if link.type == h5l.TYPE_HARD else None
 
 
 def _block_stream(source: Source, version: str) -> BlockStream | None:

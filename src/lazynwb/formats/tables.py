@@ -5,19 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-from h5py import h5s
 from msgspec.structs import replace
 
 from lazynwb.catalog.model import Array, Column, DType, Table
-from lazynwb.formats.hdf5.arrays import describe_dataset
-from lazynwb.formats.hdf5.attributes import has_attribute, read_attribute, read_names, read_target, read_text
-from lazynwb.formats.hdf5.file import BrokenLinkError, DamagedObjectError, address_of, open_child
+from lazynwb.formats.nodes import BrokenLinkError, DamagedObjectError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Hashable, Iterator
 
-    from lazynwb.formats.hdf5.file import Hdf5File, Located
+    from lazynwb.formats.nodes import Node, OpenFile
 
 #: Groups that are one-row tables of the session's metadata, by path.
 METADATA_PATHS = ("general", "general/subject")
@@ -29,15 +25,15 @@ class _Member(NamedTuple):
 
     array: Array
     neurodata_type: str
-    target: int | None
+    target: Hashable | None
 
 
-def describe_table(file: Hdf5File, path: str) -> Table | None:
+def describe_table(file: OpenFile, path: str) -> Table | None:
     """Describe the table at a path.
 
     Parameters
     ----------
-    file : Hdf5File
+    file : OpenFile
     path : str
         Without the leading slash; the path of a series' `data` or `timestamps` means the series.
 
@@ -68,22 +64,22 @@ def describe_table(file: Hdf5File, path: str) -> Table | None:
     return None
 
 
-def table_role(group: Located) -> str:
+def table_role(group: Node) -> str:
     """Tell whether a group is a "table", a "series" or neither (an empty text).
 
     A table is a group with `colnames`, or with `id` and the type of a table. A series has `data` or
     `timestamps`, whatever its type is called, so that extension types count.
     """
-    if has_attribute(group.id, "colnames"):
+    if group.has_attribute("colnames"):
         return "table"
-    members = set(group.id)
-    if b"id" in members and _is_table_type(read_text(group.id, "neurodata_type")):
+    members = set(group.member_names())
+    if b"id" in members and _is_table_type(group.text("neurodata_type")):
         return "table"
     has_time = b"timestamps" in members or b"starting_time" in members
-    if has_time or (b"data" in members and read_text(group.id, "neurodata_type").endswith("Series")):
+    if has_time or (b"data" in members and group.text("neurodata_type").endswith("Series")):
         for name in (b"data", b"timestamps", b"starting_time"):
             try:
-                if name in members and open_child(group, name).is_dataset:
+                if name in members and group.child(name).is_dataset:
                     return "series"
             except BrokenLinkError:
                 continue
@@ -94,10 +90,10 @@ def _is_table_type(neurodata_type: str) -> bool:
     return neurodata_type.endswith(("Table", "Intervals", "Units", "PlaneSegmentation", "Region"))
 
 
-def _describe_dynamic_table(main: Hdf5File, group: Located, path: str) -> Table:
+def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
     problems: list[str] = []
-    listed = read_names(group.id, "colnames") or []
-    categories = read_names(group.id, "categories") or []
+    listed = group.names("colnames") or []
+    categories = group.names("categories") or []
     members = _members(main, group, path, problems)
     main.stop_if_missed()
     indexed = _indexed_names(group, members, listed)
@@ -128,7 +124,7 @@ def _describe_dynamic_table(main: Hdf5File, group: Located, path: str) -> Table:
     return Table(path, "table", rows, tuple(columns), tuple(problems), main.depends)
 
 
-def _members(main: Hdf5File, group: Located, path: str, problems: list[str]) -> dict[str, _Member]:
+def _members(main: OpenFile, group: Node, path: str, problems: list[str]) -> dict[str, _Member]:
     members: dict[str, _Member] = {}
     lost: set[str] = set()
     for key, name in _named(group, problems):
@@ -150,29 +146,28 @@ def _members(main: Hdf5File, group: Located, path: str, problems: list[str]) -> 
     return members
 
 
-def _member(main: Hdf5File, group: Located, key: bytes, path: str) -> _Member | None:
-    found = open_child(group, key)
+def _member(main: OpenFile, group: Node, key: bytes, path: str) -> _Member | None:
+    found = group.child(key)
     if not found.is_dataset:
         return None
-    main.keep_open(path, found)
-    array = describe_dataset(found.id, found.file, path, main)
+    array = found.describe(path, main)
     # Only integers can be an index or a region, and attributes are what takes longest to read.
     integer = array.dtype.numpy[1:2] in {"i", "u"}
-    neurodata_type = read_text(found.id, "neurodata_type") if integer else ""
+    neurodata_type = found.text("neurodata_type") if integer else ""
     is_index = integer and (neurodata_type == "VectorIndex" or path.endswith("_index"))
-    return _Member(array, neurodata_type, read_target(found.id) if is_index else None)
+    return _Member(array, neurodata_type, found.target() if is_index else None)
 
 
-def _named(group: Located, problems: list[str]) -> Iterator[tuple[bytes, str]]:
-    """Yield a group's members with their names as text; HDF5 itself allows any bytes."""
-    for key in group.id:
+def _named(group: Node, problems: list[str]) -> Iterator[tuple[bytes, str]]:
+    """Yield a group's members with their names as text; formats may allow any bytes."""
+    for key in group.member_names():
         try:
             yield key, key.decode()
         except UnicodeDecodeError:
             problems.append(f"column {key!r} was left out: its name is not UTF-8")
 
 
-def _indexed_names(group: Located, members: dict[str, _Member], listed: list[str]) -> dict[str, str]:
+def _indexed_names(group: Node, members: dict[str, _Member], listed: list[str]) -> dict[str, str]:
     """Map each indexed dataset to the name of its index, on the best evidence that the file gives.
 
     The attribute `target` is the specification's own way to say what an index belongs to; then the type;
@@ -180,7 +175,7 @@ def _indexed_names(group: Located, members: dict[str, _Member], listed: list[str
     """
     by_address = {}
     if any(member.target is not None for member in members.values()):
-        by_address = {address_of(group.id, name.encode()): name for name in members}
+        by_address = {group.address_of(name.encode()): name for name in members}
     indexed: dict[str, str] = {}
     for name, member in members.items():
         target = by_address.get(member.target) if member.target is not None else None
@@ -227,11 +222,11 @@ def _column(name: str, members: dict[str, _Member], indexed: dict[str, str]) -> 
 
 
 def _category(  # noqa: PLR0913, PLR0917 - what a category is, and where its problems go
-    main: Hdf5File, group: Located, path: str, name: str, rows: int, problems: list[str]
+    main: OpenFile, group: Node, path: str, name: str, rows: int, problems: list[str]
 ) -> Column | None:
     """Return a category of an AlignedDynamicTable as a column of structs (hdmf-common, section 3)."""
     try:
-        found = open_child(group, name.encode())
+        found = group.child(name.encode())
     except BrokenLinkError as error:
         problems.append(f"category {name!r} was left out: {error}")
         return None
@@ -247,25 +242,26 @@ def _category(  # noqa: PLR0913, PLR0917 - what a category is, and where its pro
     return Column(name, length=table.rows, children=table.columns)
 
 
-def _describe_series(main: Hdf5File, group: Located, path: str) -> Table:
+def _describe_series(main: OpenFile, group: Node, path: str) -> Table:
     problems: list[str] = []
     arrays: dict[str, Array] = {}
-    start_id = None
+    start: Node | None = None
     external = False
+    present = set(group.member_names())
     for name in ("data", "timestamps", "starting_time", "external_file"):
         key = name.encode()
-        if key not in group.id:
+        if key not in present:
             continue
         try:
-            found = open_child(group, key)
+            found = group.child(key)
         except BrokenLinkError as error:
             problems.append(f"column {name!r} was left out: {error}")
             continue
         if name == "external_file":
             external = True
         elif found.is_dataset:
-            arrays[name] = describe_dataset(found.id, found.file, f"{path}/{name}", main)
-            start_id = found.id if name == "starting_time" else start_id
+            arrays[name] = found.describe(f"{path}/{name}", main)
+            start = found if name == "starting_time" else start
     data, stamps = arrays.get("data"), arrays.get("timestamps")
     length = data.rows if data is not None else 0
     stamped = stamps.rows if stamps is not None else 0
@@ -276,8 +272,8 @@ def _describe_series(main: Hdf5File, group: Located, path: str) -> Table:
         if stamped != rows:
             problems.append(f"{stamped} timestamps where the data has {rows} rows")
         columns.append(Column("timestamps", stamps, length=stamped))
-    elif start_id is not None:
-        regular = _start_and_rate(start_id)
+    elif start is not None:
+        regular = start.start_and_rate()
         if regular is None:
             problems.append("column 'timestamps' was left out: starting_time has no valid rate")
         else:
@@ -285,19 +281,7 @@ def _describe_series(main: Hdf5File, group: Located, path: str) -> Table:
     return Table(path, "series", rows, tuple(columns), tuple(problems), main.depends)
 
 
-def _start_and_rate(dataset: object) -> tuple[float, float] | None:
-    rate = read_attribute(dataset, "rate")
-    start = np.zeros(dataset.shape or (), "<f8")  # type: ignore[attr-defined]
-    try:
-        value = float(np.asarray(rate).ravel()[0])
-        dataset.read(h5s.ALL, h5s.ALL, start)  # type: ignore[attr-defined]
-        first = float(start.ravel()[0])
-    except (TypeError, ValueError, IndexError, OSError, RuntimeError):
-        return None
-    return (first, value) if np.isfinite(value) and value > 0 else None
-
-
-def _describe_metadata(main: Hdf5File, path: str) -> Table | None:
+def _describe_metadata(main: OpenFile, path: str) -> Table | None:
     """Describe `/general` or `/general/subject`; the root's datasets belong to the session's row."""
     problems: list[str] = []
     arrays: dict[str, Array] = {}
@@ -314,14 +298,14 @@ def _describe_metadata(main: Hdf5File, path: str) -> Table | None:
         found_any = found_any or bool(prefix)
         for key, name in _named(group, problems):
             try:
-                found = open_child(group, key)
+                found = group.child(key)
             except BrokenLinkError as error:
                 problems.append(f"column {name!r} was left out: {error}")
                 continue
             if found.is_dataset:
                 full = f"{prefix}/{name}" if prefix else name
-                arrays[name] = describe_dataset(found.id, found.file, full, main)
-                if found.id.get_space().get_simple_extent_type() == h5s.NULL:
+                arrays[name] = found.describe(full, main)
+                if found.is_null():
                     empty.add(name)
     if not arrays and not found_any:
         return None

@@ -1,0 +1,166 @@
+"""Objects of an HDF5 file, and the links between them: see `lazynwb.formats.nodes`.
+
+Links are resolved here rather than by libhdf5, which would follow an external link to any file that the
+process may read, and which cannot say where a path left the file.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from h5py import h5d, h5g, h5l, h5o, h5s
+
+from lazynwb.formats.hdf5.arrays import describe_dataset
+from lazynwb.formats.hdf5.attributes import has_attribute, read_attribute, read_names, read_target, read_text
+from lazynwb.formats.hdf5.dtypes import describe_type
+from lazynwb.formats.nodes import BrokenLinkError, DamagedObjectError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lazynwb.catalog.model import Array
+    from lazynwb.formats.hdf5.file import Hdf5File
+
+#: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
+_MOST_LINKS = 32
+
+
+class Located(NamedTuple):
+    """An object and the file that holds it, which an external link may have made another one."""
+
+    id: h5g.GroupID
+    file: Hdf5File
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether the object is a dataset."""
+        return isinstance(self.id, h5d.DatasetID)
+
+    @property
+    def is_group(self) -> bool:
+        """Whether the object is a group."""
+        return isinstance(self.id, h5g.GroupID)
+
+    @property
+    def address(self) -> int:
+        """Where the object's header is in its file."""
+        return int(h5o.get_info(self.id).addr)
+
+    def member_names(self) -> Iterable[bytes]:
+        """Return the names of a group's members."""
+        names: Iterable[bytes] = self.id
+        return names
+
+    def child(self, key: bytes) -> Located:
+        """Open one member of a group, following links; BrokenLinkError if the link leads nowhere."""
+        return follow(self, key, 0)
+
+    def address_of(self, key: bytes) -> int | None:
+        """Return the address of what a hard link leads to; None for other links."""
+        link = self.id.links.get_info(key)
+        return int(link.u) if link.type == h5l.TYPE_HARD else None
+
+    def has_attribute(self, name: str) -> bool:
+        """Tell whether there is such an attribute, readable or not."""
+        return has_attribute(self.id, name)
+
+    def text(self, name: str) -> str:
+        """Return a text attribute; an empty text if there is none."""
+        return read_text(self.id, name)
+
+    def names(self, name: str) -> list[str] | None:
+        """Return an attribute that lists names; None if there is none."""
+        return read_names(self.id, name)
+
+    def target(self) -> int | None:
+        """Return the address of the object that the attribute `target` refers to; None where it does not."""
+        return read_target(self.id)
+
+    def describe(self, path: str, main: Hdf5File) -> Array:
+        """Describe a dataset, which an external link may have led to from the file `main`."""
+        main.keep_open(path, self)
+        return describe_dataset(self.id, self.file, path, main)
+
+    def is_null(self) -> bool:
+        """Tell whether a dataset has no dataspace (h5py.Empty)."""
+        return bool(self.id.get_space().get_simple_extent_type() == h5s.NULL)
+
+    def start_and_rate(self) -> tuple[float, float] | None:
+        """Return a `starting_time` dataset's value and its `rate`; None where they are no numbers."""
+        rate = read_attribute(self.id, "rate")
+        start = np.zeros(self.id.shape or (), "<f8")
+        try:
+            value = float(np.asarray(rate).ravel()[0])
+            self.id.read(h5s.ALL, h5s.ALL, start)
+            first = float(start.ravel()[0])
+        except (TypeError, ValueError, IndexError, OSError, RuntimeError):
+            return None
+        return (first, value) if np.isfinite(value) and value > 0 else None
+
+    def shown(self) -> tuple[tuple[int, ...] | None, str]:
+        """Return a dataset's shape and type as a listing shows them."""
+        stored = describe_type(self.id.get_type()).dtype
+        shape = self.id.shape
+        dtype = stored.numpy if stored.kind in {"number", "bool", "enum"} else self._shown_dtype()
+        return tuple(shape) if shape is not None else None, dtype
+
+    def _shown_dtype(self) -> str:
+        try:
+            return str(self.id.dtype.str)
+        except TypeError:
+            return "unknown"
+
+
+def follow(start: Located, path: bytes, hops: int) -> Located:
+    """Go a path from a group, links included, of which `hops` led here.
+
+    Raises
+    ------
+    BrokenLinkError
+        If it leads nowhere; the message says at which link.
+    """
+    if hops > _MOST_LINKS:
+        message = "links form a cycle"
+        raise BrokenLinkError(message)
+    here = start.file.root if path.startswith(b"/") else start
+    for name in path.split(b"/"):
+        if name and name != b".":
+            here = _step(here, name, hops)
+    return here
+
+
+def _step(here: Located, name: bytes, hops: int) -> Located:
+    shown = name.decode("utf-8", "replace")
+    if not here.is_group:
+        message = f"{shown!r} was looked up in a dataset"
+        raise BrokenLinkError(message)
+    try:
+        link = here.id.links.get_info(name)
+    except (KeyError, RuntimeError, OSError, ValueError) as error:
+        raise _why_no_link(here, name, shown, error) from None
+    try:
+        if link.type == h5l.TYPE_HARD:
+            return Located(h5o.open(here.id, name), here.file)
+        if link.type == h5l.TYPE_SOFT:
+            return follow(here, here.id.links.get_val(name), hops + 1)
+        if link.type == h5l.TYPE_EXTERNAL:
+            file_name, target = here.id.links.get_val(name)
+            return follow(here.file.external(file_name).root, target, hops + 1)
+    except BrokenLinkError as error:
+        message = f"link {shown!r} is broken: {error}"
+        raise type(error)(message) from None
+    except (KeyError, RuntimeError, OSError, ValueError, TypeError) as error:
+        message = f"{shown!r} cannot be opened: {error}"
+        raise DamagedObjectError(message) from None
+    message = f"{shown!r} is a link of an unknown kind"
+    raise BrokenLinkError(message)
+
+
+def _why_no_link(here: Located, name: bytes, shown: str, error: Exception) -> BrokenLinkError:
+    try:
+        if name not in here.id:
+            return BrokenLinkError(f"there is no {shown!r}")
+    except (KeyError, RuntimeError, OSError, ValueError):
+        pass
+    return DamagedObjectError(f"{shown!r} cannot be looked up: {error}")

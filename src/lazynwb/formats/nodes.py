@@ -1,0 +1,123 @@
+"""What the rules of NWB need to know of a file, whatever its format: groups, datasets, attributes, links."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable
+    from contextlib import AbstractContextManager
+
+    from lazynwb.catalog.model import Array
+
+T = TypeVar("T")
+
+
+class BrokenLinkError(Exception):
+    """A path that leads nowhere: nothing there, a dangling, cyclic or forbidden link."""
+
+
+class DamagedObjectError(BrokenLinkError):
+    """A link that leads to something which its format's library cannot open."""
+
+
+class OpenFile(Protocol):
+    """A file whose structure is being parsed.
+
+    The structure of a remote file comes piece by piece: a parse that meets what is not here yet notes it,
+    goes on with what is, and is run again when it has been fetched.
+    """
+
+    @property
+    def name(self) -> str:
+        """The file's name for messages."""
+        ...
+
+    @property
+    def depends(self) -> tuple[tuple[str, str], ...]:
+        """Path and identity of every other file that links led to so far."""
+        ...
+
+    @property
+    def root(self) -> Node:
+        """The root group."""
+        ...
+
+    def find(self, path: str) -> Node:
+        """Open the object at a path from the root; BrokenLinkError if the path leads nowhere."""
+        ...
+
+    def once(self, path: str, describe: Callable[[], T]) -> T:
+        """Return what was found out about an object, by this run of a parse or an earlier one."""
+        ...
+
+    def going_on(self) -> AbstractContextManager[None]:
+        """Pass over errors while something is missing, so that one run finds out all that it misses."""
+        ...
+
+    def stop_if_missed(self) -> None:
+        """Raise if something is missing: what follows could only be thrown away."""
+        ...
+
+
+class Node(Protocol):
+    """A group or a dataset, and the file that holds it, which a link may have made another one."""
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it is a group."""
+        ...
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether it is a dataset."""
+        ...
+
+    @property
+    def address(self) -> Hashable:
+        """What tells it from every other object of its file, whichever path led to it."""
+        ...
+
+    def member_names(self) -> Iterable[bytes]:
+        """Return the names of a group's members; formats may allow any bytes."""
+        ...
+
+    def child(self, key: bytes) -> Node:
+        """Open one member of a group, following links; BrokenLinkError if the link leads nowhere."""
+        ...
+
+    def address_of(self, key: bytes) -> Hashable | None:
+        """Return the address of a member that is stored here; None where a soft or external link leads."""
+        ...
+
+    def has_attribute(self, name: str) -> bool:
+        """Tell whether there is such an attribute, readable or not."""
+        ...
+
+    def text(self, name: str) -> str:
+        """Return a text attribute; an empty text if there is none."""
+        ...
+
+    def names(self, name: str) -> list[str] | None:
+        """Return an attribute that lists names; None if there is none."""
+        ...
+
+    def target(self) -> Hashable | None:
+        """Return the address of the object that the attribute `target` refers to; None where it does not."""
+        ...
+
+    def describe(self, path: str, main: Any) -> Array:  # noqa: ANN401 - an open file of the same format
+        """Describe a dataset, which a link may have led to from the file `main`."""
+        ...
+
+    def is_null(self) -> bool:
+        """Tell whether a dataset has no value at all, not even an empty array."""
+        ...
+
+    def start_and_rate(self) -> tuple[float, float] | None:
+        """Return a `starting_time` dataset's value and its `rate`; None where they are no numbers."""
+        ...
+
+    def shown(self) -> tuple[tuple[int, ...] | None, str]:
+        """Return a dataset's shape and type as a listing shows them."""
+        ...
