@@ -12,13 +12,13 @@ from typing import Literal
 import msgspec
 
 #: Raised whenever a struct below or the meaning of a field changes: older cache entries are then ignored.
-CATALOG_VERSION = 1
+CATALOG_VERSION = 2
 
 #: The byte offset that stands for a chunk that was never written: its elements are the fill value.
 MISSING = 2**64 - 1
 
 Kind = Literal["number", "bool", "enum", "text", "vlen_text", "reference", "compound", "vlen", "unsupported"]
-Layout = Literal["contiguous", "chunked", "inline", "indirect"]
+Layout = Literal["contiguous", "chunked", "inline", "indirect", "objects"]
 
 
 class _Struct(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
@@ -67,10 +67,38 @@ class DType(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
 
 
 class Codec(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
-    """One step of the pipeline that chunks went through when they were written."""
+    """One step of the pipeline that chunks went through when they were written.
+
+    Attributes
+    ----------
+    name : str
+    args : tuple of int
+    config : str
+        JSON, for a codec that is configured by more than integers.
+    """
 
     name: str
     args: tuple[int, ...] = ()
+    config: str = ""
+
+
+class ChunkKeys(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """What the objects are called that hold the chunks of an array, or its shards.
+
+    Attributes
+    ----------
+    prefix : str
+        What all of their names begin with.
+    separator : str
+        Between a chunk's place along the dimensions.
+    """
+
+    prefix: str
+    separator: str
+
+    def of(self, place: tuple[int, ...]) -> str:
+        """Return the name of the object at a place in the grid."""
+        return self.prefix + self.separator.join(map(str, place))
 
 
 class Array(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
@@ -85,7 +113,8 @@ class Array(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
     dtype : DType
     layout : str
         "contiguous": one range of bytes. "chunked": a grid of chunks, see `ChunkIndex`. "inline": the
-        bytes are in `inline`. "indirect": only the format's own library can read it.
+        bytes are in `inline`. "objects": a grid of chunks, each an object of its own, or many together in
+        one, if `shard` is set. "indirect": only the format's own reader can read it.
     offset : int
         First byte of contiguous data; -1 where nothing was ever written (all elements are `fill`).
     chunk : tuple of int
@@ -100,6 +129,10 @@ class Array(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
         What is added to addresses within the file (an HDF5 user block's size).
     source : str or None
         The file that holds the data, where that is another one (an external link).
+    keys : ChunkKeys or None
+        What the objects are called that hold the data of layout "objects" and of Zarr's "indirect" ones.
+    shard : tuple of int
+        Shape of what one object holds, where that is a grid of chunks; see `ChunkIndex`.
     """
 
     path: str
@@ -113,6 +146,8 @@ class Array(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
     inline: bytes = b""
     base: int = 0
     source: str | None = None
+    keys: ChunkKeys | None = None
+    shard: tuple[int, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -186,7 +221,7 @@ class ChunkIndex(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=F
     Attributes
     ----------
     offsets : bytes
-        uint64 per chunk: absolute position in the file, or `MISSING`.
+        uint64 per chunk: absolute position in the file, or within the shard that holds it; or `MISSING`.
     sizes : bytes
         uint64 per chunk: bytes as stored.
     masks : bytes
