@@ -47,7 +47,7 @@ class Config:
     retry_seconds : float
         Seconds after which a request is not repeated any more (60).
     request_timeout : float
-        Seconds that an answer may take (30).
+        Seconds for which a server may be silent (30); of the stores that are opened after it is set.
     recheck_seconds : float
         Seconds for which a remote file, once asked for its version, is taken not to have changed (60).
         With 0 each query asks. A change in the middle of a query is noticed whatever this says.

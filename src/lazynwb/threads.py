@@ -9,6 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import polars as pl
+
 from lazynwb.config import config
 from lazynwb.profile import Query, current, working_for
 
@@ -18,6 +20,35 @@ if TYPE_CHECKING:
 _Task = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], Query | None]
 T = TypeVar("T")
 A = TypeVar("A")
+
+#: Seconds between two looks whether Ctrl-C was pressed.
+_LOOK = 0.1
+_NOTHING = pl.Series([], dtype=pl.UInt8)
+
+
+def wait(future: Future[T]) -> T:
+    """Return a future's result; Ctrl-C ends the wait on any thread.
+
+    Python interrupts its main thread only, and there no wait without a time limit, once Polars is imported.
+    During a query the main thread is inside Polars, which notes Ctrl-C for itself, and whose functions then
+    raise KeyboardInterrupt wherever they are called.
+    """
+    while True:
+        try:
+            return future.result(_LOOK)
+        except TimeoutError:
+            if future.done():
+                return future.result()
+        _NOTHING.rechunk()
+
+
+class _Worker(threading.Thread):
+    """A thread of a pool."""
+
+
+def is_worker() -> bool:
+    """Tell whether the current thread is one that may be left waiting when the process ends."""
+    return isinstance(threading.current_thread(), _Worker)
 
 
 class Pool:
@@ -57,7 +88,7 @@ class Pool:
                 self._condition.notify()
             elif self._threads < max(self.size(), 1):
                 self._threads += 1
-                threading.Thread(target=self._work, name=f"lazynwb-{self._name}", daemon=True).start()
+                _Worker(target=self._work, name=f"lazynwb-{self._name}", daemon=True).start()
         return future
 
     def begin(self, work: Callable[[A], T], items: Iterable[A]) -> Callable[[], list[T]]:
@@ -69,7 +100,7 @@ class Pool:
 
         def finish() -> list[T]:
             try:
-                return [future.result() for future in futures]
+                return [wait(future) for future in futures]
             except BaseException:
                 for future in futures:
                     future.cancel()

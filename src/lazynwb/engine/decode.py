@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from typing import TYPE_CHECKING
 
 import deflate
 import numpy as np
 
+from lazynwb.engine.crc import crc32c
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 _DEFLATE_MOST = 1032
 #: The other codecs have no such bound (a run of zeros takes a few bytes), so their chunks are bounded.
 _MOST_CHUNK_BYTES = 4 * 1024**3
+#: Bytes of a checksum.
+_CHECKSUM = 4
 #: Below this many elements NumPy's transposed copy is faster than one copy per byte plane.
 _FEW_ELEMENTS = 2048
 
@@ -63,13 +67,25 @@ def unfilter(data: Buffer, codecs: tuple[Codec, ...], mask: int, nbytes: int) ->
             elif size > 1:
                 data = unshuffled(data, size)
         else:
-            # A checksum that was appended before this step adds to what the step must give back.
-            before = sum(4 for k in range(i) if codecs[k].name == "fletcher32" and not mask >> k & 1)
-            data = _DECODERS[codec.name](data, nbytes + before)
+            wanted = nbytes
+            for k in range(i):
+                wanted = wanted if mask >> k & 1 else _written(codecs[k], wanted)
+            data = _configured(codec, data, wanted) if codec.config else _DECODERS[codec.name](data, wanted)
     if len(data) != nbytes:
         message = f"a chunk decodes to {len(data)} bytes where {nbytes} are needed"
         raise CorruptDataError(message)
     return data, shuffled
+
+
+def _written(codec: Codec, nbytes: int) -> int:
+    """Return how many bytes a step that does not compress makes of so many."""
+    if codec.name in {"fletcher32", "crc32c"}:
+        return nbytes + _CHECKSUM
+    if codec.config:
+        config = json.loads(codec.config)
+        if "dtype" in config and "astype" in config:
+            return int(nbytes // np.dtype(config["dtype"]).itemsize * np.dtype(config["astype"]).itemsize)
+    return nbytes
 
 
 def unshuffle(data: Buffer, size: int, first: int, stop: int, out: np.ndarray) -> None:
@@ -113,6 +129,26 @@ def _inflate(data: Buffer, nbytes: int) -> Buffer:
         raise CorruptDataError(message) from None
 
 
+def _gunzip(data: Buffer, nbytes: int) -> Buffer:
+    if nbytes > _DEFLATE_MOST * len(data) + 4096:
+        message = f"{len(data)} compressed bytes cannot hold the {nbytes} bytes of a chunk"
+        raise CorruptDataError(message)
+    try:
+        return deflate.gzip_decompress(data, nbytes)
+    except deflate.DeflateError as error:
+        message = f"a chunk's gzip stream is damaged ({error})"
+        raise CorruptDataError(message) from None
+
+
+def _crc_checked(data: Buffer, nbytes: int) -> Buffer:  # noqa: ARG001 - the codecs share one signature
+    body, stored = data[:-_CHECKSUM], data[-_CHECKSUM:]
+    value = int.from_bytes(stored, "little")
+    if len(stored) < _CHECKSUM or crc32c(body) != value:
+        message = f"a chunk's CRC-32C checksum is not the {value:08x} that is stored"
+        raise CorruptDataError(message)
+    return body
+
+
 def fletcher32(data: Buffer) -> int:
     """Return the checksum of HDF5's Fletcher-32 filter (HDF5 File Format Specification, filter 3)."""
     words = np.frombuffer(data, ">u2", len(data) // 2)
@@ -131,8 +167,8 @@ def fletcher32(data: Buffer) -> int:
 
 
 def _checked(data: Buffer, nbytes: int) -> Buffer:  # noqa: ARG001 - the codecs share one signature
-    body, stored = data[:-4], data[-4:]
-    if len(stored) < 4:  # noqa: PLR2004 - the checksum's size
+    body, stored = data[:-_CHECKSUM], data[-_CHECKSUM:]
+    if len(stored) < _CHECKSUM:
         message = "a chunk is too short for its checksum"
         raise CorruptDataError(message)
     value = struct.unpack("<I", stored)[0]
@@ -176,7 +212,7 @@ def _blosc(data: Buffer, nbytes: int) -> Buffer:
 
 def _zstd(data: Buffer, nbytes: int) -> Buffer:
     _bounded(data, nbytes)
-    if _zstd_content_size(data) != nbytes:
+    if _zstd_content_size(data) not in {None, nbytes}:
         message = "a chunk's zstd header contradicts the chunk's size"
         raise CorruptDataError(message)
     return _guarded(_numcodecs("zstd"), data)
@@ -216,10 +252,49 @@ def _lz4(data: Buffer, nbytes: int) -> Buffer:
     return out
 
 
+def _lz4_block(data: Buffer, nbytes: int) -> Buffer:
+    """Undo numcodecs' LZ4: one block, with its decoded size in front."""
+    _bounded(data, nbytes)
+    if len(data) < _CHECKSUM or int.from_bytes(data[:4], "little") != nbytes:
+        message = "a chunk's lz4 header contradicts the chunk's size"
+        raise CorruptDataError(message)
+    return _guarded(_numcodecs("lz4"), data)
+
+
+def _bz2(data: Buffer, nbytes: int) -> Buffer:
+    import bz2
+
+    return _guarded(lambda data: bz2.BZ2Decompressor().decompress(data, nbytes + 1), data)
+
+
+def _lzma(data: Buffer, nbytes: int) -> Buffer:
+    import lzma
+
+    return _guarded(lambda data: lzma.LZMADecompressor().decompress(data, nbytes + 1), data)
+
+
+def _configured(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
+    """Undo one of numcodecs' filters, which give back as many elements as they are given."""
+    config = json.loads(codec.config)
+    if config.get("id") not in FILTERS:
+        message = f"codec {config.get('id')!r} is not known"
+        raise UnsupportedTypeError(message)
+    try:
+        import numcodecs
+    except ImportError:
+        message = f"chunks filtered by {config['id']} need numcodecs: pip install 'lazynwb[codecs]'"
+        raise UnsupportedTypeError(message) from None
+    if len(data) != _written(codec, nbytes) and "astype" in config:
+        message = f"a filtered chunk has {len(data)} bytes where {_written(codec, nbytes)} are needed"
+        raise CorruptDataError(message)
+    decoded = _guarded(numcodecs.get_codec(config).decode, data)
+    return np.ascontiguousarray(decoded).reshape(-1).view(np.uint8).data
+
+
 def _guarded(decode: Callable[[Buffer], Buffer], data: Buffer) -> Buffer:
     try:
         return decode(data)
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, OSError, EOFError) as error:
         message = f"a chunk's compressed bytes are damaged ({error})"
         raise CorruptDataError(message) from None
 
@@ -230,4 +305,12 @@ _DECODERS: dict[str, Callable[[Buffer, int], Buffer]] = {
     "blosc": _blosc,
     "zstd": _zstd,
     "lz4": _lz4,
+    "gzip": _gunzip,
+    "crc32c": _crc_checked,
+    "lz4block": _lz4_block,
+    "bz2": _bz2,
+    "lzma": _lzma,
 }
+
+#: Codecs of numcodecs that are configured by more than integers, and hold no code.
+FILTERS = frozenset({"delta", "fixedscaleoffset", "astype", "packbits", "quantize", "bitround"})

@@ -195,14 +195,14 @@ def _plan(request: Request, jobs: list[_Job]) -> None:
     for n, c in zip(shape[1:], chunk[1:], strict=True):
         cells *= -(-n // c)
     nbytes = math.prod(chunk) * stored_size(array.dtype)
-    for band, pieces in _pieces(request.ranges, chunk[0]):
+    for band, pieces in pieces_of(request.ranges, chunk[0]):
         if (band + 1) * cells * _U8.size > min(len(offsets), len(sizes)):
             message = f"chunk {band * cells} is past the end of the chunk index"
             raise CorruptDataError(message)
         for cell in range(cells):
             place = band * cells + cell
             mask = _U4.unpack_from(masks, _U4.size * place)[0] if masks else 0
-            target = _Target(request, pieces, cell, nbytes, mask)
+            target = Target(request, pieces, cell, nbytes, mask)
             offset = _U8.unpack_from(offsets, _U8.size * place)[0]
             size = _U8.unpack_from(sizes, _U8.size * place)[0]
             if offset == MISSING:
@@ -213,7 +213,7 @@ def _plan(request: Request, jobs: list[_Job]) -> None:
                 _plan_unfiltered(target, offset, size, jobs)
 
 
-def _plan_unfiltered(target: _Target, offset: int, size: int, jobs: list[_Job]) -> None:
+def _plan_unfiltered(target: Target, offset: int, size: int, jobs: list[_Job]) -> None:
     """Read only the rows that are wanted of a chunk that needs no decoding."""
     if size != target.nbytes:
         message = f"a chunk has {size} bytes where {target.nbytes} are needed"
@@ -254,7 +254,7 @@ def _plain_job(path: str, offset: int, part: np.ndarray) -> _Job:
     return _Job(path, offset, part.nbytes, part, copy)
 
 
-def _pieces(ranges: np.ndarray, band_rows: int) -> list[tuple[int, list[tuple[int, int, int]]]]:
+def pieces_of(ranges: np.ndarray, band_rows: int) -> list[tuple[int, list[tuple[int, int, int]]]]:
     """Cut ranges of rows at the borders of bands of chunks.
 
     Returns
@@ -283,7 +283,7 @@ def _pieces(ranges: np.ndarray, band_rows: int) -> list[tuple[int, list[tuple[in
     return bands
 
 
-class _Target:
+class Target:
     """Where the rows of one chunk go."""
 
     __slots__ = ("_cell", "_mask", "is_whole_width", "nbytes", "pieces", "request")

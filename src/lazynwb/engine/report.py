@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lazynwb.sources.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
 #: Names of files that a warning lists.
@@ -16,21 +20,21 @@ class Report:
         self._table = table
         self._total = total
         self._missing: list[str] = []
-        self._failed: dict[str, str] = {}
+        self._failed: dict[Source, str] = {}
         self._problems: list[str] = []
 
     def missing(self, path: str) -> None:
         """Note a file that has no such table."""
         self._missing.append(path)
 
-    def failed(self, path: str, error: Exception, first_row: int = 0) -> None:
+    def failed(self, source: Source, error: Exception, first_row: int = 0) -> None:
         """Note a file that could not be read, or not from some row on."""
-        text = str(error) if path in str(error) else f"{path}: {error}"
-        self._failed[path] = f"{text} (rows from {first_row} on were left out)" if first_row else text
+        text = str(error) if source.name in str(error) else f"{source.name}: {error}"
+        self._failed[source] = f"{text} (rows from {first_row} on were left out)" if first_row else text
 
-    def has_failed(self, path: str) -> bool:
+    def has_failed(self, source: Source) -> bool:
         """Tell whether a file was given up: none of its later rows are read."""
-        return path in self._failed
+        return source in self._failed
 
     def problems(self, path: str, problems: tuple[str, ...]) -> None:
         """Note what was mended in a file's table."""

@@ -183,7 +183,7 @@ class _Query:
         except LazyNWBError as error:
             if not spec.ignore_errors:
                 raise
-            self.report.failed(source.name, error)
+            self.report.failed(source, error)
             return None
         if file is None:
             if spec.raise_on_missing:
@@ -198,7 +198,7 @@ class _Query:
 
     def batches(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
         """Yield the rows of a window that survive the predicate, in batches bounded by bytes."""
-        parts = [part for part in parts if not self.report.has_failed(part.file.name)]
+        parts = [part for part in parts if not self.report.has_failed(part.file.source)]
         frames = self._filter_and_read(parts)
         try:
             first = next(frames, None)
@@ -218,7 +218,7 @@ class _Query:
         """Note that a file cannot be read, if the user wants to go on without it."""
         if not self._spec.ignore_errors:
             raise error
-        self.report.failed(part.file.name, error, int(part.ranges[0, 0]) if len(part.ranges) else 0)
+        self.report.failed(part.file.source, error, int(part.ranges[0, 0]) if len(part.ranges) else 0)
 
     def _filter_and_read(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
         known: dict[str, pl.Series] = {}
@@ -249,7 +249,7 @@ class _Query:
     def _read(self, parts: list[Part], known: dict[str, pl.Series]) -> Iterator[pl.DataFrame]:
         """Yield one batch: the columns that are known of these rows, and the others."""
         have = dict(known)
-        if len(parts) == 1 and self.report.has_failed(parts[0].file.name):
+        if len(parts) == 1 and self.report.has_failed(parts[0].file.source):
             return
         try:
             with Handles() as handles:

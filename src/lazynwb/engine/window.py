@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lazynwb.formats import Reader
     from lazynwb.lookup.load import TableFile
     from lazynwb.sources.files import File
+    from lazynwb.sources.objects import Objects
     from lazynwb.sources.source import Source
 
 
@@ -93,6 +94,7 @@ class Handles:
         self.files: list[File] = []
         self.bases: list[int] = []
         self._readers: dict[Source, Reader] = {}
+        self._stores: dict[Source, Objects] = {}
         #: Whole index columns that were read to measure rows, by file and path: read once per window.
         self.index_columns: dict[tuple[Source, str], np.ndarray] = {}
 
@@ -124,10 +126,24 @@ class Handles:
     def fetch(self, requests: list[tuple[TableFile, Request]]) -> None:
         """Carry out requests of any number of files together."""
         work: dict[int, list[Request]] = {}
+        stored: dict[Source, list[Request]] = {}
         for owner, request in requests:
-            number = self.number(owner, request.array)
-            work.setdefault(number, []).append(request)
+            if request.array.layout == "objects":
+                stored.setdefault(owner.holder(request.array)[0], []).append(request)
+            else:
+                work.setdefault(self.number(owner, request.array), []).append(request)
         fetch([(self.files[number], listed) for number, listed in work.items()])
+        if stored:
+            from lazynwb.engine.objects import fetch_objects
+
+            fetch_objects([(self._store(source), listed) for source, listed in stored.items()])
+
+    def _store(self, source: Source) -> Objects:
+        from lazynwb.sources.objects import open_objects
+
+        if source not in self._stores:
+            self._stores[source] = open_objects(source)
+        return self._stores[source]
 
     def paths_of(self, wanted: dict[int, set[int]]) -> dict[int, dict[int, str]]:
         """Return the paths behind object references, by file; remote files are asked together."""

@@ -20,7 +20,7 @@ from lazynwb.config import config
 from lazynwb.formats import Reader, open_reader, prepare
 from lazynwb.profile import count
 from lazynwb.sources.files import ABSENT, expect, forget, identity, identity_or_absent, is_settled, together
-from lazynwb.threads import LOADERS
+from lazynwb.threads import LOADERS, wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -217,7 +217,7 @@ def _begin(source: Source, table_path: str) -> Future[TableFile | None]:
 
 def _finish(future: Future[TableFile | None], source: Source, table_path: str) -> TableFile | None:
     try:
-        return future.result()
+        return wait(future)
     except CancelledError:  # by another query, which had enough
         return load_table(source, table_path)
 

@@ -170,5 +170,5 @@ def is_settled(source: Source, known: str, now_ns: int) -> bool:
     if source.is_remote:
         from lazynwb.sources import remote
 
-        return remote.is_settled(known, now_ns)
+        return remote.is_settled(source, known)
     return local.is_settled(source.path, now_ns)

@@ -49,11 +49,14 @@ class Kept:
         Of the cache's entry.
     identity : str
         Of the version.
+    lasting : bool
+        Whether the identity is certain to change with the file, so that ranges may be kept on disk.
     """
 
-    def __init__(self, key: str, identity: str) -> None:
+    def __init__(self, key: str, identity: str, *, lasting: bool) -> None:
         self._key = key
         self._identity = identity
+        self._lasting = lasting
         self._lock = threading.Lock()
         self._starts: list[int] = []
         self._pieces: list[memoryview] = []
@@ -61,7 +64,7 @@ class Kept:
         self._small = 0
         self._fresh = False
         self.size = 0
-        stored = cache.load(key, _DECODER)
+        stored = cache.load(key, _DECODER) if lasting else None
         if stored is not None and stored.key == key and stored.identity == identity:
             for start, piece in zip(stored.starts, stored.pieces, strict=False):
                 self.add(start, piece)
@@ -135,7 +138,7 @@ class Kept:
 
     def save(self) -> None:
         """Write what was used to the cache on disk, if anything was since the last time."""
-        if not self._fresh:
+        if not (self._fresh and self._lasting):
             return
         self._fresh = False
         entry = _Entry(self._key, self._identity, [], [])
@@ -177,21 +180,27 @@ _all: OrderedDict[tuple[str, str], Kept] = OrderedDict()
 _lock = threading.Lock()
 
 
-def kept_of(source: Source, identity: str) -> Kept:
-    """Return what is here of one version of a file."""
+def kept_of(source: Source, identity: str, *, lasting: bool = False) -> Kept:
+    """Return what is here of one version of a file; see `Kept`."""
     key = f"bytes\0{source.key}"
     with _lock:
         found = _all.get((key, identity))
         if found is not None:
             _all.move_to_end((key, identity))
             return found
-    made = Kept(key, identity)
+    made = Kept(key, identity, lasting=lasting)
     with _lock:
         found = _all.setdefault((key, identity), made)
         total = sum(kept.size for kept in _all.values())
         while total > _MOST_IN_MEMORY and len(_all) > 1:
             total -= _all.popitem(last=False)[1].size
     return found
+
+
+def forget_kept(source: Source, identity: str) -> None:
+    """Drop what is here of a version from memory."""
+    with _lock:
+        _all.pop((f"bytes\0{source.key}", identity), None)
 
 
 def save_all() -> None:

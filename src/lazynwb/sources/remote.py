@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lazynwb.config import config
 from lazynwb.errors import CorruptDataError, SourceChangedError
 from lazynwb.profile import count
-from lazynwb.sources.kept import forget_all, kept_of
+from lazynwb.sources.kept import forget_all, forget_kept, kept_of
 from lazynwb.sources.request import request
 from lazynwb.threads import REQUESTS
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from lazynwb.sources.request import Response
     from lazynwb.sources.source import Source
 
+_LOGGER = logging.getLogger("lazynwb")
 #: Where parsing needs bytes, this much is fetched around them.
 BLOCK = 16 * 1024
 #: Requests closer than this are one: on a slow line it is sooner transferred than another answer begun.
@@ -34,7 +36,20 @@ _MERGED = 4 * 1024 * 1024
 #: What is asked for in pieces up to this size is kept for later queries.
 _SMALL = 64 * 1024
 
-_checked: dict[Source, tuple[str, float]] = {}
+#: A date is whole seconds, and of another clock: what was written within this time of being seen may be
+#: written again without a trace.
+_UNSETTLED_SECONDS = 60.0
+
+
+class _Seen(NamedTuple):
+    """What a file was found to be, and when: `first` by the calendar, `last` by the steady clock."""
+
+    identity: str
+    first: float
+    last: float
+
+
+_seen: dict[Source, _Seen] = {}
 _lock = threading.Lock()
 
 
@@ -51,35 +66,43 @@ def identity(source: Source, *, known: bool) -> str:
         Whether the file is probably in the catalog, so that its first bytes are not needed.
     """
     with _lock:
-        recent = _checked.get(source)
-    if recent is not None and time.monotonic() - recent[1] <= config.recheck_seconds:
-        return recent[0]
+        before = _seen.get(source)
+    if before is not None and time.monotonic() - before.last <= config.recheck_seconds:
+        return before.identity
+    first = time.time()
     response = request(source, 0, 1 if known else BLOCK)
     found = response.identity
-    if not known or response.whole is not None:
-        kept_of(source, found).add(0, response.whole if response.whole is not None else response.data)
-    confirm(source, found)
-    return found
-
-
-def confirm(source: Source, found: str) -> None:
-    """Note that a file was just seen to have an identity."""
+    if before is not None and before.identity == found:
+        first = before.first
     with _lock:
-        _checked[source] = (found, time.monotonic())
+        _seen[source] = _Seen(found, first, time.monotonic())
+    settled = is_settled(source, found)
+    if not settled:
+        forget_kept(source, found)  # the file may be another one that only looks the same
+        if found.endswith("\t?"):
+            _LOGGER.warning(
+                "%s: its server says neither an ETag nor a date: changes go unnoticed", source.name
+            )
+    if not known or response.whole is not None:
+        data = response.whole if response.whole is not None else response.data
+        kept_of(source, found, lasting=settled).add(0, data)
+    return found
 
 
 def forget() -> None:
     """Believe nothing that was found out about files."""
     with _lock:
-        _checked.clear()
+        _seen.clear()
     forget_all()
 
 
-def is_settled(identity: str, now_ns: int) -> bool:
-    """Tell whether a write from now on is certain to change the identity."""
+def is_settled(source: Source, identity: str) -> bool:
+    """Tell whether a write since the file was first seen is certain to have changed its identity."""
     tag = identity.partition("\t")[2]
     if tag.startswith("m"):
-        return now_ns / 1e9 - float(tag[1:]) > 2.5  # noqa: PLR2004 - HTTP dates are whole seconds
+        with _lock:
+            seen = _seen.get(source)
+        return seen is not None and seen.first - float(tag[1:]) > _UNSETTLED_SECONDS
     return tag.startswith(("v", "e"))
 
 
@@ -109,7 +132,7 @@ class RemoteFile:
         self.name = source.name
         self.size = int(expected.partition("\t")[0])
         self._expected = expected
-        self._kept = kept_of(source, expected)
+        self._kept = kept_of(source, expected, lasting=is_settled(source, expected))
         count(files_opened=1)
 
     @contextmanager
@@ -209,7 +232,7 @@ class RemoteFile:
             response = request(self.source, start, stop, self._expected)
         except SourceChangedError:
             with _lock:
-                _checked.pop(self.source, None)
+                _seen.pop(self.source, None)
             raise
         if response.whole is not None:
             self._kept.add(0, response.whole)

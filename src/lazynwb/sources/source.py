@@ -13,14 +13,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-#: Names of options whose values are nobody's business, and parts of a query that only let somebody in.
-_SECRET = re.compile(
-    r"key|secret|token|passw|sas|credential|sign|auth|header|cookie|expires|policy|^(se|sp|sv|sr|st|spr|skoid)$",
+#: Names of options whose values are nobody's business.
+_SECRET = re.compile(r"key|secret|token|passw|sas|credential|sign|auth|header|cookie|client", re.IGNORECASE)
+#: Parts of a query that only let somebody in, and for how long: of Amazon, Google and Azure, and tokens.
+_SIGNATURE = re.compile(
+    r"x-(amz|goog)-.*|signature|sig|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid"
+    r"|s[eprvst]|spr|sip|sdd|srt|sk(oid|tid|[estv])|(access_?|auth_?|id_?)?token|jwt",
     re.IGNORECASE,
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Source:
     """One file, wherever it lies.
 
@@ -34,6 +37,10 @@ class Source:
 
     path: str
     options: Options = field(default_factory=lambda: NO_OPTIONS)
+
+    def __repr__(self) -> str:
+        """Show what may be shown."""
+        return f"<Source: {self.name}>"
 
     @property
     def is_remote(self) -> bool:
@@ -55,7 +62,7 @@ class Source:
         if not self.is_remote:
             return self.path
         parts = urlsplit(self.path)
-        query = [pair for pair in parse_qsl(parts.query) if not _SECRET.search(pair[0])]
+        query = [pair for pair in parse_qsl(parts.query) if not _SIGNATURE.fullmatch(pair[0])]
         plain = [(name, repr(value)) for name, value in self.options.items if not _SECRET.search(name)]
         distinct = hashlib.blake2b(repr((query, plain)).encode(), digest_size=12).hexdigest()
         return f"{_without_query(self.path)}\0{distinct if query or plain else ''}"
@@ -136,7 +143,7 @@ def is_url(text: str) -> bool:
 def redacted(url: str) -> str:
     """Return a URL with the values of its query, and a password before its host, blotted out."""
     head, mark, query = url.partition("?")
-    head = re.sub(r"(?<=://)[^/@]*@", "***@", head)
+    head = re.sub(r"(?<=://)[^/]*@", "***@", head)
     blotted = (name + "=***" if equals else "***" for name, equals, _ in _pairs(query.partition("#")[0]))
     return head + mark + "&".join(blotted)
 
