@@ -74,8 +74,8 @@ def peak_mib():
 """
 
 
-def run_child(code: str, *args: str | Path, timeout: float = 60, stdin: bytes = b"", **env: str) -> str:
-    """Run Python code in a process of its own; fail on a crash, a hang or an exception, give its output."""
+def child_environment(**env: str) -> dict[str, str]:
+    """The environment of a process that finds the package and the helpers of the tests."""
     import lazynwb
 
     paths = [
@@ -83,9 +83,14 @@ def run_child(code: str, *args: str | Path, timeout: float = 60, stdin: bytes = 
         str(Path(lazynwb.__file__).parents[1]),
         os.environ.get("PYTHONPATH", ""),
     ]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **env}
+
+
+def run_child(code: str, *args: str | Path, timeout: float = 60, stdin: bytes = b"", **env: str) -> str:
+    """Run Python code in a process of its own; fail on a crash, a hang or an exception, give its output."""
     done = subprocess.run(  # noqa: S603 - our own code
         [sys.executable, "-X", "faulthandler", "-c", code, *map(str, args)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **env},
+        env=child_environment(**env),
         input=stdin,
         capture_output=True,
         timeout=timeout,

@@ -1,4 +1,4 @@
-"""Fixtures: a cache folder for each test, and files that are made once per session."""
+"""Fixtures: a cache folder for each test; files, and servers, that are made once per session."""
 # ruff: noqa: E402 - the helpers are found after the path is set
 
 import importlib
@@ -17,6 +17,7 @@ pytest.register_assert_rewrite("checks")
 import hypothesis
 
 import builders
+from stores import azure, gcs, nginx, s3  # noqa: F401 - fixtures
 
 for part in ("storage", "types", "tables", "pynwb"):
     importlib.import_module(f"cases_{part}")  # each registers its files in `builders`

@@ -65,6 +65,7 @@ class Fault:
     after: int | None = None  # so many bytes of the body; None is before any answer
     ignore_range: bool = False
     delay: float = 0  # seconds on top of the server's latency
+    over: float = 0  # seconds that the body takes to come
 
 
 RESET = Fault(end="reset")
@@ -350,14 +351,29 @@ class _Connection(asyncio.Protocol):
                 body = body[: fault.after]
             seen.status, seen.bytes_sent = int(status), len(body)
             self.server.bytes += len(body)
+            if fault is not None and fault.over and len(body) > 1:
+                self.transport.write(head)
+                self._trickle(seen, body, -(-len(body) // 10), fault.over / 10)
+                return
             self._write(head, body)
         if fault is not None and fault.end is not None:
             self._break(fault.end)
-        elif seen.method not in {"GET", "HEAD"} or seen.headers.get("connection", "").lower() == "close":
+        else:
+            self._done(seen)
+
+    def _done(self, seen):
+        if seen.method not in {"GET", "HEAD"} or seen.headers.get("connection", "").lower() == "close":
             self.transport.close()
         else:
             self.waiting = False
             self._next()
+
+    def _trickle(self, seen, body, size, pause):
+        self.transport.write(body[:size])
+        if len(body) > size and not self.transport.is_closing():
+            self.server._loop.call_later(pause, self._trickle, seen, body[size:], size, pause)
+        else:
+            self._done(seen)
 
     def _write(self, head, body):
         if len(body) < 1 << 16:

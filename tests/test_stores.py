@@ -11,8 +11,6 @@ from obstore.exceptions import (
 )
 from obstore.store import HTTPStore, from_url
 
-from stores import azure, gcs, nginx, s3  # noqa: F401 - fixtures
-
 DATA = bytes(range(256)) * 4
 NAME = "sub/a b+c%20é.nwb"
 CLOUDS = ("s3", "azure", "gcs")
@@ -30,7 +28,7 @@ def cloud(kind, request):
 
 
 @pytest.fixture
-def web(nginx):  # noqa: F811 - the fixture
+def web(nginx):
     path = nginx.folder / NAME
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(DATA)

@@ -19,7 +19,16 @@ from lazynwb.catalog.provenance import RESERVED
 from lazynwb.config import config
 from lazynwb.formats import Reader, open_reader, prepare
 from lazynwb.profile import count
-from lazynwb.sources.files import ABSENT, expect, forget, identity, identity_or_absent, is_settled, together
+from lazynwb.sources.files import (
+    ABSENT,
+    announce,
+    expect,
+    forget,
+    identity,
+    identity_or_absent,
+    is_settled,
+    together,
+)
 from lazynwb.threads import LOADERS, wait
 
 if TYPE_CHECKING:
@@ -183,6 +192,8 @@ def load_tables(sources: Iterable[Source], table_path: str) -> Iterator[Callable
     Those that have begun when the iterator is closed go on, for whoever asks next: a schema that is taken
     from the first file is mostly followed by a query on all.
     """
+    sources = list(sources)
+    announce(sources)
     ahead: deque[Callable[[], TableFile | None]] = deque()
     begun: list[Future[TableFile | None]] = []
     try:

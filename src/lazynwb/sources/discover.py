@@ -10,8 +10,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from lazynwb.config import config
-from lazynwb.errors import SourceNotFoundError
-from lazynwb.sources.source import Options, Source, is_url
+from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.sources.source import Options, Source, is_url, redacted
 
 PathOrUrl = str | os.PathLike[str] | Source
 Sources = PathOrUrl | Iterable[PathOrUrl]
@@ -74,6 +74,9 @@ def _expand_one(source: PathOrUrl, options: Options) -> list[Source]:
     if isinstance(source, Source):
         return [source]
     text = _text_of(source)
+    if "::" in text and is_url(text.rpartition("::")[2]):
+        message = f"{text.partition('::')[0]}:: URLs are not read: pass {redacted(text.rpartition('::')[2])}"
+        raise LazyNWBError(message)
     if is_url(text) and not text.lower().startswith("file:"):
         from lazynwb.sources.remote_search import search
 

@@ -7,11 +7,12 @@ passed on, nor are they chained.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NamedTuple
 
 from obstore import exceptions
 
-from lazynwb.errors import LazyNWBError, SourceChangedError, SourceNotFoundError
+from lazynwb.errors import LazyNWBError, NotNWBError, SourceChangedError, SourceNotFoundError
 
 if TYPE_CHECKING:
     from lazynwb.sources.source import Source
@@ -20,15 +21,20 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _REGION = re.compile(r"<Region>([a-z0-9-]+)</Region>")
 #: Answers that say: later. A server that asks to be left alone is given more time than one that stumbled; how
 #: much it asks for (Retry-After) is not passed on by obstore.
-_BUSY = frozenset({429, 503})
-_STUMBLED = frozenset({408, 500, 502, 504})
+_BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _PAUSE, _BUSY_PAUSE = 0.1, 1.0
-#: What obstore says when a bucket is in another region than the one that was asked.
-_ELSEWHERE = ("redirect without LOCATION", "AuthorizationHeaderMalformed")
-_BEYOND_END = ("Wanted range starting at", "416")
+#: Errors of a server that are no accidents.
+_FINAL = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
+_ABSENT = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+_DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+#: What obstore says of a redirect without an address: of S3, that a bucket is in another region.
+_NOWHERE, _ELSEWHERE = "redirect without LOCATION", "AuthorizationHeaderMalformed"
+#: What obstore says when it cannot make sense of headers, and when it waited too long.
+_MALFORMED = re.compile(r"source: (\w*ContentRange|UnexpectedRange|Header)\b")
+_LATE = re.compile(r"kind: Timeout|source: TimedOut")
 
 
-class Failure(Exception):  # noqa: N818 - an error only for the one who asks again
+class Failure(NamedTuple):
     """A request that failed.
 
     Attributes
@@ -43,65 +49,85 @@ class Failure(Exception):  # noqa: N818 - an error only for the one who asks aga
         The region that the store names, if it does.
     """
 
-    def __init__(
-        self,
-        error: LazyNWBError,
-        pause: float | None = None,
-        *,
-        elsewhere: bool = False,
-        region: str | None = None,
-    ) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.pause = pause
-        self.elsewhere = elsewhere
-        self.region = region
-
-    @classmethod
-    def passing(cls, message: str) -> Failure:
-        """Make one that may well be over with the next try."""
-        return cls(LazyNWBError(message), _PAUSE)
+    error: LazyNWBError
+    pause: float | None = None
+    elsewhere: bool = False
+    region: str | None = None
 
 
-def explain(source: Source, error: Exception, start: int = 0) -> Failure:
-    """Say what an error of obstore's means, for a request for bytes from `start` on."""
+def passing(source: Source, what: str) -> Failure:
+    """Return a failure that may well be over with the next try."""
+    return Failure(LazyNWBError(f"{source.name}: {what}"), _PAUSE)
+
+
+def changed(source: Source) -> SourceChangedError:
+    """Return the error of a file that is another one by now."""
+    return SourceChangedError(
+        f"{source.name} was changed or replaced while it was being read: run the query again"
+    )
+
+
+def empty(source: Source) -> LazyNWBError:
+    """Return the error of a file without any bytes."""
+    return NotNWBError(f"{source.name} is empty: was the transfer that wrote it interrupted?")
+
+
+def is_unreadable(error: Exception) -> bool:
+    """Tell whether a refusal came with bytes that are no text, which hides its status."""
+    return "FromUtf8Error" in str(error)
+
+
+def explain(source: Source, error: Exception, *, known: bool = False) -> Failure:
+    """Say what an error of obstore's means.
+
+    Parameters
+    ----------
+    source : Source
+    error : Exception
+    known : bool
+        Whether the bytes that were asked for are known to have been there.
+    """
     text = str(error)
+    if _NOWHERE in text or _ELSEWHERE in text:
+        return _somewhere_else(source, text)
     found = _STATUS.search(text)
     status = int(found[1]) if found else _status_of(error)
-    if any(phrase in text for phrase in _ELSEWHERE):
-        region = _REGION.search(text)
-        message = f'{source.name}: the bucket is in another region: pass storage_options={{"region": ...}}'
-        return Failure(LazyNWBError(message), elsewhere=True, region=region[1] if region else None)
-    if any(phrase in text.split("\n", 1)[0] for phrase in _BEYOND_END):
-        what = "is empty" if not start else f"has no bytes from {start} on: it is shorter than it was"
-        return Failure(LazyNWBError(f"{source.name} {what}"))
-    if status in _BUSY | _STUMBLED:
+    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or "Wanted range starting at" in text:
+        return Failure(changed(source) if known else empty(source))
+    if _may_pass(status):
         message = f"{source.name}: the server is busy or failing (it answers {status})"
         return Failure(LazyNWBError(message), _BUSY_PAUSE if status in _BUSY else _PAUSE)
     if status:
-        refusal = _refusal(source, status)
-        return Failure(refusal, elsewhere=status in {401, 403})
-    if isinstance(error, exceptions.NotSupportedError) or "non-partial response" in text:
-        message = (
-            f"{source.name}: the server does not send parts of a file (no support for ranges): download it, "
-            "or set lazynwb.config.download_bytes to the size up to which files may be fetched whole"
-        )
-        return Failure(LazyNWBError(message))
-    if isinstance(error, ValueError):
-        return Failure(
-            LazyNWBError(f"{source.name}: the name of the object is not one that can be asked for")
-        )
-    slow = "imed out" in text or "Timeout" in text
-    what = "did not answer in time" if slow else "cannot be reached, or the connection broke"
-    return Failure.passing(f"{source.name}: the server {what}")
+        return Failure(_refusal(source, status), elsewhere=status in _DENIED)
+    return _without_status(source, error, text)
+
+
+def _may_pass(status: int) -> bool:
+    failing = status >= HTTPStatus.INTERNAL_SERVER_ERROR and status not in _FINAL
+    return failing or status in _BUSY or status == HTTPStatus.REQUEST_TIMEOUT
+
+
+def _somewhere_else(source: Source, text: str) -> Failure:
+    region = _REGION.search(text)
+    what = (
+        'the bucket is in another region: pass storage_options={"region": ...}'
+        if _scheme(source) in {"s3", "s3a"}
+        else "the server redirects without saying where to"
+    )
+    error = LazyNWBError(f"{source.name}: {what}")
+    return Failure(error, elsewhere=True, region=region[1] if region else None)
+
+
+def _scheme(source: Source) -> str:
+    return source.path.partition("://")[0].lower()
 
 
 def _status_of(error: Exception) -> int:
     for kind, status in (
-        (FileNotFoundError, 404),
-        (exceptions.PermissionDeniedError, 403),
-        (exceptions.UnauthenticatedError, 401),
-        (exceptions.PreconditionError, 412),
+        (FileNotFoundError, HTTPStatus.NOT_FOUND),
+        (exceptions.PermissionDeniedError, HTTPStatus.FORBIDDEN),
+        (exceptions.UnauthenticatedError, HTTPStatus.UNAUTHORIZED),
+        (exceptions.PreconditionError, HTTPStatus.PRECONDITION_FAILED),
     ):
         if isinstance(error, kind):
             return status
@@ -110,22 +136,44 @@ def _status_of(error: Exception) -> int:
 
 def _refusal(source: Source, status: int) -> LazyNWBError:
     name = source.name
-    if status in {404, 410}:
-        return SourceNotFoundError(f"no such file: {name} (the server answers {status})")
-    if status == 412:  # noqa: PLR2004
-        return SourceChangedError(
-            f"{name} was changed or replaced while it was being read: run the query again"
+    if status in _ABSENT:
+        return SourceNotFoundError(
+            f"no such file: {name} (the server answers {status}): check its name, or whether it was moved"
         )
-    if status in {401, 403}:
+    if status == HTTPStatus.PRECONDITION_FAILED:
+        return changed(source)
+    if status in _DENIED:
         hint = {
             "http": "check the URL, and the headers in storage_options",
             "https": "check the URL (a signed one expires), and the headers in storage_options",
             "dandi": "an embargoed dandiset takes a key in the environment variable DANDI_API_KEY",
         }.get(
-            name.partition("://")[0],
+            _scheme(source),
             "check its name, and the credentials in storage_options, the environment or the shared "
             'configuration; storage_options={"skip_signature": True} reads public data without any, False '
             "asks the machine that this runs on for its role",
         )
         return LazyNWBError(f"{name} may not be read (the server answers {status}): {hint}")
     return LazyNWBError(f"{name} cannot be read: the server answers {status}")
+
+
+def _without_status(source: Source, error: Exception, text: str) -> Failure:
+    """Say what it means that there was no answer, or none that makes sense."""
+    final = ""
+    if isinstance(error, ValueError):
+        final = "the name of the object is not one that can be asked for"
+    elif "InvalidCertificate(" in text:
+        final = "the server's certificate is not one to be trusted; it may be for another name, or expired"
+    elif "source: TooManyRedirects" in text:
+        final = "the server redirects in a circle"
+    elif _MALFORMED.search(text):
+        final = "the headers of the answer contradict HTTP, or what was asked for: download it"
+    if final:
+        return Failure(LazyNWBError(f"{source.name}: {final}"))
+    if _LATE.search(text):
+        return passing(source, "the server did not answer in time (lazynwb.config.request_timeout)")
+    if "kind: Connect," in text:
+        return passing(source, "the server cannot be reached: check its name, and the network")
+    if is_unreadable(error):
+        return passing(source, "the server refuses, in bytes that are no text")
+    return passing(source, "the connection broke before the answer was complete")

@@ -145,10 +145,20 @@ def expect(source: Source, expected: str) -> None:
 
 
 def forget() -> None:
-    """Forget what is known of remote files: their identities, and bytes of them."""
-    remote = sys.modules.get("lazynwb.sources.remote")
-    if remote is not None:
-        remote.forget()
+    """Forget what is known of remote files: identities, bytes of them, where the DANDI archive keeps them."""
+    for name in ("sources.remote", "sources.dandi", "sources.stores.dandi"):
+        module = sys.modules.get(f"lazynwb.{name}")
+        if module is not None:
+            module.forget()
+
+
+def announce(sources: Iterable[Source]) -> None:
+    """Note sources that may be asked for, where it saves requests to look many up at once."""
+    assets = [source for source in sources if source.path.startswith("dandi://")]
+    if assets:
+        from lazynwb.sources.stores.dandi import prepare
+
+        prepare(assets)
 
 
 def save() -> None:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-import random
 import threading
-import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazynwb.config import config
-from lazynwb.errors import LazyNWBError, SourceChangedError
+from lazynwb.errors import LazyNWBError
 from lazynwb.profile import count
-from lazynwb.sources.failure import Failure, explain
-from lazynwb.sources.stores import Location, locate, module_of
+from lazynwb.sources.attempts import attempt
+from lazynwb.sources.failure import Failure, changed, empty, explain, is_unreadable, passing
+from lazynwb.sources.kept import kept_of
+from lazynwb.threads import REQUESTS, is_worker, wait
 
 if TYPE_CHECKING:
     from obstore import GetOptions
 
     from lazynwb.sources.source import Source
-
-#: Seconds before a request is repeated for the last time, at most.
-_LONGEST_PAUSE = 20.0
+    from lazynwb.sources.stores import Location
 
 
 class Response(NamedTuple):
@@ -60,39 +58,22 @@ def request(source: Source, start: int, stop: int, expected: str | None = None) 
     LazyNWBError
         If it may not be read, or the server does not answer as it should, also not when asked again.
     """
-    deadline = time.monotonic() + config.retry_seconds
-    tries = 0
-    looked_again = False
-    while True:
-        location = locate(source)
-        try:
-            with _turns:
-                response = _get(source, location, start, stop, expected)
-        except Failure as failure:
-            if failure.elsewhere and not looked_again:
-                looked_again = True
-                if _look_again(source, failure):
-                    continue
-            tries += 1
-            if failure.pause is None:
-                raise failure.error from None
-            pause = min(failure.pause * 2 ** (tries - 1), _LONGEST_PAUSE)
-            pause *= random.uniform(0.8, 1.2)  # noqa: S311 - so that many clients do not come back together
-            if tries > config.max_retries or time.monotonic() + pause > deadline:
-                message = f"{failure.error} (tried {tries} time{'s' if tries > 1 else ''})"
-                raise type(failure.error)(message) from None
-            count(retries=1)
-        else:
-            if expected is not None and response.identity != expected:
-                raise SourceChangedError(_CHANGED.format(source.name))
-            return response
-        time.sleep(pause)
+
+    def ask(location: Location) -> Response | Failure:
+        with _turns:
+            return _get(source, location, start, stop, expected)
+
+    # obstore does not heed Ctrl-C: it is a pool's threads that wait for it.
+    response = attempt(source, ask) if is_worker() else wait(REQUESTS.submit(attempt, source, ask))
+    if expected is not None and response.identity != expected:
+        raise changed(source)
+    return response
 
 
-_CHANGED = "{} was changed or replaced while it was being read: run the query again"
-
-
-def _get(source: Source, location: Location, start: int, stop: int, expected: str | None) -> Response:
+def _get(
+    source: Source, location: Location, start: int, stop: int, expected: str | None
+) -> Response | Failure:
+    """Ask once. A failure is returned: raised, it would bring obstore's error along as its context."""
     import obstore
     from obstore.exceptions import BaseError, NotSupportedError
 
@@ -105,21 +86,20 @@ def _get(source: Source, location: Location, start: int, stop: int, expected: st
         answer = obstore.get(location.store, location.path, options=options)
         meta = answer.meta
         data = memoryview(answer.bytes())
-    except NotSupportedError as error:
-        if not config.download_bytes:
-            raise explain(source, error, start) from None
-        return _get_whole(source, location, start, stop)
+    except NotSupportedError:
+        return _get_whole(source, location, start, stop, expected)
     except (BaseError, OSError, ValueError) as error:
-        raise explain(source, error, start) from None
+        return _refused(source, location, error, known=expected is not None)
     count(bytes_read=len(data))
     wanted = min(stop, meta["size"]) - start
     if len(data) != wanted:
-        msg = f"{source.name}: the server sent {len(data)} bytes where {wanted} were asked for"
-        raise Failure.passing(msg)
+        return passing(source, f"the server sent {len(data)} bytes where {wanted} were asked for")
     return Response(data, _identity(meta))
 
 
-def _get_whole(source: Source, location: Location, start: int, stop: int) -> Response:
+def _get_whole(
+    source: Source, location: Location, start: int, stop: int, expected: str | None
+) -> Response | Failure:
     """Fetch a file from a server that does not send parts, as the settings allow it."""
     import obstore
     from obstore.exceptions import BaseError
@@ -128,27 +108,45 @@ def _get_whole(source: Source, location: Location, start: int, stop: int) -> Res
     try:
         answer = obstore.get(location.store, location.path)
         meta = answer.meta
-        if meta["size"] > config.download_bytes:
-            message = (
-                f"{source.name}: the server does not send parts of a file, and the whole has "
-                f"{meta['size']:,} bytes (lazynwb.config.download_bytes is {config.download_bytes:,}): "
-                "download it"
-            )
-            raise Failure(LazyNWBError(message))
-        whole = memoryview(answer.bytes())
+        size, identity = meta["size"], _identity(meta)
+        if not size:
+            return Failure(empty(source))
+        if size > max(config.download_bytes, stop):
+            return Failure(_too_large(source, size))
+        with _downloads[hash(source) % len(_downloads)]:
+            kept = kept_of(source, identity)
+            whole = kept.get(0, size) if identity == expected or _is_certain(identity) else None
+            if whole is None:
+                whole = memoryview(answer.bytes())
+                count(bytes_read=len(whole))
+                if len(whole) != size:
+                    return passing(source, f"the server sent {len(whole)} of {size} bytes")
+                kept.add(0, whole)
     except (BaseError, OSError, ValueError) as error:
-        raise explain(source, error, start) from None
-    count(bytes_read=len(whole))
-    if len(whole) != meta["size"]:
-        msg = f"{source.name}: the server sent {len(whole)} of {meta['size']} bytes"
-        raise Failure.passing(msg)
-    return Response(whole[start:stop], _identity(meta), whole)
+        return _refused(source, location, error)
+    return Response(whole[start:stop], identity, whole)
 
 
-def _look_again(source: Source, failure: Failure) -> bool:
-    """Ask where a refused object is now, where that can be asked; tell whether it may be found there."""
-    look_again = getattr(module_of(source), "look_again", None)
-    return look_again is not None and bool(look_again(source, failure.region))
+def _too_large(source: Source, size: int) -> LazyNWBError:
+    message = (
+        f"{source.name}: the server does not send parts of a file (no support for ranges), and the whole has "
+        f"{size:,} bytes: download it, or allow for that (lazynwb.config.download_bytes is "
+        f"{config.download_bytes:,})"
+    )
+    return LazyNWBError(message)
+
+
+def _refused(source: Source, location: Location, error: Exception, *, known: bool = False) -> Failure:
+    if is_unreadable(error):
+        import obstore
+        from obstore.exceptions import BaseError
+
+        count(requests=1)
+        try:
+            obstore.head(location.store, location.path)  # whose answer has a status and no text
+        except (BaseError, OSError, ValueError) as shorter:
+            error = shorter
+    return explain(source, error, known=known)
 
 
 def _identity(meta: Any) -> str:  # noqa: ANN401 - obstore's ObjectMeta, a dictionary
@@ -167,6 +165,15 @@ def _strong_tag(identity: str | None) -> str | None:
     """Return the entity tag of an identity, if it is of the strong kind, which alone can be a condition."""
     tag = identity.rpartition("\t")[2] if identity is not None else ""
     return tag if tag.startswith('"') else None
+
+
+def _is_certain(identity: str) -> bool:
+    """Tell whether no two versions of a file have an identity like this one; dates are whole seconds."""
+    return identity.partition("\t")[2].startswith(("v", "e"))
+
+
+#: One download of a file at a time, so that whoever waits for it finds it here.
+_downloads = tuple(threading.Lock() for _ in range(64))
 
 
 # -- the global limit ---------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,11 +60,11 @@ class Source:
         """
         if not self.is_remote:
             return self.path
-        parts = urlsplit(self.path)
-        query = [pair for pair in parse_qsl(parts.query) if not _SIGNATURE.fullmatch(pair[0])]
+        base, query = _parts(self.path)
+        kept = [pair for pair in _pairs(query) if not _SIGNATURE.fullmatch(pair[0])]
         plain = [(name, repr(value)) for name, value in self.options.items if not _SECRET.search(name)]
-        distinct = hashlib.blake2b(repr((query, plain)).encode(), digest_size=12).hexdigest()
-        return f"{_without_query(self.path)}\0{distinct if query or plain else ''}"
+        distinct = hashlib.blake2b(repr((kept, plain)).encode(), digest_size=12).hexdigest()
+        return f"{_without_user(base)}\0{distinct if kept or plain else ''}"
 
     def resolved(self) -> Source:
         """Return the file that a local symbolic link stands for, as `sibling` names it."""
@@ -80,18 +79,19 @@ class Source:
         if not self.is_remote:
             folder = os.path.dirname(self.path)
             return Source(os.path.realpath(os.path.join(folder, name)))
-        if is_url(name) or os.path.isabs(name) or urlsplit(self.path).query or "?" in name or "#" in name:
+        base, query = _parts(self.path)
+        if query or is_url(name) or os.path.isabs(name) or (_is_web(base) and ("?" in name or "#" in name)):
             return None
-        scheme, host, path, _, _ = urlsplit(self.path)
-        steps = path.split("/")[:-1]
+        scheme, _, rest = base.partition("://")
+        steps = rest.split("/")[:-1]
         for step in name.split("/"):
             if step == "..":
-                if len(steps) < 2:  # noqa: PLR2004 - the first one is empty: the root
+                if len(steps) < 2:  # noqa: PLR2004 - the first one is the host or bucket
                     return None
                 steps.pop()
             elif step not in {"", "."}:
                 steps.append(step)
-        return self.with_path(urlunsplit((scheme, host, "/".join(steps), "", "")))
+        return self.with_path(f"{scheme}://{'/'.join(steps)}")
 
     def is_below_folder_of(self, other: Source) -> bool:
         """Tell whether this file lies in another one's folder or below."""
@@ -142,16 +142,26 @@ def is_url(text: str) -> bool:
 
 def redacted(url: str) -> str:
     """Return a URL with the values of its query, and a password before its host, blotted out."""
-    head, mark, query = url.partition("?")
-    head = re.sub(r"(?<=://)[^/]*@", "***@", head)
-    blotted = (name + "=***" if equals else "***" for name, equals, _ in _pairs(query.partition("#")[0]))
-    return head + mark + "&".join(blotted)
+    base, query = _parts(url)
+    blotted = "&".join(name + "=***" if equals else "***" for name, equals, _ in _pairs(query))
+    return _without_user(base, "***@") + (f"?{blotted}" if query else "")
+
+
+def _is_web(url: str) -> bool:
+    return url.lower().startswith(("http://", "https://"))
+
+
+def _parts(url: str) -> tuple[str, str]:
+    """Part the query, which only web servers know: in object stores a question mark is part of a name."""
+    if not _is_web(url):
+        return url, ""
+    base, _, query = url.partition("#")[0].partition("?")
+    return base, query
 
 
 def _pairs(query: str) -> list[tuple[str, str, str]]:
     return [pair.partition("=") for pair in query.split("&")] if query else []
 
 
-def _without_query(url: str) -> str:
-    scheme, host, path, _, _ = urlsplit(url)
-    return urlunsplit((scheme, host.rpartition("@")[2], path, "", ""))
+def _without_user(base: str, instead: str = "") -> str:
+    return re.sub(r"(?<=://)[^/]*@", instead, base) if _is_web(base) else base

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazynwb.errors import SourceNotFoundError
+from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.sources.dandi import api, listing
 from lazynwb.sources.dandi.listing import Address, Entry
 from lazynwb.sources.discover import WILDCARDS, is_nwb_name
@@ -206,6 +207,29 @@ def resolve_all(urls: Sequence[str]) -> list[Asset]:
     return [where[address] for address in addresses]
 
 
+def look_up(urls: Iterable[str]) -> None:
+    """Ask for assets that will be resolved one by one, with as few requests as there can be.
+
+    Nothing is raised: what cannot be had now is asked for again, and explained, when it is needed.
+    """
+    unknown: dict[tuple[str, str], list[str]] = defaultdict(list)
+    first: dict[bool, tuple[Address, Entry]] = {}
+    with suppress(LazyNWBError):
+        addresses = dict.fromkeys(_address(url) for url in urls)
+        for address in addresses:
+            if listing.remembered(address) is None:
+                unknown[address.dandiset, address.version].append(address.path)
+        for (dandiset, version), paths in unknown.items():
+            listing.listed_paths(dandiset, version, paths)
+        for address in addresses:
+            entry = listing.remembered(address)
+            if entry is not None:
+                first.setdefault(entry.is_zarr, (address, entry))
+        for address, entry in first.values():
+            if not _is_embargoed(address):
+                _open_url(entry)
+
+
 def forget() -> None:
     """Forget what the archive said."""
     listing.forget()
@@ -284,8 +308,7 @@ _roots: dict[tuple[str, bool], str] = {}
 
 def _opened(pair: tuple[Address, Entry]) -> Asset:
     address, entry = pair
-    # Without a key, whatever a listing has is open.
-    if not (api.key() and listing.about(address.dandiset).embargoed):
+    if not _is_embargoed(address):
         url = _open_url(entry)
         if url is not None:
             return Asset(url)
@@ -294,6 +317,11 @@ def _opened(pair: tuple[Address, Entry]) -> Asset:
         where = f"{api.api_url()}/zarr/{entry.store_id}/files/?download=true&prefix="
         return Asset(where, api.authorization())
     return Asset(api.redirect(f"assets/{entry.asset_id}/download/"), expires=True)
+
+
+def _is_embargoed(address: Address) -> bool:
+    """Tell whether reading takes a key; without one, whatever a listing has is open."""
+    return bool(api.key()) and listing.about(address.dandiset).embargoed
 
 
 def _open_url(entry: Entry) -> str | None:

@@ -10,7 +10,6 @@ import time
 import urllib.request
 import zlib
 from email.utils import parsedate_to_datetime
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -18,6 +17,8 @@ from lazynwb._version import __version__
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.profile import count
+from lazynwb.sources.web import is_plain, is_web_url
+from lazynwb.sources.web import opener as _opener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -72,7 +73,7 @@ def key() -> str:
         If it cannot be a key: it would break the request that it is put into.
     """
     found = os.environ.get(KEY_VARIABLE, "").strip()
-    if not _is_plain(found):
+    if not is_plain(found):
         message = f"the environment variable {KEY_VARIABLE} holds no key: copy it from the archive's website"
         raise LazyNWBError(message)
     return found
@@ -131,21 +132,6 @@ def unexpected(path: str, what: str) -> LazyNWBError:
         f"{api_url()}/{path} gave an answer that is not the DANDI API's ({what}): "
         "check lazynwb.config.dandi_api_url, or try again later"
     )
-
-
-def is_web_url(text: object) -> bool:
-    """Tell whether something is an http(s) URL that can be asked for as it is."""
-    if not isinstance(text, str) or not _is_plain(text):
-        return False
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname)
-
-
-def _is_plain(text: str) -> bool:
-    return text.isascii() and text.isprintable() and " " not in text
 
 
 def _url(path: str, query: Mapping[str, str] | None = None) -> str:
@@ -265,22 +251,6 @@ def _body(response: http.client.HTTPResponse, path: str, deadline: float) -> byt
     if not inflate.eof:
         raise http.client.IncompleteRead(bytes(read))
     return plain
-
-
-@cache
-def _opener() -> urllib.request.OpenerDirector:
-    """Return what makes requests, through the environment's proxies, and no more than that.
-
-    What `urllib.request.urlopen` uses would follow redirects, and take the user's key along to anywhere.
-    """
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
-    ):
-        opener.add_handler(handler)
-    return opener
 
 
 def _in_words(error: Exception) -> str:

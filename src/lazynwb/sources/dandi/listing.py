@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from lazynwb.errors import SourceNotFoundError
 from lazynwb.sources.dandi import api
+from lazynwb.sources.web import is_web_url
 from lazynwb.threads import Pool
 
 if TYPE_CHECKING:
@@ -184,6 +185,15 @@ def with_paths(dandiset: str, version: str, paths: Sequence[str]) -> dict[str, E
     SourceNotFoundError
         If the version does not have one of them.
     """
+    found = listed_paths(dandiset, version, paths)
+    others = [path for path in paths if path not in found]
+    looked_up = LOOKUPS.map(lambda path: _with_path(Address(dandiset, version, path)), others)
+    found.update(zip(others, looked_up, strict=True))
+    return found
+
+
+def listed_paths(dandiset: str, version: str, paths: Sequence[str]) -> dict[str, Entry]:
+    """Return those of some assets that a listing has soon enough; none if they are few."""
     found: dict[str, Entry] = {}
     if len(paths) > _FEW:
         wanted = set(paths)
@@ -194,9 +204,6 @@ def with_paths(dandiset: str, version: str, paths: Sequence[str]) -> dict[str, E
                 found[asset["path"]] = entry_of(asset, "")
                 if len(found) == len(wanted):
                     break
-    others = [path for path in paths if path not in found]
-    looked_up = LOOKUPS.map(lambda path: _with_path(Address(dandiset, version, path)), others)
-    found.update(zip(others, looked_up, strict=True))
     return found
 
 
@@ -244,7 +251,7 @@ def content_url(metadata: object) -> str | None:
     """Return the URL in an asset's metadata that is not the API's own, which would redirect every request."""
     listed_urls = metadata.get("contentUrl") if isinstance(metadata, dict) else None
     for url in listed_urls if isinstance(listed_urls, list) else []:
-        if api.is_web_url(url):
+        if is_web_url(url):
             parts = urlsplit(url)
             if not ("/assets/" in parts.path and parts.path.rstrip("/").endswith("/download")):
                 return f"{parts.scheme}://{parts.netloc}{parts.path}"

@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
-from urllib.parse import urlsplit
+from base64 import b64encode
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlsplit
 
 from obstore.store import HTTPStore
 
-from lazynwb.sources.source import NO_OPTIONS, Options, Source
-from lazynwb.sources.stores import NO_RETRIES, Location, client_options
+from lazynwb.sources.stores import NO_RETRIES, Location, client_options, is_name, once
 
-#: Paths that come out of obstore's encoding as they went in: those of one server share a store, and so its
-#: connections. Any other URL, and any with a query, is the address of a store of its own, and sent as it is.
-_PLAIN = re.compile(r"(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+if TYPE_CHECKING:
+    from lazynwb.sources.source import Options, Source
+
+#: What obstore leaves as it is in a path, beside letters, digits and `-._~`.
+_AS_IS = "!$&'()*+,;=:@|^[]/"
 
 
 def open_store(source: Source) -> Location:
-    """Return the server, and the path on it; see `lazynwb.sources.stores`."""
+    """Return the server, and the path on it; see `lazynwb.sources.stores`.
+
+    Paths that come out of obstore's encoding as they were share a store, and so its connections. Any other
+    URL, and any with a query, is the address of a store of its own, and sent as it is.
+    """
     scheme, host, path, query, _ = urlsplit(source.path)
-    if query or not _PLAIN.fullmatch(path):
+    name = unquote(path).removeprefix("/")
+    if query or not is_name(name) or "\\" in name or quote(name, _AS_IS) != quote(path[1:], _AS_IS + "%"):
         return Location(_store(source.path.partition("#")[0], source.options), "")
-    return Location(_store(f"{scheme}://{host}", source.options), path.lstrip("/"))
+    return Location(_store(f"{scheme}://{host}", source.options), name)
 
 
-@lru_cache(maxsize=1024)
+@once
 def _store(url: str, options: Options) -> HTTPStore:
-    client = client_options((options or NO_OPTIONS).as_dict(), allow_http=url.startswith("http:"))
+    found = options.as_dict()
+    headers = {**_login(url), **_headers_of(found.get("client_kwargs")), **(found.get("headers") or {})}
+    client = client_options({**found, "headers": headers}, allow_http=url.lower().startswith("http:"))
+    client.setdefault("pool_idle_timeout", "15s")  # there may be many, each with connections of its own
     return HTTPStore.from_url(url, client_options=client, retry_config=NO_RETRIES)
+
+
+def _login(url: str) -> dict[str, str]:
+    """Return the header for `user:password@` before the host, which obstore leaves out."""
+    login, mark, _ = urlsplit(url).netloc.rpartition("@")
+    return {"Authorization": f"Basic {b64encode(unquote(login).encode()).decode()}"} if mark else {}
+
+
+def _headers_of(client_kwargs: Any) -> dict[str, str]:  # noqa: ANN401 - fsspec's option takes many things
+    return dict(client_kwargs.get("headers") or {}) if isinstance(client_kwargs, dict) else {}

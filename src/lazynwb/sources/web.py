@@ -1,0 +1,39 @@
+"""Plain requests to web servers, for what is not the bytes of a file."""
+
+from __future__ import annotations
+
+import urllib.request
+from functools import cache
+from urllib.parse import urlsplit
+
+
+@cache
+def opener() -> urllib.request.OpenerDirector:
+    """Return what makes requests, through the environment's proxies, and no more than that.
+
+    What `urllib.request.urlopen` uses would follow redirects, and take the user's key along to anywhere.
+    """
+    made = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+    ):
+        made.add_handler(handler)
+    return made
+
+
+def is_web_url(text: object) -> bool:
+    """Tell whether something is an http(s) URL that can be asked for as it is."""
+    if not isinstance(text, str) or not is_plain(text):
+        return False
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
+def is_plain(text: str) -> bool:
+    """Tell whether a text can stand in a request as it is."""
+    return text.isascii() and text.isprintable() and " " not in text
