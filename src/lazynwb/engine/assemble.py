@@ -29,7 +29,7 @@ from lazynwb.engine.build import (
 from lazynwb.engine.fetch import Request, row_bytes
 from lazynwb.engine.heap import Heap
 from lazynwb.engine.ragged import as_integers, merged, request_rows, rows_in, spans, with_row_before
-from lazynwb.engine.window import expand
+from lazynwb.engine.window import IndirectRead, expand
 from lazynwb.errors import CorruptDataError, LazyNWBError, UnsupportedTypeError
 from lazynwb.lookup.load import look_up_chunks
 
@@ -85,10 +85,12 @@ def read_columns(
     leaves = [leaf for listed in runs.values() for run in listed for leaf in run.leaves()]
     while True:
         requests: list[tuple[TableFile, Request]] = []
+        indirect: list[IndirectRead] = []
         for leaf in leaves:
-            leaf.request(handles, requests)
-        if not requests and all(leaf.is_complete for leaf in leaves):
+            leaf.request(handles, requests, indirect)
+        if not requests and not indirect and all(leaf.is_complete for leaf in leaves):
             break
+        handles.read_indirect(indirect)
         handles.fetch(requests)
         for leaf in leaves:
             leaf.advance()
@@ -273,6 +275,7 @@ class _Leaf:
         self._lengths: list[list[np.ndarray]] = []
         self._pending: list[np.ndarray] = []
         self._raw: np.ndarray | None = None
+        self._indirect: list[IndirectRead] = []
         self._owners: list[int] = []
         self._elements: Elements | None = None
         if self._first.whole:
@@ -290,7 +293,9 @@ class _Leaf:
         """Whether everything but heap contents has been read."""
         return self._raw is not None
 
-    def request(self, handles: Handles, requests: list[tuple[TableFile, Request]]) -> None:
+    def request(
+        self, handles: Handles, requests: list[tuple[TableFile, Request]], indirect: list[IndirectRead]
+    ) -> None:
         """Add what has to be read next."""
         if self.is_complete:
             return
@@ -299,7 +304,7 @@ class _Leaf:
             for piece, ranges in zip(self._pieces, self._ranges, strict=True):
                 self._pending.append(self._request_index(handles, piece, ranges, requests))
             return
-        self._request_values(handles, requests)
+        self._request_values(handles, requests, indirect)
 
     def _request_index(
         self, handles: Handles, piece: _Piece, ranges: np.ndarray, requests: list[tuple[TableFile, Request]]
@@ -311,18 +316,18 @@ class _Leaf:
         # A row's first element is where the row before it ends.
         return request_rows(handles, piece.file, array, with_row_before(ranges), requests)
 
-    def _request_values(self, handles: Handles, requests: list[tuple[TableFile, Request]]) -> None:
+    def _request_values(
+        self, handles: Handles, requests: list[tuple[TableFile, Request]], indirect: list[IndirectRead]
+    ) -> None:
         first = _data(self._first)
         counts = [rows_in(ranges) for ranges in self._ranges]
         width = row_bytes(first)
         if first.layout == "indirect":
-            parts = []
             for piece, ranges in zip(self._pieces, self._ranges, strict=True):
-                rows = handles.reader(piece.file).read_indirect(_data(piece.column), ranges)
-                parts.append(as_stored(rows, first.dtype))
-                self._owners.append(handles.number(piece.file, _data(piece.column)))
-            raw = np.concatenate(parts)
-            self._raw = raw
+                array = _data(piece.column)
+                self._indirect.append(IndirectRead(piece.file, array, ranges))
+                self._owners.append(0)  # references are resolved by whoever reads them
+            indirect += self._indirect
         else:
             out = np.empty((sum(counts), width), np.uint8)
             at = 0
@@ -339,6 +344,10 @@ class _Leaf:
 
     def advance(self) -> None:
         """Take in what was read: an index level gives the ranges of the next one."""
+        if self._indirect:
+            dtype = _data(self._first).dtype
+            self._raw = np.concatenate([as_stored(read.rows, dtype) for read in self._indirect])
+            self._indirect = []
         if self._level >= len(self._first.indices) or self._raw is not None or not self._pending:
             return
         lengths = []
@@ -386,4 +395,5 @@ def _data(column: Column) -> Array:
 
 
 def _needs_owner(array: Array) -> bool:
-    return array.dtype.kind in {"vlen_text", "vlen", "reference", "compound"}
+    # Only HDF5's elements refer to what lies elsewhere in their file.
+    return array.layout != "objects" and array.dtype.kind in {"vlen_text", "vlen", "reference", "compound"}

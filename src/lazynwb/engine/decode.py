@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from typing import TYPE_CHECKING
 
 import deflate
@@ -68,9 +69,17 @@ def unfilter(data: Buffer, codecs: tuple[Codec, ...], mask: int, nbytes: int) ->
                 data = unshuffled(data, size)
         else:
             wanted = nbytes
+            compressed = False
             for k in range(i):
-                wanted = wanted if mask >> k & 1 else _written(codecs[k], wanted)
-            data = _configured(codec, data, wanted) if codec.config else _DECODERS[codec.name](data, wanted)
+                if not mask >> k & 1:
+                    wanted = _written(codecs[k], wanted)
+                    compressed = compressed or codecs[k].name in _COMPRESSORS
+            if compressed:
+                data = _twice_compressed(codec, data, wanted)
+            else:
+                data = (
+                    _configured(codec, data, wanted) if codec.config else _DECODERS[codec.name](data, wanted)
+                )
     if len(data) != nbytes:
         message = f"a chunk decodes to {len(data)} bytes where {nbytes} are needed"
         raise CorruptDataError(message)
@@ -291,10 +300,37 @@ def _configured(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
     return np.ascontiguousarray(decoded).reshape(-1).view(np.uint8).data
 
 
+def _twice_compressed(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
+    """Undo a step that was given compressed bytes, of which there are about as many as `nbytes` at most."""
+    most = nbytes + nbytes // 8 + _OVERHEAD
+    if codec.name in {"zlib", "gzip"}:
+        return _guarded(lambda data: zlib.decompressobj(_ANY_HEADER).decompress(data, most + 1), data)
+    if codec.name in {"bz2", "lzma"}:
+        return _DECODERS[codec.name](data, most)
+    declared = _declared_size(codec, data)
+    if declared is None or declared > most:
+        message = f"a chunk's {codec.name} step gives back {declared} bytes, of {nbytes} at the end"
+        raise CorruptDataError(message)
+    return _configured(codec, data, declared) if codec.config else _DECODERS[codec.name](data, declared)
+
+
+def _declared_size(codec: Codec, data: Buffer) -> int | None:
+    """Return how many bytes a compressed frame says that it holds, or a step must give back."""
+    if codec.name == "blosc":
+        return int.from_bytes(data[4:8], "little")
+    if codec.name == "zstd":
+        return _zstd_content_size(data)
+    if codec.name == "lz4":
+        return int.from_bytes(data[:8], "big")
+    if codec.name == "lz4block":
+        return int.from_bytes(data[:4], "little")
+    return len(data) - _CHECKSUM if codec.name in {"crc32c", "fletcher32"} else len(data)
+
+
 def _guarded(decode: Callable[[Buffer], Buffer], data: Buffer) -> Buffer:
     try:
         return decode(data)
-    except (RuntimeError, ValueError, TypeError, OSError, EOFError) as error:
+    except (RuntimeError, ValueError, TypeError, OSError, EOFError, zlib.error) as error:
         message = f"a chunk's compressed bytes are damaged ({error})"
         raise CorruptDataError(message) from None
 
@@ -311,6 +347,10 @@ _DECODERS: dict[str, Callable[[Buffer, int], Buffer]] = {
     "bz2": _bz2,
     "lzma": _lzma,
 }
+
+_COMPRESSORS = frozenset({"zlib", "gzip", "blosc", "zstd", "lz4", "lz4block", "bz2", "lzma"})
+#: What headers add to bytes that do not get smaller; and zlib's word for: zlib or gzip, whichever it is.
+_OVERHEAD, _ANY_HEADER = 65_536, 47
 
 #: Codecs of numcodecs that are configured by more than integers, and hold no code.
 FILTERS = frozenset({"delta", "fixedscaleoffset", "astype", "packbits", "quantize", "bitround"})

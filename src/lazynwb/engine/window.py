@@ -81,6 +81,18 @@ def to_ranges(rows: np.ndarray) -> np.ndarray:
     return np.stack([starts, stops], axis=1)
 
 
+class IndirectRead:
+    """Rows of an array that only its format's reader decodes; `rows` is set when they are read."""
+
+    __slots__ = ("array", "file", "ranges", "rows")
+
+    def __init__(self, file: TableFile, array: Array, ranges: np.ndarray) -> None:
+        self.file = file
+        self.array = array
+        self.ranges = ranges
+        self.rows = np.zeros(0)
+
+
 class Handles:
     """The files that are open while a window is read; none outlives it.
 
@@ -122,6 +134,19 @@ class Handles:
         if owner.source not in self._readers:
             self._readers[owner.source] = self._stack.enter_context(owner.reader())
         return self._readers[owner.source]
+
+    def read_indirect(self, reads: list[IndirectRead]) -> None:
+        """Carry out reads that take a format's own reader, of several files at the same time."""
+        apart: dict[object, list[IndirectRead]] = {}
+        for number, read in enumerate(reads):
+            reader = self.reader(read.file)
+            apart.setdefault(number if reader.reads_apart else read.file.source, []).append(read)
+
+        def carry_out(listed: list[IndirectRead]) -> None:
+            for read in listed:
+                read.rows = self.reader(read.file).read_indirect(read.array, read.ranges)
+
+        together(carry_out, list(apart.values()), (read.file.source for read in reads))
 
     def fetch(self, requests: list[tuple[TableFile, Request]]) -> None:
         """Carry out requests of any number of files together."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from typing import TYPE_CHECKING, Protocol, Self
 
 from lazynwb import lifetime
-from lazynwb.errors import NotNWBError
+from lazynwb.sources.files import is_folder
 from lazynwb.threads import LOADERS
 
 if TYPE_CHECKING:
@@ -21,8 +20,20 @@ if TYPE_CHECKING:
     from lazynwb.sources.source import Source
 
 
+#: Zarr stores that are a zip archive, or references into other files.
+_STORES_IN_ONE_FILE = (".zarr.zip", ".lindi.json")
+
+
 class Reader(Protocol):
-    """An open file of some format; everything that is asked of it is answered in the catalog's terms."""
+    """An open file of some format; everything that is asked of it is answered in the catalog's terms.
+
+    Attributes
+    ----------
+    reads_apart : bool
+        Whether several threads may call `read_indirect` at the same time.
+    """
+
+    reads_apart: bool
 
     def __enter__(self) -> Self: ...
 
@@ -71,10 +82,16 @@ def open_reader(source: Source, version: str) -> Reader:
     SourceNotFoundError
         If there is no such file.
     """
-    local_folder = not source.is_remote and os.path.isdir(source.path)  # noqa: PTH112 - called once per file
-    if local_folder or source.path.partition("?")[0].rstrip("/").endswith(".zarr"):
-        message = f"{source.name} is a folder; Zarr stores are not read yet by this version of lazynwb"
-        raise NotNWBError(message)
+    if is_folder(source):
+        from lazynwb.formats.zarr import ZarrReader
+        from lazynwb.sources.objects.root import opened
+
+        return ZarrReader(opened(source, version))
+    if source.path.partition("?")[0].lower().endswith(_STORES_IN_ONE_FILE):
+        from lazynwb.formats.zarr import ZarrReader
+        from lazynwb.sources.objects import open_objects
+
+        return ZarrReader(open_objects(source))
     return _hdf5_reader()(source, version)
 
 

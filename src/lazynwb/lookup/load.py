@@ -231,6 +231,9 @@ def _finish(future: Future[TableFile | None], source: Source, table_path: str) -
         return wait(future)
     except CancelledError:  # by another query, which had enough
         return load_table(source, table_path)
+    except KeyboardInterrupt:
+        _begun.clear()  # whoever asks next does not wait for what was waited for in vain
+        raise
 
 
 def look_up_chunks(wanted: Iterable[tuple[TableFile, Iterable[Column]]]) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _REGION = re.compile(r"<Region>([a-z0-9-]+)</Region>")
+_CODE = re.compile(r"<Code>(\w{1,40})</Code>")
 #: Answers that say: later. A server that asks to be left alone is given more time than one that stumbled; how
 #: much it asks for (Retry-After) is not passed on by obstore.
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
@@ -27,6 +28,8 @@ _PAUSE, _BUSY_PAUSE = 0.1, 1.0
 _FINAL = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
 _ABSENT = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+#: Schemes of servers whose errors may be any text.
+_WEB = frozenset({"http", "https", "dandi"})
 #: What obstore says of a redirect without an address: of S3, that a bucket is in another region.
 _NOWHERE, _ELSEWHERE = "redirect without LOCATION", "AuthorizationHeaderMalformed"
 #: What obstore says when it cannot make sense of headers, and when it waited too long.
@@ -98,13 +101,21 @@ def explain(source: Source, error: Exception, *, known: bool = False) -> Failure
         message = f"{source.name}: the server is busy or failing (it answers {status})"
         return Failure(LazyNWBError(message), _BUSY_PAUSE if status in _BUSY else _PAUSE)
     if status:
-        return Failure(_refusal(source, status), elsewhere=status in _DENIED)
+        return Failure(_refusal(source, status, _answer(source, status, text)), elsewhere=status in _DENIED)
     return _without_status(source, error, text)
 
 
 def _may_pass(status: int) -> bool:
     failing = status >= HTTPStatus.INTERNAL_SERVER_ERROR and status not in _FINAL
     return failing or status in _BUSY or status == HTTPStatus.REQUEST_TIMEOUT
+
+
+def _answer(source: Source, status: int, text: str) -> str:
+    """Say what was answered; object stores have a word for it, beside the number."""
+    if _STATUS.search(text) is None:
+        return "no credentials could be had" if status in _DENIED else str(status)
+    code = _CODE.search(text) if _scheme(source) not in _WEB else None
+    return f"the server answers {status}" + (f", {code[1]}" if code else "")
 
 
 def _somewhere_else(source: Source, text: str) -> Failure:
@@ -134,11 +145,11 @@ def _status_of(error: Exception) -> int:
     return 0
 
 
-def _refusal(source: Source, status: int) -> LazyNWBError:
+def _refusal(source: Source, status: int, answer: str) -> LazyNWBError:
     name = source.name
     if status in _ABSENT:
         return SourceNotFoundError(
-            f"no such file: {name} (the server answers {status}): check its name, or whether it was moved"
+            f"no such file: {name} ({answer}): check its name, or whether it was moved"
         )
     if status == HTTPStatus.PRECONDITION_FAILED:
         return changed(source)
@@ -153,8 +164,8 @@ def _refusal(source: Source, status: int) -> LazyNWBError:
             'configuration; storage_options={"skip_signature": True} reads public data without any, False '
             "asks the machine that this runs on for its role",
         )
-        return LazyNWBError(f"{name} may not be read (the server answers {status}): {hint}")
-    return LazyNWBError(f"{name} cannot be read: the server answers {status}")
+        return LazyNWBError(f"{name} may not be read ({answer}): {hint}")
+    return LazyNWBError(f"{name} cannot be read: {answer}")
 
 
 def _without_status(source: Source, error: Exception, text: str) -> Failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -115,11 +116,22 @@ def identity(source: Source, *, known: bool = False) -> str:
     LazyNWBError
         If it cannot be read.
     """
+    if is_folder(source):
+        from lazynwb.sources.objects import root
+
+        return root.identity(source, known=known)
     if source.is_remote:
         from lazynwb.sources import remote
 
         return remote.identity(source, known=known)
     return local.identity(source.path)
+
+
+def is_folder(source: Source) -> bool:
+    """Tell whether a source is a store of many objects, rather than one file."""
+    if source.is_remote:
+        return source.path.partition("?")[0].rstrip("/").lower().endswith(".zarr")
+    return os.path.isdir(source.path)
 
 
 def identity_or_absent(source: Source) -> str:
@@ -140,13 +152,16 @@ def expect(source: Source, expected: str) -> None:
     SourceNotFoundError, SourceChangedError
         If it is gone or another one.
     """
-    if not source.is_remote:
+    if is_folder(source):
+        if identity(source, known=True) != expected:
+            raise local.changed(source.name)
+    elif not source.is_remote:
         local.expect(source.path, expected)
 
 
 def forget() -> None:
     """Forget what is known of remote files: identities, bytes of them, where the DANDI archive keeps them."""
-    for name in ("sources.remote", "sources.dandi", "sources.stores.dandi"):
+    for name in ("sources.remote", "sources.dandi", "sources.stores.dandi", "sources.objects.root"):
         module = sys.modules.get(f"lazynwb.{name}")
         if module is not None:
             module.forget()
@@ -177,8 +192,19 @@ def together(work: Callable[[A], T], items: Sequence[A], sources: Iterable[Sourc
 
 def is_settled(source: Source, known: str, now_ns: int) -> bool:
     """Tell whether a write from now on is certain to change a file's identity; else it is not remembered."""
+    if is_folder(source):
+        key, _, version = known.partition("\t")
+        document = source.with_path(f"{source.path.rstrip('/')}/{key}")
+        return (
+            remote_settled(document, version) if source.is_remote else local.is_settled(document.path, now_ns)
+        )
     if source.is_remote:
-        from lazynwb.sources import remote
-
-        return remote.is_settled(source, known)
+        return remote_settled(source, known)
     return local.is_settled(source.path, now_ns)
+
+
+def remote_settled(source: Source, known: str) -> bool:
+    """See `is_settled`."""
+    from lazynwb.sources import remote
+
+    return remote.is_settled(source, known)

@@ -121,7 +121,7 @@ class LocalFile:
             raise _not_readable(self.name, error) from None
         try:
             if _identity(os.fstat(number)) != self._expected:
-                raise _changed(self.name)
+                raise changed(self.name)
             yield Descriptor(number, self.name, self.size)
         finally:
             os.close(number)
@@ -194,10 +194,11 @@ def expect(path: str, expected: str) -> None:
         If it is gone or another one.
     """
     if identity(path) != expected:
-        raise _changed(path)
+        raise changed(path)
 
 
-def _changed(path: str) -> SourceChangedError:
+def changed(path: str) -> SourceChangedError:
+    """Return the error of a file that is no longer what it was."""
     return SourceChangedError(f"{path} was changed or replaced while it was being read: run the query again")
 
 

@@ -50,6 +50,7 @@ class _Seen(NamedTuple):
 
 
 _seen: dict[Source, _Seen] = {}
+_warned: set[str] = set()
 _lock = threading.Lock()
 
 
@@ -79,7 +80,9 @@ def identity(source: Source, *, known: bool) -> str:
     settled = is_settled(source, found)
     if not settled:
         forget_kept(source, found)  # the file may be another one that only looks the same
-        if found.endswith("\t?"):
+        server = source.name.split("/")[2]
+        if found.endswith("\t?") and server not in _warned:
+            _warned.add(server)
             _LOGGER.warning(
                 "%s: its server says neither an ETag nor a date: changes go unnoticed", source.name
             )
@@ -93,6 +96,7 @@ def forget() -> None:
     """Believe nothing that was found out about files."""
     with _lock:
         _seen.clear()
+        _warned.clear()
     forget_all()
 
 

@@ -60,7 +60,7 @@ def request(source: Source, start: int, stop: int, expected: str | None = None) 
     """
 
     def ask(location: Location) -> Response | Failure:
-        with _turns:
+        with TURNS:
             return _get(source, location, start, stop, expected)
 
     # obstore does not heed Ctrl-C: it is a pool's threads that wait for it.
@@ -89,12 +89,12 @@ def _get(
     except NotSupportedError:
         return _get_whole(source, location, start, stop, expected)
     except (BaseError, OSError, ValueError) as error:
-        return _refused(source, location, error, known=expected is not None)
+        return refused(source, location, error, known=expected is not None)
     count(bytes_read=len(data))
     wanted = min(stop, meta["size"]) - start
     if len(data) != wanted:
         return passing(source, f"the server sent {len(data)} bytes where {wanted} were asked for")
-    return Response(data, _identity(meta))
+    return Response(data, identity_of(meta))
 
 
 def _get_whole(
@@ -108,7 +108,7 @@ def _get_whole(
     try:
         answer = obstore.get(location.store, location.path)
         meta = answer.meta
-        size, identity = meta["size"], _identity(meta)
+        size, identity = meta["size"], identity_of(meta)
         if not size:
             return Failure(empty(source))
         if size > max(config.download_bytes, stop):
@@ -123,7 +123,7 @@ def _get_whole(
                     return passing(source, f"the server sent {len(whole)} of {size} bytes")
                 kept.add(0, whole)
     except (BaseError, OSError, ValueError) as error:
-        return _refused(source, location, error)
+        return refused(source, location, error)
     return Response(whole[start:stop], identity, whole)
 
 
@@ -136,7 +136,8 @@ def _too_large(source: Source, size: int) -> LazyNWBError:
     return LazyNWBError(message)
 
 
-def _refused(source: Source, location: Location, error: Exception, *, known: bool = False) -> Failure:
+def refused(source: Source, location: Location, error: Exception, *, known: bool = False) -> Failure:
+    """Say what an error of obstore's means, asking once more where its text does not say."""
     if is_unreadable(error):
         import obstore
         from obstore.exceptions import BaseError
@@ -149,7 +150,7 @@ def _refused(source: Source, location: Location, error: Exception, *, known: boo
     return explain(source, error, known=known)
 
 
-def _identity(meta: Any) -> str:  # noqa: ANN401 - obstore's ObjectMeta, a dictionary
+def identity_of(meta: Any) -> str:  # noqa: ANN401 - obstore's ObjectMeta, a dictionary
     """Make an identity of what a response says about its object: its size, and a tag for its version."""
     if meta.get("version"):
         tag = f"v{meta['version']}\t{meta.get('e_tag') or ''}"
@@ -198,7 +199,7 @@ class _Turns:
             self._condition.notify()
 
 
-_turns = _Turns()
+TURNS = _Turns()
 if hasattr(os, "register_at_fork"):
     # A forked child has none of the threads that were inside.
-    os.register_at_fork(after_in_child=_turns.__init__)  # type: ignore[misc]
+    os.register_at_fork(after_in_child=TURNS.__init__)  # type: ignore[misc]

@@ -33,6 +33,8 @@ T = TypeVar("T")
 class Hdf5Reader:
     """The functions of this package on one open file: see `lazynwb.formats.Reader`."""
 
+    reads_apart = False
+
     def __init__(self, source: Source, version: str) -> None:
         self._file = Hdf5File(source, version)
 

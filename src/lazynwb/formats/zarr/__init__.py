@@ -1,0 +1,128 @@
+"""Zarr, versions 2 and 3, as hdmf-zarr writes NWB: JSON describes the structure, the engine reads the chunks.
+
+zarr-python takes no part in it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from lazynwb.errors import LazyNWBError, NotNWBError
+from lazynwb.formats.listing import list_objects
+from lazynwb.formats.nodes import BrokenLinkError
+from lazynwb.formats.tables import describe_table
+from lazynwb.formats.zarr.file import MissingObjectsError, ZarrFile
+from lazynwb.formats.zarr.indirect import read_indirect
+from lazynwb.formats.zarr.shards import chunk_index
+from lazynwb.profile import count
+from lazynwb.sources.objects import open_objects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    import numpy as np
+
+    from lazynwb.catalog.listing import Listing
+    from lazynwb.catalog.model import Array, ChunkIndex, Table
+    from lazynwb.sources.objects import Objects
+
+#: What a parse of metadata may meet that nobody thought of.
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError)
+
+T = TypeVar("T")
+
+
+class ZarrReader:
+    """The functions of this package on one store: see `lazynwb.formats.Reader`.
+
+    The metadata is not read before something is asked that needs it.
+
+    Parameters
+    ----------
+    objects : Objects
+    """
+
+    reads_apart = True
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._opened: ZarrFile | None = None
+        self._others: dict[str, Objects] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened = None
+        self._others.clear()
+
+    @property
+    def _file(self) -> ZarrFile:
+        if self._opened is None:
+            self._opened = ZarrFile(self._objects)
+        return self._opened
+
+    def describe_table(self, path: str) -> Table | None:
+        """Describe the table, series or metadata at a path; None if there is none."""
+        count(files_parsed=1)
+        return self._parse(path, lambda: describe_table(self._file, path))
+
+    def list_objects(self) -> Listing:
+        """Describe everything that the store contains.
+
+        Where it neither lists its members nor has consolidated metadata, what NWB gives a name to.
+        """
+        count(files_parsed=1)
+        return self._parse("", lambda: list_objects(self._file))
+
+    def chunk_indices(self, arrays: Sequence[Array]) -> list[ChunkIndex]:
+        """Look up where the chunks of arrays are in their shards; of others there is nothing to look up."""
+        return [chunk_index(self._holder(array), array) for array in arrays]
+
+    def chunk_indices_here(self, arrays: Sequence[Array]) -> dict[str, ChunkIndex]:
+        """Return nothing: shards are not looked into while the metadata is parsed."""
+        del arrays
+        return {}
+
+    def read_indirect(self, array: Array, ranges: np.ndarray) -> np.ndarray:
+        """Read rows of an array that the engine cannot decode; the store's metadata is not needed."""
+        return read_indirect(self._holder(array), array, ranges)
+
+    def resolve_references(self, addresses: set[int]) -> dict[int, str]:
+        """Return nothing: references are read as paths."""
+        del addresses
+        return {}
+
+    def _holder(self, array: Array) -> Objects:
+        """Return the store that holds an array: links lead to others."""
+        if array.source is None:
+            return self._objects
+        if array.source not in self._others:
+            self._others[array.source] = open_objects(self._objects.source.with_path(array.source))
+        return self._others[array.source]
+
+    def _parse(self, path: str, parse: Callable[[], T]) -> T:
+        """Run a parse, until all the objects that it needs are here.
+
+        Errors of a run that missed any are of no account.
+        """
+        while True:
+            try:
+                result = parse()
+            except MissingObjectsError:
+                if not self._file.fetch_missing():
+                    raise
+            except LazyNWBError:
+                if self._opened is None or not self._file.fetch_missing():
+                    raise
+            except (BrokenLinkError, *_DAMAGE) as error:
+                if not self._file.fetch_missing():
+                    message = f"{self._objects.source.name}: the structure of /{path} is damaged: {error}"
+                    raise NotNWBError(message) from None
+            else:
+                if not self._file.fetch_missing():
+                    return result

@@ -1,0 +1,224 @@
+"""Zarr's data types: as NumPy's, as the catalog's, and their fill values."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lazynwb.catalog.model import DType, Field, stored_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: Types inside types inside ...: nobody writes what nests deeper.
+_DEEPEST = 16
+_NUMPY = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c(8|16)|[SUV]\d{1,9}|O|[mM]8(\[\w{1,16}\])?)")
+_V3_NUMBER = re.compile(r"(u?int|float|complex)(8|16|32|64|128)")
+_V3_RAW = re.compile(r"r(\d{1,9})")
+_LETTERS = {"int": "i", "uint": "u", "float": "f", "complex": "c"}
+_FIXED = {"fixed_length_utf32": ("U", 4), "null_terminated_bytes": ("S", 1), "raw_bytes": ("V", 1)}
+_VARIABLE = {"string", "bytes", "variable_length_bytes", "variable_length_utf8"}
+#: Bytes that these take where HDF5 stores them; the same session has the same type in either format.
+_HEAP_REFERENCE, _OBJECT_REFERENCE = 16, 8
+#: What hdmf-zarr calls references: in version 2, and in version 3.
+REFERENCES = frozenset({"object", "object_reference"})
+
+
+def numpy_dtype(described: Any, depth: int = 0) -> np.dtype:  # noqa: ANN401 - JSON
+    """Return a type that is described as in a `.zarray` (Zarr v2, data type encoding).
+
+    Raises
+    ------
+    ValueError
+        If there is no such type.
+    """
+    if isinstance(described, str) and _NUMPY.fullmatch(described):
+        return np.dtype(described)
+    if isinstance(described, list) and described and depth < _DEEPEST:
+        fields = []
+        for field in described:
+            if not isinstance(field, list) or len(field) not in {2, 3} or not isinstance(field[0], str):
+                message = f"a field {field!r}"
+                raise ValueError(message)
+            dims = field[2] if len(field) > 2 else []  # noqa: PLR2004 - a third element
+            if not isinstance(dims, list) or any(type(n) is not int or not 0 < n < 2**20 for n in dims):
+                message = f"a field {field!r}"
+                raise ValueError(message)
+            fields.append((field[0], numpy_dtype(field[1], depth + 1), tuple(dims)))
+        return np.dtype(fields)
+    message = f"a data type {described!r}"
+    raise ValueError(message)
+
+
+def describe_v3(data_type: Any, endian: Any, depth: int = 0) -> Any:  # noqa: ANN401 - JSON
+    """Return a data type of version 3 as version 2 describes it.
+
+    Raises
+    ------
+    ValueError
+        If it is not known.
+    """
+    order = {"little": "<", "big": ">"}.get(endian) if isinstance(endian, str) else None
+    said = data_type if isinstance(data_type, dict) else {"name": data_type}
+    name, settings = said.get("name"), said.get("configuration") or {}
+    if isinstance(name, str) and isinstance(settings, dict) and order and depth < _DEEPEST:
+        if name == "bool":
+            return "|b1"
+        if number := _V3_NUMBER.fullmatch(name):
+            return f"{order}{_LETTERS[number[1]]}{int(number[2]) // 8}"
+        if name.removeprefix("numpy.") in _VARIABLE:
+            return "|O"
+        size = settings.get("length_bytes")
+        if type(size) is int and name in _FIXED:
+            letter, width = _FIXED[name]
+            return f"{order}{letter}{size // width}"
+        if raw := _V3_RAW.fullmatch(name):
+            return f"|V{int(raw[1]) // 8}"
+        if name in {"numpy.datetime64", "numpy.timedelta64"}:
+            return f"{order}{'M' if 'date' in name else 'm'}8"
+        fields = settings.get("fields")
+        if name in {"struct", "structured"} and isinstance(fields, list):
+            return [[*_field(field, endian, depth)] for field in fields]
+    message = f"a data type {data_type!r}"
+    raise ValueError(message)
+
+
+def _field(field: Any, endian: Any, depth: int) -> tuple[Any, Any]:  # noqa: ANN401 - JSON
+    if isinstance(field, dict):
+        field = [field.get("name"), field.get("data_type")]
+    if not isinstance(field, list) or len(field) != 2:  # noqa: PLR2004 - a name and a type
+        message = f"a field {field!r}"
+        raise ValueError(message)
+    return field[0], describe_v3(field[1], endian, depth + 1)
+
+
+def catalog_dtype(dtype: np.dtype, attributes: dict[str, Any], codecs: Iterable[dict[str, Any]]) -> DType:
+    """Return the catalog's type of an array's elements.
+
+    Objects are what hdmf-zarr's attributes say (`zarr_dtype` in version 2; `_DTYPE` and `_REFERENCE_FIELDS`
+    in version 3): references to other objects, or compounds; else text.
+    """
+    said = attributes.get("_DTYPE", attributes.get("zarr_dtype"))
+    fields = attributes.get("_REFERENCE_FIELDS")
+    if isinstance(said, list):
+        parts = [part for part in said if isinstance(part, dict) and isinstance(part.get("name"), str)]
+        known = {part["name"]: part.get("dtype") for part in parts}
+    else:
+        known = dict.fromkeys(
+            [f for f in fields if isinstance(f, str)] if isinstance(fields, list) else [], "object"
+        )
+    if dtype.names is not None:
+        return _compound([(name, dtype[name], known.get(name)) for name in dtype.names])
+    if dtype.kind == "O":
+        if isinstance(said, list) and known:
+            return _compound([(name, _named_dtype(kind), kind) for name, kind in known.items()])
+        for codec in codecs:
+            if codec["id"] == "vlen-array":
+                return _sequence(codec.get("dtype"))
+    return _plain(dtype, said)
+
+
+def _plain(dtype: np.dtype, said: object) -> DType:
+    kind, size = dtype.kind, dtype.itemsize
+    if kind == "b":
+        return DType("bool", size, "|i1")
+    if kind in "iufc":
+        return DType("number", size, dtype.str)
+    if kind == "S" and size:
+        return DType("text", size, note="null")
+    if kind in "OU":
+        if isinstance(said, str) and said in REFERENCES:
+            return DType("reference", _OBJECT_REFERENCE)
+        return DType("vlen_text", _HEAP_REFERENCE)
+    return DType("unsupported", size, note=f"NumPy's type {dtype.str}")
+
+
+def _compound(parts: list[tuple[str, np.dtype, object]]) -> DType:
+    fields = []
+    offset = 0
+    for name, dtype, said in parts:
+        base, dims = dtype.subdtype or (dtype, ())
+        inner = catalog_dtype(base, {}, ()) if base.names is not None else _plain(base, said)
+        if inner.kind == "unsupported":
+            return DType("unsupported", 0, note=f"compounds with a member {name!r} of {inner.note}")
+        field = DType(
+            inner.kind, inner.itemsize, inner.numpy, fields=inner.fields, dims=tuple(dims), note=inner.note
+        )
+        fields.append(Field(name, offset, field))
+        offset += stored_size(field)
+    return DType("compound", offset, fields=tuple(fields))
+
+
+def _sequence(described: object) -> DType:
+    base = _plain(numpy_dtype(described), None)
+    if base.kind not in {"number", "bool"}:
+        return DType("unsupported", 0, note=f"variable-length sequences of {base.note or base.kind}")
+    return DType("vlen", _HEAP_REFERENCE, base=base)
+
+
+def _named_dtype(name: object) -> np.dtype:
+    """Return the type that hdmf-zarr names by its class; an object's if it names none."""
+    text = {"int": "int64", "float": "float64", "bool": "bool_"}.get(str(name), str(name))
+    scalar = getattr(np, text, None) if text.rstrip("_").isalnum() else None
+    if isinstance(scalar, type) and issubclass(scalar, np.number | np.bool_):
+        try:
+            return np.dtype(scalar)
+        except TypeError:
+            pass
+    return np.dtype("O")
+
+
+def as_number(dtype: DType) -> bool:
+    """Tell whether elements have a fixed size, so that their bytes are their values."""
+    if dtype.kind == "compound":
+        return all(as_number(field.dtype) for field in dtype.fields)
+    return dtype.kind in {"number", "bool", "text"}
+
+
+def fill_bytes(value: Any, dtype: np.dtype) -> bytes:  # noqa: ANN401 - JSON
+    """Return one element's fill value as stored; empty for zeros.
+
+    Raises
+    ------
+    ValueError
+        If the type has no such value.
+    """
+    try:
+        stored = _element(value, dtype).tobytes()
+    except (TypeError, ValueError, OverflowError, KeyError) as error:
+        message = f"a fill value {value!r} for elements of type {dtype} ({error})"
+        raise ValueError(message) from None
+    return stored if any(stored) else b""
+
+
+def _element(value: Any, dtype: np.dtype) -> np.ndarray:  # noqa: ANN401 - JSON
+    if value is None or (not value and dtype.names is not None):
+        return np.zeros((), dtype)
+    if dtype.names is not None and isinstance(value, dict):
+        record = np.zeros((), dtype)
+        for name in dtype.names:
+            record[name] = _element(value[name], dtype[name].base)
+        return record
+    if dtype.kind in "SV":
+        raw = base64.b64decode(value, validate=True) if isinstance(value, str) else b""
+        return np.frombuffer(raw.ljust(dtype.itemsize, b"\0"), f"V{dtype.itemsize}")
+    if dtype.kind == "c" and isinstance(value, list):
+        part = np.dtype(f"{dtype.str[0]}f{dtype.itemsize // 2}")
+        return np.concatenate([_number(item, part).reshape(1) for item in value])
+    return _number(value, dtype)
+
+
+def _number(value: Any, dtype: np.dtype) -> np.ndarray:  # noqa: ANN401 - JSON
+    if dtype.kind == "f" and isinstance(value, str) and value.startswith("0x"):
+        # The bits of a number, of which NaN has many (Zarr v3 core, fill value).
+        return np.array(int(value, 16), f"{dtype.str[0]}u{dtype.itemsize}")
+    if dtype.kind in "iu" and int(value) != float(value) and int(value) != value:
+        message = "it is no integer"
+        raise ValueError(message)
+    convert = {"i": int, "u": int, "f": float, "c": complex, "U": str}.get(dtype.kind)
+    result = np.zeros((), dtype)
+    result[...] = convert(value) if convert else value
+    return result

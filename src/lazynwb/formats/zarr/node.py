@@ -1,0 +1,249 @@
+"""Groups and arrays of a Zarr store, and the links between them: see `lazynwb.formats.nodes`.
+
+Zarr knows no links and no references. hdmf-zarr stores links as attributes of the group that has them
+(`zarr_link` in version 2, `_LINKS` in version 3), and references as JSON objects with a path.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lazynwb.catalog.model import Array, DType, stored_size
+from lazynwb.errors import CorruptDataError, LazyNWBError
+from lazynwb.formats.nodes import BrokenLinkError
+from lazynwb.formats.zarr.arrays import describe_array
+from lazynwb.formats.zarr.indirect import read_scalar
+from lazynwb.formats.zarr.metadata import array_metadata
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lazynwb.formats.zarr.file import ZarrFile
+
+#: Links that may follow one another before they count as cyclic.
+_MOST_LINKS = 32
+#: Attributes that tables are described by are short; what is longer is not looked at.
+_MOST_NAMES = 100_000
+#: What a reference calls the store that it is in.
+_HERE = {None, "", "."}
+#: Bytes of a pointer: what objects take in memory, and so in the types that listings show.
+_POINTER = 8
+
+
+class Meta(NamedTuple):
+    """The metadata of a group or an array."""
+
+    attributes: dict[str, Any]
+    array: dict[str, Any] | None
+    key: str
+
+    @classmethod
+    def of(cls, documents: dict[str, Any]) -> Meta:
+        """Return what the documents of a node say."""
+        own = documents.get("zarr.json")
+        if own is None:
+            own = documents.get(".zarray")
+            attributes = documents.get(".zattrs")
+            key = ".zarray"
+        else:
+            attributes = own.get("attributes") if isinstance(own, dict) else None
+            own = None if isinstance(own, dict) and own.get("node_type") == "group" else own
+            key = "zarr.json"
+        array = own if isinstance(own, dict) or own is None else {}
+        return cls(attributes if isinstance(attributes, dict) else {}, array, key)
+
+    def names(self, name: str) -> list[str] | None:
+        """Return an attribute that lists names: a list of text, or one plain text; None if there is none."""
+        value = self.attributes.get(name)
+        if value is None:
+            return None
+        items = value if isinstance(value, list) else [value]
+        found = [item.strip(" ") for item in items[:_MOST_NAMES] if isinstance(item, str)]
+        return list(dict.fromkeys(item for item in found if item))
+
+    def links(self) -> dict[str, tuple[str | None, str]]:
+        """Return the store and the path that each link of a group leads to, by name."""
+        found = {}
+        listed = self.attributes.get("_LINKS", self.attributes.get("zarr_link"))
+        for link in listed if isinstance(listed, list) else []:
+            if isinstance(link, dict) and isinstance(name := link.get("name"), str):
+                source, path = link.get("source"), link.get("path")
+                if isinstance(path, str) and (source is None or isinstance(source, str)):
+                    found[name] = source, path
+        return found
+
+
+class ZarrNode(NamedTuple):
+    """A group or an array, and the store that holds it, which a link may have made another one."""
+
+    path: str
+    meta: Meta
+    file: ZarrFile
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it is a group."""
+        return self.meta.array is None
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether it is an array."""
+        return self.meta.array is not None
+
+    @property
+    def address(self) -> str:
+        """Its path from the root, which references name."""
+        return f"/{self.path}"
+
+    def member_names(self) -> Iterable[bytes]:
+        """Return the names of a group's members, links among them."""
+        own = self.file.members(self.path, self.meta)
+        return [name.encode("utf-8", "surrogatepass") for name in sorted({*own, *self.meta.links()})]
+
+    def child(self, key: bytes) -> ZarrNode:
+        """Open one member of a group, following links; BrokenLinkError if the link leads nowhere."""
+        return follow(self, key.decode("utf-8", "surrogatepass"), 0)
+
+    def address_of(self, key: bytes) -> str | None:
+        """Return the address of a member that is stored here; None where a link leads elsewhere."""
+        name = key.decode("utf-8", "surrogatepass")
+        stored = name not in self.meta.links() and self.file.meta(self._below(name)) is not None
+        return f"/{self._below(name)}" if stored else None
+
+    def _below(self, name: str) -> str:
+        return f"{self.path}/{name}" if self.path else name
+
+    def step(self, name: str, hops: int) -> ZarrNode:
+        """Open a member by its name; `hops` links led here.
+
+        Raises
+        ------
+        BrokenLinkError
+        """
+        if not self.is_group:
+            message = f"{name!r} was looked up in a dataset"
+            raise BrokenLinkError(message)
+        path = self._below(name)
+        link = self.meta.links().get(name)
+        meta = self.file.meta(path) if link is None and name != ".." and "\0" not in name else None
+        if meta is not None:
+            return ZarrNode(path, meta, self.file)
+        if link is None:
+            message = f"there is no {name!r}"
+            raise BrokenLinkError(message)
+        source, target = link
+        try:
+            file = self.file if source in _HERE else self.file.external(str(source))
+            return follow(file.root, target, hops + 1)
+        except BrokenLinkError as error:
+            message = f"link {name!r} is broken: {error}"
+            raise type(error)(message) from None
+
+    # -- attributes -----------------------------------------------------------------------------------
+
+    def has_attribute(self, name: str) -> bool:
+        """Tell whether there is such an attribute."""
+        return name in self.meta.attributes
+
+    def text(self, name: str) -> str:
+        """Return a text attribute; an empty text if there is none."""
+        value = self.meta.attributes.get(name)
+        if isinstance(value, list):
+            value = value[0] if value else None
+        return value if isinstance(value, str) else ""
+
+    def names(self, name: str) -> list[str] | None:
+        """Return an attribute that lists names; None if there is none."""
+        return self.meta.names(name)
+
+    def target(self) -> str | None:
+        """Return the path of the object that the attribute `target` refers to; None where it does not."""
+        value = self.meta.attributes.get("target")
+        if isinstance(value, dict):
+            value = value.get("_REFERENCE", value.get("value"))
+        if (
+            not isinstance(value, dict)
+            or value.get("source") not in _HERE
+            or not isinstance(value.get("path"), str)
+        ):
+            return None
+        return f"/{value['path'].strip('/')}"
+
+    # -- arrays ---------------------------------------------------------------------------------------
+
+    def describe(self, path: str, main: ZarrFile) -> Array:
+        """Describe an array, which a link may have led to from the store `main`.
+
+        Raises
+        ------
+        CorruptDataError
+            If its metadata makes no sense; the message names store, array and document.
+        """
+        source = None if self.file is main else self.file.source.path
+        try:
+            stored = array_metadata(self.meta.array or {}, self.path)
+            return describe_array(stored, self.meta.attributes, path, source)
+        except (ValueError, TypeError, OverflowError) as error:
+            message = f"{self.file.name}: /{self.path}: {self.meta.key} makes no sense: {error}"
+            raise CorruptDataError(message) from None
+
+    def is_null(self) -> bool:
+        """Tell whether an array has no value at all: Zarr's always have one."""
+        return False
+
+    def start_and_rate(self) -> tuple[float, float] | None:
+        """Return a `starting_time` array's value and its `rate`; None where they are no numbers."""
+        rate = self.meta.attributes.get("rate")
+        array = self.describe(self.path, self.file)
+        if (
+            not isinstance(rate, int | float)
+            or array.shape
+            or array.keys is None
+            or array.dtype.kind != "number"
+        ):
+            return None
+        data = self.file.chunk(array.keys.of((0,) if array.chunk else ()))
+        try:
+            start = float(read_scalar(array, data))
+        except (TypeError, LazyNWBError):
+            return None
+        return (start, float(rate)) if math.isfinite(rate) and rate > 0 else None
+
+    def shown(self) -> tuple[tuple[int, ...] | None, str]:
+        """Return an array's shape and type as a listing shows them."""
+        array = self.describe(self.path, self.file)
+        return array.shape, _shown(array.dtype)
+
+
+def _shown(dtype: DType) -> str:
+    if dtype.kind in {"number", "bool"}:
+        return dtype.numpy
+    if dtype.kind == "compound":
+        return f"|V{_in_memory(dtype)}"
+    return f"|S{dtype.itemsize}" if dtype.kind == "text" else "|O"
+
+
+def _in_memory(dtype: DType) -> int:
+    times = math.prod(dtype.dims)
+    if dtype.kind == "compound":
+        return times * sum(_in_memory(field.dtype) for field in dtype.fields)
+    return stored_size(dtype) if dtype.kind in {"number", "bool", "text"} else times * _POINTER
+
+
+def follow(start: ZarrNode, path: str, hops: int) -> ZarrNode:
+    """Go a path from a group, links included, of which `hops` led here.
+
+    Raises
+    ------
+    BrokenLinkError
+        If it leads nowhere; the message says at which link.
+    """
+    if hops > _MOST_LINKS:
+        message = "links form a cycle"
+        raise BrokenLinkError(message)
+    here = start.file.root if path.startswith("/") else start
+    for name in path.split("/"):
+        if name and name != ".":
+            here = here.step(name, hops)
+    return here

@@ -1,0 +1,426 @@
+"""A session in Zarr is the same session in HDF5: in versions 2 and 3, in folders and archives, near and far.
+
+The twins are those of `zarr_twins/make.py`, made anew where LAZYNWB_ZARR2_PYTHON and LAZYNWB_ZARR3_PYTHON
+name interpreters that can, and else unpacked from its archive. The oracle reads the HDF5 file, which both
+stores are exports of; that they have kept everything is tested as well, where zarr-python is installed.
+"""
+
+import json
+import os
+import shutil
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import lazynwb
+import oracle
+from checks import (
+    ENGINES,
+    assert_frames,
+    assert_table,
+    check_pushdown,
+    check_table,
+    same,
+)
+from range_server import RangeServer
+from zarr_twins.make import ARCHIVE, make_twins, unpack
+
+PYTHONS = [os.environ.get(f"LAZYNWB_ZARR{version}_PYTHON") for version in (2, 3)]
+FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
+VERSIONS = ("v2", "v3")
+DOCUMENTS = frozenset(["zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"])
+METADATA = {"/general", "/general/subject"}
+
+with tarfile.open(ARCHIVE) as packed:
+    SESSIONS = sorted(name.removesuffix(".nwb") for name in packed.getnames() if name.endswith(".nwb"))
+
+
+def stores_below(folder):
+    """The outermost folders that are Zarr groups."""
+    groups = {mark.parent for name in (".zgroup", "zarr.json") for mark in Path(folder).rglob(name)}
+    return sorted(store for store in groups if not groups.intersection(store.parents))
+
+
+REAL = stores_below(FOLDER) if FOLDER else []
+
+each_session = pytest.mark.parametrize("name", SESSIONS)
+each_version = pytest.mark.parametrize("version", VERSIONS)
+
+
+@pytest.fixture(scope="session")
+def twins(tmp_path_factory):
+    """A folder with all sessions in each of the formats. Not to be changed."""
+    folder = tmp_path_factory.mktemp("twins")
+    if all(PYTHONS):
+        make_twins(folder, *PYTHONS)
+    else:
+        unpack(ARCHIVE, folder)
+    return folder
+
+
+@pytest.fixture
+def hdf5(name, twins):
+    return twins / f"{name}.nwb"
+
+
+@pytest.fixture
+def store(name, version, twins):
+    return store_of(twins, name, version)
+
+
+def store_of(twins, name, version):
+    return twins / f"{name}.{version}.nwb.zarr"
+
+
+def unconsolidated(store, folder):
+    """A copy in which each group and array is described in its own place only."""
+    copy = folder / store.name
+    shutil.copytree(store, copy)
+    (copy / ".zmetadata").unlink(missing_ok=True)
+    root = copy / "zarr.json"
+    if root.exists():
+        document = json.loads(root.read_text("utf-8"))
+        del document["consolidated_metadata"]
+        root.write_text(json.dumps(document), "utf-8")
+    return copy
+
+
+def zipped(store, folder, compression=zipfile.ZIP_STORED):
+    """The store as one file; its members have no common folder."""
+    path = folder / f"{store.name}.zip"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for member in sorted(store.rglob("*")):
+            if member.is_file():
+                archive.write(member, member.relative_to(store).as_posix())
+    return path
+
+
+def check_twin(path, hdf5, *, engines=ENGINES[:1], pushdown=False, tables=None):
+    """Each table has the columns, types and values of its HDF5 twin; reports all that differ at once."""
+    problems = []
+    for table_path in oracle.tables(hdf5) if tables is None else tables:
+        expected = oracle.read_table(hdf5, table_path)
+        for engine in engines:
+            try:
+                frame = check_table(path, table_path, engine, expected)
+                if pushdown:
+                    check_pushdown(path, table_path, engine, frame)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the next table is tried as well
+                problems.append(f"{table_path}, {engine}: {type(error).__name__}: {str(error)[:600]}")
+    assert not problems, f"{len(problems)} tables of {path}:\n" + "\n".join(problems)
+
+
+# --- the same frames ----------------------------------------------------------------------------------
+
+
+@each_version
+@each_session
+def test_every_table_with_filters_and_limits(hdf5, store):
+    check_twin(store, hdf5, engines=ENGINES, pushdown=True)
+
+
+@each_version
+@each_session
+def test_every_table_without_consolidated_metadata(hdf5, store, tmp_path):
+    check_twin(unconsolidated(store, tmp_path), hdf5)
+
+
+@each_version
+@each_session
+def test_every_table_in_a_zip_file(hdf5, store, tmp_path):
+    check_twin(zipped(store, tmp_path), hdf5)
+
+
+@each_version
+@pytest.mark.parametrize("name", ["session", "units_alone"])
+def test_a_zip_file_without_consolidated_metadata(hdf5, store, tmp_path):
+    check_twin(zipped(unconsolidated(store, tmp_path), tmp_path), hdf5, pushdown=True)
+
+
+@each_version
+@pytest.mark.parametrize("name", ["session", "units_alone"])
+def test_a_zip_file_whose_members_are_compressed(hdf5, store, tmp_path):
+    check_twin(zipped(store, tmp_path, zipfile.ZIP_DEFLATED), hdf5)
+
+
+@each_version
+@pytest.mark.parametrize("name", ["linked_series"])
+def test_links_lead_to_what_they_name(store):
+    """The timestamps of one series are those of another, under the path of the link (hdmf-zarr's links)."""
+    first = lazynwb.read_nwb(store, "/acquisition/first")
+    linked = lazynwb.read_nwb(store, "/stimulus/presentation/same_both")
+    assert first["timestamps"].equals(linked["timestamps"])
+    assert first["data"].equals(linked["data"], null_equal=True)
+    assert set(linked["_table_path"]) == {"stimulus/presentation/same_both"}
+
+
+@each_version
+@pytest.mark.parametrize("name", ["units", "electrodes", "trials_with_references"])
+def test_references_are_the_paths_that_they_name(name, store):
+    """However they are stored: pickled, in JSON, in MsgPack, or as text."""
+    expected = {
+        "units": ("/units", pl.col("electrode_group"), "/general/extracellular_ephys/shank0"),
+        "electrodes": (
+            "/general/extracellular_ephys/electrodes",
+            pl.col("group"),
+            "/general/extracellular_ephys/shank",
+        ),
+        "trials_with_references": (
+            "/intervals/trials",
+            pl.col("timeseries").list.first().struct.field("timeseries"),
+            "/acquisition/s0",
+        ),
+    }
+    table, column, path = expected[name]
+    assert lazynwb.scan_nwb(store, table).select(column).head(1).collect().item() == path
+
+
+# --- metadata -----------------------------------------------------------------------------------------
+
+
+@each_version
+@pytest.mark.parametrize("name", ["described", "one_row", "session"])
+def test_metadata_of_one_text_and_of_a_list_of_one(hdf5, store):
+    """A scalar is a scalar and a list is a list, though version 2 stores either as an array of one."""
+    for table_path in sorted(METADATA.intersection(oracle.tables(hdf5))):
+        expected = oracle.read_table(hdf5, table_path)
+        assert_table(lazynwb.read_nwb(store, table_path), expected, store, table_path)
+    general = lazynwb.scan_nwb(store, "/general").collect_schema()
+    assert general["keywords"] == pl.List(pl.String)
+    assert general["session_id"] == pl.String
+    assert general["session_start_time"] == pl.String
+
+
+# --- what a store contains ----------------------------------------------------------------------------
+
+OPTIONS = (
+    "include_child_datasets",
+    "include_table_columns",
+    "include_metadata",
+    "include_specifications",
+    "parents",
+)
+
+
+@each_version
+@each_session
+@pytest.mark.parametrize("options", [(), OPTIONS], ids=["default", "all"])
+def test_the_same_paths(options, hdf5, store):
+    """In the same order, as groups or datasets, of the same shapes.
+
+    HDF5 lists the members of a group by name, and a store has no order of its own. What hdmf-zarr 0.13 writes
+    as an array of one element, for want of scalars, is listed as the scalar that it stands for. Only names of
+    types may differ: text and references are "|O" in HDF5, and may have a fixed width in Zarr.
+    """
+    expected = lazynwb.get_internal_paths(hdf5, **dict.fromkeys(options, True))
+    actual = lazynwb.get_internal_paths(store, **dict.fromkeys(options, True))
+    assert list(actual) == list(expected)
+    for path, info in expected.items():
+        assert (path, actual[path].is_group, actual[path].shape) == (path, info.is_group, info.shape)
+        assert (path, actual[path].members) == (path, info.members)
+
+
+@each_version
+@pytest.mark.parametrize("name", ["session", "linked_series", "modules"])
+def test_the_same_paths_without_consolidated_metadata(store, tmp_path):
+    everything = dict.fromkeys(OPTIONS, True)
+    copy = unconsolidated(store, tmp_path)
+    assert dict(lazynwb.get_internal_paths(copy, **everything)) == dict(
+        lazynwb.get_internal_paths(store, **everything)
+    )
+
+
+# --- several formats in one scan ----------------------------------------------------------------------
+
+
+@each_session
+def test_one_schema_and_one_frame_over_all_formats(name, hdf5, twins):
+    paths = [hdf5, *(store_of(twins, name, version) for version in VERSIONS)]
+    for table_path in oracle.tables(hdf5):
+        lf = lazynwb.scan_nwb(paths, table_path)
+        alone = lazynwb.read_nwb(hdf5, table_path)
+        assert lf.collect_schema() == alone.schema
+        expected = pl.concat([alone.with_columns(_nwb_path=pl.lit(str(path))) for path in paths])
+        assert_frames(lf.collect(), expected)
+        some = pl.col("_table_index") % 2 == 1
+        assert_frames(lf.filter(some).collect(), expected.filter(some))
+        assert_frames(lf.head(alone.height + 1).collect(), expected.head(alone.height + 1))
+
+
+def test_different_sessions_in_different_formats(twins):
+    """What one of them lacks is null there, whichever format it is in."""
+    kinds = {"units": ".nwb", "waveforms": ".v2.nwb.zarr", "units_alone": ".v3.nwb.zarr"}
+    mixed = [twins / (name + suffix) for name, suffix in kinds.items()]
+    plain = [twins / f"{name}.nwb" for name in kinds]
+    actual = lazynwb.scan_nwb(mixed, "/units").collect()
+    assert_frames(actual.drop("_nwb_path"), lazynwb.read_nwb(plain, "/units").drop("_nwb_path"))
+    assert list(actual["_nwb_path"].unique(maintain_order=True)) == list(map(str, mixed))
+    assert set(actual.filter(pl.col("waveforms").is_null())["_nwb_path"]) == {str(mixed[0]), str(mixed[2])}
+
+
+def test_a_folder_of_files_and_stores(twins):
+    """Each store is one source, and none of its objects is."""
+    names = ("units", "waveforms", "units_alone", "one_row", "session")
+    having = [store_of(twins, name, version) for name in names for version in VERSIONS]
+    having += [twins / f"{name}.nwb" for name in names]
+    found = lazynwb.scan_nwb(twins, "/units").select("_nwb_path").unique().collect()["_nwb_path"]
+    assert sorted(found) == sorted(map(str, having))
+
+
+@pytest.mark.parametrize("name", ["session", "one_row"])
+def test_sql_over_all_formats(name, hdf5, twins):
+    alone = lazynwb.get_sql_context(hdf5)
+    context = lazynwb.get_sql_context([hdf5, *(store_of(twins, name, version) for version in VERSIONS)])
+    assert context.tables() == alone.tables()
+    query = "SELECT COUNT(*) AS n FROM units WHERE id >= 0"
+    assert context.execute(query, eager=True).item() == 3 * alone.execute(query, eager=True).item()
+
+
+# --- remote stores ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def server(twins):
+    with RangeServer(twins) as running:
+        yield running
+
+
+def asked(server):
+    """Requests for metadata, and for chunks."""
+    names = [seen.path.rpartition("/")[2] for seen in server.log]
+    return (
+        [seen for seen, name in zip(server.log, names, strict=True) if name in DOCUMENTS],
+        [seen for seen, name in zip(server.log, names, strict=True) if name not in DOCUMENTS],
+    )
+
+
+@each_version
+@each_session
+def test_every_table_from_a_web_server(hdf5, store, server):
+    check_twin(server.url_of(store.name), hdf5)
+
+
+@each_version
+@pytest.mark.parametrize("name", ["session", "units"])
+def test_one_request_describes_a_consolidated_store(store, server):
+    """One document has all of it. That it is version 2 may take one request more, for that of version 3."""
+    lazynwb.scan_nwb(server.url_of(store.name), "/units").collect_schema()
+    documents, chunks = asked(server)
+    assert [seen.path for seen in documents if seen.status == 200] == [
+        f"{store.name}/{'zarr.json' if store.suffixes[-3] == '.v3' else '.zmetadata'}"
+    ]
+    assert len(documents) <= 2
+    assert chunks == []
+
+
+@each_version
+@pytest.mark.parametrize("name", ["trials"])
+def test_a_query_asks_for_the_chunks_of_its_columns_and_for_nothing_else(store, server):
+    lf = lazynwb.scan_nwb(server.url_of(store.name), "/intervals/trials")
+    lf.collect_schema()
+    server.reset()
+    frame = lf.filter(pl.col("count") > 0).select("kind").collect()
+    assert frame.height == 5
+    documents, chunks = asked(server)
+    columns = [seen.path.removeprefix(f"{store.name}/intervals/trials/").split("/")[0] for seen in chunks]
+    assert sorted(columns) == ["count", "kind"]
+    assert documents == []
+
+
+@each_version
+@pytest.mark.parametrize("name", ["compressed_series"])
+def test_each_chunk_is_fetched_once(store, server):
+    lazynwb.scan_nwb(server.url_of(store.name), "/acquisition/zipped").select("data").collect()
+    _, chunks = asked(server)
+    paths = [seen.path for seen in chunks]
+    assert len(paths) == len(set(paths))
+    assert all("/acquisition/zipped/data/" in path for path in paths)
+
+
+@each_version
+@pytest.mark.parametrize("name", ["session", "units_alone", "compressed_series", "linked_series", "aligned"])
+def test_a_web_server_that_lists_nothing(hdf5, store, tmp_path):
+    """Without consolidated metadata, the documents that a query needs are asked for one by one."""
+    with RangeServer(tmp_path) as server:
+        url = server.url_of(unconsolidated(store, tmp_path).name)
+        check_twin(url, hdf5, tables=[t for t in oracle.tables(hdf5) if t not in METADATA])
+
+
+@each_version
+@pytest.mark.parametrize("name", ["session", "units_alone"])
+def test_a_zip_file_on_a_web_server(hdf5, store, tmp_path):
+    """Its directory and the members that a query needs are ranges of one file."""
+    with RangeServer(tmp_path) as server:
+        url = server.url_of(zipped(store, tmp_path).name)
+        check_twin(url, hdf5)
+        assert {seen.path for seen in server.log} == {f"{store.name}.zip"}
+
+
+@each_version
+@pytest.mark.parametrize("consolidated", [True, False])
+@pytest.mark.parametrize("name", ["session"])
+def test_an_object_store(consolidated, hdf5, store, s3, tmp_path):
+    """It can list, so that nothing is missing without consolidated metadata either."""
+    local = store if consolidated else unconsolidated(store, tmp_path)
+    place = f"private/{'whole' if consolidated else 'parts'}/{store.name}"
+    for member in local.rglob("*"):
+        if member.is_file():
+            s3.put(f"{place}/{member.relative_to(local).as_posix()}", member.read_bytes())
+    lazynwb.config.storage_options = s3.options
+    check_twin(s3.url_of(place), hdf5)
+
+
+# --- zarr-python as oracle ----------------------------------------------------------------------------
+
+
+def through_zarr_python(store, folder):
+    """What zarr-python reads, as an HDF5 file for the oracle."""
+    pytest.importorskip("zarr", reason="zarr-python is not installed")
+    from zarr_twins import through_zarr
+
+    if through_zarr.version_of(store) != through_zarr.VERSION:
+        pytest.skip(f"zarr-python {through_zarr.VERSION} does not read this store of hdmf-zarr's")
+    path = folder / f"{store.name}.h5"
+    through_zarr.to_hdf5(store, path)
+    return path
+
+
+@each_version
+@each_session
+def test_the_twins_hold_the_same(hdf5, store, tmp_path):
+    """Nothing was lost in the export: what differs between lazynwb's frames is lazynwb's."""
+    copy = through_zarr_python(store, tmp_path)
+    assert oracle.tables(copy) == oracle.tables(hdf5)
+    for table_path in oracle.tables(hdf5):
+        actual, expected = oracle.read_table(copy, table_path), oracle.read_table(hdf5, table_path)
+        assert actual.dtypes == expected.dtypes
+        assert same(actual.columns, expected.columns), table_path
+
+
+@pytest.mark.skipif(not REAL, reason="LAZYNWB_TEST_DATA names no folder with Zarr stores")
+@pytest.mark.parametrize("path", REAL, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_every_table_of_a_real_store(path, tmp_path):
+    copy = through_zarr_python(path, tmp_path)
+    check_twin(path, copy, engines=ENGINES, pushdown=True)
+
+
+@pytest.mark.skipif(not REAL, reason="LAZYNWB_TEST_DATA names no folder with Zarr stores")
+@pytest.mark.parametrize("path", REAL, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_every_path_of_a_real_store(path, tmp_path):
+    copy = through_zarr_python(path, tmp_path)
+    everything = dict.fromkeys(OPTIONS, True)
+    assert list(lazynwb.get_internal_paths(path, **everything)) == list(
+        lazynwb.get_internal_paths(copy, **everything)
+    )
+
+
+def test_zarr_python_is_not_loaded(twins):
+    """The package reads stores without it, and beside any version of it."""
+    before = "zarr" in sys.modules
+    for version in VERSIONS:
+        lazynwb.read_nwb(store_of(twins, "units", version), "/units")
+    assert ("zarr" in sys.modules) == before

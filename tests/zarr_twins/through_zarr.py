@@ -1,0 +1,178 @@
+"""What zarr-python reads in a store, as an HDF5 file: the oracle for one format serves for the others.
+
+It knows the conventions of hdmf-zarr (`zarr_dtype` and `zarr_link` up to 0.13; `_DTYPE`, `_LINKS`,
+`_REFERENCE` and `_REFERENCE_FIELDS` from 0.14 on) and leaves all else to zarr-python and h5py. zarr-python 3
+cannot open what hdmf-zarr wrote with zarr-python 2, nor the other way round, so each reads its own.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numcodecs
+import numpy as np
+import zarr
+from numcodecs.pickles import Pickle
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+VERSION = int(zarr.__version__.partition(".")[0])
+OWN = frozenset(
+    ["zarr_dtype", "zarr_link", "_ARRAY_DIMENSIONS", "_DTYPE", "_LINKS", "_REFERENCE_FIELDS", ".specloc"]
+)
+TEXT = h5py.string_dtype()
+
+
+class Reference(dict[str, Any]):
+    """As hdmf-zarr has it: a dictionary with `source` and `path`."""
+
+
+class Careful(pickle.Unpickler):
+    """Makes arrays, plain values and hdmf-zarr's references, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("hdmf_zarr.utils", "ZarrReference"):
+            return Reference
+        if (module.replace("_core", "core"), name) in {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+        }:
+            return super().find_class(module, name)
+        message = f"{module}.{name}"
+        raise pickle.UnpicklingError(message)
+
+
+class CarefulPickle(Pickle):
+    """Stands in for the codec of numcodecs, which either refuses all that is pickled or none of it."""
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        array = Careful(io.BytesIO(numcodecs.compat.ensure_bytes(buf))).load()
+        if out is None:
+            return array
+        np.copyto(out, array)
+        return out
+
+
+def version_of(store: Path) -> int:
+    return 3 if (store / "zarr.json").exists() else 2
+
+
+def to_hdf5(store: Path, path: Path) -> None:
+    """Copy groups, datasets, attributes, links and references."""
+    numcodecs.register_codec(CarefulPickle, "pickle")
+    try:
+        root = zarr.open_group(str(store), mode="r")
+        with h5py.File(path, "w") as file:
+            later: list[Callable[[], None]] = []  # references, to what has to be there first
+            copy_group(root, file, later)
+            for step in later:
+                step()
+    finally:
+        numcodecs.register_codec(Pickle, "pickle")
+
+
+def copy_group(source: Any, group: h5py.Group, later: list[Callable[[], None]]) -> None:
+    attributes = dict(source.attrs)
+    copy_attributes(attributes, group, later)
+    for name, child in sorted(members(source)):
+        if isinstance(child, zarr.Group):
+            copy_group(child, group.create_group(name), later)
+        else:
+            later += copy_array(child, group, name, later)
+    for link in [*attributes.get("zarr_link", []), *attributes.get("_LINKS", [])]:
+        if link["source"] == ".":
+            group[link["name"]] = h5py.SoftLink(link["path"])
+
+
+def members(group: Any) -> Iterator[tuple[str, Any]]:
+    yield from group.groups()
+    yield from group.arrays()
+
+
+def copy_attributes(attributes: dict[str, Any], target: Any, later: list[Callable[[], None]]) -> None:
+    for name, value in attributes.items():
+        if name in OWN:
+            continue
+        path = referred(value)
+        if path is not None:
+            later.append(partial(set_reference, target, name, path))
+        elif isinstance(value, list):
+            target.attrs[name] = value or np.zeros(0)
+        elif value is not None:
+            target.attrs[name] = value
+
+
+def referred(value: Any) -> str | None:
+    """The path that a reference in an attribute or an array names."""
+    if isinstance(value, dict):
+        for key in ("_REFERENCE", "value"):
+            if isinstance(value.get(key), dict):
+                value = value[key]
+        return value.get("path")
+    return None
+
+
+def set_reference(target: Any, name: str, path: str) -> None:
+    with suppress(KeyError):  # the target is not there
+        target.attrs[name] = target.file[path].ref
+
+
+def copy_array(
+    source: Any, group: h5py.Group, name: str, later: list[Callable[[], None]]
+) -> list[Callable[[], None]]:
+    """Copy what can be copied; give the step that writes an array of references."""
+    attributes = dict(source.attrs)
+    kind = attributes.get("zarr_dtype", attributes.get("_DTYPE"))
+    data = np.asarray(source[...])
+    if kind == "scalar":
+        data = data.reshape(-1)[0]
+    fields = attributes.get("_REFERENCE_FIELDS", [])
+    if isinstance(kind, list):
+        fields = [part["name"] for part in kind if part["dtype"] == "object"]
+    if kind in ("object", "object_reference"):
+        dataset = group.create_dataset(name, data.shape, h5py.ref_dtype)
+        copy_attributes(attributes, dataset, later)
+        return [partial(fill_references, dataset, data)]
+    if fields:
+        parts = [(n, h5py.ref_dtype if n in fields else data.dtype[n]) for n in data.dtype.names]
+        dataset = group.create_dataset(name, data.shape, np.dtype(parts))
+        copy_attributes(attributes, dataset, later)
+        return [partial(fill_fields, dataset, data, fields)]
+    dtype = getattr(data, "dtype", np.dtype("O"))
+    if dtype.kind in "OTU":
+        plain = np.asarray(data, dtype="O")
+        texts = [t.decode() if isinstance(t, bytes) else str(t) for t in plain.ravel()]
+        data = np.array(texts, "O").reshape(plain.shape)
+        dataset = group.create_dataset(name, plain.shape, TEXT, data=data)
+    else:
+        dataset = group.create_dataset(name, data=data)
+    copy_attributes(attributes, dataset, later)
+    return []
+
+
+def reference(file: h5py.File, value: Any) -> h5py.Reference:
+    path = referred(value) or str(value)
+    return file[path].ref if path in file else h5py.Reference()
+
+
+def fill_references(dataset: h5py.Dataset, data: np.ndarray) -> None:
+    for place in np.ndindex(data.shape):
+        dataset[place] = reference(dataset.file, data[place])
+
+
+def fill_fields(dataset: h5py.Dataset, data: np.ndarray, fields: list[str]) -> None:
+    filled = np.zeros(data.shape, dataset.dtype)
+    for name in data.dtype.names:
+        values = data[name]
+        if name in fields:
+            values = np.array([reference(dataset.file, value) for value in values.ravel()], "O")
+        filled[name] = values.reshape(data.shape)
+    dataset[...] = filled
