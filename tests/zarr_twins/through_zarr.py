@@ -65,11 +65,18 @@ def version_of(store: Path) -> int:
     return 3 if (store / "zarr.json").exists() else 2
 
 
+def open_root(store: Path) -> Any:
+    """Go by consolidated metadata where there are such, as hdmf-zarr does: they may leave something out."""
+    if (store / ".zmetadata").exists():
+        return zarr.open_consolidated(str(store), mode="r")
+    return zarr.open_group(str(store), mode="r")  # version 3 of Zarr has them in the root's own
+
+
 def to_hdf5(store: Path, path: Path) -> None:
     """Copy groups, datasets, attributes, links and references."""
     numcodecs.register_codec(CarefulPickle, "pickle")
     try:
-        root = zarr.open_group(str(store), mode="r")
+        root = open_root(store)
         with h5py.File(path, "w") as file:
             later: list[Callable[[], None]] = []  # references, to what has to be there first
             copy_group(root, file, later)

@@ -92,8 +92,12 @@ def _written(codec: Codec, nbytes: int) -> int:
         return nbytes + _CHECKSUM
     if codec.config:
         config = json.loads(codec.config)
-        if "dtype" in config and "astype" in config:
-            return int(nbytes // np.dtype(config["dtype"]).itemsize * np.dtype(config["astype"]).itemsize)
+        if config.get("id") == "packbits":
+            return 1 + -(-nbytes // 8)  # how many bits are left over in the last byte, and the bits
+        decoded = config.get("decode_dtype", config.get("dtype"))
+        encoded = config.get("encode_dtype", config.get("astype"))
+        if decoded and encoded:
+            return nbytes // np.dtype(decoded).itemsize * np.dtype(encoded).itemsize
     return nbytes
 
 
@@ -293,7 +297,7 @@ def _configured(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
     except ImportError:
         message = f"chunks filtered by {config['id']} need numcodecs: pip install 'lazynwb[codecs]'"
         raise UnsupportedTypeError(message) from None
-    if len(data) != _written(codec, nbytes) and "astype" in config:
+    if len(data) != _written(codec, nbytes):
         message = f"a filtered chunk has {len(data)} bytes where {_written(codec, nbytes)} are needed"
         raise CorruptDataError(message)
     decoded = _guarded(numcodecs.get_codec(config).decode, data)

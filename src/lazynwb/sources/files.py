@@ -130,7 +130,7 @@ def identity(source: Source, *, known: bool = False) -> str:
 def is_folder(source: Source) -> bool:
     """Tell whether a source is a store of many objects, rather than one file."""
     if source.is_remote:
-        return source.path.partition("?")[0].rstrip("/").lower().endswith(".zarr")
+        return source.path.partition("?")[0].lower().endswith((".zarr", "/"))
     return os.path.isdir(source.path)
 
 

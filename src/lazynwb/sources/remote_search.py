@@ -105,7 +105,12 @@ def _listed(source: Source, bucket: str, prefix: str, pattern: str | None = None
         what = "no object matches" if pattern is not None else "no NWB file in"
         message = f"{what} {source.path}"
         raise SourceNotFoundError(message)
-    return [source.with_path(f"{bucket}/{name}") for name in sorted(found)]
+    return [source.with_path(f"{bucket}/{name}{_mark_of(name, stores)}") for name in sorted(found)]
+
+
+def _mark_of(name: str, stores: set[str]) -> str:
+    """Return the slash that tells a Zarr store from a file, where its name does not."""
+    return "/" if name in stores and not name.lower().endswith(".zarr") else ""
 
 
 def _outermost(folders: set[str]) -> set[str]:

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from lazynwb.config import config
-from lazynwb.errors import LazyNWBError, NotNWBError
+from lazynwb.errors import LazyNWBError
 from lazynwb.sources.web import is_plain, is_web_url
 
 if TYPE_CHECKING:
@@ -84,9 +84,6 @@ def locate(source: Source) -> Location:
             'remote files: start it by "spawn" or "forkserver", as in multiprocessing.get_context("spawn")'
         )
         raise LazyNWBError(message)
-    if source.path.partition("?")[0].rstrip("/").endswith(".zarr"):
-        message = f"{source.name}: Zarr stores are not read yet by this version of lazynwb"
-        raise NotNWBError(message)
     try:
         found = module.open_store(source)
     except UnusableError as error:
