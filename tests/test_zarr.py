@@ -47,7 +47,15 @@ def stores_below(folder):
 
 REAL = stores_below(FOLDER) if FOLDER else []
 
+#: Of every kind of table and series there is one in these.
+USUAL = frozenset(
+    ["session", "one_row", "no_rows", "every_dtype", "linked_series", "compressed_table", "lfp"]
+)
+
 each_session = pytest.mark.parametrize("name", SESSIONS)
+usual_sessions = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in USUAL else pytest.mark.slow) for name in SESSIONS]
+)
 each_version = pytest.mark.parametrize("version", VERSIONS)
 
 
@@ -124,13 +132,13 @@ def test_every_table_with_filters_and_limits(hdf5, store):
 
 
 @each_version
-@each_session
+@usual_sessions
 def test_every_table_without_consolidated_metadata(hdf5, store, tmp_path):
     check_twin(unconsolidated(store, tmp_path), hdf5)
 
 
 @each_version
-@each_session
+@usual_sessions
 def test_every_table_in_a_zip_file(hdf5, store, tmp_path):
     check_twin(zipped(store, tmp_path), hdf5)
 
@@ -299,7 +307,7 @@ def asked(server):
 
 
 @each_version
-@each_session
+@usual_sessions
 def test_every_table_from_a_web_server(hdf5, store, server):
     check_twin(server.url_of(store.name), hdf5)
 

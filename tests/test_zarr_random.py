@@ -413,3 +413,25 @@ def test_fixed_scale_and_offset(version, write, tmp_path):
     actual = lazynwb.read_nwb(tmp_path / "a.nwb.zarr", "t")["a"].to_list()
     assert_values(actual, array[...].tolist(), "a")
     assert actual[4:8] == [0.25] * 4
+
+
+@needs_version_3
+@pytest.mark.parametrize("order", ["little", "big"])
+@pytest.mark.parametrize("shape", [(6,), (6, 2, 3)])
+def test_byte_order_behind_a_filter(order, shape, tmp_path):
+    """A filter comes before the codec `bytes`, whose byte order is therefore not that of what it gives."""
+    from zarr import codecs
+
+    data = (np.arange(np.prod(shape)) * 300).reshape(shape)
+    group = open_root(tmp_path / "a.nwb.zarr", 3).create_group("t")
+    array = group.create_array(
+        "a",
+        shape=shape,
+        chunks=(4, *shape[1:]),
+        dtype="i8",
+        filters=[codecs.numcodecs.Delta(dtype="<i8")],
+        serializer=codecs.BytesCodec(endian=order),
+    )
+    array[...] = data
+    group.attrs.update({"neurodata_type": "DynamicTable", "colnames": ["a"]})
+    assert lazynwb.read_nwb(tmp_path / "a.nwb.zarr", "t")["a"].to_list() == data.tolist()

@@ -42,11 +42,11 @@ class PathInfo:
     dtype: str = ""
 
     def __repr__(self) -> str:
-        """Read like h5py's own description of the object."""
+        """Read like h5py's own description of the object, whatever the format."""
         if self.is_group:
-            return f'<HDF5 group "{self.path}" ({self.members} members)>'
+            return f'<group "{self.path}" ({self.members} members)>'
         name = self.path.rsplit("/", 1)[-1]
-        return f'<HDF5 dataset "{name}": shape {self.shape}, type "{self.dtype}">'
+        return f'<dataset "{name}": shape {self.shape}, type "{self.dtype}">'
 
 
 def get_internal_paths(  # noqa: PLR0913, PLR0917

@@ -97,7 +97,7 @@ def _written(codec: Codec, nbytes: int) -> int:
         decoded = config.get("decode_dtype", config.get("dtype"))
         encoded = config.get("encode_dtype", config.get("astype"))
         if decoded and encoded:
-            return nbytes // np.dtype(decoded).itemsize * np.dtype(encoded).itemsize
+            return int(nbytes // np.dtype(decoded).itemsize * np.dtype(encoded).itemsize)
     return nbytes
 
 
