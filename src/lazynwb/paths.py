@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.errors import LazyNWBError
+from lazynwb.formats import is_zarr
 from lazynwb.lookup.load import load_listing
 from lazynwb.sources.discover import expand
 
@@ -33,6 +34,8 @@ class PathInfo:
         Of a dataset; None where it is empty by definition.
     dtype : str
         NumPy's type string of a dataset's elements; "|O" for text and references.
+    format : {"HDF5", "Zarr"}
+        Of the file.
     """
 
     path: str
@@ -40,13 +43,14 @@ class PathInfo:
     members: int = 0
     shape: tuple[int, ...] | None = None
     dtype: str = ""
+    format: str = field(default="HDF5", compare=False)
 
     def __repr__(self) -> str:
         """Read like h5py's own description of the object, whatever the format."""
         if self.is_group:
-            return f'<group "{self.path}" ({self.members} members)>'
+            return f'<{self.format} group "{self.path}" ({self.members} members)>'
         name = self.path.rsplit("/", 1)[-1]
-        return f'<dataset "{name}": shape {self.shape}, type "{self.dtype}">'
+        return f'<{self.format} dataset "{name}": shape {self.shape}, type "{self.dtype}">'
 
 
 def get_internal_paths(  # noqa: PLR0913, PLR0917
@@ -107,6 +111,7 @@ def get_internal_paths(  # noqa: PLR0913, PLR0917
     ):
         if wanted:
             roles.add(role)
+    kept_in = "Zarr" if is_zarr(found[0]) else "HDF5"
     entries = [entry for entry in load_listing(found[0]).entries if entry.kind != "broken"]
     listed = {e.path for e in entries if e.role in roles and not (e.kind == "group" and e.role != "table")}
     if parents:
@@ -114,7 +119,7 @@ def get_internal_paths(  # noqa: PLR0913, PLR0917
             "/".join(path.split("/")[:depth]) for path in listed for depth in range(2, path.count("/") + 1)
         }
     return {
-        e.path: PathInfo(e.path, e.kind == "group", e.members, e.shape, e.dtype)
+        e.path: PathInfo(e.path, e.kind == "group", e.members, e.shape, e.dtype, kept_in)
         for e in entries
         if e.path in listed
     }

@@ -87,12 +87,17 @@ def open_reader(source: Source, version: str) -> Reader:
         from lazynwb.sources.objects.root import opened
 
         return ZarrReader(opened(source, version))
-    if source.path.partition("?")[0].lower().endswith(_STORES_IN_ONE_FILE):
+    if is_zarr(source):
         from lazynwb.formats.zarr import ZarrReader
         from lazynwb.sources.objects import open_objects
 
         return ZarrReader(open_objects(source))
     return _hdf5_reader()(source, version)
+
+
+def is_zarr(source: Source) -> bool:
+    """Tell whether a source is a Zarr store: a folder, a prefix, or what stands for one in a single file."""
+    return is_folder(source) or source.path.partition("?")[0].lower().endswith(_STORES_IN_ONE_FILE)
 
 
 def prepare() -> None:
