@@ -225,7 +225,9 @@ def serializers(draw, dtype, rank):
         chain.append(codecs.TransposeCodec(order=tuple(draw(st.permutations(range(rank))))))
     if np.dtype(dtype).kind in "iu" and draw(st.booleans()):
         chain.append(codecs.numcodecs.Delta(dtype=f"<{dtype}"))  # gives one dimension, so it comes last
-    return chain, codecs.BytesCodec(endian=draw(st.sampled_from(["little", "big"])))
+    filtered = any(not isinstance(step, codecs.TransposeCodec) for step in chain)
+    orders = ["little"] if filtered else ["little", "big"]  # see test_byte_order_behind_a_filter
+    return chain, codecs.BytesCodec(endian=draw(st.sampled_from(orders)))
 
 
 @st.composite
@@ -419,7 +421,10 @@ def test_fixed_scale_and_offset(version, write, tmp_path):
 @pytest.mark.parametrize("order", ["little", "big"])
 @pytest.mark.parametrize("shape", [(6,), (6, 2, 3)])
 def test_byte_order_behind_a_filter(order, shape, tmp_path):
-    """A filter comes before the codec `bytes`, whose byte order is therefore not that of what it gives."""
+    """A filter comes before the codec `bytes`, whose byte order is therefore not that of what it gives.
+
+    In the other order than the machine's it is refused: nobody writes it.
+    """
     from zarr import codecs
 
     data = (np.arange(np.prod(shape)) * 300).reshape(shape)
@@ -434,4 +439,8 @@ def test_byte_order_behind_a_filter(order, shape, tmp_path):
     )
     array[...] = data
     group.attrs.update({"neurodata_type": "DynamicTable", "colnames": ["a"]})
-    assert lazynwb.read_nwb(tmp_path / "a.nwb.zarr", "t")["a"].to_list() == data.tolist()
+    if order == "big":
+        with pytest.raises(lazynwb.UnsupportedTypeError, match="big-endian bytes behind a filter"):
+            lazynwb.read_nwb(tmp_path / "a.nwb.zarr", "t")
+    else:
+        assert lazynwb.read_nwb(tmp_path / "a.nwb.zarr", "t")["a"].to_list() == data.tolist()

@@ -119,7 +119,7 @@ class TableFile:
 
     def chunks(self, array: Array) -> ChunkIndex | None:
         """Return where an array's chunks are; None where its layout has no chunks."""
-        return self._chunks.get(array.path) if array.layout == "chunked" else None
+        return self._chunks.get(array.path) if _has_index(array) else None
 
     def look_up_chunks(self, columns: Iterable[Column]) -> None:
         """Make sure that the chunks of the given columns are known; opens the file if they are not."""
@@ -154,7 +154,12 @@ class TableFile:
 
 
 def _chunked(columns: Iterable[Column]) -> list[Array]:
-    return [array for column in columns for array in arrays_of(column) if array.layout == "chunked"]
+    return [array for column in columns for array in arrays_of(column) if _has_index(array)]
+
+
+def _has_index(array: Array) -> bool:
+    """Tell whether the places of an array's chunks have to be looked up."""
+    return array.layout == "chunked" or bool(array.shard)
 
 
 def load_table(source: Source, table_path: str) -> TableFile | None:

@@ -159,6 +159,9 @@ def _chain(
             order = tuple(order[i] for i in step)
         elif name == "bytes":
             endian = settings.get("endian", "little")
+            if endian == "big" and codecs:
+                # What a filter gives back is in the machine's order; nobody writes this, so it is an error.
+                codecs.append({"id": "big-endian bytes behind a filter"})
         elif name in _V3_CODECS or name.startswith("numcodecs."):
             codecs.append(_settings({**settings, "id": name.removeprefix("numcodecs.")}))
         else:
