@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from lazynwb.sources.files import File, Ranges
     from lazynwb.threads import Pool
 
+#: Jobs of one read that are kept one by one.
+_FEW_JOBS = 64
 #: Rows of one chunk that are copied one range at a time; more are gathered by an index.
 _FEW_RANGES = 8
 #: The integers that a chunk index is packed of.
@@ -152,8 +154,20 @@ def _carry_out(task: _Task) -> None:
             start = jobs[0].offset
             end = max(job.offset + job.size for job in jobs)
             data = memoryview(opened.read(start, end - start)) if 0 <= start < end <= file.size else None
+            if data is not None:
+                _keep(file, jobs, data)
             for job in jobs:
                 _read_and_handle(file, opened, job, data, start)
+
+
+def _keep(file: File, jobs: list[_Job], data: memoryview) -> None:
+    """Keep what jobs read together: what each of a few wanted, or all of it, if these are many small ones."""
+    start = jobs[0].offset
+    if len(jobs) > _FEW_JOBS:
+        file.keep(start, data)
+        return
+    for job in jobs:
+        file.keep(job.offset, data[job.offset - start : job.offset - start + job.size])
 
 
 def _read_and_handle(
@@ -163,7 +177,6 @@ def _read_and_handle(
     try:
         if data is not None:
             part = data[job.offset - start : job.offset - start + job.size]
-            file.keep(job.offset, part)
             job.handle(part)
         elif job.into is not None:
             opened.read_into(job.offset, job.into.data)

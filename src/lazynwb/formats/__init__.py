@@ -100,9 +100,10 @@ def is_zarr(source: Source) -> bool:
     return is_folder(source) or source.path.partition("?")[0].lower().endswith(_STORES_IN_ONE_FILE)
 
 
-def prepare() -> None:
+def prepare(source: Source) -> None:
     """Load what parsing takes, while the first answers of a server are still under way."""
-    LOADERS.submit(_hdf5_reader)
+    if not is_zarr(source):
+        LOADERS.submit(_hdf5_reader)
 
 
 @cache

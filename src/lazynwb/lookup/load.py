@@ -267,7 +267,7 @@ def _recall(key: str, source: Source, kind: type[E]) -> tuple[E | None, str]:
             _memory.move_to_end(key)
     stored = kept if kept is not None else _stored(key, kind)
     if stored is None and source.is_remote:
-        prepare()
+        prepare(source)
     now = identity(source, known=stored is not None)
     if kept is not None and kept.identity != now:
         stored = _stored(key, kind)  # another process may have seen the file as it is now

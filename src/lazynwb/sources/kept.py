@@ -62,6 +62,7 @@ class Kept:
         self._pieces: list[memoryview] = []
         self._used: list[tuple[int, int]] = []
         self._small = 0
+        self._notes_full = False
         self._fresh = False
         self.size = 0
         stored = cache.load(key, _DECODER) if lasting else None
@@ -117,7 +118,7 @@ class Kept:
 
     def add_small(self, start: int, data: memoryview) -> None:
         """Keep a range that a column was read from, while what the columns read is little."""
-        if self._small + len(data) <= _MOST_ON_DISK:
+        if self._small + len(data) <= _MOST_ON_DISK and not self._notes_full:
             self._small += len(data)
             self.add(start, bytes(data))
             self.use(start, len(data))
@@ -131,10 +132,13 @@ class Kept:
 
     def use(self, start: int, size: int) -> None:
         """Note that a range is worth keeping on disk."""
+        if self._notes_full:
+            return
         self._used.append((start, start + size))
         self._fresh = True
         if len(self._used) > _MOST_NOTES:
             self._used = _merged(self._used)
+            self._notes_full = len(self._used) > _MOST_NOTES // 2
 
     def save(self) -> None:
         """Write what was used to the cache on disk, if anything was since the last time."""

@@ -38,7 +38,7 @@ def describe_array(stored: Stored, attributes: dict[str, Any], path: str, source
     plain = numpy_dtype(stored.dtype)
     dtype = catalog_dtype(plain, attributes, stored.codecs)
     # hdmf-zarr up to 0.13 stores scalars as arrays of one element.
-    is_scalar = not stored.shape or (stored.shape == (1,) and attributes.get("zarr_dtype") == "scalar")
+    is_scalar = not stored.shape or (stored.shape == (1,) and _is_scalar(attributes))
     shape = () if is_scalar else stored.shape
     fixed = not plain.hasobject
     fill = fill_bytes(stored.fill, plain) if fixed else b""
@@ -71,6 +71,11 @@ def describe_array(stored: Stored, attributes: dict[str, Any], path: str, source
         keys=stored.keys,
         shard=stored.shard,
     )
+
+
+def _is_scalar(attributes: dict[str, Any]) -> bool:
+    """Tell whether an array of one element stands for a scalar, as hdmf-zarr and LINDI mark it."""
+    return attributes.get("zarr_dtype") == "scalar" or attributes.get("_SCALAR") is True
 
 
 def _with_text_fill(stored: Stored) -> Stored:

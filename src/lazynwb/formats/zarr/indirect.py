@@ -197,6 +197,8 @@ def _text(item: object) -> str | bytes:
         return item
     if item is None or (type(item) is int and not item):
         return ""
+    if isinstance(item, dict) and "_REFERENCE" in item:  # LINDI does not say which arrays hold references
+        return _path(item) or ""
     message = f"an object of type {type(item).__name__} where text should be"
     raise UnsupportedTypeError(message)
 

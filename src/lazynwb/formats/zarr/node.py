@@ -73,6 +73,12 @@ class Meta(NamedTuple):
                     found[name] = source, path
         return found
 
+    def soft_link(self) -> str | None:
+        """Return the path that stands for this object itself, as LINDI stores links; None if it is one."""
+        link = self.attributes.get("_SOFT_LINK")
+        path = link.get("path") if isinstance(link, dict) else None
+        return path if isinstance(path, str) and path.startswith("/") else None
+
 
 class ZarrNode(NamedTuple):
     """A group or an array, and the store that holds it, which a link may have made another one."""
@@ -108,8 +114,8 @@ class ZarrNode(NamedTuple):
     def address_of(self, key: bytes) -> str | None:
         """Return the address of a member that is stored here; None where a link leads elsewhere."""
         name = key.decode("utf-8", "surrogatepass")
-        stored = name not in self.meta.links() and self.file.meta(self._below(name)) is not None
-        return f"/{self._below(name)}" if stored else None
+        meta = self.file.meta(self._below(name)) if name not in self.meta.links() else None
+        return f"/{self._below(name)}" if meta is not None and meta.soft_link() is None else None
 
     def _below(self, name: str) -> str:
         return f"{self.path}/{name}" if self.path else name
@@ -128,7 +134,8 @@ class ZarrNode(NamedTuple):
         link = self.meta.links().get(name)
         meta = self.file.meta(path) if link is None and name != ".." and "\0" not in name else None
         if meta is not None:
-            return ZarrNode(path, meta, self.file)
+            soft = meta.soft_link()
+            return ZarrNode(path, meta, self.file) if soft is None else follow(self, soft, hops + 1)
         if link is None:
             message = f"there is no {name!r}"
             raise BrokenLinkError(message)
