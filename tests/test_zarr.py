@@ -426,6 +426,20 @@ def test_every_path_of_a_real_store(path, tmp_path):
     )
 
 
+@pytest.fixture(scope="session")
+def referring(tmp_path_factory):
+    """LINDI's files of references, beside the HDF5 files whose chunks they refer to."""
+    folder = tmp_path_factory.mktemp("lindi")
+    unpack(ARCHIVE, folder)
+    unpack(ARCHIVE.with_name("lindi.tar.xz"), folder)
+    return folder
+
+
+@each_session
+def test_every_table_of_a_file_of_references(name, referring):
+    check_twin(referring / f"{name}.nwb.lindi.json", referring / f"{name}.nwb", engines=ENGINES[:1])
+
+
 def test_zarr_python_is_not_loaded(twins):
     """The package reads stores without it, and beside any version of it."""
     before = "zarr" in sys.modules

@@ -102,6 +102,8 @@ def catalog_dtype(dtype: np.dtype, attributes: dict[str, Any], codecs: Iterable[
     in version 3): references to other objects, or compounds; else text.
     """
     said = attributes.get("_DTYPE", attributes.get("zarr_dtype"))
+    if said is None:
+        said = _lindi_compound(attributes.get("_COMPOUND_DTYPE"))
     fields = attributes.get("_REFERENCE_FIELDS")
     if isinstance(said, list):
         parts = [part for part in said if isinstance(part, dict) and isinstance(part.get("name"), str)]
@@ -119,6 +121,14 @@ def catalog_dtype(dtype: np.dtype, attributes: dict[str, Any], codecs: Iterable[
             if codec["id"] == "vlen-array":
                 return _sequence(codec.get("dtype"))
     return _plain(dtype, said)
+
+
+def _lindi_compound(described: object) -> list[dict[str, Any]] | None:
+    """Return LINDI's description of a compound, pairs of name and type, as hdmf-zarr would put it."""
+    if not isinstance(described, list):
+        return None
+    pairs = [pair for pair in described if isinstance(pair, list) and len(pair) == 2]  # noqa: PLR2004
+    return [{"name": name, "dtype": "object" if kind == "<REFERENCE>" else kind} for name, kind in pairs]
 
 
 def _plain(dtype: np.dtype, said: object) -> DType:
@@ -162,7 +172,7 @@ def _sequence(described: object) -> DType:
 def _named_dtype(name: object) -> np.dtype:
     """Return the type that hdmf-zarr names by its class; an object's if it names none."""
     text = {"int": "int64", "float": "float64", "bool": "bool_"}.get(str(name), str(name))
-    scalar = getattr(np, text, None) if text.rstrip("_").isalnum() else None
+    scalar = np.sctypeDict.get(text.rstrip("_"))
     if isinstance(scalar, type) and issubclass(scalar, np.number | np.bool_):
         try:
             return np.dtype(scalar)
