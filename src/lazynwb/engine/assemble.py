@@ -372,7 +372,8 @@ class _Leaf:
         """Return what was read, element by element."""
         if self._elements is None:
             assert self._raw is not None  # noqa: S101 - called when complete
-            owners = np.repeat(np.array(self._owners, np.int64), self._counts)
+            one = np.broadcast_to(np.int64(0), (int(self._counts.sum()),))
+            owners = np.repeat(self._owners, self._counts) if any(self._owners) else one
             self._elements = Elements(_data(self._first).dtype, self._raw, owners)
         return self._elements
 

@@ -31,6 +31,8 @@ _FIRST_FILES, _MOST_FILES = 1, 64
 #: Rows of the first batch of a filtered query, whose consumer may be satisfied with a few.
 _FIRST_ROWS = 16
 _MOST_ROWS = 1_000_000
+#: Layouts of which whole chunks are decoded.
+_IN_CHUNKS = frozenset({"chunked", "objects"})
 #: What a row takes while it is filtered, whatever its columns: its number, and whether it stays.
 _LEAST_ROW_BYTES = 16
 
@@ -332,7 +334,7 @@ def _rounded(start: int, stop: int, ends: np.ndarray, parts: list[Part], rest: l
     bands = [
         c.data.chunk[0]
         for c in columns
-        if c.data is not None and c.data.layout == "chunked" and not c.indices and c.data.codecs
+        if c.data is not None and c.data.layout in _IN_CHUNKS and not c.indices and c.data.codecs
     ]
     if not bands or len(part.ranges) != 1:
         return stop
