@@ -132,24 +132,21 @@ def unshuffled(data: Buffer, size: int) -> Buffer:
 
 
 def _inflate(data: Buffer, nbytes: int) -> Buffer:
-    if nbytes > _DEFLATE_MOST * len(data) + 4096:
-        message = f"{len(data)} compressed bytes cannot hold the {nbytes} bytes of a chunk"
-        raise CorruptDataError(message)
-    try:
-        return deflate.zlib_decompress(data, nbytes)
-    except deflate.DeflateError as error:
-        message = f"a chunk's zlib stream is damaged ({error})"
-        raise CorruptDataError(message) from None
+    return _inflated(deflate.zlib_decompress, "zlib", data, nbytes)
 
 
 def _gunzip(data: Buffer, nbytes: int) -> Buffer:
+    return _inflated(deflate.gzip_decompress, "gzip", data, nbytes)
+
+
+def _inflated(decompress: Callable[[Buffer, int], Buffer], name: str, data: Buffer, nbytes: int) -> Buffer:
     if nbytes > _DEFLATE_MOST * len(data) + 4096:
         message = f"{len(data)} compressed bytes cannot hold the {nbytes} bytes of a chunk"
         raise CorruptDataError(message)
     try:
-        return deflate.gzip_decompress(data, nbytes)
+        return decompress(data, nbytes)
     except deflate.DeflateError as error:
-        message = f"a chunk's gzip stream is damaged ({error})"
+        message = f"a chunk's {name} stream is damaged ({error})"
         raise CorruptDataError(message) from None
 
 
@@ -225,13 +222,13 @@ def _blosc(data: Buffer, nbytes: int) -> Buffer:
 
 def _zstd(data: Buffer, nbytes: int) -> Buffer:
     _bounded(data, nbytes)
-    if _zstd_content_size(data) not in {None, nbytes}:
+    if zstd_content_size(data) not in {None, nbytes}:
         message = "a chunk's zstd header contradicts the chunk's size"
         raise CorruptDataError(message)
     return _guarded(_numcodecs("zstd"), data)
 
 
-def _zstd_content_size(data: Buffer) -> int | None:
+def zstd_content_size(data: Buffer) -> int | None:
     """Return the size that a Zstandard frame declares (RFC 8878, 3.1.1.1), None if it declares none."""
     if len(data) < 6:  # noqa: PLR2004
         return None
@@ -323,7 +320,7 @@ def _declared_size(codec: Codec, data: Buffer) -> int | None:
     if codec.name == "blosc":
         return int.from_bytes(data[4:8], "little")
     if codec.name == "zstd":
-        return _zstd_content_size(data)
+        return zstd_content_size(data)
     if codec.name == "lz4":
         return int.from_bytes(data[:8], "big")
     if codec.name == "lz4block":

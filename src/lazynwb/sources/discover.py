@@ -19,7 +19,7 @@ Sources = PathOrUrl | Iterable[PathOrUrl]
 #: Names that NWB files go by; a Zarr store is a folder.
 NWB_SUFFIXES = (".nwb", ".nwb.h5", ".nwb.hdf5", ".nwb.zarr")
 _ZARR_SUFFIX = ".zarr"
-_ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
+ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
 WILDCARDS = frozenset("*?[")
 
 
@@ -133,7 +133,7 @@ def _text_of(source: object) -> str:
 
 def is_zarr_store(path: str) -> bool:
     """Tell whether a folder is a Zarr store rather than a folder of files."""
-    return any(os.path.exists(os.path.join(path, mark)) for mark in _ZARR_MARKS)
+    return any(os.path.exists(os.path.join(path, mark)) for mark in ZARR_MARKS)
 
 
 def _search(folder: Path) -> list[str]:

@@ -192,19 +192,11 @@ def together(work: Callable[[A], T], items: Sequence[A], sources: Iterable[Sourc
 
 def is_settled(source: Source, known: str, now_ns: int) -> bool:
     """Tell whether a write from now on is certain to change a file's identity; else it is not remembered."""
-    if is_folder(source):
-        key, _, version = known.partition("\t")
-        document = source.with_path(f"{source.path.rstrip('/')}/{key}")
-        return (
-            remote_settled(document, version) if source.is_remote else local.is_settled(document.path, now_ns)
-        )
+    if is_folder(source):  # its version is that of the document that describes it
+        key, _, known = known.partition("\t")
+        source = source.with_path(f"{source.path.rstrip('/')}/{key}")
     if source.is_remote:
-        return remote_settled(source, known)
+        from lazynwb.sources import remote
+
+        return remote.is_settled(source, known)
     return local.is_settled(source.path, now_ns)
-
-
-def remote_settled(source: Source, known: str) -> bool:
-    """See `is_settled`."""
-    from lazynwb.sources import remote
-
-    return remote.is_settled(source, known)

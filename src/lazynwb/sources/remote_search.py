@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.profile import count
-from lazynwb.sources.discover import WILDCARDS, is_nwb_name
+from lazynwb.sources.discover import WILDCARDS, ZARR_MARKS, is_nwb_name
 from lazynwb.sources.stores import module_of
 from lazynwb.threads import REQUESTS, wait
 
@@ -22,7 +22,7 @@ _FILE = re.compile(
     r"\.(nwb|h5|hdf5|zarr|json|zip)$|(^|/)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORECASE
 )
 #: A Zarr store is whatever has one of these names in it, if it is called like one.
-_MARK = re.compile(r"(.+?\.(?:zarr|nwb))/(?:zarr\.json|\.zgroup|\.zmetadata|\.zattrs)", re.IGNORECASE)
+_MARK = re.compile(rf"(.+?\.(?:zarr|nwb))/(?:{'|'.join(map(re.escape, ZARR_MARKS))})", re.IGNORECASE)
 #: Objects that a listing names at a time.
 _PAGE = 1000
 

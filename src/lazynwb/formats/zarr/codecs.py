@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from lazynwb.catalog.model import Codec
-from lazynwb.engine.decode import FILTERS, unfilter, unshuffled
+from lazynwb.engine.decode import FILTERS, unfilter, unshuffled, zstd_content_size
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
 from lazynwb.formats.zarr.pickled import PickledArray, read_pickle
 from lazynwb.formats.zarr.text import parse_json
@@ -159,14 +159,11 @@ def _zstd_size(data: Buffer) -> int:
     UnsupportedTypeError
         If it declares none.
     """
-    descriptor = data[4] if len(data) > 5 else 0  # noqa: PLR2004 - the shortest header
-    single = descriptor >> 5 & 1
-    width = (single, 2, 4, 8)[descriptor >> 6]
-    at = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
-    if not width or at + width > len(data):
+    size = zstd_content_size(data)
+    if size is None:
         message = "its zstd frame does not declare its size"
         raise UnsupportedTypeError(message)
-    return int.from_bytes(data[at : at + width], "little") + (256 if width == 2 else 0)  # noqa: PLR2004
+    return size
 
 
 def _inflated(data: bytes, bits: int) -> tuple[bytes, bool]:
