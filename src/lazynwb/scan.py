@@ -15,11 +15,12 @@ from lazynwb.catalog.provenance import INTERNAL, ROWS
 from lazynwb.engine.run import Spec, run
 from lazynwb.lifetime import unhurried
 from lazynwb.lookup.schema import collect_schema, normalize_table_path
+from lazynwb.lookup.sessions import SessionColumn, find_session_columns
 from lazynwb.profile import attributed
 from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from polars._typing import SchemaDict
 
@@ -43,6 +44,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     schema_overrides: SchemaDict | None = None,
     disable_progress: bool = False,  # noqa: FBT001, FBT002
     *,
+    session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pl.LazyFrame:
     """Scan one table of any number of NWB files as one LazyFrame.
@@ -76,6 +78,11 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         Types of single columns; values are cast to them strictly.
     disable_progress : bool
         Show no progress bars.
+    session_columns : str, iterable of str or mapping of str to str, or None
+        Metadata of the files to have as columns of every row: values of the root group and of `/general`
+        (`"session_id"`, `"keywords"`, ...) and of `/general/subject` (`"subject_id"`, `"subject/age"`, ...).
+        A mapping gives them other names: `{"mouse": "subject_id"}`. A filter on these columns skips whole
+        files before any of their tables is looked at. A file that lacks one has null.
     storage_options : mapping or None
         For remote sources, beside `config.storage_options`: credentials, region, endpoint and so on, under
         obstore's names (`access_key_id`, `region`, `endpoint`, `skip_signature`, `request_payer`, ...) or
@@ -87,8 +94,8 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     -------
     LazyFrame
         The union of the files' columns in alphabetical order (a column that a file lacks is null there),
-        then `_nwb_path` (String: the absolute path, or the URL as given), `_table_path` (String) and
-        `_table_index` (UInt32, the row within its file's table).
+        then those of `session_columns`, then `_nwb_path` (String: the absolute path, or the URL as given),
+        `_table_path` (String) and `_table_index` (UInt32, the row within its file's table).
 
     Raises
     ------
@@ -133,7 +140,19 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     if exclude_array_columns:
         columns = {name: dtype for name, dtype in columns.items() if not is_array_dtype(dtype)}
     chosen = frozenset(overrides) | frozenset(schema or ())
-    spec = Spec(sources, table, columns, origin, chosen, raise_on_missing, ignore_errors, disable_progress)
+    session: tuple[SessionColumn, ...] = ()
+    if session_columns is not None:
+        session = find_session_columns(
+            sources,
+            session_columns,
+            columns,
+            infer_schema_length,
+            ignore_errors=ignore_errors,
+            disable_progress=disable_progress,
+        )
+    spec = Spec(
+        sources, table, columns, origin, chosen, raise_on_missing, ignore_errors, disable_progress, session
+    )
     return _register(spec)
 
 
@@ -213,10 +232,10 @@ def _detail(spec: Spec) -> str:
 
 
 def _register(spec: Spec) -> pl.LazyFrame:
-    schema = {ROWS: pl.Null(), **spec.schema, **INTERNAL}
+    schema = spec.all_columns
     labels: dict[str, Any] = {}
     if _EXPLAINS:
         labels = {"explain_name": "NWB", "explain_detail": _detail(spec)}
     frame = register_io_source(_Source(spec), schema=schema, is_pure=True, **labels)
     # Not by plain names: Polars takes "*" and "^...$" for patterns.
-    return frame.select(selectors.by_name(*spec.schema, *INTERNAL))
+    return frame.select(selectors.by_name(*[name for name in schema if name != ROWS]))

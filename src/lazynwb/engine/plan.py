@@ -46,8 +46,22 @@ def conjuncts(predicate: pl.Expr) -> list[pl.Expr]:
     return [predicate]
 
 
-def plan_steps(predicate: pl.Expr | None, schema: Mapping[str, pl.DataType]) -> list[Step]:
-    """Return the predicate's parts, the cheapest to evaluate first."""
+def plan_steps(
+    predicate: pl.Expr | None,
+    schema: Mapping[str, pl.DataType],
+    per_file: frozenset[str] = frozenset({NWB_PATH}),
+) -> list[Step]:
+    """Return the predicate's parts, the cheapest to evaluate first.
+
+    Parameters
+    ----------
+    predicate : Expr or None
+    schema : mapping of str to DataType
+        The columns that are read from files' tables.
+    per_file : frozenset of str
+        Columns whose value is the same in all rows of a file: parts that have no others stay apart, because
+        they decide on whole files.
+    """
     if predicate is None:
         return []
     steps: list[Step] = []
@@ -58,7 +72,7 @@ def plan_steps(predicate: pl.Expr | None, schema: Mapping[str, pl.DataType]) -> 
             steps
             and cost <= _COST_OF_TEXT
             and cost == _cost(steps[-1], schema)
-            and not _by_path_alone(step, steps[-1])
+            and not any(per_file.issuperset(part.columns) for part in (step, steps[-1]))
         ):
             last = steps.pop()
             columns = tuple(dict.fromkeys((*last.columns, *step.columns)))
@@ -70,10 +84,6 @@ def plan_steps(predicate: pl.Expr | None, schema: Mapping[str, pl.DataType]) -> 
 
 def _parts(predicate: pl.Expr) -> list[Step]:
     return [Step(part, tuple(dict.fromkeys(part.meta.root_names()))) for part in conjuncts(predicate)]
-
-
-def _by_path_alone(*steps: Step) -> bool:
-    return any(step.columns == (NWB_PATH,) for step in steps)
 
 
 def _cost(step: Step, schema: Mapping[str, pl.DataType]) -> int:

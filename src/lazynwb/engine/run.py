@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import polars as pl
 
-from lazynwb.catalog.merge import nulls
-from lazynwb.catalog.provenance import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX
+from lazynwb.catalog.provenance import INTERNAL, NWB_PATH, ROWS
 from lazynwb.config import config
 from lazynwb.engine.assemble import read_columns
+from lazynwb.engine.batches import MOST_ROWS, batch_bounds
 from lazynwb.engine.plan import Growth, Step, plan_steps
 from lazynwb.engine.report import Report
-from lazynwb.engine.sizes import measure_rows, most_bytes
+from lazynwb.engine.rows import PerFile, assembled, cut, mask, take
+from lazynwb.engine.sessions import session_frame
+from lazynwb.engine.sizes import most_bytes
 from lazynwb.engine.window import Handles, Part
 from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.lookup.load import TableFile, load_tables
@@ -24,15 +26,13 @@ from lazynwb.sources.files import save
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from lazynwb.lookup.sessions import SessionColumn
     from lazynwb.sources.source import Source
 
 #: Files of the first window, and of the largest. Remote ones take about as long for many as for one.
 _FIRST_FILES, _MOST_FILES = 1, 64
 #: Rows of the first batch of a filtered query, whose consumer may be satisfied with a few.
 _FIRST_ROWS = 16
-_MOST_ROWS = 1_000_000
-#: Layouts of which whole chunks are decoded.
-_IN_CHUNKS = frozenset({"chunked", "objects"})
 #: What a row takes while it is filtered, whatever its columns: its number, and whether it stays.
 _LEAST_ROW_BYTES = 16
 
@@ -52,6 +52,10 @@ class Spec(NamedTuple):
     overridden : frozenset of str
         Columns whose type the user chose.
     raise_on_missing, ignore_errors, disable_progress : bool
+    session : tuple of SessionColumn
+        Metadata of the files that are columns too.
+    optional : bool
+        A file without the table is nothing to speak of.
     """
 
     sources: tuple[Source, ...]
@@ -62,6 +66,19 @@ class Spec(NamedTuple):
     raise_on_missing: bool = False
     ignore_errors: bool = False
     disable_progress: bool = False
+    session: tuple[SessionColumn, ...] = ()
+    optional: bool = False
+
+    @property
+    def per_file(self) -> frozenset[str]:
+        """Columns whose value is the same in all rows of a file."""
+        return frozenset({NWB_PATH, *(column.name for column in self.session)})
+
+    @property
+    def all_columns(self) -> dict[str, pl.DataType]:
+        """Every column that the scan has, in order, the one that users never see first."""
+        session = {column.name: column.dtype for column in self.session}
+        return {ROWS: pl.Null(), **self.schema, **session, **INTERNAL}
 
 
 def run(
@@ -84,8 +101,8 @@ def run(
     DataFrame
         With exactly the requested columns, in the published types. Nothing is open while it is out.
     """
-    names = list(with_columns) if with_columns is not None else [ROWS, *spec.schema, *INTERNAL]
-    query = _Query(spec, names, plan_steps(predicate, spec.schema))
+    names = list(with_columns) if with_columns is not None else list(spec.all_columns)
+    query = _Query(spec, names, plan_steps(predicate, spec.schema, spec.per_file))
     try:
         for parts in query.windows(n_rows):
             for frame in query.batches(parts):
@@ -96,19 +113,21 @@ def run(
         save()
     query.report.log()
     if not query.batches_given:
-        full = {ROWS: pl.Null(), **spec.schema, **INTERNAL}
-        yield pl.DataFrame(schema={name: full[name] for name in names})
+        yield pl.DataFrame(schema={name: spec.all_columns[name] for name in names})
 
 
 class _Query:
     def __init__(self, spec: Spec, names: list[str], steps: list[Step]) -> None:
         self._spec = spec
         self._names = names
-        self._by_path = [step for step in steps if step.columns == (NWB_PATH,)]
-        self._steps = [step for step in steps if step.columns != (NWB_PATH,)]
+        self._per_file = PerFile(spec.table)
+        self._by_file = [step for step in steps if spec.per_file.issuperset(step.columns)]
+        self._steps = [step for step in steps if not spec.per_file.issuperset(step.columns)]
+        needed = {*names, *(name for step in steps for name in step.columns)}
+        self._session = [column for column in spec.session if column.name in needed]
         self.batches_given = 0
         self.report = Report(spec.table, len(spec.sources))
-        self._rows_growth = Growth(_FIRST_ROWS if steps else _MOST_ROWS, _MOST_ROWS)
+        self._rows_growth = Growth(_FIRST_ROWS if steps else MOST_ROWS, MOST_ROWS)
         label = f"/{spec.table}"
         self._scanning = Progress(f"Scanning NWB {label}", len(spec.sources), disabled=spec.disable_progress)
         self._reading = Progress(
@@ -142,18 +161,8 @@ class _Query:
 
     def _parts(self, n_rows: int | None, filtering: list[str]) -> Iterator[tuple[Part, int]]:
         """Yield each file's rows with about how many bytes filtering them takes."""
-        spec = self._spec
         left = n_rows
-        wanted = self._wanted_files()
-        count(files_skipped=wanted.count(False))
-        # Rows are counted before they are filtered, so with a limit also those of files that are skipped.
-        looked_at = [
-            (source, keep)
-            for source, keep in zip(spec.sources, wanted, strict=True)
-            if keep or left is not None
-        ]
-        loading = load_tables((source for source, _ in looked_at), spec.table)
-        for (source, keep), load in zip(looked_at, loading, strict=True):
+        for source, keep, load in self._loading(limited=n_rows is not None):
             if left is not None and left <= 0:
                 return
             file = self._load(source, load)
@@ -170,13 +179,48 @@ class _Query:
             for i in range(slices):
                 yield Part.of_range(file, rows * i // slices, rows * (i + 1) // slices), size // slices
 
-    def _wanted_files(self) -> list[bool]:
-        """Evaluate the parts of the predicate that need nothing but the files' names."""
-        paths = pl.DataFrame({NWB_PATH: [source.path for source in self._spec.sources]})
-        keep = np.ones(len(paths), bool)
-        for step in self._by_path:
-            keep &= _mask(paths, step.expression)
+    def _loading(self, *, limited: bool) -> Iterator[tuple[Source, bool, Callable[[], TableFile | None]]]:
+        """Yield the files that are looked at, whether their rows are wanted, and how to load each."""
+        sources = self._spec.sources
+        # Metadata is read some files ahead, not of all: the consumer may be satisfied before.
+        size = _MOST_FILES if self._session else len(sources)
+        start = 0
+        while start < len(sources):
+            block = sources[start : start + size]
+            start, size = start + size, size * 4
+            wanted = self._wanted(block)
+            count(files_skipped=wanted.count(False))
+            # Rows are counted before they are filtered, so with a limit also those of files that are skipped.
+            looked_at = [pair for pair in zip(block, wanted, strict=True) if pair[1] or limited]
+            loading = load_tables((source for source, _ in looked_at), self._spec.table)
+            for (source, keep), load in zip(looked_at, loading, strict=True):
+                yield source, keep, load
+
+    def _wanted(self, block: tuple[Source, ...]) -> list[bool]:
+        """Evaluate the parts of the predicate that need nothing but the files' names and metadata.
+
+        Other metadata is then read of the files that are left.
+        """
+        names = {name for step in self._by_file for name in step.columns}
+        deciding = [column for column in self._session if column.name in names]
+        files = session_frame(block, deciding, self._scan_metadata)
+        keep = np.ones(len(block), bool)
+        for step in self._by_file:
+            keep &= mask(files, step.expression)
+        left = tuple(source for source, kept in zip(block, keep, strict=True) if kept)
+        if left:
+            others = [column for column in self._session if column.name not in names]
+            rest = session_frame(left, others, self._scan_metadata)
+            self._per_file.add(left, files.filter(pl.Series(keep)), rest)
         return keep.tolist()
+
+    def _scan_metadata(
+        self, sources: tuple[Source, ...], table: str, schema: dict[str, pl.DataType]
+    ) -> Iterator[pl.DataFrame]:
+        spec = self._spec._replace(
+            sources=sources, table=table, schema=schema, session=(), raise_on_missing=False, optional=True
+        )
+        return run(spec, [*schema, NWB_PATH], None, None)
 
     def _load(self, source: Source, load: Callable[[], TableFile | None]) -> TableFile | None:
         spec = self._spec
@@ -191,7 +235,8 @@ class _Query:
             if spec.raise_on_missing:
                 message = f"{source.name} has no table /{spec.table} (raise_on_missing=True)"
                 raise TableNotFoundError(message)
-            self.report.missing(source.name)
+            if not spec.optional:
+                self.report.missing(source.name)
         elif file.problems:
             self.report.problems(source.name, file.problems)
         return file
@@ -228,24 +273,24 @@ class _Query:
             for step in self._steps:
                 self._add(handles, parts, step.columns, known)
                 rows = sum(part.rows for part in parts)
-                keep = _mask(_frame({name: known[name] for name in step.columns}, rows), step.expression)
+                keep = mask(assembled({name: known[name] for name in step.columns}, rows), step.expression)
                 if not keep.all():
-                    parts = _take(parts, keep)
+                    parts = take(parts, keep)
                     known = {name: series.filter(pl.Series(keep)) for name, series in known.items()}
                     if not parts:
                         return
             known = {name: series for name, series in known.items() if name in self._names}
             rest = [name for name in self._names if name not in known and name in self._spec.schema]
-            bounds = self._bounds(handles, parts, rest)
+            bounds = batch_bounds(handles, parts, rest, self._rows_growth if self._steps else None)
             if len(bounds) == 1:
                 self._add(handles, parts, self._names, known)
                 self._reading_done(parts, rest)
         if len(bounds) == 1:
-            yield _frame({name: known[name] for name in self._names}, sum(part.rows for part in parts))
+            yield assembled({name: known[name] for name in self._names}, sum(part.rows for part in parts))
             return
         for start, stop in bounds:
             yield from self._read(
-                _cut(parts, start, stop), {name: series[start:stop] for name, series in known.items()}
+                cut(parts, start, stop), {name: series[start:stop] for name, series in known.items()}
             )
 
     def _read(self, parts: list[Part], known: dict[str, pl.Series]) -> Iterator[pl.DataFrame]:
@@ -267,7 +312,7 @@ class _Query:
                 yield from self._read([part], own)
             return
         self._reading_done(parts, [name for name in self._names if name not in known])
-        yield _frame({name: have[name] for name in self._names}, sum(part.rows for part in parts))
+        yield assembled({name: have[name] for name in self._names}, sum(part.rows for part in parts))
 
     def _reading_done(self, parts: list[Part], rest: list[str]) -> None:
         if rest and self._steps:
@@ -289,101 +334,4 @@ class _Query:
                 known[series.name] = series
         for name in new:
             if name not in schema:
-                known[name] = _internal(name, parts, self._spec.table)
-
-    def _bounds(self, handles: Handles, parts: list[Part], rest: list[str]) -> list[tuple[int, int]]:
-        """Cut the surviving rows into batches, at files' and chunks' borders where that is possible."""
-        rows = sum(part.rows for part in parts)
-        limit = config.batch_bytes
-        if not rest:
-            starts = range(0, rows, _MOST_ROWS)
-            return [(start, min(start + _MOST_ROWS, rows)) for start in starts] or [(0, 0)]
-        few = self._rows_growth.take() if self._steps else _MOST_ROWS
-        heavy = sum(most_bytes(part.file, rest) for part in parts)
-        if heavy <= limit // 16 or (heavy <= limit and rows <= few):
-            return [(0, rows)]
-        sizes = measure_rows(handles, parts, rest)
-        total = np.concatenate(sizes)
-        if int(total.sum()) <= limit and rows <= few:
-            return [(0, rows)]
-        ends = np.cumsum([part.rows for part in parts])
-        cumulative = np.cumsum(total)
-        bounds = []
-        start = 0
-        while start < rows:
-            base = int(cumulative[start - 1]) if start else 0
-            stop = int(np.searchsorted(cumulative, base + limit, side="right"))
-            stop = min(max(stop, start + 1), start + few, rows)
-            if stop < rows and few >= _MOST_ROWS:
-                stop = _rounded(start, stop, ends, parts, rest)
-            bounds.append((start, stop))
-            start = stop
-            self._rows_growth.used(1)
-            few = self._rows_growth.take() if self._steps else few
-        return bounds
-
-
-def _rounded(start: int, stop: int, ends: np.ndarray, parts: list[Part], rest: list[str]) -> int:
-    """Move the end of a batch back to a border, so that no chunk is decoded for two batches."""
-    number = int(np.searchsorted(ends, stop, side="right"))
-    begin = int(ends[number - 1]) if number else 0
-    if begin > start + (stop - start) // 2:
-        return begin
-    part = parts[number]
-    columns = [part.file.columns[name] for name in rest if name in part.file.columns]
-    bands = [
-        c.data.chunk[0]
-        for c in columns
-        if c.data is not None and c.data.layout in _IN_CHUNKS and not c.indices and c.data.codecs
-    ]
-    if not bands or len(part.ranges) != 1:
-        return stop
-    first = int(part.ranges[0, 0])
-    band = max(bands)
-    border = (first + stop - begin) // band * band - first + begin
-    return border if border > start else stop
-
-
-def _mask(frame: pl.DataFrame, expression: pl.Expr) -> np.ndarray:
-    keep = frame.select(expression.alias("keep")).to_series()
-    mask = keep.fill_null(value=False).to_numpy()
-    return np.broadcast_to(mask, len(frame)) if len(mask) != len(frame) else mask
-
-
-def _frame(columns: dict[str, pl.Series], rows: int) -> pl.DataFrame:
-    if not columns:
-        return pl.DataFrame({TABLE_INDEX: np.zeros(rows, np.uint32)})
-    return pl.DataFrame(list(columns.values()))
-
-
-def _take(parts: list[Part], keep: np.ndarray) -> list[Part]:
-    kept = []
-    at = 0
-    for part in parts:
-        left = part.take(keep[at : at + part.rows])
-        at += part.rows
-        if left.rows:
-            kept.append(left)
-    return kept
-
-
-def _cut(parts: list[Part], start: int, stop: int) -> list[Part]:
-    kept = []
-    at = 0
-    for part in parts:
-        left, right = max(start - at, 0), min(stop - at, part.rows)
-        if left < right:
-            kept.append(part.cut(left, right))
-        at += part.rows
-    return kept
-
-
-def _internal(name: str, parts: list[Part], table: str) -> pl.Series:
-    if name == ROWS:
-        return nulls(name, pl.Null(), sum(part.rows for part in parts))
-    if name == TABLE_INDEX:
-        rows = [part.indices() for part in parts]
-        return pl.Series(name, np.concatenate(rows).astype(np.uint32) if rows else np.zeros(0, np.uint32))
-    values = [part.file.source.path for part in parts] if name == NWB_PATH else [table] * len(parts)
-    which = np.repeat(np.arange(len(parts), dtype=np.uint32), [part.rows for part in parts])
-    return pl.Series(name, values, dtype=INTERNAL[name])[which]
+                known[name] = self._per_file.column(name, parts)

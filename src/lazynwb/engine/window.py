@@ -62,13 +62,14 @@ class Part(NamedTuple):
         return Part(self.file, to_ranges(rows), len(rows))
 
 
-def expand(ranges: np.ndarray) -> np.ndarray:
+def expand(ranges: np.ndarray, dtype: type[np.integer] = np.int64) -> np.ndarray:
     """Return the numbers that ranges cover."""
     if len(ranges) == 1:
-        return np.arange(ranges[0, 0], ranges[0, 1])
+        return np.arange(ranges[0, 0], ranges[0, 1], dtype=dtype)
     lengths = ranges[:, 1] - ranges[:, 0]
     ends = np.cumsum(lengths)
-    return np.repeat(ranges[:, 0] - (ends - lengths), lengths) + np.arange(int(ends[-1]) if len(ends) else 0)
+    places = np.arange(int(ends[-1]) if len(ends) else 0)
+    return (np.repeat(ranges[:, 0] - (ends - lengths), lengths) + places).astype(dtype, copy=False)
 
 
 def to_ranges(rows: np.ndarray) -> np.ndarray:

@@ -1,0 +1,129 @@
+"""Which metadata of the files a scan shows as columns of every row."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from lazynwb.catalog.provenance import RESERVED
+from lazynwb.errors import SchemaError, TableNotFoundError
+from lazynwb.lookup.schema import collect_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import polars as pl
+
+    from lazynwb.sources.source import Source
+
+_GENERAL, _SUBJECT = "general", "general/subject"
+#: Fields of NWB's type Subject (NWB core, nwb.file.yaml): looked for in `/general/subject` first.
+_SUBJECT_FIELDS = frozenset(
+    {"age", "date_of_birth", "description", "genotype", "sex", "species", "strain", "subject_id", "weight"}
+)
+
+
+class SessionColumn(NamedTuple):
+    """A column of the files' one-row metadata tables, under the name that it has in a scan.
+
+    Attributes
+    ----------
+    name : str
+    table : str
+        "general" (which includes the root group's values) or "general/subject".
+    column : str
+        What it is called there.
+    dtype : DataType
+    """
+
+    name: str
+    table: str
+    column: str
+    dtype: pl.DataType
+
+
+def find_session_columns(  # noqa: PLR0913 - the options of a scan
+    sources: Sequence[Source],
+    wanted: str | Iterable[str] | Mapping[str, str],
+    taken: Iterable[str],
+    first: int | None,
+    *,
+    ignore_errors: bool,
+    disable_progress: bool,
+) -> tuple[SessionColumn, ...]:
+    """Find metadata by name.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    wanted : str, iterable of str or mapping of str to str
+        Names, as in `/general` and in the root group ("session_id"), or in `/general/subject` ("age",
+        "subject/age"); a mapping gives each the name that it has as a column.
+    taken : iterable of str
+        Names of the table's own columns.
+    first : int or None
+        How many files to look at.
+    ignore_errors, disable_progress : bool
+
+    Raises
+    ------
+    SchemaError
+        If there is no such metadata, or the table has a column of that name.
+    """
+    if isinstance(wanted, str):
+        wanted = [wanted]
+    named = (
+        dict(wanted) if isinstance(wanted, Mapping) else {name.rsplit("/", 1)[-1]: name for name in wanted}
+    )
+    schemas: dict[str, Mapping[str, pl.DataType]] = {}
+
+    def schema(table: str) -> Mapping[str, pl.DataType]:
+        if table not in schemas:
+            try:
+                schemas[table], _ = collect_schema(
+                    sources,
+                    table,
+                    first,
+                    raise_on_missing=False,
+                    ignore_errors=ignore_errors,
+                    disable_progress=disable_progress,
+                    overrides={},
+                )
+            except TableNotFoundError:
+                schemas[table] = {}
+        return schemas[table]
+
+    occupied = {*taken, *RESERVED}
+    found = []
+    for name, path in named.items():
+        column = path.rsplit("/", 1)[-1]
+        table = next((table for table in _tables(path) if column in schema(table)), None)
+        if table is None:
+            raise SchemaError(_unknown(path, [*schema(_GENERAL), *schema(_SUBJECT)], sources))
+        if name in occupied:
+            message = (
+                f"session column {name!r}: the table has a column of that name; give it another one, as in "
+                f'session_columns={{"session_{name}": {path!r}}}'
+            )
+            raise SchemaError(message)
+        found.append(SessionColumn(name, table, column, schema(table)[column]))
+    return tuple(found)
+
+
+def _tables(path: str) -> tuple[str, ...]:
+    """Return where to look for metadata, in order."""
+    parent, _, name = path.strip("/").rpartition("/")
+    if parent:
+        return (_SUBJECT,) if parent in {"subject", _SUBJECT} else (_GENERAL,) if parent == _GENERAL else ()
+    return (_SUBJECT, _GENERAL) if name in _SUBJECT_FIELDS else (_GENERAL, _SUBJECT)
+
+
+def _unknown(path: str, names: Sequence[str], sources: Sequence[Source]) -> str:
+    close = difflib.get_close_matches(path.rsplit("/", 1)[-1], names, n=3)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    more = f" and {len(sources) - 1} more files" if len(sources) > 1 else ""
+    return (
+        f"no session metadata {path!r} in {sources[0].name}{more}{hint}; there are "
+        f"{', '.join(dict.fromkeys(names)) or 'none'}"
+    )
