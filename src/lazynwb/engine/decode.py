@@ -26,6 +26,8 @@ _DEFLATE_MOST = 1032
 _MOST_CHUNK_BYTES = 4 * 1024**3
 #: Bytes of a checksum.
 _CHECKSUM = 4
+#: Bytes that a Blosc frame begins with.
+_BLOSC_HEADER = 16
 #: Below this many elements NumPy's transposed copy is faster than one copy per byte plane.
 _FEW_ELEMENTS = 2048
 
@@ -84,6 +86,32 @@ def unfilter(data: Buffer, codecs: tuple[Codec, ...], mask: int, nbytes: int) ->
         message = f"a chunk decodes to {len(data)} bytes where {nbytes} are needed"
         raise CorruptDataError(message)
     return data, shuffled
+
+
+def decode_into(data: Buffer, codecs: tuple[Codec, ...], mask: int, out: np.ndarray) -> bool:
+    """Decode a whole chunk to where it belongs, without a copy in between; tell whether that is possible.
+
+    Parameters
+    ----------
+    data, codecs, mask
+        As for `unfilter`.
+    out : ndarray of uint8
+        Contiguous, of the decoded chunk's size.
+
+    Raises
+    ------
+    CorruptDataError
+        If a size does not fit.
+    """
+    active = [codec for i, codec in enumerate(codecs) if not mask >> i & 1]
+    if len(active) != 1 or active[0].name not in {"blosc", "zstd"} or not out.flags.c_contiguous:
+        return False
+    if len(data) < _BLOSC_HEADER or _declared_size(active[0], data) != out.nbytes:
+        return False  # refused, or found to fit after all, by the ordinary way
+    _bounded(data, out.nbytes)
+    decompress = _numcodecs(active[0].name)
+    _guarded(lambda stored: decompress(stored, out), data)
+    return True
 
 
 def _written(codec: Codec, nbytes: int) -> int:
@@ -195,13 +223,13 @@ def _congruent(one: int, other: int) -> bool:
     return one % 65536 % 65535 == other % 65536 % 65535 and (one >> 16) % 65535 == (other >> 16) % 65535
 
 
-def _numcodecs(name: str) -> Callable[[Buffer], Buffer]:
+def _numcodecs(name: str) -> Callable[..., Buffer]:
     try:
         import numcodecs
     except ImportError:
         message = f"chunks compressed with {name} need numcodecs: pip install 'lazynwb[codecs]'"
         raise UnsupportedTypeError(message) from None
-    decode: Callable[[Buffer], Buffer] = getattr(numcodecs, name).decompress
+    decode: Callable[..., Buffer] = getattr(numcodecs, name).decompress
     return decode
 
 
@@ -214,7 +242,7 @@ def _bounded(data: Buffer, nbytes: int) -> None:
 def _blosc(data: Buffer, nbytes: int) -> Buffer:
     _bounded(data, nbytes)
     # The frame's own header says how much is allocated: bytes 4 to 8.
-    if len(data) < 16 or struct.unpack_from("<I", data, 4)[0] != nbytes:  # noqa: PLR2004
+    if len(data) < _BLOSC_HEADER or struct.unpack_from("<I", data, 4)[0] != nbytes:
         message = "a chunk's blosc header contradicts the chunk's size"
         raise CorruptDataError(message)
     return _guarded(_numcodecs("blosc"), data)

@@ -1,0 +1,92 @@
+"""Where batches end: bounded in bytes, and at the borders of chunks, so that none is decoded twice."""
+
+import itertools
+
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lazynwb
+from lazynwb.engine.batches import MOST_ROWS, batch_bounds
+from lazynwb.engine.plan import Growth
+from lazynwb.engine.window import Handles, Part, to_ranges
+from lazynwb.lookup.load import load_table
+from lazynwb.sources.discover import expand
+
+ROWS, CHUNK = 20_000, 1_000
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory):
+    """A table in gzip chunks of 1,000 rows, one column in chunks of 250; and one column in no chunks."""
+    path = tmp_path_factory.mktemp("batches") / "table.nwb"
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("table")
+        group.attrs["colnames"] = ["a", "b", "fine", "plain"]
+        group.attrs["neurodata_type"] = "DynamicTable"
+        for name, chunk in (("a", CHUNK), ("b", CHUNK), ("fine", 250), ("id", CHUNK)):
+            data = np.arange(ROWS) if name == "id" else rng.random(ROWS).round(2)
+            group.create_dataset(name, data=data, chunks=(chunk,), compression="gzip")
+        group["plain"] = np.arange(ROWS)
+        wide = group.create_dataset("wide", (ROWS, 64), "f8", chunks=(CHUNK, 64), compression="gzip")
+        wide[...] = rng.random((ROWS, 1))
+    return path
+
+
+def counts_of(query):
+    with lazynwb.profile() as counts:
+        frame = query.collect(engine="streaming")
+    return frame, counts.chunks_decoded
+
+
+def test_survivors_in_one_chunk_are_decoded_once(path):
+    scan = lazynwb.scan_nwb(path, "/table")
+    found, decoded = counts_of(scan.filter(pl.col("id").is_between(5_000, 5_899)))
+    assert found["id"].to_list() == list(range(5_000, 5_900))
+    # The whole of the column that is filtered on; then one chunk of three columns, and four of the fine one.
+    assert decoded == ROWS // CHUNK + 3 + 4
+
+
+def test_scattered_survivors_are_decoded_once(path):
+    scan = lazynwb.scan_nwb(path, "/table")
+    found, decoded = counts_of(scan.filter(pl.col("id") % 100 == 7))
+    assert len(found) == ROWS // 100
+    assert decoded <= 4 * (ROWS // CHUNK) + ROWS // 250
+
+
+def test_a_query_that_needs_a_few_rows_reads_few_chunks(path):
+    scan = lazynwb.scan_nwb(path, "/table")
+    found, decoded = counts_of(scan.filter(pl.col("plain") % 100 == 7).head(3))
+    assert found["id"].to_list() == [7, 107, 207]
+    assert decoded <= 3 * 2 * 8  # three batches of two bands of eight chunks, not all twenty bands
+
+
+@given(
+    rows=st.sets(st.integers(0, ROWS - 1), min_size=1, max_size=400) | st.just(set(range(3_000, 9_500))),
+    few=st.none() | st.integers(1, 200),
+    limit=st.integers(1_000, 3_000_000),
+    names=st.sets(st.sampled_from(["a", "fine", "plain", "wide"]), min_size=1),
+)
+def test_batches_take_every_row_once_and_stay_within_the_limit(path, rows, few, limit, names):
+    file = load_table(expand(path)[0], "table")
+    chosen = np.array(sorted(rows))
+    parts = [Part(file, to_ranges(chosen), len(chosen))] * 2
+    before = lazynwb.config.batch_bytes
+    lazynwb.config.batch_bytes = limit
+    try:
+        with Handles() as handles:
+            growth = Growth(few, MOST_ROWS) if few else None
+            bounds = batch_bounds(handles, parts, sorted(names), growth)
+    finally:
+        lazynwb.config.batch_bytes = before
+    assert bounds[0][0] == 0
+    assert bounds[-1][1] == 2 * len(chosen)
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(bounds))
+    row = 16 + sum(512 if name == "wide" else 8 for name in names)
+    assert all(
+        start < stop and (stop - start == 1 or (stop - start) * row <= limit) for start, stop in bounds
+    )
