@@ -196,3 +196,123 @@ def intracellular(path: Path) -> None:
     nwb.add_icephys_experimental_condition(repetitions=[repetition])
     with NWBHDF5IO(path, "w") as io:
         io.write(nwb)
+
+
+@pynwb_case
+def icephys_hierarchy(path: Path) -> None:
+    """All five icephys tables; recordings without a stimulus, and ragged columns in their categories."""
+    from pynwb import NWBHDF5IO, NWBFile
+    from pynwb.icephys import VoltageClampSeries, VoltageClampStimulusSeries
+
+    nwb = NWBFile("icephys", "id-3", dt.datetime(2024, 1, 2, tzinfo=dt.UTC))
+    amplifier = nwb.create_device("amp")
+    electrodes = [
+        nwb.create_icephys_electrode(name=f"e{k}", description="d", device=amplifier) for k in range(2)
+    ]
+    rows = []
+    for k in range(7):
+        about = {"rate": 10.0, "starting_time": float(k), "electrode": electrodes[k % 2], "gain": 0.1}
+        stimulus = VoltageClampStimulusSeries(f"stim{k}", data=np.arange(9.0), **about)
+        response = VoltageClampSeries(f"resp{k}", data=np.arange(9.0), **about)
+        rows.append(
+            nwb.add_intracellular_recording(
+                electrode=electrodes[k % 2],
+                stimulus=None if k == 3 else stimulus,
+                stimulus_start_index=-1 if k == 3 else k,
+                stimulus_index_count=-1 if k == 3 else 2,
+                response=None if k == 5 else response,
+            )
+        )
+    table = nwb.intracellular_recordings
+    table.add_column("tag", "text", data=[f"ü{k}" for k in range(7)])
+    table.add_column("voltage", "number", category="electrodes", data=np.linspace(0, 1, 7))
+    ends = [0, 2, 2, 3, 6, 6, 7]
+    table.add_column("peaks", "ragged", category="responses", data=np.arange(7.0), index=ends)
+    words = ["a", "ß", "", "d", "e", "f", "g"]
+    table.add_column("words", "ragged text", category="stimuli", data=words, index=ends)
+    simultaneous = [nwb.add_icephys_simultaneous_recording(rows[a:b]) for a, b in ((0, 3), (3, 4), (4, 7))]
+    sequential = [
+        nwb.add_icephys_sequential_recording(simultaneous_recordings=part, stimulus_type=kind)
+        for part, kind in ((simultaneous[1:], "square"), (simultaneous[:1], "ramp"))
+    ]
+    repetitions = [nwb.add_icephys_repetition(sequential_recordings=part) for part in (sequential, [])]
+    nwb.add_icephys_experimental_condition(repetitions=repetitions)
+    nwb.icephys_experimental_conditions.add_column("drug", "text", data=["none"])
+    with NWBHDF5IO(path, "w") as io:
+        io.write(nwb)
+
+
+@pynwb_case
+def event_tables(path: Path) -> None:
+    """Events with durations, meanings and enumerated columns, ragged ones too (NWB 2.10)."""
+    from hdmf.common import MeaningsTable
+    from pynwb import NWBHDF5IO, NWBFile
+    from pynwb.event import EventsTable
+
+    nwb = NWBFile("events", "id-4", dt.datetime(2024, 1, 2, tzinfo=dt.UTC))
+    table = EventsTable(name="stimuli", description="what was shown")
+    table.add_column("kind", "a code that has meanings")
+    table.add_column("trial", "a number")
+    for k in range(8):
+        about = {"annotation": f"é{k}"}
+        table.add_row(
+            timestamp=k / 3,
+            duration=float("nan") if k == 2 else 0.1,
+            kind=["go", "nogo"][k % 2],
+            trial=k,
+            **about,
+        )
+    table.add_column(
+        name="spout", description="enumerated", data=np.arange(8, dtype="u1") % 3, enum=["left", "ö", "right"]
+    )
+    table.add_column(
+        name="tastes",
+        description="ragged",
+        data=[[0], [], [1, 0], [1], [], [2], [2, 2], [0]],
+        enum=["a", "b", "c"],
+        index=True,
+    )
+    nwb.add_events_table(table)
+    meanings = MeaningsTable(target=table["kind"], description="of kinds")
+    meanings.add_row(value="go", meaning="lick at once")
+    meanings.add_row(value="nogo", meaning="hold still")
+    meanings.add_row(value="other", meaning="never observed")
+    table.add_meanings_table(meanings)
+    with NWBHDF5IO(path, "w") as io:
+        io.write(nwb)
+
+
+@pynwb_case
+def plane_segmentations(path: Path) -> None:
+    """Regions of interest as pixels, as voxels and as images, and a region that refers to some of them."""
+    from hdmf.common import DynamicTable, DynamicTableRegion
+    from pynwb import NWBHDF5IO, NWBFile
+    from pynwb.ophys import ImageSegmentation, OpticalChannel
+
+    rng = np.random.default_rng(0)
+    nwb = NWBFile("planes", "id-5", dt.datetime(2024, 1, 2, tzinfo=dt.UTC))
+    plane = nwb.create_imaging_plane(
+        name="plane",
+        optical_channel=OpticalChannel("channel", "d", 500.0),
+        description="d",
+        device=nwb.create_device("microscope"),
+        excitation_lambda=600.0,
+        indicator="GFP",
+        location="V1",
+    )
+    segmentation = ImageSegmentation()
+    ophys = nwb.create_processing_module("ophys", "d")
+    ophys.add(segmentation)
+    pixels, voxels, images = (
+        segmentation.create_plane_segmentation(name=name, description="d", imaging_plane=plane)
+        for name in ("pixels", "voxels", "images")
+    )
+    for k in range(5):
+        pixels.add_roi(pixel_mask=[(i, i + k, 0.5 * i) for i in range(k + 1)])
+        voxels.add_roi(voxel_mask=[(i, i + k, 7, 0.25 * i) for i in range(3 if k == 2 else 1)])
+        images.add_roi(image_mask=rng.uniform(size=(4, 6)))
+    pixels.add_column("label", "text", data=[f"cell {k}" for k in range(5)])
+    chosen = DynamicTableRegion("roi", [4, 1, 1], "some", table=pixels)
+    ophys.add(DynamicTable("chosen", "d", columns=[chosen]))
+    with NWBHDF5IO(path, "w") as io:
+        io.write(nwb)

@@ -155,11 +155,37 @@ def column_dtype(dataset: h5py.Dataset, depth: int) -> str:
     if dtype.subdtype is not None:
         dtype, shape = dtype.subdtype[0], shape + dtype.subdtype[1]
     name = "Int64" if is_region(dataset) else dtype_name(dtype)
+    if texts := meanings_of(dataset):
+        name = f"Enum(categories={list(dict.fromkeys(texts))})"
     if shape:
         name = f"Array({name}, shape={shape})"
     for _ in range(depth):
         name = f"List({name})"
     return name
+
+
+# --- enumerated columns -------------------------------------------------------------------------------
+
+
+def elements_of(dataset: h5py.Dataset) -> h5py.Dataset | None:
+    """The dataset that says what the codes of an EnumData mean."""
+    reference = dataset.attrs.get("elements")
+    if kind_of(dataset) != "EnumData" or not isinstance(reference, h5py.Reference) or not reference:
+        return None
+    return dataset.file[reference]
+
+
+def meanings_of(dataset: h5py.Dataset) -> list[str] | None:
+    """The texts that codes stand for; None if the dataset is not enumerated, or not by text."""
+    elements = elements_of(dataset)
+    if elements is None or elements.ndim != 1 or h5py.check_string_dtype(elements.dtype) is None:
+        return None
+    return [text(value) for value in elements[...]] or None
+
+
+def decoded(codes: Any, texts: list[str]) -> Any:
+    """Texts in the place of codes, however deep in lists."""
+    return [decoded(code, texts) for code in codes] if isinstance(codes, list) else texts[codes]
 
 
 # --- members of a group -------------------------------------------------------------------------------
@@ -252,7 +278,8 @@ def dynamic_table(group: h5py.Group) -> Table:
         last = data[([name, *chain(name)])[-1]]
         return len(last) if last.shape else 0
 
-    shown = [name for name in data if name not in indices]
+    keys = [found for name in data if (found := elements_of(data[name])) is not None]
+    shown = [n for n in data if n not in indices and (n in listed or data[n] not in keys)]
     if "id" in data:
         table.rows = height("id")
     else:
@@ -264,6 +291,8 @@ def dynamic_table(group: h5py.Group) -> Table:
             table.unsupported.add(name)
             continue
         values = read(data[name])
+        if texts := meanings_of(data[name]):
+            values = decoded(values, texts)
         for index in chain(name):
             values = fold(values, read(data[index]))
         table.columns[name] = fit(table, name, values)

@@ -17,7 +17,7 @@ import lazynwb
 from builders import GZIP, Column, Ragged, table
 from checks import assert_frames, run_child
 from lazynwb.catalog import cache
-from lazynwb.lookup import load
+from lazynwb.lookup import memory
 
 
 def cached_files(folder):
@@ -43,7 +43,7 @@ def settle():
 
 def forget():
     """Keep what is on disk only, as if in a new process."""
-    load._memory.clear()
+    memory.clear_memory()
 
 
 @pytest.fixture

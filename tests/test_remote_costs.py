@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 import lazynwb
 from layouts import write_layouts
 from lazynwb.demo import write_cube
-from lazynwb.lookup import load
+from lazynwb.lookup import memory
 from range_server import RangeServer
 
 SESSIONS = 4
@@ -72,7 +72,7 @@ def test_a_cold_query_stays_within_its_budget(query, requests, size, urls, serve
 def test_the_same_query_again_asks_for_identities_and_large_data_only(query, requests, size, urls, server):
     first = query(urls)
     lazynwb.config.recheck_seconds = 0
-    load._memory.clear()
+    memory.clear_memory()
     server.reset()
     with lazynwb.profile() as warm:
         assert_frame_equal(query(urls), first)

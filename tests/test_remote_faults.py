@@ -24,7 +24,7 @@ import lazynwb
 from builders import Column, table
 from checks import child_environment, run_child
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceChangedError, SourceNotFoundError
-from lazynwb.lookup import load
+from lazynwb.lookup import memory
 from lazynwb.sources import failure, files
 from lazynwb.sources.source import Options, Source
 from range_server import CLOSE, RESET, SILENT, WHOLE, Fault, RangeServer, always, cut, first, redirect, refuse
@@ -66,7 +66,7 @@ def read(url, **options):
 
 def forget():
     """Keep what is on disk only, as if in a new process."""
-    load._memory.clear()
+    memory.clear_memory()
     files.forget()
 
 
@@ -477,7 +477,7 @@ def test_a_second_query_asks_for_a_byte_of_each_file(cube, server):
     config.recheck_seconds = 60
     frame, parsed, _ = query()
     assert parsed == len(urls)
-    for again, ranges in ((lambda: None, []), (load._memory.clear, []), (forget, [(0, 1)] * len(urls))):
+    for again, ranges in ((lambda: None, []), (memory.clear_memory, []), (forget, [(0, 1)] * len(urls))):
         again()
         found, parsed, asked = query()
         assert_frame_equal(found, frame)

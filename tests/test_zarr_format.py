@@ -21,8 +21,9 @@ import pytest
 
 from lazynwb.catalog.model import MISSING, Array, ChunkKeys, Codec, Table
 from lazynwb.config import config
+from lazynwb.engine.cells import row_bytes
 from lazynwb.engine.crc import crc32c
-from lazynwb.engine.fetch import Request, row_bytes
+from lazynwb.engine.fetch import Request
 from lazynwb.engine.objects import fetch_objects
 from lazynwb.errors import CorruptDataError, LazyNWBError, NotNWBError, UnsupportedTypeError
 from lazynwb.formats import zarr as zarr_format

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from lazynwb._version import __version__
-from lazynwb.catalog.provenance import NWB_PATH as NWB_PATH_COLUMN_NAME
-from lazynwb.catalog.provenance import TABLE_INDEX as TABLE_INDEX_COLUMN_NAME
-from lazynwb.catalog.provenance import TABLE_PATH as TABLE_PATH_COLUMN_NAME
+from lazynwb.cli import is_running as _is_the_command
 from lazynwb.config import config
 from lazynwb.errors import (
+    ColumnNotFoundError,
     CorruptDataError,
     LazyNWBError,
+    MissingPackageError,
     NotNWBError,
     SchemaError,
     SourceChangedError,
@@ -19,45 +20,122 @@ from lazynwb.errors import (
     TableNotFoundError,
     UnsupportedTypeError,
 )
-from lazynwb.lookup.load import clear_cache
-from lazynwb.paths import get_internal_paths
 from lazynwb.profile import profile
-from lazynwb.scan import get_table_schema, read_nwb, scan_nwb
-from lazynwb.sql import get_sql_context
+
+# The command line imports what each of its commands needs: `lazynwb --help` does without Polars.
+if TYPE_CHECKING or not _is_the_command():
+    from lazynwb._names import (
+        INTERNAL_COLUMN_NAMES,
+        NWB_PATH_COLUMN_NAME,
+        TABLE_INDEX_COLUMN_NAME,
+        TABLE_PATH_COLUMN_NAME,
+        TABLE_SHORTCUTS,
+        clear_cache,
+        get_internal_path_info,
+        get_internal_paths,
+        get_sql_context,
+        get_table_schema,
+        read_nwb,
+        scan_nwb,
+    )
 
 if TYPE_CHECKING:
+    from lazynwb.attributes import clear_attrs_cache, consolidate_attrs, get_attrs, get_sub_attrs
+    from lazynwb.convert import convert_nwb_tables
+    from lazynwb.frames import get, get_df
+    from lazynwb.interop import to_pynapple, to_xarray
+    from lazynwb.late_columns import merge_array_column
+    from lazynwb.metadata import get_metadata_df
+    from lazynwb.session import LazyNWB
     from lazynwb.sources.dandi import get_dandi_sources
+    from lazynwb.spikes import (
+        INTERVALS_TABLE_INDEX_COLUMN_NAME,
+        UNITS_TABLE_INDEX_COLUMN_NAME,
+        get_spike_times_in_intervals,
+        insert_is_observed,
+    )
+    from lazynwb.timeseries import TimeSeries, get_timeseries
+
+#: Imported when they are first asked for: what takes long to import, or is not needed for a query.
+_LATE = {
+    "INTERVALS_TABLE_INDEX_COLUMN_NAME": "spikes",
+    "LazyNWB": "session",
+    "TimeSeries": "timeseries",
+    "UNITS_TABLE_INDEX_COLUMN_NAME": "spikes",
+    "clear_attrs_cache": "attributes",
+    "consolidate_attrs": "attributes",
+    "convert_nwb_tables": "convert",
+    "get": "frames",
+    "get_attrs": "attributes",
+    "get_dandi_sources": "sources.dandi",
+    "get_df": "frames",
+    "get_metadata_df": "metadata",
+    "get_spike_times_in_intervals": "spikes",
+    "get_sub_attrs": "attributes",
+    "get_timeseries": "timeseries",
+    "insert_is_observed": "spikes",
+    "merge_array_column": "late_columns",
+    "to_pynapple": "interop",
+    "to_xarray": "interop",
+}
 
 __all__ = [
+    "INTERNAL_COLUMN_NAMES",
+    "INTERVALS_TABLE_INDEX_COLUMN_NAME",
     "NWB_PATH_COLUMN_NAME",
     "TABLE_INDEX_COLUMN_NAME",
     "TABLE_PATH_COLUMN_NAME",
+    "TABLE_SHORTCUTS",
+    "UNITS_TABLE_INDEX_COLUMN_NAME",
+    "ColumnNotFoundError",
     "CorruptDataError",
+    "LazyNWB",
     "LazyNWBError",
+    "MissingPackageError",
     "NotNWBError",
     "SchemaError",
     "SourceChangedError",
     "SourceNotFoundError",
     "TableNotFoundError",
+    "TimeSeries",
     "UnsupportedTypeError",
     "__version__",
+    "clear_attrs_cache",
     "clear_cache",
     "config",
+    "consolidate_attrs",
+    "convert_nwb_tables",
+    "get",
+    "get_attrs",
     "get_dandi_sources",
+    "get_df",
+    "get_internal_path_info",
     "get_internal_paths",
+    "get_metadata_df",
+    "get_spike_times_in_intervals",
     "get_sql_context",
+    "get_sub_attrs",
     "get_table_schema",
+    "get_timeseries",
+    "insert_is_observed",
+    "merge_array_column",
     "profile",
     "read_nwb",
     "scan_nwb",
+    "to_pynapple",
+    "to_xarray",
 ]
 
-
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
-    """Import late what takes long and few use."""
-    if name == "get_dandi_sources":
-        from lazynwb.sources.dandi import get_dandi_sources
-
-        return get_dandi_sources
+    """Import late what is not needed for a query."""
+    if name in __all__:
+        value = getattr(importlib.import_module(f"lazynwb.{_LATE.get(name, '_names')}"), name)
+        globals()[name] = value
+        return value
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)
+
+
+def __dir__() -> list[str]:
+    """Name what can be had, imported already or not."""
+    return sorted({*globals(), *_LATE})

@@ -16,10 +16,18 @@ class NotNWBError(LazyNWBError, ValueError):
 
 
 class TableNotFoundError(LazyNWBError, KeyError):
-    """No file has the table that was asked for; the message lists those that exist."""
+    """No file has the table, or another object, that was asked for; the message lists those that exist."""
 
     def __str__(self) -> str:
         """Return the message itself: `KeyError` alone would show its repr."""
+        return str(self.args[0]) if self.args else ""
+
+
+class ColumnNotFoundError(LazyNWBError, KeyError):
+    """A column that was asked for is in no file, or a frame lacks one that is needed."""
+
+    def __str__(self) -> str:
+        """Return the message itself, as `TableNotFoundError` does."""
         return str(self.args[0]) if self.args else ""
 
 
@@ -37,3 +45,7 @@ class UnsupportedTypeError(LazyNWBError, TypeError):
 
 class SourceChangedError(LazyNWBError, RuntimeError):
     """A file was replaced or changed while a query was reading it."""
+
+
+class MissingPackageError(LazyNWBError, ImportError):
+    """A result was asked for in the form of a package that is not installed; the message says which."""

@@ -1,19 +1,22 @@
-"""`get_internal_paths`: what one file contains."""
+"""`get_internal_paths` and `get_internal_path_info`: what one file contains."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazynwb.errors import LazyNWBError
 from lazynwb.formats import is_zarr
+from lazynwb.lookup.attributes import copied, load_all_attributes
 from lazynwb.lookup.load import load_listing
 from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from lazynwb.catalog.listing import Entry, Listing
     from lazynwb.sources.discover import PathOrUrl
+    from lazynwb.sources.source import Source
 
 #: Parts that objects play, which are listed by default.
 _DEFAULT_ROLES = frozenset({"table", "series_data"})
@@ -94,32 +97,108 @@ def get_internal_paths(  # noqa: PLR0913, PLR0917
     SourceNotFoundError, NotNWBError
         If the file cannot be read.
     """
-    found = expand(nwb_path, storage_options)
+    wanted = _Wanted(
+        include_child_datasets, include_table_columns, include_metadata, include_specifications, parents
+    )
+    source = one_source(nwb_path, storage_options, "get_internal_paths")
+    kept_in = "Zarr" if is_zarr(source) else "HDF5"
+    return {
+        e.path: PathInfo(e.path, e.kind == "group", e.members, e.shape, e.dtype, kept_in)
+        for e in _chosen(load_listing(source), wanted)
+    }
+
+
+def get_internal_path_info(  # noqa: PLR0913, PLR0917
+    nwb_path: PathOrUrl,
+    include_child_datasets: bool = False,  # noqa: FBT001, FBT002 - positional in existing code
+    include_table_columns: bool = False,  # noqa: FBT001, FBT002
+    include_metadata: bool = False,  # noqa: FBT001, FBT002
+    include_specifications: bool = False,  # noqa: FBT001, FBT002
+    parents: bool = False,  # noqa: FBT001, FBT002
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Describe what an NWB file contains: shapes, types and attributes, by path.
+
+    Parameters
+    ----------
+    nwb_path, include_child_datasets, include_table_columns, include_metadata, include_specifications, parents
+        As for `get_internal_paths`, which lists the same paths; series are listed as groups here too.
+    storage_options : mapping or None
+        As for `scan_nwb`.
+
+    Returns
+    -------
+    dict of str to dict
+        In the file's order: `is_group`, `is_dataset`, `is_timeseries`, `shape` (None for groups), `dtype`
+        (NumPy's type string; None for groups) and `attrs`, all attributes as `get_attrs` gives them.
+
+    Raises
+    ------
+    SourceNotFoundError, NotNWBError
+        If the file cannot be read.
+    """
+    wanted = _Wanted(
+        include_child_datasets, include_table_columns, include_metadata, include_specifications, parents
+    )
+    source = one_source(nwb_path, storage_options, "get_internal_path_info")
+    attributes = load_all_attributes(source, "") or {}
+    return {
+        e.path: {
+            "is_group": e.kind == "group",
+            "is_dataset": e.kind == "dataset",
+            "is_timeseries": e.kind == "group" and e.role == "series",
+            "shape": e.shape,
+            "dtype": e.dtype or None,
+            "attrs": copied(attributes.get(e.path.lstrip("/"), {})),
+        }
+        for e in _chosen(load_listing(source), wanted, series=True)
+    }
+
+
+class _Wanted(NamedTuple):
+    """What of a file is listed, beside its tables and its series."""
+
+    child_datasets: bool
+    table_columns: bool
+    metadata: bool
+    specifications: bool
+    parents: bool
+
+    def roles(self) -> set[str]:
+        """Return the parts that listed objects play."""
+        return {
+            *_DEFAULT_ROLES,
+            *(("child", "dataset") if self.child_datasets else ()),
+            *(("column",) if self.table_columns else ()),
+            *(("metadata",) if self.metadata else ()),
+            *(("specification",) if self.specifications else ()),
+        }
+
+
+def one_source(path: PathOrUrl, storage_options: Mapping[str, Any] | None, who: str) -> Source:
+    """Return the one file that a path stands for.
+
+    Raises
+    ------
+    LazyNWBError
+        If it stands for several.
+    """
+    found = expand(path, storage_options)
     if len(found) != 1:
-        message = (
-            f"get_internal_paths describes one file, not {len(found)}: pass one of them, such as "
-            f"{found[0].name}"
-        )
+        message = f"{who} describes one file, not {len(found)}: pass one of them, such as {found[0].name}"
         raise LazyNWBError(message)
-    roles = set(_DEFAULT_ROLES)
-    for role, wanted in (
-        ("child", include_child_datasets),
-        ("dataset", include_child_datasets),
-        ("column", include_table_columns),
-        ("metadata", include_metadata),
-        ("specification", include_specifications),
-    ):
-        if wanted:
-            roles.add(role)
-    kept_in = "Zarr" if is_zarr(found[0]) else "HDF5"
-    entries = [entry for entry in load_listing(found[0]).entries if entry.kind != "broken"]
-    listed = {e.path for e in entries if e.role in roles and not (e.kind == "group" and e.role != "table")}
-    if parents:
+    return found[0]
+
+
+def _chosen(listing: Listing, wanted: _Wanted, *, series: bool = False) -> list[Entry]:
+    """Return the entries of a listing that are wanted; `series`: the groups of series too."""
+    roles = wanted.roles()
+    groups = {"table", "series"} if series else {"table"}
+    entries = [entry for entry in listing.entries if entry.kind != "broken"]
+    listed = {e.path for e in entries if (e.role in (groups if e.kind == "group" else roles))}
+    if wanted.parents:
         listed |= {
             "/".join(path.split("/")[:depth]) for path in listed for depth in range(2, path.count("/") + 1)
         }
-    return {
-        e.path: PathInfo(e.path, e.kind == "group", e.members, e.shape, e.dtype, kept_in)
-        for e in entries
-        if e.path in listed
-    }
+    return [entry for entry in entries if entry.path in listed]

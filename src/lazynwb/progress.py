@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.config import config
+from lazynwb.printable import visible
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -68,7 +69,7 @@ class Progress:
         bar = Bar(
             total=self._total,
             initial=min(self._done, self._total),
-            desc=self._description,
+            desc=visible(self._description),  # names of tables are from files
             unit="NWB",
             leave=False,
         )

@@ -14,6 +14,7 @@ from lazynwb.catalog.dtypes import instance, is_array_dtype
 from lazynwb.catalog.provenance import INTERNAL, ROWS
 from lazynwb.engine.run import Spec, run
 from lazynwb.lifetime import unhurried
+from lazynwb.lookup.regions import find_regions
 from lazynwb.lookup.schema import collect_schema, normalize_table_path
 from lazynwb.lookup.sessions import SessionColumn, find_session_columns
 from lazynwb.profile import attributed
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from polars._typing import SchemaDict
 
+    from lazynwb.lookup.load import TableFile
     from lazynwb.sources.discover import Sources
 
 P = ParamSpec("P")
@@ -45,6 +47,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     disable_progress: bool = False,  # noqa: FBT001, FBT002
     *,
     session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
+    resolve_regions: bool | str | Iterable[str] = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pl.LazyFrame:
     """Scan one table of any number of NWB files as one LazyFrame.
@@ -83,6 +86,11 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         (`"session_id"`, `"keywords"`, ...) and of `/general/subject` (`"subject_id"`, `"subject/age"`, ...).
         A mapping gives them other names: `{"mouse": "subject_id"}`. A filter on these columns skips whole
         files before any of their tables is looked at. A file that lacks one has null.
+    resolve_regions : bool, str or iterable of str
+        Show the rows that columns of the type DynamicTableRegion refer to, instead of their positions, as
+        structs: `True` for all such columns, or their names. `electrodes` of the units then is a list of
+        electrodes with their `location`, `x`, `y`, `z` and so on. Array columns of the other table are left
+        out, its own regions stay positions, and a position that it does not have becomes null.
     storage_options : mapping or None
         For remote sources, beside `config.storage_options`: credentials, region, endpoint and so on, under
         obstore's names (`access_key_id`, `region`, `endpoint`, `skip_signature`, `request_payer`, ...) or
@@ -113,6 +121,9 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     Ragged columns (VectorData with a VectorIndex, hdmf-common specification) are Lists, n-dimensional ones
     Arrays of shape `shape[1:]`; times are in seconds, as NWB stores them.
 
+    A filter on `timestamps` of a series reads only the chunks of that window, and trusts that they ascend, as
+    NWB asks (of up to two million rows, if they are not at a constant rate either, all are looked at).
+
     Examples
     --------
     >>> lazynwb.scan_nwb("sessions/*.nwb", "/units").filter(
@@ -123,23 +134,36 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     table = normalize_table_path(table_path)
     overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
     origin = "the schema argument"
-    if schema is None:
-        inferred, found = collect_schema(
+    inferred: dict[str, pl.DataType] = {}
+    files: list[TableFile] = []
+    if schema is None or resolve_regions is not False:
+        inferred, files = collect_schema(
             sources,
             table,
-            infer_schema_length,
+            infer_schema_length if schema is None else 1,
             raise_on_missing=raise_on_missing,
             ignore_errors=ignore_errors,
             disable_progress=disable_progress,
             overrides=overrides,
         )
-        table, origin = found.table.path, found.name
+        table = files[0].table.path
+    if schema is None:
+        origin = files[0].name
     else:
         inferred = {name: instance(dtype) for name, dtype in schema.items() if name not in INTERNAL}
     columns = {name: overrides.get(name, dtype) for name, dtype in inferred.items()}
+    chosen = frozenset(overrides) | frozenset(schema or ())
+    regions = find_regions(
+        files,
+        columns,
+        resolve_regions,
+        chosen,
+        ignore_errors=ignore_errors,
+        disable_progress=disable_progress,
+    )
+    columns |= {region.name: region.dtype for region in regions}
     if exclude_array_columns:
         columns = {name: dtype for name, dtype in columns.items() if not is_array_dtype(dtype)}
-    chosen = frozenset(overrides) | frozenset(schema or ())
     session: tuple[SessionColumn, ...] = ()
     if session_columns is not None:
         session = find_session_columns(
@@ -151,7 +175,16 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
             disable_progress=disable_progress,
         )
     spec = Spec(
-        sources, table, columns, origin, chosen, raise_on_missing, ignore_errors, disable_progress, session
+        sources,
+        table,
+        columns,
+        origin,
+        chosen,
+        raise_on_missing,
+        ignore_errors,
+        disable_progress,
+        session,
+        regions=regions,
     )
     return _register(spec)
 
@@ -227,15 +260,17 @@ class _Source:
         return unhurried(attributed(batches, _detail(self.spec)))
 
 
+def plan_labels(detail: str) -> dict[str, Any]:
+    """Return the arguments that have Polars show what a source is in a plan, if it can."""
+    return {"explain_name": "NWB", "explain_detail": detail} if _EXPLAINS else {}
+
+
 def _detail(spec: Spec) -> str:
     return f"/{spec.table} of {len(spec.sources)} file{'s' if len(spec.sources) != 1 else ''}"
 
 
 def _register(spec: Spec) -> pl.LazyFrame:
     schema = spec.all_columns
-    labels: dict[str, Any] = {}
-    if _EXPLAINS:
-        labels = {"explain_name": "NWB", "explain_detail": _detail(spec)}
-    frame = register_io_source(_Source(spec), schema=schema, is_pure=True, **labels)
+    frame = register_io_source(_Source(spec), schema=schema, is_pure=True, **plan_labels(_detail(spec)))
     # Not by plain names: Polars takes "*" and "^...$" for patterns.
     return frame.select(selectors.by_name(*[name for name in schema if name != ROWS]))

@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from lazynwb.errors import LazyNWBError, TableNotFoundError
-from lazynwb.lookup.load import load_listing
-from lazynwb.progress import Progress
+from lazynwb.lookup.contents import find_tables, shortest_names
 from lazynwb.scan import scan_nwb
 from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from lazynwb.sources.discover import Sources
-    from lazynwb.sources.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
 #: What the one-row tables of the metadata are called; `general` stays as a second name of the session's.
-_METADATA_NAMES = {"general": "session", "general/subject": "subject"}
+METADATA_NAMES = {"general": "session", "general/subject": "subject"}
 
 
 def get_sql_context(  # noqa: PLR0913 - the options of a context
@@ -82,14 +80,15 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     """
     sources = expand(nwb_sources, storage_options)
     looked_at = sources[:infer_schema_length]
-    holders = _find_tables(
+    holders = find_tables(
         looked_at,
         series=not exclude_timeseries,
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,
     )
     tables = [path for path, having in holders.items() if len(having) >= min_file_count]
-    names = {path: path for path in tables} if full_path else _names(tables, rename_general_metadata)
+    fixed = METADATA_NAMES if rename_general_metadata else {}
+    names = {path: path for path in tables} if full_path else shortest_names(tables, fixed)
     if table_names is not None:
         wanted = {
             name.strip("/") for name in ([table_names] if isinstance(table_names, str) else table_names)
@@ -117,38 +116,3 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     if "session" in frames and "general" not in frames:
         frames["general"] = frames["session"]
     return pl.SQLContext(frames, **sqlcontext_kwargs)
-
-
-def _find_tables(
-    sources: Sequence[Source], *, series: bool, ignore_errors: bool, disable_progress: bool
-) -> dict[str, list[Source]]:
-    """Return every table's path, with the files that have it."""
-    holders: dict[str, list[Source]] = {}
-    with Progress("Finding tables in NWB", len(sources), disabled=disable_progress) as progress:
-        for source in sources:
-            try:
-                for table in load_listing(source).tables(series=series):
-                    holders.setdefault(table, []).append(source)
-            except LazyNWBError as error:
-                if not ignore_errors:
-                    raise
-                _LOGGER.warning("skipped in the search for tables: %s", error)
-            progress.update()
-    return holders
-
-
-def _names(tables: Sequence[str], rename: bool) -> dict[str, str]:  # noqa: FBT001
-    """Give each table the shortest end of its path that no other table's path has."""
-    fixed = {path: _METADATA_NAMES[path] for path in tables if rename and path in _METADATA_NAMES}
-    reserved = {*fixed.values(), *fixed}
-    names = {}
-    for path in tables:
-        parts = path.split("/")
-        ends = ["/".join(parts[-depth:]) for depth in range(1, len(parts) + 1)]
-        free = (end for end in ends if end not in reserved and _is_unique(end, path, tables))
-        names[path] = fixed.get(path) or next(free, path)
-    return names
-
-
-def _is_unique(end: str, path: str, tables: Sequence[str]) -> bool:
-    return not any(other != path and (other == end or other.endswith("/" + end)) for other in tables)

@@ -129,6 +129,13 @@ def _remove(file: Path) -> None:
         return
 
 
+def usage() -> tuple[int, int]:
+    """Return how many entries there are, of this version and others, and the bytes that they take."""
+    shards = [shard for version in config.cache_path.glob("v*") for shard in version.glob("[0-9a-f][0-9a-f]")]
+    sizes = [size for shard in shards for _, size, _ in _entries(shard)]
+    return len(sizes), sum(sizes)
+
+
 def clear() -> None:
     """Remove every entry that this package wrote; other files in the folder are left alone."""
     root = config.cache_path

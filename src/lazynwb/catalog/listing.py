@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -27,6 +27,10 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc
         NumPy's type string ("|O" for text and references).
     note : str
         Why a link is broken.
+    neurodata_type : str
+        Of a group, or of a dataset that is no part of a table or a series.
+    target : str
+        Of a group that a soft link leads to: its own path, under which its members are listed.
     """
 
     path: str
@@ -36,6 +40,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc
     shape: tuple[int, ...] | None = None
     dtype: str = ""
     note: str = ""
+    neurodata_type: str = ""
+    target: str = ""
 
 
 class Listing(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
@@ -48,3 +54,21 @@ class Listing(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, 
         """Return the paths of tables, series and metadata, without the leading slash."""
         roles = {"table", "series", "metadata"} if series else {"table", "metadata"}
         return [e.path.lstrip("/") for e in self.entries if e.kind == "group" and e.role in roles]
+
+
+class Attributes(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """The attributes of an object and of its members, as plain values.
+
+    Attributes
+    ----------
+    by_path : dict of str to dict
+        By the path below the object; an empty text is the object itself.
+    depends : tuple of (path, identity)
+        Other files that links led to.
+    nested : bool
+        What is below a path here is all that is below it in the file: no group has two paths.
+    """
+
+    by_path: dict[str, dict[str, Any]]
+    depends: tuple[tuple[str, str], ...] = ()
+    nested: bool = True

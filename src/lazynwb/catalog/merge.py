@@ -10,7 +10,7 @@ from lazynwb.catalog.dtypes import column_dtype, instance
 from lazynwb.errors import SchemaError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from lazynwb.lookup.load import TableFile
 
@@ -19,10 +19,15 @@ _TEXT = (pl.String, pl.Enum)
 _FLOAT_DIGITS: dict[type[pl.DataType], int] = {pl.Float32: 24, pl.Float64: 53}
 
 
-def merge_schemas(files: Iterable[TableFile], overrides: Mapping[str, pl.DataType]) -> dict[str, pl.DataType]:
+def merge_schemas(
+    files: Iterable[TableFile],
+    overrides: Mapping[str, pl.DataType],
+    names: Collection[str] | None = None,
+) -> dict[str, pl.DataType]:
     """Return the union of the files' columns, each in a type that holds every file's values.
 
-    Columns with an override take that type, and their types in the files need not agree.
+    Columns with an override take that type, and their types in the files need not agree. With `names` only
+    columns of these names are looked at.
 
     Raises
     ------
@@ -33,6 +38,8 @@ def merge_schemas(files: Iterable[TableFile], overrides: Mapping[str, pl.DataTyp
     origin: dict[str, TableFile] = {}
     for file in files:
         for name, column in file.columns.items():
+            if names is not None and name not in names:
+                continue
             # A column whose stored type has no counterpart is an error when it is read, not before.
             dtype = column_dtype(column) or pl.Null()
             known = merged.get(name)
@@ -161,7 +168,7 @@ def _misfit(stored: pl.DataType, dtype: pl.DataType, origin: str | None, reason:
 
 def _cast(series: pl.Series, dtype: pl.DataType) -> pl.Series:
     if isinstance(dtype, pl.List) and not isinstance(series.dtype, pl.List | pl.Array):
-        return _with_nulls_of(series, series.reshape((len(series), 1)).cast(dtype))
+        return with_nulls_of(series, series.reshape((len(series), 1)).cast(dtype))
     if isinstance(dtype, pl.Struct) and isinstance(series.dtype, pl.Struct):
         own = {field.name for field in series.dtype.fields}
         parts = [
@@ -174,13 +181,13 @@ def _cast(series: pl.Series, dtype: pl.DataType) -> pl.Series:
         if lost:
             message = f"its fields {sorted(lost)} are not in the scan's type"
             raise ValueError(message)
-        return _with_nulls_of(series, pl.DataFrame(parts).to_struct(series.name))
+        return with_nulls_of(series, pl.DataFrame(parts).to_struct(series.name))
     if isinstance(dtype, pl.List) and isinstance(series.dtype, pl.Array):
         series = series.arr.to_list()
     return series.cast(dtype)
 
 
-def _with_nulls_of(series: pl.Series, cast: pl.Series) -> pl.Series:
+def with_nulls_of(series: pl.Series, cast: pl.Series) -> pl.Series:
     """Make null what was null: a list around a null, or a struct of nulls, is something else."""
     if not series.null_count():
         return cast

@@ -7,15 +7,20 @@ range of bytes and a pipeline of codecs. Nothing past this module knows which fo
 from __future__ import annotations
 
 import math
+import struct
 from typing import Literal
 
 import msgspec
 
+from lazynwb.errors import CorruptDataError
+
 #: Raised whenever a struct below or the meaning of a field changes: older cache entries are then ignored.
-CATALOG_VERSION = 2
+CATALOG_VERSION = 3
 
 #: The byte offset that stands for a chunk that was never written: its elements are the fill value.
 MISSING = 2**64 - 1
+
+_U8, _U4 = struct.Struct("<Q"), struct.Struct("<I")
 
 Kind = Literal["number", "bool", "enum", "text", "vlen_text", "reference", "compound", "vlen", "unsupported"]
 Layout = Literal["contiguous", "chunked", "inline", "indirect", "objects"]
@@ -231,6 +236,26 @@ class ChunkIndex(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=F
     offsets: bytes
     sizes: bytes
     masks: bytes = b""
+
+    def locate(self, number: int) -> tuple[int, int, int]:
+        """Return the offset of a chunk (or `MISSING`), its size in bytes, and its filter mask.
+
+        Parameters
+        ----------
+        number : int
+            Of the chunk, in row-major order of the chunk grid.
+
+        Raises
+        ------
+        CorruptDataError
+            If the index has no such chunk.
+        """
+        if not 0 <= number < min(len(self.offsets), len(self.sizes)) // _U8.size:
+            message = f"chunk {number} is past the end of the chunk index"
+            raise CorruptDataError(message)
+        mask = _U4.unpack_from(self.masks, _U4.size * number)[0] if self.masks else 0
+        at = _U8.size * number
+        return _U8.unpack_from(self.offsets, at)[0], _U8.unpack_from(self.sizes, at)[0], mask
 
 
 def stored_size(dtype: DType) -> int:

@@ -15,6 +15,7 @@ import polars as pl
 
 from lazynwb.catalog.dtypes import column_dtype
 from lazynwb.catalog.merge import conform, nulls
+from lazynwb.engine.alike import StoredAs
 from lazynwb.engine.build import (
     Context,
     Elements,
@@ -26,19 +27,28 @@ from lazynwb.engine.build import (
     offsets_of,
     variable_length,
 )
-from lazynwb.engine.fetch import Request, row_bytes
+from lazynwb.engine.cells import row_bytes
+from lazynwb.engine.fetch import Request
 from lazynwb.engine.heap import Heap
-from lazynwb.engine.ragged import as_integers, merged, request_rows, rows_in, spans, with_row_before
+from lazynwb.engine.ragged import (
+    as_integers,
+    chunks_for,
+    merged,
+    request_rows,
+    rows_in,
+    spans,
+    with_row_before,
+)
 from lazynwb.engine.window import IndirectRead, expand
 from lazynwb.errors import CorruptDataError, LazyNWBError, UnsupportedTypeError
 from lazynwb.lookup.load import look_up_chunks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from lazynwb.catalog.model import Array, Column
     from lazynwb.engine.window import Handles, Part
-    from lazynwb.lookup.load import TableFile
+    from lazynwb.lookup.load import TableFile, Wanted
 
 
 class _Piece(NamedTuple):
@@ -78,14 +88,11 @@ def read_columns(
         Naming file, table and column.
     """
     runs = {name: _runs(name, parts) for name in schema}
-    look_up_chunks(
-        (part.file, [part.file.columns[name] for name in schema if name in part.file.columns])
-        for part in parts
-    )
     leaves = [leaf for listed in runs.values() for run in listed for leaf in run.leaves()]
     while True:
         requests: list[tuple[TableFile, Request]] = []
         indirect: list[IndirectRead] = []
+        look_up_chunks(wanted for leaf in leaves for wanted in leaf.wanted())
         for leaf in leaves:
             leaf.request(handles, requests, indirect)
         if not requests and not indirect and all(leaf.is_complete for leaf in leaves):
@@ -194,7 +201,7 @@ class _Run:
 def _runs(name: str, parts: list[Part]) -> list[_Run]:
     runs = []
     pieces = [(part, part.file.columns.get(name)) for part in parts if part.rows]
-    for column, group in groupby(pieces, key=_StoredAs):
+    for column, group in groupby(pieces, key=StoredAs):
         listed = list(group)
         rows = sum(part.rows for part, _ in listed)
         if column.column is None:
@@ -216,40 +223,6 @@ def _piece(file: TableFile, column: Column, ranges: np.ndarray, rows: int) -> _P
         stored = rows_in(ranges)
         return _Piece(file, column, ranges, stored, rows - stored)
     return _Piece(file, column, ranges, rows, 0)
-
-
-class _StoredAs:
-    """A key for grouping: equal where two columns' rows may go to one buffer."""
-
-    __slots__ = ("column",)
-
-    def __init__(self, pair: tuple[Part, Column | None]) -> None:
-        self.column = pair[1]
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _StoredAs) and _alike(self.column, other.column)
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-def _alike(one: Column | None, other: Column | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    if one.data is None or other.data is None:
-        if one.data is not other.data or (one.regular is None) != (other.regular is None):
-            return False
-        mine, theirs = one.children or (), other.children or ()
-        return len(mine) == len(theirs) and all(
-            a.name == b.name and _alike(a, b) for a, b in zip(mine, theirs, strict=True)
-        )
-    return (
-        one.data.dtype == other.data.dtype
-        and one.data.shape[1:] == other.data.shape[1:]
-        and one.region == other.region
-        and one.whole == other.whole
-        and len(one.indices) == len(other.indices)
-        and (one.data.layout == "indirect") == (other.data.layout == "indirect")
-    )
 
 
 def _regular(pieces: list[_Piece]) -> pl.Series:
@@ -292,6 +265,15 @@ class _Leaf:
     def is_complete(self) -> bool:
         """Whether everything but heap contents has been read."""
         return self._raw is not None
+
+    def wanted(self) -> Iterator[tuple[TableFile, Wanted]]:
+        """Yield the chunks that have to be looked up for what is read next."""
+        if not self.is_complete:
+            for piece, ranges in zip(self._pieces, self._ranges, strict=True):
+                arrays = (*piece.column.indices, _data(piece.column))[self._level :]
+                yield from chunks_for(
+                    piece.file, arrays, ranges if len(arrays) == 1 else with_row_before(ranges)
+                )
 
     def request(
         self, handles: Handles, requests: list[tuple[TableFile, Request]], indirect: list[IndirectRead]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lazynwb.config import config
+from lazynwb.engine.cells import row_bytes
 from lazynwb.engine.sizes import measure_rows, most_bytes
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 MOST_ROWS = 1_000_000
 #: Layouts of which whole chunks are decoded.
 _IN_CHUNKS = frozenset({"chunked", "objects"})
+#: Bytes per row, in columns that are not decoded by chunks, that rows may have which nobody asked for yet.
+_LIGHT = 256
 
 
 def batch_bounds(
@@ -49,19 +52,15 @@ def batch_bounds(
     if heavy <= limit // 16 or (heavy <= limit and rows <= few):
         return [(0, rows)]
     sizes = measure_rows(handles, parts, rest)
-    total = np.concatenate(sizes)
-    if int(total.sum()) <= limit and rows <= few:
+    weights = _Weights(sizes, [part.rows for part in parts])
+    if weights.total <= limit and rows <= few:
         return [(0, rows)]
-    ends = np.cumsum([part.rows for part in parts])
-    cumulative = np.cumsum(total)
+    borders = _Borders(parts, rest)
     bounds = []
     start = 0
     while start < rows:
-        base = int(cumulative[start - 1]) if start else 0
-        stop = int(np.searchsorted(cumulative, base + limit, side="right"))
-        stop = min(max(stop, start + 1), start + few, rows)
-        if stop < rows and few >= MOST_ROWS:
-            stop = _rounded(start, stop, ends, parts, rest)
+        most = min(max(weights.reach(start, limit), start + 1), rows)
+        stop = borders.near(start, min(most, start + few), most)
         bounds.append((start, stop))
         start = stop
         if growth is not None:
@@ -70,22 +69,94 @@ def batch_bounds(
     return bounds
 
 
-def _rounded(start: int, stop: int, ends: np.ndarray, parts: list[Part], rest: list[str]) -> int:
-    """Move the end of a batch back to a border, so that no chunk is decoded for two batches."""
-    number = int(np.searchsorted(ends, stop, side="right"))
-    begin = int(ends[number - 1]) if number else 0
-    if begin > start + (stop - start) // 2:
-        return begin
-    part = parts[number]
-    columns = [part.file.columns[name] for name in rest if name in part.file.columns]
-    bands = [
-        c.data.chunk[0]
-        for c in columns
-        if c.data is not None and c.data.layout in _IN_CHUNKS and not c.indices and c.data.codecs
-    ]
-    if not bands or len(part.ranges) != 1:
-        return stop
-    first = int(part.ranges[0, 0])
-    band = max(bands)
-    border = (first + stop - begin) // band * band - first + begin
-    return border if border > start else stop
+class _Weights:
+    """How many bytes rows take, of all parts one after the other.
+
+    Parameters
+    ----------
+    sizes : list of ndarray or int
+        Of each part's rows: see `measure_rows`.
+    counts : list of int
+        How many rows each part has.
+    """
+
+    def __init__(self, sizes: list[np.ndarray | int], counts: list[int]) -> None:
+        self._each = sizes[0] if isinstance(sizes[0], int) and len(sizes) == 1 else 0
+        if self._each:
+            self.total = self._each * counts[0]
+            return
+        pairs = zip(sizes, counts, strict=True)
+        self._cumulative = np.cumsum(np.concatenate([np.broadcast_to(size, n) for size, n in pairs]))
+        self.total = int(self._cumulative[-1])
+
+    def reach(self, start: int, limit: int) -> int:
+        """Return where the rows from `start` on have taken so many bytes."""
+        if self._each:
+            return start + limit // self._each
+        base = int(self._cumulative[start - 1]) if start else 0
+        return int(np.searchsorted(self._cumulative, base + limit, side="right"))
+
+
+class _Borders:
+    """Where batches may end so that no chunk is decoded for two of them: at the borders of chunks and files.
+
+    Parameters
+    ----------
+    parts : list of Part
+    rest : list of str
+        Columns that are to be read.
+    """
+
+    def __init__(self, parts: list[Part], rest: list[str]) -> None:
+        self._parts = parts
+        self._rest = rest
+        self._ends = np.cumsum([part.rows for part in parts])
+        self._rows: tuple[int, np.ndarray] = -1, np.zeros(0, np.int64)
+
+    def near(self, start: int, stop: int, most: int) -> int:
+        """Return a good end for a batch from `start` on.
+
+        Parameters
+        ----------
+        start, stop : int
+            As many rows as are wanted.
+        most : int
+            Where it has to end.
+        """
+        if stop >= int(self._ends[-1]):
+            return stop
+        number = int(np.searchsorted(self._ends, stop - 1, side="right"))
+        begin = int(self._ends[number - 1]) if number else 0
+        if stop == most and begin > start + (stop - start) // 2:
+            return begin
+        band, is_all = self._band(number)
+        if not band:
+            return stop
+        rows = self._numbers(number)
+        last = int(rows[stop - 1 - begin])
+        after = begin + int(np.searchsorted(rows, (last // band + 1) * band))
+        if after <= most and (stop == most or is_all):
+            return after  # what is decoded for the rows that are wanted holds these too
+        before = begin + int(np.searchsorted(rows, last // band * band))
+        return before if stop == most and before > start else stop
+
+    def _numbers(self, number: int) -> np.ndarray:
+        if self._rows[0] != number:
+            self._rows = number, self._parts[number].indices()
+        return self._rows[1]
+
+    def _band(self, number: int) -> tuple[int, bool]:
+        """Return the rows of the largest chunks of a part; and whether more of its rows cost no more."""
+        file = self._parts[number].file
+        columns = [file.columns[name] for name in self._rest if name in file.columns]
+        bands = [0]
+        apart = 0
+        for column in columns:
+            data = column.data
+            if data is not None and data.layout in _IN_CHUNKS and not column.indices and data.codecs:
+                bands.append(data.chunk[0])
+            elif column.indices or column.children:
+                apart += _LIGHT + 1
+            elif data is not None:
+                apart += row_bytes(data)
+        return max(bands), apart <= _LIGHT

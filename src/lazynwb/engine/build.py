@@ -151,7 +151,8 @@ def _enum(codes: np.ndarray, dtype: DType) -> pl.Series:
         stray = codes[values[position] != codes][0]
         message = f"the value {stray} is none of the enum's members"
         raise CorruptDataError(message)
-    physical = np.array([names.index(name) for name, _ in members], np.uint32)[position]
+    places = {name: place for place, name in enumerate(names)}
+    physical = np.array([places[name] for name, _ in members], np.uint32)[position]
     # By gathering, because casting codes to an Enum is spelled differently from one Polars to the next.
     series: pl.Series = pl.Series(names, dtype=pl.Enum(names))[physical]
     return series
@@ -244,7 +245,9 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
     return offsets
 
 
-def as_lists(flat: pl.Series, dims: tuple[int, ...], levels: list[np.ndarray]) -> pl.Series:
+def as_lists(
+    flat: pl.Series, dims: tuple[int, ...], levels: list[np.ndarray], valid: np.ndarray | None = None
+) -> pl.Series:
     """Fold a flat Series into arrays of the given dimensions, and these into lists.
 
     Parameters
@@ -254,6 +257,8 @@ def as_lists(flat: pl.Series, dims: tuple[int, ...], levels: list[np.ndarray]) -
         Of the arrays; empty for none.
     levels : list of ndarray
         Arrow offsets of each level of lists (at least one), the outermost first. Numbers are not copied.
+    valid : ndarray of bool or None
+        Which of the outermost lists are not null; None for all.
     """
     dtype = flat.dtype if not dims else pl.Array(flat.dtype, dims)
     for _ in levels:
@@ -265,10 +270,12 @@ def as_lists(flat: pl.Series, dims: tuple[int, ...], levels: list[np.ndarray]) -
         for offsets in reversed(levels):
             bounds = offsets.tolist()
             values = [values[a:b] for a, b in pairwise(bounds)]
+        if valid is not None:
+            values = [value if known else None for value, known in zip(values, valid.tolist(), strict=True)]
         return pl.Series(values, dtype=dtype)
     array = _arrays(_export(flat), dims, rows)
-    for offsets in reversed(levels):
-        array = _wrapped(_large_list, array, len(offsets) - 1, offsets)
+    for depth, offsets in reversed(list(enumerate(levels))):
+        array = _wrapped(_large_list, array, len(offsets) - 1, offsets, valid=None if depth else valid)
     folded = pl.Series(array)
     return folded if folded.dtype == dtype else folded.cast(dtype)
 
@@ -300,7 +307,7 @@ def _export(series: pl.Series) -> CArray:
     if isinstance(dtype, pl.Struct):
         children = [_export(series.struct.field(field.name)) for field in dtype.fields]
         schema = na.struct({f.name: na.Schema(c.schema) for f, c in zip(dtype.fields, children, strict=True)})
-        return na.c_array_from_buffers(schema, len(series), [None], null_count=0, children=children)
+        return na.c_array_from_buffers(schema, len(series), [_validity(series)], children=children)
     if isinstance(dtype, pl.List):
         lengths = series.list.len().to_numpy().astype(np.int64)
         inner = series.filter(series.list.len() > 0).explode()
@@ -328,14 +335,22 @@ def _fixed_size_list(inner: Any, width: int) -> Any:  # noqa: ANN401
     return na.fixed_size_list(inner, width)
 
 
-def _wrapped(
-    make: Callable[[Any, int], Any], child: CArray, length: int, offsets: np.ndarray | None, width: int = 0
+def _wrapped(  # noqa: PLR0913 - the parts of an Arrow array
+    make: Callable[[Any, int], Any],
+    child: CArray,
+    length: int,
+    offsets: np.ndarray | None,
+    width: int = 0,
+    *,
+    valid: np.ndarray | None = None,
 ) -> CArray:
     import nanoarrow as na
 
     schema = make(na.Schema(child.schema), width)
-    buffers = [None] if offsets is None else [None, offsets]
-    return na.c_array_from_buffers(schema, length, buffers, null_count=0, children=[child])
+    bits = None if valid is None else np.packbits(valid, bitorder="little")
+    nulls = 0 if valid is None else length - int(np.count_nonzero(valid))
+    buffers = [bits] if offsets is None else [bits, offsets]
+    return na.c_array_from_buffers(schema, length, buffers, null_count=nulls, children=[child])
 
 
 def as_array(inner: pl.Series, dims: tuple[int, ...], rows: int) -> pl.Series:

@@ -8,19 +8,21 @@ for are read.
 from __future__ import annotations
 
 import math
-import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lazynwb.catalog.model import MISSING, Array, ChunkIndex, stored_size
-from lazynwb.engine.decode import unfilter, unshuffle, unshuffled
+from lazynwb.catalog.model import MISSING, stored_size
+from lazynwb.engine.cells import Cell, Span, cell_count, cells_of, runs_of, wanted_shape
+from lazynwb.engine.decode import decode_into, unfilter, unshuffle, unshuffled
 from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from lazynwb.catalog.chunks import SomeChunks
+    from lazynwb.catalog.model import Array, ChunkIndex
     from lazynwb.engine.decode import Buffer
     from lazynwb.sources.files import File, Ranges
     from lazynwb.threads import Pool
@@ -29,8 +31,6 @@ if TYPE_CHECKING:
 _FEW_JOBS = 64
 #: Rows of one chunk that are copied one range at a time; more are gathered by an index.
 _FEW_RANGES = 8
-#: The integers that a chunk index is packed of.
-_U8, _U4 = struct.Struct("<Q"), struct.Struct("<I")
 
 
 class Request(NamedTuple):
@@ -39,18 +39,21 @@ class Request(NamedTuple):
     Attributes
     ----------
     array : Array
-    chunks : ChunkIndex or None
+    chunks : ChunkIndex, SomeChunks or None
         None where the layout needs none.
     ranges : ndarray of shape (n, 2), int64
         First row and the row past the last; ascending, not overlapping, not empty.
     out : ndarray of uint8, shape (rows, bytes per row)
         Filled with the rows as stored (filters undone, byte order kept).
+    box : tuple of Span
+        What is wanted of each row, along all dimensions but the first; empty for all of it.
     """
 
     array: Array
-    chunks: ChunkIndex | None
+    chunks: ChunkIndex | SomeChunks | None
     ranges: np.ndarray
     out: np.ndarray
+    box: tuple[Span, ...] = ()
 
 
 class _Job(NamedTuple):
@@ -64,11 +67,6 @@ class _Job(NamedTuple):
     size: int
     into: np.ndarray | None
     handle: Callable[[Buffer], None]
-
-
-def row_bytes(array: Array) -> int:
-    """Return the stored bytes of one row of an array."""
-    return math.prod(array.shape[1:]) * stored_size(array.dtype)
 
 
 class _Task(NamedTuple):
@@ -203,21 +201,13 @@ def _plan(request: Request, jobs: list[_Job]) -> None:
     if request.chunks is None or len(chunk) != len(shape) or min(chunk) < 1:
         message = f"chunks of shape {chunk} for an array of shape {shape}"
         raise CorruptDataError(message)
-    offsets, sizes, masks = request.chunks.offsets, request.chunks.sizes, request.chunks.masks
-    cells = 1  # chunks side by side within one band of rows
-    for n, c in zip(shape[1:], chunk[1:], strict=True):
-        cells *= -(-n // c)
+    cells = cells_of(array, request.box)
+    beside = cell_count(array)
     nbytes = math.prod(chunk) * stored_size(array.dtype)
     for band, pieces in pieces_of(request.ranges, chunk[0]):
-        if (band + 1) * cells * _U8.size > min(len(offsets), len(sizes)):
-            message = f"chunk {band * cells} is past the end of the chunk index"
-            raise CorruptDataError(message)
-        for cell in range(cells):
-            place = band * cells + cell
-            mask = _U4.unpack_from(masks, _U4.size * place)[0] if masks else 0
+        for cell in cells:
+            offset, size, mask = request.chunks.locate(band * beside + cell.number)
             target = Target(request, pieces, cell, nbytes, mask)
-            offset = _U8.unpack_from(offsets, _U8.size * place)[0]
-            size = _U8.unpack_from(sizes, _U8.size * place)[0]
             if offset == MISSING:
                 target.fill()
             elif array.codecs:
@@ -245,10 +235,17 @@ def _plan_unfiltered(target: Target, offset: int, size: int, jobs: list[_Job]) -
 def _plan_plain(request: Request, jobs: list[_Job]) -> None:
     array, out = request.array, request.out
     width = out.shape[1]
-    if array.layout == "inline":
+    if array.layout == "inline" and not request.box:
         stored = np.frombuffer(array.inline, np.uint8).reshape(-1, width)
-    elif array.offset < 0:
+    elif array.layout != "inline" and array.offset < 0:
         _fill(out, array)
+        return
+    if request.box:
+        for run in runs_of(array, request.ranges, request.box, out):
+            if array.layout == "inline":
+                run.handle(memoryview(array.inline)[run.start : run.start + run.size])
+            else:
+                jobs.append(_Job(array.path, array.offset + run.start, run.size, None, run.handle))
         return
     done = 0
     for start, stop in request.ranges.tolist():
@@ -302,14 +299,14 @@ class Target:
     __slots__ = ("_cell", "_mask", "is_whole_width", "nbytes", "pieces", "request")
 
     def __init__(
-        self, request: Request, pieces: list[tuple[int, int, int]], cell: int, nbytes: int, mask: int
+        self, request: Request, pieces: list[tuple[int, int, int]], cell: Cell, nbytes: int, mask: int
     ) -> None:
         self.request = request
         self.pieces = pieces
         self._cell = cell
         self.nbytes = nbytes
         self._mask = mask
-        self.is_whole_width = request.array.chunk[1:] == request.array.shape[1:]
+        self.is_whole_width = not request.box and request.array.chunk[1:] == request.array.shape[1:]
 
     def fill(self) -> None:
         """Fill the rows with the fill value: the chunk was never written."""
@@ -324,8 +321,13 @@ class Target:
     def decode(self, data: Buffer) -> None:
         """Undo the chunk's codecs and put its rows where they belong."""
         array = self.request.array
-        raw, shuffled = unfilter(data, array.codecs, self._mask, self.nbytes)
         count(chunks_decoded=1, bytes_decoded=self.nbytes)
+        if self.is_whole_width and self.pieces[0][:2] == (0, array.chunk[0]):
+            place = self.pieces[0][2]
+            whole = self.request.out[place : place + array.chunk[0]].reshape(-1)
+            if decode_into(data, array.codecs, self._mask, whole):
+                return
+        raw, shuffled = unfilter(data, array.codecs, self._mask, self.nbytes)
         width = self.nbytes // array.chunk[0]
         first, last = self.pieces[0][0], self.pieces[-1][1]
         if shuffled and (width % shuffled or self.nbytes % shuffled):
@@ -365,17 +367,9 @@ class Target:
 
     def _place(self, box: np.ndarray) -> None:
         array = self.request.array
-        grid = [-(-n // c) for n, c in zip(array.shape[1:], array.chunk[1:], strict=True)]
-        corner = np.unravel_index(self._cell, grid)
-        inside = []
-        where = []
-        for at, c, n in zip(corner, array.chunk[1:], array.shape[1:], strict=True):
-            start = int(at) * c
-            stop = min(start + c, n)
-            inside.append(slice(0, stop - start))
-            where.append(slice(start, stop))
-        target = self._rows().reshape(-1, *array.shape[1:], stored_size(array.dtype))
-        target[:, *where] = box[:, *inside]
+        wanted = wanted_shape(array, self.request.box)
+        target = self._rows().reshape(-1, *wanted, stored_size(array.dtype))
+        target[:, *self._cell.where] = box[:, *self._cell.inside]
 
 
 def _fill(rows: np.ndarray, array: Array) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lazynwb.catalog.model import MISSING, stored_size
+from lazynwb.engine.cells import cell_count, cells_of
 from lazynwb.engine.fetch import Target, pieces_of
 from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
@@ -75,16 +76,17 @@ def _plan(store: Objects, request: Request, tasks: list[_Task]) -> None:
         return
     nbytes = math.prod(chunk) * stored_size(array.dtype)
     grid = [-(-n // c) for n, c in zip(shape[1:], chunk[1:], strict=True)]
-    cells = math.prod(grid)
+    cells = cells_of(array, request.box)
+    beside = cell_count(array)
     objects: dict[str, list[_Chunk]] = {}
     for band, pieces in pieces_of(request.ranges, chunk[0]):
-        for cell in range(cells):
-            place = (band, *map(int, np.unravel_index(cell, grid))) if grid else (band,)
+        for cell in cells:
+            place = (band, *map(int, np.unravel_index(cell.number, grid))) if grid else (band,)
             target = Target(request, pieces, cell, nbytes, 0)
             if not array.shard:
                 objects.setdefault(array.keys.of(place), []).append(_Chunk(0, -1, target))
                 continue
-            start, size = _within_shard(request, band * cells + cell)
+            start, size = _within_shard(request, band * beside + cell.number)
             if start == MISSING:
                 target.fill()
                 continue
@@ -96,12 +98,10 @@ def _plan(store: Objects, request: Request, tasks: list[_Task]) -> None:
 
 
 def _within_shard(request: Request, number: int) -> tuple[int, int]:
-    index = request.chunks
-    if index is None or 8 * (number + 1) > min(len(index.offsets), len(index.sizes)):
+    if request.chunks is None:
         message = f"chunk {number} is not in the index of its shard"
         raise CorruptDataError(message)
-    at = slice(8 * number, 8 * number + 8)
-    return int.from_bytes(index.offsets[at], "little"), int.from_bytes(index.sizes[at], "little")
+    return request.chunks.locate(number)[:2]
 
 
 def _groups(chunks: list[_Chunk]) -> list[list[_Chunk]]:

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lazynwb.engine.build import as_stored
-from lazynwb.engine.fetch import Request, row_bytes
+from lazynwb.engine.cells import chunk_numbers, row_bytes
+from lazynwb.engine.fetch import Request
 from lazynwb.engine.window import expand
 from lazynwb.errors import CorruptDataError
+from lazynwb.lookup.load import is_listed_at_once
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from lazynwb.catalog.model import Array
     from lazynwb.engine.window import Handles
-    from lazynwb.lookup.load import TableFile
+    from lazynwb.lookup.load import TableFile, Wanted
 
 
 def request_rows(
@@ -32,6 +36,33 @@ def request_rows(
     if rows:
         requests.append((file, Request(array, file.chunks(array), ranges, out)))
     return out
+
+
+def chunks_for(
+    file: TableFile, arrays: Sequence[Array], ranges: np.ndarray
+) -> Iterator[tuple[TableFile, Wanted]]:
+    """Yield what has to be looked up before rows are read.
+
+    Parameters
+    ----------
+    file : TableFile
+    arrays : sequence of Array
+        What is read now, and what it is an index of: small ones are looked up at once with it.
+    ranges : ndarray of shape (n, 2)
+        Rows of the first array.
+    """
+    array = arrays[0]
+    if file.lacks(array):
+        fits = len(array.chunk) == len(array.shape) and min(array.chunk, default=0) > 0
+        yield file, (array, chunk_numbers(array, ranges, ()) if fits else None)
+    for below in arrays[1:]:
+        if file.lacks(below) and is_listed_at_once(below):
+            yield file, (below, None)
+
+
+def whole(array: Array) -> np.ndarray:
+    """Return all rows of an array as ranges."""
+    return np.array([[0, array.shape[0]]], np.int64)[: array.shape[0] > 0]
 
 
 def rows_in(ranges: np.ndarray) -> int:

@@ -12,10 +12,12 @@ from lazynwb.config import config
 from lazynwb.engine.assemble import read_columns
 from lazynwb.engine.batches import MOST_ROWS, batch_bounds
 from lazynwb.engine.plan import Growth, Step, plan_steps
+from lazynwb.engine.regions import Regions
 from lazynwb.engine.report import Report
 from lazynwb.engine.rows import PerFile, assembled, cut, mask, take
 from lazynwb.engine.sessions import session_frame
 from lazynwb.engine.sizes import most_bytes
+from lazynwb.engine.times import TIMESTAMPS, TimeFilter
 from lazynwb.engine.window import Handles, Part
 from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.lookup.load import TableFile, load_tables
@@ -26,6 +28,7 @@ from lazynwb.sources.files import save
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from lazynwb.lookup.regions import Region
     from lazynwb.lookup.sessions import SessionColumn
     from lazynwb.sources.source import Source
 
@@ -56,6 +59,8 @@ class Spec(NamedTuple):
         Metadata of the files that are columns too.
     optional : bool
         A file without the table is nothing to speak of.
+    regions : tuple of Region
+        Columns that show the rows of other tables in the place of their positions.
     """
 
     sources: tuple[Source, ...]
@@ -68,6 +73,7 @@ class Spec(NamedTuple):
     disable_progress: bool = False
     session: tuple[SessionColumn, ...] = ()
     optional: bool = False
+    regions: tuple[Region, ...] = ()
 
     @property
     def per_file(self) -> frozenset[str]:
@@ -124,9 +130,11 @@ class _Query:
         self._by_file = [step for step in steps if spec.per_file.issuperset(step.columns)]
         self._steps = [step for step in steps if not spec.per_file.issuperset(step.columns)]
         needed = {*names, *(name for step in steps for name in step.columns)}
+        self._times = TimeFilter(self._steps, spec.schema, spec.overridden, spec.origin)
         self._session = [column for column in spec.session if column.name in needed]
         self.batches_given = 0
         self.report = Report(spec.table, len(spec.sources))
+        self._regions = Regions(spec.regions, self.report.problems)
         self._rows_growth = Growth(_FIRST_ROWS if steps else MOST_ROWS, MOST_ROWS)
         label = f"/{spec.table}"
         self._scanning = Progress(f"Scanning NWB {label}", len(spec.sources), disabled=spec.disable_progress)
@@ -161,6 +169,23 @@ class _Query:
 
     def _parts(self, n_rows: int | None, filtering: list[str]) -> Iterator[tuple[Part, int]]:
         """Yield each file's rows with about how many bytes filtering them takes."""
+        for file, limit, (start, stop) in self._times.ahead(self._files(n_rows)):
+            rows = stop - start
+            if rows <= 0:
+                continue
+            size = (
+                max(most_bytes(file, filtering) * rows // limit, _LEAST_ROW_BYTES * rows)
+                if self._steps
+                else 0
+            )
+            # A table too large to filter at once is filtered in slices.
+            slices = max(1, min(rows, -(-size // config.batch_bytes)))
+            for i in range(slices):
+                first, last = start + rows * i // slices, start + rows * (i + 1) // slices
+                yield Part.of_range(file, first, last), size // slices
+
+    def _files(self, n_rows: int | None) -> Iterator[tuple[TableFile, int]]:
+        """Yield the files whose rows are wanted, with how many of them are looked at."""
         left = n_rows
         for source, keep, load in self._loading(limited=n_rows is not None):
             if left is not None and left <= 0:
@@ -173,11 +198,7 @@ class _Query:
             left = left if left is None else left - rows
             if not keep or not rows:
                 continue
-            size = max(most_bytes(file, filtering), _LEAST_ROW_BYTES * rows) if self._steps else 0
-            # A table too large to filter at once is filtered in slices.
-            slices = max(1, min(rows, -(-size // config.batch_bytes)))
-            for i in range(slices):
-                yield Part.of_range(file, rows * i // slices, rows * (i + 1) // slices), size // slices
+            yield file, rows
 
     def _loading(self, *, limited: bool) -> Iterator[tuple[Source, bool, Callable[[], TableFile | None]]]:
         """Yield the files that are looked at, whether their rows are wanted, and how to load each."""
@@ -218,7 +239,13 @@ class _Query:
         self, sources: tuple[Source, ...], table: str, schema: dict[str, pl.DataType]
     ) -> Iterator[pl.DataFrame]:
         spec = self._spec._replace(
-            sources=sources, table=table, schema=schema, session=(), raise_on_missing=False, optional=True
+            sources=sources,
+            table=table,
+            schema=schema,
+            session=(),
+            regions=(),
+            raise_on_missing=False,
+            optional=True,
         )
         return run(spec, [*schema, NWB_PATH], None, None)
 
@@ -327,11 +354,15 @@ class _Query:
         known: dict[str, pl.Series],
     ) -> None:
         """Read the columns that are not known yet."""
+        times = self._times.known(parts) if TIMESTAMPS in names and TIMESTAMPS not in known else None
+        if times is not None:
+            known[TIMESTAMPS] = times
         new = [name for name in names if name not in known]
         schema = {name: self._spec.schema[name] for name in new if name in self._spec.schema}
+        stored = self._regions.stored(schema)
         if schema:
-            for series in read_columns(handles, parts, schema, self._spec.overridden, self._spec.origin):
-                known[series.name] = series
+            for series in read_columns(handles, parts, stored, self._spec.overridden, self._spec.origin):
+                known[series.name] = self._regions.resolved(handles, parts, series)
         for name in new:
             if name not in schema:
                 known[name] = self._per_file.column(name, parts)

@@ -6,19 +6,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lazynwb.engine.fetch import Request, row_bytes
-from lazynwb.engine.ragged import as_integers, request_rows
+from lazynwb.engine.cells import row_bytes
+from lazynwb.engine.ragged import as_integers, chunks_for, request_rows, whole
 from lazynwb.lookup.load import look_up_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lazynwb.catalog.model import Array, Column
+    from lazynwb.engine.fetch import Request
     from lazynwb.engine.window import Handles, Part
     from lazynwb.lookup.load import TableFile
 
 #: Text and sequences: what a row is taken to need beyond its reference, before it is read.
 _VARIABLE_BYTES = 64
+#: What a row takes beside its columns: its number, and where it is from.
+_LEAST_BYTES = 16
 #: A generated timestamp.
 _REGULAR_BYTES = 8
 
@@ -42,15 +45,26 @@ def _bytes_of(array: Array) -> int:
     return row_bytes(array) + (_VARIABLE_BYTES if array.dtype.kind in {"vlen_text", "vlen"} else 0)
 
 
-def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> list[np.ndarray]:
-    """Return about how many bytes each row takes when decoded; reads the outer indices of ragged columns."""
+def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> list[np.ndarray | int]:
+    """Return about how many bytes rows take when decoded; reads the outer indices of ragged columns.
+
+    Returns
+    -------
+    list of ndarray or int
+        For each part the bytes of each of its rows; one number where all take the same.
+    """
     listed = list(names)
-    sizes = [np.full(part.rows, 16, np.int64) for part in parts]
+    sizes: list[np.ndarray | int] = [_LEAST_BYTES] * len(parts)
     requests: list[tuple[TableFile, Request]] = []
     ragged: list[tuple[int, Column, np.ndarray]] = []
     held = [[part.file.columns[name] for name in listed if name in part.file.columns] for part in parts]
     look_up_chunks(
-        (part.file, [c for c in columns if c.indices]) for part, columns in zip(parts, held, strict=True)
+        wanted
+        for part, columns in zip(parts, held, strict=True)
+        for column in columns
+        for child in column.children or (column,)
+        if child.indices and child.data is not None
+        for wanted in chunks_for(part.file, (*child.indices, child.data), whole(child.indices[0]))
     )
     for i, (part, columns) in enumerate(zip(parts, held, strict=True)):
         for column in columns:
@@ -60,8 +74,7 @@ def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> l
                     continue
                 if child.indices:
                     index = child.indices[0]
-                    whole = np.array([[0, index.shape[0]]], np.int64)[: index.shape[0] > 0]
-                    ragged.append((i, child, request_rows(handles, part.file, index, whole, requests)))
+                    ragged.append((i, child, request_rows(handles, part.file, index, whole(index), requests)))
                 else:
                     sizes[i] += _bytes_of(child.data)
     handles.fetch(requests)
@@ -76,5 +89,8 @@ def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> l
         elements = np.diff(ends, prepend=0).clip(min=0)[rows[inside]]
         below = (*column.indices, data)[1]
         per_element = data.shape[0] * _bytes_of(data) / max(below.shape[0], 1) if data.shape else 0
-        sizes[i][inside] += (elements * per_element).astype(np.int64)
+        before = sizes[i]
+        measured = np.full(len(rows), before, np.int64) if isinstance(before, int) else before
+        measured[inside] += (elements * per_element).astype(np.int64)
+        sizes[i] = measured
     return sizes

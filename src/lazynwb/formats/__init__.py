@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from lazynwb.catalog.listing import Listing
+    from lazynwb.catalog.chunks import SomeChunks
+    from lazynwb.catalog.listing import Attributes, Listing
     from lazynwb.catalog.model import Array, ChunkIndex, Table
     from lazynwb.sources.source import Source
 
@@ -45,12 +46,34 @@ class Reader(Protocol):
         """Describe the table, series or metadata at a path; None if there is none."""
         ...
 
+    def describe_members(self, path: str) -> Table | None:
+        """Describe every dataset of the group at a path, whatever it is; None if there is no such group."""
+        ...
+
     def list_objects(self) -> Listing:
         """Describe everything that the file contains."""
         ...
 
-    def chunk_indices(self, arrays: Sequence[Array]) -> list[ChunkIndex]:
-        """Look up where the chunks of arrays are."""
+    def attributes(self, path: str) -> Attributes | None:
+        """Return the attributes of the object at a path and of its direct members; None if there is none."""
+        ...
+
+    def all_attributes(self, path: str) -> Attributes | None:
+        """Return the attributes of the object at a path and of everything below it."""
+        ...
+
+    def chunk_indices(
+        self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
+    ) -> list[ChunkIndex | SomeChunks]:
+        """Look up where the chunks of arrays are.
+
+        Parameters
+        ----------
+        arrays : sequence of Array
+        numbers : sequence of ndarray of int64 or None
+            For each array, the chunks that are wanted, in row-major order of the chunk grid, or None for all;
+            nothing for all of every array. More may be found than is wanted.
+        """
         ...
 
     def chunk_indices_here(self, arrays: Sequence[Array]) -> dict[str, ChunkIndex]:
@@ -59,6 +82,10 @@ class Reader(Protocol):
 
     def read_indirect(self, array: Array, ranges: np.ndarray) -> np.ndarray:
         """Read rows of an array that the engine cannot decode."""
+        ...
+
+    def region_tables(self, paths: Sequence[str]) -> dict[str, str]:
+        """Find the tables that DynamicTableRegions refer to, by the regions' paths."""
         ...
 
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from lazynwb.catalog.listing import Entry, Listing
 from lazynwb.formats.nodes import BrokenLinkError
@@ -17,31 +19,50 @@ if TYPE_CHECKING:
 _MOST_ENTRIES = 1_000_000
 
 
+class _Walk(NamedTuple):
+    """A walk through a file.
+
+    Attributes
+    ----------
+    file : OpenFile
+    entries : list of Entry
+        What was met so far.
+    seen : dict of address to path
+        Groups that were descended into, or will be.
+    links : dict of int to address
+        Those of the entries that are groups of this file to which a link leads, and where they are.
+    """
+
+    file: OpenFile
+    entries: list[Entry]
+    seen: dict[Hashable, str]
+    links: dict[int, Hashable]
+
+
 def list_objects(file: OpenFile) -> Listing:
     """Walk the whole file, in the order of its links, and describe each object once per path.
 
     A group is descended into once, at the first path that hard links give it. Other links to a table or a
     series are listed, because the path of a link is a path that users may ask for.
     """
-    entries: list[Entry] = []
     root = file.root
-    _walk(file, root, "", "group", entries, {root.address})
-    return Listing(tuple(entries), file.depends)
+    walk = _Walk(file, [], {root.address: "/"}, {})
+    _walk(walk, root, "", "group")
+    for number, address in walk.links.items():
+        walk.entries[number] = replace(walk.entries[number], target=walk.seen.get(address, ""))
+    return Listing(tuple(walk.entries), file.depends)
 
 
-def _walk(  # noqa: PLR0913, PLR0917 - what a step of the walk goes by
-    file: OpenFile, group: Node, path: str, role: str, entries: list[Entry], seen: set[Hashable]
-) -> None:
+def _walk(walk: _Walk, group: Node, path: str, role: str) -> None:
     for key in group.member_names():
-        if len(entries) >= _MOST_ENTRIES:
+        if len(walk.entries) >= _MOST_ENTRIES:
             return
-        with file.going_on():
-            _visit(file, group, key, f"{path}/{key.decode('utf-8', 'replace')}", role, entries, seen)
+        with walk.file.going_on():
+            _visit(walk, group, key, f"{path}/{key.decode('utf-8', 'replace')}", role)
 
 
-def _visit(  # noqa: PLR0913, PLR0917
-    file: OpenFile, group: Node, key: bytes, full: str, role: str, entries: list[Entry], seen: set[Hashable]
-) -> None:
+def _visit(walk: _Walk, group: Node, key: bytes, full: str, role: str) -> None:
+    entries = walk.entries
     try:
         child = group.child(key)
     except BrokenLinkError as error:
@@ -52,14 +73,19 @@ def _visit(  # noqa: PLR0913, PLR0917
     elif child.is_group:
         address = child.address
         is_stored_here = group.address_of(key) is not None
-        if is_stored_here and address in seen:
+        if is_stored_here and address in walk.seen:
             return
         child_role = _group_role(child, full.lstrip("/"), role)
-        entries.append(Entry(full, "group", child_role, members=len(list(child.member_names()))))
+        members = len(list(child.member_names()))
+        kind = child.text("neurodata_type")
+        entries.append(Entry(full, "group", child_role, members=members, neurodata_type=kind))
         if is_stored_here:
-            seen.add(address)
-            _walk(file, child, full, child_role, entries, seen)
-        elif child_role == "series":
+            walk.seen[address] = full
+            _walk(walk, child, full, child_role)
+            return
+        if child.file is group.file:
+            walk.links[len(entries) - 1] = address
+        if child_role == "series":
             _list_series(child, full, entries)
 
 
@@ -90,4 +116,6 @@ def _dataset_entry(found: Node, path: str, name: str, parent: str) -> Entry:
     else:
         role = {"table": "column"}.get(parent, parent)
     shape, dtype = found.shown()
-    return Entry(path, "dataset", role, shape=shape, dtype=dtype)
+    # Attributes are what takes longest to read, and a column's type is of no account here.
+    kind = found.text("neurodata_type") if parent == "group" else ""
+    return Entry(path, "dataset", role, shape=shape, dtype=dtype, neurodata_type=kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable
+    from collections.abc import Callable, Hashable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from lazynwb.catalog.model import Array
@@ -59,9 +59,18 @@ class OpenFile(Protocol):
         """Raise if something is missing: what follows could only be thrown away."""
         ...
 
+    def paths_of(self, addresses: set[Hashable]) -> Mapping[Hashable, str]:
+        """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
+        ...
+
 
 class Node(Protocol):
     """A group or a dataset, and the file that holds it, which a link may have made another one."""
+
+    @property
+    def file(self) -> OpenFile:
+        """The file that holds it."""
+        ...
 
     @property
     def is_group(self) -> bool:
@@ -102,16 +111,37 @@ class Node(Protocol):
         """Return an attribute that lists names; None if there is none."""
         ...
 
-    def target(self) -> Hashable | None:
-        """Return the address of the object that the attribute `target` refers to; None where it does not."""
+    def attributes(self) -> dict[str, Any]:
+        """Return all attributes as plain values, sorted by name.
+
+        Text, bool, int, float, None (no value at all), lists of these, and for compounds dictionaries.
+        Object references are `lazynwb.formats.attributes.Reference`, or already their targets' paths. What
+        cannot be read is a text that says so. What the format keeps beside NWB's own is left out.
+        """
+        ...
+
+    def target(self, name: str = "target") -> Hashable | None:
+        """Return the address of the object that an attribute refers to; None where it does not."""
+        ...
+
+    def referred(self, name: str) -> Node | None:
+        """Open the object that an attribute refers to; None where it does not."""
         ...
 
     def describe(self, path: str, main: Any) -> Array:  # noqa: ANN401 - an open file of the same format
         """Describe a dataset, which a link may have led to from the file `main`."""
         ...
 
+    def texts(self, most: int) -> list[str] | None:
+        """Return the elements of a list of text; None of any other dataset, or where there are too many."""
+        ...
+
     def is_null(self) -> bool:
         """Tell whether a dataset has no value at all, not even an empty array."""
+        ...
+
+    def number(self) -> float | None:
+        """Return the value of a dataset that is a single number; None of any other."""
         ...
 
     def start_and_rate(self) -> tuple[float, float] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from lazynwb.catalog.model import Array, Column, DType, Table
+from lazynwb.formats.enums import enumerated
 from lazynwb.formats.nodes import BrokenLinkError, DamagedObjectError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 #: Groups that are one-row tables of the session's metadata, by path.
 METADATA_PATHS = ("general", "general/subject")
 _SERIES_MEMBERS = {"data", "timestamps"}
+#: Rows are numbered by 32 bits: more frames are a damaged number.
+_MOST_FRAMES = 2**32
 
 
 class _Member(NamedTuple):
@@ -26,6 +29,8 @@ class _Member(NamedTuple):
     array: Array
     neurodata_type: str
     target: Hashable | None
+    elements: Hashable | None = None
+    problem: str = ""
 
 
 def describe_table(file: OpenFile, path: str) -> Table | None:
@@ -35,15 +40,16 @@ def describe_table(file: OpenFile, path: str) -> Table | None:
     ----------
     file : OpenFile
     path : str
-        Without the leading slash; the path of a series' `data` or `timestamps` means the series.
+        Without the leading slash; the path of a series' `data` or `timestamps` means the series. One that
+        ends in a slash asks for the datasets of a group as a row of metadata, whatever the group is.
 
     Returns
     -------
     Table or None
         None if the file has nothing there that is a table, a series or metadata.
     """
-    if path in METADATA_PATHS:
-        return _describe_metadata(file, path)
+    if path in METADATA_PATHS or path.endswith("/"):
+        return _describe_metadata(file, path.rstrip("/"))
     parent, _, last = path.rpartition("/")
     try:
         found = file.find(path)
@@ -99,8 +105,9 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
     indexed = _indexed_names(group, members, listed)
     rows = _row_count(members, listed, indexed)
     columns = []
+    hidden = {*indexed.values(), *_elements(group, members, listed)}
     for name, member in members.items():
-        if name in indexed.values():
+        if name in hidden:
             continue
         column = _column(name, members, indexed)
         if name in listed or name == "id":
@@ -134,6 +141,7 @@ def _members(main: OpenFile, group: Node, path: str, problems: list[str]) -> dic
                 member = main.once(full, partial(_member, main, group, key, full))
                 if member is not None:
                     members[name] = member
+                    problems += [f"column {name!r} {member.problem}"] * bool(member.problem)
         except BrokenLinkError as error:
             problems.append(f"column {name!r} was left out: {error}")
             lost.add(name)
@@ -154,6 +162,9 @@ def _member(main: OpenFile, group: Node, key: bytes, path: str) -> _Member | Non
     # Only integers can be an index or a region, and attributes are what takes longest to read.
     integer = array.dtype.numpy[1:2] in {"i", "u"}
     neurodata_type = found.text("neurodata_type") if integer else ""
+    if neurodata_type == "EnumData":
+        array, elements, problem = enumerated(found, array)
+        return _Member(array, neurodata_type, None, elements, problem)
     is_index = integer and (neurodata_type == "VectorIndex" or path.endswith("_index"))
     return _Member(array, neurodata_type, found.target() if is_index else None)
 
@@ -189,6 +200,14 @@ def _indexed_names(group: Node, members: dict[str, _Member], listed: list[str]) 
         if target is not None and target != name:
             indexed.setdefault(target, name)
     return {name: index for name, index in indexed.items() if not _cyclic(name, indexed)}
+
+
+def _elements(group: Node, members: dict[str, _Member], listed: list[str]) -> set[str]:
+    """Return the datasets that only say what the codes of an EnumData mean."""
+    addresses = {member.elements for member in members.values()} - {None}
+    if not addresses:
+        return set()
+    return {n for n in members if n not in listed and group.address_of(n.encode()) in addresses}
 
 
 def _cyclic(name: str, indexed: dict[str, str]) -> bool:
@@ -244,29 +263,18 @@ def _category(  # noqa: PLR0913, PLR0917 - what a category is, and where its pro
 
 def _describe_series(main: OpenFile, group: Node, path: str) -> Table:
     problems: list[str] = []
-    arrays: dict[str, Array] = {}
-    start: Node | None = None
-    external = False
-    present = set(group.member_names())
-    for name in ("data", "timestamps", "starting_time", "external_file"):
-        key = name.encode()
-        if key not in present:
-            continue
-        try:
-            found = group.child(key)
-        except BrokenLinkError as error:
-            problems.append(f"column {name!r} was left out: {error}")
-            continue
-        if name == "external_file":
-            external = True
-        elif found.is_dataset:
-            arrays[name] = found.describe(f"{path}/{name}", main)
-            start = found if name == "starting_time" else start
+    found = _series_members(group, problems)
+    arrays = {
+        name: found[name].describe(f"{path}/{name}", main) for name in ("data", "timestamps") if name in found
+    }
+    start, frames = found.get("starting_time"), found.get("num_samples")
     data, stamps = arrays.get("data"), arrays.get("timestamps")
     length = data.rows if data is not None else 0
     stamped = stamps.rows if stamps is not None else 0
-    # Frames that lie in a video file leave `data` empty; their times are the rows.
-    rows = stamped if data is None or (not length and external) else length
+    # Frames that lie in a video file leave `data` empty: their times are the rows, or else their number says
+    # how many there are (NWB specification, ImageSeries). Without either nothing is known of them.
+    outside = not length and "external_file" in found
+    rows = (stamped or _count(frames)) if outside else length if data is not None else stamped
     columns = [Column("data", data, length=length)] if data is not None else []
     if stamps is not None:
         if stamped != rows:
@@ -279,6 +287,28 @@ def _describe_series(main: OpenFile, group: Node, path: str) -> Table:
         else:
             columns.append(Column("timestamps", length=rows, regular=regular))
     return Table(path, "series", rows, tuple(columns), tuple(problems), main.depends)
+
+
+def _series_members(group: Node, problems: list[str]) -> dict[str, Node]:
+    """Open the datasets that make a TimeSeries a table."""
+    found: dict[str, Node] = {}
+    present = set(group.member_names())
+    for name in ("data", "timestamps", "starting_time", "external_file", "num_samples"):
+        if name.encode() not in present:
+            continue
+        try:
+            member = group.child(name.encode())
+        except BrokenLinkError as error:
+            problems.append(f"column {name!r} was left out: {error}")
+            continue
+        if member.is_dataset or name == "external_file":
+            found[name] = member
+    return found
+
+
+def _count(dataset: Node | None) -> int:
+    number = dataset.number() if dataset is not None else None
+    return int(number) if number is not None and 0 <= number < _MOST_FRAMES else 0
 
 
 def _describe_metadata(main: OpenFile, path: str) -> Table | None:

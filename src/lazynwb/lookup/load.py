@@ -2,73 +2,79 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
-import time
-from collections import OrderedDict, deque
+from collections import deque
 from concurrent.futures import CancelledError
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias
 
-import msgspec
+import numpy as np
 
-from lazynwb.catalog import cache
+from lazynwb.catalog.chunks import grid_of
 from lazynwb.catalog.listing import Listing  # noqa: TC001 - msgspec reads the annotations
 from lazynwb.catalog.model import Array, ChunkIndex, Column, Table, arrays_of
 from lazynwb.catalog.provenance import RESERVED
 from lazynwb.config import config
-from lazynwb.formats import Reader, open_reader, prepare
-from lazynwb.profile import count
-from lazynwb.sources.files import (
-    ABSENT,
-    announce,
-    expect,
-    forget,
-    identity,
-    identity_or_absent,
-    is_settled,
-    together,
-)
+from lazynwb.formats import Reader, open_reader
+from lazynwb.lookup.memory import Kept, recall, remember
+from lazynwb.sources.files import announce, expect, together
 from lazynwb.threads import LOADERS, wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
+    from lazynwb.catalog.chunks import SomeChunks
     from lazynwb.sources.source import Source
 
 #: Remote files that are parsed ahead of the one that is waited for.
 _MOST_AHEAD = 32
-#: Entries kept in memory.
-_MOST_KEPT = 2048
 #: Chunk indices larger than this are looked up again by every process rather than kept on disk.
 _MOST_INDEX_BYTES = 4 * 1024 * 1024
+#: Of an array with no more chunks, or shards, all are looked up.
+_FEW_CHUNKS, _FEW_SHARDS = 4096, 16
+#: The same of a remote array of which it is known which chunks are wanted: their places in the index are
+#: asked for all at once, but who lists an index gets to know of one part after the other.
+_FEW_REMOTE_CHUNKS = 64
+#: As many chunks are listed in the time that one takes to be looked up.
+_SINGLY = 4
+
+#: An array and the numbers of the chunks of it that are wanted, in row-major order of the grid; None for all.
+Wanted: TypeAlias = "tuple[Array, np.ndarray | None]"
 
 
-class Entry(msgspec.Struct, array_like=True, gc=False):
+class Entry(Kept):
     """What the cache keeps of one table of one source (or that the source has no such table)."""
 
-    key: str
-    identity: str
     table: Table | None
     chunks: dict[str, ChunkIndex]
 
+    @property
+    def depends(self) -> tuple[tuple[str, str], ...]:
+        """Other files that links of the table led to."""
+        return self.table.depends if self.table is not None else ()
 
-class ListingEntry(msgspec.Struct, array_like=True, gc=False):
+    def for_disk(self) -> Entry:
+        """Leave out chunk indices that are too large to be worth it."""
+        small = {
+            name: index for name, index in self.chunks.items() if len(index.offsets) <= _MOST_INDEX_BYTES
+        }
+        return Entry(self.key, self.identity, self.table, small)
+
+
+class ListingEntry(Kept):
     """What the cache keeps of one source's contents."""
 
-    key: str
-    identity: str
     listing: Listing
 
+    @property
+    def depends(self) -> tuple[tuple[str, str], ...]:
+        """Other files that links led to."""
+        return self.listing.depends
 
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(Entry)
-_LISTING_DECODER = msgspec.msgpack.Decoder(ListingEntry)
 
-E = TypeVar("E", Entry, ListingEntry)
-
-_memory: OrderedDict[str, Entry | ListingEntry] = OrderedDict()
 _lock = threading.Lock()
 
 
@@ -97,7 +103,7 @@ class TableFile:
     columns : dict of str to Column
     """
 
-    __slots__ = ("_chunks", "_entry", "columns", "identity", "name", "source", "table")
+    __slots__ = ("_entry", "_some", "columns", "identity", "name", "source", "table")
 
     def __init__(self, source: Source, entry: Entry) -> None:
         assert entry.table is not None  # noqa: S101 - checked by the one caller
@@ -107,7 +113,7 @@ class TableFile:
         self.table: Table = entry.table
         self.columns: dict[str, Column] = {c.name: c for c in entry.table.columns if c.name not in RESERVED}
         self._entry = entry
-        self._chunks = entry.chunks
+        self._some: dict[str, SomeChunks] = {}
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -117,23 +123,73 @@ class TableFile:
             f"column {name!r} was left out: its name is reserved" for name in taken
         )
 
-    def chunks(self, array: Array) -> ChunkIndex | None:
-        """Return where an array's chunks are; None where its layout has no chunks."""
-        return self._chunks.get(array.path) if _has_index(array) else None
+    def chunks(self, array: Array) -> ChunkIndex | SomeChunks | None:
+        """Return where an array's chunks are, as far as is known; None where its layout has no chunks."""
+        if not _has_index(array):
+            return None
+        return self._entry.chunks.get(array.path) or self._some.get(array.path)
 
-    def look_up_chunks(self, columns: Iterable[Column]) -> None:
-        """Make sure that the chunks of the given columns are known; opens the file if they are not."""
-        missing = self.unknown_chunks(columns)
-        if missing:
-            with self.reader() as reader:
-                indices = reader.chunk_indices(missing)
-            found = {array.path: index for array, index in zip(missing, indices, strict=True)}
-            self._chunks = self._entry.chunks = {**self._chunks, **found}
-            _remember(self._entry, self.source)
+    def lacks(self, array: Array) -> bool:
+        """Tell whether chunks of an array may have to be looked up."""
+        return _has_index(array) and array.path not in self._entry.chunks
 
-    def unknown_chunks(self, columns: Iterable[Column]) -> list[Array]:
-        """Return the arrays of the given columns whose chunks have not been looked up."""
-        return [array for array in _chunked(columns) if array.path not in self._chunks]
+    def look_up_chunks_of(self, array: Array, numbers: np.ndarray | None) -> None:
+        """Make sure that chunks of an array are known; nothing happens where its layout has no chunks.
+
+        Parameters
+        ----------
+        array : Array
+        numbers : ndarray of int64 or None
+            Of the chunks that are wanted, in row-major order of the chunk grid; None for all.
+        """
+        self.look_up([(array, numbers)])
+
+    def look_up(self, wanted: Iterable[Wanted]) -> None:
+        """Make sure that chunks are known; opens the file if some are not."""
+        missing = self.unknown(wanted)
+        if not missing:
+            return
+        with self.reader() as reader:
+            indices = reader.chunk_indices([array for array, _ in missing], [some for _, some in missing])
+        complete: dict[str, ChunkIndex] = {}
+        with _lock:
+            for (array, _), index in zip(missing, indices, strict=True):
+                if isinstance(index, ChunkIndex):
+                    complete[array.path] = index
+                    self._some.pop(array.path, None)
+                else:
+                    before = self._some.get(array.path)
+                    self._some[array.path] = index if before is None else before.with_more(index)
+            self._entry.chunks = {**self._entry.chunks, **complete}
+        if complete:
+            remember(self._entry, self.source)
+
+    def unknown(self, wanted: Iterable[Wanted]) -> list[Wanted]:
+        """Return what has to be looked up for the given chunks to be known."""
+        missing: dict[str, Wanted] = {}
+        for array, numbers in wanted:
+            if not self.lacks(array):
+                continue
+            path = array.path
+            _, others = missing.get(path, (array, np.zeros(0, np.int64)))
+            if numbers is None or others is None:
+                missing[path] = array, None
+                continue
+            some = self._some.get(path)
+            lacking = some.unknown(numbers) if some is not None else numbers
+            if len(lacking):
+                lacking = np.union1d(lacking, others)
+                known = len(some) if some is not None else 0
+                missing[path] = array, lacking if self._pays(array, known + len(lacking)) else None
+        return [(array, some) for array, some in missing.values() if some is None or len(some)]
+
+    def _pays(self, array: Array, some: int) -> bool:
+        """Tell whether looking up so many chunks takes less than listing all of them."""
+        total = math.prod(grid_of(array))
+        if array.shard:
+            return some < total
+        few = _FEW_REMOTE_CHUNKS if self.source.is_remote else _FEW_CHUNKS
+        return total > few and some * _SINGLY <= total
 
     def reader(self) -> Reader:
         """Open the file with its format's own library.
@@ -162,6 +218,14 @@ def _has_index(array: Array) -> bool:
     return array.layout == "chunked" or bool(array.shard)
 
 
+def is_listed_at_once(array: Array) -> bool:
+    """Tell whether all the chunks of an array are looked up, however few are wanted."""
+    if array.shard:
+        within = math.prod(s // c for s, c in zip(array.shard, array.chunk, strict=True))
+        return math.prod(grid_of(array)) <= _FEW_SHARDS * within
+    return math.prod(grid_of(array)) <= _FEW_CHUNKS
+
+
 def load_table(source: Source, table_path: str) -> TableFile | None:
     """Return a table's catalog; None if the file has no such table.
 
@@ -177,16 +241,17 @@ def load_table(source: Source, table_path: str) -> TableFile | None:
         If the file cannot be read.
     """
     key = f"table\0{source.key}\0{table_path}\0{config.external_links}"
-    entry, now = _recall(key, source, Entry)
+    entry, now = recall(key, source, Entry)
     if entry is None:
         with open_reader(source, now) as reader:
             table = reader.describe_table(table_path)
             chunks = {}
             if table is not None and source.is_remote:
-                chunks = reader.chunk_indices_here(_chunked(table.columns))
+                few = [array for array in _chunked(table.columns) if is_listed_at_once(array)]
+                chunks = reader.chunk_indices_here(few)
             entry = Entry(key, now, table, chunks)
             expect(source, now)
-        _remember(entry, source)
+        remember(entry, source)
     return TableFile(source, entry) if entry.table is not None else None
 
 
@@ -241,90 +306,22 @@ def _finish(future: Future[TableFile | None], source: Source, table_path: str) -
         raise
 
 
-def look_up_chunks(wanted: Iterable[tuple[TableFile, Iterable[Column]]]) -> None:
-    """Make sure that the chunks of columns are known, of several files at the same time where that helps."""
-    lacking = [(file, columns) for file, columns in wanted if file.unknown_chunks(columns)]
-    together(lambda pair: pair[0].look_up_chunks(pair[1]), lacking, (file.source for file, _ in lacking))
+def look_up_chunks(wanted: Iterable[tuple[TableFile, Wanted]]) -> None:
+    """Make sure that chunks are known, of several files at the same time where that helps."""
+    files: dict[int, tuple[TableFile, list[Wanted]]] = {}
+    for file, one in wanted:
+        files.setdefault(id(file), (file, []))[1].append(one)
+    lacking = [(file, listed) for file, listed in files.values() if file.unknown(listed)]
+    together(lambda pair: pair[0].look_up(pair[1]), lacking, (file.source for file, _ in lacking))
 
 
 def load_listing(source: Source) -> Listing:
     """Return the description of everything that a file contains; see `load_table`."""
     key = f"listing\0{source.key}\0{config.external_links}"
-    entry, now = _recall(key, source, ListingEntry)
+    entry, now = recall(key, source, ListingEntry)
     if entry is None:
         with open_reader(source, now) as reader:
             entry = ListingEntry(key, now, reader.list_objects())
             expect(source, now)
-        _remember(entry, source)
+        remember(entry, source)
     return entry.listing
-
-
-def _recall(key: str, source: Source, kind: type[E]) -> tuple[E | None, str]:
-    """Return what is known of a file as it is now, in memory or on disk, and its identity."""
-    with _lock:
-        kept = _memory.get(key)
-        if kept is not None:
-            _memory.move_to_end(key)
-    stored = kept if kept is not None else _stored(key, kind)
-    if stored is None and source.is_remote:
-        prepare(source)
-    now = identity(source, known=stored is not None)
-    if kept is not None and kept.identity != now:
-        stored = _stored(key, kind)  # another process may have seen the file as it is now
-    if not isinstance(stored, kind) or stored.key != key or not _is_valid(stored, source, now):
-        return None, now
-    if stored is not kept:
-        _keep(stored)
-    count(cache_hits=1)
-    return stored, now
-
-
-def _stored(key: str, kind: type[E]) -> Entry | ListingEntry | None:
-    return cache.load(key, _DECODER) if kind is Entry else cache.load(key, _LISTING_DECODER)
-
-
-def _is_valid(entry: Entry | ListingEntry, source: Source, now: str) -> bool:
-    if entry.identity != now:
-        return False
-    described = entry.table if isinstance(entry, Entry) else entry.listing
-    depends = described.depends if described else ()
-    return all(identity_or_absent(source.with_path(path)) == known for path, known in depends)
-
-
-def _keep(entry: Entry | ListingEntry) -> None:
-    with _lock:
-        _memory[entry.key] = entry
-        while len(_memory) > _MOST_KEPT:
-            _memory.popitem(last=False)
-
-
-def _remember(entry: Entry | ListingEntry, source: Source) -> None:
-    """Keep an entry in memory and on disk, unless the file is so new that a change could go unnoticed."""
-    described = entry.table if isinstance(entry, Entry) else entry.listing
-    linked = described.depends if described else ()
-    files = [(source, entry.identity)]
-    files += [(source.with_path(other), known) for other, known in linked if known != ABSENT]
-    try:
-        if not all(is_settled(file, known, time.time_ns()) for file, known in files):
-            return
-    except FileNotFoundError:
-        return
-    _keep(entry)
-    if isinstance(entry, Entry):
-        small = {
-            name: index for name, index in entry.chunks.items() if len(index.offsets) <= _MOST_INDEX_BYTES
-        }
-        entry = Entry(entry.key, entry.identity, entry.table, small)
-    cache.save(entry.key, entry, _ENCODER)
-
-
-def clear_cache() -> None:
-    """Forget every catalog, in memory and on disk.
-
-    Nothing else is removed from the cache's folder (`lazynwb.config.cache_path`), and no query needs the
-    cache: what is not there is read from the files again.
-    """
-    with _lock:
-        _memory.clear()
-    forget()
-    cache.clear()

@@ -58,8 +58,8 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     ignore_errors: bool,
     disable_progress: bool,
     overrides: Mapping[str, pl.DataType],
-) -> tuple[dict[str, pl.DataType], TableFile]:
-    """Return the schema over the first n files that have the table, and the first of these files.
+) -> tuple[dict[str, pl.DataType], list[TableFile]]:
+    """Return the schema over the first n files that have the table, and these files.
 
     Raises
     ------
@@ -86,18 +86,19 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
             if file is not None:
                 found.append(file)
             elif raise_on_missing:
-                raise TableNotFoundError(_not_found(table, [source]))
+                raise TableNotFoundError(not_found(table, [source]))
     if not found:
-        message = _not_found(table, sources)
+        message = not_found(table, sources)
         if failures:
             message += f"; {len(failures)} files could not be read: {failures[0]}"
         raise TableNotFoundError(message)
     save()
     schema = merge_schemas(found, overrides)
-    return schema, found[0]
+    return schema, found
 
 
-def _not_found(table: str, sources: Sequence[Source]) -> str:
+def not_found(table: str, sources: Sequence[Source]) -> str:
+    """Say that no file has a table, with the tables that there are and those that may have been meant."""
     existing: list[str] = []
     for source in sources:
         try:

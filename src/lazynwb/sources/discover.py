@@ -65,6 +65,20 @@ def expand(sources: Sources, storage_options: Mapping[str, Any] | None = None) -
     return found
 
 
+def reopen(path: str, storage_options: Mapping[str, Any] | None = None) -> Source:
+    """Return the file behind a value of `_nwb_path`: one file, whatever its name looks like.
+
+    Parameters
+    ----------
+    path : str
+    storage_options : mapping or None
+        As for `expand`; those that the file was first opened with are not known any more.
+    """
+    if is_url(path):
+        return Source(path, Options({**config.storage_options, **(storage_options or {})}))
+    return Source(os.path.abspath(path))
+
+
 def _is_text(path: str) -> bool:
     """Tell whether a path is Unicode; bytes of a file name that are not become lone surrogates."""
     return path.isascii() or not any("\ud800" <= character <= "\udfff" for character in path)

@@ -189,11 +189,11 @@ class RemoteFile:
             self._kept.use(offset, size)
         return found
 
-    def bring(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Fetch the blocks around ranges, all at the same time."""
+    def bring(self, ranges: Iterable[tuple[int, int]], *, ahead: bool = True) -> None:
+        """Fetch the blocks around ranges, all at the same time; and what will be needed next, if `ahead`."""
         spans = [
             (low, min(low + _MERGED, stop))
-            for start, stop in self._spans(ranges)
+            for start, stop in self._spans(ranges, ahead=ahead)
             for low in range(start, stop, _MERGED)
         ]
         if len(spans) == 1:
@@ -208,10 +208,11 @@ class RemoteFile:
     def _bring(self, span: tuple[int, int]) -> None:
         self._kept.add(span[0], self._request(*span).data)
 
-    def _spans(self, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    def _spans(self, ranges: Iterable[tuple[int, int]], *, ahead: bool) -> list[tuple[int, int]]:
         spans: list[tuple[int, int]] = []
         for start, stop in sorted(ranges):
-            low, high = self._widened(start // BLOCK * BLOCK, -(-stop // BLOCK) * BLOCK)
+            low, high = start // BLOCK * BLOCK, min(-(-stop // BLOCK) * BLOCK, self.size)
+            low, high = self._widened(low, high) if ahead else (low, high)
             if spans and low - spans[-1][1] <= _GAP:
                 spans[-1] = (spans[-1][0], max(high, spans[-1][1]))
             else:

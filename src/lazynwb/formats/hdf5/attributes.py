@@ -6,13 +6,18 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from h5py import h5a, h5o, h5r
+from h5py import h5a, h5o, h5r, h5t
+
+from lazynwb.formats.attributes import MOST_BYTES, MOST_ELEMENTS, Reference, unreadable
 
 if TYPE_CHECKING:
     from h5py.h5g import GroupID
 
-#: Attributes that NWB tables are described by are short; what is larger is not read at all.
-_MOST_ELEMENTS = 100_000
+    from lazynwb.formats.nodes import OpenFile
+
+#: What h5py raises for attributes that it cannot read.
+_ERRORS = (TypeError, ValueError, RuntimeError, OSError, KeyError)
+_DOUBLE = 8
 
 
 def has_attribute(owner: GroupID, name: str) -> bool:
@@ -29,25 +34,102 @@ def read_attribute(owner: GroupID, name: str) -> Any:  # noqa: ANN401 - an attri
     try:
         if not h5a.exists(owner, key):
             return None
-        attribute = h5a.open(owner, key)
-        shape, dtype = attribute.shape, attribute.dtype
-        if shape is None or math.prod(shape) > _MOST_ELEMENTS:
-            return None
-        if dtype.subdtype is not None:
-            dtype, inner = dtype.subdtype
-            shape = (*shape, *inner)
-        value = np.zeros(shape, dtype)
-        attribute.read(value, mtype=attribute.get_type() if dtype.kind == "S" else None)
-    except (TypeError, ValueError, RuntimeError, OSError, KeyError):
+        return _read(h5a.open(owner, key))
+    except _ERRORS:
         return None
+
+
+def _read(attribute: h5a.AttrID) -> Any:  # noqa: ANN401 - an attribute holds any type
+    """Return an attribute as NumPy reads it; None if it has no dataspace (h5py.Empty).
+
+    Raises
+    ------
+    ValueError
+        If it is too large.
+    """
+    shape, dtype = attribute.shape, attribute.dtype
+    if shape is None:
+        return None
+    memory = attribute.get_type() if dtype.kind == "S" else None
+    if dtype.subdtype is not None:
+        memory = h5t.py_create(dtype)
+        dtype, inner = dtype.subdtype
+        shape = (*shape, *inner)
+    size = math.prod(shape)
+    if size > MOST_ELEMENTS or size * dtype.itemsize > MOST_BYTES:
+        message = f"an attribute of {size} elements"
+        raise ValueError(message)
+    value = np.zeros(shape, dtype)
+    attribute.read(value, mtype=memory)
     return value[()]
+
+
+def read_attributes(owner: GroupID, file: OpenFile) -> dict[str, Any]:
+    """Return all attributes as plain values, sorted by name; see `lazynwb.formats.nodes.Node.attributes`."""
+    names: list[bytes] = []
+    h5a.iterate(owner, names.append)
+    return {name.decode("utf-8", "replace"): _plain_attribute(owner, name, file) for name in sorted(names)}
+
+
+def _plain_attribute(owner: GroupID, name: bytes, file: OpenFile) -> Any:  # noqa: ANN401
+    try:
+        attribute = h5a.open(owner, name)
+        if attribute.get_type().equal(h5t.STD_REF_OBJ):
+            return _references(attribute, file)
+        return _plain(_read(attribute), owner, file)
+    except _ERRORS as error:
+        return unreadable(str(error))
+
+
+def _references(attribute: h5a.AttrID, file: OpenFile) -> Any:  # noqa: ANN401
+    """Return object references by the addresses that they consist of: their targets are not opened."""
+    shape = attribute.shape
+    if shape is None:
+        return None
+    if math.prod(shape) > MOST_ELEMENTS:
+        message = f"{math.prod(shape)} references"
+        raise ValueError(message)
+    addresses = np.zeros(shape, "<u8")
+    attribute.read(addresses, mtype=h5t.STD_REF_OBJ)
+
+    def marked(value: Any) -> Any:  # noqa: ANN401 - lists within lists
+        if isinstance(value, list):
+            return [marked(item) for item in value]
+        return Reference(file, value) if value else None
+
+    return marked(addresses.tolist())
+
+
+def _plain(value: Any, owner: GroupID, file: OpenFile) -> Any:  # noqa: ANN401
+    if value is None:
+        return None
+    if isinstance(value, (bytes, str)):
+        return as_text(value)
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind in "biuf" and value.dtype.itemsize <= _DOUBLE:
+            return value.tolist()
+        return [_plain(item, owner, file) for item in value]
+    if isinstance(value, np.bool_ | np.integer):
+        return value.item()
+    if isinstance(value, np.floating):
+        return float(value)
+    if isinstance(value, np.complexfloating):
+        return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(value, np.void) and value.dtype.names:
+        return {as_text(name): _plain(value[name], owner, file) for name in value.dtype.names}
+    if isinstance(value, h5r.Reference) and not isinstance(value, h5r.RegionReference):
+        return Reference(file, int(h5o.get_info(h5r.dereference(value, owner)).addr)) if value else None
+    kind = (
+        "a region reference" if isinstance(value, h5r.RegionReference) else f"of type {type(value).__name__}"
+    )
+    return unreadable(kind)
 
 
 def as_text(value: object) -> str:
     """Return text of an attribute or a string element, without the padding that fixed-length fields have."""
     if isinstance(value, bytes):
         return value.split(b"\0", 1)[0].decode("utf-8", "replace")
-    return str(value)
+    return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def read_text(owner: GroupID, name: str) -> str:
@@ -68,12 +150,13 @@ def read_names(owner: GroupID, name: str) -> list[str] | None:
     return list(dict.fromkeys(n for n in names if n))
 
 
-def read_target(owner: GroupID) -> int | None:
-    """Return the address of the object that the attribute `target` refers to; None where it does not."""
-    value = read_attribute(owner, "target")
+def read_reference(owner: GroupID, name: str) -> tuple[GroupID, int] | None:
+    """Return the object that an attribute refers to, and its address; None where it does not."""
+    value = read_attribute(owner, name)
     if not isinstance(value, h5r.Reference) or not value:
         return None
     try:
-        return int(h5o.get_info(h5r.dereference(value, owner)).addr)
+        found = h5r.dereference(value, owner)
+        return found, int(h5o.get_info(found).addr)
     except (KeyError, RuntimeError, ValueError, AttributeError, TypeError):
         return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 from weakref import WeakSet
 
 from h5py import h5f, h5fd, h5g, h5p
@@ -15,19 +15,22 @@ from h5py._objects import phil
 
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
+from lazynwb.formats.hdf5.indirect import resolve_references
 from lazynwb.formats.hdf5.node import Located, follow
-from lazynwb.formats.hdf5.stream import SIGNATURE, BlockStream, MissingBytesError
+from lazynwb.formats.hdf5.stream import SIGNATURE, BlockStream, LocalStream, MissingBytesError, Watch
 from lazynwb.formats.nodes import BrokenLinkError
 from lazynwb.lifetime import at_leaving
 from lazynwb.profile import count
 from lazynwb.sources.files import identity, identity_or_absent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
     from types import TracebackType
 
     from lazynwb.sources.source import Source
 
+#: What most references in attributes lead to: to look there first saves a walk through the file.
+_LIKELY_TARGETS = ("general/extracellular_ephys/electrodes",)
 #: What libhdf5 says when the process has the file open already, with other flags.
 _OPEN_ELSEWHERE = ("file locking flag values", "already open")
 
@@ -75,6 +78,8 @@ class Hdf5File:
     source : Source
     version : str
         Its identity: of a remote file, no other version is read.
+    watched : bool
+        Note what libhdf5 reads: see `watch`.
 
     Raises
     ------
@@ -84,16 +89,21 @@ class Hdf5File:
         If libhdf5 cannot open it; the message says what it is instead, as far as that can be told.
     """
 
-    def __init__(self, source: Source, version: str) -> None:
+    def __init__(self, source: Source, version: str, *, watched: bool = False) -> None:
         self.source = source
+        self._version = version
+        self._watched = watched
         self.name = source.name
         self._linked: dict[Source, Hdf5File] = {}
         self._unreadable: set[Source] = set()
         self._known: dict[str, object] = {}
         self._opened: dict[str, Located] = {}
         self._announced: list[tuple[int, int]] = []
-        self._stream: BinaryIO | None = None
+        self._stream: LocalStream | None = None
         self._blocks = _block_stream(source, version)
+        if self._blocks is not None:
+            # The places of single chunks are far apart in an index.
+            self._blocks.ahead = not watched
         _open_objects.add(self)
         self._last: tuple[str, Located] | None = None
         self.id: h5f.FileID | None = None
@@ -135,6 +145,9 @@ class Hdf5File:
             self._stream.close()
 
     def _open(self) -> h5f.FileID:
+        if self._watched:
+            self._stream = LocalStream(self.source.path)
+            return _open_object(self._stream, self.name)
         access = h5p.create(h5p.FILE_ACCESS)
         # Strong: no object identifier that some traceback still holds keeps the file open.
         access.set_fclose_degree(h5f.CLOSE_STRONG)
@@ -147,7 +160,7 @@ class Hdf5File:
             # user's own handle was opened in another. It does not know what a Python object stands for.
             if not any(phrase in str(error) for phrase in _OPEN_ELSEWHERE):
                 raise
-        self._stream = Path(self.source.path).open("rb")  # noqa: SIM115 - closed with this file
+        self._stream = LocalStream(self.source.path)
         return _open_object(self._stream, self.name)
 
     def _open_blocks(self, blocks: BlockStream) -> h5f.FileID:
@@ -161,6 +174,16 @@ class Hdf5File:
             except (OSError, RuntimeError, ValueError):
                 if not blocks.fetch_missing():
                     raise
+
+    @property
+    def watch(self) -> Watch | None:
+        """What notes the reads of libhdf5; None if nobody asked for it."""
+        return (self._blocks or self._stream) if self._watched else None
+
+    def reopened(self, *, watched: bool) -> Hdf5File:
+        """Close this file and return another on the same source."""
+        self.close()
+        return Hdf5File(self.source, self._version, watched=watched)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -181,6 +204,12 @@ class Hdf5File:
         own = len(self._blocks.missing) if self._blocks is not None else 0
         return own + sum(linked.missed for linked in self._linked.values())
 
+    @property
+    def _misses(self) -> int:
+        """How often bytes were asked for in vain: what another object missed already counts again."""
+        own = self._blocks.misses if self._blocks is not None else 0
+        return own + sum(linked._misses for linked in self._linked.values())  # noqa: SLF001 - of its own kind
+
     def once(self, path: str, describe: Callable[[], T]) -> T:
         """Return what was found out about an object, by this run of a parse or an earlier one.
 
@@ -188,9 +217,9 @@ class Hdf5File:
         """
         if path in self._known:
             return cast("T", self._known[path])
-        before = self.missed
+        before = self._misses
         found = describe()
-        if self._blocks is not None and self.missed == before:
+        if self._blocks is not None and self._misses == before:
             self._known[path] = found
         return found
 
@@ -264,6 +293,17 @@ class Hdf5File:
         parent, _, name = path.rpartition("/")
         return follow(self._group(parent), name.encode(), 0)
 
+    def paths_of(self, addresses: set[Hashable]) -> dict[Hashable, str]:
+        """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
+        found: dict[Hashable, str] = {}
+        for path in _LIKELY_TARGETS:
+            with self.going_on(), suppress(BrokenLinkError):
+                found[self.find(path).address] = f"/{path}"
+        rest = {address for address in addresses if isinstance(address, int)} - found.keys()
+        if not rest or self.missed:  # whether a walk is needed is known when what is likely is here
+            return found
+        return found | dict(resolve_references(self, rest).items())
+
     def keep_open(self, path: str, found: Located) -> None:
         """Note an object of a remote file that will be looked at again soon."""
         if self._blocks is not None:
@@ -291,7 +331,7 @@ class Hdf5File:
             return self
         if target not in self._linked:
             try:
-                self._linked[target] = Hdf5File(target, identity(target))
+                self._linked[target] = Hdf5File(target, identity(target), watched=self._watched)
             except LazyNWBError as error:
                 self._unreadable.add(target)
                 message = f"external link to a file that cannot be read: {error}"
@@ -307,7 +347,7 @@ def _block_stream(source: Source, version: str) -> BlockStream | None:
     return BlockStream(RemoteFile(source, version))
 
 
-def _open_object(stream: BinaryIO | BlockStream, name: str) -> h5f.FileID:
+def _open_object(stream: LocalStream | BlockStream, name: str) -> h5f.FileID:
     access = h5p.create(h5p.FILE_ACCESS)
     access.set_fclose_degree(h5f.CLOSE_STRONG)
     access.set_fileobj_driver(h5fd.fileobj_driver, stream)

@@ -6,13 +6,23 @@ process may read, and which cannot say where a path left the file.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import h5py
 import numpy as np
 from h5py import h5d, h5g, h5l, h5o, h5s
 
 from lazynwb.formats.hdf5.arrays import describe_dataset
-from lazynwb.formats.hdf5.attributes import has_attribute, read_attribute, read_names, read_target, read_text
+from lazynwb.formats.hdf5.attributes import (
+    as_text,
+    has_attribute,
+    read_attribute,
+    read_attributes,
+    read_names,
+    read_reference,
+    read_text,
+)
 from lazynwb.formats.hdf5.dtypes import describe_type
 from lazynwb.formats.nodes import BrokenLinkError, DamagedObjectError
 
@@ -24,6 +34,8 @@ if TYPE_CHECKING:
 
 #: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
 _MOST_LINKS = 32
+#: Bytes of the widest fixed-length text that may be a name for something.
+_WIDEST_TEXT = 4096
 
 
 class Located(NamedTuple):
@@ -73,30 +85,66 @@ class Located(NamedTuple):
         """Return an attribute that lists names; None if there is none."""
         return read_names(self.id, name)
 
-    def target(self) -> int | None:
-        """Return the address of the object that the attribute `target` refers to; None where it does not."""
-        return read_target(self.id)
+    def attributes(self) -> dict[str, Any]:
+        """Return all attributes as plain values, sorted by name."""
+        return read_attributes(self.id, self.file)
+
+    def target(self, name: str = "target") -> int | None:
+        """Return the address of the object that an attribute refers to; None where it does not."""
+        found = read_reference(self.id, name)
+        return found[1] if found is not None else None
+
+    def referred(self, name: str) -> Located | None:
+        """Open the object that an attribute refers to; None where it does not."""
+        found = read_reference(self.id, name)
+        return Located(found[0], self.file) if found is not None else None
 
     def describe(self, path: str, main: Hdf5File) -> Array:
         """Describe a dataset, which an external link may have led to from the file `main`."""
         main.keep_open(path, self)
         return describe_dataset(self.id, self.file, path, main)
 
+    def texts(self, most: int) -> list[str] | None:
+        """Return the elements of a list of text; None of any other dataset, or where there are too many."""
+        if not self.is_dataset:
+            return None
+        # Of data in files that the settings forbid to read, the type is one that cannot be read.
+        dtype = describe_dataset(self.id, self.file, "", self.file).dtype
+        shape = self.id.shape
+        if dtype.kind not in {"text", "vlen_text"} or shape is None or len(shape) != 1 or shape[0] > most:
+            return None
+        if dtype.itemsize > _WIDEST_TEXT:
+            return None
+        try:
+            found = [as_text(item) for item in h5py.Dataset(self.id)[()].tolist()]
+        except (TypeError, ValueError, OSError, RuntimeError):
+            return None
+        return [text.rstrip(" ") for text in found] if dtype.note == "space" else found
+
     def is_null(self) -> bool:
         """Tell whether a dataset has no dataspace (h5py.Empty)."""
         return bool(self.id.get_space().get_simple_extent_type() == h5s.NULL)
 
+    def number(self) -> float | None:
+        """Return the value of a dataset that is a single number; None of any other."""
+        if math.prod(self.id.shape or ()) != 1:
+            return None
+        value = np.zeros(self.id.shape, "<f8")
+        try:
+            self.id.read(h5s.ALL, h5s.ALL, value)
+        except (TypeError, ValueError, OSError, RuntimeError):
+            return None
+        return float(value.ravel()[0])
+
     def start_and_rate(self) -> tuple[float, float] | None:
         """Return a `starting_time` dataset's value and its `rate`; None where they are no numbers."""
         rate = read_attribute(self.id, "rate")
-        start = np.zeros(self.id.shape or (), "<f8")
+        first = self.number()
         try:
             value = float(np.asarray(rate).ravel()[0])
-            self.id.read(h5s.ALL, h5s.ALL, start)
-            first = float(start.ravel()[0])
-        except (TypeError, ValueError, IndexError, OSError, RuntimeError):
+        except (TypeError, ValueError, IndexError):
             return None
-        return (first, value) if np.isfinite(value) and value > 0 else None
+        return (first, value) if first is not None and np.isfinite(value) and value > 0 else None
 
     def shown(self) -> tuple[tuple[int, ...] | None, str]:
         """Return a dataset's shape and type as a listing shows them."""

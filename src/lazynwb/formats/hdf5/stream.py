@@ -8,9 +8,13 @@ once before the parse is run again. Results of a run that missed anything are no
 from __future__ import annotations
 
 import io
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lazynwb.sources.remote import RemoteFile
 
 #: Bytes at the beginning of every HDF5 file, or of what follows its user block.
@@ -23,7 +27,81 @@ class MissingBytesError(OSError):
     """Bytes that libhdf5 asked for are not here yet."""
 
 
-class BlockStream:
+class Watch:
+    """A part of file objects that notes what libhdf5 asks for: see `lazynwb.formats.hdf5.single`.
+
+    Attributes
+    ----------
+    size : int
+        Bytes of the file.
+    """
+
+    size: int
+    _awaited: int = -1
+    _noted: list[tuple[int, int]] | None = None
+
+    @contextmanager
+    def noting(self, size: int) -> Iterator[list[tuple[int, int]]]:
+        """Give position and length of every read, for as long as the `with` block lasts.
+
+        Reads of the given length, which must be those of data, are not carried out.
+        """
+        noted = self._noted = []
+        self._awaited = size
+        try:
+            yield noted
+        finally:
+            self._noted = None
+
+    def _is_noted(self, start: int, length: int) -> bool:
+        """Note a read if anybody wants to know; tell whether that is all that is to be done."""
+        if self._noted is None:
+            return False
+        self._noted.append((start, length))
+        return length == self._awaited
+
+
+class LocalStream(Watch):
+    """A read-only file object over a local file.
+
+    Parameters
+    ----------
+    path : str
+    """
+
+    def __init__(self, path: str) -> None:
+        self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed with whoever made this
+        self.size = self._file.seek(0, io.SEEK_END)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
+
+    def flush(self) -> None:
+        """Do nothing: libhdf5 asks for it when it closes the file."""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer, as far as the file goes."""
+        done = 0
+        if self._is_noted(self._file.tell(), len(buffer)):
+            return len(buffer)
+        while done < len(buffer):
+            got = self._file.readinto(buffer[done:])
+            if not got:
+                break
+            done += got
+        return done
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class BlockStream(Watch):
     """A read-only file object over the bytes of a remote file that are here.
 
     Parameters
@@ -34,12 +112,17 @@ class BlockStream:
     ----------
     missing : set of (start, stop)
         What was asked for in vain since it was last fetched.
+    misses : int
+        How often anything was asked for in vain, the same bytes again and again.
     """
 
     def __init__(self, file: RemoteFile) -> None:
         self._file = file
+        self.size = file.size
+        self.ahead = True
         self._position = 0
         self.missing: set[tuple[int, int]] = set()
+        self.misses = 0
         self._rounds = 0
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -65,11 +148,14 @@ class BlockStream:
             If not all of it is here; `fetch_missing` brings it.
         """
         start = self._position
+        if self._is_noted(start, len(buffer)):
+            return len(buffer)
         size = min(len(buffer), max(self._file.size - start, 0))
         if size:
             found = self._file.peek(start, size)
             if found is None:
                 self.missing.add((start, start + size))
+                self.misses += 1
                 message = f"bytes {start} to {start + size} are not here yet"
                 raise MissingBytesError(message)
             buffer[:size] = found
@@ -102,7 +188,7 @@ class BlockStream:
         if self._rounds > _MOST_ROUNDS:
             message = "the structure of the file does not end: it is damaged"
             raise OSError(message)
-        self._file.bring(missing)
+        self._file.bring(missing, ahead=self.ahead)
         return True
 
     def has_signature(self) -> bool:

@@ -8,8 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from lazynwb.errors import LazyNWBError, NotNWBError
+from lazynwb.formats.attributes import describe_attributes
 from lazynwb.formats.listing import list_objects
+from lazynwb.formats.members import describe_members
 from lazynwb.formats.nodes import BrokenLinkError
+from lazynwb.formats.regions import region_tables
 from lazynwb.formats.tables import describe_table
 from lazynwb.formats.zarr.file import MissingObjectsError, ZarrFile
 from lazynwb.formats.zarr.indirect import read_indirect
@@ -24,7 +27,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from lazynwb.catalog.listing import Listing
+    from lazynwb.catalog.chunks import SomeChunks
+    from lazynwb.catalog.listing import Attributes, Listing
     from lazynwb.catalog.model import Array, ChunkIndex, Table
     from lazynwb.sources.objects import Objects
 
@@ -71,6 +75,11 @@ class ZarrReader:
         count(files_parsed=1)
         return self._parse(path, lambda: describe_table(self._file, path))
 
+    def describe_members(self, path: str) -> Table | None:
+        """Describe every dataset of the group at a path, whatever it is; None if there is no such group."""
+        count(files_parsed=1)
+        return self._parse(path, lambda: describe_members(self._file, path))
+
     def list_objects(self) -> Listing:
         """Describe everything that the store contains.
 
@@ -79,9 +88,24 @@ class ZarrReader:
         count(files_parsed=1)
         return self._parse("", lambda: list_objects(self._file))
 
-    def chunk_indices(self, arrays: Sequence[Array]) -> list[ChunkIndex]:
+    def attributes(self, path: str) -> Attributes | None:
+        """Return the attributes of the object at a path and of its direct members; None if there is none."""
+        count(files_parsed=1)
+        return self._parse(path, lambda: describe_attributes(self._file, path))
+
+    def all_attributes(self, path: str) -> Attributes | None:
+        """Return the attributes of the object at a path and of everything below it."""
+        count(files_parsed=1)
+        return self._parse(path, lambda: describe_attributes(self._file, path, deep=True))
+
+    def chunk_indices(
+        self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
+    ) -> list[ChunkIndex | SomeChunks]:
         """Look up where the chunks of arrays are in their shards; of others there is nothing to look up."""
-        return [chunk_index(self._holder(array), array) for array in arrays]
+        wanted = list(numbers) or [None] * len(arrays)
+        return [
+            chunk_index(self._holder(array), array, some) for array, some in zip(arrays, wanted, strict=True)
+        ]
 
     def chunk_indices_here(self, arrays: Sequence[Array]) -> dict[str, ChunkIndex]:
         """Return nothing: shards are not looked into while the metadata is parsed."""
@@ -91,6 +115,10 @@ class ZarrReader:
     def read_indirect(self, array: Array, ranges: np.ndarray) -> np.ndarray:
         """Read rows of an array that the engine cannot decode; the store's metadata is not needed."""
         return read_indirect(self._holder(array), array, ranges)
+
+    def region_tables(self, paths: Sequence[str]) -> dict[str, str]:
+        """Find the tables that DynamicTableRegions refer to, by the regions' paths."""
+        return self._parse(paths[0], lambda: region_tables(self._file, paths))
 
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:
         """Return nothing: references are read as paths."""

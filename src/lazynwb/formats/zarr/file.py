@@ -16,7 +16,7 @@ from lazynwb.sources.files import identity_or_absent
 from lazynwb.sources.objects import open_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Hashable, Iterator
 
     from lazynwb.sources.objects import Objects
     from lazynwb.sources.source import Source
@@ -275,6 +275,11 @@ class ZarrFile:
                 else [(path, self.objects.members(path)) for path in unlisted]
             )
         return any([missing, unlisted, *(linked.fetch_missing() for linked in self._linked.values())])
+
+    def paths_of(self, addresses: set[Hashable]) -> dict[Hashable, str]:
+        """Return nothing: references are stored as paths."""
+        del addresses
+        return {}
 
     # -- ways in --------------------------------------------------------------------------------------
 

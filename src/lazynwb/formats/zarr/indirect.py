@@ -159,7 +159,7 @@ def _elements(data: Buffer | None, stored: Stored, array: Array) -> np.ndarray:
 
 
 def _converted_dtype(dtype: DType) -> np.dtype:
-    if dtype.kind in {"number", "bool"}:
+    if dtype.kind in {"number", "bool", "enum"}:
         return np.dtype(dtype.numpy)
     if dtype.kind == "text":
         return np.dtype(f"S{dtype.itemsize}")

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from lazynwb.catalog.model import Array, DType, stored_size
 from lazynwb.errors import CorruptDataError, LazyNWBError
 from lazynwb.formats.nodes import BrokenLinkError
 from lazynwb.formats.zarr.arrays import describe_array
-from lazynwb.formats.zarr.indirect import read_scalar
+from lazynwb.formats.zarr.attributes import plain_attributes
+from lazynwb.formats.zarr.indirect import read_indirect, read_scalar
 from lazynwb.formats.zarr.metadata import array_metadata
 
 if TYPE_CHECKING:
@@ -164,9 +167,13 @@ class ZarrNode(NamedTuple):
         """Return an attribute that lists names; None if there is none."""
         return self.meta.names(name)
 
-    def target(self) -> str | None:
-        """Return the path of the object that the attribute `target` refers to; None where it does not."""
-        value = self.meta.attributes.get("target")
+    def attributes(self) -> dict[str, Any]:
+        """Return all attributes of NWB as plain values, sorted by name."""
+        return plain_attributes(self.meta.attributes)
+
+    def target(self, name: str = "target") -> str | None:
+        """Return the path of the object that an attribute refers to; None where it does not."""
+        value = self.meta.attributes.get(name)
         if isinstance(value, dict):
             value = value.get("_REFERENCE", value.get("value"))
         if (
@@ -176,6 +183,16 @@ class ZarrNode(NamedTuple):
         ):
             return None
         return f"/{value['path'].strip('/')}"
+
+    def referred(self, name: str) -> ZarrNode | None:
+        """Open the object that an attribute refers to; None where it does not."""
+        path = self.target(name)
+        if path is None:
+            return None
+        try:
+            return self.file.find(path.lstrip("/"))
+        except BrokenLinkError:
+            return None
 
     # -- arrays ---------------------------------------------------------------------------------------
 
@@ -195,27 +212,41 @@ class ZarrNode(NamedTuple):
             message = f"{self.file.name}: /{self.path}: {self.meta.key} makes no sense: {error}"
             raise CorruptDataError(message) from None
 
+    def texts(self, most: int) -> list[str] | None:
+        """Return the elements of a list of text; None of any other array, or where there are too many."""
+        if not self.is_dataset:
+            return None
+        array = self.describe(self.path, self.file)
+        if array.dtype.kind not in {"text", "vlen_text"} or len(array.shape) != 1 or array.shape[0] > most:
+            return None
+        try:
+            items = read_indirect(self.file.objects, array, np.array([[0, array.shape[0]]])).tolist()
+        except (TypeError, ValueError, LazyNWBError):
+            return None
+        return [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in items]
+
     def is_null(self) -> bool:
         """Tell whether an array has no value at all: Zarr's always have one."""
         return False
 
-    def start_and_rate(self) -> tuple[float, float] | None:
-        """Return a `starting_time` array's value and its `rate`; None where they are no numbers."""
-        rate = self.meta.attributes.get("rate")
+    def number(self) -> float | None:
+        """Return the value of an array that is a single number; None of any other."""
         array = self.describe(self.path, self.file)
-        if (
-            not isinstance(rate, int | float)
-            or array.shape
-            or array.keys is None
-            or array.dtype.kind != "number"
-        ):
+        if array.shape or array.keys is None or array.dtype.kind != "number":
             return None
         data = self.file.chunk(array.keys.of((0,) if array.chunk else ()))
         try:
-            start = float(read_scalar(array, data))
+            return float(read_scalar(array, data))
         except (TypeError, LazyNWBError):
             return None
-        return (start, float(rate)) if math.isfinite(rate) and rate > 0 else None
+
+    def start_and_rate(self) -> tuple[float, float] | None:
+        """Return a `starting_time` array's value and its `rate`; None where they are no numbers."""
+        rate = self.meta.attributes.get("rate")
+        if not isinstance(rate, int | float):
+            return None
+        start = self.number()
+        return (start, float(rate)) if start is not None and math.isfinite(rate) and rate > 0 else None
 
     def shown(self) -> tuple[tuple[int, ...] | None, str]:
         """Return an array's shape and type as a listing shows them."""

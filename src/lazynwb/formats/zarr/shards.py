@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lazynwb.catalog.chunks import SomeChunks, grid_of
 from lazynwb.catalog.model import MISSING, Array, ChunkIndex
 from lazynwb.engine.crc import crc32c
 from lazynwb.errors import CorruptDataError
@@ -20,8 +21,15 @@ _ENTRY, _CHECKSUM = 16, 4
 _MOST_CHUNKS = 100_000_000
 
 
-def chunk_index(objects: Objects, array: Array) -> ChunkIndex:
-    """Look up where every chunk of an array is; one request for each shard.
+def chunk_index(objects: Objects, array: Array, numbers: np.ndarray | None = None) -> ChunkIndex | SomeChunks:
+    """Look up where the chunks of an array are; one request for each shard.
+
+    Parameters
+    ----------
+    objects : Objects
+    array : Array
+    numbers : ndarray of int64 or None
+        Chunks that are wanted, in row-major order: the shards that hold them are looked into. None for all.
 
     Raises
     ------
@@ -35,22 +43,52 @@ def chunk_index(objects: Objects, array: Array) -> ChunkIndex:
     if math.prod(grid) > _MOST_CHUNKS or math.prod(within) > _MOST_CHUNKS:
         message = f"{objects.source.name}: /{array.path} claims {math.prod(grid)} chunks"
         raise CorruptDataError(message)
-    places = list(itertools.product(*(range(-(-n // r)) for n, r in zip(grid, within, strict=True))))
+    shards = [-(-n // r) for n, r in zip(grid, within, strict=True)]
+    places = list(itertools.product(*map(range, shards)))
+    if numbers is not None:
+        cells = np.stack(np.unravel_index(numbers, grid), axis=1) // within
+        wanted = np.unique(np.ravel_multi_index(tuple(cells.T), shards)).tolist()
+        if len(wanted) < len(places):
+            return _some_chunks(objects, array, [places[number] for number in wanted])
+    table = np.full((*grid, 2), MISSING, "<u8")
+    for room, part in _places_in(objects, array, places):
+        table[room] = part
+    flat = table.reshape(-1, 2)
+    return ChunkIndex(flat[:, 0].tobytes(), flat[:, 1].tobytes())
+
+
+def _some_chunks(objects: Objects, array: Array, shards: list[tuple[int, ...]]) -> SomeChunks:
+    grid = grid_of(array)
+    found: dict[int, tuple[int, int, int]] = {}
+    for room, part in _places_in(objects, array, shards):
+        corners = np.meshgrid(*(np.arange(along.start, along.stop) for along in room), indexing="ij")
+        numbers = np.ravel_multi_index(tuple(corners), grid).reshape(-1).tolist()
+        for number, (offset, size) in zip(numbers, part.reshape(-1, 2).tolist(), strict=True):
+            found[number] = offset, size, 0
+    return SomeChunks(found)
+
+
+def _places_in(
+    objects: Objects, array: Array, shards: list[tuple[int, ...]]
+) -> list[tuple[tuple[slice, ...], np.ndarray]]:
+    """Return for each of some shards its part of the chunk grid, and offset and size of the chunks there."""
     keys = array.keys
+    assert keys is not None  # noqa: S101 - what shards are called
+    grid = grid_of(array)
+    within = [s // c for s, c in zip(array.shard, array.chunk, strict=True)]
 
     def look_up(place: tuple[int, ...]) -> np.ndarray:
         return shard_index(objects, array.path, keys.of(place), math.prod(within))
 
-    indices = objects.pool.map(look_up, places) if len(places) > 1 else list(map(look_up, places))
-    table = np.full((*grid, 2), MISSING, "<u8")
-    for place, index in zip(places, indices, strict=True):
+    indices = objects.pool.map(look_up, shards) if len(shards) > 1 else list(map(look_up, shards))
+    found = []
+    for place, index in zip(shards, indices, strict=True):
         start = [p * r for p, r in zip(place, within, strict=True)]
         room = [min(r, n - s) for r, n, s in zip(within, grid, start, strict=True)]
         # Shards at the border are whole, with places for chunks that the array does not reach.
         part = index.reshape(*within, 2)[tuple(slice(0, n) for n in room)]
-        table[tuple(slice(s, s + n) for s, n in zip(start, room, strict=True))] = part
-    flat = table.reshape(-1, 2)
-    return ChunkIndex(flat[:, 0].tobytes(), flat[:, 1].tobytes())
+        found.append((tuple(slice(s, s + n) for s, n in zip(start, room, strict=True)), part))
+    return found
 
 
 def shard_index(objects: Objects, path: str, key: str, count: int, index: str = "end+crc32c") -> np.ndarray:

@@ -45,14 +45,14 @@ class Asset(NamedTuple):
         return f"<Asset: {self.url.partition('?')[0]}>"
 
 
-def get_dandi_sources(  # noqa: PLR0913 - each narrows the listing in its own way, and all but one by name
+def get_dandi_sources(  # noqa: PLR0913 - each narrows the listing in its own way, most of them by name
     dandiset_id: str,
     version: str | None = None,
+    order: str = "path",
     *,
     asset_ids: Iterable[str] | None = None,
     asset_filter: Callable[[dict[str, Any]], bool] | None = None,
     max_assets: int | None = None,
-    order: str = "path",
 ) -> list[str]:
     """List the NWB files of a dandiset as sources for `scan_nwb` and the other functions.
 

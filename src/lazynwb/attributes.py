@@ -1,0 +1,254 @@
+"""Attributes of objects: `get_attrs`, `get_sub_attrs`, `consolidate_attrs` and `clear_attrs_cache`."""
+
+from __future__ import annotations
+
+import difflib
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lazynwb.errors import TableNotFoundError
+from lazynwb.lookup.attributes import copied, forget_attributes, load_all_attributes, load_attributes
+from lazynwb.lookup.load import load_listing
+from lazynwb.paths import one_source
+from lazynwb.sources.discover import expand
+from lazynwb.sources.files import announce, save, together
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lazynwb.sources.discover import PathOrUrl, Sources
+    from lazynwb.sources.source import Source
+
+#: Attributes that are HDMF's own: every object of every file has them, and they say nothing about its data.
+_PRIVATE = frozenset({"id", "namespace", "object_id"})
+#: What HDMF writes where nothing was said.
+_EMPTY: tuple[Any, ...] = (None, "", [], {}, "no description", "no comments")
+
+
+def get_attrs(
+    nwb_path: PathOrUrl,
+    internal_path: str,
+    exclude_private: bool = True,  # noqa: FBT001, FBT002 - positional in existing code
+    exclude_empty_fields: bool = False,  # noqa: FBT001, FBT002
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the attributes of one object of an NWB file.
+
+    Parameters
+    ----------
+    nwb_path : path or URL
+        One file.
+    internal_path : str
+        A group or a dataset: `"/units"`, `"/units/spike_times"`, `"/"`, ...
+    exclude_private : bool
+        Leave out names that begin with `_` or `.`, and HDMF's own `id`, `object_id` and `namespace`.
+    exclude_empty_fields : bool
+        Leave out what says nothing: None, empty text, lists and dictionaries, and "no description".
+    storage_options : mapping or None
+        As for `scan_nwb`.
+
+    Returns
+    -------
+    dict of str to value
+        Sorted by name. Text, bool, int, float, None (a value without a dataspace), lists of these, nested for
+        arrays, and dictionaries for compounds. Object references are the paths of their targets, None for
+        null ones. A value that cannot be read is a text that begins with `<unreadable`. A Zarr store gives
+        the same as the HDF5 file that it is an export of.
+
+    Raises
+    ------
+    TableNotFoundError
+        If the file has no such object; it is a KeyError, and names those with similar paths.
+    SourceNotFoundError, NotNWBError
+        If the file cannot be read.
+
+    Notes
+    -----
+    An object's attributes are looked up with those of all members of its group, and kept: to ask for the
+    next one's reads nothing.
+    """
+    source = one_source(nwb_path, storage_options, "get_attrs")
+    path = _normalized(internal_path)
+    found = _attributes(source, path)
+    save()
+    if found is None:
+        raise TableNotFoundError(_not_found(path, [source]))
+    return {
+        name: copied(value)
+        for name, value in _public(found, exclude_private).items()
+        if not exclude_empty_fields or not _is_empty(value)
+    }
+
+
+def get_sub_attrs(
+    nwb_path: PathOrUrl,
+    parent_path: str = "/",
+    exclude_private: bool = True,  # noqa: FBT001, FBT002 - positional in existing code
+    exclude_empty: bool = True,  # noqa: FBT001, FBT002
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Return the attributes of an object of an NWB file and of everything below it.
+
+    Parameters
+    ----------
+    nwb_path : path or URL
+        One file.
+    parent_path : str
+    exclude_private : bool
+        As for `get_attrs`.
+    exclude_empty : bool
+        Leave out objects without attributes.
+    storage_options : mapping or None
+        As for `scan_nwb`.
+
+    Returns
+    -------
+    dict of str to dict
+        By path, with the leading slash; values as `get_attrs` gives them. A group that several hard links
+        lead to is descended into at the first; what other links lead to is listed with its own attributes.
+
+    Raises
+    ------
+    TableNotFoundError, SourceNotFoundError, NotNWBError
+        As for `get_attrs`.
+    """
+    source = one_source(nwb_path, storage_options, "get_sub_attrs")
+    path = _normalized(parent_path)
+    found = load_all_attributes(source, path)
+    save()
+    if found is None:
+        raise TableNotFoundError(_not_found(path, [source]))
+    public = {below: _public(attributes, exclude_private) for below, attributes in found.items()}
+    return {
+        "/" + "/".join(filter(None, (path, below))): copied(attributes)
+        for below, attributes in public.items()
+        if attributes or not exclude_empty
+    }
+
+
+def consolidate_attrs(
+    nwb_paths: Sources,
+    internal_path: str,
+    exclude_private: bool = True,  # noqa: FBT001, FBT002 - positional in existing code
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Say in what the attributes of an object agree across NWB files, and in what files differ.
+
+    Parameters
+    ----------
+    nwb_paths : path or URL, or iterable of these
+        As for `scan_nwb`.
+    internal_path : str
+        A group or a dataset.
+    exclude_private : bool
+        As for `get_attrs`.
+    storage_options : mapping or None
+        As for `scan_nwb`.
+
+    Returns
+    -------
+    dict of str to dict
+        `{path: {attribute: {"common": value, file: its value, ...}}}`: the most frequent value (of several,
+        the first file's), and by `_nwb_path` those of files that have another. A file without the
+        attribute, or without the object, has None.
+
+    Raises
+    ------
+    TableNotFoundError
+        If no file has the object.
+    SourceNotFoundError, NotNWBError
+        If a file cannot be read.
+    """
+    sources = expand(nwb_paths, storage_options)
+    path = _normalized(internal_path)
+    announce(sources)
+    found = together(partial(_attributes, path=path), sources, sources)
+    save()
+    if all(attributes is None for attributes in found):
+        raise TableNotFoundError(_not_found(path, sources))
+    public = {
+        source.path: _public(attributes or {}, exclude_private)
+        for source, attributes in zip(sources, found, strict=True)
+    }
+    names = sorted({name for attributes in public.values() for name in attributes})
+    return {f"/{path}": {name: _consolidated(name, public) for name in names}}
+
+
+def clear_attrs_cache(
+    nwb_path: PathOrUrl | None = None, *, storage_options: Mapping[str, Any] | None = None
+) -> None:
+    """Forget the attributes that this process has in memory, of one file or of all.
+
+    There is no need to: those of a file that changes are read anew. `clear_cache` clears the cache on disk.
+
+    Parameters
+    ----------
+    nwb_path : path or URL, or None
+    storage_options : mapping or None
+        As for `scan_nwb`.
+    """
+    if nwb_path is None:
+        forget_attributes()
+    else:
+        forget_attributes(one_source(nwb_path, storage_options, "clear_attrs_cache"))
+
+
+def _normalized(path: str) -> str:
+    if not isinstance(path, str):
+        message = f"internal_path is the path of an object inside the file, such as '/units', not {path!r}"
+        raise TypeError(message)
+    return "/".join(part for part in path.split("/") if part)
+
+
+def _attributes(source: Source, path: str) -> dict[str, Any] | None:
+    """Return an object's attributes by way of its group: who asks for one often asks for its neighbours."""
+    parent, _, name = path.rpartition("/")
+    siblings = load_attributes(source, parent)
+    if siblings is not None and name in siblings:
+        return siblings[name]
+    # The group may be one that a link leads to, or an object's name may be one that no listing shows.
+    own = load_attributes(source, path) if name else siblings
+    return own[""] if own is not None else None
+
+
+def _public(attributes: dict[str, Any], exclude_private: bool) -> dict[str, Any]:  # noqa: FBT001
+    if not exclude_private:
+        return attributes
+    return {
+        name: value
+        for name, value in attributes.items()
+        if not name.startswith(("_", ".")) and name not in _PRIVATE
+    }
+
+
+def _is_empty(value: object) -> bool:
+    return any(type(value) is type(empty) and value == empty for empty in _EMPTY)
+
+
+def _consolidated(name: str, by_file: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    # By their texts: lists cannot be counted, 1 and True are the same, and NaN is not the same as itself.
+    texts = {file: repr(attributes[name]) for file, attributes in by_file.items() if name in attributes}
+    counts: dict[str, int] = {}
+    for text in texts.values():
+        counts[text] = counts.get(text, 0) + 1
+    most = max(counts, key=lambda text: counts[text])
+    common = next(file for file, text in texts.items() if text == most)
+    others = {
+        file: copied(attributes.get(name)) for file, attributes in by_file.items() if texts.get(file) != most
+    }
+    return {"common": copied(by_file[common][name]), **others}
+
+
+def _not_found(path: str, sources: list[Source]) -> str:
+    listed = [entry.path for entry in load_listing(sources[0]).entries if entry.kind != "broken"]
+    close = difflib.get_close_matches(f"/{path}", listed, n=3, cutoff=0.6)
+    hint = f"; did you mean {' or '.join(close)}?" if close else ""
+    where = (
+        sources[0].name
+        if len(sources) == 1
+        else f"any of {len(sources)} files (the first is {sources[0].name})"
+    )
+    return f"there is no /{path} in {where}{hint} (get_internal_paths lists what is there)"

@@ -1,0 +1,254 @@
+"""What a file contains, group by group, and the way from a path to a table, a series, an array or a value."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lazynwb.errors import NotNWBError, TableNotFoundError
+from lazynwb.lookup.attributes import copied, load_attributes
+from lazynwb.lookup.load import load_listing, load_table
+from lazynwb.sources.files import save
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from lazynwb.catalog.listing import Entry, Listing
+    from lazynwb.sources.source import Source
+
+#: Names that an error lists.
+_LISTED = 20
+
+
+class Contents:
+    """The listing of a file, by group.
+
+    Parameters
+    ----------
+    listing : Listing
+    """
+
+    def __init__(self, listing: Listing) -> None:
+        self.listing = listing
+        self._members: dict[str, dict[str, Entry]] = {}
+        for entry in listing.entries:
+            parent, _, name = entry.path.rpartition("/")
+            self._members.setdefault(parent, {})[name] = entry
+
+    def members(self, path: str) -> dict[str, Entry]:
+        """Return the members of a group, in the file's order; of the root group for an empty path."""
+        entry = self.at(path) if path else None
+        return self._members.get(_home(entry) if entry is not None else path, {})
+
+    def at(self, path: str) -> Entry | None:
+        """Return what is at a path, with its leading slash, links followed; None if nothing is."""
+        here, found = "", None
+        for name in path.split("/")[1:]:
+            found = self._members.get(here, {}).get(name)
+            if found is None:
+                return None
+            here = _home(found)
+        return found
+
+
+def _home(entry: Entry) -> str:
+    """Return the path under which an object's members are listed."""
+    return entry.target or entry.path
+
+
+class File:
+    """A file whose objects are asked for by path; nothing of it is kept open.
+
+    Parameters
+    ----------
+    source : Source
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._contents: Contents | None = None
+
+    @property
+    def contents(self) -> Contents:
+        """What is in the file as it is now."""
+        listing = load_listing(self.source)  # kept in memory while the file is the same
+        if self._contents is None or self._contents.listing is not listing:
+            self._contents = Contents(listing)
+            save()
+        return self._contents
+
+    def attributes(self, path: str) -> dict[str, Any]:
+        """Return the attributes of the object at a path."""
+        found = load_attributes(self.source, path.lstrip("/"))
+        return copied(found[""]) if found is not None else {}
+
+    def open(self, path: str, entry: Entry) -> Any:  # noqa: ANN401 - see Container
+        """Return the object at a path, as the members of a `Container` are.
+
+        Raises
+        ------
+        NotNWBError
+            If it is a link that leads nowhere.
+        """
+        if entry.kind == "broken":
+            message = f"{self.source.name}: {path} cannot be opened: {entry.note}"
+            raise NotNWBError(message)
+        if entry.kind == "dataset":
+            return self._value(path)
+        if entry.role == "table":
+            from lazynwb.scan import scan_nwb
+
+            return scan_nwb(self.source, path)
+        if entry.role == "series":
+            from lazynwb.timeseries import get_timeseries
+
+            return get_timeseries(self.source, path, exact_path=True)
+        return Container(self, path)
+
+    def _value(self, path: str) -> Any:  # noqa: ANN401
+        from lazynwb.lazyarray import StoredArray
+
+        group, _, name = path.lstrip("/").rpartition("/")
+        table = load_table(self.source, f"{group}/" if group else "general")
+        column = table.columns.get(name) if table is not None else None
+        if table is None or column is None or column.data is None:
+            message = f"{self.source.name}: {path} cannot be read: its group does not say what it is"
+            raise NotNWBError(message)
+        if not column.length:
+            return None  # no value at all, not even an empty array
+        array = StoredArray(table, column.data)
+        if array.shape:
+            return array
+        value = array[()]
+        return value.item() if hasattr(value, "item") else value
+
+
+class Container(Mapping[str, Any]):
+    """A group of an NWB file: a mapping of its members by name, which are attributes as well.
+
+    Tables are LazyFrames as `scan_nwb` gives them, series are `TimeSeries`, other groups are containers.
+    Datasets that are neither are values if they are scalars, and else arrays that are read when they are
+    sliced. Attributes of the group (`description`, ...) can be asked for like members, which come first.
+    A path (`"LFP/ElectricalSeries"`) is as good as a name. Nothing is read before it is asked for.
+
+    Parameters
+    ----------
+    file : File
+    path : str
+        With its leading slash; an empty text is the root group.
+    chosen : callable or None
+        Tells of a name and an entry whether it belongs to the container; None for all.
+    """
+
+    def __init__(self, file: File, path: str, chosen: Callable[[str, Entry], bool] | None = None) -> None:
+        self._file = file
+        self._path = path
+        self._chosen = chosen
+
+    def _entries(self) -> dict[str, Entry]:
+        found = self._file.contents.members(self._path)
+        if self._chosen is None:
+            return found
+        return {name: entry for name, entry in found.items() if self._chosen(name, entry)}
+
+    @property
+    def path(self) -> str:
+        """Where the group is in the file."""
+        return self._path or "/"
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The group's attributes, as `get_attrs` gives them."""
+        return self._file.attributes(self._path)
+
+    @property
+    def neurodata_type(self) -> str:
+        """The type that the file says the group has, such as "ProcessingModule"; an empty text if none."""
+        entry = self._file.contents.at(self._path) if self._path else None
+        return entry.neurodata_type if entry is not None else ""
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - see above
+        """Return a member.
+
+        Raises
+        ------
+        TableNotFoundError
+            If there is none of that name; it is a KeyError, and names those that there are.
+        """
+        first, _, rest = name.strip("/").partition("/") if isinstance(name, str) else (name, "", "")
+        entry = self._entries().get(first)
+        path = f"{self._path}/{first}"
+        if entry is not None and rest:
+            path = f"{path}/{rest}"
+            entry = self._file.contents.at(path)
+        if entry is None:
+            raise TableNotFoundError(self._unknown(name))
+        return self._file.open(path, entry)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        """Return a member, or an attribute of the group.
+
+        Raises
+        ------
+        AttributeError
+            If there is none of that name; the message names those that are similar.
+        """
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if name in self._entries():
+            return self[name]
+        attributes = self.attrs
+        if name in attributes:
+            return attributes[name]
+        raise AttributeError(self._unknown(name, attributes))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries())
+
+    def __len__(self) -> int:
+        return len(self._entries())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries()
+
+    def __eq__(self, other: object) -> bool:
+        """Tell whether two are the same group of the same file."""
+        if not isinstance(other, Container):
+            return NotImplemented
+        return (self._file.source, self._path) == (other._file.source, other._path)
+
+    def __hash__(self) -> int:
+        return hash((self._file.source, self._path))
+
+    def __dir__(self) -> list[str]:
+        """Name members and attributes too."""
+        return sorted({*super().__dir__(), *filter(str.isidentifier, (*self, *self.attrs))})
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
+    def __repr__(self) -> str:
+        from lazynwb.tree import text_tree
+
+        title = f"{type(self).__name__} {self.path}"
+        return text_tree(title, {}, self._file.contents, self._path, self._entries())
+
+    def _repr_html_(self) -> str:
+        from lazynwb.tree import html_tree
+
+        return html_tree(self.path, {}, self._file.contents, self._path, self._entries())
+
+    def _unknown(self, name: object, attributes: Iterable[str] = ()) -> str:
+        there = [*self, *attributes]
+        return f"{self._file.source.name}: {self.path} has no {name!r}{hint(str(name), there)}"
+
+
+def hint(name: str, there: list[str]) -> str:
+    """Return the part of a message that names what is similar, or else what there is."""
+    close = difflib.get_close_matches(name, there, n=3, cutoff=0.6)
+    if close:
+        return f"; did you mean {' or '.join(map(repr, close))}?"
+    there = [name if name.isprintable() else repr(name) for name in there]
+    more = f" and {len(there) - _LISTED} more" if len(there) > _LISTED else ""
+    return f"; there are: {', '.join(there[:_LISTED])}{more}" if there else "; it is empty"

@@ -1,0 +1,159 @@
+"""Regions resolved: the rows of another table in the place of their positions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from lazynwb.catalog.merge import with_nulls_of
+from lazynwb.engine.assemble import read_columns
+from lazynwb.engine.build import as_lists, offsets_of
+from lazynwb.engine.window import Part
+from lazynwb.errors import SchemaError
+from lazynwb.lookup.regions import load_targets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from lazynwb.engine.window import Handles
+    from lazynwb.lookup.load import TableFile
+    from lazynwb.lookup.regions import Region
+    from lazynwb.sources.source import Source
+
+
+class Regions:
+    """The regions of one query, with the other tables' rows of the files that are being read.
+
+    Parameters
+    ----------
+    regions : sequence of Region
+    note : callable
+        Takes note of what is wrong with a file: its name, and what it is.
+    """
+
+    def __init__(self, regions: Sequence[Region], note: Callable[[str, tuple[str, ...]], None]) -> None:
+        self._regions = {region.name: region for region in regions}
+        self._note = note
+        self._noted: set[tuple[Source, str]] = set()
+        self._rows: dict[str, dict[Source, pl.Series | None]] = {}
+
+    def stored(self, schema: dict[str, pl.DataType]) -> dict[str, pl.DataType]:
+        """Return the types in which columns are read: of regions those of the positions."""
+        return {
+            name: self._regions[name].stored if name in self._regions else dtype
+            for name, dtype in schema.items()
+        }
+
+    def resolved(self, handles: Handles, parts: list[Part], series: pl.Series) -> pl.Series:
+        """Return a column as the scan shows it: of a region the other table's rows.
+
+        A position that the other table does not have (a damaged file) becomes a null; so does every position
+        where there is no such table.
+
+        Parameters
+        ----------
+        handles : Handles
+        parts : list of Part
+            The rows of the column.
+        series : Series
+            As read.
+
+        Raises
+        ------
+        SchemaError
+            If the column is no region in one of the files.
+        LazyNWBError
+            If a table cannot be read.
+        """
+        region = self._regions.get(series.name)
+        if region is None:
+            return series
+        parts = [part for part in parts if part.rows]
+        known = self._read(handles, region, list({part.file.source: part.file for part in parts}.values()))
+        tables = [known[part.file.source] for part in parts]
+        flat, levels, owners = _flattened(series, np.repeat(np.arange(len(parts)), [p.rows for p in parts]))
+        sizes = np.array([len(table) if table is not None else 0 for table in tables], np.int64)
+        positions = flat.fill_null(-1).to_numpy()
+        within = (positions >= 0) & (positions < sizes[owners])
+        for number in np.unique(owners[~within & flat.is_not_null().to_numpy()]).tolist():
+            self._note_once(parts[number].file, region.name, tables[number])
+        empty = pl.Series(region.name, [], dtype=pl.Struct(region.fields))
+        rows = pl.concat([empty, *(table for table in tables if table is not None)])
+        starts = np.cumsum(sizes) - sizes
+        places = pl.DataFrame({"row": np.where(within, positions + starts[owners], 0), "within": within})
+        found = rows.gather(places.select(pl.when("within").then("row")).to_series())
+        if not levels:
+            return found
+        folded = as_lists(found, (), levels).alias(region.name)
+        return with_nulls_of(series, folded)
+
+    def _read(
+        self, handles: Handles, region: Region, files: list[TableFile]
+    ) -> dict[Source, pl.Series | None]:
+        """Return the other table's rows by file; None where it has no such table."""
+        for file in files:
+            column = file.columns.get(region.name)
+            if column is not None and not column.region:
+                message = (
+                    f"{file.name}: /{file.table.path}: column {region.name!r} is no DynamicTableRegion here, "
+                    "so its values are no rows of another table: leave it out of resolve_regions"
+                )
+                raise SchemaError(message)
+        before = self._rows.get(region.name, {})
+        new = [file for file in files if file.source not in before]
+        found = dict(zip((file.source for file in new), load_targets(new, region.name), strict=True))
+        targets = {source: target for source, target in found.items() if target is not None}
+        read = read_columns(
+            handles,
+            [Part.of_range(target, 0, target.table.rows) for target in targets.values()],
+            region.fields,
+            frozenset(region.fields if region.chosen else ()),
+            region.origin,
+        )
+        rows = pl.DataFrame(read).to_struct(region.name)
+        now: dict[Source, pl.Series | None] = {
+            file.source: before[file.source] for file in files if file.source in before
+        }
+        now |= dict.fromkeys(found)
+        at = 0
+        for source, target in targets.items():
+            now[source] = rows[at : at + target.table.rows]
+            at += target.table.rows
+        self._rows[region.name] = now  # those of files that were read before are not needed again
+        return now
+
+    def _note_once(self, file: TableFile, name: str, rows: pl.Series | None) -> None:
+        if (file.source, name) in self._noted:
+            return
+        self._noted.add((file.source, name))
+        problem = (
+            f"column {name!r} refers to no table that can be read: it is null"
+            if rows is None
+            else f"column {name!r} refers to rows that its table of {len(rows)} rows does not have: "
+            "these are null"
+        )
+        self._note(file.name, (problem,))
+
+
+def _flattened(series: pl.Series, owners: np.ndarray) -> tuple[pl.Series, list[np.ndarray], np.ndarray]:
+    """Take positions out of the lists that they are in.
+
+    Returns
+    -------
+    Series
+        The positions, one after another.
+    list of ndarray
+        Arrow offsets of each level of lists, the outermost first.
+    ndarray
+        To which of the parts each position belongs.
+    """
+    levels = []
+    while isinstance(series.dtype, pl.List):
+        lengths = series.list.len().fill_null(0)
+        counts = lengths.to_numpy().astype(np.int64)
+        levels.append(offsets_of(counts))
+        owners = np.repeat(owners, counts)
+        series = series.filter(lengths > 0).explode()
+    return series, levels, owners

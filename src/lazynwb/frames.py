@@ -1,0 +1,312 @@
+"""`get_df` and `get`: tables as frames in memory, by name."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+from polars import selectors
+
+from lazynwb.catalog.dtypes import is_array_dtype
+from lazynwb.catalog.provenance import INTERNAL, NWB_PATH, TABLE_INDEX, TABLE_PATH
+from lazynwb.engine.gather import gather_columns
+from lazynwb.errors import ColumnNotFoundError, LazyNWBError
+from lazynwb.lookup.find import find_table
+from lazynwb.lookup.load import load_table, load_tables
+from lazynwb.lookup.origins import Origins
+from lazynwb.returning import as_frame, wants_polars
+from lazynwb.scan import scan_nwb
+from lazynwb.sources.discover import expand
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    import pandas as pd
+
+    from lazynwb.lookup.load import TableFile
+    from lazynwb.sources.discover import PathOrUrl, Sources
+    from lazynwb.sources.source import Source
+    from lazynwb.timeseries import TimeSeries
+
+#: One-row tables of small values, whose lists (keywords, experimenters) are no reason to leave anything out.
+_METADATA = frozenset({"general", "general/subject"})
+#: Names that an error lists.
+_LISTED = 40
+
+
+def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
+    nwb_data_sources: Sources,
+    search_term: str,
+    exact_path: bool = False,  # noqa: FBT001, FBT002 - positional in existing code
+    include_column_names: str | Iterable[str] | None = None,
+    exclude_column_names: str | Iterable[str] | None = None,
+    nwb_path_to_row_indices: Mapping[PathOrUrl, Sequence[int]] | None = None,
+    exclude_array_columns: bool = True,  # noqa: FBT001, FBT002
+    parallel: bool = True,  # noqa: FBT001, FBT002, ARG001
+    use_process_pool: bool = False,  # noqa: FBT001, FBT002, ARG001
+    disable_progress: bool = False,  # noqa: FBT001, FBT002
+    raise_on_missing: bool = False,  # noqa: FBT001, FBT002
+    ignore_errors: bool = False,  # noqa: FBT001, FBT002
+    low_memory: bool = False,  # noqa: FBT001, FBT002, ARG001
+    as_polars: bool | None = None,  # noqa: FBT001
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> pl.DataFrame | pd.DataFrame:
+    """Read one table of any number of NWB files into a frame.
+
+    Only the columns and rows that are asked for are read. `scan_nwb` does the same lazily, and is the better
+    choice where rows are filtered; columns that are left out here can be added later, for the rows that
+    matter, with `merge_array_column`.
+
+    Parameters
+    ----------
+    nwb_data_sources : path or URL, or iterable of these
+        As for `scan_nwb`.
+    search_term : str
+        A table's or series' path, with or without the leading slash; a shortcut (`units`, `trials`,
+        `epochs`, `electrodes`, `session`, `subject`); or the end of a path: `"running_speed"`,
+        `"behavior/running_speed"`. A table of another name is never guessed at.
+    exact_path : bool
+        Take the term for a path only.
+    include_column_names : str or iterable of str, or None
+        Only these columns, array columns among them.
+    exclude_column_names : str or iterable of str, or None
+        All but these; names that no file has are ignored.
+    nwb_path_to_row_indices : mapping of path or URL to sequence of int, or None
+        Rows to read, counted from 0, by file; files that it does not name are not read.
+    exclude_array_columns : bool
+        Leave out columns with an array or a list in each row, unless they are included by name. Lists of
+        metadata (`keywords`) stay.
+    parallel, use_process_pool, low_memory : bool
+        Accepted for compatibility: reading is always parallel, in threads.
+    disable_progress : bool
+        Show no progress bars.
+    raise_on_missing : bool
+        Raise if a file lacks the table; by default it is skipped, and one warning says so.
+    ignore_errors : bool
+        Skip files that cannot be read, with a warning.
+    as_polars : bool or None
+        Return a Polars frame; None for Polars with `config.use_polars` or where pandas is not installed,
+        else pandas.
+    storage_options : mapping or None
+        As for `scan_nwb`.
+
+    Returns
+    -------
+    pandas.DataFrame or polars.DataFrame
+        Columns and types as `scan_nwb` gives them, then `_nwb_path`, `_table_path` and `_table_index`; rows
+        in the order of the sources, and within a file that of the table, or of `nwb_path_to_row_indices`.
+        In pandas, arrays and lists of numbers are NumPy arrays, the index is the row number.
+
+    Raises
+    ------
+    SourceNotFoundError, NotNWBError
+        If a file does not exist, or is none of NWB.
+    TableNotFoundError
+        If no file has the table, or the name fits several.
+    ColumnNotFoundError
+        If no file has a column that is included by name.
+    SchemaError
+        If a column's types in two files have no common type.
+    MissingPackageError
+        If pandas is asked for and not installed.
+    """
+    wants_polars(as_polars)  # what it may raise should not wait until everything has been read
+    sources = expand(nwb_data_sources, storage_options)
+    wanted = None
+    if nwb_path_to_row_indices is not None:
+        wanted = _rows_by_source(sources, nwb_path_to_row_indices, storage_options)
+        sources = list(wanted)
+    path = find_table(sources, search_term, exact=exact_path, ignore_errors=ignore_errors)
+    frame = scan_nwb(
+        sources,
+        path,
+        raise_on_missing=raise_on_missing,
+        ignore_errors=ignore_errors,
+        disable_progress=disable_progress,
+    )
+    schema = frame.collect_schema()
+    names = _choose(
+        schema, path, include_column_names, exclude_column_names, without_arrays=exclude_array_columns
+    )
+    if wanted is None:
+        # Not by plain names: Polars takes "*" and "^...$" for patterns.
+        found = frame.select(selectors.by_name(*names)).collect()
+    else:
+        columns = {name: schema[name] for name in names}
+        found = _read_rows(
+            wanted, path, columns, ignore_errors=ignore_errors, disable_progress=disable_progress
+        )
+    return as_frame(found, as_polars)
+
+
+def get(  # noqa: PLR0913 - the options of a frame
+    nwb_data_sources: Sources,
+    search_term: str,
+    *,
+    as_df: bool = False,
+    exact_path: bool = False,
+    include_column_names: str | Iterable[str] | None = None,
+    exclude_column_names: str | Iterable[str] | None = None,
+    exclude_array_columns: bool = True,
+    use_process_pool: bool = False,  # noqa: ARG001
+    disable_progress: bool = False,
+    raise_on_missing: bool = False,
+    ignore_errors: bool = False,
+    as_polars: bool | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> pl.DataFrame | pd.DataFrame | TimeSeries:
+    """Get a table as a frame, or the series of one file as a `TimeSeries`, by what is there.
+
+    Parameters
+    ----------
+    nwb_data_sources, search_term, exact_path
+        As for `get_df`.
+    as_df : bool
+        A frame also for a series; several files give one in any case.
+    include_column_names, exclude_column_names, exclude_array_columns, use_process_pool, disable_progress, \
+raise_on_missing, ignore_errors, as_polars, storage_options
+        As for `get_df`, and meant for frames alone.
+
+    Returns
+    -------
+    pandas.DataFrame, polars.DataFrame or TimeSeries
+
+    Raises
+    ------
+    LazyNWBError
+        As `get_df` and `get_timeseries` do.
+    """
+    sources = expand(nwb_data_sources, storage_options)
+    path = find_table(sources, search_term, exact=exact_path, ignore_errors=ignore_errors)
+    if not as_df and len(sources) == 1:
+        file = load_table(sources[0], path)
+        if file is not None and file.table.kind == "series":
+            from lazynwb.timeseries import TimeSeries, get_timeseries
+
+            series = get_timeseries(sources[0], path, exact_path=True)
+            assert isinstance(series, TimeSeries)  # noqa: S101 - one path means one series
+            return series
+    return get_df(
+        sources,
+        path,
+        exact_path=True,
+        include_column_names=include_column_names,
+        exclude_column_names=exclude_column_names,
+        exclude_array_columns=exclude_array_columns,
+        disable_progress=disable_progress,
+        raise_on_missing=raise_on_missing,
+        ignore_errors=ignore_errors,
+        as_polars=as_polars,
+    )
+
+
+def _listed(names: str | Iterable[str] | None) -> list[str]:
+    if names is None:
+        return []
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _choose(
+    schema: Mapping[str, pl.DataType],
+    path: str,
+    include: str | Iterable[str] | None,
+    exclude: str | Iterable[str] | None,
+    *,
+    without_arrays: bool,
+) -> list[str]:
+    """Return the names of the columns to read, in the order of the schema."""
+    included, excluded = _listed(include), set(_listed(exclude))
+    both = [name for name in included if name in excluded]
+    if both:
+        message = f"column {both[0]!r} is named in include_column_names and in exclude_column_names"
+        raise LazyNWBError(message)
+    for name in included:
+        if name not in schema:
+            raise ColumnNotFoundError(_unknown(name, schema, path))
+    if include is not None:
+        chosen = {*included, *INTERNAL}
+    elif without_arrays and path not in _METADATA:
+        chosen = {name for name, dtype in schema.items() if not is_array_dtype(dtype)}
+    else:
+        chosen = set(schema)
+    return [name for name in schema if name in chosen - excluded]
+
+
+def _unknown(name: str, schema: Mapping[str, pl.DataType], path: str) -> str:
+    there = [column for column in schema if column not in INTERNAL]
+    close = difflib.get_close_matches(name, there, n=3)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    more = ", ..." if len(there) > _LISTED else ""
+    return (
+        f"no file has a column {name!r} in /{path}{hint}; columns there: {', '.join(there[:_LISTED])}{more}"
+    )
+
+
+# -- single rows -----------------------------------------------------------------------------------------
+
+
+def _rows_by_source(
+    sources: Sequence[Source],
+    given: Mapping[Any, Sequence[int]],
+    storage_options: Mapping[str, Any] | None,
+) -> dict[Source, np.ndarray]:
+    """Return the row numbers by file, in the order of the sources.
+
+    Raises
+    ------
+    LazyNWBError
+        If a path is none of the sources', or a row number is no integer.
+    """
+    by_path: dict[str, np.ndarray] = {}
+    for key, rows in given.items():
+        known = {source.path for source in sources}
+        named = [key] if key in known else [source.path for source in expand(key, storage_options)]
+        numbers = np.asarray(rows)
+        if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+            message = f"nwb_path_to_row_indices has no list of row numbers for {key}: {rows!r}"
+            raise LazyNWBError(message)
+        for path in named:
+            if path not in known:
+                message = f"nwb_path_to_row_indices names {path}, which is not among nwb_data_sources"
+                raise LazyNWBError(message)
+            by_path[path] = numbers.astype(np.int64)
+    return {source: by_path[source.path] for source in sources if source.path in by_path}
+
+
+def _read_rows(
+    wanted: Mapping[Source, np.ndarray],
+    path: str,
+    columns: Mapping[str, pl.DataType],
+    *,
+    ignore_errors: bool,
+    disable_progress: bool,
+) -> pl.DataFrame:
+    files: list[TableFile] = []
+    rows: list[np.ndarray] = []
+    for numbers, load in zip(wanted.values(), load_tables(wanted, path), strict=True):
+        try:
+            file = load()
+        except LazyNWBError:
+            if not ignore_errors:
+                raise
+            continue
+        if file is not None:
+            files.append(file)
+            rows.append(numbers)
+    counts = [len(numbers) for numbers in rows]
+    owners = np.repeat(np.arange(len(files)), counts)
+    every = np.concatenate([*rows, np.zeros(0, np.int64)])
+    origins = Origins(files, owners, every)
+    stored = {name: dtype for name, dtype in columns.items() if name not in INTERNAL}
+    found = {
+        series.name: series
+        for series in gather_columns(origins, stored, frozenset(), disable_progress=disable_progress)
+    }
+    paths = pl.Series(NWB_PATH, [file.source.path for file in files], dtype=pl.String)
+    found[NWB_PATH] = paths.gather(owners)
+    found[TABLE_PATH] = pl.repeat(path, len(every), dtype=pl.String, eager=True).alias(TABLE_PATH)
+    found[TABLE_INDEX] = pl.Series(TABLE_INDEX, every).cast(pl.UInt32)
+    return pl.DataFrame([found[name] for name in columns])

@@ -1,0 +1,284 @@
+"""Regions of tables: which table each refers to, and what its rows look like."""
+
+from __future__ import annotations
+
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from lazynwb.catalog.dtypes import column_dtype, instance
+from lazynwb.catalog.merge import merge_schemas
+from lazynwb.config import config
+from lazynwb.errors import LazyNWBError, SchemaError
+from lazynwb.lookup.load import load_tables
+from lazynwb.lookup.memory import Kept, recall, remember
+from lazynwb.progress import Progress
+from lazynwb.sources.files import expect, together
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from lazynwb.lookup.load import TableFile
+
+
+#: Files that are looked at together.
+_AT_ONCE = 64
+
+
+class TargetsEntry(Kept):
+    """What the cache keeps of the tables that the regions of a table refer to, by the regions' paths."""
+
+    targets: dict[str, str]
+    linked: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def depends(self) -> tuple[tuple[str, str], ...]:
+        """Other files that links of the table led to."""
+        return self.linked
+
+
+class Region(NamedTuple):
+    """A column of row positions in another table, of which a scan shows the rows.
+
+    Attributes
+    ----------
+    name : str
+    stored : DataType
+        Of the positions: Int64, in as many lists as the column is ragged.
+    fields : dict of str to DataType
+        Columns of the other table.
+    origin : str
+        The file that the types of the fields were first taken from.
+    chosen : bool
+        The user chose them.
+    """
+
+    name: str
+    stored: pl.DataType
+    fields: dict[str, pl.DataType]
+    origin: str
+    chosen: bool = False
+
+    @property
+    def dtype(self) -> pl.DataType:
+        """The type of the column as the scan shows it."""
+        return _with_leaf(self.stored, pl.Struct(self.fields))
+
+
+# -- files ------------------------------------------------------------------------------------------------
+
+
+def load_targets(files: Sequence[TableFile], name: str) -> list[TableFile | None]:
+    """Return for each file the table that a region of it refers to.
+
+    Parameters
+    ----------
+    files : sequence of TableFile
+    name : str
+        Of the column.
+
+    Returns
+    -------
+    list of TableFile or None
+        None where the file has no such column, or it refers to no table.
+
+    Raises
+    ------
+    LazyNWBError
+        If a file cannot be read.
+    """
+    paths = together(_target_paths, files, (file.source for file in files))
+    wanted = []
+    for number, (file, known) in enumerate(zip(files, paths, strict=True)):
+        column = file.columns.get(name)
+        if column is not None and column.data is not None and known.get(column.data.path):
+            wanted.append((known[column.data.path], file.holder(column.data)[0], number))
+    found: list[TableFile | None] = [None] * len(files)
+    for path, group in groupby(sorted(wanted, key=lambda item: (item[0], item[2])), key=lambda item: item[0]):
+        listed = list(group)
+        loading = load_tables([source for _, source, _ in listed], path)
+        for (_, _, number), load in zip(listed, loading, strict=True):
+            table = load()
+            found[number] = table if table is not None and table.table.kind == "table" else None
+    return found
+
+
+def _target_paths(file: TableFile) -> dict[str, str]:
+    """Return the tables that a table's regions refer to, from memory, from the cache, or looked up now."""
+    paths = [c.data.path for c in file.columns.values() if c.region and c.data is not None]
+    if not paths:
+        return {}
+    key = f"regions\0{file.source.key}\0{file.table.path}\0{config.external_links}"
+    entry, now = recall(key, file.source, TargetsEntry)
+    if entry is None:
+        with file.reader() as reader:
+            entry = TargetsEntry(key, now, reader.region_tables(paths), file.table.depends)
+            expect(file.source, now)
+        remember(entry, file.source)
+    return entry.targets
+
+
+# -- types ------------------------------------------------------------------------------------------------
+
+
+def find_regions(  # noqa: PLR0913 - the options of a scan
+    files: Sequence[TableFile],
+    schema: Mapping[str, pl.DataType],
+    wanted: bool | str | Iterable[str],  # noqa: FBT001 - as users say it
+    chosen: Iterable[str],
+    *,
+    ignore_errors: bool,
+    disable_progress: bool,
+) -> tuple[Region, ...]:
+    """Find the regions of a table, and what rows they refer to.
+
+    Parameters
+    ----------
+    files : sequence of TableFile
+        That have the table, and were looked at for the schema.
+    schema : mapping of str to DataType
+        The table's columns.
+    wanted : bool, str or iterable of str
+        True for all regions, or columns by name.
+    chosen : iterable of str
+        Columns whose type in `schema` the user chose: its fields are the ones that are read.
+    ignore_errors : bool
+        Pass over files that cannot be read.
+    disable_progress : bool
+
+    Raises
+    ------
+    SchemaError
+        If a column that was asked for is no region, or the tables of two files do not fit together.
+    """
+    if wanted is False:
+        return ()
+    regions = _regions(files)
+    named = _names(wanted)
+    set_by_user = set(chosen)
+    found = []
+    for name in regions if named is None else dict.fromkeys(named):
+        if named is None and name not in schema:
+            continue
+        if name not in schema or name not in regions:
+            there = ", ".join(regions) or "none"
+            message = (
+                f"resolve_regions: {name!r} is no DynamicTableRegion of /{files[0].table.path} in "
+                f"{_named(files)}; regions there: {there}"
+            )
+            raise SchemaError(message)
+        region = (
+            _chosen_region(name, schema[name], files)
+            if name in set_by_user
+            else _region(
+                name,
+                schema[name],
+                files,
+                ignore_errors=ignore_errors,
+                disable_progress=disable_progress,
+            )
+        )
+        if region is not None:
+            found.append(region)
+        elif named is not None:
+            message = (
+                f"resolve_regions: column {name!r} of /{files[0].table.path} refers to no table with columns "
+                f"to show in {_named(files)}, or its type has no fields to put them in"
+            )
+            raise SchemaError(message)
+    return tuple(found)
+
+
+def _names(wanted: bool | str | Iterable[str]) -> list[str] | None:  # noqa: FBT001
+    """Return the columns that were asked for by name; None for all regions."""
+    if isinstance(wanted, bool):
+        return None
+    return [wanted] if isinstance(wanted, str) else list(wanted)
+
+
+def _named(files: Sequence[TableFile]) -> str:
+    return files[0].name if len(files) == 1 else f"{len(files)} files (the first is {files[0].name})"
+
+
+def _regions(files: Iterable[TableFile]) -> list[str]:
+    """Return the columns that are regions in every file that has rows of them."""
+    verdicts: dict[str, bool] = {}
+    for file in files:
+        for name, column in file.columns.items():
+            if file.table.rows or column.region:
+                verdicts[name] = verdicts.get(name, True) and column.region
+    return sorted(name for name, is_region in verdicts.items() if is_region)
+
+
+def _chosen_region(name: str, dtype: pl.DataType, files: Sequence[TableFile]) -> Region | None:
+    leaf = _leaf(dtype)
+    if not isinstance(leaf, pl.Struct) or not leaf.fields:
+        return None
+    fields = {field.name: instance(field.dtype) for field in leaf.fields}
+    return Region(name, _with_leaf(dtype, pl.Int64()), fields, files[0].name, chosen=True)
+
+
+def _region(
+    name: str,
+    dtype: pl.DataType,
+    files: Sequence[TableFile],
+    *,
+    ignore_errors: bool,
+    disable_progress: bool,
+) -> Region | None:
+    if _leaf(dtype) != pl.Int64():
+        return None
+    targets: list[TableFile] = []
+    label = f"Finding what {name!r} of /{files[0].table.path} refers to"
+    with Progress(label, len(files), disabled=disable_progress) as progress:
+        for start in range(0, len(files), _AT_ONCE):
+            block = files[start : start + _AT_ONCE]
+            found = _targets_of(block, name, ignore_errors=ignore_errors)
+            targets += [target for target in found if target is not None]
+            progress.update(len(block))
+    hidden = {
+        column.name: pl.Null()
+        for target in targets
+        for column in target.columns.values()
+        if _is_left_out(column_dtype(column))
+    }
+    try:
+        merged = merge_schemas(targets, hidden)
+    except SchemaError as error:
+        example = _with_leaf(dtype, pl.Struct({"id": pl.Int64()}))
+        message = (
+            f"resolve_regions, column {name!r}: {error}; here, with schema_overrides={{{name!r}: ...}} and a "
+            f"type that has the fields that you need, such as {example}"
+        )
+        raise SchemaError(message) from None
+    fields = {field: inner for field, inner in merged.items() if field not in hidden}
+    return Region(name, dtype, fields, targets[0].name) if fields else None
+
+
+def _targets_of(files: Sequence[TableFile], name: str, *, ignore_errors: bool) -> Sequence[TableFile | None]:
+    try:
+        return load_targets(files, name)
+    except LazyNWBError:
+        if not ignore_errors:
+            raise
+        if len(files) == 1:
+            return []  # whoever reads the file says so
+    return [target for file in files for target in _targets_of([file], name, ignore_errors=True)]
+
+
+def _is_left_out(dtype: pl.DataType | None) -> bool:
+    """Tell whether a column of the other table is no part of the rows: arrays, and what cannot be read."""
+    if isinstance(dtype, pl.Struct):
+        return any(_is_left_out(instance(field.dtype)) for field in dtype.fields)
+    return dtype is None or isinstance(dtype, pl.List | pl.Array)
+
+
+def _leaf(dtype: pl.DataType) -> pl.DataType:
+    while isinstance(dtype, pl.List):
+        dtype = instance(dtype.inner)
+    return dtype
+
+
+def _with_leaf(dtype: pl.DataType, leaf: pl.DataType) -> pl.DataType:
+    return pl.List(_with_leaf(instance(dtype.inner), leaf)) if isinstance(dtype, pl.List) else leaf

@@ -1,0 +1,283 @@
+"""`get_metadata_df`: what files say of their sessions and subjects, a row for each."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import polars as pl
+
+from lazynwb.catalog.dtypes import column_dtype
+from lazynwb.catalog.merge import merge_schemas
+from lazynwb.catalog.provenance import NWB_PATH, RESERVED
+from lazynwb.errors import SchemaError
+from lazynwb.lookup.attributes import load_attributes
+from lazynwb.lookup.load import load_tables
+from lazynwb.progress import Progress
+from lazynwb.returning import as_frame, wants_polars
+from lazynwb.scan import scan_nwb
+from lazynwb.sources.discover import expand
+from lazynwb.sources.files import save, together
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    import pandas as pd
+
+    from lazynwb.lookup.load import TableFile
+    from lazynwb.sources.discover import Sources
+    from lazynwb.sources.source import Source
+
+_LOGGER = logging.getLogger("lazynwb")
+
+_TEXT, _TEXTS = pl.String(), pl.List(pl.String())
+#: Fields of NWBFile (NWB core, nwb.file.yaml) that are always columns, in this order.
+SESSION_FIELDS: dict[str, pl.DataType] = {
+    "identifier": _TEXT,
+    "session_start_time": _TEXT,
+    "session_id": _TEXT,
+    "session_description": _TEXT,
+    "experiment_description": _TEXT,
+    "experimenter": _TEXTS,
+    "lab": _TEXT,
+    "institution": _TEXT,
+    "related_publications": _TEXTS,
+    "keywords": _TEXTS,
+    "notes": _TEXT,
+    "data_collection": _TEXT,
+    "surgery": _TEXT,
+    "pharmacology": _TEXT,
+    "virus": _TEXT,
+    "source_script": _TEXT,
+    "source_script_file_name": _TEXT,
+    "timestamps_reference_time": _TEXT,
+    "file_create_date": _TEXTS,
+}
+#: The same of Subject.
+SUBJECT_FIELDS: dict[str, pl.DataType] = dict.fromkeys(
+    (
+        "age", "age__reference", "description", "genotype", "sex", "species", "subject_id", "weight",
+        "strain", "date_of_birth",
+    ),
+    _TEXT,
+)  # fmt: skip
+#: Fields of the schema's type isodatetime.
+DATES = ("session_start_time", "timestamps_reference_time", "file_create_date", "date_of_birth")
+#: Attributes of fields that are fields for users: of which table and field, which attribute.
+_ATTRIBUTES = {
+    "source_script_file_name": ("general", "source_script", "file_name"),
+    "age__reference": ("general/subject", "age", "reference"),
+}
+_UTC = pl.Datetime("us", "UTC")
+#: Files that a warning names.
+_NAMED = 3
+
+
+class Metadata(NamedTuple):
+    """What files say of their sessions, and of their subjects: a row for each file, as stored."""
+
+    general: pl.DataFrame
+    subject: pl.DataFrame
+
+
+def get_metadata_df(
+    nwb_path_or_paths: Sources,
+    disable_progress: bool = False,  # noqa: FBT001, FBT002 - positional in existing code
+    as_polars: bool | None = None,  # noqa: FBT001
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> pl.DataFrame | pd.DataFrame:
+    """Return the metadata of sessions and subjects, a row for each file.
+
+    Parameters
+    ----------
+    nwb_path_or_paths : path or URL, or iterable of these
+        As for `scan_nwb`. A file that is given twice has two rows.
+    disable_progress : bool
+        Show no progress bars.
+    as_polars : bool or None
+        True for Polars, False for pandas; None for Polars with `config.use_polars`, or where pandas is not
+        installed, else for pandas.
+    storage_options : mapping or None
+        As for `scan_nwb`.
+
+    Returns
+    -------
+    DataFrame
+        The rows in the order of the files. The fields of NWBFile and Subject that the schema defines
+        (`identifier`, `session_start_time`, ..., `subject_id`, `age`, ...) are always columns, null where a
+        file does not say; then those that only some files have; `_nwb_path` at the end is that of every
+        scan. Values have the types of the files: text is text, whatever it looks like, and lists of text
+        (`keywords`, `experimenter`) are lists. A subject's field whose name the session has too begins with
+        `subject_`.
+
+        The fields that the schema defines as times (`session_start_time`, `timestamps_reference_time`,
+        `date_of_birth`, and the list `file_create_date`) are datetimes. A column has one time zone, so they
+        are in UTC, whatever the offset in the file. One without an offset is taken to be in UTC, and one
+        that is no ISO 8601 time is null; a warning names the files.
+
+    Raises
+    ------
+    SourceNotFoundError, NotNWBError
+        If a file cannot be read.
+
+    Notes
+    -----
+    NWB core, nwb.file.yaml: the types NWBFile and Subject.
+    """
+    polars = wants_polars(as_polars)  # before anything is read
+    sources = expand(nwb_path_or_paths, storage_options)
+    read = read_metadata(sources, disable_progress=disable_progress)
+    subject = read.subject.drop(NWB_PATH)
+    frame = read.general.hstack(subject.rename(with_prefix(subject.columns, read.general.columns)))
+    frame = frame.with_columns(
+        _times(frame[name], frame[NWB_PATH]) for name in DATES if name in frame.columns
+    )
+    frame = frame.select(pl.exclude(NWB_PATH), pl.col(NWB_PATH))
+    return as_frame(frame, polars)
+
+
+def with_prefix(subject: Iterable[str], session: Collection[str]) -> dict[str, str]:
+    """Return names under which the subject's fields can stand beside the session's."""
+    taken = {*session, *subject}
+    names = {}
+    for name in subject:
+        new = name
+        while new in session or (new != name and new in taken):
+            new = f"subject_{new}"
+        names[name] = new
+        taken.add(new)
+    return names
+
+
+def read_metadata(sources: Sequence[Source], *, disable_progress: bool) -> Metadata:
+    """Read the metadata of files, times as the text that they are stored as.
+
+    Returns
+    -------
+    Metadata
+        Two frames of a row for each source, in order, each with `_nwb_path`.
+    """
+    distinct = list({source.path: source for source in sources}.values())
+    paths = pl.DataFrame({NWB_PATH: pl.Series([source.path for source in sources], dtype=_TEXT)})
+    frames = []
+    for table, fields in (("general", SESSION_FIELDS), ("general/subject", SUBJECT_FIELDS)):
+        files = _load(distinct, table, disable_progress=disable_progress)
+        extra = _attribute_columns(table, files)
+        rows = _scan(files, table, disable_progress=disable_progress)
+        found = paths.join(rows, on=NWB_PATH, how="left", maintain_order="left")
+        found = found.join(extra, on=NWB_PATH, how="left", maintain_order="left")
+        found = found.with_columns(
+            pl.lit(None, dtype).alias(name) for name, dtype in fields.items() if name not in found.columns
+        )
+        frames.append(found.select(*fields, pl.exclude(*fields)))
+    save()
+    return Metadata(*frames)
+
+
+def _load(sources: list[Source], table: str, *, disable_progress: bool) -> list[TableFile]:
+    """Return the files that have a table of metadata."""
+    files = []
+    with Progress(f"Looking up /{table}", len(sources), disabled=disable_progress) as progress:
+        for load in load_tables(sources, table):
+            file = load()
+            progress.update()
+            if file is not None:
+                files.append(file)
+    return files
+
+
+def _scan(files: list[TableFile], table: str, *, disable_progress: bool) -> pl.DataFrame:
+    schema: dict[str, pl.DataType] = {}
+    for name in sorted({name for file in files for name in file.columns if name not in RESERVED}):
+        own = [file for file in files if name in file.columns]
+        unreadable = [file.name for file in own if column_dtype(file.columns[name]) is None]
+        if unreadable:
+            _warn(f"/{table}: {name} was left out, whose type cannot be read", unreadable)
+            continue
+        try:
+            schema |= merge_schemas(own, {}, {name})
+        except SchemaError as error:
+            _LOGGER.warning("%s is given as text: %s", name, error)
+            schema[name] = _TEXT
+    if not schema:
+        return pl.DataFrame(schema={NWB_PATH: _TEXT})
+    frame = scan_nwb([file.source for file in files], table, schema=schema, disable_progress=disable_progress)
+    return frame.select(*map(_column, schema), NWB_PATH).collect()
+
+
+def _column(name: str) -> pl.Expr:
+    from polars import selectors
+
+    return selectors.by_name(name).as_expr()  # not by a plain name: Polars takes "^...$" for a pattern
+
+
+def _attribute_columns(table: str, files: list[TableFile]) -> pl.DataFrame:
+    """Return the fields that are attributes of other fields, of the files that have these."""
+    frame = pl.DataFrame({NWB_PATH: pl.Series([file.source.path for file in files], dtype=_TEXT)})
+    for name, (where, field, attribute) in _ATTRIBUTES.items():
+        own = [file.source for file in files if field in file.columns] if where == table else []
+        if not own:
+            continue
+        loaded = together(partial(load_attributes, path=table), own, own)
+        values = {
+            source.path: (found or {}).get(field, {}).get(attribute)
+            for source, found in zip(own, loaded, strict=True)
+        }
+        texts = [value if isinstance(value, str) else None for value in map(values.get, frame[NWB_PATH])]
+        frame = frame.with_columns(pl.Series(name, texts, dtype=_TEXT))
+    return frame
+
+
+def _times(texts: pl.Series, paths: pl.Series) -> pl.Series:
+    """Turn a column of text, or of lists of text, into datetimes in UTC."""
+    nested = isinstance(texts.dtype, pl.List | pl.Array)
+    bad: list[str] = []
+    naive: list[str] = []
+
+    def parse(value: object, path: str) -> dt.datetime | None:
+        found = parse_time(value)
+        if found is None:
+            if value is not None:
+                bad.append(path)
+            return None
+        if found.tzinfo is None:
+            naive.append(path)
+            found = found.replace(tzinfo=dt.UTC)
+        try:
+            return found.astimezone(dt.UTC)
+        except OverflowError:  # the year 1 or 9999
+            bad.append(path)
+            return None
+
+    rows = zip(texts.to_list(), paths.to_list(), strict=True)
+    values = [
+        [parse(item, path) for item in value] if isinstance(value, list) else parse(value, path)
+        for value, path in rows
+    ]
+    if bad:
+        _warn(f"{texts.name} is no time in ISO 8601, and null here", bad)
+    if naive:
+        _warn(f"{texts.name} has no offset, and is taken to be in UTC", naive)
+    return pl.Series(texts.name, values, dtype=pl.List(_UTC) if nested else _UTC)
+
+
+def parse_time(value: object) -> dt.datetime | None:
+    """Return a time of the schema's type isodatetime, with its own offset; None if it is none.
+
+    A date alone is its midnight.
+    """
+    if not isinstance(value, str):
+        return None
+    try:
+        return dt.datetime.fromisoformat(value.strip())
+    except ValueError:
+        return None
+
+
+def _warn(what: str, paths: list[str]) -> None:
+    distinct = list(dict.fromkeys(paths))
+    more = f" and {len(distinct) - _NAMED} more" if len(distinct) > _NAMED else ""
+    _LOGGER.warning("%s: %s%s", what, ", ".join(distinct[:_NAMED]), more)

@@ -1,0 +1,149 @@
+"""Frames as users want them: Polars or pandas."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from lazynwb.catalog.dtypes import instance
+from lazynwb.config import config
+from lazynwb.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Integers up to this size are floating-point numbers too.
+_EXACT = 2**53
+#: The first major version of pandas that has a type for text.
+_PANDAS_WITH_TEXT = 3
+
+
+def wants_polars(as_polars: bool | None) -> bool:  # noqa: FBT001 - passed on from the public functions
+    """Tell which kind of frame to return.
+
+    Parameters
+    ----------
+    as_polars : bool or None
+        None stands for Polars with `config.use_polars`, or where pandas is not installed, else for pandas.
+
+    Raises
+    ------
+    MissingPackageError
+        If pandas is asked for and not installed.
+    """
+    if as_polars or (as_polars is None and config.use_polars):
+        return True
+    if importlib.util.find_spec("pandas") is not None:
+        return False
+    if as_polars is None:
+        return True
+    message = "as_polars=False asks for a pandas frame, but pandas is not installed: pip install pandas"
+    raise MissingPackageError(message)
+
+
+def as_frame(df: pl.DataFrame, as_polars: bool | None) -> pl.DataFrame | pd.DataFrame:  # noqa: FBT001
+    """Return a frame as Polars or pandas; see `wants_polars` and `to_pandas`."""
+    return df if wants_polars(as_polars) else to_pandas(df)
+
+
+def to_pandas(df: pl.DataFrame) -> pd.DataFrame:
+    """Return a pandas frame with the same rows and columns, and the row numbers as its index.
+
+    pyarrow is not needed. Numbers keep their types; where some are missing, integers become floating-point
+    numbers with NaN, as usual in pandas, or its nullable integers if they are too large for that. Lists and
+    arrays of numbers become NumPy arrays (`Array` and `List(Array)` n-dimensional ones), one for each row,
+    which share their memory with the Polars frame and are read-only; lists of anything else become Python
+    lists, structs dictionaries. What is missing is NaN or NaT, in columns of objects None.
+    """
+    import pandas as pd
+
+    columns = [pandas_values(series) for series in df.iter_columns()]
+    frame = pd.DataFrame(dict(enumerate(columns)), index=pd.RangeIndex(len(df)), copy=False)
+    frame.columns = pd.Index(df.columns)
+    return frame
+
+
+def pandas_values(series: pl.Series) -> Any:  # noqa: ANN401 - NumPy's or pandas' kind of array
+    """Return a column as an array that a pandas frame takes as it is; see `to_pandas`."""
+    import pandas as pd
+
+    dtype = series.dtype
+    if dtype.is_numeric() and not dtype.is_decimal():
+        if _would_round(series):
+            return pd.array(series.to_list(), dtype=str(dtype))  # Polars and pandas call them the same
+        return series.to_numpy(writable=True)
+    if isinstance(dtype, pl.Boolean) and not series.null_count():
+        return series.to_numpy(writable=True)
+    if isinstance(dtype, pl.Enum):
+        codes = series.to_physical().cast(pl.Int64).fill_null(-1).to_numpy()
+        return pd.Categorical.from_codes(codes, dtype.categories.to_list())
+    if (
+        isinstance(dtype, pl.String | pl.Categorical)
+        and int(pd.__version__.split(".")[0]) >= _PANDAS_WITH_TEXT
+    ):
+        return pd.array(series.to_list(), dtype="str")
+    if isinstance(dtype, pl.Datetime) and dtype.time_zone is not None:
+        utc = series.dt.convert_time_zone("UTC").dt.replace_time_zone(None).to_numpy(writable=True)
+        return pd.Series(utc).dt.tz_localize("UTC").dt.tz_convert(dtype.time_zone).array
+    if isinstance(dtype, pl.Datetime | pl.Duration):
+        return series.to_numpy(writable=True)
+    if isinstance(dtype, pl.Date):
+        return series.to_numpy(writable=True).astype("datetime64[ms]")
+    return _objects(series)
+
+
+def _would_round(series: pl.Series) -> bool:
+    """Tell whether integers with missing ones among them are too large for floating-point numbers."""
+    if not series.dtype.is_integer() or not series.null_count():
+        return False
+    least, most = series.min(), series.max()
+    return isinstance(least, int) and isinstance(most, int) and max(-least, most) > _EXACT
+
+
+def _objects(series: pl.Series) -> np.ndarray:
+    """Return an array of one object for each row."""
+    objects = np.empty(len(series), object)
+    if _leaf(series.dtype).is_numeric() or isinstance(_leaf(series.dtype), pl.Boolean):
+        present = series.is_not_null()
+        rows = series.filter(present)
+        objects[present.to_numpy()] = _arrays(rows)
+    else:
+        objects[:] = _listed(series.to_list())
+    return objects
+
+
+def _arrays(rows: pl.Series) -> np.ndarray:
+    """Return an array of arrays; of Python's lists where a missing number would change its neighbours."""
+    if not isinstance(rows.dtype, pl.List | pl.Array) or _has_missing_elements(rows):
+        return _listed(rows.to_list())
+    return _listed(rows.to_numpy())
+
+
+def _listed(rows: Any) -> np.ndarray:  # noqa: ANN401 - a list, or an array whose first axis is the rows
+    """Return an array of one object for each row, whatever their shapes."""
+    objects = np.empty(len(rows), object)
+    for i, row in enumerate(rows):
+        objects[i] = row
+    return objects
+
+
+def _leaf(dtype: pl.DataType) -> pl.DataType:
+    while isinstance(dtype, pl.List | pl.Array):
+        dtype = instance(dtype.inner)
+    return dtype
+
+
+def _has_missing_elements(series: pl.Series) -> bool:
+    """Tell whether anything is missing inside the rows but floating-point numbers, which become NaN."""
+    while True:
+        if isinstance(series.dtype, pl.Array):
+            series = series.arr.to_list()
+        dtype = series.dtype
+        if not isinstance(dtype, pl.List) or instance(dtype.inner).is_float():
+            return False
+        series = series.filter(series.list.len() > 0).explode()
+        if series.null_count():
+            return True

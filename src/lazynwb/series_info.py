@@ -1,0 +1,202 @@
+"""What a file says of a series, beside its data and timestamps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeGuard
+
+import numpy as np
+
+from lazynwb.errors import CorruptDataError
+from lazynwb.lazyarray import LazyArray, StoredArray
+from lazynwb.lookup.attributes import copied, load_attributes
+from lazynwb.lookup.members import load_members
+from lazynwb.sources.files import save
+
+if TYPE_CHECKING:
+    from lazynwb.lookup.load import TableFile
+
+
+class SeriesInfo:
+    """The attributes of a TimeSeries and its small datasets, read when one is first asked for.
+
+    Parameters
+    ----------
+    table : TableFile
+    window : tuple of int or None
+        First sample and the one past the last; None for all.
+
+    Attributes
+    ----------
+    path : str
+        Inside the file, with the leading slash.
+    file : str
+        Path or URL, without secrets.
+    """
+
+    def __init__(self, table: TableFile, window: tuple[int, int] | None) -> None:
+        self._table = table
+        self._window = window
+        self.path = f"/{table.table.path}"
+        self.file = table.name
+        self._attributes: dict[str, dict[str, Any]] | None = None
+        self._members: TableFile | None = None
+
+    def know(self, other: SeriesInfo) -> None:
+        """Take over what another window of the same series was told."""
+        self._attributes, self._members = other._attributes, other._members
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.path.rsplit("/", 1)[-1]
+
+    def _regular(self) -> tuple[float, float] | None:
+        column = self._table.columns.get("timestamps")
+        return column.regular if column is not None else None
+
+    def _within(self, array: StoredArray) -> StoredArray:
+        """Return the window's rows of an array, as far as it has them."""
+        if self._window is None or not array.shape:
+            return array
+        first, stop = (min(row, len(array)) for row in self._window)
+        return array.rows(first, stop)
+
+    @property
+    def attributes(self) -> dict[str, dict[str, Any]]:
+        """All attributes: the series' own under an empty text, its datasets' under their names."""
+        return copied(self._known())  # type: ignore[no-any-return]
+
+    def _known(self) -> dict[str, dict[str, Any]]:
+        if self._attributes is None:
+            self._attributes = load_attributes(self._table.source, self._table.table.path) or {}
+            save()
+        return self._attributes
+
+    def _attribute(self, member: str, name: str) -> Any:  # noqa: ANN401 - an attribute
+        return self._known().get(member, {}).get(name)
+
+    def _number(self, member: str, name: str, default: float) -> float:
+        value = self._attribute(member, name)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if value is None:
+            return default
+        if not _is_number(value):
+            message = f"{self.file}: {self.path}/{member}: the attribute {name} is no number: {value!r}"
+            raise CorruptDataError(message)
+        return float(value)
+
+    def _text(self, member: str, name: str) -> str | None:
+        value = self._attribute(member, name)
+        return None if value is None else str(value)
+
+    @property
+    def neurodata_type(self) -> str:
+        """The type's name in its schema: "TimeSeries", "ElectricalSeries", ..."""
+        return self._text("", "neurodata_type") or ""
+
+    @property
+    def description(self) -> str:
+        """What the series is, in its author's words."""
+        text = self._text("", "description")
+        return "no description" if text is None else text
+
+    @property
+    def comments(self) -> str:
+        """What else its author has to say."""
+        text = self._text("", "comments")
+        return "no comments" if text is None else text
+
+    @property
+    def unit(self) -> str | None:
+        """The unit of the data once scaled ("volts"); None where the file does not say."""
+        return self._text("data", "unit")
+
+    @property
+    def conversion(self) -> float:
+        """What stored values are multiplied by to have the data in `unit`."""
+        return self._number("data", "conversion", 1.0)
+
+    @property
+    def offset(self) -> float:
+        """What is added to the values after that, in `unit`."""
+        return self._number("data", "offset", 0.0)
+
+    @property
+    def resolution(self) -> float:
+        """The smallest meaningful difference between values, in `unit`; -1.0 for unknown."""
+        return self._number("data", "resolution", -1.0)
+
+    @property
+    def starting_time(self) -> float | None:
+        """The first sample's time in seconds, of the whole series; None where timestamps are stored."""
+        regular = self._regular()
+        return regular[0] if regular is not None else None
+
+    @property
+    def rate(self) -> float | None:
+        """Samples per second; None where timestamps are stored."""
+        regular = self._regular()
+        return regular[1] if regular is not None else None
+
+    @property
+    def timestamps_unit(self) -> str:
+        """The unit of times: NWB knows only "seconds"."""
+        member = "timestamps" if "timestamps" in self._known() else "starting_time"
+        return self._text(member, "unit") or "seconds"
+
+    # -- its other datasets -------------------------------------------------------------------------------
+
+    def _member(self, name: str) -> StoredArray | None:
+        """Return another dataset of the group; None if it has none of that name."""
+        if name not in self._known():
+            return None
+        if self._members is None:
+            self._members = load_members(self._table.source, self._table.table.path)
+            save()
+        column = self._members.columns.get(name) if self._members is not None else None
+        if self._members is None or column is None or column.data is None:
+            return None
+        return StoredArray(self._members, column.data)
+
+    @property
+    def channel_conversion(self) -> np.ndarray | None:
+        """A factor for each channel, shape (channels,), that `conversion` is multiplied by; None for none."""
+        member = self._member("channel_conversion")
+        return None if member is None else np.asarray(member)
+
+    @property
+    def electrodes(self) -> np.ndarray | None:
+        """The row of the electrodes table for each channel, int64 of shape (channels,); None for none."""
+        member = self._member("electrodes")
+        return None if member is None else np.asarray(member)
+
+    @property
+    def control(self) -> LazyArray | None:
+        """A number for each sample that `control_description` explains; None for none."""
+        member = self._member("control")
+        if member is None or not member.shape:
+            return None
+        return self._within(member)
+
+    @property
+    def control_description(self) -> list[str] | None:
+        """What each number in `control` stands for; None for none."""
+        member = self._member("control_description")
+        return None if member is None else [str(text) for text in np.atleast_1d(np.asarray(member))]
+
+    @property
+    def external_file(self) -> list[str] | None:
+        """The video or image files of an external ImageSeries, as the file names them; None for none."""
+        member = self._member("external_file")
+        return None if member is None else [str(text) for text in np.atleast_1d(np.asarray(member))]
+
+    @property
+    def starting_frame(self) -> np.ndarray | None:
+        """The first frame of each external file; None for none."""
+        value = self._attribute("external_file", "starting_frame")
+        return None if value is None else np.atleast_1d(np.asarray(value))
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

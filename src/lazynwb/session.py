@@ -1,0 +1,327 @@
+"""`LazyNWB`: one session as an object, with the names of PyNWB's NWBFile."""
+
+from __future__ import annotations
+
+from operator import methodcaller
+from typing import TYPE_CHECKING, Any
+
+from lazynwb.contents import Container, hint
+from lazynwb.errors import LazyNWBError
+from lazynwb.metadata import with_prefix
+from lazynwb.paths import one_source
+from lazynwb.subject import SessionFile, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    import pandas as pd
+    import polars as pl
+
+    from lazynwb.catalog.listing import Entry
+    from lazynwb.sources.discover import PathOrUrl
+    from lazynwb.timeseries import TimeSeries
+
+#: Members of /general that the schema defines (NWB core, nwb.file.yaml); others are a lab's own metadata.
+_GENERAL = frozenset({
+    "devices", "extracellular_ephys", "intracellular_ephys", "optogenetics", "optophysiology", "subject",
+})  # fmt: skip
+
+#: Metadata that the text shows; the HTML shows all of it.
+_SHORTLY = ("identifier", "session_id", "session_start_time", "session_description", "subject.subject_id")
+#: Characters of an error that stands for the text.
+_ERROR = 500
+
+
+def _field(name: str, about: str) -> Any:  # noqa: ANN401 - a property
+    return property(methodcaller("_field", name), doc=f"{about} None if absent.")
+
+
+def _table(path: str, about: str) -> Any:  # noqa: ANN401
+    about = f"{about}: a frame without its array columns, as `get_df` gives it. None if absent."
+    return property(methodcaller("_table", path), doc=about)
+
+
+def _group(path: str, about: str, chosen: Callable[[str, Entry], bool] | None = None) -> Any:  # noqa: ANN401
+    return property(methodcaller("_group", path, chosen), doc=f"{about}: a `Container`.")
+
+
+class LazyNWB:
+    """One NWB file as an object, with the names of PyNWB's NWBFile; nothing is read before it is asked for.
+
+    Nothing is kept open, so nothing has to be closed, and a file that is replaced is read anew.
+
+    Parameters
+    ----------
+    path : path or URL
+        One NWB file, HDF5 or Zarr, local or remote.
+    storage_options : mapping or None
+        As for `scan_nwb`.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is no such file.
+    LazyNWBError
+        If the path stands for several files.
+
+    Notes
+    -----
+    Metadata (`identifier`, `session_id`, `keywords`, `subject.age`, ...) have the types of the file:
+    "20240102" is text. Only the schema's times (`session_start_time`, `timestamps_reference_time`,
+    `file_create_date`, `subject.date_of_birth`) are datetimes, with the offset from UTC that the file gives.
+
+    `units`, `trials`, `epochs`, `invalid_times` and `electrodes` are frames, as `get_df` gives them: pandas
+    where it is installed, unless `config.use_polars`. Groups (`acquisition`, `processing`, `intervals`, ...)
+    are mappings whose members are attributes too, see `lazynwb.contents.Container`: tables in them are
+    LazyFrames with all their columns, series are `TimeSeries`. What the schema defines and the file lacks is
+    None, or an empty mapping.
+
+    Examples
+    --------
+    >>> session = lazynwb.LazyNWB("session.nwb")  # doctest: +SKIP
+    >>> session.subject.age  # doctest: +SKIP
+    'P90D'
+    >>> session.processing.behavior.running_speed.data[:100]  # doctest: +SKIP
+    """
+
+    def __init__(self, path: PathOrUrl, *, storage_options: Mapping[str, Any] | None = None) -> None:
+        self._file = SessionFile(one_source(path, storage_options, "LazyNWB"))
+
+    # -- metadata -------------------------------------------------------------------------------------
+
+    identifier = _field("identifier", "A unique identifier of the file.")
+    session_id = _field("session_id", "The lab's own identifier of the session.")
+    session_description = _field("session_description", "What the session was.")
+    session_start_time = _field("session_start_time", "When the session started: a datetime.")
+    timestamps_reference_time = _field("timestamps_reference_time", "What timestamps count from: a datetime.")
+    file_create_date = _field("file_create_date", "When the file was created and changed: datetimes.")
+    experiment_description = _field("experiment_description", "What the experiment was.")
+    experimenter = _field("experimenter", "A list of names.")
+    lab = _field("lab", "The lab in which it was done.")
+    institution = _field("institution", "The institution at which it was done.")
+    related_publications = _field("related_publications", "A list of DOIs, URLs or PMIDs.")
+    keywords = _field("keywords", "A list of terms to search by.")
+    notes = _field("notes", "Notes about the experiment.")
+    data_collection = _field("data_collection", "Notes about how data were collected and analysed.")
+    surgery = _field("surgery", "About surgery, with dates.")
+    pharmacology = _field("pharmacology", "Drugs that were used, and when.")
+    virus = _field("virus", "Viruses that were used.")
+    protocol = _field("protocol", "The experimental protocol, such as an IACUC's number.")
+    slices = _field("slices", "About slices: thickness, orientation, temperature, bath.")
+    stimulus_notes = _field("stimulus", "Notes about stimuli.")
+    source_script = _field("source_script", "The script that made the file.")
+    source_script_file_name = _field("source_script_file_name", "The name of that script's file.")
+
+    @property
+    def subject(self) -> Subject | None:
+        """The animal or person; None if the file has none."""
+        path = "/general/subject"
+        return Subject(self._file, path) if self._file.contents.at(path) is not None else None
+
+    # -- tables ---------------------------------------------------------------------------------------
+
+    units = _table("units", "Sorted units")
+    trials = _table("intervals/trials", "Trials, times in seconds")
+    epochs = _table("intervals/epochs", "Epochs, times in seconds")
+    invalid_times = _table("intervals/invalid_times", "Times to leave out of analysis, in seconds")
+    electrodes = _table("general/extracellular_ephys/electrodes", "Extracellular electrodes")
+
+    # -- groups ---------------------------------------------------------------------------------------
+
+    acquisition = _group("/acquisition", "Recorded data")
+    analysis = _group("/analysis", "Results of analysis")
+    processing = _group("/processing", "Processing modules")
+    intervals = _group("/intervals", "Tables of times: trials, epochs and others")
+    events = _group("/events", "Tables of events")
+    stimulus = _group("/stimulus/presentation", "Stimuli as they were presented")
+    stimulus_template = _group("/stimulus/templates", "Templates of stimuli")
+    scratch = _group("/scratch", "What the file's authors put aside")
+    devices = _group("/general/devices", "Devices", lambda name, _: name != "models")
+    electrode_groups = _group(
+        "/general/extracellular_ephys",
+        "Groups of electrodes",
+        lambda _, entry: entry.kind == "group" and entry.role == "group",
+    )
+    imaging_planes = _group("/general/optophysiology", "Imaging planes")
+    ogen_sites = _group("/general/optogenetics", "Optogenetic stimulation sites")
+    icephys = _group("/general/intracellular_ephys", "Intracellular electrodes, and tables of recordings")
+    lab_meta_data = _group(
+        "/general",
+        "A lab's own metadata",
+        lambda name, entry: entry.kind == "group" and name not in _GENERAL,
+    )
+
+    # -- what the functions of the package do, for this file ------------------------------------------
+
+    @property
+    def path(self) -> str:
+        """The file, as `_nwb_path` has it."""
+        return self._file.source.path
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Attributes of the root group, `nwb_version` among them."""
+        return self._file.attributes("")
+
+    def get_timeseries(
+        self,
+        search_term: str | None = None,
+        exact_path: bool = False,  # noqa: FBT001, FBT002 - as the function
+        match_all: bool = False,  # noqa: FBT001, FBT002
+    ) -> TimeSeries | dict[str, TimeSeries]:
+        """Return series of this file: `lazynwb.get_timeseries(path, ...)`."""
+        from lazynwb.timeseries import get_timeseries
+
+        return get_timeseries(self._file.source, search_term, exact_path, match_all)
+
+    def get(  # noqa: PLR0913 - the options of a frame
+        self,
+        search_term: str,
+        *,
+        as_df: bool = False,
+        exact_path: bool = False,
+        include_column_names: str | Iterable[str] | None = None,
+        exclude_column_names: str | Iterable[str] | None = None,
+        exclude_array_columns: bool = True,
+        use_process_pool: bool = False,
+        disable_progress: bool = True,
+        raise_on_missing: bool = True,
+        ignore_errors: bool = False,
+        as_polars: bool | None = None,
+    ) -> pl.DataFrame | pd.DataFrame | TimeSeries:
+        """Return a table or a series of this file, by what is there: `lazynwb.get(path, ...)`."""
+        from lazynwb.frames import get
+
+        return get(
+            self._file.source,
+            search_term,
+            as_df=as_df,
+            exact_path=exact_path,
+            include_column_names=include_column_names,
+            exclude_column_names=exclude_column_names,
+            exclude_array_columns=exclude_array_columns,
+            use_process_pool=use_process_pool,
+            disable_progress=disable_progress,
+            raise_on_missing=raise_on_missing,
+            ignore_errors=ignore_errors,
+            as_polars=as_polars,
+        )
+
+    def get_df(  # noqa: PLR0913, PLR0917
+        self,
+        search_term: str,
+        exact_path: bool = False,  # noqa: FBT001, FBT002
+        include_column_names: str | Iterable[str] | None = None,
+        exclude_column_names: str | Iterable[str] | None = None,
+        exclude_array_columns: bool = True,  # noqa: FBT001, FBT002
+        use_process_pool: bool = False,  # noqa: FBT001, FBT002
+        disable_progress: bool = True,  # noqa: FBT001, FBT002
+        raise_on_missing: bool = True,  # noqa: FBT001, FBT002
+        ignore_errors: bool = False,  # noqa: FBT001, FBT002
+        as_polars: bool | None = None,  # noqa: FBT001
+    ) -> pl.DataFrame | pd.DataFrame:
+        """Return a table of this file as a frame: `lazynwb.get_df(path, ...)`."""
+        from lazynwb.frames import get_df
+
+        return get_df(
+            self._file.source,
+            search_term,
+            exact_path,
+            include_column_names,
+            exclude_column_names,
+            exclude_array_columns=exclude_array_columns,
+            use_process_pool=use_process_pool,
+            disable_progress=disable_progress,
+            raise_on_missing=raise_on_missing,
+            ignore_errors=ignore_errors,
+            as_polars=as_polars,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Return the metadata of session and subject, and the paths of all tables and series.
+
+        Returns
+        -------
+        dict of str to value
+            The fields that the schema defines, None where the file does not say, and those that it has
+            beside them; a field of the subject whose name the session has too begins with `subject_`.
+            `paths` is the list of paths, with leading slashes, each good for `get`.
+        """
+        session, subject = self._file.metadata()
+        names = with_prefix(subject, session)
+        fields = {**session, **{names[name]: value for name, value in subject.items()}}
+        entries = self._file.contents.listing.entries
+        paths = [e.path for e in entries if e.kind == "group" and e.role in {"table", "series"}]
+        return {**fields, "paths": paths}
+
+    # -- how it is asked ------------------------------------------------------------------------------
+
+    def _field(self, name: str) -> Any:  # noqa: ANN401 - what the file says
+        return self._file.metadata()[0].get(name)
+
+    def _table(self, path: str) -> pl.DataFrame | pd.DataFrame | None:
+        entry = self._file.contents.at(f"/{path}")
+        return self.get_df(path, exact_path=True) if entry is not None and entry.role == "table" else None
+
+    def _group(self, path: str, chosen: Callable[[str, Entry], bool] | None) -> Container:
+        return Container(self._file, path, chosen)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what the file says
+        """Return another field of the session, or another group of the file.
+
+        Raises
+        ------
+        AttributeError
+            If there is none of that name; the message names those that are similar.
+        """
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if isinstance(known := getattr(type(self), name, None), property) and known.fget is not None:
+            return known.fget(self)  # it raised an AttributeError: let it be seen
+        session = self._file.metadata()[0]
+        if name in session:
+            return session[name]
+        root = Container(self._file, "")
+        if name in root:
+            return root[name]
+        others = [other for other in dir(self) if not other.startswith("_")]
+        message = f"{self._file.source.name} has no {name!r}{hint(name, others)}"
+        raise AttributeError(message)
+
+    def __dir__(self) -> list[str]:
+        """Name what this file has beside the fields of the schema, too."""
+        own = [*self._file.metadata()[0], *self._file.contents.members("")]
+        return sorted({*super().__dir__(), *filter(str.isidentifier, own)})
+
+    def __repr__(self) -> str:
+        from lazynwb.printable import visible
+        from lazynwb.tree import text_tree
+
+        title = f"LazyNWB({self.path!r})"
+        try:
+            contents, said = self._file.contents, self._said()
+        except LazyNWBError as error:
+            return visible(f"{title}: {error}", _ERROR)
+        shortly = {name: said[name] for name in _SHORTLY if name in said}
+        return text_tree(title, shortly, contents, "", _without_metadata(contents.members("")))
+
+    def _repr_html_(self) -> str:
+        from lazynwb.tree import html_tree
+
+        contents = self._file.contents
+        return html_tree(self.path, self._said(), contents, "", _without_metadata(contents.members("")))
+
+    def _said(self) -> dict[str, Any]:
+        """Return what the file says of session and subject."""
+        session, subject = self._file.metadata()
+        fields = {**session, **{f"subject.{name}": value for name, value in subject.items()}}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def _without_metadata(members: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Leave out of the root group's members what is shown as metadata, and the schema's text."""
+    return {
+        name: entry
+        for name, entry in members.items()
+        if entry.kind != "dataset" and entry.role != "specification"
+    }

@@ -1,0 +1,199 @@
+"""Intervals by session: rows of `/intervals/trials` and the like, and times that expressions make of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from lazynwb.catalog.dtypes import is_array_dtype
+from lazynwb.catalog.provenance import INTERNAL, NWB_PATH, TABLE_INDEX
+from lazynwb.errors import ColumnNotFoundError, SchemaError
+from lazynwb.spikes.observations import INTERVALS_INDEX, UNITS_INDEX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from lazynwb.engine.within import Floats
+
+#: Columns that hold bounds while they are computed; no column of a file has such a name.
+_BOUND = "\x00bound {}"
+_NOT_OF_THE_INTERVALS = frozenset({*INTERNAL, INTERVALS_INDEX, UNITS_INDEX})
+
+
+class Times(NamedTuple):
+    """Times to compute for each interval, in seconds.
+
+    Attributes
+    ----------
+    labels : tuple of str
+        What each of them is, for errors.
+    expressions : tuple of Expr
+    """
+
+    labels: tuple[str, ...]
+    expressions: tuple[pl.Expr, ...]
+
+    @classmethod
+    def of(cls, asked: Mapping[str, object]) -> Times:
+        """Return the times that columns' names, expressions or numbers mean.
+
+        Raises
+        ------
+        TypeError
+            If one is something else.
+        """
+        for label, time in asked.items():
+            if isinstance(time, bool) or not isinstance(time, str | pl.Expr | int | float):
+                message = f"{label} must be a column's name, an expression or a number, not {time!r}"
+                raise TypeError(message)
+        return cls(
+            tuple(asked),
+            tuple(
+                time if isinstance(time, pl.Expr) else pl.col(time) if isinstance(time, str) else pl.lit(time)
+                for time in asked.values()
+            ),
+        )
+
+
+class Sessions(NamedTuple):
+    """Intervals, those of each session together.
+
+    Attributes
+    ----------
+    rows : DataFrame
+        The columns asked for.
+    times : ndarray of float64, shape (times, intervals)
+        NaN where there is none.
+    places : dict of str to (int, int)
+        For each session, its first interval and how many it has.
+    """
+
+    rows: pl.DataFrame
+    times: Floats
+    places: dict[str, tuple[int, int]]
+
+
+class Intervals:
+    """A table of intervals of many sessions, of which nothing is read yet.
+
+    Parameters
+    ----------
+    frame : LazyFrame
+    condition : str, Expr or None
+        Which rows to take; a str is a condition in SQL.
+    arrays : bool
+        Whether lists and arrays are among the columns that are shown.
+
+    Raises
+    ------
+    ColumnNotFoundError
+        If the frame does not say which session its rows are from.
+    """
+
+    def __init__(self, frame: pl.LazyFrame, condition: str | pl.Expr | None, *, arrays: bool) -> None:
+        schema = frame.collect_schema()
+        if NWB_PATH not in schema:
+            message = (
+                f"the intervals have no column {NWB_PATH}: keep it, so that each unit meets the intervals of "
+                "its own session only"
+            )
+            raise ColumnNotFoundError(message)
+        own = next((name for name in (INTERVALS_INDEX, TABLE_INDEX) if name in schema), None)
+        if own is None:
+            frame = frame.with_row_index(TABLE_INDEX)
+        number = pl.col(own or TABLE_INDEX).cast(pl.UInt32).alias(INTERVALS_INDEX)
+        # A cast, even one that changes nothing, would keep conditions on the path from the scan below.
+        cast = [] if schema[NWB_PATH] == pl.String else [pl.col(NWB_PATH).cast(pl.String)]
+        self._frame = frame.with_columns(number, *cast)
+        self._schema = self._frame.collect_schema()
+        self._condition = pl.sql_expr(condition) if isinstance(condition, str) else condition
+        #: The columns of the table that results repeat.
+        self.shown = {
+            name: dtype
+            for name, dtype in self._schema.items()
+            if name not in _NOT_OF_THE_INTERVALS and (arrays or not is_array_dtype(dtype))
+        }
+
+    def read(self, columns: Iterable[str], times: Times, paths: Sequence[str] | None = None) -> Sessions:
+        """Read the intervals of sessions, and compute times for them, each session by itself.
+
+        Parameters
+        ----------
+        columns : iterable of str
+        times : Times
+        paths : sequence of str or None
+            The sessions; None for all.
+
+        Raises
+        ------
+        SchemaError
+            If a time is no number.
+        """
+        frame = self._frame
+        if paths is not None:
+            frame = frame.filter(pl.col(NWB_PATH).is_in(paths))
+        conditions = [] if self._condition is None else [self._condition]
+        if conditions and _by_row(conditions):
+            frame = frame.filter(*conditions)
+            conditions = []
+        kept = list(dict.fromkeys([*columns, NWB_PATH]))
+        rows = frame.select(self._needed(kept, [*times.expressions, *conditions])).collect()
+        parts = rows.partition_by(NWB_PATH, maintain_order=True) or [rows]
+        if _by_row([*times.expressions, *conditions]):
+            parts = [pl.concat(parts)]
+        parts = [self._with_times(part.filter(*conditions), kept, times) for part in parts]
+        rows = pl.concat(parts)
+        grouped = rows.group_by(NWB_PATH, maintain_order=True).len().drop_nulls()
+        counts = grouped["len"].to_list()
+        firsts = np.cumsum([0, *counts]).tolist()
+        if rows[NWB_PATH].null_count():
+            rows = rows.drop_nulls(NWB_PATH)
+        names = [_BOUND.format(i) for i in range(len(times.labels))]
+        values = [rows[name].fill_null(float("nan")).to_numpy() for name in names]
+        return Sessions(
+            rows.drop(names),
+            np.stack(values) if values else np.zeros((0, len(rows))),
+            dict(zip(grouped[NWB_PATH].to_list(), zip(firsts, counts, strict=False), strict=True)),
+        )
+
+    def _needed(self, kept: list[str], expressions: list[pl.Expr]) -> list[str]:
+        """Return the columns to read: what is kept, and what expressions mention."""
+        if any(expression.meta.has_multiple_outputs() for expression in expressions):
+            return list(self._schema)  # a pattern or a selector: anything may be meant
+        roots = [name for expression in expressions for name in expression.meta.root_names()]
+        return list(dict.fromkeys([*kept, *roots]))
+
+    @staticmethod
+    def _with_times(rows: pl.DataFrame, kept: list[str], times: Times) -> pl.DataFrame:
+        names = [_BOUND.format(i) for i in range(len(times.labels))]
+        found = rows.with_columns(
+            expression.alias(name) for name, expression in zip(names, times.expressions, strict=True)
+        )
+        for name, label in zip(names, times.labels, strict=True):
+            dtype = found.schema[name]
+            if not (dtype.is_numeric() or isinstance(dtype, pl.Null)):
+                message = f"{label} is {dtype}, but must be a number of seconds"
+                raise SchemaError(message)
+        return found.select(*kept, *(pl.col(name).cast(pl.Float64) for name in names))
+
+
+def _by_row(expressions: list[pl.Expr]) -> bool:
+    """Tell whether expressions give each row its value whatever the other rows are."""
+    try:
+        return all(map(_is_by_row, expressions))
+    except (pl.exceptions.PolarsError, AttributeError):
+        return False  # Python functions, patterns; or a Polars that cannot tell
+
+
+def _is_by_row(expression: pl.Expr) -> bool:
+    meta = expression.meta
+    if meta.is_literal():
+        return meta.is_scalar()
+    # What Polars says is about the topmost operation alone.
+    return (
+        meta.is_row_separable()
+        and meta.is_length_preserving()
+        and all(_is_by_row(part) for part in meta.pop())
+    )

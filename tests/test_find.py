@@ -1,0 +1,165 @@
+"""A table's name to its path: by what files have, and never by a guess."""
+
+import h5py
+import numpy as np
+import pytest
+
+import lazynwb
+from builders import nwb_root, series, table
+from lazynwb.errors import NotNWBError, TableNotFoundError
+from lazynwb.lookup.find import find_path, find_table
+from lazynwb.lookup.load import load_listing
+from lazynwb.sources.discover import expand
+
+
+def write(path, tables=(), timeseries=()):
+    with h5py.File(path, "w") as file:
+        nwb_root(file)
+        for where in tables:
+            table(file, where, {"x": [1, 2]})
+        for where in timeseries:
+            series(file, where, np.arange(3.0), start=0)
+    return path
+
+
+@pytest.fixture
+def session(tmp_path):
+    return write(
+        tmp_path / "session.nwb",
+        ["intervals/trials", "intervals/epochs", "units", "processing/left/events", "processing/right/events",
+         "processing/sorting/Clusters", "processing/old/trials", "analysis/a/b/deep"],
+        ["acquisition/running_speed", "processing/behavior/Position", "stimulus/presentation/position",
+         "processing/Running_speed"],
+    )  # fmt: skip
+
+
+def find(path, term, **options):
+    return find_table(expand(path), term, **options)
+
+
+@pytest.mark.parametrize(
+    ("term", "path"),
+    [
+        ("/units", "units"),
+        ("units", "units"),
+        ("units/", "units"),
+        ("trials", "intervals/trials"),
+        ("/intervals/trials", "intervals/trials"),
+        ("session", "general"),
+        ("subject", "general/subject"),
+        ("acquisition/running_speed", "acquisition/running_speed"),
+        ("/acquisition/running_speed/data", "acquisition/running_speed"),
+    ],
+)
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_path_or_a_shortcut_is_taken_as_it_is(session, term, path, exact):
+    assert find(session, term, exact=exact) == path
+    assert find_path(load_listing(expand(session)[0]), term, exact=exact) == path
+
+
+@pytest.mark.parametrize(
+    ("term", "path"),
+    [
+        ("running_speed", "acquisition/running_speed"),
+        ("Running_speed", "processing/Running_speed"),
+        ("Position", "processing/behavior/Position"),
+        ("position", "stimulus/presentation/position"),
+        ("clusters", "processing/sorting/Clusters"),
+        ("DEEP", "analysis/a/b/deep"),
+        ("b/deep", "analysis/a/b/deep"),
+        ("left/events", "processing/left/events"),
+        ("BEHAVIOR/position", "processing/behavior/Position"),
+        ("old/trials", "processing/old/trials"),
+    ],
+)
+def test_the_end_of_a_path_is_enough_and_as_written_it_wins(session, term, path):
+    assert find(session, term) == path
+    assert find_path(load_listing(expand(session)[0]), term) == path
+
+
+@pytest.mark.parametrize("term", ["events", "RUNNING_SPEED", "POSITION"])
+def test_a_name_that_fits_several_is_an_error_that_lists_them(session, term):
+    fitting = {"events": ("/processing/left/events", "/processing/right/events")}.get(
+        term, ("unning_speed", "cessing") if "RUN" in term else ("/processing/behavior/Position", "/position")
+    )
+    with pytest.raises(TableNotFoundError) as caught:
+        find(session, term)
+    assert all(part in str(caught.value) for part in (*fitting, "session.nwb", "pass the path"))
+
+
+@pytest.mark.parametrize(
+    "term", ["unit", "nits", "speed", "running", "trial", "ials", "", "/", "x", "deep/b"]
+)
+def test_a_name_that_nothing_has_is_an_error_and_no_guess(session, term):
+    with pytest.raises(TableNotFoundError, match="no table"):
+        find(session, term)
+
+
+def test_the_error_names_what_may_have_been_meant(session):
+    with pytest.raises(TableNotFoundError, match="did you mean /units"):
+        find(session, "unit")
+
+
+@pytest.mark.parametrize("term", ["running_speed", "left/events", "UNITS"])
+def test_with_exact_path_only_a_path_counts(session, term):
+    assert find(session, term)
+    with pytest.raises(TableNotFoundError):
+        find(session, term, exact=True)
+    with pytest.raises(TableNotFoundError):
+        find(session, f"/{term}")
+
+
+def test_what_it_may_be_can_be_narrowed_down(session):
+    listing = load_listing(expand(session)[0])
+    assert find_path(listing, "position", {"series"}) == "stimulus/presentation/position"
+    assert find_path(listing, "units", {"series"}) is None
+    assert find_path(listing, "running_speed", {"table"}) is None
+    with pytest.raises(TableNotFoundError):
+        find(session, "units", roles={"series"})
+
+
+def test_the_first_file_that_has_it_decides(tmp_path):
+    files = [
+        write(tmp_path / "0.nwb", ["units"]),
+        write(tmp_path / "1.nwb", ["processing/one/extra"]),
+        write(tmp_path / "2.nwb", ["processing/two/extra", "processing/three/extra"]),
+    ]
+    assert find(files, "extra") == "processing/one/extra"
+    with pytest.raises(TableNotFoundError, match=r"2\.nwb"):
+        find(files[::-1], "extra")
+
+
+def test_a_path_in_any_file_wins_over_a_name_in_an_earlier_one(tmp_path):
+    files = [
+        write(tmp_path / "0.nwb", ["processing/mine/trials"]),
+        write(tmp_path / "1.nwb", ["intervals/trials"]),
+    ]
+    assert find(files, "trials") == "intervals/trials"
+    assert find(files[:1], "trials") == "processing/mine/trials"
+
+
+def test_files_that_cannot_be_read_are_skipped_on_request(tmp_path):
+    bad = tmp_path / "0.nwb"
+    bad.write_bytes(b"nothing")
+    good = write(tmp_path / "1.nwb", ["processing/one/extra", "units"])
+    for term in ("extra", "units", "/units"):
+        assert find([bad, good], term, ignore_errors=True)
+        with pytest.raises(NotNWBError, match=r"0\.nwb"):
+            find([bad, good], term)
+
+
+def test_a_path_needs_no_look_at_the_rest_of_the_file(session, monkeypatch):
+    def fail(source):
+        raise AssertionError(source)
+
+    monkeypatch.setattr("lazynwb.lookup.find.load_listing", fail)
+    assert find(session, "/units") == find(session, "units") == "units"
+    with pytest.raises(AssertionError):
+        find(session, "running_speed")
+
+
+def test_a_file_is_walked_once_whatever_is_looked_for(cube):
+    assert find(cube, "running_speed") == "processing/behavior/running_speed"
+    with lazynwb.profile() as again:
+        find(cube, "lick_sensor_events")
+    assert again.files_parsed == 0
