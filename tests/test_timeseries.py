@@ -281,7 +281,7 @@ def test_an_ambiguous_name_is_an_error_that_lists_the_candidates(tmp_path):
 def test_a_name_of_nothing_is_an_error_that_lists_the_series(session, term):
     for exact in (False, True):
         with pytest.raises(
-            lazynwb.TableNotFoundError, match=r"session\.nwb has no TimeSeries .*acquisition/raw"
+            lazynwb.TableNotFoundError, match=r"no series .* in .*session\.nwb.*acquisition/raw"
         ):
             lazynwb.get_timeseries(session, term, exact)
 

@@ -8,6 +8,7 @@ from lazynwb.between import rows_between
 from lazynwb.engine.search import first_regular
 from lazynwb.errors import ColumnNotFoundError, CorruptDataError, LazyNWBError, TableNotFoundError
 from lazynwb.lazyarray import LazyArray, RegularTimes, ScaledArray, StoredArray
+from lazynwb.lookup.find import find_table
 from lazynwb.lookup.load import TableFile, load_listing, load_table
 from lazynwb.series_info import SeriesInfo
 from lazynwb.sources.discover import expand
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
     from lazynwb.sources.discover import PathOrUrl
     from lazynwb.sources.source import Source
-
-#: Candidates that an error lists.
-_LISTED = 20
 
 
 def get_timeseries(
@@ -77,52 +75,18 @@ def get_timeseries(
         )
         raise LazyNWBError(message)
     source = found[0]
-    term = (search_term or "").strip("/")
     if match_all:
-        return {f"/{path}": _open(source, path) for path in _series_paths(source) if term in path}
-    if exact_path or "/" in term:
-        table = load_table(source, term)
-        if table is not None and table.table.kind == "series":
-            save()
-            return TimeSeries(table)
-        if exact_path:
-            raise TableNotFoundError(_not_found(source, term, _series_paths(source)))
-    return _open(source, _by_name(source, term))
-
-
-def _series_paths(source: Source) -> list[str]:
-    return [
-        e.path.lstrip("/") for e in load_listing(source).entries if e.kind == "group" and e.role == "series"
-    ]
-
-
-def _by_name(source: Source, term: str) -> str:
-    """Return the one path that ends in a name."""
-    paths = _series_paths(source)
-    matching = [path for path in paths if path == term or path.endswith(f"/{term}")]
-    if term in matching:
-        return term
-    if len(matching) == 1:
-        return matching[0]
-    if not matching:
-        raise TableNotFoundError(_not_found(source, term, paths))
-    message = f"{source.name} has {len(matching)} series called {term!r}, give a path: {_listed(matching)}"
-    raise TableNotFoundError(message)
-
-
-def _not_found(source: Source, term: str, paths: list[str]) -> str:
-    return f"{source.name} has no TimeSeries {term!r}; there are: {_listed(paths) or 'none'}"
-
-
-def _listed(paths: list[str]) -> str:
-    more = f" and {len(paths) - _LISTED} more" if len(paths) > _LISTED else ""
-    return ", ".join(f"/{path}" for path in paths[:_LISTED]) + more
+        term = (search_term or "").strip("/")
+        paths = load_listing(source).groups({"series"})
+        return {f"/{path}": _open(source, path) for path in paths if term in path}
+    return _open(source, find_table([source], search_term or "", exact=exact_path, roles={"series"}))
 
 
 def _open(source: Source, path: str) -> TimeSeries:
     table = load_table(source, path)
     if table is None:
-        raise TableNotFoundError(_not_found(source, path, []))
+        message = f"{source.name}: /{path} was listed, but cannot be opened"
+        raise TableNotFoundError(message)
     save()
     return TimeSeries(table)
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+#: Parts that groups play which can be read as tables.
+TABLE_ROLES = frozenset({"table", "series", "metadata"})
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
@@ -52,7 +58,10 @@ class Listing(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, 
 
     def tables(self, *, series: bool = True) -> list[str]:
         """Return the paths of tables, series and metadata, without the leading slash."""
-        roles = {"table", "series", "metadata"} if series else {"table", "metadata"}
+        return self.groups(TABLE_ROLES if series else TABLE_ROLES - {"series"})
+
+    def groups(self, roles: Collection[str]) -> list[str]:
+        """Return the paths of the groups that play one of these parts, without the leading slash."""
         return [e.path.lstrip("/") for e in self.entries if e.kind == "group" and e.role in roles]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lazynwb.catalog.listing import TABLE_ROLES
 from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.lookup.load import load_listing, load_tables
 from lazynwb.lookup.schema import normalize_table_path, not_found
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
     from lazynwb.catalog.listing import Listing
     from lazynwb.sources.source import Source
 
-#: Parts that groups play which can be read as tables.
-TABLE_ROLES = frozenset({"table", "series", "metadata"})
 #: The members of the root group (NWB core, nwb.file.yaml): a term that begins with one may be a whole path.
 _ROOT_GROUPS = frozenset(
     {
@@ -64,7 +63,7 @@ def find_path(
         If several tables end alike; the message lists them.
     """
     path = normalize_table_path(term)
-    paths = [e.path.lstrip("/") for e in listing.entries if e.kind == "group" and e.role in roles]
+    paths = listing.groups(roles)
     if path in paths:
         return path
     parent, _, member = path.rpartition("/")
@@ -117,7 +116,7 @@ def find_table(
     if found is None and not is_whole:
         found = _find_end(sources, term, roles, ignore_errors=ignore_errors)
     if found is None:
-        raise TableNotFoundError(not_found(path, sources))
+        raise TableNotFoundError(not_found(path, sources, roles))
     return found
 
 

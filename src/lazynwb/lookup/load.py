@@ -38,8 +38,9 @@ _FEW_CHUNKS, _FEW_SHARDS = 4096, 16
 #: The same of a remote array of which it is known which chunks are wanted: their places in the index are
 #: asked for all at once, but who lists an index gets to know of one part after the other.
 _FEW_REMOTE_CHUNKS = 64
-#: As many chunks are listed in the time that one takes to be looked up.
-_SINGLY = 4
+#: As many chunks of a local file are listed in the time that one takes to be looked up; of a remote file, of
+#: which a listing gets to see one part after the other, at least so many.
+_SINGLY, _SINGLY_REMOTE = 16, 4
 
 #: An array and the numbers of the chunks of it that are wanted, in row-major order of the grid; None for all.
 Wanted: TypeAlias = "tuple[Array, np.ndarray | None]"
@@ -188,8 +189,9 @@ class TableFile:
         total = math.prod(grid_of(array))
         if array.shard:
             return some < total
-        few = _FEW_REMOTE_CHUNKS if self.source.is_remote else _FEW_CHUNKS
-        return total > few and some * _SINGLY <= total
+        if self.source.is_remote:
+            return total > _FEW_REMOTE_CHUNKS and some * _SINGLY_REMOTE <= total
+        return total > _FEW_CHUNKS and some * _SINGLY <= total
 
     def reader(self) -> Reader:
         """Open the file with its format's own library.

@@ -6,6 +6,7 @@ import difflib
 import logging
 from typing import TYPE_CHECKING
 
+from lazynwb.catalog.listing import TABLE_ROLES
 from lazynwb.catalog.merge import merge_schemas
 from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.lookup.load import TableFile, load_listing, load_tables
@@ -13,7 +14,7 @@ from lazynwb.progress import Progress
 from lazynwb.sources.files import save
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import polars as pl
 
@@ -97,12 +98,20 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     return schema, found
 
 
-def not_found(table: str, sources: Sequence[Source]) -> str:
-    """Say that no file has a table, with the tables that there are and those that may have been meant."""
+def not_found(table: str, sources: Sequence[Source], roles: Collection[str] = TABLE_ROLES) -> str:
+    """Say that no file has a table, with the tables that there are and those that may have been meant.
+
+    Parameters
+    ----------
+    table : str
+    sources : sequence of Source
+    roles : collection of str
+        What it may be: "table", "series", "metadata".
+    """
     existing: list[str] = []
     for source in sources:
         try:
-            existing = load_listing(source).tables()
+            existing = load_listing(source).groups(roles)
         except LazyNWBError:
             continue
         if existing:
@@ -123,4 +132,5 @@ def not_found(table: str, sources: Sequence[Source]) -> str:
     shown = ", ".join("/" + name for name in existing[:_LISTED]) + (
         ", ..." if len(existing) > _LISTED else ""
     )
-    return f"no table /{table} in {where}{hint}; tables there: {shown or 'none'}"
+    one, many = ("series", "series") if set(roles) == {"series"} else ("table", "tables")
+    return f"no {one} /{table} in {where}{hint}; {many} there: {shown or 'none'}"

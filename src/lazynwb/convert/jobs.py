@@ -1,0 +1,143 @@
+"""What to write: one job for each output, with everything that the output depends on."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+
+from lazynwb.catalog.provenance import NWB_PATH
+from lazynwb.convert.manifest import SCHEMA
+from lazynwb.convert.names import distinct_names, file_stem, partition_names
+from lazynwb.convert.sessions import names_of
+from lazynwb.convert.tables import partition_column
+from lazynwb.engine.sizes import most_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from lazynwb.convert.tables import Request, Table
+    from lazynwb.lookup.load import TableFile
+    from lazynwb.sources.source import Source
+
+#: Of a row group or record batch, whatever the size of the rows.
+_MOST_ROWS, _FEWEST_ROWS = 262_144, 16
+#: How much larger than asked for the row groups of the file with the largest rows may be.
+_SKEW = 8
+#: Of rows that say where they are from.
+_PROVENANCE_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Job:
+    """One output.
+
+    Attributes
+    ----------
+    key : str
+        In the result.
+    table : Table
+    files : tuple of TableFile
+        Whose rows it holds.
+    target : PurePosixPath
+        Where it goes, in the output folder and without an ending.
+    folder : str
+        Of a dataset that it is a part of; empty if it stands alone.
+    """
+
+    key: str
+    table: Table
+    files: tuple[TableFile, ...]
+    target: PurePosixPath
+    folder: str = ""
+
+    @property
+    def label(self) -> str:
+        """What messages call it: the table, and the file or files."""
+        first = self.files[0].name
+        return f"{self.table.label} of {first}" + (
+            f" and {len(self.files) - 1} more files" if len(self.files) > 1 else ""
+        )
+
+    @property
+    def rows(self) -> int:
+        """Rows of the files' tables."""
+        return sum(file.table.rows for file in self.files)
+
+    @property
+    def frame(self) -> pl.LazyFrame:
+        """The rows of this job's files, in their order."""
+        if len(self.files) == len(self.table.files):
+            return self.table.frame
+        return self.table.frame.filter(pl.col(NWB_PATH).is_in([file.source.path for file in self.files]))
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """The files, by what may be written down of their paths, with their identities."""
+        return {known_as(file.source): identity_of(file) for file in self.files}
+
+    def fingerprint(self, options: Sequence[Any]) -> str:
+        """Return a text that changes whenever the output could."""
+        schema = [(name, repr(dtype)) for name, dtype in self.table.schema.items()]
+        described = [SCHEMA, self.table.path, schema, list(self.sources.items()), list(options)]
+        return hashlib.blake2b(msgspec.json.encode(described), digest_size=16).hexdigest()
+
+    def group_rows(self, size: int) -> int:
+        """Return how many rows make a row group of about this many bytes."""
+        names = [name for name in self.table.schema if name != NWB_PATH]
+        sizes = [
+            (most_bytes(file, names) + _PROVENANCE_BYTES * file.table.rows, file.table.rows)
+            for file in self.files
+            if file.table.rows
+        ]
+        if not sizes:
+            return _MOST_ROWS
+        mean = sum(total for total, _ in sizes) / sum(rows for _, rows in sizes)
+        largest = max(total / rows for total, rows in sizes)
+        return int(min(max(size / max(mean, largest / _SKEW), _FEWEST_ROWS), _MOST_ROWS))
+
+
+def known_as(source: Source) -> str:
+    """Return what the record of a conversion calls a file: no secret, and one line."""
+    return source.key.rstrip("\0").replace("\0", "#")
+
+
+def identity_of(file: TableFile) -> str:
+    """Return what changes whenever a file, or one that its links lead to, is written to."""
+    if not file.table.depends:
+        return file.identity
+    linked = hashlib.blake2b(repr(file.table.depends).encode("utf-8", "surrogatepass"), digest_size=8)
+    return f"{file.identity}+{linked.hexdigest()}"
+
+
+def plan(tables: Iterable[Table], sources: Sequence[Source], request: Request) -> list[Job]:
+    """Return the jobs that make the outputs, session after session where they are kept apart."""
+    if request.layout == "table":
+        return [Job(t.label, t, t.files, PurePosixPath(t.name)) for t in tables]
+    tables = list(tables)
+    held = {t.path: {file.source: file for file in t.files} for t in tables}
+    kind = "subject" if request.layout == "subject" else "session"
+    values = names_of(sources, kind, disable_progress=request.disable_progress)
+    jobs = []
+    if request.layout == "subdirectories":
+        folders = distinct_names({path: value or "_" for path, value in values.items()})
+    else:
+        stems = distinct_names({source.path: file_stem(source.name) for source in sources})
+        steps = {t.path: partition_names(partition_column(t.schema, kind), values.values()) for t in tables}
+    for source in sources:
+        for t in tables:
+            file = held[t.path].get(source)
+            if file is None:
+                continue
+            if request.layout == "subdirectories":
+                folder = folders[source.path]
+                jobs.append(Job(f"{folder}{t.label}", t, (file,), PurePosixPath(folder, t.name)))
+            else:
+                target = PurePosixPath(t.name, steps[t.path][values[source.path]], stems[source.path])
+                jobs.append(Job(t.label, t, (file,), target, t.name))
+    return jobs
