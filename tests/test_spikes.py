@@ -616,14 +616,14 @@ def test_observed_intervals_that_nobody_asks_for_are_not_read(heavy):
 
 
 def test_the_examples_of_the_documentation(tmp_path, monkeypatch):
-    write_cube(tmp_path / "sessions", 2, 40, trials=50, waveform_shape=(4, 2))
+    write_cube(tmp_path / "data", 2, 40, trials=50, waveform_shape=(4, 2))
     monkeypatch.chdir(tmp_path)
     page = (Path(__file__).parent.parent / "docs" / "spikes.md").read_text()
     names = {}
     for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
         if "matplotlib" not in block or importlib.util.find_spec("matplotlib"):
             exec(block, names)  # noqa: S102 - what readers do
-    with h5py.File(tmp_path / "sessions" / "700000_2024-01-02.nwb") as file:
+    with h5py.File(tmp_path / "data" / "700000_2024-01-02.nwb") as file:
         units, trials = file["units"], file["intervals/trials"]
         quality = (units["presence_ratio"][:] >= 0.7) & (units["isi_violations_ratio"][:] <= 0.5)
         chosen = np.flatnonzero((units["location"].asstr()[:] == "CA1") & quality)

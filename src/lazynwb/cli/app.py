@@ -1,0 +1,234 @@
+"""The commands and their options. What they do is imported when they run: `--help` is there at once."""
+
+from typing import Annotated
+
+import typer
+
+from lazynwb._version import __version__
+from lazynwb.cli.given import (
+    AndTableArgument,
+    ExcludeArraysOption,
+    FormatOption,
+    IgnoreErrorsOption,
+    OutputOption,
+    SourceArgument,
+    SourcesArgument,
+    StorageOption,
+    source_of,
+    sources_of,
+    split_table,
+)
+from lazynwb.cli.more import cache_app, convert, dandi_app, demo
+from lazynwb.cli.outcome import Group
+from lazynwb.cli.output import target_of
+
+_HELP = {"help_option_names": ["-h", "--help"]}
+
+app = typer.Typer(
+    name="lazynwb",
+    cls=Group,
+    help="Ask one question of many NWB files, in HDF5 or Zarr, near or far.",
+    epilog="Exit codes: 0; 1 something failed; 2 wrong usage; 3 no such file or table; 130 Ctrl-C.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings=_HELP,
+)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if wanted:
+        typer.echo(f"lazynwb {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    *,
+    version: Annotated[  # noqa: ARG001 - its callback acts
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[  # noqa: ARG001 - taken out before, wherever it stands
+        bool, typer.Option("--debug", help="Show the traceback of an error, too; may stand anywhere.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Results and errors only: no progress, warnings or remarks.")
+    ] = False,
+) -> None:
+    if quiet:
+        import logging
+
+        from lazynwb.config import config
+
+        config.disable_progress = True
+        logging.getLogger("lazynwb").setLevel(logging.ERROR)
+
+
+_All = Annotated[bool, typer.Option("--all", "-a", help="Everything, not only tables and series.")]
+_Stored = Annotated[
+    bool | None,
+    typer.Option(
+        "--storage/--no-storage",
+        help="Look up sizes, chunks and compression. By default for local files only: it takes requests.",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+def tables(
+    *,
+    sources: SourcesArgument = None,
+    form: FormatOption = None,
+    output: OutputOption = None,
+    ignore_errors: IgnoreErrorsOption = False,
+    storage_option: StorageOption = None,
+) -> None:
+    """List every table and series of the files: rows, columns, and how many files have it."""
+    target = target_of(form, output)
+    given = sources_of(sources, storage_option)
+    from lazynwb.cli.output import emit
+    from lazynwb.cli.tables import list_tables, show_tables
+
+    frame, files = list_tables(given, ignore_errors=ignore_errors)
+    emit(frame, target, lambda: show_tables(frame, files))
+
+
+@app.command()
+def paths(  # noqa: PLR0913 - the options of a command
+    *,
+    source: SourceArgument = None,
+    everything: _All = False,
+    storage: _Stored = None,
+    form: FormatOption = None,
+    output: OutputOption = None,
+    storage_option: StorageOption = None,
+) -> None:
+    """List the tables and series of a file, with shapes, types, sizes and chunks."""
+    target = target_of(form, output)
+    given = source_of(source, storage_option)
+    from lazynwb.cli import structure
+    from lazynwb.cli.output import emit
+
+    found = structure.describe(given, storage=storage)
+    frame = structure.frame_of(found, everything=everything)
+    emit(frame, target, lambda: structure.show_paths(found, everything=everything))
+
+
+@app.command()
+def tree(  # noqa: PLR0913
+    *,
+    source: SourceArgument = None,
+    depth: Annotated[int | None, typer.Option("--depth", "-d", min=1, help="Levels to show.")] = None,
+    columns: Annotated[
+        bool, typer.Option("--columns/--no-columns", help="Show what tables and series consist of.")
+    ] = True,
+    storage: _Stored = None,
+    form: FormatOption = None,
+    output: OutputOption = None,
+    storage_option: StorageOption = None,
+) -> None:
+    """Show everything in a file as a tree, with shapes, types, sizes and chunks."""
+    target = target_of(form, output)
+    given = source_of(source, storage_option)
+    from lazynwb.cli import structure
+    from lazynwb.cli.output import emit
+
+    found = structure.describe(given, storage=storage)
+    frame = structure.frame_of(found, everything=True)
+    emit(frame, target, lambda: structure.show_tree(found, depth=depth, columns=columns))
+
+
+@app.command()
+def schema(
+    *,
+    arguments: AndTableArgument,
+    form: FormatOption = None,
+    output: OutputOption = None,
+    ignore_errors: IgnoreErrorsOption = False,
+    storage_option: StorageOption = None,
+) -> None:
+    """List the columns of a table over all files: types, and how many files have each."""
+    target = target_of(form, output)
+    sources, table = split_table(arguments)
+    given = sources_of(sources, storage_option)
+    from lazynwb.cli.output import emit
+    from lazynwb.cli.tables import list_columns, show_columns
+
+    frame, types = list_columns(given, table, ignore_errors=ignore_errors)
+    emit(frame, target, lambda: show_columns(frame, types, table))
+
+
+@app.command()
+def head(  # noqa: PLR0913
+    *,
+    arguments: AndTableArgument,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=0, help="Rows.")] = 10,
+    columns: Annotated[
+        list[str] | None, typer.Option("--column", "-c", metavar="NAME", help="Only this one; repeatable.")
+    ] = None,
+    form: FormatOption = None,
+    output: OutputOption = None,
+    exclude_arrays: ExcludeArraysOption = False,
+    ignore_errors: IgnoreErrorsOption = False,
+    storage_option: StorageOption = None,
+) -> None:
+    """Show the first rows of a table."""
+    target = target_of(form, output)
+    sources, table = split_table(arguments)
+    given = sources_of(sources, storage_option)
+    from lazynwb.cli import rows as run
+
+    run.head(
+        given,
+        table,
+        rows,
+        target,
+        columns=columns,
+        exclude_arrays=exclude_arrays,
+        ignore_errors=ignore_errors,
+    )
+
+
+@app.command()
+def query(  # noqa: PLR0913
+    *,
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="Such as 'SELECT * FROM units LIMIT 5'.")],
+    sources: SourcesArgument = None,
+    rows: Annotated[
+        int | None,
+        typer.Option(
+            "--rows", "-n", min=0, help="No more than these. A table has 20 by default, a file all."
+        ),
+    ] = None,
+    form: FormatOption = None,
+    output: OutputOption = None,
+    full_path: Annotated[
+        bool, typer.Option("--full-path", help='Call tables by their whole path: "intervals/trials".')
+    ] = False,
+    exclude_arrays: ExcludeArraysOption = False,
+    ignore_errors: IgnoreErrorsOption = False,
+    storage_option: StorageOption = None,
+) -> None:
+    """Run an SQL query over the tables of all files; `tables` lists their names.
+
+    Results that go to a file or a pipe are written as they come, however large.
+    """
+    target = target_of(form, output)
+    given = sources_of(sources, storage_option)
+    from lazynwb.cli import rows as run
+
+    run.query(
+        sql,
+        given,
+        rows,
+        target,
+        full_path=full_path,
+        exclude_arrays=exclude_arrays,
+        ignore_errors=ignore_errors,
+    )
+
+
+app.command()(convert)
+app.add_typer(dandi_app, name="dandi")
+app.add_typer(cache_app, name="cache")
+app.command()(demo)

@@ -1,0 +1,723 @@
+"""The command line: results on stdout, everything else on stderr, exit codes, and what a terminal shows."""
+
+import csv
+import io
+import json
+import os
+import re
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import lazynwb
+from builders import nwb_root, series, table
+from checks import child_environment
+from dandi_server import DandiServer
+from lazynwb import cli
+from lazynwb.demo import write_cube
+from range_server import SILENT, RangeServer, always
+from zarr_twins.make import ARCHIVE
+
+pytest.importorskip("typer")
+pytest.importorskip("rich")
+
+FORMATS = (".nwb", ".v2.nwb.zarr", ".v3.nwb.zarr")
+#: What a file could do to a terminal, or to rich, if its names and values got there as they are.
+HOSTILE = "\x1b[31mred\x1b]0;title\x07 [bold]x[/bold] \u202e\x9b2J :smile:"
+NAME = HOSTILE.replace("/", "")  # a slash parts the names of groups
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Every command runs in a folder of its own, without a project file."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def run(capsysbinary):
+    """Run a command in this process; gives its exit code, stdout and stderr."""
+
+    def run(*arguments):
+        code = cli.main([str(one) for one in arguments])
+        done = capsysbinary.readouterr()
+        return code, done.out, done.err.decode()
+
+    return run
+
+
+@pytest.fixture
+def answer(run):
+    """The same for one that has to succeed: gives its stdout."""
+
+    def answer(*arguments):
+        code, out, err = run(*arguments)
+        assert code == 0, err
+        return out
+
+    return answer
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """One session in HDF5 and in both versions of Zarr. Not to be changed."""
+    folder = tmp_path_factory.mktemp("session")
+    with tarfile.open(ARCHIVE) as archive:
+        members = [one for one in archive.getmembers() if Path(one.name).parts[0].startswith("session.")]
+        archive.extractall(folder, members, filter="data")
+    return {suffix: folder / f"session{suffix}" for suffix in FORMATS}
+
+
+def in_process(*arguments, **options):
+    """A command in a process of its own."""
+    env = child_environment(**options.pop("env", {}))
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "lazynwb", *map(str, arguments)],
+        env=env,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options},
+    )
+
+
+def on_terminal(*arguments, columns=80, env=None):
+    """What a terminal of some columns gets to see, and the exit code."""
+    (shown,), code = all_on_terminal([arguments], columns=columns, env=env)
+    return shown, code
+
+
+#: Runs commands one after the other, and parts what they write.
+SEVERAL = """
+import json, logging, sys
+from lazynwb.cli import main
+for arguments in json.loads(sys.argv[1]):
+    code = main(arguments)
+    logging.getLogger("lazynwb").handlers.clear()
+    print(f"--- exit code {code}", flush=True)
+sys.exit(code)
+"""
+
+
+def all_on_terminal(commands, columns=80, env=None):
+    """What it gets to see of several commands, and the exit code of the last."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    main, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
+    environment = {"TERM": "xterm-256color", "NO_COLOR": "", **(env or {})}
+    listed = json.dumps([[str(one) for one in arguments] for arguments in commands])
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", SEVERAL, listed],
+        stdin=other,
+        stdout=other,
+        stderr=other,
+        env=child_environment(**environment),
+    )
+    os.close(other)
+    shown = b""
+    try:
+        while select.select([main], [], [], 60)[0]:
+            try:
+                data = os.read(main, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not data:
+                break
+            shown += data
+    finally:
+        os.close(main)
+    parts = re.split(r"--- exit code \d+\n", shown.decode().replace("\r\n", "\n"))
+    assert parts.pop() == ""
+    return parts, process.wait(30)
+
+
+def plain(text):
+    """Text without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
+
+
+terminal = pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+
+
+# --- the commands, on HDF5 and on Zarr ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_tables_with_rows_columns_and_files(suffix, session, answer):
+    found = {row["table"]: row for row in json.loads(answer("tables", session[suffix], "-f", "json"))}
+    assert set(found) >= {"/units", "/intervals/trials", "/general", "/general/subject"}
+    for path, row in found.items():
+        frame = lazynwb.read_nwb(session[suffix], path)
+        names = set(frame.columns) - lazynwb.INTERNAL_COLUMN_NAMES
+        assert (row["rows"], row["columns"], row["files"]) == (frame.height, len(names), 1), path
+    assert found["/general"]["sql_name"] == "session"
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_schema_with_types_and_descriptions(suffix, session, answer):
+    rows = json.loads(answer("schema", session[suffix], "units", "-f", "json"))
+    schema = lazynwb.get_table_schema(session[suffix], "units")
+    assert {row["column"]: row["dtype"] for row in rows} == {n: str(t) for n, t in schema.items()}
+    with h5py.File(session[".nwb"]) as file:
+        said = {name: one.attrs.get("description") for name, one in file["units"].items()}
+    described = {row["column"]: row["description"] for row in rows if row["description"]}
+    assert described
+    assert described == {name: said[name] for name in described}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_head_is_the_head_of_the_frame(suffix, form, session, answer):
+    expected = lazynwb.scan_nwb(session[suffix], "/units").head(3).collect()
+    out = answer("head", session[suffix], "units", "-n", 3, "-f", form)
+    read = {"parquet": pl.read_parquet, "arrow": pl.read_ipc}[form]
+    assert_frame_equal(read(io.BytesIO(out)), expected)
+
+
+def test_a_table_goes_by_its_name_in_sql_too(cube, answer):
+    by_path = answer("head", *cube, "/intervals/performance", "-f", "csv")
+    assert by_path.count(b"\n") == 11
+    assert answer("head", *cube, "performance", "-f", "csv") == by_path
+    rows = json.loads(answer("schema", *cube, "performance", "-f", "json"))
+    assert {row["column"]: row["files"] for row in rows}["rewarded_modality"] == len(cube) - 1
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_query_is_that_of_the_sql_context(suffix, session, answer):
+    sql = "SELECT id, spike_times FROM units WHERE id > 2"
+    expected = lazynwb.get_sql_context(session[suffix]).execute(sql, eager=True)
+    assert expected.height
+    assert_frame_equal(
+        pl.read_parquet(io.BytesIO(answer("query", sql, session[suffix], "-f", "parquet"))), expected
+    )
+    assert json.loads(answer("query", sql, session[suffix], "-f", "json")) == expected.to_dicts()
+    lines = answer("query", sql, session[suffix], "-f", "ndjson").decode().splitlines()
+    assert [json.loads(line) for line in lines] == expected.to_dicts()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_paths_with_shapes_types_sizes_and_chunks(suffix, session, answer):
+    rows = json.loads(answer("paths", session[suffix], "--all", "-f", "json"))
+    found = {row["path"]: row for row in rows}
+    listed = lazynwb.get_internal_paths(session[suffix])
+    assert set(listed) <= set(found)
+    for path, info in listed.items():
+        shape = found[path]["shape"]
+        assert (tuple(shape) if shape is not None else None) == info.shape, path
+    assert found["/acquisition/zipped/data"]["chunk"] == [64, 2]
+    assert "zlib" in found["/acquisition/zipped/data"]["codecs"]
+    assert found["/units/spike_times"]["bytes"] > 0
+    assert [row["path"] for row in json.loads(answer("paths", session[suffix], "-f", "json"))] == list(listed)
+
+
+def test_sizes_are_those_that_libhdf5_says(session, answer):
+    rows = json.loads(answer("tree", session[".nwb"], "-f", "json"))
+    known = {row["path"]: row["bytes"] for row in rows if row["bytes"] is not None}
+    assert len(known) > 50
+    with h5py.File(session[".nwb"]) as file:
+        assert known == {path: file[path].id.get_storage_size() for path in known}
+
+
+@pytest.mark.parametrize("suffix", FORMATS[1:])
+def test_sizes_of_zarr_arrays_are_those_of_their_chunks(suffix, session, answer):
+    rows = json.loads(answer("tree", session[suffix], "-f", "json"))
+    known = {row["path"]: row["bytes"] for row in rows if row["bytes"] is not None}
+    folder = session[suffix] / "acquisition/zipped/data"
+    chunks = [
+        f for f in folder.rglob("*") if f.is_file() and not f.name.startswith(".z") and f.name != "zarr.json"
+    ]
+    assert len(chunks) == 5
+    assert known["/acquisition/zipped/data"] == sum(file.stat().st_size for file in chunks)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_the_tree_has_every_object_and_what_is_broken(suffix, session, answer):
+    text = answer("tree", session[suffix]).decode()
+    for path in lazynwb.get_internal_paths(session[suffix], include_table_columns=True):
+        assert re.search(rf"[─ ]{re.escape(path.rpartition('/')[2])}  ", text), path
+    assert "table: 10 rows" in text
+    short = answer("tree", session[suffix], "--depth", 1).decode()
+    assert "units" in short
+    assert "spike_times" not in short
+    assert "spike_times" not in answer("tree", session[suffix], "--no-columns").decode()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_convert(suffix, session, answer, tmp_path):
+    text = answer("convert", session[suffix], "-o", tmp_path / "out", "-t", "units", "-t", "trials").decode()
+    assert "/units" in text
+    assert_frame_equal(
+        pl.read_parquet(tmp_path / "out/units.parquet"), lazynwb.read_nwb(session[suffix], "units")
+    )
+    answer("convert", session[suffix], "-o", tmp_path / "by", "--partition-by", "session", "-t", "units")
+    assert list((tmp_path / "by/units").glob("session=*/*.parquet"))
+
+
+def test_dandi_ls(answer, run):
+    with DandiServer() as archive:
+        lazynwb.config.dandi_api_url = archive.url
+        archive.publish("000363", "0.1.2", ["sub-1/a.nwb", "sub-1/b.nwb", "sub-2/c.nwb.zarr"])
+        urls = answer("dandi", "ls", "000363").decode().split()
+        assert urls == lazynwb.get_dandi_sources("000363")
+        assert json.loads(answer("dandi", "ls", "363", "-n", 1, "-f", "json")) == [{"source": urls[0]}]
+        code, out, err = run("dandi", "ls", "000001")
+        assert (code, out) == (3, b"")
+        assert "000001" in err
+        assert run("dandi", "ls", "000363", "--order", "size")[0] == 2
+
+
+def test_cache_info_and_clear(cube, answer, run, cache_dir):
+    answer("tables", cube[0])
+    (info,) = json.loads(answer("cache", "info", "-f", "json"))
+    files = [file for file in cache_dir.rglob("*") if file.is_file()]
+    assert (info["entries"], info["bytes"]) == (len(files), sum(file.stat().st_size for file in files))
+    assert info["folder"] == str(cache_dir)
+    assert str(cache_dir) in answer("cache", "info").decode()
+    code, out, err = run("cache", "clear")
+    assert (code, out) == (0, b"")
+    assert f"{len(files)} files removed" in err
+    assert not [file for file in cache_dir.rglob("*") if file.is_file()]
+
+
+def test_demo_on_ones_own_files(cube):
+    out, err = in_process("demo", cube[0]).communicate(timeout=60)
+    text = out.decode()
+    assert not err
+    assert "1 NWB file" in text
+    assert "/units" in text
+
+
+# --- forms of a result --------------------------------------------------------------------------------
+
+
+def test_csv_has_arrays_as_json_text(cube, answer):
+    out = answer("head", cube[0], "units", "-n", 4, "-c", "unit_id", "-c", "spike_times", "-f", "csv")
+    expected = lazynwb.scan_nwb(cube[0], "units").head(4).collect()
+    rows = list(csv.DictReader(io.StringIO(out.decode())))
+    assert [row["unit_id"] for row in rows] == expected["unit_id"].to_list()
+    assert [json.loads(row["spike_times"]) for row in rows] == expected["spike_times"].to_list()
+
+
+@pytest.mark.parametrize(
+    "name", ["a.parquet", "a.arrow", "a.feather", "a.csv", "a.json", "a.ndjson", "a.jsonl"]
+)
+def test_a_file_by_the_end_of_its_name(name, cube, answer, tmp_path):
+    file = tmp_path / name
+    file.write_bytes(b"what was there before")
+    assert answer("query", "SELECT unit_id, presence_ratio FROM units", *cube, "-o", file) == b""
+    expected = lazynwb.read_nwb(cube, "units").select("unit_id", "presence_ratio")
+    read = {".parquet": pl.read_parquet, ".csv": pl.read_csv, ".json": pl.read_json}
+    read |= dict.fromkeys((".arrow", ".feather"), pl.read_ipc) | dict.fromkeys(
+        (".ndjson", ".jsonl"), pl.read_ndjson
+    )
+    assert_frame_equal(read[file.suffix](file), expected)
+    assert sorted(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("form", ["json", "ndjson", "csv", "parquet", "arrow"])
+def test_a_result_without_rows_is_no_failure(form, cube, answer):
+    out = answer("query", "SELECT unit_id FROM units WHERE presence_ratio > 9", cube[0], "-f", form)
+    if form == "json":
+        assert json.loads(out) == []
+    elif form == "csv":
+        assert out == b"unit_id\n"
+    elif form != "ndjson":
+        read = {"parquet": pl.read_parquet, "arrow": pl.read_ipc}[form]
+        assert read(io.BytesIO(out)).schema == {"unit_id": pl.String}
+    else:
+        assert out == b""
+
+
+def test_a_file_is_whole_or_absent(cube, run, tmp_path):
+    broken = tmp_path / "broken.nwb"
+    with h5py.File(broken, "w") as file:
+        nwb_root(file)
+        table(file, "units", {"unit_id": [f"u{k}" for k in range(40)], "presence_ratio": np.arange(40.0)})
+        file["units/presence_ratio"].id.get_offset()
+        at = file["units/presence_ratio"].id.get_offset()
+    os.truncate(broken, at)
+    output = tmp_path / "out.parquet"
+    output.write_bytes(b"before")
+    code, _, err = run("query", "SELECT presence_ratio FROM units", cube[0], broken, "-o", output)
+    assert code == 1
+    assert "broken.nwb" in err
+    assert output.read_bytes() == b"before"
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_a_file_is_written_as_rows_come(cube, answer, tmp_path, monkeypatch):
+    """The whole result is never collected."""
+    monkeypatch.setattr(pl.LazyFrame, "collect", lambda *_, **__: pytest.fail("collected"))
+    for name in ("a.parquet", "a.arrow", "a.csv", "a.json", "a.ndjson"):
+        answer("query", "SELECT unit_id, spike_times FROM units", *cube, "-o", tmp_path / name)
+        assert (tmp_path / name).stat().st_size
+
+
+def test_only_the_tables_of_a_query_are_looked_at(cube, answer):
+    with lazynwb.profile() as cost:
+        answer("query", "SELECT count(*) FROM trials", cube[0], "-f", "csv")
+    assert cost.files_parsed == 2  # what the file contains, and the one table
+
+
+def test_a_table_shows_the_first_rows_and_says_that_there_are_more(cube, run):
+    code, out, err = run("query", "SELECT unit_id FROM units ORDER BY unit_id", *cube)
+    assert code == 0
+    assert len(out.decode().splitlines()) == 3 + 20
+    assert "there are more" in err
+    _, out, err = run("query", "SELECT unit_id FROM units LIMIT 5", cube[0], "-n", 5)
+    assert len(out.decode().splitlines()) == 3 + 5
+    assert "5 rows" in err
+    assert "more" not in err
+
+
+def test_a_table_in_a_pipe_is_plain_and_has_every_column(cube, run):
+    code, out, err = run("head", cube[0], "units", "-n", 2)
+    header, types, _, *rows = out.decode().splitlines()
+    assert code == 0
+    assert header.split() == list(lazynwb.scan_nwb(cube[0], "units").collect_schema())
+    assert "list[f64]" in types
+    assert "array[f64, 21×8]" in types  # noqa: RUF001
+    assert len(rows) == 2
+    assert str(cube[0]) in rows[0]
+    assert "\x1b" not in out.decode() + err
+    assert "2 of 40 rows" in err
+
+
+# --- sources ------------------------------------------------------------------------------------------
+
+
+def test_files_patterns_and_folders(cube, answer):
+    for source in (cube[0].parent, cube[0].parent / "*.nwb"):
+        (row,) = [r for r in json.loads(answer("tables", source, "-f", "json")) if r["table"] == "/units"]
+        assert row["files"] == len(cube)
+        assert row["rows"] == 40 * len(cube)
+
+
+def test_a_list_on_stdin(cube, answer, run, monkeypatch):
+    def given(text):
+        monkeypatch.setattr("sys.stdin", io.StringIO(text))
+
+    given("".join(f"{path}\n" for path in cube[:2]) + "\n")
+    rows = json.loads(answer("tables", "-", "-f", "json"))
+    assert {row["files"] for row in rows if row["table"] == "/units"} == {2}
+    given("")
+    assert run("tables", "-")[0] == 3
+
+
+def test_files_behind_a_server(cube, answer):
+    with RangeServer(cube[0].parent) as server:
+        urls = [server.url_of(path.name) for path in cube[:2]]
+        local = lazynwb.read_nwb(cube[:2], "trials").drop("_nwb_path")
+        out = answer("query", "SELECT * FROM trials", *urls, "-f", "parquet")
+        assert_frame_equal(pl.read_parquet(io.BytesIO(out)).drop("_nwb_path"), local)
+        rows = json.loads(answer("tree", urls[0], "-f", "json"))
+        assert not any(row["bytes"] for row in rows)  # that would take requests
+        rows = json.loads(answer("tree", urls[0], "--storage", "-f", "json"))
+        (size,) = [row["bytes"] for row in rows if row["path"] == "/units/spike_times"]
+    with h5py.File(cube[0]) as file:
+        assert size == file["units/spike_times"].id.get_storage_size()
+
+
+# --- what goes wrong ----------------------------------------------------------------------------------
+
+USAGE = {
+    "no such command": ["tabels"],
+    "no such option": ["tables", "--formt", "json"],
+    "no such form": ["tables", "FILE", "-f", "xml"],
+    "no source": ["tables"],
+    "no table": ["head", "FILE"],
+    "no form for the file": ["tables", "FILE", "-o", "out.txt"],
+    "a table is no file": ["tables", "FILE", "-f", "table", "-o", "out.csv"],
+    "a folder for a file": ["tables", "FILE", "-f", "csv", "-o", "."],
+    "a set without a project": ["tables", "@pilot"],
+    "half an option": ["tables", "FILE", "--storage-option", "region"],
+    "no such output format": ["convert", "FILE", "-o", "out", "-f", "xml"],
+    "two files where one is described": ["tree", "FOLDER"],
+}
+
+
+@pytest.mark.parametrize("kind", USAGE)
+def test_wrong_usage(kind, cube, run):
+    places = {"FILE": cube[0], "FOLDER": cube[0].parent}
+    code, out, err = run(*[places.get(one, one) for one in USAGE[kind]])
+    assert (code, out) == (2, b"")
+    assert err.startswith("lazynwb: ")
+    assert err.count("\n") == 1
+
+
+NOTHING = {
+    "no such file": (["tables", "nowhere.nwb"], "nowhere.nwb"),
+    "no match": (["tables", "*.nwb"], "*.nwb"),
+    "an empty folder": (["tables", "."], "no NWB file"),
+    "no such table": (["head", "FILE", "unit"], "did you mean /units?"),
+    "no such table for its columns": (["schema", "FILE", "unit"], "/units"),
+    "no such table in SQL": (["query", "SELECT * FROM unit", "FILE"], "did you mean 'units'?"),
+    "one of two tables": (["query", "SELECT 1 FROM units JOIN trails USING (id)", "FILE"], "'trials'"),
+    "nothing to convert": (["convert", "FILE", "-o", "out", "-t", "unit"], "unit"),
+}
+
+
+@pytest.mark.parametrize("kind", NOTHING)
+def test_nothing_found(kind, cube, run):
+    arguments, said = NOTHING[kind]
+    code, out, err = run(*[cube[0] if one == "FILE" else one for one in arguments])
+    assert (code, out) == (3, b"")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+FAILURES = {
+    "not NWB": (["tables", "TEXT"], "text.nwb"),
+    "no such column": (["head", "FILE", "units", "-c", "unit_idd"], "'unit_id'"),
+    "no such column in SQL": (["query", "SELECT unit_idd FROM units", "FILE"], "'unit_id'"),
+    "no SQL": (["query", "SELEC 1", "FILE"], "SELEC"),
+    "no folder for the file": (["tables", "FILE", "-o", "no/such/folder/a.csv"], "no/such/folder"),
+}
+
+
+@pytest.mark.parametrize("kind", FAILURES)
+def test_failures_are_told_in_one_line(kind, cube, run, tmp_path):
+    text = tmp_path / "text.nwb"
+    text.write_text("not HDF5")
+    arguments, said = FAILURES[kind]
+    places = {"FILE": cube[0], "TEXT": text}
+    code, out, err = run(*[places.get(one, one) for one in arguments])
+    assert (code, out) == (1, b"")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_traceback_is_shown_when_it_is_asked_for(place, cube, run):
+    arguments = ["query", "SELEC 1", cube[0]]
+    arguments.insert(place if place == 0 else len(arguments), "--debug")
+    code, _, err = run(*arguments)
+    assert code == 1
+    assert "Traceback" in err
+
+
+def test_bad_files_can_be_left_out(cube, run, tmp_path):
+    bad = tmp_path / "bad.nwb"
+    bad.write_text("not HDF5")
+    code, out, err = run("tables", cube[0], bad, "--ignore-errors", "-f", "json")
+    assert code == 0
+    assert {row["files"] for row in json.loads(out)} == {1}
+    assert err.startswith("warning: ")
+    assert "bad.nwb" in err
+    assert run("--quiet", "tables", cube[0], bad, "--ignore-errors")[2] == ""
+    code, _, err = run("tables", cube[0], bad)
+    assert code == 1
+    assert "--ignore-errors" in err
+
+
+def test_values_of_options_are_not_repeated(cube, run):
+    code, _, err = run("tables", "s3://bucket/a.nwb", "--storage-option", "hunter2")
+    assert code == 2
+    assert "hunter2" not in err
+
+
+def test_without_its_packages_the_command_says_what_to_install(run, monkeypatch):
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "typer" else True)
+    code, out, err = run("--help")
+    assert (code, out) == (1, b"")
+    assert err == "lazynwb: the command line is an extra: pip install 'lazynwb[cli]'\n"
+
+
+# --- pipes, Ctrl-C, terminals ---------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error there")
+@pytest.mark.parametrize("form", ["csv", "json", "ndjson", "parquet", "arrow", "table"])
+def test_nobody_who_reads_is_no_failure(form, cube, capfd, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with io.TextIOWrapper(os.fdopen(write, "wb")) as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert cli.main(["head", str(cube[0]), "units", "-f", form]) == 0
+        monkeypatch.undo()
+    assert "ipe" not in capfd.readouterr().err
+
+
+def test_a_closed_pipe_ends_it_quietly(cube):
+    with in_process("query", "SELECT * FROM units", *cube * 3, "-f", "csv") as process:
+        process.stdout.read(10)
+        process.stdout.close()
+        err = process.stderr.read()
+        assert (process.wait(60), err) == (0, b"")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
+@pytest.mark.parametrize("command", [["tables"], ["query", "SELECT * FROM units", "-o", "out.csv"]])
+def test_ctrl_c_ends_it_quietly(command, cube, tmp_path):
+    with RangeServer(cube[0].parent) as server:
+        server.faults.append(always(SILENT))
+        with in_process(*command, server.url_of(cube[0].name)) as process:
+            deadline = time.monotonic() + 60
+            while not server.log and time.monotonic() < deadline:
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (out, err) == (b"", b"")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
+@pytest.mark.parametrize("form", ["csv", "parquet", "ndjson"])
+def test_ctrl_c_in_the_middle_of_a_query_leaves_nothing(form, cube, tmp_path):
+    """Polars goes on with the query on its threads: leaving the process must not wait for it, nor abort."""
+    out = tmp_path / f"out.{form}"
+    for seconds in (0.0, 0.1, 0.3):
+        with in_process("query", "SELECT * FROM units", *cube * 300, "-o", out) as process:
+            deadline = time.monotonic() + 60
+            while not list(tmp_path.iterdir()) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(seconds)
+            process.send_signal(signal.SIGINT)
+            assert (*process.communicate(timeout=60), process.returncode) == (b"", b"", 130)
+        assert not list(tmp_path.iterdir())
+
+
+@terminal
+def test_a_terminal_gets_what_fits_it(cube):
+    for columns in (60, 100):
+        shown, code = on_terminal("head", cube[0], "units", "-n", 3, columns=columns)
+        assert code == 0
+        lines = plain(shown).splitlines()
+        assert max(map(len, lines)) <= columns
+        assert re.search(r"3 of 40 rows; \d+ of 14 columns fit", lines[-1])
+        assert "\x1b[1m" in shown
+    plainly, _ = on_terminal("head", cube[0], "units", "-n", 3, env={"NO_COLOR": "1"})
+    assert "\x1b[3" not in plainly
+
+
+@terminal
+def test_binary_does_not_go_to_a_terminal(cube):
+    shown, code = on_terminal("head", cube[0], "units", "-f", "parquet")
+    assert code == 2
+    assert "not for terminals" in shown
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    path = tmp_path / "hostile.nwb"
+    with h5py.File(path, "w") as file:
+        nwb_root(file, HOSTILE)
+        columns = {f"col {NAME}": [f"value {HOSTILE}"], "n": [1], "[bold]": ["[/bold]"]}
+        table(file, f"intervals/name {NAME}", columns, kind=f"Type {HOSTILE}")
+        series(file, "acquisition/\u202eseries\x1b[2J", np.arange(3.0), np.arange(3.0))
+        table(file, "units", columns)
+        file["units"]["n"].attrs["description"] = HOSTILE
+    return path
+
+
+HOSTILE_COMMANDS = {
+    "paths": ["paths", "FILE", "--all"],
+    "tree": ["tree", "FILE"],
+    "tables": ["tables", "FILE"],
+    "schema": ["schema", "FILE", "units"],
+    "head": ["head", "FILE", "units"],
+    "head as csv": ["head", "FILE", "units", "-f", "csv"],
+    "head as json": ["-q", "head", "FILE", "units", "-f", "json"],
+    "head as ndjson": ["head", "FILE", "units", "-f", "ndjson"],
+    "query": ["query", "SELECT * FROM units", "FILE"],
+    "demo": ["demo", "FILE"],
+    "an error": ["head", "FILE", "nothing"],
+}
+
+
+@terminal
+def test_nothing_from_a_file_steers_the_terminal(hostile):
+    commands = [[hostile if one == "FILE" else one for one in given] for given in HOSTILE_COMMANDS.values()]
+    parts, code = all_on_terminal(commands, columns=400)
+    assert code == 3
+    for kind, shown in zip(HOSTILE_COMMANDS, parts, strict=True):
+        text = plain(shown)
+        assert not [c for c in text if not c.isprintable() and c != "\n"], kind
+        assert "\x1b[31m" not in shown, kind
+        assert "[bold]" in text, kind  # not taken for markup
+        assert "\\x1b" in text or "\\u001b" in text, kind
+        if kind == "head as json":
+            assert json.loads(text) == lazynwb.read_nwb(hostile, "units").to_dicts()
+
+
+def test_what_goes_to_programs_is_as_it_is_in_the_file(hostile, answer):
+    (row,) = json.loads(answer("head", hostile, "units", "-f", "json"))
+    assert row[f"col {NAME}"] == f"value {HOSTILE}"
+
+
+# --- starting ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [["query", "--help"], ["--version"]])
+def test_help_and_version_need_nothing_that_is_slow_to_import(arguments):
+    process = in_process(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert (f"lazynwb {lazynwb.__version__}\n" == out.decode()) == (arguments == ["--version"])
+    imported = {line.rpartition("|")[2].strip() for line in err.decode().splitlines()}
+    assert "lazynwb.cli.app" in imported
+    assert not {"polars", "numpy", "h5py", "obstore", "msgspec", "tqdm"} & imported
+
+
+def test_every_public_name_is_there_in_the_command_too():
+    code = """
+import sys
+sys.argv[0] = "/usr/bin/lazynwb"
+import lazynwb
+assert "polars" not in sys.modules
+for name in lazynwb.__all__:
+    getattr(lazynwb, name)
+import polars as pl
+assert pl.DataFrame().nwb
+print(lazynwb.scan_nwb.__module__)
+"""
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code], env=child_environment(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "lazynwb.scan\n", "")
+
+
+def test_nothing_asked_for_shows_what_there_is(run):
+    code, out, err = run()
+    assert code == 2
+    assert "tables" in out.decode() + err
+
+
+def test_completion_of_commands(cube):
+    env = {"_LAZYNWB_COMPLETE": "complete_bash", "COMP_WORDS": "lazynwb ta", "COMP_CWORD": "1"}
+    process = in_process(env=env)
+    out, _ = process.communicate(timeout=60)
+    assert out.split() == [b"tables"]
+
+
+# --- the page of the documentation --------------------------------------------------------------------------
+
+PAGE = Path(__file__).parent.parent / "docs/cli.md"
+_SIZE = re.compile(r"[\d.]+ k?M?B\b")
+
+
+def test_the_commands_of_the_documentation_give_what_it_shows(run, tmp_path):
+    write_cube(tmp_path / "data", 10, 60)
+    blocks = re.findall(r"^```console\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    commands = [one for block in blocks for one in re.split(r"^\$ lazynwb ", block, flags=re.MULTILINE)[1:]]
+    assert len(commands) == 9
+    for one in commands:
+        line, _, shown = one.partition("\n")
+        code, out, err = run(*shlex.split(line))
+        assert code == (3 if "unitz" in line else 0), err
+        given = (out.decode() + err).replace(f"{tmp_path}/", "/home/me/")
+        # Sizes are those of one version of zlib, and so is their alignment.
+        assert _SIZE.sub("", given).split() == _SIZE.sub("", shown).split(), line
