@@ -1,7 +1,7 @@
 """Reading a large table of a Zarr store, beside zarr-python in the same process.
 
-    python benchmarks/zarr_table.py              with the zarr-python that is installed: 2 or 3, and its defaults
-    python benchmarks/zarr_table.py --remote     requests and bytes of the same queries, from a server with latency
+    python benchmarks/zarr_table.py            with the zarr-python that is installed, 2 or 3, and its defaults
+    python benchmarks/zarr_table.py --remote   requests and bytes of the same queries, from a server
 
 The table has 700,000 rows of twenty columns of numbers and one of 64 numbers per row. zarr-python reads it as
 one would by hand: every column whole, then a mask.

@@ -14,7 +14,7 @@ import pytest
 import lazynwb
 from builders import nwb_root, series, table
 from checks import run_child
-from lazynwb.contents import Container
+from lazynwb.session.contents import Container
 from range_server import RangeServer
 from zarr_twins.make import ARCHIVE, unpack
 

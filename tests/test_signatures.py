@@ -216,7 +216,10 @@ def test_what_a_subject_has(cube, name):
 
 @pytest.mark.parametrize("name", SERIES)
 def test_what_a_series_has(name):
-    assert inspect.getattr_static(importlib.import_module("lazynwb.timeseries").TimeSeries, name) is not None
+    assert (
+        inspect.getattr_static(importlib.import_module("lazynwb.series.timeseries").TimeSeries, name)
+        is not None
+    )
 
 
 def test_constants_and_public_names():

@@ -15,8 +15,8 @@ import lazynwb
 from builders import VLEN_TEXT, series
 from lazynwb.engine import slices
 from lazynwb.engine.slices import read_slice
-from lazynwb.lazyarray import StoredArray
 from lazynwb.lookup.load import load_table
+from lazynwb.series.arrays import StoredArray
 from lazynwb.sources.discover import expand
 from range_server import RangeServer
 from zarr_twins.make import ARCHIVE, unpack

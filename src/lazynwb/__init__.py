@@ -6,7 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from lazynwb._version import __version__
-from lazynwb.cli import is_running as _is_the_command
+from lazynwb.catalog.provenance import INTERNAL
+from lazynwb.catalog.provenance import NWB_PATH as NWB_PATH_COLUMN_NAME
+from lazynwb.catalog.provenance import TABLE_INDEX as TABLE_INDEX_COLUMN_NAME
+from lazynwb.catalog.provenance import TABLE_PATH as TABLE_PATH_COLUMN_NAME
 from lazynwb.config import config
 from lazynwb.errors import (
     ColumnNotFoundError,
@@ -20,32 +23,22 @@ from lazynwb.errors import (
     TableNotFoundError,
     UnsupportedTypeError,
 )
+from lazynwb.frames import namespace as _namespace  # noqa: F401 - registers itself with Polars
+from lazynwb.lookup.memory import clear_cache
+from lazynwb.lookup.schema import TABLE_SHORTCUTS
+from lazynwb.paths import get_internal_path_info, get_internal_paths
 from lazynwb.profile import profile
-
-# The command line imports what each of its commands needs: `lazynwb --help` does without Polars.
-if TYPE_CHECKING or not _is_the_command():
-    from lazynwb._names import (
-        INTERNAL_COLUMN_NAMES,
-        NWB_PATH_COLUMN_NAME,
-        TABLE_INDEX_COLUMN_NAME,
-        TABLE_PATH_COLUMN_NAME,
-        TABLE_SHORTCUTS,
-        clear_cache,
-        get_internal_path_info,
-        get_internal_paths,
-        get_sql_context,
-        get_table_schema,
-        read_nwb,
-        scan_nwb,
-    )
+from lazynwb.scan import get_table_schema, read_nwb, scan_nwb
+from lazynwb.sql import get_sql_context
 
 if TYPE_CHECKING:
     from lazynwb.attributes import clear_attrs_cache, consolidate_attrs, get_attrs, get_sub_attrs
     from lazynwb.convert import convert_nwb_tables
-    from lazynwb.frames import get, get_df
+    from lazynwb.frames.get import get, get_df
+    from lazynwb.frames.late_columns import merge_array_column
     from lazynwb.interop import to_pynapple, to_xarray
-    from lazynwb.late_columns import merge_array_column
     from lazynwb.metadata import get_metadata_df
+    from lazynwb.series import TimeSeries, get_timeseries
     from lazynwb.session import LazyNWB
     from lazynwb.sources.dandi import get_dandi_sources
     from lazynwb.spikes import (
@@ -54,27 +47,26 @@ if TYPE_CHECKING:
         get_spike_times_in_intervals,
         insert_is_observed,
     )
-    from lazynwb.timeseries import TimeSeries, get_timeseries
 
 #: Imported when they are first asked for: what takes long to import, or is not needed for a query.
 _LATE = {
     "INTERVALS_TABLE_INDEX_COLUMN_NAME": "spikes",
     "LazyNWB": "session",
-    "TimeSeries": "timeseries",
+    "TimeSeries": "series",
     "UNITS_TABLE_INDEX_COLUMN_NAME": "spikes",
     "clear_attrs_cache": "attributes",
     "consolidate_attrs": "attributes",
     "convert_nwb_tables": "convert",
-    "get": "frames",
+    "get": "frames.get",
     "get_attrs": "attributes",
     "get_dandi_sources": "sources.dandi",
-    "get_df": "frames",
+    "get_df": "frames.get",
     "get_metadata_df": "metadata",
     "get_spike_times_in_intervals": "spikes",
     "get_sub_attrs": "attributes",
-    "get_timeseries": "timeseries",
+    "get_timeseries": "series",
     "insert_is_observed": "spikes",
-    "merge_array_column": "late_columns",
+    "merge_array_column": "frames.late_columns",
     "to_pynapple": "interop",
     "to_xarray": "interop",
 }
@@ -126,10 +118,13 @@ __all__ = [
     "to_xarray",
 ]
 
+INTERNAL_COLUMN_NAMES = frozenset(INTERNAL)
+
+
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
     """Import late what is not needed for a query."""
-    if name in __all__:
-        value = getattr(importlib.import_module(f"lazynwb.{_LATE.get(name, '_names')}"), name)
+    if name in _LATE:
+        value = getattr(importlib.import_module(f"lazynwb.{_LATE[name]}"), name)
         globals()[name] = value
         return value
     message = f"module {__name__!r} has no attribute {name!r}"

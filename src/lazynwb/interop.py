@@ -10,7 +10,7 @@ import polars as pl
 
 from lazynwb.catalog.provenance import INTERNAL, NWB_PATH, TABLE_INDEX
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError, MissingPackageError, UnsupportedTypeError
-from lazynwb.timeseries import TimeSeries
+from lazynwb.series.timeseries import TimeSeries
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -200,7 +200,7 @@ def _check_one_session(df: pl.DataFrame | pd.DataFrame) -> None:
 
 
 def _with_spikes(df: pl.DataFrame | pd.DataFrame) -> pl.DataFrame | pd.DataFrame:
-    from lazynwb.late_columns import merge_array_column
+    from lazynwb.frames.late_columns import merge_array_column
 
     if not set(INTERNAL) <= set(df.columns):
         message = (

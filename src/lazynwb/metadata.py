@@ -13,10 +13,10 @@ from lazynwb.catalog.dtypes import column_dtype
 from lazynwb.catalog.merge import merge_schemas
 from lazynwb.catalog.provenance import NWB_PATH, RESERVED
 from lazynwb.errors import SchemaError
+from lazynwb.frames.returning import as_frame, wants_polars
 from lazynwb.lookup.attributes import load_attributes
 from lazynwb.lookup.load import load_tables
 from lazynwb.progress import Progress
-from lazynwb.returning import as_frame, wants_polars
 from lazynwb.scan import scan_nwb
 from lazynwb.sources.discover import expand
 from lazynwb.sources.files import save, together

@@ -12,15 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _INTERRUPTED = 130
-_NAME = "lazynwb"
-
-
-def is_running() -> bool:
-    """Tell whether the process was started as the command, by its name or with `python -m lazynwb`."""
-    started = sys.argv[0] if sys.argv else ""
-    if started == "-m":  # as long as Python looks for the module
-        return "-m" in sys.orig_argv[:-1] and sys.orig_argv[sys.orig_argv.index("-m") + 1] == _NAME
-    return os.path.basename(started).removesuffix(".exe").removesuffix("-script.py") == _NAME  # noqa: PTH119
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -146,7 +146,7 @@ def _of_polars(message: str) -> str:
     absent = _NO_SUCH_COLUMN.search(first)
     if absent is None:
         return first
-    from lazynwb.contents import hint
+    from lazynwb.session.contents import hint
 
     return f"there is no column {absent[1]!r}{hint(absent[1], re.findall(_QUOTED, absent[2]))}"
 

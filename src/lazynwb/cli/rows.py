@@ -73,8 +73,8 @@ def head(  # noqa: PLR0913 - what can be asked of it
 def _chosen(frame: pl.LazyFrame, table: str, columns: Sequence[str]) -> pl.LazyFrame:
     from polars import selectors
 
-    from lazynwb.contents import hint
     from lazynwb.errors import ColumnNotFoundError
+    from lazynwb.session.contents import hint
 
     there = list(frame.collect_schema())
     for name in columns:
@@ -148,8 +148,8 @@ def _lazy(context: pl.SQLContext[Any], sql: str) -> pl.LazyFrame:
     """
     import polars as pl
 
-    from lazynwb.contents import hint
     from lazynwb.errors import TableNotFoundError
+    from lazynwb.session.contents import hint
 
     try:
         found: pl.LazyFrame = context.execute(sql, eager=False)

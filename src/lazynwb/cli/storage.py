@@ -80,7 +80,7 @@ def stored_in(source: Source, listing: Listing) -> dict[str, Stored]:
 
 
 def _type_of(dtype: DType) -> str:
-    from lazynwb.tree import type_name
+    from lazynwb.session.tree import type_name
 
     if dtype.kind == "number":
         return type_name(dtype.numpy)

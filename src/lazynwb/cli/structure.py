@@ -136,7 +136,7 @@ def _kind_of(row: dict[str, Any], types: dict[str, str]) -> str:
 
 
 def _type_text(row: dict[str, Any], described: Described) -> str | None:
-    from lazynwb.tree import type_name
+    from lazynwb.session.tree import type_name
 
     stored = described.stored.get(row["path"])
     if stored is not None:
@@ -184,7 +184,7 @@ class _Growth:
     """A tree being drawn, no longer than a screen can be asked to show."""
 
     def __init__(self, described: Described, *, columns: bool) -> None:
-        from lazynwb.contents import Contents
+        from lazynwb.session.contents import Contents
 
         self._stored = described.stored
         self._contents = Contents(described.listing)
@@ -207,7 +207,7 @@ class _Growth:
     def _line(self, name: str, entry: Entry) -> Text:
         from rich.text import Text
 
-        from lazynwb.tree import about
+        from lazynwb.session.tree import about
 
         line = Text(visible(name), style="bold" if entry.kind == "group" else "")
         if entry.neurodata_type:

@@ -9,14 +9,14 @@ from polars.io.plugins import register_io_source
 
 from lazynwb.catalog.provenance import ROWS
 from lazynwb.config import config
-from lazynwb.given import is_pandas
+from lazynwb.frames.given import is_pandas
 from lazynwb.spikes.query import Query
 from lazynwb.spikes.values import Options
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lazynwb.given import AnyFrame
+    from lazynwb.frames.given import AnyFrame
 
 
 def get_spike_times_in_intervals(  # noqa: PLR0913, PLR0917 - as existing code calls it
@@ -127,7 +127,7 @@ def get_spike_times_in_intervals(  # noqa: PLR0913, PLR0917 - as existing code c
     found = query.collect()
     from_pandas = is_pandas(filtered_units_df) and as_polars is None and not config.use_polars
     if as_polars is False or from_pandas:
-        from lazynwb.returning import as_frame
+        from lazynwb.frames.returning import as_frame
 
         return as_frame(found, as_polars=False)
     return found

@@ -11,7 +11,7 @@ from lazynwb.catalog.provenance import NWB_PATH, TABLE_INDEX, TABLE_PATH
 from lazynwb.engine.build import as_lists, offsets_of
 from lazynwb.engine.within import Covers
 from lazynwb.errors import ColumnNotFoundError, SchemaError
-from lazynwb.late_columns import with_columns
+from lazynwb.frames.late_columns import with_columns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

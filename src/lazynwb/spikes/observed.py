@@ -9,7 +9,7 @@ import polars as pl
 
 from lazynwb.catalog.provenance import NWB_PATH, TABLE_INDEX, TABLE_PATH
 from lazynwb.errors import ColumnNotFoundError, SchemaError
-from lazynwb.given import as_lazy
+from lazynwb.frames.given import as_lazy
 from lazynwb.spikes.observations import (
     IS_OBSERVED,
     OBS_INTERVALS,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lazynwb.engine.within import Ints
-    from lazynwb.given import AnyFrame
+    from lazynwb.frames.given import AnyFrame
 
 Frame = TypeVar("Frame", "pl.DataFrame", "pl.LazyFrame", "pd.DataFrame")
 
@@ -106,7 +106,7 @@ def insert_is_observed(
 
 
 def _add_to_pandas(frame: pd.DataFrame, series: pl.Series) -> pd.DataFrame:
-    from lazynwb.returning import pandas_values
+    from lazynwb.frames.returning import pandas_values
 
     added = frame.copy(deep=False)
     added[series.name] = pandas_values(series)

@@ -11,8 +11,8 @@ import polars as pl
 from lazynwb.catalog.provenance import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX
 from lazynwb.engine.within import Pairs
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError, SchemaError
-from lazynwb.given import as_lazy
-from lazynwb.late_columns import with_columns
+from lazynwb.frames.given import as_lazy
+from lazynwb.frames.late_columns import with_columns
 from lazynwb.lifetime import unhurried
 from lazynwb.scan import scan_nwb
 from lazynwb.spikes.intervals import Intervals, Sessions, Times
@@ -30,7 +30,7 @@ from lazynwb.spikes.values import SPIKE_TIMES, Options, found
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from lazynwb.given import AnyFrame
+    from lazynwb.frames.given import AnyFrame
 
 #: A column of a unit that has the name of one of the interval's gets this, as in joins.
 _SUFFIX = "_right"

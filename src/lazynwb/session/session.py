@@ -5,11 +5,11 @@ from __future__ import annotations
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
-from lazynwb.contents import Container, hint
 from lazynwb.errors import LazyNWBError
 from lazynwb.metadata import with_prefix
 from lazynwb.paths import one_source
-from lazynwb.subject import SessionFile, Subject
+from lazynwb.session.contents import Container, hint
+from lazynwb.session.subject import SessionFile, Subject
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import polars as pl
 
     from lazynwb.catalog.listing import Entry
+    from lazynwb.series.timeseries import TimeSeries
     from lazynwb.sources.discover import PathOrUrl
-    from lazynwb.timeseries import TimeSeries
 
 #: Members of /general that the schema defines (NWB core, nwb.file.yaml); others are a lab's own metadata.
 _GENERAL = frozenset({
@@ -72,8 +72,8 @@ class LazyNWB:
 
     `units`, `trials`, `epochs`, `invalid_times` and `electrodes` are frames, as `get_df` gives them: pandas
     where it is installed, unless `config.use_polars`. Groups (`acquisition`, `processing`, `intervals`, ...)
-    are mappings whose members are attributes too, see `lazynwb.contents.Container`: tables in them are
-    LazyFrames with all their columns, series are `TimeSeries`. What the schema defines and the file lacks is
+    are mappings whose members are attributes too, see `lazynwb.session.contents.Container`: tables in them
+    are LazyFrames with all their columns, series are `TimeSeries`. What the schema defines and the file lacks is
     None, or an empty mapping.
 
     Examples
@@ -170,7 +170,7 @@ class LazyNWB:
         match_all: bool = False,  # noqa: FBT001, FBT002
     ) -> TimeSeries | dict[str, TimeSeries]:
         """Return series of this file: `lazynwb.get_timeseries(path, ...)`."""
-        from lazynwb.timeseries import get_timeseries
+        from lazynwb.series.timeseries import get_timeseries
 
         return get_timeseries(self._file.source, search_term, exact_path, match_all)
 
@@ -190,7 +190,7 @@ class LazyNWB:
         as_polars: bool | None = None,
     ) -> pl.DataFrame | pd.DataFrame | TimeSeries:
         """Return a table or a series of this file, by what is there: `lazynwb.get(path, ...)`."""
-        from lazynwb.frames import get
+        from lazynwb.frames.get import get
 
         return get(
             self._file.source,
@@ -221,7 +221,7 @@ class LazyNWB:
         as_polars: bool | None = None,  # noqa: FBT001
     ) -> pl.DataFrame | pd.DataFrame:
         """Return a table of this file as a frame: `lazynwb.get_df(path, ...)`."""
-        from lazynwb.frames import get_df
+        from lazynwb.frames.get import get_df
 
         return get_df(
             self._file.source,
@@ -295,7 +295,7 @@ class LazyNWB:
 
     def __repr__(self) -> str:
         from lazynwb.printable import visible
-        from lazynwb.tree import text_tree
+        from lazynwb.session.tree import text_tree
 
         title = f"LazyNWB({self.path!r})"
         try:
@@ -306,7 +306,7 @@ class LazyNWB:
         return text_tree(title, shortly, contents, "", _without_metadata(contents.members("")))
 
     def _repr_html_(self) -> str:
-        from lazynwb.tree import html_tree
+        from lazynwb.session.tree import html_tree
 
         contents = self._file.contents
         return html_tree(self.path, self._said(), contents, "", _without_metadata(contents.members("")))

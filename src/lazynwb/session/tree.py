@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from lazynwb.catalog.listing import Entry
-    from lazynwb.contents import Contents
+    from lazynwb.session.contents import Contents
 
 #: Lines of the text, lines of the HTML, members that are shown of one group, levels.
 _TEXT_LINES, _HTML_LINES = 80, 2000

@@ -13,10 +13,10 @@ from lazynwb.catalog.dtypes import is_array_dtype
 from lazynwb.catalog.provenance import INTERNAL, NWB_PATH, TABLE_INDEX, TABLE_PATH
 from lazynwb.engine.gather import gather_columns
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError
+from lazynwb.frames.returning import as_frame, wants_polars
 from lazynwb.lookup.find import find_table
 from lazynwb.lookup.load import load_table, load_tables
 from lazynwb.lookup.origins import Origins
-from lazynwb.returning import as_frame, wants_polars
 from lazynwb.scan import scan_nwb
 from lazynwb.sources.discover import expand
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lazynwb.lookup.load import TableFile
+    from lazynwb.series.timeseries import TimeSeries
     from lazynwb.sources.discover import PathOrUrl, Sources
     from lazynwb.sources.source import Source
-    from lazynwb.timeseries import TimeSeries
 
 #: One-row tables of small values, whose lists (keywords, experimenters) are no reason to leave anything out.
 _METADATA = frozenset({"general", "general/subject"})
@@ -184,7 +184,7 @@ raise_on_missing, ignore_errors, as_polars, storage_options
     if not as_df and len(sources) == 1:
         file = load_table(sources[0], path)
         if file is not None and file.table.kind == "series":
-            from lazynwb.timeseries import TimeSeries, get_timeseries
+            from lazynwb.series.timeseries import TimeSeries, get_timeseries
 
             series = get_timeseries(sources[0], path, exact_path=True)
             assert isinstance(series, TimeSeries)  # noqa: S101 - one path means one series

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lazynwb.between import rows_between
 from lazynwb.engine.search import first_regular
 from lazynwb.errors import ColumnNotFoundError, CorruptDataError, LazyNWBError, TableNotFoundError
-from lazynwb.lazyarray import LazyArray, RegularTimes, ScaledArray, StoredArray
 from lazynwb.lookup.find import find_table
 from lazynwb.lookup.load import TableFile, load_listing, load_table
-from lazynwb.series_info import SeriesInfo
+from lazynwb.series.arrays import LazyArray, RegularTimes, ScaledArray, StoredArray
+from lazynwb.series.between import rows_between
+from lazynwb.series.info import SeriesInfo
 from lazynwb.sources.discover import expand
 from lazynwb.sources.files import save
 

@@ -13,7 +13,7 @@ from lazynwb.engine.window import expand
 from lazynwb.errors import UnsupportedTypeError
 
 if TYPE_CHECKING:
-    from lazynwb.lazyarray import StoredArray
+    from lazynwb.series.arrays import StoredArray
 
 #: Of no more timestamps all are read, rather than searched.
 _MOST_READ_WHOLE = UNCHUNKED_ROWS

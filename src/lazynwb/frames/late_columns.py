@@ -12,7 +12,7 @@ from lazynwb.catalog.provenance import INTERNAL
 from lazynwb.engine.gather import gather_columns
 from lazynwb.engine.late import LateColumns
 from lazynwb.errors import ColumnNotFoundError
-from lazynwb.given import as_lazy, is_pandas
+from lazynwb.frames.given import as_lazy, is_pandas
 from lazynwb.lifetime import unhurried
 from lazynwb.lookup.origins import LateOptions, find_origins, late_schema, provenance_columns
 from lazynwb.profile import Query, attributed, working_for
@@ -135,7 +135,7 @@ def _read(provenance: pl.DataFrame, names: list[str], options: LateOptions) -> l
 
 
 def _add_to_pandas(df: pd.DataFrame, names: list[str], options: LateOptions, suffix: str) -> pd.DataFrame:
-    from lazynwb.returning import pandas_values
+    from lazynwb.frames.returning import pandas_values
 
     own = provenance_columns(df.columns, suffix)
     rows = as_lazy(df, own.values()).collect()

@@ -6,9 +6,9 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.catalog.provenance import INTERNAL
-from lazynwb.contents import Container, File
 from lazynwb.lookup.attributes import copied
 from lazynwb.metadata import DATES, parse_time, read_metadata
+from lazynwb.session.contents import Container, File
 
 if TYPE_CHECKING:
     from lazynwb.catalog.listing import Listing
@@ -74,13 +74,13 @@ class Subject(Container):
         return sorted({*super().__dir__(), *filter(str.isidentifier, self._file.metadata()[1])})
 
     def __repr__(self) -> str:
-        from lazynwb.tree import text_fields
+        from lazynwb.session.tree import text_fields
 
         said = {name: value for name, value in self._file.metadata()[1].items() if value is not None}
         return "\n".join([f"Subject {self.path}", *text_fields(said)])
 
     def _repr_html_(self) -> str:
-        from lazynwb.tree import html_tree
+        from lazynwb.session.tree import html_tree
 
         said = {name: value for name, value in self._file.metadata()[1].items() if value is not None}
         others = {name: entry for name, entry in self._entries().items() if entry.kind != "dataset"}

@@ -101,13 +101,13 @@ class File:
 
             return scan_nwb(self.source, path)
         if entry.role == "series":
-            from lazynwb.timeseries import get_timeseries
+            from lazynwb.series.timeseries import get_timeseries
 
             return get_timeseries(self.source, path, exact_path=True)
         return Container(self, path)
 
     def _value(self, path: str) -> Any:  # noqa: ANN401
-        from lazynwb.lazyarray import StoredArray
+        from lazynwb.series.arrays import StoredArray
 
         group, _, name = path.lstrip("/").rpartition("/")
         table = load_table(self.source, f"{group}/" if group else "general")
@@ -229,13 +229,13 @@ class Container(Mapping[str, Any]):
         return list(self)
 
     def __repr__(self) -> str:
-        from lazynwb.tree import text_tree
+        from lazynwb.session.tree import text_tree
 
         title = f"{type(self).__name__} {self.path}"
         return text_tree(title, {}, self._file.contents, self._path, self._entries())
 
     def _repr_html_(self) -> str:
-        from lazynwb.tree import html_tree
+        from lazynwb.session.tree import html_tree
 
         return html_tree(self.path, {}, self._file.contents, self._path, self._entries())
 

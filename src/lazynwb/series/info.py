@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from lazynwb.errors import CorruptDataError
-from lazynwb.lazyarray import LazyArray, StoredArray
 from lazynwb.lookup.attributes import copied, load_attributes
 from lazynwb.lookup.members import load_members
+from lazynwb.series.arrays import LazyArray, StoredArray
 from lazynwb.sources.files import save
 
 if TYPE_CHECKING:

@@ -1,0 +1,5 @@
+"""Series as objects: arrays that are read when they are sliced."""
+
+from lazynwb.series.timeseries import TimeSeries, get_timeseries
+
+__all__ = ["TimeSeries", "get_timeseries"]

@@ -1,0 +1,5 @@
+"""One session as an object, and its tree."""
+
+from lazynwb.session.session import LazyNWB
+
+__all__ = ["LazyNWB"]
