@@ -1,6 +1,6 @@
 """Reading a large table of a Zarr store, beside zarr-python in the same process.
 
-    python benchmarks/zarr_table.py            with the zarr-python that is installed, 2 or 3, and its defaults
+    python benchmarks/zarr_table.py            with the zarr-python that is installed
     python benchmarks/zarr_table.py --remote   requests and bytes of the same queries, from a server
 
 The table has 700,000 rows of twenty columns of numbers and one of 64 numbers per row. zarr-python reads it as

@@ -73,8 +73,8 @@ class LazyNWB:
     `units`, `trials`, `epochs`, `invalid_times` and `electrodes` are frames, as `get_df` gives them: pandas
     where it is installed, unless `config.use_polars`. Groups (`acquisition`, `processing`, `intervals`, ...)
     are mappings whose members are attributes too, see `lazynwb.session.contents.Container`: tables in them
-    are LazyFrames with all their columns, series are `TimeSeries`. What the schema defines and the file lacks is
-    None, or an empty mapping.
+    are LazyFrames with all their columns, series are `TimeSeries`. What the schema defines and the file
+    lacks is None, or an empty mapping.
 
     Examples
     --------
