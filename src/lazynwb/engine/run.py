@@ -220,17 +220,18 @@ class _Query:
     def _wanted(self, block: tuple[Source, ...]) -> list[bool]:
         """Evaluate the parts of the predicate that need nothing but the files' names and metadata.
 
-        Other metadata is then read of the files that are left.
+        What else is wanted of the same metadata is read with it, the rest of the files that are left.
         """
         names = {name for step in self._by_file for name in step.columns}
-        deciding = [column for column in self._session if column.name in names]
+        tables = {column.table for column in self._session if column.name in names}
+        deciding = [column for column in self._session if column.table in tables]
         files = session_frame(block, deciding, self._scan_metadata)
         keep = np.ones(len(block), bool)
         for step in self._by_file:
             keep &= mask(files, step.expression)
         left = tuple(source for source, kept in zip(block, keep, strict=True) if kept)
         if left:
-            others = [column for column in self._session if column.name not in names]
+            others = [column for column in self._session if column.table not in tables]
             rest = session_frame(left, others, self._scan_metadata)
             self._per_file.add(left, files.filter(pl.Series(keep)), rest)
         return keep.tolist()
