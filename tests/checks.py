@@ -83,7 +83,9 @@ def child_environment(**env: str) -> dict[str, str]:
         str(Path(lazynwb.__file__).parents[1]),
         os.environ.get("PYTHONPATH", ""),
     ]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **env}
+    # Whoever runs the tests has a terminal of some width, or says so: the process is to find its own.
+    inherited = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
+    return {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **env}
 
 
 def run_child(code: str, *args: str | Path, timeout: float = 60, stdin: bytes = b"", **env: str) -> str:

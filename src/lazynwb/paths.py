@@ -122,8 +122,18 @@ def get_internal_path_info(  # noqa: PLR0913, PLR0917
 
     Parameters
     ----------
-    nwb_path, include_child_datasets, include_table_columns, include_metadata, include_specifications, parents
-        As for `get_internal_paths`, which lists the same paths; series are listed as groups here too.
+    nwb_path : path or URL
+        One file. The paths are those of `get_internal_paths`, and series are listed as groups, too.
+    include_child_datasets : bool
+        As for `get_internal_paths`.
+    include_table_columns : bool
+        As for `get_internal_paths`.
+    include_metadata : bool
+        As for `get_internal_paths`.
+    include_specifications : bool
+        As for `get_internal_paths`.
+    parents : bool
+        As for `get_internal_paths`.
     storage_options : mapping or None
         As for `scan_nwb`.
 

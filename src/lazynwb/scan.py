@@ -73,8 +73,10 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         Take the schema from the first n files that have the table; None looks at all of them.
     exclude_array_columns : bool
         Leave out columns with an array or a list in each row.
-    low_memory, single_file_batches : bool
+    low_memory : bool
         Accepted for compatibility: batches are always bounded (`config.batch_bytes`).
+    single_file_batches : bool
+        Accepted for compatibility, as `low_memory` is.
     schema : dict or None
         The table's columns and types, instead of inferring them.
     schema_overrides : dict or None
@@ -218,12 +220,20 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
 
     Parameters
     ----------
-    file_paths, table_path, raise_on_missing, exclude_array_columns, storage_options
+    file_paths : path or URL, or iterable of these
+        As for `scan_nwb`.
+    table_path : str
         As for `scan_nwb`.
     first_n_files_to_infer_schema : int or None
-        Its `infer_schema_length`.
+        The `infer_schema_length` of `scan_nwb`.
+    exclude_array_columns : bool
+        Leave out columns with an array or a list in each row.
     exclude_internal_columns : bool
         Leave out `_nwb_path`, `_table_path` and `_table_index`.
+    raise_on_missing : bool
+        Raise if a file lacks the table.
+    storage_options : mapping or None
+        As for `scan_nwb`.
 
     Raises
     ------

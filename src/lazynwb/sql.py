@@ -49,8 +49,10 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
         Name tables by their whole path (`"intervals/trials"`, to be quoted in SQL).
     min_file_count : int
         Leave out tables that fewer of the files looked at have.
-    exclude_array_columns, exclude_timeseries : bool
-        Leave out columns with an array in each row; series altogether.
+    exclude_array_columns : bool
+        Leave out columns with an array in each row.
+    exclude_timeseries : bool
+        Leave out series.
     ignore_errors : bool
         Skip files that cannot be read, in the search for tables and in queries.
     disable_progress : bool

@@ -139,7 +139,8 @@ class TimeFilter:
         within = range(start // blocks.size, -(-stop // blocks.size))
         if start >= stop or not all(at in blocks.known for at in within):
             return
-        if stop - start + sum(len(values) for _, values in self._kept.values()) <= _MOST_KEPT:
+        # A copy of the values: files are searched at the same time.
+        if stop - start + sum(len(values) for _, values in list(self._kept.values())) <= _MOST_KEPT:
             values = np.concatenate([blocks.known[at] for at in within])
             at = start - within[0] * blocks.size
             self._kept[file.source] = start, values[at : at + stop - start].copy()

@@ -79,8 +79,12 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
     exclude_array_columns : bool
         Leave out columns with an array or a list in each row, unless they are included by name. Lists of
         metadata (`keywords`) stay.
-    parallel, use_process_pool, low_memory : bool
+    parallel : bool
         Accepted for compatibility: reading is always parallel, in threads.
+    use_process_pool : bool
+        Accepted for compatibility, as `parallel` is.
+    low_memory : bool
+        Accepted for compatibility, as `parallel` is.
     disable_progress : bool
         Show no progress bars.
     raise_on_missing : bool
@@ -162,17 +166,37 @@ def get(  # noqa: PLR0913 - the options of a frame
 
     Parameters
     ----------
-    nwb_data_sources, search_term, exact_path
-        As for `get_df`.
+    nwb_data_sources : path or URL, or iterable of these
+        As for `get_df`, and so are all parameters but `as_df`.
+    search_term : str
+        A table's or series' path, a shortcut or the end of a path.
     as_df : bool
         A frame also for a series; several files give one in any case.
-    include_column_names, exclude_column_names, exclude_array_columns, use_process_pool, disable_progress, \
-raise_on_missing, ignore_errors, as_polars, storage_options
-        As for `get_df`, and meant for frames alone.
+    exact_path : bool
+        Take the term for a path only.
+    include_column_names : str or iterable of str, or None
+        Of frames: only these columns.
+    exclude_column_names : str or iterable of str, or None
+        Of frames: all but these.
+    exclude_array_columns : bool
+        Of frames: leave out columns with an array or a list in each row.
+    use_process_pool : bool
+        Accepted for compatibility.
+    disable_progress : bool
+        Show no progress bars.
+    raise_on_missing : bool
+        Raise if a file lacks the table.
+    ignore_errors : bool
+        Skip files that cannot be read, with a warning.
+    as_polars : bool or None
+        Return a Polars frame.
+    storage_options : mapping or None
+        As for `scan_nwb`.
 
     Returns
     -------
     pandas.DataFrame, polars.DataFrame or TimeSeries
+        A series where the term names one and there is one file; else a frame.
 
     Raises
     ------

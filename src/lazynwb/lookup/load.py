@@ -128,7 +128,8 @@ class TableFile:
         """Return where an array's chunks are, as far as is known; None where its layout has no chunks."""
         if not _has_index(array):
             return None
-        return self._entry.chunks.get(array.path) or self._some.get(array.path)
+        with _lock:  # of what becomes complete, the part is let go of
+            return self._entry.chunks.get(array.path) or self._some.get(array.path)
 
     def lacks(self, array: Array) -> bool:
         """Tell whether chunks of an array may have to be looked up."""

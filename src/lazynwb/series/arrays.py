@@ -40,6 +40,7 @@ class LazyArray(ABC):
     Attributes
     ----------
     shape : tuple of int
+        As NumPy's.
     dtype : numpy.dtype
         In native byte order; `object` for text (`str`), names of enums, and the paths behind references.
     chunks : tuple of int or None

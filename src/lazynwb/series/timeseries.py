@@ -114,6 +114,7 @@ class TimeSeries(SeriesInfo):
     file : str
         Path or URL, without secrets.
     is_scaled : bool
+        Whether `data` is in physical units.
     """
 
     def __init__(

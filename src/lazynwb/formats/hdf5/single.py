@@ -57,9 +57,9 @@ def some_chunks(file: Hdf5File, array: Array, numbers: np.ndarray, known: dict[i
     watch = found.file.watch
     if watch is None:
         raise NotSingleError(array.path)
-    wanted = [number for number in numbers.tolist() if number not in known]
+    wanted = np.array([number for number in numbers.tolist() if number not in known], np.int64)
     corners = np.stack(np.unravel_index(wanted, grid_of(array)), axis=1) * np.array(array.chunk)
-    for number, corner in zip(wanted, corners.tolist(), strict=True):
+    for number, corner in zip(wanted.tolist(), corners.tolist(), strict=True):
         missed = file.missed
         with file.going_on():
             try:
