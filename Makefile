@@ -1,7 +1,7 @@
 # Two commands do everything on a machine with Python 3.11 or later, git and make:
 #   make demo    the notebook's queries over a small cube of sessions, or over your files: make demo NWB="FOLDER"
 #   make test    lint, types and the whole test suite
-# Others: make lint, make format, make bench, make clean.
+# Others: make lint, make format, make docs (into site/), make bench, make clean.
 
 # The first interpreter that is new enough; `make demo PYTHON=/path/to/python3` names another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 # Reaches the demonstration as it was typed: the shell neither splits nor expands it.
 export NWB
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format docs bench clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -31,11 +31,15 @@ format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
 
+docs: $(VENV)/.installed-docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "site/index.html"
+
 bench: $(VENV)/.installed
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
 clean:
-	rm -rf $(VENV) .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) site .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 
 # The stamps say that a step is done. They come last, so a step that failed half-way is done again.
 $(VENV)/.created:
@@ -50,4 +54,8 @@ $(VENV)/.installed: $(VENV)/.created pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(VENV)/.created pyproject.toml
+	@$(PIP) --editable '.[docs]'
 	@touch $@ $(VENV)/.installed

@@ -100,7 +100,7 @@ def reading(source):
 
 def describe(reader, name):
     file = reader._file
-    return reader._parse(name, lambda: describe_dataset(file.find(name).id, file, name, file))
+    return reader._parse(name, lambda _: describe_dataset(file.find(name).id, file, name, file))
 
 
 def names_of(path):
@@ -164,6 +164,22 @@ def test_several_datasets_are_looked_up_together_some_in_part(kinds):
     assert len(some) == 2
     assert isinstance(complete, ChunkIndex)
     assert empty.locate(0) == (MISSING, 0, 0)
+
+
+def test_over_http_an_index_that_is_here_first_waits_for_the_others(tmp_path):
+    with h5py.File(tmp_path / "two.h5", "w", libver="latest") as file:
+        file.create_dataset("short", data=np.arange(200), chunks=(1,))
+        long = np.arange(30_000).reshape(-1, 1)
+        file.create_dataset("long", data=long, chunks=(1, 1), maxshape=(None, None))
+    wanted = [np.array([3, 150]), np.array([5, 20_000])]
+    with RangeServer(tmp_path) as server, reading(server.url_of("two.h5")) as reader:
+        arrays = [describe(reader, name) for name in ("short", "long")]
+        found = reader.chunk_indices(arrays, wanted)
+    for array, numbers, some in zip(arrays, wanted, found, strict=True):
+        expected = listed(tmp_path / "two.h5", array.path)
+        assert [some.locate(n) for n in numbers.tolist()] == [
+            expected[corners(array)[n]] for n in numbers.tolist()
+        ]
 
 
 @pytest.mark.parametrize("says", ["anything else", "999999999999 bytes required", "0 bytes required"])

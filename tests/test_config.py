@@ -11,6 +11,7 @@ import pytest
 import lazynwb
 from builders import table
 from checks import run_child
+from lazynwb.config import Config
 
 
 def value(name, **env):
@@ -114,3 +115,19 @@ def test_few_threads_and_small_batches_give_the_same(cube):
     lazynwb.config.batch_bytes = 10_000
     for engine in ("in-memory", "streaming"):
         assert lazynwb.scan_nwb(cube, "/units").collect(engine=engine).equals(expected, null_equal=True)
+
+
+def test_settings_of_the_other_package_of_this_name_are_understood():
+    config = Config()
+    config.fsspec_storage_options = {"key": "k"}
+    config.anon = True
+    assert config.storage_options == {"key": "k", "anon": True}
+    config.anon = None
+    assert config.storage_options == config.fsspec_storage_options == {"key": "k"}
+    config.use_remfile = config.use_obstore = True
+    assert config.anon is None
+
+
+def test_a_setting_that_does_not_exist_cannot_be_set():
+    with pytest.raises(AttributeError, match="use_polarz"):
+        Config().use_polarz = True

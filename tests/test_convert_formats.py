@@ -168,6 +168,37 @@ def test_what_each_type_becomes_in_duckdb(typed, tmp_path):
         assert_values([plain(row[at]) for row in rows], expected[name].to_list(), name)
 
 
+def test_large_arrays_are_lists_in_duckdb_and_take_no_room_for_rows_that_are_not_there(tmp_path):
+    """A vector of DuckDB has room for 2048 rows: 640 MiB of these arrays, more than its limit."""
+    import duckdb
+
+    large = np.arange(5 * 40_960, dtype="f8").reshape(5, 20, 2048)
+    with h5py.File(tmp_path / "a.nwb", "w") as file:
+        table(file, "t", {"large": large, "small": np.arange(10.0).reshape(5, 2)})
+    out = convert(tmp_path / "a.nwb", tmp_path / "out", "duckdb")["/t"]
+    with duckdb.connect(str(out), read_only=True) as connection:
+        kinds = {row[0]: row[1] for row in connection.execute("DESCRIBE t").fetchall()}
+        rows = connection.execute("SELECT large FROM t ORDER BY _table_index").fetchall()
+    assert (kinds["large"], kinds["small"]) == ("DOUBLE[][]", "DOUBLE[2]")
+    assert np.array_equal(np.array([row[0] for row in rows]), large)
+
+
+def test_rows_of_many_vectors_arrive_in_duckdb_in_their_order(tmp_path):
+    import duckdb
+
+    for name, offset in (("a", 0), ("b", 5000)):
+        with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
+            table(file, "t", {"x": np.arange(5000) + offset, "wide": np.ones((5000, 100))})
+    out = convert([tmp_path / "a.nwb", tmp_path / "b.nwb"], tmp_path / "out", "duckdb")["/t"]
+    with duckdb.connect(str(out), read_only=True) as connection:
+        rows = connection.execute("SELECT x, list_sum(wide::DOUBLE[]) FROM t").fetchall()
+        groups = connection.execute(
+            "SELECT count(DISTINCT row_group_id) FROM pragma_storage_info('t')"
+        ).fetchone()[0]
+    assert rows == [(number, 100.0) for number in range(10_000)]
+    assert groups == 5  # of 2048 rows, as rows are large
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_csv_holds_every_value_as_text(built, tmp_path, name):
     path = built(name)

@@ -204,6 +204,28 @@ def test_rows_of_a_file_that_is_no_source_are_an_error(cube):
         lazynwb.get_df(cube[:2], "units", nwb_path_to_row_indices={cube[5]: [0]})
 
 
+def test_rows_of_a_file_that_is_named_twice_are_an_error(cube, monkeypatch):
+    monkeypatch.chdir(cube[0].parent)
+    rows = {cube[0]: [0], cube[0].name: [1]}
+    with pytest.raises(LazyNWBError, match=r"session_00\.nwb twice"):
+        lazynwb.get_df(cube, "units", nwb_path_to_row_indices=rows)
+
+
+def test_session_columns_are_those_of_a_scan(cube):
+    options = {"session_columns": {"mouse": "subject_id", "words": "keywords"}}
+    every = lazynwb.scan_nwb(cube, "units", **options).collect()
+    found = polars_df(cube, "units", **options)
+    assert found.columns[-5:] == ["mouse", "words", *INTERNAL]
+    assert_frames(found, every.select(found.columns))
+    named = polars_df(cube, "units", include_column_names="id", exclude_column_names="words", **options)
+    assert named.columns == ["id", "mouse", *INTERNAL]
+    rows = {cube[3]: [7, 2], cube[1]: [5]}
+    few = polars_df(cube, "units", nwb_path_to_row_indices=rows, **options)
+    taken = pl.concat([every.filter(pl.col("_nwb_path") == str(p))[r] for p, r in sorted(rows.items())])
+    assert_frames(few, taken.select(few.columns))
+    assert few.columns == found.columns
+
+
 @given(data=st.data())
 def test_any_rows_of_any_files(cube, data):
     rows = {

@@ -143,6 +143,49 @@ def test_series_are_tsd_frames_and_tensors(file, pynapple):
         one(file, "notes").to_pynapple()
 
 
+def test_samples_that_are_not_in_order_keep_their_times(tmp_path, pynapple):
+    """pynapple itself sorts the times, and leaves the samples where they are."""
+    path = tmp_path / "a.nwb"
+    stamps = np.array([3.0, 1.0, np.nan, 2.0])
+    values = {
+        "flat": np.array([30, 10, 99, 20]),
+        "wide": np.array([[30, 3], [10, 1], [99, 9], [20, 2]]),
+        "deep": np.arange(16.0).reshape(4, 2, 2),
+    }
+    with h5py.File(path, "w") as f:
+        for name, data in values.items():
+            series(f, f"acquisition/{name}", data, stamps)
+    for name, data in values.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = lazynwb.to_pynapple(lazynwb.get_timeseries(path, name))
+        np.testing.assert_array_equal(found.t, [1.0, 2.0, 3.0])
+        np.testing.assert_array_equal(np.asarray(found.d), data[[1, 3, 0]])
+
+
+def test_one_sample_and_none_make_no_noise(tmp_path, pynapple):
+    path = tmp_path / "a.nwb"
+    with h5py.File(path, "w") as f:
+        for name, stamps in {"one": [4.0], "same": [4.0, 4.0], "nan": [np.nan], "none": []}.items():
+            series(f, f"acquisition/{name}", np.arange(float(len(stamps))), np.array(stamps))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lengths = {
+            name: len(lazynwb.to_pynapple(lazynwb.get_timeseries(path, name)))
+            for name in ("one", "same", "nan", "none")
+        }
+    assert lengths == {"one": 1, "same": 2, "nan": 0, "none": 0}
+
+
+def test_spikes_that_are_not_in_order_or_have_no_time(pynapple):
+    units = pl.DataFrame({"id": [0, 1], "spike_times": [[3.0, 1.0, float("nan"), 2.0], [5.0]]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        group = lazynwb.to_pynapple(units)
+    np.testing.assert_array_equal(group[0].t, [1.0, 2.0, 3.0])
+    assert group.time_support.values.tolist() == [[1.0, 5.0]]
+
+
 def test_a_session_in_pynapple_is_the_one_that_pynapple_reads(tmp_path, pynapple):
     pynwb = pytest.importorskip("pynwb")
     nwb = pynwb.NWBFile("d", "i", datetime(2024, 1, 2, tzinfo=ZoneInfo("UTC")))

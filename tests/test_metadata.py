@@ -213,6 +213,11 @@ def test_a_field_that_is_one_text_here_and_a_list_there_is_a_list(tmp_path):
         write(tmp_path / "b.nwb", general__experimenter=["A", "B"]),
     ]
     assert metadata(*paths)["experimenter"].to_list() == [["Doe, Jane"], ["A", "B"]]
+    # As in files of pynwb 1.0, without another file that has a list.
+    assert metadata(paths[0])["experimenter"].to_list() == [["Doe, Jane"]]
+    assert lazynwb.LazyNWB(paths[0]).experimenter == ["Doe, Jane"]
+    bare = write(tmp_path / "c.nwb", general__experimenter=None)
+    assert metadata(paths[0], bare)["experimenter"].to_list() == [["Doe, Jane"], None]
 
 
 def test_a_field_of_a_type_that_cannot_be_read_is_left_out_with_a_warning(tmp_path, caplog):

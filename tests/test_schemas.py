@@ -223,6 +223,10 @@ def test_get_table_schema(cube):
         lazynwb.get_table_schema(cube, "/units", exclude_internal_columns=True)
     )
     assert "spike_times" not in lazynwb.get_table_schema(cube, "/units", exclude_array_columns=True)
+    options = {"session_columns": {"mouse": "subject_id"}, "resolve_regions": True}
+    expected = lazynwb.scan_nwb(cube, "/units", **options).collect_schema()
+    assert lazynwb.get_table_schema(cube, "/units", **options) == expected
+    assert "mouse" in expected
     with pytest.raises(lazynwb.TableNotFoundError):
         lazynwb.get_table_schema(cube, "/intervals/performance", raise_on_missing=True)
 

@@ -193,6 +193,20 @@ def test_unknown_metadata_is_an_error_that_names_what_there_is(sessions):
         lazynwb.scan_nwb(sessions, "/units", session_columns="subjectid")
 
 
+def test_two_that_end_alike_need_names(sessions):
+    wanted = ["general/session_id", "session_id"]
+    with pytest.raises(SchemaError, match="'general/session_id' and 'session_id' would both be called"):
+        lazynwb.scan_nwb(sessions, "/units", session_columns=wanted)
+    twice = lazynwb.scan_nwb(sessions, "/units", session_columns=["age", "age"]).collect_schema()
+    assert list(twice).count("age") == 1
+
+
+@pytest.mark.parametrize("wrong", [[5], {"a": 5}, {5: "age"}])
+def test_what_is_no_name_is_a_type_error(sessions, wrong):
+    with pytest.raises(TypeError, match="session_columns are names"):
+        lazynwb.scan_nwb(sessions, "/units", session_columns=wrong)
+
+
 def test_a_column_of_the_table_is_not_replaced(sessions):
     with pytest.raises(SchemaError, match=r"session column 'rate'.*session_columns=\{"):
         lazynwb.scan_nwb(sessions, "/units", session_columns={"rate": "session_id"})

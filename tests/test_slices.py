@@ -6,6 +6,7 @@ import zlib
 import h5py
 import hypothesis.strategies as st
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis.extra import numpy as hnp
@@ -247,6 +248,50 @@ def test_what_was_never_written_is_the_fill_value(tmp_path):
 
 
 # -- costs ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("userblock", [0, 512])
+@pytest.mark.parametrize("dtype", ["<f8", np.dtype(("<i2", (2,)))], ids=["numbers", "arrays"])
+def test_contiguous_data_that_was_never_written_is_zeros_behind_a_user_block_too(tmp_path, userblock, dtype):
+    with h5py.File(tmp_path / "a.nwb", "w", userblock_size=userblock) as file:
+        series(file, "series").create_dataset("data", (3, 1), dtype)
+    assert not lazy(tmp_path / "a.nwb")[:].any()
+    assert lazy(tmp_path / "a.nwb").shape[:2] == (3, 1)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "v110", "latest"])
+@pytest.mark.parametrize("limits", [(40, None, 7), (40, 5, None), (None, 5, 7), (None, None, 7)], ids=str)
+def test_whichever_dimension_may_grow_each_chunk_is_where_it_belongs(tmp_path, libver, limits):
+    values = np.arange(40 * 5 * 7, dtype="f4").reshape(40, 5, 7)
+    with h5py.File(tmp_path / "a.nwb", "w", libver=libver) as file:
+        group = series(file, "series")
+        group.create_dataset("data", data=values, chunks=(3, 2, 4), maxshape=limits)
+        group["timestamps"] = np.arange(40.0)
+    np.testing.assert_array_equal(lazy(tmp_path / "a.nwb")[:], values)
+    np.testing.assert_array_equal(lazy(tmp_path / "a.nwb")[5:31:3, 1:], values[5:31:3, 1:])
+    scanned = lazynwb.read_nwb(tmp_path / "a.nwb", "/series")
+    np.testing.assert_array_equal(scanned["data"].to_numpy(), values)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "chunked", "gzip", "compact"])
+def test_rows_without_any_element_are_rows(tmp_path, layout):
+    with h5py.File(tmp_path / "a.nwb", "w") as file:
+        group = series(file, "series")
+        group["timestamps"] = np.arange(3.0)
+        if layout == "compact":
+            properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            properties.set_layout(h5py.h5d.COMPACT)
+            space = h5py.h5s.create_simple((3, 0))
+            h5py.h5d.create(group.id, b"data", h5py.h5t.STD_I32LE, space, properties)
+        else:
+            chunks = {"chunked": {"chunks": (1, 1)}, "gzip": {"chunks": (1, 1), **GZIP}}.get(layout, {})
+            group.create_dataset("data", (3, 0), "<i4", maxshape=(None, None) if chunks else None, **chunks)
+    assert lazy(tmp_path / "a.nwb")[:].shape == (3, 0)
+    scanned = lazynwb.read_nwb(tmp_path / "a.nwb", "/series")
+    assert scanned["timestamps"].to_list() == [0, 1, 2]
+    assert scanned["data"].to_list() == [[], [], []]
+    late = lazynwb.scan_nwb(tmp_path / "a.nwb", "/series").filter(pl.col("timestamps") > 0).select("data")
+    assert late.collect()["data"].to_list() == [[], []]
 
 
 def test_only_the_chunks_of_the_columns_are_decoded(layouts):

@@ -363,6 +363,11 @@ TRIAL = trial_frame([("a", 0, 0.0, 1.0, 0.0)])
         ),
         (lambda: find(ONE, {"x": (None, 1)}, TRIAL), TypeError, "start of the interval 'x'"),
         (lambda: find([1], BOUNDS, TRIAL), TypeError, "frame"),
+        (
+            lambda: find(ONE, {"x": ("start_tim", 1)}, TRIAL),
+            ColumnNotFoundError,
+            "'start_tim'; did you mean 'start_time'",
+        ),
         (lambda: find(ONE, {"x": "ab"}, TRIAL), TypeError, "'x' must be a pair"),
         (
             lambda: find(ONE.with_columns(obs_intervals=pl.lit([1.0])), BOUNDS, TRIAL),

@@ -161,3 +161,39 @@ def test_bad_files_are_fatal_when_they_are_to_be(tmp_path):
     (tmp_path / "bad.nwb").write_bytes(b"nothing")
     with pytest.raises(lazynwb.NotNWBError, match=r"bad\.nwb"):
         lazynwb.get_sql_context(tmp_path, ignore_errors=False)
+
+
+def test_session_columns_of_every_table_skip_files(cube):
+    names = {"mouse": "subject_id", "session_id": "session_id"}
+    context = lazynwb.get_sql_context(cube, session_columns=names)
+    expected = lazynwb.scan_nwb(cube, "/units", session_columns={"mouse": "subject_id"}).collect()
+    mouse = expected["mouse"][0]
+    query = f"SELECT unit_id, mouse, session_id FROM units WHERE mouse = '{mouse}'"  # noqa: S608 - a test
+    with lazynwb.profile() as cost:
+        found = context.execute(query, eager=True)
+    of_mouse = expected.filter(pl.col("mouse") == mouse)
+    assert found["unit_id"].to_list() == of_mouse["unit_id"].to_list()
+    assert cost.files_skipped == len(cube) - of_mouse["_nwb_path"].n_unique()
+    session = context.execute("SELECT session_id, mouse FROM session", eager=True)
+    assert session["session_id"].to_list() == [f"s{k}" for k in range(6)]
+    assert session["mouse"].to_list() == [f"mouse-s{k}" for k in range(6)]
+
+
+def test_a_table_keeps_its_own_column_and_files_without_metadata_have_none(tmp_path):
+    for name, mouse in [("a", "m1"), ("b", None)]:
+        with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
+            nwb_root(file, name)
+            table(file, "units", {"subject_id": [1, 2]}, kind="Units")
+            if mouse:
+                table(file, "intervals/trials", {"start_time": [0.0]}, kind="TimeIntervals")
+                del file["general/subject"]
+                file["general/subject/subject_id"] = mouse
+            else:
+                table(file, "intervals/epochs", {"start_time": [0.0]}, kind="TimeIntervals")
+                file.pop("general/subject", None)
+    context = lazynwb.get_sql_context(tmp_path, session_columns="subject_id")
+    assert context.execute("SELECT subject_id FROM units", eager=True)["subject_id"].to_list() == [1, 2, 1, 2]
+    assert context.execute("SELECT subject_id FROM trials", eager=True)["subject_id"].to_list() == ["m1"]
+    assert context.execute("SELECT subject_id FROM epochs", eager=True)["subject_id"].to_list() == [None]
+    with pytest.raises(lazynwb.SchemaError, match="no session metadata 'nope'"):
+        lazynwb.get_sql_context(tmp_path, session_columns="nope")

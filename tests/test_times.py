@@ -153,6 +153,15 @@ def test_what_the_search_has_decoded_is_not_decoded_again(tmp_path):
     assert cost.chunks_decoded <= 9
 
 
+@pytest.mark.parametrize("odd", [np.nan, 500.0], ids=str)
+def test_one_odd_timestamp_in_a_local_contiguous_array_is_never_missed(tmp_path, odd):
+    stamps = np.arange(200_000) / 1000
+    stamps[77_777] = odd
+    path = write(tmp_path / "a.nwb", stamps, chunk=0)
+    found = lazynwb.scan_nwb(path, "/acquisition/s").filter(time >= 190.0).select("_table_index").collect()
+    assert found["_table_index"].to_list() == [77_777, *range(190_000, 200_000)]
+
+
 def test_generated_timestamps_cost_nothing(tmp_path):
     path = write(tmp_path / "a.nwb", regular=(5.0, 10.0), rows=50_000)
     with lazynwb.profile() as cost:

@@ -96,6 +96,7 @@ def get_sub_attrs(
     nwb_path : path or URL
         One file.
     parent_path : str
+        The object that it starts with: a group or a dataset.
     exclude_private : bool
         As for `get_attrs`.
     exclude_empty : bool

@@ -18,7 +18,7 @@ def _default_cache_dir() -> Path:
     return user_cache_path("lazynwb", appauthor=False)
 
 
-@dataclass
+@dataclass(slots=True)
 class Config:
     """Settings that every call reads; assign to an attribute to change one for the process.
 
@@ -108,6 +108,45 @@ class Config:
         if self._cache_root is None:
             self._cache_root = _default_cache_dir()
         return self._cache_root
+
+    # -- names that code for lazynwb 1 has ----------------------------------------------------------------
+
+    @property
+    def fsspec_storage_options(self) -> dict[str, Any]:
+        """The same as `storage_options`, which understands fsspec's names."""
+        return self.storage_options
+
+    @fsspec_storage_options.setter
+    def fsspec_storage_options(self, options: dict[str, Any]) -> None:
+        self.storage_options = options
+
+    @property
+    def anon(self) -> bool | None:
+        """Whether requests are not signed: `storage_options["anon"]`; None where nothing was said."""
+        return self.storage_options.get("anon")
+
+    @anon.setter
+    def anon(self, value: bool | None) -> None:
+        others = {name: option for name, option in self.storage_options.items() if name != "anon"}
+        self.storage_options = others if value is None else {**others, "anon": value}
+
+    @property
+    def use_remfile(self) -> bool:
+        """Without effect: there is one way to read remote files."""
+        return False
+
+    @use_remfile.setter
+    def use_remfile(self, value: bool) -> None:
+        pass
+
+    @property
+    def use_obstore(self) -> bool:
+        """Without effect, as `use_remfile`."""
+        return True
+
+    @use_obstore.setter
+    def use_obstore(self, value: bool) -> None:
+        pass
 
 
 def _parse(text: str, hint: Any) -> Any:  # noqa: ANN401 - the value's type is what the hint says

@@ -39,6 +39,10 @@ class CorruptDataError(LazyNWBError, ValueError):
     """Bytes of a file contradict its own description: a checksum, an index, a chunk's size."""
 
 
+class NotAscendingError(LazyNWBError, ValueError):
+    """Times that should ascend do not: where one is cannot be told without looking at all of them."""
+
+
 class UnsupportedTypeError(LazyNWBError, TypeError):
     """A selected column has a stored type or filter that cannot be read here."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _SPIKES = "spike_times"
 #: A name that pynapple keeps for itself, and what a column of that name is called there.
 _RENAMED = {"rate": "rate_"}
-#: pynapple's intervals have a duration: this one, in seconds, where there is a single spike.
+#: pynapple's intervals have a duration: this one, in seconds, where there is a single time.
 _SHORTEST = 1e-6
 
 
@@ -44,7 +44,8 @@ def to_pynapple(
         Times in seconds. A group's keys are the units' `id` where there is such a column and no two rows
         share one, else `_table_index`, else the frame's row numbers; every other column of numbers, bools or
         text is its metadata (one called `rate`, which is pynapple's own, as `rate_`). The group's time
-        support is from the first to the last spike of all units.
+        support is from the first to the last spike of all units. Spikes and samples come in the order of
+        their times, whatever that in the file; those whose time is NaN are left out.
 
     Raises
     ------
@@ -160,8 +161,27 @@ def _to_tsd(nap: ModuleType, ts: TimeSeries) -> Any:  # noqa: ANN401
         message = f"{ts.file}: {ts.path} holds no numbers, which pynapple is for, but {ts.data.dtype}"
         raise UnsupportedTypeError(message)
     data, stamps = _samples(ts)
+    order = _in_time(stamps)
+    if order is not None:
+        data, stamps = data[order], stamps[order]
     kind = {1: nap.Tsd, 2: nap.TsdFrame}.get(data.ndim, nap.TsdTensor)
-    return kind(t=stamps, d=data)
+    support = _support(nap, stamps[0], stamps[-1]) if len(stamps) else None
+    return kind(t=stamps, d=data, time_support=support)
+
+
+def _in_time(stamps: np.ndarray) -> np.ndarray | None:
+    """Return positions that put times in order, and leave out NaN; None if they are in order already.
+
+    pynapple sorts times, but leaves the samples as they are: they would belong to other times.
+    """
+    if (stamps[:-1] <= stamps[1:]).all() and not np.isnan(stamps[-1:]).any():
+        return None
+    order = np.argsort(stamps, kind="stable")
+    return order[: np.count_nonzero(~np.isnan(stamps))]
+
+
+def _support(nap: ModuleType, start: float, stop: float) -> Any:  # noqa: ANN401
+    return nap.IntervalSet(start, stop if stop > start else start + _SHORTEST)
 
 
 def _to_ts_group(nap: ModuleType, df: pl.DataFrame | pd.DataFrame) -> Any:  # noqa: ANN401
@@ -182,7 +202,7 @@ def _to_ts_group(nap: ModuleType, df: pl.DataFrame | pd.DataFrame) -> Any:  # no
     }
     start = min(train.min() for train in trains if len(train))
     stop = max(train.max() for train in trains if len(train))
-    support = nap.IntervalSet(start, stop if stop > start else start + _SHORTEST)
+    support = _support(nap, start, stop)
     group = {int(keys[i]): nap.Ts(trains[i], time_support=support) for i in order.tolist()}
     return nap.TsGroup(group, time_support=support, metadata=metadata)
 
@@ -212,10 +232,12 @@ def _with_spikes(df: pl.DataFrame | pd.DataFrame) -> pl.DataFrame | pd.DataFrame
 
 
 def _train(row: object) -> np.ndarray:
-    """Return the spike times of one row; none where they are missing."""
+    """Return the spike times of one row, in order; none where they are missing."""
     if row is None or isinstance(row, float):
         return np.zeros(0)
-    return np.asarray(row, np.float64).reshape(-1)
+    times = np.asarray(row, np.float64).reshape(-1)
+    order = _in_time(times)
+    return times if order is None else times[order]
 
 
 def _keys(df: pl.DataFrame | pd.DataFrame) -> np.ndarray:

@@ -170,6 +170,12 @@ def read_metadata(sources: Sequence[Source], *, disable_progress: bool) -> Metad
         found = paths.join(rows, on=NWB_PATH, how="left", maintain_order="left")
         found = found.join(extra, on=NWB_PATH, how="left", maintain_order="left")
         found = found.with_columns(
+            # Early versions of the schema had one text where there are lists now (`experimenter`).
+            pl.when(pl.col(name).is_not_null()).then(pl.concat_list(name)).alias(name)
+            for name, dtype in fields.items()
+            if dtype == _TEXTS and found.schema.get(name) == _TEXT
+        )
+        found = found.with_columns(
             pl.lit(None, dtype).alias(name) for name, dtype in fields.items() if name not in found.columns
         )
         frames.append(found.select(*fields, pl.exclude(*fields)))

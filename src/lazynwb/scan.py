@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lazynwb.lookup.load import TableFile
     from lazynwb.sources.discover import Sources
+    from lazynwb.sources.source import Source
 
 P = ParamSpec("P")
 
@@ -132,7 +133,37 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     ...     pl.col("location") == "CA1", pl.col("presence_ratio") >= 0.7
     ... ).select("unit_id", "spike_times").collect()  # doctest: +SKIP
     """
-    sources = tuple(expand(source, storage_options))
+    spec = plan_scan(
+        tuple(expand(source, storage_options)),
+        table_path,
+        infer_schema_length=infer_schema_length,
+        exclude_array_columns=exclude_array_columns,
+        schema=schema,
+        schema_overrides=schema_overrides,
+        session_columns=session_columns,
+        resolve_regions=resolve_regions,
+        raise_on_missing=raise_on_missing,
+        ignore_errors=ignore_errors,
+        disable_progress=disable_progress,
+    )
+    return lazy_frame(spec)
+
+
+def plan_scan(  # noqa: PLR0913 - the options of a scan
+    sources: tuple[Source, ...],
+    table_path: str,
+    *,
+    infer_schema_length: int | None = None,
+    exclude_array_columns: bool = False,
+    schema: SchemaDict | None = None,
+    schema_overrides: SchemaDict | None = None,
+    session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
+    resolve_regions: bool | str | Iterable[str] = False,
+    raise_on_missing: bool = False,
+    ignore_errors: bool = False,
+    disable_progress: bool = False,
+) -> Spec:
+    """Find out what a scan is going to read, and its schema; the parameters are those of `scan_nwb`."""
     table = normalize_table_path(table_path)
     overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
     origin = "the schema argument"
@@ -176,7 +207,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
             ignore_errors=ignore_errors,
             disable_progress=disable_progress,
         )
-    spec = Spec(
+    return Spec(
         sources,
         table,
         columns,
@@ -188,7 +219,6 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         session,
         regions=regions,
     )
-    return _register(spec)
 
 
 def _collected(scan: Callable[P, pl.LazyFrame]) -> Callable[P, pl.DataFrame]:
@@ -214,6 +244,8 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
     exclude_internal_columns: bool = False,  # noqa: FBT001, FBT002
     raise_on_missing: bool = False,  # noqa: FBT001, FBT002
     *,
+    session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
+    resolve_regions: bool | str | Iterable[str] = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pl.Schema:
     """Return the schema that `scan_nwb` gives a table over the same files.
@@ -232,6 +264,10 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
         Leave out `_nwb_path`, `_table_path` and `_table_index`.
     raise_on_missing : bool
         Raise if a file lacks the table.
+    session_columns : str, iterable of str or mapping of str to str, or None
+        As for `scan_nwb`.
+    resolve_regions : bool, str or iterable of str
+        As for `scan_nwb`.
     storage_options : mapping or None
         As for `scan_nwb`.
 
@@ -246,6 +282,8 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
         raise_on_missing=raise_on_missing,
         infer_schema_length=first_n_files_to_infer_schema,
         exclude_array_columns=exclude_array_columns,
+        session_columns=session_columns,
+        resolve_regions=resolve_regions,
         storage_options=storage_options,
     )
     schema = frame.collect_schema()
@@ -279,7 +317,8 @@ def _detail(spec: Spec) -> str:
     return f"/{spec.table} of {len(spec.sources)} file{'s' if len(spec.sources) != 1 else ''}"
 
 
-def _register(spec: Spec) -> pl.LazyFrame:
+def lazy_frame(spec: Spec) -> pl.LazyFrame:
+    """Return the LazyFrame of a scan that was planned."""
     schema = spec.all_columns
     frame = register_io_source(_Source(spec), schema=schema, is_pure=True, **plan_labels(_detail(spec)))
     # Not by plain names: Polars takes "*" and "^...$" for patterns.

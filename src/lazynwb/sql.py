@@ -9,7 +9,8 @@ import polars as pl
 
 from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.lookup.contents import find_tables, shortest_names
-from lazynwb.scan import scan_nwb
+from lazynwb.lookup.sessions import SessionColumn, find_session_columns
+from lazynwb.scan import lazy_frame, plan_scan
 from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     infer_schema_length: int | None = None,
     table_names: Iterable[str] | None = None,
     rename_general_metadata: bool = True,
+    session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
     **sqlcontext_kwargs: Any,  # noqa: ANN401 - passed on to Polars
 ) -> pl.SQLContext[Any]:
@@ -63,6 +65,9 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
         Only these tables, by name or path.
     rename_general_metadata : bool
         Call `/general` `session` (it stays reachable as `general`).
+    session_columns : str, iterable of str or mapping of str to str, or None
+        As for `scan_nwb`: metadata of the files as columns of every table, on which conditions skip whole
+        files. A table that has a column of that name keeps its own.
     storage_options : mapping or None
         As for `scan_nwb`.
     **sqlcontext_kwargs
@@ -79,6 +84,8 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     ------
     TableNotFoundError
         If the files have no table at all, or none that was asked for.
+    SchemaError
+        If there is no such session column.
     """
     sources = expand(nwb_sources, storage_options)
     looked_at = sources[:infer_schema_length]
@@ -101,18 +108,30 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
             f" and {len(sources) - 1} more files" if len(sources) > 1 else ""
         )
         raise TableNotFoundError(message)
+    session: tuple[SessionColumn, ...] = ()
+    if session_columns is not None:
+        session = find_session_columns(
+            sources,
+            session_columns,
+            (),
+            infer_schema_length,
+            ignore_errors=ignore_errors,
+            disable_progress=disable_progress,
+        )
     frames: dict[str, pl.LazyFrame] = {}
     for path, name in names.items():
         try:
-            frames[name] = scan_nwb(
+            spec = plan_scan(
                 # Files that are known to lack the table need not be asked again.
-                holders[path] + sources[len(looked_at) :],
+                (*holders[path], *sources[len(looked_at) :]),
                 path,
                 infer_schema_length=len(holders[path]),
                 exclude_array_columns=exclude_array_columns,
                 ignore_errors=ignore_errors,
                 disable_progress=disable_progress,
             )
+            added = tuple(column for column in session if column.name not in spec.schema)
+            frames[name] = lazy_frame(spec._replace(session=added))
         except LazyNWBError as error:
             _LOGGER.warning("table /%s was left out of the SQL context: %s", path, error)
     if "session" in frames and "general" not in frames:

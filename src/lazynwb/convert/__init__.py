@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from lazynwb.convert.databases import delta_arguments
 from lazynwb.convert.files import FORMATS, Options, is_installed
 from lazynwb.convert.jobs import plan
 from lazynwb.convert.manifest import Hold
@@ -22,10 +23,10 @@ if TYPE_CHECKING:
     from lazynwb.sources.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
-#: Databases, with the compressions that can be asked for and the package that they need.
-_DATABASES: dict[str, tuple[frozenset[str], str]] = {
-    "delta": (frozenset({"zstd", "snappy", "lz4", "uncompressed"}), "deltalake"),
-    "duckdb": (frozenset(), "duckdb"),
+#: Databases, with the compressions that can be asked for and the packages that they need.
+_DATABASES: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {
+    "delta": (frozenset({"zstd", "snappy", "lz4", "uncompressed"}), ("deltalake",)),
+    "duckdb": (frozenset(), ("duckdb", "pyarrow")),
 }
 #: Seconds, more than the ticks of a file system's clock.
 _TICK = 0.06
@@ -86,10 +87,10 @@ def convert_nwb_tables(  # noqa: PLR0913 - the options of a conversion
     tables : str, iterable of str or None
         Only these, by path, last part of the path or shortcut (`"trials"`). None converts every table and
         the metadata, but no TimeSeries: these are converted where they are named.
-    partition_by : {"session", "subject"} or None
-        Write each table as a folder of hive partitions (`units/session=abc/….parquet`), one file for each
-        session, so that only new and changed sessions are converted by the next call. A Delta table gets a
-        column of that name and is replaced as a whole.
+    partition_by : str or None
+        "session" or "subject": write each table as a folder of hive partitions
+        (`units/session=abc/….parquet`), one file for each session, so that only new and changed sessions
+        are converted by the next call. A Delta table gets a column of that name and is replaced as a whole.
     compression : str or None
         Of the format; None is zstd for Parquet and none for the others.
     row_group_bytes : int
@@ -101,7 +102,7 @@ def convert_nwb_tables(  # noqa: PLR0913 - the options of a conversion
         As for `scan_nwb`.
     **write_kwargs
         For what writes the format: `sink_parquet`, `sink_ipc`, `write_csv`, `write_ndjson` or `write_excel`
-        of Polars, or `deltalake.write_deltalake`.
+        of Polars, or `deltalake.write_deltalake` (a table is always replaced as a whole).
 
     Returns
     -------
@@ -128,9 +129,9 @@ def convert_nwb_tables(  # noqa: PLR0913 - the options of a conversion
     arrays, lists and structs are JSON text. JSON has neither NaN nor infinity: both become null there, also
     within the JSON text of CSV. See `lazynwb.convert.columns` for Delta Lake and DuckDB.
 
-    Memory does not grow with the tables, with two exceptions: a worksheet is made in memory, and deltalake
-    collects a table before it writes it. DuckDB keeps up to 512 MiB of what is not committed, and the rest
-    in a temporary file beside the database.
+    Memory does not grow with the tables, but for a worksheet, which is made in memory. Delta Lake gets a file
+    for about every 64 MiB of values, all of them committed at once. DuckDB works on 2048 rows at a time: it
+    may take 512 MiB, or twice as much as these rows where that is more.
 
     Examples
     --------
@@ -179,9 +180,10 @@ def _check(
         message = f"output_format is one of {', '.join([*FORMATS, *_DATABASES])}, not {output_format!r}"
         raise ValueError(message)
     if output_format in FORMATS:
-        compressions, package = FORMATS[output_format].compressions, FORMATS[output_format].needs
+        compressions, needed = FORMATS[output_format].compressions, FORMATS[output_format].needs
+        packages: tuple[str, ...] = () if needed is None else (needed,)
     else:
-        compressions, package = _DATABASES[output_format]
+        compressions, packages = _DATABASES[output_format]
     if compression is not None and compression not in compressions:
         message = (
             f"compression of {output_format} is one of {', '.join(sorted(compressions))}, not {compression!r}"
@@ -199,7 +201,10 @@ def _check(
             f"{', '.join(['partition_by'] if partition_by else write_kwargs)}"
         )
         raise ValueError(message)
-    if package is not None and not is_installed(package):
+    if output_format == "delta":
+        delta_arguments(write_kwargs)
+    package = next((name for name in packages if not is_installed(name)), None)
+    if package is not None:
         message = f"output_format={output_format!r} needs {package}: pip install 'lazynwb[{output_format}]'"
         raise ImportError(message)
 

@@ -5,12 +5,13 @@
 | integers | the same | unsigned ones widen; `UInt64` is `DECIMAL(20, 0)` | the same | text | numbers |
 | `Float16` | the same | `float` | `FLOAT` | text | numbers |
 | `Enum` | the same | `string` | `ENUM` | text | text |
-| `Array` | the same | `array` | fixed-size `ARRAY` | JSON text | lists |
+| `Array` | the same | `array` | fixed-size `ARRAY`, lists beyond 2048 values | JSON text | lists |
 | `List`, `Struct` | the same | `array`, `struct` | lists, `STRUCT` | JSON text | lists, objects |
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -45,6 +46,8 @@ _DUCKDB_NAMES: dict[type[pl.DataType], str] = {
     pl.Float64: "DOUBLE",
     pl.String: "VARCHAR",
 }
+#: Values of a fixed-size array: DuckDB makes room for 2048 of them at once, however few rows there are.
+_DUCKDB_ARRAY = 2048
 _KEY = "v"
 
 
@@ -61,6 +64,8 @@ def for_duckdb(dtype: pl.DataType) -> pl.DataType:
 def _mapped(
     dtype: pl.DataType, scalars: Mapping[type[pl.DataType], pl.DataType], *, arrays: bool
 ) -> pl.DataType:
+    if isinstance(dtype, pl.Array) and math.prod(dtype.shape) > _DUCKDB_ARRAY:
+        arrays = False
     if isinstance(dtype, pl.List):
         return pl.List(_mapped(instance(dtype.inner), scalars, arrays=arrays))
     if isinstance(dtype, pl.Array):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import unquote
 
+import msgspec
 import polars as pl
 
 from lazynwb.convert.columns import (
@@ -12,32 +14,101 @@ from lazynwb.convert.columns import (
     duckdb_type,
     for_delta,
     for_duckdb,
+    literal,
     quoted,
 )
+from lazynwb.convert.manifest import staging_folder
 from lazynwb.errors import LazyNWBError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     import duckdb
+    from deltalake.transaction import AddAction
 
     from lazynwb.convert.files import Content, Options
 
-#: What a batch is called while DuckDB reads it.
-_BATCH = "lazynwb_batch"
-#: Rows that Delta Lake's writer encodes at a time.
+#: What the database and the rows for it are called in DuckDB's SQL.
+_DATABASE, _ROWS = "lazynwb_output", "lazynwb_rows"
+#: Of values that Delta Lake's writer is handed at a time; it collects what it is handed.
+_DELTA_BYTES = 64 * 1024 * 1024
+#: Rows that it encodes at a time.
 _MOST_AT_ONCE = 1024
-#: DuckDB keeps what is not committed in memory, up to this, and the rest in a temporary file.
-_DUCKDB_MEMORY = "512MiB"
+#: What a user may set of the Delta table rather than of its files.
+_OF_TABLE = frozenset({"name", "description", "configuration"})
+_OF_COMMIT = frozenset({"commit_properties", "post_commithook_properties"})
+#: DuckDB's memory beside the rows of one vector.
+_DUCKDB_BYTES = 512 * 1024 * 1024
+#: Rows of a vector, the least that makes a row group; and of a row group unless it is told otherwise.
+_VECTOR_ROWS, _DUCKDB_GROUP_ROWS = 2048, 122_880
+#: How often a row group is in memory while it is written.
+_COPIES = 2
 
 
 def write_delta(content: Content, path: Path, options: Options, partitions: Sequence[str] = ()) -> None:
     """Replace a Delta table: readers see the old version until the new one is whole.
 
-    Older versions stay in its folder until they are vacuumed.
+    Older versions stay in its folder until they are vacuumed. The files are written beside the table, some
+    at a time because deltalake collects what it is given, then moved and committed in one transaction.
     """
-    from arro3.core import RecordBatchReader
+    from deltalake import DeltaTable
+    from deltalake.transaction import create_table_with_add_actions
+
+    arguments = delta_arguments(options.arguments)
+    of_table = {name: value for name, value in arguments.items() if name in _OF_TABLE}
+    of_commit = {name: arguments.pop(name) for name in _OF_COMMIT & arguments.keys()}
+    with staging_folder(path) as staged:
+        _stage(content, staged, arguments, options.compression, partitions)
+        content.check()
+        added = list(_added(staged))
+        path.mkdir(exist_ok=True)
+        for action in added:
+            target = path / action.path
+            target.parent.mkdir(exist_ok=True)
+            (staged / action.path).replace(target)
+        # What is moved stays, whatever happens: an error may come from behind the commit. Files that no
+        # version of the table has are nothing to its readers, and go when it is vacuumed.
+        create_table_with_add_actions(
+            str(path),
+            DeltaTable(str(staged)).schema(),
+            added,
+            mode="overwrite",
+            partition_by=list(partitions),
+            **of_table,
+            **of_commit,
+        )
+
+
+def delta_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a user's arguments for deltalake, without those that say what is done anyway.
+
+    Raises
+    ------
+    ValueError
+        If they ask for anything but replacing the table.
+    """
+    found = dict(arguments)
+    found = {**found.pop("delta_write_options", {}), **found}  # as `write_delta` of Polars takes them
+    for name in ("mode", "schema_mode"):
+        if found.pop(name, "overwrite") != "overwrite":
+            message = f"a Delta table is replaced as a whole: leave out {name}"
+            raise ValueError(message)
+    for name in ("predicate", "partition_by"):
+        if name in found:
+            message = f"a Delta table is replaced as a whole: leave out {name}"
+            raise ValueError(message)
+    return found
+
+
+def _stage(
+    content: Content,
+    folder: Path,
+    arguments: Mapping[str, Any],
+    compression: str | None,
+    partitions: Sequence[str],
+) -> None:
+    """Write the rows as a Delta table, part after part."""
     from deltalake import WriterProperties, write_deltalake
 
     renamed = distinct_ignoring_case(list(content.schema))
@@ -45,37 +116,43 @@ def write_delta(content: Content, path: Path, options: Options, partitions: Sequ
     def stored(frame: pl.LazyFrame) -> pl.LazyFrame:
         return cast(frame, content.schema, for_delta).rename(renamed)
 
-    arguments = dict(options.arguments)
-    arguments = {"schema_mode": "overwrite", **arguments.pop("delta_write_options", {}), **arguments}
-    if partitions:
-        arguments["partition_by"] = list(partitions)
     properties = WriterProperties(
         # Its writer holds a row group in memory, and takes a million rows for one.
         max_row_group_size=content.group_rows,
         write_batch_size=min(content.group_rows, _MOST_AT_ONCE),
-        compression=(options.compression or "zstd").upper(),  # type: ignore[arg-type]
+        compression=(compression or "zstd").upper(),  # type: ignore[arg-type]
     )
-    arguments = {"writer_properties": properties, **arguments}
-    raised: list[BaseException] = []
+    how = {"writer_properties": properties, **arguments, "partition_by": list(partitions) or None}
+    empty = pl.DataFrame(schema=stored(content.frame).collect_schema())
+    write_deltalake(str(folder), empty, mode="append", **how)
+    how = {name: value for name, value in how.items() if name not in _OF_TABLE}
+    held: list[pl.DataFrame] = []
+    for batch in content.batches(stored):
+        held.append(batch)
+        while len(held) > 1 and sum(part.estimated_size() for part in held) > _DELTA_BYTES:
+            # All but the last, which may be the one too much.
+            write_deltalake(str(folder), pl.concat(held[:-1]), mode="append", **how)
+            del held[:-1]
+    if held:
+        write_deltalake(str(folder), pl.concat(held), mode="append", **how)
 
-    def batches() -> Iterator[Any]:
-        try:
-            for batch in content.batches(stored):
-                yield from RecordBatchReader.from_arrow(batch)
-            content.check()
-        except BaseException as error:
-            raised.append(error)  # what crosses deltalake comes out as an error of its own
-            raise
 
-    schema = RecordBatchReader.from_arrow(pl.DataFrame(schema=stored(content.frame).collect_schema())).schema
-    try:
-        write_deltalake(
-            str(path), RecordBatchReader.from_batches(schema, batches()), mode="overwrite", **arguments
-        )
-    except BaseException:
-        if raised:
-            raise raised[0] from None
-        raise
+def _added(folder: Path) -> Iterator[AddAction]:
+    """Yield the files of a Delta table that was only appended to, as its log has them."""
+    from deltalake.transaction import AddAction
+
+    for log in sorted((folder / "_delta_log").glob("*.json")):
+        for line in log.read_bytes().splitlines():
+            add = msgspec.json.decode(line).get("add")
+            if add is not None:
+                yield AddAction(
+                    unquote(add["path"]),
+                    add["size"],
+                    add["partitionValues"],
+                    add["modificationTime"],
+                    True,  # noqa: FBT003 - dataChange
+                    add["stats"],
+                )
 
 
 def has_delta(path: Path) -> bool:
@@ -89,7 +166,7 @@ class DuckDB:
     """Connections to databases, one open at a time: opening takes longer than writing a small table."""
 
     def __init__(self) -> None:
-        self._path: Path | None = None
+        self._opened: tuple[Path, int] | None = None
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     def __enter__(self) -> Self:
@@ -101,20 +178,35 @@ class DuckDB:
     def _close(self) -> None:
         if self._connection is not None:
             self._connection.close()
-            self._connection = self._path = None
+            self._connection = self._opened = None
 
-    def _at(self, path: Path) -> duckdb.DuckDBPyConnection:
+    def _at(self, path: Path, group_rows: int | None = None) -> duckdb.DuckDBPyConnection:
+        """Return a connection to a database, whose new row groups have so many rows if that matters."""
         import duckdb
 
-        if self._connection is None or self._path != path:
+        opened = self._opened
+        if (
+            self._connection is None
+            or opened is None
+            or opened[0] != path
+            or group_rows not in {None, opened[1]}
+        ):
             self._close()
+            rows = group_rows or _DUCKDB_GROUP_ROWS
+            # Each further thread holds row groups of its own.
+            config: dict[str, Any] = {"threads": 1, "temp_directory": f"{path}.tmp"}
             try:
-                self._connection = duckdb.connect(str(path), config={"memory_limit": _DUCKDB_MEMORY})
+                self._connection = duckdb.connect(config=config)
                 self._connection.execute("SET enable_progress_bar = false")  # it would go to stdout
+                self._connection.execute(
+                    f"ATTACH {literal(str(path.absolute()))} AS {_DATABASE} (ROW_GROUP_SIZE {rows})"
+                )
+                self._connection.execute(f"USE {_DATABASE}")
             except duckdb.Error as error:
+                self._close()
                 message = f"{path} cannot be opened as a DuckDB database: {error}"
                 raise LazyNWBError(message) from None
-            self._path = path
+            self._opened = path, rows
         return self._connection
 
     def tables(self, path: Path) -> frozenset[str]:
@@ -125,7 +217,11 @@ class DuckDB:
         return frozenset(name for (name,) in found)
 
     def write(self, content: Content, path: Path, name: str) -> None:
-        """Replace a table of a database: readers see the old one until the new one is whole."""
+        """Replace a table of a database: readers see the old one until the new one is whole.
+
+        All rows are inserted by one statement, because DuckDB writes row groups to the file as they fill
+        only then; what several statements of a transaction insert is kept until it is committed.
+        """
         renamed = distinct_ignoring_case(list(content.schema))
         types = {renamed.get(column, column): for_duckdb(dtype) for column, dtype in content.schema.items()}
         columns = ", ".join(f"{quoted(column)} {duckdb_type(dtype)}" for column, dtype in types.items())
@@ -133,21 +229,44 @@ class DuckDB:
         def stored(frame: pl.LazyFrame) -> pl.LazyFrame:
             return cast(frame, content.schema, for_duckdb).rename(renamed)
 
-        connection = self._at(path)
+        group_rows = None
+        if content.rows > _VECTOR_ROWS:  # less is one row group anyway
+            group_rows = _DUCKDB_GROUP_ROWS if content.group_rows >= _DUCKDB_GROUP_ROWS else _VECTOR_ROWS
+        connection = self._at(path, group_rows)
+        vector = content.row_bytes * min(_VECTOR_ROWS, content.rows)
+        connection.execute(f"SET memory_limit = '{max(_DUCKDB_BYTES, _COPIES * vector)}B'")
+        raised: list[BaseException] = []
         connection.begin()
         try:
             connection.execute(f"CREATE OR REPLACE TABLE {quoted(name)} ({columns})")
-            for batch in content.batches(stored):
-                connection.register(_BATCH, batch)
-                connection.execute(f"INSERT INTO {quoted(name)} SELECT * FROM {_BATCH}")  # noqa: S608 - quoted
-                connection.unregister(_BATCH)
+            connection.register(_ROWS, _reader(pl.DataFrame(schema=types), content.batches(stored), raised))
+            connection.execute(f"INSERT INTO {quoted(name)} SELECT * FROM {_ROWS}")  # noqa: S608 - quoted
             content.check()
             connection.commit()
         except BaseException:
             connection.rollback()
+            if raised:
+                raise raised[0] from None
             raise
+        finally:
+            connection.unregister(_ROWS)
 
     def drop(self, path: Path, name: str) -> None:
         """Remove a table whose session does not have it any more."""
         if path.is_file():
             self._at(path).execute(f"DROP TABLE IF EXISTS {quoted(name)}")
+
+
+def _reader(empty: pl.DataFrame, batches: Iterator[pl.DataFrame], raised: list[BaseException]) -> Any:  # noqa: ANN401 - pyarrow has no types
+    """Return frames as one stream of Arrow; an error goes to the list, as libraries lose what it was."""
+    import pyarrow as pa  # type: ignore[import-untyped]
+
+    def parts() -> Iterator[Any]:
+        try:
+            for batch in batches:
+                yield from batch.to_arrow().to_batches()
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    return pa.RecordBatchReader.from_batches(empty.to_arrow().schema, parts())

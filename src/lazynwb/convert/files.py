@@ -37,6 +37,8 @@ class Content(NamedTuple):
         That the frame has, as far as its files can be read.
     group_rows : int
         Of a row group or record batch.
+    row_bytes : int
+        About what a row takes when it is decoded.
     check : callable
         Raises an error if rows are missing from what has been read; to be called before it counts.
     tally : callable
@@ -48,6 +50,7 @@ class Content(NamedTuple):
     schema: Mapping[str, pl.DataType]
     rows: int
     group_rows: int
+    row_bytes: int
     check: Callable[[], None]
     tally: Callable[[pl.DataFrame], pl.DataFrame]
 

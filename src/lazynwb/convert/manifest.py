@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Self
@@ -153,13 +154,27 @@ def replacing(target: Path) -> Iterator[Path]:
         raise
 
 
+@contextlib.contextmanager
+def staging_folder(target: Path) -> Iterator[Path]:
+    """Give a new folder beside a target, on its file system, which is removed at the end."""
+    temporary = target.with_name(os.urandom(8).hex().join(_PART))
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def remove_stale(folders: Iterable[Path]) -> None:
-    """Remove temporary files of runs that were killed; nobody else is writing while the folder is held."""
+    """Remove what killed runs left under temporary names; nobody else writes while the folder is held."""
     for folder in folders:
         with contextlib.suppress(OSError):
             for file in list(folder.iterdir()):
-                if file.name.startswith(_PART[0]) and file.name.endswith(_PART[1]) and file.is_file():
-                    file.unlink(missing_ok=True)
+                if file.name.startswith(_PART[0]) and file.name.endswith(_PART[1]):
+                    if file.is_dir() and not file.is_symlink():
+                        shutil.rmtree(file, ignore_errors=True)
+                    else:
+                        file.unlink(missing_ok=True)
 
 
 class Hold:

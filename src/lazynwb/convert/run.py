@@ -178,6 +178,7 @@ class Run:
         path = self._folder / place.path
         path.parent.mkdir(parents=True, exist_ok=True)
         target, counter = self._target, _Counter()
+        group_rows = job.group_rows(target.row_group_bytes)
 
         def check() -> None:
             if counter.rows != job.rows and not self._ignore_errors:
@@ -191,7 +192,8 @@ class Run:
             job.frame,
             job.table.schema,
             job.rows,
-            job.group_rows(target.row_group_bytes),
+            group_rows,
+            -(-target.row_group_bytes // group_rows),
             check,
             counter,
         )

@@ -191,7 +191,7 @@ def _read_and_handle(
 
 def _plan(request: Request, jobs: list[_Job]) -> None:
     """Add the jobs of one request."""
-    if not len(request.out):
+    if not request.out.size:
         return
     if request.array.layout != "chunked":
         _plan_plain(request, jobs)

@@ -72,7 +72,7 @@ def _plan(store: Objects, request: Request, tasks: list[_Task]) -> None:
     if array.keys is None or len(chunk) != len(shape) or not shape or min(chunk) < 1:
         message = f"chunks of shape {chunk} for an array of shape {shape}"
         raise CorruptDataError(message)
-    if not len(request.out):
+    if not request.out.size:
         return
     nbytes = math.prod(chunk) * stored_size(array.dtype)
     grid = [-(-n // c) for n, c in zip(shape[1:], chunk[1:], strict=True)]

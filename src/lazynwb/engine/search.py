@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lazynwb.errors import LazyNWBError
+from lazynwb.errors import NotAscendingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 _GUESSES = 4
 #: Rows of a probe where the data has no chunks: 64 KiB of timestamps.
 UNCHUNKED_ROWS = 8192
-
-
-class NotAscendingError(LazyNWBError, ValueError):
-    """Values that should ascend do not: where one is cannot be told without looking at all of them."""
 
 
 class AscendingRows:

@@ -21,9 +21,9 @@ from lazynwb.engine.bounds import bounds_of
 from lazynwb.engine.plan import conjuncts
 from lazynwb.engine.ragged import merged, rows_in
 from lazynwb.engine.rows import mask
-from lazynwb.engine.search import UNCHUNKED_ROWS, AscendingRows, NotAscendingError
+from lazynwb.engine.search import UNCHUNKED_ROWS, AscendingRows
 from lazynwb.engine.window import Handles, Part
-from lazynwb.errors import LazyNWBError
+from lazynwb.errors import LazyNWBError, NotAscendingError
 from lazynwb.threads import LOADERS, wait
 
 if TYPE_CHECKING:
@@ -158,6 +158,8 @@ class TimeFilter:
         count = -(-rows // max(block, 1))
         if count <= _FEW_BLOCKS or data.layout == "inline":
             return 0, limit
+        if data.layout == "contiguous" and rows <= FEW_ROWS and not file.source.is_remote:
+            return 0, limit  # a single read: no need to trust that they ascend
         blocks = Blocks(lambda ranges: self._read(file, ranges), rows, block)
         near = [bound.value for bound in self._bounds]
         edges = first_rows(blocks, [(self._passed(side), self._near(side)) for side in _SIDES], near)

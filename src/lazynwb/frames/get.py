@@ -17,11 +17,12 @@ from lazynwb.frames.returning import as_frame, wants_polars
 from lazynwb.lookup.find import find_table
 from lazynwb.lookup.load import load_table, load_tables
 from lazynwb.lookup.origins import Origins
+from lazynwb.lookup.sessions import session_names
 from lazynwb.scan import scan_nwb
 from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import pandas as pd
 
@@ -52,6 +53,7 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
     low_memory: bool = False,  # noqa: FBT001, FBT002, ARG001
     as_polars: bool | None = None,  # noqa: FBT001
     *,
+    session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pl.DataFrame | pd.DataFrame:
     """Read one table of any number of NWB files into a frame.
@@ -94,14 +96,18 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
     as_polars : bool or None
         Return a Polars frame; None for Polars with `config.use_polars` or where pandas is not installed,
         else pandas.
+    session_columns : str, iterable of str or mapping of str to str, or None
+        As for `scan_nwb`: metadata of the files as columns of every row (lists of it, too, unless they are
+        excluded by name).
     storage_options : mapping or None
         As for `scan_nwb`.
 
     Returns
     -------
     pandas.DataFrame or polars.DataFrame
-        Columns and types as `scan_nwb` gives them, then `_nwb_path`, `_table_path` and `_table_index`; rows
-        in the order of the sources, and within a file that of the table, or of `nwb_path_to_row_indices`.
+        Columns and types as `scan_nwb` gives them, then those of `session_columns`, then `_nwb_path`,
+        `_table_path` and `_table_index`; rows in the order of the sources, and within a file that of the
+        table, or of `nwb_path_to_row_indices`.
         In pandas, arrays and lists of numbers are NumPy arrays, the index is the row number.
 
     Raises
@@ -113,11 +119,13 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
     ColumnNotFoundError
         If no file has a column that is included by name.
     SchemaError
-        If a column's types in two files have no common type.
+        If a column's types in two files have no common type; if there is no such session column, or the
+        table has a column of that name.
     MissingPackageError
         If pandas is asked for and not installed.
     """
     wants_polars(as_polars)  # what it may raise should not wait until everything has been read
+    session = session_names(session_columns)
     sources = expand(nwb_data_sources, storage_options)
     wanted = None
     if nwb_path_to_row_indices is not None:
@@ -130,19 +138,27 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
         raise_on_missing=raise_on_missing,
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,
+        session_columns=session or None,
     )
     schema = frame.collect_schema()
     names = _choose(
-        schema, path, include_column_names, exclude_column_names, without_arrays=exclude_array_columns
+        schema,
+        path,
+        include_column_names,
+        exclude_column_names,
+        session,
+        without_arrays=exclude_array_columns,
     )
     if wanted is None:
         # Not by plain names: Polars takes "*" and "^...$" for patterns.
-        found = frame.select(selectors.by_name(*names)).collect()
-    else:
-        columns = {name: schema[name] for name in names}
-        found = _read_rows(
-            wanted, path, columns, ignore_errors=ignore_errors, disable_progress=disable_progress
-        )
+        return as_frame(frame.select(selectors.by_name(*names)).collect(), as_polars)
+    columns = {name: schema[name] for name in names if name not in session}
+    found = _read_rows(wanted, path, columns, ignore_errors=ignore_errors, disable_progress=disable_progress)
+    if len(columns) < len(names):
+        own = [name for name in names if name in session]
+        files = frame.select(selectors.by_name(NWB_PATH, *own)).unique(NWB_PATH).collect()
+        found = found.join(files, on=NWB_PATH, how="left", maintain_order="left")
+        found = found.select(selectors.by_name(*names))
     return as_frame(found, as_polars)
 
 
@@ -233,11 +249,12 @@ def _listed(names: str | Iterable[str] | None) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
-def _choose(
+def _choose(  # noqa: PLR0913 - the options of a frame
     schema: Mapping[str, pl.DataType],
     path: str,
     include: str | Iterable[str] | None,
     exclude: str | Iterable[str] | None,
+    session: Collection[str],
     *,
     without_arrays: bool,
 ) -> list[str]:
@@ -251,9 +268,9 @@ def _choose(
         if name not in schema:
             raise ColumnNotFoundError(_unknown(name, schema, path))
     if include is not None:
-        chosen = {*included, *INTERNAL}
+        chosen = {*included, *session, *INTERNAL}
     elif without_arrays and path not in _METADATA:
-        chosen = {name for name, dtype in schema.items() if not is_array_dtype(dtype)}
+        chosen = {name for name, dtype in schema.items() if name in session or not is_array_dtype(dtype)}
     else:
         chosen = set(schema)
     return [name for name in schema if name in chosen - excluded]
@@ -282,11 +299,12 @@ def _rows_by_source(
     Raises
     ------
     LazyNWBError
-        If a path is none of the sources', or a row number is no integer.
+        If a path is none of the sources', or stands for the same file as another, or a row number is no
+        integer.
     """
     by_path: dict[str, np.ndarray] = {}
+    known = {source.path for source in sources}
     for key, rows in given.items():
-        known = {source.path for source in sources}
         named = [key] if key in known else [source.path for source in expand(key, storage_options)]
         numbers = np.asarray(rows)
         if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
@@ -295,6 +313,9 @@ def _rows_by_source(
         for path in named:
             if path not in known:
                 message = f"nwb_path_to_row_indices names {path}, which is not among nwb_data_sources"
+                raise LazyNWBError(message)
+            if path in by_path:
+                message = f"nwb_path_to_row_indices names {path} twice, once as {key}: put its rows together"
                 raise LazyNWBError(message)
             by_path[path] = numbers.astype(np.int64)
     return {source: by_path[source.path] for source in sources if source.path in by_path}

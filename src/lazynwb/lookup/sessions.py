@@ -71,11 +71,7 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
     SchemaError
         If there is no such metadata, or the table has a column of that name.
     """
-    if isinstance(wanted, str):
-        wanted = [wanted]
-    named = (
-        dict(wanted) if isinstance(wanted, Mapping) else {name.rsplit("/", 1)[-1]: name for name in wanted}
-    )
+    named = session_names(wanted)
     schemas: dict[str, Mapping[str, pl.DataType]] = {}
 
     def schema(table: str) -> Mapping[str, pl.DataType]:
@@ -109,6 +105,37 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
             raise SchemaError(message)
         found.append(SessionColumn(name, table, column, schema(table)[column]))
     return tuple(found)
+
+
+def session_names(wanted: str | Iterable[str] | Mapping[str, str] | None) -> dict[str, str]:
+    """Return what metadata is asked for, by the names of the columns.
+
+    Raises
+    ------
+    SchemaError
+        If two would have the same name.
+    TypeError
+        If one is no text.
+    """
+    if wanted is None:
+        return {}
+    if isinstance(wanted, Mapping):
+        pairs = list(wanted.items())
+    else:
+        listed = [wanted] if isinstance(wanted, str) else wanted
+        pairs = [(path.rsplit("/", 1)[-1] if isinstance(path, str) else path, path) for path in listed]
+    named: dict[str, str] = {}
+    for name, path in pairs:
+        if not isinstance(name, str) or not isinstance(path, str):
+            message = f"session_columns are names of metadata, such as 'subject_id', not {path!r}"
+            raise TypeError(message)
+        if named.setdefault(name, path) != path:
+            message = (
+                f"session columns {named[name]!r} and {path!r} would both be called {name!r}: give them "
+                f'names, as in session_columns={{"a": {named[name]!r}, "b": {path!r}}}'
+            )
+            raise SchemaError(message)
+    return named
 
 
 def _tables(path: str) -> tuple[str, ...]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lazynwb.engine.search import UNCHUNKED_ROWS, NotAscendingError
+from lazynwb.engine.search import UNCHUNKED_ROWS
 from lazynwb.engine.times import FEW_ROWS, Blocks, first_rows
 from lazynwb.engine.window import expand
-from lazynwb.errors import UnsupportedTypeError
+from lazynwb.errors import NotAscendingError, UnsupportedTypeError
 
 if TYPE_CHECKING:
     from lazynwb.series.arrays import StoredArray

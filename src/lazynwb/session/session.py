@@ -59,10 +59,9 @@ class LazyNWB:
 
     Raises
     ------
-    SourceNotFoundError
-        If there is no such file.
     LazyNWBError
-        If the path stands for several files.
+        If the path stands for several files. That there is no such file (SourceNotFoundError) turns out when
+        something of it is asked for.
 
     Notes
     -----

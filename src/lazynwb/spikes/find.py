@@ -90,7 +90,7 @@ def get_spike_times_in_intervals(  # noqa: PLR0913, PLR0917 - as existing code c
     Raises
     ------
     ColumnNotFoundError
-        If a frame does not say which session its rows are from.
+        If a frame does not say which session its rows are from, or the intervals table lacks a column.
     SchemaError
         If a bound is no number, or a name of `intervals` is that of another column.
     TableNotFoundError
@@ -102,8 +102,10 @@ def get_spike_times_in_intervals(  # noqa: PLR0913, PLR0917 - as existing code c
     --------
     >>> good = lazynwb.scan_nwb(paths, "/units").filter(pl.col("location") == "CA1")  # doctest: +SKIP
     >>> lazynwb.get_spike_times_in_intervals(  # doctest: +SKIP
-    ...     good, {"response": ("stim_start_time", pl.col("stim_start_time") + 0.5)}, as_counts=True
-    ... ).group_by("_nwb_path", "_units_table_index").agg(pl.col("response").mean() / 0.5).collect()
+    ...     good,
+    ...     {"response": ("stim_start_time", pl.col("stim_start_time") + 0.5)},
+    ...     as_counts=True,
+    ... ).group_by("_nwb_path", "_units_table_index").agg(pl.col("response").mean())
     """
     if as_counts and (align_times or align_to is not None):
         message = "counts cannot be aligned: leave out as_counts, or align_times and align_to"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -128,6 +129,8 @@ class Intervals:
 
         Raises
         ------
+        ColumnNotFoundError
+            If an expression names a column that the table lacks.
         SchemaError
             If a time is no number.
         """
@@ -163,6 +166,13 @@ class Intervals:
         if any(expression.meta.has_multiple_outputs() for expression in expressions):
             return list(self._schema)  # a pattern or a selector: anything may be meant
         roots = [name for expression in expressions for name in expression.meta.root_names()]
+        for name in roots:
+            if name not in self._schema:
+                close = difflib.get_close_matches(name, self._schema, n=3)
+                hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+                there = ", ".join(self.shown)
+                message = f"the intervals table has no column {name!r}{hint}; columns there: {there}"
+                raise ColumnNotFoundError(message)
         return list(dict.fromkeys([*kept, *roots]))
 
     @staticmethod

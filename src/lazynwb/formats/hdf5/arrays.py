@@ -56,11 +56,12 @@ def _with_layout(array: Array, dataset: DatasetID, properties: PropDCID) -> Arra
     """Add where the bytes are, as far as the engine can make use of it."""
     layout = properties.get_layout()
     if layout == h5d.CONTIGUOUS:
-        offset = dataset.get_offset()
+        # Of what was never written libhdf5 gives no position, or the user block's size less one.
+        offset = dataset.get_offset() if dataset.get_storage_size() else None
         return replace(array, layout="contiguous", offset=-1 if offset is None else offset)
     if layout == h5d.CHUNKED:
         codecs = _codecs(properties)
-        if codecs is None or (array.base and _CHUNKS_WITHOUT_BASE):
+        if codecs is None or (array.base and _CHUNKS_WITHOUT_BASE) or _is_listed_wrongly(dataset):
             return array
         return replace(array, layout="chunked", chunk=tuple(properties.get_chunk()), codecs=codecs)
     if array.dtype.kind in {"number", "bool", "enum"} and dataset.get_storage_size() <= _MOST_INLINE:
@@ -69,6 +70,17 @@ def _with_layout(array: Array, dataset: DatasetID, properties: PropDCID) -> Arra
             dataset.read(h5s.ALL, h5s.ALL, stored, mtype=dataset.get_type())
         return replace(array, layout="inline", inline=stored.tobytes())
     return array
+
+
+def _is_listed_wrongly(dataset: DatasetID) -> bool:
+    """Tell whether libhdf5 may say that chunks are where others are.
+
+    Of a dataset that can grow along one dimension only, the index of the newer formats (an extensible array)
+    has that dimension first, whichever it is. libhdf5 reads it so, but lists it as if the order were that of
+    the dataset.
+    """
+    limits = dataset.get_space().get_simple_extent_dims(maxdims=True)
+    return bool(limits.count(h5s.UNLIMITED) == 1 and limits[0] != h5s.UNLIMITED)
 
 
 def _codecs(properties: PropDCID) -> tuple[Codec, ...] | None:

@@ -8,16 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from lazynwb.errors import LazyNWBError, NotNWBError
-from lazynwb.formats.attributes import describe_attributes
-from lazynwb.formats.listing import list_objects
-from lazynwb.formats.members import describe_members
 from lazynwb.formats.nodes import BrokenLinkError
-from lazynwb.formats.regions import region_tables
-from lazynwb.formats.tables import describe_table
+from lazynwb.formats.parsing import Parsing
 from lazynwb.formats.zarr.file import MissingObjectsError, ZarrFile
 from lazynwb.formats.zarr.indirect import read_indirect
 from lazynwb.formats.zarr.shards import chunk_index
-from lazynwb.profile import count
 from lazynwb.sources.objects import open_objects
 
 if TYPE_CHECKING:
@@ -28,8 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lazynwb.catalog.chunks import SomeChunks
-    from lazynwb.catalog.listing import Attributes, Listing
-    from lazynwb.catalog.model import Array, ChunkIndex, Table
+    from lazynwb.catalog.model import Array, ChunkIndex
+    from lazynwb.formats.nodes import OpenFile
     from lazynwb.sources.objects import Objects
 
 #: What a parse of metadata may meet that nobody thought of.
@@ -38,7 +33,7 @@ _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, Recur
 T = TypeVar("T")
 
 
-class ZarrReader:
+class ZarrReader(Parsing):
     """The functions of this package on one store: see `lazynwb.formats.Reader`.
 
     The metadata is not read before something is asked that needs it.
@@ -70,34 +65,6 @@ class ZarrReader:
             self._opened = ZarrFile(self._objects)
         return self._opened
 
-    def describe_table(self, path: str) -> Table | None:
-        """Describe the table, series or metadata at a path; None if there is none."""
-        count(files_parsed=1)
-        return self._parse(path, lambda: describe_table(self._file, path))
-
-    def describe_members(self, path: str) -> Table | None:
-        """Describe every dataset of the group at a path, whatever it is; None if there is no such group."""
-        count(files_parsed=1)
-        return self._parse(path, lambda: describe_members(self._file, path))
-
-    def list_objects(self) -> Listing:
-        """Describe everything that the store contains.
-
-        Where it neither lists its members nor has consolidated metadata, what NWB gives a name to.
-        """
-        count(files_parsed=1)
-        return self._parse("", lambda: list_objects(self._file))
-
-    def attributes(self, path: str) -> Attributes | None:
-        """Return the attributes of the object at a path and of its direct members; None if there is none."""
-        count(files_parsed=1)
-        return self._parse(path, lambda: describe_attributes(self._file, path))
-
-    def all_attributes(self, path: str) -> Attributes | None:
-        """Return the attributes of the object at a path and of everything below it."""
-        count(files_parsed=1)
-        return self._parse(path, lambda: describe_attributes(self._file, path, deep=True))
-
     def chunk_indices(
         self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
     ) -> list[ChunkIndex | SomeChunks]:
@@ -116,10 +83,6 @@ class ZarrReader:
         """Read rows of an array that the engine cannot decode; the store's metadata is not needed."""
         return read_indirect(self._holder(array), array, ranges)
 
-    def region_tables(self, paths: Sequence[str]) -> dict[str, str]:
-        """Find the tables that DynamicTableRegions refer to, by the regions' paths."""
-        return self._parse(paths[0], lambda: region_tables(self._file, paths))
-
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:
         """Return nothing: references are read as paths."""
         del addresses
@@ -133,14 +96,14 @@ class ZarrReader:
             self._others[array.source] = open_objects(self._objects.source.with_path(array.source))
         return self._others[array.source]
 
-    def _parse(self, path: str, parse: Callable[[], T]) -> T:
+    def _parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
         """Run a parse, until all the objects that it needs are here.
 
         Errors of a run that missed any are of no account.
         """
         while True:
             try:
-                result = parse()
+                result = parse(self._file)
             except MissingObjectsError:
                 if not self._file.fetch_missing():
                     raise
