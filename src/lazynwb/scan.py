@@ -125,7 +125,8 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     Arrays of shape `shape[1:]`; times are in seconds, as NWB stores them.
 
     A filter on `timestamps` of a series reads only the chunks of that window, and trusts that they ascend, as
-    NWB asks (of up to two million rows, if they are not at a constant rate either, all are looked at).
+    NWB asks (of up to two million rows all are looked at, if they are not at a constant rate either, or if
+    they lie in one piece in a local file).
 
     Examples
     --------
