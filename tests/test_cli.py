@@ -697,7 +697,10 @@ def test_the_commands_of_the_documentation_give_what_it_shows(run, tmp_path):
     commands = [one for block in blocks for one in re.split(r"^\$ lazynwb ", block, flags=re.MULTILINE)[1:]]
     assert len(commands) == 9
     for one in commands:
-        line, _, shown = one.partition("\n")
+        line, *more = one.splitlines()
+        while more and more[0].startswith("> "):  # how a shell shows that a command goes on
+            line = f"{line.removesuffix(chr(92))}\n{more.pop(0)[2:]}"
+        shown = "\n".join(more)
         code, out, err = run(*shlex.split(line))
         assert code == (3 if "unitz" in line else 0), err
         given = (out.decode() + err).replace(f"{tmp_path}/", "/home/me/")
