@@ -226,15 +226,17 @@ class _Query:
         tables = {column.table for column in self._session if column.name in names}
         deciding = [column for column in self._session if column.table in tables]
         files = session_frame(block, deciding, self._scan_metadata)
-        keep = np.ones(len(block), bool)
+        wanted = np.ones(len(block), bool)
         for step in self._by_file:
-            keep &= mask(files, step.expression)
+            wanted &= mask(files, step.expression)
+        keep: list[bool] = wanted.tolist()
         left = tuple(source for source, kept in zip(block, keep, strict=True) if kept)
         if left:
             others = [column for column in self._session if column.table not in tables]
             rest = session_frame(left, others, self._scan_metadata)
-            self._per_file.add(left, files.filter(pl.Series(keep)), rest)
-        return keep.tolist()
+            # Of a list: the first array that Polars takes makes it import numpy.ma.
+            self._per_file.add(left, files.filter(keep), rest)
+        return keep
 
     def _scan_metadata(
         self, sources: tuple[Source, ...], table: str, schema: dict[str, pl.DataType]
