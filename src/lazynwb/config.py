@@ -36,7 +36,7 @@ class Config:
         Which HDF5 external links are followed: to files in the linking file's folder or below
         (the default), to any file, or none. A file that is not trusted should not get "anywhere".
     batch_bytes : int
-        Decoded bytes that one batch of rows may hold (24 MiB): the bound on memory in flight.
+        Decoded bytes that one batch of rows may hold (64 MiB): the bound on memory in flight.
         Smaller ones cost re-reading at their borders, larger ones fresh memory from the system each time.
     max_threads : int
         Threads that read and decode; 0 means as many as there are processors, at most 16.
@@ -66,7 +66,7 @@ class Config:
     disable_cache: bool = False
     disable_progress: bool = False
     external_links: Literal["folder", "anywhere", "never"] = "folder"
-    batch_bytes: int = 24 * 1024 * 1024
+    batch_bytes: int = 64 * 1024 * 1024
     max_threads: int = 0
     max_requests: int = 64
     max_retries: int = 6

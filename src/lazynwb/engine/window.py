@@ -51,7 +51,10 @@ class Part(NamedTuple):
         """Keep the rows where a mask over this part's rows is true."""
         if kept.all():
             return self
-        rows = self.indices()[kept]
+        if len(self.ranges) == 1:
+            rows = np.flatnonzero(kept) + self.ranges[0, 0]
+        else:
+            rows = self.indices()[kept]
         return Part(self.file, to_ranges(rows), len(rows))
 
     def cut(self, start: int, stop: int) -> Part:
