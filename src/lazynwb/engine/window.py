@@ -51,10 +51,8 @@ class Part(NamedTuple):
         """Keep the rows where a mask over this part's rows is true."""
         if kept.all():
             return self
-        if len(self.ranges) == 1:
-            rows = np.flatnonzero(kept) + self.ranges[0, 0]
-        else:
-            rows = self.indices()[kept]
+        one = len(self.ranges) == 1
+        rows = np.flatnonzero(kept) + self.ranges[0, 0] if one else self.indices()[kept]
         return Part(self.file, to_ranges(rows), len(rows))
 
     def cut(self, start: int, stop: int) -> Part:
