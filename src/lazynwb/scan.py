@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias
 
 import polars as pl
 from polars import selectors
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from lazynwb.sources.source import Source
 
 P = ParamSpec("P")
+#: Yields batches of rows: takes the columns that are wanted, a predicate and a limit, each or None.
+Batches: TypeAlias = "Callable[[list[str] | None, pl.Expr | None, int | None], Iterator[pl.DataFrame]]"
 
 _EXPLAINS = "explain_name" in inspect.signature(register_io_source).parameters
 
@@ -295,8 +297,9 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
 class _Source:
     """The callable that Polars asks for batches; a class, so that a query can be pickled."""
 
-    def __init__(self, spec: Spec) -> None:
-        self.spec = spec
+    def __init__(self, run: Batches, detail: str) -> None:
+        self._run = run
+        self._detail = detail
 
     def __call__(
         self,
@@ -305,13 +308,23 @@ class _Source:
         n_rows: int | None,
         batch_size: int | None,  # noqa: ARG002 - batches are bounded by bytes
     ) -> Iterator[pl.DataFrame]:
-        batches = run(self.spec, with_columns, predicate, n_rows)
-        return unhurried(attributed(batches, _detail(self.spec)))
+        batches = self._run(with_columns, predicate, n_rows)
+        return unhurried(attributed(batches, self._detail))
 
 
-def plan_labels(detail: str) -> dict[str, Any]:
-    """Return the arguments that have Polars show what a source is in a plan, if it can."""
-    return {"explain_name": "NWB", "explain_detail": detail} if _EXPLAINS else {}
+def source_frame(run: Batches, schema: Mapping[str, pl.DataType], detail: str) -> pl.LazyFrame:
+    """Return a LazyFrame of what yields batches.
+
+    Parameters
+    ----------
+    run : callable
+        Takes columns, predicate and limit as `lazynwb.engine.run.run` does; can be pickled.
+    schema : mapping of str to DataType
+    detail : str
+        What a plan and a profile call it.
+    """
+    labels: dict[str, Any] = {"explain_name": "NWB", "explain_detail": detail} if _EXPLAINS else {}
+    return register_io_source(_Source(run, detail), schema=schema, is_pure=True, **labels)
 
 
 def _detail(spec: Spec) -> str:
@@ -321,6 +334,6 @@ def _detail(spec: Spec) -> str:
 def lazy_frame(spec: Spec) -> pl.LazyFrame:
     """Return the LazyFrame of a scan that was planned."""
     schema = spec.all_columns
-    frame = register_io_source(_Source(spec), schema=schema, is_pure=True, **plan_labels(_detail(spec)))
+    frame = source_frame(functools.partial(run, spec), schema, _detail(spec))
     # Not by plain names: Polars takes "*" and "^...$" for patterns.
     return frame.select(selectors.by_name(*[name for name in schema if name != ROWS]))

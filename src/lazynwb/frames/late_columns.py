@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
-from polars.io.plugins import register_io_source
 
 from lazynwb.catalog.dtypes import instance
 from lazynwb.catalog.provenance import INTERNAL
@@ -13,13 +12,12 @@ from lazynwb.engine.gather import gather_columns
 from lazynwb.engine.late import LateColumns
 from lazynwb.errors import ColumnNotFoundError
 from lazynwb.frames.given import as_lazy, is_pandas
-from lazynwb.lifetime import unhurried
 from lazynwb.lookup.origins import LateOptions, find_origins, late_schema, provenance_columns
-from lazynwb.profile import Query, attributed, working_for
-from lazynwb.scan import plan_labels
+from lazynwb.profile import Query, working_for
+from lazynwb.scan import source_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     import pandas as pd
     from polars._typing import SchemaDict
@@ -96,8 +94,7 @@ def _add(df: Any, names: list[str], options: LateOptions, suffix: str = "") -> A
         late = LateColumns(df, own, names, options)
         if not late.added:
             return df
-        labels = plan_labels(late.detail)
-        return register_io_source(_Source(late), schema=late.schema, is_pure=True, **labels)
+        return source_frame(late.run, late.schema, late.detail)
     if isinstance(df, pl.DataFrame):
         own = provenance_columns(df.columns, suffix)
         provenance = df.select(pl.col(there).alias(name) for name, there in own.items())
@@ -106,23 +103,6 @@ def _add(df: Any, names: list[str], options: LateOptions, suffix: str = "") -> A
         return _add_to_pandas(df, names, options, suffix)
     message = f"a Polars or pandas frame is needed, not {type(df).__name__}"
     raise TypeError(message)
-
-
-class _Source:
-    """The callable that Polars asks for batches; a class, so that a query can be pickled."""
-
-    def __init__(self, late: LateColumns) -> None:
-        self._late = late
-
-    def __call__(
-        self,
-        with_columns: list[str] | None,
-        predicate: pl.Expr | None,
-        n_rows: int | None,
-        batch_size: int | None,  # noqa: ARG002 - batches are bounded by bytes
-    ) -> Iterator[pl.DataFrame]:
-        batches = self._late.run(with_columns, predicate, n_rows)
-        return unhurried(attributed(batches, self._late.detail))
 
 
 def _read(provenance: pl.DataFrame, names: list[str], options: LateOptions) -> list[pl.Series]:

@@ -243,16 +243,42 @@ def load_table(source: Source, table_path: str) -> TableFile | None:
     SourceNotFoundError, NotNWBError
         If the file cannot be read.
     """
-    key = f"table\0{source.key}\0{table_path}\0{config.external_links}"
+    return load_described("table", source, table_path, _table_and_chunks)
+
+
+def _table_and_chunks(
+    reader: Reader, source: Source, path: str
+) -> tuple[Table | None, dict[str, ChunkIndex]]:
+    table = reader.describe_table(path)
+    if table is None or not source.is_remote:
+        return table, {}
+    few = [array for array in _chunked(table.columns) if is_listed_at_once(array)]
+    return table, reader.chunk_indices_here(few)
+
+
+def load_described(
+    kind: str,
+    source: Source,
+    path: str,
+    describe: Callable[[Reader, Source, str], tuple[Table | None, dict[str, ChunkIndex]]],
+) -> TableFile | None:
+    """Return a description of a group: from memory, from the cache, or made now; None if there is none.
+
+    Parameters
+    ----------
+    kind : str
+        Of descriptions, of which a group may have several.
+    source : Source
+    path : str
+        Without the leading slash.
+    describe : callable
+        Makes it, with chunks as far as they are known then.
+    """
+    key = f"{kind}\0{source.key}\0{path}\0{config.external_links}"
     entry, now = recall(key, source, Entry)
     if entry is None:
         with open_reader(source, now) as reader:
-            table = reader.describe_table(table_path)
-            chunks = {}
-            if table is not None and source.is_remote:
-                few = [array for array in _chunked(table.columns) if is_listed_at_once(array)]
-                chunks = reader.chunk_indices_here(few)
-            entry = Entry(key, now, table, chunks)
+            entry = Entry(key, now, *describe(reader, source, path))
             expect(source, now)
         remember(entry, source)
     return TableFile(source, entry) if entry.table is not None else None

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lazynwb.config import config
-from lazynwb.formats import open_reader
-from lazynwb.lookup.load import Entry, TableFile
-from lazynwb.lookup.memory import recall, remember
-from lazynwb.sources.files import expect
+from lazynwb.lookup.load import load_described
 
 if TYPE_CHECKING:
+    from lazynwb.lookup.load import TableFile
     from lazynwb.sources.source import Source
 
 
@@ -28,11 +25,6 @@ def load_members(source: Source, path: str) -> TableFile | None:
     SourceNotFoundError, NotNWBError
         If the file cannot be read.
     """
-    key = f"members\0{source.key}\0{path}\0{config.external_links}"
-    entry, now = recall(key, source, Entry)
-    if entry is None:
-        with open_reader(source, now) as reader:
-            entry = Entry(key, now, reader.describe_members(path), {})
-            expect(source, now)
-        remember(entry, source)
-    return TableFile(source, entry) if entry.table is not None else None
+    return load_described(
+        "members", source, path, lambda reader, _, group: (reader.describe_members(group), {})
+    )
