@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from polars._typing import SchemaDict
 
+    from lazynwb.lookup.given import Catalogs
     from lazynwb.lookup.load import TableFile
     from lazynwb.sources.discover import Sources
     from lazynwb.sources.source import Source
@@ -165,8 +166,12 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     raise_on_missing: bool = False,
     ignore_errors: bool = False,
     disable_progress: bool = False,
+    catalogs: Catalogs | None = None,
 ) -> Spec:
-    """Find out what a scan is going to read, and its schema; the parameters are those of `scan_nwb`."""
+    """Find out what a scan is going to read, and its schema; the parameters are those of `scan_nwb`.
+
+    `catalogs` know some of the files already.
+    """
     table = normalize_table_path(table_path)
     overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
     origin = "the schema argument"
@@ -181,6 +186,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
             ignore_errors=ignore_errors,
             disable_progress=disable_progress,
             overrides=overrides,
+            catalogs=catalogs,
         )
         table = files[0].table.path
     if schema is None:
@@ -209,6 +215,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
             infer_schema_length,
             ignore_errors=ignore_errors,
             disable_progress=disable_progress,
+            catalogs=catalogs,
         )
     return Spec(
         sources,
@@ -221,6 +228,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         disable_progress,
         session,
         regions=regions,
+        catalogs=catalogs,
     )
 
 

@@ -28,6 +28,7 @@ from lazynwb.sources.files import save
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from lazynwb.lookup.given import Catalogs
     from lazynwb.lookup.regions import Region
     from lazynwb.lookup.sessions import SessionColumn
     from lazynwb.sources.source import Source
@@ -61,6 +62,8 @@ class Spec(NamedTuple):
         A file without the table is nothing to speak of.
     regions : tuple of Region
         Columns that show the rows of other tables in the place of their positions.
+    catalogs : Catalogs or None
+        What is known of the files without looking at them.
     """
 
     sources: tuple[Source, ...]
@@ -74,6 +77,7 @@ class Spec(NamedTuple):
     session: tuple[SessionColumn, ...] = ()
     optional: bool = False
     regions: tuple[Region, ...] = ()
+    catalogs: Catalogs | None = None
 
     @property
     def per_file(self) -> frozenset[str]:
@@ -213,7 +217,7 @@ class _Query:
             count(files_skipped=wanted.count(False))
             # Rows are counted before they are filtered, so with a limit also those of files that are skipped.
             looked_at = [pair for pair in zip(block, wanted, strict=True) if pair[1] or limited]
-            loading = load_tables((source for source, _ in looked_at), self._spec.table)
+            loading = load_tables((source for source, _ in looked_at), self._spec.table, self._spec.catalogs)
             for (source, keep), load in zip(looked_at, loading, strict=True):
                 yield source, keep, load
 
@@ -241,6 +245,10 @@ class _Query:
     def _scan_metadata(
         self, sources: tuple[Source, ...], table: str, schema: dict[str, pl.DataType]
     ) -> Iterator[pl.DataFrame]:
+        catalogs = self._spec.catalogs
+        known = catalogs.metadata(sources, table, schema) if catalogs is not None else None
+        if known is not None:
+            return iter([known])
         spec = self._spec._replace(
             sources=sources,
             table=table,

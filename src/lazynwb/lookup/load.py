@@ -18,6 +18,7 @@ from lazynwb.catalog.model import Array, ChunkIndex, Column, Table, arrays_of
 from lazynwb.catalog.provenance import RESERVED
 from lazynwb.config import config
 from lazynwb.formats import Reader, open_reader
+from lazynwb.lookup.given import UNKNOWN
 from lazynwb.lookup.memory import Kept, recall, remember
 from lazynwb.sources.files import announce, expect, together
 from lazynwb.threads import LOADERS, wait
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from lazynwb.catalog.chunks import SomeChunks
+    from lazynwb.lookup.given import Catalogs
     from lazynwb.sources.source import Source
 
 #: Remote files that are parsed ahead of the one that is waited for.
 _MOST_AHEAD = 32
+#: Files whose catalogs are asked for at once, of who has them already.
+_MOST_GIVEN = 1024
 #: Chunk indices larger than this are looked up again by every process rather than kept on disk.
 _MOST_INDEX_BYTES = 4 * 1024 * 1024
 #: Of an array with no more chunks, or shards, all are looked up.
@@ -284,14 +288,21 @@ def load_described(
     return TableFile(source, entry) if entry.table is not None else None
 
 
-def load_tables(sources: Iterable[Source], table_path: str) -> Iterator[Callable[[], TableFile | None]]:
+def load_tables(
+    sources: Iterable[Source], table_path: str, catalogs: Catalogs | None = None
+) -> Iterator[Callable[[], TableFile | None]]:
     """Yield for each source, in order, a function that returns its table as `load_table` does.
+
+    What `catalogs` know is taken from there, and the file is not looked at.
 
     Remote files are parsed while those before them are still looked at: their answers take long to come.
     Those that have begun when the iterator is closed go on, for whoever asks next: a schema that is taken
     from the first file is mostly followed by a query on all.
     """
     sources = list(sources)
+    if catalogs is not None:
+        yield from _given_first(sources, table_path, catalogs)
+        return
     announce(sources)
     ahead: deque[Callable[[], TableFile | None]] = deque()
     begun: list[Future[TableFile | None]] = []
@@ -309,6 +320,23 @@ def load_tables(sources: Iterable[Source], table_path: str) -> Iterator[Callable
     finally:
         for future in begun:
             future.cancel()
+
+
+def _given_first(
+    sources: list[Source], table_path: str, catalogs: Catalogs
+) -> Iterator[Callable[[], TableFile | None]]:
+    for start in range(0, len(sources), _MOST_GIVEN):
+        block = sources[start : start + _MOST_GIVEN]
+        given = catalogs.tables(block, table_path)
+        rest = load_tables(
+            (source for source, file in zip(block, given, strict=True) if file is UNKNOWN), table_path
+        )
+        for file in given:
+            yield next(rest) if file is UNKNOWN else partial(_as_given, file)
+
+
+def _as_given(file: TableFile | None) -> TableFile | None:
+    return file
 
 
 _begun: dict[tuple[Source, str, str], Future[TableFile | None]] = {}

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from lazynwb.lookup.given import Catalogs
     from lazynwb.sources.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
@@ -59,6 +60,7 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     ignore_errors: bool,
     disable_progress: bool,
     overrides: Mapping[str, pl.DataType],
+    catalogs: Catalogs | None = None,
 ) -> tuple[dict[str, pl.DataType], list[TableFile]]:
     """Return the schema over the first n files that have the table, and these files.
 
@@ -72,7 +74,7 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     found: list[TableFile] = []
     failures: list[str] = []
     with Progress(f"Inferring the schema of /{table}", len(sources), disabled=disable_progress) as progress:
-        for source, load in zip(sources, load_tables(sources, table), strict=True):
+        for source, load in zip(sources, load_tables(sources, table, catalogs), strict=True):
             if first is not None and len(found) >= max(first, 1):
                 break
             try:

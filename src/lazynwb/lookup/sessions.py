@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from lazynwb.lookup.given import Catalogs
     from lazynwb.sources.source import Source
 
 _GENERAL, _SUBJECT = "general", "general/subject"
@@ -51,6 +52,7 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
     *,
     ignore_errors: bool,
     disable_progress: bool,
+    catalogs: Catalogs | None = None,
 ) -> tuple[SessionColumn, ...]:
     """Find metadata by name.
 
@@ -85,6 +87,7 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
                     ignore_errors=ignore_errors,
                     disable_progress=disable_progress,
                     overrides={},
+                    catalogs=catalogs,
                 )
             except TableNotFoundError:
                 schemas[table] = {}

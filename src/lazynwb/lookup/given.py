@@ -1,0 +1,68 @@
+"""Catalogs that were made before, by an index or by another process, and are handed over."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import polars as pl
+
+    from lazynwb.lookup.load import TableFile
+    from lazynwb.sources.source import Source
+
+
+class Unknown(Enum):
+    """Says that nothing is known of a file's table: neither its catalog nor that there is no such table."""
+
+    UNKNOWN = "unknown"
+
+
+UNKNOWN = Unknown.UNKNOWN
+
+
+class Catalogs(Protocol):
+    """What is known of files without looking at them.
+
+    It is believed until a file is read: whoever reads compares the file's identity with the catalog's.
+    """
+
+    def tables(self, sources: Sequence[Source], table: str) -> Sequence[TableFile | Unknown | None]:
+        """Return the catalogs of one table.
+
+        Parameters
+        ----------
+        sources : sequence of Source
+        table : str
+            Without the leading slash.
+
+        Returns
+        -------
+        sequence of TableFile, None or UNKNOWN
+            One for each source; None where the file has no such table.
+        """
+        ...
+
+    def metadata(
+        self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
+    ) -> pl.DataFrame | None:
+        """Return values of the sessions' metadata.
+
+        Parameters
+        ----------
+        sources : sequence of Source
+            Each of them once.
+        table : str
+            "general" or "general/subject".
+        schema : mapping of str to DataType
+            The columns that are wanted, in the types that are wanted.
+
+        Returns
+        -------
+        DataFrame or None
+            The columns, and `_nwb_path`, a row for each file that has the table; None unless that is known
+            of every one of the files.
+        """
+        ...
