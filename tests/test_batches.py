@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 import lazynwb
 from lazynwb.engine.batches import MOST_ROWS, batch_bounds
 from lazynwb.engine.plan import Growth
-from lazynwb.engine.run import Spec, run
+from lazynwb.engine.run import run
+from lazynwb.engine.spec import Spec
 from lazynwb.engine.window import Handles, Part, to_ranges
 from lazynwb.lookup.load import load_table
 from lazynwb.sources.discover import expand

@@ -12,7 +12,8 @@ from polars.io.plugins import register_io_source
 
 from lazynwb.catalog.dtypes import instance, is_array_dtype
 from lazynwb.catalog.provenance import INTERNAL, ROWS
-from lazynwb.engine.run import Spec, run
+from lazynwb.engine.run import run
+from lazynwb.engine.spec import Spec
 from lazynwb.lifetime import unhurried
 from lazynwb.lookup.regions import find_regions
 from lazynwb.lookup.schema import collect_schema, normalize_table_path

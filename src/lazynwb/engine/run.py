@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
-from lazynwb.catalog.provenance import INTERNAL, NWB_PATH, ROWS
+from lazynwb.catalog.provenance import NWB_PATH
 from lazynwb.config import config
 from lazynwb.engine.assemble import read_columns
 from lazynwb.engine.batches import MOST_ROWS, batch_bounds
@@ -28,9 +28,7 @@ from lazynwb.sources.files import save
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from lazynwb.lookup.given import Catalogs
-    from lazynwb.lookup.regions import Region
-    from lazynwb.lookup.sessions import SessionColumn
+    from lazynwb.engine.spec import Spec
     from lazynwb.sources.source import Source
 
 #: Files of the first window, and of the largest. Remote ones take about as long for many as for one.
@@ -39,56 +37,6 @@ _FIRST_FILES, _MOST_FILES = 1, 64
 _FIRST_ROWS = 16
 #: What a row takes while it is filtered, whatever its columns: its number, and whether it stays.
 _LEAST_ROW_BYTES = 16
-
-
-class Spec(NamedTuple):
-    """A scan, as plain values: what `scan_nwb` was called with, and the schema that it published.
-
-    Attributes
-    ----------
-    sources : tuple of Source
-    table : str
-        Without the leading slash.
-    schema : dict of str to DataType
-        The file's columns, without the three that say where a row is from.
-    origin : str
-        The file that the schema was first taken from.
-    overridden : frozenset of str
-        Columns whose type the user chose.
-    raise_on_missing, ignore_errors, disable_progress : bool
-    session : tuple of SessionColumn
-        Metadata of the files that are columns too.
-    optional : bool
-        A file without the table is nothing to speak of.
-    regions : tuple of Region
-        Columns that show the rows of other tables in the place of their positions.
-    catalogs : Catalogs or None
-        What is known of the files without looking at them.
-    """
-
-    sources: tuple[Source, ...]
-    table: str
-    schema: dict[str, pl.DataType]
-    origin: str
-    overridden: frozenset[str] = frozenset()
-    raise_on_missing: bool = False
-    ignore_errors: bool = False
-    disable_progress: bool = False
-    session: tuple[SessionColumn, ...] = ()
-    optional: bool = False
-    regions: tuple[Region, ...] = ()
-    catalogs: Catalogs | None = None
-
-    @property
-    def per_file(self) -> frozenset[str]:
-        """Columns whose value is the same in all rows of a file."""
-        return frozenset({NWB_PATH, *(column.name for column in self.session)})
-
-    @property
-    def all_columns(self) -> dict[str, pl.DataType]:
-        """Every column that the scan has, in order, the one that users never see first."""
-        session = {column.name: column.dtype for column in self.session}
-        return {ROWS: pl.Null(), **self.schema, **session, **INTERNAL}
 
 
 def run(
@@ -112,22 +60,40 @@ def run(
         With exactly the requested columns, in the published types. Nothing is open while it is out.
     """
     names = list(with_columns) if with_columns is not None else list(spec.all_columns)
-    query = _Query(spec, names, plan_steps(predicate, spec.schema, spec.per_file))
-    try:
-        for parts in query.windows(n_rows):
-            for frame in query.batches(parts):
-                if len(frame):
-                    query.batches_given += 1
-                    yield frame
-    finally:
-        save()
+    query = Query(spec, names, plan_steps(predicate, spec.schema, spec.per_file))
+    yield from query.frames(n_rows)
     query.report.log()
     if not query.batches_given:
         yield pl.DataFrame(schema={name: spec.all_columns[name] for name in names})
 
 
-class _Query:
-    def __init__(self, spec: Spec, names: list[str], steps: list[Step]) -> None:
+class Query:
+    """One run of a scan.
+
+    Parameters
+    ----------
+    spec : Spec
+    names : list of str
+        Columns to return.
+    steps : list of Step
+        The predicate's parts, in the order in which they are evaluated.
+    first_row : int
+        Of the first file: those before are left out.
+    whole : bool
+        Nobody is satisfied with the first few rows.
+
+    Attributes
+    ----------
+    batches_given : int
+    reached : (Source, int)
+        The file of the last row that was given, and the number of the row behind it.
+    report : Report
+        What went wrong without ending the query.
+    """
+
+    def __init__(
+        self, spec: Spec, names: list[str], steps: list[Step], *, first_row: int = 0, whole: bool = False
+    ) -> None:
         self._spec = spec
         self._names = names
         self._per_file = PerFile(spec.table)
@@ -136,24 +102,37 @@ class _Query:
         needed = {*names, *(name for step in steps for name in step.columns)}
         self._times = TimeFilter(self._steps, spec.schema, spec.overridden, spec.origin)
         self._session = [column for column in spec.session if column.name in needed]
+        self._first_row = first_row
+        self._whole = whole
         self.batches_given = 0
+        self.reached = spec.sources[0], first_row
         self.report = Report(spec.table, len(spec.sources))
         self._regions = Regions(spec.regions, self.report.problems)
-        self._rows_growth = Growth(_FIRST_ROWS if steps else MOST_ROWS, MOST_ROWS)
+        self._rows_growth = Growth(_FIRST_ROWS, MOST_ROWS) if steps and not whole else None
         label = f"/{spec.table}"
         self._scanning = Progress(f"Scanning NWB {label}", len(spec.sources), disabled=spec.disable_progress)
         self._reading = Progress(
             f"Reading NWB {label} arrays", len(spec.sources), disabled=spec.disable_progress
         )
 
+    def frames(self, n_rows: int | None) -> Iterator[pl.DataFrame]:
+        """Yield the rows in batches, none of them empty; see `run`."""
+        try:
+            for parts in self.windows(n_rows):
+                for frame in self.batches(parts):
+                    if len(frame):
+                        self.batches_given += 1
+                        yield frame
+        finally:
+            save()
+
     # -- windows --------------------------------------------------------------------------------------
 
     def windows(self, n_rows: int | None) -> Iterator[list[Part]]:
         """Yield groups of rows to filter together: few files first, then more, bounded by bytes."""
         filtering = list(dict.fromkeys(name for step in self._steps for name in step.columns))
-        few = (
-            _FIRST_FILES if self._steps and not any(s.is_remote for s in self._spec.sources) else _MOST_FILES
-        )
+        at_once = self._whole or not self._steps or any(s.is_remote for s in self._spec.sources)
+        few = _MOST_FILES if at_once else _FIRST_FILES
         growth = Growth(few, _MOST_FILES)
         parts = self._parts(n_rows, filtering)
         while True:
@@ -173,7 +152,8 @@ class _Query:
 
     def _parts(self, n_rows: int | None, filtering: list[str]) -> Iterator[tuple[Part, int]]:
         """Yield each file's rows with about how many bytes filtering them takes."""
-        for file, limit, (start, stop) in self._times.ahead(self._files(n_rows)):
+        for file, limit, (since, stop) in self._times.ahead(self._files(n_rows)):
+            start = max(since, self._first_row) if file.source is self._spec.sources[0] else since
             rows = stop - start
             if rows <= 0:
                 continue
@@ -319,11 +299,12 @@ class _Query:
                         return
             known = {name: series for name, series in known.items() if name in self._names}
             rest = [name for name in self._names if name not in known and name in self._spec.schema]
-            bounds = batch_bounds(handles, parts, rest, self._rows_growth if self._steps else None)
+            bounds = batch_bounds(handles, parts, rest, self._rows_growth)
             if len(bounds) == 1:
                 self._add(handles, parts, self._names, known)
                 self._reading_done(parts, rest)
         if len(bounds) == 1:
+            self._reach(parts)
             yield assembled({name: known[name] for name in self._names}, sum(part.rows for part in parts))
             return
         for start, stop in bounds:
@@ -350,7 +331,12 @@ class _Query:
                 yield from self._read([part], own)
             return
         self._reading_done(parts, [name for name in self._names if name not in known])
+        self._reach(parts)
         yield assembled({name: have[name] for name in self._names}, sum(part.rows for part in parts))
+
+    def _reach(self, parts: list[Part]) -> None:
+        if parts:
+            self.reached = parts[-1].file.source, int(parts[-1].ranges[-1, 1])
 
     def _reading_done(self, parts: list[Part], rest: list[str]) -> None:
         if rest and self._steps:
