@@ -54,6 +54,10 @@ class Counts:
         for name, amount in amounts.items():
             setattr(self, name, getattr(self, name) + amount)
 
+    def amounts(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return {f.name: getattr(self, f.name) for f in fields(Counts)}
+
     def __str__(self) -> str:
         return ", ".join(f"{f.name} {getattr(self, f.name):,}" for f in fields(Counts))
 
@@ -152,6 +156,14 @@ def attributed(batches: Iterator[pl.DataFrame], label: str) -> Iterator[pl.DataF
         if batch is None:
             return
         yield batch
+
+
+@contextmanager
+def measured() -> Iterator[Counts]:
+    """Count what this thread, and those that work for it, cost inside the `with` block, and nobody else."""
+    query = Query("")
+    with profile() as taken, working_for(query):
+        yield query.of(taken)
 
 
 @contextmanager

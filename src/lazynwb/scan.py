@@ -18,6 +18,7 @@ from lazynwb.lifetime import unhurried
 from lazynwb.lookup.regions import find_regions
 from lazynwb.lookup.schema import collect_schema, normalize_table_path
 from lazynwb.lookup.sessions import SessionColumn, find_session_columns
+from lazynwb.printable import visible
 from lazynwb.profile import attributed
 from lazynwb.sources.discover import expand
 
@@ -30,11 +31,15 @@ if TYPE_CHECKING:
     from lazynwb.lookup.load import TableFile
     from lazynwb.sources.discover import Sources
     from lazynwb.sources.source import Source
+    from lazynwb.spread.made import MadeByWorkers
+    from lazynwb.spread.workers import Workers
 
 P = ParamSpec("P")
 #: Yields batches of rows: takes the columns that are wanted, a predicate and a limit, each or None.
 Batches: TypeAlias = "Callable[[list[str] | None, pl.Expr | None, int | None], Iterator[pl.DataFrame]]"
 
+#: Files whose schema is found out faster than workers can be asked.
+_FEW_FILES = 16
 _EXPLAINS = "explain_name" in inspect.signature(register_io_source).parameters
 
 
@@ -54,6 +59,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
     resolve_regions: bool | str | Iterable[str] = False,
     storage_options: Mapping[str, Any] | None = None,
+    executor: Any = None,  # noqa: ANN401 - of any package
 ) -> pl.LazyFrame:
     """Scan one table of any number of NWB files as one LazyFrame.
 
@@ -104,6 +110,10 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         fsspec's (`key`, `secret`, `anon`, `endpoint_url`, `requester_pays`, `profile`, ...); `headers` and
         `timeout` for requests. Without any, credentials come from the environment and the user's shared
         configuration, and where there are none, requests are not signed.
+    executor : Executor or None
+        Who does the work on the files: anything with the `submit` of `concurrent.futures.Executor`, such as
+        `dask.distributed.Client.get_executor()`, `mpi4py.futures.MPIPoolExecutor` or a `ProcessPoolExecutor`
+        that does not fork. Rows come back in the order of the sources, a bounded number of them at a time.
 
     Returns
     -------
@@ -150,6 +160,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         raise_on_missing=raise_on_missing,
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,
+        workers=workers_of(executor),
     )
     return lazy_frame(spec)
 
@@ -168,11 +179,17 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     ignore_errors: bool = False,
     disable_progress: bool = False,
     catalogs: Catalogs | None = None,
+    workers: Workers | None = None,
 ) -> Spec:
     """Find out what a scan is going to read, and its schema; the parameters are those of `scan_nwb`.
 
-    `catalogs` know some of the files already.
+    `catalogs` know some of the files already, and `workers` look at the others, if they are many.
     """
+    made: MadeByWorkers | None = None
+    if workers is not None and (infer_schema_length is None or infer_schema_length > _FEW_FILES):
+        from lazynwb.spread.made import MadeByWorkers
+
+        catalogs = made = MadeByWorkers(workers, catalogs)
     table = normalize_table_path(table_path)
     overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
     origin = "the schema argument"
@@ -218,6 +235,8 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
             disable_progress=disable_progress,
             catalogs=catalogs,
         )
+    if made is not None:
+        made.stop_asking()
     return Spec(
         sources,
         table,
@@ -230,6 +249,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         session,
         regions=regions,
         catalogs=catalogs,
+        workers=workers,
     )
 
 
@@ -337,12 +357,26 @@ def source_frame(run: Batches, schema: Mapping[str, pl.DataType], detail: str) -
 
 
 def _detail(spec: Spec) -> str:
-    return f"/{spec.table} of {len(spec.sources)} file{'s' if len(spec.sources) != 1 else ''}"
+    return f"/{visible(spec.table, None)} of {len(spec.sources)} file{'s' if len(spec.sources) != 1 else ''}"
+
+
+def workers_of(executor: Any) -> Workers | None:  # noqa: ANN401 - of any package
+    """Return an executor as workers; see `lazynwb.spread.workers.Workers` for what is raised."""
+    if executor is None:
+        return None
+    from lazynwb.spread.workers import Workers
+
+    return Workers(executor)
 
 
 def lazy_frame(spec: Spec) -> pl.LazyFrame:
     """Return the LazyFrame of a scan that was planned."""
     schema = spec.all_columns
-    frame = source_frame(functools.partial(run, spec), schema, _detail(spec))
+    batches = functools.partial(run, spec)
+    if spec.workers is not None:
+        from lazynwb.spread.run import run_on
+
+        batches = functools.partial(run_on, spec.workers, spec)
+    frame = source_frame(batches, schema, _detail(spec))
     # Not by plain names: Polars takes "*" and "^...$" for patterns.
     return frame.select(selectors.by_name(*[name for name in schema if name != ROWS]))

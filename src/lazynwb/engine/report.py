@@ -40,6 +40,12 @@ class Report:
         """Note what was mended in a file's table."""
         self._problems += [f"{path}: /{self._table}: {problem}" for problem in problems]
 
+    def add(self, other: Report) -> None:
+        """Take in what another part of the query has noted."""
+        self._missing += other._missing
+        self._failed |= other._failed
+        self._problems += other._problems
+
     def log(self) -> None:
         """Log one warning for each kind of trouble."""
         for listed, phrase in (

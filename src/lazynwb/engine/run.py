@@ -26,7 +26,7 @@ from lazynwb.progress import Progress
 from lazynwb.sources.files import save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from lazynwb.engine.spec import Spec
     from lazynwb.sources.source import Source
@@ -115,7 +115,7 @@ class Query:
             f"Reading NWB {label} arrays", len(spec.sources), disabled=spec.disable_progress
         )
 
-    def frames(self, n_rows: int | None) -> Iterator[pl.DataFrame]:
+    def frames(self, n_rows: int | None) -> Generator[pl.DataFrame]:
         """Yield the rows in batches, none of them empty; see `run`."""
         try:
             for parts in self.windows(n_rows):

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lazynwb.lookup.regions import Region
     from lazynwb.lookup.sessions import SessionColumn
     from lazynwb.sources.source import Source
+    from lazynwb.spread.workers import Workers
 
 
 class Spec(NamedTuple):
@@ -38,6 +39,8 @@ class Spec(NamedTuple):
         Columns that show the rows of other tables in the place of their positions.
     catalogs : Catalogs or None
         What is known of the files without looking at them.
+    workers : Workers or None
+        Who reads the files.
     """
 
     sources: tuple[Source, ...]
@@ -52,6 +55,7 @@ class Spec(NamedTuple):
     optional: bool = False
     regions: tuple[Region, ...] = ()
     catalogs: Catalogs | None = None
+    workers: Workers | None = None
 
     @property
     def per_file(self) -> frozenset[str]:

@@ -1,0 +1,87 @@
+"""Catalogs that workers make while the schema of a scan is found out, kept for its queries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lazynwb.errors import LazyNWBError
+from lazynwb.lookup.given import UNKNOWN, Unknown
+from lazynwb.spread.packing import Packed, unpacked
+from lazynwb.spread.tasks import Describe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import polars as pl
+
+    from lazynwb.lookup.given import Catalogs
+    from lazynwb.lookup.load import TableFile
+    from lazynwb.sources.source import Source
+    from lazynwb.spread.workers import Workers
+
+#: Bytes of catalogs that are kept.
+_MOST_KEPT = 64 * 1024 * 1024
+#: Files that one worker describes, at most.
+_MOST_FILES = 64
+
+
+class MadeByWorkers:
+    """What workers find out; see `lazynwb.lookup.given.Catalogs`.
+
+    Parameters
+    ----------
+    workers : Workers
+    before : Catalogs or None
+        What is known without asking them.
+    """
+
+    def __init__(self, workers: Workers, before: Catalogs | None) -> None:
+        self._workers = workers
+        self._before = before
+        self._kept: dict[tuple[Source, str], Packed] = {}
+        self._size = 0
+        self._is_asking = True
+
+    def tables(self, sources: Sequence[Source], table: str) -> list[TableFile | Unknown | None]:
+        """Return the catalogs of one table; see `Catalogs`."""
+        found: list[TableFile | Unknown | None] = [UNKNOWN] * len(sources)
+        if self._before is not None:
+            found = list(self._before.tables(sources, table))
+        lacking: dict[Source, list[int]] = {}
+        for at, source in enumerate(sources):
+            if found[at] is not UNKNOWN:
+                continue
+            if (source, table) in self._kept:
+                found[at] = unpacked(source, self._kept[source, table])
+            else:
+                lacking.setdefault(source, []).append(at)
+        if self._is_asking:
+            for source, data in self._asked(list(lacking), table):
+                for at in lacking[source]:
+                    found[at] = unpacked(source, data)
+        return found
+
+    def metadata(
+        self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
+    ) -> pl.DataFrame | None:
+        """Return values of the sessions' metadata; see `Catalogs`."""
+        return self._before.metadata(sources, table, schema) if self._before is not None else None
+
+    def stop_asking(self) -> None:
+        """Leave the workers alone from now on: queries send them what is known, and no questions."""
+        self._is_asking = False
+
+    def _asked(self, sources: list[Source], table: str) -> Iterator[tuple[Source, Packed]]:
+        if not sources:
+            return
+        at_once = self._workers.under_way
+        each = min(max(-(-len(sources) // at_once), 1), _MOST_FILES)
+        units = (Describe(tuple(sources[at : at + each]), table) for at in range(0, len(sources), each))
+        for _, found in self._workers.in_order(units, at_once):
+            if isinstance(found, LazyNWBError):
+                raise found
+            for source, data in found:
+                self._size += len(data or b"")
+                if self._size <= _MOST_KEPT:
+                    self._kept[source, table] = data
+                yield source, data
