@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -44,6 +45,36 @@ def wait(future: Future[T]) -> T:
 
 class _Worker(threading.Thread):
     """A thread of a pool."""
+
+
+class _Releasing:
+    """Lets Polars finalise objects that it let go of on threads without Python, while anybody asks for it.
+
+    Such objects, a scan's generator among them, wait for the next call of Polars from Python, which may be
+    hours away: until then, what others do for a query that is over would go on.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._open += 1
+            if self._open == 1:
+                threading.Thread(target=self._look, name="lazynwb-release", daemon=True).start()
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._open -= 1
+
+    def _look(self) -> None:
+        while self._open:
+            time.sleep(_LOOK)
+            _NOTHING.rechunk()
+
+
+RELEASING = _Releasing()
 
 
 def is_worker() -> bool:

@@ -36,7 +36,7 @@ _LEAST_BYTES = 4 * 1024 * 1024
 _MOST_FILES, _EACH = 64, 4
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """What every task of a query has in common."""
 
     spec: Spec
@@ -65,7 +65,7 @@ def run_on(
         As `run` raises it; or if work on a file fails again and again: the message names the file.
     """
     names = tuple(with_columns if with_columns is not None else spec.all_columns)
-    plan = _Plan(spec, names, predicate, plan_steps(predicate, spec.schema, spec.per_file))
+    plan = Plan(spec, names, predicate, plan_steps(predicate, spec.schema, spec.per_file))
     if spec.catalogs is not None and not plan.needed & spec.schema.keys():
         yield from run(spec, with_columns, predicate, n_rows)  # nothing of a file is read
         return
@@ -90,15 +90,15 @@ def run_on(
         yield pl.DataFrame(schema={name: spec.all_columns[name] for name in names})
 
 
-def _tasks(plan: _Plan, workers: Workers, n_rows: int | None) -> Iterator[Read]:
+def _tasks(plan: Plan, workers: Workers, n_rows: int | None) -> Iterator[Read]:
     """Yield the work on the files that are looked at: on few of them at first, as a scan itself does."""
     at_once = workers.under_way
     most = max(_LEAST_BYTES, min(config.batch_bytes, _IN_FLIGHT * config.batch_bytes // at_once))
     if n_rows is not None:
         for source, rows in _limited(plan.spec, n_rows):
-            yield _task(plan, (source,), rows, most)
+            yield task_on(plan, (source,), rows, most)
         return
-    left = _wanted(plan)
+    left = wanted_files(plan)
     given = 0
     while left:
         size = min(len(left) // (_EACH * workers.width), _MOST_FILES, 4 ** (given // at_once))
@@ -107,10 +107,10 @@ def _tasks(plan: _Plan, workers: Workers, n_rows: int | None) -> Iterator[Read]:
             block = block[:1]
         left = left[len(block) :]
         given += 1
-        yield _task(plan, block, None, most)
+        yield task_on(plan, block, None, most)
 
 
-def _task(plan: _Plan, sources: tuple[Source, ...], n_rows: int | None, most: int) -> Read:
+def task_on(plan: Plan, sources: tuple[Source, ...], n_rows: int | None, most: int) -> Read:
     """Return the work on some files, with what is known of them, and without what it does not need."""
     needed = plan.needed
     whole = plan.spec
@@ -134,7 +134,7 @@ def _task(plan: _Plan, sources: tuple[Source, ...], n_rows: int | None, most: in
     return Read(spec, plan.names, plan.predicate, n_rows, most)
 
 
-def _wanted(plan: _Plan) -> tuple[Source, ...]:
+def wanted_files(plan: Plan) -> tuple[Source, ...]:
     """Return the files that are left by what the predicate says of names, and of metadata that is known."""
     spec = plan.spec
     sources = spec.sources

@@ -6,7 +6,9 @@ import os
 import platform
 from collections import deque
 from concurrent.futures import BrokenExecutor, CancelledError, Future, ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import polars as pl
@@ -15,7 +17,7 @@ from lazynwb._version import __version__
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError
 from lazynwb.profile import count, measured
-from lazynwb.threads import wait
+from lazynwb.threads import LOADERS, RELEASING, wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -114,6 +116,11 @@ class Order(NamedTuple, Generic[T]):
     process: str
 
 
+def order_of(work: Work[T]) -> Order[T]:
+    """Return a unit of work with what a process elsewhere has to know for it."""
+    return Order(work, {name: getattr(config, name) for name in _SETTINGS}, _versions(), _process())
+
+
 def carry_out(order: Order[T]) -> Done[T]:
     """Do a unit of work: what a worker is asked to call."""
     if order.versions != _versions():
@@ -198,13 +205,10 @@ class Workers:
         """
         coming = iter(units)
         waiting: deque[tuple[Work[T], Any]] = deque()
-        try:
+        with RELEASING, _cancelling(waiting):
             while True:
-                while len(waiting) < at_once:
-                    unit = next(coming, None)
-                    if unit is None:
-                        break
-                    waiting.append((unit, self._submit(unit)))
+                room = max(at_once - len(waiting), 0)
+                waiting.extend((unit, self._submit(unit)) for unit in islice(coming, room))
                 if not waiting:
                     return
                 unit, future = waiting.popleft()
@@ -220,16 +224,26 @@ class Workers:
                 else:
                     waiting.extendleft([(one, self._submit(one)) for one in outcome][::-1])
                 del outcome
-        finally:
-            for _, future in waiting:
-                future.cancel()
 
     def _submit(self, unit: Work[T]) -> Any:  # noqa: ANN401 - a future of any package
-        settings = {name: getattr(config, name) for name in _SETTINGS}
         try:
-            return self._executor.submit(carry_out, Order(unit, settings, _versions(), _process()))
+            return self._executor.submit(carry_out, order_of(unit))
         except (RuntimeError, BrokenExecutor) as error:
             raise _lost(unit, error) from None
+
+
+@contextmanager
+def _cancelling(waiting: Iterable[tuple[object, Any]]) -> Iterator[None]:
+    """Cancel what is still under way at the end.
+
+    On another thread: a query that is let go of may end on any, also on the one that an executor does all of
+    its communication on, and that cannot wait for itself.
+    """
+    try:
+        yield
+    finally:
+        for _, future in waiting:
+            LOADERS.submit(future.cancel)
 
 
 def _outcome(unit: Work[T], future: Any) -> Done[T] | LazyNWBError | Sequence[Work[T]]:  # noqa: ANN401
