@@ -121,11 +121,13 @@ def call(port, method, target, body=b"", **headers):
 # --- S3 -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def s3():
-    boto3 = pytest.importorskip("boto3", reason="moto's server is not installed")
-    moto = pytest.importorskip("moto.server", reason="moto's server is not installed")
-    server = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+@contextlib.contextmanager
+def moto():
+    """Run a server of S3 until the block ends; ImportError where moto's is not installed."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     url = "http://{}:{}".format(*server.get_host_and_port())
     account = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
@@ -140,9 +142,20 @@ def s3():
 
     options = {"endpoint": url, "region": "us-east-1", "client_options": {"allow_http": True}}
     anonymous = options | {"skip_signature": True}
-    yield Cloud("s3", url, options | {k.removeprefix("aws_"): v for k, v in account.items()}, anonymous, put)
-    client.close()
-    server.stop()
+    try:
+        private = options | {name.removeprefix("aws_"): value for name, value in account.items()}
+        yield Cloud("s3", url, private, anonymous, put)
+    finally:
+        client.close()
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3():
+    pytest.importorskip("boto3", reason="moto's server is not installed")
+    pytest.importorskip("moto.server", reason="moto's server is not installed")
+    with moto() as cloud:
+        yield cloud
 
 
 # --- Azure --------------------------------------------------------------------------------------------

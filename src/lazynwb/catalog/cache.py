@@ -11,6 +11,7 @@ import hashlib
 import itertools
 import logging
 import os
+import time
 import zlib
 from typing import TYPE_CHECKING, TypeVar
 
@@ -28,6 +29,8 @@ _HEADER = len(_MAGIC) + 4
 _SHARDS = 256
 #: One write in this many checks the size of the shard that it wrote to.
 _PRUNE_EVERY = 32
+#: What the names of files begin with that are being written; and seconds after which they are not any more.
+_UNFINISHED, _LONGEST_WRITE = ".new-", 3600.0
 #: Counted from anywhere, so that processes which write a few entries each also prune now and then.
 _writes = itertools.count(os.getpid())
 _warned: set[str] = set()
@@ -50,7 +53,7 @@ def load(key: str, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
     except FileNotFoundError:
         return None
     except OSError as error:  # unreadable, or a folder in its place
-        _warn_once(f"the catalog cache cannot be read ({error}); the query goes on without it")
+        _warn_once(f"the catalog cache cannot be read ({_why(error)}); queries go on without it")
         return None
     body = memoryview(data)[_HEADER:]
     if data[:4] == _MAGIC[:4] and data[: len(_MAGIC)] != _MAGIC:
@@ -77,7 +80,7 @@ def save(key: str, entry: object, encoder: msgspec.msgpack.Encoder) -> None:
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".new-{os.urandom(8).hex()}")
+        temporary = file.with_name(f"{_UNFINISHED}{os.urandom(8).hex()}")
         descriptor = os.open(
             temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600
         )
@@ -92,13 +95,28 @@ def save(key: str, entry: object, encoder: msgspec.msgpack.Encoder) -> None:
         if next(_writes) % _PRUNE_EVERY == 0:
             _prune(file.parent, config.cache_max_bytes // _SHARDS)
     except OSError as error:
-        _warn_once(f"the catalog cache cannot be written ({error}); queries go on without it")
+        _warn_once(f"the catalog cache cannot be written ({_why(error)}); queries go on without it")
+
+
+def remove(key: str) -> None:
+    """Remove the entry of a key, if there is one."""
+    if not config.disable_cache:
+        _remove(_file_of(key))
 
 
 def _prune(folder: Path, limit: int) -> None:
-    """Remove the oldest entries of one shard until it is within its share of the limit."""
+    """Remove the oldest entries of one shard until it is within its share of the limit.
+
+    And what processes that were killed have left: nobody writes one entry for so long.
+    """
     files = sorted(_entries(folder))
     total = sum(size for _, size, _ in files)
+    abandoned = time.time() - _LONGEST_WRITE
+    for written, size, file in files:
+        if file.name.startswith(_UNFINISHED) and written < abandoned:
+            _remove(file)
+            total -= size
+    files = [entry for entry in files if not entry[2].name.startswith(_UNFINISHED)]
     for _, size, file in files:
         if total <= limit:
             return
@@ -152,6 +170,11 @@ def _remove_if_empty(folder: Path) -> None:
         folder.rmdir()
     except OSError:
         return
+
+
+def _why(error: OSError) -> str:
+    """Return what is wrong with the folder, the same for each of the entries that cannot be had."""
+    return f"{config.cache_path}: {error.strerror or error}"
 
 
 def _warn_once(message: str) -> None:

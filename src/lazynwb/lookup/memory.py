@@ -9,21 +9,25 @@ import os
 import threading
 import time
 from collections import OrderedDict
+from contextlib import contextmanager
 from functools import cache as once
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import msgspec
 
 from lazynwb.catalog import cache
+from lazynwb.errors import CorruptDataError, NotNWBError
 from lazynwb.formats import prepare
 from lazynwb.profile import count
-from lazynwb.sources.files import ABSENT, forget, identity, identity_or_absent, is_settled
+from lazynwb.sources.files import ABSENT, distrust, forget, identity, identity_or_absent, is_settled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lazynwb.sources.source import Source
 
+#: What is raised when bytes of a file make no sense.
+DAMAGE = (CorruptDataError, NotNWBError)
 #: Entries kept in memory.
 _MOST_KEPT = 2048
 
@@ -87,7 +91,7 @@ def recall(key: str, source: Source, kind: type[K]) -> tuple[K | None, str]:
     now = identity(source, known=stored is not None)
     if kept is not None and kept.identity != now:
         stored = cache.load(key, _decoder(kind))  # another process may have seen the file as it is now
-    if not isinstance(stored, kind) or stored.key != key or not _is_valid(stored, source, now):
+    if not isinstance(stored, kind) or stored.key != key or not is_valid(stored, source, now):
         return None, now
     if stored is not kept:
         _keep(stored)
@@ -95,7 +99,17 @@ def recall(key: str, source: Source, kind: type[K]) -> tuple[K | None, str]:
     return stored, now
 
 
-def _is_valid(entry: Kept, source: Source, now: str) -> bool:
+def recall_version(key: str, version: str, kind: type[K]) -> K | None:
+    """Return what is known of one version of a file, whether or not it still is that one."""
+    with _lock:
+        kept = _memory.get(key)
+    if kept is None or kept.identity != version:
+        kept = cache.load(key, _decoder(kind))
+    return kept if isinstance(kept, kind) and kept.key == key and kept.identity == version else None
+
+
+def is_valid(entry: Kept, source: Source, now: str) -> bool:
+    """Tell whether an entry describes a file, given what it is now, and those that links of it lead to."""
     return entry.identity == now and all(
         identity_or_absent(source.with_path(path)) == known for path, known in entry.depends
     )
@@ -119,6 +133,35 @@ def remember(entry: Kept, source: Source) -> None:
         return
     _keep(entry)
     cache.save(entry.key, entry.for_disk(), _ENCODER)
+
+
+@contextmanager
+def doubting(*sources: Source) -> Iterator[None]:
+    """Forget all that is known of remote files that turn out to be damaged.
+
+    What a server or a proxy sent may be another thing than what is there: a page, a part, flipped bits. Who
+    kept it would go on failing when the server no longer does.
+    """
+    try:
+        yield
+    except DAMAGE:
+        for source in sources:
+            doubt(source)
+        raise
+
+
+def doubt(source: Source) -> None:
+    """Forget all that is known of a file that turned out to be damaged, if it is remote: see `doubting`."""
+    if not source.is_remote:
+        return
+    distrust(source)
+    start = f"{source.key}\0"
+    with _lock:
+        keys = [key for key in _memory if key.partition("\0")[2].startswith(start)]
+        for key in keys:
+            del _memory[key]
+    for key in keys:
+        cache.remove(key)
 
 
 def drop(is_unwanted: Callable[[str], bool]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from typing import TYPE_CHECKING, TypeVar
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError
 from lazynwb.profile import count
+from lazynwb.sources.busy import seconds_asked_for
 from lazynwb.sources.failure import Failure
 from lazynwb.sources.stores import Location, locate, module_of
 
@@ -55,8 +57,14 @@ def attempt(source: Source, ask: Callable[[Location], T | Failure]) -> T:
         deadline = deadline or time.monotonic() + config.retry_seconds
         pause = min(answer.pause * 2 ** (tries - 1), _LONGEST_PAUSE)
         pause *= random.uniform(1, 1.4)  # noqa: S311 - so that many clients do not come back together
+        later = ""
+        if answer.busy and tries <= config.max_retries:
+            asked = seconds_asked_for(source)
+            if asked:
+                pause = asked * random.uniform(1, 1.1)  # noqa: S311 - the same
+                later = f"; it asks to be left alone for {math.ceil(asked)} s: run the query again then"
         if tries > config.max_retries or time.monotonic() + pause > deadline:
-            message = f"{answer.error} (tried {tries} time{'s' if tries > 1 else ''})"
+            message = f"{answer.error} (tried {tries} time{'s' if tries > 1 else ''}{later})"
             raise type(answer.error)(message)
         count(retries=1)
         time.sleep(pause)

@@ -89,14 +89,15 @@ def _expand_one(source: PathOrUrl, options: Options) -> list[Source]:
         return [source]
     text = _text_of(source)
     if "::" in text and is_url(text.rpartition("::")[2]):
-        message = f"{text.partition('::')[0]}:: URLs are not read: pass {redacted(text.rpartition('::')[2])}"
+        chain, _, last = text.rpartition("::")
+        message = f"{redacted(chain)}:: URLs are not read: pass {redacted(last)}"
         raise LazyNWBError(message)
     if is_url(text) and not text.lower().startswith("file:"):
         from lazynwb.sources.remote_search import search
 
         own = getattr(source, "storage_options", None)
         return search(Source(text, Options({**options.as_dict(), **own}) if own else options))
-    return [Source(path) for path in _expand_local(_local_path(text))]
+    return [Source(path) for path in _expand_local(local_path(text))]
 
 
 def _expand_local(path: str) -> list[str]:
@@ -122,7 +123,8 @@ def _is_wanted(path: str) -> bool:
     return not os.path.isdir(path) or is_zarr_store(path)
 
 
-def _local_path(text: str) -> str:
+def local_path(text: str) -> str:
+    """Return the absolute path that a path, or a `file://` URL, stands for."""
     if is_url(text):
         text = unquote(urlsplit(text).path)
         if os.name == "nt":

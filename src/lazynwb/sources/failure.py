@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 _STATUS = re.compile(r"status code: (\d{3})")
 _REGION = re.compile(r"<Region>([a-z0-9-]+)</Region>")
 _CODE = re.compile(r"<Code>(\w{1,40})</Code>")
-#: Answers that say: later. A server that asks to be left alone is given more time than one that stumbled; how
-#: much it asks for (Retry-After) is not passed on by obstore.
+#: Answers that say: later. A server that asks to be left alone is given more time than one that stumbled: as
+#: much as it asks for, where it says so (`lazynwb.sources.busy`).
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _PAUSE, _BUSY_PAUSE = 0.1, 1.0
 #: Errors of a server that are no accidents.
 _FINAL = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
 _ABSENT = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+#: What S3 says with the status 400: that it did not wait any longer, or that credentials are of no use now.
+_LATER = frozenset({"RequestTimeout", "Throttling", "ThrottlingException", "RequestThrottled"})
+_EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken"})
 #: Schemes of servers whose errors may be any text.
 _WEB = frozenset({"http", "https", "dandi"})
 #: What obstore says of a redirect without an address: of S3, that a bucket is in another region.
@@ -50,12 +53,15 @@ class Failure(NamedTuple):
         Whether the object may be somewhere else by now.
     region : str or None
         The region that the store names, if it does.
+    busy : bool
+        Whether the server asks to be left alone for a while.
     """
 
     error: LazyNWBError
     pause: float | None = None
     elsewhere: bool = False
     region: str | None = None
+    busy: bool = False
 
 
 def passing(source: Source, what: str) -> Failure:
@@ -97,11 +103,16 @@ def explain(source: Source, error: Exception, *, known: bool = False) -> Failure
     status = int(found[1]) if found else _status_of(error)
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or "Wanted range starting at" in text:
         return Failure(changed(source) if known else empty(source))
-    if _may_pass(status):
-        message = f"{source.name}: the server is busy or failing (it answers {status})"
-        return Failure(LazyNWBError(message), _BUSY_PAUSE if status in _BUSY else _PAUSE)
+    word = _word(source, text)
+    if _may_pass(status) or (status == HTTPStatus.BAD_REQUEST and word in _LATER):
+        named = f", {word}" if word else ""
+        message = f"{source.name}: the server is busy or failing (it answers {status}{named})"
+        busy = status in _BUSY
+        return Failure(LazyNWBError(message), _BUSY_PAUSE if busy else _PAUSE, busy=busy)
     if status:
-        return Failure(_refusal(source, status, _answer(source, status, text)), elsewhere=status in _DENIED)
+        answer = _answer(status, text, word)
+        denied = status in _DENIED or (status == HTTPStatus.BAD_REQUEST and word in _EXPIRED)
+        return Failure(_refusal(source, status, answer, denied=denied), elsewhere=denied)
     return _without_status(source, error, text)
 
 
@@ -110,12 +121,17 @@ def _may_pass(status: int) -> bool:
     return failing or status in _BUSY or status == HTTPStatus.REQUEST_TIMEOUT
 
 
-def _answer(source: Source, status: int, text: str) -> str:
-    """Say what was answered; object stores have a word for it, beside the number."""
+def _word(source: Source, text: str) -> str:
+    """Return what an object store calls its error; nothing for web servers, whose errors may be any text."""
+    found = _CODE.search(text) if _scheme(source) not in _WEB else None
+    return found[1] if found else ""
+
+
+def _answer(status: int, text: str, word: str) -> str:
+    """Say what was answered."""
     if _STATUS.search(text) is None:
         return "no credentials could be had" if status in _DENIED else str(status)
-    code = _CODE.search(text) if _scheme(source) not in _WEB else None
-    return f"the server answers {status}" + (f", {code[1]}" if code else "")
+    return f"the server answers {status}" + (f", {word}" if word else "")
 
 
 def _somewhere_else(source: Source, text: str) -> Failure:
@@ -145,7 +161,7 @@ def _status_of(error: Exception) -> int:
     return 0
 
 
-def _refusal(source: Source, status: int, answer: str) -> LazyNWBError:
+def _refusal(source: Source, status: int, answer: str, *, denied: bool) -> LazyNWBError:
     name = source.name
     if status in _ABSENT:
         return SourceNotFoundError(
@@ -153,7 +169,7 @@ def _refusal(source: Source, status: int, answer: str) -> LazyNWBError:
         )
     if status == HTTPStatus.PRECONDITION_FAILED:
         return changed(source)
-    if status in _DENIED:
+    if denied:
         hint = {
             "http": "check the URL, and the headers in storage_options",
             "https": "check the URL (a signed one expires), and the headers in storage_options",

@@ -159,10 +159,40 @@ def expect(source: Source, expected: str) -> None:
         local.expect(source.path, expected)
 
 
+def shows_change(source: Source, known: str) -> bool:
+    """Tell whether reading a file asks its server for bytes, whose answers say which version they are of.
+
+    Those of a store of objects only say it of single objects; and bytes that are here already say nothing.
+    """
+    if not source.is_remote or is_folder(source):
+        return False
+    from lazynwb.sources.kept import kept_of
+
+    return not kept_of(source, known, lasting=is_settled(source, known, 0)).size
+
+
 def forget() -> None:
     """Forget what is known of remote files: identities, bytes of them, where the DANDI archive keeps them."""
-    for name in ("sources.remote", "sources.dandi", "sources.stores.dandi", "sources.objects.root"):
-        module = sys.modules.get(f"lazynwb.{name}")
+    for name in ("remote", "busy", "dandi", "stores.dandi", "objects.root"):
+        module = sys.modules.get(f"lazynwb.sources.{name}")
+        if module is not None:
+            module.forget()
+
+
+def distrust(source: Source) -> None:
+    """Forget the bytes that are here of a remote file, and its identity: they were damaged on their way."""
+    if not source.is_remote:
+        return
+    if is_folder(source):
+        from lazynwb.sources.objects import root
+
+        root.distrust(source)
+        return
+    from lazynwb.sources import remote
+
+    remote.distrust(source)
+    for name in ("archive", "references"):
+        module = sys.modules.get(f"lazynwb.sources.objects.{name}")
         if module is not None:
             module.forget()
 

@@ -207,6 +207,15 @@ def forget_kept(source: Source, identity: str) -> None:
         _all.pop((f"bytes\0{source.key}", identity), None)
 
 
+def forget_file(source: Source) -> None:
+    """Drop what is here of any version of a file, from memory and from disk."""
+    key = f"bytes\0{source.key}"
+    with _lock:
+        for known in [known for known in _all if known[0] == key]:
+            del _all[known]
+    cache.remove(key)
+
+
 def save_all() -> None:
     """Write what has been used since the last time to the cache on disk."""
     with _lock:

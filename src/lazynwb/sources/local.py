@@ -26,9 +26,8 @@ _READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC"
 
 
 def _identity(status: os.stat_result) -> str:
-    return (
-        f"{status.st_size}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}-{status.st_ino:x}-{status.st_dev:x}"
-    )
+    # Not the device: machines that mount the same share number it differently, and share an index.
+    return f"{status.st_size}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}-{status.st_ino:x}"
 
 
 def identity(path: str) -> str:

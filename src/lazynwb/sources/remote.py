@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazynwb.config import config
-from lazynwb.errors import CorruptDataError, SourceChangedError
+from lazynwb.errors import CorruptDataError, LazyNWBError
 from lazynwb.profile import count
-from lazynwb.sources.kept import forget_all, forget_kept, kept_of
+from lazynwb.sources.kept import forget_all, forget_file, forget_kept, kept_of
 from lazynwb.sources.request import request
 from lazynwb.threads import REQUESTS
 
@@ -98,6 +98,14 @@ def forget() -> None:
         _seen.clear()
         _warned.clear()
     forget_all()
+
+
+def distrust(source: Source) -> None:
+    """Forget the bytes of a file, and which version it was, by whatever signature it was asked for."""
+    with _lock:
+        for other in [other for other in _seen if other.key == source.key]:
+            del _seen[other]
+    forget_file(source)
 
 
 def is_settled(source: Source, identity: str) -> bool:
@@ -235,7 +243,8 @@ class RemoteFile:
     def _request(self, start: int, stop: int) -> Response:
         try:
             response = request(self.source, start, stop, self._expected)
-        except SourceChangedError:
+        except LazyNWBError:
+            # What the file was found to be may have been no answer of its server's either.
             with _lock:
                 _seen.pop(self.source, None)
             raise

@@ -15,10 +15,14 @@ from lazynwb.sources.kept import kept_of
 from lazynwb.threads import REQUESTS, is_worker, wait
 
 if TYPE_CHECKING:
-    from obstore import GetOptions
+    from obstore import GetOptions, GetResult
 
     from lazynwb.sources.source import Source
     from lazynwb.sources.stores import Location
+
+
+#: Ways to compress an answer. What else objects are labelled with says nothing of their bytes.
+_COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"})
 
 
 class Response(NamedTuple):
@@ -84,6 +88,9 @@ def _get(
     count(requests=1)
     try:
         answer = obstore.get(location.store, location.path, options=options)
+        encoded = encoding_of(source, answer)
+        if encoded is not None:
+            return encoded
         meta = answer.meta
         data = memoryview(answer.bytes())
     except NotSupportedError:
@@ -107,6 +114,9 @@ def _get_whole(
     count(requests=1)
     try:
         answer = obstore.get(location.store, location.path)
+        encoded = encoding_of(source, answer)
+        if encoded is not None:
+            return encoded
         meta = answer.meta
         size, identity = meta["size"], identity_of(meta)
         if not size:
@@ -134,6 +144,21 @@ def _too_large(source: Source, size: int) -> LazyNWBError:
         f"{config.download_bytes:,})"
     )
     return LazyNWBError(message)
+
+
+def encoding_of(source: Source, answer: GetResult) -> Failure | None:
+    """Return a failure if an answer is compressed for its way, which nobody asked for: see RFC 9110, 8.4.
+
+    Ranges are then those of the compressed bytes, and what comes is another thing than the file.
+    """
+    encoding = answer.attributes.get("Content-Encoding", "").strip().lower()
+    if encoding not in _COMPRESSIONS:
+        return None
+    message = (
+        f"{source.name}: the server sends it compressed (Content-Encoding: {encoding[:20]}): have it sent as "
+        "it is stored, or download it"
+    )
+    return Failure(LazyNWBError(message))
 
 
 def refused(source: Source, location: Location, error: Exception, *, known: bool = False) -> Failure:

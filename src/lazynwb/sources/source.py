@@ -52,6 +52,20 @@ class Source:
         return redacted(self.path) if self.is_remote else self.path
 
     @property
+    def public(self) -> str:
+        """The path without what lets somebody in: what others may know the file by."""
+        if not self.is_remote:
+            return self.path
+        base, query = _parts(self.path)
+        kept = "&".join(map("".join, _unsigned(query)))
+        return _without_user(base) + (f"?{kept}" if kept else "")
+
+    @property
+    def secrets(self) -> list[str]:
+        """Names in the public path's query whose values may be secrets all the same."""
+        return [name for name, _, _ in _unsigned(_parts(self.path)[1]) if _SECRET.search(name)]
+
+    @property
     def key(self) -> str:
         """What the catalog cache knows the file by.
 
@@ -61,7 +75,7 @@ class Source:
         if not self.is_remote:
             return self.path
         base, query = _parts(self.path)
-        kept = [pair for pair in _pairs(query) if not _SIGNATURE.fullmatch(pair[0])]
+        kept = _unsigned(query)
         plain = [(name, repr(value)) for name, value in self.options.items if not _SECRET.search(name)]
         distinct = hashlib.blake2b(repr((kept, plain)).encode(), digest_size=12).hexdigest()
         return f"{_without_user(base)}\0{distinct if kept or plain else ''}"
@@ -163,5 +177,10 @@ def _pairs(query: str) -> list[tuple[str, str, str]]:
     return [pair.partition("=") for pair in query.split("&")] if query else []
 
 
+def _unsigned(query: str) -> list[tuple[str, str, str]]:
+    return [pair for pair in _pairs(query) if not _SIGNATURE.fullmatch(pair[0])]
+
+
 def _without_user(base: str, instead: str = "") -> str:
-    return re.sub(r"(?<=://)[^/]*@", instead, base) if _is_web(base) else base
+    # In object stores what stands before an @ is a container, unless it has a password, maybe with slashes.
+    return re.sub(r"(?<=://)[^/]*@" if _is_web(base) else r"(?<=://)[^/]*:[^@]*@", instead, base)

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import time
 import urllib.request
+from email.utils import parsedate_to_datetime
 from functools import cache
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from email.message import Message
+
+#: Seconds that nobody waits for.
+_FOR_EVER = 1e9
 
 
 @cache
@@ -37,3 +46,14 @@ def is_web_url(text: object) -> bool:
 def is_plain(text: str) -> bool:
     """Tell whether a text can stand in a request as it is."""
     return text.isascii() and text.isprintable() and " " not in text
+
+
+def retry_after(headers: Message) -> float:
+    """Return for how many seconds a server asks to be left alone; it may name a date (RFC 9110, 10.2.3)."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isdecimal():
+        return min(float(text), _FOR_EVER)
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
+    except (ValueError, TypeError, OverflowError):
+        return 0.0

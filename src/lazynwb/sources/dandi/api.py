@@ -9,7 +9,6 @@ import os
 import time
 import urllib.request
 import zlib
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -17,7 +16,7 @@ from lazynwb._version import __version__
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.profile import count
-from lazynwb.sources.web import is_plain, is_web_url
+from lazynwb.sources.web import is_plain, is_web_url, retry_after
 from lazynwb.sources.web import opener as _opener
 
 if TYPE_CHECKING:
@@ -181,7 +180,7 @@ def _ask(url: str, path: str) -> _Answer:
             if answer.status != _TOO_MANY and answer.status < _SERVER_ERROR:
                 return _allowed(answer, path)
             problem = f"status {answer.status}"
-            asked = _retry_after(answer.headers)
+            asked = retry_after(answer.headers)
             if asked > pause:
                 problem += f", asking to wait for {asked:.0f} s"
                 pause = asked
@@ -260,14 +259,3 @@ def _in_words(error: Exception) -> str:
     if isinstance(reason, OSError):
         return reason.strerror or type(reason).__name__
     return "the answer broke off"
-
-
-def _retry_after(headers: Message) -> float:
-    """Return for how many seconds a server asks to be left alone; it may name a date (RFC 9110, 10.2.3)."""
-    text = headers.get("Retry-After", "").strip()
-    if text.isdecimal():
-        return float(text)
-    try:
-        return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
-    except (ValueError, OverflowError):
-        return 0.0

@@ -199,3 +199,8 @@ class ArchiveObjects:
 def _directory(source: Source, expected: str) -> dict[str, Member]:
     file: File = open_file(source, expected)
     return directory.read(file)
+
+
+def forget() -> None:
+    """Read the directories of archives again."""
+    _directory.cache_clear()

@@ -90,7 +90,7 @@ class FolderObjects:
 
     def version(self, key: str) -> str:
         """Return the size, times and number of a file; `ABSENT` if there is none."""
-        path = self._inside(os.path.realpath(self._path(key)), key)
+        path = self._inside(self._followed(self._path(key), key), key)
         return local.identity(path) if os.path.isfile(path) else ABSENT
 
     # -- ways in --------------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ class FolderObjects:
             except OSError as error:
                 if error.errno not in _IS_LINK:
                     raise
-        return os.open(self._inside(os.path.realpath(path), key), _FLAGS)
+        return os.open(self._inside(self._followed(path, key), key), _FLAGS)
 
     def _path(self, key: str) -> str:
         """Return the path of an object, in a folder that is no link."""
@@ -137,8 +137,27 @@ class FolderObjects:
         if found is None:
             if not self._is_name(checked(self.source, prefix)):
                 self._no_name(prefix)
-            found = self._inside(os.path.realpath(os.path.join(self._root, prefix)), prefix)
+            above, _, name = prefix.rpartition("/")
+            found = self._inside(self._followed(os.path.join(self._folder(above), name), prefix), prefix)
             self._folders[prefix] = found
+        return found
+
+    def _followed(self, path: str, key: str) -> str:
+        """Return a path without links.
+
+        Raises
+        ------
+        NotNWBError
+            If it is a link to nothing: to contents that have not been fetched, say. What was never written
+            has no link.
+        """
+        found = os.path.realpath(path)
+        if os.path.islink(path) and not os.path.exists(found):
+            message = (
+                f"{self.source.name}: {key} cannot be read: it is a symbolic link to {found}, where there is "
+                "nothing; fetch or restore what should be there"
+            )
+            raise NotNWBError(message)
         return found
 
     def _inside(self, path: str, key: str) -> str:

@@ -239,3 +239,8 @@ def _document(source: Source, expected: str) -> _Document:
         message = f'{source.name} has references that are rules ("gen"): write them out, one by one'
         raise NotNWBError(message)
     return found
+
+
+def forget() -> None:
+    """Read files of references again."""
+    _document.cache_clear()

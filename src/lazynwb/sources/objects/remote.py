@@ -15,7 +15,7 @@ from lazynwb.sources.attempts import attempt
 from lazynwb.sources.failure import Failure, explain, passing
 from lazynwb.sources.files import ABSENT
 from lazynwb.sources.objects.keys import checked, folder_of, too_short
-from lazynwb.sources.request import TURNS, Response, identity_of, refused, request
+from lazynwb.sources.request import TURNS, Response, encoding_of, identity_of, refused, request
 from lazynwb.sources.source import Options, Source
 from lazynwb.threads import REQUESTS, is_worker, wait
 
@@ -168,6 +168,9 @@ def _get(source: Source, location: Location, last: int = 0) -> Response | Failur
     options: GetOptions = {} if not last else {"range": {"suffix": last}}
     try:
         answer = obstore.get(location.store, location.path, options=options)
+        encoded = encoding_of(source, answer)
+        if encoded is not None:
+            return encoded
         meta = answer.meta
         start, stop = answer.range
         data = memoryview(answer.bytes())

@@ -56,6 +56,15 @@ def identity(source: Source, *, known: bool) -> str:
     return found
 
 
+def distrust(source: Source) -> None:
+    """Forget what was found out about one store."""
+    with _lock:
+        for other in [other for other in _seen if other.key == source.key]:
+            del _seen[other]
+        for known in [known for known in _documents if known[0].key == source.key]:
+            del _documents[known]
+
+
 def forget() -> None:
     """Believe nothing that was found out about stores."""
     with _lock:

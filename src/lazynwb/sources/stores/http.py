@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from obstore.store import HTTPStore
 
@@ -33,10 +33,22 @@ def open_store(source: Source) -> Location:
 @once
 def _store(url: str, options: Options) -> HTTPStore:
     found = options.as_dict()
-    headers = {**_login(url), **_headers_of(found.get("client_kwargs")), **(found.get("headers") or {})}
+    headers = _headers(url, found)
     client = client_options({**found, "headers": headers}, allow_http=url.lower().startswith("http:"))
     client.setdefault("pool_idle_timeout", "15s")  # there may be many, each with connections of its own
     return HTTPStore.from_url(url, client_options=client, retry_config=NO_RETRIES)
+
+
+def headers_of(source: Source) -> tuple[str, dict[str, str]]:
+    """Return the URL that requests for a source are made to, without a login, and the headers they have."""
+    url = source.path.partition("#")[0]
+    scheme, host, *rest = urlsplit(url)
+    plain = urlunsplit((scheme, host.rpartition("@")[2], *rest))
+    return plain, _headers(url, source.options.as_dict())
+
+
+def _headers(url: str, options: dict[str, Any]) -> dict[str, str]:
+    return {**_login(url), **_headers_of(options.get("client_kwargs")), **(options.get("headers") or {})}
 
 
 def _login(url: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import importlib.util
 import os
+import threading
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,7 @@ _TTL = timedelta(minutes=10)
 def open_store(source: Source) -> Location:
     """Return the bucket, and the key in it; see `lazynwb.sources.stores`."""
     bucket, key = bucket_and_name(source)
-    region = _regions.get((bucket, source.options))
+    region = _sent.region = _regions.get((bucket, source.options))
     return Location(_store(bucket, source.options, region, environment(_VARIABLES), _shared_state()), key)
 
 
@@ -227,6 +228,8 @@ def _variable(names: tuple[str, ...]) -> str:
 
 #: None for a bucket that was asked about in vain.
 _regions: dict[tuple[str, Options], str | None] = {}
+#: Which of them this thread has just asked in.
+_sent = threading.local()
 
 
 def look_again(source: Source, region: str | None) -> bool:
@@ -236,11 +239,13 @@ def look_again(source: Source, region: str | None) -> bool:
     """
     bucket = bucket_and_name(source)[0]
     place = bucket, source.options
+    refused: str | None = _sent.region
+    if _regions.get(place) != refused:
+        return True  # another thread has found out already
     if region is None and place in _regions:
         return False
-    known = _regions.get(place)
-    _regions[place] = region or _region_of(*place)
-    return _regions[place] not in {None, known}
+    found = _regions[place] = region or _region_of(*place)
+    return found not in {None, refused}
 
 
 def _region_of(bucket: str, options: Options) -> str | None:

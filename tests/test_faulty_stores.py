@@ -1,0 +1,542 @@
+"""Stores that fail: the answer is that of the local file, or an error; and the next query is right.
+
+`faulty_proxy.py` stands before real servers, `faulty_queries.py` draws queries and faults.
+"""
+
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import time
+from contextlib import contextmanager
+from email.utils import formatdate
+from pathlib import Path
+
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import faulty_queries
+import lazynwb
+from builders import Column, nwb_root, table
+from checks import child_environment
+from faulty_proxy import FAULTS, PASSING, FaultyProxy, always, first, since
+from faulty_queries import checksummed, forget, impatient
+from lazynwb.engine.decode import decode_into, unfilter
+from lazynwb.errors import CorruptDataError, LazyNWBError
+from lazynwb.sources import busy
+from range_server import Fault, RangeServer, refuse
+from range_server import always as always_of_server
+from stores import moto
+from zarr_twins.make import ARCHIVE
+
+config = lazynwb.config
+SECRETS = ("s3cret-token", "s3cret-header")
+
+
+@pytest.fixture(autouse=True)
+def quick(cache_dir, request, monkeypatch):
+    """Pauses are short, and so are waits where a test is about them."""
+    monkeypatch.setattr(busy, "_SILENCE", 60)
+    with impatient(cache_dir):
+        config.request_timeout = 0.4 if "stall" in request.node.name else config.request_timeout
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A file whose chunks have checksums, and twins of sessions in Zarr."""
+    made = tmp_path_factory.mktemp("stores")
+    faulty_queries.write_checked(made / "checked.nwb")
+    with tarfile.open(ARCHIVE) as packed:
+        names = [f"{name}.nwb.zarr" for name in ("enumerated.v2", "rated_series.v2", "lfp.v2", "session.v3")]
+        packed.extractall(made, [m for m in packed if m.name.partition("/")[0] in names], filter="data")
+    for path in filter(Path.is_file, made.rglob("*")):
+        os.utime(path, (faulty_queries.OLD, faulty_queries.OLD))
+    return made
+
+
+@pytest.fixture
+def server(folder):
+    with RangeServer(folder) as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(server):
+    with FaultyProxy(server.url) as running:
+        yield running
+
+
+def units(source, where="/units", **options):
+    return lazynwb.read_nwb(source, where, **options).drop("_nwb_path")
+
+
+def fails(source, kind=LazyNWBError, where="/units", **options):
+    """The text of the error of a query, which names the file."""
+    with pytest.raises(kind) as caught:
+        lazynwb.read_nwb(source, where, **options)
+    assert source.partition("?")[0] in str(caught.value)
+    return str(caught.value)
+
+
+# --- by chance ----------------------------------------------------------------------------------------
+
+
+def check_run(outcome, queries):
+    assert outcome.wrong == []
+    assert outcome.queries == queries
+    # It is a test of faults if they are met, survived and not survived.
+    assert len(outcome.met) > 15
+    assert outcome.retries > 0
+    assert min(outcome.answers, sum(outcome.errors.values())) > queries / 20
+
+
+def test_random_queries_against_random_faults_give_no_wrong_answer(tmp_path):
+    check_run(faulty_queries.run(tmp_path, 60, "quick"), 60)
+
+
+@pytest.mark.slow
+def test_a_thousand_of_them(tmp_path):
+    check_run(faulty_queries.run(tmp_path, 1000, "slow"), 1000)
+
+
+# --- one by one ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["checked.nwb", "lfp.v2.nwb.zarr"])
+@pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {"replaced", "HEAD is forbidden"}))
+def test_every_fault(fault, name, proxy, folder):
+    """On the first request, and on those behind it: right or an error; right, if it passes."""
+    proxy.checksummed = {"checked.nwb": checksummed(folder / "checked.nwb")}
+    where = "/units" if name == "checked.nwb" else "/general/extracellular_ephys/electrodes"
+    expected = units(folder / name, where)
+    url = proxy.url_of(name)
+    met = 0
+    for number in (1, 3):
+        lazynwb.clear_cache()
+        proxy.reset(since(number, fault, number + 1))
+        with lazynwb.profile() as p:
+            try:
+                assert_frame_equal(units(url, where), expected)
+            except LazyNWBError as error:  # one of two outcomes
+                is_told = fault in PASSING and not (name.endswith("zarr") and fault in _CONSISTENT)
+                assert not is_told, error  # noqa: PT017
+                assert url in str(error)  # noqa: PT017
+        assert p.retries <= 1 or "stall" in fault
+        met += sum(proxy.met.values())
+        proxy.choose = lambda _: None
+        assert_frame_equal(units(url, where), expected)
+    assert met or fault in {"corrupted where a checksum tells"} | _OF_RANGES
+
+
+#: What nothing contradicts, where an object is fetched whole, but what is in it.
+_CONSISTENT = {"shorter", "an empty answer"}
+#: What a store whose objects are fetched whole may not meet.
+_OF_RANGES = {
+    name
+    for name in FAULTS
+    if re.search("range|size|oversized|Content-Range|whole file|consistently|a circle", name)
+}
+
+
+@pytest.mark.parametrize("fault", sorted({"503", "reset in body", "403", "stall in headers", "truncated"}))
+def test_a_fault_that_stays_is_given_up_on_within_the_bounds(fault, proxy):
+    proxy.reset(always(fault))
+    with lazynwb.profile() as p:
+        fails(proxy.url_of("checked.nwb"))
+    tries = 1 if fault == "403" else 1 + config.max_retries
+    assert p.retries == tries - 1
+    questions = sum(asked.range == (0, 1) for asked in proxy.log)  # how long it wants to be left alone
+    assert p.requests == proxy.count == tries + questions
+    assert (questions > 0) == (fault == "503")
+
+
+# --- what a fault leaves behind -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "fault"),
+    [
+        ("checked.nwb", "a page in its place"),
+        ("checked.nwb", "a lie about the size"),
+        ("session.v3.nwb.zarr", "a page in its place"),
+    ],
+)
+def test_what_was_not_the_file_is_not_remembered(name, fault, proxy, folder):
+    """Though identities are believed for a minute."""
+    config.recheck_seconds = 60
+    url = proxy.url_of(name)
+    for seed in range(4):
+        proxy.dice.seed(seed)
+        lazynwb.clear_cache()
+        proxy.reset(always(fault))
+        with pytest.raises(LazyNWBError):
+            units(url)
+        proxy.reset()
+        assert_frame_equal(units(url), units(folder / name))
+
+
+@pytest.mark.parametrize(
+    ("query", "name"), [("scan", "units/b"), ("late", "units/b"), ("slice", "acquisition/s/data")]
+)
+def test_bytes_that_fail_their_checksum_are_not_kept(query, name, proxy, folder):
+    proxy.checksummed = {"checked.nwb": checksummed(folder / "checked.nwb", name)}
+    url, local = proxy.url_of("checked.nwb"), folder / "checked.nwb"
+    rows = lazynwb.scan_nwb(url, "/units").select("_nwb_path", "_table_path", "_table_index").collect()
+
+    def ask(source):
+        if query == "scan":
+            return lazynwb.scan_nwb(source, "/units").filter(pl.col("a") > 0).select("a", "b").collect()
+        if query == "late":
+            frame = rows.with_columns(_nwb_path=pl.lit(str(source)))
+            return lazynwb.merge_array_column(frame, "b")["b"].to_frame()
+        found = lazynwb.get_timeseries(source, "acquisition/s")
+        return pl.DataFrame({"s": np.asarray(found.data[10:450])})
+
+    expected = ask(local)
+    for forgotten in (False, True):
+        lazynwb.clear_cache()
+        proxy.reset(always("corrupted where a checksum tells"))
+        with pytest.raises(CorruptDataError, match="checksum"):
+            ask(url)
+        assert proxy.met
+        proxy.reset()
+        if forgotten:
+            forget()
+        assert_frame_equal(ask(url), expected)
+
+
+def test_one_damaged_file_does_not_make_the_others_be_read_again(folder, server, tmp_path):
+    """Only what is known of the one that contradicts itself is forgotten."""
+    data = bytearray((folder / "checked.nwb").read_bytes())
+    server.objects = {f"{number}.nwb": bytes(data) for number in range(3)}
+    low, _ = checksummed(folder / "checked.nwb", "units/a")[0]
+    data[low + 5] ^= 1
+    server.objects["1.nwb"] = bytes(data)
+    for name, content in server.objects.items():
+        server._versions[name] = (content, server.find(name).etag, faulty_queries.OLD)
+    urls = [server.url_of(name) for name in sorted(server.objects)]
+    lf = lazynwb.scan_nwb(urls, "/units", ignore_errors=True).select("a", "b", "times")
+    assert lf.collect().height == 800
+    server.reset()
+    assert lf.collect().height == 800
+    assert {seen.path for seen in server.log} == {"1.nwb"}
+
+
+def test_an_error_that_another_query_met_is_not_handed_on(server, folder):
+    """A query that failed leaves files being loaded; whoever asks for these next asks anew."""
+    server.objects = {f"{number}.nwb": (folder / "checked.nwb").read_bytes() for number in range(6)}
+    urls = [server.url_of(name) for name in server.objects]
+    server.faults.append(lambda seen: Fault(403, delay=0 if seen.path == "0.nwb" else 0.3))
+    with pytest.raises(LazyNWBError, match="403"):
+        lazynwb.scan_nwb(urls, "/units")
+    assert server.in_flight
+    server.faults.clear()
+    assert lazynwb.read_nwb(urls, "/units").height == 2400
+
+
+# --- what was taken for an answer ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("codec", ["lz4", "zstd", "blosclz", "zlib"])
+@pytest.mark.parametrize("shuffle", [0, 1])
+def test_a_blosc_frame_that_was_cut_off_is_damaged(codec, shuffle):
+    """Blosc goes by what the frame says of its length, past the end of what is there."""
+    numcodecs = pytest.importorskip("numcodecs")
+    from lazynwb.catalog.model import Codec
+
+    data = np.arange(4000, dtype="<i4").tobytes()
+    frame = bytes(numcodecs.Blosc(codec, 5, shuffle).encode(data))
+    assert len(frame) == struct.unpack_from("<I", frame, 12)[0]
+    chain = (Codec("blosc"),)
+    assert bytes(unfilter(frame, chain, 0, len(data))[0]) == data
+    for kept in (*range(17), len(frame) // 2, len(frame) - 1):
+        with pytest.raises(CorruptDataError):
+            unfilter(frame[:kept], chain, 0, len(data))
+        assert not decode_into(frame[:kept], chain, 0, np.empty(len(data), np.uint8))
+
+
+@contextmanager
+def linking(server, folder, *, there=True):
+    """A file with a column in another one."""
+    rows = 40
+    with h5py.File(folder / "other.nwb", "w") as file:
+        nwb_root(file, "other", ["a"])
+        table(file, "units", {"far": Column(np.arange(40.0))}, rows=rows)
+    with h5py.File(folder / "main.nwb", "w") as file:
+        nwb_root(file, "main", ["a"])
+        table(file, "units", {"own": np.arange(40.0)}, rows=rows, colnames=["own", "far"])
+        file["units/far"] = h5py.ExternalLink("other.nwb", "/units/far")
+    for name in ("main.nwb", "other.nwb"):
+        server.objects[name] = (folder / name).read_bytes()
+    if not there:
+        del server.objects["other.nwb"]
+    yield
+
+
+@pytest.mark.parametrize("fault", ["403", "500", "a page in its place", "reset in answer", "400, expired"])
+def test_a_linked_file_that_was_refused_is_no_broken_link(fault, server, proxy, tmp_path):
+    """The linked column would be null in every row."""
+    with linking(server, tmp_path):
+        url = proxy.url_of("main.nwb")
+        proxy.reset(always(fault, "other.nwb"))
+        error = fails(url)
+        assert proxy.url_of("other.nwb") in error
+        assert 'external_links = "never"' in error
+        proxy.reset()
+        assert units(url)["far"].to_list() == list(range(40))
+        proxy.reset(always(fault, "other.nwb"))
+        config.external_links = "never"
+        assert units(url)["own"].to_list() == list(range(40))
+        config.external_links = "folder"
+
+
+def test_a_linked_file_that_is_not_there_is_a_broken_link(server, proxy, tmp_path, caplog):
+    with linking(server, tmp_path, there=False):
+        assert units(proxy.url_of("main.nwb"))["own"].to_list() == list(range(40))
+    assert "other.nwb" in caplog.text
+
+
+def test_an_identity_that_is_asked_for_in_vain_is_not_one(server, proxy, tmp_path):
+    """Of a linked file: what it was opened as counts, not what it was found to be once the parse was over."""
+    with linking(server, tmp_path):
+        url = proxy.url_of("main.nwb")
+        config.recheck_seconds = 0
+        spent = 0
+        for number in range(1, 20):
+            lazynwb.clear_cache()
+            proxy.reset(since(number, "403", number + 1))
+            try:
+                assert units(url)["far"].to_list() == list(range(40))
+            except LazyNWBError:
+                spent += 1
+        assert spent > 2
+
+
+@pytest.mark.parametrize("fault", ["500", "403", "shorter", "a page in its place"])
+@pytest.mark.parametrize(
+    ("name", "kind"), [("enumerated.v2.nwb.zarr", "table"), ("rated_series.v2.nwb.zarr", "series")]
+)
+def test_what_belongs_to_a_tables_structure_is_not_done_without(fault, name, kind, proxy, folder):
+    """Texts of an enumeration, the time at which a series begins: without them, values would be others."""
+    url = proxy.url_of(name)
+    path = folder / name
+    names = lazynwb.get_internal_paths(path)
+    tables = [where for where in names if kind == "table" or where.endswith("/data")]
+    where = tables[0].removesuffix("/data")
+    expected = units(path, where)
+    asked = set()
+    while True:
+        lazynwb.clear_cache()
+        proxy.reset()
+        units(url, where)
+        new = {seen.path for seen in proxy.log if not seen.path.rpartition("/")[2].startswith(".")} - asked
+        if not new:
+            break
+        asked |= new
+        for spoilt in new:
+            lazynwb.clear_cache()
+            proxy.reset(always(fault, spoilt))
+            try:
+                found = units(url, where)
+            except LazyNWBError as error:
+                assert url in str(error)  # noqa: PT017 - what was raised is one of two outcomes
+            else:
+                assert_frame_equal(found, expected)
+    assert asked
+
+
+# --- what the server says -----------------------------------------------------------------------------
+
+
+def test_what_is_compressed_in_transit_is_named(proxy):
+    proxy.reset(always("compressed in transit"))
+    for name in ("checked.nwb", "session.v3.nwb.zarr"):
+        assert "sends it compressed (Content-Encoding: gzip)" in fails(proxy.url_of(name))
+
+
+@pytest.fixture
+def bucket(folder):
+    pytest.importorskip("boto3", reason="moto's server is not installed")
+    pytest.importorskip("moto.server", reason="moto's server is not installed")
+    with moto() as cloud, FaultyProxy(cloud.url, "s3") as proxy:
+        cloud.put("private/checked.nwb", (folder / "checked.nwb").read_bytes())
+        proxy.options = {**cloud.options, "endpoint": proxy.url}
+        yield proxy
+
+
+def test_what_s3_says_with_the_status_400(bucket, folder):
+    url, expected = "s3://private/checked.nwb", units(folder / "checked.nwb")
+    for fault, retries in (("400, a timeout", 2), ("503", 2), ("408", 2)):
+        lazynwb.clear_cache()
+        bucket.reset(first(2, fault))
+        with lazynwb.profile() as p:
+            assert_frame_equal(units(url, storage_options=bucket.options), expected)
+        assert (p.retries, p.requests) == (retries, bucket.count)
+    lazynwb.clear_cache()
+    bucket.reset(always("503"))
+    assert "it answers 503, SlowDown" in fails(url, storage_options=bucket.options)
+
+
+def test_credentials_that_expire_half_way(bucket, folder):
+    """An error at once, that says so."""
+    url = "s3://private/checked.nwb"
+    bucket.reset(since(2, "400, expired"))
+    error = fails(url, storage_options=bucket.options)
+    assert "may not be read (the server answers 400, ExpiredToken): " in error
+    assert "credentials in storage_options" in error
+    bucket.reset()
+    assert_frame_equal(units(url, storage_options=bucket.options), units(folder / "checked.nwb"))
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("text", ["3600", "date"])
+def test_a_server_that_wants_to_be_left_alone_for_long_is(status, text, server):
+    """For longer than requests are repeated: nobody waits for that."""
+    config.retry_seconds = 10
+    text = formatdate(time.time() + 3600, usegmt=True) if text == "date" else text
+    server.faults.append(always_of_server(refuse(status, retry_after=text)))
+    error = fails(server.url_of("checked.nwb"))
+    assert re.search(rf"answers {status}\) \(tried 1 time; it asks to be left alone for 3\d\d\d s: ", error)
+    assert server.count == 2
+    fails(server.url_of("session.v3.nwb.zarr"))
+    assert server.count <= 3 + 2  # what it said is remembered: none of these asked again
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-3", "1.5", "9" * 40, "0", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_retry_after_of_no_use_changes_nothing(text, server, folder):
+    config.retry_seconds = 10
+    left = [3]
+
+    def refuse_three(_):
+        left[0] -= 1
+        return refuse(429, retry_after=text) if left[0] >= 0 else None
+
+    server.faults.append(refuse_three)
+    if text.startswith("99"):
+        fails(server.url_of("checked.nwb"))
+        return
+    with lazynwb.profile() as p:
+        assert_frame_equal(units(server.url_of("checked.nwb")), units(folder / "checked.nwb"))
+    assert p.retries == 2  # one of the three was the question how long
+
+
+def test_retry_after_is_waited_for(server, folder, monkeypatch):
+    slept = []
+    monkeypatch.setattr("lazynwb.sources.attempts.time.sleep", slept.append)
+    left = [2]
+
+    def refuse_two(_):
+        left[0] -= 1
+        return refuse(503, retry_after="7") if left[0] >= 0 else None
+
+    server.faults.append(refuse_two)
+    config.retry_seconds = 60
+    assert_frame_equal(units(server.url_of("checked.nwb")), units(folder / "checked.nwb"))
+    assert len(slept) == 1
+    assert 6.5 < slept[0] < 8
+
+
+def test_one_question_is_enough_for_all_requests(server, folder):
+    """Files that were turned away at the same time, by a server that says nothing of when to come again."""
+    for number in range(8):
+        server.objects[f"{number}.nwb"] = (folder / "checked.nwb").read_bytes()
+    turned_away = set()
+
+    def refuse_each_once(seen):
+        if seen.path in turned_away:
+            return None
+        turned_away.add(seen.path)
+        return refuse(503)
+
+    server.faults.append(refuse_each_once)
+    with lazynwb.profile() as p:
+        urls = [server.url_of(f"{number}.nwb") for number in range(8)]
+        assert lazynwb.read_nwb(urls, "/units").height == 3200
+    assert p.retries == 8
+    assert sum(seen.range == (0, 1) for seen in server.log) == 1
+
+
+# --- what nobody else gets to know --------------------------------------------------------------------
+
+
+def test_the_question_how_long_is_asked_as_the_request_was_and_of_nobody_else(server, caplog, cache_dir):
+    """With the headers and the signature that let it in; a redirect is not followed."""
+    with RangeServer() as other:
+        answers = iter([refuse(503), refuse(302, location=f"{other.url}/s.nwb")])
+        server.faults.append(lambda _: next(answers, None))
+        url = f"http://user:{SECRETS[0]}@127.0.0.1:{server.port}/checked.nwb?sig={SECRETS[0]}"
+        units(url, storage_options={"headers": {"X-Api-Key": SECRETS[1]}})
+        assert other.count == 0
+    first_ones = server.log[:2]
+    assert [seen.headers["range"] for seen in first_ones] == ["bytes=0-16383", "bytes=0-0"]
+    for seen in first_ones:
+        assert seen.headers["x-api-key"] == SECRETS[1]
+        assert seen.headers["authorization"].startswith("Basic ")
+        assert seen.target == f"/checked.nwb?sig={SECRETS[0]}"
+    assert not any(secret in caplog.text for secret in SECRETS)
+    for path in filter(Path.is_file, cache_dir.rglob("*")):
+        assert not any(secret.encode() in path.read_bytes() for secret in SECRETS)
+
+
+@pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {"replaced"}))
+def test_no_fault_brings_a_secret_to_light(fault, proxy, caplog, cache_dir):
+    caplog.set_level("DEBUG")
+    config.max_retries = 1
+    proxy.reset(always(fault))
+    url = f"{proxy.url_of('checked.nwb')}?token={SECRETS[0]}"
+    try:
+        units(url, storage_options={"headers": {"Authorization": f"Bearer {SECRETS[1]}"}})
+    except LazyNWBError as error:
+        chain = [error, error.__cause__, error.__context__]
+        texts = [f"{one} {one!r}" for one in chain]
+    else:
+        texts = []
+    texts.append(caplog.text)
+    texts += [path.read_bytes().decode("latin-1") for path in filter(Path.is_file, cache_dir.rglob("*"))]
+    assert not [secret for secret in SECRETS for text in texts if secret in text]
+
+
+# --- leaving ------------------------------------------------------------------------------------------
+
+LEAVING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may have ignored it
+import lazynwb
+import lazynwb.formats.hdf5  # Cython modules, as they load, make Python forget that Ctrl-C ended it
+lazynwb.config.recheck_seconds = 0
+print("ready", flush=True)
+lazynwb.scan_nwb(sys.argv[1], "/units").collect()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no signals")
+@pytest.mark.parametrize("what", ["stall in headers", "stall in body", "Retry-After"])
+def test_ctrl_c_ends_a_stall_and_a_pause_that_a_server_asked_for(what, server, proxy):
+    if what == "Retry-After":
+        server.faults.append(always_of_server(refuse(503, retry_after="30")))
+    else:
+        proxy.reset(always(what))
+    command = [sys.executable, "-X", "faulthandler", "-c", LEAVING, proxy.url_of("checked.nwb")]
+    with subprocess.Popen(  # noqa: S603 - our own code
+        command, env=child_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdout.readline() == b"ready\n"
+        while proxy.count < (2 if what == "Retry-After" else 1) and child.poll() is None:
+            time.sleep(0.01)
+        time.sleep(0.2)
+        begin = time.monotonic()
+        child.send_signal(signal.SIGINT)
+        try:
+            error = child.communicate(timeout=5)[1].decode()
+        finally:
+            child.kill()
+    assert time.monotonic() - begin < 3
+    assert child.returncode == -signal.SIGINT, error
+    assert "KeyboardInterrupt" in error
