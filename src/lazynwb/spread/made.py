@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from lazynwb.lookup.given import Catalogs
     from lazynwb.lookup.load import TableFile
     from lazynwb.sources.source import Source
     from lazynwb.spread.workers import Workers
@@ -31,13 +30,10 @@ class MadeByWorkers:
     Parameters
     ----------
     workers : Workers
-    before : Catalogs or None
-        What is known without asking them.
     """
 
-    def __init__(self, workers: Workers, before: Catalogs | None) -> None:
+    def __init__(self, workers: Workers) -> None:
         self._workers = workers
-        self._before = before
         self._kept: dict[tuple[Source, str], Packed] = {}
         self._size = 0
         self._is_asking = True
@@ -45,12 +41,8 @@ class MadeByWorkers:
     def tables(self, sources: Sequence[Source], table: str) -> list[TableFile | Unknown | None]:
         """Return the catalogs of one table; see `Catalogs`."""
         found: list[TableFile | Unknown | None] = [UNKNOWN] * len(sources)
-        if self._before is not None:
-            found = list(self._before.tables(sources, table))
         lacking: dict[Source, list[int]] = {}
         for at, source in enumerate(sources):
-            if found[at] is not UNKNOWN:
-                continue
             if (source, table) in self._kept:
                 found[at] = unpacked(source, self._kept[source, table])
             else:
@@ -64,8 +56,8 @@ class MadeByWorkers:
     def metadata(
         self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
     ) -> pl.DataFrame | None:
-        """Return values of the sessions' metadata; see `Catalogs`."""
-        return self._before.metadata(sources, table, schema) if self._before is not None else None
+        """Return nothing: values are read, by the workers too; see `Catalogs`."""
+        del sources, table, schema
 
     def stop_asking(self) -> None:
         """Leave the workers alone from now on: queries send them what is known, and no questions."""

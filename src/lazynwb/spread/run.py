@@ -14,7 +14,7 @@ from lazynwb.engine.rows import mask
 from lazynwb.engine.run import run
 from lazynwb.engine.sessions import session_frame
 from lazynwb.errors import LazyNWBError
-from lazynwb.lookup.load import load_tables
+from lazynwb.lookup.many import load_tables
 from lazynwb.profile import count
 from lazynwb.progress import Progress
 from lazynwb.spread.packing import given_of

@@ -11,7 +11,7 @@ import polars as pl
 from lazynwb.engine.plan import plan_steps
 from lazynwb.engine.run import Query
 from lazynwb.errors import LazyNWBError
-from lazynwb.lookup.load import load_tables
+from lazynwb.lookup.many import load_tables
 from lazynwb.spread.packing import Packed, packed
 
 if TYPE_CHECKING:
