@@ -1,7 +1,7 @@
 # Two commands do everything on a machine with Python 3.11 or later, git and make:
 #   make demo    the notebook's queries over a small cube of sessions, or over your files: make demo NWB="FOLDER"
 #   make test    lint, types and the whole test suite
-# Others: make lint, make format, make docs (into site/), make bench, make clean.
+# Others: make lint, make format, make docs (into site/), make bench, make fuzz, make clean.
 
 # The first interpreter that is new enough; `make demo PYTHON=/path/to/python3` names another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 # Reaches the demonstration as it was typed: the shell neither splits nor expands it.
 export NWB
 
-.PHONY: demo test lint format docs bench clean
+.PHONY: demo test lint format docs bench fuzz clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -37,6 +37,12 @@ docs: $(VENV)/.installed-docs
 
 bench: $(VENV)/.installed
 	@$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+# Long runs: what `make test` does in a few hundred cases each.
+fuzz: $(VENV)/.installed-dev
+	@$(BIN)/python tests/damage.py --cases 10000 --seed 0
+	@$(BIN)/python tests/random_truth.py --examples 5000 --seed 0 --jobs 2
+	@$(BIN)/python tests/faulty_proxy.py --queries 1000 --seed 0
 
 clean:
 	rm -rf $(VENV) site .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

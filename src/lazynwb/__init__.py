@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from lazynwb.convert import convert_nwb_tables
     from lazynwb.frames.get import get, get_df
     from lazynwb.frames.late_columns import merge_array_column
+    from lazynwb.index.build import IndexChanges, build_index
+    from lazynwb.index.read import Index, open_index
+    from lazynwb.index.search import scan_index
+    from lazynwb.index.update import update_index
     from lazynwb.interop import to_pynapple, to_xarray
     from lazynwb.metadata import get_metadata_df
     from lazynwb.series import TimeSeries, get_timeseries
@@ -52,9 +56,12 @@ if TYPE_CHECKING:
 #: Imported when they are first asked for: what takes long to import, or is not needed for a query.
 _LATE = {
     "INTERVALS_TABLE_INDEX_COLUMN_NAME": "spikes",
+    "Index": "index.read",
+    "IndexChanges": "index.build",
     "LazyNWB": "session",
     "TimeSeries": "series",
     "UNITS_TABLE_INDEX_COLUMN_NAME": "spikes",
+    "build_index": "index.build",
     "clear_attrs_cache": "attributes",
     "consolidate_attrs": "attributes",
     "convert_nwb_tables": "convert",
@@ -68,8 +75,11 @@ _LATE = {
     "get_timeseries": "series",
     "insert_is_observed": "spikes",
     "merge_array_column": "frames.late_columns",
+    "open_index": "index.read",
+    "scan_index": "index.search",
     "to_pynapple": "interop",
     "to_xarray": "interop",
+    "update_index": "index.update",
 }
 
 __all__ = [
@@ -82,6 +92,8 @@ __all__ = [
     "UNITS_TABLE_INDEX_COLUMN_NAME",
     "ColumnNotFoundError",
     "CorruptDataError",
+    "Index",
+    "IndexChanges",
     "LazyNWB",
     "LazyNWBError",
     "MissingPackageError",
@@ -94,6 +106,7 @@ __all__ = [
     "TimeSeries",
     "UnsupportedTypeError",
     "__version__",
+    "build_index",
     "clear_attrs_cache",
     "clear_cache",
     "config",
@@ -113,11 +126,14 @@ __all__ = [
     "get_timeseries",
     "insert_is_observed",
     "merge_array_column",
+    "open_index",
     "profile",
     "read_nwb",
+    "scan_index",
     "scan_nwb",
     "to_pynapple",
     "to_xarray",
+    "update_index",
 ]
 
 INTERNAL_COLUMN_NAMES = frozenset(INTERNAL)

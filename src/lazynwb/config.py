@@ -96,7 +96,8 @@ class Config:
                 try:
                     setattr(config, setting.name, _parse(text, hints[setting.name]))
                 except ValueError as error:
-                    message = f"environment variable LAZYNWB_{setting.name.upper()}={text!r}: {error}"
+                    shown = f"={text!r}" if setting.repr else ""  # credentials are nobody's business
+                    message = f"environment variable LAZYNWB_{setting.name.upper()}{shown}: {error}"
                     raise ValueError(message) from None
         return config
 

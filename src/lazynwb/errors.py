@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from lazynwb.printable import harmless
+
 
 class LazyNWBError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    As text it is harmless to a terminal, whatever the names are that a file has for things; `args` has them.
+    """
+
+    def __str__(self) -> str:
+        """Return the message, without characters that steer a terminal."""
+        return harmless(super().__str__())
 
 
 class SourceNotFoundError(LazyNWBError, FileNotFoundError):
@@ -20,7 +29,7 @@ class TableNotFoundError(LazyNWBError, KeyError):
 
     def __str__(self) -> str:
         """Return the message itself: `KeyError` alone would show its repr."""
-        return str(self.args[0]) if self.args else ""
+        return harmless(str(self.args[0])) if self.args else ""
 
 
 class ColumnNotFoundError(LazyNWBError, KeyError):
@@ -28,7 +37,7 @@ class ColumnNotFoundError(LazyNWBError, KeyError):
 
     def __str__(self) -> str:
         """Return the message itself, as `TableNotFoundError` does."""
-        return str(self.args[0]) if self.args else ""
+        return harmless(str(self.args[0])) if self.args else ""
 
 
 class SchemaError(LazyNWBError, TypeError):

@@ -15,7 +15,7 @@ from lazynwb.catalog.provenance import NWB_PATH, RESERVED
 from lazynwb.errors import SchemaError
 from lazynwb.frames.returning import as_frame, wants_polars
 from lazynwb.lookup.attributes import load_attributes
-from lazynwb.lookup.load import load_tables
+from lazynwb.lookup.many import load_tables
 from lazynwb.progress import Progress
 from lazynwb.scan import scan_nwb
 from lazynwb.sources.discover import expand

@@ -9,6 +9,7 @@ from lazynwb.errors import LazyNWBError
 from lazynwb.formats import is_zarr
 from lazynwb.lookup.attributes import copied, load_all_attributes
 from lazynwb.lookup.load import load_listing
+from lazynwb.printable import visible
 from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
@@ -50,9 +51,10 @@ class PathInfo:
 
     def __repr__(self) -> str:
         """Read like h5py's own description of the object, whatever the format."""
+        path = visible(self.path, None)
         if self.is_group:
-            return f'<{self.format} group "{self.path}" ({self.members} members)>'
-        name = self.path.rsplit("/", 1)[-1]
+            return f'<{self.format} group "{path}" ({self.members} members)>'
+        name = path.rsplit("/", 1)[-1]
         return f'<{self.format} dataset "{name}": shape {self.shape}, type "{self.dtype}">'
 
 

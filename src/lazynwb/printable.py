@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import unicodedata
+
 _BREAKS = {"\n": " ", "\t": " ", "\r": " "}
 
 
@@ -22,6 +25,26 @@ def visible(text: object, limit: int | None = 80) -> str:
     return "".join(c if c.isprintable() else _BREAKS.get(c) or escaped(c) for c in short)
 
 
+def harmless(text: str) -> str:
+    """Return text as it is, lines included, but for characters that steer a terminal or change the order."""
+    if text.isprintable():
+        return text
+    return "".join(c if _is_harmless(c) else escaped(c) for c in text)
+
+
+def _is_harmless(character: str) -> bool:
+    return character.isprintable() or character in "\n\t" or unicodedata.category(character) == "Zs"
+
+
 def escaped(character: str) -> str:
     """Return a character as Python would write it in a text, with a backslash and its number."""
     return character.encode("unicode_escape", "replace").decode()
+
+
+def _make_harmless(record: logging.LogRecord) -> bool:
+    """Make a message harmless, whoever's handler it goes to: names of files, tables and columns are in it."""
+    record.msg, record.args = harmless(record.getMessage()), None
+    return True
+
+
+logging.getLogger("lazynwb").addFilter(_make_harmless)

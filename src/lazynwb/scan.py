@@ -14,19 +14,21 @@ from lazynwb.catalog.dtypes import instance, is_array_dtype
 from lazynwb.catalog.provenance import INTERNAL, ROWS
 from lazynwb.engine.run import run
 from lazynwb.engine.spec import Spec
+from lazynwb.index import sources_of
 from lazynwb.lifetime import unhurried
 from lazynwb.lookup.regions import find_regions
 from lazynwb.lookup.schema import collect_schema, normalize_table_path
 from lazynwb.lookup.sessions import SessionColumn, find_session_columns
 from lazynwb.printable import visible
 from lazynwb.profile import attributed
-from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from polars._typing import SchemaDict
 
+    from lazynwb.index.read import Index
     from lazynwb.lookup.given import Catalogs
     from lazynwb.lookup.load import TableFile
     from lazynwb.sources.discover import Sources
@@ -44,7 +46,7 @@ _EXPLAINS = "explain_name" in inspect.signature(register_io_source).parameters
 
 
 def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
-    source: Sources,
+    source: Sources | None,
     table_path: str,
     raise_on_missing: bool = False,  # noqa: FBT001, FBT002 - positional in existing code
     ignore_errors: bool = False,  # noqa: FBT001, FBT002
@@ -60,6 +62,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     resolve_regions: bool | str | Iterable[str] = False,
     storage_options: Mapping[str, Any] | None = None,
     executor: Any = None,  # noqa: ANN401 - of any package
+    index: Index | str | os.PathLike[str] | None = None,
 ) -> pl.LazyFrame:
     """Scan one table of any number of NWB files as one LazyFrame.
 
@@ -69,9 +72,10 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
 
     Parameters
     ----------
-    source : path or URL, or iterable of these
+    source : path or URL, or iterable of these, or None
         An NWB file, a glob pattern, a folder (searched recursively), or several of them; as local paths,
         `file://`, `s3://`, `gs://`, `az://`, `abfs://`, `https://`, `http://` or `dandi://` URLs, or UPaths.
+        With an index, None stands for all that it has.
     table_path : str
         A DynamicTable (`"/units"`, `"/intervals/trials"`), a TimeSeries or its `data`, `"/general"` or
         `"/general/subject"`; or one of the shortcuts `units`, `trials`, `epochs`, `electrodes`, `session`,
@@ -114,6 +118,9 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         Who does the work on the files: anything with the `submit` of `concurrent.futures.Executor`, such as
         `dask.distributed.Client.get_executor()`, `mpi4py.futures.MPIPoolExecutor` or a `ProcessPoolExecutor`
         that does not fork. Rows come back in the order of the sources, a bounded number of them at a time.
+    index : path or URL, Index or None
+        Written by `build_index`: the scan is planned from it, and touches no file but those that it reads,
+        each of which is compared with what the index says. Files that it does not know are looked at as ever.
 
     Returns
     -------
@@ -148,8 +155,9 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     ...     pl.col("location") == "CA1", pl.col("presence_ratio") >= 0.7
     ... ).select("unit_id", "spike_times").collect()  # doctest: +SKIP
     """
+    sources, catalogs = sources_of(source, index, storage_options)
     spec = plan_scan(
-        tuple(expand(source, storage_options)),
+        sources,
         table_path,
         infer_schema_length=infer_schema_length,
         exclude_array_columns=exclude_array_columns,
@@ -160,6 +168,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         raise_on_missing=raise_on_missing,
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,
+        catalogs=catalogs,
         workers=workers_of(executor),
     )
     return lazy_frame(spec)
@@ -186,10 +195,11 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     `catalogs` know some of the files already, and `workers` look at the others, if they are many.
     """
     made: MadeByWorkers | None = None
-    if workers is not None and (infer_schema_length is None or infer_schema_length > _FEW_FILES):
+    many = infer_schema_length is None or infer_schema_length > _FEW_FILES
+    if workers is not None and catalogs is None and many:
         from lazynwb.spread.made import MadeByWorkers
 
-        catalogs = made = MadeByWorkers(workers, catalogs)
+        catalogs = made = MadeByWorkers(workers)
     table = normalize_table_path(table_path)
     overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
     origin = "the schema argument"
@@ -205,6 +215,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
             disable_progress=disable_progress,
             overrides=overrides,
             catalogs=catalogs,
+            keep=resolve_regions is not False,
         )
         table = files[0].table.path
     if schema is None:
@@ -269,7 +280,7 @@ read_nwb = _collected(scan_nwb)
 
 
 def get_table_schema(  # noqa: PLR0913, PLR0917
-    file_paths: Sources,
+    file_paths: Sources | None,
     table_path: str,
     first_n_files_to_infer_schema: int | None = None,
     exclude_array_columns: bool = False,  # noqa: FBT001, FBT002
@@ -279,12 +290,13 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
     session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
     resolve_regions: bool | str | Iterable[str] = False,
     storage_options: Mapping[str, Any] | None = None,
+    index: Index | str | os.PathLike[str] | None = None,
 ) -> pl.Schema:
     """Return the schema that `scan_nwb` gives a table over the same files.
 
     Parameters
     ----------
-    file_paths : path or URL, or iterable of these
+    file_paths : path or URL, or iterable of these, or None
         As for `scan_nwb`.
     table_path : str
         As for `scan_nwb`.
@@ -302,6 +314,8 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
         As for `scan_nwb`.
     storage_options : mapping or None
         As for `scan_nwb`.
+    index : path or URL, Index or None
+        As for `scan_nwb`.
 
     Raises
     ------
@@ -317,6 +331,7 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
         session_columns=session_columns,
         resolve_regions=resolve_regions,
         storage_options=storage_options,
+        index=index,
     )
     schema = frame.collect_schema()
     hidden = INTERNAL if exclude_internal_columns else {}

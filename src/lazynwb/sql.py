@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from lazynwb.errors import LazyNWBError, TableNotFoundError
+from lazynwb.index import sources_of
 from lazynwb.lookup.contents import find_tables, shortest_names
 from lazynwb.lookup.sessions import SessionColumn, find_session_columns
 from lazynwb.scan import lazy_frame, plan_scan
-from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping
 
+    from lazynwb.index.read import Index
     from lazynwb.sources.discover import Sources
 
 _LOGGER = logging.getLogger("lazynwb")
@@ -24,7 +26,7 @@ METADATA_NAMES = {"general": "session", "general/subject": "subject"}
 
 
 def get_sql_context(  # noqa: PLR0913 - the options of a context
-    nwb_sources: Sources,
+    nwb_sources: Sources | None,
     *,
     full_path: bool = False,
     min_file_count: int = 1,
@@ -37,6 +39,7 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     rename_general_metadata: bool = True,
     session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    index: Index | str | os.PathLike[str] | None = None,
     **sqlcontext_kwargs: Any,  # noqa: ANN401 - passed on to Polars
 ) -> pl.SQLContext[Any]:
     """Make an SQL context with every table and series of the files, under its last path part.
@@ -45,7 +48,7 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
 
     Parameters
     ----------
-    nwb_sources : path or iterable of paths
+    nwb_sources : path or iterable of paths, or None
         As for `scan_nwb`.
     full_path : bool
         Name tables by their whole path (`"intervals/trials"`, to be quoted in SQL).
@@ -70,6 +73,9 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
         files. A table that has a column of that name keeps its own.
     storage_options : mapping or None
         As for `scan_nwb`.
+    index : path or URL, Index or None
+        As for `scan_nwb`. Its own tables (see `scan_index`) are in the context as `index_sessions`,
+        `index_tables` and `index_columns`.
     **sqlcontext_kwargs
         For `polars.SQLContext`, such as `eager=True`.
 
@@ -87,13 +93,14 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     SchemaError
         If there is no such session column.
     """
-    sources = expand(nwb_sources, storage_options)
+    sources, catalogs = sources_of(nwb_sources, index, storage_options)
     looked_at = sources[:infer_schema_length]
     holders = find_tables(
         looked_at,
         series=not exclude_timeseries,
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,
+        catalogs=catalogs,
     )
     tables = [path for path, having in holders.items() if len(having) >= min_file_count]
     fixed = METADATA_NAMES if rename_general_metadata else {}
@@ -117,6 +124,7 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
             infer_schema_length,
             ignore_errors=ignore_errors,
             disable_progress=disable_progress,
+            catalogs=catalogs,
         )
     frames: dict[str, pl.LazyFrame] = {}
     for path, name in names.items():
@@ -129,6 +137,7 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
                 exclude_array_columns=exclude_array_columns,
                 ignore_errors=ignore_errors,
                 disable_progress=disable_progress,
+                catalogs=catalogs,
             )
             added = tuple(column for column in session if column.name not in spec.schema)
             frames[name] = lazy_frame(spec._replace(session=added))
@@ -136,4 +145,13 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
             _LOGGER.warning("table /%s was left out of the SQL context: %s", path, error)
     if "session" in frames and "general" not in frames:
         frames["general"] = frames["session"]
+    if catalogs is not None:
+        from lazynwb.index.model import KINDS
+        from lazynwb.index.search import scan_index
+
+        for kind in KINDS:
+            name = f"index_{kind}"
+            if name in frames:  # a table of the files
+                frames[f"/{name}"] = frames[name]
+            frames[name] = scan_index(catalogs, kind)
     return pl.SQLContext(frames, **sqlcontext_kwargs)

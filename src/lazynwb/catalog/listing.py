@@ -51,10 +51,20 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc
 
 
 class Listing(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
-    """Every object of one file; and the other files that links of it led to, with their identities."""
+    """Every object of one file.
+
+    Attributes
+    ----------
+    entries : tuple of Entry
+    depends : tuple of (path, identity)
+        Other files that links led to.
+    members : int
+        Of the root group.
+    """
 
     entries: tuple[Entry, ...]
     depends: tuple[tuple[str, str], ...] = ()
+    members: int = 0
 
     def tables(self, *, series: bool = True) -> list[str]:
         """Return the paths of tables, series and metadata, without the leading slash."""

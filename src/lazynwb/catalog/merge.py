@@ -167,24 +167,37 @@ def _misfit(stored: pl.DataType, dtype: pl.DataType, origin: str | None, reason:
 
 
 def _cast(series: pl.Series, dtype: pl.DataType) -> pl.Series:
-    if isinstance(dtype, pl.List) and not isinstance(series.dtype, pl.List | pl.Array):
-        return with_nulls_of(series, series.reshape((len(series), 1)).cast(dtype))
-    if isinstance(dtype, pl.Struct) and isinstance(series.dtype, pl.Struct):
-        own = {field.name for field in series.dtype.fields}
-        parts = [
-            _cast(series.struct.field(field.name), instance(field.dtype))
-            if field.name in own
-            else nulls(field.name, instance(field.dtype), len(series))
-            for field in dtype.fields
-        ]
-        lost = own - {field.name for field in dtype.fields}
+    # As an expression: what Polars cannot cast may be inside of lists, where only expressions get at it.
+    frame = series.rename("x").to_frame()
+    return frame.select(_recast(pl.col("x"), series.dtype, dtype)).to_series().alias(series.name)
+
+
+def _recast(value: pl.Expr, stored: pl.DataType, dtype: pl.DataType) -> pl.Expr:
+    if stored == dtype:
+        return value
+    if isinstance(stored, pl.Struct) and isinstance(dtype, pl.Struct):
+        own = {field.name: instance(field.dtype) for field in stored.fields}
+        lost = own.keys() - {field.name for field in dtype.fields}
         if lost:
             message = f"its fields {sorted(lost)} are not in the scan's type"
             raise ValueError(message)
-        return with_nulls_of(series, pl.DataFrame(parts).to_struct(series.name))
-    if isinstance(dtype, pl.List) and isinstance(series.dtype, pl.Array):
-        series = series.arr.to_list()
-    return series.cast(dtype)
+        parts = [
+            _recast(value.struct.field(field.name), own[field.name], instance(field.dtype)).alias(field.name)
+            if field.name in own
+            else pl.lit(None, dtype=field.dtype).alias(field.name)
+            for field in dtype.fields
+        ]
+        # A struct of nulls is something else than a null, and so is a list around one.
+        return pl.when(value.is_not_null()).then(pl.struct(parts))
+    if isinstance(dtype, pl.List) and isinstance(stored, pl.Array):
+        value, stored = value.arr.to_list(), pl.List(_element(stored))
+    if isinstance(dtype, pl.List) and isinstance(stored, pl.List) and instance(dtype.inner).is_nested():
+        return value.list.eval(_recast(pl.element(), instance(stored.inner), instance(dtype.inner)))
+    if isinstance(dtype, pl.List) and not isinstance(stored, pl.List):
+        return pl.when(value.is_not_null()).then(
+            pl.concat_list(_recast(value, stored, instance(dtype.inner)))
+        )
+    return value.cast(dtype)
 
 
 def with_nulls_of(series: pl.Series, cast: pl.Series) -> pl.Series:

@@ -18,6 +18,7 @@ from lazynwb.cli.given import (
     sources_of,
     split_table,
 )
+from lazynwb.cli.index import index_app
 from lazynwb.cli.more import cache_app, convert, dandi_app, demo
 from lazynwb.cli.outcome import Group
 from lazynwb.cli.output import target_of
@@ -231,4 +232,5 @@ def query(  # noqa: PLR0913
 app.command()(convert)
 app.add_typer(dandi_app, name="dandi")
 app.add_typer(cache_app, name="cache")
+app.add_typer(index_app, name="index")
 app.command()(demo)

@@ -85,7 +85,8 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     except Exception as error:  # noqa: BLE001 - whatever it is, it is told in one line
         if debug:
-            traceback.print_exc()
+            for line in traceback.format_exc().splitlines():
+                sys.stderr.write(visible(line, None) + "\n")
         return _told(error)
     finally:
         logger.removeHandler(handler)

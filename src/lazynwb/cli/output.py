@@ -107,14 +107,19 @@ def _opened(target: Target) -> Iterator[IO[bytes]]:
                 raise pipe.closed_by from None
             raise
         return
+    from lazynwb.convert.disk import refusal
+
     temporary = target.file.with_name(f".{target.file.name}.{os.urandom(4).hex()}")
     try:
         with temporary.open("xb") as stream:
             yield stream
         temporary.replace(target.file)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        refused = refusal(error, target.file)
+        if refused is not None:
+            raise refused from error
         raise
 
 
@@ -192,7 +197,7 @@ class _Pipe(io.RawIOBase):
 
     def flush(self) -> None:
         """Hand on what was written."""
-        if not self.closed:
+        if not (self.closed or self._stream.closed):  # Python 3.14 says so where a finalizer raises
             try:
                 self._stream.flush()
             except BrokenPipeError as error:

@@ -213,7 +213,12 @@ def columns_of(frame: pl.DataFrame) -> list[Column]:
 
 
 def _shown(series: pl.Series, row: int) -> str | None:
+    from lazynwb.catalog.provenance import NWB_PATH
+    from lazynwb.sources.source import is_url, redacted
+
     value = series[row]
+    if series.name == NWB_PATH and isinstance(value, str) and is_url(value):
+        value = redacted(value)  # who looks over one's shoulder need not know the signature
     return None if value is None else value_text(value)
 
 

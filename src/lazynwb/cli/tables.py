@@ -65,7 +65,7 @@ def list_tables(given: Given, *, ignore_errors: bool) -> tuple[pl.DataFrame, int
 
 def _load(sources: list[Source], path: str, *, ignore_errors: bool) -> list[TableFile]:
     from lazynwb.errors import LazyNWBError
-    from lazynwb.lookup.load import load_tables
+    from lazynwb.lookup.many import load_tables
 
     found = []
     for load in load_tables(sources, path):

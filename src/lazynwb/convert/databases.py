@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
 
@@ -222,6 +223,8 @@ class DuckDB:
         All rows are inserted by one statement, because DuckDB writes row groups to the file as they fill
         only then; what several statements of a transaction insert is kept until it is committed.
         """
+        import duckdb
+
         renamed = distinct_ignoring_case(list(content.schema))
         types = {renamed.get(column, column): for_duckdb(dtype) for column, dtype in content.schema.items()}
         columns = ", ".join(f"{quoted(column)} {duckdb_type(dtype)}" for column, dtype in types.items())
@@ -244,7 +247,8 @@ class DuckDB:
             content.check()
             connection.commit()
         except BaseException:
-            connection.rollback()
+            with suppress(duckdb.Error):  # where the disk refused, it has none any more
+                connection.rollback()
             if raised:
                 raise raised[0] from None
             raise

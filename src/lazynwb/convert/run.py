@@ -8,6 +8,7 @@ import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazynwb.convert import databases
+from lazynwb.convert.disk import refusal
 from lazynwb.convert.files import FORMATS, Content, FileFormat, Options
 from lazynwb.convert.jobs import known_as
 from lazynwb.convert.manifest import Manifest, Output, remove_stale, replacing
@@ -124,6 +125,8 @@ class Run:
         ------
         LazyNWBError
             If something cannot be read or written, and errors are not to be ignored.
+        OSError
+            If the disk is full or refuses for another reason, whatever is to be ignored; it names the file.
         """
         remove_stale({(self._folder / place.path).parent for _, place, _ in self._work} | {self._folder})
         with self._duckdb:
@@ -207,6 +210,9 @@ class Run:
             else:
                 self._duckdb.write(content, path, place.table)
         except Exception as error:
+            refused = refusal(error, path)
+            if refused is not None:
+                raise refused from error
             if not _is_of_writer(error):
                 raise
             message = f"{job.label} cannot be written as {target.format}: {error}"

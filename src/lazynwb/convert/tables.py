@@ -14,7 +14,7 @@ from lazynwb.convert.names import distinct_names
 from lazynwb.convert.sessions import names_of
 from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.lookup.contents import find_tables, shortest_names
-from lazynwb.lookup.load import load_tables
+from lazynwb.lookup.many import load_tables
 from lazynwb.lookup.schema import normalize_table_path
 from lazynwb.scan import scan_nwb
 

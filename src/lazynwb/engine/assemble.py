@@ -16,6 +16,7 @@ import polars as pl
 from lazynwb.catalog.dtypes import column_dtype
 from lazynwb.catalog.merge import conform, nulls
 from lazynwb.engine.alike import StoredAs
+from lazynwb.engine.batches import check_size
 from lazynwb.engine.build import (
     Context,
     Elements,
@@ -29,7 +30,7 @@ from lazynwb.engine.build import (
 )
 from lazynwb.engine.cells import row_bytes
 from lazynwb.engine.fetch import Request
-from lazynwb.engine.heap import Heap
+from lazynwb.engine.heap import Heap, referred_bytes
 from lazynwb.engine.ragged import (
     as_integers,
     chunks_for,
@@ -46,7 +47,7 @@ from lazynwb.lookup.load import look_up_chunks
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from lazynwb.catalog.model import Array, Column
+    from lazynwb.catalog.model import Array, Column, DType
     from lazynwb.engine.window import Handles, Part
     from lazynwb.lookup.load import TableFile, Wanted
 
@@ -61,12 +62,14 @@ class _Piece(NamedTuple):
     missing: int
 
 
-def read_columns(
+def read_columns(  # noqa: PLR0913 - what, of what, and how
     handles: Handles,
     parts: list[Part],
     schema: dict[str, pl.DataType],
     overridden: frozenset[str],
     origin: str,
+    *,
+    bounded: bool = False,
 ) -> list[pl.Series]:
     """Read columns of the given rows of the given files.
 
@@ -81,9 +84,14 @@ def read_columns(
         Columns whose type the user chose: values are cast to it even where that is not lossless.
     origin : str
         Where the types come from, for the message about a file that does not fit.
+    bounded : bool
+        Read no more text and sequences at once than a batch may have, unless there is one row only: how long
+        they are is known when all else is read.
 
     Raises
     ------
+    OversizedError
+        If they are longer.
     LazyNWBError
         Naming file, table and column.
     """
@@ -102,6 +110,9 @@ def read_columns(
         for leaf in leaves:
             leaf.advance()
     variable = [found for leaf in leaves for found in variable_length(leaf.elements())]
+    if bounded and variable and sum(part.rows for part in parts) > 1:
+        largest = max(file.size for file in handles.files)
+        check_size(sum(referred_bytes(e.raw, _item_bytes(e.dtype), largest) for e in variable))
     heap = Heap(handles.files, handles.bases, [(e.owners, e.raw) for e in variable]) if variable else None
     context = Context(heap, handles.paths_of)
     return [
@@ -370,6 +381,10 @@ class _Leaf:
         if levels:
             return as_lists(series, dims, levels)
         return as_array(series, dims, sum(rows_in(ranges) for ranges in self._ranges))
+
+
+def _item_bytes(dtype: DType) -> int:
+    return dtype.base.itemsize if dtype.base is not None else 1
 
 
 def _data(column: Column) -> Array:

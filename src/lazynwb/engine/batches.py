@@ -22,6 +22,40 @@ _IN_CHUNKS = frozenset({"chunked", "objects"})
 _LIGHT = 256
 
 
+#: How often what a batch may have the text of one may really take, before it is cut after all.
+_TOLERANCE = 2
+
+
+class OversizedError(Exception):
+    """The text or the sequences of some rows take more bytes than was estimated, and than a batch may have.
+
+    Parameters
+    ----------
+    size : int
+        Bytes that they take.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._size = size
+
+    def bounds(self, rows: int) -> list[tuple[int, int]]:
+        """Cut rows, more than one, into pieces to read one after the other; each may be cut again."""
+        count = min(max(-(-self._size // config.batch_bytes), 2), rows)
+        return [(rows * i // count, rows * (i + 1) // count) for i in range(count)]
+
+
+def check_size(size: int) -> None:
+    """Raise if text and sequences of so many bytes are too much for a batch.
+
+    Raises
+    ------
+    OversizedError
+    """
+    if size > _TOLERANCE * config.batch_bytes:
+        raise OversizedError(size)
+
+
 def batch_bounds(
     handles: Handles, parts: list[Part], rest: list[str], growth: Growth | None
 ) -> list[tuple[int, int]]:

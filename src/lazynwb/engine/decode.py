@@ -28,6 +28,10 @@ _MOST_CHUNK_BYTES = 4 * 1024**3
 _CHECKSUM = 4
 #: Bytes that a Blosc frame begins with.
 _BLOSC_HEADER = 16
+#: What a block of Zstandard holds at most (RFC 8878, 3.1.1.2); it takes four bytes or more.
+_ZSTD_BLOCK = 128 * 1024
+#: What LZMA may take for its dictionary, of which a damaged stream claims up to 4 GiB; presets take 64 MiB.
+LZMA_MEMORY = 256 * 1024**2
 #: Below this many elements NumPy's transposed copy is faster than one copy per byte plane.
 _FEW_ELEMENTS = 2048
 
@@ -241,11 +245,16 @@ def _bounded(data: Buffer, nbytes: int) -> None:
 
 def _blosc(data: Buffer, nbytes: int) -> Buffer:
     _bounded(data, nbytes)
-    # The frame's own header says how much is allocated: bytes 4 to 8.
-    if len(data) < _BLOSC_HEADER or struct.unpack_from("<I", data, 4)[0] != nbytes:
+    if _blosc_content_size(data) != nbytes:
         message = "a chunk's blosc header contradicts the chunk's size"
         raise CorruptDataError(message)
     return _guarded(_numcodecs("blosc"), data)
+
+
+def _blosc_content_size(data: Buffer) -> int | None:
+    """Return the size that a Blosc frame declares; None if it is cut off, past whose end Blosc would read."""
+    whole = len(data) >= _BLOSC_HEADER and int.from_bytes(data[12:16], "little") <= len(data)
+    return int.from_bytes(data[4:8], "little") if whole else None
 
 
 def _zstd(data: Buffer, nbytes: int) -> Buffer:
@@ -253,7 +262,13 @@ def _zstd(data: Buffer, nbytes: int) -> Buffer:
     if zstd_content_size(data) not in {None, nbytes}:
         message = "a chunk's zstd header contradicts the chunk's size"
         raise CorruptDataError(message)
-    return _guarded(_numcodecs("zstd"), data)
+    if nbytes > (len(data) // 4 + 1) * _ZSTD_BLOCK:
+        message = f"{len(data)} bytes of zstd cannot hold the {nbytes} bytes of a chunk"
+        raise CorruptDataError(message)
+    decompress = _numcodecs("zstd")
+    out = np.empty(nbytes, np.uint8)  # the room that there is for a frame that does not say how much it holds
+    _guarded(lambda stored: decompress(stored, out), data)
+    return out.data
 
 
 def zstd_content_size(data: Buffer) -> int | None:
@@ -308,7 +323,8 @@ def _bz2(data: Buffer, nbytes: int) -> Buffer:
 def _lzma(data: Buffer, nbytes: int) -> Buffer:
     import lzma
 
-    return _guarded(lambda data: lzma.LZMADecompressor().decompress(data, nbytes + 1), data)
+    stream = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
+    return _guarded(lambda data: stream.decompress(data, nbytes + 1), data, lzma.LZMAError)
 
 
 def _configured(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
@@ -325,7 +341,7 @@ def _configured(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
     if len(data) != _written(codec, nbytes):
         message = f"a filtered chunk has {len(data)} bytes where {_written(codec, nbytes)} are needed"
         raise CorruptDataError(message)
-    decoded = _guarded(numcodecs.get_codec(config).decode, data)
+    decoded = _guarded(lambda stored: numcodecs.get_codec(config).decode(stored), data)
     return np.ascontiguousarray(decoded).reshape(-1).view(np.uint8).data
 
 
@@ -346,7 +362,7 @@ def _twice_compressed(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
 def _declared_size(codec: Codec, data: Buffer) -> int | None:
     """Return how many bytes a compressed frame says that it holds, or a step must give back."""
     if codec.name == "blosc":
-        return int.from_bytes(data[4:8], "little")
+        return _blosc_content_size(data)
     if codec.name == "zstd":
         return zstd_content_size(data)
     if codec.name == "lz4":
@@ -356,10 +372,10 @@ def _declared_size(codec: Codec, data: Buffer) -> int | None:
     return len(data) - _CHECKSUM if codec.name in {"crc32c", "fletcher32"} else len(data)
 
 
-def _guarded(decode: Callable[[Buffer], Buffer], data: Buffer) -> Buffer:
+def _guarded(decode: Callable[[Buffer], Buffer], data: Buffer, own: type[Exception] = RuntimeError) -> Buffer:
     try:
         return decode(data)
-    except (RuntimeError, ValueError, TypeError, OSError, EOFError, zlib.error) as error:
+    except (RuntimeError, ValueError, TypeError, OSError, EOFError, zlib.error, own) as error:
         message = f"a chunk's compressed bytes are damaged ({error})"
         raise CorruptDataError(message) from None
 

@@ -13,6 +13,7 @@ from lazynwb.engine.assemble import read_columns
 from lazynwb.engine.sizes import most_bytes
 from lazynwb.engine.window import Handles, Part, to_ranges
 from lazynwb.errors import LazyNWBError
+from lazynwb.lookup.memory import doubting
 from lazynwb.lookup.origins import NOWHERE, Origins
 from lazynwb.progress import Progress
 from lazynwb.sources.files import save
@@ -62,7 +63,7 @@ def gather_columns(
     label = f"Reading NWB {', '.join(schema)}"
     with Progress(label, len(parts), disabled=disable_progress) as progress:
         for window in _windows(parts, list(schema)):
-            with Handles() as handles:
+            with doubting(*(part.file.source for part in window)), Handles() as handles:
                 for series in read_columns(handles, window, dict(schema), overridden, origin):
                     read[series.name].append(series)
             progress.update(len(window))

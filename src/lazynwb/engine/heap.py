@@ -25,6 +25,8 @@ _SMALLEST = 4096
 #: Addresses share a 64-bit key with the number of their file.
 _ADDRESS_BITS = 48
 _BYTES = DType("number", 1, "|u1")
+#: Of 8 bytes, in collections whose objects are found together.
+_MOST_WORDS = 256 * 1024
 
 
 class Slices(NamedTuple):
@@ -33,6 +35,17 @@ class Slices(NamedTuple):
     buffer: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
+
+
+def referred_bytes(references: np.ndarray, width: int, most: int) -> int:
+    """Return how many bytes references claim, of items of so many bytes: what reading them would take.
+
+    Zero if one claims more than `most`, which is an error once it is looked for.
+    """
+    lengths = _fields(references)["length"]
+    if not len(lengths) or int(lengths.max()) * width > most:
+        return 0
+    return int(lengths.sum(dtype=np.int64)) * width
 
 
 class Heap:
@@ -66,12 +79,13 @@ class Heap:
         Raises
         ------
         CorruptDataError
-            If a reference leads nowhere, or to fewer bytes than it claims.
+            If a reference leads nowhere, or to fewer or more bytes than it claims: an object of a heap
+            belongs to one element, even that of an empty text.
         """
         fields = _fields(references)
         keys = _keys(owners, fields)
         lengths = fields["length"].astype(np.int64) * width
-        present = (keys & _low(_ADDRESS_BITS) != 0) & (lengths > 0)
+        present = keys & _low(_ADDRESS_BITS) != 0
         lengths[~present] = 0
         starts = np.zeros(len(keys), np.int64)
         if present.any():
@@ -80,7 +94,7 @@ class Heap:
             legal = index <= self._most[collection]
             slot = self._slots[collection] + np.where(legal, index, 0)
             found = self._positions[slot]
-            bad = ~legal | (found < 0) | (self._lengths[slot] < lengths[present])
+            bad = ~legal | (found < 0) | (self._lengths[slot] != lengths[present])
             if bad.any():
                 generic = "a reference to variable-length data leads to no such object in its heap"
                 raise CorruptDataError(self._faults.get(int(collection[bad][0]), generic))
@@ -110,28 +124,49 @@ class Heap:
         return buffer, first, sizes
 
     def _index(self) -> None:
-        """Find every object of every collection.
+        """Find every object of every collection, of some at a time: it takes several times their size."""
+        words = self._sizes >> 3
+        large = np.flatnonzero(words > _MOST_WORDS)
+        small = np.flatnonzero(words <= _MOST_WORDS)
+        groups = np.cumsum(words[small]) // _MOST_WORDS
+        borders = np.flatnonzero(groups[1:] != groups[:-1]) + 1
+        found = [self._walk(i) for i in large.tolist()]
+        found += [self._chains(group) for group in np.split(small, borders)]
+        which, index, places, lengths = (np.concatenate(part) for part in zip(*found, strict=True))
+        self._most = np.zeros(len(words), np.int64)
+        np.maximum.at(self._most, which, index)
+        self._slots = np.cumsum(self._most + 1) - (self._most + 1)
+        total = int((self._most + 1).sum())
+        self._positions = np.full(total, -1, np.int64)
+        self._lengths = np.zeros(total, np.int64)
+        self._positions[self._slots[which] + index] = (places << 3) + _HEADER
+        self._lengths[self._slots[which] + index] = lengths
+
+    def _chains(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the objects of some collections: which holds each, its number, its first word, its bytes.
 
         An object says how long it is, so its header tells where the next one is. What could be a header is
         found in one pass; which of them are, by following all chains at once, each step twice as far as the
         one before.
         """
         words = self._buffer.view("<u8")
-        first, sizes = self._first >> 3, self._sizes >> 3
-        owner = np.repeat(np.arange(len(first)), sizes)
-        place = np.repeat(first - (np.cumsum(sizes) - sizes), sizes) + np.arange(len(owner))
+        sizes = self._sizes[group] >> 3
+        begin = np.cumsum(sizes) - sizes
+        owner = np.repeat(np.arange(len(group)), sizes)
+        here = np.arange(len(owner))
+        place = np.repeat((self._first[group] >> 3) - begin, sizes) + here
         index = (words[place] & _low(16)).astype(np.int64)
         length = words[place + 1].astype(np.int64)
-        room = (self._first + self._sizes)[owner] - (place << 3) - _HEADER
+        room = ((begin + sizes)[owner] - here << 3) - _HEADER
         # Object 0 is the free space behind the last one. The upper half of a header's first word is zero.
         may_be = (words[place] >> np.uint64(32) == 0) & (index > 0) & (length >= 0) & (length <= room)
-        may_be &= index << 4 <= self._sizes[owner]
-        candidates = place[may_be]
-        number = np.full(len(words) + 1, len(candidates))
+        may_be &= index << 1 <= sizes[owner]
+        candidates = here[may_be]
+        number = np.full(len(here) + 1, len(candidates))
         number[candidates] = np.arange(len(candidates))
         following = candidates + 2 + (length[may_be] + 7 >> 3)
         jump = np.append(number[following], len(candidates))
-        reached = number[(first + (_HEADER >> 3))[sizes > 2]]  # noqa: PLR2004 - room for a header
+        reached = number[(begin + (_HEADER >> 3))[sizes > 2]]  # noqa: PLR2004 - room for a header
         reached = reached[reached < len(candidates)]
         while True:
             further = jump[reached]
@@ -140,26 +175,35 @@ class Heap:
                 break
             reached = np.concatenate([reached, further])
             jump = jump[jump]
-        which, index = owner[may_be][reached], index[may_be][reached]
-        self._most = np.zeros(len(first), np.int64)
-        np.maximum.at(self._most, which, index)
-        self._slots = np.cumsum(self._most + 1) - (self._most + 1)
-        total = int((self._most + 1).sum())
-        self._positions = np.full(total, -1, np.int64)
-        self._lengths = np.zeros(total, np.int64)
-        self._positions[self._slots[which] + index] = (candidates[reached] << 3) + _HEADER
-        self._lengths[self._slots[which] + index] = length[may_be][reached]
+        chosen = candidates[reached]
+        return group[owner[chosen]], index[chosen], place[chosen], length[chosen]
+
+    def _walk(self, collection: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return the same of one large collection, which has few objects, object by object."""
+        words = self._buffer.view("<u8")
+        at = (int(self._first[collection]) + _HEADER) >> 3
+        size = int(self._sizes[collection])
+        end = (int(self._first[collection]) + size) >> 3
+        found: list[tuple[int, int, int]] = []
+        while at + 1 < end and len(found) <= 0xFFFF:  # noqa: PLR2004 - the largest number of one
+            head, length = int(words[at]), int(words[at + 1])
+            index = head & 0xFFFF
+            if head >> 32 or not index or length > (end - at << 3) - _HEADER or index << 4 > size:
+                break
+            found.append((index, at, length))
+            at += 2 + (length + 7 >> 3)
+        index_, places, lengths = np.array(found, np.int64).reshape(-1, 3).T
+        return np.full(len(found), collection), index_, places, lengths
 
 
 def _keys(owners: np.ndarray, fields: np.ndarray) -> np.ndarray:
-    """Return file and address of each element's collection as one number; 0 as address means no data."""
+    """Return file and address of each element's collection as one number; 0 as address means no data.
+
+    It stands for elements that were never written; libhdf5 knows no other that does.
+    """
     addresses = fields["address"]
     if len(addresses) and int(addresses.max()) >> _ADDRESS_BITS:
-        # Undefined addresses stand for elements that were never written; other large ones are beyond any
-        # file's end, and stay so.
-        addresses = np.where(
-            addresses == np.uint64(2**64 - 1), np.uint64(0), np.minimum(addresses, _low(_ADDRESS_BITS))
-        )
+        addresses = np.minimum(addresses, _low(_ADDRESS_BITS))  # beyond any file's end, and stay so
     keys: np.ndarray = owners.astype(np.uint64) << np.uint64(_ADDRESS_BITS) | addresses
     return keys
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lazynwb.catalog.model import MISSING, stored_size
-from lazynwb.engine.cells import cell_count, cells_of
+from lazynwb.engine.cells import cell_count, cells_of, length_of
 from lazynwb.engine.fetch import Target, pieces_of
 from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
+from lazynwb.sources.objects.written import check_written
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -76,6 +77,7 @@ def _plan(store: Objects, request: Request, tasks: list[_Task]) -> None:
         return
     nbytes = math.prod(chunk) * stored_size(array.dtype)
     grid = [-(-n // c) for n, c in zip(shape[1:], chunk[1:], strict=True)]
+    _check_written(store, request)
     cells = cells_of(array, request.box)
     beside = cell_count(array)
     objects: dict[str, list[_Chunk]] = {}
@@ -95,6 +97,18 @@ def _plan(store: Objects, request: Request, tasks: list[_Task]) -> None:
             objects.setdefault(array.keys.of(shard), []).append(_Chunk(start, size, target))
     for key, chunks in objects.items():
         tasks.extend(_Task(store, array.path, key, group) for group in _groups(chunks))
+
+
+def _check_written(store: Objects, request: Request) -> None:
+    array, ranges = request.array, request.ranges
+    if array.keys is None or array.shard:  # whose indices have been looked up
+        return
+    bands = int(((ranges[:, 1] - 1) // array.chunk[0] - ranges[:, 0] // array.chunk[0] + 1).sum())
+    beside = cell_count(array)
+    if request.box:
+        beside = min(beside, math.prod(map(length_of, request.box)))
+    depth = len(array.chunk) if array.keys.separator == "/" else 1
+    check_written(store, array.keys.prefix, depth, bands * beside)
 
 
 def _within_shard(request: Request, number: int) -> tuple[int, int]:

@@ -22,6 +22,7 @@ class Report:
         self._missing: list[str] = []
         self._failed: dict[Source, str] = {}
         self._problems: list[str] = []
+        self._outdated: list[str] = []
 
     def missing(self, path: str) -> None:
         """Note a file that has no such table."""
@@ -40,11 +41,16 @@ class Report:
         """Note what was mended in a file's table."""
         self._problems += [f"{path}: /{self._table}: {problem}" for problem in problems]
 
+    def outdated(self, path: str) -> None:
+        """Note a file that is another one than the catalogs say which the scan was given."""
+        self._outdated.append(path)
+
     def add(self, other: Report) -> None:
         """Take in what another part of the query has noted."""
         self._missing += other._missing
         self._failed |= other._failed
         self._problems += other._problems
+        self._outdated += other._outdated
 
     def log(self) -> None:
         """Log one warning for each kind of trouble."""
@@ -60,6 +66,14 @@ class Report:
                     self._total,
                     _some(listed),
                 )
+        if self._outdated:
+            _LOGGER.warning(
+                "%d of %d files were changed since they were catalogued, and looked at anew; if that was by "
+                "an index, update it (lazynwb index update): %s",
+                len(self._outdated),
+                self._total,
+                _some(self._outdated),
+            )
         if self._problems:
             _LOGGER.warning("table /%s was mended in places: %s", self._table, _some(self._problems))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,17 +11,17 @@ import polars as pl
 from lazynwb.catalog.provenance import NWB_PATH
 from lazynwb.config import config
 from lazynwb.engine.assemble import read_columns
-from lazynwb.engine.batches import MOST_ROWS, batch_bounds
+from lazynwb.engine.batches import MOST_ROWS, OversizedError, batch_bounds
 from lazynwb.engine.plan import Growth, Step, plan_steps
 from lazynwb.engine.regions import Regions
 from lazynwb.engine.report import Report
 from lazynwb.engine.rows import PerFile, assembled, cut, mask, take
-from lazynwb.engine.sessions import session_frame
+from lazynwb.engine.sessions import parted, session_frame
 from lazynwb.engine.sizes import most_bytes
 from lazynwb.engine.times import TIMESTAMPS, TimeFilter
 from lazynwb.engine.window import Handles, Part
-from lazynwb.errors import LazyNWBError, TableNotFoundError
-from lazynwb.lookup.load import TableFile, load_tables
+from lazynwb.errors import LazyNWBError, SourceChangedError, TableNotFoundError
+from lazynwb.lookup.many import load_tables
 from lazynwb.profile import count
 from lazynwb.progress import Progress
 from lazynwb.sources.files import save
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from lazynwb.engine.spec import Spec
+    from lazynwb.lookup.load import TableFile
     from lazynwb.sources.source import Source
 
 #: Files of the first window, and of the largest. Remote ones take about as long for many as for one.
@@ -102,6 +104,7 @@ class Query:
         needed = {*names, *(name for step in steps for name in step.columns)}
         self._times = TimeFilter(self._steps, spec.schema, spec.overridden, spec.origin)
         self._session = [column for column in spec.session if column.name in needed]
+        self._reads = not needed.isdisjoint(spec.schema)
         self._first_row = first_row
         self._whole = whole
         self.batches_given = 0
@@ -197,7 +200,12 @@ class Query:
             count(files_skipped=wanted.count(False))
             # Rows are counted before they are filtered, so with a limit also those of files that are skipped.
             looked_at = [pair for pair in zip(block, wanted, strict=True) if pair[1] or limited]
-            loading = load_tables((source for source, _ in looked_at), self._spec.table, self._spec.catalogs)
+            loading = load_tables(
+                (source for source, _ in looked_at),
+                self._spec.table,
+                self._spec.catalogs,
+                reading=self._reads,
+            )
             for (source, keep), load in zip(looked_at, loading, strict=True):
                 yield source, keep, load
 
@@ -229,6 +237,9 @@ class Query:
         known = catalogs.metadata(sources, table, schema) if catalogs is not None else None
         if known is not None:
             return iter([known])
+        known_ones, others = parted(sources, table, catalogs)
+        if known_ones and others:
+            return chain(*(self._scan_metadata(some, table, schema) for some in (known_ones, others)))
         spec = self._spec._replace(
             sources=sources,
             table=table,
@@ -255,8 +266,11 @@ class Query:
                 raise TableNotFoundError(message)
             if not spec.optional:
                 self.report.missing(source.name)
-        elif file.problems:
-            self.report.problems(source.name, file.problems)
+        else:
+            if file.problems:
+                self.report.problems(source.name, file.problems)
+            if file.is_renewed:
+                self.report.outdated(source.name)
         return file
 
     # -- batches --------------------------------------------------------------------------------------
@@ -267,6 +281,10 @@ class Query:
         frames = self._filter_and_read(parts)
         try:
             first = next(frames, None)
+        except OversizedError as error:
+            for start, stop in error.bounds(sum(part.rows for part in parts)):
+                yield from self.batches(cut(parts, start, stop))
+            return
         except LazyNWBError as error:
             if len(parts) == 1:
                 self._give_up(parts[0], error)
@@ -281,8 +299,14 @@ class Query:
 
     def _give_up(self, part: Part, error: LazyNWBError) -> None:
         """Note that a file cannot be read, if the user wants to go on without it."""
+        if isinstance(error, SourceChangedError) and part.file.is_given:
+            message = (
+                f"{part.file.name} was changed since it was catalogued: if that was by an index, update it "
+                "(lazynwb index update) or scan without it; else run the query again"
+            )
+            error = SourceChangedError(message)
         if not self._spec.ignore_errors:
-            raise error
+            raise error from None
         self.report.failed(part.file.source, error, int(part.ranges[0, 0]) if len(part.ranges) else 0)
 
     def _filter_and_read(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
@@ -320,6 +344,11 @@ class Query:
         try:
             with Handles() as handles:
                 self._add(handles, parts, self._names, have)
+        except OversizedError as error:
+            for start, stop in error.bounds(sum(part.rows for part in parts)):
+                some = {name: series[start:stop] for name, series in known.items()}
+                yield from self._read(cut(parts, start, stop), some)
+            return
         except LazyNWBError as error:
             if len(parts) == 1:
                 self._give_up(parts[0], error)
@@ -358,7 +387,8 @@ class Query:
         schema = {name: self._spec.schema[name] for name in new if name in self._spec.schema}
         stored = self._regions.stored(schema)
         if schema:
-            for series in read_columns(handles, parts, stored, self._spec.overridden, self._spec.origin):
+            origin, chosen = self._spec.origin, self._spec.overridden
+            for series in read_columns(handles, parts, stored, chosen, origin, bounded=True):
                 known[series.name] = self._regions.resolved(handles, parts, series)
         for name in new:
             if name not in schema:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lazynwb.catalog.provenance import NWB_PATH
+from lazynwb.lookup.given import UNKNOWN, Summaries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from lazynwb.lookup.given import Catalogs
     from lazynwb.lookup.sessions import SessionColumn
     from lazynwb.sources.source import Source
 
@@ -43,3 +45,13 @@ def session_frame(
         named = [pl.col(column.column).alias(column.name) for column in own]
         found = found.join(rows.select(NWB_PATH, *named), on=NWB_PATH, how="left", maintain_order="left")
     return found
+
+
+def parted(
+    sources: tuple[Source, ...], table: str, catalogs: Catalogs | None
+) -> tuple[tuple[Source, ...], tuple[Source, ...]]:
+    """Part the files that catalogs know from the others: what is known is not read because of these."""
+    if not isinstance(catalogs, Summaries):
+        return (), sources
+    found = list(zip(sources, catalogs.schemas(sources, table), strict=True))
+    return tuple(s for s, one in found if one is not UNKNOWN), tuple(s for s, one in found if one is UNKNOWN)

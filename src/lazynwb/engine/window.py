@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple, Self
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 
 from lazynwb.engine.fetch import Request, fetch
+from lazynwb.lookup.memory import DAMAGE, doubt
 from lazynwb.sources.files import open_file, together
+
+_LOGGER = logging.getLogger("lazynwb")
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -109,6 +113,7 @@ class Handles:
         self.bases: list[int] = []
         self._readers: dict[Source, Reader] = {}
         self._stores: dict[Source, Objects] = {}
+        self._owners: set[Source] = set()
         #: Whole index columns that were read to measure rows, by file and path: read once per window.
         self.index_columns: dict[tuple[Source, str], np.ndarray] = {}
 
@@ -119,9 +124,14 @@ class Handles:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+        # Of several files it is not known which one it was: they are read once more, one by one.
+        if isinstance(value, DAMAGE) and len(self._owners) == 1:
+            for source in {*self._owners, *self._numbers, *self._readers, *self._stores}:
+                doubt(source)
 
     def number(self, owner: TableFile, array: Array) -> int:
         """Return the number of the file that holds an array's bytes, opening it if it is not open yet."""
+        self._owners.add(owner.source)
         holder = owner.holder(array)
         number = self._numbers.get(holder[0])
         if number is None:
@@ -133,6 +143,7 @@ class Handles:
 
     def reader(self, owner: TableFile) -> Reader:
         """Return the open file of a table's format, for what the engine does not decode."""
+        self._owners.add(owner.source)
         if owner.source not in self._readers:
             self._readers[owner.source] = self._stack.enter_context(owner.reader())
         return self._readers[owner.source]
@@ -155,6 +166,7 @@ class Handles:
         work: dict[int, list[Request]] = {}
         stored: dict[Source, list[Request]] = {}
         for owner, request in requests:
+            self._owners.add(owner.source)
             if request.array.layout == "objects":
                 stored.setdefault(owner.holder(request.array)[0], []).append(request)
             else:
@@ -188,4 +200,8 @@ def _paths_of(source: Source, identity: str, addresses: frozenset[int]) -> tuple
     from lazynwb.formats import open_reader
 
     with open_reader(source, identity) as reader:
-        return tuple(reader.resolve_references(set(addresses)).items())
+        found = reader.resolve_references(set(addresses))
+    lost = len(addresses - found.keys() - {0})
+    if lost:
+        _LOGGER.warning("%s: %d object references lead to no object: null instead", source.name, lost)
+    return tuple(found.items())

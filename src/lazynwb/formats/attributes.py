@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazynwb.catalog.listing import Attributes
-from lazynwb.formats.nodes import BrokenLinkError, DamagedObjectError
+from lazynwb.formats.nodes import BrokenLinkError, DamagedObjectError, tell_damaged
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -32,7 +32,9 @@ def unreadable(why: str) -> str:
     return f"<unreadable: {why}>"
 
 
-def describe_attributes(file: OpenFile, path: str, *, deep: bool = False) -> Attributes | None:
+def describe_attributes(  # noqa: C901 - one walk
+    file: OpenFile, path: str, *, deep: bool = False
+) -> Attributes | None:
     """Return the attributes of an object and of its direct members.
 
     Parameters
@@ -74,6 +76,9 @@ def describe_attributes(file: OpenFile, path: str, *, deep: bool = False) -> Att
                 full = f"{path}/{relative}\0attributes"
                 try:
                     child, attributes = file.once(full, partial(_member, group, key))
+                except DamagedObjectError as error:
+                    tell_damaged(file, f"/{path}/{relative}".replace("//", "/"), error)
+                    continue
                 except BrokenLinkError:
                     continue
                 by_path[relative] = attributes
@@ -124,7 +129,9 @@ def _references(value: Any) -> list[Reference]:  # noqa: ANN401 - an attribute
 
 def _with_paths(value: Any, known: dict[tuple[int, Hashable], str]) -> Any:  # noqa: ANN401
     if isinstance(value, Reference):
-        return known.get((id(value.file), value.address))
+        return known.get((id(value.file), value.address)) or unreadable(
+            "a reference to no object of the file"
+        )
     if isinstance(value, list):
         return [_with_paths(item, known) for item in value]
     if isinstance(value, dict):

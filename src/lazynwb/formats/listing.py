@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from lazynwb.catalog.listing import Entry, Listing
-from lazynwb.formats.nodes import BrokenLinkError
+from lazynwb.formats.nodes import BrokenLinkError, DamagedObjectError, tell_damaged
 from lazynwb.formats.tables import METADATA_PATHS, table_role
 
 if TYPE_CHECKING:
@@ -50,21 +50,28 @@ def list_objects(file: OpenFile) -> Listing:
     _walk(walk, root, "", "group")
     for number, address in walk.links.items():
         walk.entries[number] = replace(walk.entries[number], target=walk.seen.get(address, ""))
-    return Listing(tuple(walk.entries), file.depends)
+    return Listing(tuple(walk.entries), file.depends, len(list(root.member_names())))
 
 
 def _walk(walk: _Walk, group: Node, path: str, role: str) -> None:
     for key in group.member_names():
         if len(walk.entries) >= _MOST_ENTRIES:
             return
+        full = f"{path}/{key.decode('utf-8', 'replace')}"
         with walk.file.going_on():
-            _visit(walk, group, key, f"{path}/{key.decode('utf-8', 'replace')}", role)
+            try:
+                _visit(walk, group, key, full, role)
+            except DamagedObjectError as error:
+                tell_damaged(walk.file, full, error)
+                walk.entries.append(Entry(full, "broken", "broken", note=str(error)))
 
 
 def _visit(walk: _Walk, group: Node, key: bytes, full: str, role: str) -> None:
     entries = walk.entries
     try:
         child = group.child(key)
+    except DamagedObjectError:
+        raise
     except BrokenLinkError as error:
         entries.append(Entry(full, "broken", "broken", note=str(error)))
         return

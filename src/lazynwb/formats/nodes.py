@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from lazynwb.errors import SourceNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
     from contextlib import AbstractContextManager
 
     from lazynwb.catalog.model import Array
+    from lazynwb.errors import LazyNWBError
+    from lazynwb.sources.source import Source
 
 T = TypeVar("T")
 
@@ -17,8 +22,41 @@ class BrokenLinkError(Exception):
     """A path that leads nowhere: nothing there, a dangling, cyclic or forbidden link."""
 
 
+class ForbiddenLinkError(BrokenLinkError):
+    """A link to another file that the settings forbid to follow."""
+
+
+def unfollowed(name: str, target: Source, error: LazyNWBError) -> Exception:
+    """Return what it means for a file that another one, to which it has a link, cannot be opened.
+
+    One that is not there makes a broken link. Of a remote one that was refused, or whose server fails, it is
+    not known what is there: columns without values would be wrong ones.
+
+    Parameters
+    ----------
+    name : str
+        Of the file with the link.
+    target : Source
+        The other.
+    error : LazyNWBError
+        Why not.
+    """
+    if not target.is_remote or isinstance(error, SourceNotFoundError):
+        return BrokenLinkError(f"link to another file that cannot be read: {error}")
+    return type(error)(
+        f"{name} has a link to another file that cannot be read: {error} "
+        '(lazynwb.config.external_links = "never" reads the rest)'
+    )
+
+
 class DamagedObjectError(BrokenLinkError):
     """A link that leads to something which its format's library cannot open."""
+
+
+def tell_damaged(file: OpenFile, path: str, error: DamagedObjectError) -> None:
+    """Say in the log that an object is left out: nobody would miss it."""
+    file.stop_if_missed()  # it may be sound, and be here when the parse is run again
+    logging.getLogger("lazynwb").warning("%s: %s was left out: %s", file.name, path, error)
 
 
 class OpenFile(Protocol):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from lazynwb.catalog.model import Array, Column, DType, Table
+from lazynwb.errors import CorruptDataError
 from lazynwb.formats.enums import enumerated
 from lazynwb.formats.nodes import BrokenLinkError, DamagedObjectError
 
@@ -21,6 +22,8 @@ METADATA_PATHS = ("general", "general/subject")
 _SERIES_MEMBERS = {"data", "timestamps"}
 #: Rows are numbered by 32 bits: more frames are a damaged number.
 _MOST_FRAMES = 2**32
+#: Rows that a column may lack: files in the wild lack a few, and what lacks more is a damaged number.
+_MOST_PADDED = 1_000_000
 
 
 class _Member(NamedTuple):
@@ -112,6 +115,7 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
         column = _column(name, members, indexed)
         if name in listed or name == "id":
             if column.length != rows:
+                _check_rows(main, path, name, column.length, rows)
                 problems.append(
                     f"column {name!r} has {column.length} rows where the table has {rows}: "
                     + ("padded with nulls" if column.length < rows else "clipped")
@@ -131,6 +135,15 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
     return Table(path, "table", rows, tuple(columns), tuple(problems), main.depends)
 
 
+def _check_rows(main: OpenFile, path: str, name: str, length: int, rows: int) -> None:
+    if rows - length > _MOST_PADDED:
+        message = (
+            f"{main.name}: /{path}: column {name!r} has {length:,} rows where the table claims {rows:,}: "
+            "its `id` is damaged"
+        )
+        raise CorruptDataError(message)
+
+
 def _members(main: OpenFile, group: Node, path: str, problems: list[str]) -> dict[str, _Member]:
     members: dict[str, _Member] = {}
     lost: set[str] = set()
@@ -145,13 +158,40 @@ def _members(main: OpenFile, group: Node, path: str, problems: list[str]) -> dic
         except BrokenLinkError as error:
             problems.append(f"column {name!r} was left out: {error}")
             lost.add(name)
-    for name in lost & {f"{stem}_index" for stem in members}:
-        # Without its index the rows of a ragged column cannot be told apart: better none than wrong ones.
-        stem = name.removesuffix("_index")
-        note = f"ragged rows whose index {name!r} cannot be read"
-        unreadable = DType("unsupported", members[stem].array.dtype.itemsize, note=note)
-        members[stem] = members[stem]._replace(array=replace(members[stem].array, dtype=unreadable))
+    for name in {f"{stem}_index" for stem in lost} & members.keys():
+        if members[name].neurodata_type == "VectorIndex":
+            del members[name]  # of what was lost: no column of its own
+    for name in sorted(lost | {name for name, member in members.items() if _is_no_index(member)}):
+        _forget_index(members, name, problems)
     return members
+
+
+def _is_no_index(member: _Member) -> bool:
+    """Tell whether a dataset should be an index, and holds no integers."""
+    array = member.array
+    return member.neurodata_type == "VectorIndex" and (
+        array.dtype.numpy[1:2] not in {"i", "u"} or len(array.shape) != 1
+    )
+
+
+def _forget_index(members: dict[str, _Member], name: str, problems: list[str]) -> None:
+    """Make the column unreadable that a damaged index belongs to, by its name.
+
+    Without its index the rows of a ragged column cannot be told apart: better none than wrong ones.
+    """
+    stems = []
+    stem = name
+    while stem.endswith("_index"):
+        stem = stem.removesuffix("_index")
+        stems += [stem] if stem in members else []
+    if not stems:
+        return
+    if members.pop(name, None) is not None:
+        problems.append(f"index {name!r} was left out: it holds no row numbers")
+    column = members[stems[-1]]  # not an index in between
+    note = f"ragged rows whose index {name!r} cannot be read"
+    unreadable = DType("unsupported", column.array.dtype.itemsize, note=note)
+    members[stems[-1]] = column._replace(array=replace(column.array, dtype=unreadable))
 
 
 def _member(main: OpenFile, group: Node, key: bytes, path: str) -> _Member | None:
@@ -161,11 +201,12 @@ def _member(main: OpenFile, group: Node, key: bytes, path: str) -> _Member | Non
     array = found.describe(path, main)
     # Only integers can be an index or a region, and attributes are what takes longest to read.
     integer = array.dtype.numpy[1:2] in {"i", "u"}
-    neurodata_type = found.text("neurodata_type") if integer else ""
+    named = path.endswith("_index")
+    neurodata_type = found.text("neurodata_type") if integer or named else ""
     if neurodata_type == "EnumData":
         array, elements, problem = enumerated(found, array)
         return _Member(array, neurodata_type, None, elements, problem)
-    is_index = integer and (neurodata_type == "VectorIndex" or path.endswith("_index"))
+    is_index = integer and (neurodata_type == "VectorIndex" or named)
     return _Member(array, neurodata_type, found.target() if is_index else None)
 
 
@@ -184,12 +225,13 @@ def _indexed_names(group: Node, members: dict[str, _Member], listed: list[str]) 
     The attribute `target` is the specification's own way to say what an index belongs to; then the type;
     a listed column, or one of another type, is a column whatever its name ends in; the name comes last.
     """
-    by_address = {}
+    by_address: dict[Hashable | None, list[str]] = {}
     if any(member.target is not None for member in members.values()):
-        by_address = {group.address_of(name.encode()): name for name in members}
+        for name in members:
+            by_address.setdefault(group.address_of(name.encode()), []).append(name)
     indexed: dict[str, str] = {}
     for name, member in members.items():
-        target = by_address.get(member.target) if member.target is not None else None
+        target = _named_by(member.target, name, by_address) if member.target is not None else None
         if target is None:
             stem = name.removesuffix("_index")
             integer = len(member.array.shape) == 1 and member.array.dtype.numpy[1:2] in {"i", "u"}
@@ -200,6 +242,13 @@ def _indexed_names(group: Node, members: dict[str, _Member], listed: list[str]) 
         if target is not None and target != name:
             indexed.setdefault(target, name)
     return {name: index for name, index in indexed.items() if not _cyclic(name, indexed)}
+
+
+def _named_by(target: Hashable, index: str, by_address: dict[Hashable | None, list[str]]) -> str | None:
+    """Return the name of what an index refers to; of several names that links give it, the index's own."""
+    names = by_address.get(target, [])
+    stem = index.removesuffix("_index")
+    return stem if stem in names else names[0] if names else None
 
 
 def _elements(group: Node, members: dict[str, _Member], listed: list[str]) -> set[str]:
@@ -321,6 +370,8 @@ def _describe_metadata(main: OpenFile, path: str) -> Table | None:
     for prefix, where in groups:
         try:
             group = main.find(where)
+        except DamagedObjectError:
+            raise
         except BrokenLinkError:
             continue
         if not group.is_group:

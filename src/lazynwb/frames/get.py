@@ -15,7 +15,8 @@ from lazynwb.engine.gather import gather_columns
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError
 from lazynwb.frames.returning import as_frame, wants_polars
 from lazynwb.lookup.find import find_table
-from lazynwb.lookup.load import load_table, load_tables
+from lazynwb.lookup.load import load_table
+from lazynwb.lookup.many import load_tables
 from lazynwb.lookup.origins import Origins
 from lazynwb.lookup.sessions import session_names
 from lazynwb.scan import scan_nwb

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from lazynwb.catalog.listing import Attributes  # noqa: TC001 - msgspec reads the annotations
 from lazynwb.config import config
 from lazynwb.formats import open_reader
-from lazynwb.lookup.memory import Kept, drop, recall, remember
+from lazynwb.lookup.memory import Kept, doubting, drop, recall, remember
 from lazynwb.sources.files import expect
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _load(source: Source, path: str, kind: str) -> dict[str, dict[str, Any]] | N
     key = _key(source, path, kind)
     entry, now = recall(key, source, AttributesEntry)
     if entry is None:
-        with open_reader(source, now) as reader:
+        with doubting(source), open_reader(source, now) as reader:
             found = reader.all_attributes(path) if kind == _ALL else reader.attributes(path)
             entry = AttributesEntry(key, now, found)
             expect(source, now)

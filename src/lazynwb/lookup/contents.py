@@ -6,19 +6,26 @@ import logging
 from typing import TYPE_CHECKING
 
 from lazynwb.errors import LazyNWBError
+from lazynwb.lookup.given import Summaries
 from lazynwb.lookup.load import load_listing
 from lazynwb.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from lazynwb.lookup.given import Catalogs
     from lazynwb.sources.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
 
 
 def find_tables(
-    sources: Sequence[Source], *, series: bool, ignore_errors: bool, disable_progress: bool
+    sources: Sequence[Source],
+    *,
+    series: bool,
+    ignore_errors: bool,
+    disable_progress: bool,
+    catalogs: Catalogs | None = None,
 ) -> dict[str, list[Source]]:
     """Return every table's path, without the leading slash, with the files that have it.
 
@@ -30,6 +37,8 @@ def find_tables(
     ignore_errors : bool
         Skip files that cannot be read, with a warning for each.
     disable_progress : bool
+    catalogs : Catalogs or None
+        Which may say what there is, without a look at the files.
 
     Raises
     ------
@@ -37,6 +46,8 @@ def find_tables(
         If a file cannot be read.
     """
     holders: dict[str, list[Source]] = {}
+    if isinstance(catalogs, Summaries):
+        holders, sources = catalogs.holders(sources, series=series)
     with Progress("Finding tables in NWB", len(sources), disabled=disable_progress) as progress:
         for source in sources:
             try:

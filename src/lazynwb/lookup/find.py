@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from lazynwb.catalog.listing import TABLE_ROLES
 from lazynwb.errors import LazyNWBError, TableNotFoundError
-from lazynwb.lookup.load import load_listing, load_tables
+from lazynwb.lookup.load import load_listing
+from lazynwb.lookup.many import load_tables
 from lazynwb.lookup.schema import normalize_table_path, not_found
 
 if TYPE_CHECKING:

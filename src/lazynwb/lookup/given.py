@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Hashable, Mapping, Sequence
 
     import polars as pl
 
@@ -64,5 +64,47 @@ class Catalogs(Protocol):
         DataFrame or None
             The columns, and `_nwb_path`, a row for each file that has the table; None unless that is known
             of every one of the files.
+        """
+        ...
+
+
+@runtime_checkable
+class Summaries(Catalogs, Protocol):
+    """Catalogs that can say which files' tables are alike without showing them: of very many files."""
+
+    def schemas(self, sources: Sequence[Source], table: str) -> Sequence[Hashable | Unknown | None]:
+        """Return something for each source that is the same where a table's columns are of the same types.
+
+        Parameters
+        ----------
+        sources : sequence of Source
+        table : str
+            Without the leading slash.
+
+        Returns
+        -------
+        sequence of Hashable, None or UNKNOWN
+            None where the file has no such table.
+        """
+        ...
+
+    def counted(self, sources: Sequence[Source], table: str) -> Sequence[TableFile | Unknown | None]:
+        """Return the same as `tables`; for the sake of the number of rows, so columns may be left out."""
+        ...
+
+    def listed(self) -> list[str]:
+        """Return the paths of the tables that there are in the files."""
+        ...
+
+    def holders(
+        self, sources: Sequence[Source], *, series: bool
+    ) -> tuple[dict[str, list[Source]], Sequence[Source]]:
+        """Return the files that have each table, by its path, and those of which nothing is known.
+
+        Parameters
+        ----------
+        sources : sequence of Source
+        series : bool
+            TimeSeries as well.
         """
         ...

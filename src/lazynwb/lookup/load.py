@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections import deque
-from concurrent.futures import CancelledError
-from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
@@ -18,23 +15,15 @@ from lazynwb.catalog.model import Array, ChunkIndex, Column, Table, arrays_of
 from lazynwb.catalog.provenance import RESERVED
 from lazynwb.config import config
 from lazynwb.formats import Reader, open_reader
-from lazynwb.lookup.given import UNKNOWN
-from lazynwb.lookup.memory import Kept, recall, remember
-from lazynwb.sources.files import announce, expect, together
-from lazynwb.threads import LOADERS, wait
+from lazynwb.lookup.memory import Kept, doubting, is_valid, recall, recall_version, remember
+from lazynwb.sources.files import expect, together
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from concurrent.futures import Future
+    from collections.abc import Callable, Iterable
 
     from lazynwb.catalog.chunks import SomeChunks
-    from lazynwb.lookup.given import Catalogs
     from lazynwb.sources.source import Source
 
-#: Remote files that are parsed ahead of the one that is waited for.
-_MOST_AHEAD = 32
-#: Files whose catalogs are asked for at once, of who has them already.
-_MOST_GIVEN = 1024
 #: Chunk indices larger than this are looked up again by every process rather than kept on disk.
 _MOST_INDEX_BYTES = 4 * 1024 * 1024
 #: Of an array with no more chunks, or shards, all are looked up.
@@ -87,7 +76,6 @@ def _unlock() -> None:
     """Give a forked child a lock that no thread of its parent holds."""
     global _lock  # noqa: PLW0603 - there is nobody else in the child yet
     _lock = threading.Lock()
-    _begun.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -106,15 +94,24 @@ class TableFile:
         Of the file that the catalog describes.
     table : Table
     columns : dict of str to Column
+    is_given : bool
+        Nobody has looked whether the file still is as the catalog says: see `lazynwb.lookup.given`.
+    is_renewed : bool
+        The file was no longer as a given catalog said.
     """
 
-    __slots__ = ("_entry", "_some", "columns", "identity", "name", "source", "table")
+    __slots__ = (
+        *("_entry", "_some", "columns", "identity", "is_given", "is_renewed"),
+        *("name", "source", "table"),
+    )
 
-    def __init__(self, source: Source, entry: Entry) -> None:
+    def __init__(self, source: Source, entry: Entry, *, is_given: bool = False) -> None:
         assert entry.table is not None  # noqa: S101 - checked by the one caller
         self.source = source
         self.name = source.name
         self.identity = entry.identity
+        self.is_given = is_given
+        self.is_renewed = False
         self.table: Table = entry.table
         self.columns: dict[str, Column] = {c.name: c for c in entry.table.columns if c.name not in RESERVED}
         self._entry = entry
@@ -152,10 +149,13 @@ class TableFile:
 
     def look_up(self, wanted: Iterable[Wanted]) -> None:
         """Make sure that chunks are known; opens the file if some are not."""
+        wanted = list(wanted)
         missing = self.unknown(wanted)
+        if missing and self.is_given and self._entry.key:
+            missing = self._unknown_to_cache(wanted)
         if not missing:
             return
-        with self.reader() as reader:
+        with doubting(self.source), self.reader() as reader:
             indices = reader.chunk_indices([array for array, _ in missing], [some for _, some in missing])
         complete: dict[str, ChunkIndex] = {}
         with _lock:
@@ -169,6 +169,14 @@ class TableFile:
             self._entry.chunks = {**self._entry.chunks, **complete}
         if complete:
             remember(self._entry, self.source)
+
+    def _unknown_to_cache(self, wanted: list[Wanted]) -> list[Wanted]:
+        """Take in what was looked up before, for other queries on the same version of the file."""
+        stored = recall_version(self._entry.key, self.identity, Entry)
+        if stored is not None:
+            with _lock:
+                self._entry.chunks = {**stored.chunks, **self._entry.chunks}
+        return self.unknown(wanted)
 
     def unknown(self, wanted: Iterable[Wanted]) -> list[Wanted]:
         """Return what has to be looked up for the given chunks to be known."""
@@ -198,6 +206,10 @@ class TableFile:
             return total > _FEW_REMOTE_CHUNKS and some * _SINGLY_REMOTE <= total
         return total > _FEW_CHUNKS and some * _SINGLY <= total
 
+    def is_valid(self, now: str) -> bool:
+        """Tell whether this describes the file, given what it is now, and those that links of it lead to."""
+        return is_valid(self._entry, self.source, now)
+
     def reader(self) -> Reader:
         """Open the file with its format's own library.
 
@@ -222,7 +234,8 @@ def _chunked(columns: Iterable[Column]) -> list[Array]:
 
 def _has_index(array: Array) -> bool:
     """Tell whether the places of an array's chunks have to be looked up."""
-    return array.layout == "chunked" or bool(array.shard)
+    # What the engine cannot decode is read with the shards' indices, which may be of other kinds than these.
+    return array.layout == "chunked" or (array.layout == "objects" and bool(array.shard))
 
 
 def is_listed_at_once(array: Array) -> bool:
@@ -260,6 +273,11 @@ def _table_and_chunks(
     return table, reader.chunk_indices_here(few)
 
 
+def key_of(kind: str, source: Source, path: str) -> str:
+    """Return what the cache knows a description of a group by; see `load_described`."""
+    return f"{kind}\0{source.key}\0{path}\0{config.external_links}"
+
+
 def load_described(
     kind: str,
     source: Source,
@@ -278,89 +296,14 @@ def load_described(
     describe : callable
         Makes it, with chunks as far as they are known then.
     """
-    key = f"{kind}\0{source.key}\0{path}\0{config.external_links}"
+    key = key_of(kind, source, path)
     entry, now = recall(key, source, Entry)
     if entry is None:
-        with open_reader(source, now) as reader:
+        with doubting(source), open_reader(source, now) as reader:
             entry = Entry(key, now, *describe(reader, source, path))
             expect(source, now)
         remember(entry, source)
     return TableFile(source, entry) if entry.table is not None else None
-
-
-def load_tables(
-    sources: Iterable[Source], table_path: str, catalogs: Catalogs | None = None
-) -> Iterator[Callable[[], TableFile | None]]:
-    """Yield for each source, in order, a function that returns its table as `load_table` does.
-
-    What `catalogs` know is taken from there, and the file is not looked at.
-
-    Remote files are parsed while those before them are still looked at: their answers take long to come.
-    Those that have begun when the iterator is closed go on, for whoever asks next: a schema that is taken
-    from the first file is mostly followed by a query on all.
-    """
-    sources = list(sources)
-    if catalogs is not None:
-        yield from _given_first(sources, table_path, catalogs)
-        return
-    announce(sources)
-    ahead: deque[Callable[[], TableFile | None]] = deque()
-    begun: list[Future[TableFile | None]] = []
-    try:
-        for source in sources:
-            if source.is_remote:
-                begun.append(_begin(source, table_path))
-                ahead.append(partial(_finish, begun[-1], source, table_path))
-            else:
-                ahead.append(partial(load_table, source, table_path))
-            while ahead and (not source.is_remote or len(ahead) >= _MOST_AHEAD):
-                yield ahead.popleft()
-        while ahead:
-            yield ahead.popleft()
-    finally:
-        for future in begun:
-            future.cancel()
-
-
-def _given_first(
-    sources: list[Source], table_path: str, catalogs: Catalogs
-) -> Iterator[Callable[[], TableFile | None]]:
-    for start in range(0, len(sources), _MOST_GIVEN):
-        block = sources[start : start + _MOST_GIVEN]
-        given = catalogs.tables(block, table_path)
-        rest = load_tables(
-            (source for source, file in zip(block, given, strict=True) if file is UNKNOWN), table_path
-        )
-        for file in given:
-            yield next(rest) if file is UNKNOWN else partial(_as_given, file)
-
-
-def _as_given(file: TableFile | None) -> TableFile | None:
-    return file
-
-
-_begun: dict[tuple[Source, str, str], Future[TableFile | None]] = {}
-
-
-def _begin(source: Source, table_path: str) -> Future[TableFile | None]:
-    """Have a table loaded by another thread, if it is not being loaded already."""
-    key = (source, table_path, config.external_links)
-    with _lock:
-        future = _begun.get(key)
-        if future is None or future.done():
-            future = _begun[key] = LOADERS.submit(load_table, source, table_path)
-            future.add_done_callback(lambda _: _begun.pop(key, None))
-    return future
-
-
-def _finish(future: Future[TableFile | None], source: Source, table_path: str) -> TableFile | None:
-    try:
-        return wait(future)
-    except CancelledError:  # by another query, which had enough
-        return load_table(source, table_path)
-    except KeyboardInterrupt:
-        _begun.clear()  # whoever asks next does not wait for what was waited for in vain
-        raise
 
 
 def look_up_chunks(wanted: Iterable[tuple[TableFile, Wanted]]) -> None:
@@ -377,7 +320,7 @@ def load_listing(source: Source) -> Listing:
     key = f"listing\0{source.key}\0{config.external_links}"
     entry, now = recall(key, source, ListingEntry)
     if entry is None:
-        with open_reader(source, now) as reader:
+        with doubting(source), open_reader(source, now) as reader:
             entry = ListingEntry(key, now, reader.list_objects())
             expect(source, now)
         remember(entry, source)

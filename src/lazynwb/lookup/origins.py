@@ -13,7 +13,7 @@ import polars as pl
 from lazynwb.catalog.merge import merge_schemas
 from lazynwb.catalog.provenance import INTERNAL, NWB_PATH, TABLE_INDEX, TABLE_PATH
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError, TableNotFoundError
-from lazynwb.lookup.load import load_tables
+from lazynwb.lookup.many import load_tables
 from lazynwb.lookup.schema import normalize_table_path, not_found
 from lazynwb.progress import Progress
 from lazynwb.sources.discover import reopen

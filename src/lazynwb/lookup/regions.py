@@ -11,8 +11,8 @@ from lazynwb.catalog.dtypes import column_dtype, instance
 from lazynwb.catalog.merge import merge_schemas
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SchemaError
-from lazynwb.lookup.load import load_tables
-from lazynwb.lookup.memory import Kept, recall, remember
+from lazynwb.lookup.many import load_tables
+from lazynwb.lookup.memory import Kept, doubting, recall, remember
 from lazynwb.progress import Progress
 from lazynwb.sources.files import expect, together
 
@@ -112,7 +112,7 @@ def _target_paths(file: TableFile) -> dict[str, str]:
     key = f"regions\0{file.source.key}\0{file.table.path}\0{config.external_links}"
     entry, now = recall(key, file.source, TargetsEntry)
     if entry is None:
-        with file.reader() as reader:
+        with doubting(file.source), file.reader() as reader:
             entry = TargetsEntry(key, now, reader.region_tables(paths), file.table.depends)
             expect(file.source, now)
         remember(entry, file.source)

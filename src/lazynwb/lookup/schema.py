@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 import logging
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from lazynwb.catalog.listing import TABLE_ROLES
 from lazynwb.catalog.merge import merge_schemas
 from lazynwb.errors import LazyNWBError, TableNotFoundError
-from lazynwb.lookup.load import TableFile, load_listing, load_tables
+from lazynwb.lookup.given import UNKNOWN, Summaries
+from lazynwb.lookup.load import TableFile, load_listing
+from lazynwb.lookup.many import load_tables
 from lazynwb.progress import Progress
 from lazynwb.sources.files import save
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -61,8 +64,12 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     disable_progress: bool,
     overrides: Mapping[str, pl.DataType],
     catalogs: Catalogs | None = None,
+    keep: bool = False,
 ) -> tuple[dict[str, pl.DataType], list[TableFile]]:
-    """Return the schema over the first n files that have the table, and these files.
+    """Return the schema over the first n files that have the table, and these files, or only the first.
+
+    Very many files take no more memory than one, unless they are to be kept: their types are merged as they
+    come, and where catalogs say which files are alike, one of these is looked at.
 
     Raises
     ------
@@ -74,33 +81,75 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     found: list[TableFile] = []
     failures: list[str] = []
     with Progress(f"Inferring the schema of /{table}", len(sources), disabled=disable_progress) as progress:
-        for source, load in zip(sources, load_tables(sources, table, catalogs), strict=True):
-            if first is not None and len(found) >= max(first, 1):
-                break
-            try:
-                file = load()
-            except LazyNWBError as error:
-                if not ignore_errors:
-                    raise
-                failures.append(str(error))
-                continue
-            finally:
-                progress.update()
-            if file is not None:
-                found.append(file)
-            elif raise_on_missing:
-                raise TableNotFoundError(not_found(table, [source]))
+        left = sources
+        if first is None and not keep and isinstance(catalogs, Summaries):
+            left = _distinct(sources, table, catalogs, raise_on_missing=raise_on_missing)
+            progress.update(len(sources) - len(left))
+
+        def having() -> Iterator[TableFile]:
+            for source, file in _looked_at(
+                left, table, catalogs, progress, failures if ignore_errors else None
+            ):
+                if file is not None:
+                    if keep or not found:
+                        found.append(file)
+                    yield file
+                elif raise_on_missing:
+                    raise TableNotFoundError(not_found(table, [source], catalogs=catalogs))
+
+        schema = merge_schemas(islice(having(), None if first is None else max(first, 1)), overrides)
     if not found:
-        message = not_found(table, sources)
+        message = not_found(table, sources, catalogs=catalogs)
         if failures:
             message += f"; {len(failures)} files could not be read: {failures[0]}"
         raise TableNotFoundError(message)
     save()
-    schema = merge_schemas(found, overrides)
     return schema, found
 
 
-def not_found(table: str, sources: Sequence[Source], roles: Collection[str] = TABLE_ROLES) -> str:
+def _looked_at(
+    sources: Sequence[Source],
+    table: str,
+    catalogs: Catalogs | None,
+    progress: Progress,
+    failures: list[str] | None,
+) -> Iterator[tuple[Source, TableFile | None]]:
+    """Yield files with their tables; those that cannot be read are noted, or else an error."""
+    for source, load in zip(sources, load_tables(sources, table, catalogs), strict=True):
+        try:
+            file = load()
+        except LazyNWBError as error:
+            if failures is None:
+                raise
+            failures.append(str(error))
+            continue
+        finally:
+            progress.update()
+        yield source, file
+
+
+def _distinct(
+    sources: Sequence[Source], table: str, catalogs: Summaries, *, raise_on_missing: bool
+) -> list[Source]:
+    """Return the first file of each kind of schema, and those of which nothing is known."""
+    seen: set[object] = set()
+    left = []
+    for source, schema in zip(sources, catalogs.schemas(sources, table), strict=True):
+        if schema is None and raise_on_missing:
+            raise TableNotFoundError(not_found(table, [source], catalogs=catalogs))
+        if schema is UNKNOWN or (schema is not None and schema not in seen):
+            seen.add(schema)
+            left.append(source)
+    return left
+
+
+def not_found(
+    table: str,
+    sources: Sequence[Source],
+    roles: Collection[str] = TABLE_ROLES,
+    *,
+    catalogs: Catalogs | None = None,
+) -> str:
     """Say that no file has a table, with the tables that there are and those that may have been meant.
 
     Parameters
@@ -109,9 +158,11 @@ def not_found(table: str, sources: Sequence[Source], roles: Collection[str] = TA
     sources : sequence of Source
     roles : collection of str
         What it may be: "table", "series", "metadata".
+    catalogs : Catalogs or None
+        Which may say what there is, without a look at the files.
     """
-    existing: list[str] = []
-    for source in sources:
+    existing: list[str] = catalogs.listed() if isinstance(catalogs, Summaries) else []
+    for source in sources if not existing else ():
         try:
             existing = load_listing(source).groups(roles)
         except LazyNWBError:

@@ -12,6 +12,7 @@ from lazynwb.engine.selection import ordered, pick
 from lazynwb.engine.slices import read_picked
 from lazynwb.engine.values import value_dtype
 from lazynwb.errors import UnsupportedTypeError
+from lazynwb.printable import visible
 from lazynwb.sources.files import save
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ class LazyArray(ABC):
             yield start, min(start + step, len(self))
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.path}: shape {self.shape}, dtype {self.dtype}, in {self.file}>"
+        path, file = visible(self.path, None), visible(self.file, None)
+        return f"<{type(self).__name__} {path}: shape {self.shape}, dtype {self.dtype}, in {file}>"
 
 
 class StoredArray(LazyArray):

@@ -8,6 +8,7 @@ from lazynwb.engine.search import first_regular
 from lazynwb.errors import ColumnNotFoundError, CorruptDataError, LazyNWBError, TableNotFoundError
 from lazynwb.lookup.find import find_table
 from lazynwb.lookup.load import TableFile, load_listing, load_table
+from lazynwb.printable import visible
 from lazynwb.series.arrays import LazyArray, RegularTimes, ScaledArray, StoredArray
 from lazynwb.series.between import rows_between
 from lazynwb.series.info import SeriesInfo
@@ -129,7 +130,8 @@ class TimeSeries(SeriesInfo):
         rate = self.rate
         stored = "with timestamps" if "timestamps" in self._table.columns else "without times"
         timing = stored if rate is None else f"{rate:g} Hz"
-        return f"<TimeSeries {self.path}: shape {shape}, {timing}{window}, in {self.file}>"
+        path, file = visible(self.path, None), visible(self.file, None)
+        return f"<TimeSeries {path}: shape {shape}, {timing}{window}, in {file}>"
 
     def __len__(self) -> int:
         """Return how many samples there are; of an external ImageSeries, how many frames have times."""

@@ -296,7 +296,7 @@ class LazyNWB:
         from lazynwb.printable import visible
         from lazynwb.session.tree import text_tree
 
-        title = f"LazyNWB({self.path!r})"
+        title = f"LazyNWB({self._file.source.name!r})"
         try:
             contents, said = self._file.contents, self._said()
         except LazyNWBError as error:
@@ -307,8 +307,8 @@ class LazyNWB:
     def _repr_html_(self) -> str:
         from lazynwb.session.tree import html_tree
 
-        contents = self._file.contents
-        return html_tree(self.path, self._said(), contents, "", _without_metadata(contents.members("")))
+        contents, title = self._file.contents, self._file.source.name
+        return html_tree(title, self._said(), contents, "", _without_metadata(contents.members("")))
 
     def _said(self) -> dict[str, Any]:
         """Return what the file says of session and subject."""

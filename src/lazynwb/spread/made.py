@@ -53,9 +53,7 @@ class MadeByWorkers:
                     found[at] = unpacked(source, data)
         return found
 
-    def metadata(
-        self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
-    ) -> pl.DataFrame | None:
+    def metadata(self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]) -> None:
         """Return nothing: values are read, by the workers too; see `Catalogs`."""
         del sources, table, schema
 

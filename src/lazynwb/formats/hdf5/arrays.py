@@ -10,8 +10,8 @@ from h5py import h5d, h5s, h5z
 from msgspec.structs import replace
 
 from lazynwb.catalog.model import Array, Codec, DType
-from lazynwb.config import config
 from lazynwb.formats.hdf5.dtypes import describe_type
+from lazynwb.formats.hdf5.elsewhere import forbidden, is_elsewhere
 
 if TYPE_CHECKING:
     from h5py.h5d import DatasetID
@@ -46,8 +46,8 @@ def describe_dataset(dataset: DatasetID, file: Hdf5File, path: str, main: Hdf5Fi
     array = Array(path, shape, dtype, "indirect", fill=fill, base=file.base, source=source)
     if dtype.kind == "unsupported":
         return array
-    if properties.get_layout() == h5d.VIRTUAL or properties.get_external_count():
-        refusal = _refused_files(properties, file)
+    if is_elsewhere(properties):
+        refusal = forbidden(properties, file)
         return replace(array, dtype=DType("unsupported", dtype.itemsize, note=refusal)) if refusal else array
     return _with_layout(array, dataset, properties) if direct and plain_fill else array
 
@@ -57,8 +57,10 @@ def _with_layout(array: Array, dataset: DatasetID, properties: PropDCID) -> Arra
     layout = properties.get_layout()
     if layout == h5d.CONTIGUOUS:
         # Of what was never written libhdf5 gives no position, or the user block's size less one.
-        offset = dataset.get_offset() if dataset.get_storage_size() else None
-        return replace(array, layout="contiguous", offset=-1 if offset is None else offset)
+        offset = dataset.get_offset()
+        if offset is None or (not dataset.get_storage_size() and offset == array.base - 1):
+            offset = -1
+        return replace(array, layout="contiguous", offset=offset)
     if layout == h5d.CHUNKED:
         codecs = _codecs(properties)
         if codecs is None or (array.base and _CHUNKS_WITHOUT_BASE) or _is_listed_wrongly(dataset):
@@ -107,23 +109,3 @@ def _fill_value(properties: PropDCID, dtype: DType) -> tuple[bytes, bool]:
         return b"", False
     stored = value.tobytes()
     return (stored if any(stored) else b""), True
-
-
-def _refused_files(properties: PropDCID, file: Hdf5File) -> str:
-    """Say which file a virtual or externally stored dataset reads that the settings forbid; else nothing."""
-    names = [properties.get_external(i)[0] for i in range(properties.get_external_count())]
-    if properties.get_layout() == h5d.VIRTUAL:
-        names += [properties.get_virtual_filename(i) for i in range(properties.get_virtual_count())]
-    for name in names:
-        text = name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name
-        if text == "." and config.external_links != "never":
-            continue  # the file itself
-        if file.source.is_remote:
-            return f"data in another file, {text!r}, which libhdf5 would look for on this machine"
-        target = file.source.sibling(text)
-        inside = target is not None and target.is_below_folder_of(file.source)
-        if config.external_links == "never" or (config.external_links == "folder" and not inside):
-            return (
-                f"data in another file, {text!r} (lazynwb.config.external_links is {config.external_links!r})"
-            )
-    return ""

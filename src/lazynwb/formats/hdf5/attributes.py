@@ -9,43 +9,65 @@ import numpy as np
 from h5py import h5a, h5o, h5r, h5t
 
 from lazynwb.formats.attributes import MOST_BYTES, MOST_ELEMENTS, Reference, unreadable
+from lazynwb.formats.nodes import DamagedObjectError
 
 if TYPE_CHECKING:
     from h5py.h5g import GroupID
 
-    from lazynwb.formats.nodes import OpenFile
+    from lazynwb.formats.hdf5.file import Hdf5File
 
 #: What h5py raises for attributes that it cannot read.
 _ERRORS = (TypeError, ValueError, RuntimeError, OSError, KeyError)
+#: Those of them that mean that h5py has no type for it: the others are damage, or bytes that are missing.
+_UNKNOWN_TYPES = (TypeError, ValueError)
 _DOUBLE = 8
 
 
-def has_attribute(owner: GroupID, name: str) -> bool:
-    """Tell whether an object has an attribute, readable or not."""
+def has_attribute(owner: GroupID, name: str, file: Hdf5File) -> bool:
+    """Tell whether an object has an attribute, readable or not; see `read_attribute` for what is raised."""
     try:
         return bool(h5a.exists(owner, name.encode()))
-    except (RuntimeError, OSError, KeyError):
+    except _ERRORS as error:
+        _raise_unless_missing(name, file, error)
         return False
 
 
-def read_attribute(owner: GroupID, name: str) -> Any:  # noqa: ANN401 - an attribute holds any type
-    """Return an attribute as NumPy reads it; None if there is none or its type cannot be read."""
+def read_attribute(owner: GroupID, name: str, file: Hdf5File) -> Any:  # noqa: ANN401 - of any type
+    """Return an attribute as NumPy reads it; None if there is none or its type is none that NumPy has.
+
+    Raises
+    ------
+    DamagedObjectError
+        If it cannot be read: what it would have said is not known, and must not be guessed.
+    """
     key = name.encode()
     try:
         if not h5a.exists(owner, key):
             return None
-        return _read(h5a.open(owner, key))
-    except _ERRORS:
+        return _read(h5a.open(owner, key), owner, file)
+    except _UNKNOWN_TYPES:
+        return None
+    except _ERRORS as error:
+        _raise_unless_missing(name, file, error)
         return None
 
 
-def _read(attribute: h5a.AttrID) -> Any:  # noqa: ANN401 - an attribute holds any type
+def _raise_unless_missing(name: str, file: Hdf5File, error: Exception) -> None:
+    """Raise, unless bytes of the file are still missing: then the parse will be run again."""
+    if not file.missed:
+        message = f"its attribute {name!r} cannot be read: {error}"
+        raise DamagedObjectError(message) from None
+
+
+def _read(attribute: h5a.AttrID, owner: GroupID, file: Hdf5File) -> Any:  # noqa: ANN401 - of any type
     """Return an attribute as NumPy reads it; None if it has no dataspace (h5py.Empty).
 
     Raises
     ------
     ValueError
         If it is too large.
+    DamagedHeapError
+        If it refers to a heap that libhdf5 must not load.
     """
     shape, dtype = attribute.shape, attribute.dtype
     if shape is None:
@@ -59,29 +81,31 @@ def _read(attribute: h5a.AttrID) -> Any:  # noqa: ANN401 - an attribute holds an
     if size > MOST_ELEMENTS or size * dtype.itemsize > MOST_BYTES:
         message = f"an attribute of {size} elements"
         raise ValueError(message)
+    if dtype.hasobject and file.heaps is not None:
+        file.heaps.check_attributes(int(h5o.get_info(owner).addr))
     value = np.zeros(shape, dtype)
     attribute.read(value, mtype=memory)
     return value[()]
 
 
-def read_attributes(owner: GroupID, file: OpenFile) -> dict[str, Any]:
+def read_attributes(owner: GroupID, file: Hdf5File) -> dict[str, Any]:
     """Return all attributes as plain values, sorted by name; see `lazynwb.formats.nodes.Node.attributes`."""
     names: list[bytes] = []
     h5a.iterate(owner, names.append)
     return {name.decode("utf-8", "replace"): _plain_attribute(owner, name, file) for name in sorted(names)}
 
 
-def _plain_attribute(owner: GroupID, name: bytes, file: OpenFile) -> Any:  # noqa: ANN401
+def _plain_attribute(owner: GroupID, name: bytes, file: Hdf5File) -> Any:  # noqa: ANN401
     try:
         attribute = h5a.open(owner, name)
         if attribute.get_type().equal(h5t.STD_REF_OBJ):
             return _references(attribute, file)
-        return _plain(_read(attribute), owner, file)
+        return _plain(_read(attribute, owner, file), owner, file)
     except _ERRORS as error:
         return unreadable(str(error))
 
 
-def _references(attribute: h5a.AttrID, file: OpenFile) -> Any:  # noqa: ANN401
+def _references(attribute: h5a.AttrID, file: Hdf5File) -> Any:  # noqa: ANN401
     """Return object references by the addresses that they consist of: their targets are not opened."""
     shape = attribute.shape
     if shape is None:
@@ -100,7 +124,7 @@ def _references(attribute: h5a.AttrID, file: OpenFile) -> Any:  # noqa: ANN401
     return marked(addresses.tolist())
 
 
-def _plain(value: Any, owner: GroupID, file: OpenFile) -> Any:  # noqa: ANN401
+def _plain(value: Any, owner: GroupID, file: Hdf5File) -> Any:  # noqa: ANN401
     if value is None:
         return None
     if isinstance(value, (bytes, str)):
@@ -132,17 +156,17 @@ def as_text(value: object) -> str:
     return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def read_text(owner: GroupID, name: str) -> str:
+def read_text(owner: GroupID, name: str, file: Hdf5File) -> str:
     """Return a text attribute; an empty text if there is none."""
-    value = read_attribute(owner, name)
+    value = read_attribute(owner, name, file)
     if isinstance(value, np.ndarray):
         value = value.ravel()[0] if value.size else None
     return as_text(value) if isinstance(value, (bytes, str)) else ""
 
 
-def read_names(owner: GroupID, name: str) -> list[str] | None:
+def read_names(owner: GroupID, name: str, file: Hdf5File) -> list[str] | None:
     """Return an attribute that lists names: an array of text, or one plain text; None if there is none."""
-    value = read_attribute(owner, name)
+    value = read_attribute(owner, name, file)
     if value is None:
         return None
     items = value.ravel().tolist() if isinstance(value, np.ndarray) else [value]
@@ -150,9 +174,9 @@ def read_names(owner: GroupID, name: str) -> list[str] | None:
     return list(dict.fromkeys(n for n in names if n))
 
 
-def read_reference(owner: GroupID, name: str) -> tuple[GroupID, int] | None:
+def read_reference(owner: GroupID, name: str, file: Hdf5File) -> tuple[GroupID, int] | None:
     """Return the object that an attribute refers to, and its address; None where it does not."""
-    value = read_attribute(owner, name)
+    value = read_attribute(owner, name, file)
     if not isinstance(value, h5r.Reference) or not value:
         return None
     try:

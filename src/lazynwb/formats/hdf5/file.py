@@ -15,13 +15,14 @@ from h5py._objects import phil
 
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
+from lazynwb.formats.hdf5.heaps import Heaps
 from lazynwb.formats.hdf5.indirect import resolve_references
 from lazynwb.formats.hdf5.node import Located, follow
 from lazynwb.formats.hdf5.stream import SIGNATURE, BlockStream, LocalStream, MissingBytesError, Watch
-from lazynwb.formats.nodes import BrokenLinkError
+from lazynwb.formats.nodes import BrokenLinkError, ForbiddenLinkError, unfollowed
 from lazynwb.lifetime import at_leaving
 from lazynwb.profile import count
-from lazynwb.sources.files import identity, identity_or_absent
+from lazynwb.sources.files import distrust, identity, identity_or_absent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 #: What most references in attributes lead to: to look there first saves a walk through the file.
 _LIKELY_TARGETS = ("general/extracellular_ephys/electrodes",)
 #: What libhdf5 says when the process has the file open already, with other flags.
-_OPEN_ELSEWHERE = ("file locking flag values", "already open")
+_OPEN_ELSEWHERE = ("file locking flag values", "file close degree", "already open")
 
 
 T = TypeVar("T")
@@ -100,6 +101,7 @@ class Hdf5File:
         self._opened: dict[str, Located] = {}
         self._announced: list[tuple[int, int]] = []
         self._stream: LocalStream | None = None
+        self.heaps: Heaps | None = None
         self._blocks = _block_stream(source, version)
         if self._blocks is not None:
             # The places of single chunks are far apart in an index.
@@ -120,6 +122,8 @@ class Hdf5File:
         self.base: int = creation.get_userblock()
         #: Addresses and lengths are 8 bytes wide in all but exotic files; only those are read directly.
         self.plain_addresses: bool = creation.get_sizes() == (8, 8)
+        #: Looked at before libhdf5 reads them; what it reads through an object is looked at there.
+        self.heaps = None if self.is_streamed or not self.plain_addresses else Heaps(source.path, self.base)
 
     def __enter__(self) -> Self:
         return self
@@ -141,8 +145,9 @@ class Hdf5File:
             if self.id is not None and self.id.valid:
                 self.id.close()
         _open_objects.discard(self)
-        if self._stream is not None:
-            self._stream.close()
+        for opened in (self._stream, self.heaps):
+            if opened is not None:
+                opened.close()
 
     def _open(self) -> h5f.FileID:
         if self._watched:
@@ -176,6 +181,11 @@ class Hdf5File:
                     raise
 
     @property
+    def is_streamed(self) -> bool:
+        """Whether libhdf5 has the bytes from a Python object, which stands for every file that it opens."""
+        return self._blocks is not None or self._stream is not None
+
+    @property
     def watch(self) -> Watch | None:
         """What notes the reads of libhdf5; None if nobody asked for it."""
         return (self._blocks or self._stream) if self._watched else None
@@ -184,6 +194,10 @@ class Hdf5File:
         """Close this file and return another on the same source."""
         self.close()
         return Hdf5File(self.source, self._version, watched=watched)
+
+    def apart(self) -> Hdf5File:
+        """Open the source once more, so that libhdf5 takes it for another file than any that is open."""
+        return Hdf5File(self.source, self._version, watched=True)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -272,7 +286,8 @@ class Hdf5File:
     @property
     def depends(self) -> tuple[tuple[str, str], ...]:
         """Path and identity of every other file that links led to so far, readable or not."""
-        own = [(source.path, identity_or_absent(source)) for source in (*self._linked, *self._unreadable)]
+        own = [(source.path, linked._version) for source, linked in self._linked.items()]  # noqa: SLF001 - of its own kind
+        own += [(source.path, identity_or_absent(source)) for source in self._unreadable]
         return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
 
     @property
@@ -326,7 +341,7 @@ class Hdf5File:
                 f"the external link to {target.name if target else text!r} was not followed "
                 f"(lazynwb.config.external_links is {allowed!r})"
             )
-            raise BrokenLinkError(message)
+            raise ForbiddenLinkError(message)
         if target == self.source.resolved():
             return self
         if target not in self._linked:
@@ -334,8 +349,8 @@ class Hdf5File:
                 self._linked[target] = Hdf5File(target, identity(target), watched=self._watched)
             except LazyNWBError as error:
                 self._unreadable.add(target)
-                message = f"external link to a file that cannot be read: {error}"
-                raise BrokenLinkError(message) from None
+                distrust(target)
+                raise unfollowed(self.name, target, error) from None
         return self._linked[target]
 
 

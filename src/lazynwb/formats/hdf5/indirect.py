@@ -10,6 +10,7 @@ import numpy as np
 from h5py import h5g, h5i, h5l, h5o, h5r, h5z
 
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
+from lazynwb.formats.hdf5.elsewhere import allowed, looked_at
 
 if TYPE_CHECKING:
     from lazynwb.catalog.model import Array
@@ -35,42 +36,42 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
     Raises
     ------
     UnsupportedTypeError
-        If libhdf5 lacks the filter; the message names the package that brings it.
+        If libhdf5 lacks the filter, and the message names the package that brings it; or if the data is in
+        another file that the settings forbid to read.
     CorruptDataError
         If libhdf5 cannot read the data.
     """
     found = file.find(array.path)
-    dataset = h5py.Dataset(found.id)
-    if file.source.is_remote:
-        found.file.announce(_bytes_of(dataset, ranges))
-        file.stop_if_missed()
-    try:
-        if not array.shape:
-            parts = [np.asarray(dataset[()]).reshape(1)] if len(ranges) else []
-        else:
-            parts = []
-            for start, stop in ranges.tolist():
-                with file.going_on():
-                    parts.append(np.asarray(dataset[start:stop]))
-        rows = (
-            np.concatenate(parts)
-            if parts
-            else np.asarray(dataset[:0])
-            if array.shape
-            else np.zeros(0, dataset.dtype)
-        )
-    except (OSError, RuntimeError) as error:
-        where = f"{file.name}: /{array.path}"
-        absent = _absent_filter(dataset.id)
-        if absent:
-            message = (
-                f"{where} is compressed with {absent}, which libhdf5 lacks here: "
-                "`pip install hdf5plugin` and import it first"
-            )
-            raise UnsupportedTypeError(message) from None
-        message = f"{where} cannot be read: {error}"
-        raise CorruptDataError(message) from None
+    with looked_at(found) as here, allowed(here) as opened:
+        dataset = h5py.Dataset(opened)
+        if file.source.is_remote:
+            found.file.announce(_bytes_of(dataset, ranges))
+            file.stop_if_missed()
+        try:
+            rows = _read(file, dataset, ranges)
+        except (OSError, RuntimeError) as error:
+            where = f"{file.name}: /{array.path}"
+            absent = _absent_filter(dataset.id)
+            if absent:
+                message = (
+                    f"{where} is compressed with {absent}, which libhdf5 lacks here: "
+                    "`pip install hdf5plugin` and import it first"
+                )
+                raise UnsupportedTypeError(message) from None
+            message = f"{where} cannot be read: {error}"
+            raise CorruptDataError(message) from None
     return _resolved(file, rows)
+
+
+def _read(file: Hdf5File, dataset: h5py.Dataset, ranges: np.ndarray) -> np.ndarray:
+    if not dataset.shape:
+        return np.asarray(dataset[()]).reshape(1) if len(ranges) else np.zeros(0, dataset.dtype)
+    parts = []
+    for start, stop in ranges.tolist():
+        with file.going_on():
+            parts.append(np.asarray(dataset[start:stop]))
+    # Of several arrays NumPy forgets what h5py noted in the type: that objects are references.
+    return np.concatenate(parts, dtype=parts[0].dtype) if parts else np.asarray(dataset[:0])
 
 
 def _bytes_of(dataset: h5py.Dataset, ranges: np.ndarray) -> list[tuple[int, int]]:

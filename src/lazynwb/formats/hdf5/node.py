@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5g, h5l, h5o, h5s
 
+from lazynwb.errors import LazyNWBError
 from lazynwb.formats.hdf5.arrays import describe_dataset
 from lazynwb.formats.hdf5.attributes import (
     as_text,
@@ -24,6 +25,7 @@ from lazynwb.formats.hdf5.attributes import (
     read_text,
 )
 from lazynwb.formats.hdf5.dtypes import describe_type
+from lazynwb.formats.hdf5.elsewhere import allowed, looked_at
 from lazynwb.formats.nodes import BrokenLinkError, DamagedObjectError
 
 if TYPE_CHECKING:
@@ -75,15 +77,15 @@ class Located(NamedTuple):
 
     def has_attribute(self, name: str) -> bool:
         """Tell whether there is such an attribute, readable or not."""
-        return has_attribute(self.id, name)
+        return has_attribute(self.id, name, self.file)
 
     def text(self, name: str) -> str:
         """Return a text attribute; an empty text if there is none."""
-        return read_text(self.id, name)
+        return read_text(self.id, name, self.file)
 
     def names(self, name: str) -> list[str] | None:
         """Return an attribute that lists names; None if there is none."""
-        return read_names(self.id, name)
+        return read_names(self.id, name, self.file)
 
     def attributes(self) -> dict[str, Any]:
         """Return all attributes as plain values, sorted by name."""
@@ -91,12 +93,12 @@ class Located(NamedTuple):
 
     def target(self, name: str = "target") -> int | None:
         """Return the address of the object that an attribute refers to; None where it does not."""
-        found = read_reference(self.id, name)
+        found = read_reference(self.id, name, self.file)
         return found[1] if found is not None else None
 
     def referred(self, name: str) -> Located | None:
         """Open the object that an attribute refers to; None where it does not."""
-        found = read_reference(self.id, name)
+        found = read_reference(self.id, name, self.file)
         return Located(found[0], self.file) if found is not None else None
 
     def describe(self, path: str, main: Hdf5File) -> Array:
@@ -116,9 +118,15 @@ class Located(NamedTuple):
         if dtype.itemsize > _WIDEST_TEXT:
             return None
         try:
-            found = [as_text(item) for item in h5py.Dataset(self.id)[()].tolist()]
-        except (TypeError, ValueError, OSError, RuntimeError):
+            with looked_at(self) as here, allowed(here) as dataset:
+                found = [as_text(item) for item in h5py.Dataset(dataset)[()].tolist()]
+        except LazyNWBError:
             return None
+        except (TypeError, ValueError, OSError, RuntimeError) as error:
+            if self.file.missed:
+                return None
+            message = f"its elements cannot be read: {error}"
+            raise DamagedObjectError(message) from None
         return [text.rstrip(" ") for text in found] if dtype.note == "space" else found
 
     def is_null(self) -> bool:
@@ -131,14 +139,15 @@ class Located(NamedTuple):
             return None
         value = np.zeros(self.id.shape, "<f8")
         try:
-            self.id.read(h5s.ALL, h5s.ALL, value)
+            with allowed(self) as dataset:
+                dataset.read(h5s.ALL, h5s.ALL, value)
         except (TypeError, ValueError, OSError, RuntimeError):
             return None
         return float(value.ravel()[0])
 
     def start_and_rate(self) -> tuple[float, float] | None:
         """Return a `starting_time` dataset's value and its `rate`; None where they are no numbers."""
-        rate = read_attribute(self.id, "rate")
+        rate = read_attribute(self.id, "rate", self.file)
         first = self.number()
         try:
             value = float(np.asarray(rate).ravel()[0])

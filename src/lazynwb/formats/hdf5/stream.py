@@ -8,9 +8,15 @@ once before the parse is run again. Results of a run that missed anything are no
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from h5py import version
+
+from lazynwb.formats.hdf5.heaps import SIGNATURE as HEAP
+from lazynwb.formats.hdf5.heaps import Collections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,14 +27,19 @@ if TYPE_CHECKING:
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: Rounds of fetching that one parse may take: each brings new bytes, but a damaged file could ask for all.
 _MOST_ROUNDS = 2000
+#: After a read that failed, older libraries take what could not be read for absent, or free what was never
+#: allocated. From those nothing is held back, although they wait for one thing after the other then.
+_MAY_FAIL = version.hdf5_version_tuple >= (2, 0, 0)
 
 
 class MissingBytesError(OSError):
     """Bytes that libhdf5 asked for are not here yet."""
 
 
-class Watch:
-    """A part of file objects that notes what libhdf5 asks for: see `lazynwb.formats.hdf5.single`.
+class Watch(ABC):
+    """A part of file objects that looks at what libhdf5 asks for.
+
+    It notes what that is (see `lazynwb.formats.hdf5.single`), and keeps damaged heaps from it.
 
     Attributes
     ----------
@@ -39,6 +50,13 @@ class Watch:
     size: int
     _awaited: int = -1
     _noted: list[tuple[int, int]] | None = None
+
+    def __init__(self) -> None:
+        self._heaps = Collections(self.peek)
+
+    @abstractmethod
+    def peek(self, start: int, size: int) -> bytes:
+        """Return bytes from a position on, as far as the file goes."""
 
     @contextmanager
     def noting(self, size: int) -> Iterator[list[tuple[int, int]]]:
@@ -60,6 +78,12 @@ class Watch:
         self._noted.append((start, length))
         return length == self._awaited
 
+    def _check(self, start: int, passing: memoryview) -> None:
+        """Raise DamagedHeapError before libhdf5 loads a collection on which it would not end."""
+        read = bytes(passing)
+        if HEAP in read:
+            self._heaps.check_passing(start, read)
+
 
 class LocalStream(Watch):
     """A read-only file object over a local file.
@@ -70,6 +94,7 @@ class LocalStream(Watch):
     """
 
     def __init__(self, path: str) -> None:
+        super().__init__()
         self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed with whoever made this
         self.size = self._file.seek(0, io.SEEK_END)
 
@@ -85,16 +110,27 @@ class LocalStream(Watch):
         """Do nothing: libhdf5 asks for it when it closes the file."""
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill a buffer, as far as the file goes."""
-        done = 0
-        if self._is_noted(self._file.tell(), len(buffer)):
+        """Fill a buffer, as far as the file goes.
+
+        Raises
+        ------
+        DamagedHeapError
+        """
+        done, start = 0, self._file.tell()
+        if self._is_noted(start, len(buffer)):
             return len(buffer)
         while done < len(buffer):
             got = self._file.readinto(buffer[done:])
             if not got:
                 break
             done += got
+        self._check(start, buffer[:done])
         return done
+
+    def peek(self, start: int, size: int) -> bytes:
+        """Return bytes from a position on, as far as the file goes."""
+        self._file.seek(start)
+        return self._file.read(size)
 
     def close(self) -> None:
         """Close the file."""
@@ -117,6 +153,7 @@ class BlockStream(Watch):
     """
 
     def __init__(self, file: RemoteFile) -> None:
+        super().__init__()
         self._file = file
         self.size = file.size
         self.ahead = True
@@ -124,6 +161,7 @@ class BlockStream(Watch):
         self.missing: set[tuple[int, int]] = set()
         self.misses = 0
         self._rounds = 0
+        self._failure: Exception | None = None
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to a position."""
@@ -145,22 +183,36 @@ class BlockStream(Watch):
         Raises
         ------
         MissingBytesError
-            If not all of it is here; `fetch_missing` brings it.
+            If not all of it is here, and libhdf5 can be told so; `fetch_missing` brings it.
+        DamagedHeapError
         """
         start = self._position
         if self._is_noted(start, len(buffer)):
             return len(buffer)
-        size = min(len(buffer), max(self._file.size - start, 0))
-        if size:
+        found = self.peek(start, len(buffer))
+        buffer[: len(found)] = found
+        self._check(start, memoryview(found))
+        self._position += len(found)
+        return len(found)
+
+    def peek(self, start: int, size: int) -> bytes:
+        """Return bytes from a position on, as far as the file goes; see `readinto`."""
+        size = min(size, max(self._file.size - start, 0))
+        if not size:
+            return b""
+        found = self._file.peek(start, size)
+        if found is None and not _MAY_FAIL:
+            try:
+                self._file.bring({(start, start + size)}, ahead=self.ahead)
+            except Exception as error:  # noqa: BLE001 - raised again where libhdf5 does not reword it
+                self._failure = error
             found = self._file.peek(start, size)
-            if found is None:
-                self.missing.add((start, start + size))
-                self.misses += 1
-                message = f"bytes {start} to {start + size} are not here yet"
-                raise MissingBytesError(message)
-            buffer[:size] = found
-        self._position += size
-        return size
+        if found is None:
+            self.missing.add((start, start + size))
+            self.misses += 1
+            message = f"bytes {start} to {start + size} are not here yet"
+            raise MissingBytesError(message)
+        return bytes(found)
 
     def announce(self, ranges: list[tuple[int, int]]) -> None:
         """Note ranges that will be read: those that are not here are fetched with what is missing."""
@@ -181,6 +233,8 @@ class BlockStream(Watch):
 
     def fetch_missing(self) -> bool:
         """Fetch what was missed since the last time; tell whether there was anything."""
+        if self._failure is not None:
+            raise self._failure
         missing, self.missing = self.missing, set()
         if not missing:
             return False

@@ -13,8 +13,9 @@ import msgspec
 import numpy as np
 
 from lazynwb.catalog.model import Codec
-from lazynwb.engine.decode import FILTERS, unfilter, unshuffled, zstd_content_size
+from lazynwb.engine.decode import FILTERS, LZMA_MEMORY, unfilter, unshuffled, zstd_content_size
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
+from lazynwb.formats.zarr.dtypes import numpy_dtype
 from lazynwb.formats.zarr.pickled import PickledArray, read_pickle
 from lazynwb.formats.zarr.text import parse_json
 
@@ -35,9 +36,12 @@ _NAMES = {
 }
 #: Codecs that make bytes of objects; always the first.
 OBJECT_CODECS = frozenset({"vlen-utf8", "vlen-bytes", "vlen-array", "json2", "msgpack2", "pickle"})
-#: Bytes that a chunk of objects may take; what claims more is a decompression bomb.
-_MOST_BYTES = 2**30
+#: Bytes that a chunk of objects may take: so many at all, and so many with those of each element. What claims
+#: more is a decompression bomb.
+_MOST_BYTES, _FEW_BYTES, _ELEMENT_BYTES = 2**28, 2**25, 2**20
 _CHECKSUM = 4
+#: Settings of filters that are types.
+_FILTERED = ("dtype", "astype", "encode_dtype", "decode_dtype")
 _BLOSC_HEADER = 16
 
 
@@ -54,12 +58,21 @@ def catalog_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[Codec, ...] | None
             found.append(Codec("shuffle", (size,)))
         elif name == "crc32c" and codec.get("location", "end") == "end":
             found.append(Codec("crc32c"))
-        elif name in FILTERS:
+        elif name in FILTERS and _is_sound(codec):
             if name != "bitround":  # it rounds when writing; there is nothing to undo
                 found.append(Codec("numcodecs", config=json.dumps(codec)))
         else:
             return None
     return tuple(found)
+
+
+def _is_sound(codec: dict[str, Any]) -> bool:
+    """Tell whether a filter is of numbers, or names no types at all."""
+    try:
+        types = [numpy_dtype(codec[name]) for name in _FILTERED if name in codec]
+    except ValueError:
+        return False
+    return all(dtype.kind in "biufc" for dtype in types)
 
 
 def decode_fixed(data: Buffer, codecs: Sequence[dict[str, Any]], nbytes: int) -> Buffer:
@@ -91,8 +104,9 @@ def decode_objects(data: Buffer, codecs: Sequence[dict[str, Any]], count: int) -
     known = catalog_codecs(codecs[1:])
     if known is None or not codecs or codecs[0]["id"] not in OBJECT_CODECS:
         raise _unknown(codecs)
+    most = min(_MOST_BYTES, _FEW_BYTES + count * _ELEMENT_BYTES)
     for codec in reversed(known):
-        data = _opened(data, codec)
+        data = _opened(data, codec, most)
     name = codecs[0]["id"]
     try:
         values = (
@@ -117,22 +131,22 @@ def _unknown(codecs: Sequence[dict[str, Any]]) -> UnsupportedTypeError:
 # -- bytes of which only they themselves say how many they give -----------------------------------------
 
 
-def _opened(data: Buffer, codec: Codec) -> Buffer:
+def _opened(data: Buffer, codec: Codec, most: int) -> Buffer:
     if codec.name in _STREAMS:
         try:
-            found, rest = _STREAMS[codec.name](bytes(data))
+            found, rest = _STREAMS[codec.name](bytes(data), most)
         except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
             message = f"its {codec.name} stream is damaged ({error})"
             raise CorruptDataError(message) from None
         if rest:
-            message = f"its {codec.name} stream ends early, or holds more than {_MOST_BYTES} bytes"
+            message = f"its {codec.name} stream ends early, or holds more than {most} bytes"
             raise CorruptDataError(message)
         return found
     if codec.config:
         message = "objects are filtered as if they were numbers"
         raise UnsupportedTypeError(message)
     size = _declared(data, codec.name)
-    if not 0 <= size <= _MOST_BYTES:
+    if not 0 <= size <= most:
         message = f"it claims to hold {size} bytes"
         raise CorruptDataError(message)
     raw, shuffled = unfilter(data, (codec,), 0, size)
@@ -166,24 +180,24 @@ def _zstd_size(data: Buffer) -> int:
     return size
 
 
-def _inflated(data: bytes, bits: int) -> tuple[bytes, bool]:
+def _inflated(data: bytes, most: int, bits: int) -> tuple[bytes, bool]:
     stream = zlib.decompressobj(bits)
-    return stream.decompress(data, _MOST_BYTES), not stream.eof
+    return stream.decompress(data, most), not stream.eof
 
 
-def _unbz2(data: bytes) -> tuple[bytes, bool]:
+def _unbz2(data: bytes, most: int) -> tuple[bytes, bool]:
     stream = bz2.BZ2Decompressor()
-    return stream.decompress(data, _MOST_BYTES), not stream.eof
+    return stream.decompress(data, most), not stream.eof
 
 
-def _unxz(data: bytes) -> tuple[bytes, bool]:
-    stream = lzma.LZMADecompressor(memlimit=_MOST_BYTES)
-    return stream.decompress(data, _MOST_BYTES), not stream.eof
+def _unxz(data: bytes, most: int) -> tuple[bytes, bool]:
+    stream = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
+    return stream.decompress(data, most), not stream.eof
 
 
-_STREAMS: dict[str, Callable[[bytes], tuple[bytes, bool]]] = {
-    "zlib": lambda data: _inflated(data, 15),
-    "gzip": lambda data: _inflated(data, 31),
+_STREAMS: dict[str, Callable[[bytes, int], tuple[bytes, bool]]] = {
+    "zlib": lambda data, most: _inflated(data, most, 15),
+    "gzip": lambda data, most: _inflated(data, most, 31),
     "bz2": _unbz2,
     "lzma": _unxz,
 }

@@ -7,12 +7,12 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from lazynwb.config import config
-from lazynwb.errors import LazyNWBError, NotNWBError
-from lazynwb.formats.nodes import BrokenLinkError
+from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
+from lazynwb.formats.nodes import DamagedObjectError, ForbiddenLinkError, unfollowed
 from lazynwb.formats.zarr.known import likely_members
-from lazynwb.formats.zarr.node import Meta, ZarrNode, follow
+from lazynwb.formats.zarr.node import Meta, ZarrNode, check_described, follow
 from lazynwb.formats.zarr.text import parse_json
-from lazynwb.sources.files import identity_or_absent
+from lazynwb.sources.files import distrust, identity_or_absent
 from lazynwb.sources.objects import open_objects
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ T = TypeVar("T")
 
 class MissingObjectsError(Exception):
     """Objects that the parse asked for are not here yet."""
+
+
+class NoStoreError(NotNWBError, SourceNotFoundError):
+    """Where a store should be, there is nothing of one."""
 
 
 class ZarrFile:
@@ -81,9 +85,8 @@ class ZarrFile:
         if root is not None:
             consolidated = root.get("consolidated_metadata")
             if isinstance(consolidated, dict):
-                documents = {
-                    f"{path}/zarr.json": doc for path, doc in _object(consolidated, "metadata").items()
-                }
+                metadata = self._object(consolidated, "zarr.json: consolidated_metadata")
+                documents = {f"{path}/zarr.json": document for path, document in metadata.items()}
                 self._consolidate({**documents, "zarr.json": root})
             self._here.pop(".zmetadata", None)
             if root.get("node_type") != "group":
@@ -92,17 +95,20 @@ class ZarrFile:
             return 3
         consolidated = self._json(".zmetadata")
         if consolidated is not None:
-            try:
-                self._consolidate(_object(consolidated, "metadata"))
-            except ValueError as error:
-                message = f"{self.name}: .zmetadata: {error}"
-                raise NotNWBError(message) from None
+            self._consolidate(self._object(consolidated, ".zmetadata"))
             return 2
         self._here.update(self.objects.get_many(_DOCUMENTS[2]))
         if self._json(".zgroup") is None:
             message = f"{self.name} is no Zarr store: it has neither zarr.json nor .zmetadata nor .zgroup"
-            raise NotNWBError(message)
+            raise NoStoreError(message)
         return 2
+
+    def _object(self, holder: dict[str, Any], where: str) -> dict[str, Any]:
+        found = holder.get("metadata")
+        if not isinstance(found, dict):
+            message = f"{self.name}: {where}: metadata is no JSON object"
+            raise NotNWBError(message)
+        return found
 
     def _consolidate(self, documents: dict[str, Any]) -> None:
         """Take in the documents of the whole store."""
@@ -151,12 +157,16 @@ class ZarrFile:
             If its documents are not here yet.
         NotNWBError
             If they are no JSON.
+        DamagedObjectError
+            If nothing says what it is, or its attributes are none.
         """
         if path not in self._metas:
             if self._members is None:
                 self._metas[path] = self._own_meta(path)
             elif path in self._documents or path in self._members:
-                self._metas[path] = Meta.of(self._documents.get(path, {}))
+                documents = self._documents.get(path, {})
+                check_described(documents, is_implied=path in self._members)
+                self._metas[path] = Meta.of(documents)
             else:
                 self._metas[path] = None
         return self._metas[path]
@@ -169,7 +179,8 @@ class ZarrFile:
             raise MissingObjectsError(message)
         documents = {key.rpartition("/")[2]: self._json(key) for key in keys}
         found = {name: document for name, document in documents.items() if document is not None}
-        return Meta.of(found) if found.keys() - {".zattrs"} else None
+        check_described(found)
+        return Meta.of(found) if found else None
 
     def _keys(self, path: str) -> list[str]:
         return [f"{path}/{name}" if path else name for name in _DOCUMENTS[self._version]]
@@ -197,7 +208,13 @@ class ZarrFile:
         columns = [*(meta.names("colnames") or []), *(meta.names("categories") or [])]
         likely = likely_members(path, columns)
         self.announce([key for name in likely for key in self._keys(prefix + name)])
-        return sorted(name for name in likely if self.meta(prefix + name) is not None)
+        return sorted(name for name in likely if self._has(prefix + name))
+
+    def _has(self, path: str) -> bool:
+        try:
+            return self.meta(path) is not None
+        except DamagedObjectError:
+            return True
 
     # -- what is here, and what is not ----------------------------------------------------------------
 
@@ -317,7 +334,7 @@ class ZarrFile:
                 f"the link to another store, {target.name if target else name!r}, was not followed "
                 f"(lazynwb.config.external_links is {allowed!r})"
             )
-            raise BrokenLinkError(message)
+            raise ForbiddenLinkError(message)
         if target in {here, here.resolved()}:
             return self
         if target not in self._linked:
@@ -325,8 +342,8 @@ class ZarrFile:
                 self._linked[target] = ZarrFile(open_objects(target))
             except LazyNWBError as error:
                 self._unreadable.add(target)
-                message = f"link to a store that cannot be read: {error}"
-                raise BrokenLinkError(message) from None
+                distrust(target)
+                raise unfollowed(self.name, target, error) from None
         return self._linked[target]
 
     @property
@@ -343,14 +360,6 @@ class ZarrFile:
             paths = [os.path.join(self.source.path, key) for key in (*read, *self._lists)]  # noqa: PTH118
             others += [(path, identity_or_absent(self.source.with_path(path))) for path in paths]
         return tuple(others) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
-
-
-def _object(document: dict[str, Any], name: str) -> dict[str, Any]:
-    found = document.get(name)
-    if not isinstance(found, dict):
-        message = f"{name} is no JSON object"
-        raise NotNWBError(message)
-    return found
 
 
 def _either(objects: Objects, *keys: str) -> dict[str, Buffer | None]:

@@ -18,6 +18,7 @@ from lazynwb.formats.zarr.dtypes import numpy_dtype
 from lazynwb.formats.zarr.shards import shard_index
 from lazynwb.formats.zarr.text import as_texts
 from lazynwb.profile import count
+from lazynwb.sources.objects.written import check_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,11 +67,19 @@ def read_indirect(objects: Objects, array: Array, ranges: np.ndarray) -> np.ndar
     shape = array.shape or (1,)
     chunk = stored.chunk or (1,)
     rows = int((ranges[:, 1] - ranges[:, 0]).sum()) if len(ranges) else 0
-    out = np.empty((rows, *shape[1:]), _converted_dtype(array.dtype))
+    out: np.ndarray | None = None
     bands = dict.fromkeys(
         band for start, stop in ranges.tolist() for band in range(start // chunk[0], -(-stop // chunk[0]))
     )
     cells = [range(-(-n // c)) for n, c in zip(shape[1:], chunk[1:], strict=True)]
+    try:
+        depth = len(shape) if stored.keys.separator == "/" else 1
+        outer = [s // c for s, c in zip(stored.shard, stored.chunk, strict=True)] if stored.shard else [1]
+        wanted = len(bands) * math.prod(map(len, cells)) // math.prod(outer)
+        check_written(objects, stored.keys.prefix, depth, wanted)
+    except CorruptDataError as error:
+        message = f"{objects.source.name}: /{array.path}: {error}"
+        raise CorruptDataError(message) from None
     places = list(itertools.product(bands, *cells))
     for place, found in _fetch(objects, array, stored, places).items():
         try:
@@ -79,6 +88,8 @@ def read_indirect(objects: Objects, array: Array, ranges: np.ndarray) -> np.ndar
             message = f"{objects.source.name}: /{array.path}: chunk {found.key}: {error}"
             kind = UnsupportedTypeError if isinstance(error, UnsupportedTypeError) else CorruptDataError
             raise kind(message) from None
+        if out is None:  # not before a chunk was found to be what the metadata claim
+            out = np.empty((rows, *shape[1:]), values.dtype)
         corner = [p * c for p, c in zip(place, chunk, strict=True)]
         room = [slice(0, min(c, n - s)) for c, n, s in zip(chunk, shape, corner, strict=True)]
         where = tuple(slice(s, s + r.stop) for s, r in zip(corner[1:], room[1:], strict=True))
@@ -89,7 +100,7 @@ def read_indirect(objects: Objects, array: Array, ranges: np.ndarray) -> np.ndar
                 inside = (slice(first - corner[0], last - corner[0]), *room[1:])
                 out[(slice(at + first - start, at + last - start), *where)] = values[inside]
             at += stop - start
-    return out
+    return np.empty((rows, *shape[1:]), _converted_dtype(array.dtype)) if out is None else out
 
 
 def read_scalar(array: Array, data: Buffer | None) -> Any:  # noqa: ANN401 - the element

@@ -14,7 +14,8 @@ from lazynwb.formats.zarr.dtypes import describe_v3, numpy_dtype
 _MOST_DIMENSIONS = 32
 _MOST_BYTES = 2**62
 _MOST_CHUNK_BYTES = 2**40
-_MOST_CHUNKS = 100_000_000
+_MOST_ELEMENT_BYTES = 2**24
+_MOST_CHUNKS, _MOST_OBJECTS = 100_000_000, 10_000_000
 #: Bytes-to-bytes codecs of version 3 that are numcodecs' own, under these names.
 _V3_CODECS = frozenset({"gzip", "zstd", "blosc", "crc32c", "vlen-utf8", "vlen-bytes"})
 #: Codecs for whose decoding nothing needs to be known.
@@ -63,8 +64,13 @@ def array_metadata(document: dict[str, Any], path: str) -> Stored:
     """
     stored = _version_3(document, path) if "node_type" in document else _version_2(document, path)
     itemsize = numpy_dtype(stored.dtype).itemsize
+    if itemsize > _MOST_ELEMENT_BYTES:
+        message = f"it claims elements of {itemsize:,} bytes"
+        raise ValueError(message)
     chunks = math.prod(-(-n // c) for n, c in zip(stored.shape, stored.chunk, strict=True))
-    if math.prod(stored.shape) * itemsize > _MOST_BYTES or chunks > _MOST_CHUNKS:
+    objects = math.prod(-(-n // c) for n, c in zip(stored.shape, stored.shard or stored.chunk, strict=True))
+    too_many = chunks > _MOST_CHUNKS or objects > _MOST_OBJECTS
+    if math.prod(stored.shape) * itemsize > _MOST_BYTES or too_many:
         message = f"it claims a shape of {stored.shape} in {chunks} chunks"
         raise ValueError(message)
     if math.prod(stored.shard or stored.chunk) * itemsize > _MOST_CHUNK_BYTES:

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lazynwb.catalog.model import Array, DType, stored_size
-from lazynwb.errors import CorruptDataError, LazyNWBError
-from lazynwb.formats.nodes import BrokenLinkError
+from lazynwb.errors import CorruptDataError, NotNWBError
+from lazynwb.formats.nodes import BrokenLinkError, DamagedObjectError
 from lazynwb.formats.zarr.arrays import describe_array
 from lazynwb.formats.zarr.attributes import plain_attributes
 from lazynwb.formats.zarr.indirect import read_indirect, read_scalar
 from lazynwb.formats.zarr.metadata import array_metadata
+from lazynwb.sources.objects.keys import is_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _MOST_LINKS = 32
 #: Attributes that tables are described by are short; what is longer is not looked at.
 _MOST_NAMES = 100_000
+#: The documents that say what an object is.
+_KINDS = (".zarray", ".zgroup", "zarr.json")
 #: What a reference calls the store that it is in.
 _HERE = {None, "", "."}
 #: Bytes of a pointer: what objects take in memory, and so in the types that listings show.
@@ -70,7 +73,8 @@ class Meta(NamedTuple):
         found = {}
         listed = self.attributes.get("_LINKS", self.attributes.get("zarr_link"))
         for link in listed if isinstance(listed, list) else []:
-            if isinstance(link, dict) and isinstance(name := link.get("name"), str):
+            name = link.get("name") if isinstance(link, dict) else None
+            if isinstance(name, str) and "/" not in name and is_plain(name):
                 source, path = link.get("source"), link.get("path")
                 if isinstance(path, str) and (source is None or isinstance(source, str)):
                     found[name] = source, path
@@ -81,6 +85,21 @@ class Meta(NamedTuple):
         link = self.attributes.get("_SOFT_LINK")
         path = link.get("path") if isinstance(link, dict) else None
         return path if isinstance(path, str) and path.startswith("/") else None
+
+
+def check_described(documents: dict[str, Any], *, is_implied: bool = False) -> None:
+    """Refuse what is neither a group nor an array, or whose attributes are none.
+
+    What is `is_implied` has members, which make it a group where consolidated metadata do not say so.
+    """
+    if documents and not is_implied and documents.keys().isdisjoint(_KINDS):
+        message = f"it has {min(documents)}, and none of {', '.join(_KINDS)}"
+        raise DamagedObjectError(message)
+    own = documents.get("zarr.json")
+    attributes = own.get("attributes") if isinstance(own, dict) else documents.get(".zattrs")
+    if attributes is not None and not isinstance(attributes, dict):
+        message = "its attributes are no JSON object"
+        raise DamagedObjectError(message)
 
 
 class ZarrNode(NamedTuple):
@@ -221,7 +240,9 @@ class ZarrNode(NamedTuple):
             return None
         try:
             items = read_indirect(self.file.objects, array, np.array([[0, array.shape[0]]])).tolist()
-        except (TypeError, ValueError, LazyNWBError):
+        except (CorruptDataError, NotNWBError):
+            raise  # damaged, here or on the way: what these are the names of would be shown without them
+        except (TypeError, ValueError):
             return None
         return [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in items]
 
@@ -237,7 +258,10 @@ class ZarrNode(NamedTuple):
         data = self.file.chunk(array.keys.of((0,) if array.chunk else ()))
         try:
             return float(read_scalar(array, data))
-        except (TypeError, LazyNWBError):
+        except CorruptDataError as error:
+            message = f"{self.file.name}: /{self.path}: {error}"
+            raise CorruptDataError(message) from None
+        except TypeError:
             return None
 
     def start_and_rate(self) -> tuple[float, float] | None:

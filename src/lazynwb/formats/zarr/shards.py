@@ -12,6 +12,7 @@ from lazynwb.catalog.chunks import SomeChunks, grid_of
 from lazynwb.catalog.model import MISSING, Array, ChunkIndex
 from lazynwb.engine.crc import crc32c
 from lazynwb.errors import CorruptDataError
+from lazynwb.sources.objects.written import check_written
 
 if TYPE_CHECKING:
     from lazynwb.sources.objects import Objects
@@ -44,6 +45,12 @@ def chunk_index(objects: Objects, array: Array, numbers: np.ndarray | None = Non
         message = f"{objects.source.name}: /{array.path} claims {math.prod(grid)} chunks"
         raise CorruptDataError(message)
     shards = [-(-n // r) for n, r in zip(grid, within, strict=True)]
+    try:
+        depth = len(shards) if array.keys.separator == "/" else 1
+        check_written(objects, array.keys.prefix, depth, math.prod(shards))
+    except CorruptDataError as error:
+        message = f"{objects.source.name}: /{array.path}: {error}"
+        raise CorruptDataError(message) from None
     places = list(itertools.product(*map(range, shards)))
     if numbers is not None:
         cells = np.stack(np.unravel_index(numbers, grid), axis=1) // within
@@ -124,4 +131,9 @@ def shard_index(objects: Objects, path: str, key: str, count: int, index: str = 
     if len(data) != total or (checksum and crc32c(data[:size]) != int.from_bytes(data[size:], "little")):
         message = f"{where} is damaged: {len(data)} bytes where {total} are needed, or another checksum"
         raise CorruptDataError(message)
-    return np.frombuffer(data, "<u8", 2 * count).reshape(count, 2)
+    places = np.frombuffer(data, "<u8", 2 * count).reshape(count, 2)
+    missing = places == MISSING
+    if (missing[:, 0] != missing[:, 1]).any():
+        message = f"{where} is damaged: a chunk has an offset and no size, or a size and no offset"
+        raise CorruptDataError(message)
+    return places

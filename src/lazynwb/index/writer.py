@@ -1,0 +1,211 @@
+"""Writing an index: what is known of sources as parts, and the manifest that puts them in force."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
+
+from lazynwb._version import __version__
+from lazynwb.config import config
+from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.index.describe import ENCODER, POOL, Described, Wish, describe, describe_all
+from lazynwb.index.folder import Conflict
+from lazynwb.index.model import (
+    ENTRIES,
+    KINDS,
+    MANIFEST,
+    MOST_SESSIONS,
+    Manifest,
+    Values,
+    decode,
+    encode,
+    file_of,
+)
+from lazynwb.index.parts import records_of, write_part
+from lazynwb.threads import wait
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from concurrent.futures import Executor, Future
+
+    from lazynwb.index.folder import Folder, Found
+    from lazynwb.index.model import Part
+    from lazynwb.index.parts import Records
+    from lazynwb.sources.source import Source
+
+#: Sources that an executor is given at a time, and how many such tasks are under way.
+_TASK, _TASKS = 16, 256
+#: Remote sources that are looked at ahead of the one that is waited for.
+_AHEAD = 64
+#: Catalog entries of a part, in bytes: what a build holds in memory.
+_MOST_BYTES = 128 * 1024 * 1024
+
+_DECODER = msgspec.msgpack.Decoder(list[Described])
+
+
+def distinct(found: Iterable[Source], folder: Folder) -> list[Source]:
+    """Return sources once each, if an index may name them."""
+    distinct = {source.public: source for source in found}
+    for source in distinct.values():
+        if source.secrets:
+            message = (
+                f"{source.name}: the value of {source.secrets[0]!r} may be a secret, and an index is for "
+                'others to read: pass it by storage_options={"headers": ...}, or leave the source out'
+            )
+            raise LazyNWBError(message)
+        if folder.is_remote and not source.is_remote:
+            message = (
+                f"index {folder.name} is not on this machine, and could not name {source.name}, which is: "
+                "give URLs of the files, or write the index to a local folder"
+            )
+            raise LazyNWBError(message)
+    return list(distinct.values())
+
+
+def describe_packed(sources: list[Source], wish: Wish, external_links: str) -> bytes:
+    """Describe sources in another process; the description as bytes."""
+    config.external_links = external_links  # type: ignore[assignment]
+    return ENCODER.encode(describe_all(sources, wish))
+
+
+def described(sources: Sequence[Source], wish: Wish, executor: Executor | None) -> Iterator[Described]:
+    """Yield what is known of sources, in order."""
+    if executor is not None:
+        tasks = [list(sources[at : at + _TASK]) for at in range(0, len(sources), _TASK)]
+
+        def submit(task: list[Source]) -> Future[bytes]:
+            return executor.submit(describe_packed, task, wish, config.external_links)
+
+        for packed in _in_turn(submit, tasks, _TASKS):
+            yield from _DECODER.decode(packed)
+    elif any(source.is_remote for source in sources):
+        yield from _in_turn(lambda source: POOL.submit(describe, source, wish), sources, _AHEAD)
+    else:
+        for source in sources:
+            yield describe(source, wish)
+
+
+def _in_turn(submit: Callable[[Any], Future[Any]], items: Iterable[Any], ahead: int) -> Iterator[Any]:
+    """Yield the results of work that is begun ahead, in order."""
+    left = iter(items)
+    begun = deque(submit(item) for item in islice(left, ahead))
+    try:
+        while begun:
+            yield wait(begun.popleft())
+            begun.extend(submit(item) for item in islice(left, 1))
+    finally:
+        for future in begun:
+            future.cancel()
+
+
+# -- parts ------------------------------------------------------------------------------------------------
+
+
+class Writer:
+    """Collects descriptions and writes parts; those that it wrote are removed if the manifest never comes."""
+
+    def __init__(self, folder: Folder, values: Values, *, ignore_errors: bool) -> None:
+        self._folder = folder
+        self.values = values
+        self._ignore_errors = ignore_errors
+        self._waiting: list[Described] = []
+        self._bytes = 0
+        self._new: list[str] = []
+        self.parts: list[Part] = []
+        self.failed: list[str] = []
+        self.ispublished = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if not self.ispublished:
+            self._folder.remove(files_of(self._new))
+
+    @property
+    def folder(self) -> Folder:
+        """Where the index is."""
+        return self._folder
+
+    def take(self, one: Described) -> Described:
+        """Note what cannot be read.
+
+        Raises
+        ------
+        LazyNWBError
+            If that is an error.
+        """
+        if one.identity is None and one.problem and not one.tables:
+            if not self._ignore_errors:
+                raise (SourceNotFoundError if one.vanished else LazyNWBError)(one.problem)
+            self.failed.append(one.problem if one.path in one.problem else f"{one.path}: {one.problem}")
+        return one
+
+    def add(self, one: Described) -> None:
+        """Put a session at the end."""
+        self._waiting.append(self.take(one))
+        self._bytes += sum(len(found.entry) for found in one.tables)
+        if len(self._waiting) >= MOST_SESSIONS or self._bytes >= _MOST_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been collected."""
+        if self._waiting:
+            self.write(records_of(self._waiting, self.values))
+        self._waiting, self._bytes = [], 0
+
+    def write(self, records: Records) -> None:
+        """Write a part."""
+        if len(records.sessions):
+            part = write_part(self._folder, records)
+            self._new.append(part.token)
+            self.parts.append(part)
+
+
+def publish(  # noqa: PLR0913, PLR0917 - what a manifest says
+    folder: Folder,
+    before: Found | None,
+    old: Manifest | None,
+    writer: Writer,
+    wish: Wish,
+    dropped: list[str],
+) -> None:
+    """Put the parts of a writer in force.
+
+    Raises
+    ------
+    LazyNWBError
+        If somebody else has been quicker.
+    """
+    manifest = Manifest(
+        token=uuid.uuid4().hex,
+        generation=old.generation + 1 if old is not None else 1,
+        made=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        made_by=__version__,
+        external_links=config.external_links,
+        chunk_locations=wish.everything if not wish.names else sorted(wish.names),
+        parts=tuple(writer.parts),
+        values=tuple(writer.values),
+        superseded=tuple(dropped),
+    )
+    try:
+        folder.replace(MANIFEST, encode(manifest), before)
+    except Conflict:
+        message = f"index {folder.name} was updated by somebody else meanwhile: run the update again"
+        raise LazyNWBError(message) from None
+    writer.ispublished = True
+
+
+def decoded(before: Found | None, folder: Folder) -> Manifest | None:
+    """Return the manifest that was found, if any."""
+    return decode(before.data, folder.name) if before is not None else None
+
+
+def files_of(tokens: Iterable[str]) -> list[str]:
+    """Return the names of all files of parts."""
+    return [file_of(kind, token) for token in tokens for kind in (*KINDS, ENTRIES)]

@@ -1,0 +1,172 @@
+"""An index in a bucket or on a web server, of files there: what is asked for, and what is refused."""
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import builders
+import lazynwb
+from lazynwb.errors import LazyNWBError, SourceChangedError
+from lazynwb.index import update as updating
+from lazynwb.index.build import build_index
+from lazynwb.index.read import open_index
+from lazynwb.index.search import scan_index
+from lazynwb.index.update import update_index
+from range_server import RangeServer, always, refuse
+
+
+@pytest.fixture
+def server(cube):
+    with RangeServer() as server:
+        for path in cube:
+            server.objects[path.name] = path.read_bytes()
+        yield server
+
+
+@pytest.fixture
+def urls(cube, server):
+    return [server.url_of(path.name) for path in cube]
+
+
+def serve(server, place):
+    """Copy an index to where the server has it."""
+    for file in place.iterdir():
+        server.objects[f"index/{file.name}"] = file.read_bytes()
+    return server.url_of("index")
+
+
+def asked_of_files(server):
+    return [seen.path for seen in server.log if not seen.path.startswith("index/")]
+
+
+def test_planning_asks_for_no_file_and_reading_for_none_but_those_that_are_left(server, urls, cube, tmp_path):
+    build_index(urls, tmp_path)
+    index = serve(server, tmp_path)
+    expected = lazynwb.read_nwb(cube, "units")
+    lazynwb.clear_cache()
+    server.reset()
+    frame = lazynwb.scan_nwb(None, "units", index=index, session_columns="session_id")
+    assert frame.select(pl.len()).collect().item() == len(expected)
+    assert asked_of_files(server) == []
+    one = frame.filter(session_id="s2").select("unit_id", "presence_ratio").collect()
+    assert set(asked_of_files(server)) == {cube[2].name}
+    assert_frame_equal(one, expected.filter(_nwb_path=str(cube[2])).select("unit_id", "presence_ratio"))
+
+
+def test_an_index_is_fetched_in_few_requests(server, urls, tmp_path):
+    build_index(urls, tmp_path)
+    index = serve(server, tmp_path)
+    lazynwb.clear_cache()
+    server.reset()
+    lazynwb.scan_nwb(None, "units", index=index)
+    kinds = [seen.path.removeprefix("index/").partition("-")[0] for seen in server.log]
+    assert sorted(kinds) == ["entries", "manifest.json", "sessions", "tables"]
+    scan_index(index, "columns").collect()
+    assert len(server.log) == 6
+
+
+def test_the_same_rows_as_without_an_index(server, urls, tmp_path):
+    build_index(urls, tmp_path)
+    for index in (tmp_path, serve(server, tmp_path)):
+        for table in ("units", "intervals/performance", "acquisition/lick_sensor_events"):
+            lazynwb.clear_cache()
+            planned = lazynwb.read_nwb(None, table, index=index)
+            lazynwb.clear_cache()
+            assert_frame_equal(planned, lazynwb.read_nwb(urls, table))
+
+
+def test_a_file_that_was_changed_is_noticed_when_it_is_read(server, urls, cube, tmp_path):
+    build_index(urls, tmp_path / "index")
+    builders.write_session(tmp_path / "new.nwb", 23, units=9)
+    server.objects[cube[1].name] = (tmp_path / "new.nwb").read_bytes()
+    lazynwb.clear_cache()
+    frame = lazynwb.scan_nwb(None, "units", index=tmp_path / "index")
+    with pytest.raises(
+        SourceChangedError, match=r"was changed since it was catalogued.*lazynwb index update"
+    ):
+        frame.collect()
+    done = update_index(tmp_path / "index")
+    assert (done.changed, done.removed) == (1, 0)
+    assert_frame_equal(
+        lazynwb.read_nwb(None, "units", index=tmp_path / "index"), lazynwb.read_nwb(urls, "units")
+    )
+
+
+def test_a_change_is_noticed_where_the_bytes_are_here_already(server, urls, cube, tmp_path):
+    build_index(urls, tmp_path / "index")
+    frame = lazynwb.scan_nwb(None, "units", index=tmp_path / "index").select("unit_id", "presence_ratio")
+    frame.collect()
+    lazynwb.config.recheck_seconds = 0
+    builders.write_session(tmp_path / "new.nwb", 23, units=9)
+    server.objects[cube[1].name] = (tmp_path / "new.nwb").read_bytes()
+    found = frame.collect()
+    assert found.height == 5 * 40 + 9
+    assert_frame_equal(found, lazynwb.read_nwb(urls, "units").select("unit_id", "presence_ratio"))
+
+
+def test_an_update_asks_once_for_each_file_that_did_not_change(server, urls, tmp_path):
+    build_index(urls, tmp_path)
+    lazynwb.clear_cache()
+    server.reset()
+    done = update_index(tmp_path)
+    assert (done.added, done.changed, done.removed) == (0, 0, 0)
+    assert len(server.log) == len(urls)
+    assert server.bytes <= len(urls)
+
+
+def test_a_file_that_is_gone_leaves_the_index_and_one_that_is_refused_stays(server, urls, cube, tmp_path):
+    build_index(urls, tmp_path)
+    lazynwb.clear_cache()
+    del server.objects[cube[5].name]
+    server.faults.append(always(refuse(403), cube[4].name))
+    done = update_index(tmp_path)
+    assert (done.sessions, done.removed, done.changed) == (5, 1, 0)
+
+
+def test_an_index_from_elsewhere_names_no_files_of_this_machine(server, cube, tmp_path):
+    build_index(cube, tmp_path)
+    index = serve(server, tmp_path)
+    with pytest.raises(LazyNWBError, match="names files of a machine"):
+        lazynwb.scan_nwb(None, "units", index=index)
+    assert scan_index(index).select(pl.len()).collect().item() == len(cube)
+
+
+def test_a_web_server_is_not_written_to(server, urls):
+    with pytest.raises(LazyNWBError, match="web servers are only read"):
+        build_index(urls, server.url_of("index"))
+
+
+def test_an_index_in_a_bucket(s3, cube, urls, monkeypatch):
+    place = "s3://private/archive/index"
+    with pytest.raises(LazyNWBError, match="is not on this machine"):
+        build_index(cube, place, storage_options=s3.options)
+    build_index(urls[:3], place, storage_options=s3.options)
+    done = update_index(place, urls[3:], storage_options=s3.options)
+    assert done.sessions == 6
+    index = open_index(place, s3.options)
+    assert_frame_equal(lazynwb.read_nwb(None, "units", index=index), lazynwb.read_nwb(urls, "units"))
+    assert update_index(place, storage_options=s3.options).sessions == 6  # what is superseded goes
+    assert_frame_equal(lazynwb.read_nwb(None, "units", index=index), lazynwb.read_nwb(urls, "units"))
+
+    rewrite = updating._rewrite
+
+    def slowly(*arguments):
+        monkeypatch.setattr(updating, "_rewrite", rewrite)
+        build_index(urls[:1], place, storage_options=s3.options)  # somebody else comes in between
+        rewrite(*arguments)
+
+    monkeypatch.setattr(updating, "_rewrite", slowly)
+    with pytest.raises(LazyNWBError, match="somebody else"):
+        update_index(place, chunk_locations=True, storage_options=s3.options)
+    assert len(open_index(place, s3.options)) == 1
+
+
+def test_secrets_of_a_store_are_not_written_down(s3, cube, tmp_path):
+    s3.put("private/cube/a.nwb", cube[0].read_bytes())
+    options = {**s3.options, "access_key_id": "topsecretkey", "secret_access_key": "topsecretvalue"}
+    build_index("s3://private/cube/a.nwb", tmp_path, storage_options=options)
+    assert b"topsecret" not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    index = open_index(tmp_path, options)
+    assert "topsecret" not in repr(index)
+    found = lazynwb.read_nwb(None, "units", index=index, storage_options=s3.options)
+    assert found.height == 40
