@@ -19,7 +19,7 @@ from lazynwb.engine.crc import crc32c
 from lazynwb.errors import CorruptDataError
 from lazynwb.formats import hdf5
 from lazynwb.formats.hdf5 import Hdf5Reader, single
-from lazynwb.formats.hdf5.arrays import describe_dataset
+from lazynwb.formats.hdf5.arrays import _CHUNKS_WITHOUT_BASE, describe_dataset
 from lazynwb.formats.zarr import shards
 from lazynwb.lookup import load
 from lazynwb.sources.discover import expand
@@ -71,6 +71,8 @@ FORMATS = [("earliest", 0), ("earliest", 512), ("v110", 2048), ("latest", 0), ("
 
 @pytest.fixture(scope="module", params=FORMATS, ids=lambda found: f"{found[0]}-{found[1]}")
 def kinds(request, tmp_path_factory):
+    if request.param[1] and _CHUNKS_WITHOUT_BASE:
+        pytest.skip("libhdf5 before 1.14.4 says wrongly where chunks behind a user block are, and reads them")
     return write_kinds(tmp_path_factory.mktemp("kinds") / "kinds.h5", *request.param)
 
 

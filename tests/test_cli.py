@@ -612,7 +612,7 @@ def test_binary_does_not_go_to_a_terminal(cube):
 
 @pytest.fixture
 def hostile(tmp_path):
-    path = tmp_path / "hostile.nwb"
+    path = tmp_path / f"{NAME}.nwb"
     with h5py.File(path, "w") as file:
         nwb_root(file, HOSTILE)
         columns = {f"col {NAME}": [f"value {HOSTILE}"], "n": [1], "[bold]": ["[/bold]"]}
@@ -634,6 +634,8 @@ HOSTILE_COMMANDS = {
     "head as ndjson": ["head", "FILE", "units", "-f", "ndjson"],
     "query": ["query", "SELECT * FROM units", "FILE"],
     "demo": ["demo", "FILE"],
+    "convert": ["convert", "FILE", "-o", "out"],
+    "a traceback": ["--debug", "head", "FILE", NAME],
     "an error": ["head", "FILE", "nothing"],
 }
 
@@ -688,7 +690,8 @@ def test_completion_of_commands(cube):
 # --- the page of the documentation --------------------------------------------------------------------------
 
 PAGE = Path(__file__).parent.parent / "docs/cli.md"
-_SIZE = re.compile(r"[\d.]+ k?M?B\b")
+#: Sizes are those of one version of zlib; how far the line below a table's header goes is Rich's business.
+_VARIES = re.compile(r"[\d.]+ k?M?B\b|(?<=─)─+")
 
 
 def test_the_commands_of_the_documentation_give_what_it_shows(run, tmp_path):
@@ -704,5 +707,4 @@ def test_the_commands_of_the_documentation_give_what_it_shows(run, tmp_path):
         code, out, err = run(*shlex.split(line))
         assert code == (3 if "unitz" in line else 0), err
         given = (out.decode() + err).replace(f"{tmp_path}/", "/home/me/")
-        # Sizes are those of one version of zlib, and so is their alignment.
-        assert _SIZE.sub("", given).split() == _SIZE.sub("", shown).split(), line
+        assert _VARIES.sub("", given).split() == _VARIES.sub("", shown).split(), line
