@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 import lazynwb
-from builders import table
+from builders import Ragged, table
 from lazynwb.catalog.merge import conform
 
 LARGE = 2**53 + 1
@@ -50,6 +50,17 @@ def test_what_would_change_is_an_error_that_names_the_origin(stored, dtype):
             pl.Struct({"x": pl.Float64(), "y": pl.Int8()}),
             [{"x": 1.0, "y": None}, None],
         ),
+        (
+            pl.Series([[{"x": 1}, None], None, []]),
+            pl.List(pl.Struct({"x": pl.Float64(), "y": pl.Int8()})),
+            [[{"x": 1.0, "y": None}, None], None, []],
+        ),
+        (
+            pl.Series([{"a": [{"x": 1}]}, {"a": None}]),
+            pl.Struct({"a": pl.List(pl.Struct({"x": pl.Int64(), "y": pl.String()}))}),
+            [{"a": [{"x": 1, "y": None}]}, {"a": None}],
+        ),
+        (pl.Series([["a", None], []]), pl.List(pl.List(pl.String())), [[["a"], None], []]),
         (pl.Series([[1, 2], []]), pl.List(pl.Float64()), [[1.0, 2.0], []]),
         (pl.Series([[1, 2]], dtype=pl.Array(pl.Int64, 2)), pl.List(pl.Float64()), [[1.0, 2.0]]),
         (pl.Series(["a"], dtype=pl.Enum(["a"])), pl.String(), ["a"]),
@@ -79,6 +90,24 @@ def test_structs_of_files_that_disagree(tmp_path, engine):
     assert both["c"].to_list() == [{"x": 1.0}, {"x": 1.75}]
 
 
+@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
+def test_lists_of_structs_of_files_that_disagree_have_all_fields(tmp_path, engine):
+    """They did not: Polars casts a struct to one of more fields only where it is not inside of a list."""
+    paths = [tmp_path / "a.nwb", tmp_path / "b.nwb"]
+    narrow, wide = [("x", "i4")], [("x", "f8"), ("y", "i2")]
+    with h5py.File(paths[0], "w") as file:
+        table(
+            file, "t", {"c": Ragged([[(1,), (2,)], []], narrow), "d": Ragged([[[(1,)], []], []], narrow, 2)}
+        )
+    with h5py.File(paths[1], "w") as file:
+        table(file, "t", {"c": Ragged([[], [(3.5, 4)]], wide), "d": Ragged([[], [[(3.5, 4)]]], wide, 2)})
+    frame = lazynwb.scan_nwb(paths, "t").collect(engine=engine)
+    assert frame.schema["c"] == pl.List(pl.Struct({"x": pl.Float64, "y": pl.Int16}))
+    one, two, last = {"x": 1.0, "y": None}, {"x": 2.0, "y": None}, {"x": 3.5, "y": 4}
+    assert frame["c"].to_list() == [[one, two], [], [], [last]]
+    assert frame["d"].to_list() == [[[one], []], [], [], [[last]]]
+
+
 def test_odd_columns_read_through_libhdf5(tmp_path):
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
@@ -97,3 +126,15 @@ def test_odd_columns_read_through_libhdf5(tmp_path):
     assert frame["refs"].to_list() == [{"a": 0.0, "r": "/t"}, {"a": 0.0, "r": None}]
     assert frame["grid"].to_list() == [[[], [1, 2]], [[3, 4], []]]
     assert "empty" not in frame.columns
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["set", "null"])
+def test_references_of_rows_apart_read_through_libhdf5(lost, tmp_path):
+    """They were an error: of several arrays put together NumPy forgets that objects are references."""
+    path = tmp_path / "a.nwb"
+    with h5py.File(path, "w") as file:
+        group = table(file, "t", {"id": np.arange(9)})
+        references = [h5py.Reference() if lost else group.ref] * 9
+        group.create_dataset("r", data=references, dtype=h5py.ref_dtype, chunks=(2,), compression="lzf")
+    frame = lazynwb.scan_nwb(path, "t").filter(pl.col("_table_index").is_in([0, 3, 8])).collect()
+    assert frame["r"].to_list() == [None if lost else "/t"] * 3

@@ -15,20 +15,16 @@ import numpy as np
 import polars as pl
 import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
-from hypothesis.extra import numpy as hnp
 
 import lazynwb
 import oracle
 from checks import assert_frames, assert_values
+from random_files import INTEGERS, arrays
 
 zarr = pytest.importorskip("zarr", reason="zarr-python, which writes the stores, is not installed")
 numcodecs = pytest.importorskip("numcodecs", reason="numcodecs is not installed")
 
 VERSION = int(zarr.__version__.partition(".")[0])
-INTEGERS = ["i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8"]
-FLOATS = ["f4", "f8"]
-TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=6)
-ASCII = st.text(st.characters(codec="ascii", exclude_characters="\0"), max_size=5)
 
 random = settings(
     phases=set(Phase) - {Phase.explain},  # takes longer than all the rest
@@ -38,17 +34,6 @@ needs_version_3 = pytest.mark.skipif(VERSION < 3, reason="zarr-python 2 does not
 
 
 # --- shapes and values --------------------------------------------------------------------------------
-
-
-@st.composite
-def arrays(draw, rows, dtype, inner):
-    """Values of a type, its extremes among them. Text comes as objects."""
-    shape = (rows, *inner)
-    if dtype in {"text", "U5", "S5"}:
-        count = int(np.prod(shape))
-        flat = draw(st.lists(TEXTS if dtype == "text" else ASCII, min_size=count, max_size=count))
-        return np.array([*flat, None], "O")[:-1].reshape(shape).astype("O" if dtype == "text" else dtype)
-    return draw(hnp.arrays(np.dtype(dtype), shape))
 
 
 @st.composite
@@ -301,7 +286,7 @@ def check(draw, folder, version, column):
     """Write a table of up to four columns, some ragged; read it whole and in parts."""
     rows = draw(st.integers(0, 12))
     inner = st.sampled_from([(), (), (2,), (2, 3)])
-    kinds = ["?", *INTEGERS, *FLOATS, "text"]
+    kinds = ["?", *INTEGERS, "f4", "f8", "text"]
     if version == 2:
         kinds += [">i4", ">f8", ">u2", "U5", "S5"]
     root = open_root(folder, version)

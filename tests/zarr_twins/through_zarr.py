@@ -9,25 +9,32 @@ from __future__ import annotations
 
 import io
 import pickle
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numcodecs
 import numpy as np
-import zarr
 from numcodecs.pickles import Pickle
+
+try:
+    import zarr
+except ImportError:  # `plain_zarr` stands in for it
+    zarr = None
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-VERSION = int(zarr.__version__.partition(".")[0])
+VERSION = int(zarr.__version__.partition(".")[0]) if zarr else 0
 OWN = frozenset(
     ["zarr_dtype", "zarr_link", "_ARRAY_DIMENSIONS", "_DTYPE", "_LINKS", "_REFERENCE_FIELDS", ".specloc"]
 )
 TEXT = h5py.string_dtype()
+BROKEN = "cannot be read"
+#: What stands for a null, at which text in HDF5 ends.
+NULL = "\ue001"
 
 
 class Reference(dict[str, Any]):
@@ -72,31 +79,53 @@ def open_root(store: Path) -> Any:
     return zarr.open_group(str(store), mode="r")  # version 3 of Zarr has them in the root's own
 
 
-def to_hdf5(store: Path, path: Path) -> None:
-    """Copy groups, datasets, attributes, links and references."""
+def to_hdf5(store: Path, path: Path, root: Any = None) -> None:
+    """Copy groups, datasets, attributes, links and references.
+
+    With a `root` of another reader, what cannot be copied is left out: see `copy_group`.
+    """
     numcodecs.register_codec(CarefulPickle, "pickle")
     try:
-        root = open_root(store)
+        is_whole = root is None
         with h5py.File(path, "w") as file:
             later: list[Callable[[], None]] = []  # references, to what has to be there first
-            copy_group(root, file, later)
+            copy_group(open_root(store) if root is None else root, file, later, is_whole=is_whole)
             for step in later:
-                step()
+                with nullcontext() if is_whole else suppress(Exception):
+                    step()
     finally:
         numcodecs.register_codec(Pickle, "pickle")
 
 
-def copy_group(source: Any, group: h5py.Group, later: list[Callable[[], None]]) -> None:
+def copy_group(
+    source: Any, group: h5py.Group, later: list[Callable[[], None]], *, is_whole: bool = True
+) -> None:
+    """Copy a group. Of a damaged one, an array that cannot be read becomes one with an attribute `BROKEN`."""
     attributes = dict(source.attrs)
-    copy_attributes(attributes, group, later)
+    careful = nullcontext if is_whole else partial(suppress, Exception)
+    copy_attributes(attributes, group, later, careful)
     for name, child in sorted(members(source)):
-        if isinstance(child, zarr.Group):
-            copy_group(child, group.create_group(name), later)
-        else:
-            later += copy_array(child, group, name, later)
+        if hasattr(child, "groups"):
+            copy_group(child, group.create_group(name), later, is_whole=is_whole)
+            continue
+        try:
+            later += copy_array(child, group, name, later, careful)
+        except Exception as error:
+            if is_whole:
+                raise
+            with suppress(KeyError):
+                del group[name]
+            with suppress(Exception):
+                dtype = TEXT if child.dtype.kind == "O" else child.dtype
+                broken = group.create_dataset(name, child.shape, dtype)
+                copy_attributes(dict(child.attrs), broken, later, careful)
+                broken.attrs[BROKEN] = f"{type(error).__name__}: {error}"
     for link in [*attributes.get("zarr_link", []), *attributes.get("_LINKS", [])]:
-        if link["source"] == ".":
-            group[link["name"]] = h5py.SoftLink(link["path"])
+        with careful():
+            if link["source"] == ".":
+                if not is_whole and link["name"] in group:
+                    del group[link["name"]]  # a link comes before what has its name
+                group[link["name"]] = h5py.SoftLink(link["path"] or "/")
 
 
 def members(group: Any) -> Iterator[tuple[str, Any]]:
@@ -104,17 +133,20 @@ def members(group: Any) -> Iterator[tuple[str, Any]]:
     yield from group.arrays()
 
 
-def copy_attributes(attributes: dict[str, Any], target: Any, later: list[Callable[[], None]]) -> None:
+def copy_attributes(
+    attributes: dict[str, Any], target: Any, later: list[Callable[[], None]], careful: Any = nullcontext
+) -> None:
     for name, value in attributes.items():
         if name in OWN:
             continue
-        path = referred(value)
-        if path is not None:
-            later.append(partial(set_reference, target, name, path))
-        elif isinstance(value, list):
-            target.attrs[name] = value or np.zeros(0)
-        elif value is not None:
-            target.attrs[name] = value
+        with careful():
+            path = referred(value)
+            if path is not None:
+                later.append(partial(set_reference, target, name, path))
+            elif isinstance(value, list):
+                target.attrs[name] = value or np.zeros(0)
+            elif value is not None:
+                target.attrs[name] = value
 
 
 def referred(value: Any) -> str | None:
@@ -133,7 +165,7 @@ def set_reference(target: Any, name: str, path: str) -> None:
 
 
 def copy_array(
-    source: Any, group: h5py.Group, name: str, later: list[Callable[[], None]]
+    source: Any, group: h5py.Group, name: str, later: list[Callable[[], None]], careful: Any = nullcontext
 ) -> list[Callable[[], None]]:
     """Copy what can be copied; give the step that writes an array of references."""
     attributes = dict(source.attrs)
@@ -143,25 +175,26 @@ def copy_array(
         data = data.reshape(-1)[0]
     fields = attributes.get("_REFERENCE_FIELDS", [])
     if isinstance(kind, list):
-        fields = [part["name"] for part in kind if part["dtype"] == "object"]
+        fields = [part["name"] for part in kind if isinstance(part, dict) and part.get("dtype") == "object"]
     if kind in ("object", "object_reference"):
         dataset = group.create_dataset(name, data.shape, h5py.ref_dtype)
-        copy_attributes(attributes, dataset, later)
+        copy_attributes(attributes, dataset, later, careful)
         return [partial(fill_references, dataset, data)]
     if fields:
         parts = [(n, h5py.ref_dtype if n in fields else data.dtype[n]) for n in data.dtype.names]
         dataset = group.create_dataset(name, data.shape, np.dtype(parts))
-        copy_attributes(attributes, dataset, later)
+        copy_attributes(attributes, dataset, later, careful)
         return [partial(fill_fields, dataset, data, fields)]
     dtype = getattr(data, "dtype", np.dtype("O"))
     if dtype.kind in "OTU":
         plain = np.asarray(data, dtype="O")
-        texts = [t.decode() if isinstance(t, bytes) else str(t) for t in plain.ravel()]
+        texts = [t.decode("utf-8", "replace") if isinstance(t, bytes) else str(t) for t in plain.ravel()]
+        texts = [t.replace("\0", NULL) for t in texts]
         data = np.array(texts, "O").reshape(plain.shape)
         dataset = group.create_dataset(name, plain.shape, TEXT, data=data)
     else:
         dataset = group.create_dataset(name, data=data)
-    copy_attributes(attributes, dataset, later)
+    copy_attributes(attributes, dataset, later, careful)
     return []
 
 
