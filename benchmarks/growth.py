@@ -173,9 +173,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["LAZYNWB_CACHE_DIR"] = str(folder / "cache")
     variants = describe_one(folder)
-    print(
-        f"{'from':6} {'schema of':>10} {'sessions':>9} {'seconds':>8} {'CPU':>6} {'MiB':>6} {'own':>6}"
-    )
+    print(f"{'from':6} {'schema of':>10} {'sessions':>9} {'seconds':>8} {'CPU':>6} {'MiB':>6} {'own':>6}")
     for kind, make in (("index", make_index), ("cache", make_cache)):
         if given.only not in {None, kind}:
             continue

@@ -323,10 +323,6 @@ def old_format(tmp_path):
     return tmp_path / "bad.nwb"
 
 
-@pytest.mark.xfail(
-    reason="libhdf5 itself loops or crashes on the text of an attribute whose heap or type is damaged",
-    strict=False,
-)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_damaged_heaps(old_format, tmp_path):
     """Heaps that hold attributes and text, damaged in every field: libhdf5 alone loops for ever on some."""
@@ -343,10 +339,6 @@ print(failed)
     assert run_child(VARIANTS + code, old_format, tmp_path / "variant.nwb", timeout=300).strip() == "[]"
 
 
-@pytest.mark.xfail(
-    reason="libhdf5 itself loops or crashes on the text of an attribute whose heap or type is damaged",
-    strict=False,
-)
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_damaged_object_headers(old_format, tmp_path):

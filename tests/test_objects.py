@@ -250,7 +250,12 @@ def test_what_is_no_file_is_refused_at_once(folder):
         store.get("a" * 300)
     with pytest.raises(LazyNWBError):
         store.get("\ud800")
-    assert store.get("broken") is None
+    with pytest.raises(NotNWBError, match="where there is nothing"):  # not: an object that was never written
+        store.get("broken")
+    (folder / "gone").symlink_to("nothing")
+    with pytest.raises(NotNWBError, match="where there is nothing"):
+        store.get("gone/0")
+    assert store.get("nothing/0") is None
 
 
 def test_separators_of_another_system_are_no_part_of_a_name(folder, monkeypatch):

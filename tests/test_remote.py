@@ -11,7 +11,8 @@ import builders
 import lazynwb
 import oracle
 from lazynwb.errors import LazyNWBError
-from range_server import RangeServer
+from lazynwb.formats.hdf5 import stream
+from range_server import RangeServer, refuse
 
 FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
 REAL = sorted(path for path in Path(FOLDER).rglob("*.nwb") if path.is_file()) if FOLDER else []
@@ -75,7 +76,28 @@ def test_every_kind_of_file(name, built, server):
     check(built(name), server)
 
 
+@pytest.mark.parametrize("name", ["references", "many_columns", "chunk_indices", "raggedness", "layouts"])
+def test_older_libraries_never_hear_of_missing_bytes(name, built, server, monkeypatch):
+    """Theirs is another way to the same result: see `_MAY_FAIL`."""
+    told = []
+    monkeypatch.setattr(stream, "_MAY_FAIL", False)
+    monkeypatch.setattr(stream, "MissingBytesError", lambda why: told.append(why) or OSError(why))
+    check(built(name), server)
+    assert not told
+
+
+def test_what_older_libraries_wait_for_in_vain_is_the_error(built, monkeypatch):
+    monkeypatch.setattr(stream, "_MAY_FAIL", False)
+    lazynwb.config.max_retries = 0
+    path = built("many_columns")
+    with RangeServer(path.parent) as server:
+        url = server.url_of(path.name)
+        server.faults.append(lambda _: refuse(403) if server.count > 2 else None)
+        with pytest.raises(LazyNWBError, match=r"many_columns.*403"):
+            lazynwb.get_internal_paths(url)
+
+
 @pytest.mark.skipif(not REAL, reason="LAZYNWB_TEST_DATA names no folder with NWB files")
-@pytest.mark.parametrize("path", REAL, ids=lambda path: str(path.relative_to(FOLDER)))
+@pytest.mark.parametrize("path", REAL, ids=[str(path.relative_to(FOLDER)) for path in REAL])
 def test_every_real_file(path, server):
     check(path, server)

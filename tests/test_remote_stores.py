@@ -1,5 +1,6 @@
 """Files in object stores, on web servers and in the DANDI archive are what they are on disk."""
 
+import itertools
 import os
 import pickle
 import sys
@@ -408,6 +409,24 @@ def test_the_region_that_a_refusal_names(server):
     server.faults.append(lambda seen: None if "/far/" in seen.headers["authorization"] else refuse(400, body))
     units("s3://bucket/a.nwb", endpoint=server.url, region="near", **KEYS)
     assert server.log[0].status == 400
+    assert signature(server) == ("AKEY", "far")
+
+
+def test_a_region_that_another_thread_found_out_meanwhile(server, cube):
+    """All have asked before the first is refused, and the refusals of the others are no news."""
+    body = b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>far</Region></Error>"
+    delays = itertools.count(1)
+
+    def answer(seen):
+        return None if "/far/" in seen.headers["authorization"] else Fault(400, body=body, delay=next(delays))
+
+    server.faults.append(answer)
+    server.objects.update({f"bucket/{name}.nwb": cube[0].read_bytes() for name in "bc"})
+    options = {"endpoint": server.url, "region": "near", **KEYS}
+    with ThreadPoolExecutor(3) as pool:
+        frames = list(pool.map(lambda name: units(f"s3://bucket/{name}.nwb", **options), "abc"))
+    assert [frame.height for frame in frames] == [40] * 3
+    assert [request.status for request in server.log].count(400) == 3
     assert signature(server) == ("AKEY", "far")
 
 

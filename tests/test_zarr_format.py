@@ -15,6 +15,7 @@ import types
 import zlib
 from contextlib import suppress
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -501,16 +502,9 @@ def pickled(array: np.ndarray, protocol: int = 5) -> bytes:
     """What numcodecs' Pickle writes."""
     module = types.ModuleType("hdmf_zarr.utils")
     module.ZarrReference = ZarrReference
-    sys.modules.setdefault("hdmf_zarr", types.ModuleType("hdmf_zarr"))
-    before = sys.modules.get("hdmf_zarr.utils")
-    sys.modules["hdmf_zarr.utils"] = module
-    try:
+    stand_ins = {"hdmf_zarr": types.ModuleType("hdmf_zarr"), "hdmf_zarr.utils": module}
+    with patch.dict(sys.modules, stand_ins):  # hdmf looks there for what is installed
         return pickle.dumps(array, protocol)
-    finally:
-        if before is None:
-            del sys.modules["hdmf_zarr.utils"]
-        else:
-            sys.modules["hdmf_zarr.utils"] = before
 
 
 def objects_of(*items: Any) -> np.ndarray:

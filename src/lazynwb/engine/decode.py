@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 _DEFLATE_MOST = 1032
 #: The other codecs have no such bound (a run of zeros takes a few bytes), so their chunks are bounded.
 _MOST_CHUNK_BYTES = 4 * 1024**3
-#: Bytes of a checksum.
-_CHECKSUM = 4
-#: Bytes that a Blosc frame begins with.
-_BLOSC_HEADER = 16
+#: Bytes of a checksum, and of what a Blosc frame begins with.
+_CHECKSUM, _BLOSC_HEADER = 4, 16
 #: What a block of Zstandard holds at most (RFC 8878, 3.1.1.2); it takes four bytes or more.
 _ZSTD_BLOCK = 128 * 1024
 #: What LZMA may take for its dictionary, of which a damaged stream claims up to 4 GiB; presets take 64 MiB.

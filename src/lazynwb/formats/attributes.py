@@ -129,9 +129,7 @@ def _references(value: Any) -> list[Reference]:  # noqa: ANN401 - an attribute
 
 def _with_paths(value: Any, known: dict[tuple[int, Hashable], str]) -> Any:  # noqa: ANN401
     if isinstance(value, Reference):
-        return known.get((id(value.file), value.address)) or unreadable(
-            "a reference to no object of the file"
-        )
+        return known.get((id(value.file), value.address))
     if isinstance(value, list):
         return [_with_paths(item, known) for item in value]
     if isinstance(value, dict):

@@ -90,8 +90,8 @@ def _codecs(properties: PropDCID) -> tuple[Codec, ...] | None:
     codecs = []
     for i in range(properties.get_nfilters()):
         number, _flags, values, _name = properties.get_filter(i)
-        if number not in _CODECS:
-            return None
+        if number not in _CODECS or (number == h5z.FILTER_SHUFFLE and (len(values) != 1 or not values[0])):
+            return None  # libhdf5 knows, or says what is wrong
         codecs.append(Codec(_CODECS[number], tuple(int(v) for v in values)))
     return tuple(codecs)
 

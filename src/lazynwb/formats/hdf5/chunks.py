@@ -25,7 +25,7 @@ def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
     Raises
     ------
     CorruptDataError
-        If the chunks that the file lists do not fit the array's shape.
+        If the chunks that the file lists do not fit the array's shape, or one another.
     """
     grid = tuple(-(-n // c) for n, c in zip(array.shape, array.chunk, strict=True))
     total = math.prod(grid)
@@ -50,9 +50,19 @@ def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
     if found:
         corners = np.array([entry[0] for entry in found], "i8").reshape(len(found), len(grid))
         cells = corners // np.array(array.chunk, "i8")
+        if (cells * np.array(array.chunk, "i8") != corners).any() or not _ascend(cells):
+            message = f"{file.name}: the chunk index of /{array.path} is damaged: its chunks are out of order"
+            raise CorruptDataError(message)
         inside = ((cells >= 0) & (cells < np.array(grid, "i8"))).all(axis=1)
         # Chunks past the array's end stay in the file when a dataset is shrunk: they are not its data.
         places = np.ravel_multi_index(tuple(cells[inside].T), grid)
         values = np.array([entry[1:] for entry in found], "u8")[inside]
         offsets[places], sizes[places], masks[places] = values[:, 0], values[:, 1], values[:, 2]
     return ChunkIndex(offsets.tobytes(), sizes.tobytes(), masks.tobytes() if masks.any() else b"")
+
+
+def _ascend(cells: np.ndarray) -> bool:
+    """Tell whether each chunk comes after the one before, in row-major order, as in every kind of index."""
+    steps = np.diff(cells, axis=0)
+    first = (steps != 0).argmax(axis=1)
+    return bool((steps[np.arange(len(steps)), first] > 0).all())

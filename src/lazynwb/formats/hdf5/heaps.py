@@ -243,7 +243,13 @@ _WANTED = {_ATTRIBUTE_MESSAGE, _CONTINUATION, _ATTRIBUTE_INFO}
 
 
 def _collections(message: bytes) -> Iterator[int]:
-    """Yield the addresses of the collections that an attribute refers to, perhaps others too."""
+    """Yield the addresses of the collections that an attribute refers to, perhaps others too.
+
+    Raises
+    ------
+    DamagedHeapError
+        If its type is one on which libhdf5 crashes.
+    """
     if len(message) < _ATTRIBUTE.size:
         return
     version, flags, name, dtype, space = _ATTRIBUTE.unpack_from(message)
@@ -258,6 +264,10 @@ def _collections(message: bytes) -> Iterator[int]:
         # The type is stored elsewhere, or has parts.
         yield from _any_address(message[data:])
     elif kind == _VARIABLE:
+        if message[start + 1] & 15 > 1:
+            # Neither a sequence nor text: libhdf5 would go by a null pointer.
+            text = "an attribute's type of variable length is damaged"
+            raise DamagedHeapError(text)
         known = -1
         stop = data + (len(message) - data) // _ELEMENT.size * _ELEMENT.size
         for _, address, _ in _ELEMENT.iter_unpack(message[data:stop]):

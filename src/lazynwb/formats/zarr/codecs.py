@@ -42,7 +42,7 @@ _MOST_BYTES, _FEW_BYTES, _ELEMENT_BYTES = 2**28, 2**25, 2**20
 _CHECKSUM = 4
 #: Settings of filters that are types.
 _FILTERED = ("dtype", "astype", "encode_dtype", "decode_dtype")
-_BLOSC_HEADER = 16
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 def catalog_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[Codec, ...] | None:
@@ -172,7 +172,12 @@ def _zstd_size(data: Buffer) -> int:
     ------
     UnsupportedTypeError
         If it declares none.
+    CorruptDataError
+        If it is no such frame.
     """
+    if bytes(data[:4]) != _ZSTD_MAGIC:
+        message = "its bytes are no zstd frame"
+        raise CorruptDataError(message)
     size = zstd_content_size(data)
     if size is None:
         message = "its zstd frame does not declare its size"

@@ -1,0 +1,236 @@
+"""A few hundred damaged files: see `damage.py`, which runs any number of them."""
+
+import os
+import random
+import struct
+from collections import Counter
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import damage
+import damage_hdf5
+import lazynwb
+from builders import GZIP, VLEN_TEXT, Column, table
+from checks import run_child
+from damage import Case, Seen
+
+CASES = 150
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by /proc")
+
+
+def test_damaged_files_give_right_values_or_errors_that_name_them(monkeypatch):
+    """HDF5; the corpus is the same on every machine."""
+    monkeypatch.delenv("LAZYNWB_TEST_DATA", raising=False)
+    cases = damage.run("hdf5", 1, range(CASES))
+    report = damage.summary("hdf5", 1, cases)
+    outcomes = Counter(case.outcome for case in cases)
+    assert not outcomes["FAULT"], report
+    # Damage of every sort, some of which is noticed and some of which is not there to be noticed.
+    assert outcomes["right"] > CASES // 10, report
+    assert outcomes["error"] > CASES // 10, report
+    assert outcomes["unverified"] < CASES // 20, report
+
+
+def test_there_are_more_than_fifty_files_of_every_layout_and_filter(tmp_path, monkeypatch):
+    monkeypatch.delenv("LAZYNWB_TEST_DATA", raising=False)
+    victims = damage_hdf5.build(tmp_path)
+    assert len(victims) >= 40
+    layouts, filters, formats = set(), set(), set()
+    for victim in victims:
+        formats.add(victim.read_bytes()[8:9])
+        with h5py.File(victim) as file:
+
+            def note(_, item):
+                if isinstance(item, h5py.Dataset):
+                    properties = item.id.get_create_plist()
+                    layouts.add(properties.get_layout())
+                    filters.update(properties.get_filter(i)[0] for i in range(properties.get_nfilters()))
+
+            file.visititems(note)
+    assert {h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED} <= layouts
+    assert {1, 2, 3, 5, 6, 32000} <= filters  # gzip, shuffle, Fletcher's, n-bit, scale and offset, LZF
+    assert len(formats - {b"\0"}) >= 1
+
+
+# --- the harness can fail ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bench(tmp_path):
+    path = tmp_path / "sound" / "file.nwb"
+    path.parent.mkdir()
+    with h5py.File(path, "w") as file:
+        table(file, "t", {"a": np.arange(8), "b": Column(np.arange(8), {"chunks": (4,), "fletcher32": True})})
+    with damage.Bench("hdf5", 0, tmp_path / "work", [path], None) as made:
+        yield made
+
+
+def judged(bench, copy, before, seen):
+    case = Case(0, "file", "none", "right")
+    changed = bench._compare(case, bench.victims[0], copy, before, seen)
+    return case, changed
+
+
+def test_values_that_the_independent_reader_does_not_confirm_are_faults(bench):
+    path = bench.victims[0]
+    before = bench.undamaged(path)
+    assert before.values["column", "/t", "a"] == str(list(range(8)))
+    wrong = Seen({**before.values, ("column", "/t", "a"): "[9]"})
+    case, _ = judged(bench, path, before, wrong)
+    assert "wrong" in case.faults[0]
+    absent = Seen({key: text for key, text in before.values.items() if key != ("column", "/t", "a")})
+    case, _ = judged(bench, path, before, absent)
+    assert "silently absent" in case.faults[0]
+    case, changed = judged(bench, path, before, Seen(dict(before.values)))
+    assert not case.faults
+    assert not changed
+
+
+def test_values_that_changed_in_the_file_are_what_it_says(bench, tmp_path):
+    path, copy = bench.victims[0], tmp_path / "copy.nwb"
+    content = bytearray(path.read_bytes())
+    with h5py.File(path) as file:
+        offset = file["t/a"].id.get_offset()
+    content[offset] = 77
+    copy.write_bytes(content)
+    before = bench.undamaged(path)
+    case, changed = judged(bench, copy, before, bench._reader.ask((copy, ["/t"]), 60))
+    assert changed
+    assert not case.faults
+
+
+def test_a_crash_and_a_hang_end_the_process_and_not_the_run():
+    server = damage.Server(_answer)
+    assert server.ask("well", 60) == "well"
+    with pytest.raises(damage.EndedError, match="SIGKILL"):
+        server.ask("crash", 60)
+    assert server.ask("again", 60) == "again"
+    with pytest.raises(damage.EndedError, match="hang"):
+        server.ask("hang", 0.5)
+    server.stop()
+
+
+def _answer(connection):
+    import signal
+    import time
+
+    connection.send("ready")
+    while True:
+        question = connection.recv()
+        if question == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if question == "hang":
+            time.sleep(60)
+        connection.send(question)
+
+
+def test_checksums_are_mended_as_libhdf5_counts_them(tmp_path):
+    """So that damage below a checksum is reached at all."""
+    path = tmp_path / "a.nwb"
+    with h5py.File(path, "w", libver="latest") as file:
+        table(file, "t", {"a": np.arange(3)})
+    content = bytearray(path.read_bytes())
+    sound = bytes(content)
+    damage_hdf5.mend_checksums(content)
+    assert bytes(content) == sound
+    assert damage_hdf5.lookup3(b"") == 0xDEADBEEF
+    at = content.find(b"OHDR")
+    content[at + 5] ^= 0x80  # a reserved bit
+    damage_hdf5.mend_checksums(content)
+    assert bytes(content) != sound
+
+
+def test_every_kind_of_damage_changes_a_file(tmp_path):
+    victim = tmp_path / "v" / "file.nwb"
+    victim.parent.mkdir()
+    damage_hdf5.one_of_everything(victim)
+    sound, kinds = victim.read_bytes(), set()
+    for number in range(300):
+        copy = tmp_path / "c" / "copy.nwb"
+        copy.parent.mkdir(exist_ok=True)
+        kinds.add(damage_hdf5.damage(victim, copy, random.Random(number)).partition(",")[0])  # noqa: S311 - the same again
+    assert kinds == set(damage_hdf5.KINDS)
+    assert victim.read_bytes() == sound
+
+
+# --- what was found and mended -------------------------------------------------------------------------
+
+
+def write_text(path):
+    with h5py.File(path, "w", libver="earliest") as file:
+        group = table(file, "t", {"a": np.arange(3), "text": ["abc", "defg", ""]})
+        group.create_dataset("empty", (3,), VLEN_TEXT)
+        return file["t/text"].id.get_offset()
+
+
+@pytest.mark.parametrize("length", [0, 2, 4], ids=["none", "fewer", "more"])
+def test_a_text_of_another_length_than_its_object_in_the_heap(tmp_path, length):
+    path = tmp_path / "damaged.nwb"
+    offset = write_text(path)
+    content = bytearray(path.read_bytes())
+    assert content[offset : offset + 4] == struct.pack("<I", 3)
+    content[offset : offset + 4] = struct.pack("<I", length)
+    path.write_bytes(content)
+    with pytest.raises(lazynwb.CorruptDataError, match=r"damaged\.nwb"):
+        lazynwb.read_nwb(path, "t")
+
+
+def test_a_text_whose_address_was_overwritten(tmp_path):
+    path = tmp_path / "damaged.nwb"
+    offset = write_text(path)
+    content = bytearray(path.read_bytes())
+    content[offset + 4 : offset + 12] = b"\xff" * 8
+    path.write_bytes(content)
+    with pytest.raises(lazynwb.CorruptDataError, match=r"damaged\.nwb"):
+        lazynwb.read_nwb(path, "t")
+
+
+def test_an_object_without_a_size_in_the_heap_of_an_attribute(tmp_path):
+    """libhdf5 alone would never end."""
+    path = tmp_path / "damaged.nwb"
+    with h5py.File(path, "w", libver="earliest") as file:
+        table(file, "t", {"a": np.arange(3)})
+    content = bytearray(path.read_bytes())
+    heap = content.find(b"GCOL")
+    content[heap + 16 : heap + 32] = bytes(16)
+    path.write_bytes(content)
+    code = """
+import sys, lazynwb
+for read in (lazynwb.read_nwb, lazynwb.get_attrs):
+    try:
+        print(read(sys.argv[1], "/t"))
+    except lazynwb.LazyNWBError as error:
+        print(error)
+"""
+    said = run_child(code, path, timeout=60)
+    assert "damaged.nwb" in said
+    assert "unreadable" in said
+
+
+def test_a_chunk_that_is_listed_out_of_order(tmp_path):
+    """Its place in the array would be empty, and nobody would notice."""
+    path = tmp_path / "damaged.nwb"
+    with h5py.File(path, "w", libver="earliest") as file:
+        table(file, "t", {"a": Column(np.arange(1, 9), {"chunks": (1,)})})
+    content = bytearray(path.read_bytes())
+    at = content.find(struct.pack("<IIQQ", 8, 0, 4, 0))  # the key of chunk 4: size, mask, corner
+    assert at > 0
+    content[at + 8 : at + 16] = struct.pack("<Q", 70_000)
+    path.write_bytes(content)
+    with pytest.raises(lazynwb.CorruptDataError, match=r"damaged\.nwb"):
+        lazynwb.read_nwb(path, "t")
+
+
+def test_a_shuffle_without_an_element_size(tmp_path):
+    path = tmp_path / "damaged.nwb"
+    with h5py.File(path, "w", libver="earliest") as file:
+        table(file, "t", {"a": Column(np.arange(8), {"chunks": (4,), **GZIP})})
+    content = path.read_bytes()
+    at = content.find(b"shuffle\0") + 8
+    path.write_bytes(content[:at] + bytes(4) + content[at + 4 :])
+    with pytest.raises(lazynwb.CorruptDataError, match=r"damaged\.nwb"):
+        lazynwb.read_nwb(path, "t")
