@@ -480,6 +480,8 @@ def _presence(file: h5py.File, name: str) -> str:
     """Tell whether there is a dataset or group that is listed, in any case, at this path."""
     if not isinstance(file[name], (h5py.Dataset, h5py.Group)):
         return ABSENT  # a type that stands alone: damage can make one of a dataset
+    if isinstance(file[name], h5py.Group):
+        raise AmbiguousError  # damage can make one of a dataset, and not all are listed
     known = _addresses(file)
     parts = name.strip("/").split("/")
     above = (file["/".join(parts[: k + 1])] for k in range(len(parts)))
@@ -512,13 +514,14 @@ def _addresses(file: h5py.File) -> list[int]:
 
 def _has_several_names(path: Path, name: str, column: str) -> bool:
     """Tell whether a column refers to objects of a file in which an object has several paths."""
-    with h5py.File(path, "r") as file:
+    with contextlib.suppress(Exception), h5py.File(path, "r") as file:
         item = file[name]
         item = item[column] if isinstance(item, h5py.Group) and column in item else item
         kind = item.dtype if isinstance(item, h5py.Dataset) else np.dtype("O")
         known = _addresses(file)
-    text = h5py.check_string_dtype(kind) is not None
-    return bool(kind.hasobject and not text and len(set(known)) < len(known))
+        text = h5py.check_string_dtype(kind) is not None
+        return bool(kind.hasobject and not text and len(set(known)) < len(known))
+    return False
 
 
 def _path_of(target: Any, file: h5py.File) -> str | None:
@@ -580,8 +583,9 @@ def _column_alone(group: h5py.Group, column: str) -> Any:
         values: list[Any] = []  # nothing is read of what belongs to no row
     else:
         values = oracle.read(group[column])
-    if texts := oracle.meanings_of(group[column]):
-        values = oracle.decoded(values, texts)
+    with contextlib.suppress(OSError):  # an attribute that only codes need
+        if texts := oracle.meanings_of(group[column]):
+            values = oracle.decoded(values, texts)
     seen = {column}
     while (column := indices.get(column, "")) and column not in seen:
         seen.add(column)

@@ -302,8 +302,12 @@ def _undone(name: str, settings: dict[str, Any], data: Any) -> Any:
             message = "the stream ends early"
             raise ValueError(message)
         return found
-    if name == "blosc" and struct.unpack_from("<I", data, 4)[0] > 8 * _MOST:
-        raise MemoryError(name)
+    if name == "blosc":
+        declared, _, stored = struct.unpack_from("<III", data, 4)
+        if (
+            stored > len(data) or declared > 8 * _MOST
+        ):  # it would read beyond the end of a frame that is cut off
+            raise ValueError(name)
     known = {
         "zlib",
         "gzip",

@@ -233,7 +233,7 @@ def test_an_error_that_another_query_met_is_not_handed_on(server, folder):
     """A query that failed leaves files being loaded; whoever asks for these next asks anew."""
     server.objects = {f"{number}.nwb": (folder / "checked.nwb").read_bytes() for number in range(6)}
     urls = [server.url_of(name) for name in server.objects]
-    server.faults.append(lambda seen: Fault(403, delay=0 if seen.path == "0.nwb" else 0.3))
+    server.faults.append(lambda seen: Fault(403, delay=0.3 if seen.path == "0.nwb" else 2.0))
     with pytest.raises(LazyNWBError, match="403"):
         lazynwb.scan_nwb(urls, "/units")
     assert server.in_flight

@@ -143,7 +143,8 @@ class Hdf5File:
             self._opened.clear()
             self._known.clear()
             if self.id is not None and self.id.valid:
-                self.id.close()
+                with suppress(RuntimeError):  # libhdf5 cannot always let go of objects that are damaged
+                    self.id.close()
         _open_objects.discard(self)
         for opened in (self._stream, self.heaps):
             if opened is not None:

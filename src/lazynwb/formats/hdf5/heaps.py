@@ -72,25 +72,27 @@ class Collections:
 
     def __init__(self, read: Callable[[int, int], bytes]) -> None:
         self._read = read
-        self._sound: set[int] = set()
+        self._sound: dict[int, int] = {}
 
-    def check(self, position: int) -> None:
-        """Look at a collection, if one begins at a position of the file.
+    def check(self, position: int) -> int:
+        """Look at a collection, if one begins at a position of the file; return its size, else 0.
 
         Raises
         ------
         DamagedHeapError
         """
         if position in self._sound:
-            return
+            return self._sound[position]
+        size = 0
         head = self._read(position, 4096)
         if len(head) >= _COLLECTION.size and head.startswith(SIGNATURE):
-            _, _, size = _COLLECTION.unpack_from(head)
+            size = int(_COLLECTION.unpack_from(head)[2])
             if size > len(head):
                 head = self._read(position, size) if size <= _LARGEST else b""
             # Of a collection that the file cuts off libhdf5 says so itself.
             check_collection(head[:size] if len(head) >= size else b"", position)
-        self._sound.add(position)
+        self._sound[position] = size
+        return size
 
     def check_passing(self, start: int, passing: bytes) -> None:
         """Look at collections of which a read brought the beginning."""
@@ -149,8 +151,11 @@ class Heaps(Collections):
             return
         for kind, message in self._messages(address + self._base):
             if kind == _ATTRIBUTE_MESSAGE:
-                for collection in _collections(message):
-                    self.check(collection + self._base)
+                for collection, length in _collections(message):
+                    if length > self.check(collection + self._base):
+                        # libhdf5 takes memory for all of it before it looks.
+                        text = f"an attribute refers to {length} bytes that are not in its heap"
+                        raise DamagedHeapError(text)
             elif kind == _ATTRIBUTE_INFO:
                 self._check_dense(message)
         self._seen.add(address)
@@ -242,8 +247,8 @@ def _messages_of(block: bytes, head: struct.Struct, skipped: int) -> list[tuple[
 _WANTED = {_ATTRIBUTE_MESSAGE, _CONTINUATION, _ATTRIBUTE_INFO}
 
 
-def _collections(message: bytes) -> Iterator[int]:
-    """Yield the addresses of the collections that an attribute refers to, perhaps others too.
+def _collections(message: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the addresses of the collections that an attribute refers to, and the length of what is in them.
 
     Raises
     ------
@@ -262,18 +267,18 @@ def _collections(message: bytes) -> Iterator[int]:
     data = start + dtype + space
     if (version > 1 and flags & 1) or kind in {_COMPOUND, _ARRAY}:
         # The type is stored elsewhere, or has parts.
-        yield from _any_address(message[data:])
+        yield from ((address, 0) for address in _any_address(message[data:]))
     elif kind == _VARIABLE:
         if message[start + 1] & 15 > 1:
             # Neither a sequence nor text: libhdf5 would go by a null pointer.
             text = "an attribute's type of variable length is damaged"
             raise DamagedHeapError(text)
-        known = -1
+        known, longest = 0, 0
         stop = data + (len(message) - data) // _ELEMENT.size * _ELEMENT.size
-        for _, address, _ in _ELEMENT.iter_unpack(message[data:stop]):
-            if address not in {0, known} and address < _UNDEFINED:
-                known = address
-                yield address
+        for length, address, _ in _ELEMENT.iter_unpack(message[data:stop]):
+            if (address != known or length > longest) and 0 < address < _UNDEFINED:
+                known, longest = address, length
+                yield address, length
 
 
 def _any_address(content: bytes) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,9 @@ from lazynwb.formats.hdf5.elsewhere import allowed, looked_at
 if TYPE_CHECKING:
     from lazynwb.catalog.model import Array
     from lazynwb.formats.hdf5.file import Hdf5File
+
+#: Bytes that filters may add to a chunk that they cannot make smaller.
+_OVERHEAD = 4096
 
 
 def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarray:
@@ -47,6 +51,7 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
         if file.source.is_remote:
             found.file.announce(_bytes_of(dataset, ranges))
             file.stop_if_missed()
+        _refuse_bombs(file, dataset, array.path)
         try:
             rows = _read(file, dataset, ranges)
         except (OSError, RuntimeError) as error:
@@ -72,6 +77,24 @@ def _read(file: Hdf5File, dataset: h5py.Dataset, ranges: np.ndarray) -> np.ndarr
             parts.append(np.asarray(dataset[start:stop]))
     # Of several arrays NumPy forgets what h5py noted in the type: that objects are references.
     return np.concatenate(parts, dtype=parts[0].dtype) if parts else np.asarray(dataset[:0])
+
+
+def _refuse_bombs(file: Hdf5File, dataset: h5py.Dataset, path: str) -> None:
+    """Refuse chunks that take more bytes than they hold: libhdf5 inflates whatever it finds.
+
+    Raises
+    ------
+    CorruptDataError
+    """
+    if dataset.chunks is None or not dataset.id.get_create_plist().get_nfilters():
+        return
+    most = 2 * math.prod(dataset.chunks) * dataset.id.get_type().get_size() + _OVERHEAD
+    stored: list[int] = []
+    with file.going_on():
+        dataset.id.chunk_iter(lambda chunk: stored.append(chunk.size))
+    if max(stored, default=0) > most:
+        message = f"{file.name}: a chunk of /{path} takes {max(stored)} bytes, and should hold at most {most}"
+        raise CorruptDataError(message)
 
 
 def _bytes_of(dataset: h5py.Dataset, ranges: np.ndarray) -> list[tuple[int, int]]:
