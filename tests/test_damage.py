@@ -14,10 +14,10 @@ import damage
 import damage_hdf5
 import lazynwb
 from builders import GZIP, VLEN_TEXT, Column, table
-from checks import run_child
+from checks import PEAK_MIB, run_child
 from damage import Case, Seen
 
-CASES = 150
+CASES = 240
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by /proc")
 
@@ -234,3 +234,42 @@ def test_a_shuffle_without_an_element_size(tmp_path):
     path.write_bytes(content[:at] + bytes(4) + content[at + 4 :])
     with pytest.raises(lazynwb.CorruptDataError, match=r"damaged\.nwb"):
         lazynwb.read_nwb(path, "t")
+
+
+@pytest.mark.skipif(not h5py.h5z.filter_avail(h5py.h5z.FILTER_SZIP), reason="no szip")
+def test_a_filter_whose_parameters_are_zero(tmp_path):
+    """The library behind libhdf5 would divide by it."""
+    path = tmp_path / "damaged.nwb"
+    with h5py.File(path, "w", libver="earliest") as file:
+        table(file, "t", {"a": Column(np.arange(64.0), {"chunks": (32,), "compression": "szip"})})
+    content = path.read_bytes()
+    at = content.find(b"szip\0") + 8
+    path.write_bytes(content[: at + 4] + bytes(4) + content[at + 8 :])
+    code = """
+import sys, lazynwb
+try:
+    print(lazynwb.read_nwb(sys.argv[1], "/t"))
+except lazynwb.LazyNWBError as error:
+    print(error)
+"""
+    assert "damaged.nwb" in run_child(code, path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+def test_a_bomb_that_libhdf5_would_inflate(tmp_path):
+    path = tmp_path / "damaged.nwb"
+    with h5py.File(path, "w") as file:
+        table(
+            file, "u", {"a": Column(np.arange(8), {"chunks": (4,), "scaleoffset": 0, "compression": "gzip"})}
+        )
+        file["u/a"].id.write_direct_chunk((0,), damage_hdf5.bomb())
+    code = """
+import sys, lazynwb
+try:
+    print(lazynwb.read_nwb(sys.argv[1], "/u"))
+except lazynwb.LazyNWBError as error:
+    print(error, peak_mib())
+"""
+    said = run_child(PEAK_MIB + code, path)
+    assert "damaged.nwb" in said
+    assert int(said.split()[-1]) < 400

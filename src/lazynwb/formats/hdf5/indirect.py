@@ -51,7 +51,7 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
         if file.source.is_remote:
             found.file.announce(_bytes_of(dataset, ranges))
             file.stop_if_missed()
-        _refuse_bombs(file, dataset, array.path)
+        _refuse_damage(file, dataset, array.path)
         try:
             rows = _read(file, dataset, ranges)
         except (OSError, RuntimeError) as error:
@@ -79,15 +79,20 @@ def _read(file: Hdf5File, dataset: h5py.Dataset, ranges: np.ndarray) -> np.ndarr
     return np.concatenate(parts, dtype=parts[0].dtype) if parts else np.asarray(dataset[:0])
 
 
-def _refuse_bombs(file: Hdf5File, dataset: h5py.Dataset, path: str) -> None:
-    """Refuse chunks that take more bytes than they hold: libhdf5 inflates whatever it finds.
+def _refuse_damage(file: Hdf5File, dataset: h5py.Dataset, path: str) -> None:
+    """Refuse what libhdf5 would not survive: bombs, which take more bytes than they hold; a division by 0.
 
     Raises
     ------
     CorruptDataError
     """
-    if dataset.chunks is None or not dataset.id.get_create_plist().get_nfilters():
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
+    if dataset.chunks is None or not filters:
         return
+    if any(number == h5z.FILTER_SZIP and not all(values[1:]) for number, _, values, _ in filters):
+        message = f"{file.name}: the parameters of the szip filter of /{path} are damaged"
+        raise CorruptDataError(message)
     most = 2 * math.prod(dataset.chunks) * dataset.id.get_type().get_size() + _OVERHEAD
     stored: list[int] = []
     with file.going_on():
