@@ -121,7 +121,7 @@ def _resources() -> dict[str, int]:
 
 def _target(entry: Path) -> str:
     try:
-        return os.readlink(entry)
+        return str(entry.readlink())
     except FileNotFoundError:  # the folder itself, which the listing had open
         return ""
 
