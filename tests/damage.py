@@ -98,7 +98,9 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, dict):
-        return {name: plain(item) for name, item in value.items()}
+        # What is left of a complex type may be a compound of two numbers to one reader, not to the other.
+        complex_ = {"r": "re", "i": "im"} if value.keys() == {"r", "i"} else {}
+        return {complex_.get(name, name): plain(item) for name, item in value.items()}
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value

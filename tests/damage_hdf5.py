@@ -469,7 +469,8 @@ def expected(path: Path, key: Key) -> Any:
             attributes = file[name].attrs
             return _attribute(attributes[rest[0]], file) if rest[0] in attributes else ABSENT
         if kind == "slice":
-            found = _column(path, name, rest[0])
+            member = file[name].get(rest[0])
+            found = oracle.read(member) if member is not None else _column(path, name, rest[0])
             return found if found == ABSENT else found[3:40]
     if _has_several_names(path, name, rest[0]):
         raise AmbiguousError
@@ -536,7 +537,10 @@ def _attribute(value: Any, file: h5py.File) -> Any:
     if isinstance(value, h5py.Empty):
         return None
     if isinstance(value, h5py.Reference):
-        return _path_of(file[value], file) if value else None
+        try:
+            return _path_of(file[value], file) if value else None
+        except (RuntimeError, OSError) as error:  # what it leads to is damaged
+            raise AmbiguousError from error
     if isinstance(value, bytes):
         return oracle.text(value)
     if isinstance(value, str):
@@ -548,26 +552,55 @@ def _attribute(value: Any, file: h5py.File) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def _has_aliases(path: Path, name: str) -> bool:
+    """Tell whether two names of a table mean one dataset: which of them its index is for, nothing says."""
+    known: list[int] = []
+    with contextlib.suppress(KeyError, RuntimeError), h5py.File(path, "r") as file:
+        group = file[name]
+        if name.strip("/") != "general" and isinstance(group, h5py.Group):
+            for member in group:
+                with contextlib.suppress(KeyError, RuntimeError):
+                    if isinstance(group.get(member, getlink=True), h5py.HardLink):
+                        known.append(_address(group[member]))
+    return len(set(known)) < len(known)
+
+
 def _column(path: Path, name: str, column: str) -> Any:
+    if _has_aliases(path, name):
+        raise AmbiguousError
     try:
         found = oracle.read_table(path, name)
     except Exception:  # noqa: BLE001 - whatever it is
         # Another column of the table may be to blame: this one alone, if it is that of a plain table.
         with h5py.File(path, "r") as file:
+            if name.strip("/") == "general":  # its row has the root's datasets, whether it is there or not
+                return _member_of_the_session(file, column)
             return _column_alone(file[name], column)
     return found.columns.get(column, ABSENT)
 
 
-def _column_alone(group: h5py.Group, column: str) -> Any:
-    if not oracle.is_table(group):
-        # The root's datasets belong to the session's row.
-        dataset = (group if column in group or group.name != "/general" else group.file)[column]
-        rows = (
-            oracle.read(dataset)
-            if dataset.shape
-            else [oracle.plain(dataset[()], dataset.dtype, dataset.file)]
-        )
-        return [rows] if dataset.shape and not oracle.is_series(group) else rows
+def _member_of_the_session(file: h5py.File, column: str) -> Any:
+    group = file["general"] if "general" in file and column in file["general"] else file
+    dataset = group[column]
+    return [oracle.read(dataset) if dataset.shape else oracle.plain(dataset[()], dataset.dtype, file)]
+
+
+def _names(group: h5py.Group) -> list[str]:
+    return sorted(name for name in {"id", *oracle.names_in(group, "colnames")} if name in group)
+
+
+def _member_alone(group: h5py.Group, name: str) -> Any:
+    """Return a dataset of a series, or of a row of metadata."""
+    dataset = group[name]
+    if not dataset.shape:
+        return [oracle.plain(dataset[()], dataset.dtype, dataset.file)]
+    rows = oracle.read(dataset)
+    return rows if oracle.is_series(group) else [rows]
+
+
+def _ragged(group: h5py.Group) -> tuple[dict[str, h5py.Dataset], dict[str, str]]:
+    """Return the datasets of a table that can be opened, and the index of each that has one."""
+    names = oracle.names_in(group, "colnames")
     data: dict[str, h5py.Dataset] = {}
     for name in group:
         with contextlib.suppress(Exception):
@@ -576,19 +609,33 @@ def _column_alone(group: h5py.Group, column: str) -> Any:
     indices: dict[str, str] = {}
     for name in data:
         with contextlib.suppress(Exception):
-            target = oracle.index_target(name, data, [])
+            target = oracle.index_target(name, data, names)
             if target is not None:
                 indices[target] = name
-    if column in indices and not any(oracle.read(data[indices[column]])):
-        values: list[Any] = []  # nothing is read of what belongs to no row
-    else:
-        values = oracle.read(group[column])
+    return data, indices
+
+
+def _column_alone(group: h5py.Group, column: str) -> Any:
+    if not oracle.is_table(group):
+        return _member_alone(group, column)
+    if isinstance(group[column], h5py.Group):  # a category of an aligned table
+        parts = {name: _column_alone(group[column], name) for name in _names(group[column])}
+        return [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
+    data, indices = _ragged(group)
+    listed = oracle.names_in(group, "colnames")
+    if column in indices.values() or (column not in listed and oracle.kind_of(data[column]) == "VectorIndex"):
+        return ABSENT  # an index
+    chain = [column]
+    while (above := indices.get(chain[-1], chain[0])) not in chain:
+        chain.append(above)
+    ends = [oracle.read(data[name]) for name in chain[:0:-1]]
+    if ends and not any(ends[0]):
+        return [[]] * len(ends[0])  # nothing is read of what belongs to no row
+    values = oracle.read(group[column])
     with contextlib.suppress(OSError):  # an attribute that only codes need
         if texts := oracle.meanings_of(group[column]):
             values = oracle.decoded(values, texts)
-    seen = {column}
-    while (column := indices.get(column, "")) and column not in seen:
-        seen.add(column)
-        values = oracle.fold(values, oracle.read(data[column]))
+    for cut in reversed(ends):
+        values = oracle.fold(values, cut)
     table_ = oracle.Table(rows=len(data["id"]) if "id" in data else len(values))
     return oracle.fit(table_, column, values)

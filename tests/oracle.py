@@ -99,7 +99,8 @@ def plain(value: Any, dtype: np.dtype, file: h5py.File) -> Any:
         array = np.asarray(value)  # big-endian ones come as stored, under a little-endian name
         return nested(array.view(inner) if array.dtype.kind in "iuf" else array, np.dtype(inner), file)
     if (members := h5py.check_enum_dtype(dtype)) is not None:
-        return {int(number): name for name, number in members.items()}.get(int(value))
+        found = {int(number): name for name, number in members.items()}.get(int(value))
+        return None if found is None else text(found)
     if dtype.names is not None:
         return {name: plain(value[name], dtype[name], file) for name in dtype.names}
     if dtype.kind == "c":
@@ -279,7 +280,10 @@ def dynamic_table(group: h5py.Group) -> Table:
         return len(last) if last.shape else 0
 
     keys = [found for name in data if (found := elements_of(data[name])) is not None]
-    shown = [n for n in data if n not in indices and (n in listed or data[n] not in keys)]
+    orphans = {n for n in data if kind_of(data[n]) == "VectorIndex" and n not in listed}
+    shown = [
+        n for n in data if n not in indices and n not in orphans and (n in listed or data[n] not in keys)
+    ]
     if "id" in data:
         table.rows = height("id")
     else:

@@ -404,6 +404,68 @@ def test_data_past_the_last_end_is_not_shown(write, engine):
     assert lazynwb.scan_nwb(path, "/units").collect(engine=engine)["x"].to_list() == [[1.0], [2.0]]
 
 
+def retarget(path, index, target):
+    with h5py.File(path, "a") as file:
+        file[f"units/{index}"].attrs["target"] = file[target].ref
+
+
+def test_an_index_whose_target_is_itself_belongs_to_the_column_of_its_name(write):
+    path = write({"x": Ragged([[1.0, 2.0], [3.0]])})
+    retarget(path, "x_index", "units/x_index")
+    assert lazynwb.read_nwb(path, "/units")["x"].to_list() == [[1.0, 2.0], [3.0]]
+
+
+def test_an_index_whose_column_is_lost_is_no_column(write):
+    path = write({"a": np.arange(2), "x": Ragged([[[1.0], [2.0, 3.0]], [[4.0]]], depth=2)})
+    with h5py.File(path, "a") as file:
+        del file["units/x"]
+        file["units/x"] = h5py.SoftLink("/nowhere")
+    assert list(lazynwb.read_nwb(path, "/units").drop(lazynwb.INTERNAL_COLUMN_NAMES).columns) == ["a", "id"]
+
+
+def test_an_index_of_a_lost_column_does_not_cut_another(write):
+    """What `x_index` says that it belongs to is lost; `y_index` is what says how `x` is cut."""
+    path = write({"x": Ragged([[1.0, 2.0], [3.0]]), "y": Ragged([[4.0], [5.0, 6.0]])})
+    retarget(path, "x_index", "units/y")
+    retarget(path, "y_index", "units/x")
+    content = bytearray(path.read_bytes())
+    with h5py.File(path) as file:
+        at = h5py.h5o.get_info(file["units/y"].id).addr
+    content[at : at + 4] = b"\xee" * 4  # the version of its object header
+    path.write_bytes(content)
+    frame = lazynwb.read_nwb(path, "/units")
+    assert frame["x"].to_list() == [[1.0], [2.0, 3.0]]
+    assert "y" not in frame.columns
+
+
+def test_a_column_whose_index_belongs_to_another_is_not_shown_flat(write):
+    path = write({"x": Ragged([[1.0, 2.0], [3.0]]), "y": Ragged([[4.0], [5.0, 6.0]])})
+    retarget(path, "x_index", "units/y")
+    retarget(path, "y_index", "general")
+    lf = lazynwb.scan_nwb(path, "/units")
+    assert lf.select("y").collect()["y"].to_list() == [[4.0, 5.0], [6.0]]
+    with pytest.raises(lazynwb.UnsupportedTypeError, match="x_index belongs to another column"):
+        lf.select("x").collect()
+
+
+def test_two_names_of_one_ragged_dataset(write):
+    path = write({"x": Ragged([[1.0, 2.0], [3.0]])})
+    with h5py.File(path, "a") as file:
+        file["units/w"] = file["units/x"]
+        file["units"].attrs["colnames"] = np.array(["x", "w"], VLEN_TEXT)
+    frame = lazynwb.read_nwb(path, "/units")
+    assert frame["w"].to_list() == frame["x"].to_list() == [[1.0, 2.0], [3.0]]
+
+
+def test_a_lost_id_says_nothing_of_the_rows(write):
+    path = write({"x": np.arange(3), "y": np.arange(2)})
+    with h5py.File(path, "a") as file:
+        del file["units/id"]
+        file["units/id"] = h5py.SoftLink("/nowhere")
+    with pytest.raises(lazynwb.CorruptDataError, match=r"bad\.nwb.*/units.*`id`"):
+        lazynwb.read_nwb(path, "/units")
+
+
 def test_an_index_that_indexes_itself(write):
     """A cycle of targets must not hang."""
     path = write({"a": np.arange(3)})

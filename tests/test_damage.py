@@ -3,6 +3,7 @@
 import os
 import random
 import struct
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -273,3 +274,62 @@ except lazynwb.LazyNWBError as error:
     said = run_child(PEAK_MIB + code, path)
     assert "damaged.nwb" in said
     assert int(said.split()[-1]) < 400
+
+
+def widened(raw):
+    """A chunk of the filter for scale and offset that claims more bits for each value than it has."""
+    return bytes([raw[0] + 40]) + raw[1:]
+
+
+@pytest.mark.parametrize(
+    "filters", [{"compression": "lzf"}, {"scaleoffset": 0}, {"scaleoffset": 0, "compression": "gzip"}]
+)
+@pytest.mark.parametrize("how", ["shorter", "skipped"])
+def test_a_chunk_that_does_not_hold_what_it_should(tmp_path, filters, how):
+    """Libhdf5 would show whatever is in the memory behind it."""
+    path = tmp_path / "damaged.nwb"
+    values = np.arange(64) % 5
+    with h5py.File(path, "w") as file:
+        table(file, "t", {"a": Column(values, {"chunks": (32,), **filters})})
+        dataset = file["t/a"].id
+        mask, raw = dataset.read_direct_chunk((32,))
+        if how == "skipped":
+            every = (1 << dataset.get_create_plist().get_nfilters()) - 1
+            dataset.write_direct_chunk((32,), bytes(8), every)
+        elif "scaleoffset" in filters and "compression" in filters:
+            dataset.write_direct_chunk((32,), zlib.compress(widened(zlib.decompress(raw))), mask)
+        elif "scaleoffset" in filters:
+            dataset.write_direct_chunk((32,), widened(raw), mask)
+        else:
+            dataset.write_direct_chunk((32,), raw[:2], mask)
+    with pytest.raises(lazynwb.CorruptDataError, match=r"damaged\.nwb.*/t/a.*\(32,\)"):
+        lazynwb.read_nwb(path, "t")
+
+
+def test_a_number_whose_exponent_has_another_bias(tmp_path):
+    """Its bits do not mean what those of a double mean, and only its type says so."""
+    path = tmp_path / "damaged.nwb"
+    with h5py.File(path, "w", libver="earliest") as file:
+        table(file, "t", {"a": np.arange(3), "b": np.arange(3.0)})
+    content = bytearray(path.read_bytes())
+    double = struct.pack("<HHBBBBI", 0, 64, 52, 11, 0, 52, 1023)  # the format's description of a double
+    at = content.find(double)
+    assert at > 0
+    content[at + 8 : at + 12] = struct.pack("<I", 1000)
+    path.write_bytes(content)
+    lf = lazynwb.scan_nwb(path, "t")
+    assert lf.select("a").collect()["a"].to_list() == [0, 1, 2]
+    with pytest.raises(lazynwb.UnsupportedTypeError, match=r"damaged\.nwb"):
+        lf.select("b").collect()
+
+
+def test_a_chunk_beyond_all_numbers(tmp_path):
+    path = tmp_path / "damaged.nwb"
+    with h5py.File(path, "w", libver="earliest") as file:
+        table(file, "t", {"a": Column(np.arange(1, 9), {"chunks": (1,)})})
+    content = bytearray(path.read_bytes())
+    at = content.find(struct.pack("<IIQQ", 8, 0, 4, 0))
+    content[at + 8 : at + 16] = b"\xf0" * 8
+    path.write_bytes(content)
+    with pytest.raises(lazynwb.CorruptDataError, match=r"damaged\.nwb"):
+        lazynwb.read_nwb(path, "t")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from lazynwb.catalog.model import Array, Column, DType, Table
+from lazynwb.catalog.model import Array, Column, Table
 from lazynwb.errors import CorruptDataError
 from lazynwb.formats.enums import enumerated
 from lazynwb.formats.nodes import BrokenLinkError, DamagedObjectError
+from lazynwb.formats.ragged import Member, find_indices, forget_damaged
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Iterator
 
     from lazynwb.formats.nodes import Node, OpenFile
 
@@ -24,16 +25,6 @@ _SERIES_MEMBERS = {"data", "timestamps"}
 _MOST_FRAMES = 2**32
 #: Rows that a column may lack: files in the wild lack a few, and what lacks more is a damaged number.
 _MOST_PADDED = 1_000_000
-
-
-class _Member(NamedTuple):
-    """A dataset of a table's group, with what tells a column from an index."""
-
-    array: Array
-    neurodata_type: str
-    target: Hashable | None
-    elements: Hashable | None = None
-    problem: str = ""
 
 
 def describe_table(file: OpenFile, path: str) -> Table | None:
@@ -103,12 +94,13 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
     problems: list[str] = []
     listed = group.names("colnames") or []
     categories = group.names("categories") or []
-    members = _members(main, group, path, problems)
+    members, lost = _members(main, group, path, problems)
     main.stop_if_missed()
-    indexed = _indexed_names(group, members, listed)
-    rows = _row_count(members, listed, indexed)
+    forget_damaged(members, lost, problems)
+    indexed, indices = find_indices(group, members, listed, lost, problems)
+    rows = _row_count(main, path, members, listed, indexed, id_lost="id" in lost)
     columns = []
-    hidden = {*indexed.values(), *_elements(group, members, listed)}
+    hidden = indices | _elements(group, members, listed)
     for name, member in members.items():
         if name in hidden:
             continue
@@ -116,6 +108,9 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
         if name in listed or name == "id":
             if column.length != rows:
                 _check_rows(main, path, name, column.length, rows)
+                if name not in indexed and _has_an_index(members, name):
+                    note = f"ragged rows whose index {name}_index belongs to another column"
+                    column = replace(column, data=member.unreadable(note).array)
                 problems.append(
                     f"column {name!r} has {column.length} rows where the table has {rows}: "
                     + ("padded with nulls" if column.length < rows else "clipped")
@@ -135,6 +130,12 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
     return Table(path, "table", rows, tuple(columns), tuple(problems), main.depends)
 
 
+def _has_an_index(members: dict[str, Member], name: str) -> bool:
+    """Tell whether there is an index of a column's name, whatever it says that it belongs to."""
+    member = members.get(f"{name}_index")
+    return member is not None and member.neurodata_type == "VectorIndex"
+
+
 def _check_rows(main: OpenFile, path: str, name: str, length: int, rows: int) -> None:
     if rows - length > _MOST_PADDED:
         message = (
@@ -144,8 +145,10 @@ def _check_rows(main: OpenFile, path: str, name: str, length: int, rows: int) ->
         raise CorruptDataError(message)
 
 
-def _members(main: OpenFile, group: Node, path: str, problems: list[str]) -> dict[str, _Member]:
-    members: dict[str, _Member] = {}
+def _members(
+    main: OpenFile, group: Node, path: str, problems: list[str]
+) -> tuple[dict[str, Member], set[str]]:
+    members: dict[str, Member] = {}
     lost: set[str] = set()
     for key, name in _named(group, problems):
         full = f"{path}/{name}"
@@ -158,43 +161,10 @@ def _members(main: OpenFile, group: Node, path: str, problems: list[str]) -> dic
         except BrokenLinkError as error:
             problems.append(f"column {name!r} was left out: {error}")
             lost.add(name)
-    for name in {f"{stem}_index" for stem in lost} & members.keys():
-        if members[name].neurodata_type == "VectorIndex":
-            del members[name]  # of what was lost: no column of its own
-    for name in sorted(lost | {name for name, member in members.items() if _is_no_index(member)}):
-        _forget_index(members, name, problems)
-    return members
+    return members, lost
 
 
-def _is_no_index(member: _Member) -> bool:
-    """Tell whether a dataset should be an index, and holds no integers."""
-    array = member.array
-    return member.neurodata_type == "VectorIndex" and (
-        array.dtype.numpy[1:2] not in {"i", "u"} or len(array.shape) != 1
-    )
-
-
-def _forget_index(members: dict[str, _Member], name: str, problems: list[str]) -> None:
-    """Make the column unreadable that a damaged index belongs to, by its name.
-
-    Without its index the rows of a ragged column cannot be told apart: better none than wrong ones.
-    """
-    stems = []
-    stem = name
-    while stem.endswith("_index"):
-        stem = stem.removesuffix("_index")
-        stems += [stem] if stem in members else []
-    if not stems:
-        return
-    if members.pop(name, None) is not None:
-        problems.append(f"index {name!r} was left out: it holds no row numbers")
-    column = members[stems[-1]]  # not an index in between
-    note = f"ragged rows whose index {name!r} cannot be read"
-    unreadable = DType("unsupported", column.array.dtype.itemsize, note=note)
-    members[stems[-1]] = column._replace(array=replace(column.array, dtype=unreadable))
-
-
-def _member(main: OpenFile, group: Node, key: bytes, path: str) -> _Member | None:
+def _member(main: OpenFile, group: Node, key: bytes, path: str) -> Member | None:
     found = group.child(key)
     if not found.is_dataset:
         return None
@@ -205,9 +175,9 @@ def _member(main: OpenFile, group: Node, key: bytes, path: str) -> _Member | Non
     neurodata_type = found.text("neurodata_type") if integer or named else ""
     if neurodata_type == "EnumData":
         array, elements, problem = enumerated(found, array)
-        return _Member(array, neurodata_type, None, elements, problem)
+        return Member(array, neurodata_type, None, elements, problem)
     is_index = integer and (neurodata_type == "VectorIndex" or named)
-    return _Member(array, neurodata_type, found.target() if is_index else None)
+    return Member(array, neurodata_type, found.target() if is_index else None)
 
 
 def _named(group: Node, problems: list[str]) -> Iterator[tuple[bytes, str]]:
@@ -219,39 +189,7 @@ def _named(group: Node, problems: list[str]) -> Iterator[tuple[bytes, str]]:
             problems.append(f"column {key!r} was left out: its name is not UTF-8")
 
 
-def _indexed_names(group: Node, members: dict[str, _Member], listed: list[str]) -> dict[str, str]:
-    """Map each indexed dataset to the name of its index, on the best evidence that the file gives.
-
-    The attribute `target` is the specification's own way to say what an index belongs to; then the type;
-    a listed column, or one of another type, is a column whatever its name ends in; the name comes last.
-    """
-    by_address: dict[Hashable | None, list[str]] = {}
-    if any(member.target is not None for member in members.values()):
-        for name in members:
-            by_address.setdefault(group.address_of(name.encode()), []).append(name)
-    indexed: dict[str, str] = {}
-    for name, member in members.items():
-        target = _named_by(member.target, name, by_address) if member.target is not None else None
-        if target is None:
-            stem = name.removesuffix("_index")
-            integer = len(member.array.shape) == 1 and member.array.dtype.numpy[1:2] in {"i", "u"}
-            typed = member.neurodata_type == "VectorIndex"
-            untyped = not member.neurodata_type and name not in listed
-            if stem != name and stem in members and integer and (typed or untyped):
-                target = stem
-        if target is not None and target != name:
-            indexed.setdefault(target, name)
-    return {name: index for name, index in indexed.items() if not _cyclic(name, indexed)}
-
-
-def _named_by(target: Hashable, index: str, by_address: dict[Hashable | None, list[str]]) -> str | None:
-    """Return the name of what an index refers to; of several names that links give it, the index's own."""
-    names = by_address.get(target, [])
-    stem = index.removesuffix("_index")
-    return stem if stem in names else names[0] if names else None
-
-
-def _elements(group: Node, members: dict[str, _Member], listed: list[str]) -> set[str]:
+def _elements(group: Node, members: dict[str, Member], listed: list[str]) -> set[str]:
     """Return the datasets that only say what the codes of an EnumData mean."""
     addresses = {member.elements for member in members.values()} - {None}
     if not addresses:
@@ -259,24 +197,32 @@ def _elements(group: Node, members: dict[str, _Member], listed: list[str]) -> se
     return {n for n in members if n not in listed and group.address_of(n.encode()) in addresses}
 
 
-def _cyclic(name: str, indexed: dict[str, str]) -> bool:
-    seen = {name}
-    while name in indexed:
-        name = indexed[name]
-        if name in seen:
-            return True
-        seen.add(name)
-    return False
+def _row_count(  # noqa: PLR0913 - what a table is
+    main: OpenFile,
+    path: str,
+    members: dict[str, Member],
+    listed: list[str],
+    indexed: dict[str, str],
+    *,
+    id_lost: bool,
+) -> int:
+    """Return how many rows a table has: as many as its `id`, or else as its longest column.
 
-
-def _row_count(members: dict[str, _Member], listed: list[str], indexed: dict[str, str]) -> int:
+    Raises
+    ------
+    CorruptDataError
+        If there is an `id` that cannot be opened, and the columns do not agree.
+    """
     if "id" in members and members["id"].array.shape:
         return members["id"].array.shape[0]
-    lengths = [_column(name, members, indexed).length for name in listed if name in members]
+    lengths = {_column(name, members, indexed).length for name in listed if name in members}
+    if id_lost and len(lengths) > 1:
+        message = f"{main.name}: /{path}: its `id` cannot be opened, and its columns have different lengths"
+        raise CorruptDataError(message)
     return max(lengths, default=0)
 
 
-def _column(name: str, members: dict[str, _Member], indexed: dict[str, str]) -> Column:
+def _column(name: str, members: dict[str, Member], indexed: dict[str, str]) -> Column:
     member = members[name]
     indices: list[Array] = []
     last = name

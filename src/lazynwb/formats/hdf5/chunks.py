@@ -48,7 +48,11 @@ def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
     sizes = np.zeros(total, "<u8")
     masks = np.zeros(total, "<u4")
     if found:
-        corners = np.array([entry[0] for entry in found], "i8").reshape(len(found), len(grid))
+        try:
+            corners = np.array([entry[0] for entry in found], "i8").reshape(len(found), len(grid))
+        except OverflowError:
+            message = f"{file.name}: the chunk index of /{array.path} is damaged: it has a chunk at 2**63"
+            raise CorruptDataError(message) from None
         cells = corners // np.array(array.chunk, "i8")
         if (cells * np.array(array.chunk, "i8") != corners).any() or not _ascend(cells):
             message = f"{file.name}: the chunk index of /{array.path} is damaged: its chunks are out of order"

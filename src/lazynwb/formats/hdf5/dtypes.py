@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from h5py.h5t import TypeID
 
-#: Sign, exponent and mantissa positions of the IEEE 754 formats, by size: anything else needs conversion.
-_IEEE_FIELDS = {2: (15, 10, 5, 0, 10), 4: (31, 23, 8, 0, 23), 8: (63, 52, 11, 0, 52)}
+#: Sign, exponent and mantissa positions, and the exponent's bias, of the IEEE 754 formats, by size.
+_IEEE_FIELDS = {2: (15, 10, 5, 0, 10, 15), 4: (31, 23, 8, 0, 23, 127), 8: (63, 52, 11, 0, 52, 1023)}
 _INTEGER_SIZES = (1, 2, 4, 8)
 _PADDING = {h5t.STR_NULLTERM: "term", h5t.STR_NULLPAD: "null", h5t.STR_SPACEPAD: "space"}
 #: Bytes that variable-length data takes in a dataset: a length, and an address and index in a global heap.
@@ -101,7 +101,8 @@ def _integer(type_id: TypeID, size: int) -> StoredType:
 
 def _float(type_id: TypeID, size: int) -> StoredType:
     order = _order(type_id, size)
-    if order is None or _IEEE_FIELDS.get(size) != tuple(type_id.get_fields()):
+    is_ieee = _IEEE_FIELDS.get(size) == (*type_id.get_fields(), type_id.get_ebias())
+    if order is None or not is_ieee or type_id.get_norm() != h5t.NORM_IMPLIED:
         return _unsupported(
             size, f"{size}-byte floating-point numbers that are not IEEE 754 half, single or double"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -12,13 +11,11 @@ from h5py import h5g, h5i, h5l, h5o, h5r, h5z
 
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
 from lazynwb.formats.hdf5.elsewhere import allowed, looked_at
+from lazynwb.formats.hdf5.filters import refuse_damage
 
 if TYPE_CHECKING:
     from lazynwb.catalog.model import Array
     from lazynwb.formats.hdf5.file import Hdf5File
-
-#: Bytes that filters may add to a chunk that they cannot make smaller.
-_OVERHEAD = 4096
 
 
 def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarray:
@@ -51,7 +48,7 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
         if file.source.is_remote:
             found.file.announce(_bytes_of(dataset, ranges))
             file.stop_if_missed()
-        _refuse_damage(file, dataset, array.path)
+        refuse_damage(file, dataset, array, ranges)
         try:
             rows = _read(file, dataset, ranges)
         except (OSError, RuntimeError) as error:
@@ -77,29 +74,6 @@ def _read(file: Hdf5File, dataset: h5py.Dataset, ranges: np.ndarray) -> np.ndarr
             parts.append(np.asarray(dataset[start:stop]))
     # Of several arrays NumPy forgets what h5py noted in the type: that objects are references.
     return np.concatenate(parts, dtype=parts[0].dtype) if parts else np.asarray(dataset[:0])
-
-
-def _refuse_damage(file: Hdf5File, dataset: h5py.Dataset, path: str) -> None:
-    """Refuse what libhdf5 would not survive: bombs, which take more bytes than they hold; a division by 0.
-
-    Raises
-    ------
-    CorruptDataError
-    """
-    properties = dataset.id.get_create_plist()
-    filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
-    if dataset.chunks is None or not filters:
-        return
-    if any(number == h5z.FILTER_SZIP and not all(values[1:]) for number, _, values, _ in filters):
-        message = f"{file.name}: the parameters of the szip filter of /{path} are damaged"
-        raise CorruptDataError(message)
-    most = 2 * math.prod(dataset.chunks) * dataset.id.get_type().get_size() + _OVERHEAD
-    stored: list[int] = []
-    with file.going_on():
-        dataset.id.chunk_iter(lambda chunk: stored.append(chunk.size))
-    if max(stored, default=0) > most:
-        message = f"{file.name}: a chunk of /{path} takes {max(stored)} bytes, and should hold at most {most}"
-        raise CorruptDataError(message)
 
 
 def _bytes_of(dataset: h5py.Dataset, ranges: np.ndarray) -> list[tuple[int, int]]:

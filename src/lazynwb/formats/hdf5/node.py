@@ -135,7 +135,8 @@ class Located(NamedTuple):
 
     def number(self) -> float | None:
         """Return the value of a dataset that is a single number; None of any other."""
-        if math.prod(self.id.shape or ()) != 1:
+        stored = describe_type(self.id.get_type()).dtype
+        if math.prod(self.id.shape or ()) != 1 or stored.kind not in {"number", "bool", "enum"}:
             return None
         value = np.zeros(self.id.shape, "<f8")
         try:
