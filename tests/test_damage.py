@@ -1,5 +1,6 @@
 """A few hundred damaged files: see `damage.py`, which runs any number of them."""
 
+import itertools
 import os
 import random
 import struct
@@ -333,3 +334,27 @@ def test_a_chunk_beyond_all_numbers(tmp_path):
     path.write_bytes(content)
     with pytest.raises(lazynwb.CorruptDataError, match=r"damaged\.nwb"):
         lazynwb.read_nwb(path, "t")
+
+
+def test_undamaged_chunks_of_rare_filters_pass(tmp_path):
+    path = tmp_path / "sound.nwb"
+    values = {kind: (np.arange(100) % 7).astype(kind) for kind in ("i1", ">u2", "f4", "f8", "S3")}
+    choices = itertools.product(
+        values, ({}, {"scaleoffset": 2}), (None, "gzip", "lzf"), (False, True), (False, True), (7, 100)
+    )
+    columns = {}
+    with h5py.File(path, "w") as file:
+        for number, (kind, scaled, compression, shuffle, fletcher32, rows) in enumerate(choices):
+            if scaled and (kind == "S3" or fletcher32):
+                continue  # HDF5 has no such thing
+            filters = {"compression": compression, "shuffle": shuffle, "fletcher32": fletcher32, **scaled}
+            columns[f"{number}"] = Column(values[kind], {"chunks": (rows,), **filters})
+        table(file, "t", columns)
+        expected = {
+            name: file["t"][name].asstr() if column.data.dtype.kind == "S" else file["t"][name]
+            for name, column in columns.items()
+        }
+        expected = {name: found[:].tolist() for name, found in expected.items()}
+    frame = lazynwb.read_nwb(path, "t")
+    assert {name: frame[name].to_list() for name in columns} == expected
+    assert len(columns) > 80

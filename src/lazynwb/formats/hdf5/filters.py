@@ -94,8 +94,9 @@ def _unsound(
     numbers = [number for number, *_ in filters]
     at = max((i for i, number in enumerate(numbers) if number in _UNCHECKED), default=-1)
     outer = filters[at + 1 :]
-    if at < 0 or not {number for number, *_ in outer} <= _UNDONE or h5z.FILTER_FLETCHER32 in numbers:
-        return  # or a checksum says it better
+    as_long = at >= 0 and set(numbers[:at]) <= {h5z.FILTER_SHUFFLE}  # what it decodes to, as a whole chunk
+    if not as_long or not {number for number, *_ in outer} <= _UNDONE:
+        return
     number, _, values, _ = filters[at]
     count = math.prod(dataset.chunks)
     nbytes = count * stored_size(array.dtype)
@@ -108,7 +109,7 @@ def _unsound(
             raw = dataset.id.read_direct_chunk(place)[1]
         raw = _undone(raw, outer, mask >> at + 1, 2 * nbytes + _OVERHEAD)
         if mask & 1 << at:
-            if len(raw) != nbytes and set(numbers[:at]) <= {h5z.FILTER_SHUFFLE}:
+            if len(raw) != nbytes:
                 yield place  # stored as it is, and is not
         elif number != _LZF and not _is_sound(number, raw, values, count, array.dtype.itemsize):
             yield place
