@@ -708,3 +708,51 @@ def test_the_commands_of_the_documentation_give_what_it_shows(run, tmp_path):
         assert code == (3 if "unitz" in line else 0), err
         given = (out.decode() + err).replace(f"{tmp_path}/", "/home/me/")
         assert _VARIES.sub("", given).split() == _VARIES.sub("", shown).split(), line
+
+
+# -- lazynwb index ----------------------------------------------------------------------------------------
+
+
+def test_an_index_is_built_shown_and_brought_up_to_date(run, answer, tmp_path):
+    folder = tmp_path / "data"
+    first, second, third = write_cube(folder, sessions=3)
+    kept = third.read_bytes()
+    third.unlink()
+    code, out, err = run("index", "build", folder, "-o", "here")
+    assert (code, out) == (0, b"")
+    assert "2 in here" in err
+    (said,) = json.loads(answer("index", "info", "here", "--format", "json"))
+    assert (said["sessions"], said["with_problems"], said["generation"]) == (2, 0, 1)
+    assert said["tables"] == lazynwb.scan_index("here", "tables").collect().height
+    third.write_bytes(kept)
+    second.unlink()
+    code, _, err = run("index", "update", "here", third, first)
+    assert code == 0
+    assert "1 added, 0 changed, 1 removed; 2 in here" in err
+    units = lazynwb.read_nwb(None, "units", index="here")
+    assert sorted(units["_nwb_path"].unique()) == sorted([str(first), str(third)])
+
+
+def test_a_file_that_cannot_be_read_is_named_or_with_strict_is_an_error(run, tmp_path):
+    write_cube(tmp_path / "data", sessions=1)
+    (tmp_path / "data" / "broken.nwb").write_bytes(b"no file of this kind")
+    code, _, err = run("index", "build", tmp_path / "data", "-o", "here")
+    assert code == 0
+    assert "not indexed" in err
+    assert "broken.nwb" in err
+    assert "1 file could not be read" in err
+    code, _, err = run("index", "build", tmp_path / "data", "-o", "there", "--strict")
+    assert code == 1
+    assert "broken.nwb" in err
+    code, _, err = run("index", "info", "nowhere")
+    assert code != 0
+    assert "nowhere" in err
+
+
+def test_chunks_of_a_column_are_kept_on_request(run, answer, tmp_path):
+    write_cube(tmp_path / "data", sessions=1)
+    sizes = []
+    for number, chunks in enumerate(([], ["--chunks", "spike_times"], ["--chunks", "all"])):
+        assert run("index", "build", tmp_path / "data", "-o", f"i{number}", *chunks)[0] == 0
+        sizes.append(json.loads(answer("index", "info", f"i{number}", "--format", "json"))[0]["bytes"])
+    assert sizes[0] < sizes[1] < sizes[2]

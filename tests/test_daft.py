@@ -85,6 +85,19 @@ def test_a_table_has_the_columns_and_rows_of_scan_nwb(cube):
     assert same(found.to_dict(as_series=False), expected.to_dict(as_series=False))
 
 
+def test_an_index_plans_tasks_that_take_what_it_says_with_them(cube, tmp_path):
+    lazynwb.build_index(cube, tmp_path / "index")
+    expected = polars_of(lazynwb.daft.scan_nwb(cube, "/units").sort(ORDER))
+    lazynwb.clear_cache()
+    with lazynwb.profile() as planning:
+        frame = lazynwb.daft.scan_nwb(None, "/units", index=tmp_path / "index", infer_schema_length=1)
+    assert (planning.files_opened, planning.files_parsed) == (0, 0)
+    with lazynwb.profile() as reading:
+        found = polars_of(frame.sort(ORDER))
+    assert found.equals(expected)
+    assert reading.files_parsed < len(cube)  # for their chunks at most, and not for what they contain
+
+
 CASES = [
     *(
         "numeric",

@@ -86,7 +86,7 @@ def info(
     given = sources_of([index], storage_option)
     import polars as pl
 
-    from lazynwb.cli.render import Column, show, size_text
+    from lazynwb.cli.render import Column, count_text, show, size_text
     from lazynwb.index.read import open_index
     from lazynwb.index.search import scan_index
     from lazynwb.printable import visible
@@ -116,9 +116,9 @@ def info(
             "index": visible(opened.name, None),
             "sessions": f"{manifest.sessions:,}" + (f", {problems:,} with problems" if problems else ""),
             "tables": f"{tables.item(0, 0):,}, under {tables.item(0, 1):,} paths",
-            "size": f"{size_text(size)} in {len(manifest.parts):,} parts",
-            "made": f"{visible(manifest.made, None)} by lazynwb {visible(manifest.made_by, None)}, "
-            f"generation {manifest.generation:,}",
+            "size": f"{size_text(size)} in {count_text(len(manifest.parts), 'part')}",
+            "made": f"{visible(manifest.made, None)} by lazynwb {visible(manifest.made_by, None)}",
+            "generation": f"{manifest.generation:,}",
         }
         show([Column("index", list(said)), Column("", list(said.values()))])
 

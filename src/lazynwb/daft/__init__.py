@@ -5,23 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.errors import MissingPackageError
+from lazynwb.index import sources_of
 from lazynwb.scan import plan_scan
-from lazynwb.sources.discover import expand
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Mapping
 
     import polars as pl
     from daft import DataFrame
     from polars._typing import SchemaDict
 
+    from lazynwb.index.read import Index
     from lazynwb.sources.discover import Sources
 
 __all__ = ["scan_nwb"]
 
 
 def scan_nwb(  # noqa: PLR0913 - the options of a scan
-    source: Sources,
+    source: Sources | None,
     table_path: str,
     *,
     predicate: pl.Expr | None = None,
@@ -36,6 +38,7 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
     session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
     resolve_regions: bool | str | Iterable[str] = False,
     storage_options: Mapping[str, Any] | None = None,
+    index: Index | str | os.PathLike[str] | None = None,
 ) -> DataFrame:
     """Scan one table of any number of NWB files as one data frame of Daft.
 
@@ -45,7 +48,7 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
 
     Parameters
     ----------
-    source : path or URL, or iterable of these
+    source : path or URL, or iterable of these, or None
         As for `lazynwb.scan_nwb`; on a cluster, what all of its machines can open.
     table_path : str
         As for `lazynwb.scan_nwb`.
@@ -68,6 +71,8 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
         As for `lazynwb.scan_nwb`.
     storage_options : mapping or None
         As for `lazynwb.scan_nwb`. They travel to the machines of a cluster with the tasks.
+    index : path or URL, Index or None
+        As for `lazynwb.scan_nwb`. What it says of the files of a task travels with that task.
 
     Returns
     -------
@@ -108,8 +113,9 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
     except ImportError as error:
         message = f"daft cannot be imported ({error}): pip install 'lazynwb[daft]'"
         raise MissingPackageError(message) from error
+    sources, catalogs = sources_of(source, index, storage_options)
     spec = plan_scan(
-        tuple(expand(source, storage_options)),
+        sources,
         table_path,
         infer_schema_length=infer_schema_length,
         exclude_array_columns=exclude_array_columns,
@@ -120,5 +126,6 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
         raise_on_missing=raise_on_missing,
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,
+        catalogs=catalogs,
     )
     return NWBSource(spec, predicate, files_per_task).read()
