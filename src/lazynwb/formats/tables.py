@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from lazynwb.catalog.model import Array, Column, Table
 from lazynwb.errors import CorruptDataError
 from lazynwb.formats.enums import enumerated
-from lazynwb.formats.nodes import BrokenLinkError, DamagedObjectError
 from lazynwb.formats.indices import Member, find_indices, forget_damaged
+from lazynwb.formats.nodes import BrokenLinkError, DamagedObjectError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
