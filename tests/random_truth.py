@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 #: What was generated and what came of it, for the summary.
 SEEN: Counter[str] = Counter()
 QUERIES = 3  # of each example
+#: A panic of Polars is no `Exception`.
+FAULTS = (AssertionError, pl.exceptions.PolarsError, pl.exceptions.PanicException)
 FEW_ROWS = 40
 SHARE = 100  # examples that are run together: each share has a seed of its own
 
@@ -118,7 +120,7 @@ def check_query(draw: Any, frames: dict[str, tuple[pl.LazyFrame, pl.DataFrame]],
         note(f"on {engine}")
         try:
             assert_same(query(lazy[main], lazy).collect(engine=engine), query.expected)
-        except (AssertionError, pl.exceptions.PolarsError):
+        except FAULTS:
             # Whoever finds none of the faults that Polars has may take this out: they are counted.
             if not is_fault_of_polars(query, eager, main, engine):
                 raise
@@ -140,7 +142,7 @@ def is_fault_of_polars(query: Query, eager: dict[str, pl.DataFrame], main: str, 
         frames = {n: f.lazy() if rows is None else in_batches(f, rows) for n, f in eager.items()}
         try:
             assert_same(query(frames[main], frames).collect(engine=engine), query.expected)
-        except (AssertionError, pl.exceptions.PolarsError):
+        except FAULTS:
             return True
     return False
 
@@ -334,7 +336,7 @@ def run(names: Sequence[str], examples: int, seed: int) -> tuple[Counter[str], l
             count = math.ceil(examples * SHARES[name] / total)
             try:
                 hypothesis.seed(seed)(as_test(name, max_examples=count, database=None))()
-            except Exception:  # noqa: BLE001 - the others are to be run as well
+            except (Exception, pl.exceptions.PanicException):  # noqa: BLE001 - the others are to be run as well
                 traceback.print_exc()
                 failed.append(f"{name} with seed {seed}")
     return Counter(SEEN), failed
