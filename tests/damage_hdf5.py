@@ -470,7 +470,8 @@ def expected(path: Path, key: Key) -> Any:
             return _attribute(attributes[rest[0]], file) if rest[0] in attributes else ABSENT
         if kind == "slice":
             member = file[name].get(rest[0])
-            found = oracle.read(member) if member is not None else _column(path, name, rest[0])
+            is_there = isinstance(member, h5py.Dataset)
+            found = oracle.read(member) if is_there else _column(path, name, rest[0])
             return found if found == ABSENT else found[3:40]
     if _has_several_names(path, name, rest[0]):
         raise AmbiguousError
