@@ -3,6 +3,7 @@
 import json
 import lzma
 import shutil
+from importlib.metadata import version
 
 import numpy as np
 import polars as pl
@@ -17,9 +18,11 @@ from checks import assert_frames, assert_values
 from lazynwb.catalog.model import Codec
 from lazynwb.engine import decode
 from lazynwb.errors import CorruptDataError
+from lazynwb.formats.zarr.codecs import catalog_codecs
 from lazynwb.sources.objects.written import check_written
 
 CASES = 100
+TAKES_FRAMES_WITHOUT_SIZE = tuple(map(int, version("numcodecs").split(".")[:2])) >= (0, 16)
 STORES = zarr_stores.corpus()
 
 
@@ -239,6 +242,19 @@ def test_attributes_of_what_is_neither_a_group_nor_an_array(copy, caplog):
     assert "column 'f' was left out" in caplog.text
 
 
+def test_a_scalar_of_several_elements(copy):
+    store = copy("v2-gzip-apart")
+    edit(store, "general/session_id/.zarray", shape=[5])
+    with pytest.raises(lazynwb.LazyNWBError, match=r"damaged\.nwb.*scalar"):
+        lazynwb.read_nwb(store, "/general")
+
+
+def test_a_shuffle_whose_setting_has_another_name():
+    """Four bytes, the default, would be a guess: it is no codec that is known."""
+    assert catalog_codecs([{"id": "shuffle", "elementsize": 8}]) == (Codec("shuffle", (8,)),)
+    assert catalog_codecs([{"id": "shuffle", "elementsi:e": 8}]) is None
+
+
 def test_a_chunk_of_a_shard_with_half_a_place(copy):
     """Both numbers say that it was never written, or neither does (Zarr v3, sharding)."""
     store = copy("v3-zstd-end-apart")
@@ -257,6 +273,7 @@ def undone(name, data, nbytes):
     return bytes(decode.unfilter(data, (Codec(name),), 0, nbytes)[0])
 
 
+@pytest.mark.skipif(not TAKES_FRAMES_WITHOUT_SIZE, reason="numcodecs before 0.16")
 def test_a_frame_of_zstd_that_does_not_say_how_much_it_holds():
     """It is given the room of a chunk: four gigabytes of zeros do not fit into it."""
     run = b"\x28\xb5\x2f\xfd\x00\x58" + ((1000 << 3) | 3).to_bytes(3, "little") + b"A"

@@ -102,7 +102,8 @@ def test_spikes_are_fetched_for_the_rows_of_the_frame_only(cube, pynapple):
     with lazynwb.profile() as cost:
         group = lazynwb.to_pynapple(few)
     whole = lazynwb.scan_nwb(cube[0], "units").filter(pl.col("unit_id") == "s0_7").collect()
-    assert [group[key].times().tolist() for key in group] == whole["spike_times"].to_list()
+    (times,) = [group[key].times() for key in group]
+    assert times == pytest.approx(whole["spike_times"][0].to_numpy(), abs=1e-9)  # pynapple rounds to that
     assert cost.chunks_decoded <= 2
 
 

@@ -257,7 +257,8 @@ def _blosc_content_size(data: Buffer) -> int | None:
 
 def _zstd(data: Buffer, nbytes: int) -> Buffer:
     _bounded(data, nbytes)
-    if zstd_content_size(data) not in {None, nbytes}:
+    size = zstd_content_size(data)
+    if size not in {None, nbytes}:
         message = "a chunk's zstd header contradicts the chunk's size"
         raise CorruptDataError(message)
     if nbytes > (len(data) // 4 + 1) * _ZSTD_BLOCK:
@@ -265,7 +266,14 @@ def _zstd(data: Buffer, nbytes: int) -> Buffer:
         raise CorruptDataError(message)
     decompress = _numcodecs("zstd")
     out = np.empty(nbytes, np.uint8)  # the room that there is for a frame that does not say how much it holds
-    _guarded(lambda stored: decompress(stored, out), data)
+    try:
+        _guarded(lambda stored: decompress(stored, out), data)
+    except CorruptDataError as error:
+        hint = (
+            "" if size is not None else "; a frame that does not say its size needs numcodecs 0.16 or later"
+        )
+        message = f"{error}{hint}"
+        raise CorruptDataError(message) from None
     return out.data
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
 from lazynwb.catalog.model import Array, DType
+from lazynwb.formats.nodes import BrokenLinkError
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator
@@ -89,7 +91,8 @@ def find_indices(
     names: dict[Hashable | None, list[str]] = {}
     if any(member.target is not None for member in members.values()):
         for name in (*members, *lost):
-            names.setdefault(group.address_of(name.encode()), []).append(name)
+            with suppress(BrokenLinkError):  # what is lost may have no address, either
+                names.setdefault(group.address_of(name.encode()), []).append(name)
     claims: list[tuple[int, str, str]] = []
     for index, member in members.items():
         stem = index.removesuffix("_index")

@@ -33,12 +33,15 @@ def describe_array(stored: Stored, attributes: dict[str, Any], path: str, source
     Raises
     ------
     ValueError
-        If its fill value is not one of its type.
+        If its fill value is not one of its type, or a scalar has several elements.
     """
     plain = numpy_dtype(stored.dtype)
     dtype = catalog_dtype(plain, attributes, stored.codecs)
     # hdmf-zarr up to 0.13 stores scalars as arrays of one element.
-    is_scalar = not stored.shape or (stored.shape == (1,) and _is_scalar(attributes))
+    is_scalar = not stored.shape or _is_scalar(attributes)
+    if is_scalar and stored.shape not in {(), (1,)}:
+        message = f"it is marked as a scalar, and has the shape {stored.shape}"
+        raise ValueError(message)
     shape = () if is_scalar else stored.shape
     fixed = not plain.hasobject
     fill = fill_bytes(stored.fill, plain) if fixed else b""

@@ -54,8 +54,8 @@ def catalog_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[Codec, ...] | None
             found.append(Codec(_NAMES[name]))
         elif name == "lzma" and codec.get("format", 1) == 1:
             found.append(Codec("lzma"))
-        elif name == "shuffle" and isinstance(size := codec.get("elementsize", 4), int) and size > 0:
-            found.append(Codec("shuffle", (size,)))
+        elif name == "shuffle" and codec.keys() <= {"id", "elementsize"} and _shuffled(codec) > 0:
+            found.append(Codec("shuffle", (_shuffled(codec),)))
         elif name == "crc32c" and codec.get("location", "end") == "end":
             found.append(Codec("crc32c"))
         elif name in FILTERS and _is_sound(codec):
@@ -64,6 +64,11 @@ def catalog_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[Codec, ...] | None
         else:
             return None
     return tuple(found)
+
+
+def _shuffled(codec: dict[str, Any]) -> int:
+    size = codec.get("elementsize", 4)
+    return size if isinstance(size, int) else 0
 
 
 def _is_sound(codec: dict[str, Any]) -> bool:
