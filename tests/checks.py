@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 import oracle
@@ -21,7 +22,7 @@ def same(left: Any, right: Any) -> bool:
     """Equal values, where NaN equals NaN."""
     if left == right:
         return True
-    if isinstance(left, float) and isinstance(right, float):
+    if isinstance(left, float | np.floating) and isinstance(right, float | np.floating):
         return math.isnan(left) and math.isnan(right)
     if isinstance(left, list) and isinstance(right, list):
         return len(left) == len(right) and all(map(same, left, right))
