@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +172,16 @@ def check_file(path: Path, engine: str) -> None:
         except Exception as error:  # noqa: BLE001 - whatever it is, the next table is tried as well
             problems.append(f"{table_path}: {type(error).__name__}: {str(error)[:600]}")
     assert not problems, f"{len(problems)} tables of {path}:\n" + "\n".join(problems)
+
+
+def assert_ends_at_ctrl_c(child: subprocess.Popen[bytes], seconds: float) -> None:
+    """A process that is interrupted ends within so many seconds, and says why."""
+    begin = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    try:
+        error = child.communicate(timeout=5)[1].decode()
+    finally:
+        child.kill()
+    assert time.monotonic() - begin < seconds
+    assert child.returncode == -signal.SIGINT, error
+    assert "KeyboardInterrupt" in error

@@ -5,7 +5,6 @@
 
 import os
 import re
-import signal
 import struct
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from polars.testing import assert_frame_equal
 import faulty_queries
 import lazynwb
 from builders import Column, nwb_root, table
-from checks import child_environment
+from checks import assert_ends_at_ctrl_c, child_environment
 from faulty_proxy import FAULTS, PASSING, FaultyProxy, always, first, since
 from faulty_queries import checksummed, forget, impatient
 from lazynwb.engine.decode import decode_into, unfilter
@@ -531,12 +530,4 @@ def test_ctrl_c_ends_a_stall_and_a_pause_that_a_server_asked_for(what, server, p
         while proxy.count < (2 if what == "Retry-After" else 1) and child.poll() is None:
             time.sleep(0.01)
         time.sleep(0.2)
-        begin = time.monotonic()
-        child.send_signal(signal.SIGINT)
-        try:
-            error = child.communicate(timeout=5)[1].decode()
-        finally:
-            child.kill()
-    assert time.monotonic() - begin < 3
-    assert child.returncode == -signal.SIGINT, error
-    assert "KeyboardInterrupt" in error
+        assert_ends_at_ctrl_c(child, seconds=3)

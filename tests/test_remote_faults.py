@@ -4,7 +4,6 @@ import itertools
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from polars.testing import assert_frame_equal
 
 import lazynwb
 from builders import Column, table
-from checks import child_environment, run_child
+from checks import assert_ends_at_ctrl_c, child_environment, run_child
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceChangedError, SourceNotFoundError
 from lazynwb.lookup import memory
 from lazynwb.sources import failure, files
@@ -780,15 +779,7 @@ def test_ctrl_c_ends_the_wait_for_a_silent_server(code, count, stalled, versions
         while server.count <= answered and child.poll() is None:
             time.sleep(0.01)
         time.sleep(0.1)
-        begin = time.monotonic()
-        child.send_signal(signal.SIGINT)
-        try:
-            error = child.communicate(timeout=5)[1].decode()
-        finally:
-            child.kill()
-    assert time.monotonic() - begin < 2
-    assert child.returncode == -signal.SIGINT, error
-    assert "KeyboardInterrupt" in error
+        assert_ends_at_ctrl_c(child, seconds=2)
 
 
 @pytest.mark.parametrize(
