@@ -38,9 +38,10 @@ _SCALEOFFSET_HEADER = 21
 _NBIT_NUMBER = 1
 #: A literal run of LZF (a control byte below 32 is one less than its length), whose bytes nobody can foresee.
 _MARK = 32
+#: Bytes that LZF makes of one, at most: three say that 264 come once more.
+_LZF_MOST = 88
 #: Bytes of chunks that are decoded at once to see how many they are.
 _AT_ONCE = 8 << 20
-
 
 _Filter: TypeAlias = tuple[int, int, tuple[int, ...], bytes]
 
@@ -111,7 +112,7 @@ def _unsound(
         if mask & 1 << at:
             if len(raw) != nbytes:
                 yield place  # stored as it is, and is not
-        elif number != _LZF and not _is_sound(number, raw, values, count, array.dtype.itemsize):
+        elif not _is_sound(number, raw, values, count, nbytes):
             yield place
         elif number == _LZF:
             together.append((place, raw))
@@ -137,10 +138,12 @@ def _undone(raw: bytes, filters: list[_Filter], mask: int, most: int) -> bytes:
     return raw
 
 
-def _is_sound(number: int, raw: bytes, values: tuple[int, ...], count: int, itemsize: int) -> bool:
+def _is_sound(number: int, raw: bytes, values: tuple[int, ...], count: int, nbytes: int) -> bool:
     """Tell whether a chunk of `count` elements has as many bytes as its header or its parameters say."""
+    if number == _LZF:
+        return nbytes <= _LZF_MOST * len(raw)  # it says nothing itself
     if number == h5z.FILTER_SZIP:
-        return int.from_bytes(raw[:4], "little") == count * itemsize
+        return int.from_bytes(raw[:4], "little") == nbytes
     if values[2:3] != (count,):
         return False
     if number == h5z.FILTER_NBIT:
@@ -149,10 +152,10 @@ def _is_sound(number: int, raw: bytes, values: tuple[int, ...], count: int, item
             return True
         _size, _order, precision, *_ = others
         return len(raw) * 8 >= count * precision
-    bits = int.from_bytes(raw[:4], "little")
-    if bits == 8 * itemsize:
-        return len(raw) == _SCALEOFFSET_HEADER + count * itemsize
-    return bits < 8 * itemsize and len(raw) == _SCALEOFFSET_HEADER + count * bits // 8 + 1
+    bits, whole = int.from_bytes(raw[:4], "little"), 8 * nbytes // count
+    if bits == whole:
+        return len(raw) == _SCALEOFFSET_HEADER + nbytes
+    return bits < whole and len(raw) == _SCALEOFFSET_HEADER + count * bits // 8 + 1
 
 
 def _not_so_long(chunks: list[tuple[tuple[int, ...], bytes]], nbytes: int) -> Iterator[tuple[int, ...]]:
