@@ -715,7 +715,8 @@ def test_references_that_mean_nothing_are_errors(tmp_path, value):
 )
 def test_what_is_no_file_of_references(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
-    with pytest.raises(NotNWBError, match=r"x\.json (is no JSON|has references)"):
+    # How deep JSON may be is the interpreter's choice: what is not refused as a whole is refused as a part.
+    with pytest.raises((NotNWBError, CorruptDataError), match=r"x\.json(: a)? (is no JSON|has references)"):
         opened(tmp_path / "x.json").get("a")
 
 
