@@ -632,7 +632,7 @@ def _column_alone(group: h5py.Group, column: str) -> Any:
     ends = [oracle.read(data[name]) for name in chain[:0:-1]]
     if ends and not any(ends[0]):
         return [[]] * len(ends[0])  # nothing is read of what belongs to no row
-    values = oracle.read(group[column])
+    values = _member_alone(group, column) if not group[column].shape else oracle.read(group[column])
     with contextlib.suppress(OSError):  # an attribute that only codes need
         if texts := oracle.meanings_of(group[column]):
             values = oracle.decoded(values, texts)

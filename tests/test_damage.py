@@ -229,6 +229,18 @@ def test_a_chunk_that_is_listed_out_of_order(tmp_path, corner):
         lazynwb.read_nwb(path, "t")
 
 
+def test_a_chunk_where_the_file_begins(tmp_path):
+    """Libhdf5 takes the address for none, and shows fill values; what lies there is no data, in any case."""
+    path = tmp_path / "damaged.nwb"
+    with h5py.File(path, "w", libver="earliest") as file:
+        table(file, "t", {"a": Column(np.arange(1, 9), {"chunks": (1,)})})
+        at = file["t/a"].id.get_chunk_info(4).byte_offset
+    content = path.read_bytes().replace(struct.pack("<QQQ", 4, 0, at), struct.pack("<QQQ", 4, 0, 0))
+    path.write_bytes(content)
+    with pytest.raises(lazynwb.CorruptDataError, match=r"damaged\.nwb"):
+        lazynwb.read_nwb(path, "t")
+
+
 def test_a_shuffle_without_an_element_size(tmp_path):
     path = tmp_path / "damaged.nwb"
     with h5py.File(path, "w", libver="earliest") as file:

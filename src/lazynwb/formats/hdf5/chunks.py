@@ -41,6 +41,11 @@ def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
     except (RuntimeError, OSError) as error:
         message = f"{file.name}: the chunk index of /{array.path} is damaged: {error}"
         raise CorruptDataError(message) from None
+    if any(size and not offset for _, offset, size, _ in found):
+        message = (
+            f"{file.name}: the chunk index of /{array.path} is damaged: a chunk lies where the file begins"
+        )
+        raise CorruptDataError(message)
     if total == 1 and len(found) == 1 and not any(found[0][0]):
         _, offset, size, mask = found[0]
         return ChunkIndex(_U8.pack(offset), _U8.pack(size), _U4.pack(mask) if mask else b"")
