@@ -269,10 +269,9 @@ def _zstd(data: Buffer, nbytes: int) -> Buffer:
     try:
         _guarded(lambda stored: decompress(stored, out), data)
     except CorruptDataError as error:
-        hint = (
-            "" if size is not None else "; a frame that does not say its size needs numcodecs 0.16 or later"
-        )
-        message = f"{error}{hint}"
+        if size is not None:
+            raise
+        message = f"{error}; a frame that does not say its size needs numcodecs 0.16 or later"
         raise CorruptDataError(message) from None
     return out.data
 

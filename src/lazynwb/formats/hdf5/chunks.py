@@ -39,13 +39,9 @@ def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
             lambda chunk: found.append((chunk.chunk_offset, chunk.byte_offset, chunk.size, chunk.filter_mask))
         )
     except (RuntimeError, OSError) as error:
-        message = f"{file.name}: the chunk index of /{array.path} is damaged: {error}"
-        raise CorruptDataError(message) from None
+        raise _damaged(file, array, str(error)) from None
     if any(size and not offset for _, offset, size, _ in found):
-        message = (
-            f"{file.name}: the chunk index of /{array.path} is damaged: a chunk lies where the file begins"
-        )
-        raise CorruptDataError(message)
+        raise _damaged(file, array, "a chunk lies where the file begins")
     if total == 1 and len(found) == 1 and not any(found[0][0]):
         _, offset, size, mask = found[0]
         return ChunkIndex(_U8.pack(offset), _U8.pack(size), _U4.pack(mask) if mask else b"")
@@ -56,18 +52,20 @@ def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
         try:
             corners = np.array([entry[0] for entry in found], "i8").reshape(len(found), len(grid))
         except OverflowError:
-            message = f"{file.name}: the chunk index of /{array.path} is damaged: it has a chunk at 2**63"
-            raise CorruptDataError(message) from None
-        cells = corners // np.array(array.chunk, "i8")
-        if (cells * np.array(array.chunk, "i8") != corners).any() or not _ascend(cells):
-            message = f"{file.name}: the chunk index of /{array.path} is damaged: its chunks are out of order"
-            raise CorruptDataError(message)
+            raise _damaged(file, array, "it has a chunk at 2**63") from None
+        cells, rest = np.divmod(corners, np.array(array.chunk, "i8"))
+        if rest.any() or not _ascend(cells):
+            raise _damaged(file, array, "its chunks are out of order")
         inside = ((cells >= 0) & (cells < np.array(grid, "i8"))).all(axis=1)
         # Chunks past the array's end stay in the file when a dataset is shrunk: they are not its data.
         places = np.ravel_multi_index(tuple(cells[inside].T), grid)
         values = np.array([entry[1:] for entry in found], "u8")[inside]
         offsets[places], sizes[places], masks[places] = values[:, 0], values[:, 1], values[:, 2]
     return ChunkIndex(offsets.tobytes(), sizes.tobytes(), masks.tobytes() if masks.any() else b"")
+
+
+def _damaged(file: Hdf5File, array: Array, why: str) -> CorruptDataError:
+    return CorruptDataError(f"{file.name}: the chunk index of /{array.path} is damaged: {why}")
 
 
 def _ascend(cells: np.ndarray) -> bool:

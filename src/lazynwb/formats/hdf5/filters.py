@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import zlib
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import h5py
 import numpy as np
@@ -46,9 +46,22 @@ _AT_ONCE = 8 << 20
 _Filter: TypeAlias = tuple[int, int, tuple[int, ...], bytes]
 
 
-class _Chunk(NamedTuple):
-    place: tuple[int, ...]
-    mask: int
+def stored_chunks(dataset: h5py.Dataset) -> list[h5py.h5d.StoreInfo]:
+    """Return what the file says of every chunk of a dataset."""
+    found: list[h5py.h5d.StoreInfo] = []
+    dataset.id.chunk_iter(found.append)
+    return found
+
+
+def chunks_with(ranges: np.ndarray, chunks: list[h5py.h5d.StoreInfo], rows: int) -> list[h5py.h5d.StoreInfo]:
+    """Return those of the chunks, of so many rows each, that hold any of the ranges of rows."""
+    first = np.array([chunk.chunk_offset[0] for chunk in chunks], "u8")
+    at = np.searchsorted(ranges[:, 1].astype("u8"), first, side="right")
+    return [
+        chunk
+        for chunk, start, k in zip(chunks, first.tolist(), at.tolist(), strict=True)
+        if k < len(ranges) and ranges[k, 0] < start + rows
+    ]
 
 
 def refuse_damage(file: Hdf5File, dataset: h5py.Dataset, array: Array, ranges: np.ndarray) -> None:
@@ -67,29 +80,25 @@ def refuse_damage(file: Hdf5File, dataset: h5py.Dataset, array: Array, ranges: n
         message = f"{file.name}: the parameters of the szip filter of {where} are damaged"
         raise CorruptDataError(message)
     nbytes = math.prod(dataset.chunks) * max(stored_size(array.dtype), dataset.id.get_type().get_size())
-    chunks: list[_Chunk] = []
-    largest = 0
-
-    def note(chunk: h5py.h5d.StoreInfo) -> None:
-        nonlocal largest
-        largest = max(largest, chunk.size)
-        first = chunk.chunk_offset[0]
-        at = int(np.searchsorted(ranges[:, 1], first, side="right"))
-        if at < len(ranges) and ranges[at, 0] < first + dataset.chunks[0]:
-            chunks.append(_Chunk(chunk.chunk_offset, chunk.filter_mask))
-
+    stored: list[h5py.h5d.StoreInfo] = []
     with file.going_on():
-        dataset.id.chunk_iter(note)
+        stored = stored_chunks(dataset)
+    largest = max((chunk.size for chunk in stored), default=0)
     if largest > 2 * nbytes + _OVERHEAD:
         message = f"{file.name}: a chunk of {where} takes {largest} bytes, and should hold at most {nbytes}"
         raise CorruptDataError(message)
-    for place in _unsound(file, dataset, array, filters, chunks):
+    wanted = chunks_with(ranges, stored, dataset.chunks[0])
+    for place in _unsound(file, dataset, array, filters, wanted):
         message = f"{file.name}: the chunk of {where} at {place} is damaged: it does not hold what it should"
         raise CorruptDataError(message)
 
 
 def _unsound(
-    file: Hdf5File, dataset: h5py.Dataset, array: Array, filters: list[_Filter], chunks: list[_Chunk]
+    file: Hdf5File,
+    dataset: h5py.Dataset,
+    array: Array,
+    filters: list[_Filter],
+    chunks: list[h5py.h5d.StoreInfo],
 ) -> Iterator[tuple[int, ...]]:
     """Yield the places of chunks that do not decode to what a chunk holds, where libhdf5 would not notice."""
     numbers = [number for number, *_ in filters]
@@ -105,7 +114,8 @@ def _unsound(
         yield (0,) * len(dataset.chunks)
         return
     together: list[tuple[tuple[int, ...], bytes]] = []
-    for place, mask in chunks:
+    for chunk in chunks:
+        place, mask = chunk.chunk_offset, chunk.filter_mask
         with file.going_on():
             raw = dataset.id.read_direct_chunk(place)[1]
         raw = _undone(raw, outer, mask >> at + 1, 2 * nbytes + _OVERHEAD)

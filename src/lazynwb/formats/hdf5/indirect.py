@@ -11,7 +11,7 @@ from h5py import h5g, h5i, h5l, h5o, h5r, h5z
 
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
 from lazynwb.formats.hdf5.elsewhere import allowed, looked_at
-from lazynwb.formats.hdf5.filters import refuse_damage
+from lazynwb.formats.hdf5.filters import chunks_with, refuse_damage, stored_chunks
 
 if TYPE_CHECKING:
     from lazynwb.catalog.model import Array
@@ -78,23 +78,14 @@ def _read(file: Hdf5File, dataset: h5py.Dataset, ranges: np.ndarray) -> np.ndarr
 
 def _bytes_of(dataset: h5py.Dataset, ranges: np.ndarray) -> list[tuple[int, int]]:
     """Return where the rows are stored, as far as that is in this file."""
-    wanted: list[tuple[int, int]] = []
-    if dataset.chunks is None:
-        offset = dataset.id.get_offset()
-        if offset is not None and dataset.shape:
-            width = dataset.id.get_storage_size() // max(dataset.shape[0], 1)
-            wanted = [(offset + start * width, offset + stop * width) for start, stop in ranges.tolist()]
-        return wanted
-    rows = dataset.chunks[0]
-
-    def note(chunk: h5py.h5d.StoreInfo) -> None:
-        first = chunk.chunk_offset[0]
-        at = int(np.searchsorted(ranges[:, 1], first, side="right"))
-        if at < len(ranges) and ranges[at, 0] < first + rows:
-            wanted.append((chunk.byte_offset, chunk.byte_offset + chunk.size))
-
-    dataset.id.chunk_iter(note)
-    return wanted
+    if dataset.chunks is not None:
+        chunks = chunks_with(ranges, stored_chunks(dataset), dataset.chunks[0])
+        return [(chunk.byte_offset, chunk.byte_offset + chunk.size) for chunk in chunks]
+    offset = dataset.id.get_offset()
+    if offset is None or not dataset.shape:
+        return []
+    width = dataset.id.get_storage_size() // max(dataset.shape[0], 1)
+    return [(offset + start * width, offset + stop * width) for start, stop in ranges.tolist()]
 
 
 def _absent_filter(dataset: h5py.h5d.DatasetID) -> str:

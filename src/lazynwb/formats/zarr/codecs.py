@@ -54,8 +54,8 @@ def catalog_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[Codec, ...] | None
             found.append(Codec(_NAMES[name]))
         elif name == "lzma" and codec.get("format", 1) == 1:
             found.append(Codec("lzma"))
-        elif name == "shuffle" and codec.keys() <= {"id", "elementsize"} and _shuffled(codec) > 0:
-            found.append(Codec("shuffle", (_shuffled(codec),)))
+        elif name == "shuffle" and (size := _shuffled(codec)) > 0:
+            found.append(Codec("shuffle", (size,)))
         elif name == "crc32c" and codec.get("location", "end") == "end":
             found.append(Codec("crc32c"))
         elif name in FILTERS and _is_sound(codec):
@@ -67,8 +67,9 @@ def catalog_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[Codec, ...] | None
 
 
 def _shuffled(codec: dict[str, Any]) -> int:
+    """Return the size of the elements that were shuffled, 0 if the settings make no sense."""
     size = codec.get("elementsize", 4)
-    return size if isinstance(size, int) else 0
+    return size if isinstance(size, int) and codec.keys() <= {"id", "elementsize"} else 0
 
 
 def _is_sound(codec: dict[str, Any]) -> bool:
