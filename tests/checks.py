@@ -77,6 +77,12 @@ def peak_mib():
 """
 
 
+def process_status(name: str) -> int:
+    """What Linux says of this process: bytes of sizes (`VmRSS`, `VmHWM`, ...), a number of the others."""
+    value, *unit = Path("/proc/self/status").read_text(encoding="ascii").split(f"{name}:")[1].split()[:2]
+    return int(value) * (1024 if unit == ["kB"] else 1)
+
+
 def child_environment(**env: str) -> dict[str, str]:
     """The environment of a process that finds the package and the helpers of the tests."""
     import lazynwb

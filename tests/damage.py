@@ -38,6 +38,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
+from checks import process_status
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from multiprocessing.connection import Connection
@@ -238,11 +240,6 @@ def _look_at_table(path: Path, name: str, is_table: bool, seen: Seen, reading: A
 # --- the processes -------------------------------------------------------------------------------------
 
 
-def _memory(what: str) -> int:
-    text = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(text.split(f"{what}:")[1].split()[0]) * 1024
-
-
 def _serve_reader(connection: Connection, warm: Path, cache: Path) -> None:
     """Look at one file after the other, within limits."""
     os.environ["LAZYNWB_CACHE_DIR"] = str(cache)
@@ -257,7 +254,7 @@ def _serve_reader(connection: Connection, warm: Path, cache: Path) -> None:
     look(warm, ())
     limited = Path("/proc/self/clear_refs").exists()
     if limited:
-        most = _memory("VmSize") + MOST_BYTES + _RESERVED
+        most = process_status("VmSize") + MOST_BYTES + _RESERVED
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     connection.send("ready")
@@ -267,11 +264,11 @@ def _serve_reader(connection: Connection, warm: Path, cache: Path) -> None:
         before = 0
         if limited:
             Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-            before = _memory("VmRSS")
+            before = process_status("VmRSS")
         start = time.perf_counter()
         seen = look(path, tables)
         seen.seconds = time.perf_counter() - start
-        seen.peak = _memory("VmHWM") - before if limited else 0
+        seen.peak = process_status("VmHWM") - before if limited else 0
         connection.send(seen)
 
 

@@ -575,15 +575,10 @@ def _column(path: Path, name: str, column: str) -> Any:
         # Another column of the table may be to blame: this one alone, if it is that of a plain table.
         with h5py.File(path, "r") as file:
             if name.strip("/") == "general":  # its row has the root's datasets, whether it is there or not
-                return _member_of_the_session(file, column)
+                own = "general" in file and column in file["general"]
+                return _member_alone(file["general"] if own else file, column)
             return _column_alone(file[name], column)
     return found.columns.get(column, ABSENT)
-
-
-def _member_of_the_session(file: h5py.File, column: str) -> Any:
-    group = file["general"] if "general" in file and column in file["general"] else file
-    dataset = group[column]
-    return [oracle.read(dataset) if dataset.shape else oracle.plain(dataset[()], dataset.dtype, file)]
 
 
 def _names(group: h5py.Group) -> list[str]:
@@ -599,9 +594,8 @@ def _member_alone(group: h5py.Group, name: str) -> Any:
     return rows if oracle.is_series(group) else [rows]
 
 
-def _ragged(group: h5py.Group) -> tuple[dict[str, h5py.Dataset], dict[str, str]]:
+def _ragged(group: h5py.Group, listed: list[str]) -> tuple[dict[str, h5py.Dataset], dict[str, str]]:
     """Return the datasets of a table that can be opened, and the index of each that has one."""
-    names = oracle.names_in(group, "colnames")
     data: dict[str, h5py.Dataset] = {}
     for name in group:
         with contextlib.suppress(Exception):
@@ -610,7 +604,7 @@ def _ragged(group: h5py.Group) -> tuple[dict[str, h5py.Dataset], dict[str, str]]
     indices: dict[str, str] = {}
     for name in data:
         with contextlib.suppress(Exception):
-            target = oracle.index_target(name, data, names)
+            target = oracle.index_target(name, data, listed)
             if target is not None:
                 indices[target] = name
     return data, indices
@@ -622,8 +616,8 @@ def _column_alone(group: h5py.Group, column: str) -> Any:
     if isinstance(group[column], h5py.Group):  # a category of an aligned table
         parts = {name: _column_alone(group[column], name) for name in _names(group[column])}
         return [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
-    data, indices = _ragged(group)
     listed = oracle.names_in(group, "colnames")
+    data, indices = _ragged(group, listed)
     if column in indices.values() or (column not in listed and oracle.kind_of(data[column]) == "VectorIndex"):
         return ABSENT  # an index
     chain = [column]

@@ -27,7 +27,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))
 
 from builders import VLEN_TEXT, table, write_session
-from checks import child_environment
+from checks import child_environment, process_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,11 +208,6 @@ CASES = {
 # --- one query, in a process of its own -----------------------------------------------------------------
 
 
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
-
-
 def _query(kind: str, folder: Path, out: Path) -> int:
     """Run a query over a folder; gives the bytes of values that passed."""
     import polars as pl
@@ -250,7 +245,7 @@ def child(kind: str, folder: Path) -> dict[str, Any]:
             _query(kind, small, Path(scratch) / f"warm{number}")
         lazynwb.clear_cache()
         gc.collect()
-        before = _status("VmRSS")
+        before = process_status("VmRSS")
         Path("/proc/self/clear_refs").write_text("5")
         out = Path(os.environ.get("LIMITS_OUT", scratch)) / "out"
         out.mkdir()
@@ -259,7 +254,7 @@ def child(kind: str, folder: Path) -> dict[str, Any]:
         return {
             "seconds": time.perf_counter() - started,
             "before": before,
-            "peak": _status("VmHWM"),
+            "peak": process_status("VmHWM"),
             "passed": passed,
         }
 

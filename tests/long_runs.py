@@ -22,7 +22,7 @@ import h5py
 sys.path.insert(0, str(Path(__file__).parent))
 
 from builders import write_cube
-from checks import child_environment
+from checks import child_environment, process_status
 
 # --- what is right, without lazynwb ---------------------------------------------------------------------
 
@@ -108,14 +108,14 @@ def _resources() -> dict[str, int]:
     import gc
 
     gc.collect()
-    status = Path("/proc/self/status").read_text()
+    time.sleep(0.5)  # threads that only look after a wait notice that it is over
     opened = [_target(entry) for entry in Path("/proc/self/fd").iterdir()]
     return {
-        "bytes": int(status.split("VmRSS:")[1].split()[0]) * 1024,
+        "bytes": process_status("VmRSS"),
         "descriptors": sum(not name.startswith("socket:") for name in opened),
         # A store keeps connections for its next request; how many, depends on how many were at work at once.
         "connections": sum(name.startswith("socket:") for name in opened),
-        "threads": int(status.split("Threads:")[1].split()[0]),
+        "threads": process_status("Threads"),
     }
 
 
@@ -124,6 +124,15 @@ def _target(entry: Path) -> str:
         return str(entry.readlink())
     except FileNotFoundError:  # the folder itself, which the listing had open
         return ""
+
+
+def _start_all_threads() -> None:
+    """Have every pool at its full size: they grow when work comes faster, which is chance, and no leak."""
+    from lazynwb.threads import DECODERS, LOADERS, REQUESTS
+
+    for pool in (DECODERS, REQUESTS, LOADERS):
+        together = threading.Barrier(pool.size())
+        pool.map(lambda _, barrier=together: barrier.wait(60), range(pool.size()))
 
 
 def open_close(cycles: int, paths: list[str]) -> dict[str, int]:
@@ -135,6 +144,7 @@ def open_close(cycles: int, paths: list[str]) -> dict[str, int]:
 
     lazynwb.config.disable_cache = True
     settled: dict[str, int] = {}
+    _start_all_threads()
     for cycle in range(cycles):
         lazynwb.clear_cache()  # so that every one opens files
         path = paths[cycle % len(paths)]

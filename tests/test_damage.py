@@ -163,6 +163,12 @@ def test_every_kind_of_damage_changes_a_file(tmp_path):
 # --- what was found and mended -------------------------------------------------------------------------
 
 
+def overwrite(path, at, new):
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(new)
+
+
 def write_text(path):
     with h5py.File(path, "w", libver="earliest") as file:
         group = table(file, "t", {"a": np.arange(3), "text": ["abc", "defg", ""]})
@@ -185,9 +191,7 @@ def test_a_text_of_another_length_than_its_object_in_the_heap(tmp_path, length):
 def test_a_text_whose_address_was_overwritten(tmp_path):
     path = tmp_path / "damaged.nwb"
     offset = write_text(path)
-    content = bytearray(path.read_bytes())
-    content[offset + 4 : offset + 12] = b"\xff" * 8
-    path.write_bytes(content)
+    overwrite(path, offset + 4, b"\xff" * 8)
     with pytest.raises(lazynwb.CorruptDataError, match=r"damaged\.nwb"):
         lazynwb.read_nwb(path, "t")
 
@@ -197,10 +201,7 @@ def test_an_object_without_a_size_in_the_heap_of_an_attribute(tmp_path):
     path = tmp_path / "damaged.nwb"
     with h5py.File(path, "w", libver="earliest") as file:
         table(file, "t", {"a": np.arange(3)})
-    content = bytearray(path.read_bytes())
-    heap = content.find(b"GCOL")
-    content[heap + 16 : heap + 32] = bytes(16)
-    path.write_bytes(content)
+    overwrite(path, path.read_bytes().index(b"GCOL") + 16, bytes(16))
     code = """
 import sys, lazynwb
 for read in (lazynwb.read_nwb, lazynwb.get_attrs):
@@ -220,11 +221,8 @@ def test_a_chunk_that_is_listed_out_of_order(tmp_path, corner):
     path = tmp_path / "damaged.nwb"
     with h5py.File(path, "w", libver="earliest") as file:
         table(file, "t", {"a": Column(np.arange(1, 9), {"chunks": (1,)})})
-    content = bytearray(path.read_bytes())
-    at = content.find(struct.pack("<IIQQ", 8, 0, 4, 0))  # the key of chunk 4: size, mask, corner
-    assert at > 0
-    content[at + 8 : at + 16] = corner
-    path.write_bytes(content)
+    at = path.read_bytes().index(struct.pack("<IIQQ", 8, 0, 4, 0))  # the key of chunk 4: size, mask, corner
+    overwrite(path, at + 8, corner)
     with pytest.raises(lazynwb.CorruptDataError, match=r"damaged\.nwb"):
         lazynwb.read_nwb(path, "t")
 
@@ -235,8 +233,7 @@ def test_a_chunk_where_the_file_begins(tmp_path):
     with h5py.File(path, "w", libver="earliest") as file:
         table(file, "t", {"a": Column(np.arange(1, 9), {"chunks": (1,)})})
         at = file["t/a"].id.get_chunk_info(4).byte_offset
-    content = path.read_bytes().replace(struct.pack("<QQQ", 4, 0, at), struct.pack("<QQQ", 4, 0, 0))
-    path.write_bytes(content)
+    overwrite(path, path.read_bytes().index(struct.pack("<QQQ", 4, 0, at)) + 16, bytes(8))
     with pytest.raises(lazynwb.CorruptDataError, match=r"damaged\.nwb"):
         lazynwb.read_nwb(path, "t")
 
@@ -245,9 +242,7 @@ def test_a_shuffle_without_an_element_size(tmp_path):
     path = tmp_path / "damaged.nwb"
     with h5py.File(path, "w", libver="earliest") as file:
         table(file, "t", {"a": Column(np.arange(8), {"chunks": (4,), **GZIP})})
-    content = path.read_bytes()
-    at = content.find(b"shuffle\0") + 8
-    path.write_bytes(content[:at] + bytes(4) + content[at + 4 :])
+    overwrite(path, path.read_bytes().index(b"shuffle\0") + 8, bytes(4))
     with pytest.raises(lazynwb.CorruptDataError, match=r"damaged\.nwb"):
         lazynwb.read_nwb(path, "t")
 
@@ -258,9 +253,7 @@ def test_a_filter_whose_parameters_are_zero(tmp_path):
     path = tmp_path / "damaged.nwb"
     with h5py.File(path, "w", libver="earliest") as file:
         table(file, "t", {"a": Column(np.arange(64.0), {"chunks": (32,), "compression": "szip"})})
-    content = path.read_bytes()
-    at = content.find(b"szip\0") + 8
-    path.write_bytes(content[: at + 4] + bytes(4) + content[at + 8 :])
+    overwrite(path, path.read_bytes().index(b"szip\0") + 12, bytes(4))
     code = """
 import sys, lazynwb
 try:
@@ -329,12 +322,8 @@ def test_a_number_whose_exponent_has_another_bias(tmp_path):
     path = tmp_path / "damaged.nwb"
     with h5py.File(path, "w", libver="earliest") as file:
         table(file, "t", {"a": np.arange(3), "b": np.arange(3.0)})
-    content = bytearray(path.read_bytes())
     double = struct.pack("<HHBBBBI", 0, 64, 52, 11, 0, 52, 1023)  # the format's description of a double
-    at = content.find(double)
-    assert at > 0
-    content[at + 8 : at + 12] = struct.pack("<I", 1000)
-    path.write_bytes(content)
+    overwrite(path, path.read_bytes().index(double) + 8, struct.pack("<I", 1000))
     lf = lazynwb.scan_nwb(path, "t")
     assert lf.select("a").collect()["a"].to_list() == [0, 1, 2]
     with pytest.raises(lazynwb.UnsupportedTypeError, match=r"damaged\.nwb"):
