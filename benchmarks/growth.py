@@ -30,17 +30,17 @@ TABLE = "units"
 def describe_one(folder: Path) -> list[Any]:
     """Return the catalog of a session, and a variant for each column that may be missing."""
     from lazynwb.demo.cube import write_cube
-    from lazynwb.index.describe import Wish, describe
-    from lazynwb.sources.source import Source
+    from lazynwb.index.source_record import ChunkLocationRequest, describe
+    from lazynwb.storage.source import Source
 
     path = write_cube(folder / "cube", 1)[0]
-    found = describe(Source(str(path)), Wish.of(False))  # noqa: FBT003 - as it is said
+    found = describe(Source(str(path)), ChunkLocationRequest.of(False))  # noqa: FBT003 - as it is said
     return [_without_column(found, number) for number in range(VARIANTS)]
 
 
 def _without_column(found: Any, number: int) -> Any:  # noqa: ANN401 - imported late
-    from lazynwb.index.describe import ENCODER
-    from lazynwb.lookup.load import Entry
+    from lazynwb.index.source_record import ENCODER
+    from lazynwb.lookup.loader import Entry
 
     tables = []
     for one in found.tables:
@@ -62,10 +62,10 @@ def name_of(folder: Path | str, number: int) -> str:
 def make_index(folder: Path, sessions: int, variants: list[Any]) -> Path:
     """Write an index of files that do not exist."""
     from lazynwb.index import writer as writing
-    from lazynwb.index.describe import Wish
-    from lazynwb.index.folder import open_folder
+    from lazynwb.index.location import open_folder
     from lazynwb.index.model import MOST_SESSIONS, Values
-    from lazynwb.index.parts import records_of, write_part
+    from lazynwb.index.part_io import records_of, write_part
+    from lazynwb.index.source_record import ChunkLocationRequest
 
     place = folder / f"index-{sessions}"
     shutil.rmtree(place, ignore_errors=True)
@@ -95,17 +95,17 @@ def make_index(folder: Path, sessions: int, variants: list[Any]) -> Path:
             columns=renamed(records.columns),
         )
         writer.parts.append(write_part(into, own))
-    writing.publish(into, None, None, writer, Wish.of(False), [])  # noqa: FBT003 - as it is said
+    writing.publish(into, None, None, writer, ChunkLocationRequest.of(False), [])  # noqa: FBT003 - as it is said
     return place
 
 
 def make_cache(folder: Path, sessions: int, variants: list[Any]) -> Path:
     """Write empty files, and a cache that has their catalogs."""
     import lazynwb
-    from lazynwb.catalog import cache
-    from lazynwb.lookup.load import Entry, key_of
-    from lazynwb.sources.local import identity
-    from lazynwb.sources.source import Source
+    from lazynwb.catalog import disk_cache
+    from lazynwb.lookup.loader import Entry, key_of
+    from lazynwb.storage.local_file import identity
+    from lazynwb.storage.source import Source
 
     lazynwb.config.cache_dir = folder / f"cache-{sessions}"
     lazynwb.config.cache_max_bytes = 2**40
@@ -117,7 +117,7 @@ def make_cache(folder: Path, sessions: int, variants: list[Any]) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         key = key_of("table", Source(str(path)), TABLE)
-        cache.save(key, Entry(key, identity(str(path)), tables[number % VARIANTS], {}), encoder)
+        disk_cache.save(key, Entry(key, identity(str(path)), tables[number % VARIANTS], {}), encoder)
         paths.append(str(path))
     listed = folder / f"paths-{sessions}.json"
     listed.write_text(json.dumps(paths))
@@ -131,8 +131,8 @@ def measure(kind: str, place: str, length: int | None, folder: Path, sessions: i
     lazynwb.config.disable_progress = True
     lazynwb.config.cache_dir = folder / f"cache-{sessions}"
     lazynwb.config.cache_max_bytes = 2**40
-    import lazynwb.index.read
-    import lazynwb.lookup.load
+    import lazynwb.index.reader
+    import lazynwb.lookup.loader
 
     before = _peak()
     began, worked = time.perf_counter(), time.process_time()

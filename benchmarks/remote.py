@@ -55,10 +55,10 @@ def query(name: str, paths: list[str]) -> Any:  # noqa: ANN401 - a frame; Polars
 def work(name: str, paths: list[str]) -> None:
     """Run a query and print what it cost, as JSON."""
     import lazynwb
-    from lazynwb.sources import remote
+    from lazynwb.storage import remote_file
 
     asked: list[tuple[float, float]] = []
-    ask = remote.request
+    ask = remote_file.request
 
     def timed(*arguments: Any) -> Any:  # noqa: ANN401 - what the function takes and returns
         begin = time.perf_counter()
@@ -66,7 +66,7 @@ def work(name: str, paths: list[str]) -> None:
         asked.append((begin, time.perf_counter()))
         return answer
 
-    remote.request = timed
+    remote_file.request = timed
     begin = time.perf_counter()
     with lazynwb.profile() as profile:
         rows = query(name, paths).height

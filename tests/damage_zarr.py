@@ -22,8 +22,8 @@ import damage_hdf5
 import plain_zarr
 import zarr_stores
 from damage import ABSENT
-from lazynwb.engine.crc import crc32c
-from lazynwb.formats.attributes import unreadable
+from lazynwb.codecs.checksums import crc32c
+from lazynwb.formats.nwb.object_listing import unreadable
 from zarr_twins import through_zarr
 from zarr_twins.make import ARCHIVE, unpack
 

@@ -31,9 +31,9 @@ from builders import GZIP, Column, Ragged, nwb_root, series, table, write_cube
 from checks import same
 from faulty_proxy import FAULTS, PASSING, FaultyProxy, by_chance, since
 from lazynwb.errors import LazyNWBError, SourceChangedError
-from lazynwb.lookup import memory
-from lazynwb.sources import attempts, failure, files, request
-from lazynwb.sources.objects import remote as remote_objects
+from lazynwb.lookup import catalog_cache
+from lazynwb.storage import error_mapping, file, range_request, retry
+from lazynwb.storage.objects import remote_prefix as remote_objects
 from range_server import RangeServer
 from stores import moto
 from zarr_twins.make import ARCHIVE
@@ -331,7 +331,7 @@ class _Log(logging.Handler):
 def impatient(folder):
     """Short pauses and timeouts, a cache of its own."""
     saved = {one.name: getattr(config, one.name) for one in fields(config)}
-    patches = {failure: {"_PAUSE": 0.002, "_BUSY_PAUSE": 0.004}, attempts: {"_LONGEST_PAUSE": 0.02}}
+    patches = {error_mapping: {"_PAUSE": 0.002, "_BUSY_PAUSE": 0.004}, retry: {"_LONGEST_PAUSE": 0.02}}
     with ExitStack() as stack:
         for module, values in patches.items():
             stack.enter_context(patch.multiple(module, **values))
@@ -433,9 +433,9 @@ class Run:
             self.attempts += 1
             return original(*args)
 
-        original = attempts.attempt
+        original = retry.with_retry
         with (
-            patch.object(request, "attempt", counted),
+            patch.object(range_request, "attempt", counted),
             patch.object(remote_objects, "attempt", counted),
             lazynwb.profile() as profile,
         ):
@@ -503,9 +503,9 @@ class Run:
 
 def forget():
     """Keep what is on disk only, as if in a new process."""
-    files.save()
-    memory.clear_memory()
-    files.forget()
+    file.save()
+    catalog_cache.clear_memory()
+    file.forget()
 
 
 @contextmanager

@@ -28,9 +28,9 @@ from hypothesis.extra.numpy import (
 import lazynwb
 from builders import nwb_root, series, table
 from checks import run_child
-from lazynwb.lookup import memory
-from lazynwb.lookup.attributes import load_attributes
-from lazynwb.sources.discover import expand
+from lazynwb.lookup import catalog_cache
+from lazynwb.lookup.loader import load_attributes
+from lazynwb.storage.resolve import expand
 from range_server import RangeServer
 from zarr_twins.make import ARCHIVE, unpack
 
@@ -464,11 +464,11 @@ def test_a_file_that_changes_is_read_anew(path):
 def test_the_cache_of_one_file_can_be_cleared(built, cube):
     for path in (built("session"), cube[0]):
         lazynwb.get_attrs(path, "/units")
-    before = len(memory._memory)
+    before = len(catalog_cache._memory)
     lazynwb.clear_attrs_cache(cube[0])
-    assert len(memory._memory) == before - 1
+    assert len(catalog_cache._memory) == before - 1
     lazynwb.clear_attrs_cache()
-    assert len(memory._memory) == before - 2
+    assert len(catalog_cache._memory) == before - 2
 
 
 @pytest.mark.parametrize("version", ["nwb", "v2.nwb.zarr", "v3.nwb.zarr"])

@@ -10,13 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazynwb
-from lazynwb.engine.batches import MOST_ROWS, batch_bounds
-from lazynwb.engine.plan import Growth
-from lazynwb.engine.run import run
-from lazynwb.engine.spec import Spec
-from lazynwb.engine.window import Handles, Part, to_ranges
-from lazynwb.lookup.load import load_table
-from lazynwb.sources.discover import expand
+from lazynwb.engine.batching import MOST_ROWS, batch_bounds
+from lazynwb.engine.plan import Growth, Spec
+from lazynwb.engine.row_selection import Handles, Part, to_ranges
+from lazynwb.engine.scan import run
+from lazynwb.lookup.loader import load_table
+from lazynwb.storage.resolve import expand
 
 ROWS, CHUNK = 20_000, 1_000
 

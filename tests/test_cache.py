@@ -16,8 +16,8 @@ import pytest
 import lazynwb
 from builders import GZIP, Column, Ragged, table
 from checks import assert_frames, run_child
-from lazynwb.catalog import cache
-from lazynwb.lookup import memory
+from lazynwb.catalog import disk_cache
+from lazynwb.lookup import catalog_cache
 
 
 def cached_files(folder):
@@ -43,7 +43,7 @@ def settle():
 
 def forget():
     """Keep what is on disk only, as if in a new process."""
-    memory.clear_memory()
+    catalog_cache.clear_memory()
 
 
 @pytest.fixture
@@ -296,7 +296,7 @@ def test_flipped_bits_are_noticed(path, cache_dir):
 
 
 def test_the_size_is_bounded(tmp_path, cache_dir, monkeypatch):
-    monkeypatch.setattr(cache, "_PRUNE_EVERY", 1)
+    monkeypatch.setattr(disk_cache, "_PRUNE_EVERY", 1)
     lazynwb.config.cache_max_bytes = 256 * 1_000
     paths = [tmp_path / f"{number:03}.nwb" for number in range(100)]
     for path in paths:

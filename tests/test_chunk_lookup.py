@@ -13,17 +13,16 @@ import pytest
 
 import lazynwb
 from builders import Column, Ragged, series, table
-from lazynwb.catalog.chunks import SomeChunks
-from lazynwb.catalog.model import MISSING, ChunkIndex
-from lazynwb.engine.crc import crc32c
+from lazynwb.catalog.model import MISSING, ChunkIndex, SomeChunks
+from lazynwb.codecs.checksums import crc32c
 from lazynwb.errors import CorruptDataError
-from lazynwb.formats import hdf5
-from lazynwb.formats.hdf5 import Hdf5Reader, single, stream
-from lazynwb.formats.hdf5.arrays import _CHUNKS_WITHOUT_BASE, describe_dataset
-from lazynwb.formats.zarr import shards
-from lazynwb.lookup import load
-from lazynwb.sources.discover import expand
-from lazynwb.sources.files import identity
+from lazynwb.formats.hdf5 import block_stream, chunk_lookup, reader
+from lazynwb.formats.hdf5.libhdf5_nodes import _CHUNKS_WITHOUT_BASE, describe_dataset
+from lazynwb.formats.hdf5.reader import Hdf5Reader
+from lazynwb.formats.zarr import shard_index
+from lazynwb.lookup import loader
+from lazynwb.storage.file import identity
+from lazynwb.storage.resolve import expand
 from range_server import RangeServer
 
 #: Shape, shape of a chunk, and the largest shape: what decides which kind of index the newer formats have.
@@ -114,13 +113,13 @@ def names_of(path):
 def no_listing(monkeypatch):
     """Complete indices, as far as any is made."""
     made = []
-    original = hdf5.chunk_index
+    original = reader.chunk_index
 
     def noted(file, array):
         made.append(array.path)
         return original(file, array)
 
-    monkeypatch.setattr("lazynwb.formats.hdf5.chunk_index", noted)
+    monkeypatch.setattr("lazynwb.formats.hdf5.reader.chunk_index", noted)
     return made
 
 
@@ -173,7 +172,7 @@ def test_a_dataset_whose_chunks_an_earlier_run_found_does_not_stop_the_next_run(
         array = describe(reader, "fixed_gzip")
         reader._file = reader._file.reopened(watched=True)
         known = {1: (10, 20, 0)}
-        again = single.some_chunks(reader._file, array, np.array([1]), known)
+        again = chunk_lookup.some_chunks(reader._file, array, np.array([1]), known)
     assert again.locate(1) == known[1]
 
 
@@ -182,9 +181,9 @@ def test_where_libhdf5_says_something_unknown_all_chunks_are_listed(kinds, no_li
     class Pattern:
         @staticmethod
         def search(_):
-            return single.re.search(r"(\d+) bytes required", says)
+            return chunk_lookup.re.search(r"(\d+) bytes required", says)
 
-    monkeypatch.setattr(single, "_NEEDED", Pattern)
+    monkeypatch.setattr(chunk_lookup, "_NEEDED", Pattern)
     with reading(kinds) as reader:
         arrays = [describe(reader, name) for name in ("fixed_plain", "btree_gzip")]
         found = reader.chunk_indices(arrays, [np.array([0])] * 2)
@@ -195,7 +194,7 @@ def test_where_libhdf5_says_something_unknown_all_chunks_are_listed(kinds, no_li
 
 def test_a_second_read_where_one_is_expected_is_not_believed(kinds, no_listing, monkeypatch):
     monkeypatch.setattr(
-        "lazynwb.formats.hdf5.stream.Watch._is_noted",
+        "lazynwb.formats.hdf5.block_stream.Watch._is_noted",
         lambda self, start, length: (
             self._noted is not None and bool(self._noted.extend([(start, length)] * 2))
         ),
@@ -285,7 +284,7 @@ def test_a_long_ragged_column_is_looked_up_when_its_elements_are_known(long_tabl
 
 def test_what_is_known_of_a_series_grows_and_threads_lose_nothing_of_it(long_tables, no_listing):
     (source,) = expand(long_tables / "long.nwb")
-    file = load.load_table(source, "acquisition/s")
+    file = loader.load_table(source, "acquisition/s")
     array = file.columns["data"].data
     expected = listed(long_tables / "long.nwb", "acquisition/s/data")
     wanted = [np.arange(start, start + 20) for start in range(0, 400, 10)]
@@ -361,9 +360,9 @@ def write_shards(folder: Path, count: int) -> np.ndarray:
 def test_of_shards_only_the_indices_of_those_wanted_are_read(tmp_path, monkeypatch):
     values = write_shards(tmp_path / "a.nwb.zarr", 40)
     asked = []
-    original = shards.shard_index
+    original = shard_index.shard_index
     monkeypatch.setattr(
-        "lazynwb.formats.zarr.shards.shard_index",
+        "lazynwb.formats.zarr.shard_index.shard_index",
         lambda objects, path, key, *rest: asked.append(key) or original(objects, path, key, *rest),
     )
     frame = lazynwb.scan_nwb(tmp_path / "a.nwb.zarr", "/acquisition/s")
@@ -427,7 +426,7 @@ def one_second(path, start, no_listing):
 def test_a_second_of_20_000_chunks_takes_at_most_40_blocks(tmp_path, no_listing, stored, libver):
     write_recording(tmp_path / "a.nwb", 20_000, stored=stored, libver=libver)
     requests, blocks = one_second(tmp_path / "a.nwb", 150.0, no_listing)
-    assert blocks <= (40 if stream._MAY_FAIL else 44)
+    assert blocks <= (40 if block_stream._MAY_FAIL else 44)
     assert requests <= 40
 
 

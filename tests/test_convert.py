@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import lazynwb
 from builders import Ragged, nwb_root, table
 from checks import PEAK_MIB, assert_frames, child_environment, run_child, same
-from lazynwb.convert.names import distinct_names, partition_names, safe_name
+from lazynwb.convert.output_names import distinct_names, partition_names, safe_name
 
 LABELS = {"/units", "/general", "/general/subject", "/intervals/trials", "/intervals/performance"}
 SCRATCH = {".lazynwb-manifest", ".lazynwb-lock"}
@@ -206,7 +206,7 @@ def test_what_is_refused(cube, tmp_path, options, error, words):
 
 
 def test_a_package_that_is_missing_is_named(cube, tmp_path, monkeypatch):
-    monkeypatch.setattr("lazynwb.convert.is_installed", lambda _: False)
+    monkeypatch.setattr("lazynwb.convert.conversion.is_installed", lambda _: False)
     with pytest.raises(ImportError, match=r"needs deltalake.*lazynwb\[delta\]"):
         lazynwb.convert_nwb_tables(cube, tmp_path, output_format="delta")
 
@@ -529,9 +529,9 @@ def test_an_error_in_the_middle_leaves_whole_outputs_only(sessions, tmp_path, mo
 
 def _break_after(monkeypatch, outputs_written):
     """Fail while the next output is half written."""
-    from lazynwb.convert import run
+    from lazynwb.convert import job_runner
 
-    counted, seen = run._Counter.__call__, []
+    counted, seen = job_runner._Counter.__call__, []
 
     def count(self, frame):
         if self not in seen:
@@ -541,13 +541,13 @@ def _break_after(monkeypatch, outputs_written):
             raise RuntimeError(message)
         return counted(self, frame)
 
-    monkeypatch.setattr(run._Counter, "__call__", count)
+    monkeypatch.setattr(job_runner._Counter, "__call__", count)
 
 
 KILLED = """
 import sys, time
 import lazynwb
-from lazynwb.convert import run
+from lazynwb.convert.conversion import run
 counted, seen = run._Counter.__call__, []
 def count(self, frame):
     if self not in seen:

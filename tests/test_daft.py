@@ -24,15 +24,14 @@ from hypothesis import strategies as st
 
 import builders
 import lazynwb
-import lazynwb.daft
+import lazynwb.daft.dataframe
 from checks import run_child, same
-from lazynwb.daft.filters import translated
-from lazynwb.daft.frames import daft_schema, plain, record_batch
-from lazynwb.daft.source import NWBSource
+from lazynwb.daft.data_source import NWBSource, daft_schema, plain, record_batch
+from lazynwb.daft.expressions import translated
 from lazynwb.errors import UnsupportedTypeError
 from lazynwb.scan import plan_scan
-from lazynwb.sources.discover import expand
-from lazynwb.sources.source import Options, Source
+from lazynwb.storage.resolve import expand
+from lazynwb.storage.source import Options, Source
 
 ORDER = ["_nwb_path", "_table_index"]
 
@@ -243,7 +242,7 @@ def test_a_limit_counts_the_rows_that_survive_the_filters(cube):
 
 
 def test_a_task_stops_at_its_limit(cube, monkeypatch):
-    monkeypatch.setattr("lazynwb.daft.source._TASKS", 1)
+    monkeypatch.setattr("lazynwb.daft.data_source._TASKS", 1)
     source = source_of(cube)
     text = col("presence_ratio").cast(daft.DataType.string())
     asked = {"filters": (text >= "0") & (col("presence_ratio") >= 0.3), "columns": ["spike_times"]}
@@ -310,7 +309,7 @@ def read_rows(monkeypatch):
     """The rows that tasks have read, each of them a batch."""
     seen = []
     monkeypatch.setattr(
-        "lazynwb.daft.source.record_batch", lambda frame: seen.append(len(frame)) or record_batch(frame)
+        "lazynwb.daft.data_source.record_batch", lambda frame: seen.append(len(frame)) or record_batch(frame)
     )
     lazynwb.config.batch_bytes = 1
     return seen
@@ -326,7 +325,7 @@ def test_batches_are_read_no_faster_than_they_are_taken(cube, read_rows):
 
 
 def test_who_wants_no_more_rows_ends_the_reading(cube, read_rows, monkeypatch):
-    monkeypatch.setattr("lazynwb.daft.source._PATIENCE", 0.2)
+    monkeypatch.setattr("lazynwb.daft.data_source._PATIENCE", 0.2)
     (task,) = tasks_of(source_of(cube[:1]), columns=["spike_times"])
     batches = _get_record_batches(task)
     next(batches)

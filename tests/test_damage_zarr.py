@@ -16,10 +16,10 @@ import plain_zarr
 import zarr_stores
 from checks import assert_frames, assert_values
 from lazynwb.catalog.model import Codec
-from lazynwb.engine import decode
+from lazynwb.codecs import chunk_codecs
 from lazynwb.errors import CorruptDataError
-from lazynwb.formats.zarr.codecs import catalog_codecs
-from lazynwb.sources.objects.written import check_written
+from lazynwb.formats.zarr.codec_configuration import catalog_codecs
+from lazynwb.storage.objects.sparsity import check_written
 
 CASES = 100
 TAKES_FRAMES_WITHOUT_SIZE = tuple(map(int, version("numcodecs").split(".")[:2])) >= (0, 16)
@@ -270,7 +270,7 @@ def test_a_chunk_of_a_shard_with_half_a_place(copy):
 
 
 def undone(name, data, nbytes):
-    return bytes(decode.unfilter(data, (Codec(name),), 0, nbytes)[0])
+    return bytes(chunk_codecs.unfilter(data, (Codec(name),), 0, nbytes)[0])
 
 
 @pytest.mark.skipif(not TAKES_FRAMES_WITHOUT_SIZE, reason="numcodecs before 0.16")
@@ -322,7 +322,7 @@ def test_damaged_lzma(monkeypatch):
         damaged[at] ^= 0xFF
         with pytest.raises(CorruptDataError):
             undone("lzma", damaged, 1000)
-    monkeypatch.setattr(decode, "LZMA_MEMORY", 2**20)
+    monkeypatch.setattr(chunk_codecs, "LZMA_MEMORY", 2**20)
     with pytest.raises(CorruptDataError, match=r"[Mm]emory"):
         undone("lzma", data, 1000)
 

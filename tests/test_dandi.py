@@ -11,10 +11,10 @@ import pytest
 import lazynwb
 from dandi_server import DandiServer, Fault, identifier
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
-from lazynwb.sources import dandi
-from lazynwb.sources.dandi import Asset, expand, get_dandi_sources, resolve, resolve_all
-from lazynwb.sources.dandi import api as dandi_api
-from lazynwb.sources.dandi import listing as dandi_listing
+from lazynwb.storage.dandi import api as dandi_api
+from lazynwb.storage.dandi import asset_listing as dandi_listing
+from lazynwb.storage.dandi import resolver
+from lazynwb.storage.dandi.resolver import Asset, expand, get_dandi_sources, resolve, resolve_all
 
 VERSION = "0.231012.2129"
 OLDER = "0.220101.0000"
@@ -27,7 +27,7 @@ OTHERS = ["dataset_description.json", "sub-1/a.nwb.json", "sub-1/movie.mp4", "su
 def archive(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv("DANDI_API_KEY", raising=False)
-    dandi.forget()
+    resolver.forget()
     with DandiServer() as running:
         lazynwb.config.dandi_api_url = running.url
         running.keys = {KEY: True, "0ther": False}
@@ -36,7 +36,7 @@ def archive(monkeypatch):
         running.publish("000363", "draft", [*FILES, "sub-3/new.nwb"])
         running.publish("000728", "draft", ["a.nwb"])
         yield running
-    dandi.forget()
+    resolver.forget()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import lazynwb
 from lazynwb.catalog.model import Codec
-from lazynwb.engine.decode import fletcher32, unfilter, unshuffle
+from lazynwb.codecs.chunk_codecs import fletcher32, unfilter, unshuffle
 
 ZLIB, SHUFFLE, FLETCHER = Codec("zlib", (4,)), Codec("shuffle", (8,)), Codec("fletcher32")
 

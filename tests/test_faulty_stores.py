@@ -26,9 +26,9 @@ from builders import Column, nwb_root, table
 from checks import assert_ends_at_ctrl_c, child_environment
 from faulty_proxy import FAULTS, PASSING, FaultyProxy, always, first, since
 from faulty_queries import checksummed, forget, impatient
-from lazynwb.engine.decode import decode_into, unfilter
+from lazynwb.codecs.chunk_codecs import decode_into, unfilter
 from lazynwb.errors import CorruptDataError, LazyNWBError
-from lazynwb.sources import busy
+from lazynwb.storage import retry
 from range_server import Fault, RangeServer, refuse
 from range_server import always as always_of_server
 from stores import moto
@@ -41,7 +41,7 @@ SECRETS = ("s3cret-token", "s3cret-header")
 @pytest.fixture(autouse=True)
 def quick(cache_dir, request, monkeypatch):
     """Pauses are short, and so are waits where a test is about them."""
-    monkeypatch.setattr(busy, "_SILENCE", 60)
+    monkeypatch.setattr(retry, "_SILENCE", 60)
     with impatient(cache_dir):
         config.request_timeout = 0.4 if "stall" in request.node.name else config.request_timeout
         yield
@@ -428,7 +428,7 @@ def test_a_retry_after_of_no_use_changes_nothing(text, server, folder):
 
 def test_retry_after_is_waited_for(server, folder, monkeypatch):
     slept = []
-    monkeypatch.setattr("lazynwb.sources.attempts.time.sleep", slept.append)
+    monkeypatch.setattr("lazynwb.storage.retry.time.sleep", slept.append)
     left = [2]
 
     def refuse_two(_):
@@ -508,7 +508,7 @@ LEAVING = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may have ignored it
 import lazynwb
-import lazynwb.formats.hdf5  # Cython modules, as they load, make Python forget that Ctrl-C ended it
+import lazynwb.formats.hdf5.reader  # Cython modules, as they load, make Python forget that Ctrl-C ended it
 lazynwb.config.recheck_seconds = 0
 print("ready", flush=True)
 lazynwb.scan_nwb(sys.argv[1], "/units").collect()

@@ -7,9 +7,9 @@ import pytest
 import lazynwb
 from builders import nwb_root, series, table
 from lazynwb.errors import NotNWBError, TableNotFoundError
-from lazynwb.lookup.find import find_path, find_table
-from lazynwb.lookup.load import load_listing
-from lazynwb.sources.discover import expand
+from lazynwb.lookup.loader import load_listing
+from lazynwb.lookup.names import find_path, find_table
+from lazynwb.storage.resolve import expand
 
 
 def write(path, tables=(), timeseries=()):
@@ -152,7 +152,7 @@ def test_a_path_needs_no_look_at_the_rest_of_the_file(session, monkeypatch):
     def fail(source):
         raise AssertionError(source)
 
-    monkeypatch.setattr("lazynwb.lookup.find.load_listing", fail)
+    monkeypatch.setattr("lazynwb.lookup.names.load_listing", fail)
     assert find(session, "/units") == find(session, "units") == "units"
     with pytest.raises(AssertionError):
         find(session, "running_speed")

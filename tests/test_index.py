@@ -25,15 +25,14 @@ from lazynwb.errors import (
     SourceNotFoundError,
     TableNotFoundError,
 )
+from lazynwb.index import build as updating
 from lazynwb.index import model
-from lazynwb.index import update as updating
 from lazynwb.index import writer as writing
-from lazynwb.index.build import build_index
-from lazynwb.index.read import Index, open_index
-from lazynwb.index.search import scan_index
-from lazynwb.index.update import update_index
-from lazynwb.lookup.load import load_listing
-from lazynwb.sources.source import Source
+from lazynwb.index.build import build_index, update_index
+from lazynwb.index.reader import Index, open_index
+from lazynwb.lookup.loader import load_listing
+from lazynwb.scan import scan_index
+from lazynwb.storage.source import Source
 
 CUBE_TABLES = [
     "units",
@@ -227,7 +226,7 @@ def test_with_chunk_locations_no_structure_is_parsed_again(cube, tmp_path, monke
         message = "opened"
         raise AssertionError(message)
 
-    monkeypatch.setattr("lazynwb.lookup.load.open_reader", never)
+    monkeypatch.setattr("lazynwb.lookup.loader.open_reader", never)
     scan = lazynwb.scan_nwb(None, "units", index=tmp_path / "with").select("spike_times", "waveform_mean")
     assert_frame_equal(scan.collect(), expected)
     with pytest.raises(AssertionError, match="opened"):
@@ -243,7 +242,7 @@ def test_chunks_are_looked_up_once_for_a_version_of_a_file(own, monkeypatch):
         message = "opened"
         raise AssertionError(message)
 
-    monkeypatch.setattr("lazynwb.lookup.load.open_reader", never)
+    monkeypatch.setattr("lazynwb.lookup.loader.open_reader", never)
     assert_frame_equal(lazynwb.read_nwb(None, "units", index=place), expected)
 
 
@@ -284,9 +283,9 @@ def test_the_device_of_a_file_is_no_part_of_what_it_is_known_by(own, monkeypatch
     def _fields_of(found):
         return {name: getattr(found, name) for name in ("st_mtime_ns", "st_ctime_ns", "st_atime_ns")}
 
-    before = lazynwb.sources.files.identity(Source(paths[0]))
+    before = lazynwb.storage.file.identity(Source(paths[0]))
     monkeypatch.setattr(os, "stat", elsewhere)
-    assert lazynwb.sources.files.identity(Source(paths[0])) == before
+    assert lazynwb.storage.file.identity(Source(paths[0])) == before
 
 
 def test_sources_that_the_index_does_not_know_are_looked_at_as_ever(cube, own, tmp_path):
@@ -639,7 +638,7 @@ def test_damaged_parts_are_errors(own, kind, damage):
 
 def test_entries_that_cannot_be_are_refused(own, monkeypatch):
     _, place = own
-    decode = msgspec.msgpack.Decoder(lazynwb.index.state.Entry).decode
+    decode = msgspec.msgpack.Decoder(lazynwb.index.snapshot.Entry).decode
 
     class Tampering:
         @staticmethod
@@ -651,7 +650,7 @@ def test_entries_that_cannot_be_are_refused(own, monkeypatch):
             entry.table = msgspec.structs.replace(entry.table, columns=columns)
             return entry
 
-    monkeypatch.setattr(lazynwb.index.state, "_DECODER", Tampering)
+    monkeypatch.setattr(lazynwb.index.snapshot, "_DECODER", Tampering)
     with pytest.raises(CorruptDataError, match="cannot be"):
         lazynwb.read_nwb(None, "units", index=place)
 

@@ -7,11 +7,10 @@ from polars.testing import assert_frame_equal
 import builders
 import lazynwb
 from lazynwb.errors import LazyNWBError, SourceChangedError
-from lazynwb.index import update as updating
-from lazynwb.index.build import build_index
-from lazynwb.index.read import open_index
-from lazynwb.index.search import scan_index
-from lazynwb.index.update import update_index
+from lazynwb.index import build as updating
+from lazynwb.index.build import build_index, update_index
+from lazynwb.index.reader import open_index
+from lazynwb.scan import scan_index
 from range_server import RangeServer, always, refuse
 
 

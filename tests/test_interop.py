@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 
 import lazynwb
 from builders import VLEN_TEXT, Ragged, series, table
-from lazynwb.frames.returning import to_pandas
+from lazynwb.frames.pandas_output import to_pandas
 
 INTERNAL = lazynwb.INTERNAL_COLUMN_NAMES
 

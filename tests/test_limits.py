@@ -19,8 +19,8 @@ import limits
 import long_runs
 from builders import Ragged, nwb_root, table
 from checks import ENGINES, child_environment, run_child
-from lazynwb.catalog import cache
-from lazynwb.convert.disk import refusal
+from lazynwb.catalog import disk_cache
+from lazynwb.errors import refusal
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts are those of /proc")
 
@@ -48,9 +48,9 @@ def written(tmp_path):
 
 def heights_of(path, columns):
     """The rows of the batches that a scan makes; Polars may join what it hands on."""
-    from lazynwb.engine.run import run
+    from lazynwb.engine.scan import run
     from lazynwb.scan import plan_scan
-    from lazynwb.sources.discover import expand
+    from lazynwb.storage.resolve import expand
 
     return [frame.height for frame in run(plan_scan(tuple(expand(path)), "t"), columns, None, None)]
 
@@ -145,11 +145,11 @@ def test_what_killed_processes_left_goes_after_an_hour(cube, cache_dir):
     for file in old:
         os.utime(file, (time.time() - 4000,) * 2)
     for shard in shards:
-        cache._prune(shard, 10**9)
+        disk_cache._prune(shard, 10**9)
     assert not any(file.exists() for file in old)
     assert all(file.exists() for file in new)
     assert all(len(list(shard.iterdir())) > 1 for shard in shards)  # nothing else went
-    cache._prune(shards[0], 0)
+    disk_cache._prune(shards[0], 0)
     assert list(shards[0].iterdir()) == [new[0]]
 
 

@@ -13,7 +13,7 @@ import pytest
 import lazynwb
 from builders import VLEN_TEXT, nwb_root
 from checks import run_child
-from lazynwb.lookup import memory
+from lazynwb.lookup import catalog_cache
 from range_server import RangeServer
 from zarr_twins.make import ARCHIVE, unpack
 
@@ -293,7 +293,7 @@ def test_remote_files_are_loaded_together(cube, tmp_path):
             found = metadata(*urls)
         assert server.most_at_once > 2
         assert cold.requests <= 12 * len(cube)
-        memory.clear_memory()
+        catalog_cache.clear_memory()
         server.reset()
         metadata(*urls)
         assert server.bytes < 10_000

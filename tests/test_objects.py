@@ -20,10 +20,10 @@ from lazynwb.errors import (
     SourceNotFoundError,
     UnsupportedTypeError,
 )
-from lazynwb.sources.files import ABSENT
-from lazynwb.sources.objects import folder as folder_module
-from lazynwb.sources.objects import open_objects
-from lazynwb.sources.source import Options, Source
+from lazynwb.storage.file import ABSENT
+from lazynwb.storage.objects import local_folder as folder_module
+from lazynwb.storage.objects.object_store import open_objects
+from lazynwb.storage.source import Options, Source
 from range_server import WHOLE, RangeServer, always, first, refuse
 
 CHUNK = bytes(range(256)) * 8

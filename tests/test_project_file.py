@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 import lazynwb
-from lazynwb import cli
+from lazynwb.cli import main
 
 pytest.importorskip("typer")
 
-from lazynwb.cli import project
-from lazynwb.cli.project import ProjectError
+from lazynwb.cli import project_file
+from lazynwb.cli.project_file import ProjectError
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def files_of(capsysbinary):
     """The files that a command reads, and its exit code and stderr."""
 
     def files_of(*arguments):
-        code = cli.main(["query", "SELECT DISTINCT _nwb_path FROM units", *arguments, "-f", "json"])
+        code = main.main(["query", "SELECT DISTINCT _nwb_path FROM units", *arguments, "-f", "json"])
         done = capsysbinary.readouterr()
         found = sorted(Path(row["_nwb_path"]).name for row in json.loads(done.out)) if code == 0 else []
         return found, code, done.err.decode()
@@ -60,7 +60,7 @@ def test_paths_are_relative_to_the_file_wherever_below_a_command_runs(data, writ
 def test_a_table_alone_is_that_of_the_projects_sources(data, write, capsys, monkeypatch):
     write('[sources]\npaths = ["data"]', data.parent)
     monkeypatch.chdir(data)
-    assert cli.main(["head", "units", "-n", "1", "-c", "unit_id", "-f", "csv"]) == 0
+    assert main.main(["head", "units", "-n", "1", "-c", "unit_id", "-f", "csv"]) == 0
     assert capsys.readouterr().out == "unit_id\ns0_0\n"
 
 
@@ -90,11 +90,13 @@ def test_the_nearest_file_counts(data, write, files_of, monkeypatch):
 
 
 def test_no_file_is_no_project(tmp_path):
-    assert project.find(tmp_path) is None
+    assert project_file.find(tmp_path) is None
 
 
 def test_urls_stay_as_they_are_and_absolute_paths_too(write):
-    found = project.read(write('[sources]\npaths = ["s3://bucket/a*.nwb", "/data/*.nwb", "dandi://000363/"]'))
+    found = project_file.read(
+        write('[sources]\npaths = ["s3://bucket/a*.nwb", "/data/*.nwb", "dandi://000363/"]')
+    )
     assert found.paths == ("s3://bucket/a*.nwb", "/data/*.nwb", "dandi://000363/")
 
 
@@ -102,14 +104,14 @@ def test_settings_are_put_in_force_unless_the_environment_says_otherwise(write, 
     monkeypatch.delenv("LAZYNWB_CACHE_DIR")
     monkeypatch.setenv("LAZYNWB_MAX_THREADS", "3")
     before = lazynwb.config.max_threads
-    project.read(write('[config]\ncache_dir = ".cache"\nmax_threads = 7\nrequest_timeout = 5')).apply()
+    project_file.read(write('[config]\ncache_dir = ".cache"\nmax_threads = 7\nrequest_timeout = 5')).apply()
     assert lazynwb.config.cache_path == tmp_path / ".cache"
     assert lazynwb.config.max_threads == before
     assert lazynwb.config.request_timeout == 5
 
 
 def test_options_of_stores(write):
-    found = project.read(write('[storage]\nregion = "us-west-2"\nskip_signature = true'))
+    found = project_file.read(write('[storage]\nregion = "us-west-2"\nskip_signature = true'))
     assert found.storage == {"region": "us-west-2", "skip_signature": True}
 
 
@@ -136,12 +138,12 @@ def test_what_is_wrong_with_it_is_told(kind, write, monkeypatch, tmp_path, capsy
     text, said = WRONG[kind]
     file = write(text)
     with pytest.raises(ProjectError) as error:
-        project.read(file)
+        project_file.read(file)
     assert said in str(error.value)
     assert str(file) in str(error.value)
     assert "hunter2" not in str(error.value)
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["tables"]) == 1
+    assert main.main(["tables"]) == 1
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1

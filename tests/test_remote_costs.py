@@ -11,8 +11,8 @@ from polars.testing import assert_frame_equal
 import lazynwb
 from layouts import write_layouts
 from lazynwb.demo import write_cube
-from lazynwb.formats.hdf5 import stream
-from lazynwb.lookup import memory
+from lazynwb.formats.hdf5 import block_stream
+from lazynwb.lookup import catalog_cache
 from range_server import RangeServer
 
 SESSIONS = 4
@@ -63,7 +63,7 @@ def test_a_cold_query_stays_within_its_budget(query, requests, size, urls, serve
         query(urls)
     spikes = query is good_spikes
     # Chunks of spike times come on top: how many and how large, and how far apart, is their writer's choice.
-    if not stream._MAY_FAIL:  # an older libhdf5 asks for one part after the other
+    if not block_stream._MAY_FAIL:  # an older libhdf5 asks for one part after the other
         requests, size = 2 * requests, 2 * size
     assert server.count == cold.requests <= requests * SESSIONS + spikes * cold.chunks_decoded
     assert server.bytes == cold.bytes_read <= size * SESSIONS + spikes * cold.bytes_used
@@ -75,7 +75,7 @@ def test_a_cold_query_stays_within_its_budget(query, requests, size, urls, serve
 def test_the_same_query_again_asks_for_identities_and_large_data_only(query, requests, size, urls, server):
     first = query(urls)
     lazynwb.config.recheck_seconds = 0
-    memory.clear_memory()
+    catalog_cache.clear_memory()
     server.reset()
     with lazynwb.profile() as warm:
         assert_frame_equal(query(urls), first)

@@ -23,9 +23,9 @@ import lazynwb
 from builders import Column, table
 from checks import assert_ends_at_ctrl_c, child_environment, run_child
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceChangedError, SourceNotFoundError
-from lazynwb.lookup import memory
-from lazynwb.sources import failure, files
-from lazynwb.sources.source import Options, Source
+from lazynwb.lookup import catalog_cache
+from lazynwb.storage import error_mapping, file
+from lazynwb.storage.source import Options, Source
 from range_server import CLOSE, RESET, SILENT, WHOLE, Fault, RangeServer, always, cut, first, redirect, refuse
 from stores import free_port
 
@@ -35,8 +35,8 @@ config = lazynwb.config
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Pauses are short, and identities are not believed, unless a test is about them."""
-    monkeypatch.setattr(failure, "_PAUSE", 0.01)
-    monkeypatch.setattr(failure, "_BUSY_PAUSE", 0.02)
+    monkeypatch.setattr(error_mapping, "_PAUSE", 0.01)
+    monkeypatch.setattr(error_mapping, "_BUSY_PAUSE", 0.02)
     config.max_retries, config.request_timeout, config.recheck_seconds = 3, 10, 0
 
 
@@ -65,8 +65,8 @@ def read(url, **options):
 
 def forget():
     """Keep what is on disk only, as if in a new process."""
-    memory.clear_memory()
-    files.forget()
+    catalog_cache.clear_memory()
+    file.forget()
 
 
 def error_of(source, kind=LazyNWBError, table="/units", **options):
@@ -158,7 +158,7 @@ def test_nothing_is_repeated_after_a_time(server, url):
 
 
 def test_a_busy_server_is_left_alone_for_as_long_as_it_mostly_asks_for(server, url, units, monkeypatch):
-    monkeypatch.setattr(failure, "_BUSY_PAUSE", 1.0)
+    monkeypatch.setattr(error_mapping, "_BUSY_PAUSE", 1.0)
     refused = []
 
     def refuse_for_a_second(seen):
@@ -193,7 +193,7 @@ def test_a_number_in_the_url_is_no_status(server):
 
 def test_a_certificate_that_is_not_trusted():
     error = GenericError("error sending request\n\nkind: Connect,\nerror: InvalidCertificate(Expired)")
-    failed = failure.explain(Source("https://h/s.nwb"), error)
+    failed = error_mapping.explain(Source("https://h/s.nwb"), error)
     assert "certificate" in str(failed.error)
     assert failed.pause is None
 
@@ -304,7 +304,7 @@ def test_a_file_is_downloaded_once_if_that_is_allowed(server, url, whole, units)
 def test_threads_wait_for_one_download(server, url, whole):
     config.download_bytes = whole
     tables = list(lazynwb.get_internal_paths(url))[:4]
-    files.forget()
+    file.forget()
     server.faults[:] = [always(Fault(ignore_range=True, over=0.3))]
     with lazynwb.profile() as p, ThreadPoolExecutor(4) as pool:
         frames = list(pool.map(lambda table: lazynwb.read_nwb(url, table), tables))
@@ -482,7 +482,11 @@ def test_a_second_query_asks_for_a_byte_of_each_file(cube, server):
     config.recheck_seconds = 60
     frame, parsed, _ = query()
     assert parsed == len(urls)
-    for again, ranges in ((lambda: None, []), (memory.clear_memory, []), (forget, [(0, 1)] * len(urls))):
+    for again, ranges in (
+        (lambda: None, []),
+        (catalog_cache.clear_memory, []),
+        (forget, [(0, 1)] * len(urls)),
+    ):
         again()
         found, parsed, asked = query()
         assert_frame_equal(found, frame)
@@ -733,7 +737,7 @@ LEAVING = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may have ignored it
 import lazynwb
-import lazynwb.formats.hdf5  # Cython modules, as they load, make Python forget that Ctrl-C ended it
+import lazynwb.formats.hdf5.reader  # Cython modules, as they load, make Python forget that Ctrl-C ended it
 lazynwb.config.recheck_seconds = 0
 
 def scan(length=None):

@@ -16,10 +16,11 @@ from builders import write_session
 from checks import run_child
 from dandi_server import DandiServer
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
-from lazynwb.sources import dandi, remote_search
-from lazynwb.sources.source import Options, Source
-from lazynwb.sources.stores import dandi as dandi_store
-from lazynwb.sources.stores import locate
+from lazynwb.storage import remote_listing
+from lazynwb.storage.dandi import resolver
+from lazynwb.storage.source import Options, Source
+from lazynwb.storage.stores import dandi_assets as dandi_store
+from lazynwb.storage.stores.registry import locate
 from range_server import Fault, RangeServer, always, first, redirect, refuse
 
 NAME = "sub/deep/a b+c%20é#1.nwb"
@@ -461,7 +462,7 @@ def lists(pages):
 
 
 def test_a_listing_goes_on_after_a_fault_from_where_it_was(server, monkeypatch):
-    monkeypatch.setattr(remote_search, "_PAGE", 10)
+    monkeypatch.setattr(remote_listing, "_PAGE", 10)
     lazynwb.config.max_retries = 2
     names = [f"{number:03}.nwb" for number in range(30)]
     fault = first(1, refuse(500))
@@ -693,7 +694,7 @@ def archive(server, cube):
         lazynwb.config.dandi_api_url = running.url
         publish(running, server, cube, "000363", VERSION)
         yield running
-    dandi.forget()
+    resolver.forget()
     dandi_store.forget()
 
 

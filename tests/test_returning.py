@@ -15,7 +15,7 @@ from polars.testing.parametric import column, dataframes
 import lazynwb
 from checks import run_child, same
 from lazynwb.errors import MissingPackageError
-from lazynwb.frames.returning import as_frame, to_pandas, wants_polars
+from lazynwb.frames.pandas_output import as_frame, to_pandas, wants_polars
 
 FRAME = pl.DataFrame({"a": [1, 2]})
 
@@ -37,7 +37,7 @@ def test_without_pandas_polars_is_the_default_and_pandas_an_error_that_says_what
 import sys
 sys.modules["pandas"] = None
 from lazynwb.errors import MissingPackageError
-from lazynwb.frames.returning import as_frame
+from lazynwb.frames.pandas_output import as_frame
 import polars as pl
 assert isinstance(as_frame(pl.DataFrame({"a": [1]}), None), pl.DataFrame)
 try:
@@ -55,7 +55,7 @@ import sys
 sys.modules["pyarrow"] = None
 import datetime
 import polars as pl
-from lazynwb.frames.returning import to_pandas
+from lazynwb.frames.pandas_output import to_pandas
 frame = to_pandas(pl.DataFrame({
     "text": ["a", None], "number": [1, None], "list": [[1.0], None],
     "stamp": [datetime.datetime(2024, 1, 1)] * 2,

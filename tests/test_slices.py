@@ -14,11 +14,11 @@ from msgspec.structs import replace
 
 import lazynwb
 from builders import VLEN_TEXT, series
-from lazynwb.engine import slices
-from lazynwb.engine.slices import read_slice
-from lazynwb.lookup.load import load_table
+from lazynwb.engine import slicing
+from lazynwb.engine.slicing import read_slice
+from lazynwb.lookup.loader import load_table
 from lazynwb.series.arrays import StoredArray
-from lazynwb.sources.discover import expand
+from lazynwb.storage.resolve import expand
 from range_server import RangeServer
 from zarr_twins.make import ARCHIVE, unpack
 
@@ -115,7 +115,7 @@ def test_numbers_along_two_dimensions_are_refused_rather_than_misread(layouts):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_rows_that_are_far_more_than_a_block_are_read_in_blocks(layouts, layout, monkeypatch):
-    monkeypatch.setattr(slices, "_BLOCK", 20_000)
+    monkeypatch.setattr(slicing, "_BLOCK", 20_000)
     array = lazy(layouts, layout)
     for selection in (slice(None), slice(None, None, 2), slice(4990, 3, -7), DATA[:, 0] % 2 == 0):
         assert (array[selection] == DATA[selection]).all()

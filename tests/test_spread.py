@@ -15,8 +15,8 @@ from polars.testing import assert_frame_equal
 
 import builders
 import lazynwb
+from lazynwb.distributed.workers import execute, work_item
 from lazynwb.errors import LazyNWBError, NotNWBError, TableNotFoundError
-from lazynwb.spread.workers import carry_out, order_of
 from range_server import RangeServer
 
 
@@ -204,9 +204,9 @@ def test_files_that_their_names_rule_out_are_no_task(cube):
 def test_a_worker_of_another_version_says_so(cube):
     recorder = Recorder()
     lazynwb.scan_nwb(cube[:1], "/units", executor=recorder, infer_schema_length=1).collect()
-    order = order_of(recorder.works[0])
+    order = work_item(recorder.works[0])
     with pytest.raises(LazyNWBError, match=r"install the same"):
-        carry_out(order._replace(versions=("0", "0")))
+        execute(order._replace(versions=("0", "0")))
 
 
 # -- how many, and how much at a time -------------------------------------------------------------------
@@ -229,7 +229,7 @@ def test_a_large_result_comes_in_parts_that_the_workers_go_on_from(tmp_path, mon
     import h5py
 
     monkeypatch.setattr(lazynwb.config, "batch_bytes", 100_000)
-    monkeypatch.setattr("lazynwb.spread.run._LEAST_BYTES", 200_000)
+    monkeypatch.setattr("lazynwb.distributed.execution._LEAST_BYTES", 200_000)
     for number in range(3):
         with h5py.File(tmp_path / f"{number}.nwb", "w") as file:
             builders.table(file, "t", {"x": np.arange(40_000) + number, "y": np.arange(40_000) % 7})

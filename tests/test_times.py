@@ -18,12 +18,11 @@ from pynwb.image import ImageSeries
 
 import lazynwb
 from builders import Column, series, table
-from lazynwb.engine import times
-from lazynwb.engine.bounds import bounds_of
+from lazynwb.engine import timestamps
 from lazynwb.engine.plan import plan_steps
-from lazynwb.engine.times import TimeFilter
-from lazynwb.lookup.load import load_table
-from lazynwb.sources.discover import expand
+from lazynwb.engine.timestamps import TimeFilter, bounds_of
+from lazynwb.lookup.loader import load_table
+from lazynwb.storage.resolve import expand
 from range_server import RangeServer
 
 time = pl.col("timestamps")
@@ -271,9 +270,9 @@ def test_a_window_over_stored_timestamps_has_what_a_filter_of_all_rows_has(tmp_p
     predicate = data.draw(windows(stamps))
     path = write(tmp_path_factory.mktemp("t") / "a.nwb", stamps, chunk=chunk)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(times, "UNCHUNKED_ROWS", BLOCK)
+        patch.setattr(timestamps, "UNCHUNKED_ROWS", BLOCK)
         if trusted:  # as of millions of rows
-            patch.setattr(times, "FEW_ROWS", 0)
+            patch.setattr(timestamps, "FEW_ROWS", 0)
         compare(path, predicate, data.draw(st.integers(0, len(stamps) + 3)))
 
 
@@ -289,7 +288,7 @@ def test_a_clock_that_began_anew_shows_even_where_nothing_that_was_read_is_out_o
 
 
 def test_of_many_rows_what_is_read_must_ascend_all_of_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(times, "FEW_ROWS", 0)
+    monkeypatch.setattr(timestamps, "FEW_ROWS", 0)
     stamps = np.r_[np.arange(1500), np.arange(1500)] / 10
     scan = lazynwb.scan_nwb(write(tmp_path / "a.nwb", stamps), "/acquisition/s")
     assert scan.filter(time < 0.15).collect()["_table_index"].to_list() == [0, 1, 1500, 1501]
@@ -297,7 +296,7 @@ def test_of_many_rows_what_is_read_must_ascend_all_of_it(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("few", [0, 10**6])
 def test_samples_in_the_wrong_order_are_found_where_the_window_ends_among_them(tmp_path, monkeypatch, few):
-    monkeypatch.setattr(times, "FEW_ROWS", few)
+    monkeypatch.setattr(timestamps, "FEW_ROWS", few)
     stamps = np.arange(2000) / 10
     stamps[804:808] = stamps[804:808][::-1].copy()
     scan = lazynwb.scan_nwb(write(tmp_path / "a.nwb", stamps), "/acquisition/s")

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 
 import lazynwb
 from builders import VLEN_TEXT, nwb_root, series
-from lazynwb.engine.search import NotAscendingError
-from lazynwb.series import between as between_module
+from lazynwb.engine.timestamps import NotAscendingError
+from lazynwb.series import timeseries as between_module
 from range_server import RangeServer
 from zarr_twins.make import ARCHIVE, unpack
 

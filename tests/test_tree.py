@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import lazynwb
 from builders import nwb_root, series, table
-from lazynwb.catalog.listing import Entry, Listing
+from lazynwb.catalog.model import Entry, Listing
 from lazynwb.session.contents import Contents
 from lazynwb.session.tree import html_tree, visible
 

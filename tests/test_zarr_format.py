@@ -21,20 +21,20 @@ import numpy as np
 import pytest
 
 from lazynwb.catalog.model import MISSING, Array, ChunkKeys, Codec, Table
+from lazynwb.codecs.checksums import crc32c
+from lazynwb.codecs.restricted_pickle import PickledArray, read_pickle
 from lazynwb.config import config
-from lazynwb.engine.cells import row_bytes
-from lazynwb.engine.crc import crc32c
+from lazynwb.engine.chunk_grid import row_bytes
 from lazynwb.engine.fetch import Request
-from lazynwb.engine.objects import fetch_objects
+from lazynwb.engine.object_chunks import fetch_objects
 from lazynwb.errors import CorruptDataError, LazyNWBError, NotNWBError, UnsupportedTypeError
-from lazynwb.formats import zarr as zarr_format
-from lazynwb.formats.zarr import ZarrReader
-from lazynwb.formats.zarr import file as zarr_file
-from lazynwb.formats.zarr.codecs import catalog_codecs
-from lazynwb.formats.zarr.dtypes import describe_v3, fill_bytes, numpy_dtype
-from lazynwb.formats.zarr.pickled import PickledArray, read_pickle
-from lazynwb.formats.zarr.text import as_texts, parse_json
-from lazynwb.sources.source import Source
+from lazynwb.formats.zarr import reader as zarr_format
+from lazynwb.formats.zarr import store as zarr_file
+from lazynwb.formats.zarr.codec_configuration import catalog_codecs
+from lazynwb.formats.zarr.data_types import describe_v3, fill_bytes, numpy_dtype
+from lazynwb.formats.zarr.json_text import as_texts, parse_json
+from lazynwb.formats.zarr.reader import ZarrReader
+from lazynwb.storage.source import Source
 from lazynwb.threads import DECODERS
 
 ALL = 10**9
@@ -842,7 +842,7 @@ def sample(dtype: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def compare(root: Any, stored: np.ndarray) -> None:
-    from lazynwb.sources.objects.folder import FolderObjects
+    from lazynwb.storage.objects.local_folder import FolderObjects
 
     with ZarrReader(FolderObjects(Source(str(root)))) as found:
         array = arrays(table(found, "t"))["x"]

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numcodecs
 import numpy as np
 
-from lazynwb.engine.crc import crc32c
-from lazynwb.engine.decode import fletcher32
+from lazynwb.codecs.checksums import crc32c
+from lazynwb.codecs.chunk_codecs import fletcher32
 
 if TYPE_CHECKING:
     from collections.abc import Callable

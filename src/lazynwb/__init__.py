@@ -6,10 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from lazynwb._version import __version__
-from lazynwb.catalog.provenance import INTERNAL
-from lazynwb.catalog.provenance import NWB_PATH as NWB_PATH_COLUMN_NAME
-from lazynwb.catalog.provenance import TABLE_INDEX as TABLE_INDEX_COLUMN_NAME
-from lazynwb.catalog.provenance import TABLE_PATH as TABLE_PATH_COLUMN_NAME
+from lazynwb.catalog.dtypes import INTERNAL
+from lazynwb.catalog.dtypes import NWB_PATH as NWB_PATH_COLUMN_NAME
+from lazynwb.catalog.dtypes import TABLE_INDEX as TABLE_INDEX_COLUMN_NAME
+from lazynwb.catalog.dtypes import TABLE_PATH as TABLE_PATH_COLUMN_NAME
 from lazynwb.config import config
 from lazynwb.errors import (
     ColumnNotFoundError,
@@ -25,7 +25,7 @@ from lazynwb.errors import (
     UnsupportedTypeError,
 )
 from lazynwb.frames import namespace as _namespace  # noqa: F401 - registers itself with Polars
-from lazynwb.lookup.memory import clear_cache
+from lazynwb.lookup.catalog_cache import clear_cache
 from lazynwb.lookup.schema import TABLE_SHORTCUTS
 from lazynwb.paths import get_internal_path_info, get_internal_paths
 from lazynwb.profile import profile
@@ -34,29 +34,28 @@ from lazynwb.sql import get_sql_context
 
 if TYPE_CHECKING:
     from lazynwb.attributes import clear_attrs_cache, consolidate_attrs, get_attrs, get_sub_attrs
-    from lazynwb.convert import convert_nwb_tables
+    from lazynwb.convert.conversion import convert_nwb_tables
     from lazynwb.frames.get import get, get_df
-    from lazynwb.frames.late_columns import merge_array_column
-    from lazynwb.index.build import IndexChanges, build_index
-    from lazynwb.index.read import Index, open_index
-    from lazynwb.index.search import scan_index
-    from lazynwb.index.update import update_index
+    from lazynwb.frames.late_frames import merge_array_column
+    from lazynwb.index.build import IndexChanges, build_index, update_index
+    from lazynwb.index.reader import Index, open_index
     from lazynwb.interop import to_pynapple, to_xarray
     from lazynwb.metadata import get_metadata_df
+    from lazynwb.scan import scan_index
     from lazynwb.series import TimeSeries, get_timeseries
     from lazynwb.session import LazyNWB
-    from lazynwb.sources.dandi import get_dandi_sources
     from lazynwb.spikes import (
         INTERVALS_TABLE_INDEX_COLUMN_NAME,
         UNITS_TABLE_INDEX_COLUMN_NAME,
         get_spike_times_in_intervals,
         insert_is_observed,
     )
+    from lazynwb.storage.dandi.resolver import get_dandi_sources
 
 #: Imported when they are first asked for: what takes long to import, or is not needed for a query.
 _LATE = {
     "INTERVALS_TABLE_INDEX_COLUMN_NAME": "spikes",
-    "Index": "index.read",
+    "Index": "index.reader",
     "IndexChanges": "index.build",
     "LazyNWB": "session",
     "TimeSeries": "series",
@@ -67,19 +66,19 @@ _LATE = {
     "convert_nwb_tables": "convert",
     "get": "frames.get",
     "get_attrs": "attributes",
-    "get_dandi_sources": "sources.dandi",
+    "get_dandi_sources": "storage.dandi.resolver",
     "get_df": "frames.get",
     "get_metadata_df": "metadata",
     "get_spike_times_in_intervals": "spikes",
     "get_sub_attrs": "attributes",
     "get_timeseries": "series",
     "insert_is_observed": "spikes",
-    "merge_array_column": "frames.late_columns",
-    "open_index": "index.read",
-    "scan_index": "index.search",
+    "merge_array_column": "frames.late_frames",
+    "open_index": "index.reader",
+    "scan_index": "scan",
     "to_pynapple": "interop",
     "to_xarray": "interop",
-    "update_index": "index.update",
+    "update_index": "index.build",
 }
 
 __all__ = [

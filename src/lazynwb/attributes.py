@@ -7,17 +7,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.errors import TableNotFoundError
-from lazynwb.lookup.attributes import copied, forget_attributes, load_all_attributes, load_attributes
-from lazynwb.lookup.load import load_listing
+from lazynwb.lookup.loader import (
+    copied,
+    forget_attributes,
+    load_all_attributes,
+    load_attributes,
+    load_listing,
+)
 from lazynwb.paths import one_source
-from lazynwb.sources.discover import expand
-from lazynwb.sources.files import announce, save, together
+from lazynwb.storage.file import map_concurrently, prefetch, save
+from lazynwb.storage.resolve import expand
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lazynwb.sources.discover import PathOrUrl, Sources
-    from lazynwb.sources.source import Source
+    from lazynwb.storage.resolve import PathOrUrl, Sources
+    from lazynwb.storage.source import Source
 
 #: Attributes that are HDMF's own: every object of every file has them, and they say nothing about its data.
 _PRIVATE = frozenset({"id", "namespace", "object_id"})
@@ -165,8 +170,8 @@ def consolidate_attrs(
     """
     sources = expand(nwb_paths, storage_options)
     path = _normalized(internal_path)
-    announce(sources)
-    found = together(partial(_attributes, path=path), sources, sources)
+    prefetch(sources)
+    found = map_concurrently(partial(_attributes, path=path), sources, sources)
     save()
     if all(attributes is None for attributes in found):
         raise TableNotFoundError(_not_found(path, sources))

@@ -1,8 +1,19 @@
-"""The errors that users see: one small hierarchy, each with what to do next in its message."""
+"""The errors that users see: one small hierarchy, each with what to do next in its message.
+
+What a disk refuses, in whichever library's words: it is the fault of no table, and never ignored.
+"""
 
 from __future__ import annotations
 
-from lazynwb.printable import harmless
+import errno
+import os
+import re
+from typing import TYPE_CHECKING
+
+from lazynwb.terminal_text import harmless
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class LazyNWBError(Exception):
@@ -62,3 +73,26 @@ class SourceChangedError(LazyNWBError, RuntimeError):
 
 class MissingPackageError(LazyNWBError, ImportError):
     """A result was asked for in the form of a package that is not installed; the message says which."""
+
+
+#: Full, over a quota, past a limit on the size of files, read-only, broken.
+_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_NUMBER = re.compile(r"\(os error (\d+)\)")
+
+
+def refusal(error: BaseException, path: Path) -> OSError | None:
+    """Return the error of the system that another one passes on, with the path; None where there is none.
+
+    Polars, xlsxwriter, deltalake and DuckDB have errors of their own for what the system says, or leave out
+    its number and the file.
+    """
+    if isinstance(error, LazyNWBError):
+        return None  # of what is read
+    number = error.errno if isinstance(error, OSError) else None
+    if number is None:
+        text = str(error)
+        found = _NUMBER.search(text)
+        number = int(found[1]) if found else next((n for n in _REFUSALS if os.strerror(n) in text), None)
+    if number is None or not (isinstance(error, OSError) or number in _REFUSALS):
+        return None
+    return OSError(number, os.strerror(number), str(path))

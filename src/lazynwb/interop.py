@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from lazynwb.catalog.provenance import INTERNAL, NWB_PATH, TABLE_INDEX
+from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_INDEX
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError, MissingPackageError, UnsupportedTypeError
 from lazynwb.series.timeseries import TimeSeries
 
@@ -220,7 +220,7 @@ def _check_one_session(df: pl.DataFrame | pd.DataFrame) -> None:
 
 
 def _with_spikes(df: pl.DataFrame | pd.DataFrame) -> pl.DataFrame | pd.DataFrame:
-    from lazynwb.frames.late_columns import merge_array_column
+    from lazynwb.frames.late_frames import merge_array_column
 
     if not set(INTERNAL) <= set(df.columns):
         message = (

@@ -9,26 +9,25 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
-from lazynwb.catalog.dtypes import column_dtype
+from lazynwb.catalog.dtypes import NWB_PATH, RESERVED, column_dtype
 from lazynwb.catalog.merge import merge_schemas
-from lazynwb.catalog.provenance import NWB_PATH, RESERVED
 from lazynwb.errors import SchemaError
-from lazynwb.frames.returning import as_frame, wants_polars
-from lazynwb.lookup.attributes import load_attributes
-from lazynwb.lookup.many import load_tables
+from lazynwb.frames.pandas_output import as_frame, wants_polars
+from lazynwb.lookup.loader import load_attributes
+from lazynwb.lookup.prefetch import load_tables
 from lazynwb.progress import Progress
 from lazynwb.scan import scan_nwb
-from lazynwb.sources.discover import expand
-from lazynwb.sources.files import save, together
+from lazynwb.storage.file import map_concurrently, save
+from lazynwb.storage.resolve import expand
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import pandas as pd
 
-    from lazynwb.lookup.load import TableFile
-    from lazynwb.sources.discover import Sources
-    from lazynwb.sources.source import Source
+    from lazynwb.lookup.loader import TableFile
+    from lazynwb.storage.resolve import Sources
+    from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
 
@@ -227,7 +226,7 @@ def _attribute_columns(table: str, files: list[TableFile]) -> pl.DataFrame:
         own = [file.source for file in files if field in file.columns] if where == table else []
         if not own:
             continue
-        loaded = together(partial(load_attributes, path=table), own, own)
+        loaded = map_concurrently(partial(load_attributes, path=table), own, own)
         values = {
             source.path: (found or {}).get(field, {}).get(attribute)
             for source, found in zip(own, loaded, strict=True)

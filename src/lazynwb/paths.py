@@ -6,18 +6,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazynwb.errors import LazyNWBError
-from lazynwb.formats import is_zarr
-from lazynwb.lookup.attributes import copied, load_all_attributes
-from lazynwb.lookup.load import load_listing
-from lazynwb.printable import visible
-from lazynwb.sources.discover import expand
+from lazynwb.formats.registry import is_zarr
+from lazynwb.lookup.loader import copied, load_all_attributes, load_listing
+from lazynwb.storage.resolve import expand
+from lazynwb.terminal_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lazynwb.catalog.listing import Entry, Listing
-    from lazynwb.sources.discover import PathOrUrl
-    from lazynwb.sources.source import Source
+    from lazynwb.catalog.model import Entry, Listing
+    from lazynwb.storage.resolve import PathOrUrl
+    from lazynwb.storage.source import Source
 
 #: Parts that objects play, which are listed by default.
 _DEFAULT_ROLES = frozenset({"table", "series_data"})

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.config import config
-from lazynwb.printable import visible
+from lazynwb.terminal_text import visible
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -1,4 +1,7 @@
-"""`scan_nwb` and `read_nwb`: tables over many files as one Polars frame."""
+"""`scan_nwb` and `read_nwb`: tables over many files as one Polars frame.
+
+`scan_index`: the tables of an index as LazyFrames.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,18 @@ import polars as pl
 from polars import selectors
 from polars.io.plugins import register_io_source
 
-from lazynwb.catalog.dtypes import instance, is_array_dtype
-from lazynwb.catalog.provenance import INTERNAL, ROWS
-from lazynwb.engine.run import run
-from lazynwb.engine.spec import Spec
-from lazynwb.index import sources_of
-from lazynwb.lifetime import unhurried
+from lazynwb.catalog.dtypes import INTERNAL, ROWS, instance, is_array_dtype
+from lazynwb.engine.plan import Spec
+from lazynwb.engine.scan import run
+from lazynwb.index.model import KINDS
+from lazynwb.index.reader import Index, open_index
+from lazynwb.index.scan_sources import sources_of
 from lazynwb.lookup.regions import find_regions
 from lazynwb.lookup.schema import collect_schema, normalize_table_path
-from lazynwb.lookup.sessions import SessionColumn, find_session_columns
-from lazynwb.printable import visible
+from lazynwb.lookup.session_columns import SessionColumn, find_session_columns
 from lazynwb.profile import attributed
+from lazynwb.shutdown import guard_shutdown
+from lazynwb.terminal_text import visible
 
 if TYPE_CHECKING:
     import os
@@ -28,18 +32,18 @@ if TYPE_CHECKING:
 
     from polars._typing import SchemaDict
 
-    from lazynwb.index.read import Index
-    from lazynwb.lookup.given import Catalogs
-    from lazynwb.lookup.load import TableFile
-    from lazynwb.sources.discover import Sources
-    from lazynwb.sources.source import Source
-    from lazynwb.spread.made import MadeByWorkers
-    from lazynwb.spread.workers import Workers
+    from lazynwb.distributed.worker_catalogs import WorkerCatalogs
+    from lazynwb.distributed.workers import Workers
+    from lazynwb.index.model import Kind
+    from lazynwb.index.reader import Index
+    from lazynwb.lookup.loader import TableFile
+    from lazynwb.lookup.providers import CatalogProvider
+    from lazynwb.storage.resolve import Sources
+    from lazynwb.storage.source import Source
 
 P = ParamSpec("P")
 #: Yields batches of rows: takes the columns that are wanted, a predicate and a limit, each or None.
 Batches: TypeAlias = "Callable[[list[str] | None, pl.Expr | None, int | None], Iterator[pl.DataFrame]]"
-
 #: Files whose schema is found out faster than workers can be asked.
 _FEW_FILES = 16
 _EXPLAINS = "explain_name" in inspect.signature(register_io_source).parameters
@@ -187,19 +191,19 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     raise_on_missing: bool = False,
     ignore_errors: bool = False,
     disable_progress: bool = False,
-    catalogs: Catalogs | None = None,
+    catalogs: CatalogProvider | None = None,
     workers: Workers | None = None,
 ) -> Spec:
     """Find out what a scan is going to read, and its schema; the parameters are those of `scan_nwb`.
 
     `catalogs` know some of the files already, and `workers` look at the others, if they are many.
     """
-    made: MadeByWorkers | None = None
+    made: WorkerCatalogs | None = None
     many = infer_schema_length is None or infer_schema_length > _FEW_FILES
     if workers is not None and catalogs is None and many:
-        from lazynwb.spread.made import MadeByWorkers
+        from lazynwb.distributed.worker_catalogs import WorkerCatalogs
 
-        catalogs = made = MadeByWorkers(workers)
+        catalogs = made = WorkerCatalogs(workers)
     table = normalize_table_path(table_path)
     overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
     origin = "the schema argument"
@@ -353,7 +357,7 @@ class _Source:
         batch_size: int | None,  # noqa: ARG002 - batches are bounded by bytes
     ) -> Iterator[pl.DataFrame]:
         batches = self._run(with_columns, predicate, n_rows)
-        return unhurried(attributed(batches, self._detail))
+        return guard_shutdown(attributed(batches, self._detail))
 
 
 def source_frame(run: Batches, schema: Mapping[str, pl.DataType], detail: str) -> pl.LazyFrame:
@@ -362,7 +366,7 @@ def source_frame(run: Batches, schema: Mapping[str, pl.DataType], detail: str) -
     Parameters
     ----------
     run : callable
-        Takes columns, predicate and limit as `lazynwb.engine.run.run` does; can be pickled.
+        Takes columns, predicate and limit as `lazynwb.engine.scan.run` does; can be pickled.
     schema : mapping of str to DataType
     detail : str
         What a plan and a profile call it.
@@ -376,10 +380,10 @@ def _detail(spec: Spec) -> str:
 
 
 def workers_of(executor: Any) -> Workers | None:  # noqa: ANN401 - of any package
-    """Return an executor as workers; see `lazynwb.spread.workers.Workers` for what is raised."""
+    """Return an executor as workers; see `lazynwb.distributed.workers.Workers` for what is raised."""
     if executor is None:
         return None
-    from lazynwb.spread.workers import Workers
+    from lazynwb.distributed.workers import Workers
 
     return Workers(executor)
 
@@ -389,9 +393,47 @@ def lazy_frame(spec: Spec) -> pl.LazyFrame:
     schema = spec.all_columns
     batches = functools.partial(run, spec)
     if spec.workers is not None:
-        from lazynwb.spread.run import run_on
+        from lazynwb.distributed.execution import run_on
 
         batches = functools.partial(run_on, spec.workers, spec)
     frame = source_frame(batches, schema, _detail(spec))
     # Not by plain names: Polars takes "*" and "^...$" for patterns.
     return frame.select(selectors.by_name(*[name for name in schema if name != ROWS]))
+
+
+def scan_index(
+    index: Index | str | os.PathLike[str],
+    table: Kind = "sessions",
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> pl.LazyFrame:
+    """Scan a table of an index of sessions; no session file is touched.
+
+    Parameters
+    ----------
+    index : path or URL, or Index
+        What `build_index` wrote.
+    table : {"sessions", "tables", "columns"}
+        `sessions` has a row for each file: `path`, `identity` (null if it cannot be relied upon), `size` in
+        bytes, the number of its `tables`, a `problem` if there is one, and the metadata of the session and
+        its subject. `tables` has a row for each table and series of each file: `table` (its path), `kind`
+        ("table", "series" or "metadata"), `neurodata_type`, `rows`, the number of its `columns`, and what was
+        mended in it. `columns` has a row for each of their columns: `dtype` (as Polars calls it), how often
+        it is `ragged`, `rows`, the `shape` as stored, decoded `bytes`, `layout` and `codecs`; of timestamps
+        that are not stored, `start` (seconds) and `rate` (Hz).
+    storage_options : mapping or None
+        As for `scan_nwb`.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is no index.
+    ValueError
+        If it has no such table.
+    """
+    if table not in KINDS:
+        message = f"an index has the tables {', '.join(map(repr, KINDS))}, not {table!r}"
+        raise ValueError(message)
+    opened = open_index(index, storage_options)
+    detail = f"{table} of an index of {len(opened)} sessions"
+    return source_frame(functools.partial(opened.batches, table), opened.schema(table), detail)

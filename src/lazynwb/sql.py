@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from lazynwb.errors import LazyNWBError, TableNotFoundError
-from lazynwb.index import sources_of
-from lazynwb.lookup.contents import find_tables, shortest_names
-from lazynwb.lookup.sessions import SessionColumn, find_session_columns
+from lazynwb.index.scan_sources import sources_of
+from lazynwb.lookup.session_columns import SessionColumn, find_session_columns
+from lazynwb.lookup.table_listing import find_tables, shortest_names
 from lazynwb.scan import lazy_frame, plan_scan
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Mapping
 
-    from lazynwb.index.read import Index
-    from lazynwb.sources.discover import Sources
+    from lazynwb.index.reader import Index
+    from lazynwb.storage.resolve import Sources
 
 _LOGGER = logging.getLogger("lazynwb")
 #: What the one-row tables of the metadata are called; `general` stays as a second name of the session's.
@@ -147,7 +147,7 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
         frames["general"] = frames["session"]
     if catalogs is not None:
         from lazynwb.index.model import KINDS
-        from lazynwb.index.search import scan_index
+        from lazynwb.scan import scan_index
 
         for kind in KINDS:
             name = f"index_{kind}"

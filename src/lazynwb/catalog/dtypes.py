@@ -1,4 +1,7 @@
-"""Stored types as Polars types: what a column looks like to users."""
+"""The columns that say where a row is from, which every scan has and no file can have.
+
+Stored types as Polars types: what a column looks like to users.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,16 @@ from lazynwb.errors import UnsupportedTypeError
 
 if TYPE_CHECKING:
     from lazynwb.catalog.model import Column, DType
+
+NWB_PATH = "_nwb_path"
+TABLE_PATH = "_table_path"
+TABLE_INDEX = "_table_index"
+INTERNAL: dict[str, pl.DataType] = {NWB_PATH: pl.String(), TABLE_PATH: pl.String(), TABLE_INDEX: pl.UInt32()}
+#: A column that users never see: Polars counts rows by projecting the first column of a source, or the one
+#: of the smallest type, and this one is both, and is read from no file.
+ROWS = "_lazynwb_rows"
+RESERVED = frozenset({*INTERNAL, ROWS})
+
 
 _HALF: type[pl.DataType] = getattr(pl, "Float16", pl.Float32)
 _NUMBERS: dict[str, type[pl.DataType]] = {

@@ -12,7 +12,7 @@ from lazynwb.errors import SchemaError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from lazynwb.lookup.load import TableFile
+    from lazynwb.lookup.loader import TableFile
 
 _TEXT = (pl.String, pl.Enum)
 #: Bits of the integers that a floating-point type holds exactly.

@@ -2,26 +2,31 @@
 
 Whatever the file format, a table comes down to named arrays; an array to a grid of chunks; a chunk to a
 range of bytes and a pipeline of codecs. Nothing past this module knows which format it is reading.
+
+Chunks of an array by their numbers, and an index of some of them.
+
+What a file contains, object by object.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+import numpy as np
 
 from lazynwb.errors import CorruptDataError
 
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
 #: Raised whenever a struct below or the meaning of a field changes: older cache entries are then ignored.
 CATALOG_VERSION = 3
-
 #: The byte offset that stands for a chunk that was never written: its elements are the fill value.
 MISSING = 2**64 - 1
-
 _U8, _U4 = struct.Struct("<Q"), struct.Struct("<I")
-
 Kind = Literal["number", "bool", "enum", "text", "vlen_text", "reference", "compound", "vlen", "unsupported"]
 Layout = Literal["contiguous", "chunked", "inline", "indirect", "objects"]
 
@@ -271,3 +276,135 @@ def arrays_of(column: Column) -> list[Array]:
     for child in column.children or ():
         found.extend(arrays_of(child))
     return found
+
+
+def grid_of(array: Array) -> tuple[int, ...]:
+    """Return how many chunks an array has along each dimension; whoever reads it makes sure that they fit."""
+    return tuple(-(-n // max(c, 1)) for n, c in zip(array.shape, array.chunk, strict=False))
+
+
+class SomeChunks:
+    """Where some of the chunks of one array are; see `ChunkIndex`.
+
+    Parameters
+    ----------
+    places : mapping of int to (offset, size, mask)
+        By the chunk's number.
+    """
+
+    __slots__ = ("_places",)
+
+    def __init__(self, places: Mapping[int, tuple[int, int, int]]) -> None:
+        self._places = dict(places)
+
+    def __len__(self) -> int:
+        """Return how many chunks are known."""
+        return len(self._places)
+
+    def locate(self, number: int) -> tuple[int, int, int]:
+        """Return the offset of a chunk, its size and its filter mask, as `ChunkIndex.locate` does.
+
+        Raises
+        ------
+        CorruptDataError
+            If the chunk was not looked up.
+        """
+        place = self._places.get(number)
+        if place is None:
+            message = f"chunk {number} was not looked up"
+            raise CorruptDataError(message)
+        return place
+
+    def unknown(self, numbers: np.ndarray) -> np.ndarray:
+        """Return those of the given chunks that are not known yet."""
+        if not self._places:
+            return numbers
+        return np.array([number for number in numbers.tolist() if number not in self._places], np.int64)
+
+    def with_more(self, other: SomeChunks) -> SomeChunks:
+        """Return the chunks of both."""
+        return SomeChunks(self._places | other._places)
+
+
+#: Parts that groups play which can be read as tables.
+TABLE_ROLES = frozenset({"table", "series", "metadata"})
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """One object of a file, at one path.
+
+    Attributes
+    ----------
+    path : str
+        With the leading slash.
+    kind : str
+        "group", "dataset", or "broken" for a link that leads nowhere.
+    role : str
+        The part that it plays: "table", "series", "metadata", "group" for groups; "column",
+        "series_data", "child", "metadata", "specification", "dataset" for datasets.
+    members : int
+        Of a group.
+    shape : tuple of int or None
+        Of a dataset; None where it has no dataspace.
+    dtype : str
+        NumPy's type string ("|O" for text and references).
+    note : str
+        Why a link is broken.
+    neurodata_type : str
+        Of a group, or of a dataset that is no part of a table or a series.
+    target : str
+        Of a group that a soft link leads to: its own path, under which its members are listed.
+    """
+
+    path: str
+    kind: Literal["group", "dataset", "broken"]
+    role: str
+    members: int = 0
+    shape: tuple[int, ...] | None = None
+    dtype: str = ""
+    note: str = ""
+    neurodata_type: str = ""
+    target: str = ""
+
+
+class Listing(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """Every object of one file.
+
+    Attributes
+    ----------
+    entries : tuple of Entry
+    depends : tuple of (path, identity)
+        Other files that links led to.
+    members : int
+        Of the root group.
+    """
+
+    entries: tuple[Entry, ...]
+    depends: tuple[tuple[str, str], ...] = ()
+    members: int = 0
+
+    def tables(self, *, series: bool = True) -> list[str]:
+        """Return the paths of tables, series and metadata, without the leading slash."""
+        return self.groups(TABLE_ROLES if series else TABLE_ROLES - {"series"})
+
+    def groups(self, roles: Collection[str]) -> list[str]:
+        """Return the paths of the groups that play one of these parts, without the leading slash."""
+        return [e.path.lstrip("/") for e in self.entries if e.kind == "group" and e.role in roles]
+
+
+class Attributes(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
+    """The attributes of an object and of its members, as plain values.
+
+    Attributes
+    ----------
+    by_path : dict of str to dict
+        By the path below the object; an empty text is the object itself.
+    depends : tuple of (path, identity)
+        Other files that links led to.
+    nested : bool
+        What is below a path here is all that is below it in the file: no group has two paths.
+    """
+
+    by_path: dict[str, dict[str, Any]]
+    depends: tuple[tuple[str, str], ...] = ()
+    nested: bool = True

@@ -5,7 +5,9 @@ from typing import Annotated
 import typer
 
 from lazynwb._version import __version__
-from lazynwb.cli.given import (
+from lazynwb.cli.exit_codes import Group
+from lazynwb.cli.index_commands import index_app
+from lazynwb.cli.options import (
     AndTableArgument,
     ExcludeArraysOption,
     FormatOption,
@@ -18,9 +20,7 @@ from lazynwb.cli.given import (
     sources_of,
     split_table,
 )
-from lazynwb.cli.index import index_app
-from lazynwb.cli.more import cache_app, convert, dandi_app, demo
-from lazynwb.cli.outcome import Group
+from lazynwb.cli.other_commands import cache_app, convert, dandi_app, demo
 from lazynwb.cli.output import target_of
 
 _HELP = {"help_option_names": ["-h", "--help"]}
@@ -88,7 +88,7 @@ def tables(
     target = target_of(form, output)
     given = sources_of(sources, storage_option)
     from lazynwb.cli.output import emit
-    from lazynwb.cli.tables import list_tables, show_tables
+    from lazynwb.cli.table_commands import list_tables, show_tables
 
     frame, files = list_tables(given, ignore_errors=ignore_errors)
     emit(frame, target, lambda: show_tables(frame, files))
@@ -107,12 +107,12 @@ def paths(  # noqa: PLR0913 - the options of a command
     """List the tables and series of a file, with shapes, types, sizes and chunks."""
     target = target_of(form, output)
     given = source_of(source, storage_option)
-    from lazynwb.cli import structure
+    from lazynwb.cli import structure_commands
     from lazynwb.cli.output import emit
 
-    found = structure.describe(given, storage=storage)
-    frame = structure.frame_of(found, everything=everything)
-    emit(frame, target, lambda: structure.show_paths(found, everything=everything))
+    found = structure_commands.describe(given, storage=storage)
+    frame = structure_commands.frame_of(found, everything=everything)
+    emit(frame, target, lambda: structure_commands.show_paths(found, everything=everything))
 
 
 @app.command()
@@ -131,12 +131,12 @@ def tree(  # noqa: PLR0913
     """Show everything in a file as a tree, with shapes, types, sizes and chunks."""
     target = target_of(form, output)
     given = source_of(source, storage_option)
-    from lazynwb.cli import structure
+    from lazynwb.cli import structure_commands
     from lazynwb.cli.output import emit
 
-    found = structure.describe(given, storage=storage)
-    frame = structure.frame_of(found, everything=True)
-    emit(frame, target, lambda: structure.show_tree(found, depth=depth, columns=columns))
+    found = structure_commands.describe(given, storage=storage)
+    frame = structure_commands.frame_of(found, everything=True)
+    emit(frame, target, lambda: structure_commands.show_tree(found, depth=depth, columns=columns))
 
 
 @app.command()
@@ -153,7 +153,7 @@ def schema(
     sources, table = split_table(arguments)
     given = sources_of(sources, storage_option)
     from lazynwb.cli.output import emit
-    from lazynwb.cli.tables import list_columns, show_columns
+    from lazynwb.cli.table_commands import list_columns, show_columns
 
     frame, types = list_columns(given, table, ignore_errors=ignore_errors)
     emit(frame, target, lambda: show_columns(frame, types, table))
@@ -177,7 +177,7 @@ def head(  # noqa: PLR0913
     target = target_of(form, output)
     sources, table = split_table(arguments)
     given = sources_of(sources, storage_option)
-    from lazynwb.cli import rows as run
+    from lazynwb.cli import row_commands as run
 
     run.head(
         given,
@@ -216,7 +216,7 @@ def query(  # noqa: PLR0913
     """
     target = target_of(form, output)
     given = sources_of(sources, storage_option)
-    from lazynwb.cli import rows as run
+    from lazynwb.cli import row_commands as run
 
     run.query(
         sql,

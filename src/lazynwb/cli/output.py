@@ -9,9 +9,9 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
-from lazynwb.cli.given import Format
-from lazynwb.cli.outcome import UsageError
-from lazynwb.printable import escaped
+from lazynwb.cli.exit_codes import UsageError
+from lazynwb.cli.options import Format
+from lazynwb.terminal_text import escaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,7 +107,7 @@ def _opened(target: Target) -> Iterator[IO[bytes]]:
                 raise pipe.closed_by from None
             raise
         return
-    from lazynwb.convert.disk import refusal
+    from lazynwb.errors import refusal
 
     temporary = target.file.with_name(f".{target.file.name}.{os.urandom(4).hex()}")
     try:
@@ -124,7 +124,7 @@ def _opened(target: Target) -> Iterator[IO[bytes]]:
 
 
 def _write(frame: pl.LazyFrame, form: Format, stream: IO[bytes]) -> None:
-    from lazynwb.convert.columns import as_text
+    from lazynwb.convert.type_mapping import as_text
 
     if form is Format.parquet:
         frame.sink_parquet(stream, row_group_size=_group_rows(frame))

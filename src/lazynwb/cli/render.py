@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from lazynwb.printable import visible
+from lazynwb.terminal_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -198,7 +198,7 @@ def cut(text: str, width: int | None, *, tail: bool) -> str:
 
 def columns_of(frame: pl.DataFrame) -> list[Column]:
     """Return the columns of a frame as they are shown, each with its type."""
-    from lazynwb.catalog.provenance import NWB_PATH
+    from lazynwb.catalog.dtypes import NWB_PATH
 
     return [
         Column(
@@ -213,8 +213,8 @@ def columns_of(frame: pl.DataFrame) -> list[Column]:
 
 
 def _shown(series: pl.Series, row: int) -> str | None:
-    from lazynwb.catalog.provenance import NWB_PATH
-    from lazynwb.sources.source import is_url, redacted
+    from lazynwb.catalog.dtypes import NWB_PATH
+    from lazynwb.storage.source import is_url, redacted
 
     value = series[row]
     if series.name == NWB_PATH and isinstance(value, str) and is_url(value):

@@ -9,7 +9,8 @@ from urllib.parse import unquote
 import msgspec
 import polars as pl
 
-from lazynwb.convert.columns import (
+from lazynwb.convert.manifest import staging_folder
+from lazynwb.convert.type_mapping import (
     cast,
     distinct_ignoring_case,
     duckdb_type,
@@ -18,7 +19,6 @@ from lazynwb.convert.columns import (
     literal,
     quoted,
 )
-from lazynwb.convert.manifest import staging_folder
 from lazynwb.errors import LazyNWBError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import duckdb
     from deltalake.transaction import AddAction
 
-    from lazynwb.convert.files import Content, Options
+    from lazynwb.convert.file_formats import Content, Options
 
 #: What the database and the rows for it are called in DuckDB's SQL.
 _DATABASE, _ROWS = "lazynwb_output", "lazynwb_rows"

@@ -13,22 +13,20 @@ import msgspec
 import polars as pl
 from polars import selectors
 
-from lazynwb.catalog.dtypes import instance
-from lazynwb.catalog.provenance import NWB_PATH, TABLE_INDEX
+from lazynwb.catalog.dtypes import NWB_PATH, TABLE_INDEX, instance
 from lazynwb.convert.manifest import SCHEMA
-from lazynwb.convert.names import distinct_names, file_stem, partition_names
-from lazynwb.convert.sessions import names_of
-from lazynwb.convert.tables import partition_column
-from lazynwb.engine.sizes import most_bytes
+from lazynwb.convert.output_names import distinct_names, file_stem, names_of, partition_names
+from lazynwb.convert.table_selection import partition_column
+from lazynwb.engine.size_estimates import most_bytes
 from lazynwb.errors import LazyNWBError
 from lazynwb.scan import scan_nwb
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from lazynwb.convert.tables import Request, Table
-    from lazynwb.lookup.load import TableFile
-    from lazynwb.sources.source import Source
+    from lazynwb.convert.table_selection import Request, Table
+    from lazynwb.lookup.loader import TableFile
+    from lazynwb.storage.source import Source
 
 #: Of a row group or record batch, whatever the size of the rows.
 _MOST_ROWS, _FEWEST_ROWS = 262_144, 16

@@ -22,7 +22,7 @@ from tqdm import tqdm
 import lazynwb
 from lazynwb.demo.cube import write_cube
 from lazynwb.demo.queries import LOOKING, NOTEBOOK, Query
-from lazynwb.sources.discover import expand
+from lazynwb.storage.resolve import expand
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -13,18 +13,24 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lazynwb.catalog.model import MISSING, stored_size
-from lazynwb.engine.cells import Cell, Span, cell_count, cells_of, runs_of, wanted_shape
-from lazynwb.engine.decode import decode_into, unfilter, unshuffle, unshuffled
+from lazynwb.codecs.chunk_codecs import decode_into, unfilter, unshuffle, unshuffled
+from lazynwb.engine.chunk_grid import (
+    ChunkSlice,
+    Indexer,
+    chunk_count,
+    chunks_in_selection,
+    runs_of,
+    wanted_shape,
+)
 from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from lazynwb.catalog.chunks import SomeChunks
-    from lazynwb.catalog.model import Array, ChunkIndex
-    from lazynwb.engine.decode import Buffer
-    from lazynwb.sources.files import File, Ranges
+    from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
+    from lazynwb.codecs.chunk_codecs import Buffer
+    from lazynwb.storage.file import File, Ranges
     from lazynwb.threads import Pool
 
 #: Jobs of one read that are kept one by one.
@@ -53,7 +59,7 @@ class Request(NamedTuple):
     chunks: ChunkIndex | SomeChunks | None
     ranges: np.ndarray
     out: np.ndarray
-    box: tuple[Span, ...] = ()
+    box: tuple[Indexer, ...] = ()
 
 
 class _Job(NamedTuple):
@@ -201,8 +207,8 @@ def _plan(request: Request, jobs: list[_Job]) -> None:
     if request.chunks is None or len(chunk) != len(shape) or min(chunk) < 1:
         message = f"chunks of shape {chunk} for an array of shape {shape}"
         raise CorruptDataError(message)
-    cells = cells_of(array, request.box)
-    beside = cell_count(array)
+    cells = chunks_in_selection(array, request.box)
+    beside = chunk_count(array)
     nbytes = math.prod(chunk) * stored_size(array.dtype)
     for band, pieces in pieces_of(request.ranges, chunk[0]):
         for cell in cells:
@@ -299,7 +305,7 @@ class Target:
     __slots__ = ("_cell", "_mask", "is_whole_width", "nbytes", "pieces", "request")
 
     def __init__(
-        self, request: Request, pieces: list[tuple[int, int, int]], cell: Cell, nbytes: int, mask: int
+        self, request: Request, pieces: list[tuple[int, int, int]], cell: ChunkSlice, nbytes: int, mask: int
     ) -> None:
         self.request = request
         self.pieces = pieces

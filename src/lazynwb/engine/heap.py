@@ -16,7 +16,7 @@ from lazynwb.engine.fetch import Request, fetch
 from lazynwb.errors import CorruptDataError
 
 if TYPE_CHECKING:
-    from lazynwb.sources.files import File
+    from lazynwb.storage.file import File
 
 _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 _HEADER = 16

@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lazynwb.engine.build import as_stored
-from lazynwb.engine.cells import chunk_numbers, row_bytes
+from lazynwb.engine.arrow import as_stored
+from lazynwb.engine.chunk_grid import chunk_numbers, row_bytes
 from lazynwb.engine.fetch import Request
-from lazynwb.engine.window import expand
+from lazynwb.engine.row_selection import expand
 from lazynwb.errors import CorruptDataError
-from lazynwb.lookup.load import is_listed_at_once
+from lazynwb.lookup.loader import is_listed_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from lazynwb.catalog.model import Array
-    from lazynwb.engine.window import Handles
-    from lazynwb.lookup.load import TableFile, Wanted
+    from lazynwb.engine.row_selection import Handles
+    from lazynwb.lookup.loader import TableFile, Wanted
 
 
 def request_rows(
@@ -52,11 +52,11 @@ def chunks_for(
         Rows of the first array.
     """
     array = arrays[0]
-    if file.lacks(array):
+    if file.needs_chunk_index(array):
         fits = len(array.chunk) == len(array.shape) and min(array.chunk, default=0) > 0
         yield file, (array, chunk_numbers(array, ranges, ()) if fits else None)
     for below in arrays[1:]:
-        if file.lacks(below) and is_listed_at_once(below):
+        if file.needs_chunk_index(below) and is_listed_at_once(below):
             yield file, (below, None)
 
 

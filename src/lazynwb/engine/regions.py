@@ -8,19 +8,19 @@ import numpy as np
 import polars as pl
 
 from lazynwb.catalog.merge import with_nulls_of
-from lazynwb.engine.assemble import read_columns
-from lazynwb.engine.build import as_lists, offsets_of
-from lazynwb.engine.window import Part
+from lazynwb.engine.arrow import as_lists, offsets_of
+from lazynwb.engine.columns import read_columns
+from lazynwb.engine.row_selection import Part
 from lazynwb.errors import SchemaError
 from lazynwb.lookup.regions import load_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lazynwb.engine.window import Handles
-    from lazynwb.lookup.load import TableFile
+    from lazynwb.engine.row_selection import Handles
+    from lazynwb.lookup.loader import TableFile
     from lazynwb.lookup.regions import Region
-    from lazynwb.sources.source import Source
+    from lazynwb.storage.source import Source
 
 
 class Regions:

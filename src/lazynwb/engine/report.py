@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lazynwb.sources.source import Source
+    from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
 #: Names of files that a warning lists.

@@ -9,28 +9,27 @@ import numpy as np
 import polars as pl
 from polars import selectors
 
-from lazynwb.catalog.dtypes import is_array_dtype
-from lazynwb.catalog.provenance import INTERNAL, NWB_PATH, TABLE_INDEX, TABLE_PATH
-from lazynwb.engine.gather import gather_columns
+from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_INDEX, TABLE_PATH, is_array_dtype
+from lazynwb.engine.late_columns import gather_columns
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError
-from lazynwb.frames.returning import as_frame, wants_polars
-from lazynwb.lookup.find import find_table
-from lazynwb.lookup.load import load_table
-from lazynwb.lookup.many import load_tables
-from lazynwb.lookup.origins import Origins
-from lazynwb.lookup.sessions import session_names
+from lazynwb.frames.pandas_output import as_frame, wants_polars
+from lazynwb.lookup.loader import load_table
+from lazynwb.lookup.names import find_table
+from lazynwb.lookup.prefetch import load_tables
+from lazynwb.lookup.provenance import Origins
+from lazynwb.lookup.session_columns import session_names
 from lazynwb.scan import scan_nwb
-from lazynwb.sources.discover import expand
+from lazynwb.storage.resolve import expand
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     import pandas as pd
 
-    from lazynwb.lookup.load import TableFile
+    from lazynwb.lookup.loader import TableFile
     from lazynwb.series.timeseries import TimeSeries
-    from lazynwb.sources.discover import PathOrUrl, Sources
-    from lazynwb.sources.source import Source
+    from lazynwb.storage.resolve import PathOrUrl, Sources
+    from lazynwb.storage.source import Source
 
 #: One-row tables of small values, whose lists (keywords, experimenters) are no reason to leave anything out.
 _METADATA = frozenset({"general", "general/subject"})

@@ -78,7 +78,7 @@ class _Namespace(Generic[Frame]):
         >>> best = units.sort("presence_ratio").tail(10)  # doctest: +SKIP
         >>> best.nwb.with_columns("spike_times", "waveform_mean")  # doctest: +SKIP
         """
-        from lazynwb.frames.late_columns import with_columns
+        from lazynwb.frames.late_frames import with_columns
 
         listed = [name for one in names for name in ([one] if isinstance(one, str) else one)]
         return with_columns(

@@ -1,23 +1,36 @@
-"""`build_index`: an index of sessions, from nothing."""
+"""`build_index`: an index of sessions, from nothing.
+
+`update_index`: what has changed since an index was made is described anew.
+"""
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazynwb.errors import LazyNWBError
-from lazynwb.index.describe import Wish
-from lazynwb.index.folder import open_folder
-from lazynwb.index.model import MANIFEST, Values
-from lazynwb.index.writer import Writer, decoded, described, distinct, publish
+from lazynwb.catalog.model import CATALOG_VERSION
+from lazynwb.config import config
+from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.index.location import open_folder
+from lazynwb.index.model import MANIFEST, MOST_SESSIONS, Values
+from lazynwb.index.part_io import in_order, joined, read_frame, read_records, records_of, without
+from lazynwb.index.source_record import POOL, ChunkLocationRequest
+from lazynwb.index.writer import Writer, decoded, described, distinct, files_of, publish
 from lazynwb.progress import Progress
-from lazynwb.sources.discover import expand
+from lazynwb.storage.file import identity
+from lazynwb.storage.resolve import expand
+from lazynwb.storage.source import Options, Source, is_url
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Executor
 
-    from lazynwb.sources.discover import Sources
+    from lazynwb.index.location import Folder
+    from lazynwb.index.model import Manifest, Part
+    from lazynwb.index.part_io import Records
+    from lazynwb.index.source_record import SourceRecord
+    from lazynwb.storage.resolve import Sources
 
 
 class IndexChanges(NamedTuple):
@@ -84,7 +97,7 @@ def build_index(  # noqa: PLR0913 - the options of a build
     """
     folder = open_folder(destination, storage_options)
     found = distinct(expand(sources, storage_options), folder)
-    wish = Wish.of(chunk_locations)
+    wish = ChunkLocationRequest.of(chunk_locations)
     before = folder.find(MANIFEST)
     writer = Writer(folder, Values(), ignore_errors=ignore_errors)
     with writer, Progress("Describing NWB", len(found), disabled=disable_progress) as progress:
@@ -98,3 +111,218 @@ def build_index(  # noqa: PLR0913 - the options of a build
         old = decoded(before, folder)
         publish(folder, before, old, writer, wish, [part.token for part in old.parts] if old else [])
     return IndexChanges(sum(p.sessions for p in writer.parts), len(found), 0, 0, writer.failed)
+
+
+#: A part with fewer sessions is joined with its neighbours, if these are small too.
+_SMALL = MOST_SESSIONS // 2
+#: Local files whose identities are asked for at a time.
+_STATS = 256
+
+
+def update_index(  # noqa: PLR0913 - the options of an update
+    destination: str | os.PathLike[str],
+    sources: Sources | None = None,
+    *,
+    chunk_locations: bool | Iterable[str] | None = None,
+    executor: Executor | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    ignore_errors: bool = True,
+    disable_progress: bool = False,
+) -> IndexChanges:
+    """Bring an index up to date: look which of its sources have changed, and describe these and new ones.
+
+    Of each source that it knows, the identity is asked for. Those that are gone are removed from it. The
+    parts of the index without changes stay as they are. Who reads the index meanwhile is not disturbed; files
+    that are no longer in force are removed by the next update.
+
+    Parameters
+    ----------
+    destination : path or URL
+        The index.
+    sources : path or URL, or iterable of these, or None
+        Sources to add, if it does not have them; also signed URLs for those that it has.
+    chunk_locations : bool, iterable of str or None
+        As for `build_index`; None is as it was built. If this differs, all is described anew.
+    executor, storage_options, ignore_errors, disable_progress
+        As for `build_index`.
+
+    Returns
+    -------
+    IndexChanges
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is no index, or none of its sources is to be found.
+    LazyNWBError
+        If somebody else has updated it meanwhile, or it cannot be written.
+    """
+    folder = open_folder(destination, storage_options)
+    before = folder.find(MANIFEST)
+    if before is None:
+        message = f"no index of sessions in {folder.name}: lazynwb.build_index writes one"
+        raise SourceNotFoundError(message)
+    old = decoded(before, folder)
+    assert old is not None  # noqa: S101 - there is a manifest
+    wish = ChunkLocationRequest.of(old.chunk_locations if chunk_locations is None else chunk_locations)
+    given = {one.public: one for one in distinct(expand(sources, storage_options), folder)} if sources else {}
+    checked = _check(folder, old, given, wish, storage_options, ignore_errors=ignore_errors)
+    removed = sum(len(part.gone) for part in checked)
+    known = {path for part in checked for path in part.paths}
+    if known and removed == len(known) and not given.keys() - known:
+        message = (
+            f"none of the {len(known)} sources of index {folder.name} is to be found, such as "
+            f"{next(iter(known))}: is the disk mounted?"
+        )
+        raise SourceNotFoundError(message)
+    new = [source for path, source in given.items() if path not in known]
+    work = [source for part in checked for source in part.changed] + new
+    writer = Writer(folder, Values(old.values), ignore_errors=ignore_errors)
+    with writer, Progress("Describing NWB", len(work), disabled=disable_progress) as progress:
+
+        def counted() -> Iterator[SourceRecord]:
+            for one in described(work, wish, executor):
+                yield one
+                progress.update()
+
+        stream = counted()
+        _rewrite(writer, checked, stream, len(new))
+        kept = {part.token for part in writer.parts}
+        dropped = [part.token for part in old.parts if part.token not in kept]
+        if dropped or len(writer.parts) != len(old.parts) or old.superseded:
+            publish(folder, before, old, writer, wish, dropped)
+            folder.remove(files_of(old.superseded))
+    sessions = sum(part.sessions for part in writer.parts)
+    return IndexChanges(sessions, len(new), len(work) - len(new), removed, writer.failed)
+
+
+class _Checked(NamedTuple):
+    """A part of an index, and what has become of its sources.
+
+    Attributes
+    ----------
+    part : Part
+    paths : list of str
+        Of all, in order.
+    changed : list of Source
+    gone : list of str
+    """
+
+    part: Part
+    paths: list[str]
+    changed: list[Source]
+    gone: list[str]
+
+    @property
+    def is_as_before(self) -> bool:
+        return not self.changed and not self.gone
+
+    @property
+    def size(self) -> int:
+        return len(self.paths) - len(self.gone)
+
+
+def _check(  # noqa: PLR0913 - what is compared with what
+    folder: Folder,
+    old: Manifest,
+    given: Mapping[str, Source],
+    wish: ChunkLocationRequest,
+    storage_options: Mapping[str, Any] | None,
+    *,
+    ignore_errors: bool,
+) -> list[_Checked]:
+    """Ask for the identity of every source that an index knows."""
+    options = Options({**config.storage_options, **(storage_options or {})})
+    is_same = (
+        old.catalog_version == CATALOG_VERSION
+        and old.external_links == config.external_links
+        and ChunkLocationRequest.of(old.chunk_locations) == wish
+    )
+    checked = []
+    for part in old.parts:
+        frame = read_frame(folder, part, "sessions", ["path", "identity"])
+        paths = frame["path"].to_list()
+        sources = [given.get(path) or Source(path, options if is_url(path) else Options()) for path in paths]
+        now = _identities(sources, ignore_errors=ignore_errors)
+        pairs = list(zip(sources, frame["identity"].to_list(), now, strict=True))
+        gone = [source.public for source, _, new in pairs if new is _GONE]
+        changed = [
+            source
+            for source, before, new in pairs
+            if new is not _GONE
+            and (not is_same or before is None or (new is not _UNREACHED and new != before))
+        ]
+        checked.append(_Checked(part, paths, changed, gone))
+    return checked
+
+
+_GONE, _UNREACHED = "gone", "unreached"
+
+
+def _identities(sources: list[Source], *, ignore_errors: bool) -> list[str]:
+    """Return the identities of sources, asked for at the same time."""
+
+    def ask(block: list[Source]) -> list[str]:
+        found = []
+        for source in block:
+            try:
+                found.append(identity(source, known=True))
+            except SourceNotFoundError:
+                found.append(_GONE)
+            except LazyNWBError:
+                if not ignore_errors:
+                    raise
+                found.append(_UNREACHED)  # what is known of it may still be right
+        return found
+
+    size = 1 if any(source.is_remote for source in sources) else _STATS
+    blocks = [sources[at : at + size] for at in range(0, len(sources), size)]
+    return [one for block in POOL.map(ask, blocks) for one in block]
+
+
+def _rewrite(writer: Writer, checked: list[_Checked], stream: Iterator[SourceRecord], new: int) -> None:
+    """Write parts with changes anew, and small ones together with their neighbours."""
+    for group in _groups(checked, new):
+        if len(group) == 1 and group[0] is not None and group[0].is_as_before:
+            writer.parts.append(group[0].part)
+            continue
+        records = []
+        for one in group:
+            if one is None:
+                records.append(records_of([writer.take(d) for d in islice(stream, new)], writer.values))
+            else:
+                records.append(_renewed(writer, one, stream))
+        writer.write(joined([part for part in records if len(part.sessions)] or records[:1], writer.values))
+    if new >= _SMALL:
+        for described in stream:
+            writer.add(described)
+        writer.flush()
+
+
+def _groups(checked: list[_Checked], new: int) -> list[list[_Checked | None]]:
+    """Put small parts together; None stands for new sources, if they are few."""
+    items: list[tuple[_Checked | None, int]] = [(part, part.size) for part in checked]
+    if 0 < new < _SMALL:
+        items.append((None, new))
+    groups: list[list[_Checked | None]] = []
+    room = 0
+    for item, size in items:
+        if groups and size < _SMALL and size <= room:
+            groups[-1].append(item)
+            room -= size
+        else:
+            groups.append([item])
+            room = MOST_SESSIONS - size if size < _SMALL else 0
+    return groups
+
+
+def _renewed(writer: Writer, one: _Checked, stream: Iterator[SourceRecord]) -> Records:
+    """Return a part as it is now."""
+    records = read_records(writer.folder, one.part, writer.values)
+    if one.is_as_before:
+        return records
+    described = [writer.take(d) for d in islice(stream, len(one.changed))]
+    rest = without(records, {*one.gone, *(d.path for d in described)})
+    fresh = records_of([d for d in described if not d.vanished], writer.values)
+    both = joined([rest, fresh], writer.values)
+    return in_order(both, records.sessions["path"])

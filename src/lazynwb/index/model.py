@@ -306,7 +306,7 @@ class Values:
             self._dtypes[key], value.dtype = common, described(common)
         return value
 
-    def lose(self, table: Literal["general", "general/subject"], name: str) -> None:
+    def mark_inexact(self, table: Literal["general", "general/subject"], name: str) -> None:
         """Note that a session's value is not in the index."""
         self.add(table, name, pl.Null()).exact = False
 

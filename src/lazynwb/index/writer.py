@@ -13,8 +13,7 @@ import msgspec
 from lazynwb._version import __version__
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
-from lazynwb.index.describe import ENCODER, POOL, Described, Wish, describe, describe_all
-from lazynwb.index.folder import Conflict
+from lazynwb.index.location import Conflict
 from lazynwb.index.model import (
     ENTRIES,
     KINDS,
@@ -26,17 +25,25 @@ from lazynwb.index.model import (
     encode,
     file_of,
 )
-from lazynwb.index.parts import records_of, write_part
+from lazynwb.index.part_io import records_of, write_part
+from lazynwb.index.source_record import (
+    ENCODER,
+    POOL,
+    ChunkLocationRequest,
+    SourceRecord,
+    describe,
+    describe_all,
+)
 from lazynwb.threads import wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor, Future
 
-    from lazynwb.index.folder import Folder, Found
+    from lazynwb.index.location import Folder, Found
     from lazynwb.index.model import Part
-    from lazynwb.index.parts import Records
-    from lazynwb.sources.source import Source
+    from lazynwb.index.part_io import Records
+    from lazynwb.storage.source import Source
 
 #: Sources that an executor is given at a time, and how many such tasks are under way.
 _TASK, _TASKS = 16, 256
@@ -45,7 +52,7 @@ _AHEAD = 64
 #: Catalog entries of a part, in bytes: what a build holds in memory.
 _MOST_BYTES = 128 * 1024 * 1024
 
-_DECODER = msgspec.msgpack.Decoder(list[Described])
+_DECODER = msgspec.msgpack.Decoder(list[SourceRecord])
 
 
 def distinct(found: Iterable[Source], folder: Folder) -> list[Source]:
@@ -67,13 +74,15 @@ def distinct(found: Iterable[Source], folder: Folder) -> list[Source]:
     return list(distinct.values())
 
 
-def describe_packed(sources: list[Source], wish: Wish, external_links: str) -> bytes:
+def describe_packed(sources: list[Source], wish: ChunkLocationRequest, external_links: str) -> bytes:
     """Describe sources in another process; the description as bytes."""
     config.external_links = external_links  # type: ignore[assignment]
     return ENCODER.encode(describe_all(sources, wish))
 
 
-def described(sources: Sequence[Source], wish: Wish, executor: Executor | None) -> Iterator[Described]:
+def described(
+    sources: Sequence[Source], wish: ChunkLocationRequest, executor: Executor | None
+) -> Iterator[SourceRecord]:
     """Yield what is known of sources, in order."""
     if executor is not None:
         tasks = [list(sources[at : at + _TASK]) for at in range(0, len(sources), _TASK)]
@@ -113,7 +122,7 @@ class Writer:
         self._folder = folder
         self.values = values
         self._ignore_errors = ignore_errors
-        self._waiting: list[Described] = []
+        self._waiting: list[SourceRecord] = []
         self._bytes = 0
         self._new: list[str] = []
         self.parts: list[Part] = []
@@ -132,7 +141,7 @@ class Writer:
         """Where the index is."""
         return self._folder
 
-    def take(self, one: Described) -> Described:
+    def take(self, one: SourceRecord) -> SourceRecord:
         """Note what cannot be read.
 
         Raises
@@ -146,7 +155,7 @@ class Writer:
             self.failed.append(one.problem if one.path in one.problem else f"{one.path}: {one.problem}")
         return one
 
-    def add(self, one: Described) -> None:
+    def add(self, one: SourceRecord) -> None:
         """Put a session at the end."""
         self._waiting.append(self.take(one))
         self._bytes += sum(len(found.entry) for found in one.tables)
@@ -172,7 +181,7 @@ def publish(  # noqa: PLR0913, PLR0917 - what a manifest says
     before: Found | None,
     old: Manifest | None,
     writer: Writer,
-    wish: Wish,
+    wish: ChunkLocationRequest,
     dropped: list[str],
 ) -> None:
     """Put the parts of a writer in force.

@@ -11,22 +11,22 @@ from lazynwb.catalog.dtypes import column_dtype, instance
 from lazynwb.catalog.merge import merge_schemas
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SchemaError
-from lazynwb.lookup.many import load_tables
-from lazynwb.lookup.memory import Kept, doubting, recall, remember
+from lazynwb.lookup.catalog_cache import CacheEntry, get_entry, invalidate_on_corruption, put_entry
+from lazynwb.lookup.prefetch import load_tables
 from lazynwb.progress import Progress
-from lazynwb.sources.files import expect, together
+from lazynwb.storage.file import map_concurrently, verify_identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lazynwb.lookup.load import TableFile
+    from lazynwb.lookup.loader import TableFile
 
 
 #: Files that are looked at together.
 _AT_ONCE = 64
 
 
-class TargetsEntry(Kept):
+class TargetsEntry(CacheEntry):
     """What the cache keeps of the tables that the regions of a table refer to, by the regions' paths."""
 
     targets: dict[str, str]
@@ -88,12 +88,12 @@ def load_targets(files: Sequence[TableFile], name: str) -> list[TableFile | None
     LazyNWBError
         If a file cannot be read.
     """
-    paths = together(_target_paths, files, (file.source for file in files))
+    paths = map_concurrently(_target_paths, files, (file.source for file in files))
     wanted = []
     for number, (file, known) in enumerate(zip(files, paths, strict=True)):
         column = file.columns.get(name)
         if column is not None and column.data is not None and known.get(column.data.path):
-            wanted.append((known[column.data.path], file.holder(column.data)[0], number))
+            wanted.append((known[column.data.path], file.owning_file(column.data)[0], number))
     found: list[TableFile | None] = [None] * len(files)
     for path, group in groupby(sorted(wanted, key=lambda item: (item[0], item[2])), key=lambda item: item[0]):
         listed = list(group)
@@ -110,12 +110,12 @@ def _target_paths(file: TableFile) -> dict[str, str]:
     if not paths:
         return {}
     key = f"regions\0{file.source.key}\0{file.table.path}\0{config.external_links}"
-    entry, now = recall(key, file.source, TargetsEntry)
+    entry, now = get_entry(key, file.source, TargetsEntry)
     if entry is None:
-        with doubting(file.source), file.reader() as reader:
+        with invalidate_on_corruption(file.source), file.reader() as reader:
             entry = TargetsEntry(key, now, reader.region_tables(paths), file.table.depends)
-            expect(file.source, now)
-        remember(entry, file.source)
+            verify_identity(file.source, now)
+        put_entry(entry, file.source)
     return entry.targets
 
 

@@ -7,22 +7,22 @@ import logging
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from lazynwb.catalog.listing import TABLE_ROLES
 from lazynwb.catalog.merge import merge_schemas
+from lazynwb.catalog.model import TABLE_ROLES
 from lazynwb.errors import LazyNWBError, TableNotFoundError
-from lazynwb.lookup.given import UNKNOWN, Summaries
-from lazynwb.lookup.load import TableFile, load_listing
-from lazynwb.lookup.many import load_tables
+from lazynwb.lookup.loader import TableFile, load_listing
+from lazynwb.lookup.prefetch import load_tables
+from lazynwb.lookup.providers import NOT_CATALOGUED, BulkCatalogProvider
 from lazynwb.progress import Progress
-from lazynwb.sources.files import save
+from lazynwb.storage.file import save
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
 
     import polars as pl
 
-    from lazynwb.lookup.given import Catalogs
-    from lazynwb.sources.source import Source
+    from lazynwb.lookup.providers import CatalogProvider
+    from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
 
@@ -63,7 +63,7 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     ignore_errors: bool,
     disable_progress: bool,
     overrides: Mapping[str, pl.DataType],
-    catalogs: Catalogs | None = None,
+    catalogs: CatalogProvider | None = None,
     keep: bool = False,
 ) -> tuple[dict[str, pl.DataType], list[TableFile]]:
     """Return the schema over the first n files that have the table, and these files, or only the first.
@@ -82,7 +82,7 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     failures: list[str] = []
     with Progress(f"Inferring the schema of /{table}", len(sources), disabled=disable_progress) as progress:
         left = sources
-        if first is None and not keep and isinstance(catalogs, Summaries):
+        if first is None and not keep and isinstance(catalogs, BulkCatalogProvider):
             left = _distinct(sources, table, catalogs, raise_on_missing=raise_on_missing)
             progress.update(len(sources) - len(left))
 
@@ -110,7 +110,7 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
 def _looked_at(
     sources: Sequence[Source],
     table: str,
-    catalogs: Catalogs | None,
+    catalogs: CatalogProvider | None,
     progress: Progress,
     failures: list[str] | None,
 ) -> Iterator[tuple[Source, TableFile | None]]:
@@ -129,7 +129,7 @@ def _looked_at(
 
 
 def _distinct(
-    sources: Sequence[Source], table: str, catalogs: Summaries, *, raise_on_missing: bool
+    sources: Sequence[Source], table: str, catalogs: BulkCatalogProvider, *, raise_on_missing: bool
 ) -> list[Source]:
     """Return the first file of each kind of schema, and those of which nothing is known."""
     seen: set[object] = set()
@@ -137,7 +137,7 @@ def _distinct(
     for source, schema in zip(sources, catalogs.schemas(sources, table), strict=True):
         if schema is None and raise_on_missing:
             raise TableNotFoundError(not_found(table, [source], catalogs=catalogs))
-        if schema is UNKNOWN or (schema is not None and schema not in seen):
+        if schema is NOT_CATALOGUED or (schema is not None and schema not in seen):
             seen.add(schema)
             left.append(source)
     return left
@@ -148,7 +148,7 @@ def not_found(
     sources: Sequence[Source],
     roles: Collection[str] = TABLE_ROLES,
     *,
-    catalogs: Catalogs | None = None,
+    catalogs: CatalogProvider | None = None,
 ) -> str:
     """Say that no file has a table, with the tables that there are and those that may have been meant.
 
@@ -161,7 +161,7 @@ def not_found(
     catalogs : Catalogs or None
         Which may say what there is, without a look at the files.
     """
-    existing: list[str] = catalogs.listed() if isinstance(catalogs, Summaries) else []
+    existing: list[str] = catalogs.listed() if isinstance(catalogs, BulkCatalogProvider) else []
     for source in sources if not existing else ():
         try:
             existing = load_listing(source).groups(roles)

@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lazynwb.engine.selection import ordered, pick
-from lazynwb.engine.slices import read_picked
-from lazynwb.engine.values import value_dtype
+from lazynwb.engine.slicing import ordered, pick, read_picked, value_dtype
 from lazynwb.errors import UnsupportedTypeError
-from lazynwb.printable import visible
-from lazynwb.sources.files import save
+from lazynwb.storage.file import save
+from lazynwb.terminal_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,9 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from lazynwb.catalog.model import Array
-    from lazynwb.engine.cells import Span
-    from lazynwb.engine.selection import Selection
-    from lazynwb.lookup.load import TableFile
+    from lazynwb.engine.chunk_grid import Indexer
+    from lazynwb.engine.slicing import Selection
+    from lazynwb.lookup.loader import TableFile
 
 #: Bytes that are read at a time where an array is gone through from its beginning to its end.
 _BLOCK = 16 * 1024 * 1024
@@ -59,7 +57,7 @@ class LazyArray(ABC):
     file: str
 
     @abstractmethod
-    def read(self, spans: tuple[Span, ...]) -> np.ndarray:
+    def read(self, spans: tuple[Indexer, ...]) -> np.ndarray:
         """Return the values of spans along all dimensions."""
 
     @abstractmethod
@@ -172,7 +170,7 @@ class StoredArray(LazyArray):
         """Return some consecutive rows, again lazily."""
         return StoredArray(self._table, self._array, self._start + start, self._start + stop)
 
-    def read(self, spans: tuple[Span, ...]) -> np.ndarray:
+    def read(self, spans: tuple[Indexer, ...]) -> np.ndarray:
         """Read the chunks, or ranges of bytes, that hold the spans."""
         within = spans[len(self._array.shape) :]
         spans = spans[: len(self._array.shape)]
@@ -215,7 +213,7 @@ class RegularTimes(LazyArray):
         """Return some consecutive rows, again lazily."""
         return RegularTimes(self._table, *self._regular, self._first + start, self._first + stop)
 
-    def read(self, spans: tuple[Span, ...]) -> np.ndarray:
+    def read(self, spans: tuple[Indexer, ...]) -> np.ndarray:
         """Compute timestamps; nothing is read."""
         span = spans[0]
         rows = np.arange(span.start, span.stop, span.step) if isinstance(span, slice) else span
@@ -259,7 +257,7 @@ class ScaledArray(LazyArray):
         """Return some consecutive rows, again lazily."""
         return ScaledArray(self._raw.rows(start, stop), self._factor, self._offset, self._factors)
 
-    def read(self, spans: tuple[Span, ...]) -> np.ndarray:
+    def read(self, spans: tuple[Indexer, ...]) -> np.ndarray:
         """Read the stored values, and scale them."""
         values = self._raw.read(spans).astype(np.float64)
         values *= self._factor

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from lazynwb.errors import CorruptDataError
-from lazynwb.lookup.attributes import copied, load_attributes
-from lazynwb.lookup.members import load_members
+from lazynwb.lookup.loader import copied, load_attributes, load_members
 from lazynwb.series.arrays import LazyArray, StoredArray
-from lazynwb.sources.files import save
+from lazynwb.storage.file import save
 
 if TYPE_CHECKING:
-    from lazynwb.lookup.load import TableFile
+    from lazynwb.lookup.loader import TableFile
 
 
 class SeriesInfo:
@@ -41,7 +40,7 @@ class SeriesInfo:
         self._attributes: dict[str, dict[str, Any]] | None = None
         self._members: TableFile | None = None
 
-    def know(self, other: SeriesInfo) -> None:
+    def share_metadata(self, other: SeriesInfo) -> None:
         """Take over what another window of the same series was told."""
         self._attributes, self._members = other._attributes, other._members
 

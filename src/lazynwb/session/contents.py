@@ -7,15 +7,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.errors import NotNWBError, TableNotFoundError
-from lazynwb.lookup.attributes import copied, load_attributes
-from lazynwb.lookup.load import load_listing, load_table
-from lazynwb.sources.files import save
+from lazynwb.lookup.loader import copied, load_attributes, load_listing, load_table
+from lazynwb.storage.file import save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from lazynwb.catalog.listing import Entry, Listing
-    from lazynwb.sources.source import Source
+    from lazynwb.catalog.model import Entry, Listing
+    from lazynwb.storage.source import Source
 
 #: Names that an error lists.
 _LISTED = 20

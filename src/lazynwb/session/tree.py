@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lazynwb.printable import visible
+from lazynwb.terminal_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from lazynwb.catalog.listing import Entry
+    from lazynwb.catalog.model import Entry
     from lazynwb.session.contents import Contents
 
 #: Lines of the text, lines of the HTML, members that are shown of one group, levels.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from lazynwb.spikes.find import get_spike_times_in_intervals
-from lazynwb.spikes.observations import INTERVALS_INDEX as INTERVALS_TABLE_INDEX_COLUMN_NAME
-from lazynwb.spikes.observations import UNITS_INDEX as UNITS_TABLE_INDEX_COLUMN_NAME
-from lazynwb.spikes.observed import insert_is_observed
+from lazynwb.spikes.observation_times import INTERVALS_INDEX as INTERVALS_TABLE_INDEX_COLUMN_NAME
+from lazynwb.spikes.observation_times import UNITS_INDEX as UNITS_TABLE_INDEX_COLUMN_NAME
+from lazynwb.spikes.observation_times import insert_is_observed
+from lazynwb.spikes.spike_times import get_spike_times_in_intervals
 
 __all__ = [
     "INTERVALS_TABLE_INDEX_COLUMN_NAME",

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import polars as pl
 
-from lazynwb.catalog.dtypes import is_array_dtype
-from lazynwb.catalog.provenance import INTERNAL, NWB_PATH, TABLE_INDEX
+from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_INDEX, is_array_dtype
 from lazynwb.errors import ColumnNotFoundError, SchemaError
-from lazynwb.spikes.observations import INTERVALS_INDEX, UNITS_INDEX
+from lazynwb.spikes.observation_times import INTERVALS_INDEX, UNITS_INDEX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from lazynwb.engine.within import Floats
+    from lazynwb.spikes.interval_join import Floats
 
 #: Columns that hold bounds while they are computed; no column of a file has such a name.
 _BOUND = "\x00bound {}"

@@ -1,0 +1,139 @@
+"""The commands of `lazynwb index`: build an index of sessions, update it, say what is in it."""
+
+from typing import Annotated
+
+import typer
+
+from lazynwb.cli.options import FormatOption, OutputOption, SourcesArgument, StorageOption, sources_of
+from lazynwb.cli.output import emit, target_of
+
+index_app = typer.Typer(help="Indices of sessions, to search and to plan from.", no_args_is_help=True)
+
+_IndexArgument = Annotated[str, typer.Argument(metavar="INDEX", help="The folder or URL of the index.")]
+_ChunksOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--chunks",
+        metavar="COLUMN",
+        help="Keep where the chunks of a column are, or of all columns; repeatable.",
+    ),
+]
+_StrictOption = Annotated[
+    bool,
+    typer.Option("--strict", help="End with an error if a file cannot be read; else the index notes it."),
+]
+
+
+@index_app.command("build")
+def build(
+    *,
+    sources: SourcesArgument = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="INDEX", help="Where to write: a folder, or a URL.")
+    ],
+    chunks: _ChunksOption = None,
+    strict: _StrictOption = False,
+    storage_option: StorageOption = None,
+) -> None:
+    """Write an index of the files: what they contain, to be searched, and to plan scans from."""
+    given = sources_of(sources, storage_option)
+    from lazynwb.index.build import build_index
+
+    done = build_index(
+        given.sources,
+        output,
+        chunk_locations=_chunk_locations(chunks) or False,
+        storage_options=given.storage,
+        ignore_errors=not strict,
+    )
+    _say(done.failed, f"{done.sessions:,} in {output}")
+
+
+@index_app.command("update")
+def update(
+    index: _IndexArgument,
+    sources: SourcesArgument = None,
+    *,
+    chunks: _ChunksOption = None,
+    strict: _StrictOption = False,
+    storage_option: StorageOption = None,
+) -> None:
+    """Look which files have changed or are gone, and bring the index up to date; add those that are named."""
+    given = sources_of(sources or [index], storage_option)
+    from lazynwb.index.build import update_index
+
+    done = update_index(
+        index,
+        given.sources if sources else None,
+        chunk_locations=_chunk_locations(chunks),
+        storage_options=given.storage,
+        ignore_errors=not strict,
+    )
+    counts = f"{done.added:,} added, {done.changed:,} changed, {done.removed:,} removed"
+    _say(done.failed, f"{counts}; {done.sessions:,} in {index}")
+
+
+@index_app.command("info")
+def info(
+    index: _IndexArgument,
+    *,
+    form: FormatOption = None,
+    output: OutputOption = None,
+    storage_option: StorageOption = None,
+) -> None:
+    """Show how many sessions an index has, when it was made, and how large it is."""
+    target = target_of(form, output)
+    given = sources_of([index], storage_option)
+    import polars as pl
+
+    from lazynwb.cli.render import Column, count_text, show, size_text
+    from lazynwb.index.reader import open_index
+    from lazynwb.scan import scan_index
+    from lazynwb.terminal_text import visible
+
+    opened = open_index(index, given.storage)
+    manifest = opened.manifest
+    tables = scan_index(opened, "tables").select(pl.len(), pl.col("table").n_unique()).collect()
+    problems = scan_index(opened).filter(pl.col("problem").is_not_null()).select(pl.len()).collect().item()
+    size = sum(sum(part.bytes.values()) for part in manifest.parts)
+    frame = pl.DataFrame(
+        {
+            "index": [opened.name],
+            "sessions": [manifest.sessions],
+            "with_problems": [problems],
+            "tables": [tables.item(0, 0)],
+            "different_tables": [tables.item(0, 1)],
+            "bytes": [size],
+            "parts": [len(manifest.parts)],
+            "generation": [manifest.generation],
+            "made": [manifest.made],
+            "made_by": [manifest.made_by],
+        }
+    )
+
+    def lines() -> None:
+        said = {
+            "index": visible(opened.name, None),
+            "sessions": f"{manifest.sessions:,}" + (f", {problems:,} with problems" if problems else ""),
+            "tables": f"{tables.item(0, 0):,}, under {tables.item(0, 1):,} paths",
+            "size": f"{size_text(size)} in {count_text(len(manifest.parts), 'part')}",
+            "made": f"{visible(manifest.made, None)} by lazynwb {visible(manifest.made_by, None)}",
+            "generation": f"{manifest.generation:,}",
+        }
+        show([Column("index", list(said)), Column("", list(said.values()))])
+
+    emit(frame, target, lines)
+
+
+def _chunk_locations(named: list[str] | None) -> bool | list[str] | None:
+    """Return whose chunk locations are kept: "all" stands for all columns."""
+    return True if named == ["all"] else named or None
+
+
+def _say(failed: list[str], done: str) -> None:
+    from lazynwb.cli.render import count_text, say
+    from lazynwb.terminal_text import visible
+
+    for message in failed:
+        say(f"not indexed: {visible(message, None)}")
+    say(f"{done}" + (f", {count_text(len(failed), 'file')} could not be read" if failed else ""))

@@ -1,0 +1,162 @@
+"""What a command was given: its sources, and options that several commands have."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+from lazynwb.cli.exit_codes import NothingFoundError, UsageError
+from lazynwb.cli.project_file import NAME, Project, find
+
+_SOURCE_HELP = (
+    "Files, folders, patterns or URLs; - reads them from stdin, one a line; @NAME is a set of lazynwb.toml, "
+    "whose sources are read if none is given."
+)
+
+
+class Format(StrEnum):
+    """Forms of a result: a table for people, and those that programs read."""
+
+    table = "table"
+    json = "json"
+    ndjson = "ndjson"
+    csv = "csv"
+    parquet = "parquet"
+    arrow = "arrow"
+
+
+SourcesArgument = Annotated[list[str] | None, typer.Argument(metavar="SOURCE", help=_SOURCE_HELP)]
+SourceArgument = Annotated[
+    str | None, typer.Argument(metavar="SOURCE", help="A file or URL; - reads its name from stdin.")
+]
+AndTableArgument = Annotated[
+    list[str], typer.Argument(metavar="SOURCE... TABLE", help=f"{_SOURCE_HELP} The table comes last.")
+]
+FormatOption = Annotated[
+    Format | None,
+    typer.Option(
+        "--format", "-f", help="Of the result. By default a table, or what the name of --output ends in."
+    ),
+]
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Write the result to a file; it is whole or absent."),
+]
+StorageOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--storage-option", metavar="NAME=VALUE", help="For remote sources, as scan_nwb takes; repeatable."
+    ),
+]
+IgnoreErrorsOption = Annotated[
+    bool, typer.Option("--ignore-errors", help="Leave out files that cannot be read, with a warning.")
+]
+ExcludeArraysOption = Annotated[
+    bool, typer.Option("--exclude-arrays", help="Leave out columns with an array or list in each row.")
+]
+
+
+class CommandSources(NamedTuple):
+    """The sources of a command, and what it takes to get in."""
+
+    sources: list[str]
+    storage: dict[str, Any]
+
+
+def sources_of(named: list[str] | None, storage_options: list[str] | None) -> CommandSources:
+    """Return what a command reads, and put the settings of the project file in force.
+
+    Raises
+    ------
+    UsageError
+        If there is no source, or no set of the name given.
+    ProjectError
+        If the project file cannot be used.
+    """
+    project = find()
+    if project is not None:
+        project.apply()
+    storage = {**(project.storage if project is not None else {}), **_options(storage_options or [])}
+    if not named:
+        if project is None or not project.paths:
+            message = f"no source was given: name files, folders, patterns or URLs, or write a {NAME}"
+            raise UsageError(message)
+        return CommandSources(list(project.paths), storage)
+    found: list[str] = []
+    for one in named:
+        if one == "-":
+            found += _from_stdin()
+        elif one.startswith("@"):
+            found += _set(one[1:], project)
+        else:
+            found.append(one)
+    return CommandSources(found, storage)
+
+
+def source_of(named: str | None, storage_options: list[str] | None) -> CommandSources:
+    """Return the same for a command that describes one file."""
+    return sources_of([named] if named is not None else None, storage_options)
+
+
+def split_table(arguments: list[str]) -> tuple[list[str], str]:
+    """Return the sources and the table of a command that ends in one.
+
+    Raises
+    ------
+    UsageError
+        If the one argument is a source.
+    """
+    *sources, table = arguments
+    if not sources and _looks_like_a_source(table):
+        message = (
+            f"which table of {table}? The table comes last: lazynwb tables {table} lists those there are"
+        )
+        raise UsageError(message)
+    return sources, table
+
+
+def _looks_like_a_source(text: str) -> bool:
+    return (
+        text == "-"
+        or text.startswith("@")
+        or "://" in text
+        or text.lower().endswith((".nwb", ".zarr", ".h5", ".hdf5", ".json"))
+        or (not text.startswith("/") and os.path.exists(text))  # noqa: PTH110 - it need not be a path
+    )
+
+
+def _from_stdin() -> list[str]:
+    if sys.stdin.isatty():
+        message = "- takes the list of sources from stdin: pipe one in, such as: ls *.nwb | lazynwb tables -"
+        raise UsageError(message)
+    lines = (line.rstrip("\r\n") for line in sys.stdin)
+    found = [line for line in lines if line.strip()]
+    if not found:
+        message = "the list of sources on stdin is empty"
+        raise NothingFoundError(message)
+    return found
+
+
+def _set(name: str, project: Project | None) -> list[str]:
+    if project is None or name not in project.sets:
+        if project is None:
+            message = f"@{name} is a set of {NAME}, which is not in this folder or above; a file is ./@{name}"
+        else:
+            known = ", ".join(f"@{one}" for one in project.sets) or "none"
+            message = f"{project.file} has no set {name}; there are: {known}"
+        raise UsageError(message)
+    return list(project.sets[name])
+
+
+def _options(given: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for one in given:
+        name, equals, value = one.partition("=")
+        if not (name and equals):
+            message = "--storage-option takes NAME=VALUE, such as region=us-west-2"
+            raise UsageError(message)
+        found[name] = {"true": True, "false": False}.get(value.lower(), value)
+    return found

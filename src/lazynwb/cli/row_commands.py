@@ -1,0 +1,173 @@
+"""Rows of tables: `head` and `query`."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lazynwb.cli.output import write
+from lazynwb.cli.render import columns_of, count_text, say, show
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import polars as pl
+
+    from lazynwb.cli.options import CommandSources
+    from lazynwb.cli.output import Target
+
+#: Rows that people see.
+SHOWN = 20
+#: Words of a query: quoted identifiers, and others.
+_WORD = re.compile(r'"((?:[^"]|"")*)"|`([^`]*)`|([^\W\d][\w$]*)')
+_FROM = re.compile(r"\b(from|join)\b", re.IGNORECASE)
+_NO_SUCH_TABLE = re.compile(r"relation '(.*)' was not found")
+
+
+def show_rows(frame: pl.DataFrame, rest: str) -> None:
+    """Show rows to people, and say what there is beside them."""
+    hidden = show(columns_of(frame))
+    words = [rest]
+    if hidden:
+        words.append(f"{frame.width - len(hidden)} of {frame.width} columns fit: --format csv has all")
+    say("; ".join(filter(None, words)))
+
+
+# -- head -------------------------------------------------------------------------------------------------
+
+
+def head(  # noqa: PLR0913 - what can be asked of it
+    given: CommandSources,
+    table: str,
+    rows: int,
+    target: Target,
+    *,
+    columns: Sequence[str] | None,
+    exclude_arrays: bool,
+    ignore_errors: bool,
+) -> None:
+    """Show or write the first rows of a table.
+
+    Raises
+    ------
+    ColumnNotFoundError
+        If it has no column of a name that was asked for.
+    LazyNWBError
+        As `scan_nwb` does.
+    """
+    import polars as pl
+
+    from lazynwb.cli.table_commands import scan
+
+    frame, _ = scan(given, table, exclude_array_columns=exclude_arrays, ignore_errors=ignore_errors)
+    chosen = _chosen(frame, table, columns) if columns else frame
+    if not target.for_people:
+        write(chosen.head(rows), target)
+        return
+    found = chosen.head(rows).collect(engine="streaming")
+    total = found.height if found.height < rows else frame.select(pl.len()).collect().item()
+    show_rows(found, f"{found.height:,} of {count_text(total, 'row')}")
+
+
+def _chosen(frame: pl.LazyFrame, table: str, columns: Sequence[str]) -> pl.LazyFrame:
+    from polars import selectors
+
+    from lazynwb.errors import ColumnNotFoundError
+    from lazynwb.session.contents import hint
+
+    there = list(frame.collect_schema())
+    for name in columns:
+        if name not in there:
+            message = f"{table} has no column {name!r}{hint(name, there)}"
+            raise ColumnNotFoundError(message)
+    return frame.select(selectors.by_name(*columns))
+
+
+# -- query ------------------------------------------------------------------------------------------------
+
+
+def query(  # noqa: PLR0913 - what can be asked of it
+    sql: str,
+    given: CommandSources,
+    rows: int | None,
+    target: Target,
+    *,
+    full_path: bool,
+    exclude_arrays: bool,
+    ignore_errors: bool,
+) -> None:
+    """Run a query, and show the first of its rows or write all of them as they come.
+
+    Raises
+    ------
+    TableNotFoundError
+        If a table of the query is in no file.
+    LazyNWBError
+        If a file cannot be read, and errors are not ignored.
+    PolarsError
+        If the query is not understood, or names a column that is not there.
+    """
+    from lazynwb.errors import TableNotFoundError
+    from lazynwb.sql import get_sql_context
+    from lazynwb.storage.resolve import expand
+
+    sources = expand(given.sources, given.storage)
+    named = _tables_in(sql)
+    context_of = partial(
+        get_sql_context,
+        sources,
+        full_path=full_path,
+        exclude_array_columns=exclude_arrays,
+        ignore_errors=ignore_errors,
+        storage_options=given.storage,
+    )
+    try:
+        frame = _lazy(context_of(table_names=named), sql)
+    except TableNotFoundError:
+        if named is None:
+            raise
+        frame = _lazy(context_of(), sql)  # with every table, so that the error can name them
+    if not target.for_people:
+        write(frame if rows is None else frame.head(rows), target)
+        return
+    limit = SHOWN if rows is None else rows
+    found = frame.head(limit + 1).collect(engine="streaming")
+    more = found.height > limit
+    rest = f"the first {count_text(limit, 'row')}; there are more: -n shows them" if more else ""
+    show_rows(found.head(limit), rest or count_text(found.height, "row"))
+
+
+def _lazy(context: pl.SQLContext[Any], sql: str) -> pl.LazyFrame:
+    """Return what a query gives, or say which tables there are if it names one that is not there.
+
+    Raises
+    ------
+    TableNotFoundError
+        In that case.
+    """
+    import polars as pl
+
+    from lazynwb.errors import TableNotFoundError
+    from lazynwb.session.contents import hint
+
+    try:
+        found: pl.LazyFrame = context.execute(sql, eager=False)
+        found.collect_schema()  # only now is the query looked at
+    except pl.exceptions.PolarsError as error:
+        absent = _NO_SUCH_TABLE.search(str(error))
+        if absent is None:
+            raise
+        message = f"no table {absent[1]!r}{hint(absent[1], context.tables())}"
+        raise TableNotFoundError(message) from error
+    return found
+
+
+def _tables_in(sql: str) -> set[str] | None:
+    """Return the words of a query that may be names of tables: of others no schema is needed.
+
+    None if it may be about all of them.
+    """
+    if not _FROM.search(sql):
+        return None
+    return {(quoted or back or plain).replace('""', '"') for quoted, back, plain in _WORD.findall(sql)}

@@ -1,0 +1,233 @@
+"""What is in one file: `paths` and `tree`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lazynwb.cli.exit_codes import UsageError
+from lazynwb.cli.render import (
+    TIMES,
+    Column,
+    console,
+    count_text,
+    cut,
+    say,
+    screen_width,
+    show,
+    size_text,
+    write_lines,
+)
+from lazynwb.terminal_text import visible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import polars as pl
+    from rich.text import Text
+    from rich.tree import Tree
+
+    from lazynwb.catalog.model import Entry, Listing
+    from lazynwb.cli.options import CommandSources
+    from lazynwb.cli.storage_sizes import Stored
+    from lazynwb.storage.source import Source
+
+_LISTED = frozenset({"table", "series_data"})
+_MOST_LINES, _DEEPEST = 20_000, 64
+
+
+class ObjectDescription(NamedTuple):
+    """A file's objects, and how its arrays are stored, by path."""
+
+    source: Source
+    listing: Listing
+    stored: dict[str, Stored]
+
+
+def describe(given: CommandSources, *, storage: bool | None) -> ObjectDescription:
+    """Describe a file.
+
+    Parameters
+    ----------
+    given : Given
+    storage : bool or None
+        Look up how arrays are stored; None does so for local files.
+    """
+    from lazynwb.cli.storage_sizes import stored_in
+    from lazynwb.lookup.loader import load_listing
+    from lazynwb.storage.file import save
+    from lazynwb.storage.resolve import expand
+
+    found = expand(given.sources, given.storage)
+    if len(found) != 1:
+        message = f"this command describes one file, not {len(found)}: name one, such as {found[0].name}"
+        raise UsageError(message)
+    source = found[0]
+    listing = load_listing(source)
+    wanted = not source.is_remote if storage is None else storage
+    stored = stored_in(source, listing) if wanted else {}
+    save()
+    return ObjectDescription(source, listing, stored)
+
+
+# -- as a list --------------------------------------------------------------------------------------------
+
+
+def frame_of(described: ObjectDescription, *, everything: bool) -> pl.DataFrame:
+    """Return one row for each object: tables, and the datasets of series; or all that there is."""
+    import polars as pl
+
+    entries = [
+        entry
+        for entry in described.listing.entries
+        if everything or (entry.kind != "broken" and entry.role in _LISTED)
+    ]
+    stored = [described.stored.get(entry.path) for entry in entries]
+    return pl.DataFrame(
+        {
+            "path": [entry.path for entry in entries],
+            "kind": [entry.kind if entry.kind == "broken" else entry.role for entry in entries],
+            "neurodata_type": [entry.neurodata_type or None for entry in entries],
+            "members": [entry.members if entry.kind == "group" else None for entry in entries],
+            "shape": [entry.shape for entry in entries],
+            "dtype": [entry.dtype or None for entry in entries],
+            "bytes": [one.size if one else None for one in stored],
+            "chunk": [one.chunk if one else None for one in stored],
+            "codecs": [one.codecs or None if one else None for one in stored],
+        },
+        schema={
+            "path": pl.String,
+            "kind": pl.String,
+            "neurodata_type": pl.String,
+            "members": pl.Int64,
+            "shape": pl.List(pl.Int64),
+            "dtype": pl.String,
+            "bytes": pl.Int64,
+            "chunk": pl.List(pl.Int64),
+            "codecs": pl.String,
+        },
+        strict=False,
+    )
+
+
+def show_paths(described: ObjectDescription, *, everything: bool) -> None:
+    """Show the same to people."""
+    rows = frame_of(described, everything=everything).rows(named=True)
+    types = {entry.path: entry.neurodata_type for entry in described.listing.entries}
+    columns = [
+        Column("path", [visible(row["path"], None) for row in rows], whole=True),
+        Column("shape", [_shape_text(row["shape"], row["members"]) for row in rows], right=True),
+        Column("type", [_type_text(row, described) for row in rows]),
+        Column("size", [size_text(row["bytes"]) for row in rows], right=True),
+        Column("kind", [visible(_kind_of(row, types)) for row in rows], style="cyan"),
+        Column("chunk", [_shape_text(row["chunk"], None) for row in rows], right=True),
+        Column("codecs", [row["codecs"] for row in rows]),
+    ]
+    hidden = show([column for column in columns if any(column.cells)])
+    if hidden:
+        say(f"no room for {', '.join(hidden)}: --format csv has all")
+    if not rows:
+        say("There is neither a table nor a series; --all lists everything.")
+
+
+def _kind_of(row: dict[str, Any], types: dict[str, str]) -> str:
+    """Return an object's neurodata type, or for the data of a series that of the series."""
+    above = types.get(row["path"].rpartition("/")[0], "") if row["kind"] == "series_data" else ""
+    return str(row["neurodata_type"] or above or row["kind"])
+
+
+def _type_text(row: dict[str, Any], described: ObjectDescription) -> str | None:
+    from lazynwb.session.tree import type_name
+
+    stored = described.stored.get(row["path"])
+    if stored is not None:
+        return stored.type
+    return type_name(row["dtype"]) if row["dtype"] else None
+
+
+def _shape_text(shape: Sequence[int] | None, members: int | None) -> str | None:
+    if members is not None:
+        return f"{members:,} members" if members != 1 else "1 member"
+    return None if shape is None else f" {TIMES} ".join(f"{n:,}" for n in shape) or "scalar"
+
+
+# -- as a tree --------------------------------------------------------------------------------------------
+
+
+def show_tree(described: ObjectDescription, *, depth: int | None, columns: bool) -> None:
+    """Show the objects of a file as a tree.
+
+    Parameters
+    ----------
+    described : Described
+    depth : int or None
+        Levels that are shown; None shows all.
+    columns : bool
+        Show the columns of tables and the datasets of series.
+    """
+    from rich.text import Text
+    from rich.tree import Tree
+
+    title = cut(visible(described.source.name, None), screen_width(), tail=True)
+    root = Tree(Text(title, style="bold"), guide_style="dim")
+    _Growth(described, columns=columns).grow(root, "", depth or _DEEPEST)
+    out = console()
+    out.print(root, no_wrap=True, overflow="ellipsis", crop=True)
+    write_lines(out)
+    total = sum(one.size or 0 for one in described.stored.values())
+    unknown = sum(one.size is None for one in described.stored.values())
+    if described.stored:
+        more = f", and {count_text(unknown, 'array')} of text or unknown size" if unknown else ""
+        say(f"{count_text(len(described.stored) - unknown, 'array')} with {size_text(total)}{more}")
+
+
+class _Growth:
+    """A tree being drawn, no longer than a screen can be asked to show."""
+
+    def __init__(self, described: ObjectDescription, *, columns: bool) -> None:
+        from lazynwb.session.contents import Contents
+
+        self._stored = described.stored
+        self._contents = Contents(described.listing)
+        self._columns = columns
+        self._left = _MOST_LINES
+
+    def grow(self, tree: Tree, path: str, depth: int) -> None:
+        """Add the members of a group."""
+        for name, entry in self._contents.members(path).items():
+            self._left -= 1
+            if self._left <= 0:
+                tree.add("…")
+                return
+            branch = tree.add(self._line(name, entry))
+            # What a link leads to has its place elsewhere in the tree: links could go in circles.
+            inside = entry.kind == "group" and not entry.target and entry.role != "specification"
+            if inside and depth > 1 and (self._columns or entry.role not in {"table", "series"}):
+                self.grow(branch, f"{path}/{name}", depth - 1)
+
+    def _line(self, name: str, entry: Entry) -> Text:
+        from rich.text import Text
+
+        from lazynwb.session.tree import about
+
+        line = Text(visible(name), style="bold" if entry.kind == "group" else "")
+        if entry.neurodata_type:
+            line.append(f"  {visible(entry.neurodata_type)}", style="not bold cyan")
+        stored = self._stored.get(entry.path)
+        said = about(self._contents, entry)
+        if stored is not None and entry.shape is not None:
+            said = f"{entry.shape} {stored.type}" if entry.shape else stored.type
+        line.append(f"  {said}", style="not bold red" if entry.kind == "broken" else "not bold")
+        for words in _storage_words(stored):
+            line.append(f"  {words}", style="not bold dim")
+        return line
+
+
+def _storage_words(stored: Stored | None) -> Iterator[str]:
+    if stored is None:
+        return
+    if stored.size is not None:
+        yield size_text(stored.size) or ""
+    if stored.chunk:
+        yield f"chunks {TIMES.join(map(str, stored.chunk))}"
+    if stored.codecs:
+        yield stored.codecs

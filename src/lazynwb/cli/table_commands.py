@@ -1,0 +1,198 @@
+"""The tables of many files, and the columns of one: `tables` and `schema`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lazynwb.cli.render import Column, count_text, say, show, type_name
+from lazynwb.terminal_text import visible
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from lazynwb.cli.options import CommandSources
+    from lazynwb.lookup.loader import TableFile
+    from lazynwb.storage.source import Source
+
+#: Characters of a column's description.
+_DESCRIPTION = 200
+
+
+def list_tables(given: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataFrame, int]:
+    """Return one row for each table and series of the files, and how many files that is.
+
+    Raises
+    ------
+    LazyNWBError
+        If a file cannot be read, and errors are not ignored.
+    """
+    import polars as pl
+
+    from lazynwb.config import config
+    from lazynwb.lookup.table_listing import find_tables, shortest_names
+    from lazynwb.progress import Progress
+    from lazynwb.sql import METADATA_NAMES
+    from lazynwb.storage.file import save
+    from lazynwb.storage.resolve import expand
+
+    sources = expand(given.sources, given.storage)
+    holders = find_tables(
+        sources, series=True, ignore_errors=ignore_errors, disable_progress=config.disable_progress
+    )
+    names = shortest_names(list(holders), METADATA_NAMES)
+    rows = []
+    with Progress("Counting rows", len(holders), disabled=False) as progress:
+        for path, having in holders.items():
+            files = _load(having, path, ignore_errors=ignore_errors)
+            rows.append(
+                {
+                    "table": f"/{path}",
+                    "sql_name": names[path],
+                    "kind": files[0].table.kind if files else None,
+                    "rows": sum(file.table.rows for file in files),
+                    "columns": len({name for file in files for name in file.columns}),
+                    "files": len(files),
+                }
+            )
+            progress.update()
+    save()
+    counts = dict.fromkeys(("rows", "columns", "files"), pl.Int64)
+    schema = {"table": pl.String, "sql_name": pl.String, "kind": pl.String, **counts}
+    return pl.DataFrame(rows, schema=schema), len(
+        {source for having in holders.values() for source in having}
+    )
+
+
+def _load(sources: list[Source], path: str, *, ignore_errors: bool) -> list[TableFile]:
+    from lazynwb.errors import LazyNWBError
+    from lazynwb.lookup.prefetch import load_tables
+
+    found = []
+    for load in load_tables(sources, path):
+        try:
+            file = load()
+        except LazyNWBError:
+            if not ignore_errors:  # of this file the search for tables has warned
+                raise
+            continue
+        if file is not None:
+            found.append(file)
+    return found
+
+
+def show_tables(frame: pl.DataFrame, files: int) -> None:
+    """Show them to people."""
+    rows = frame.rows(named=True)
+    columns = [
+        Column("table", [visible(row["table"], None) for row in rows], whole=True),
+        Column("rows", [f"{row['rows']:,}" for row in rows], right=True),
+        Column("columns", [f"{row['columns']:,}" for row in rows], right=True),
+        Column("files", [f"{row['files']:,}" for row in rows], right=True),
+        Column("kind", [row["kind"] for row in rows], style="cyan"),
+        Column("name in SQL", [_in_sql(row["sql_name"]) for row in rows]),
+    ]
+    show(columns)
+    say(f"{count_text(len(rows), 'table')} in {count_text(files, 'file')}")
+
+
+def _in_sql(name: str) -> str:
+    plain = name.isascii() and name.replace("_", "a").isalnum() and not name[:1].isdigit()
+    return visible(name if plain else '"' + name.replace('"', '""') + '"', None)
+
+
+def scan(given: CommandSources, table: str, **options: Any) -> tuple[pl.LazyFrame, str]:  # noqa: ANN401 - of scan_nwb
+    """Scan a table that is given by its path or by its name in SQL; return its path, too.
+
+    Raises
+    ------
+    LazyNWBError
+        As `scan_nwb` does.
+    """
+    from lazynwb.config import config
+    from lazynwb.errors import TableNotFoundError
+    from lazynwb.lookup.schema import normalize_table_path
+    from lazynwb.lookup.table_listing import find_tables, shortest_names
+    from lazynwb.scan import scan_nwb
+    from lazynwb.sql import METADATA_NAMES
+    from lazynwb.storage.resolve import expand
+
+    sources = expand(given.sources, given.storage)
+    try:
+        return scan_nwb(sources, table, **options), normalize_table_path(table)
+    except TableNotFoundError:
+        holders = find_tables(
+            sources, series=True, ignore_errors=True, disable_progress=config.disable_progress
+        )
+        names = shortest_names(list(holders), METADATA_NAMES)
+        path = next((path for path, name in names.items() if name == table), None)
+        if path is None:
+            raise
+    return scan_nwb(sources, path, **options), path
+
+
+def list_columns(given: CommandSources, table: str, *, ignore_errors: bool) -> tuple[pl.DataFrame, pl.Schema]:
+    """Return one row for each column of a table, and the table's schema.
+
+    A row says the type over all files, how many of them have the column, and what it means.
+
+    Raises
+    ------
+    TableNotFoundError
+        If no file has the table.
+    LazyNWBError
+        If a file cannot be read, and errors are not ignored.
+    """
+    import polars as pl
+
+    from lazynwb.storage.resolve import expand
+
+    frame, path = scan(given, table, ignore_errors=ignore_errors)
+    schema = frame.collect_schema()
+    files = _load(expand(given.sources, given.storage), path, ignore_errors=ignore_errors)
+    descriptions = _descriptions(files)
+    holding = {name: sum(name in file.columns for file in files) for name in schema}
+    columns = pl.DataFrame(
+        {
+            "column": list(schema),
+            "dtype": [str(dtype) for dtype in schema.values()],
+            "files": [holding[name] or None for name in schema],
+            "description": [descriptions.get(name) for name in schema],
+        },
+        schema={"column": pl.String, "dtype": pl.String, "files": pl.Int64, "description": pl.String},
+    )
+    return columns, schema
+
+
+def _descriptions(files: list[TableFile]) -> dict[str, str]:
+    """Return what the first file that describes a column says of it (nwb-schema: VectorData.description)."""
+    from lazynwb.errors import LazyNWBError
+    from lazynwb.lookup.loader import load_attributes
+
+    if not files:
+        return {}
+    try:
+        attributes: dict[str, dict[str, Any]] = (
+            load_attributes(files[0].source, files[0].table.path.rstrip("/")) or {}
+        )
+    except LazyNWBError:
+        return {}  # the columns can be had, and that is what was asked for
+    said = {name: one.get("description") for name, one in attributes.items() if name}
+    return {name: text for name, text in said.items() if isinstance(text, str) and text}
+
+
+def show_columns(frame: pl.DataFrame, schema: pl.Schema, table: str) -> None:
+    """Show them to people."""
+    rows = frame.rows(named=True)
+    hidden = show(
+        [
+            Column("column", [visible(row["column"], None) for row in rows], whole=True),
+            Column("type", [type_name(schema[row["column"]]) for row in rows], style="cyan"),
+            Column("files", [f"{row['files']:,}" if row["files"] else None for row in rows], right=True),
+            Column(
+                "description",
+                [visible(row["description"], _DESCRIPTION) if row["description"] else None for row in rows],
+            ),
+        ]
+    )
+    more = f"; no room for: {', '.join(hidden)}" if hidden else ""
+    say(f"{count_text(len(rows), 'column')} of {table}{more}")

@@ -1,0 +1,1 @@
+"""Codecs: the bytes of a chunk as stored to its elements."""

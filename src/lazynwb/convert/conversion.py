@@ -1,0 +1,231 @@
+"""`convert_nwb_tables`: the tables of many files in formats that other tools read."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from lazynwb.convert.databases import delta_arguments
+from lazynwb.convert.file_formats import FORMATS, Options, is_installed
+from lazynwb.convert.job_runner import Run, Target
+from lazynwb.convert.jobs import plan
+from lazynwb.convert.manifest import Hold
+from lazynwb.convert.table_selection import Request, find, open_tables
+from lazynwb.storage.file import is_folder, is_settled
+from lazynwb.storage.resolve import expand
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from lazynwb.storage.resolve import Sources
+    from lazynwb.storage.source import Source
+
+_LOGGER = logging.getLogger("lazynwb")
+#: Databases, with the compressions that can be asked for and the packages that they need.
+_DATABASES: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {
+    "delta": (frozenset({"zstd", "snappy", "lz4", "uncompressed"}), ("deltalake",)),
+    "duckdb": (frozenset(), ("duckdb", "pyarrow")),
+}
+#: Seconds, more than the ticks of a file system's clock.
+_TICK = 0.06
+#: Failures that the warning at the end names.
+_LISTED = 5
+
+
+def convert_nwb_tables(  # noqa: PLR0913 - the options of a conversion
+    nwb_sources: Sources,
+    output_dir: str | Path,
+    *,
+    output_format: str = "parquet",
+    full_path: bool = False,
+    min_file_count: int = 1,
+    exclude_array_columns: bool = False,
+    ignore_errors: bool = True,
+    disable_progress: bool = False,
+    session_subdirs: bool = False,
+    tables: str | Iterable[str] | None = None,
+    partition_by: Literal["session", "subject"] | None = None,
+    compression: str | None = None,
+    row_group_bytes: int = 48 * 1024 * 1024,
+    overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    **write_kwargs: Any,  # noqa: ANN401 - passed on to Polars
+) -> dict[str, Path]:
+    """Write the tables of any number of NWB files in another format, one output for each table.
+
+    What is written is what `scan_nwb` gives, in batches, so that memory stays bounded. An output is whole or
+    absent: it gets its name when it is complete. A record in the folder (`.lazynwb-manifest`) says what each
+    output was made from, so a second call writes only what is missing or whose sources, schema or options
+    have changed, and a call that was interrupted goes on where it stopped.
+
+    Parameters
+    ----------
+    nwb_sources : path or iterable of paths
+        As for `scan_nwb`.
+    output_dir : path
+        A local folder, made if it is not there. Files that have the names of outputs are replaced.
+    output_format : str
+        "parquet", "arrow" (Arrow IPC; "feather" is the same under another ending), "csv", "json" (an array
+        of objects), "ndjson" (one object a line), "excel" (what fits into a worksheet), "delta" (a Delta
+        table), or "duckdb" (one database, `tables.duckdb`, with a table for each).
+    full_path : bool
+        Name outputs by the table's whole path (`intervals_trials`) rather than by the end of it that no
+        other table has (`trials`).
+    min_file_count : int
+        Leave out tables that fewer files have.
+    exclude_array_columns : bool
+        Leave out columns with an array in each row.
+    ignore_errors : bool
+        Leave out files and tables that cannot be read, and say so in one warning at the end.
+    disable_progress : bool
+        Show no progress bars.
+    session_subdirs : bool
+        Write each session's tables into a folder of its own, called by `session_id`, else `identifier`. The
+        schema of a table is the one over all its files.
+    tables : str, iterable of str or None
+        Only these, by path, last part of the path or shortcut (`"trials"`). None converts every table and
+        the metadata, but no TimeSeries: these are converted where they are named.
+    partition_by : str or None
+        "session" or "subject": write each table as a folder of hive partitions
+        (`units/session=abc/….parquet`), one file for each session, so that only new and changed sessions
+        are converted by the next call. A Delta table gets a column of that name and is replaced as a whole.
+    compression : str or None
+        Of the format; None is zstd for Parquet and none for the others.
+    row_group_bytes : int
+        About how many bytes of decoded values a row group of Parquet, or a record batch of Arrow, holds; a
+        conversion takes a few times as much memory. It counts in rows, so it follows the mean size of rows.
+    overwrite : bool
+        Convert again what has not changed.
+    storage_options : mapping or None
+        As for `scan_nwb`.
+    **write_kwargs
+        For what writes the format: `sink_parquet`, `sink_ipc`, `write_csv`, `write_ndjson` or `write_excel`
+        of Polars, or `deltalake.write_deltalake` (a table is always replaced as a whole).
+
+    Returns
+    -------
+    dict of str to Path
+        Where each table is (`"/intervals/trials"`); with `session_subdirs` by session and table
+        (`"abc/intervals/trials"`).
+
+    Raises
+    ------
+    ValueError
+        If there is no such format, or it has not what was asked for.
+    ImportError
+        If the format needs a package that is not installed; the message says which.
+    TableNotFoundError
+        If no file has any table, or one that was asked for.
+    LazyNWBError
+        If a file or table cannot be read or its values do not fit the format, and errors are not ignored; or
+        if another conversion is writing into the folder.
+
+    Notes
+    -----
+    Parquet and Arrow hold every type that `scan_nwb` gives. Columns without one (region references, opaque
+    data; nwb-schema allows any HDF5 type in an extension) are left out with a warning. In CSV and Excel,
+    arrays, lists and structs are JSON text. JSON has neither NaN nor infinity: both become null there, also
+    within the JSON text of CSV. See `lazynwb.convert.type_mapping` for Delta Lake and DuckDB.
+
+    Memory does not grow with the tables, but for a worksheet, which is made in memory. Delta Lake gets a file
+    for about every 64 MiB of values, all of them committed at once. DuckDB works on 2048 rows at a time: it
+    may take 512 MiB, or twice as much as these rows where that is more.
+
+    Examples
+    --------
+    >>> lazynwb.convert_nwb_tables("sessions/", "parquet/", partition_by="session")  # doctest: +SKIP
+    """
+    _check(output_format, compression, partition_by, write_kwargs, session_subdirs=session_subdirs)
+    sources = list(dict.fromkeys(expand(nwb_sources, storage_options)))
+    _let_settle(sources)
+    started = time.time_ns()
+    as_files = output_format in FORMATS
+    layout = "subdirectories" if session_subdirs else (partition_by if as_files else None) or "table"
+    request = Request(
+        full_path,
+        exclude_array_columns,
+        ignore_errors,
+        disable_progress,
+        min_file_count,
+        (tables,) if isinstance(tables, str) else None if tables is None else tuple(tables),
+        layout,
+        None if as_files else partition_by,
+    )
+    target = Target(output_format, layout, Options(compression, write_kwargs), row_group_bytes)
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    failures: list[str] = []
+    with Hold(folder):
+        try:
+            opened = open_tables(find(sources, request), request, failures)
+            planned = plan(opened, sources, request)
+            run = Run(planned, folder, target, failures, ignore_errors, started)
+            return run.run(overwrite=overwrite, disable_progress=disable_progress)
+        finally:
+            _warn(failures)
+
+
+def _check(
+    output_format: str,
+    compression: str | None,
+    partition_by: str | None,
+    write_kwargs: Mapping[str, Any],
+    *,
+    session_subdirs: bool,
+) -> None:
+    """Refuse what the format does not have, before anything is read."""
+    if output_format not in FORMATS and output_format not in _DATABASES:
+        message = f"output_format is one of {', '.join([*FORMATS, *_DATABASES])}, not {output_format!r}"
+        raise ValueError(message)
+    if output_format in FORMATS:
+        compressions, needed = FORMATS[output_format].compressions, FORMATS[output_format].needs
+        packages: tuple[str, ...] = () if needed is None else (needed,)
+    else:
+        compressions, packages = _DATABASES[output_format]
+    if compression is not None and compression not in compressions:
+        message = (
+            f"compression of {output_format} is one of {', '.join(sorted(compressions))}, not {compression!r}"
+        )
+        raise ValueError(message)
+    if partition_by not in {None, "session", "subject"}:
+        message = f"partition_by is 'session', 'subject' or None, not {partition_by!r}"
+        raise ValueError(message)
+    if partition_by and session_subdirs:
+        message = "session_subdirs and partition_by are two ways to keep sessions apart: choose one"
+        raise ValueError(message)
+    if output_format == "duckdb" and (partition_by or write_kwargs):
+        message = (
+            f"a DuckDB table has no {'partitions' if partition_by else 'options'}: leave out "
+            f"{', '.join(['partition_by'] if partition_by else write_kwargs)}"
+        )
+        raise ValueError(message)
+    if output_format == "delta":
+        delta_arguments(write_kwargs)
+    package = next((name for name in packages if not is_installed(name)), None)
+    if package is not None:
+        message = f"output_format={output_format!r} needs {package}: pip install 'lazynwb[{output_format}]'"
+        raise ImportError(message)
+
+
+def _let_settle(sources: list[Source]) -> None:
+    """Wait a moment for files that were written just now: else what they give is not taken for done."""
+    now = time.time_ns()
+    for source in sources:
+        try:
+            if not source.is_remote and not is_folder(source) and not is_settled(source, "", now):
+                time.sleep(_TICK)
+                return
+        except OSError:
+            continue
+
+
+def _warn(failures: list[str]) -> None:
+    if failures:
+        _LOGGER.warning(
+            "%d tables or parts of tables were left out of the conversion:\n  %s%s",
+            len(failures),
+            "\n  ".join(failures[:_LISTED]),
+            "\n  ..." if len(failures) > _LISTED else "",
+        )

@@ -1,0 +1,171 @@
+"""Names of output files: out of text that came from a file, safe on every system, and told apart.
+
+What sessions and subjects are called, for the names of folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from typing import TYPE_CHECKING
+
+import polars as pl
+from polars import selectors
+
+from lazynwb.catalog.dtypes import NWB_PATH
+from lazynwb.errors import LazyNWBError
+from lazynwb.scan import scan_nwb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from lazynwb.storage.source import Source
+
+#: Besides letters and digits of any script, what is left as it is.
+_PLAIN = frozenset("._-+() ")
+#: Bytes of a name; file systems allow 255, and an ending and a temporary mark are added.
+_MOST_BYTES = 160
+#: What Windows takes for devices, whatever the ending.
+_DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))]
+)
+#: What readers of hive partitions take for null.
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+#: The rest of a percent-encoded byte.
+_CUT = re.compile(r"%[0-9A-F]?$")
+
+
+def safe_name(text: str) -> str:
+    """Return a text as the name of a file: one step of a path, neither hidden nor reserved."""
+    plain = unicodedata.normalize("NFC", text)
+    name = "".join(c if c.isalnum() or c in _PLAIN else "_" for c in plain)
+    if name.startswith("."):
+        name = "_" + name[1:]
+    name = name.strip(" ").rstrip(". ") or "_"
+    if name.partition(".")[0].lower() in _DEVICES:
+        name = "_" + name
+    if len(name.encode()) > _MOST_BYTES:
+        name = name.encode()[:_MOST_BYTES].decode(errors="ignore").rstrip(". ") + "-" + digest(text)
+    return name
+
+
+def distinct_names(wanted: Mapping[str, str]) -> dict[str, str]:
+    """Return a safe name for each key, no two alike even where case or accents do not count.
+
+    Parameters
+    ----------
+    wanted : mapping of str to str
+        Something unique of each thing to name, and what it would be called.
+    """
+    names = {key: safe_name(text) for key, text in wanted.items()}
+    crowded = _shared(names.values())
+    # All of them, not all but the first: names depend on what else is converted as little as can be.
+    return {key: f"{name}-{digest(key)}" if _folded(name) in crowded else name for key, name in names.items()}
+
+
+def partition_names(column: str, values: Iterable[str | None]) -> dict[str | None, str]:
+    """Return the folder of each value of a hive partition, such as `session=abc`.
+
+    Readers get the values back as they were, unless they are far too long for a folder's name: what is not
+    plain is percent-encoded, and so are the capitals of values that differ in nothing else, which some file
+    systems would take for one.
+
+    Parameters
+    ----------
+    column : str
+    values : iterable of str or None
+    """
+    distinct = dict.fromkeys(values)
+    encoded = {value: _encoded(value) for value in distinct if value is not None}
+    crowded = _shared(encoded.values())
+    folders: dict[str | None, str] = {None: f"{column}={_HIVE_NULL}"}
+    for value, text in encoded.items():
+        name = _encoded(value, capitals=True) if _folded(text) in crowded else text
+        if len(name) > _MOST_BYTES:
+            name = f"{_CUT.sub('', name[:_MOST_BYTES])}-{digest(value)}"
+        folders[value] = f"{column}={name}"
+    return {value: folders[value] for value in distinct}
+
+
+def _encoded(value: str, *, capitals: bool = False) -> str:
+    def plain(at: int, character: str) -> bool:
+        if character in " ." and at == len(value) - 1:
+            return False  # Windows drops it
+        return character.isascii() and (
+            character.isdigit()
+            or character in "_-. "
+            or (character.isalpha() and not (capitals and character.isupper()))
+        )
+
+    return "".join(
+        c if plain(i, c) else "".join(f"%{byte:02X}" for byte in c.encode("utf-8", "surrogatepass"))
+        for i, c in enumerate(value)
+    )
+
+
+def file_stem(path: str) -> str:
+    """Return the name of a file, local or remote, without its folder and ending."""
+    last = path.partition("?")[0].rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
+    base = last
+    for ending in (".zarr", ".nwb", ".h5", ".hdf5", ".json"):
+        base = base.removesuffix(ending)
+    return base or last
+
+
+def digest(text: str) -> str:
+    """Return eight characters that differ where texts do."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKD", name).casefold()
+
+
+def _shared(names: Iterable[str]) -> set[str]:
+    seen: set[str] = set()
+    shared: set[str] = set()
+    for name in map(_folded, names):
+        (shared if name in seen else seen).add(name)
+    return shared
+
+
+#: Where a name is looked for; the first that is there and not empty counts.
+_PLACES = {
+    "session": ("/general", ("session_id", "identifier")),
+    "subject": ("/general/subject", ("subject_id",)),
+}
+
+
+def names_of(sources: Sequence[Source], kind: str, *, disable_progress: bool) -> dict[str, str | None]:
+    """Return the session or subject of each file, by the file's path.
+
+    A session is called by `session_id` (nwb-schema, /general), else by the root's `identifier`, else by the
+    file's name; a subject by `subject_id`, and a file without one has none.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    kind : {"session", "subject"}
+    disable_progress : bool
+    """
+    table, columns = _PLACES[kind]
+    found: dict[str, str | None] = {source.path: None for source in sources}
+    try:
+        frame = scan_nwb(list(sources), table, ignore_errors=True, disable_progress=disable_progress)
+        have = [name for name in columns if name in frame.collect_schema()]
+        rows = frame.select(selectors.by_name(NWB_PATH, *have)).collect()
+    except LazyNWBError:
+        rows = pl.DataFrame()
+    for row in rows.iter_rows(named=True):
+        texts = (_text(row[name]) for name in columns if name in row)
+        found[row[NWB_PATH]] = next((text for text in texts if text), None)
+    if kind == "session":
+        return {source.path: found[source.path] or file_stem(source.name) for source in sources}
+    return found
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "" if value is None else str(value)

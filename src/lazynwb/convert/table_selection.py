@@ -1,0 +1,193 @@
+"""The tables to convert: which there are, their schemas over all files, and their names."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+from polars import selectors
+
+from lazynwb.catalog.dtypes import NWB_PATH
+from lazynwb.convert.output_names import distinct_names, names_of
+from lazynwb.errors import LazyNWBError, TableNotFoundError
+from lazynwb.lookup.prefetch import load_tables
+from lazynwb.lookup.schema import normalize_table_path
+from lazynwb.lookup.table_listing import find_tables, shortest_names
+from lazynwb.scan import scan_nwb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from lazynwb.lookup.loader import TableFile
+    from lazynwb.storage.source import Source
+
+_LOGGER = logging.getLogger("lazynwb")
+#: Tables that an error lists.
+_LISTED = 20
+
+
+class Request(NamedTuple):
+    """What was asked for.
+
+    Attributes
+    ----------
+    full_path, exclude_array_columns, ignore_errors, disable_progress : bool
+    min_file_count : int
+    tables : tuple of str or None
+        Names or paths; None for all tables.
+    layout : str
+        "table", "subdirectories" (of sessions), "session" or "subject" (partitions).
+    partition_by : str or None
+        Of a Delta table: a column that says so, and that it is partitioned by.
+    """
+
+    full_path: bool
+    exclude_array_columns: bool
+    ignore_errors: bool
+    disable_progress: bool
+    min_file_count: int
+    tables: tuple[str, ...] | None
+    layout: str
+    partition_by: str | None
+
+
+class Table(NamedTuple):
+    """One table of all files: the lazy frame, its schema, and a name for its output."""
+
+    path: str
+    name: str
+    frame: pl.LazyFrame
+    schema: dict[str, pl.DataType]
+    files: tuple[TableFile, ...]
+    partitions: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return f"/{self.path}"
+
+
+def find(sources: Sequence[Source], request: Request) -> dict[str, list[Source]]:
+    """Return the tables to convert, with the files that have them.
+
+    Raises
+    ------
+    TableNotFoundError
+        If there is none, or none of a name that was asked for.
+    """
+    holders = find_tables(
+        sources,
+        series=request.tables is not None,
+        ignore_errors=request.ignore_errors,
+        disable_progress=request.disable_progress,
+    )
+    if request.tables is not None:
+        chosen: list[str] = []
+        for name in request.tables:
+            path = normalize_table_path(name)
+            found = [t for t in holders if t == path] or [
+                t for t in holders if t.rsplit("/", 1)[-1] == name.strip("/")
+            ]
+            if not found:
+                raise TableNotFoundError(_not_found(name, holders, sources))
+            chosen += found
+        holders = {path: having for path, having in holders.items() if path in chosen}
+    holders = {path: having for path, having in holders.items() if len(having) >= request.min_file_count}
+    if not holders:
+        message = f"no tables were found in {sources[0].name}" + (
+            f" and {len(sources) - 1} more files" if len(sources) > 1 else ""
+        )
+        if request.min_file_count > 1:
+            message += f" that at least {request.min_file_count} of them have (min_file_count)"
+        if request.tables is None:
+            message += "; a TimeSeries is converted if `tables` names it"
+        raise TableNotFoundError(message)
+    return holders
+
+
+def _not_found(name: str, holders: Mapping[str, object], sources: Sequence[Source]) -> str:
+    close = difflib.get_close_matches(name.strip("/"), holders, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join('/' + other for other in close)}?" if close else ""
+    shown = ", ".join("/" + path for path in list(holders)[:_LISTED]) + (
+        ", ..." if len(holders) > _LISTED else ""
+    )
+    return f"no table {name!r} in any of {len(sources)} files{hint}; tables there: {shown or 'none'}"
+
+
+def open_tables(
+    holders: Mapping[str, list[Source]], request: Request, failures: list[str]
+) -> Iterator[Table]:
+    """Yield each table with its schema over all its files; what cannot be had is noted and left out.
+
+    Raises
+    ------
+    LazyNWBError
+        If a table cannot be read, and errors are not to be ignored.
+    """
+    short = {path: path for path in holders} if request.full_path else shortest_names(list(holders), {})
+    names = distinct_names({path: short[path].replace("/", "_") for path in holders})
+    for path, sources in holders.items():
+        try:
+            files = tuple(_load(sources, path, request, failures))
+            if not files:
+                continue
+            frame = scan_nwb(
+                [file.source for file in files],
+                path,
+                exclude_array_columns=request.exclude_array_columns,
+                # Where each file is a job of its own, the job is left out and says why.
+                ignore_errors=request.ignore_errors and request.layout == "table",
+                disable_progress=request.disable_progress or request.layout != "table",
+            )
+        except LazyNWBError as error:
+            if not request.ignore_errors:
+                raise
+            failures.append(f"/{path}: {error}")
+            continue
+        schema = dict(frame.collect_schema())
+        unknown = [name for name, dtype in schema.items() if isinstance(dtype, pl.Null)]
+        if unknown:
+            _LOGGER.warning(
+                "/%s is converted without %s: their stored types have no counterpart (the first file: %s)",
+                path,
+                ", ".join(map(repr, unknown)),
+                next((f.name for f in files if unknown[0] in f.columns), files[0].name),
+            )
+            schema = {name: dtype for name, dtype in schema.items() if name not in unknown}
+            frame = frame.select(selectors.by_name(*schema))
+        table = Table(path, names[path], frame, schema, files)
+        yield _labelled(table, request) if request.partition_by else table
+
+
+def _labelled(table: Table, request: Request) -> Table:
+    """Add a column with the session or subject, which a Delta table is partitioned by."""
+    kind = request.partition_by or ""
+    values = names_of([file.source for file in table.files], kind, disable_progress=request.disable_progress)
+    column = partition_column(table.schema, kind)
+    label = pl.col(NWB_PATH).replace_strict(list(values), list(values.values()), return_dtype=pl.String)
+    return table._replace(
+        frame=table.frame.with_columns(label.alias(column)),
+        schema={**table.schema, column: pl.String()},
+        partitions=(column,),
+    )
+
+
+def _load(sources: Sequence[Source], path: str, request: Request, failures: list[str]) -> Iterator[TableFile]:
+    for source, load in zip(sources, load_tables(sources, path), strict=True):
+        try:
+            file = load()
+        except LazyNWBError as error:
+            if not request.ignore_errors:
+                raise
+            failures.append(f"/{path} of {source.name}: {error}")
+            continue
+        if file is not None:
+            yield file
+
+
+def partition_column(schema: Iterable[str], kind: str) -> str:
+    """Return the name of a partition's column; readers would let it hide one of the table's own."""
+    taken = {name.lower() for name in schema}
+    return kind if kind not in taken else f"nwb_{kind}"

@@ -1,0 +1,342 @@
+"""Frames of Polars as Daft has them.
+
+Tables of NWB files as a data source of Daft.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import weakref
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import polars as pl
+from daft import Schema
+from daft.expressions import ExpressionsProjection
+from daft.io.source import DataSource, DataSourceTask
+from daft.recordbatch import RecordBatch
+
+from lazynwb.catalog.dtypes import ROWS, instance
+from lazynwb.daft.expressions import translated
+from lazynwb.distributed.execution import Plan, task_on, wanted_files
+from lazynwb.distributed.workers import execute, work_item
+from lazynwb.engine.plan import plan_steps
+from lazynwb.engine.report import Report
+from lazynwb.engine.scan import Query
+from lazynwb.errors import LazyNWBError, UnsupportedTypeError
+from lazynwb.profile import Query as Costs
+from lazynwb.profile import working_for
+from lazynwb.shutdown import guard_shutdown
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+
+    from daft import Expression
+    from daft.io.pushdowns import Pushdowns
+
+    from lazynwb.distributed.tasks import Read
+    from lazynwb.distributed.workers import WorkItem
+    from lazynwb.engine.plan import Spec
+    from lazynwb.storage.source import Source
+
+#: Types that Arrow or Daft has no counterpart of.
+_UNKNOWN = {"Object", "Unknown", "Int128", "UInt128"}
+
+
+def daft_schema(columns: Mapping[str, pl.DataType]) -> Schema:
+    """Return columns as Daft has them: in the types of `plain`, as Arrow has these.
+
+    Raises
+    ------
+    UnsupportedTypeError
+        If Daft has no such type; the message names the column.
+    """
+    for name, dtype in columns.items():
+        if str(dtype.base_type()) in _UNKNOWN:
+            message = f"column {name!r}: Daft has no type for {dtype}: choose another one in schema_overrides"
+            raise UnsupportedTypeError(message)
+    return Schema.from_pyarrow_schema(_arrow(pl.DataFrame(schema=dict(columns))).schema)
+
+
+def record_batch(frame: pl.DataFrame) -> RecordBatch:
+    """Return the rows of a frame as Daft has them."""
+    return RecordBatch.from_arrow_table(_arrow(frame))
+
+
+def _arrow(frame: pl.DataFrame) -> Any:  # noqa: ANN401 - pyarrow has no types
+    casts = {name: plain(dtype) for name, dtype in frame.schema.items()}
+    plainer = frame.cast({name: dtype for name, dtype in casts.items() if dtype != frame.schema[name]})
+    # Of Arrow's younger types, such as views of text, Daft knows nothing.
+    return plainer.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
+
+
+def plain(dtype: Any) -> pl.DataType:  # noqa: ANN401 - of Polars, which has classes and instances
+    """Return the type that values have on their way to Daft, which has no enums and no arrays without width.
+
+    Parameters
+    ----------
+    dtype : DataType
+    """
+    if isinstance(dtype, pl.Enum | pl.Categorical):
+        return pl.String()
+    if isinstance(dtype, pl.List):
+        return pl.List(plain(dtype.inner))
+    if isinstance(dtype, pl.Array):
+        inner = plain(dtype.inner)
+        return pl.Array(inner, dtype.size) if dtype.size else pl.List(inner)
+    if isinstance(dtype, pl.Struct):
+        return pl.Struct({field.name: plain(field.dtype) for field in dtype.fields})
+    return instance(dtype)
+
+
+#: Tasks that a scan is cut into, as long as they have no more files than these: each has to be planned, sent
+#: and begun, and files are read together only within one.
+_TASKS, _MOST_FILES = 32, 64
+#: Rows that one task is asked for alone, from one file after the other, where no filter leaves any out.
+_FEW_ROWS = 100_000
+#: Batches that Daft has not asked for yet; seconds after which that is doubted.
+_AHEAD, _PATIENCE = 2, 10.0
+
+
+class NWBSource(DataSource):
+    """One table of many files.
+
+    Parameters
+    ----------
+    spec : Spec
+        What is scanned.
+    predicate : Expr or None
+        Rows where it is not true are left out before anything else.
+    files_per_task : int or None
+        None for what suits their number.
+
+    Raises
+    ------
+    UnsupportedTypeError
+        If Daft has no type for a column.
+    """
+
+    def __init__(
+        self, spec: Spec, predicate: pl.Expr | None = None, files_per_task: int | None = None
+    ) -> None:
+        self._spec = spec
+        self._predicate = predicate
+        self._files_per_task = files_per_task
+        self._columns = {name: dtype for name, dtype in spec.all_columns.items() if name != ROWS}
+        self._schema = daft_schema(self._columns)
+
+    @property
+    def name(self) -> str:
+        """What a plan calls it."""
+        return f"NWB /{self._spec.table}"
+
+    @property
+    def schema(self) -> Schema:
+        """The columns of `scan_nwb`, in its order."""
+        return self._schema
+
+    async def get_tasks(self, pushdowns: Pushdowns) -> AsyncIterator[DataSourceTask]:
+        """Yield tasks on some files each."""
+        for task in self._tasks(pushdowns):
+            yield task
+
+    def _tasks(self, pushdowns: Pushdowns) -> list[NWBTask]:
+        filters, limit = pushdowns.filters, pushdowns.limit
+        parts = [self._predicate] if self._predicate is not None else []
+        wanted = set(self._columns if pushdowns.columns is None else pushdowns.columns)
+        if filters is not None:
+            parts += translated(filters, self._columns, self._schema)
+            # Daft filters once more what it gets, and so needs the columns for that.
+            wanted |= pushdowns.filter_required_column_names()
+        predicate = None
+        for part in parts:
+            predicate = part if predicate is None else predicate & part
+        names = tuple(name for name in self._columns if name in wanted)
+        spec = self._spec
+        plan = Plan(spec, names, predicate, plan_steps(predicate, spec.schema, spec.per_file))
+        n_rows = limit if filters is None and predicate is None else None
+        files = wanted_files(plan)
+        if n_rows is not None and n_rows <= _FEW_ROWS:  # they are the first: nobody else need look for them
+            groups = iter([files] if files else [])
+        else:
+            most = self._files_per_task or min(math.ceil(len(files) / _TASKS), _MOST_FILES)
+            groups = _groups(files, 1 if limit is not None else most, most)
+        reads = [task_on(plan, group, n_rows, 0) for group in groups]
+        shared = _Shared(f"/{spec.table}", Report(spec.table, len(spec.sources)), len(reads))
+        return [NWBTask(self._schema, read, filters, limit, shared) for read in reads]
+
+
+def _groups(files: tuple[Source, ...], size: int, most: int) -> Iterator[tuple[Source, ...]]:
+    """Yield the files of each task: twice as many each time, up to a number."""
+    start = 0
+    while start < len(files):
+        yield files[start : start + size]
+        start, size = start + size, min(size * 2, most)
+
+
+class _Shared:
+    """What the tasks of one query have in common that stay in one process.
+
+    Parameters
+    ----------
+    label : str
+        What a profile calls the query.
+    report : Report
+    left : int
+        Tasks that are not done yet.
+    """
+
+    def __init__(self, label: str, report: Report, left: int) -> None:
+        self.costs = Costs(label)
+        self._report = report
+        self._left = left
+        self._lock = threading.Lock()
+
+    def done(self, report: Report) -> None:
+        """Take in what a task has to say, and log it with the last one's."""
+        with self._lock:
+            self._report.add(report)
+            self._left -= 1
+            if not self._left:
+                self._report.log()
+
+
+class NWBTask(DataSourceTask):
+    """The rows of some files.
+
+    Parameters
+    ----------
+    schema : Schema
+        Of the whole source: Daft takes from each batch what it needs of that.
+    read : Read
+        What is read of which files.
+    filters : Expression or None
+        Daft's.
+    limit : int or None
+        Rows that pass the filters after which nobody wants more.
+    shared : _Shared or None
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        read: Read,
+        filters: Expression | None,
+        limit: int | None,
+        shared: _Shared | None,
+    ) -> None:
+        self._schema = schema
+        self._order = work_item(_Streamed(read, whole=limit is None))
+        self._n_rows = read.n_rows
+        self._filters = filters
+        self._limit = limit
+        self._shared = shared
+
+    def __repr__(self) -> str:
+        """Say what is read of what."""
+        return repr(self._order.work)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave behind what other processes have no part in."""
+        return {**self.__dict__, "_shared": None}
+
+    @property
+    def schema(self) -> Schema:
+        """The columns of the whole source."""
+        return self._schema
+
+    def read(self) -> AsyncIterator[RecordBatch]:
+        """Yield the rows in source order."""
+        batches = _batches(self._order, self._n_rows, self._filters, self._limit, self._shared)
+        return _in_step(batches, weakref.ref(self))  # which must not keep this task
+
+
+class _Streamed(NamedTuple):
+    """Work whose result comes bit by bit."""
+
+    read: Read
+    whole: bool
+
+    def __repr__(self) -> str:
+        return repr(self.read)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return self.read.sources
+
+    def run(self) -> tuple[Query, None]:
+        spec, names, predicate, *_ = self.read
+        steps = plan_steps(predicate, spec.schema, spec.per_file)
+        return Query(spec, list(names), steps, whole=self.whole), None
+
+    def split(self) -> list[_Streamed]:
+        return [self._replace(read=read) for read in self.read.split()]
+
+
+def _batches(
+    order: WorkItem[Query],
+    n_rows: int | None,
+    filters: Expression | None,
+    limit: int | None,
+    shared: _Shared | None,
+) -> Generator[RecordBatch]:
+    """Read rows until there are as many as are wanted."""
+    left = limit
+    query = execute(order).value
+    frames = guard_shutdown(query.frames(n_rows))
+    costs = shared.costs if shared is not None else None
+    while left is None or left > 0:
+        with working_for(costs):
+            frame = next(frames, None)
+        if frame is None:
+            break
+        batch = record_batch(frame)
+        if left is not None:
+            if filters is not None:
+                batch = batch.filter(ExpressionsProjection([filters]))
+            left -= len(batch)
+        yield batch
+    if shared is None:
+        query.report.log()
+    else:
+        shared.done(query.report)
+
+
+async def _in_step(batches: Generator[RecordBatch], task: weakref.ref[NWBTask]) -> AsyncIterator[RecordBatch]:
+    """Yield batches no faster than they are taken.
+
+    Daft puts what it is given on a queue of any length, reads all tasks of a process on one event loop, and
+    does not say when it wants no more: then it lets go of the task.
+    """
+    out: deque[asyncio.Event] = deque()
+    loop = asyncio.get_running_loop()
+    try:
+        while True:
+            if task() is None:  # nobody gets to see this, and if somebody does, rows are missing
+                message = "a task was let go of before all of its rows were taken"
+                raise LazyNWBError(message)
+            batch = await asyncio.to_thread(next, batches, None)
+            if batch is None:
+                return
+            taken = asyncio.Event()
+            weakref.finalize(batch, _tell, loop, taken).atexit = False
+            out.append(taken)
+            yield batch
+            del batch
+            while len(out) >= _AHEAD and task() is not None:
+                try:
+                    await asyncio.wait_for(out[0].wait(), _PATIENCE)
+                except TimeoutError:
+                    break  # a slow consumer gets the next one early
+                out.popleft()
+    finally:
+        batches.close()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, taken: asyncio.Event) -> None:
+    """Say that a batch was taken; whichever thread lets go of it."""
+    with suppress(RuntimeError):  # the loop is closed
+        loop.call_soon_threadsafe(taken.set)

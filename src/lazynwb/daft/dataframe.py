@@ -1,0 +1,131 @@
+"""Tables of NWB files as data frames of Daft, which reads them on one machine or on a Ray cluster."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lazynwb.errors import MissingPackageError
+from lazynwb.index.scan_sources import sources_of
+from lazynwb.scan import plan_scan
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Mapping
+
+    import polars as pl
+    from daft import DataFrame
+    from polars._typing import SchemaDict
+
+    from lazynwb.index.reader import Index
+    from lazynwb.storage.resolve import Sources
+
+__all__ = ["scan_nwb"]
+
+
+def scan_nwb(  # noqa: PLR0913 - the options of a scan
+    source: Sources | None,
+    table_path: str,
+    *,
+    predicate: pl.Expr | None = None,
+    files_per_task: int | None = None,
+    raise_on_missing: bool = False,
+    ignore_errors: bool = False,
+    infer_schema_length: int | None = None,
+    exclude_array_columns: bool = False,
+    schema: SchemaDict | None = None,
+    schema_overrides: SchemaDict | None = None,
+    disable_progress: bool = False,
+    session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
+    resolve_regions: bool | str | Iterable[str] = False,
+    storage_options: Mapping[str, Any] | None = None,
+    index: Index | str | os.PathLike[str] | None = None,
+) -> DataFrame:
+    """Scan one table of any number of NWB files as one data frame of Daft.
+
+    Daft runs the query, on this machine or, after `daft.set_runner_ray()`, on a Ray cluster. Each of its
+    tasks reads some of the files: only the columns that the query needs, cheap ones first, and arrays for the
+    rows that survive its filters. A condition on `_nwb_path` drops files before there are tasks.
+
+    Parameters
+    ----------
+    source : path or URL, or iterable of these, or None
+        As for `lazynwb.scan_nwb`; on a cluster, what all of its machines can open.
+    table_path : str
+        As for `lazynwb.scan_nwb`.
+    predicate : Expr or None
+        A filter of Polars, applied while files are read: for conditions that Daft does not hand to a source,
+        which are all with a function in them (`startswith`, `contains`, `is_nan`, of lists, ...).
+    files_per_task : int or None
+        Files that one task of Daft reads; None for a thirty-second part of them, but no more than 64.
+    raise_on_missing, ignore_errors : bool
+        As for `lazynwb.scan_nwb`.
+    infer_schema_length : int or None
+        As for `lazynwb.scan_nwb`: None looks at all files, here and now; with many, set it.
+    exclude_array_columns : bool
+        As for `lazynwb.scan_nwb`.
+    schema, schema_overrides : dict or None
+        As for `lazynwb.scan_nwb`, in types of Polars.
+    disable_progress : bool
+        As for `lazynwb.scan_nwb`.
+    session_columns, resolve_regions
+        As for `lazynwb.scan_nwb`.
+    storage_options : mapping or None
+        As for `lazynwb.scan_nwb`. They travel to the machines of a cluster with the tasks.
+    index : path or URL, Index or None
+        As for `lazynwb.scan_nwb`. What it says of the files of a task travels with that task.
+
+    Returns
+    -------
+    daft.DataFrame
+        The columns of `lazynwb.scan_nwb`. Arrays of a fixed shape are nested lists of a fixed size;
+        enumerations are strings. Rows of one file come in its order, and Daft promises no other: sort by
+        `_nwb_path` and `_table_index`.
+
+    Raises
+    ------
+    ValueError
+        If `files_per_task` is less than one.
+    MissingPackageError
+        If Daft is not installed.
+    UnsupportedTypeError
+        If Daft has no type for a column.
+    LazyNWBError
+        As `lazynwb.scan_nwb` does. What goes wrong later, in a task, Daft and Ray raise as errors of their
+        own, with this package's message in theirs.
+
+    Notes
+    -----
+    Daft filters what it gets once more, so that its own semantics hold: it has NaN by its sign before or
+    behind all numbers, and -0.0 before 0.0. Only of `timestamps` it is trusted that they ascend, as NWB asks.
+
+    Examples
+    --------
+    >>> import lazynwb.daft  # doctest: +SKIP
+    >>> lazynwb.daft.scan_nwb("sessions/*.nwb", "/units").where(
+    ...     (daft.col("location") == "CA1") & (daft.col("presence_ratio") >= 0.7)
+    ... ).select("unit_id", "spike_times").write_parquet("ca1")  # doctest: +SKIP
+    """
+    if files_per_task is not None and files_per_task < 1:
+        message = f"files_per_task is at least 1, not {files_per_task}"
+        raise ValueError(message)
+    try:
+        from lazynwb.daft.data_source import NWBSource
+    except ImportError as error:
+        message = f"daft cannot be imported ({error}): pip install 'lazynwb[daft]'"
+        raise MissingPackageError(message) from error
+    sources, catalogs = sources_of(source, index, storage_options)
+    spec = plan_scan(
+        sources,
+        table_path,
+        infer_schema_length=infer_schema_length,
+        exclude_array_columns=exclude_array_columns,
+        schema=schema,
+        schema_overrides=schema_overrides,
+        session_columns=session_columns,
+        resolve_regions=resolve_regions,
+        raise_on_missing=raise_on_missing,
+        ignore_errors=ignore_errors,
+        disable_progress=disable_progress,
+        catalogs=catalogs,
+    )
+    return NWBSource(spec, predicate, files_per_task).read()

@@ -1,0 +1,108 @@
+"""Catalogs that travel with a task, so that a worker need not parse what somebody has parsed before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import msgspec
+
+from lazynwb.catalog.model import ChunkIndex, arrays_of
+from lazynwb.lookup.loader import Entry, TableFile
+from lazynwb.lookup.providers import NOT_CATALOGUED, NotCatalogued
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+
+    import polars as pl
+
+    from lazynwb.lookup.providers import CatalogProvider
+    from lazynwb.storage.source import Source
+
+#: Bytes of a file's chunk locations that are sent along; a worker looks up what is more.
+_MOST_CHUNK_BYTES = 4096
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Entry)
+
+#: An encoded entry; None where the file has no such table.
+Packed: TypeAlias = "bytes | None"
+
+
+def pack_catalogs(file: TableFile, columns: Collection[str] | None = None) -> bytes:
+    """Return a table's catalog as bytes: of some columns, with chunk locations where they are few."""
+    kept = [column for column in file.table.columns if columns is None or column.name in columns]
+    chunks = {}
+    room = _MOST_CHUNK_BYTES
+    for array in (array for column in kept for array in arrays_of(column)):
+        index = file.chunks(array)
+        if isinstance(index, ChunkIndex) and array.path not in chunks and len(index.offsets) <= room:
+            room -= len(index.offsets)
+            chunks[array.path] = index
+    table = msgspec.structs.replace(file.table, columns=tuple(kept))
+    return _ENCODER.encode(Entry("", file.identity, table, chunks))
+
+
+def unpack(source: Source, data: Packed) -> TableFile | None:
+    """Return the catalog of a source's table."""
+    return None if data is None else TableFile(source, _DECODER.decode(data), is_given=True)
+
+
+class PackedCatalogs:
+    """What is known of the files of one task; see `lazynwb.lookup.providers.Catalogs`.
+
+    Parameters
+    ----------
+    table : str
+    entries : mapping of Source to bytes or None
+    metadata : mapping of str to DataFrame
+        Values of the sessions' metadata, by table, of all of the task's files.
+    """
+
+    def __init__(
+        self, table: str, entries: Mapping[Source, Packed], metadata: Mapping[str, pl.DataFrame]
+    ) -> None:
+        self._table = table
+        self._entries = dict(entries)
+        self._metadata = dict(metadata)
+
+    def tables(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
+        """Return the catalogs of one table; see `CatalogProvider`."""
+        entries = self._entries if table == self._table else {}
+        return [unpack(one, entries[one]) if one in entries else NOT_CATALOGUED for one in sources]
+
+    def metadata(
+        self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
+    ) -> pl.DataFrame | None:
+        """Return values of the sessions' metadata; see `CatalogProvider`."""
+        del sources  # whoever makes this value knows of all that the task has
+        found = self._metadata.get(table)
+        return found if found is not None and set(schema) <= set(found.columns) else None
+
+
+def unpack_catalogs(
+    catalogs: CatalogProvider,
+    sources: Sequence[Source],
+    table: str,
+    columns: Collection[str],
+    metadata: Mapping[str, Mapping[str, pl.DataType]],
+) -> PackedCatalogs:
+    """Return what is known of some files, as far as a query needs it.
+
+    Parameters
+    ----------
+    catalogs : Catalogs
+    sources : sequence of Source
+    table : str
+    columns : collection of str
+        That the query reads.
+    metadata : mapping of str to mapping of str to DataType
+        Columns of the sessions' metadata that the query reads, by table.
+    """
+    entries: dict[Source, Packed] = {}
+    for source, file in zip(sources, catalogs.tables(sources, table), strict=True):
+        if file is not NOT_CATALOGUED:
+            entries[source] = None if file is None else pack_catalogs(file, columns)
+    frames = {name: catalogs.metadata(sources, name, schema) for name, schema in metadata.items()}
+    return PackedCatalogs(
+        table, entries, {name: frame for name, frame in frames.items() if frame is not None}
+    )

@@ -1,0 +1,182 @@
+"""Run one scan on an executor: the same rows in the same order as `lazynwb.engine.scan.run` gives."""
+
+from __future__ import annotations
+
+from itertools import compress
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from lazynwb.config import config
+from lazynwb.distributed.catalog_serde import unpack_catalogs
+from lazynwb.distributed.tasks import Read
+from lazynwb.engine.plan import plan_steps
+from lazynwb.engine.report import Report
+from lazynwb.engine.row_masks import mask
+from lazynwb.engine.scan import run
+from lazynwb.errors import LazyNWBError
+from lazynwb.lookup.prefetch import load_tables
+from lazynwb.lookup.session_columns import session_frame
+from lazynwb.profile import count
+from lazynwb.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lazynwb.distributed.workers import Workers
+    from lazynwb.engine.plan import Spec, Step
+    from lazynwb.storage.source import Source
+
+#: Batches' worth of rows that may be on their way from the workers at the same time.
+_IN_FLIGHT = 16
+#: Bytes of rows that a worker returns at once at least, however many of them there are.
+_LEAST_BYTES = 4 * 1024 * 1024
+#: Files of one task; and tasks per worker that the files which are left are cut into: the last are small.
+_MOST_FILES, _EACH = 64, 4
+
+
+class Plan(NamedTuple):
+    """What every task of a query has in common."""
+
+    spec: Spec
+    names: tuple[str, ...]
+    predicate: pl.Expr | None
+    steps: list[Step]
+
+    @property
+    def needed(self) -> frozenset[str]:
+        """Columns that are returned or filtered by."""
+        return frozenset({*self.names, *(name for step in self.steps for name in step.columns)})
+
+
+def run_on(
+    workers: Workers,
+    spec: Spec,
+    with_columns: list[str] | None,
+    predicate: pl.Expr | None,
+    n_rows: int | None,
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a scan in source order; the parameters are those of `run`, and workers before them.
+
+    Raises
+    ------
+    LazyNWBError
+        As `run` raises it; or if work on a file fails again and again: the message names the file.
+    """
+    names = tuple(with_columns if with_columns is not None else spec.all_columns)
+    plan = Plan(spec, names, predicate, plan_steps(predicate, spec.schema, spec.per_file))
+    if spec.catalogs is not None and not plan.needed & spec.schema.keys():
+        yield from run(spec, with_columns, predicate, n_rows)  # nothing of a file is read
+        return
+    report = Report(spec.table, len(spec.sources))
+    progress = Progress(f"Scanning NWB /{spec.table}", len(spec.sources), disabled=spec.disable_progress)
+    is_empty = True
+    for task, rows in workers.in_order(_tasks(plan, workers, n_rows), workers.under_way):
+        if isinstance(rows, LazyNWBError):
+            if not spec.ignore_errors:
+                raise rows
+            for source in task.sources:
+                report.failed(source, rows)
+            continue
+        report.add(rows.report)
+        with progress:
+            progress.update(len(task.sources))
+        for frame in rows.frames:
+            is_empty = False
+            yield frame
+    report.log()
+    if is_empty:
+        yield pl.DataFrame(schema={name: spec.all_columns[name] for name in names})
+
+
+def _tasks(plan: Plan, workers: Workers, n_rows: int | None) -> Iterator[Read]:
+    """Yield the work on the files that are looked at: on few of them at first, as a scan itself does."""
+    at_once = workers.under_way
+    most = max(_LEAST_BYTES, min(config.batch_bytes, _IN_FLIGHT * config.batch_bytes // at_once))
+    if n_rows is not None:
+        for source, rows in _limited(plan.spec, n_rows):
+            yield task_on(plan, (source,), rows, most)
+        return
+    left = wanted_files(plan)
+    given = 0
+    while left:
+        size = min(len(left) // (_EACH * workers.width), _MOST_FILES, 4 ** (given // at_once))
+        block = tuple(dict.fromkeys(left[: max(size, 1)]))
+        if len(block) < size:  # the same file twice: where a task came to is told by its name
+            block = block[:1]
+        left = left[len(block) :]
+        given += 1
+        yield task_on(plan, block, None, most)
+
+
+def task_on(plan: Plan, sources: tuple[Source, ...], n_rows: int | None, most: int) -> Read:
+    """Return the work on some files, with what is known of them, and without what it does not need."""
+    needed = plan.needed
+    whole = plan.spec
+    session = tuple(column for column in whole.session if column.name in needed)
+    given = None
+    if whole.catalogs is not None:
+        metadata: dict[str, dict[str, pl.DataType]] = {}
+        for column in session:
+            metadata.setdefault(column.table, {})[column.column] = column.dtype
+        given = unpack_catalogs(whole.catalogs, sources, whole.table, needed, metadata)
+    spec = whole._replace(
+        sources=sources,
+        schema={name: dtype for name, dtype in whole.schema.items() if name in needed},
+        overridden=whole.overridden & needed,
+        session=session,
+        regions=tuple(region for region in whole.regions if region.name in needed),
+        disable_progress=True,
+        catalogs=given,
+        workers=None,
+    )
+    return Read(spec, plan.names, plan.predicate, n_rows, most)
+
+
+def wanted_files(plan: Plan) -> tuple[Source, ...]:
+    """Return the files that are left by what the predicate says of names, and of metadata that is known."""
+    spec = plan.spec
+    sources = spec.sources
+    for step in plan.steps:
+        known = _known(spec, sources, step.columns) if spec.per_file.issuperset(step.columns) else None
+        if known is not None:
+            keep = mask(known, step.expression).tolist()
+            count(files_skipped=keep.count(False))
+            sources = tuple(compress(sources, keep))
+    return sources
+
+
+def _known(spec: Spec, sources: tuple[Source, ...], names: tuple[str, ...]) -> pl.DataFrame | None:
+    """Return columns that have one value for each file; None if a file would have to be looked at."""
+    columns = [column for column in spec.session if column.name in names]
+    frames: dict[str, pl.DataFrame] = {}
+    distinct = tuple(dict.fromkeys(sources))
+    for table in dict.fromkeys(column.table for column in columns):
+        schema = {column.column: column.dtype for column in columns if column.table == table}
+        frame = spec.catalogs.metadata(distinct, table, schema) if spec.catalogs is not None else None
+        if frame is None:
+            return None
+        frames[table] = frame
+    return session_frame(sources, columns, lambda _, table, __: iter([frames[table]]))
+
+
+def _limited(spec: Spec, n_rows: int) -> Iterator[tuple[Source, int]]:
+    """Yield the files that hold the first rows, with how many each has of them.
+
+    Rows are counted here, not by the workers, because where a file's begin is told by those before it.
+    """
+    for source, load in zip(spec.sources, load_tables(spec.sources, spec.table, spec.catalogs), strict=True):
+        if n_rows <= 0:
+            return
+        try:
+            file = load()
+        except LazyNWBError:
+            if not spec.ignore_errors:
+                raise
+            file = None
+        rows = min(n_rows, file.table.rows) if file is not None else 0
+        n_rows -= rows
+        yield (
+            source,
+            max(rows, 1),
+        )  # a file without rows is looked at as well: there may be a word to say of it

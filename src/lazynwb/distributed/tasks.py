@@ -1,0 +1,148 @@
+"""What workers are asked to do: to read rows of some files, or to say what tables these have."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import polars as pl
+
+from lazynwb.distributed.catalog_serde import Packed, pack_catalogs
+from lazynwb.engine.plan import plan_steps
+from lazynwb.engine.scan import Query
+from lazynwb.errors import LazyNWBError
+from lazynwb.lookup.prefetch import load_tables
+
+if TYPE_CHECKING:
+    from lazynwb.engine.plan import Spec
+    from lazynwb.engine.report import Report
+    from lazynwb.storage.source import Source
+
+
+class Rows:
+    """Rows that a worker has read: they travel as Arrow IPC, but not between threads of one process.
+
+    Parameters
+    ----------
+    frames : list of DataFrame
+    report : Report
+        What went wrong on the way.
+    """
+
+    def __init__(self, frames: list[pl.DataFrame], report: Report) -> None:
+        self.frames = frames
+        self.report = report
+
+    def __getstate__(self) -> tuple[list[bytes], Report]:
+        """Return the frames as Arrow IPC streams."""
+        return [_to_ipc(frame) for frame in self.frames], self.report
+
+    def __setstate__(self, state: tuple[list[bytes], Report]) -> None:
+        """Take the frames from Arrow IPC streams."""
+        streams, self.report = state
+        self.frames = [pl.read_ipc_stream(stream) for stream in streams]
+
+
+def _to_ipc(frame: pl.DataFrame) -> bytes:
+    stream = BytesIO()
+    frame.write_ipc_stream(stream, compression="uncompressed")
+    return stream.getvalue()
+
+
+class Read(NamedTuple):
+    """Reading the rows of some files that pass a predicate.
+
+    Attributes
+    ----------
+    spec : Spec
+        Of these files, each of them once.
+    names : tuple of str
+        Columns to return.
+    predicate : Expr or None
+    n_rows : int or None
+        Rows to look at, before the predicate.
+    most : int
+        Bytes of rows that are enough for one result: the rest is work of its own.
+    first_row : int
+        Of the first file.
+    """
+
+    spec: Spec
+    names: tuple[str, ...]
+    predicate: pl.Expr | None
+    n_rows: int | None
+    most: int
+    first_row: int = 0
+
+    def __repr__(self) -> str:
+        """Say what is read of what, and nothing that a query or a source's options may hold."""
+        return _shown("rows", self.spec.table, self.sources)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The files."""
+        return self.spec.sources
+
+    def run(self) -> tuple[Rows, Read | None]:
+        """Read; see `Work.run`."""
+        spec = self.spec
+        steps = plan_steps(self.predicate, spec.schema, spec.per_file)
+        query = Query(spec, list(self.names), steps, first_row=self.first_row, whole=self.n_rows is None)
+        found: list[pl.DataFrame] = []
+        room = self.most
+        with closing(query.frames(self.n_rows)) as frames:
+            for frame in frames:
+                found.append(frame)
+                room -= int(frame.estimated_size())
+                if room <= 0:
+                    return Rows(found, query.report), self._behind(*query.reached)
+        return Rows(found, query.report), None
+
+    def split(self) -> list[Read]:
+        """Return the work on each of the files; see `Work.split`."""
+        return [
+            self._replace(spec=self.spec._replace(sources=(source,)), first_row=0 if at else self.first_row)
+            for at, source in enumerate(self.sources)
+        ]
+
+    def _behind(self, source: Source, row: int) -> Read:
+        left = self.sources[self.sources.index(source) :]
+        return self._replace(spec=self.spec._replace(sources=left), first_row=row)
+
+
+class Describe(NamedTuple):
+    """Finding out what a table is like in some files.
+
+    Attributes
+    ----------
+    sources : tuple of Source
+    table : str
+    """
+
+    sources: tuple[Source, ...]
+    table: str
+
+    def __repr__(self) -> str:
+        """Say what is described."""
+        return _shown("schema", self.table, self.sources)
+
+    def run(self) -> tuple[list[tuple[Source, Packed]], None]:
+        """Describe; files that cannot be read are left out, for whoever asks to find out why."""
+        found: list[tuple[Source, Packed]] = []
+        for source, load in zip(self.sources, load_tables(self.sources, self.table), strict=True):
+            try:
+                file = load()
+            except LazyNWBError:
+                continue
+            found.append((source, None if file is None else pack_catalogs(file)))
+        return found, None
+
+    def split(self) -> list[Describe]:
+        """Return the work on each of the files; see `Work.split`."""
+        return [self._replace(sources=(source,)) for source in self.sources]
+
+
+def _shown(what: str, table: str, sources: tuple[Any, ...]) -> str:
+    more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+    return f"<{what} of /{table} in {sources[0].name}{more}>"

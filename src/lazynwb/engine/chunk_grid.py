@@ -1,0 +1,197 @@
+"""Parts of rows: which chunks side by side hold them, or which bytes of data that is not chunked."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lazynwb.catalog.model import stored_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from lazynwb.catalog.model import Array
+    from lazynwb.codecs.chunk_codecs import Buffer
+
+#: What is wanted along one dimension: a slice with ascending, explicit bounds, or ascending numbers (int64).
+Indexer = slice | np.ndarray
+
+#: Rows of contiguous data are read with what lies between the wanted parts, if that is no more than this.
+_GAP = 16 * 1024
+#: As much is read at once of rows of which only parts are wanted.
+_BLOCK = 1024 * 1024
+
+
+class ChunkSlice(NamedTuple):
+    """A chunk's place among those that hold the same rows.
+
+    Attributes
+    ----------
+    number : int
+        In row-major order of the grid of these chunks.
+    inside : tuple of Span
+        What is wanted of the chunk, along all dimensions but the first.
+    where : tuple of slice
+        Where that is in the rows that are read.
+    """
+
+    number: int
+    inside: tuple[Indexer, ...]
+    where: tuple[slice, ...]
+
+
+def length_of(span: Indexer) -> int:
+    """Return how many positions a span has."""
+    return len(range(span.start, span.stop, span.step)) if isinstance(span, slice) else len(span)
+
+
+def wanted_shape(array: Array, box: tuple[Indexer, ...]) -> tuple[int, ...]:
+    """Return the shape of what is wanted of one row."""
+    return tuple(map(length_of, box)) if box else array.shape[1:]
+
+
+def row_bytes(array: Array, box: tuple[Indexer, ...] = ()) -> int:
+    """Return the stored bytes of one row of an array, or of a part of it."""
+    return math.prod(wanted_shape(array, box)) * stored_size(array.dtype)
+
+
+def chunks_in_selection(array: Array, box: tuple[Indexer, ...]) -> list[ChunkSlice]:
+    """Return the chunks side by side that hold what is wanted of rows."""
+    if len(array.shape) == 1:
+        return [ChunkSlice(0, (), ())]
+    spans = box or tuple(slice(0, n, 1) for n in array.shape[1:])
+    grid = [-(-n // c) for n, c in zip(array.shape[1:], array.chunk[1:], strict=True)]
+    along = [_cells_along(span, c, n) for span, c, n in zip(spans, array.chunk[1:], grid, strict=True)]
+    cells = []
+    for parts in itertools.product(*along):
+        number = 0
+        for (at, _, _), n in zip(parts, grid, strict=True):
+            number = number * n + at
+        cells.append(ChunkSlice(number, tuple(part[1] for part in parts), tuple(part[2] for part in parts)))
+    return cells
+
+
+def chunk_count(array: Array) -> int:
+    """Return how many chunks lie side by side."""
+    return math.prod(-(-n // c) for n, c in zip(array.shape[1:], array.chunk[1:], strict=True))
+
+
+def _cells_along(span: Indexer, chunk: int, count: int) -> list[tuple[int, Indexer, slice]]:
+    """Cut what is wanted along one dimension at the borders of chunks."""
+    if not isinstance(span, slice):
+        found = []
+        for at in dict.fromkeys((span // chunk).tolist()):
+            first, last = np.searchsorted(span, (at * chunk, (at + 1) * chunk)).tolist()
+            found.append((at, span[first:last] - at * chunk, slice(first, last)))
+        return found
+    cut: list[tuple[int, Indexer, slice]] = []
+    done = 0
+    for at in range(span.start // chunk, min(-(-span.stop // chunk), count)):
+        corner = at * chunk
+        start = span.start + done * span.step - corner
+        stop = min(span.stop - corner, chunk)
+        if start < stop:
+            here = -(-(stop - start) // span.step)
+            cut.append((at, slice(start, stop, span.step), slice(done, done + here)))
+            done += here
+    return cut
+
+
+def chunk_numbers(array: Array, ranges: np.ndarray, box: tuple[Indexer, ...]) -> np.ndarray | None:
+    """Return the numbers of the chunks that hold parts of rows, ascending; None for all of them."""
+    bands = -(-array.shape[0] // array.chunk[0])
+    first, last = ranges[:, 0] // array.chunk[0], (ranges[:, 1] - 1) // array.chunk[0]
+    if len(ranges) > 1:
+        first[1:] = np.maximum(first[1:], last[:-1] + 1)  # a band may hold the rows of many ranges
+    lengths = (last - first + 1).clip(min=0)
+    held = np.repeat(first - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
+    cells = np.array([cell.number for cell in chunks_in_selection(array, box)], np.int64)
+    beside = chunk_count(array)
+    if len(held) == bands and len(cells) == beside:
+        return None
+    numbers: np.ndarray = (held[:, None] * beside + np.sort(cells)).reshape(-1)
+    return numbers
+
+
+class Run(NamedTuple):
+    """A range of bytes of contiguous data, from its first byte on, and what to do with it."""
+
+    start: int
+    size: int
+    handle: Callable[[Buffer], None]
+
+
+def runs_of(array: Array, ranges: np.ndarray, box: tuple[Indexer, ...], out: np.ndarray) -> Iterator[Run]:
+    """Yield what has to be read for parts of rows of contiguous data.
+
+    Parameters
+    ----------
+    array : Array
+    ranges : ndarray of shape (n, 2)
+        Rows, as a request has them.
+    box : tuple of Span
+        Not empty.
+    out : ndarray of uint8, shape (rows, bytes per row)
+    """
+    size = stored_size(array.dtype)
+    target = out.reshape(len(out), *wanted_shape(array, box), size)
+    bounds = [s if isinstance(s, slice) else slice(int(s[0]), int(s[-1]) + 1, 1) for s in box]
+    picks = tuple(slice(None) if isinstance(s, slice) else s - s[0] for s in box)
+    strides = [math.prod(array.shape[axis + 2 :]) * size for axis in range(len(box))]
+    width = math.prod(array.shape[1:]) * size
+    apart, reach = _split(box, bounds, strides, size)
+    rows_apart = apart > 0 or width - reach > _GAP
+    at_once = 1 if rows_apart else max(_BLOCK // width, 1)
+    inner = bounds[apart:]
+    shape = tuple(map(length_of, inner))
+    steps = tuple(s.step * stride for s, stride in zip(inner, strides[apart:], strict=True))
+    corner = sum(s.start * stride for s, stride in zip(inner, strides[apart:], strict=True))
+    positions = [
+        list(range(b.start, b.stop, b.step)) if isinstance(s, slice) else s.tolist()
+        for b, s in zip(bounds[:apart], box[:apart], strict=True)
+    ]
+    outer = list(itertools.product(*map(enumerate, positions)))
+    done = 0
+    for first, last in ranges.tolist():
+        for row in range(first, last, at_once):
+            rows = min(at_once, last - row)
+            here = target[done : done + rows]
+            done += rows
+            for places in outer:
+                start = row * width + corner
+                for (_, position), stride in zip(places, strides[:apart], strict=True):
+                    start += position * stride
+                within: tuple[slice | int, ...] = (slice(None), *(place for place, _ in places))
+                part = here[within]
+                view = _View((rows, *shape, size), (width, *steps, 1), (slice(None), *picks[apart:]), part)
+                yield Run(start, (rows - 1) * width + reach, view.copy)
+
+
+def _split(box: tuple[Indexer, ...], bounds: list[slice], strides: list[int], size: int) -> tuple[int, int]:
+    """Return how many dimensions are read position by position, and how far the rest reaches in bytes."""
+    reach = size
+    for axis in range(len(box) - 1, -1, -1):
+        span, stride = box[axis], strides[axis]
+        step = span.step if isinstance(span, slice) else int(np.diff(span).max(initial=1))
+        if length_of(span) > 1 and step * stride - reach > _GAP:
+            return axis + 1, reach
+        last = range(bounds[axis].start, bounds[axis].stop, bounds[axis].step)[-1]
+        reach += (last - bounds[axis].start) * stride
+    return 0, reach
+
+
+class _View(NamedTuple):
+    """Elements within a range of bytes, and where they go."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    picks: tuple[Indexer, ...]
+    out: np.ndarray
+
+    def copy(self, data: Buffer) -> None:
+        """Take the elements out of the bytes that were read."""
+        # NumPy refuses strides that lead out of the buffer.
+        self.out[...] = np.ndarray(self.shape, np.uint8, data, strides=self.strides)[self.picks]

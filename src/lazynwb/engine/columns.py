@@ -1,0 +1,426 @@
+"""Which columns of different files are stored alike, so that their rows may go to one buffer.
+
+Columns of a window of rows, over many files at once.
+
+The rows of a column that is stored alike in consecutive files go to one buffer, so that the cost of making
+a Series is paid per column and not per column and file.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from lazynwb.catalog.dtypes import column_dtype
+from lazynwb.catalog.merge import conform, nulls
+from lazynwb.engine.arrow import (
+    Context,
+    Elements,
+    as_array,
+    as_lists,
+    as_stored,
+    build,
+    from_buffer,
+    offsets_of,
+    variable_length,
+)
+from lazynwb.engine.batching import check_size
+from lazynwb.engine.chunk_grid import row_bytes
+from lazynwb.engine.fetch import Request
+from lazynwb.engine.heap import Heap, referred_bytes
+from lazynwb.engine.ragged import (
+    as_integers,
+    chunks_for,
+    merged,
+    request_rows,
+    rows_in,
+    spans,
+    with_row_before,
+)
+from lazynwb.engine.row_selection import IndirectRead, expand
+from lazynwb.errors import CorruptDataError, LazyNWBError, UnsupportedTypeError
+from lazynwb.lookup.loader import look_up_chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from lazynwb.catalog.model import Array, Column, DType
+    from lazynwb.engine.row_selection import Handles, Part
+    from lazynwb.lookup.loader import TableFile, Wanted
+
+
+class StoredAs:
+    """A key for grouping: equal where two columns' rows may go to one buffer."""
+
+    __slots__ = ("column",)
+
+    def __init__(self, pair: tuple[Part, Column | None]) -> None:
+        self.column = pair[1]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StoredAs) and _alike(self.column, other.column)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _alike(one: Column | None, other: Column | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    if one.data is None or other.data is None:
+        if one.data is not other.data or (one.regular is None) != (other.regular is None):
+            return False
+        mine, theirs = one.children or (), other.children or ()
+        return len(mine) == len(theirs) and all(
+            a.name == b.name and _alike(a, b) for a, b in zip(mine, theirs, strict=True)
+        )
+    return (
+        one.data.dtype == other.data.dtype
+        and one.data.shape[1:] == other.data.shape[1:]
+        and one.region == other.region
+        and one.whole == other.whole
+        and len(one.indices) == len(other.indices)
+        and (one.data.layout == "indirect") == (other.data.layout == "indirect")
+    )
+
+
+class _Piece(NamedTuple):
+    """The rows of one file that a run reads: those that the column really has."""
+
+    file: TableFile
+    column: Column
+    ranges: np.ndarray
+    stored: int
+    missing: int
+
+
+def read_columns(  # noqa: PLR0913 - what, of what, and how
+    handles: Handles,
+    parts: list[Part],
+    schema: dict[str, pl.DataType],
+    overridden: frozenset[str],
+    origin: str,
+    *,
+    bounded: bool = False,
+) -> list[pl.Series]:
+    """Read columns of the given rows of the given files.
+
+    Parameters
+    ----------
+    handles : Handles
+    parts : list of Part
+        In order; the rows of the result follow it.
+    schema : dict of str to DataType
+        The columns to read and the types that they must have.
+    overridden : frozenset of str
+        Columns whose type the user chose: values are cast to it even where that is not lossless.
+    origin : str
+        Where the types come from, for the message about a file that does not fit.
+    bounded : bool
+        Read no more text and sequences at once than a batch may have, unless there is one row only: how long
+        they are is known when all else is read.
+
+    Raises
+    ------
+    OversizedError
+        If they are longer.
+    LazyNWBError
+        Naming file, table and column.
+    """
+    runs = {name: _runs(name, parts) for name in schema}
+    leaves = [leaf for listed in runs.values() for run in listed for leaf in run.leaves()]
+    while True:
+        requests: list[tuple[TableFile, Request]] = []
+        indirect: list[IndirectRead] = []
+        look_up_chunks(wanted for leaf in leaves for wanted in leaf.wanted())
+        for leaf in leaves:
+            leaf.request(handles, requests, indirect)
+        if not requests and not indirect and all(leaf.is_complete for leaf in leaves):
+            break
+        handles.read_indirect(indirect)
+        handles.fetch(requests)
+        for leaf in leaves:
+            leaf.advance()
+    variable = [found for leaf in leaves for found in variable_length(leaf.elements())]
+    if bounded and variable and sum(part.rows for part in parts) > 1:
+        largest = max(file.size for file in handles.files)
+        check_size(sum(referred_bytes(e.raw, _item_bytes(e.dtype), largest) for e in variable))
+    heap = Heap(handles.files, handles.bases, [(e.owners, e.raw) for e in variable]) if variable else None
+    context = Context(heap, handles.paths_of)
+    return [
+        _column(runs[name], context, dtype, None if name in overridden else origin).alias(name)
+        for name, dtype in schema.items()
+    ]
+
+
+def _column(runs: list[_Run], context: Context, dtype: pl.DataType, origin: str | None) -> pl.Series:
+    parts = []
+    for run in runs:
+        try:
+            parts.append(conform(run.series(context), dtype, origin))
+        except LazyNWBError as error:
+            message = f"{run.where()}: {error}"
+            raise type(error)(message) from None
+        except (ValueError, TypeError, AssertionError, pl.exceptions.PolarsError) as error:
+            message = f"{run.where()}: what is stored cannot be made a column of: {error}"
+            raise CorruptDataError(message) from error
+    if not parts:
+        return pl.Series([], dtype=dtype)
+    return parts[0] if len(parts) == 1 else pl.concat(parts)
+
+
+class _Run:
+    """A column in consecutive files that store it alike; or that lack it (no pieces)."""
+
+    def __init__(self, name: str, pieces: list[_Piece], rows: int) -> None:
+        self.name = name
+        self._pieces = pieces
+        self._rows = rows
+        self._leaf: _Leaf | None = None
+        self._children: list[_Run] = []
+        if not pieces:
+            return
+        column = pieces[0].column
+        if column_dtype(column) is None:
+            note = (
+                column.data.dtype.note if column.data is not None else "a category without readable columns"
+            )
+            message = f"{self.where()}: {note} cannot be read; select other columns"
+            raise UnsupportedTypeError(message)
+        if column.children is not None:
+            for position, child in enumerate(column.children):
+                if column_dtype(child) is None:
+                    continue
+                inner = [
+                    _piece(p.file, p.column.children[position], p.ranges, p.stored)
+                    for p in pieces
+                    if p.column.children
+                ]
+                self._children.append(_Run(child.name, inner, sum(p.stored for p in pieces)))
+        elif column.regular is None:
+            self._leaf = _Leaf(pieces)
+
+    def where(self) -> str:
+        """Name file, table and column, for an error's message.
+
+        Of several files it names the first: who gets the error reads them one by one to find the right one.
+        """
+        if not self._pieces:
+            return f"column {self.name!r}"
+        file = self._pieces[0].file
+        return f"{file.name}: /{file.table.path}: column {self.name!r}"
+
+    def leaves(self) -> Iterable[_Leaf]:
+        """Yield what has to be read."""
+        if self._leaf is not None:
+            yield self._leaf
+        for child in self._children:
+            yield from child.leaves()
+
+    def series(self, context: Context) -> pl.Series:
+        """Return the rows, in the type that they are stored in."""
+        if not self._pieces:
+            return nulls("", pl.Null(), self._rows)
+        if self._leaf is not None:
+            stored = self._leaf.series(context)
+        elif self._children:
+            stored = pl.DataFrame([c.series(context).alias(c.name) for c in self._children]).to_struct("")
+        else:
+            stored = _regular(self._pieces)
+        if not any(piece.missing for piece in self._pieces):
+            return stored
+        places = np.full(self._rows, -1, np.int64)
+        at = done = 0
+        for piece in self._pieces:
+            places[at : at + piece.stored] = np.arange(done, done + piece.stored)
+            at += piece.stored + piece.missing
+            done += piece.stored
+        return stored.gather(pl.Series(places).replace(-1, None))
+
+
+def _runs(name: str, parts: list[Part]) -> list[_Run]:
+    runs = []
+    pieces = [(part, part.file.columns.get(name)) for part in parts if part.rows]
+    for column, group in groupby(pieces, key=StoredAs):
+        listed = list(group)
+        rows = sum(part.rows for part, _ in listed)
+        if column.column is None:
+            runs.append(_Run(name, [], rows))
+        else:
+            made = [
+                _piece(part.file, found, part.ranges, part.rows)
+                for part, found in listed
+                if found is not None
+            ]
+            runs.append(_Run(name, made, rows))
+    return runs
+
+
+def _piece(file: TableFile, column: Column, ranges: np.ndarray, rows: int) -> _Piece:
+    if column.length < file.table.rows and len(ranges) and ranges[-1, 1] > column.length:
+        ranges = np.minimum(ranges, column.length)
+        ranges = ranges[ranges[:, 1] > ranges[:, 0]]
+        stored = rows_in(ranges)
+        return _Piece(file, column, ranges, stored, rows - stored)
+    return _Piece(file, column, ranges, rows, 0)
+
+
+def _regular(pieces: list[_Piece]) -> pl.Series:
+    stamps = []
+    for piece in pieces:
+        assert piece.column.regular is not None  # noqa: S101 - what makes the column regular
+        start, rate = piece.column.regular
+        stamps.append(start + expand(piece.ranges) / rate)
+    return from_buffer(np.concatenate(stamps))
+
+
+class _Leaf:
+    """One stored column of a run: first its indices, level by level, then its values."""
+
+    def __init__(self, pieces: list[_Piece]) -> None:
+        self._pieces = pieces
+        self._first = pieces[0].column
+        self._level = 0
+        self._ranges = [piece.ranges for piece in pieces]
+        self._lengths: list[list[np.ndarray]] = []
+        self._pending: list[np.ndarray] = []
+        self._raw: np.ndarray | None = None
+        self._indirect: list[IndirectRead] = []
+        self._owners: list[int] = []
+        self._elements: Elements | None = None
+        if self._first.whole:
+            # The one row holds the whole array.
+            self._lengths.append([])
+            for i, piece in enumerate(pieces):
+                length = _data(piece.column).shape[0]
+                self._lengths[0].append(np.array([length] * piece.stored, np.int64))
+                self._ranges[i] = np.array(
+                    [[0, length]] if length and piece.stored else [], np.int64
+                ).reshape(-1, 2)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything but heap contents has been read."""
+        return self._raw is not None
+
+    def wanted(self) -> Iterator[tuple[TableFile, Wanted]]:
+        """Yield the chunks that have to be looked up for what is read next."""
+        if not self.is_complete:
+            for piece, ranges in zip(self._pieces, self._ranges, strict=True):
+                arrays = (*piece.column.indices, _data(piece.column))[self._level :]
+                yield from chunks_for(
+                    piece.file, arrays, ranges if len(arrays) == 1 else with_row_before(ranges)
+                )
+
+    def request(
+        self, handles: Handles, requests: list[tuple[TableFile, Request]], indirect: list[IndirectRead]
+    ) -> None:
+        """Add what has to be read next."""
+        if self.is_complete:
+            return
+        self._pending = []
+        if self._level < len(self._first.indices):
+            for piece, ranges in zip(self._pieces, self._ranges, strict=True):
+                self._pending.append(self._request_index(handles, piece, ranges, requests))
+            return
+        self._request_values(handles, requests, indirect)
+
+    def _request_index(
+        self, handles: Handles, piece: _Piece, ranges: np.ndarray, requests: list[tuple[TableFile, Request]]
+    ) -> np.ndarray:
+        array = piece.column.indices[self._level]
+        known = handles.index_columns.get((piece.file.source, array.path)) if self._level == 0 else None
+        if known is not None:
+            return known
+        # A row's first element is where the row before it ends.
+        return request_rows(handles, piece.file, array, with_row_before(ranges), requests)
+
+    def _request_values(
+        self, handles: Handles, requests: list[tuple[TableFile, Request]], indirect: list[IndirectRead]
+    ) -> None:
+        first = _data(self._first)
+        counts = [rows_in(ranges) for ranges in self._ranges]
+        width = row_bytes(first)
+        if first.layout == "indirect":
+            for piece, ranges in zip(self._pieces, self._ranges, strict=True):
+                array = _data(piece.column)
+                self._indirect.append(IndirectRead(piece.file, array, ranges))
+                self._owners.append(0)  # references are resolved by whoever reads them
+            indirect += self._indirect
+        else:
+            out = np.empty((sum(counts), width), np.uint8)
+            at = 0
+            for piece, ranges, count in zip(self._pieces, self._ranges, counts, strict=True):
+                array = _data(piece.column)
+                request = Request(array, piece.file.chunks(array), ranges, out[at : at + count])
+                if count:
+                    requests.append((piece.file, request))
+                at += count
+                self._owners.append(handles.number(piece.file, array) if _needs_owner(array) else 0)
+            self._raw = out.reshape(-1, first.dtype.itemsize) if width else out
+        per_row = math.prod(first.shape[1:]) * math.prod(first.dtype.dims)
+        self._counts = np.array(counts) * per_row
+
+    def advance(self) -> None:
+        """Take in what was read: an index level gives the ranges of the next one."""
+        if self._indirect:
+            dtype = _data(self._first).dtype
+            self._raw = np.concatenate([as_stored(read.rows, dtype) for read in self._indirect])
+            self._indirect = []
+        if self._level >= len(self._first.indices) or self._raw is not None or not self._pending:
+            return
+        lengths = []
+        for i, (piece, read) in enumerate(zip(self._pieces, self._pending, strict=True)):
+            array = piece.column.indices[self._level]
+            ranges = self._ranges[i]
+            below = (*piece.column.indices, _data(piece.column))[self._level + 1]
+            try:
+                starts, stops = spans(as_integers(read, array), ranges, array, below)
+            except CorruptDataError as error:
+                message = (
+                    f"{piece.file.name}: /{piece.file.table.path}: column {piece.column.name!r}: {error}"
+                )
+                raise CorruptDataError(message) from None
+            lengths.append(stops - starts)
+            self._ranges[i] = merged(starts, stops)
+        self._lengths.append(lengths)
+        self._level += 1
+        self._pending = []
+
+    def elements(self) -> Elements:
+        """Return what was read, element by element."""
+        if self._elements is None:
+            assert self._raw is not None  # noqa: S101 - called when complete
+            one = np.broadcast_to(np.int64(0), (int(self._counts.sum()),))
+            owners = np.repeat(self._owners, self._counts) if any(self._owners) else one
+            self._elements = Elements(_data(self._first).dtype, self._raw, owners)
+        return self._elements
+
+    def series(self, context: Context) -> pl.Series:
+        """Return the rows."""
+        data = _data(self._first)
+        series = build(self.elements(), context)
+        if self._first.region:
+            series = series.cast(pl.Int64)
+        dims = (*data.shape[1:], *data.dtype.dims)
+        levels = [offsets_of(np.concatenate(lengths)) for lengths in self._lengths]
+        if levels:
+            return as_lists(series, dims, levels)
+        return as_array(series, dims, sum(rows_in(ranges) for ranges in self._ranges))
+
+
+def _item_bytes(dtype: DType) -> int:
+    return dtype.base.itemsize if dtype.base is not None else 1
+
+
+def _data(column: Column) -> Array:
+    assert column.data is not None  # noqa: S101 - leaves are made of columns that have data
+    return column.data
+
+
+def _needs_owner(array: Array) -> bool:
+    # Only HDF5's elements refer to what lies elsewhere in their file.
+    return array.layout != "objects" and array.dtype.kind in {"vlen_text", "vlen", "reference", "compound"}

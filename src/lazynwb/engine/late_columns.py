@@ -1,0 +1,261 @@
+"""Columns for rows of any files and tables, in any order: repeated, scattered, or none at all.
+
+A query with columns added to its rows, which are read for those rows that the rest of the query leaves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+from polars import selectors
+
+from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_PATH
+from lazynwb.catalog.merge import nulls
+from lazynwb.config import config
+from lazynwb.engine.columns import read_columns
+from lazynwb.engine.plan import conjuncts
+from lazynwb.engine.row_masks import mask
+from lazynwb.engine.row_selection import Handles, Part, to_ranges
+from lazynwb.engine.size_estimates import most_bytes
+from lazynwb.errors import LazyNWBError
+from lazynwb.lookup.catalog_cache import invalidate_on_corruption
+from lazynwb.lookup.provenance import (
+    NOWHERE,
+    LateOptions,
+    Origins,
+    check_present,
+    distinct_tables,
+    find_origins,
+    late_schema,
+    load_distinct,
+)
+from lazynwb.progress import Progress
+from lazynwb.storage.file import save
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from lazynwb.lookup.loader import TableFile
+    from lazynwb.lookup.provenance import Origins
+
+#: Files that are open at the same time.
+_MOST_FILES = 64
+
+
+def gather_columns(
+    origins: Origins, schema: Mapping[str, pl.DataType], overridden: frozenset[str], *, disable_progress: bool
+) -> list[pl.Series]:
+    """Read columns for the given rows; the rows of each table are read together, and none twice.
+
+    Parameters
+    ----------
+    origins : Origins
+    schema : mapping of str to DataType
+        The columns, with the types that they get; files that lack one give nulls.
+    overridden : frozenset of str
+        Columns whose type the user chose, see `read_columns`.
+    disable_progress : bool
+
+    Returns
+    -------
+    list of Series
+        One for each column of the schema, with a value for each of the rows, in their order.
+
+    Raises
+    ------
+    LazyNWBError
+        If a table has no such row, or as `read_columns` does.
+    """
+    files, owners, rows = origins
+    origin = files[0].name if files else ""
+    inside = np.flatnonzero(owners != NOWHERE)
+    order = inside[np.lexsort((rows[inside], owners[inside]))]
+    sorted_owners, sorted_rows = owners[order], rows[order]
+    is_new = np.ones(len(order), bool)
+    is_new[1:] = (np.diff(sorted_owners) != 0) | (np.diff(sorted_rows) != 0)
+    parts = _parts(files, sorted_owners[is_new], sorted_rows[is_new])
+    read: dict[str, list[pl.Series]] = {name: [] for name in schema}
+    label = f"Reading NWB {', '.join(schema)}"
+    with Progress(label, len(parts), disabled=disable_progress) as progress:
+        for window in _windows(parts, list(schema)):
+            with invalidate_on_corruption(*(part.file.source for part in window)), Handles() as handles:
+                for series in read_columns(handles, window, dict(schema), overridden, origin):
+                    read[series.name].append(series)
+            progress.update(len(window))
+    save()
+    places = np.full(len(owners), NOWHERE, np.int64)
+    places[order] = np.cumsum(is_new) - 1
+    return [_placed(name, listed, schema[name], places) for name, listed in read.items()]
+
+
+def _parts(files: Sequence[TableFile], owners: np.ndarray, rows: np.ndarray) -> list[Part]:
+    """Return the rows of each table, which come sorted."""
+    if not len(rows):
+        return []
+    numbers, starts = np.unique(owners, return_index=True)
+    parts = []
+    for number, listed in zip(numbers, np.split(rows, starts[1:]), strict=True):
+        file = files[number]
+        if not 0 <= listed[0] <= listed[-1] < file.table.rows:
+            wrong = listed[0] if listed[0] < 0 else listed[-1]
+            message = (
+                f"{file.name}: /{file.table.path} has no row {wrong}: it has {file.table.rows} rows, counted "
+                "from 0"
+            )
+            raise LazyNWBError(message)
+        parts.append(Part(file, to_ranges(listed), len(listed)))
+    return parts
+
+
+def _windows(parts: list[Part], names: list[str]) -> Iterator[list[Part]]:
+    """Group tables that are read together: not too many, nor too much. The rows of one stay together."""
+    window: list[Part] = []
+    weight = 0.0
+    for part in parts:
+        window.append(part)
+        weight += _bytes_of(part.file, part.rows, names)
+        if len(window) >= _MOST_FILES or weight >= config.batch_bytes:
+            yield window
+            window, weight = [], 0.0
+    if window:
+        yield window
+
+
+def _bytes_of(file: TableFile, rows: int, names: list[str]) -> float:
+    """Estimate the bytes of some rows of a table by the size of its columns."""
+    return most_bytes(file, names) * rows / max(file.table.rows, 1)
+
+
+def cut_rows(origins: Origins, names: list[str]) -> list[slice]:
+    """Cut rows into slices that may be read one after the other: no table has rows in two of them.
+
+    Where the rows of tables are mixed, that is one slice; there is always one, if only of no rows.
+    """
+    owners = origins.owners
+    if not len(owners):
+        return [slice(0, 0)]
+    starts = np.flatnonzero(np.diff(owners, prepend=NOWHERE - 1))
+    runs = owners[starts]
+    known = runs[runs != NOWHERE]
+    if len(np.unique(known)) < len(known):
+        return [slice(0, len(owners))]
+    slices = []
+    begin, weight = 0, 0.0
+    for number, stop in zip(runs, [*starts[1:], len(owners)], strict=True):
+        if number != NOWHERE:
+            weight += _bytes_of(origins.files[number], stop - begin, names)
+        if weight >= config.batch_bytes:
+            slices.append(slice(begin, int(stop)))
+            begin, weight = int(stop), 0.0
+    if begin < len(owners):
+        slices.append(slice(begin, len(owners)))
+    return slices
+
+
+def _placed(name: str, read: list[pl.Series], dtype: pl.DataType, places: np.ndarray) -> pl.Series:
+    """Put what was read in the order that was asked for."""
+    if not read:
+        return nulls(name, dtype, len(places))
+    series = read[0] if len(read) == 1 else pl.concat(read)
+    if len(series) == len(places) and np.array_equal(places, np.arange(len(places))):
+        return series.alias(name)
+    indices = pl.Series(places)
+    return series.gather(indices.set(indices == NOWHERE, None)).alias(name)
+
+
+#: Of the names under which the three columns are asked for, beside what the query selects.
+_PREFIX = "_lazynwb_of"
+
+
+class LateColumns:
+    """What is added to a query's rows.
+
+    An expression for each column would be simpler, but Polars evaluates it on many slices of a frame; where
+    rows are in no order, each slice would decode most chunks of all files again.
+
+    Parameters
+    ----------
+    frame : LazyFrame
+    own : dict of str to str
+        What the three columns that say where a row is from are called in it.
+    names : list of str
+    options : LateOptions
+    """
+
+    def __init__(
+        self, frame: pl.LazyFrame, own: Mapping[str, str], names: list[str], options: LateOptions
+    ) -> None:
+        self._frame = frame
+        self._own = own
+        self._options = options
+        self._columns = dict(frame.collect_schema())
+        self.added = self._types(names)
+
+    @property
+    def schema(self) -> dict[str, pl.DataType]:
+        """The columns of the result."""
+        return {**self._columns, **self.added}
+
+    @property
+    def detail(self) -> str:
+        """What is read, in a few words."""
+        return f"{', '.join(self.added)} of a query's rows"
+
+    def _types(self, names: list[str]) -> dict[str, pl.DataType]:
+        """Return the types of the new columns; of those that the user did not choose, from the files."""
+        overrides = self._options.overrides
+        if all(name in overrides for name in names):
+            return {name: overrides[name] for name in names}
+        paths = self._frame.select(
+            pl.col(self._own[column]).cast(pl.String).alias(column) for column in (NWB_PATH, TABLE_PATH)
+        )
+        # In the order of their names: Polars gives distinct rows in any.
+        tables = distinct_tables(paths.unique().collect()).sort(NWB_PATH, TABLE_PATH)
+        return late_schema(load_distinct(tables, self._options), names, self._options)
+
+    def run(
+        self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the rows; the parameters are those of `lazynwb.engine.scan.run`."""
+        names = list(self.schema) if with_columns is None else with_columns
+        frame = self._frame if n_rows is None else self._frame.head(n_rows)
+        late: list[pl.Expr] = []
+        for part in conjuncts(predicate) if predicate is not None else []:
+            if self.added.keys().isdisjoint(part.meta.root_names()):
+                frame = frame.filter(part)
+            else:
+                late.append(part)
+        filtering = [name for part in late for name in part.meta.root_names()]
+        needed = dict.fromkeys([*filtering, *names])
+        stored = selectors.by_name(*[name for name in needed if name not in self.added])
+        if self.added.keys().isdisjoint(needed):
+            yield _in_order(frame.select(stored).collect(), names)
+            return
+        provenance = [pl.col(own).alias(_PREFIX + column) for column, own in self._own.items()]
+        rows = frame.select(stored, *provenance).collect()
+        origins = find_origins(rows.select(pl.col(_PREFIX + c).alias(c) for c in INTERNAL), self._options)
+        check_present(origins.files, self.added, self._options)
+        for cut in cut_rows(origins, [name for name in needed if name in self.added]):
+            batch, of_batch = rows[cut], origins.take(cut)
+            if late:
+                batch = batch.with_columns(self._read(of_batch, filtering))
+                keep = mask(batch, pl.all_horizontal(late))
+                batch, of_batch = batch.filter(pl.Series(keep)), of_batch.take(keep)
+            rest = [name for name in names if name not in batch.columns]
+            yield _in_order(batch.with_columns(self._read(of_batch, rest)), names)
+
+    def _read(self, origins: Origins, names: list[str]) -> list[pl.Series]:
+        schema = {name: self.added[name] for name in names if name in self.added}
+        return gather_columns(
+            origins,
+            schema,
+            frozenset(self._options.overrides),
+            disable_progress=self._options.disable_progress,
+        )
+
+
+def _in_order(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
+    # Not by plain names: Polars takes "*" and "^...$" for patterns.
+    return pl.DataFrame([frame.get_column(name) for name in names])

@@ -1,0 +1,94 @@
+"""Rows as they pass through a scan: masks over them, slices of them, and where they are from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX
+from lazynwb.catalog.merge import nulls
+from lazynwb.engine.row_selection import expand
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lazynwb.engine.row_selection import Part
+    from lazynwb.storage.source import Source
+
+
+class PerFile:
+    """Columns whose value is the same in all rows of a file.
+
+    Parameters
+    ----------
+    table : str
+        The table's path.
+    """
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._numbers: dict[Source, int] = {}
+        self._files = pl.DataFrame()
+
+    def add(self, sources: Sequence[Source], *metadata: pl.DataFrame) -> None:
+        """Take in more files, with frames of metadata that have a row of each."""
+        files = pl.concat([frame.drop(NWB_PATH, strict=False) for frame in metadata], how="horizontal")
+        files = files.with_columns(pl.Series(NWB_PATH, [source.path for source in sources], dtype=pl.String))
+        start = len(self._files)
+        self._numbers.update((source, start + number) for number, source in enumerate(sources))
+        self._files = self._files.vstack(files) if start else files
+
+    def column(self, name: str, parts: list[Part]) -> pl.Series:
+        """Return a column that no table holds, for the rows of the given parts."""
+        if name == ROWS:
+            return nulls(name, pl.Null(), sum(part.rows for part in parts))
+        if name == TABLE_INDEX:
+            rows = [expand(part.ranges, np.uint32) for part in parts]
+            return pl.Series(name, np.concatenate(rows) if rows else np.zeros(0, np.uint32))
+        if name in self._files.columns:
+            values = self._files[name].gather([self._numbers[part.file.source] for part in parts])
+        else:
+            values = pl.Series(name, [self._table] * len(parts), dtype=INTERNAL[name])
+        if len(parts) == 1:
+            return values.new_from_index(0, parts[0].rows)
+        return values.gather(np.repeat(np.arange(len(parts), dtype=np.uint32), [part.rows for part in parts]))
+
+
+def mask(frame: pl.DataFrame, expression: pl.Expr) -> np.ndarray:
+    """Tell for which rows an expression is true."""
+    keep = frame.select(expression.alias("keep")).to_series()
+    found = keep.fill_null(value=False).to_numpy()
+    return np.broadcast_to(found, len(frame)) if len(found) != len(frame) else found
+
+
+def assembled(columns: Mapping[str, pl.Series], rows: int) -> pl.DataFrame:
+    """Make a frame of columns; of so many rows, if there is none."""
+    if not columns:
+        return pl.DataFrame({TABLE_INDEX: np.zeros(rows, np.uint32)})
+    return pl.DataFrame(list(columns.values()))
+
+
+def take(parts: list[Part], keep: np.ndarray) -> list[Part]:
+    """Keep the rows where a mask is true."""
+    kept = []
+    at = 0
+    for part in parts:
+        left = part.take(keep[at : at + part.rows])
+        at += part.rows
+        if left.rows:
+            kept.append(left)
+    return kept
+
+
+def cut(parts: list[Part], start: int, stop: int) -> list[Part]:
+    """Keep a slice of the rows."""
+    kept = []
+    at = 0
+    for part in parts:
+        left, right = max(start - at, 0), min(stop - at, part.rows)
+        if left < right:
+            kept.append(part.cut(left, right))
+        at += part.rows
+    return kept

@@ -1,0 +1,207 @@
+"""A window of a scan: the rows of some files that are read together, and the handles that this takes."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple, Self
+
+import numpy as np
+
+from lazynwb.engine.fetch import Request, fetch
+from lazynwb.lookup.catalog_cache import DAMAGE, invalidate_source
+from lazynwb.storage.file import map_concurrently, open_file
+
+_LOGGER = logging.getLogger("lazynwb")
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from lazynwb.catalog.model import Array
+    from lazynwb.formats.registry import Reader
+    from lazynwb.lookup.loader import TableFile
+    from lazynwb.storage.file import File
+    from lazynwb.storage.objects.object_store import Objects
+    from lazynwb.storage.source import Source
+
+
+class Part(NamedTuple):
+    """Rows of one file's table.
+
+    Attributes
+    ----------
+    file : TableFile
+    ranges : ndarray of shape (n, 2), int64
+        First row and the row past the last; ascending, not overlapping, not empty.
+    rows : int
+        How many rows that is.
+    """
+
+    file: TableFile
+    ranges: np.ndarray
+    rows: int
+
+    @classmethod
+    def of_range(cls, file: TableFile, start: int, stop: int) -> Part:
+        """Take consecutive rows."""
+        return cls(file, np.array([[start, stop]], np.int64)[: stop > start], max(stop - start, 0))
+
+    def indices(self) -> np.ndarray:
+        """Return the row numbers."""
+        return expand(self.ranges)
+
+    def take(self, kept: np.ndarray) -> Part:
+        """Keep the rows where a mask over this part's rows is true."""
+        if kept.all():
+            return self
+        one = len(self.ranges) == 1
+        rows = np.flatnonzero(kept) + self.ranges[0, 0] if one else self.indices()[kept]
+        return Part(self.file, to_ranges(rows), len(rows))
+
+    def cut(self, start: int, stop: int) -> Part:
+        """Keep a slice of this part's rows, by their position in it."""
+        if start <= 0 and stop >= self.rows:
+            return self
+        rows = self.indices()[start:stop]
+        return Part(self.file, to_ranges(rows), len(rows))
+
+
+def expand(ranges: np.ndarray, dtype: type[np.integer] = np.int64) -> np.ndarray:
+    """Return the numbers that ranges cover."""
+    if len(ranges) == 1:
+        return np.arange(ranges[0, 0], ranges[0, 1], dtype=dtype)
+    lengths = ranges[:, 1] - ranges[:, 0]
+    ends = np.cumsum(lengths)
+    places = np.arange(int(ends[-1]) if len(ends) else 0)
+    return (np.repeat(ranges[:, 0] - (ends - lengths), lengths) + places).astype(dtype, copy=False)
+
+
+def to_ranges(rows: np.ndarray) -> np.ndarray:
+    """Return ascending numbers as ranges."""
+    if not len(rows):
+        return np.zeros((0, 2), np.int64)
+    breaks = np.flatnonzero(np.diff(rows) != 1)
+    starts = rows[np.concatenate([[0], breaks + 1])]
+    stops = rows[np.concatenate([breaks, [len(rows) - 1]])] + 1
+    return np.stack([starts, stops], axis=1)
+
+
+class IndirectRead:
+    """Rows of an array that only its format's reader decodes; `rows` is set when they are read."""
+
+    __slots__ = ("array", "file", "ranges", "rows")
+
+    def __init__(self, file: TableFile, array: Array, ranges: np.ndarray) -> None:
+        self.file = file
+        self.array = array
+        self.ranges = ranges
+        self.rows = np.zeros(0)
+
+
+class Handles:
+    """The files that are open while a window is read; none outlives it.
+
+    Use as a context manager. Files are numbered in the order in which they were first needed.
+    """
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._numbers: dict[Source, int] = {}
+        self._holders: list[tuple[Source, str]] = []
+        self.files: list[File] = []
+        self.bases: list[int] = []
+        self._readers: dict[Source, Reader] = {}
+        self._stores: dict[Source, Objects] = {}
+        self._owners: set[Source] = set()
+        #: Whole index columns that were read to measure rows, by file and path: read once per window.
+        self.index_columns: dict[tuple[Source, str], np.ndarray] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+        # Of several files it is not known which one it was: they are read once more, one by one.
+        if isinstance(value, DAMAGE) and len(self._owners) == 1:
+            for source in {*self._owners, *self._numbers, *self._readers, *self._stores}:
+                invalidate_source(source)
+
+    def number(self, owner: TableFile, array: Array) -> int:
+        """Return the number of the file that holds an array's bytes, opening it if it is not open yet."""
+        self._owners.add(owner.source)
+        holder = owner.owning_file(array)
+        number = self._numbers.get(holder[0])
+        if number is None:
+            number = self._numbers[holder[0]] = len(self.files)
+            self.files.append(open_file(*holder))
+            self._holders.append(holder)
+            self.bases.append(array.base)
+        return number
+
+    def reader(self, owner: TableFile) -> Reader:
+        """Return the open file of a table's format, for what the engine does not decode."""
+        self._owners.add(owner.source)
+        if owner.source not in self._readers:
+            self._readers[owner.source] = self._stack.enter_context(owner.reader())
+        return self._readers[owner.source]
+
+    def read_indirect(self, reads: list[IndirectRead]) -> None:
+        """Carry out reads that take a format's own reader, of several files at the same time."""
+        apart: dict[object, list[IndirectRead]] = {}
+        for number, read in enumerate(reads):
+            reader = self.reader(read.file)
+            apart.setdefault(number if reader.reads_apart else read.file.source, []).append(read)
+
+        def carry_out(listed: list[IndirectRead]) -> None:
+            for read in listed:
+                read.rows = self.reader(read.file).read_indirect(read.array, read.ranges)
+
+        map_concurrently(carry_out, list(apart.values()), (read.file.source for read in reads))
+
+    def fetch(self, requests: list[tuple[TableFile, Request]]) -> None:
+        """Carry out requests of any number of files together."""
+        work: dict[int, list[Request]] = {}
+        stored: dict[Source, list[Request]] = {}
+        for owner, request in requests:
+            self._owners.add(owner.source)
+            if request.array.layout == "objects":
+                stored.setdefault(owner.owning_file(request.array)[0], []).append(request)
+            else:
+                work.setdefault(self.number(owner, request.array), []).append(request)
+        fetch([(self.files[number], listed) for number, listed in work.items()])
+        if stored:
+            from lazynwb.engine.object_chunks import fetch_objects
+
+            fetch_objects([(self._store(source), listed) for source, listed in stored.items()])
+
+    def _store(self, source: Source) -> Objects:
+        from lazynwb.storage.objects.object_store import open_objects
+
+        if source not in self._stores:
+            self._stores[source] = open_objects(source)
+        return self._stores[source]
+
+    def paths_of(self, wanted: dict[int, set[int]]) -> dict[int, dict[int, str]]:
+        """Return the paths behind object references, by file; remote files are asked together."""
+
+        def look_up(number: int) -> dict[int, str]:
+            return dict(_paths_of(*self._holders[number], frozenset(wanted[number])))
+
+        numbers = list(wanted)
+        found = map_concurrently(look_up, numbers, (self._holders[number][0] for number in numbers))
+        return dict(zip(numbers, found, strict=True))
+
+
+@lru_cache(maxsize=256)
+def _paths_of(source: Source, identity: str, addresses: frozenset[int]) -> tuple[tuple[int, str], ...]:
+    from lazynwb.formats.registry import open_reader
+
+    with open_reader(source, identity) as reader:
+        found = reader.resolve_references(set(addresses))
+    lost = len(addresses - found.keys() - {0})
+    if lost:
+        _LOGGER.warning("%s: %d object references lead to no object: null instead", source.name, lost)
+    return tuple(found.items())

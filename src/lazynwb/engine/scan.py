@@ -1,0 +1,395 @@
+"""Run one scan: window by window, filter on cheap columns, read the rest for the rows that survive."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from lazynwb.catalog.dtypes import NWB_PATH
+from lazynwb.config import config
+from lazynwb.engine.batching import MOST_ROWS, OversizedError, batch_bounds
+from lazynwb.engine.columns import read_columns
+from lazynwb.engine.plan import Growth, Step, plan_steps
+from lazynwb.engine.regions import Regions
+from lazynwb.engine.report import Report
+from lazynwb.engine.row_masks import PerFile, assembled, cut, mask, take
+from lazynwb.engine.row_selection import Handles, Part
+from lazynwb.engine.size_estimates import most_bytes
+from lazynwb.engine.timestamps import TIMESTAMPS, TimeFilter
+from lazynwb.errors import LazyNWBError, SourceChangedError, TableNotFoundError
+from lazynwb.lookup.prefetch import load_tables
+from lazynwb.lookup.session_columns import parted, session_frame
+from lazynwb.profile import count
+from lazynwb.progress import Progress
+from lazynwb.storage.file import save
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from lazynwb.engine.plan import Spec
+    from lazynwb.lookup.loader import TableFile
+    from lazynwb.storage.source import Source
+
+#: Files of the first window, and of the largest. Remote ones take about as long for many as for one.
+_FIRST_FILES, _MOST_FILES = 1, 64
+#: Rows of the first batch of a filtered query, whose consumer may be satisfied with a few.
+_FIRST_ROWS = 16
+#: What a row takes while it is filtered, whatever its columns: its number, and whether it stays.
+_LEAST_ROW_BYTES = 16
+
+
+def run(
+    spec: Spec, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a scan in source order.
+
+    Parameters
+    ----------
+    spec : Spec
+    with_columns : list of str or None
+        Columns to return; None for all.
+    predicate : Expr or None
+        Row-wise; rows where it is not true are left out.
+    n_rows : int or None
+        Rows to look at, *before* the predicate.
+
+    Yields
+    ------
+    DataFrame
+        With exactly the requested columns, in the published types. Nothing is open while it is out.
+    """
+    names = list(with_columns) if with_columns is not None else list(spec.all_columns)
+    query = Query(spec, names, plan_steps(predicate, spec.schema, spec.per_file))
+    yield from query.frames(n_rows)
+    query.report.log()
+    if not query.batches_given:
+        yield pl.DataFrame(schema={name: spec.all_columns[name] for name in names})
+
+
+class Query:
+    """One run of a scan.
+
+    Parameters
+    ----------
+    spec : Spec
+    names : list of str
+        Columns to return.
+    steps : list of Step
+        The predicate's parts, in the order in which they are evaluated.
+    first_row : int
+        Of the first file: those before are left out.
+    whole : bool
+        Nobody is satisfied with the first few rows.
+
+    Attributes
+    ----------
+    batches_given : int
+    reached : (Source, int)
+        The file of the last row that was given, and the number of the row behind it.
+    report : Report
+        What went wrong without ending the query.
+    """
+
+    def __init__(
+        self, spec: Spec, names: list[str], steps: list[Step], *, first_row: int = 0, whole: bool = False
+    ) -> None:
+        self._spec = spec
+        self._names = names
+        self._per_file = PerFile(spec.table)
+        self._by_file = [step for step in steps if spec.per_file.issuperset(step.columns)]
+        self._steps = [step for step in steps if not spec.per_file.issuperset(step.columns)]
+        needed = {*names, *(name for step in steps for name in step.columns)}
+        self._times = TimeFilter(self._steps, spec.schema, spec.overridden, spec.origin)
+        self._session = [column for column in spec.session if column.name in needed]
+        self._reads = not needed.isdisjoint(spec.schema)
+        self._first_row = first_row
+        self._whole = whole
+        self.batches_given = 0
+        self.reached = spec.sources[0], first_row
+        self.report = Report(spec.table, len(spec.sources))
+        self._regions = Regions(spec.regions, self.report.problems)
+        self._rows_growth = Growth(_FIRST_ROWS, MOST_ROWS) if steps and not whole else None
+        label = f"/{spec.table}"
+        self._scanning = Progress(f"Scanning NWB {label}", len(spec.sources), disabled=spec.disable_progress)
+        self._reading = Progress(
+            f"Reading NWB {label} arrays", len(spec.sources), disabled=spec.disable_progress
+        )
+
+    def frames(self, n_rows: int | None) -> Generator[pl.DataFrame]:
+        """Yield the rows in batches, none of them empty; see `run`."""
+        try:
+            for parts in self.windows(n_rows):
+                for frame in self.batches(parts):
+                    if len(frame):
+                        self.batches_given += 1
+                        yield frame
+        finally:
+            save()
+
+    # -- windows --------------------------------------------------------------------------------------
+
+    def windows(self, n_rows: int | None) -> Iterator[list[Part]]:
+        """Yield groups of rows to filter together: few files first, then more, bounded by bytes."""
+        filtering = list(dict.fromkeys(name for step in self._steps for name in step.columns))
+        at_once = self._whole or not self._steps or any(s.is_remote for s in self._spec.sources)
+        few = _MOST_FILES if at_once else _FIRST_FILES
+        growth = Growth(few, _MOST_FILES)
+        parts = self._parts(n_rows, filtering)
+        while True:
+            window: list[Part] = []
+            weight, room = 0, growth.take()
+            with self._scanning:
+                for part, size in parts:
+                    window.append(part)
+                    weight += size
+                    if len(window) >= room or weight >= config.batch_bytes:
+                        break
+            if not window:
+                return
+            before = self.batches_given
+            yield window
+            growth.used(self.batches_given - before)
+
+    def _parts(self, n_rows: int | None, filtering: list[str]) -> Iterator[tuple[Part, int]]:
+        """Yield each file's rows with about how many bytes filtering them takes."""
+        for file, limit, (since, stop) in self._times.ahead(self._files(n_rows)):
+            start = max(since, self._first_row) if file.source is self._spec.sources[0] else since
+            rows = stop - start
+            if rows <= 0:
+                continue
+            size = (
+                max(most_bytes(file, filtering) * rows // limit, _LEAST_ROW_BYTES * rows)
+                if self._steps
+                else 0
+            )
+            # A table too large to filter at once is filtered in slices.
+            slices = max(1, min(rows, -(-size // config.batch_bytes)))
+            for i in range(slices):
+                first, last = start + rows * i // slices, start + rows * (i + 1) // slices
+                yield Part.of_range(file, first, last), size // slices
+
+    def _files(self, n_rows: int | None) -> Iterator[tuple[TableFile, int]]:
+        """Yield the files whose rows are wanted, with how many of them are looked at."""
+        left = n_rows
+        for source, keep, load in self._loading(limited=n_rows is not None):
+            if left is not None and left <= 0:
+                return
+            file = self._load(source, load)
+            self._scanning.update()
+            if file is None:
+                continue
+            rows = file.table.rows if left is None else min(left, file.table.rows)
+            left = left if left is None else left - rows
+            if not keep or not rows:
+                continue
+            yield file, rows
+
+    def _loading(self, *, limited: bool) -> Iterator[tuple[Source, bool, Callable[[], TableFile | None]]]:
+        """Yield the files that are looked at, whether their rows are wanted, and how to load each."""
+        sources = self._spec.sources
+        # Metadata is read some files ahead, not of all: the consumer may be satisfied before.
+        size = _MOST_FILES if self._session else len(sources)
+        start = 0
+        while start < len(sources):
+            block = sources[start : start + size]
+            start, size = start + size, size * 4
+            wanted = self._wanted(block)
+            count(files_skipped=wanted.count(False))
+            # Rows are counted before they are filtered, so with a limit also those of files that are skipped.
+            looked_at = [pair for pair in zip(block, wanted, strict=True) if pair[1] or limited]
+            loading = load_tables(
+                (source for source, _ in looked_at),
+                self._spec.table,
+                self._spec.catalogs,
+                reading=self._reads,
+            )
+            for (source, keep), load in zip(looked_at, loading, strict=True):
+                yield source, keep, load
+
+    def _wanted(self, block: tuple[Source, ...]) -> list[bool]:
+        """Evaluate the parts of the predicate that need nothing but the files' names and metadata.
+
+        What else is wanted of the same metadata is read with it, the rest of the files that are left.
+        """
+        names = {name for step in self._by_file for name in step.columns}
+        tables = {column.table for column in self._session if column.name in names}
+        deciding = [column for column in self._session if column.table in tables]
+        files = session_frame(block, deciding, self._scan_metadata)
+        wanted = np.ones(len(block), bool)
+        for step in self._by_file:
+            wanted &= mask(files, step.expression)
+        keep: list[bool] = wanted.tolist()
+        left = tuple(source for source, kept in zip(block, keep, strict=True) if kept)
+        if left:
+            others = [column for column in self._session if column.table not in tables]
+            rest = session_frame(left, others, self._scan_metadata)
+            # Of a list: the first array that Polars takes makes it import numpy.ma.
+            self._per_file.add(left, files.filter(keep), rest)
+        return keep
+
+    def _scan_metadata(
+        self, sources: tuple[Source, ...], table: str, schema: dict[str, pl.DataType]
+    ) -> Iterator[pl.DataFrame]:
+        catalogs = self._spec.catalogs
+        known = catalogs.metadata(sources, table, schema) if catalogs is not None else None
+        if known is not None:
+            return iter([known])
+        known_ones, others = parted(sources, table, catalogs)
+        if known_ones and others:
+            return chain(*(self._scan_metadata(some, table, schema) for some in (known_ones, others)))
+        spec = self._spec._replace(
+            sources=sources,
+            table=table,
+            schema=schema,
+            session=(),
+            regions=(),
+            raise_on_missing=False,
+            optional=True,
+        )
+        return run(spec, [*schema, NWB_PATH], None, None)
+
+    def _load(self, source: Source, load: Callable[[], TableFile | None]) -> TableFile | None:
+        spec = self._spec
+        try:
+            file = load()
+        except LazyNWBError as error:
+            if not spec.ignore_errors:
+                raise
+            self.report.failed(source, error)
+            return None
+        if file is None:
+            if spec.raise_on_missing:
+                message = f"{source.name} has no table /{spec.table} (raise_on_missing=True)"
+                raise TableNotFoundError(message)
+            if not spec.optional:
+                self.report.missing(source.name)
+        else:
+            if file.problems:
+                self.report.problems(source.name, file.problems)
+            if file.is_renewed:
+                self.report.outdated(source.name)
+        return file
+
+    # -- batches --------------------------------------------------------------------------------------
+
+    def batches(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a window that survive the predicate, in batches bounded by bytes."""
+        parts = [part for part in parts if not self.report.has_failed(part.file.source)]
+        frames = self._filter_and_read(parts)
+        try:
+            first = next(frames, None)
+        except OversizedError as error:
+            for start, stop in error.bounds(sum(part.rows for part in parts)):
+                yield from self.batches(cut(parts, start, stop))
+            return
+        except LazyNWBError as error:
+            if len(parts) == 1:
+                self._give_up(parts[0], error)
+                return
+            # One file at a time: the others can be read, and the error names the one that cannot.
+            for part in parts:
+                yield from self.batches([part])
+            return
+        if first is not None:
+            yield first
+            yield from frames
+
+    def _give_up(self, part: Part, error: LazyNWBError) -> None:
+        """Note that a file cannot be read, if the user wants to go on without it."""
+        if isinstance(error, SourceChangedError) and part.file.is_given:
+            message = (
+                f"{part.file.name} was changed since it was catalogued: if that was by an index, update it "
+                "(lazynwb index update) or scan without it; else run the query again"
+            )
+            error = SourceChangedError(message)
+        if not self._spec.ignore_errors:
+            raise error from None
+        self.report.failed(part.file.source, error, int(part.ranges[0, 0]) if len(part.ranges) else 0)
+
+    def _filter_and_read(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
+        known: dict[str, pl.Series] = {}
+        with Handles() as handles:
+            for step in self._steps:
+                self._add(handles, parts, step.columns, known)
+                rows = sum(part.rows for part in parts)
+                keep = mask(assembled({name: known[name] for name in step.columns}, rows), step.expression)
+                if not keep.all():
+                    parts = take(parts, keep)
+                    known = {name: series.filter(pl.Series(keep)) for name, series in known.items()}
+                    if not parts:
+                        return
+            known = {name: series for name, series in known.items() if name in self._names}
+            rest = [name for name in self._names if name not in known and name in self._spec.schema]
+            bounds = batch_bounds(handles, parts, rest, self._rows_growth)
+            if len(bounds) == 1:
+                self._add(handles, parts, self._names, known)
+                self._reading_done(parts, rest)
+        if len(bounds) == 1:
+            self._reach(parts)
+            yield assembled({name: known[name] for name in self._names}, sum(part.rows for part in parts))
+            return
+        for start, stop in bounds:
+            yield from self._read(
+                cut(parts, start, stop), {name: series[start:stop] for name, series in known.items()}
+            )
+
+    def _read(self, parts: list[Part], known: dict[str, pl.Series]) -> Iterator[pl.DataFrame]:
+        """Yield one batch: the columns that are known of these rows, and the others."""
+        have = dict(known)
+        if len(parts) == 1 and self.report.has_failed(parts[0].file.source):
+            return
+        try:
+            with Handles() as handles:
+                self._add(handles, parts, self._names, have)
+        except OversizedError as error:
+            for start, stop in error.bounds(sum(part.rows for part in parts)):
+                some = {name: series[start:stop] for name, series in known.items()}
+                yield from self._read(cut(parts, start, stop), some)
+            return
+        except LazyNWBError as error:
+            if len(parts) == 1:
+                self._give_up(parts[0], error)
+                return
+            at = 0
+            for part in parts:
+                own = {name: series[at : at + part.rows] for name, series in known.items()}
+                at += part.rows
+                yield from self._read([part], own)
+            return
+        self._reading_done(parts, [name for name in self._names if name not in known])
+        self._reach(parts)
+        yield assembled({name: have[name] for name in self._names}, sum(part.rows for part in parts))
+
+    def _reach(self, parts: list[Part]) -> None:
+        if parts:
+            self.reached = parts[-1].file.source, int(parts[-1].ranges[-1, 1])
+
+    def _reading_done(self, parts: list[Part], rest: list[str]) -> None:
+        if rest and self._steps:
+            with self._reading as progress:
+                progress.update(len(parts))
+
+    def _add(
+        self,
+        handles: Handles,
+        parts: list[Part],
+        names: tuple[str, ...] | list[str],
+        known: dict[str, pl.Series],
+    ) -> None:
+        """Read the columns that are not known yet."""
+        times = self._times.known(parts) if TIMESTAMPS in names and TIMESTAMPS not in known else None
+        if times is not None:
+            known[TIMESTAMPS] = times
+        new = [name for name in names if name not in known]
+        schema = {name: self._spec.schema[name] for name in new if name in self._spec.schema}
+        stored = self._regions.stored(schema)
+        if schema:
+            origin, chosen = self._spec.origin, self._spec.overridden
+            for series in read_columns(handles, parts, stored, chosen, origin, bounded=True):
+                known[series.name] = self._regions.resolved(handles, parts, series)
+        for name in new:
+            if name not in schema:
+                known[name] = self._per_file.column(name, parts)

@@ -1,0 +1,96 @@
+"""How many bytes rows take when they are decoded, known before they are read."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lazynwb.engine.chunk_grid import row_bytes
+from lazynwb.engine.ragged import as_integers, chunks_for, request_rows, whole
+from lazynwb.lookup.loader import look_up_chunks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from lazynwb.catalog.model import Array, Column
+    from lazynwb.engine.fetch import Request
+    from lazynwb.engine.row_selection import Handles, Part
+    from lazynwb.lookup.loader import TableFile
+
+#: Text and sequences: what a row is taken to need beyond its reference, before it is read.
+_VARIABLE_BYTES = 64
+#: What a row takes beside its columns: its number, and where it is from.
+_LEAST_BYTES = 16
+#: A generated timestamp.
+_REGULAR_BYTES = 8
+
+
+def most_bytes(file: TableFile, names: Iterable[str]) -> int:
+    """Return a bound on the decoded bytes of the given columns of a whole table, text estimated."""
+    total = 0
+    for name in names:
+        column = file.columns.get(name)
+        if column is None:
+            continue
+        for child in column.children or (column,):
+            if child.regular is not None:
+                total += child.length * _REGULAR_BYTES
+            elif child.data is not None:
+                total += child.data.rows * _bytes_of(child.data)
+    return total
+
+
+def _bytes_of(array: Array) -> int:
+    return row_bytes(array) + (_VARIABLE_BYTES if array.dtype.kind in {"vlen_text", "vlen"} else 0)
+
+
+def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> list[np.ndarray | int]:
+    """Return about how many bytes rows take when decoded; reads the outer indices of ragged columns.
+
+    Returns
+    -------
+    list of ndarray or int
+        For each part the bytes of each of its rows; one number where all take the same.
+    """
+    listed = list(names)
+    sizes: list[np.ndarray | int] = [_LEAST_BYTES] * len(parts)
+    requests: list[tuple[TableFile, Request]] = []
+    ragged: list[tuple[int, Column, np.ndarray]] = []
+    held = [[part.file.columns[name] for name in listed if name in part.file.columns] for part in parts]
+    look_up_chunks(
+        wanted
+        for part, columns in zip(parts, held, strict=True)
+        for column in columns
+        for child in column.children or (column,)
+        if child.indices and child.data is not None
+        for wanted in chunks_for(part.file, (*child.indices, child.data), whole(child.indices[0]))
+    )
+    for i, (part, columns) in enumerate(zip(parts, held, strict=True)):
+        for column in columns:
+            for child in column.children or (column,):
+                if child.data is None:
+                    sizes[i] += _REGULAR_BYTES
+                    continue
+                if child.indices:
+                    index = child.indices[0]
+                    ragged.append((i, child, request_rows(handles, part.file, index, whole(index), requests)))
+                else:
+                    sizes[i] += _bytes_of(child.data)
+    handles.fetch(requests)
+    for i, column, raw in ragged:
+        index, data = column.indices[0], column.data
+        if data is None:
+            continue
+        ends = as_integers(raw, index)
+        handles.index_columns[parts[i].file.source, index.path] = ends
+        rows = parts[i].indices()
+        inside = rows < len(ends)
+        elements = np.diff(ends, prepend=0).clip(min=0)[rows[inside]]
+        below = (*column.indices, data)[1]
+        per_element = data.shape[0] * _bytes_of(data) / max(below.shape[0], 1) if data.shape else 0
+        before = sizes[i]
+        measured = np.full(len(rows), before, np.int64) if isinstance(before, int) else before
+        measured[inside] += (elements * per_element).astype(np.int64)
+        sizes[i] = measured
+    return sizes

@@ -1,0 +1,404 @@
+"""What is between the brackets of an array: one entry per dimension, as NumPy understands it.
+
+Decoded bytes as NumPy values: what slices of arrays are made of.
+
+Slices of stored arrays: along every dimension, only the chunks or bytes that hold them are read.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+from types import EllipsisType
+from typing import TYPE_CHECKING, NamedTuple, SupportsIndex
+
+import numpy as np
+
+from lazynwb.catalog.model import stored_size
+from lazynwb.engine.arrow import Context, Elements, as_stored, build, variable_length
+from lazynwb.engine.chunk_grid import chunk_numbers, length_of, row_bytes
+from lazynwb.engine.fetch import Request
+from lazynwb.engine.heap import Heap
+from lazynwb.engine.ragged import merged, rows_in
+from lazynwb.engine.row_selection import Handles, expand
+from lazynwb.errors import CorruptDataError, LazyNWBError, UnsupportedTypeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lazynwb.catalog.model import Array, DType
+    from lazynwb.engine.chunk_grid import Indexer
+    from lazynwb.lookup.loader import TableFile
+
+Entry = SupportsIndex | slice | EllipsisType | np.ndarray | list[int] | list[bool]
+Selection = Entry | tuple[Entry, ...]
+
+
+class Picked(NamedTuple):
+    """A selection of an array's elements.
+
+    Attributes
+    ----------
+    spans : tuple of Span
+        What is read along each dimension: ascending, without repeats.
+    order : tuple of (slice or ndarray or int)
+        What is then taken of what was read, along each dimension: turned round, repeated, or dropped.
+    shape : tuple of int
+        Of the result.
+    """
+
+    spans: tuple[Indexer, ...]
+    order: tuple[slice | np.ndarray | int, ...]
+    shape: tuple[int, ...]
+
+
+def pick(shape: Sequence[int], selection: Selection) -> Picked:
+    """Return what a selection means for an array of the given shape.
+
+    Parameters
+    ----------
+    shape : sequence of int
+    selection : int, slice, Ellipsis, array, or tuple of these
+        Integers and slices as in NumPy; and along at most one dimension, numbers or a boolean mask.
+
+    Raises
+    ------
+    IndexError
+        If it is out of range, of too many dimensions, or of a kind that is not supported; as NumPy says it.
+    """
+    spans: list[Indexer] = []
+    order: list[slice | np.ndarray | int] = []
+    result: list[int] = []
+    arrays = 0
+    for axis, (entry, n) in enumerate(zip(_one_per_dimension(selection, len(shape)), shape, strict=True)):
+        if isinstance(entry, slice):
+            start, stop, step = entry.indices(n)
+            span: Indexer = _ascending(range(start, stop, step))
+            taken: slice | np.ndarray | int = slice(None, None, -1 if step < 0 else 1)
+            result.append(length_of(span))
+        elif isinstance(entry, np.ndarray | list):
+            arrays += 1
+            numbers = _numbers(np.asarray(entry), axis, n)
+            span, taken = np.unique(numbers, return_inverse=True)
+            if len(span) == len(numbers) and (taken == np.arange(len(taken))).all():
+                taken = slice(None)
+            result.append(len(numbers))
+        else:
+            number = _number(entry, axis, n)
+            span, taken = slice(number, number + 1, 1), 0
+        spans.append(span)
+        order.append(taken)
+    if arrays > 1:
+        message = "arrays of numbers along more than one dimension are not supported: take them one by one"
+        raise IndexError(message)
+    return Picked(tuple(spans), tuple(order), tuple(result))
+
+
+def ordered(values: np.ndarray, picked: Picked) -> np.ndarray:
+    """Return what was read of a selection's spans in the order that was asked for."""
+    for axis, taken in enumerate(picked.order):
+        if isinstance(taken, np.ndarray):
+            values = values.take(taken, axis=axis)
+    rest = tuple(slice(None) if isinstance(taken, np.ndarray) else taken for taken in picked.order)
+    result: np.ndarray = np.asarray(values[rest])
+    return result
+
+
+def _one_per_dimension(selection: Selection, ndim: int) -> list[Entry]:
+    entries = list(selection) if isinstance(selection, tuple) else [selection]
+    dots = [i for i, entry in enumerate(entries) if entry is Ellipsis]
+    if len(dots) > 1:
+        message = "an index can only have a single ellipsis ('...')"
+        raise IndexError(message)
+    given = len(entries) - len(dots)
+    if given > ndim:
+        message = f"too many indices for array: array is {ndim}-dimensional, but {given} were indexed"
+        raise IndexError(message)
+    rest: list[Entry] = [slice(None)] * (ndim - given)
+    at = dots[0] if dots else len(entries)
+    return [*entries[:at], *rest, *entries[at + 1 :]]
+
+
+def _ascending(positions: range) -> slice:
+    if not len(positions):
+        return slice(0, 0, 1)
+    if positions.step < 0:
+        positions = positions[::-1]
+    return slice(positions.start, positions[-1] + 1, positions.step)
+
+
+def _numbers(entry: np.ndarray, axis: int, n: int) -> np.ndarray:
+    """Return positions, none of them negative."""
+    if entry.ndim != 1:
+        message = f"an index along one dimension has one dimension itself, not {entry.ndim}"
+        raise IndexError(message)
+    if entry.dtype == bool:
+        if len(entry) != n:
+            message = (
+                f"boolean index did not match indexed array along axis {axis}; size of axis is {n} "
+                f"but size of corresponding boolean axis is {len(entry)}"
+            )
+            raise IndexError(message)
+        return np.flatnonzero(entry)
+    if not len(entry):
+        return np.zeros(0, np.int64)
+    if entry.dtype.kind not in "iu":
+        message = "arrays used as indices must be of integer (or boolean) type"
+        raise IndexError(message)
+    if entry.dtype.kind == "u" and int(entry.max()) >= n:
+        raise _out_of_bounds(int(entry.max()), axis, n)
+    numbers = entry.astype(np.int64)
+    wrong = (numbers < -n) | (numbers >= n)
+    if wrong.any():
+        raise _out_of_bounds(int(numbers[wrong][0]), axis, n)
+    return np.where(numbers < 0, numbers + n, numbers)
+
+
+def _number(entry: object, axis: int, n: int) -> int:
+    if isinstance(entry, bool | np.bool_) or entry is None:
+        message = f"{entry!r} is not an index that is supported here"
+        raise IndexError(message)
+    try:
+        number = operator.index(entry)  # type: ignore[arg-type]
+    except TypeError:
+        message = (
+            "only integers, slices (`:`), ellipsis (`...`), and along one dimension integer or boolean "
+            f"arrays are valid indices, not {entry!r}"
+        )
+        raise IndexError(message) from None
+    if not -n <= number < n:
+        raise _out_of_bounds(number, axis, n)
+    return number % n
+
+
+def _out_of_bounds(number: int, axis: int, n: int) -> IndexError:
+    return IndexError(f"index {number} is out of bounds for axis {axis} with size {n}")
+
+
+#: Types of a fixed size, which need nothing but the bytes.
+_PLAIN = frozenset({"number", "bool"})
+
+
+def value_dtype(dtype: DType) -> np.dtype:
+    """Return the NumPy type of values: native byte order; text, names of enums and paths as objects."""
+    if dtype.kind == "number":
+        return np.dtype(dtype.numpy).newbyteorder("=")
+    if dtype.kind == "bool":
+        return np.dtype(bool)
+    if dtype.kind == "compound":
+        return np.dtype([(f.name, value_dtype(f.dtype), f.dtype.dims) for f in dtype.fields])
+    return np.dtype(object)
+
+
+def needs_context(dtype: DType) -> bool:
+    """Tell whether elements refer to what lies elsewhere in their file."""
+    if dtype.kind == "compound":
+        return any(needs_context(field.dtype) for field in dtype.fields)
+    return dtype.kind in {"vlen_text", "vlen", "reference"}
+
+
+def values_of(elements: Elements, context: Context) -> np.ndarray:
+    """Return elements as a flat array of the type that `value_dtype` says.
+
+    Numbers share the memory of the elements where their byte order is this machine's.
+    """
+    dtype, raw = elements.dtype, elements.raw
+    target = value_dtype(dtype)
+    if dtype.kind in _PLAIN:
+        flat = np.ascontiguousarray(raw).reshape(-1)
+        if dtype.kind == "bool":
+            truth: np.ndarray = flat.view(np.dtype(dtype.numpy)) != 0
+            return truth
+        return flat.view(np.dtype(dtype.numpy)).astype(target, copy=False)
+    if dtype.kind == "compound":
+        out = np.empty(len(raw), target)
+        for i, field in enumerate(dtype.fields):
+            member = values_of(elements.member(i), context)
+            out[field.name] = member.reshape(len(raw), *field.dtype.dims)
+        return out
+    series = build(elements, context)
+    out = np.empty(len(series), object)
+    for i, value in enumerate(series):
+        out[i] = value.to_numpy() if dtype.kind == "vlen" else value
+    return out
+
+
+def value_bytes(dtype: DType) -> int:
+    """Return the bytes of one value in memory, what objects refer to not counted."""
+    return value_dtype(dtype).itemsize * math.prod(dtype.dims)
+
+
+#: Wanted rows closer than this, in bytes, are read with those between them.
+_GAP = 4096
+#: Rows of which not all are wanted are read in blocks of this size.
+_BLOCK = 64 * 1024 * 1024
+
+
+def read_slice(file: TableFile, array: Array, selection: Selection) -> np.ndarray:
+    """Read a selection of a stored array.
+
+    Parameters
+    ----------
+    file : TableFile
+        Of the table or series that the array belongs to.
+    array : Array
+    selection : int, slice, Ellipsis, array, or tuple of these
+        As in NumPy, see `lazynwb.engine.slicing.pick`.
+
+    Returns
+    -------
+    ndarray
+        In native byte order; text, the names of enums and the paths behind references as Python's `str`;
+        compounds as structured arrays. Elements of array types bring their dimensions behind the array's.
+        A single element comes as an array without dimensions.
+
+    Raises
+    ------
+    IndexError
+        If the selection is out of range.
+    CorruptDataError, SourceChangedError
+        If the bytes contradict the array's description, or are another file's by now.
+    UnsupportedTypeError
+        If the type or a filter is not supported.
+    LazyNWBError
+        If the selection is larger than this machine's memory.
+    """
+    picked = pick(array.shape, selection)
+    return ordered(read_picked(file, array, picked.spans), picked)
+
+
+def read_picked(file: TableFile, array: Array, spans: tuple[Indexer, ...]) -> np.ndarray:
+    """Read what a selection's spans name; see `read_slice`."""
+    if array.dtype.kind == "unsupported":
+        message = f"{file.name}: /{array.path}: {array.dtype.note} cannot be read"
+        raise UnsupportedTypeError(message)
+    counts = tuple(map(length_of, spans))
+    kept = (*counts, *array.dtype.dims)
+    if not math.prod(kept):
+        return np.empty(kept, value_dtype(array.dtype))
+    _check_size(file, array, math.prod(counts))
+    with Handles() as handles:
+        return _read(handles, file, array, spans).reshape(kept)
+
+
+def _check_size(file: TableFile, array: Array, elements: int) -> None:
+    """Refuse sizes that cannot be true, or cannot be held, before memory is taken for them."""
+    if array.layout == "contiguous" and array.offset >= 0:
+        with Handles() as handles:
+            size = handles.files[handles.number(file, array)].size
+        last = array.offset + math.prod(array.shape) * stored_size(array.dtype)
+        if last > size:
+            message = f"{file.name}: /{array.path}: {last} bytes are needed where the file has {size}"
+            raise CorruptDataError(message)
+    needed = elements * max(value_bytes(array.dtype), stored_size(array.dtype))
+    if needed > _memory():
+        message = (
+            f"{file.name}: /{array.path}: the selection takes {needed / 2**30:.0f} GiB, more than there is "
+            "memory: take it in parts"
+        )
+        raise LazyNWBError(message)
+
+
+def _memory() -> float:
+    """Return the bytes of memory that this machine has; no bound where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf
+
+
+def _read(handles: Handles, file: TableFile, array: Array, spans: tuple[Indexer, ...]) -> np.ndarray:
+    """Return the values of the spans, row after row."""
+    rows: Indexer = spans[0] if spans else slice(0, 1, 1)
+    box = spans[1:]
+    if all(isinstance(s, slice) and s == slice(0, n, 1) for s, n in zip(box, array.shape[1:], strict=True)):
+        box = ()
+    raw = _stored(handles, file, array, rows, box)
+    number = 0
+    heap = None
+    dtype = array.dtype
+    if needs_context(dtype) and array.layout not in {"objects", "indirect"}:
+        number = handles.number(file, array)
+    elements = Elements(dtype, raw, np.broadcast_to(np.int64(number), (len(raw),)))
+    variable = list(variable_length(elements))
+    if variable:
+        heap = Heap(handles.files, handles.bases, [(e.owners, e.raw) for e in variable])
+    try:
+        return values_of(elements, Context(heap, handles.paths_of))
+    except CorruptDataError as error:
+        message = f"{file.name}: /{array.path}: {error}"
+        raise CorruptDataError(message) from None
+
+
+def _stored(
+    handles: Handles, file: TableFile, array: Array, rows: Indexer, box: tuple[Indexer, ...]
+) -> np.ndarray:
+    """Return elements as stored: uint8 of shape (n, itemsize), or what the format's reader makes of them."""
+    indirect = array.layout == "indirect"
+    width = max(row_bytes(array, () if indirect else box), 1)
+    count = length_of(rows)
+    if isinstance(rows, slice) and rows.step == 1 and not (indirect and count * width > _BLOCK):
+        ranges = np.array([[rows.start, rows.stop]], np.int64)
+        blocks: list[tuple[np.ndarray, np.ndarray | None]] = [(ranges, None)]
+    else:
+        numbers = np.arange(rows.start, rows.stop, rows.step) if isinstance(rows, slice) else rows
+        ranges = _near(numbers, width, array)
+        blocks = _blocks(numbers, ranges, width, array, always=indirect)
+    if indirect:
+        reader = handles.reader(file)
+        parts = []
+        for wanted, kept in blocks:
+            found = reader.read_indirect(array, wanted)
+            found = found if kept is None else found[kept]
+            parts.append(as_stored(found[:, *box] if box else found, array.dtype))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    if array.chunk and len(array.chunk) == len(array.shape) and min(array.chunk) > 0:
+        file.look_up_chunks_of(array, chunk_numbers(array, ranges, box))
+    chunks = file.chunks(array)
+    out = np.empty((count, row_bytes(array, box)), np.uint8)
+    done = 0
+    for wanted, kept in blocks:
+        if kept is None:
+            part = out[done : done + rows_in(wanted)]
+            handles.fetch([(file, Request(array, chunks, wanted, part, box))])
+        else:
+            read = np.empty((rows_in(wanted), out.shape[1]), np.uint8)
+            handles.fetch([(file, Request(array, chunks, wanted, read, box))])
+            part = out[done : done + len(kept)]
+            part[...] = read[kept]
+        done += len(part)
+    return out.reshape(-1, array.dtype.itemsize)
+
+
+def _near(numbers: np.ndarray, width: int, array: Array) -> np.ndarray:
+    """Return ascending row numbers as ranges that take in the few rows between them, but no whole chunks."""
+    following = numbers[1:]
+    is_near = following - numbers[:-1] - 1 <= _GAP // width
+    if array.chunk:
+        is_near &= following // array.chunk[0] - numbers[:-1] // array.chunk[0] <= 1
+    stops = np.where(is_near, following, numbers[:-1] + 1)
+    return merged(numbers, np.append(stops, numbers[-1:] + 1))
+
+
+def _blocks(
+    numbers: np.ndarray, ranges: np.ndarray, width: int, array: Array, *, always: bool
+) -> list[tuple[np.ndarray, np.ndarray | None]]:
+    """Cut ranges of rows into blocks of bounded size; with the positions that are wanted, if not all are.
+
+    Rows that are all wanted are cut only if `always` says so: they can be read to where they belong.
+    """
+    if rows_in(ranges) == len(numbers) and not always:
+        return [(ranges, None)]
+    ends = np.cumsum(ranges[:, 1] - ranges[:, 0])
+    which = np.searchsorted(ranges[:, 1], numbers, side="right")
+    place = numbers - ranges[which, 1] + ends[which]
+    band = (array.shard or array.chunk or (1,))[0]
+    at_once = max(_BLOCK // width // band, 1) * band
+    cuts = np.flatnonzero(np.diff((place + numbers[0] % band) // at_once)) + 1
+    blocks: list[tuple[np.ndarray, np.ndarray | None]] = []
+    for part in np.split(numbers, cuts):
+        wanted = _near(part, width, array)
+        every = expand(wanted)
+        blocks.append((wanted, None if len(every) == len(part) else np.searchsorted(every, part)))
+    return blocks

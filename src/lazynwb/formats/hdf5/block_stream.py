@@ -1,0 +1,260 @@
+"""What libhdf5 reads a remote file through: bytes that are here, and a note of those that are not.
+
+libhdf5 asks for one thing after the other, and would wait for each. Here it never waits: where bytes are
+missing it gets an error, whoever parses goes on with the next object, and all that was missed is fetched at
+once before the parse is run again. Results of a run that missed anything are not used.
+"""
+
+from __future__ import annotations
+
+import io
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from h5py import version
+
+from lazynwb.formats.hdf5.heap_validation import SIGNATURE as HEAP
+from lazynwb.formats.hdf5.heap_validation import Collections
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lazynwb.storage.remote_file import RemoteFile
+
+#: Bytes at the beginning of every HDF5 file, or of what follows its user block.
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+#: Rounds of fetching that one parse may take: each brings new bytes, but a damaged file could ask for all.
+_MOST_ROUNDS = 2000
+#: After a read that failed, older libraries take what could not be read for absent, or free what was never
+#: allocated. From those nothing is held back, although they wait for one thing after the other then.
+_MAY_FAIL = version.hdf5_version_tuple >= (2, 0, 0)
+
+
+class MissingBytesError(OSError):
+    """Bytes that libhdf5 asked for are not here yet."""
+
+
+class Watch(ABC):
+    """A part of file objects that looks at what libhdf5 asks for.
+
+    It notes what that is (see `lazynwb.formats.hdf5.chunk_lookup`), and keeps damaged heaps from it.
+
+    Attributes
+    ----------
+    size : int
+        Bytes of the file.
+    """
+
+    size: int
+    _awaited: int = -1
+    _noted: list[tuple[int, int]] | None = None
+
+    def __init__(self) -> None:
+        self._heaps = Collections(self.peek)
+
+    @abstractmethod
+    def peek(self, start: int, size: int) -> bytes:
+        """Return bytes from a position on, as far as the file goes."""
+
+    @contextmanager
+    def noting(self, size: int) -> Iterator[list[tuple[int, int]]]:
+        """Give position and length of every read, for as long as the `with` block lasts.
+
+        Reads of the given length, which must be those of data, are not carried out.
+        """
+        noted = self._noted = []
+        self._awaited = size
+        try:
+            yield noted
+        finally:
+            self._noted = None
+
+    def _is_noted(self, start: int, length: int) -> bool:
+        """Note a read if anybody wants to know; tell whether that is all that is to be done."""
+        if self._noted is None:
+            return False
+        self._noted.append((start, length))
+        return length == self._awaited
+
+    def _check(self, start: int, passing: memoryview) -> None:
+        """Raise DamagedHeapError before libhdf5 loads a collection on which it would not end."""
+        read = bytes(passing)
+        if HEAP in read:
+            self._heaps.check_passing(start, read)
+
+
+class LocalStream(Watch):
+    """A read-only file object over a local file.
+
+    Parameters
+    ----------
+    path : str
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed with whoever made this
+        self.size = self._file.seek(0, io.SEEK_END)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position."""
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._file.tell()
+
+    def flush(self) -> None:
+        """Do nothing: libhdf5 asks for it when it closes the file."""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer, as far as the file goes.
+
+        Raises
+        ------
+        DamagedHeapError
+        """
+        done, start = 0, self._file.tell()
+        if self._is_noted(start, len(buffer)):
+            return len(buffer)
+        while done < len(buffer):
+            got = self._file.readinto(buffer[done:])
+            if not got:
+                break
+            done += got
+        self._check(start, buffer[:done])
+        return done
+
+    def peek(self, start: int, size: int) -> bytes:
+        """Return bytes from a position on, as far as the file goes."""
+        self._file.seek(start)
+        return self._file.read(size)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class BlockStream(Watch):
+    """A read-only file object over the bytes of a remote file that are here.
+
+    Parameters
+    ----------
+    file : RemoteFile
+
+    Attributes
+    ----------
+    missing : set of (start, stop)
+        What was asked for in vain since it was last fetched.
+    misses : int
+        How often anything was asked for in vain, the same bytes again and again.
+    """
+
+    def __init__(self, file: RemoteFile) -> None:
+        super().__init__()
+        self._file = file
+        self.size = file.size
+        self.ahead = True
+        self._position = 0
+        self.missing: set[tuple[int, int]] = set()
+        self.misses = 0
+        self._rounds = 0
+        self._failure: Exception | None = None
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position."""
+        self._position = (
+            offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
+        )
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position."""
+        return self._position
+
+    def flush(self) -> None:
+        """Do nothing: libhdf5 asks for it when it closes the file."""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill a buffer, as far as the file goes.
+
+        Raises
+        ------
+        MissingBytesError
+            If not all of it is here, and libhdf5 can be told so; `fetch_missing` brings it.
+        DamagedHeapError
+        """
+        start = self._position
+        if self._is_noted(start, len(buffer)):
+            return len(buffer)
+        found = self.peek(start, len(buffer))
+        buffer[: len(found)] = found
+        self._check(start, memoryview(found))
+        self._position += len(found)
+        return len(found)
+
+    def peek(self, start: int, size: int) -> bytes:
+        """Return bytes from a position on, as far as the file goes; see `readinto`."""
+        size = min(size, max(self._file.size - start, 0))
+        if not size:
+            return b""
+        found = self._file.peek(start, size)
+        if found is None and not _MAY_FAIL:
+            try:
+                self._file.fetch_blocks({(start, start + size)}, ahead=self.ahead)
+            except Exception as error:  # noqa: BLE001 - raised again where libhdf5 does not reword it
+                self._failure = error
+            found = self._file.peek(start, size)
+        if found is None:
+            self.missing.add((start, start + size))
+            self.misses += 1
+            message = f"bytes {start} to {start + size} are not here yet"
+            raise MissingBytesError(message)
+        return bytes(found)
+
+    def prefetch(self, ranges: list[tuple[int, int]]) -> None:
+        """Note ranges that will be read: those that are not here are fetched with what is missing."""
+        self.missing.update(
+            (start, min(stop, self._file.size))
+            for start, stop in ranges
+            if start < self._file.size and not self._file.has(start, min(stop, self._file.size) - start)
+        )
+
+    def drop(self, ranges: list[tuple[int, int]]) -> None:
+        """Let go of ranges that will not be read again."""
+        for start, stop in ranges:
+            self._file.drop(start, stop)
+
+    def forget_missing(self) -> None:
+        """Do without what was missed."""
+        self.missing.clear()
+
+    def fetch_missing(self) -> bool:
+        """Fetch what was missed since the last time; tell whether there was anything."""
+        if self._failure is not None:
+            raise self._failure
+        missing, self.missing = self.missing, set()
+        if not missing:
+            return False
+        self._rounds += 1
+        if self._rounds > _MOST_ROUNDS:
+            message = "the structure of the file does not end: it is damaged"
+            raise OSError(message)
+        self._file.fetch_blocks(missing, ahead=self.ahead)
+        return True
+
+    def has_signature(self) -> bool:
+        """Tell whether the file is HDF5: the signature may be at 0, 512, 1024, 2048, ..."""
+        if self._begins_at(0):
+            return True
+        places = [0, *(512 << k for k in range(50) if (512 << k) + len(SIGNATURE) <= self._file.size)]
+        absent = [(at, at + len(SIGNATURE)) for at in places if not self._file.has(at, len(SIGNATURE))]
+        if absent:
+            self._file.fetch_blocks(absent)
+        return any(self._begins_at(place) for place in places)
+
+    def _begins_at(self, place: int) -> bool:
+        found = self._file.peek(place, len(SIGNATURE))
+        return found is not None and bytes(found) == SIGNATURE

@@ -1,0 +1,191 @@
+"""Datasets whose data is in other files: external storage and virtual datasets, as far as the settings allow.
+
+libhdf5 finds those files by rules of its own. It takes the names of external storage from the process's own
+working folder, looks there for the sources of virtual datasets that are not beside the file, and follows
+every link within a source. What it would open is found out beforehand, by the rules that hold for links.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from h5py import h5d, h5i, h5p, h5t
+
+from lazynwb.config import config
+from lazynwb.errors import UnsupportedTypeError
+from lazynwb.formats.protocols import BrokenLinkError, ForbiddenLinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from h5py.h5d import DatasetID
+    from h5py.h5p import PropDCID
+
+    from lazynwb.formats.hdf5.libhdf5_file import Hdf5File
+    from lazynwb.formats.hdf5.libhdf5_nodes import Located
+
+#: Virtual datasets that may lie behind one another.
+_DEEPEST = 16
+#: How libhdf5 is told to take names from the folder of the file that has them (H5Pset_efile_prefix).
+_BESIDE = b"${ORIGIN}"
+
+
+def is_elsewhere(properties: PropDCID) -> bool:
+    """Tell whether a dataset's data may be in other files."""
+    return bool(properties.get_layout() == h5d.VIRTUAL or properties.get_external_count())
+
+
+def forbidden(properties: PropDCID, file: Hdf5File) -> str:
+    """Say which file a dataset names that the settings forbid to read; nothing if there is none."""
+    for name in sorted({*_external(properties), *(name for name, _ in _virtual(properties))}):
+        if name == "." and not properties.get_external_count():
+            continue  # the file itself
+        if file.source.is_remote:
+            return f"data in another file, {name!r}, which libhdf5 would look for on this machine"
+        target = file.source.sibling(name)
+        inside = target is not None and target.is_below_folder_of(file.source)
+        setting = config.external_links
+        if setting == "never" or (setting == "folder" and not inside):
+            return f"data in another file, {name!r} (lazynwb.config.external_links is {setting!r})"
+    return ""
+
+
+@contextmanager
+def with_checked_heaps(found: Located) -> Iterator[Located]:
+    """Give a dataset whose heaps are looked at before libhdf5 loads them: see `hdf5.heaps`."""
+    from lazynwb.formats.hdf5.libhdf5_nodes import follow
+
+    name = h5i.get_name(found.id) if found.file.heaps is not None and _is_variable(found.id) else None
+    if not name or is_elsewhere(found.id.get_create_plist()):
+        yield found
+        return
+    with found.file.reopen() as own:
+        yield follow(own.root, name, 0)
+
+
+def _is_variable(dataset: DatasetID) -> bool:
+    stored = dataset.get_type()
+    if isinstance(stored, h5t.TypeStringID):
+        return bool(stored.is_variable_str())
+    return bool(stored.detect_class(h5t.VLEN))
+
+
+@contextmanager
+def permitted_dataset(found: Located) -> Iterator[DatasetID]:
+    """Give a dataset that is read from nowhere but where the settings allow, as long as the block lasts.
+
+    Raises
+    ------
+    UnsupportedTypeError
+        If it would be; the message says why it is not.
+    """
+    properties = found.id.get_create_plist()
+    if not is_elsewhere(properties):
+        yield found.id
+        return
+    refusal = forbidden(properties, found.file)
+    if properties.get_external_count() and not refusal:
+        # What else the process has open of this file does not say where to look, and all would have to.
+        with found.file.reopen() as own:
+            access = h5p.create(h5p.DATASET_ACCESS)
+            access.set_efile_prefix(_BESIDE)
+            yield h5d.open(own.id, h5i.get_name(found.id), access)
+        return
+    if not refusal and found.file.is_streamed and any(name != "." for name, _ in _virtual(properties)):
+        refusal = "data in other files, which cannot be read while this process has the file open otherwise"
+    if not refusal and (config.external_links != "anywhere" or found.file.source.is_remote):
+        refusal = _checked(found)
+    if refusal:
+        name = (h5i.get_name(found.id) or b"").decode("utf-8", "replace")
+        message = f"{found.file.name}: {name} has {refusal}"
+        raise UnsupportedTypeError(message)
+    yield found.id
+
+
+def _checked(found: Located) -> str:
+    """Say what a virtual dataset leads to that may not be read; nothing if there is nothing."""
+    if found.file.source.is_remote:
+        return _behind(found, set(), 0)
+    # Through handles of its own: files that this process has open libhdf5 may refuse to open in another way.
+    with found.file.reopen() as own:
+        return _behind(found._replace(file=own), set(), 0)
+
+
+def _behind(found: Located, seen: set[tuple[str, str, str]], depth: int) -> str:
+    """Say what the sources of a virtual dataset, and theirs, lead to that may not be read."""
+    file = found.file
+    if depth > _DEEPEST:
+        return f"data behind more than {_DEEPEST} virtual datasets"
+    for name, path in _virtual(found.id.get_create_plist()):
+        key = (file.source.path, name, path)
+        if key in seen:
+            continue
+        seen.add(key)
+        try:
+            source = _source(file, name, path)
+        except ForbiddenLinkError as error:
+            return f"data behind a link: {error}"
+        refusal = _refused(source, file, seen, depth) if isinstance(source, tuple) else source
+        if refusal:
+            return refusal
+    return ""
+
+
+def _source(file: Hdf5File, name: str, path: str) -> Located | str:
+    """Return what libhdf5 would find as a source; nothing if nothing; or why it may not look."""
+    from lazynwb.formats.hdf5.libhdf5_nodes import follow
+
+    if "%" in name + path:
+        return f"data in files that a pattern names, {name!r} (it takes external_links = 'anywhere')"
+    if name != "." and not _is_there(file, name):
+        if os.path.exists(name) or os.path.exists(os.path.basename(name)):  # noqa: PTH110, PTH119 - as libhdf5
+            return f"data in {name!r}, which is not beside the file but in the working directory"
+        return ""  # the fill value, as libhdf5 has it
+    try:
+        holder = file if name == "." else file.external(os.fsencode(name))
+        return follow(holder.root, path.encode("utf-8", "surrogateescape"), 0)
+    except ForbiddenLinkError:
+        raise
+    except BrokenLinkError:
+        file.raise_if_missing()
+        return ""  # libhdf5 finds nothing there, either
+
+
+def _refused(source: Located, file: Hdf5File, seen: set[tuple[str, str, str]], depth: int) -> str:
+    """Say why an object may not be read as the source of a virtual dataset of `file`."""
+    if file.source.is_remote and source.file is not file:
+        return f"data in another file, {source.file.name}, which libhdf5 would look for on this machine"
+    if not source.is_dataset:
+        return ""
+    properties = source.id.get_create_plist()
+    if not all(map(os.path.isabs, _external(properties))):
+        return "data in external files of a virtual dataset's source, and where they are is not sure"
+    return forbidden(properties, source.file) or _behind(source, seen, depth + 1)
+
+
+def _is_there(file: Hdf5File, name: str) -> bool:
+    target = file.source.sibling(name)
+    return target is not None and os.path.exists(target.path)  # noqa: PTH110 - as the source does
+
+
+def _external(properties: PropDCID) -> list[str]:
+    """Return the names of the files of external storage."""
+    names = (properties.get_external(i)[0] for i in range(properties.get_external_count()))
+    return [_text(name) for name in names]
+
+
+def _virtual(properties: PropDCID) -> list[tuple[str, str]]:
+    """Return the files and datasets that a virtual dataset is made of, each once."""
+    if properties.get_layout() != h5d.VIRTUAL:
+        return []
+    pairs = (
+        (_text(properties.get_virtual_filename(i)), _text(properties.get_virtual_dsetname(i)))
+        for i in range(properties.get_virtual_count())
+    )
+    return list(dict.fromkeys(pairs))
+
+
+def _text(name: str | bytes) -> str:
+    return name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else name

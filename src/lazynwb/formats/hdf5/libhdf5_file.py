@@ -1,0 +1,391 @@
+"""An open HDF5 file: local, or remote and here in part."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, TypeVar, cast
+from weakref import WeakSet
+
+from h5py import h5f, h5fd, h5g, h5p
+from h5py._objects import phil
+
+from lazynwb.config import config
+from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
+from lazynwb.formats.hdf5.block_stream import SIGNATURE, BlockStream, LocalStream, MissingBytesError, Watch
+from lazynwb.formats.hdf5.heap_validation import Heaps
+from lazynwb.formats.hdf5.libhdf5_nodes import Located, follow
+from lazynwb.formats.hdf5.libhdf5_reader import resolve_references
+from lazynwb.formats.protocols import BrokenLinkError, ForbiddenLinkError, unfollowed
+from lazynwb.profile import count
+from lazynwb.shutdown import on_exit
+from lazynwb.storage.file import identity, identity_or_absent, invalidate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+    from types import TracebackType
+
+    from lazynwb.storage.source import Source
+
+#: What most references in attributes lead to: to look there first saves a walk through the file.
+_LIKELY_TARGETS = ("general/extracellular_ephys/electrodes",)
+#: What libhdf5 says when the process has the file open already, with other flags.
+_OPEN_ELSEWHERE = ("file locking flag values", "file close degree", "already open")
+
+
+T = TypeVar("T")
+
+_turns = [threading.RLock()]  # an external link opens a file within a parse
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: _turns.__setitem__(0, threading.RLock()))
+
+#: Files whose bytes libhdf5 gets from Python objects. When it is taken down, it would close what is still
+#: open, and ask objects that are gone by then: the process would crash.
+_open_objects: WeakSet[Hdf5File] = WeakSet()
+
+
+@on_exit
+def _shut() -> None:
+    """Close what threads that parse ahead have open, and keep them from going on."""
+    if _turns[0].acquire(timeout=10):
+        for file in list(_open_objects):
+            file.close()
+        # Letting go of h5py's objects takes its lock: no thread that is about to be stopped may have it.
+        phil.acquire()
+
+
+def is_hdf5(path: str) -> bool:
+    """Tell whether a file has HDF5's signature where the format allows it: at 0, 512, 1024, 2048, ..."""
+    with Path(path).open("rb") as stream:
+        position = 0
+        while True:
+            stream.seek(position)
+            head = stream.read(len(SIGNATURE))
+            if head == SIGNATURE:
+                return True
+            if len(head) < len(SIGNATURE):
+                return False
+            position = position * 2 or 512
+
+
+class Hdf5File:
+    """An HDF5 file opened for its structure; closing it closes every object that was opened in it.
+
+    Parameters
+    ----------
+    source : Source
+    version : str
+        Its identity: of a remote file, no other version is read.
+    watched : bool
+        Note what libhdf5 reads: see `watch`.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is no such file.
+    NotNWBError
+        If libhdf5 cannot open it; the message says what it is instead, as far as that can be told.
+    """
+
+    def __init__(self, source: Source, version: str, *, watched: bool = False) -> None:
+        self.source = source
+        self._version = version
+        self._watched = watched
+        self.name = source.name
+        self._linked: dict[Source, Hdf5File] = {}
+        self._unreadable: set[Source] = set()
+        self._known: dict[str, object] = {}
+        self._opened: dict[str, Located] = {}
+        self._announced: list[tuple[int, int]] = []
+        self._stream: LocalStream | None = None
+        self.heaps: Heaps | None = None
+        self._blocks = _block_stream(source, version)
+        if self._blocks is not None:
+            # The places of single chunks are far apart in an index.
+            self._blocks.ahead = not watched
+        _open_objects.add(self)
+        self._last: tuple[str, Located] | None = None
+        self.id: h5f.FileID | None = None
+        try:
+            self.id = self._open() if self._blocks is None else self._open_blocks(self._blocks)
+        except FileNotFoundError:
+            message = f"no such file: {self.name}"
+            raise SourceNotFoundError(message) from None
+        except (OSError, RuntimeError, ValueError) as error:
+            self.close()
+            raise NotNWBError(_why_unreadable(source, self._blocks, error)) from None
+        count(files_opened=1)
+        creation = self.id.get_create_plist()
+        self.base: int = creation.get_userblock()
+        #: Addresses and lengths are 8 bytes wide in all but exotic files; only those are read directly.
+        self.plain_addresses: bool = creation.get_sizes() == (8, 8)
+        #: Looked at before libhdf5 reads them; what it reads through an object is looked at there.
+        self.heaps = None if self.is_streamed or not self.plain_addresses else Heaps(source.path, self.base)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and those that external links led to."""
+        with self.parse_lock():
+            for linked in self._linked.values():
+                linked.close()
+            self._linked.clear()
+            self._last = None
+            self._opened.clear()
+            self._known.clear()
+            if self.id is not None and self.id.valid:
+                with suppress(RuntimeError):  # libhdf5 cannot always let go of objects that are damaged
+                    self.id.close()
+        _open_objects.discard(self)
+        for opened in (self._stream, self.heaps):
+            if opened is not None:
+                opened.close()
+
+    def _open(self) -> h5f.FileID:
+        if self._watched:
+            self._stream = LocalStream(self.source.path)
+            return _open_object(self._stream, self.name)
+        access = h5p.create(h5p.FILE_ACCESS)
+        # Strong: no object identifier that some traceback still holds keeps the file open.
+        access.set_fclose_degree(h5f.CLOSE_STRONG)
+        # Readers need no lock, and shared file systems often refuse one.
+        access.set_file_locking(use_file_locking=False, ignore_when_disabled=True)
+        try:
+            return h5f.open(self.source.path.encode(), flags=h5f.ACC_RDONLY, fapl=access)
+        except (OSError, RuntimeError) as error:
+            # libhdf5 insists that whoever opens a file twice in one process does it in the same way, and the
+            # user's own handle was opened in another. It does not know what a Python object stands for.
+            if not any(phrase in str(error) for phrase in _OPEN_ELSEWHERE):
+                raise
+        self._stream = LocalStream(self.source.path)
+        return _open_object(self._stream, self.name)
+
+    def _open_blocks(self, blocks: BlockStream) -> h5f.FileID:
+        if not blocks.has_signature():
+            message = "no signature"
+            raise OSError(message)
+        while True:
+            try:
+                with self.parse_lock():
+                    return _open_object(blocks, self.name)
+            except (OSError, RuntimeError, ValueError):
+                if not blocks.fetch_missing():
+                    raise
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether libhdf5 has the bytes from a Python object, which stands for every file that it opens."""
+        return self._blocks is not None or self._stream is not None
+
+    @property
+    def watch(self) -> Watch | None:
+        """What notes the reads of libhdf5; None if nobody asked for it."""
+        return (self._blocks or self._stream) if self._watched else None
+
+    def reopened(self, *, watched: bool) -> Hdf5File:
+        """Close this file and return another on the same source."""
+        self.close()
+        return Hdf5File(self.source, self._version, watched=watched)
+
+    def reopen(self) -> Hdf5File:
+        """Open the source once more, so that libhdf5 takes it for another file than any that is open."""
+        return Hdf5File(self.source, self._version, watched=True)
+
+    @contextmanager
+    def parse_lock(self) -> Iterator[None]:
+        """Keep other threads from parsing remote files meanwhile.
+
+        libhdf5 lets one thread in at a time anyway, but at every call anew: threads that take turns at every
+        call spend more time on that than on parsing.
+        """
+        if self._blocks is None:
+            yield
+        else:
+            with _turns[0]:
+                yield
+
+    @property
+    def missed(self) -> int:
+        """Ranges of this file, and of those that links led to, that were asked for and are not here."""
+        own = len(self._blocks.missing) if self._blocks is not None else 0
+        return own + sum(linked.missed for linked in self._linked.values())
+
+    @property
+    def _misses(self) -> int:
+        """How often bytes were asked for in vain: what another object missed already counts again."""
+        own = self._blocks.misses if self._blocks is not None else 0
+        return own + sum(linked._misses for linked in self._linked.values())  # noqa: SLF001 - of its own kind
+
+    def once(self, path: str, describe: Callable[[], T]) -> T:
+        """Return what was found out about an object, by this run of a parse or an earlier one.
+
+        The structure of a remote file is parsed again and again, until it is here.
+        """
+        if path in self._known:
+            return cast("T", self._known[path])
+        before = self._misses
+        found = describe()
+        if self._blocks is not None and self._misses == before:
+            self._known[path] = found
+        return found
+
+    @contextmanager
+    def collect_misses(self) -> Iterator[None]:
+        """Pass over errors while bytes are missing, so that one run finds out all that it misses."""
+        try:
+            yield
+        except Exception:
+            if not self.missed:
+                raise
+
+    def prefetch(self, ranges: list[tuple[int, int]]) -> None:
+        """Say which bytes will be read, so that those of a remote file are fetched at once."""
+        if self._blocks is not None:
+            self._blocks.prefetch(ranges)
+            self._announced += ranges
+
+    def drop_announced(self) -> None:
+        """Let go of data, which unlike structure will not be read again."""
+        if self._blocks is not None:
+            self._blocks.drop(self._announced)
+            self._announced.clear()
+        for linked in self._linked.values():
+            linked.drop_announced()
+
+    def raise_if_missing(self) -> None:
+        """Raise if bytes were missed: what follows could only be thrown away.
+
+        Raises
+        ------
+        MissingBytesError
+        """
+        if self.missed:
+            message = "bytes are not here yet"
+            raise MissingBytesError(message)
+
+    def forget_missing(self) -> None:
+        """Do without what was missed."""
+        if self._blocks is not None:
+            self._blocks.forget_missing()
+        for linked in self._linked.values():
+            linked.forget_missing()
+
+    def fetch_missing(self) -> bool:
+        """Fetch what parsing missed of this file, and of those that links led to; tell whether it did."""
+        missed = self._blocks is not None and self._blocks.fetch_missing()
+        return any([missed, *(linked.fetch_missing() for linked in self._linked.values())])
+
+    @property
+    def depends(self) -> tuple[tuple[str, str], ...]:
+        """Path and identity of every other file that links led to so far, readable or not."""
+        own = [(source.path, linked._version) for source, linked in self._linked.items()]  # noqa: SLF001 - of its own kind
+        own += [(source.path, identity_or_absent(source)) for source in self._unreadable]
+        return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
+
+    @property
+    def root(self) -> Located:
+        """The root group."""
+        return Located(h5g.open(self.id, b"/"), self)
+
+    def find(self, path: str) -> Located:
+        """Open the object at a path from the root.
+
+        Raises
+        ------
+        BrokenLinkError
+            If the path leads nowhere; the message says at which link.
+        """
+        if path in self._opened:
+            return self._opened[path]
+        parent, _, name = path.rpartition("/")
+        return follow(self._group(parent), name.encode(), 0)
+
+    def paths_of(self, addresses: set[Hashable]) -> dict[Hashable, str]:
+        """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
+        found: dict[Hashable, str] = {}
+        for path in _LIKELY_TARGETS:
+            with self.collect_misses(), suppress(BrokenLinkError):
+                found[self.find(path).address] = f"/{path}"
+        rest = {address for address in addresses if isinstance(address, int)} - found.keys()
+        if not rest or self.missed:  # whether a walk is needed is known when what is likely is here
+            return found
+        return found | dict(resolve_references(self, rest).items())
+
+    def keep_open(self, path: str, found: Located) -> None:
+        """Note an object of a remote file that will be looked at again soon."""
+        if self._blocks is not None:
+            self._opened[path] = found
+
+    def _group(self, path: str) -> Located:
+        """Open a group; the last one is kept open, because tables are read column by column."""
+        if self._last is None or self._last[0] != path:
+            self._last = path, follow(self.root, path.encode(), 0)
+        return self._last[1]
+
+    def external(self, name: bytes) -> Hdf5File:
+        """Open the file that an external link names, if the settings allow it."""
+        text = name.decode("utf-8", "surrogateescape")
+        target = self.source.sibling(text)
+        allowed = config.external_links
+        inside = target is not None and target.is_below_folder_of(self.source)
+        if target is None or allowed == "never" or (allowed == "folder" and not inside):
+            message = (
+                f"the external link to {target.name if target else text!r} was not followed "
+                f"(lazynwb.config.external_links is {allowed!r})"
+            )
+            raise ForbiddenLinkError(message)
+        if target == self.source.resolved():
+            return self
+        if target not in self._linked:
+            try:
+                self._linked[target] = Hdf5File(target, identity(target), watched=self._watched)
+            except LazyNWBError as error:
+                self._unreadable.add(target)
+                invalidate(target)
+                raise unfollowed(self.name, target, error) from None
+        return self._linked[target]
+
+
+def _block_stream(source: Source, version: str) -> BlockStream | None:
+    if not source.is_remote:
+        return None
+    from lazynwb.storage.remote_file import RemoteFile
+
+    return BlockStream(RemoteFile(source, version))
+
+
+def _open_object(stream: LocalStream | BlockStream, name: str) -> h5f.FileID:
+    access = h5p.create(h5p.FILE_ACCESS)
+    access.set_fclose_degree(h5f.CLOSE_STRONG)
+    access.set_fileobj_driver(h5fd.fileobj_driver, stream)
+    return h5f.open(name.encode(), flags=h5f.ACC_RDONLY, fapl=access)
+
+
+def _why_unreadable(source: Source, blocks: BlockStream | None, error: Exception) -> str:
+    name = source.name
+    if blocks is not None:
+        known = blocks.has_signature()
+    else:
+        file = Path(source.path)
+        if file.is_dir():
+            return f"{name} is a folder, not an HDF5 file"
+        try:
+            size = file.stat().st_size
+            known = bool(size) and is_hdf5(source.path)
+        except OSError as denied:
+            return f"{name} cannot be opened: {denied.strerror}"
+        if not size:
+            return f"{name} is empty: was the transfer that wrote it interrupted?"
+    if not known:
+        return f"{name} is not an HDF5 file (its signature is missing)"
+    reason = re.sub(r"\s+", " ", str(error))
+    return f"{name} is an HDF5 file that cannot be opened; it is probably truncated or damaged: {reason}"

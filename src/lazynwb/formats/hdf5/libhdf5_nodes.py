@@ -1,0 +1,326 @@
+"""Objects of an HDF5 file, and the links between them: see `lazynwb.formats.protocols`.
+
+Links are resolved here rather than by libhdf5, which would follow an external link to any file that the
+process may read, and which cannot say where a path left the file.
+
+HDF5 datasets as the catalog's `Array`: shape, type, layout, filters, fill value.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import h5py
+import numpy as np
+from h5py import h5d, h5g, h5l, h5o, h5s, h5z
+from msgspec.structs import replace
+
+from lazynwb.catalog.model import Array, Codec, DType
+from lazynwb.errors import LazyNWBError
+from lazynwb.formats.hdf5.external_storage import (
+    forbidden,
+    is_elsewhere,
+    permitted_dataset,
+    with_checked_heaps,
+)
+from lazynwb.formats.hdf5.libhdf5_attributes import (
+    as_text,
+    has_attribute,
+    read_attribute,
+    read_attributes,
+    read_names,
+    read_reference,
+    read_text,
+)
+from lazynwb.formats.hdf5.libhdf5_dtypes import describe_type
+from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from h5py.h5d import DatasetID
+    from h5py.h5p import PropDCID
+
+    from lazynwb.formats.hdf5.libhdf5_file import Hdf5File
+
+#: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
+_MOST_LINKS = 32
+#: Bytes of the widest fixed-length text that may be a name for something.
+_WIDEST_TEXT = 4096
+
+
+class Located(NamedTuple):
+    """An object and the file that holds it, which an external link may have made another one."""
+
+    id: h5g.GroupID
+    file: Hdf5File
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether the object is a dataset."""
+        return isinstance(self.id, h5d.DatasetID)
+
+    @property
+    def is_group(self) -> bool:
+        """Whether the object is a group."""
+        return isinstance(self.id, h5g.GroupID)
+
+    @property
+    def address(self) -> int:
+        """Where the object's header is in its file."""
+        return int(h5o.get_info(self.id).addr)
+
+    def member_names(self) -> Iterable[bytes]:
+        """Return the names of a group's members."""
+        names: Iterable[bytes] = self.id
+        return names
+
+    def child(self, key: bytes) -> Located:
+        """Open one member of a group, following links; BrokenLinkError if the link leads nowhere."""
+        return follow(self, key, 0)
+
+    def address_of(self, key: bytes) -> int | None:
+        """Return the address of what a hard link leads to; None for other links."""
+        link = self.id.links.get_info(key)
+        return int(link.u) if link.type == h5l.TYPE_HARD else None
+
+    def has_attribute(self, name: str) -> bool:
+        """Tell whether there is such an attribute, readable or not."""
+        return has_attribute(self.id, name, self.file)
+
+    def text(self, name: str) -> str:
+        """Return a text attribute; an empty text if there is none."""
+        return read_text(self.id, name, self.file)
+
+    def names(self, name: str) -> list[str] | None:
+        """Return an attribute that lists names; None if there is none."""
+        return read_names(self.id, name, self.file)
+
+    def attributes(self) -> dict[str, Any]:
+        """Return all attributes as plain values, sorted by name."""
+        return read_attributes(self.id, self.file)
+
+    def target(self, name: str = "target") -> int | None:
+        """Return the address of the object that an attribute refers to; None where it does not."""
+        found = read_reference(self.id, name, self.file)
+        return found[1] if found is not None else None
+
+    def referred(self, name: str) -> Located | None:
+        """Open the object that an attribute refers to; None where it does not."""
+        found = read_reference(self.id, name, self.file)
+        return Located(found[0], self.file) if found is not None else None
+
+    def describe(self, path: str, main: Hdf5File) -> Array:
+        """Describe a dataset, which an external link may have led to from the file `main`."""
+        main.keep_open(path, self)
+        return describe_dataset(self.id, self.file, path, main)
+
+    def texts(self, most: int) -> list[str] | None:
+        """Return the elements of a list of text; None of any other dataset, or where there are too many."""
+        if not self.is_dataset:
+            return None
+        # Of data in files that the settings forbid to read, the type is one that cannot be read.
+        dtype = describe_dataset(self.id, self.file, "", self.file).dtype
+        shape = self.id.shape
+        if dtype.kind not in {"text", "vlen_text"} or shape is None or len(shape) != 1 or shape[0] > most:
+            return None
+        if dtype.itemsize > _WIDEST_TEXT:
+            return None
+        try:
+            with with_checked_heaps(self) as here, permitted_dataset(here) as dataset:
+                found = [as_text(item) for item in h5py.Dataset(dataset)[()].tolist()]
+        except LazyNWBError:
+            return None
+        except (TypeError, ValueError, OSError, RuntimeError) as error:
+            if self.file.missed:
+                return None
+            message = f"its elements cannot be read: {error}"
+            raise DamagedObjectError(message) from None
+        return [text.rstrip(" ") for text in found] if dtype.note == "space" else found
+
+    def is_null(self) -> bool:
+        """Tell whether a dataset has no dataspace (h5py.Empty)."""
+        return bool(self.id.get_space().get_simple_extent_type() == h5s.NULL)
+
+    def number(self) -> float | None:
+        """Return the value of a dataset that is a single number; None of any other."""
+        stored = describe_type(self.id.get_type()).dtype
+        if math.prod(self.id.shape or ()) != 1 or stored.kind not in {"number", "bool", "enum"}:
+            return None
+        value = np.zeros(self.id.shape, "<f8")
+        try:
+            with permitted_dataset(self) as dataset:
+                dataset.read(h5s.ALL, h5s.ALL, value)
+        except (TypeError, ValueError, OSError, RuntimeError):
+            return None
+        return float(value.ravel()[0])
+
+    def start_and_rate(self) -> tuple[float, float] | None:
+        """Return a `starting_time` dataset's value and its `rate`; None where they are no numbers."""
+        rate = read_attribute(self.id, "rate", self.file)
+        first = self.number()
+        try:
+            value = float(np.asarray(rate).ravel()[0])
+        except (TypeError, ValueError, IndexError):
+            return None
+        return (first, value) if first is not None and np.isfinite(value) and value > 0 else None
+
+    def shown(self) -> tuple[tuple[int, ...] | None, str]:
+        """Return a dataset's shape and type as a listing shows them."""
+        stored = describe_type(self.id.get_type()).dtype
+        shape = self.id.shape
+        dtype = stored.numpy if stored.kind in {"number", "bool", "enum"} else self._shown_dtype()
+        return tuple(shape) if shape is not None else None, dtype
+
+    def _shown_dtype(self) -> str:
+        try:
+            return str(self.id.dtype.str)
+        except TypeError:
+            return "unknown"
+
+
+def follow(start: Located, path: bytes, hops: int) -> Located:
+    """Go a path from a group, links included, of which `hops` led here.
+
+    Raises
+    ------
+    BrokenLinkError
+        If it leads nowhere; the message says at which link.
+    """
+    if hops > _MOST_LINKS:
+        message = "links form a cycle"
+        raise BrokenLinkError(message)
+    here = start.file.root if path.startswith(b"/") else start
+    for name in path.split(b"/"):
+        if name and name != b".":
+            here = _step(here, name, hops)
+    return here
+
+
+def _step(here: Located, name: bytes, hops: int) -> Located:
+    shown = name.decode("utf-8", "replace")
+    if not here.is_group:
+        message = f"{shown!r} was looked up in a dataset"
+        raise BrokenLinkError(message)
+    try:
+        link = here.id.links.get_info(name)
+    except (KeyError, RuntimeError, OSError, ValueError) as error:
+        raise _why_no_link(here, name, shown, error) from None
+    try:
+        if link.type == h5l.TYPE_HARD:
+            return Located(h5o.open(here.id, name), here.file)
+        if link.type == h5l.TYPE_SOFT:
+            return follow(here, here.id.links.get_val(name), hops + 1)
+        if link.type == h5l.TYPE_EXTERNAL:
+            file_name, target = here.id.links.get_val(name)
+            return follow(here.file.external(file_name).root, target, hops + 1)
+    except BrokenLinkError as error:
+        message = f"link {shown!r} is broken: {error}"
+        raise type(error)(message) from None
+    except (KeyError, RuntimeError, OSError, ValueError, TypeError) as error:
+        message = f"{shown!r} cannot be opened: {error}"
+        raise DamagedObjectError(message) from None
+    message = f"{shown!r} is a link of an unknown kind"
+    raise BrokenLinkError(message)
+
+
+def _why_no_link(here: Located, name: bytes, shown: str, error: Exception) -> BrokenLinkError:
+    try:
+        if name not in here.id:
+            return BrokenLinkError(f"there is no {shown!r}")
+    except (KeyError, RuntimeError, OSError, ValueError):
+        pass
+    return DamagedObjectError(f"{shown!r} cannot be looked up: {error}")
+
+
+#: HDF5 filter numbers (registry of The HDF Group) that the engine decodes on its own.
+_CODECS = {
+    h5z.FILTER_DEFLATE: "zlib",
+    h5z.FILTER_SHUFFLE: "shuffle",
+    h5z.FILTER_FLETCHER32: "fletcher32",
+    32001: "blosc",
+    32004: "lz4",
+    32015: "zstd",
+}
+_MOST_INLINE = 65536
+#: Older libraries say where a chunk is without counting the user block in front of the file.
+_CHUNKS_WITHOUT_BASE = h5py.version.hdf5_version_tuple < (1, 14, 4)
+
+
+def describe_dataset(dataset: DatasetID, file: Hdf5File, path: str, main: Hdf5File) -> Array:
+    """Describe a dataset of `file`, which an external link may have led to from `main`."""
+    dtype, direct = describe_type(dataset.get_type())
+    if dtype.kind in {"vlen_text", "vlen", "reference", "compound"} and not file.plain_addresses:
+        direct = False
+    space = dataset.get_space()
+    shape = tuple(space.get_simple_extent_dims()) if space.get_simple_extent_type() != h5s.NULL else (0,)
+    properties = dataset.get_create_plist()
+    fill, plain_fill = _fill_value(properties, dtype)
+    source = None if file is main else file.source.path
+    array = Array(path, shape, dtype, "indirect", fill=fill, base=file.base, source=source)
+    if dtype.kind == "unsupported":
+        return array
+    if is_elsewhere(properties):
+        refusal = forbidden(properties, file)
+        return replace(array, dtype=DType("unsupported", dtype.itemsize, note=refusal)) if refusal else array
+    return _with_layout(array, dataset, properties) if direct and plain_fill else array
+
+
+def _with_layout(array: Array, dataset: DatasetID, properties: PropDCID) -> Array:
+    """Add where the bytes are, as far as the engine can make use of it."""
+    layout = properties.get_layout()
+    if layout == h5d.CONTIGUOUS:
+        # Of what was never written libhdf5 gives no position, or the user block's size less one.
+        offset = dataset.get_offset()
+        if offset is None or (not dataset.get_storage_size() and offset == array.base - 1):
+            offset = -1
+        return replace(array, layout="contiguous", offset=offset)
+    if layout == h5d.CHUNKED:
+        codecs = _codecs(properties)
+        if codecs is None or (array.base and _CHUNKS_WITHOUT_BASE) or _is_listed_wrongly(dataset):
+            return array
+        return replace(array, layout="chunked", chunk=tuple(properties.get_chunk()), codecs=codecs)
+    if array.dtype.kind in {"number", "bool", "enum"} and dataset.get_storage_size() <= _MOST_INLINE:
+        stored = np.zeros(array.shape, np.dtype((np.dtype(array.dtype.numpy), array.dtype.dims)))
+        if stored.size:
+            dataset.read(h5s.ALL, h5s.ALL, stored, mtype=dataset.get_type())
+        return replace(array, layout="inline", inline=stored.tobytes())
+    return array
+
+
+def _is_listed_wrongly(dataset: DatasetID) -> bool:
+    """Tell whether libhdf5 may say that chunks are where others are.
+
+    Of a dataset that can grow along one dimension only, the index of the newer formats (an extensible array)
+    has that dimension first, whichever it is. libhdf5 reads it so, but lists it as if the order were that of
+    the dataset.
+    """
+    limits = dataset.get_space().get_simple_extent_dims(maxdims=True)
+    return bool(limits.count(h5s.UNLIMITED) == 1 and limits[0] != h5s.UNLIMITED)
+
+
+def _codecs(properties: PropDCID) -> tuple[Codec, ...] | None:
+    """Return the filter pipeline, or None if it has a filter that only libhdf5 (or its plugins) can undo."""
+    codecs = []
+    for i in range(properties.get_nfilters()):
+        number, _flags, values, _name = properties.get_filter(i)
+        if number not in _CODECS or (number == h5z.FILTER_SHUFFLE and (len(values) != 1 or not values[0])):
+            return None  # libhdf5 knows, or says what is wrong
+        codecs.append(Codec(_CODECS[number], tuple(int(v) for v in values)))
+    return tuple(codecs)
+
+
+def _fill_value(properties: PropDCID, dtype: DType) -> tuple[bytes, bool]:
+    """Return one element's fill value as stored (empty for zeros), and whether bytes can express it."""
+    if properties.fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED:
+        return b"", True
+    if dtype.kind not in {"number", "bool", "enum"} or dtype.dims:
+        return b"", False
+    value = np.zeros((), dtype.numpy)
+    try:
+        properties.get_fill_value(value)
+    except (TypeError, ValueError, RuntimeError):
+        return b"", False
+    stored = value.tobytes()
+    return (stored if any(stored) else b""), True

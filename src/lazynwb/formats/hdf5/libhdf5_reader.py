@@ -1,0 +1,152 @@
+"""Reading through libhdf5: rare filters, virtual and external data, odd types; and object references."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import h5py
+import numpy as np
+from h5py import h5g, h5i, h5l, h5o, h5r, h5z
+
+from lazynwb.errors import CorruptDataError, UnsupportedTypeError
+from lazynwb.formats.hdf5.chunk_validation import chunks_with, refuse_damage, stored_chunks
+from lazynwb.formats.hdf5.external_storage import permitted_dataset, with_checked_heaps
+
+if TYPE_CHECKING:
+    from lazynwb.catalog.model import Array
+    from lazynwb.formats.hdf5.libhdf5_file import Hdf5File
+
+
+def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarray:
+    """Read ranges of rows of an array that the engine cannot decode on its own.
+
+    Parameters
+    ----------
+    file : Hdf5File
+    array : Array
+    ranges : ndarray of shape (n, 2)
+        First row and the row past the last, ascending. A scalar has one row.
+
+    Returns
+    -------
+    ndarray
+        The rows one after another. Variable-length text and sequences come as objects, object references
+        as their targets' paths (None for null ones).
+
+    Raises
+    ------
+    UnsupportedTypeError
+        If libhdf5 lacks the filter, and the message names the package that brings it; or if the data is in
+        another file that the settings forbid to read.
+    CorruptDataError
+        If libhdf5 cannot read the data.
+    """
+    found = file.find(array.path)
+    with with_checked_heaps(found) as here, permitted_dataset(here) as opened:
+        dataset = h5py.Dataset(opened)
+        if file.source.is_remote:
+            found.file.prefetch(_bytes_of(dataset, ranges))
+            file.raise_if_missing()
+        refuse_damage(file, dataset, array, ranges)
+        try:
+            rows = _read(file, dataset, ranges)
+        except (OSError, RuntimeError) as error:
+            where = f"{file.name}: /{array.path}"
+            absent = _absent_filter(dataset.id)
+            if absent:
+                message = (
+                    f"{where} is compressed with {absent}, which libhdf5 lacks here: "
+                    "`pip install hdf5plugin` and import it first"
+                )
+                raise UnsupportedTypeError(message) from None
+            message = f"{where} cannot be read: {error}"
+            raise CorruptDataError(message) from None
+    return _resolved(file, rows)
+
+
+def _read(file: Hdf5File, dataset: h5py.Dataset, ranges: np.ndarray) -> np.ndarray:
+    if not dataset.shape:
+        return np.asarray(dataset[()]).reshape(1) if len(ranges) else np.zeros(0, dataset.dtype)
+    parts = []
+    for start, stop in ranges.tolist():
+        with file.collect_misses():
+            parts.append(np.asarray(dataset[start:stop]))
+    # Of several arrays NumPy forgets what h5py noted in the type: that objects are references.
+    return np.concatenate(parts, dtype=parts[0].dtype) if parts else np.asarray(dataset[:0])
+
+
+def _bytes_of(dataset: h5py.Dataset, ranges: np.ndarray) -> list[tuple[int, int]]:
+    """Return where the rows are stored, as far as that is in this file."""
+    if dataset.chunks is not None:
+        chunks = chunks_with(ranges, stored_chunks(dataset), dataset.chunks[0])
+        return [(chunk.byte_offset, chunk.byte_offset + chunk.size) for chunk in chunks]
+    offset = dataset.id.get_offset()
+    if offset is None or not dataset.shape:
+        return []
+    width = dataset.id.get_storage_size() // max(dataset.shape[0], 1)
+    return [(offset + start * width, offset + stop * width) for start, stop in ranges.tolist()]
+
+
+def _absent_filter(dataset: h5py.h5d.DatasetID) -> str:
+    properties = dataset.get_create_plist()
+    for i in range(properties.get_nfilters()):
+        number, _flags, _values, name = properties.get_filter(i)
+        if not h5z.filter_avail(number):
+            return f"filter {number} ({name.decode('utf-8', 'replace')})" if name else f"filter {number}"
+    return ""
+
+
+def _resolved(file: Hdf5File, rows: np.ndarray) -> np.ndarray:
+    """Replace object references, those within compounds too, by their targets' paths."""
+    if h5py.check_ref_dtype(rows.dtype) is h5py.Reference:
+        return _paths_of(file, rows)
+    for name in rows.dtype.names or ():
+        if rows.dtype[name].hasobject:
+            rows[name] = _resolved(file, rows[name])
+    return rows
+
+
+def _paths_of(file: Hdf5File, references: np.ndarray) -> np.ndarray:
+    paths = np.full(references.shape, None, object)
+    for i, reference in enumerate(references.ravel()):
+        if isinstance(reference, h5r.Reference) and reference:
+            name = h5r.get_name(reference, file.id)
+            paths.ravel()[i] = name.decode("utf-8", "replace") if name else None
+    return paths
+
+
+def resolve_references(file: Hdf5File, addresses: set[int]) -> dict[int, str]:
+    """Find the paths of the objects at the given addresses, nearest to the root first.
+
+    libhdf5 answers this by walking the whole file once per reference; this walks it once for all of them
+    and stops when the last one is found. Only hard links have addresses, so soft ones cannot lead astray.
+    """
+    found: dict[int, str] = {}
+    wanted = set(addresses) - {0}
+    root = h5g.open(file.id, b"/")
+    root_address = int(h5o.get_info(root).addr)
+    if root_address in wanted:
+        found[root_address] = "/"
+        wanted.discard(root_address)
+    seen = {root_address}
+    queue: deque[tuple[str, h5g.GroupID]] = deque([("", root)])
+    while queue and wanted:
+        prefix, group = queue.popleft()
+        with file.collect_misses():
+            for key in group:
+                link = group.links.get_info(key)
+                if link.type != h5l.TYPE_HARD or link.u in seen:
+                    continue
+                seen.add(link.u)
+                path = f"{prefix}/{key.decode('utf-8', 'replace')}"
+                if link.u in wanted:
+                    wanted.discard(link.u)
+                    found[int(link.u)] = path
+                try:
+                    child = h5o.open(group, key)
+                except (KeyError, RuntimeError, OSError):
+                    continue
+                if h5i.get_type(child) == h5i.GROUP:
+                    queue.append((path, child))
+    return found

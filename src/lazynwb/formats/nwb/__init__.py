@@ -1,0 +1,1 @@
+"""The rules of NWB, the same for every file format: tables, columns, listings."""

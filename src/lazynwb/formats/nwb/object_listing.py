@@ -1,0 +1,256 @@
+"""The attributes of objects, as plain values: what HDF5 and Zarr have in common of them.
+
+Everything that a file contains, with the part that each object plays in NWB.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec.structs import replace
+
+from lazynwb.catalog.model import Attributes, Entry, Listing
+from lazynwb.formats.nwb.tables import METADATA_PATHS, table_role
+from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError, tell_damaged
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from lazynwb.formats.protocols import Node, OpenFile
+
+#: As for listings: far more objects than a session has.
+_MOST_OBJECTS = 1_000_000
+#: Elements, and bytes, of one attribute: NWB's are short, and what is larger is not read.
+MOST_ELEMENTS = 100_000
+MOST_BYTES = 16 * 1024 * 1024
+
+
+class Reference(NamedTuple):
+    """Stands for an object reference until the path of its target is known."""
+
+    file: OpenFile
+    address: Hashable
+
+
+def unreadable(why: str) -> str:
+    """Return the text that stands for a value that cannot be read: to leave it out would hide it."""
+    return f"<unreadable: {why}>"
+
+
+def describe_attributes(  # noqa: C901 - one walk
+    file: OpenFile, path: str, *, deep: bool = False
+) -> Attributes | None:
+    """Return the attributes of an object and of its direct members.
+
+    Parameters
+    ----------
+    file : OpenFile
+    path : str
+        Without the leading slash; an empty text is the root group.
+    deep : bool
+        Also those of everything below. A group is descended into once, at the first path that hard links
+        give it; other links have the attributes of what they lead to.
+
+    Returns
+    -------
+    Attributes or None
+        None if nothing is there.
+    """
+    try:
+        found = file.find(path)
+    except DamagedObjectError:
+        raise
+    except BrokenLinkError:
+        return None
+    known = {(id(found.file), found.address): f"/{path}"}
+    by_path: dict[str, dict[str, Any]] = {"": found.attributes()}
+    groups = [(found, "")] if found.is_group else []
+    seen = {found.address}
+    nested = True
+    while groups:
+        group, prefix = groups.pop()
+        below = []
+        for key in group.member_names():
+            if len(by_path) >= _MOST_OBJECTS:
+                break
+            relative = prefix + key.decode("utf-8", "replace")
+            with file.collect_misses():
+                address = group.address_of(key)
+                if address is not None:
+                    known.setdefault((id(group.file), address), f"/{path}/{relative}".replace("//", "/"))
+                full = f"{path}/{relative}\0attributes"
+                try:
+                    child, attributes = file.once(full, partial(_member, group, key))
+                except DamagedObjectError as error:
+                    tell_damaged(file, f"/{path}/{relative}".replace("//", "/"), error)
+                    continue
+                except BrokenLinkError:
+                    continue
+                by_path[relative] = attributes
+                if deep and child.is_group and address is not None:
+                    nested = nested and address not in seen
+                    if address not in seen:
+                        seen.add(address)
+                        below.append((child, f"{relative}/"))
+        groups += reversed(below)
+    file.raise_if_missing()
+    return Attributes(_resolved(by_path, known), file.depends, nested)
+
+
+def _member(group: Node, key: bytes) -> tuple[Node, dict[str, Any]]:
+    child = group.child(key)
+    return child, child.attributes()
+
+
+def _resolved(
+    by_path: dict[str, dict[str, Any]], known: dict[tuple[int, Hashable], str]
+) -> dict[str, dict[str, Any]]:
+    """Put the paths of their targets in the place of references, which are looked for all at once."""
+    wanted: dict[int, tuple[OpenFile, set[Hashable]]] = {}
+    for attributes in by_path.values():
+        for value in attributes.values():
+            for reference in _references(value):
+                if (id(reference.file), reference.address) not in known:
+                    wanted.setdefault(id(reference.file), (reference.file, set()))[1].add(reference.address)
+    for number, (file, addresses) in wanted.items():
+        known.update({(number, address): path for address, path in file.paths_of(addresses).items()})
+    return {
+        path: {name: _with_paths(value, known) for name, value in attributes.items()}
+        for path, attributes in by_path.items()
+    }
+
+
+def _references(value: Any) -> list[Reference]:  # noqa: ANN401 - an attribute
+    if isinstance(value, Reference):
+        return [value]
+    items = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    return [
+        reference
+        for item in items
+        if isinstance(item, (Reference, list, dict))
+        for reference in _references(item)
+    ]
+
+
+def _with_paths(value: Any, known: dict[tuple[int, Hashable], str]) -> Any:  # noqa: ANN401
+    if isinstance(value, Reference):
+        return known.get((id(value.file), value.address))
+    if isinstance(value, list):
+        return [_with_paths(item, known) for item in value]
+    if isinstance(value, dict):
+        return {name: _with_paths(item, known) for name, item in value.items()}
+    return value
+
+
+#: Far more objects than a session has; a bound for files whose links multiply.
+_MOST_ENTRIES = 1_000_000
+
+
+class _Walk(NamedTuple):
+    """A walk through a file.
+
+    Attributes
+    ----------
+    file : OpenFile
+    entries : list of Entry
+        What was met so far.
+    seen : dict of address to path
+        Groups that were descended into, or will be.
+    links : dict of int to address
+        Those of the entries that are groups of this file to which a link leads, and where they are.
+    """
+
+    file: OpenFile
+    entries: list[Entry]
+    seen: dict[Hashable, str]
+    links: dict[int, Hashable]
+
+
+def list_objects(file: OpenFile) -> Listing:
+    """Walk the whole file, in the order of its links, and describe each object once per path.
+
+    A group is descended into once, at the first path that hard links give it. Other links to a table or a
+    series are listed, because the path of a link is a path that users may ask for.
+    """
+    root = file.root
+    walk = _Walk(file, [], {root.address: "/"}, {})
+    _walk(walk, root, "", "group")
+    for number, address in walk.links.items():
+        walk.entries[number] = replace(walk.entries[number], target=walk.seen.get(address, ""))
+    return Listing(tuple(walk.entries), file.depends, len(list(root.member_names())))
+
+
+def _walk(walk: _Walk, group: Node, path: str, role: str) -> None:
+    for key in group.member_names():
+        if len(walk.entries) >= _MOST_ENTRIES:
+            return
+        full = f"{path}/{key.decode('utf-8', 'replace')}"
+        with walk.file.collect_misses():
+            try:
+                _visit(walk, group, key, full, role)
+            except DamagedObjectError as error:
+                tell_damaged(walk.file, full, error)
+                walk.entries.append(Entry(full, "broken", "broken", note=str(error)))
+
+
+def _visit(walk: _Walk, group: Node, key: bytes, full: str, role: str) -> None:
+    entries = walk.entries
+    try:
+        child = group.child(key)
+    except DamagedObjectError:
+        raise
+    except BrokenLinkError as error:
+        entries.append(Entry(full, "broken", "broken", note=str(error)))
+        return
+    if child.is_dataset:
+        entries.append(_dataset_entry(child, full, full.rpartition("/")[2], role))
+    elif child.is_group:
+        address = child.address
+        is_stored_here = group.address_of(key) is not None
+        if is_stored_here and address in walk.seen:
+            return
+        child_role = _group_role(child, full.lstrip("/"), role)
+        members = len(list(child.member_names()))
+        kind = child.text("neurodata_type")
+        entries.append(Entry(full, "group", child_role, members=members, neurodata_type=kind))
+        if is_stored_here:
+            walk.seen[address] = full
+            _walk(walk, child, full, child_role)
+            return
+        if child.file is group.file:
+            walk.links[len(entries) - 1] = address
+        if child_role == "series":
+            _list_series(child, full, entries)
+
+
+def _list_series(group: Node, path: str, entries: list[Entry]) -> None:
+    """List the data of a series that a soft or external link leads to."""
+    for name in ("data", "timestamps"):
+        try:
+            found = group.child(name.encode())
+        except BrokenLinkError:
+            continue
+        if found.is_dataset:
+            entries.append(_dataset_entry(found, f"{path}/{name}", name, "series"))
+
+
+def _group_role(group: Node, path: str, parent: str) -> str:
+    if parent == "specification" or path == "specifications":
+        return "specification"
+    if path in METADATA_PATHS:
+        return "metadata"
+    return table_role(group) or "group"
+
+
+def _dataset_entry(found: Node, path: str, name: str, parent: str) -> Entry:
+    if parent == "series":
+        role = "series_data" if name in {"data", "timestamps"} else "child"
+    elif parent == "group":
+        role = "metadata" if path.count("/") == 1 or path.startswith("/general/") else "dataset"
+    else:
+        role = {"table": "column"}.get(parent, parent)
+    shape, dtype = found.shown()
+    # Attributes are what takes longest to read, and a column's type is of no account here.
+    kind = found.text("neurodata_type") if parent == "group" else ""
+    return Entry(path, "dataset", role, shape=shape, dtype=dtype, neurodata_type=kind)

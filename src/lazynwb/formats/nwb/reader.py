@@ -1,0 +1,145 @@
+"""A group's datasets, whatever they are: the small ones beside a series' data.
+
+Which tables the regions of a table refer to (DynamicTableRegion, hdmf-common).
+
+What is asked of a file's structure, in the same words whatever its format.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
+
+from lazynwb.catalog.model import Column, Table
+from lazynwb.formats.nwb.object_listing import describe_attributes, list_objects
+from lazynwb.formats.nwb.tables import describe_table
+from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError
+from lazynwb.profile import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Sequence
+
+    from lazynwb.catalog.model import Array, Attributes, Listing
+    from lazynwb.formats.protocols import Node, OpenFile
+
+
+def describe_members(file: OpenFile, path: str) -> Table | None:
+    """Describe every dataset of a group, those that links lead to as well.
+
+    Returns
+    -------
+    Table or None
+        One row, in which each dataset is a column as a whole; what cannot be opened is in its problems.
+        None if there is no such group.
+    """
+    try:
+        group = file.find(path)
+    except DamagedObjectError:
+        raise
+    except BrokenLinkError:
+        return None
+    if not group.is_group:
+        return None
+    problems: list[str] = []
+    columns = []
+    for key in group.member_names():
+        name = key.decode("utf-8", "replace")
+        full = f"{path}/{name}"
+        try:
+            with file.collect_misses():
+                array = file.once(f"{full}\0member", partial(_describe, file, group, key, full))
+                if array is not None:
+                    columns.append(Column(name, array, length=1, whole=bool(array.shape)))
+        except BrokenLinkError as error:
+            problems.append(f"{name!r} was left out: {error}")
+    columns.sort(key=lambda column: column.name)
+    return Table(path, "metadata", 1, tuple(columns), tuple(problems), file.depends)
+
+
+def _describe(file: OpenFile, group: Node, key: bytes, path: str) -> Array | None:
+    found = group.child(key)
+    return found.describe(path, file) if found.is_dataset else None
+
+
+def region_tables(file: OpenFile, paths: Iterable[str]) -> dict[str, str]:
+    """Find the tables that the attribute `table` of datasets refers to.
+
+    Parameters
+    ----------
+    file : OpenFile
+    paths : iterable of str
+        Of DynamicTableRegions, without the leading slash.
+
+    Returns
+    -------
+    dict of str to str
+        The path of the table, without the leading slash, in the file that holds the dataset, by the path of
+        the dataset; those that refer to nothing are left out.
+    """
+    wanted: dict[int, tuple[OpenFile, dict[str, Hashable]]] = {}
+    for path in paths:
+        with file.collect_misses():
+            try:
+                found = file.find(path)
+            except DamagedObjectError:
+                raise
+            except BrokenLinkError:
+                continue
+            target = found.target("table")
+            if target is not None:
+                wanted.setdefault(id(found.file), (found.file, {}))[1][path] = target
+    file.raise_if_missing()
+    tables = {}
+    for holder, targets in wanted.values():
+        # Where objects are known by their paths, these are the addresses.
+        addresses = {target for target in targets.values() if not isinstance(target, str)}
+        known = holder.paths_of(addresses) if addresses else {}
+        for path, target in targets.items():
+            table = target if isinstance(target, str) else known.get(target)
+            if table:
+                tables[path] = table.strip("/")
+    return tables
+
+
+T = TypeVar("T")
+
+
+class StructureReader(ABC):
+    """The part of a `Reader` that is about structure; a format adds the way to run a parse."""
+
+    @abstractmethod
+    def _parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
+        """Run a parse of the object at a path, until all that it needs is here."""
+
+    def describe_table(self, path: str) -> Table | None:
+        """Describe the table, series or metadata at a path; None if there is none."""
+        count(files_parsed=1)
+        return self._parse(path, lambda file: describe_table(file, path))
+
+    def describe_members(self, path: str) -> Table | None:
+        """Describe every dataset of the group at a path, whatever it is; None if there is no such group."""
+        count(files_parsed=1)
+        return self._parse(path, lambda file: describe_members(file, path))
+
+    def list_objects(self) -> Listing:
+        """Describe everything that the file contains.
+
+        Of a store that neither lists its members nor has consolidated metadata, what NWB gives a name to.
+        """
+        count(files_parsed=1)
+        return self._parse("", list_objects)
+
+    def attributes(self, path: str) -> Attributes | None:
+        """Return the attributes of the object at a path and of its direct members; None if there is none."""
+        count(files_parsed=1)
+        return self._parse(path, lambda file: describe_attributes(file, path))
+
+    def all_attributes(self, path: str) -> Attributes | None:
+        """Return the attributes of the object at a path and of everything below it."""
+        count(files_parsed=1)
+        return self._parse(path, lambda file: describe_attributes(file, path, deep=True))
+
+    def region_tables(self, paths: Sequence[str]) -> dict[str, str]:
+        """Find the tables that DynamicTableRegions refer to, by the regions' paths."""
+        return self._parse(paths[0], lambda file: region_tables(file, paths))

@@ -1,0 +1,343 @@
+"""Groups as tables: DynamicTable (hdmf-common), TimeSeries (NWB core), and the metadata under /general."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from lazynwb.catalog.model import Array, Column, Table
+from lazynwb.errors import CorruptDataError
+from lazynwb.formats.nwb.columns import Member, enumerated, find_indices, forget_damaged
+from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lazynwb.formats.protocols import Node, OpenFile
+
+#: Groups that are one-row tables of the session's metadata, by path.
+METADATA_PATHS = ("general", "general/subject")
+_SERIES_MEMBERS = {"data", "timestamps"}
+#: Rows are numbered by 32 bits: more frames are a damaged number.
+_MOST_FRAMES = 2**32
+#: Rows that a column may lack: files in the wild lack a few, and what lacks more is a damaged number.
+_MOST_PADDED = 1_000_000
+
+
+def describe_table(file: OpenFile, path: str) -> Table | None:
+    """Describe the table at a path.
+
+    Parameters
+    ----------
+    file : OpenFile
+    path : str
+        Without the leading slash; the path of a series' `data` or `timestamps` means the series. One that
+        ends in a slash asks for the datasets of a group as a row of metadata, whatever the group is.
+
+    Returns
+    -------
+    Table or None
+        None if the file has nothing there that is a table, a series or metadata.
+    """
+    if path in METADATA_PATHS or path.endswith("/"):
+        return _describe_metadata(file, path.rstrip("/"))
+    parent, _, last = path.rpartition("/")
+    try:
+        found = file.find(path)
+    except DamagedObjectError:
+        raise
+    except BrokenLinkError:
+        return None
+    if found.is_dataset and last in _SERIES_MEMBERS and parent:
+        path = parent
+        found = file.find(parent)
+    if not found.is_group:
+        return None
+    role = table_role(found)
+    if role == "table":
+        return _describe_dynamic_table(file, found, path)
+    if role == "series":
+        return _describe_series(file, found, path)
+    return None
+
+
+def table_role(group: Node) -> str:
+    """Tell whether a group is a "table", a "series" or neither (an empty text).
+
+    A table is a group with `colnames`, or with `id` and the type of a table. A series has `data` or
+    `timestamps`, whatever its type is called, so that extension types count.
+    """
+    if group.has_attribute("colnames"):
+        return "table"
+    members = set(group.member_names())
+    if b"id" in members and _is_table_type(group.text("neurodata_type")):
+        return "table"
+    has_time = b"timestamps" in members or b"starting_time" in members
+    if has_time or (b"data" in members and group.text("neurodata_type").endswith("Series")):
+        for name in (b"data", b"timestamps", b"starting_time"):
+            try:
+                if name in members and group.child(name).is_dataset:
+                    return "series"
+            except BrokenLinkError:
+                continue
+    return ""
+
+
+def _is_table_type(neurodata_type: str) -> bool:
+    return neurodata_type.endswith(("Table", "Intervals", "Units", "PlaneSegmentation", "Region"))
+
+
+def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
+    problems: list[str] = []
+    listed = group.names("colnames") or []
+    categories = group.names("categories") or []
+    members, lost = _members(main, group, path, problems)
+    main.raise_if_missing()
+    forget_damaged(members, lost, problems)
+    indexed, indices = find_indices(group, members, listed, lost, problems)
+    rows = _row_count(main, path, members, listed, indexed, id_lost="id" in lost)
+    columns = []
+    hidden = indices | _elements(group, members, listed)
+    for name, member in members.items():
+        if name in hidden:
+            continue
+        column = _column(name, members, indexed)
+        if name in listed or name == "id":
+            if column.length != rows:
+                _check_rows(main, path, name, column.length, rows)
+                if name not in indexed and _has_an_index(members, name):
+                    note = f"ragged rows whose index {name}_index belongs to another column"
+                    column = replace(column, data=member.unreadable(note).array)
+                problems.append(
+                    f"column {name!r} has {column.length} rows where the table has {rows}: "
+                    + ("padded with nulls" if column.length < rows else "clipped")
+                )
+        elif column.length != rows or not (member.array.shape or indexed.get(name)):
+            continue
+        columns.append(column)
+    for name in categories:
+        category = _category(main, group, path, name, rows, problems)
+        if category is not None:
+            columns.append(category)
+    present = {column.name for column in columns}
+    problems += [
+        f"column {name!r} is listed in colnames but absent" for name in listed if name not in present
+    ]
+    columns.sort(key=lambda column: column.name)
+    return Table(path, "table", rows, tuple(columns), tuple(problems), main.depends)
+
+
+def _has_an_index(members: dict[str, Member], name: str) -> bool:
+    """Tell whether there is an index of a column's name, whatever it says that it belongs to."""
+    member = members.get(f"{name}_index")
+    return member is not None and member.neurodata_type == "VectorIndex"
+
+
+def _check_rows(main: OpenFile, path: str, name: str, length: int, rows: int) -> None:
+    if rows - length > _MOST_PADDED:
+        message = (
+            f"{main.name}: /{path}: column {name!r} has {length:,} rows where the table claims {rows:,}: "
+            "its `id` is damaged"
+        )
+        raise CorruptDataError(message)
+
+
+def _members(
+    main: OpenFile, group: Node, path: str, problems: list[str]
+) -> tuple[dict[str, Member], set[str]]:
+    members: dict[str, Member] = {}
+    lost: set[str] = set()
+    for key, name in _named(group, problems):
+        full = f"{path}/{name}"
+        try:
+            with main.collect_misses():
+                member = main.once(full, partial(_member, main, group, key, full))
+                if member is not None:
+                    members[name] = member
+                    problems += [f"column {name!r} {member.problem}"] * bool(member.problem)
+        except BrokenLinkError as error:
+            problems.append(f"column {name!r} was left out: {error}")
+            lost.add(name)
+    return members, lost
+
+
+def _member(main: OpenFile, group: Node, key: bytes, path: str) -> Member | None:
+    found = group.child(key)
+    if not found.is_dataset:
+        return None
+    array = found.describe(path, main)
+    # Only integers can be an index or a region, and attributes are what takes longest to read.
+    integer = array.dtype.numpy[1:2] in {"i", "u"}
+    named = path.endswith("_index")
+    neurodata_type = found.text("neurodata_type") if integer or named else ""
+    if neurodata_type == "EnumData":
+        array, elements, problem = enumerated(found, array)
+        return Member(array, neurodata_type, None, elements, problem)
+    is_index = integer and (neurodata_type == "VectorIndex" or named)
+    return Member(array, neurodata_type, found.target() if is_index else None)
+
+
+def _named(group: Node, problems: list[str]) -> Iterator[tuple[bytes, str]]:
+    """Yield a group's members with their names as text; formats may allow any bytes."""
+    for key in group.member_names():
+        try:
+            yield key, key.decode()
+        except UnicodeDecodeError:
+            problems.append(f"column {key!r} was left out: its name is not UTF-8")
+
+
+def _elements(group: Node, members: dict[str, Member], listed: list[str]) -> set[str]:
+    """Return the datasets that only say what the codes of an EnumData mean."""
+    addresses = {member.elements for member in members.values()} - {None}
+    if not addresses:
+        return set()
+    return {n for n in members if n not in listed and group.address_of(n.encode()) in addresses}
+
+
+def _row_count(  # noqa: PLR0913 - what a table is
+    main: OpenFile,
+    path: str,
+    members: dict[str, Member],
+    listed: list[str],
+    indexed: dict[str, str],
+    *,
+    id_lost: bool,
+) -> int:
+    """Return how many rows a table has: as many as its `id`, or else as its longest column.
+
+    Raises
+    ------
+    CorruptDataError
+        If there is an `id` that cannot be opened, and the columns do not agree.
+    """
+    if "id" in members and members["id"].array.shape:
+        return members["id"].array.shape[0]
+    lengths = {_column(name, members, indexed).length for name in listed if name in members}
+    if id_lost and len(lengths) > 1:
+        message = f"{main.name}: /{path}: its `id` cannot be opened, and its columns have different lengths"
+        raise CorruptDataError(message)
+    return max(lengths, default=0)
+
+
+def _column(name: str, members: dict[str, Member], indexed: dict[str, str]) -> Column:
+    member = members[name]
+    indices: list[Array] = []
+    last = name
+    while last in indexed:
+        last = indexed[last]
+        indices.insert(0, members[last].array)
+    outer = indices[0] if indices else member.array
+    length = outer.rows
+    region = member.neurodata_type == "DynamicTableRegion" and member.array.dtype.kind == "number"
+    return Column(name, member.array, tuple(indices), length, region)
+
+
+def _category(  # noqa: PLR0913, PLR0917 - what a category is, and where its problems go
+    main: OpenFile, group: Node, path: str, name: str, rows: int, problems: list[str]
+) -> Column | None:
+    """Return a category of an AlignedDynamicTable as a column of structs (hdmf-common, section 3)."""
+    try:
+        found = group.child(name.encode())
+    except BrokenLinkError as error:
+        problems.append(f"category {name!r} was left out: {error}")
+        return None
+    if not found.is_group:
+        return None
+    table = _describe_dynamic_table(main, found, f"{path}/{name}")
+    problems += [f"category {name!r}: {problem}" for problem in table.problems]
+    if not table.columns:
+        problems.append(f"category {name!r} was left out: it has no columns")
+        return None
+    if table.rows != rows:
+        problems.append(f"category {name!r} has {table.rows} rows where the table has {rows}")
+    return Column(name, length=table.rows, children=table.columns)
+
+
+def _describe_series(main: OpenFile, group: Node, path: str) -> Table:
+    problems: list[str] = []
+    found = _series_members(group, problems)
+    arrays = {
+        name: found[name].describe(f"{path}/{name}", main) for name in ("data", "timestamps") if name in found
+    }
+    start, frames = found.get("starting_time"), found.get("num_samples")
+    data, stamps = arrays.get("data"), arrays.get("timestamps")
+    length = data.rows if data is not None else 0
+    stamped = stamps.rows if stamps is not None else 0
+    # Frames that lie in a video file leave `data` empty: their times are the rows, or else their number says
+    # how many there are (NWB specification, ImageSeries). Without either nothing is known of them.
+    outside = not length and "external_file" in found
+    rows = (stamped or _count(frames)) if outside else length if data is not None else stamped
+    columns = [Column("data", data, length=length)] if data is not None else []
+    if stamps is not None:
+        if stamped != rows:
+            problems.append(f"{stamped} timestamps where the data has {rows} rows")
+        columns.append(Column("timestamps", stamps, length=stamped))
+    elif start is not None:
+        regular = start.start_and_rate()
+        if regular is None:
+            problems.append("column 'timestamps' was left out: starting_time has no valid rate")
+        else:
+            columns.append(Column("timestamps", length=rows, regular=regular))
+    return Table(path, "series", rows, tuple(columns), tuple(problems), main.depends)
+
+
+def _series_members(group: Node, problems: list[str]) -> dict[str, Node]:
+    """Open the datasets that make a TimeSeries a table."""
+    found: dict[str, Node] = {}
+    present = set(group.member_names())
+    for name in ("data", "timestamps", "starting_time", "external_file", "num_samples"):
+        if name.encode() not in present:
+            continue
+        try:
+            member = group.child(name.encode())
+        except BrokenLinkError as error:
+            problems.append(f"column {name!r} was left out: {error}")
+            continue
+        if member.is_dataset or name == "external_file":
+            found[name] = member
+    return found
+
+
+def _count(dataset: Node | None) -> int:
+    number = dataset.number() if dataset is not None else None
+    return int(number) if number is not None and 0 <= number < _MOST_FRAMES else 0
+
+
+def _describe_metadata(main: OpenFile, path: str) -> Table | None:
+    """Describe `/general` or `/general/subject`; the root's datasets belong to the session's row."""
+    problems: list[str] = []
+    arrays: dict[str, Array] = {}
+    empty: set[str] = set()
+    groups = [(path, path)] if path != "general" else [("", "/"), (path, path)]
+    found_any = False
+    for prefix, where in groups:
+        try:
+            group = main.find(where)
+        except DamagedObjectError:
+            raise
+        except BrokenLinkError:
+            continue
+        if not group.is_group:
+            continue
+        found_any = found_any or bool(prefix)
+        for key, name in _named(group, problems):
+            try:
+                found = group.child(key)
+            except BrokenLinkError as error:
+                problems.append(f"column {name!r} was left out: {error}")
+                continue
+            if found.is_dataset:
+                full = f"{prefix}/{name}" if prefix else name
+                arrays[name] = found.describe(full, main)
+                if found.is_null():
+                    empty.add(name)
+    if not arrays and not found_any:
+        return None
+    columns = [
+        # No dataspace at all (h5py.Empty): no array, but a value that is missing.
+        Column(name, array, length=0 if name in empty else 1, whole=bool(array.shape) and name not in empty)
+        for name, array in sorted(arrays.items())
+    ]
+    return Table(path, "metadata", 1, tuple(columns), tuple(problems), main.depends)

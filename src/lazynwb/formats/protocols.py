@@ -1,0 +1,191 @@
+"""What the rules of NWB need to know of a file, whatever its format: groups, datasets, attributes, links."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from lazynwb.errors import SourceNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Mapping
+    from contextlib import AbstractContextManager
+
+    from lazynwb.catalog.model import Array
+    from lazynwb.errors import LazyNWBError
+    from lazynwb.storage.source import Source
+
+T = TypeVar("T")
+
+
+class BrokenLinkError(Exception):
+    """A path that leads nowhere: nothing there, a dangling, cyclic or forbidden link."""
+
+
+class ForbiddenLinkError(BrokenLinkError):
+    """A link to another file that the settings forbid to follow."""
+
+
+def unfollowed(name: str, target: Source, error: LazyNWBError) -> Exception:
+    """Return what it means for a file that another one, to which it has a link, cannot be opened.
+
+    One that is not there makes a broken link. Of a remote one that was refused, or whose server fails, it is
+    not known what is there: columns without values would be wrong ones.
+
+    Parameters
+    ----------
+    name : str
+        Of the file with the link.
+    target : Source
+        The other.
+    error : LazyNWBError
+        Why not.
+    """
+    if not target.is_remote or isinstance(error, SourceNotFoundError):
+        return BrokenLinkError(f"link to another file that cannot be read: {error}")
+    return type(error)(
+        f"{name} has a link to another file that cannot be read: {error} "
+        '(lazynwb.config.external_links = "never" reads the rest)'
+    )
+
+
+class DamagedObjectError(BrokenLinkError):
+    """A link that leads to something which its format's library cannot open."""
+
+
+def tell_damaged(file: OpenFile, path: str, error: DamagedObjectError) -> None:
+    """Say in the log that an object is left out: nobody would miss it."""
+    file.raise_if_missing()  # it may be sound, and be here when the parse is run again
+    logging.getLogger("lazynwb").warning("%s: %s was left out: %s", file.name, path, error)
+
+
+class OpenFile(Protocol):
+    """A file whose structure is being parsed.
+
+    The structure of a remote file comes piece by piece: a parse that meets what is not here yet notes it,
+    goes on with what is, and is run again when it has been fetched.
+    """
+
+    @property
+    def name(self) -> str:
+        """The file's name for messages."""
+        ...
+
+    @property
+    def depends(self) -> tuple[tuple[str, str], ...]:
+        """Path and identity of every other file that links led to so far."""
+        ...
+
+    @property
+    def root(self) -> Node:
+        """The root group."""
+        ...
+
+    def find(self, path: str) -> Node:
+        """Open the object at a path from the root; BrokenLinkError if the path leads nowhere."""
+        ...
+
+    def once(self, path: str, describe: Callable[[], T]) -> T:
+        """Return what was found out about an object, by this run of a parse or an earlier one."""
+        ...
+
+    def collect_misses(self) -> AbstractContextManager[None]:
+        """Pass over errors while something is missing, so that one run finds out all that it misses."""
+        ...
+
+    def raise_if_missing(self) -> None:
+        """Raise if something is missing: what follows could only be thrown away."""
+        ...
+
+    def paths_of(self, addresses: set[Hashable]) -> Mapping[Hashable, str]:
+        """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
+        ...
+
+
+class Node(Protocol):
+    """A group or a dataset, and the file that holds it, which a link may have made another one."""
+
+    @property
+    def file(self) -> OpenFile:
+        """The file that holds it."""
+        ...
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it is a group."""
+        ...
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether it is a dataset."""
+        ...
+
+    @property
+    def address(self) -> Hashable:
+        """What tells it from every other object of its file, whichever path led to it."""
+        ...
+
+    def member_names(self) -> Iterable[bytes]:
+        """Return the names of a group's members; formats may allow any bytes."""
+        ...
+
+    def child(self, key: bytes) -> Node:
+        """Open one member of a group, following links; BrokenLinkError if the link leads nowhere."""
+        ...
+
+    def address_of(self, key: bytes) -> Hashable | None:
+        """Return the address of a member that is stored here; None where a soft or external link leads."""
+        ...
+
+    def has_attribute(self, name: str) -> bool:
+        """Tell whether there is such an attribute, readable or not."""
+        ...
+
+    def text(self, name: str) -> str:
+        """Return a text attribute; an empty text if there is none."""
+        ...
+
+    def names(self, name: str) -> list[str] | None:
+        """Return an attribute that lists names; None if there is none."""
+        ...
+
+    def attributes(self) -> dict[str, Any]:
+        """Return all attributes as plain values, sorted by name.
+
+        Text, bool, int, float, None (no value at all), lists of these, and for compounds dictionaries.
+        Object references are `nwb.object_listing.Reference`, or already their targets' paths. What
+        cannot be read is a text that says so. What the format keeps beside NWB's own is left out.
+        """
+        ...
+
+    def target(self, name: str = "target") -> Hashable | None:
+        """Return the address of the object that an attribute refers to; None where it does not."""
+        ...
+
+    def referred(self, name: str) -> Node | None:
+        """Open the object that an attribute refers to; None where it does not."""
+        ...
+
+    def describe(self, path: str, main: Any) -> Array:  # noqa: ANN401 - an open file of the same format
+        """Describe a dataset, which a link may have led to from the file `main`."""
+        ...
+
+    def texts(self, most: int) -> list[str] | None:
+        """Return the elements of a list of text; None of any other dataset, or where there are too many."""
+        ...
+
+    def is_null(self) -> bool:
+        """Tell whether a dataset has no value at all, not even an empty array."""
+        ...
+
+    def number(self) -> float | None:
+        """Return the value of a dataset that is a single number; None of any other."""
+        ...
+
+    def start_and_rate(self) -> tuple[float, float] | None:
+        """Return a `starting_time` dataset's value and its `rate`; None where they are no numbers."""
+        ...
+
+    def shown(self) -> tuple[tuple[int, ...] | None, str]:
+        """Return a dataset's shape and type as a listing shows them."""
+        ...

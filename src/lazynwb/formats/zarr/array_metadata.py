@@ -1,0 +1,315 @@
+"""Zarr's array metadata, of version 2 and of version 3, as one struct.
+
+Zarr arrays as the catalog's `Array`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from lazynwb.catalog.model import Array, ChunkKeys, Codec
+from lazynwb.errors import CorruptDataError
+from lazynwb.formats.zarr.codec_configuration import catalog_codecs
+from lazynwb.formats.zarr.data_types import as_number, catalog_dtype, describe_v3, fill_bytes, numpy_dtype
+
+#: Bounds that no real array comes near: what is beyond them is damaged, and must not be allocated.
+_MOST_DIMENSIONS = 32
+_MOST_BYTES = 2**62
+_MOST_CHUNK_BYTES = 2**40
+_MOST_ELEMENT_BYTES = 2**24
+_MOST_CHUNKS, _MOST_OBJECTS = 100_000_000, 10_000_000
+#: Bytes-to-bytes codecs of version 3 that are numcodecs' own, under these names.
+_V3_CODECS = frozenset({"gzip", "zstd", "blosc", "crc32c", "vlen-utf8", "vlen-bytes"})
+#: Codecs for whose decoding nothing needs to be known.
+_WITHOUT_SETTINGS = _V3_CODECS | {"zlib", "lz4", "bz2", "bitround", "json2", "msgpack2", "pickle"}
+
+
+class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An array as its metadata describes it; also what its reading needs, where the engine cannot do it.
+
+    Attributes
+    ----------
+    shape, chunk : tuple of int
+    dtype : str or list
+        As NumPy describes types: "<f8", "|O", or a list of fields.
+    codecs : tuple of dict
+        In the order in which they were applied, each under numcodecs' name and with its settings.
+    keys : ChunkKeys
+    fill : Any
+        The value of elements that were never written, as JSON.
+    order : tuple of int
+        The dimensions in the order in which a chunk has them; empty where that is the array's.
+    shard : tuple of int
+        Shape of what one object holds, where that is several chunks.
+    index : str
+        Where a shard's index is, "start" or "end", with "+crc32c" if a checksum follows it.
+    """
+
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+    dtype: Any
+    codecs: tuple[dict[str, Any], ...]
+    keys: ChunkKeys
+    fill: Any = None
+    order: tuple[int, ...] = ()
+    shard: tuple[int, ...] = ()
+    index: str = ""
+
+
+def array_metadata(document: dict[str, Any], path: str) -> Stored:
+    """Return what a `.zarray` or an array's `zarr.json` says.
+
+    Raises
+    ------
+    ValueError
+        If that is nothing that an array can be like; the message says what.
+    """
+    stored = _version_3(document, path) if "node_type" in document else _version_2(document, path)
+    itemsize = numpy_dtype(stored.dtype).itemsize
+    if itemsize > _MOST_ELEMENT_BYTES:
+        message = f"it claims elements of {itemsize:,} bytes"
+        raise ValueError(message)
+    chunks = math.prod(-(-n // c) for n, c in zip(stored.shape, stored.chunk, strict=True))
+    objects = math.prod(-(-n // c) for n, c in zip(stored.shape, stored.shard or stored.chunk, strict=True))
+    too_many = chunks > _MOST_CHUNKS or objects > _MOST_OBJECTS
+    if math.prod(stored.shape) * itemsize > _MOST_BYTES or too_many:
+        message = f"it claims a shape of {stored.shape} in {chunks} chunks"
+        raise ValueError(message)
+    if math.prod(stored.shard or stored.chunk) * itemsize > _MOST_CHUNK_BYTES:
+        message = f"it claims chunks of shape {stored.shard or stored.chunk}"
+        raise ValueError(message)
+    return stored
+
+
+def _version_2(document: dict[str, Any], path: str) -> Stored:
+    shape = _sizes(document, "shape", 0)
+    chunk = _sizes(document, "chunks", 0)
+    if document.get("zarr_format") != 2 or len(chunk) != len(shape):  # noqa: PLR2004 - the version
+        message = f"a shape of {shape} in chunks of {chunk}, in version {document.get('zarr_format')!r}"
+        raise ValueError(message)
+    filters, compressor = document.get("filters") or [], document.get("compressor")
+    if not isinstance(filters, list):
+        message = f"filters {filters!r}"
+        raise TypeError(message)
+    codecs = tuple(_settings(codec) for codec in [*filters, *([compressor] if compressor else [])])
+    separator = document.get("dimension_separator", ".")
+    order = document.get("order", "C")
+    if separator not in {".", "/"} or order not in {"C", "F"}:
+        message = f"order {order!r} with separator {separator!r}"
+        raise ValueError(message)
+    return Stored(
+        shape,
+        tuple(max(n, 1) for n in chunk),  # empty arrays may claim empty chunks
+        document.get("dtype"),
+        codecs,
+        _keys(path, "", separator, bool(shape)),
+        document.get("fill_value"),
+        tuple(reversed(range(len(shape)))) if order == "F" and len(shape) > 1 else (),
+    )
+
+
+def _version_3(document: dict[str, Any], path: str) -> Stored:
+    if document.get("zarr_format") != 3 or document.get("storage_transformers"):  # noqa: PLR2004
+        message = "its version or its storage transformers are not known"
+        raise ValueError(message)
+    shape = _sizes(document, "shape", 0)
+    grid, settings = _named(document.get("chunk_grid"))
+    chunk = _sizes(settings, "chunk_shape", 1)
+    if grid != "regular" or len(chunk) != len(shape):
+        message = f"a shape of {shape} in a grid {grid!r} of chunks of {chunk}"
+        raise ValueError(message)
+    encoding, settings = _named(document.get("chunk_key_encoding"))
+    separator = settings.get("separator", "." if encoding == "v2" else "/")
+    if encoding not in {"default", "v2"} or separator not in {".", "/"}:
+        message = f"chunk keys of encoding {encoding!r} with separator {separator!r}"
+        raise ValueError(message)
+    keys = _keys(path, "c" if encoding == "default" else "", separator, bool(shape))
+    chain = _list(document, "codecs")
+    first, settings = _named(chain[0]) if chain else ("", {})
+    if first != "sharding_indexed":
+        codecs, order, dtype = _chain(chain, document, len(shape))
+        return Stored(shape, chunk, dtype, codecs, keys, document.get("fill_value"), order)
+    inner = _sizes(settings, "chunk_shape", 1)
+    if len(inner) != len(chunk) or any(s % c for s, c in zip(chunk, inner, strict=True)) or len(chain) > 1:
+        message = f"shards of {chunk} with chunks of {inner}"
+        raise ValueError(message)
+    codecs, order, dtype = _chain(_list(settings, "codecs"), document, len(shape))
+    index = _index(settings)
+    return Stored(shape, inner, dtype, codecs, keys, document.get("fill_value"), order, chunk, index)
+
+
+def _index(settings: dict[str, Any]) -> str:
+    """Return where a shard's index is, and whether it has a checksum."""
+    location = settings.get("index_location", "end")
+    codecs = [_named(codec) for codec in _list(settings, "index_codecs")]
+    names = [name for name, _ in codecs]
+    little = bool(codecs) and codecs[0][1].get("endian", "little") == "little"
+    if location not in {"start", "end"} or names not in (["bytes"], ["bytes", "crc32c"]) or not little:
+        message = f"an index of shards at {location!r} with the codecs {names}"
+        raise ValueError(message)
+    return str(location) + "".join(f"+{name}" for name in names[1:])
+
+
+def _chain(
+    chain: list[Any], document: dict[str, Any], dimensions: int
+) -> tuple[tuple[dict[str, Any], ...], tuple[int, ...], Any]:
+    """Return the codecs without transpositions and byte order, which go into the order and the type."""
+    order = tuple(range(dimensions))
+    codecs: list[dict[str, Any]] = []
+    endian = "little"
+    for codec in chain:
+        name, settings = _named(codec)
+        if name == "transpose" and not codecs:
+            step = _sizes(settings, "order", 0)
+            if sorted(step) != list(range(dimensions)):
+                message = f"a transposition of {dimensions} dimensions to {step}"
+                raise ValueError(message)
+            order = tuple(order[i] for i in step)
+        elif name == "bytes":
+            endian = settings.get("endian", "little")
+            if endian == "big" and codecs:
+                # What a filter gives back is in the machine's order; nobody writes this, so it is an error.
+                codecs.append({"id": "big-endian bytes behind a filter"})
+        elif name in _V3_CODECS or name.startswith("numcodecs."):
+            codecs.append(_settings({**settings, "id": name.removeprefix("numcodecs.")}))
+        else:
+            codecs.append({"id": name})
+    same = order == tuple(range(dimensions))
+    return tuple(codecs), () if same else order, describe_v3(document.get("data_type"), endian)
+
+
+def _settings(codec: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    """Return a codec with what decoding needs to know of it."""
+    if not isinstance(codec, dict) or not isinstance(codec.get("id"), str):
+        message = f"a codec {codec!r}"
+        raise TypeError(message)
+    return {"id": codec["id"]} if codec["id"] in _WITHOUT_SETTINGS else codec
+
+
+def _keys(path: str, mark: str, separator: str, has_dimensions: bool) -> ChunkKeys:  # noqa: FBT001
+    """Return the names of chunks; a scalar's only one has no place in its name."""
+    folder = f"{path}/" if path else ""
+    if not has_dimensions:
+        return ChunkKeys(folder + (mark or "0"), "")
+    return ChunkKeys(folder + (mark + separator if mark else ""), separator)
+
+
+def _named(value: Any) -> tuple[str, dict[str, Any]]:  # noqa: ANN401 - JSON
+    """Return an extension point's name and configuration (Zarr v3 core, extension definition)."""
+    if isinstance(value, str):
+        return value, {}
+    if isinstance(value, dict):
+        name, settings = value.get("name"), value.get("configuration") or {}
+        if isinstance(name, str) and isinstance(settings, dict):
+            return name, settings
+    message = f"{value!r} where a name and its configuration should be"
+    raise ValueError(message)
+
+
+def _list(document: dict[str, Any], name: str) -> list[Any]:
+    found = document.get(name)
+    if not isinstance(found, list):
+        message = f"{name} is {found!r}"
+        raise TypeError(message)
+    return found
+
+
+def _sizes(document: dict[str, Any], name: str, least: int) -> tuple[int, ...]:
+    found = _list(document, name)
+    if len(found) > _MOST_DIMENSIONS or any(type(n) is not int or not least <= n < 2**62 for n in found):
+        message = f"{name} is {found!r}"
+        raise ValueError(message)
+    return tuple(found)
+
+
+#: A shard's index as zarr-python writes it by default: the one that the engine's arrays have.
+_USUAL_INDEX = "end+crc32c"
+#: The codec of arrays that the engine cannot decode; its settings are the array's metadata.
+_INDIRECT = "zarr"
+
+
+def describe_array(stored: Stored, attributes: dict[str, Any], path: str, source: str | None) -> Array:
+    """Describe an array.
+
+    Parameters
+    ----------
+    stored : Stored
+    attributes : dict
+    path : str
+        The one that was asked for; a link may have led elsewhere.
+    source : str or None
+        The store that holds it, where that is another one.
+
+    Raises
+    ------
+    ValueError
+        If its fill value is not one of its type, or a scalar has several elements.
+    """
+    plain = numpy_dtype(stored.dtype)
+    dtype = catalog_dtype(plain, attributes, stored.codecs)
+    # hdmf-zarr up to 0.13 stores scalars as arrays of one element.
+    is_scalar = not stored.shape or _is_scalar(attributes)
+    if is_scalar and stored.shape not in {(), (1,)}:
+        message = f"it is marked as a scalar, and has the shape {stored.shape}"
+        raise ValueError(message)
+    shape = () if is_scalar else stored.shape
+    fixed = not plain.hasobject
+    fill = fill_bytes(stored.fill, plain) if fixed else b""
+    if dtype.kind == "unsupported":
+        return Array(path, shape, dtype, "indirect", source=source)
+    codecs = catalog_codecs(stored.codecs) if fixed and as_number(dtype) else None
+    if codecs is not None and not is_scalar and not stored.order and stored.index in {"", _USUAL_INDEX}:
+        return Array(
+            path,
+            shape,
+            dtype,
+            "objects",
+            chunk=stored.chunk,
+            codecs=codecs,
+            fill=fill,
+            source=source,
+            keys=stored.keys,
+            shard=stored.shard,
+        )
+    said = msgspec.json.encode(stored if fixed else _with_text_fill(stored)).decode()
+    return Array(
+        path,
+        shape,
+        dtype,
+        "indirect",
+        chunk=stored.chunk,
+        codecs=(Codec(_INDIRECT, config=said),),
+        fill=fill,
+        source=source,
+        keys=stored.keys,
+        shard=stored.shard,
+    )
+
+
+def _is_scalar(attributes: dict[str, Any]) -> bool:
+    """Tell whether an array of one element stands for a scalar, as hdmf-zarr and LINDI mark it."""
+    return attributes.get("zarr_dtype") == "scalar" or attributes.get("_SCALAR") is True
+
+
+def _with_text_fill(stored: Stored) -> Stored:
+    """Keep a fill value of text; those of other objects are pickles, or zeros that stand for nothing."""
+    text = isinstance(stored.fill, str) and numpy_dtype(stored.dtype).names is None
+    return stored if text else msgspec.structs.replace(stored, fill=None)
+
+
+def stored_array(array: Array) -> Stored:
+    """Return the metadata of an array that the engine cannot decode, from its description.
+
+    Raises
+    ------
+    CorruptDataError
+        If it has none.
+    """
+    try:
+        return msgspec.json.decode(array.codecs[0].config, type=Stored)
+    except (IndexError, msgspec.MsgspecError) as error:
+        message = f"/{array.path} is not described: {error}"
+        raise CorruptDataError(message) from None

@@ -1,0 +1,138 @@
+"""Indices of shards: where each chunk is in the object that holds it (Zarr v3, sharding codec)."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lazynwb.catalog.model import MISSING, Array, ChunkIndex, SomeChunks, grid_of
+from lazynwb.codecs.checksums import crc32c
+from lazynwb.errors import CorruptDataError
+from lazynwb.storage.objects.sparsity import check_written
+
+if TYPE_CHECKING:
+    from lazynwb.storage.objects.object_store import Objects
+
+#: Bytes of a chunk's place in an index, and of the checksum behind it.
+_ENTRY, _CHECKSUM = 16, 4
+_MOST_CHUNKS = 100_000_000
+
+
+def chunk_index(objects: Objects, array: Array, numbers: np.ndarray | None = None) -> ChunkIndex | SomeChunks:
+    """Look up where the chunks of an array are; one request for each shard.
+
+    Parameters
+    ----------
+    objects : Objects
+    array : Array
+    numbers : ndarray of int64 or None
+        Chunks that are wanted, in row-major order: the shards that hold them are looked into. None for all.
+
+    Raises
+    ------
+    CorruptDataError
+        If an index is damaged.
+    """
+    if array.keys is None or not array.shard:
+        return ChunkIndex(b"", b"")
+    grid = [-(-n // c) for n, c in zip(array.shape, array.chunk, strict=True)]
+    within = [s // c for s, c in zip(array.shard, array.chunk, strict=True)]
+    if math.prod(grid) > _MOST_CHUNKS or math.prod(within) > _MOST_CHUNKS:
+        message = f"{objects.source.name}: /{array.path} claims {math.prod(grid)} chunks"
+        raise CorruptDataError(message)
+    shards = [-(-n // r) for n, r in zip(grid, within, strict=True)]
+    try:
+        depth = len(shards) if array.keys.separator == "/" else 1
+        check_written(objects, array.keys.prefix, depth, math.prod(shards))
+    except CorruptDataError as error:
+        message = f"{objects.source.name}: /{array.path}: {error}"
+        raise CorruptDataError(message) from None
+    places = list(itertools.product(*map(range, shards)))
+    if numbers is not None:
+        cells = np.stack(np.unravel_index(numbers, grid), axis=1) // within
+        wanted = np.unique(np.ravel_multi_index(tuple(cells.T), shards)).tolist()
+        if len(wanted) < len(places):
+            return _some_chunks(objects, array, [places[number] for number in wanted])
+    table = np.full((*grid, 2), MISSING, "<u8")
+    for room, part in _places_in(objects, array, places):
+        table[room] = part
+    flat = table.reshape(-1, 2)
+    return ChunkIndex(flat[:, 0].tobytes(), flat[:, 1].tobytes())
+
+
+def _some_chunks(objects: Objects, array: Array, shards: list[tuple[int, ...]]) -> SomeChunks:
+    grid = grid_of(array)
+    found: dict[int, tuple[int, int, int]] = {}
+    for room, part in _places_in(objects, array, shards):
+        corners = np.meshgrid(*(np.arange(along.start, along.stop) for along in room), indexing="ij")
+        numbers = np.ravel_multi_index(tuple(corners), grid).reshape(-1).tolist()
+        for number, (offset, size) in zip(numbers, part.reshape(-1, 2).tolist(), strict=True):
+            found[number] = offset, size, 0
+    return SomeChunks(found)
+
+
+def _places_in(
+    objects: Objects, array: Array, shards: list[tuple[int, ...]]
+) -> list[tuple[tuple[slice, ...], np.ndarray]]:
+    """Return for each of some shards its part of the chunk grid, and offset and size of the chunks there."""
+    keys = array.keys
+    assert keys is not None  # noqa: S101 - what shards are called
+    grid = grid_of(array)
+    within = [s // c for s, c in zip(array.shard, array.chunk, strict=True)]
+
+    def look_up(place: tuple[int, ...]) -> np.ndarray:
+        return shard_index(objects, array.path, keys.of(place), math.prod(within))
+
+    indices = objects.pool.map(look_up, shards) if len(shards) > 1 else list(map(look_up, shards))
+    found = []
+    for place, index in zip(shards, indices, strict=True):
+        start = [p * r for p, r in zip(place, within, strict=True)]
+        room = [min(r, n - s) for r, n, s in zip(within, grid, start, strict=True)]
+        # Shards at the border are whole, with places for chunks that the array does not reach.
+        part = index.reshape(*within, 2)[tuple(slice(0, n) for n in room)]
+        found.append((tuple(slice(s, s + n) for s, n in zip(start, room, strict=True)), part))
+    return found
+
+
+def shard_index(objects: Objects, path: str, key: str, count: int, index: str = "end+crc32c") -> np.ndarray:
+    """Return the offsets and sizes of the chunks of one shard; `MISSING` for those that are not there.
+
+    Parameters
+    ----------
+    objects : Objects
+    path : str
+        Of the array.
+    key : str
+        Of the shard.
+    count : int
+        Chunks that it has places for.
+    index : str
+        See `lazynwb.formats.zarr.array_metadata.Stored`.
+
+    Returns
+    -------
+    ndarray of uint64, shape (count, 2)
+    """
+    location, _, checksum = index.partition("+")
+    size = count * _ENTRY
+    total = size + (_CHECKSUM if checksum else 0)
+    where = f"{objects.source.name}: /{path}: the index of the shard {key}"
+    try:
+        data = objects.get_range(key, 0 if location == "start" else -total, total)
+    except CorruptDataError as error:
+        message = f"{where} cannot be read: {error}"
+        raise CorruptDataError(message) from None
+    if data is None:
+        return np.full((count, 2), MISSING, "<u8")
+    if len(data) != total or (checksum and crc32c(data[:size]) != int.from_bytes(data[size:], "little")):
+        message = f"{where} is damaged: {len(data)} bytes where {total} are needed, or another checksum"
+        raise CorruptDataError(message)
+    places = np.frombuffer(data, "<u8", 2 * count).reshape(count, 2)
+    missing = places == MISSING
+    if (missing[:, 0] != missing[:, 1]).any():
+        message = f"{where} is damaged: a chunk has an offset and no size, or a size and no offset"
+        raise CorruptDataError(message)
+    return places

@@ -1,0 +1,379 @@
+"""A Zarr store whose structure is being parsed: its metadata documents, and the way from a path to a node."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from lazynwb.config import config
+from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
+from lazynwb.formats.protocols import DamagedObjectError, ForbiddenLinkError, unfollowed
+from lazynwb.formats.zarr.json_text import parse_json
+from lazynwb.formats.zarr.nodes import Meta, ZarrNode, check_described, follow
+from lazynwb.formats.zarr.nwb_names import likely_members
+from lazynwb.storage.file import identity_or_absent, invalidate
+from lazynwb.storage.objects.object_store import open_objects
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    from lazynwb.storage.objects.object_store import Objects
+    from lazynwb.storage.source import Source
+
+#: More than the metadata of any session; what is larger is not parsed.
+_MOST_BYTES = 512 * 1024 * 1024
+#: Rounds of fetching that one parse may take: links could lead from one group to the next for ever.
+_MOST_ROUNDS = 2000
+#: The documents of one node, by version.
+_DOCUMENTS = {2: (".zarray", ".zgroup", ".zattrs"), 3: ("zarr.json",)}
+
+Buffer = bytes | bytearray | memoryview
+T = TypeVar("T")
+
+
+class MissingObjectsError(Exception):
+    """Objects that the parse asked for are not here yet."""
+
+
+class NoStoreError(NotNWBError, SourceNotFoundError):
+    """Where a store should be, there is nothing of one."""
+
+
+class ZarrFile:
+    """A store opened for its structure.
+
+    Consolidated metadata (`.zmetadata`, or a member of the root's `zarr.json`) has all of it at once.
+    Without it, each group and array has a document or three of its own. Those of a local store are read as
+    they are asked for; those of a remote one are noted, and fetched together when the parse has gone on as
+    far as it could.
+
+    Parameters
+    ----------
+    objects : Objects
+
+    Raises
+    ------
+    NotNWBError
+        If there is no root group.
+    """
+
+    def __init__(self, objects: Objects) -> None:
+        self.objects = objects
+        self.source: Source = objects.source
+        self.name = objects.source.name
+        self._at_once = not self.source.is_remote
+        self._here: dict[str, Buffer | None] = {}
+        self._lists: dict[str, list[str] | None] = {}
+        self._missing: set[str] = set()
+        self._unlisted: set[str] = set()
+        self._metas: dict[str, Meta | None] = {}
+        self._known: dict[str, object] = {}
+        self._linked: dict[Source, ZarrFile] = {}
+        self._unreadable: set[Source] = set()
+        self._rounds = 0
+        self._members: dict[str, set[str]] | None = None
+        self._documents: dict[str, dict[str, Any]] = {}
+        self._version = self._open()
+
+    # -- the metadata ---------------------------------------------------------------------------------
+
+    def _open(self) -> int:
+        """Read the root's metadata, and everything else that is consolidated with it; return the version."""
+        self._here.update(_either(self.objects, "zarr.json", ".zmetadata"))
+        root = self._json("zarr.json")
+        if root is not None:
+            consolidated = root.get("consolidated_metadata")
+            if isinstance(consolidated, dict):
+                metadata = self._object(consolidated, "zarr.json: consolidated_metadata")
+                documents = {f"{path}/zarr.json": document for path, document in metadata.items()}
+                self._consolidate({**documents, "zarr.json": root})
+            self._here.pop(".zmetadata", None)
+            if root.get("node_type") != "group":
+                message = f"{self.name}: zarr.json describes no group, but a {root.get('node_type')!r}"
+                raise NotNWBError(message)
+            return 3
+        consolidated = self._json(".zmetadata")
+        if consolidated is not None:
+            self._consolidate(self._object(consolidated, ".zmetadata"))
+            return 2
+        self._here.update(self.objects.get_many(_DOCUMENTS[2]))
+        if self._json(".zgroup") is None:
+            message = f"{self.name} is no Zarr store: it has neither zarr.json nor .zmetadata nor .zgroup"
+            raise NoStoreError(message)
+        return 2
+
+    def _object(self, holder: dict[str, Any], where: str) -> dict[str, Any]:
+        found = holder.get("metadata")
+        if not isinstance(found, dict):
+            message = f"{self.name}: {where}: metadata is no JSON object"
+            raise NotNWBError(message)
+        return found
+
+    def _consolidate(self, documents: dict[str, Any]) -> None:
+        """Take in the documents of the whole store."""
+        self._members = {"": set()}
+        for key, document in documents.items():
+            path, _, name = key.rpartition("/")
+            self._documents.setdefault(path, {})[name] = document
+            while path:
+                parent, _, last = path.rpartition("/")
+                siblings = self._members.setdefault(parent, set())
+                if last in siblings:
+                    break
+                siblings.add(last)
+                path = parent
+
+    def _json(self, key: str) -> dict[str, Any] | None:
+        """Return a document; None if there is none.
+
+        Raises
+        ------
+        NotNWBError
+            If it is no JSON object.
+        """
+        data = self._here.get(key)
+        if data is None:
+            return None
+        if len(data) > _MOST_BYTES:
+            message = f"{self.name}: {key} has {len(data)} bytes: metadata is not that large"
+            raise NotNWBError(message)
+        try:
+            found = parse_json(data)
+        except (ValueError, RecursionError) as error:
+            message = f"{self.name}: {key} is no valid JSON: {error}"
+            raise NotNWBError(message) from None
+        if not isinstance(found, dict):
+            message = f"{self.name}: {key} is no JSON object"
+            raise NotNWBError(message)
+        return found
+
+    def meta(self, path: str) -> Meta | None:
+        """Return what is known of the group or array at a path, links left aside; None if there is none.
+
+        Raises
+        ------
+        MissingObjectsError
+            If its documents are not here yet.
+        NotNWBError
+            If they are no JSON.
+        DamagedObjectError
+            If nothing says what it is, or its attributes are none.
+        """
+        if path not in self._metas:
+            if self._members is None:
+                self._metas[path] = self._own_meta(path)
+            elif path in self._documents or path in self._members:
+                documents = self._documents.get(path, {})
+                check_described(documents, is_implied=path in self._members)
+                self._metas[path] = Meta.of(documents)
+            else:
+                self._metas[path] = None
+        return self._metas[path]
+
+    def _own_meta(self, path: str) -> Meta | None:
+        keys = self._keys(path)
+        self.prefetch(keys)
+        if not all(key in self._here for key in keys):
+            message = f"the metadata of /{path} is not here yet"
+            raise MissingObjectsError(message)
+        documents = {key.rpartition("/")[2]: self._json(key) for key in keys}
+        found = {name: document for name, document in documents.items() if document is not None}
+        check_described(found)
+        return Meta.of(found) if found else None
+
+    def _keys(self, path: str) -> list[str]:
+        return [f"{path}/{name}" if path else name for name in _DOCUMENTS[self._version]]
+
+    def members(self, path: str, meta: Meta) -> list[str]:
+        """Return the names of a group's own members, in order.
+
+        Where the store lists its members, what it lists. Where it does not, those of the names that are
+        likely which it has.
+        """
+        if self._members is not None:
+            return sorted(self._members.get(path, ()))
+        if path not in self._lists and self._at_once:
+            self._lists[path] = self.objects.members(path)
+        if path not in self._lists:
+            self._unlisted.add(path)
+            message = f"the members of /{path} are not here yet"
+            raise MissingObjectsError(message)
+        listed = self._lists[path]
+        prefix = f"{path}/" if path else ""
+        if listed is not None:
+            names = sorted(name for name in listed if not name.startswith(".") and name != "zarr.json")
+            self.prefetch([key for name in names for key in self._keys(prefix + name)])
+            return names
+        columns = [*(meta.names("colnames") or []), *(meta.names("categories") or [])]
+        likely = likely_members(path, columns)
+        self.prefetch([key for name in likely for key in self._keys(prefix + name)])
+        return sorted(name for name in likely if self._has(prefix + name))
+
+    def _has(self, path: str) -> bool:
+        try:
+            return self.meta(path) is not None
+        except DamagedObjectError:
+            return True
+
+    # -- what is here, and what is not ----------------------------------------------------------------
+
+    def prefetch(self, keys: list[str]) -> None:
+        """Say which objects will be asked for, so that they are fetched at once."""
+        absent = [key for key in keys if key not in self._here]
+        if self._at_once:
+            self._here.update(self.objects.get_many(absent) if absent else {})
+        else:
+            self._missing.update(absent)
+
+    def chunk(self, key: str) -> Buffer | None:
+        """Return a chunk that describing a table needs; None if there is none."""
+        self.prefetch([key])
+        if key not in self._here:
+            message = f"the chunk {key} is not here yet"
+            raise MissingObjectsError(message)
+        return self._here[key]
+
+    @property
+    def missed(self) -> int:
+        """How much was asked for, of this store and of those that links led to, and is not here."""
+        own = len(self._missing) + len(self._unlisted)
+        return own + sum(linked.missed for linked in self._linked.values())
+
+    def once(self, path: str, describe: Callable[[], T]) -> T:
+        """Return what was found out about an array, by this run of a parse or an earlier one."""
+        if path in self._known:
+            return cast("T", self._known[path])
+        before = self.missed
+        found = describe()
+        if self.missed == before:
+            self._known[path] = found
+        return found
+
+    @contextmanager
+    def collect_misses(self) -> Iterator[None]:
+        """Pass over errors while objects are missing, so that one run finds out all that it misses."""
+        try:
+            yield
+        except Exception:
+            if not self.missed:
+                raise
+
+    def raise_if_missing(self) -> None:
+        """Raise if objects were missed: what follows could only be thrown away.
+
+        Raises
+        ------
+        MissingObjectsError
+        """
+        if self.missed:
+            message = "objects are not here yet"
+            raise MissingObjectsError(message)
+
+    def fetch_missing(self) -> bool:
+        """Fetch what parsing missed; tell whether there was anything.
+
+        Raises
+        ------
+        NotNWBError
+            If the structure does not end.
+        """
+        missing, self._missing = self._missing, set()
+        unlisted, self._unlisted = sorted(self._unlisted), set()
+        if missing or unlisted:
+            self._rounds += 1
+            if self._rounds > _MOST_ROUNDS:
+                message = f"{self.name}: the structure of the store does not end: it is damaged"
+                raise NotNWBError(message)
+            self._here.update(self.objects.get_many(sorted(missing)) if missing else {})
+            self._lists.update(
+                zip(unlisted, self.objects.pool.map(self.objects.members, unlisted), strict=True)
+                if len(unlisted) > 1
+                else [(path, self.objects.members(path)) for path in unlisted]
+            )
+        return any([missing, unlisted, *(linked.fetch_missing() for linked in self._linked.values())])
+
+    def paths_of(self, addresses: set[Hashable]) -> dict[Hashable, str]:
+        """Return nothing: references are stored as paths."""
+        del addresses
+        return {}
+
+    # -- ways in --------------------------------------------------------------------------------------
+
+    @property
+    def root(self) -> ZarrNode:
+        """The root group."""
+        return ZarrNode("", self.meta("") or Meta.of({}), self)
+
+    def find(self, path: str) -> ZarrNode:
+        """Open the object at a path from the root.
+
+        Raises
+        ------
+        BrokenLinkError
+            If the path leads nowhere; the message says at which link.
+        """
+        if self._members is None:
+            names = [name for name in path.split("/") if name]
+            self.prefetch([key for i in range(len(names)) for key in self._keys("/".join(names[: i + 1]))])
+        return follow(self.root, path, 0)
+
+    def external(self, name: str) -> ZarrFile:
+        """Open the store that a link names by its path from this one, if the settings allow it.
+
+        Raises
+        ------
+        BrokenLinkError
+        """
+        here = self.source.with_path(self.source.path.rstrip("/"))
+        target = here.sibling(name if os.path.isabs(name) else f"{here.path.rpartition('/')[2]}/{name}")  # noqa: PTH117 - as the source does
+        allowed = config.external_links
+        inside = target is not None and target.is_below_folder_of(here)
+        if target is None or allowed == "never" or (allowed == "folder" and not inside):
+            message = (
+                f"the link to another store, {target.name if target else name!r}, was not followed "
+                f"(lazynwb.config.external_links is {allowed!r})"
+            )
+            raise ForbiddenLinkError(message)
+        if target in {here, here.resolved()}:
+            return self
+        if target not in self._linked:
+            try:
+                self._linked[target] = ZarrFile(open_objects(target))
+            except LazyNWBError as error:
+                self._unreadable.add(target)
+                invalidate(target)
+                raise unfollowed(self.name, target, error) from None
+        return self._linked[target]
+
+    @property
+    def depends(self) -> tuple[tuple[str, str], ...]:
+        """Path and identity of every other store that links led to so far, and of documents that were read.
+
+        A store's identity is that of its root's metadata, which is all of it where it is consolidated. Where
+        it is not, a local store's documents and folders count too, each of them; asking a server for the
+        versions of hundreds of documents would take as long as reading them.
+        """
+        others = [(source.path, identity_or_absent(source)) for source in (*self._linked, *self._unreadable)]
+        if self._members is None and self._at_once and os.path.isdir(self.source.path):  # noqa: PTH112
+            read = [key for key, data in self._here.items() if data is not None]
+            paths = [os.path.join(self.source.path, key) for key in (*read, *self._lists)]  # noqa: PTH118
+            others += [(path, identity_or_absent(self.source.with_path(path))) for path in paths]
+        return tuple(others) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
+
+
+def _either(objects: Objects, *keys: str) -> dict[str, Buffer | None]:
+    """Return objects of which there should be one.
+
+    Who may not list a bucket is refused what is not in it: that is no error while there is another.
+    """
+    try:
+        return dict(objects.get_many(keys))
+    except LazyNWBError:
+        found: dict[str, Buffer | None] = {}
+        for key in keys:
+            with suppress(LazyNWBError):
+                found[key] = objects.get(key)
+        if not any(data is not None for data in found.values()):
+            raise
+        return found

@@ -1,0 +1,125 @@
+"""Columns that are read late: for the rows of any frame that still says where its rows are from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import polars as pl
+
+from lazynwb.catalog.dtypes import INTERNAL, instance
+from lazynwb.engine.late_columns import LateColumns, gather_columns
+from lazynwb.errors import ColumnNotFoundError
+from lazynwb.frames.coerce import as_lazy, is_pandas
+from lazynwb.lookup.provenance import LateOptions, find_origins, late_schema, provenance_columns
+from lazynwb.profile import Query, working_for
+from lazynwb.scan import source_frame
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import pandas as pd
+    from polars._typing import SchemaDict
+
+Frame = TypeVar("Frame")
+
+
+def merge_array_column(
+    df: Frame,
+    column_name: str,
+    missing_ok: bool = True,  # noqa: FBT001, FBT002 - positional in existing code
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Frame:
+    """Add a column of the NWB files to a frame that was made without it, for the rows that it has now.
+
+    Parameters
+    ----------
+    df : polars.DataFrame, polars.LazyFrame or pandas.DataFrame
+        With the columns `_nwb_path`, `_table_path` and `_table_index`; see `with_columns`.
+    column_name : str
+        A column of the table or tables that the rows are from: `"spike_times"`, `"waveform_mean"`, ...
+    missing_ok : bool
+        Rows of a file that lacks the column are null; if none has it, the frame comes back as it is, and a
+        warning says so. With False either is an error.
+    storage_options : mapping or None
+        As for `scan_nwb`.
+
+    Returns
+    -------
+    frame
+        Of the same kind, with the same rows (and index), the new column last. One of that name is replaced
+        by what the files hold.
+
+    Raises
+    ------
+    ColumnNotFoundError
+        If the frame lacks one of the three columns, or a file lacks the column and `missing_ok` is false.
+    LazyNWBError
+        If a file cannot be read, or lacks the table or the row that the frame names.
+    """
+    options = LateOptions(missing_ok, missing_ok, storage_options=storage_options)
+    added: Frame = _add(df, [column_name], options)
+    return added
+
+
+def with_columns(  # noqa: PLR0913 - keywords
+    df: Frame,
+    names: Iterable[str],
+    *,
+    missing_ok: bool = True,
+    schema_overrides: SchemaDict | None = None,
+    provenance_suffix: str = "",
+    storage_options: Mapping[str, Any] | None = None,
+    disable_progress: bool = False,
+) -> Frame:
+    """Add columns of the NWB files to any frame that still says where its rows are from.
+
+    This is `df.nwb.with_columns(...)`, which has the parameters' description, as a function.
+    """
+    overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
+    options = LateOptions(missing_ok, False, overrides, storage_options, disable_progress)  # noqa: FBT003
+    added: Frame = _add(df, list(dict.fromkeys(names)), options, provenance_suffix)
+    return added
+
+
+def _add(df: Any, names: list[str], options: LateOptions, suffix: str = "") -> Any:  # noqa: ANN401 - any kind
+    reserved = [name for name in names if name in INTERNAL]
+    if reserved:
+        message = f"{reserved[0]!r} says where a row is from: no file has a column of that name"
+        raise ColumnNotFoundError(message)
+    if isinstance(df, pl.LazyFrame):
+        own = provenance_columns(df.collect_schema(), suffix)
+        late = LateColumns(df, own, names, options)
+        if not late.added:
+            return df
+        return source_frame(late.run, late.schema, late.detail)
+    if isinstance(df, pl.DataFrame):
+        own = provenance_columns(df.columns, suffix)
+        provenance = df.select(pl.col(there).alias(name) for name, there in own.items())
+        return df.with_columns(_read(provenance, names, options))
+    if is_pandas(df):
+        return _add_to_pandas(df, names, options, suffix)
+    message = f"a Polars or pandas frame is needed, not {type(df).__name__}"
+    raise TypeError(message)
+
+
+def _read(provenance: pl.DataFrame, names: list[str], options: LateOptions) -> list[pl.Series]:
+    with working_for(Query(f"{', '.join(names)} of a frame's rows")):
+        origins = find_origins(provenance, options)
+        schema = late_schema(origins.files, names, options)
+        return gather_columns(
+            origins, schema, frozenset(options.overrides), disable_progress=options.disable_progress
+        )
+
+
+def _add_to_pandas(df: pd.DataFrame, names: list[str], options: LateOptions, suffix: str) -> pd.DataFrame:
+    from lazynwb.frames.pandas_output import pandas_values
+
+    own = provenance_columns(df.columns, suffix)
+    rows = as_lazy(df, own.values()).collect()
+    provenance = rows.select(pl.col(there).alias(name) for name, there in own.items())
+    added = df.copy(deep=False)
+    for series in _read(provenance, names, options):
+        # By position: what goes by pandas' index would get lost where labels repeat.
+        added[series.name] = pandas_values(series)
+    return added

@@ -1,0 +1,319 @@
+"""The folder that an index lies in: a local one, or a prefix in an object store or on a web server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from lazynwb.config import config
+from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.storage.source import Options, Source, is_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lazynwb.storage.error_mapping import Failure
+    from lazynwb.storage.stores.registry import Location
+
+#: Far more than a manifest of millions of sessions.
+_MOST_MANIFEST_BYTES = 256 * 1024 * 1024
+#: What one request asks for.
+_PIECE = 8 * 1024 * 1024
+
+
+class Conflict(Exception):  # noqa: N818 - not an error yet
+    """Somebody else has replaced a file meanwhile."""
+
+
+class Found(NamedTuple):
+    """A small file, and the version of it that this is (None where there is no telling)."""
+
+    data: bytes
+    version: dict[str, str | None] | None
+
+
+class Folder(Protocol):
+    """Where the files of an index are.
+
+    Attributes
+    ----------
+    name : str
+        For messages.
+    is_remote : bool
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def is_remote(self) -> bool: ...  # noqa: D102
+
+    def find(self, name: str) -> Found | None:
+        """Return a small file; None if there is none."""
+        ...
+
+    def read(self, name: str, start: int, stop: int) -> bytes | memoryview:
+        """Return a part of a file; SourceNotFoundError if there is none."""
+        ...
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file that is not there yet."""
+        ...
+
+    def replace(self, name: str, data: bytes, before: Found | None) -> None:
+        """Write a file in one go, in the place of what was found there before, or of nothing.
+
+        Raises
+        ------
+        Conflict
+            If there is something else by now.
+        """
+        ...
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove files; those that are not there are no matter."""
+        ...
+
+    def address(self, name: str) -> str:
+        """Return the path or URL of a file."""
+        ...
+
+
+def open_folder(place: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> Folder:
+    """Return a folder by its path or URL; it need not exist.
+
+    Raises
+    ------
+    LazyNWBError
+        If it is a URL that cannot be a folder.
+    """
+    text = os.fspath(place)
+    if not isinstance(text, str):
+        message = f"an index is named by a path or a URL, not {type(text).__name__}"
+        raise TypeError(message)
+    if is_url(text) and not text.lower().startswith("file:"):
+        return RemoteFolder(text, Options({**config.storage_options, **(storage_options or {})}))
+    from lazynwb.storage.resolve import local_path
+
+    return LocalFolder(local_path(text))
+
+
+class LocalFolder:
+    """A folder of the file system.
+
+    Parameters
+    ----------
+    path : str
+        Absolute.
+    """
+
+    is_remote = False
+
+    def __init__(self, path: str) -> None:
+        self.name = path
+        self._path = Path(path)
+
+    def find(self, name: str) -> Found | None:
+        """Return a small file; see `Folder`."""
+        try:
+            with (self._path / name).open("rb") as file:
+                return Found(file.read(_MOST_MANIFEST_BYTES), None)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            message = f"index {self.name} cannot be read: {error.strerror}"
+            raise LazyNWBError(message) from None
+
+    def read(self, name: str, start: int, stop: int) -> bytes:
+        """Return a part of a file; see `Folder`."""
+        try:
+            with (self._path / name).open("rb") as file:
+                file.seek(start)
+                return file.read(stop - start)
+        except FileNotFoundError:
+            message = f"index {self.name}: its file {name} is gone"
+            raise SourceNotFoundError(message) from None
+        except OSError as error:
+            message = f"index {self.name} cannot be read: {name}: {error.strerror}"
+            raise LazyNWBError(message) from None
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file; see `Folder`."""
+        try:
+            self._path.mkdir(parents=True, exist_ok=True)
+            with (self._path / name).open("xb") as file:
+                file.write(data)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def replace(self, name: str, data: bytes, before: Found | None) -> None:
+        """Write a file in one go; see `Folder`. Between look and rename, another may still come in."""
+        now = self.find(name)
+        if (now.data if now else None) != (before.data if before else None):
+            raise Conflict
+        temporary = f".{name}-{os.urandom(8).hex()}"
+        try:
+            self.write(temporary, data)
+            (self._path / temporary).replace(self._path / name)
+        except OSError as error:
+            self.remove([temporary])
+            raise self._unwritable(error) from None
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove files; see `Folder`."""
+        for name in names:
+            try:
+                (self._path / name).unlink()
+            except OSError:  # of another user, or in use on Windows: it takes room and does no harm
+                continue
+
+    def address(self, name: str) -> str:
+        """Return the path of a file."""
+        return str(self._path / name)
+
+    def _unwritable(self, error: OSError) -> LazyNWBError:
+        return LazyNWBError(f"index {self.name} cannot be written: {error.strerror}")
+
+
+class RemoteFolder:
+    """A prefix in an object store, or a folder on a web server, which can only be read.
+
+    Parameters
+    ----------
+    url : str
+    options : Options
+    """
+
+    is_remote = True
+
+    def __init__(self, url: str, options: Options) -> None:
+        base, mark, query = url.partition("?") if url.lower().startswith("http") else (url, "", "")
+        self._base = base.rstrip("/")
+        self._query = mark + query
+        self._options = options
+        self.name = Source(url).name
+
+    def _source(self, name: str) -> Source:
+        return Source(self.address(name), self._options)
+
+    def address(self, name: str) -> str:
+        """Return the URL of a file."""
+        return f"{self._base}/{name}{self._query}"
+
+    def find(self, name: str) -> Found | None:
+        """Return a small file; see `Folder`."""
+        from lazynwb.storage.retry import with_retry
+        from lazynwb.threads import REQUESTS, wait
+
+        source = self._source(name)
+
+        def ask(location: Location) -> Found | Failure:
+            import obstore
+            from obstore.exceptions import BaseError
+
+            from lazynwb.profile import count
+            from lazynwb.storage.range_request import refused
+
+            count(requests=1)
+            try:
+                answer = obstore.get(location.store, location.path)
+                meta = answer.meta
+                if meta["size"] > _MOST_MANIFEST_BYTES:
+                    message = f"index {self.name} is damaged: its {name} is larger than any"
+                    raise LazyNWBError(message)
+                data = bytes(answer.bytes())
+            except (BaseError, OSError, ValueError) as error:
+                return refused(source, location, error)
+            count(bytes_read=len(data))
+            return Found(data, {"e_tag": meta.get("e_tag"), "version": meta.get("version")})
+
+        try:
+            found: Found = wait(REQUESTS.submit(with_retry, source, ask))
+        except SourceNotFoundError:
+            return None
+        return found
+
+    def read(self, name: str, start: int, stop: int) -> bytes | memoryview:
+        """Return a part of a file; see `Folder`."""
+        from lazynwb.storage.range_request import request
+        from lazynwb.threads import REQUESTS
+
+        source = self._source(name)
+        if stop - start <= _PIECE:
+            return request(source, start, stop).data
+        ends = [(low, min(low + _PIECE, stop)) for low in range(start, stop, _PIECE)]
+        return b"".join(REQUESTS.map(lambda span: request(source, *span).data, ends))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file; see `Folder`."""
+        self._put(name, data, "overwrite")
+
+    def replace(self, name: str, data: bytes, before: Found | None) -> None:
+        """Write a file in one go; see `Folder`. The store compares versions, if it can."""
+        from obstore.exceptions import NotSupportedError
+
+        mode: Any = "create" if before is None else {k: v for k, v in (before.version or {}).items() if v}
+        try:
+            self._put(name, data, mode or "overwrite")
+        except (NotSupportedError, NotImplementedError):  # of stores without conditions
+            now = self.find(name)
+            if (now.data if now else None) != (before.data if before else None):
+                raise Conflict from None
+            self._put(name, data, "overwrite")
+        except Conflict:
+            now = self.find(name)
+            # An answer that was lost: the second try meets what the first one wrote.
+            if now is None or now.data != data:
+                raise
+
+    def _put(self, name: str, data: bytes, mode: Any) -> None:  # noqa: ANN401 - obstore's PutMode
+        from lazynwb.storage.retry import with_retry
+        from lazynwb.threads import REQUESTS, wait
+
+        source = self._source(name)
+        if source.path.lower().startswith(("http:", "https:", "dandi:")):
+            message = (
+                f"{self.name} cannot be written: web servers are only read; build the index in a local "
+                "folder or a bucket (s3://, gs://, az://), and copy the folder to where it is served from"
+            )
+            raise LazyNWBError(message)
+
+        def ask(location: Location) -> bool | Failure:
+            import obstore
+            from obstore.exceptions import (
+                AlreadyExistsError,
+                BaseError,
+                NotSupportedError,
+                PreconditionError,
+            )
+
+            from lazynwb.profile import count
+            from lazynwb.storage.range_request import refused
+
+            count(requests=1)
+            try:
+                obstore.put(location.store, location.path, data, mode=mode)
+            except (AlreadyExistsError, PreconditionError):
+                return False
+            except (NotSupportedError, NotImplementedError):
+                raise
+            except (BaseError, OSError, ValueError) as error:
+                return refused(source, location, error)
+            return True
+
+        if not wait(REQUESTS.submit(with_retry, source, ask)):
+            raise Conflict
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Remove files; see `Folder`."""
+        import contextlib
+
+        import obstore
+
+        from lazynwb.storage.stores.registry import locate
+
+        for name in names:
+            location = locate(self._source(name))
+            with contextlib.suppress(Exception):  # it takes room and does no harm
+                obstore.delete(location.store, location.path)

@@ -1,0 +1,295 @@
+"""The tables of some sessions in memory, and as the files of one part."""
+
+from __future__ import annotations
+
+import uuid
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import polars as pl
+
+from lazynwb.errors import CorruptDataError, LazyNWBError
+from lazynwb.index.model import COLUMNS, ENTRIES, KINDS, SCHEMAS, SESSIONS, TABLES, Part, Values
+from lazynwb.index.source_record import column_rows, fingerprint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from lazynwb.index.location import Folder
+    from lazynwb.index.model import Kind
+    from lazynwb.index.source_record import SourceRecord
+
+#: Entries lie in blocks, each a Parquet file of its own, so that a query fetches those of one table: a block
+#: ends at this size, and where another table begins once it has reached the smaller one.
+_BLOCK_BYTES, _LEAST_BLOCK_BYTES = 4 * 1024 * 1024, 256 * 1024
+#: What a damaged or hostile file may claim that there is in a block.
+_MOST_BLOCK_BYTES = 1024 * 1024 * 1024
+
+
+T = TypeVar("T")
+
+
+class Records(NamedTuple):
+    """What is known of some sessions, in order.
+
+    Attributes
+    ----------
+    sessions, tables, columns : DataFrame
+        See `lazynwb.index.model`; in `tables`, `_row` is that of the entry among `entries`.
+    entries : list of bytes
+    """
+
+    sessions: pl.DataFrame
+    tables: pl.DataFrame
+    columns: pl.DataFrame
+    entries: list[bytes]
+
+
+def records_of(described: Sequence[SourceRecord], values: Values) -> Records:
+    """Make tables of what is known of sources, and take in their metadata."""
+    tables: list[tuple[object, ...]] = []
+    columns: list[tuple[object, ...]] = []
+    entries: list[bytes] = []
+    for one in described:
+        for found in one.tables:
+            if found.table is None:
+                tables.append(
+                    (one.path, found.path, None, found.neurodata_type, None, None, found.problem, None)
+                )
+                entries.append(b"")
+                continue
+            table = found.table
+            tables.append(
+                (
+                    *(one.path, found.path, table.kind, found.neurodata_type, table.rows, len(table.columns)),
+                    *(found.problem or None, fingerprint(table)),
+                )
+            )
+            entries.append(found.entry)
+            columns += [(one.path, found.path, *row) for row in column_rows(table)]
+    own = pl.DataFrame(
+        [
+            (one.path, one.identity, one.size, len(one.tables), one.problem, one.links or None)
+            for one in described
+        ],
+        schema=SESSIONS,
+        orient="row",
+    )
+    places = {"_offset": pl.lit(0, pl.Int64), "_size": pl.lit(0, pl.Int64), "_row": pl.int_range(pl.len())}
+    schema = {name: dtype for name, dtype in TABLES.items() if name not in places}
+    return Records(
+        own.hstack(_metadata(described, values)),
+        pl.DataFrame(tables, schema=schema, orient="row").with_columns(**places),
+        pl.DataFrame(columns, schema=COLUMNS, orient="row"),
+        entries,
+    )
+
+
+def _metadata(described: Sequence[SourceRecord], values: Values) -> list[pl.Series]:
+    """Return the metadata of sources as columns, each of the type that the index has by now."""
+    cells: dict[str, list[tuple[int, pl.Series]]] = {}
+    for number, one in enumerate(described):
+        for table, data in one.values.items():
+            for series in pl.read_ipc(BytesIO(data)):
+                value = values.add(table, series.name, series.dtype)  # type: ignore[arg-type]
+                cells.setdefault(value.column, []).append((number, series))
+        for table, name in one.lost:
+            values.mark_inexact(table, name)  # type: ignore[arg-type]
+    columns = []
+    for column, listed in cells.items():
+        found = pl.concat([values.as_published(column, series) for _, series in listed])
+        places = pl.Series([None] * len(described), dtype=pl.UInt32)
+        rows = [number for number, _ in listed]
+        places = places.scatter(rows, list(range(len(rows))))
+        columns.append(found.gather(places).alias(column))
+    return columns
+
+
+def joined(parts: Sequence[Records], values: Values) -> Records:
+    """Put records one after the other."""
+    sessions = [_published(part.sessions, values) for part in parts]
+    tables = []
+    entries: list[bytes] = []
+    for part in parts:
+        tables.append(part.tables.with_columns(_row=pl.col("_row") + len(entries)))
+        entries += part.entries
+    return Records(
+        pl.concat(sessions, how="diagonal"),
+        pl.concat(tables),
+        pl.concat([part.columns for part in parts]),
+        entries,
+    )
+
+
+def without(records: Records, paths: Collection[str]) -> Records:
+    """Leave sessions out."""
+    unwanted = pl.Series(list(paths), dtype=pl.String).implode()
+    sessions, tables, columns = (
+        frame.filter(~pl.col("path").is_in(unwanted))
+        for frame in (records.sessions, records.tables, records.columns)
+    )
+    entries = [records.entries[row] for row in tables["_row"]]
+    return Records(sessions, tables.with_columns(_row=pl.int_range(pl.len())), columns, entries)
+
+
+def in_order(records: Records, paths: pl.Series) -> Records:
+    """Bring sessions into the order of their paths; those of the files follow when they are written."""
+    order = pl.DataFrame({"path": paths})
+    return records._replace(
+        sessions=order.join(records.sessions, on="path", how="inner", maintain_order="left")
+    )
+
+
+def _published(sessions: pl.DataFrame, values: Values) -> pl.DataFrame:
+    schema = values.schema
+    metadata = [values.as_published(name, sessions[name]) for name in sessions.columns if name in schema]
+    return sessions.select(*SESSIONS).hstack(metadata)
+
+
+# -- files ------------------------------------------------------------------------------------------------
+
+
+def write_part(folder: Folder, records: Records) -> Part:
+    """Write the files of a part under new names."""
+    token = uuid.uuid4().hex
+    order = records.sessions.select("path").with_row_index("_at")
+    tables = records.tables.join(order, on="path", how="left").sort("table", "_at").drop("_at")
+    columns = records.columns.join(order, on="path", how="left").sort("table", "_at", "column").drop("_at")
+    data, tables = _packed(tables, records.entries)
+    files = {
+        ENTRIES: data,
+        "tables": _parquet(tables),
+        "columns": _parquet(columns),
+        "sessions": _parquet(records.sessions),
+    }
+    part = Part(token, len(records.sessions), {kind: len(one) for kind, one in files.items()})
+    try:
+        for kind, one in files.items():
+            folder.write(part.file(kind), one)
+    except BaseException:
+        folder.remove([part.file(kind) for kind in files])
+        raise
+    return part
+
+
+def _parquet(frame: pl.DataFrame) -> bytes:
+    stream = BytesIO()
+    # Large pages: what repeats, as paths do from table to table, is then stored once.
+    frame.write_parquet(
+        stream, compression="zstd", statistics=True, row_group_size=256 * 1024, data_page_size=8 * 1024 * 1024
+    )
+    return stream.getvalue()
+
+
+def _packed(tables: pl.DataFrame, entries: list[bytes]) -> tuple[bytes, pl.DataFrame]:
+    """Return the entries of tables, in order, as blocks; and the tables with where theirs are."""
+    blocks: list[bytes] = []
+    places: list[tuple[int, int, int]] = []
+    begun: list[bytes] = []
+    size = offset = 0
+    before: str | None = None
+
+    def close() -> None:
+        nonlocal begun, size, offset
+        data = _parquet(pl.DataFrame({"entry": pl.Series(begun, dtype=pl.Binary)}))
+        blocks.append(data)
+        places.extend((offset, len(data), row) for row in range(len(begun)))
+        offset += len(data)
+        begun, size = [], 0
+
+    for name, row in zip(tables["table"], tables["_row"], strict=True):
+        entry = entries[row]
+        if begun and (size + len(entry) > _BLOCK_BYTES or (name != before and size >= _LEAST_BLOCK_BYTES)):
+            close()
+        begun.append(entry)
+        size, before = size + len(entry), name
+    if begun:
+        close()
+    where = pl.DataFrame(places, schema=dict.fromkeys(("_offset", "_size", "_row"), pl.Int64), orient="row")
+    return b"".join(blocks), tables.drop(where.columns).hstack(where)
+
+
+def read_records(folder: Folder, part: Part, values: Values) -> Records:
+    """Read all of a part."""
+    frames = {kind: read_frame(folder, part, kind) for kind in KINDS}
+    tables = frames["tables"]
+    data = memoryview(folder.read(part.file(ENTRIES), 0, part.bytes[ENTRIES]))
+    blocks: dict[int, list[bytes]] = {}
+    for offset, size in tables.select("_offset", "_size").unique().iter_rows():
+        blocks[offset] = block_of(folder, data[offset : offset + size]).to_list()
+    try:
+        entries = [blocks[offset][row] for offset, row in tables.select("_offset", "_row").iter_rows()]
+    except (IndexError, TypeError) as error:
+        raise damaged(folder, part.file(ENTRIES), error) from None
+    return Records(
+        _published(frames["sessions"], values),
+        tables.with_columns(_row=pl.int_range(pl.len(), dtype=pl.Int64)),
+        frames["columns"],
+        entries,
+    )
+
+
+def read_frame(folder: Folder, part: Part, kind: Kind, columns: Iterable[str] | None = None) -> pl.DataFrame:
+    """Read a table of a part, or some columns of it, checked for their types.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If it is gone.
+    LazyNWBError
+        If it is not what it should be.
+    """
+    name = part.file(kind)
+    wanted = list(columns) if columns is not None else None
+    source: Any = folder.address(name)
+    if folder.is_remote:
+        source = BytesIO(folder.read(name, 0, part.bytes[kind]))
+    else:
+        folder.read(name, 0, 0)  # which says in plain words that it is gone
+    frame: pl.DataFrame = guarded(folder, name, lambda: pl.read_parquet(source, columns=wanted, glob=False))
+    for column, dtype in SCHEMAS[kind].items():
+        if (wanted is None or column in wanted) and frame.schema.get(column) != dtype:
+            raise damaged(folder, name, f"column {column!r} is not {dtype}")
+    if kind == "sessions" and len(frame) != part.sessions:
+        raise damaged(folder, name, f"it has {len(frame)} sessions where {part.sessions} should be")
+    return frame
+
+
+def block_of(folder: Folder, data: bytes | memoryview) -> pl.Series:
+    """Return the entries of a block."""
+
+    def read() -> pl.Series:
+        series = pl.read_parquet(BytesIO(data), columns=["entry"]).to_series()
+        if series.dtype != pl.Binary:
+            message = f"entries of type {series.dtype}"
+            raise TypeError(message)
+        return series
+
+    return guarded(folder, ENTRIES, read)
+
+
+def guarded(folder: Folder, name: str, read: Callable[[], T]) -> T:
+    """Read Parquet that somebody else has written.
+
+    Raises
+    ------
+    CorruptDataError
+        If it cannot be read.
+    """
+    try:
+        return read()
+    except LazyNWBError:
+        raise
+    except (pl.exceptions.PolarsError, OSError, ValueError, TypeError, MemoryError) as error:
+        reason: object = str(error).partition("\n")[0]
+    except BaseException as error:
+        # A panic of Rust's is no `Exception`, and its class cannot be imported.
+        if type(error).__name__ != "PanicException":
+            raise
+        reason = "it makes no sense"
+    raise damaged(folder, name, reason)
+
+
+def damaged(folder: Folder, name: str, reason: object) -> CorruptDataError:
+    """Return the error of a file that is not what it should be."""
+    return CorruptDataError(f"index {folder.name} is damaged: {name}: {reason}: build it anew")

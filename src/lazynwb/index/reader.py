@@ -1,0 +1,229 @@
+"""`open_index`, and what it returns: the catalogs that an index has, and its tables."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import polars as pl
+
+from lazynwb.config import config
+from lazynwb.errors import LazyNWBError
+from lazynwb.index.location import open_folder
+from lazynwb.index.model import MANIFEST, SCHEMAS
+from lazynwb.index.part_io import damaged
+from lazynwb.index.snapshot import GoneError, State
+from lazynwb.storage.resolve import expand
+from lazynwb.storage.source import Options, Source, is_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+
+    from lazynwb.index.model import Kind, Manifest
+    from lazynwb.lookup.loader import TableFile
+    from lazynwb.lookup.providers import NotCatalogued
+    from lazynwb.storage.resolve import Sources
+
+T = TypeVar("T")
+
+
+class Index:
+    """An index of sessions, opened: what `scan_nwb(index=...)` plans from.
+
+    It may be used by several threads, and pickled. It shows the index as it was when it was opened, or, if
+    files of that state have been removed since, as it is now.
+
+    Parameters
+    ----------
+    place : path or URL
+        The folder that `build_index` wrote.
+    storage_options : mapping or None
+        For the index; as for `scan_nwb`.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is no index.
+    CorruptDataError
+        If it is damaged.
+    """
+
+    def __init__(
+        self, place: str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+    ) -> None:
+        self._given = os.fspath(place), dict(storage_options or {})
+        self._folder = open_folder(place, storage_options)
+        self._lock = threading.Lock()
+        self._state = State(self._folder)
+
+    def __reduce__(self) -> tuple[type[Index], tuple[str, dict[str, Any]]]:
+        return Index, self._given
+
+    def __repr__(self) -> str:
+        """Say where it is, and how much there is in it."""
+        return f"<Index: {self.name}, {len(self):,} sessions>"
+
+    def __len__(self) -> int:
+        """Return the number of sessions."""
+        return self.manifest.sessions
+
+    @property
+    def name(self) -> str:
+        """Where it is, for messages."""
+        return self._folder.name
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is in force."""
+        return self._state.manifest
+
+    def files(self, table: Kind) -> list[str]:
+        """Return the Parquet files of one of its tables: "sessions", "tables" or "columns".
+
+        For DuckDB and others. The folder may hold more files, which are no longer in force.
+        """
+        return [self._folder.address(part.file(table)) for part in self.manifest.parts]
+
+    # -- sources ------------------------------------------------------------------------------------------
+
+    def sources(
+        self, given: Sources | None = None, storage_options: Mapping[str, Any] | None = None
+    ) -> list[Source]:
+        """Return the files that a call means: all of the index, or those given.
+
+        Raises
+        ------
+        LazyNWBError
+            If an index from elsewhere names files of this machine, or kinds of URLs that cannot be read.
+        """
+        if given is None:
+            return self._on_latest(lambda state: state.sources(storage_options))
+        known = self._on_latest(lambda state: state.numbers)
+        options = Options({**config.storage_options, **(storage_options or {})})
+        listed = [given] if isinstance(given, str | os.PathLike) else given
+        if isinstance(listed, Source):
+            return [listed]
+        found: list[Source] = []
+        for one in listed:
+            text = os.fspath(one) if isinstance(one, str | os.PathLike) else None
+            if isinstance(text, str) and text in known:
+                # Its name is that of one file, without asking whether it is a folder or a pattern.
+                found.append(Source(text, options if is_url(text) else Options()))
+            else:
+                found += expand(one, storage_options)
+        return found or expand([], storage_options)
+
+    # -- catalogs -----------------------------------------------------------------------------------------
+
+    def tables(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
+        """Return the catalogs of one table; see `lazynwb.lookup.providers.Catalogs`."""
+        return self._on_latest(lambda state: state.tables(sources, table))
+
+    def counted(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
+        """Return how many rows a table has; see `lazynwb.lookup.providers.Summaries`."""
+        return self._on_latest(lambda state: state.counted(sources, table))
+
+    def schemas(self, sources: Sequence[Source], table: str) -> list[Hashable | NotCatalogued | None]:
+        """Return what tells tables with other columns; see `lazynwb.lookup.providers.Summaries`."""
+        return self._on_latest(lambda state: state.schemas(sources, table))
+
+    def listed(self) -> list[str]:
+        """Return the paths of all tables; see `lazynwb.lookup.providers.Summaries`."""
+        return self._on_latest(State.listed)
+
+    def metadata(
+        self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
+    ) -> pl.DataFrame | None:
+        """Return values of the sessions' metadata; see `lazynwb.lookup.providers.Catalogs`."""
+        return self._on_latest(lambda state: state.metadata(sources, table, schema))
+
+    def holders(
+        self, sources: Sequence[Source], *, series: bool
+    ) -> tuple[dict[str, list[Source]], list[Source]]:
+        """Return which sources have which tables, and the sources of which that is not known."""
+        return self._on_latest(lambda state: state.holders(sources, series=series))
+
+    # -- tables -------------------------------------------------------------------------------------------
+
+    def schema(self, table: Kind) -> dict[str, pl.DataType]:
+        """Return the columns of one of its tables."""
+        own = {name: dtype for name, dtype in SCHEMAS[table].items() if not name.startswith("_")}
+        return {**own, **self._state.values.schema} if table == "sessions" else own
+
+    def batches(
+        self, table: Kind, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a table, a frame for each part; the parameters are those of `engine.run.run`."""
+        schema = self.schema(table)
+        names = with_columns if with_columns is not None else list(schema)
+        filtering = predicate.meta.root_names() if predicate is not None else []
+        needed = list(dict.fromkeys([*names, *filtering]))
+        left = n_rows
+        for frame in self._frames(table, needed):
+            if left is not None and left <= 0:
+                break
+            if left is not None:
+                frame = frame.head(left)  # noqa: PLW2901 - what is left of it
+                left -= len(frame)
+            if predicate is not None:
+                frame = frame.filter(predicate)  # noqa: PLW2901 - as before
+            if len(frame):
+                yield pl.DataFrame([frame[name] for name in names])
+        yield pl.DataFrame(schema={name: schema[name] for name in names})
+
+    def _frames(self, table: Kind, names: list[str]) -> Iterator[pl.DataFrame]:
+        """Yield columns of a table part by part, all of the same state."""
+        state, number = self._state, 0
+        while number < len(state.manifest.parts):
+            try:
+                frame = state.frame(number, table, names)
+            except GoneError as error:
+                if number:
+                    message = (
+                        f"index {self.name} was updated more than once while it was read: run the query again"
+                    )
+                    raise LazyNWBError(message) from None
+                state = self._renewed(state, error)
+                continue
+            yield frame
+            number += 1
+
+    def _on_latest(self, work: Callable[[State], T]) -> T:
+        """Do something with the state that was read, or with the latest, if files of it are gone."""
+        state = self._state
+        while True:
+            try:
+                return work(state)
+            except GoneError as error:
+                state = self._renewed(state, error)
+
+    def _renewed(self, state: State, error: GoneError) -> State:
+        """Return the state that has come after another."""
+        with self._lock:
+            if self._state is state:
+                fresh = State(self._folder)
+                if fresh.manifest.token == state.manifest.token:
+                    raise damaged(self._folder, MANIFEST, error) from None
+                self._state = fresh
+            return self._state
+
+
+def open_index(
+    index: Index | str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
+) -> Index:
+    """Open an index of sessions, once for any number of scans.
+
+    Parameters
+    ----------
+    index : path or URL
+        The folder that `build_index` wrote; one that is open is given back.
+    storage_options : mapping or None
+        As for `scan_nwb`.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is no index.
+    """
+    return index if isinstance(index, Index) else Index(index, storage_options)

@@ -1,0 +1,38 @@
+"""An index of sessions: the catalogs of many files as one Parquet dataset, to search and to plan from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lazynwb.storage.resolve import expand
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from lazynwb.index.reader import Index
+    from lazynwb.storage.resolve import Sources
+    from lazynwb.storage.source import Source
+
+
+def sources_of(
+    source: Sources | None,
+    index: Index | str | os.PathLike[str] | None,
+    storage_options: Mapping[str, Any] | None,
+) -> tuple[tuple[Source, ...], Index | None]:
+    """Return the files that a call means, and the index that it plans from, opened.
+
+    Raises
+    ------
+    TypeError
+        If there is neither.
+    """
+    if index is not None:
+        from lazynwb.index.reader import open_index
+
+        opened = open_index(index, storage_options)
+        return tuple(opened.sources(source, storage_options)), opened
+    if source is None:
+        message = "pass a source: paths or URLs of NWB files, or index=..., for all that an index has"
+        raise TypeError(message)
+    return tuple(expand(source, storage_options)), None

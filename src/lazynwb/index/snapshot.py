@@ -1,0 +1,392 @@
+"""What an index says while one manifest is in force: read as it is asked for."""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from collections import OrderedDict
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import polars as pl
+
+from lazynwb.catalog.dtypes import NWB_PATH
+from lazynwb.catalog.merge import conform
+from lazynwb.catalog.model import CATALOG_VERSION, Table
+from lazynwb.config import config
+from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.index.model import ENTRIES, MANIFEST, SCHEMAS, SESSIONS, Values, decode
+from lazynwb.index.part_io import block_of, damaged, read_frame
+from lazynwb.index.validate import is_sound
+from lazynwb.lookup.loader import Entry, TableFile, key_of
+from lazynwb.lookup.providers import NOT_CATALOGUED
+from lazynwb.profile import count
+from lazynwb.storage.source import Options, Source, is_url
+from lazynwb.storage.stores.registry import SCHEMES
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator, Mapping, Sequence
+
+    from lazynwb.index.location import Folder
+    from lazynwb.index.model import Kind, Part
+    from lazynwb.lookup.providers import NotCatalogued
+
+#: Tables of parts, and blocks of entries, that are kept in memory.
+_MOST_TABLES, _MOST_BLOCKS = 256, 8
+_KINDS = frozenset({"table", "series", "metadata"})
+#: Whose path means the series.
+_SERIES_PARTS = frozenset({"data", "timestamps"})
+_DECODER = msgspec.msgpack.Decoder(Entry)
+
+
+class GoneError(Exception):
+    """A file of a state of the index has been removed."""
+
+
+class _Rows:
+    """What a part says of one table: where each of its sessions is here, by number, and the same of each."""
+
+    __slots__ = ("counts", "fingerprints", "kinds", "offsets", "places", "rows", "sizes")
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self.places = {number: at for at, number in enumerate(frame["_at"].to_list())}
+        self.fingerprints = frame["_fingerprint"].to_list()
+        self.kinds = frame["kind"].to_list()
+        self.counts = frame["rows"].to_list()
+        self.offsets, self.sizes, self.rows = (frame[name].to_list() for name in ("_offset", "_size", "_row"))
+
+
+class State:
+    """An index as one manifest describes it."""
+
+    def __init__(self, folder: Folder) -> None:
+        found = folder.find(MANIFEST)
+        if found is None:
+            message = f"no index of sessions in {folder.name}: lazynwb.build_index writes one"
+            raise SourceNotFoundError(message)
+        self._folder = folder
+        self.manifest = decode(found.data, folder.name)
+        self.values = Values(self.manifest.values)
+        self._lock = threading.RLock()
+        self._tables: OrderedDict[tuple[int, str], _Rows | None] = OrderedDict()
+        self._frames: OrderedDict[int, pl.DataFrame] = OrderedDict()
+        self._blocks: OrderedDict[tuple[int, int, int], pl.Series] = OrderedDict()
+        self._sessions: pl.DataFrame | None = None
+        self._numbers: dict[str, int] = {}
+        self._links: dict[int, list[str]] = {}
+        self._starts = [0, *accumulate(part.sessions for part in self.manifest.parts)]
+
+    def frame(self, number: int, kind: Kind, names: list[str]) -> pl.DataFrame:
+        """Return columns of a part's table, in the types that the whole index has."""
+        part = self.manifest.parts[number]
+        own = SCHEMAS[kind]
+        metadata = self.values.schema if kind == "sessions" else {}
+        # Parts that were written before a column came up do not have it.
+        stored = self._read(part, kind, names if set(names) <= set(own) else None)
+        columns = []
+        for name in names:
+            if name in own:
+                columns.append(stored[name])
+            elif name in stored.columns:
+                columns.append(self.values.as_published(name, stored[name]))
+            else:
+                columns.append(pl.Series(name, [None] * len(stored), dtype=metadata[name]))
+        return pl.DataFrame(columns)
+
+    def _read(self, part: Part, kind: Kind, columns: list[str] | None) -> pl.DataFrame:
+        try:
+            return read_frame(self._folder, part, kind, columns)
+        except SourceNotFoundError as error:
+            raise GoneError(str(error)) from None
+
+    # -- sources ------------------------------------------------------------------------------------------
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """Numbers of the sessions by their paths."""
+        self._known()
+        return self._numbers
+
+    def _known(self) -> pl.DataFrame:
+        """Return paths and identities of all sessions."""
+        with self._lock:
+            if self._sessions is None:
+                names = ["path", "identity", "_links"]
+                empty = pl.DataFrame(schema={name: SESSIONS[name] for name in names})
+                frames = [self._read(part, "sessions", names) for part in self.manifest.parts]
+                found = pl.concat([empty, *frames])
+                if found["path"].null_count():
+                    raise damaged(self._folder, "sessions", "sessions without a path")
+                linked = found.with_row_index("_at").filter(pl.col("_links").list.len() > 0)
+                self._links = dict(linked.select("_at", "_links").iter_rows())
+                self._numbers = dict(zip(found["path"], range(len(found)), strict=True))
+                self._sessions = found.drop("_links")
+            return self._sessions
+
+    def sources(self, storage_options: Mapping[str, Any] | None) -> list[Source]:
+        """Return the files of all sessions."""
+        paths = self._known()["path"].to_list()
+        options, none = Options({**config.storage_options, **(storage_options or {})}), Options()
+        found = []
+        for path in paths:
+            remote = is_url(path)
+            found.append(Source(path, options if remote else none))
+            if remote:
+                if path.partition("://")[0].lower() not in SCHEMES:
+                    raise damaged(self._folder, "sessions", f"{path[:80]!r} is of no kind that can be read")
+            elif self._folder.is_remote:
+                message = (
+                    f"index {self._folder.name} names files of a machine ({path!r}), which an index from "
+                    "elsewhere may not: build it from URLs, or copy the index to the machine of the files"
+                )
+                raise LazyNWBError(message)
+            elif not os.path.isabs(path):  # noqa: PTH117 - of very many
+                raise damaged(self._folder, "sessions", f"{path[:80]!r} is no absolute path")
+        if not found:
+            message = f"index {self._folder.name} has no sessions: lazynwb.update_index adds some"
+            raise SourceNotFoundError(message)
+        return found
+
+    def _located(self, sources: Sequence[Source]) -> list[int]:
+        """Return the numbers of sessions; -1 for one that is not here, or cannot be relied upon."""
+        identities = self._known()["identity"]
+        numbers = self._numbers
+        found = [numbers.get(source.public, -1) for source in sources]
+        if identities.null_count():
+            unsure = set(identities.is_null().arg_true().to_list())
+            found = [-1 if number in unsure else number for number in found]
+        return found
+
+    # -- tables -------------------------------------------------------------------------------------------
+
+    def _part_of(self, number: int) -> int:
+        return bisect_right(self._starts, number) - 1
+
+    def _rows(self, part: int, table: str) -> _Rows | None:
+        with self._lock:
+            if (part, table) in self._tables:
+                self._tables.move_to_end((part, table))
+                return self._tables[part, table]
+        stored = self._frame_of_tables(part, table)
+        paths = self._known()["path"].slice(self._starts[part], self.manifest.parts[part].sessions)
+        places = pl.DataFrame({"path": paths}).with_row_index("_at")
+        found = stored.join(places, on="path", how="inner")
+        rows = _Rows(found) if len(found) else None
+        with self._lock:
+            self._tables[part, table] = rows
+            while len(self._tables) > _MOST_TABLES:
+                self._tables.popitem(last=False)
+        return rows
+
+    def _frame_of_tables(self, part: int, table: str) -> pl.DataFrame:
+        names = ["path", "table", "kind", "rows", "_fingerprint", "_offset", "_size", "_row"]
+        return self._read(self.manifest.parts[part], "tables", names).filter(pl.col("table") == table)
+
+    def _each(self, sources: Sequence[Source], table: str) -> Iterator[tuple[int, int, _Rows | None, int]]:
+        """Yield for each source its number, its part, what this says of the table, and where in it; or -1."""
+        self._check()
+        starts = self._starts
+        part, rows = -1, None
+        for number in self._located(sources):
+            if number < 0:
+                yield -1, -1, None, -1
+                continue
+            if part < 0 or not starts[part] <= number < starts[part + 1]:
+                part = self._part_of(number)
+                rows = self._rows(part, table)
+            yield number, part, rows, rows.places.get(number - starts[part], -1) if rows is not None else -1
+
+    def tables(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
+        """See `Index`."""
+        identities = self._known()["identity"]
+        found: list[TableFile | NotCatalogued | None] = []
+        for source, (number, part, rows, at) in zip(sources, self._each(sources, table), strict=True):
+            if number < 0:
+                found.append(NOT_CATALOGUED)
+            elif rows is None or at < 0:
+                found.append(self._absent(number, table))
+            elif rows.kinds[at] is None:
+                found.append(NOT_CATALOGUED)
+            else:
+                place = rows.offsets[at], rows.sizes[at], rows.rows[at]
+                found.append(self._entry(source, identities[number], part, place, table))
+        parent, _, last = table.rpartition("/")
+        if last not in _SERIES_PARTS or not parent:
+            return found
+        # A part of a series stands for the series.
+        open_ = [at for at, one in enumerate(found) if one is NOT_CATALOGUED]
+        for at, one in zip(open_, self.tables([sources[at] for at in open_], parent), strict=True):
+            if isinstance(one, TableFile) and one.table.kind == "series" and last in one.columns:
+                found[at] = one
+        return found
+
+    def counted(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
+        """See `Index`."""
+        if self.manifest.external_links != config.external_links:
+            return self.tables(sources, table)
+        identities = self._known()["identity"]
+        found: list[TableFile | NotCatalogued | None] = []
+        for source, (number, _, rows, at) in zip(sources, self._each(sources, table), strict=True):
+            if number < 0:
+                found.append(NOT_CATALOGUED)
+            elif rows is None or at < 0:
+                found.append(self._absent(number, table))
+            elif rows.kinds[at] not in _KINDS or rows.counts[at] is None or rows.counts[at] < 0:
+                found.append(NOT_CATALOGUED)
+            else:
+                counted = Table(table, rows.kinds[at], rows.counts[at], ())
+                entry = Entry(key_of("table", source, table), identities[number], counted, {})
+                found.append(TableFile(source, entry, is_given=True))
+        return found
+
+    def schemas(self, sources: Sequence[Source], table: str) -> list[Hashable | NotCatalogued | None]:
+        """See `Index`."""
+        found: list[Hashable | NotCatalogued | None] = []
+        for number, _, rows, at in self._each(sources, table):
+            if number < 0:
+                found.append(NOT_CATALOGUED)
+            elif rows is None or at < 0:
+                found.append(self._absent(number, table))
+            else:
+                found.append(NOT_CATALOGUED if rows.kinds[at] is None else rows.fingerprints[at])
+        return found
+
+    def _absent(self, number: int, table: str) -> NotCatalogued | None:
+        """Tell whether a session is known not to have a table that is not listed."""
+        parent, _, last = table.rpartition("/")
+        if last in _SERIES_PARTS and parent:
+            return NOT_CATALOGUED
+        for link in self._links.get(number, ()):
+            if not link or table == link or table.startswith(link + "/"):
+                return NOT_CATALOGUED
+        return None
+
+    def _entry(
+        self, source: Source, identity: str, part: int, place: tuple[int, int, int], table: str
+    ) -> TableFile | NotCatalogued:
+        try:
+            data = self._block(part, place[0], place[1])[place[2]]
+            entry = _DECODER.decode(data)
+        except (IndexError, OverflowError, TypeError, msgspec.MsgspecError, RecursionError) as error:
+            raise damaged(self._folder, self.manifest.parts[part].file(ENTRIES), error) from None
+        count(cache_hits=1)
+        if entry.table is None or entry.table.path != table or not is_sound(entry.table, entry.chunks):
+            message = f"what it says of /{table} in {source.name} cannot be"
+            raise damaged(self._folder, self.manifest.parts[part].file(ENTRIES), message)
+        linked = entry.table.depends or entry.table.problems
+        if linked and self.manifest.external_links != config.external_links:
+            return NOT_CATALOGUED
+        if entry.table.depends and not _may_follow(source, [path for path, _ in entry.table.depends]):
+            return NOT_CATALOGUED
+        entry.key, entry.identity = key_of("table", source, table), identity
+        return TableFile(source, entry, is_given=True)
+
+    def _block(self, part: int, offset: int, size: int) -> pl.Series:
+        key = part, offset, size
+        with self._lock:
+            if key in self._blocks:
+                self._blocks.move_to_end(key)
+                return self._blocks[key]
+        one = self.manifest.parts[part]
+        if offset < 0 or size < 0 or offset + size > one.bytes.get(ENTRIES, 0):
+            raise damaged(self._folder, one.file(ENTRIES), "a block is not within it")
+        try:
+            data = self._folder.read(one.file(ENTRIES), offset, offset + size)
+        except SourceNotFoundError as error:
+            raise GoneError(str(error)) from None
+        block = block_of(self._folder, data)
+        with self._lock:
+            self._blocks[key] = block
+            while len(self._blocks) > _MOST_BLOCKS:
+                self._blocks.popitem(last=False)
+        return block
+
+    def _check(self) -> None:
+        """Make sure that entries mean what they meant when they were written."""
+        if self.manifest.catalog_version != CATALOG_VERSION:
+            older = self.manifest.catalog_version < CATALOG_VERSION
+            what = (
+                "an earlier version of lazynwb: build it anew (lazynwb.build_index)"
+                if older
+                else "a later version of lazynwb: upgrade lazynwb"
+            )
+            message = (
+                f"index {self._folder.name} was made by {what}; its tables can be searched as they are "
+                "(lazynwb.scan_index)"
+            )
+            raise LazyNWBError(message)
+
+    def listed(self) -> list[str]:
+        """See `Index`."""
+        frames = [self._read(part, "tables", ["table"]).unique() for part in self.manifest.parts]
+        return pl.concat(frames).to_series().unique().sort().to_list() if frames else []
+
+    def holders(
+        self, sources: Sequence[Source], *, series: bool
+    ) -> tuple[dict[str, list[Source]], list[Source]]:
+        """See `Index`."""
+        self._check()
+        by_number: dict[int, list[Source]] = {}
+        unknown = []
+        for source, number in zip(sources, self._located(sources), strict=True):
+            if number < 0:
+                unknown.append(source)
+            else:
+                by_number.setdefault(number, []).append(source)
+        found: dict[str, list[Source]] = {}
+        numbers = self._numbers
+        for part in dict.fromkeys(map(self._part_of, sorted(by_number))):
+            frame = self._read(self.manifest.parts[part], "tables", ["path", "table", "kind"])
+            for path, table, kind in frame.iter_rows():
+                if kind != "series" or series:
+                    found.setdefault(table, []).extend(by_number.get(numbers.get(path, -1), ()))
+        return {table: having for table, having in found.items() if having}, unknown
+
+    # -- metadata -----------------------------------------------------------------------------------------
+
+    def metadata(
+        self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
+    ) -> pl.DataFrame | None:
+        """See `Index`."""
+        self._check()
+        columns: dict[str, str] = {}
+        for name in schema:
+            value = self.values.find(table, name)
+            if value is None or not value.exact:
+                return None
+            columns[name] = value.column
+        located = list(zip(sources, self._located(sources), strict=True))
+        if any(number < 0 for _, number in located):
+            return None
+        frames = []
+        start = 0
+        while start < len(located):
+            part = self._part_of(located[start][1])
+            stop = start
+            low, high = self._starts[part], self._starts[part + 1]
+            while stop < len(located) and low <= located[stop][1] < high:
+                stop += 1
+            stored = self.frame(part, "sessions", list(columns.values()))
+            rows = stored[[number - low for _, number in located[start:stop]]]
+            try:
+                series = [conform(rows[c].alias(n), schema[n], "the index") for n, c in columns.items()]
+            except LazyNWBError:
+                return None  # the files themselves say what does not fit
+            paths = pl.Series(NWB_PATH, [source.path for source, _ in located[start:stop]], dtype=pl.String)
+            frames.append(pl.DataFrame([*series, paths]))
+            start = stop
+        return pl.concat(frames) if frames else None
+
+
+def _may_follow(source: Source, linked: list[str]) -> bool:
+    """Tell whether links may lead from a source to other files; see `Config.external_links`."""
+    if config.external_links == "anywhere":
+        return all(is_url(path) == source.is_remote for path in linked)
+    if config.external_links == "never":
+        return False
+    return all(
+        is_url(path) == source.is_remote and source.with_path(path).is_below_folder_of(source)
+        for path in linked
+    )

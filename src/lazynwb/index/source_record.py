@@ -1,0 +1,339 @@
+"""What an index says of one source: found out wherever the source is near, and handed over as bytes."""
+
+from __future__ import annotations
+
+import math
+import time
+from io import BytesIO
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import polars as pl
+
+from lazynwb.catalog.dtypes import RESERVED, column_dtype
+from lazynwb.catalog.model import ChunkIndex, DType, Table, arrays_of, stored_size
+from lazynwb.engine.columns import read_columns
+from lazynwb.engine.row_selection import Handles, Part
+from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.formats.nwb.tables import METADATA_PATHS
+from lazynwb.formats.registry import is_zarr, open_reader
+from lazynwb.lookup.loader import Entry, TableFile
+from lazynwb.storage.file import identity, is_settled, prefetch, verify_identity
+from lazynwb.threads import Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from lazynwb.catalog.model import Array, Column, Listing
+    from lazynwb.formats.registry import Reader
+    from lazynwb.storage.source import Source
+
+#: Of an array with a larger index, readers look the chunks up themselves.
+_MOST_INDEX_BYTES = 4 * 1024 * 1024
+#: Metadata larger than this is text to be read, not to be searched.
+_MOST_VALUE_BYTES = 16 * 1024
+#: Seconds that a local file which has just been written is waited for, until a change could not go unnoticed.
+_PATIENCE = 3.0
+#: Sources that are described at the same time: mostly these wait for servers.
+_AT_ONCE = 32
+POOL = Pool("index", lambda: _AT_ONCE)
+
+ENCODER = msgspec.msgpack.Encoder()
+
+
+class Found(msgspec.Struct, array_like=True, gc=False):
+    """One table of a source.
+
+    Attributes
+    ----------
+    path, neurodata_type : str
+    table : Table or None
+        None if it cannot be described.
+    problem : str
+        Why not, or what was mended.
+    entry : bytes
+        Of the catalog, with chunk locations as far as they were asked for.
+    """
+
+    path: str
+    neurodata_type: str = ""
+    table: Table | None = None
+    problem: str = ""
+    entry: bytes = b""
+
+
+class SourceRecord(msgspec.Struct, array_like=True, gc=False):
+    """One source, as an index has it.
+
+    Attributes
+    ----------
+    path : str
+        Without what lets somebody in.
+    identity : str or None
+        None if what follows cannot be relied upon: it failed, or may change without a trace.
+    size : int or None
+    problem : str or None
+    links : list of str
+        Groups below which there may be more than what was listed.
+    tables : list of Found
+    values : dict of str to bytes
+        A row of metadata for each of `METADATA_PATHS` that there is, as Arrow IPC.
+    lost : list of (table, name)
+        Metadata that the row lacks, because it is large or cannot be read.
+    vanished : bool
+        There is no such source.
+    """
+
+    path: str
+    identity: str | None = None
+    size: int | None = None
+    problem: str | None = None
+    links: list[str] = []
+    tables: list[Found] = []
+    values: dict[str, bytes] = {}
+    lost: list[tuple[str, str]] = []
+    vanished: bool = False
+
+
+class ChunkLocationRequest(NamedTuple):
+    """Of which columns chunk locations are wanted: all, none, or by name ("spike_times", "units/id")."""
+
+    everything: bool
+    names: frozenset[str]
+
+    @classmethod
+    def of(cls, given: bool | Iterable[str]) -> ChunkLocationRequest:  # noqa: FBT001 - as users say it
+        """Return what users ask for as a value."""
+        if isinstance(given, bool):
+            return cls(given, frozenset())
+        return cls(everything=False, names=frozenset([given] if isinstance(given, str) else given))
+
+    def takes(self, table: str, column: str) -> bool:
+        """Tell whether a column's are wanted."""
+        return (
+            self.everything
+            or column in self.names
+            or f"{table}/{column}" in {name.strip("/") for name in self.names}
+        )
+
+
+def describe_all(sources: Collection[Source], wish: ChunkLocationRequest) -> list[SourceRecord]:
+    """Describe sources; at the same time, if any of them is remote."""
+    prefetch(sources)
+    if any(source.is_remote for source in sources):
+        return POOL.map(lambda source: describe(source, wish), sources)
+    return [describe(source, wish) for source in sources]
+
+
+def describe(source: Source, wish: ChunkLocationRequest) -> SourceRecord:
+    """Describe one source; what goes wrong is part of the description."""
+    path = source.public
+    try:
+        now = identity(source)
+        found = _described(source, now, wish)
+        verify_identity(source, now)
+        if not _settles(source, now):
+            found.identity = None
+            found.problem = (
+                "its store tells no version, or it was only just written: changes could go unnoticed, so "
+                "queries look at it anew"
+            )
+    except SourceNotFoundError as error:
+        return SourceRecord(path, problem=str(error), vanished=True)
+    except LazyNWBError as error:
+        return SourceRecord(path, problem=str(error))
+    return found
+
+
+def _settles(source: Source, now: str) -> bool:
+    """Tell whether a write from now on is certain to change the identity; waits a little for local files."""
+    deadline = time.monotonic() + _PATIENCE
+    while not is_settled(source, now, time.time_ns()):
+        if source.is_remote or time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    verify_identity(source, now)
+    return True
+
+
+def _described(source: Source, now: str, wish: ChunkLocationRequest) -> SourceRecord:
+    found = SourceRecord(source.public, now, _size(now))
+    kept: dict[str, TableFile] = {}
+    with open_reader(source, now) as reader:
+        listing = reader.list_objects()
+        found.links = _opaque(source, listing)
+        types = {e.path.lstrip("/"): e.neurodata_type for e in listing.entries if e.kind == "group"}
+        for path in listing.tables():
+            one, file = _table(reader, source, path, now, wish)
+            one.neurodata_type = types.get(path, "")
+            found.tables.append(one)
+            if path in METADATA_PATHS and file is not None:
+                kept[path] = file
+    if not found.tables:
+        found.problem = "it has no tables"
+    for path, file in kept.items():
+        row, lost = _row(file)
+        found.lost += [(path, name) for name in lost]
+        stream = BytesIO()
+        row.write_ipc(stream)
+        found.values[path] = stream.getvalue()
+    return found
+
+
+def _size(now: str) -> int | None:
+    """Return the size of a file, which its identity begins with; of a store of objects nobody knows it."""
+    head = now.partition("\t")[0].partition("-")[0]
+    return int(head) if head.isdecimal() else None
+
+
+def _table(
+    reader: Reader, source: Source, path: str, now: str, wish: ChunkLocationRequest
+) -> tuple[Found, TableFile | None]:
+    try:
+        table = reader.describe_table(path)
+        if table is None:
+            return Found(path, problem="it is listed, but cannot be described"), None
+        file = TableFile(source, Entry("", now, table, {}))
+        chunks = _chunks(reader, file, wish)
+    except LazyNWBError as error:
+        return Found(path, problem=str(error)), None
+    # Key and identity are those of the source; they are not repeated in each of its tables.
+    entry = ENCODER.encode(Entry("", "", table, chunks))
+    return Found(path, table=table, problem="; ".join(file.problems), entry=entry), file
+
+
+def _chunks(reader: Reader, file: TableFile, wish: ChunkLocationRequest) -> dict[str, ChunkIndex]:
+    wanted: dict[str, Array] = {}
+    for column in file.table.columns:
+        if wish.takes(file.table.path, column.name):
+            wanted.update((array.path, array) for array in arrays_of(column) if file.needs_chunk_index(array))
+    if not wanted:
+        return {}
+    indices = dict(zip(wanted, reader.chunk_indices(list(wanted.values())), strict=True))
+    return {
+        path: index
+        for path, index in indices.items()
+        if isinstance(index, ChunkIndex) and len(index.offsets) <= _MOST_INDEX_BYTES
+    }
+
+
+def _opaque(source: Source, listing: Listing) -> list[str]:
+    """Return the groups below which there may be objects that the listing does not have.
+
+    A group that two links lead to is listed below one of them only, a broken link may lead somewhere under
+    other settings, and a server may not say what there is.
+    """
+    if is_zarr(source):
+        from lazynwb.storage.objects.object_store import open_objects
+
+        if open_objects(source).members("") is None:
+            return [""]
+    members: dict[str, int] = {}
+    for entry in listing.entries:
+        parent = entry.path.rpartition("/")[0].lstrip("/")
+        members[parent] = members.get(parent, 0) + 1
+    if members.get("", 0) < listing.members:
+        return [""]
+    found = []
+    for entry in listing.entries:
+        path = entry.path.lstrip("/")
+        if entry.kind == "broken" or (entry.kind == "group" and members.get(path, 0) < entry.members):
+            found.append(path)
+    return found
+
+
+def _row(file: TableFile) -> tuple[pl.DataFrame, list[str]]:
+    """Read the metadata that a table holds, and say what cannot be had or is too large."""
+    schema: dict[str, pl.DataType] = {}
+    lost: list[str] = []
+    for name, column in file.columns.items():
+        if name in RESERVED:
+            continue
+        dtype = column_dtype(column)
+        if dtype is None or _is_large(column):
+            lost.append(name)
+        else:
+            schema[name] = dtype
+    try:
+        series = _read(file, schema)
+    except LazyNWBError:
+        series = []
+        for name, dtype in schema.items():  # one that cannot be read does not keep the others out
+            try:
+                series += _read(file, {name: dtype})
+            except LazyNWBError:
+                lost.append(name)
+    large = [one.name for one in series if one.estimated_size() > _MOST_VALUE_BYTES]
+    return pl.DataFrame([one for one in series if one.name not in large]), lost + large
+
+
+def _read(file: TableFile, schema: dict[str, pl.DataType]) -> list[pl.Series]:
+    if not schema:
+        return []
+    with Handles() as handles:
+        return read_columns(handles, [Part.of_range(file, 0, 1)], schema, frozenset(), file.name)
+
+
+def _is_large(column: Column) -> bool:
+    return any(
+        math.prod(array.shape) * stored_size(array.dtype) > _MOST_VALUE_BYTES for array in arrays_of(column)
+    )
+
+
+# -- what is searched -----------------------------------------------------------------------------------
+
+
+def fingerprint(table: Table) -> int:
+    """Return a number that is the same for tables whose columns have the same names and types.
+
+    Whether there are rows is part of it: the types of an empty table's columns say nothing.
+    """
+    from hashlib import blake2b
+
+    shapes = [_shape_of(column) for column in table.columns]
+    data = ENCODER.encode((table.rows > 0, shapes))
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
+
+
+def _shape_of(column: Column) -> tuple[object, ...]:
+    """Return what a column's type depends on; see `lazynwb.catalog.dtypes.column_dtype`."""
+    data = column.data
+    return (
+        column.name,
+        (*data.shape[1:],) if data is not None else None,
+        _plain(data.dtype) if data is not None else None,
+        len(column.indices),
+        column.region,
+        column.whole,
+        column.regular is not None,
+        [_shape_of(child) for child in column.children] if column.children is not None else None,
+    )
+
+
+def _plain(dtype: DType) -> DType:
+    """Leave out how wide fixed text is: it is text all the same."""
+    if dtype.kind == "text":
+        return DType("text", 0, dims=dtype.dims)
+    return dtype
+
+
+def column_rows(table: Table) -> list[tuple[object, ...]]:
+    """Return what users may search the columns of a table by; see `lazynwb.index.model.COLUMNS`."""
+    return [
+        (
+            column.name,
+            str(column_dtype(column) or "unsupported"),
+            len(column.indices) + column.whole,
+            column.length,
+            list(column.data.shape) if column.data is not None else None,
+            _bytes(column),
+            column.data.layout if column.data is not None else None,
+            [codec.name for codec in column.data.codecs] if column.data is not None else None,
+            *(column.regular or (None, None)),
+        )
+        for column in table.columns
+    ]
+
+
+def _bytes(column: Column) -> int:
+    return sum(math.prod(array.shape) * stored_size(array.dtype) for array in arrays_of(column))

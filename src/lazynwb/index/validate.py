@@ -1,0 +1,92 @@
+"""Whether a catalog's entry can be what a parser made: an index may be from anywhere."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+from lazynwb.catalog.model import arrays_of, grid_of, stored_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lazynwb.catalog.model import Array, ChunkIndex, Column, DType, Table
+
+_NUMBER = re.compile(r"[<>|=]([biufc])(1|2|4|8|16)")
+_SIZES = {"b": {1}, "i": {1, 2, 4, 8}, "u": {1, 2, 4, 8}, "f": {2, 4, 8}, "c": {8, 16}}
+#: HDF5 allows no larger chunks, and rows are numbered by 32 bits.
+_MOST_CHUNK_BYTES = _MOST_ROWS = 2**32
+#: More than any array has.
+_MOST_BYTES = 2**62
+_MOST_DIMENSIONS, _DEEPEST = 32, 8
+_OFFSET = 8
+_MASK = 4
+
+
+def is_sound(table: Table, chunks: Mapping[str, ChunkIndex]) -> bool:
+    """Tell whether a table's description contradicts itself nowhere.
+
+    What it says of places in the file is checked when these are read, as it is for a damaged file.
+    """
+    linked = {path for path, _ in table.depends}
+    if not 0 <= table.rows <= _MOST_ROWS or not all(_is_column(one, linked, 0) for one in table.columns):
+        return False
+    arrays = {array.path: array for column in table.columns for array in arrays_of(column)}
+    return all(path in arrays and _is_index(arrays[path], index) for path, index in chunks.items())
+
+
+def _is_column(column: Column, linked: set[str], depth: int) -> bool:
+    arrays = [*column.indices, *([column.data] if column.data is not None else [])]
+    return (
+        depth < _DEEPEST
+        and 0 <= column.length <= _MOST_ROWS
+        and all(_is_array(array, linked) for array in arrays)
+        and all(len(index.shape) == 1 and index.dtype.numpy[1:2] in {"i", "u"} for index in column.indices)
+        and (column.data is not None or not column.indices)
+        and (column.regular is None or column.regular[1] != 0)
+        and all(_is_column(child, linked, depth + 1) for child in column.children or ())
+    )
+
+
+def _is_array(array: Array, linked: set[str]) -> bool:
+    if len(array.shape) > _MOST_DIMENSIONS or min(array.shape, default=0) < 0:
+        return False
+    if not _is_dtype(array.dtype, 0) or (array.source is not None and array.source not in linked):
+        return False
+    size = stored_size(array.dtype)
+    if math.prod(array.shape) * max(size, 1) > _MOST_BYTES or array.offset < -1 or array.base < 0:
+        return False
+    if array.layout in {"chunked", "objects"}:
+        grids = [array.chunk, *([array.shard] if array.shard else [])]
+        return (
+            all(len(grid) == len(array.shape) and min(grid, default=1) > 0 for grid in grids)
+            and math.prod(array.chunk) * size <= _MOST_CHUNK_BYTES
+            and (array.layout == "chunked" or array.keys is not None)
+            and all(s % c == 0 for s, c in zip(array.shard, array.chunk, strict=False))
+        )
+    return True
+
+
+def _is_dtype(dtype: DType, depth: int) -> bool:
+    if depth > _DEEPEST or dtype.itemsize < 0 or min(dtype.dims, default=1) < 0:
+        return False
+    if dtype.kind in {"number", "bool", "enum"}:
+        found = _NUMBER.fullmatch(dtype.numpy)
+        if found is None or int(found[2]) not in _SIZES[found[1]] or int(found[2]) != dtype.itemsize:
+            return False
+    if dtype.kind == "vlen" and dtype.base is None:
+        return False
+    return all(
+        _is_dtype(field.dtype, depth + 1)
+        and field.offset >= 0
+        and field.offset + stored_size(field.dtype) <= dtype.itemsize
+        for field in dtype.fields
+    ) and (dtype.base is None or _is_dtype(dtype.base, depth + 1))
+
+
+def _is_index(array: Array, index: ChunkIndex) -> bool:
+    if array.layout != "chunked" and not array.shard:
+        return False
+    size = _OFFSET * math.prod(grid_of(array))
+    return len(index.offsets) == len(index.sizes) == size and len(index.masks) in {0, size * _MASK // _OFFSET}

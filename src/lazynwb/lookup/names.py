@@ -1,0 +1,156 @@
+"""From what a user calls a table or a series to its path."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lazynwb.catalog.model import TABLE_ROLES
+from lazynwb.errors import LazyNWBError, TableNotFoundError
+from lazynwb.lookup.loader import load_listing
+from lazynwb.lookup.prefetch import load_tables
+from lazynwb.lookup.schema import normalize_table_path, not_found
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from lazynwb.catalog.model import Listing
+    from lazynwb.storage.source import Source
+
+#: The members of the root group (NWB core, nwb.file.yaml): a term that begins with one may be a whole path.
+_ROOT_GROUPS = frozenset(
+    {
+        "acquisition",
+        "analysis",
+        "events",
+        "general",
+        "intervals",
+        "processing",
+        "scratch",
+        "stimulus",
+        "units",
+    }
+)
+_SERIES_MEMBERS = frozenset({"data", "timestamps"})
+#: Candidates that an error lists.
+_LISTED = 20
+
+
+def find_path(
+    listing: Listing, term: str, roles: Collection[str] = TABLE_ROLES, *, exact: bool = False
+) -> str | None:
+    """Find a table or a series in one file.
+
+    Parameters
+    ----------
+    listing : Listing
+        Of the file.
+    term : str
+        A path, with or without the leading slash (that of a series' `data` means the series), or a shortcut
+        such as `trials`. Failing that, and without a leading slash, the last part of a path or several of
+        its last parts ("behavior/running_speed"): as written, or else in upper or lower case.
+    roles : collection of str
+        What it may be: "table", "series", "metadata".
+    exact : bool
+        Take the term for a path in any case.
+
+    Returns
+    -------
+    str or None
+        Without the leading slash; None if nothing is called that.
+
+    Raises
+    ------
+    TableNotFoundError
+        If several tables end alike; the message lists them.
+    """
+    path = normalize_table_path(term)
+    paths = listing.groups(roles)
+    if path in paths:
+        return path
+    parent, _, member = path.rpartition("/")
+    if member in _SERIES_MEMBERS and parent in paths:
+        return parent
+    if exact or term.startswith("/"):
+        return None
+    end = term.strip("/")
+    for as_written in (True, False):
+        found = [candidate for candidate in paths if _ends_with(candidate, end, as_written=as_written)]
+        if len(found) > 1:
+            shown = ", ".join("/" + candidate for candidate in found[:_LISTED])
+            more = ", ..." if len(found) > _LISTED else ""
+            message = f"{term!r} may be any of {shown}{more}: pass the path of the one that is meant"
+            raise TableNotFoundError(message)
+        if found:
+            return found[0]
+    return None
+
+
+def _ends_with(path: str, end: str, *, as_written: bool) -> bool:
+    if not as_written:
+        path, end = path.casefold(), end.casefold()
+    return bool(end) and (path == end or path.endswith("/" + end))
+
+
+def find_table(
+    sources: Sequence[Source],
+    term: str,
+    *,
+    exact: bool = False,
+    roles: Collection[str] = TABLE_ROLES,
+    ignore_errors: bool = False,
+) -> str:
+    """Find a table or a series in many files; see `find_path`.
+
+    What can be a path is one if any file has it. Otherwise the files are looked at in order, until one has
+    something of that name: its path there counts for all of them.
+
+    Raises
+    ------
+    TableNotFoundError
+        If no file has it, with the closest names; or if a file has several.
+    """
+    path = normalize_table_path(term)
+    is_whole = exact or term.startswith("/")
+    found = None
+    if is_whole or path.partition("/")[0] in _ROOT_GROUPS:
+        found = _find_whole(sources, path, roles, ignore_errors=ignore_errors)
+    if found is None and not is_whole:
+        found = _find_end(sources, term, roles, ignore_errors=ignore_errors)
+    if found is None:
+        raise TableNotFoundError(not_found(path, sources, roles))
+    return found
+
+
+def _find_whole(
+    sources: Sequence[Source], path: str, roles: Collection[str], *, ignore_errors: bool
+) -> str | None:
+    for load in load_tables(sources, path):
+        try:
+            file = load()
+        except LazyNWBError:
+            if not ignore_errors:
+                raise
+            continue
+        if file is not None and file.table.kind in roles:
+            return file.table.path
+    return None
+
+
+def _find_end(
+    sources: Sequence[Source], term: str, roles: Collection[str], *, ignore_errors: bool
+) -> str | None:
+    for source in sources:
+        try:
+            listing = load_listing(source)
+        except LazyNWBError:
+            if not ignore_errors:
+                raise
+            continue
+        try:
+            found = find_path(listing, term, roles)
+        except TableNotFoundError as error:
+            message = f"{source.name}: {error}"
+            raise TableNotFoundError(message) from None
+        if found is not None:
+            return found
+    return None

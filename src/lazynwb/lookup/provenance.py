@@ -1,0 +1,204 @@
+"""From rows that say where they are from to their tables, and to the types of columns of these."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import polars as pl
+
+from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_INDEX, TABLE_PATH
+from lazynwb.catalog.merge import merge_schemas
+from lazynwb.errors import ColumnNotFoundError, LazyNWBError, TableNotFoundError
+from lazynwb.lookup.prefetch import load_tables
+from lazynwb.lookup.schema import normalize_table_path, not_found
+from lazynwb.progress import Progress
+from lazynwb.storage.resolve import reopen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from lazynwb.lookup.loader import TableFile
+
+_LOGGER = logging.getLogger("lazynwb")
+
+#: Stands for the table of a row that is from none.
+NOWHERE = -1
+#: Names that an error lists.
+_LISTED = 20
+
+
+class LateOptions(NamedTuple):
+    """How columns are read for the rows of a frame.
+
+    Attributes
+    ----------
+    missing_ok : bool
+        A file may lack a column: its rows are null.
+    nowhere_ok : bool
+        All files may lack it: it is left out.
+    overrides : dict of str to DataType
+        Types that the user chose.
+    storage_options : mapping or None
+    disable_progress : bool
+    """
+
+    missing_ok: bool = True
+    nowhere_ok: bool = False
+    overrides: Mapping[str, pl.DataType] = MappingProxyType({})
+    storage_options: Mapping[str, Any] | None = None
+    disable_progress: bool = False
+
+
+class Origins(NamedTuple):
+    """Where rows are from.
+
+    Attributes
+    ----------
+    files : list of TableFile
+        Each table once.
+    owners, rows : ndarray of int64
+        For each row, the number of its table in `files` and the row within it; the number is `NOWHERE` where
+        any of the three columns is null.
+    """
+
+    files: list[TableFile]
+    owners: np.ndarray
+    rows: np.ndarray
+
+    def take(self, kept: np.ndarray | slice) -> Origins:
+        """Keep some of the rows."""
+        return Origins(self.files, self.owners[kept], self.rows[kept])
+
+
+def provenance_columns(present: Iterable[str], suffix: str) -> dict[str, str]:
+    """Return what the three columns that say where a row is from are called in a frame.
+
+    Parameters
+    ----------
+    present : iterable of str
+        The frame's columns.
+    suffix : str
+        Of these columns, for the right side of a join; one that has it not is the left side's.
+
+    Raises
+    ------
+    ColumnNotFoundError
+        If one is not there.
+    """
+    present = set(present)
+    found = {name: name + suffix if name + suffix in present else name for name in INTERNAL}
+    lacking = [name for name, own in found.items() if own not in present]
+    if lacking or (suffix and all(name == own for name, own in found.items())):
+        message = (
+            f"the frame has no column {lacking[0] if lacking else TABLE_INDEX + suffix}: keep {NWB_PATH}, "
+            f"{TABLE_PATH} and {TABLE_INDEX} through select, join and group_by, so that the rows can be "
+            "found in their files again"
+        )
+        raise ColumnNotFoundError(message)
+    return found
+
+
+def find_origins(provenance: pl.DataFrame, options: LateOptions) -> Origins:
+    """Find the tables that rows are from.
+
+    Parameters
+    ----------
+    provenance : DataFrame
+        With `_nwb_path`, `_table_path` and `_table_index`.
+    options : LateOptions
+
+    Raises
+    ------
+    TableNotFoundError
+        If a file has no such table.
+    LazyNWBError
+        If a file cannot be read.
+    """
+    index = pl.col(TABLE_INDEX)
+    if provenance.schema[TABLE_INDEX].is_float():
+        # pandas has no other numbers where some are missing.
+        index = index.fill_nan(None)
+        if not provenance.select((index == index.floor()).all()).item():
+            message = f"{TABLE_INDEX} counts rows, but the frame has fractions there"
+            raise LazyNWBError(message)
+    rows = provenance.select(
+        pl.col(NWB_PATH).cast(pl.String), pl.col(TABLE_PATH).cast(pl.String), index.cast(pl.Int64)
+    )
+    tables = distinct_tables(rows)
+    files = load_distinct(tables, options)
+    numbered = tables.with_columns(pl.Series("owner", np.arange(len(tables)), dtype=pl.Int64))
+    joined = rows.join(numbered, on=[NWB_PATH, TABLE_PATH], how="left", maintain_order="left")
+    owners = pl.when(pl.col(TABLE_INDEX).is_not_null()).then(pl.col("owner")).fill_null(NOWHERE)
+    return Origins(
+        files,
+        joined.select(owners).to_series().to_numpy(),
+        joined[TABLE_INDEX].fill_null(0).to_numpy(),
+    )
+
+
+def distinct_tables(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return each pair of a file and a table once, in the order of their first rows."""
+    return rows.select(NWB_PATH, TABLE_PATH).drop_nulls().unique(maintain_order=True)
+
+
+def load_distinct(tables: pl.DataFrame, options: LateOptions) -> list[TableFile]:
+    """Return the tables of distinct paths, in their order."""
+    files: list[TableFile | None] = [None] * len(tables)
+    paths = [normalize_table_path(path) for path in tables[TABLE_PATH].to_list()]
+    sources = [reopen(path, options.storage_options) for path in tables[NWB_PATH].to_list()]
+    with Progress("Finding NWB tables", len(tables), disabled=options.disable_progress) as progress:
+        for path in dict.fromkeys(paths):
+            numbers = [number for number, own in enumerate(paths) if own == path]
+            loads = load_tables((sources[number] for number in numbers), path)
+            for number, load in zip(numbers, loads, strict=True):
+                file = load()
+                if file is None:
+                    raise TableNotFoundError(not_found(path, [sources[number]]))
+                files[number] = file
+                progress.update()
+    return [file for file in files if file is not None]
+
+
+def late_schema(files: Sequence[TableFile], names: list[str], options: LateOptions) -> dict[str, pl.DataType]:
+    """Return the types of columns over all files.
+
+    Raises
+    ------
+    ColumnNotFoundError
+        If files lack one that may not.
+    SchemaError
+        If a column's types in two files have no common one.
+    """
+    merged = merge_schemas(files, options.overrides, names)
+    schema = {}
+    for name in names:
+        if files and name not in merged and options.nowhere_ok:
+            _LOGGER.warning("%s; the column was left out", _describe_lack(name, files, len(files)))
+            continue
+        if files and name not in merged:
+            raise ColumnNotFoundError(_describe_lack(name, files, len(files)))
+        # Without rows nothing is known.
+        schema[name] = merged.get(name, options.overrides.get(name, pl.Null()))
+    check_present(files, schema, options)
+    return schema
+
+
+def check_present(files: Sequence[TableFile], names: Iterable[str], options: LateOptions) -> None:
+    """Raise ColumnNotFoundError if a file lacks a column that every file must have."""
+    for name in [] if options.missing_ok else names:
+        lacking = [file for file in files if name not in file.columns]
+        if lacking:
+            raise ColumnNotFoundError(_describe_lack(name, lacking, len(files)))
+
+
+def _describe_lack(name: str, lacking: Sequence[TableFile], count: int) -> str:
+    file = lacking[0]
+    close = difflib.get_close_matches(name, file.columns, n=3)
+    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    existing = ", ".join(list(file.columns)[:_LISTED]) + (", ..." if len(file.columns) > _LISTED else "")
+    more = f" and {count - 1} more" if len(lacking) == count > 1 else ""
+    return f"no column {name!r} in /{file.table.path} of {file.name}{more}{hint}; columns there: {existing}"

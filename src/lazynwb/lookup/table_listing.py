@@ -1,0 +1,86 @@
+"""Every table of some files, with the files that have it, and a short name for each."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from lazynwb.errors import LazyNWBError
+from lazynwb.lookup.loader import load_listing
+from lazynwb.lookup.providers import BulkCatalogProvider
+from lazynwb.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lazynwb.lookup.providers import CatalogProvider
+    from lazynwb.storage.source import Source
+
+_LOGGER = logging.getLogger("lazynwb")
+
+
+def find_tables(
+    sources: Sequence[Source],
+    *,
+    series: bool,
+    ignore_errors: bool,
+    disable_progress: bool,
+    catalogs: CatalogProvider | None = None,
+) -> dict[str, list[Source]]:
+    """Return every table's path, without the leading slash, with the files that have it.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    series : bool
+        TimeSeries as well.
+    ignore_errors : bool
+        Skip files that cannot be read, with a warning for each.
+    disable_progress : bool
+    catalogs : Catalogs or None
+        Which may say what there is, without a look at the files.
+
+    Raises
+    ------
+    LazyNWBError
+        If a file cannot be read.
+    """
+    holders: dict[str, list[Source]] = {}
+    if isinstance(catalogs, BulkCatalogProvider):
+        holders, sources = catalogs.holders(sources, series=series)
+    with Progress("Finding tables in NWB", len(sources), disabled=disable_progress) as progress:
+        for source in sources:
+            try:
+                for table in load_listing(source).tables(series=series):
+                    holders.setdefault(table, []).append(source)
+            except LazyNWBError as error:
+                if not ignore_errors:
+                    raise
+                _LOGGER.warning("skipped in the search for tables: %s", error)
+            progress.update()
+    return holders
+
+
+def shortest_names(tables: Sequence[str], fixed: Mapping[str, str]) -> dict[str, str]:
+    """Give each table the shortest end of its path that no other table's path has.
+
+    Parameters
+    ----------
+    tables : sequence of str
+        Paths without the leading slash.
+    fixed : mapping of str to str
+        Names that some tables have in any case, by path.
+    """
+    kept = {path: fixed[path] for path in tables if path in fixed}
+    reserved = {*kept.values(), *kept}
+    names = {}
+    for path in tables:
+        parts = path.split("/")
+        ends = ["/".join(parts[-depth:]) for depth in range(1, len(parts) + 1)]
+        free = (end for end in ends if end not in reserved and _is_unique(end, path, tables))
+        names[path] = kept.get(path) or next(free, path)
+    return names
+
+
+def _is_unique(end: str, path: str, tables: Sequence[str]) -> bool:
+    return not any(other != path and (other == end or other.endswith("/" + end)) for other in tables)

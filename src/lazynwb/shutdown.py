@@ -1,0 +1,103 @@
+"""Leaving the process while Polars still asks a suspended scan for more.
+
+The streaming engine asks for a few batches more than a `head` needs, on threads of its own. If the
+interpreter is torn down while such a thread is inside Python code, the process aborts. So whoever is
+inside is waited for, and who asks later is told that there is nothing more.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import polars as pl
+
+#: Seconds that leaving the process waits for a batch that is being read.
+_PATIENCE = 30.0
+#: Seconds for which nobody may have come or gone before the interpreter is left: handing over a batch, and
+#: letting go of a scan that is over, take less even on a busy machine.
+_QUIET = 0.25
+
+
+class _State:
+    def __init__(self) -> None:
+        self.condition = threading.Condition()
+        self.inside = 0
+        self.last = 0.0
+        self.leaving = False
+
+
+_state = _State()
+
+if hasattr(os, "register_at_fork"):
+    # A forked child has none of the threads that were inside, one of which may have held the lock.
+    os.register_at_fork(after_in_child=_state.__init__)  # type: ignore[misc]
+
+
+def guard_shutdown(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Pass batches on; end early once the process is being left."""
+    try:
+        while True:
+            with _state.condition:
+                if _state.leaving:
+                    return
+                _state.inside += 1
+            try:
+                batch = next(batches, None)
+            finally:
+                with _state.condition:
+                    _state.inside -= 1
+                    _state.last = time.monotonic()
+                    _state.condition.notify_all()
+            if batch is None:
+                return
+            yield batch
+    finally:
+        with _state.condition:
+            _state.last = time.monotonic()
+
+
+_gates: list[Callable[[], None]] = []
+
+
+def on_exit(shut: Callable[[], None]) -> Callable[[], None]:
+    """Have a function called when the process is left and no scan is waited for any more.
+
+    It keeps threads that work ahead from entering what the interpreter is about to take apart.
+    """
+    _gates.append(shut)
+    return shut
+
+
+def wait_before_exit() -> None:
+    """Let the wait be the first thing to happen at exit: handlers run in reverse order of registration."""
+    atexit.unregister(_leave)
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    _wait()
+    for shut in _gates:
+        shut()
+
+
+def _wait() -> None:
+    with _state.condition:
+        _state.leaving = True
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        with _state.condition:
+            _state.condition.wait_for(lambda: not _state.inside, timeout=_PATIENCE)
+        quiet = time.monotonic() - _state.last
+        if not _state.inside and quiet >= _QUIET:
+            return
+        time.sleep(max(_QUIET - quiet, 0.001))
+
+
+wait_before_exit()

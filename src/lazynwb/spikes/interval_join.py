@@ -1,0 +1,203 @@
+"""Which of many sorted times lie within which intervals, and which intervals lie within others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lazynwb.engine.arrow import offsets_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import polars as pl
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Bools = NDArray[np.bool_]
+
+
+class SpikeTrains:
+    """Times of events, such as spikes, of many units: ascending for each of them.
+
+    The memory is that of the Series. Where a unit's times are not in order, which NWB does not forbid, a
+    sorted copy of them takes their place; NaN come last, where no interval reaches them.
+
+    Parameters
+    ----------
+    series : Series of List(Float64)
+        One list for each unit. Missing elements are left out.
+    """
+
+    def __init__(self, series: pl.Series) -> None:
+        import nanoarrow as na
+
+        self.known: Bools = series.is_not_null().to_numpy()
+        self._values: Floats = np.zeros(0)
+        self._offsets: Ints = np.zeros(len(series) + 1, np.int64)
+        self._sorted: dict[int, Floats] = {}
+        if not self.known.any():
+            return
+        array = na.c_array_stream(series.rechunk()).get_next()
+        if array.child(0).null_count:
+            array = na.c_array_stream(series.list.drop_nulls().rechunk()).get_next()
+        lists, values = array.view(), array.child(0).view()
+        self._offsets = np.asarray(lists.buffer(1))[lists.offset :]
+        self._values = np.asarray(values.buffer(1))[values.offset :]
+
+    def __getitem__(self, unit: int) -> Floats:
+        """Return the times of one unit, ascending."""
+        if unit in self._sorted:
+            return self._sorted[unit]
+        return self._values[self._offsets[unit] : self._offsets[unit + 1]]
+
+    def put_in_order(self) -> None:
+        """Sort the times of the units that need it."""
+        for unit in np.flatnonzero(self.known).tolist():
+            times = self[unit]
+            # A comparison with NaN is false, so that whoever has one is sorted.
+            if not (times[:-1] <= times[1:]).all():
+                self._sorted[unit] = np.sort(times)
+
+
+class UnitIntervalPairs(NamedTuple):
+    """Units, each with the intervals of its own session: rows of a result, unit after unit.
+
+    Attributes
+    ----------
+    firsts, counts : ndarray of int64, shape (units,)
+        Which of all intervals are those of a unit's session.
+    offsets : ndarray of int64, shape (units + 1,)
+        Where the pairs of each unit begin.
+    """
+
+    firsts: Ints
+    counts: Ints
+    offsets: Ints
+
+    @classmethod
+    def of(cls, firsts: Ints, counts: Ints) -> UnitIntervalPairs:
+        """Return the pairs of units whose sessions have so many intervals, from these first ones on."""
+        return cls(firsts, counts, offsets_of(counts))
+
+    def slices(self) -> Iterator[tuple[int, slice, slice]]:
+        """Yield the number of each unit that has intervals, where its pairs are, and its intervals."""
+        starts = zip(self.offsets.tolist(), self.firsts.tolist(), self.counts.tolist(), strict=False)
+        for unit, (start, first, count) in enumerate(starts):
+            if count:
+                yield unit, slice(start, start + count), slice(first, first + count)
+
+    @property
+    def units(self) -> Ints:
+        """The number of the unit in each pair."""
+        return np.repeat(np.arange(len(self.counts)), self.counts)
+
+    @property
+    def intervals(self) -> Ints:
+        """The number of the interval in each pair."""
+        return np.arange(self.offsets[-1]) + np.repeat(self.firsts - self.offsets[:-1], self.counts)
+
+
+def find(trains: SpikeTrains, pairs: UnitIntervalPairs, bounds: Floats) -> Ints:
+    """Return the positions in the units' trains where times begin to be no smaller than the bounds.
+
+    Parameters
+    ----------
+    trains : Trains
+        In order.
+    pairs : Pairs
+    bounds : ndarray, shape (bounds, intervals)
+
+    Returns
+    -------
+    ndarray of int64, shape (bounds, pairs)
+    """
+    found = np.empty((len(bounds), pairs.offsets[-1]), np.int64)
+    for unit, rows, intervals in pairs.slices():
+        times = trains[unit]
+        for positions, bound in zip(found, bounds, strict=True):
+            positions[rows] = times.searchsorted(bound[intervals])
+    return found
+
+
+def gather(
+    trains: SpikeTrains, pairs: UnitIntervalPairs, begins: Ints, counts: Ints, zeros: Floats | None
+) -> Floats:
+    """Return the times of all pairs, one pair after the other.
+
+    Parameters
+    ----------
+    trains : Trains
+    pairs : Pairs
+    begins, counts : ndarray of int64, shape (pairs,)
+        Which of the unit's times.
+    zeros : ndarray or None
+        For each interval, what is subtracted from its times.
+    """
+    offsets = offsets_of(counts)
+    out = np.empty(offsets[-1])
+    # Unit by unit, so that what is computed on the way stays in the processor's cache.
+    for unit, rows, intervals in pairs.slices():
+        start, stop = offsets[rows.start], offsets[rows.stop]
+        if start == stop:
+            continue
+        index = np.arange(start, stop)
+        index += np.repeat(begins[rows] - offsets[rows], counts[rows])
+        part = out[start:stop]
+        np.take(trains[unit], index, out=part, mode="clip")  # any other mode would copy
+        if zeros is not None:
+            part -= np.repeat(zeros[intervals], counts[rows])
+    return out
+
+
+class IntervalUnions(NamedTuple):
+    """The times that each of many owners covers: sorted, and nowhere touching one another.
+
+    Attributes
+    ----------
+    owners : ndarray of int64
+        Ascending.
+    starts, stops : ndarray of float64
+    """
+
+    owners: Ints
+    starts: Floats
+    stops: Floats
+
+    @classmethod
+    def of(cls, owners: Ints, starts: Floats, stops: Floats) -> IntervalUnions:
+        """Return the union of each owner's intervals, which may be in any order, overlap and touch.
+
+        Those that end before they begin, or whose bounds are NaN, cover nothing.
+        """
+        proper = starts <= stops
+        owners, starts, stops = owners[proper], starts[proper], stops[proper]
+        order = np.lexsort((starts, owners))
+        owners, starts, stops = owners[order], starts[order], stops[order]
+        if not len(owners):
+            return cls(owners, starts, stops)
+        # The latest stop so far among each owner's: ranks do not overlap between owners.
+        ascending, ranks = np.unique(stops, return_inverse=True)
+        ranks = ranks.reshape(-1) + owners * len(ascending)
+        latest = ascending[np.maximum.accumulate(ranks) - owners * len(ascending)]
+        new = np.ones(len(owners), bool)
+        new[1:] = (owners[1:] != owners[:-1]) | (starts[1:] > latest[:-1])
+        begins = np.flatnonzero(new)
+        return cls(owners[begins], starts[begins], latest[np.append(begins[1:], len(owners)) - 1])
+
+    def contain(self, owners: Ints, starts: Floats, stops: Floats) -> Bools:
+        """Tell for each interval whether it lies within one that its owner covers, bounds included."""
+        count = len(self.owners)
+        if not count:
+            return np.zeros(len(owners), bool)
+        is_query = np.arange(count + len(owners)) >= count
+        order = np.lexsort((is_query, np.append(self.starts, starts), np.append(self.owners, owners)))
+        asked = is_query[order]
+        # The last cover before each query, in order of owners and starts.
+        last = np.empty(len(owners), np.int64)
+        last[order[asked] - count] = (np.cumsum(~asked) - 1)[asked]
+        found = last.clip(min=0)
+        contained: Bools = (last >= 0) & (self.owners[found] == owners) & (stops <= self.stops[found])
+        return contained

@@ -1,0 +1,230 @@
+"""One request for a range of bytes: repeated while that may help, and answered in plain words when not."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from lazynwb.config import config
+from lazynwb.errors import LazyNWBError
+from lazynwb.profile import count
+from lazynwb.storage.block_cache import block_cache_of
+from lazynwb.storage.error_mapping import Failure, changed, empty, explain, is_unreadable, passing
+from lazynwb.storage.retry import with_retry
+from lazynwb.threads import REQUESTS, is_worker, wait
+
+if TYPE_CHECKING:
+    from obstore import GetOptions, GetResult
+
+    from lazynwb.storage.source import Source
+    from lazynwb.storage.stores.registry import Location
+
+
+#: Ways to compress an answer. What else objects are labelled with says nothing of their bytes.
+_COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate", "br", "zstd", "compress", "x-compress"})
+
+
+class Response(NamedTuple):
+    """Bytes of an object, and which version of it they are from.
+
+    Attributes
+    ----------
+    data : memoryview
+        What was asked for.
+    identity : str
+        See `lazynwb.storage.remote_file.identity`.
+    whole : memoryview or None
+        The whole object, where its server has it no other way.
+    """
+
+    data: memoryview
+    identity: str
+    whole: memoryview | None = None
+
+
+def request(source: Source, start: int, stop: int, expected: str | None = None) -> Response:
+    """Return bytes `start` to `stop` of a remote file (fewer where it ends before).
+
+    Parameters
+    ----------
+    source : Source
+    start, stop : int
+    expected : str or None
+        Identity of the version that is wanted; if the file changed, the server may say so instead of sending.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is no such object.
+    SourceChangedError
+        If it is another version.
+    LazyNWBError
+        If it may not be read, or the server does not answer as it should, also not when asked again.
+    """
+
+    def ask(location: Location) -> Response | Failure:
+        with TURNS:
+            return _get(source, location, start, stop, expected)
+
+    # obstore does not heed Ctrl-C: it is a pool's threads that wait for it.
+    response = with_retry(source, ask) if is_worker() else wait(REQUESTS.submit(with_retry, source, ask))
+    if expected is not None and response.identity != expected:
+        raise changed(source)
+    return response
+
+
+def _get(
+    source: Source, location: Location, start: int, stop: int, expected: str | None
+) -> Response | Failure:
+    """Ask once. A failure is returned: raised, it would bring obstore's error along as its context."""
+    import obstore
+    from obstore.exceptions import BaseError, NotSupportedError
+
+    options: GetOptions = {"range": (start, stop)}
+    tag = _strong_tag(expected)
+    if tag is not None:
+        options["if_match"] = tag
+    count(requests=1)
+    try:
+        answer = obstore.get(location.store, location.path, options=options)
+        encoded = encoding_of(source, answer)
+        if encoded is not None:
+            return encoded
+        meta = answer.meta
+        data = memoryview(answer.bytes())
+    except NotSupportedError:
+        return _get_whole(source, location, start, stop, expected)
+    except (BaseError, OSError, ValueError) as error:
+        return refused(source, location, error, known=expected is not None)
+    count(bytes_read=len(data))
+    wanted = min(stop, meta["size"]) - start
+    if len(data) != wanted:
+        return passing(source, f"the server sent {len(data)} bytes where {wanted} were asked for")
+    return Response(data, identity_of(meta))
+
+
+def _get_whole(
+    source: Source, location: Location, start: int, stop: int, expected: str | None
+) -> Response | Failure:
+    """Fetch a file from a server that does not send parts, as the settings allow it."""
+    import obstore
+    from obstore.exceptions import BaseError
+
+    count(requests=1)
+    try:
+        answer = obstore.get(location.store, location.path)
+        encoded = encoding_of(source, answer)
+        if encoded is not None:
+            return encoded
+        meta = answer.meta
+        size, identity = meta["size"], identity_of(meta)
+        if not size:
+            return Failure(empty(source))
+        if size > max(config.download_bytes, stop):
+            return Failure(_too_large(source, size))
+        with _downloads[hash(source) % len(_downloads)]:
+            kept = block_cache_of(source, identity)
+            whole = kept.get(0, size) if identity == expected or _is_certain(identity) else None
+            if whole is None:
+                whole = memoryview(answer.bytes())
+                count(bytes_read=len(whole))
+                if len(whole) != size:
+                    return passing(source, f"the server sent {len(whole)} of {size} bytes")
+                kept.add(0, whole)
+    except (BaseError, OSError, ValueError) as error:
+        return refused(source, location, error)
+    return Response(whole[start:stop], identity, whole)
+
+
+def _too_large(source: Source, size: int) -> LazyNWBError:
+    message = (
+        f"{source.name}: the server does not send parts of a file (no support for ranges), and the whole has "
+        f"{size:,} bytes: download it, or allow for that (lazynwb.config.download_bytes is "
+        f"{config.download_bytes:,})"
+    )
+    return LazyNWBError(message)
+
+
+def encoding_of(source: Source, answer: GetResult) -> Failure | None:
+    """Return a failure if an answer is compressed for its way, which nobody asked for: see RFC 9110, 8.4.
+
+    Ranges are then those of the compressed bytes, and what comes is another thing than the file.
+    """
+    encoding = answer.attributes.get("Content-Encoding", "").strip().lower()
+    if encoding not in _COMPRESSIONS:
+        return None
+    message = (
+        f"{source.name}: the server sends it compressed (Content-Encoding: {encoding[:20]}): have it sent as "
+        "it is stored, or download it"
+    )
+    return Failure(LazyNWBError(message))
+
+
+def refused(source: Source, location: Location, error: Exception, *, known: bool = False) -> Failure:
+    """Say what an error of obstore's means, asking once more where its text does not say."""
+    if is_unreadable(error):
+        import obstore
+        from obstore.exceptions import BaseError
+
+        count(requests=1)
+        try:
+            obstore.head(location.store, location.path)  # whose answer has a status and no text
+        except (BaseError, OSError, ValueError) as shorter:
+            error = shorter
+    return explain(source, error, known=known)
+
+
+def identity_of(meta: Any) -> str:  # noqa: ANN401 - obstore's ObjectMeta, a dictionary
+    """Make an identity of what a response says about its object: its size, and a tag for its version."""
+    if meta.get("version"):
+        tag = f"v{meta['version']}\t{meta.get('e_tag') or ''}"
+    elif meta.get("e_tag"):
+        tag = f"e\t{meta['e_tag']}"
+    else:
+        modified = meta["last_modified"].timestamp()
+        tag = f"m{modified}" if modified > 0 else "?"  # 1970 stands for a server that does not say
+    return f"{meta['size']}\t{tag}"
+
+
+def _strong_tag(identity: str | None) -> str | None:
+    """Return the entity tag of an identity, if it is of the strong kind, which alone can be a condition."""
+    tag = identity.rpartition("\t")[2] if identity is not None else ""
+    return tag if tag.startswith('"') else None
+
+
+def _is_certain(identity: str) -> bool:
+    """Tell whether no two versions of a file have an identity like this one; dates are whole seconds."""
+    return identity.partition("\t")[2].startswith(("v", "e"))
+
+
+#: One download of a file at a time, so that whoever waits for it finds it here.
+_downloads = tuple(threading.Lock() for _ in range(64))
+
+
+# -- the global limit ---------------------------------------------------------------------------------
+
+
+class _Turns:
+    """Lets at most `config.max_requests` threads in at a time."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._condition:
+            while self._inside >= max(config.max_requests, 1):
+                self._condition.wait()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._condition:
+            self._inside -= 1
+            self._condition.notify()
+
+
+TURNS = _Turns()
+if hasattr(os, "register_at_fork"):
+    # A forked child has none of the threads that were inside.
+    os.register_at_fork(after_in_child=TURNS.__init__)  # type: ignore[misc]

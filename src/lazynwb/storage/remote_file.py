@@ -1,0 +1,253 @@
+"""Remote files: identity, and ranges of bytes, in as few requests as can be."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from lazynwb.config import config
+from lazynwb.errors import CorruptDataError, LazyNWBError
+from lazynwb.profile import count
+from lazynwb.storage.block_cache import block_cache_of, clear_block_cache, forget_all, forget_file
+from lazynwb.storage.range_request import request
+from lazynwb.threads import REQUESTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from lazynwb.storage.range_request import Response
+    from lazynwb.storage.source import Source
+
+_LOGGER = logging.getLogger("lazynwb")
+#: Where parsing needs bytes, this much is fetched around them.
+BLOCK = 16 * 1024
+#: Requests closer than this are one: on a slow line it is sooner transferred than another answer begun.
+_GAP = 64 * 1024
+#: Parsing that comes this near to what it has fetched gets all that lies between.
+_NEAR = 128 * 1024
+#: How much further it goes, of the length of what it came near to; and at most.
+_GROWTH = 1
+_MOST_AHEAD = 64 * 1024
+#: Requests are merged, and large ones cut, at this size, so that several are under way.
+_MERGED = 4 * 1024 * 1024
+#: What is asked for in pieces up to this size is kept for later queries.
+_SMALL = 64 * 1024
+
+#: A date is whole seconds, and of another clock: what was written within this time of being seen may be
+#: written again without a trace.
+_UNSETTLED_SECONDS = 60.0
+
+
+class _Seen(NamedTuple):
+    """What a file was found to be, and when: `first` by the calendar, `last` by the steady clock."""
+
+    identity: str
+    first: float
+    last: float
+
+
+_seen: dict[Source, _Seen] = {}
+_warned: set[str] = set()
+_lock = threading.Lock()
+
+
+def identity(source: Source, *, known: bool) -> str:
+    """Return a text that changes whenever the object is replaced: its version, entity tag, or date; its size.
+
+    It comes with the first bytes of the file, which parsing needs anyway, so nothing is asked for in vain.
+    For `config.recheck_seconds` it is believed without being asked for again.
+
+    Parameters
+    ----------
+    source : Source
+    known : bool
+        Whether the file is probably in the catalog, so that its first bytes are not needed.
+    """
+    with _lock:
+        before = _seen.get(source)
+    if before is not None and time.monotonic() - before.last <= config.recheck_seconds:
+        return before.identity
+    first = time.time()
+    response = request(source, 0, 1 if known else BLOCK)
+    found = response.identity
+    if before is not None and before.identity == found:
+        first = before.first
+    with _lock:
+        _seen[source] = _Seen(found, first, time.monotonic())
+    settled = is_settled(source, found)
+    if not settled:
+        clear_block_cache(source, found)  # the file may be another one that only looks the same
+        server = source.name.split("/")[2]
+        if found.endswith("\t?") and server not in _warned:
+            _warned.add(server)
+            _LOGGER.warning(
+                "%s: its server says neither an ETag nor a date: changes go unnoticed", source.name
+            )
+    if not known or response.whole is not None:
+        data = response.whole if response.whole is not None else response.data
+        block_cache_of(source, found, lasting=settled).add(0, data)
+    return found
+
+
+def forget() -> None:
+    """Believe nothing that was found out about files."""
+    with _lock:
+        _seen.clear()
+        _warned.clear()
+    forget_all()
+
+
+def invalidate(source: Source) -> None:
+    """Forget the bytes of a file, and which version it was, by whatever signature it was asked for."""
+    with _lock:
+        for other in [other for other in _seen if other.key == source.key]:
+            del _seen[other]
+    forget_file(source)
+
+
+def is_settled(source: Source, identity: str) -> bool:
+    """Tell whether a write since the file was first seen is certain to have changed its identity."""
+    tag = identity.partition("\t")[2]
+    if tag.startswith("m"):
+        with _lock:
+            seen = _seen.get(source)
+        return seen is not None and seen.first - float(tag[1:]) > _UNSETTLED_SECONDS
+    return tag.startswith(("v", "e"))
+
+
+class RemoteFile:
+    """One version of a remote file, whose ranges can be read from several threads at once.
+
+    Parameters
+    ----------
+    source : Source
+    expected : str
+        The identity that the catalog was made for. No answer about another version is taken.
+
+    Attributes
+    ----------
+    name : str
+        Of the file, for messages.
+    size : int
+    """
+
+    pool = REQUESTS
+    gap = _GAP
+    merged = _MERGED
+    parallel = 0
+
+    def __init__(self, source: Source, expected: str) -> None:
+        self.source = source
+        self.name = source.name
+        self.size = int(expected.partition("\t")[0])
+        self._expected = expected
+        self._kept = block_cache_of(source, expected, lasting=is_settled(source, expected))
+        count(files_opened=1)
+
+    @contextmanager
+    def reading(self) -> Iterator[RemoteFile]:
+        """Do nothing: there is nothing to be opened."""
+        yield self
+
+    def has(self, offset: int, size: int) -> bool:
+        """Tell whether a range is here already."""
+        return self._kept.get(offset, size) is not None
+
+    def read(self, offset: int, size: int) -> memoryview:
+        """Return a range of the file.
+
+        Raises
+        ------
+        CorruptDataError
+            If the file is shorter than that.
+        SourceChangedError
+            If it is no longer the file that the catalog describes.
+        """
+        here = self._kept.get(offset, size)
+        if here is not None:
+            if size <= _SMALL:
+                self._kept.use(offset, size)
+            return here
+        if offset < 0 or offset + size > self.size:
+            message = (
+                f"the file has {self.size} bytes, but bytes {offset} to {offset + size} are needed: "
+                "it is truncated or damaged"
+            )
+            raise CorruptDataError(message)
+        data = self._request(offset, offset + size).data
+        self.keep(offset, data)
+        return data
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill a buffer with what the file holds from `offset` on; see `read`."""
+        buffer[:] = self.read(offset, len(buffer))
+
+    def keep(self, offset: int, data: memoryview) -> None:
+        """Keep a small range for later queries."""
+        if len(data) <= _SMALL:
+            self._kept.add_small(offset, data)
+
+    def peek(self, offset: int, size: int) -> memoryview | None:
+        """Return a range if it is here, and note that it was wanted by a parser."""
+        found = self._kept.get(offset, size)
+        if found is not None:
+            self._kept.use(offset, size)
+        return found
+
+    def fetch_blocks(self, ranges: Iterable[tuple[int, int]], *, ahead: bool = True) -> None:
+        """Fetch the blocks around ranges, all at the same time; and what will be needed next, if `ahead`."""
+        spans = [
+            (low, min(low + _MERGED, stop))
+            for start, stop in self._spans(ranges, ahead=ahead)
+            for low in range(start, stop, _MERGED)
+        ]
+        if len(spans) == 1:
+            self._bring(spans[0])
+        else:
+            REQUESTS.map(self._bring, spans)
+
+    def drop(self, start: int, stop: int) -> None:
+        """Let go of the blocks that were fetched for a range."""
+        self._kept.drop(start // BLOCK * BLOCK, stop)
+
+    def _bring(self, span: tuple[int, int]) -> None:
+        self._kept.add(span[0], self._request(*span).data)
+
+    def _spans(self, ranges: Iterable[tuple[int, int]], *, ahead: bool) -> list[tuple[int, int]]:
+        spans: list[tuple[int, int]] = []
+        for start, stop in sorted(ranges):
+            low, high = start // BLOCK * BLOCK, min(-(-stop // BLOCK) * BLOCK, self.size)
+            low, high = self._widened(low, high) if ahead else (low, high)
+            if spans and low - spans[-1][1] <= _GAP:
+                spans[-1] = (spans[-1][0], max(high, spans[-1][1]))
+            else:
+                spans.append((low, high))
+        return spans
+
+    def _widened(self, low: int, high: int) -> tuple[int, int]:
+        """Extend a block to those that are already here, if they are near.
+
+        Who writes a table writes its structure in one go: where parsing needed two blocks, it will need what
+        lies between them, and a round costs more than a few blocks.
+        """
+        before, behind = self._kept.near(low)
+        if before[1] > 0 and 0 <= low - before[1] <= _NEAR:
+            low, high = before[1], high + min(_GROWTH * (before[1] - before[0]), _MOST_AHEAD)
+        if 0 <= behind[0] - high <= _NEAR:
+            low, high = low - min(_GROWTH * (behind[1] - behind[0]), _MOST_AHEAD), behind[0]
+        return max(low, 0), min(high, self.size)
+
+    def _request(self, start: int, stop: int) -> Response:
+        try:
+            response = request(self.source, start, stop, self._expected)
+        except LazyNWBError:
+            # What the file was found to be may have been no answer of its server's either.
+            with _lock:
+                _seen.pop(self.source, None)
+            raise
+        if response.whole is not None:
+            self._kept.add(0, response.whole)
+        return response

@@ -1,0 +1,186 @@
+"""Folders and patterns in object stores and in the DANDI archive."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.profile import count
+from lazynwb.storage.resolve import WILDCARDS, ZARR_MARKS, is_nwb_name
+from lazynwb.storage.stores.registry import module_of
+from lazynwb.threads import REQUESTS, wait
+
+if TYPE_CHECKING:
+    from lazynwb.storage.source import Source
+    from lazynwb.storage.stores.registry import Location
+
+#: Names under which an object is taken for a file (or a Zarr store) rather than looked for as a folder. An
+#: archive such as DANDI's calls its blobs by their identifiers.
+_FILE = re.compile(
+    r"\.(nwb|h5|hdf5|zarr|json|zip)$|(^|/)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORECASE
+)
+#: A Zarr store is whatever has one of these names in it, if it is called like one.
+_MARK = re.compile(rf"(.+?\.(?:zarr|nwb))/(?:{'|'.join(map(re.escape, ZARR_MARKS))})", re.IGNORECASE)
+#: Objects that a listing names at a time.
+_PAGE = 1000
+
+
+def search(source: Source) -> list[Source]:
+    """Return the files that a URL means: itself, or what a folder or a pattern contains, in sorted order.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If a folder or a pattern has no NWB file.
+    LazyNWBError
+        If the URL is of an unknown kind, or the store does not say what it contains.
+    """
+    scheme, _, rest = source.path.partition("://")
+    scheme = scheme.lower()
+    module_of(source)
+    if scheme == "dandi":
+        return _in_archive(source)
+    if scheme in {"http", "https"}:
+        return [_on_web(source)]
+    bucket, _, path = rest.partition("/")
+    if WILDCARDS.intersection(path):
+        return _listed(source, f"{scheme}://{bucket}", before_wildcard(path), path)
+    name = path.rstrip("/")
+    if _FILE.search(path) or name.lower().endswith(".zarr"):
+        return [source.with_path(f"{scheme}://{bucket}/{name}")]
+    try:
+        return _listed(source, f"{scheme}://{bucket}", f"{name}/" if name else "")
+    except LazyNWBError:
+        if not path or path.endswith("/") or not _exists(source):
+            raise
+        return [source]
+
+
+def _in_archive(source: Source) -> list[Source]:
+    from lazynwb.storage.dandi import resolver
+    from lazynwb.storage.stores.dandi_assets import prepare
+
+    found = [source.with_path(url) for url in resolver.expand(source.path)]
+    prepare(found)
+    return found
+
+
+def _on_web(source: Source) -> Source:
+    try:
+        path = urlsplit(source.path).path
+    except ValueError:
+        message = f"{source.name} is no URL"
+        raise LazyNWBError(message) from None
+    if path.endswith("/"):
+        message = f"{source.name}: web servers do not list folders: pass the URLs of the files"
+        raise LazyNWBError(message)
+    return source
+
+
+def _exists(source: Source) -> bool:
+    from lazynwb.storage.remote_file import identity
+
+    try:
+        identity(source, known=True)
+    except LazyNWBError:
+        return False
+    return True
+
+
+def _listed(source: Source, bucket: str, prefix: str, pattern: str | None = None) -> list[Source]:
+    paths = [path for path in _paths(source, bucket, prefix) if path.startswith(prefix)]
+    if pattern in paths:  # a name that looks like a pattern
+        return [source]
+    stores = _outermost({mark[1] for path in paths if (mark := _MARK.fullmatch(path))})
+    names = {*stores, *(path for path in paths if not _is_in(path, stores))}
+    if pattern is None:
+        found = [n for n in names if n in stores or is_nwb_name(n.rpartition("/")[2])]
+        found = [n for n in found if not _is_hidden(n.removeprefix(prefix))]
+    else:
+        matches = pattern_of(pattern).fullmatch
+        found = [n for n in names if matches(n) and (_is_hidden(pattern) or not _is_hidden(n))]
+    if not found:
+        what = "no object matches" if pattern is not None else "no NWB file in"
+        message = f"{what} {source.path}"
+        raise SourceNotFoundError(message)
+    return [source.with_path(f"{bucket}/{name}{_mark_of(name, stores)}") for name in sorted(found)]
+
+
+def _mark_of(name: str, stores: set[str]) -> str:
+    """Return the slash that tells a Zarr store from a file, where its name does not."""
+    return "/" if name in stores and not name.lower().endswith(".zarr") else ""
+
+
+def _outermost(folders: set[str]) -> set[str]:
+    return {folder for folder in folders if not _is_in(folder, folders)}
+
+
+def _is_in(path: str, folders: set[str]) -> bool:
+    """Tell whether a path is below one of some folders."""
+    ends = (at for at, character in enumerate(path) if character == "/")
+    return bool(folders) and any(path[:end] in folders for end in ends)
+
+
+def _is_hidden(path: str) -> bool:
+    """Tell whether a part of a path has a leading dot, which a pattern must spell out."""
+    return path.startswith(".") or "/." in path
+
+
+def _paths(source: Source, bucket: str, prefix: str) -> list[str]:
+    """Return the objects of a bucket that are below the folder which a prefix is in."""
+    import obstore
+    from obstore.exceptions import BaseError, InvalidPathError
+
+    from lazynwb.storage.error_mapping import Failure, explain
+    from lazynwb.storage.retry import with_retry
+
+    folder = prefix.rpartition("/")[0] or None
+    found: list[str] = []
+
+    def ask(location: Location) -> list[str] | Failure:
+        count(requests=1)
+        # After a fault, from where it was.
+        after = found[-1] if found else None
+        try:
+            for page in obstore.list(location.store, folder, offset=after, chunk_size=_PAGE):
+                found.extend(meta["path"] for meta in page)
+        except InvalidPathError:
+            message = (
+                f'{source.path}: an object there has a name with "//", "." or ".." between slashes, or '
+                "control characters, which no listing gets past: pass the URLs of the files"
+            )
+            return Failure(LazyNWBError(message))
+        except (BaseError, OSError, ValueError) as error:
+            return explain(source, error)
+        return found
+
+    # obstore does not heed Ctrl-C: it is a pool's thread that waits for it.
+    return wait(REQUESTS.submit(with_retry, source.with_path(bucket), ask))
+
+
+def before_wildcard(path: str) -> str:
+    """Return the part of a glob pattern that stands for itself."""
+    at = min(path.index(character) for character in WILDCARDS if character in path)
+    return path[:at]
+
+
+def pattern_of(path: str) -> re.Pattern[str]:
+    """Translate a glob pattern: `*` and `?` stay within a path's part, `**/` spans any number of them."""
+    out = []
+    for part in re.split(r"(\*\*/|\*\*|\*|\?|\[!?[^\]]+\])", path):
+        if part == "**/":
+            out.append("(?:[^/]+/)*")
+        elif part == "**":
+            out.append(".*")
+        elif part == "*":
+            out.append("[^/]*")
+        elif part == "?":
+            out.append("[^/]")
+        elif part.startswith("[") and part.endswith("]"):
+            inner = part[1:-1].replace("\\", "\\\\")
+            out.append(f"[^{inner[1:]}]" if inner.startswith("!") else f"[{inner}]")
+        else:
+            out.append(re.escape(part))
+    return re.compile("".join(out))

@@ -1,0 +1,1 @@
+"""Object stores and web servers: one module per kind of store."""

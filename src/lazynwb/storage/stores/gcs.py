@@ -1,0 +1,122 @@
+"""Google Cloud Storage: `gs://bucket/name`."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from obstore.store import GCSStore
+
+from lazynwb.storage.http_client import is_plain
+from lazynwb.storage.stores.registry import (
+    NO_RETRIES,
+    Location,
+    UnusableError,
+    bucket_and_name,
+    client_options,
+    endpoint_of,
+    environment,
+    is_true,
+    once,
+    translated,
+)
+
+if TYPE_CHECKING:
+    from lazynwb.storage.source import Options, Source
+
+#: fsspec's (gcsfs's) names of options.
+_NAMES = {
+    "anon": "skip_signature",
+    "endpoint_url": "base_url",
+    "google_base_url": "base_url",
+    "google_bearer_token": "bearer_token",
+    "google_application_credentials": "application_credentials",
+    "google_service_account": "service_account",
+    "google_service_account_path": "service_account",
+    "google_service_account_key": "service_account_key",
+    "google_skip_signature": "skip_signature",
+}
+_OTHERS = ("aws_", "azure_")
+#: What gcsfs takes, and reading has no use for.
+_NOT_NEEDED = frozenset({"access", "consistency", "cache_timeout", "check_connection", "default_location"})
+_SIGNING = frozenset(
+    {
+        *("service_account", "service_account_key", "application_credentials", "bearer_token"),
+        "credential_provider",
+    }
+)
+_SIGNING_VARIABLES = (
+    "GOOGLE_SERVICE_ACCOUNT",
+    "GOOGLE_SERVICE_ACCOUNT_PATH",
+    "GOOGLE_SERVICE_ACCOUNT_KEY",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "GOOGLE_BEARER_TOKEN",
+    "GOOGLE_SKIP_SIGNATURE",
+)
+_VARIABLES = (*_SIGNING_VARIABLES, "GOOGLE_BASE_URL")
+
+
+def open_store(source: Source) -> Location:
+    """Return the bucket, and the object's name; see `lazynwb.storage.stores.registry`."""
+    bucket, name = bucket_and_name(source)
+    return Location(_store(bucket, source.options, environment(_VARIABLES), _login()), name)
+
+
+@once
+def _store(bucket: str, options: Options, _environment: object, login: str) -> GCSStore:
+    found = translated(options.as_dict(), _NAMES, _OTHERS)
+    found = {name: value for name, value in found.items() if name not in _NOT_NEEDED}
+    if "token" in found:
+        found.update(_from_token(found.pop("token")))
+    project = found.pop("project", None)
+    payer = found.pop("requester_pays", False)
+    unsigned = found.get("skip_signature")
+    given = _SIGNING & found.keys() or any(os.environ.get(name) for name in _SIGNING_VARIABLES)
+    if not given and login and not is_true(unsigned):
+        found["application_credentials"] = login
+    elif not given and unsigned is None:
+        # Else obstore asks for instance metadata, which only Google's machines answer.
+        found["skip_signature"] = True
+    base = endpoint_of(found, "base_url", "GOOGLE_BASE_URL")
+    settings = options.as_dict()
+    if payer:
+        bill = {"x-goog-user-project": _payer(payer, project)}
+        settings["headers"] = {**(settings.get("headers") or {}), **bill}
+    client = client_options(settings, allow_http=base.startswith("http:"))
+    return GCSStore(bucket, client_options=client, retry_config=NO_RETRIES, **found)
+
+
+def _from_token(token: Any) -> dict[str, Any]:  # noqa: ANN401 - gcsfs's option takes many things
+    """Translate gcsfs's option: a word, the path of a file with credentials, its contents, or a token."""
+    if isinstance(token, dict):
+        return {"service_account_key": json.dumps(token)}
+    if token in {"anon", "cloud", "google_default"}:
+        return {"skip_signature": token == "anon"}  # noqa: S105 - a word
+    if isinstance(token, str) and os.path.isfile(token):
+        return {"application_credentials": token}
+    if isinstance(token, str) and token not in {"cache", "browser"} and is_plain(token):
+        return {"bearer_token": token}
+    message = (
+        'token has to be "anon", "cloud", "google_default", the path of a file with credentials, what is in '
+        "such a file, or an OAuth token"
+    )
+    raise UnusableError(message)
+
+
+def _payer(payer: Any, project: Any) -> str:  # noqa: ANN401 - what a user passes
+    """Return the project that is billed; gcsfs takes it from either option."""
+    found = payer if isinstance(payer, str) else project
+    if not isinstance(found, str):
+        message = "requester_pays takes the name of the project that pays"
+        raise UnusableError(message)
+    return found
+
+
+def _login() -> str:
+    """Return the file that `gcloud auth application-default login` writes, if it is there."""
+    folder = os.environ.get("CLOUDSDK_CONFIG") or (
+        os.path.join(os.environ.get("APPDATA", ""), "gcloud") if os.name == "nt" else "~/.config/gcloud"
+    )
+    path = os.path.join(os.path.expanduser(folder), "application_default_credentials.json")
+    return path if os.path.exists(path) else ""
