@@ -26,6 +26,7 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/lint-imports >/dev/null || $(BIN)/lint-imports --no-timing
 
 format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix --quiet

@@ -160,6 +160,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     ... ).select("unit_id", "spike_times").collect()  # doctest: +SKIP
     """
     sources, catalogs = sources_of(source, index, storage_options)
+    workers = workers_of(executor)
     spec = plan_scan(
         sources,
         table_path,
@@ -173,9 +174,9 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,
         catalogs=catalogs,
-        workers=workers_of(executor),
+        workers=workers,
     )
-    return lazy_frame(spec)
+    return lazy_frame(spec, workers)
 
 
 def plan_scan(  # noqa: PLR0913 - the options of a scan
@@ -264,7 +265,6 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         session,
         regions=regions,
         catalogs=catalogs,
-        workers=workers,
     )
 
 
@@ -388,14 +388,14 @@ def workers_of(executor: Any) -> Workers | None:  # noqa: ANN401 - of any packag
     return Workers(executor)
 
 
-def lazy_frame(spec: Spec) -> pl.LazyFrame:
-    """Return the LazyFrame of a scan that was planned."""
+def lazy_frame(spec: Spec, workers: Workers | None = None) -> pl.LazyFrame:
+    """Return the LazyFrame of a planned scan, which runs on the workers if there are any."""
     schema = spec.all_columns
     batches = functools.partial(run, spec)
-    if spec.workers is not None:
+    if workers is not None:
         from lazynwb.distributed.execution import run_on
 
-        batches = functools.partial(run_on, spec.workers, spec)
+        batches = functools.partial(run_on, workers, spec)
     frame = source_frame(batches, schema, _detail(spec))
     # Not by plain names: Polars takes "*" and "^...$" for patterns.
     return frame.select(selectors.by_name(*[name for name in schema if name != ROWS]))

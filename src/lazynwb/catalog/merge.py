@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import polars as pl
 
@@ -12,7 +12,29 @@ from lazynwb.errors import SchemaError
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from lazynwb.lookup.loader import TableFile
+    from lazynwb.catalog.model import Column, Table
+
+
+class NamedTable(Protocol):
+    """A table of one file, as far as its schema is concerned.
+
+    Attributes
+    ----------
+    name : str
+        The file, for messages.
+    table : Table
+    columns : mapping of str to Column
+    """
+
+    @property
+    def name(self) -> str: ...  # noqa: D102
+
+    @property
+    def table(self) -> Table: ...  # noqa: D102
+
+    @property
+    def columns(self) -> Mapping[str, Column]: ...  # noqa: D102
+
 
 _TEXT = (pl.String, pl.Enum)
 #: Bits of the integers that a floating-point type holds exactly.
@@ -20,7 +42,7 @@ _FLOAT_DIGITS: dict[type[pl.DataType], int] = {pl.Float32: 24, pl.Float64: 53}
 
 
 def merge_schemas(
-    files: Iterable[TableFile],
+    files: Iterable[NamedTable],
     overrides: Mapping[str, pl.DataType],
     names: Collection[str] | None = None,
 ) -> dict[str, pl.DataType]:
@@ -35,7 +57,7 @@ def merge_schemas(
         If two files' types have no common one; the message names both files and the remedy.
     """
     merged: dict[str, pl.DataType] = {}
-    origin: dict[str, TableFile] = {}
+    origin: dict[str, NamedTable] = {}
     for file in files:
         for name, column in file.columns.items():
             if names is not None and name not in names:
@@ -59,7 +81,7 @@ def merge_schemas(
     return dict(sorted(merged.items()))
 
 
-def _conflict(name: str, one: pl.DataType, first: TableFile, other: pl.DataType, second: TableFile) -> str:
+def _conflict(name: str, one: pl.DataType, first: NamedTable, other: pl.DataType, second: NamedTable) -> str:
     return (
         f"column {name!r} of /{first.table.path} is {one} in {first.name} but {other} in {second.name}, and "
         f"these have no common type: choose one with schema_overrides={{{name!r}: ...}}, or leave one out"

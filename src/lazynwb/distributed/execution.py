@@ -128,7 +128,6 @@ def task_on(plan: Plan, sources: tuple[Source, ...], n_rows: int | None, most: i
         regions=tuple(region for region in whole.regions if region.name in needed),
         disable_progress=True,
         catalogs=given,
-        workers=None,
     )
     return Read(spec, plan.names, plan.predicate, n_rows, most)
 

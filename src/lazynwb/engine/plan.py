@@ -14,7 +14,6 @@ from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lazynwb.distributed.workers import Workers
     from lazynwb.lookup.providers import CatalogProvider
     from lazynwb.lookup.regions import Region
     from lazynwb.lookup.session_columns import SessionColumn
@@ -156,8 +155,6 @@ class Spec(NamedTuple):
         Columns that show the rows of other tables in the place of their positions.
     catalogs : Catalogs or None
         What is known of the files without looking at them.
-    workers : Workers or None
-        Who reads the files.
     """
 
     sources: tuple[Source, ...]
@@ -172,7 +169,6 @@ class Spec(NamedTuple):
     optional: bool = False
     regions: tuple[Region, ...] = ()
     catalogs: CatalogProvider | None = None
-    workers: Workers | None = None
 
     @property
     def per_file(self) -> frozenset[str]:
