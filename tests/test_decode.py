@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazynwb
+import plain_zarr
 from lazynwb.catalog.model import Codec
-from lazynwb.codecs.chunk_codecs import fletcher32, unfilter, unshuffle
+from lazynwb.codecs.checksums import crc32c, fletcher32
+from lazynwb.codecs.chunk_codecs import unfilter, unshuffle
 
 ZLIB, SHUFFLE, FLETCHER = Codec("zlib", (4,)), Codec("shuffle", (8,)), Codec("fletcher32")
 
@@ -101,3 +103,20 @@ def test_a_size_that_is_claimed_is_checked_before_memory_is_taken(name, content)
 def test_more_than_deflate_can_expand_is_refused():
     with pytest.raises(lazynwb.CorruptDataError, match="cannot hold"):
         unfilter(zlib.compress(bytes(1000)), (ZLIB,), 0, 1 << 40)
+
+
+@pytest.mark.parametrize("implementation", ["c", "python"])
+@pytest.mark.parametrize("size", [0, 1, 9, 4_097])
+def test_crc32c_of_any_buffer(size, implementation, monkeypatch):
+    data = np.random.default_rng(size).integers(0, 256, size, np.uint8).tobytes()
+    if implementation == "python":
+        module = pytest.importorskip("google_crc32c.python")
+        monkeypatch.setattr("google_crc32c.implementation", "python")
+        monkeypatch.setattr("google_crc32c.value", module.value)
+    wanted = plain_zarr.crc32c(data)
+    for buffer in (data, bytearray(data), memoryview(data), memoryview(bytearray(b"x" + data))[1:]):
+        assert crc32c(buffer) == wanted
+
+
+def test_crc32c_of_the_specification():
+    assert crc32c(b"123456789") == 0xE3069283  # RFC 3720, and the catalogue of parametrised CRC algorithms

@@ -22,6 +22,7 @@ import pytest
 
 from lazynwb.catalog.model import MISSING, Array, ChunkKeys, Codec, Table
 from lazynwb.codecs.checksums import crc32c
+from lazynwb.codecs.json_text import as_texts, parse_json
 from lazynwb.codecs.restricted_pickle import PickledArray, read_pickle
 from lazynwb.config import config
 from lazynwb.engine.chunk_grid import row_bytes
@@ -32,7 +33,6 @@ from lazynwb.formats.zarr import reader as zarr_format
 from lazynwb.formats.zarr import store as zarr_file
 from lazynwb.formats.zarr.codec_configuration import catalog_codecs
 from lazynwb.formats.zarr.data_types import describe_v3, fill_bytes, numpy_dtype
-from lazynwb.formats.zarr.json_text import as_texts, parse_json
 from lazynwb.formats.zarr.reader import ZarrReader
 from lazynwb.storage.source import Source
 from lazynwb.threads import DECODERS
@@ -190,12 +190,6 @@ def values(found: ZarrReader, array: Array, *ranges: tuple[int, int]) -> np.ndar
     return out.reshape(-1).view(dtype).reshape(rows, *array.shape[1:])
 
 
-@pytest.fixture
-def no_numcodecs(monkeypatch):
-    monkeypatch.setitem(sys.modules, "numcodecs", None)
-    monkeypatch.setitem(sys.modules, "numcodecs.vlen", None)
-
-
 # -- structure ------------------------------------------------------------------------------------------
 
 
@@ -234,11 +228,6 @@ def test_consolidated_metadata_takes_one_round():
         table(found)
         found.list_objects()
     assert len(objects.rounds) == 1
-
-
-def test_text_needs_no_numcodecs(no_numcodecs):
-    with reader(consolidated(TABLE_2)) as found:
-        assert values(found, arrays(table(found))["s"]).tolist() == [b"a", "bü".encode(), b""]
 
 
 def test_who_is_refused_what_is_not_there_reads_what_is():

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numcodecs
 import numpy as np
 
-from lazynwb.codecs.checksums import crc32c
-from lazynwb.codecs.chunk_codecs import fletcher32
+from lazynwb.codecs.checksums import crc32c, fletcher32
 
 if TYPE_CHECKING:
     from collections.abc import Callable

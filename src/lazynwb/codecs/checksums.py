@@ -1,79 +1,52 @@
-"""CRC-32C (Castagnoli, RFC 3720), which Zarr's `crc32c` codec appends to chunks and shard indices."""
+"""Checksums of chunks: CRC-32C (Zarr's codec and shard indices) and Fletcher-32 (HDF5's filter 3)."""
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING
 
+import google_crc32c
 import numpy as np
 
 if TYPE_CHECKING:
-    from lazynwb.codecs.chunk_codecs import Buffer
-
-_POLYNOMIAL = 0x82F63B78
-_ONES = 0xFFFFFFFF
-#: The size from which on bytes are summed in lanes, side by side.
-_LARGE = 16 * 1024
-
-
-@cache
-def _table() -> np.ndarray:
-    table = np.arange(256, dtype=np.uint32)
-    for _ in range(8):
-        table = np.where(table & 1, table >> 1 ^ np.uint32(_POLYNOMIAL), table >> 1)
-    return table
+    from lazynwb.codecs import Buffer
 
 
 def crc32c(data: Buffer) -> int:
-    """Return the checksum of bytes."""
-    octets = np.frombuffer(data, np.uint8)
-    crc = _ONES
-    if len(octets) >= _LARGE:
-        lanes = 1 << len(octets).bit_length() // 2 + 2
-        width = len(octets) // lanes
-        crc = _lanes(octets[: width * lanes].reshape(lanes, width), crc)
-        octets = octets[width * lanes :]
-    table = _table().tolist()
-    for octet in octets.tolist():
-        crc = table[(crc ^ octet) & 0xFF] ^ crc >> 8
-    return crc ^ _ONES
+    """Return the CRC-32C (Castagnoli, RFC 3720) of bytes."""
+    # The C implementation refuses a memoryview and a bytearray, whose buffers must be released, but takes an
+    # array over the same bytes; the Python one, where there is no wheel, needs Python's integers.
+    is_compiled = google_crc32c.implementation == "c"
+    return int(google_crc32c.value(np.frombuffer(data, np.uint8) if is_compiled else bytes(data)))
 
 
-def _lanes(lanes: np.ndarray, crc: int) -> int:
-    """Sum rows of equal length at once; then append them to one another.
+def fletcher32(data: Buffer) -> int:
+    """Return the checksum of HDF5's Fletcher-32 filter (HDF5 File Format Specification, filter 3)."""
+    words = np.frombuffer(data, ">u2", len(data) // 2)
+    first = second = 0
+    block = 1 << 20  # sums of a block fit 64 bits without overflow
+    for start in range(0, len(words), block):
+        part = words[start : start + block].astype(np.uint64)
+        n = len(part)
+        weights = np.arange(n, 0, -1, dtype=np.uint64)
+        second = (second + n * first + int((part * weights).sum())) % 65535
+        first = (first + int(part.sum())) % 65535
+    if len(data) % 2:
+        first = (first + (data[-1] << 8)) % 65535
+        second = (second + first) % 65535
+    return second << 16 | first
 
-    A checksum is linear: that of two parts one after the other is the first one's, moved on by as many zero
-    bytes as the second has, plus the second's that began with zero.
+
+def fletcher32_matches(data: Buffer, stored: int) -> bool:
+    """Return whether a stored Fletcher-32 checksum is that of some bytes.
+
+    The sums are defined modulo 65535, where 0 and 65535 are the same, and early versions of libhdf5 stored
+    the bytes of both sums in the other order.
     """
-    table = _table()
-    state = np.zeros(len(lanes), np.uint32)
-    state[0] = crc
-    for column in lanes.T:
-        state = table[(state ^ column) & 0xFF] ^ state >> 8
-    shift = _shift(lanes.shape[1])
-    while len(state) > 1:
-        state = _apply(shift, state[0::2]) ^ state[1::2]
-        shift = _apply(shift, shift)
-    return int(state[0])
+    actual = fletcher32(memoryview(data))
+    low, high = stored.to_bytes(4, "little")[:2], stored.to_bytes(4, "little")[2:]
+    swapped = int.from_bytes(low[::-1] + high[::-1], "little")
+    return _congruent(actual, stored) or _congruent(actual, swapped)
 
 
-@cache
-def _shift(size: int) -> np.ndarray:
-    """Return what appending zero bytes does to each bit of a checksum, as a matrix of 32 columns."""
-    bits = np.uint32(1) << np.arange(32, dtype=np.uint32)
-    one = _table()[bits & 0xFF] ^ bits >> 8  # one zero byte
-    result, power = bits, one
-    while size:
-        if size & 1:
-            result = _apply(power, result)
-        power = _apply(power, power)
-        size >>= 1
-    return result
-
-
-def _apply(matrix: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Multiply vectors of 32 bits by a matrix over the field of two elements."""
-    result = np.zeros_like(vectors)
-    for bit in range(32):
-        result ^= np.where(vectors >> np.uint32(bit) & 1, matrix[bit], np.uint32(0))
-    return result
+def _congruent(one: int, other: int) -> bool:
+    return one % 65536 % 65535 == other % 65536 % 65535 and (one >> 16) % 65535 == (other >> 16) % 65535

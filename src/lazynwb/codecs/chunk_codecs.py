@@ -1,4 +1,4 @@
-"""Codecs: from a chunk's bytes as stored to its elements."""
+"""Filter pipelines: the bytes of a chunk as stored to the bytes of its elements."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import TYPE_CHECKING
 import deflate
 import numpy as np
 
-from lazynwb.codecs.checksums import crc32c
+from lazynwb.codecs.checksums import crc32c, fletcher32_matches
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lazynwb.catalog.model import Codec
-
-    Buffer = bytes | bytearray | memoryview
+    from lazynwb.codecs import Buffer
 
 #: A DEFLATE stream expands at most 1,032 times; what claims more is damaged, or a decompression bomb.
 _DEFLATE_MOST = 1032
@@ -90,8 +89,14 @@ def unfilter(data: Buffer, codecs: tuple[Codec, ...], mask: int, nbytes: int) ->
     return data, shuffled
 
 
+def decode(data: Buffer, codecs: tuple[Codec, ...], nbytes: int) -> Buffer:
+    """Return the `nbytes` bytes of a decoded chunk; see `unfilter`."""
+    raw, shuffled = unfilter(data, codecs, 0, nbytes)
+    return unshuffled(raw, shuffled) if shuffled else raw
+
+
 def decode_into(data: Buffer, codecs: tuple[Codec, ...], mask: int, out: np.ndarray) -> bool:
-    """Decode a whole chunk to where it belongs, without a copy in between; tell whether that is possible.
+    """Decode a whole chunk to where it belongs, without a copy in between; return whether that was possible.
 
     Parameters
     ----------
@@ -189,50 +194,23 @@ def _crc_checked(data: Buffer, nbytes: int) -> Buffer:  # noqa: ARG001 - the cod
     return body
 
 
-def fletcher32(data: Buffer) -> int:
-    """Return the checksum of HDF5's Fletcher-32 filter (HDF5 File Format Specification, filter 3)."""
-    words = np.frombuffer(data, ">u2", len(data) // 2)
-    first = second = 0
-    block = 1 << 20  # sums of a block fit 64 bits without overflow
-    for start in range(0, len(words), block):
-        part = words[start : start + block].astype(np.uint64)
-        n = len(part)
-        weights = np.arange(n, 0, -1, dtype=np.uint64)
-        second = (second + n * first + int((part * weights).sum())) % 65535
-        first = (first + int(part.sum())) % 65535
-    if len(data) % 2:
-        first = (first + (data[-1] << 8)) % 65535
-        second = (second + first) % 65535
-    return second << 16 | first
-
-
 def _checked(data: Buffer, nbytes: int) -> Buffer:  # noqa: ARG001 - the codecs share one signature
     body, stored = data[:-_CHECKSUM], data[-_CHECKSUM:]
     if len(stored) < _CHECKSUM:
         message = "a chunk is too short for its checksum"
         raise CorruptDataError(message)
-    value = struct.unpack("<I", stored)[0]
-    actual = fletcher32(memoryview(body))
-    # The sums are defined modulo 65535, where 0 and 65535 are the same; early libraries swapped the bytes.
-    swapped = int.from_bytes(struct.pack("<I", value)[1::-1] + struct.pack("<I", value)[3:1:-1], "little")
-    if not any(_congruent(actual, candidate) for candidate in (value, swapped)):
-        message = f"a chunk's Fletcher-32 checksum is {actual:08x} where {value:08x} is stored"
+    value = int.from_bytes(stored, "little")
+    if not fletcher32_matches(body, value):
+        message = f"a chunk's Fletcher-32 checksum is not the {value:08x} that is stored"
         raise CorruptDataError(message)
     return body
 
 
-def _congruent(one: int, other: int) -> bool:
-    return one % 65536 % 65535 == other % 65536 % 65535 and (one >> 16) % 65535 == (other >> 16) % 65535
-
-
 def _numcodecs(name: str) -> Callable[..., Buffer]:
-    try:
-        import numcodecs
-    except ImportError:
-        message = f"chunks compressed with {name} need numcodecs: pip install 'lazynwb[codecs]'"
-        raise UnsupportedTypeError(message) from None
-    decode: Callable[..., Buffer] = getattr(numcodecs, name).decompress
-    return decode
+    import numcodecs
+
+    decompress: Callable[..., Buffer] = getattr(numcodecs, name).decompress
+    return decompress
 
 
 def _bounded(data: Buffer, nbytes: int) -> None:
@@ -338,11 +316,8 @@ def _configured(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
     if config.get("id") not in FILTERS:
         message = f"codec {config.get('id')!r} is not known"
         raise UnsupportedTypeError(message)
-    try:
-        import numcodecs
-    except ImportError:
-        message = f"chunks filtered by {config['id']} need numcodecs: pip install 'lazynwb[codecs]'"
-        raise UnsupportedTypeError(message) from None
+    import numcodecs
+
     if len(data) != _written(codec, nbytes):
         message = f"a filtered chunk has {len(data)} bytes where {_written(codec, nbytes)} are needed"
         raise CorruptDataError(message)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lazynwb.catalog.model import Array
-    from lazynwb.codecs.chunk_codecs import Buffer
+    from lazynwb.codecs import Buffer
 
 #: What is wanted along one dimension: a slice with ascending, explicit bounds, or ascending numbers (int64).
 Indexer = slice | np.ndarray

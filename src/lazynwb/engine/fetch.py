@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
-    from lazynwb.codecs.chunk_codecs import Buffer
+    from lazynwb.codecs import Buffer
     from lazynwb.storage.file import File, Ranges
     from lazynwb.threads import Pool
 

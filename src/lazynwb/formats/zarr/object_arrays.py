@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from lazynwb.catalog.model import MISSING
+from lazynwb.codecs.chunk_codecs import decode
+from lazynwb.codecs.json_text import as_texts
+from lazynwb.codecs.object_codecs import decode_objects
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
 from lazynwb.formats.zarr.array_metadata import stored_array
-from lazynwb.formats.zarr.codec_configuration import decode_fixed, decode_objects
+from lazynwb.formats.zarr.codec_configuration import fixed_size_codecs, object_codecs
 from lazynwb.formats.zarr.data_types import numpy_dtype
-from lazynwb.formats.zarr.json_text import as_texts
 from lazynwb.formats.zarr.shard_index import shard_index
 from lazynwb.profile import count
 from lazynwb.storage.objects.sparsity import check_written
@@ -24,10 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lazynwb.catalog.model import Array, DType
+    from lazynwb.codecs import Buffer
     from lazynwb.formats.zarr.array_metadata import Stored
     from lazynwb.storage.objects.object_store import Objects
 
-    Buffer = bytes | bytearray | memoryview
     Place = tuple[int, ...]
 
 
@@ -160,9 +162,11 @@ def _elements(data: Buffer | None, stored: Stored, array: Array) -> np.ndarray:
         one = one if one is not None else np.full(1, stored.fill, object)
         return np.broadcast_to(_converted(one, array.dtype).reshape([1] * len(chunk)), chunk)
     if plain.hasobject:
-        flat = decode_objects(data, stored.codecs, size)
+        codec, others = object_codecs(stored.codecs)
+        flat = decode_objects(data, codec, others, size)
     else:
-        flat = np.frombuffer(decode_fixed(data, stored.codecs, size * plain.itemsize), plain, size)
+        raw = decode(data, fixed_size_codecs(stored.codecs), size * plain.itemsize)
+        flat = np.frombuffer(raw, plain, size)
     count(chunks_decoded=1)
     if stored.order:
         flat = flat.reshape([chunk[i] for i in stored.order]).transpose(np.argsort(stored.order)).ravel()

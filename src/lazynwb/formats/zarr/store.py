@@ -6,10 +6,10 @@ import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from lazynwb.codecs.json_text import parse_json
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.formats.protocols import DamagedObjectError, ForbiddenLinkError, unfollowed
-from lazynwb.formats.zarr.json_text import parse_json
 from lazynwb.formats.zarr.nodes import Meta, ZarrNode, check_described, follow
 from lazynwb.formats.zarr.nwb_names import likely_members
 from lazynwb.storage.file import identity_or_absent, invalidate
