@@ -32,7 +32,7 @@ from checks import same
 from faulty_proxy import FAULTS, PASSING, FaultyProxy, by_chance, since
 from lazynwb.errors import LazyNWBError, SourceChangedError
 from lazynwb.lookup import catalog_cache
-from lazynwb.storage import error_mapping, file, range_request, retry
+from lazynwb.storage import error_mapping, range_request, remote_state, retry
 from lazynwb.storage.objects import remote_prefix as remote_objects
 from range_server import RangeServer
 from stores import moto
@@ -505,7 +505,7 @@ def forget():
     """Keep what is on disk only, as if in a new process."""
     file.save()
     catalog_cache.clear_memory()
-    file.forget()
+    remote_state.forget()
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from lazynwb.formats.hdf5.libhdf5_nodes import _CHUNKS_WITHOUT_BASE, describe_da
 from lazynwb.formats.hdf5.reader import Hdf5Reader
 from lazynwb.formats.zarr import shard_index
 from lazynwb.lookup import loader
-from lazynwb.storage.file import identity
 from lazynwb.storage.resolve import expand
 from range_server import RangeServer
 
@@ -95,7 +94,7 @@ def corners(array):
 @contextmanager
 def reading(source):
     (found,) = expand(source)
-    with Hdf5Reader(found, identity(found)) as reader:
+    with Hdf5Reader(found, found.identity()) as reader:
         yield reader
 
 

@@ -32,7 +32,7 @@ from lazynwb.index.build import build_index, update_index
 from lazynwb.index.reader import Index, open_index
 from lazynwb.lookup.loader import load_listing
 from lazynwb.scan import scan_index
-from lazynwb.storage.source import Source
+from lazynwb.storage.resolve import resolve
 
 CUBE_TABLES = [
     "units",
@@ -151,7 +151,7 @@ def test_an_index_lists_what_the_files_have(cube, indexed):
     assert found == {
         (str(path), entry.path.lstrip("/"))
         for path in cube
-        for entry in load_listing(Source(str(path))).entries
+        for entry in load_listing(resolve(str(path))).entries
         if entry.role in {"table", "series", "metadata"} and entry.kind == "group"
     }
     rows = lazynwb.read_nwb(cube, "units").group_by("_nwb_path").len()
@@ -283,9 +283,9 @@ def test_the_device_of_a_file_is_no_part_of_what_it_is_known_by(own, monkeypatch
     def _fields_of(found):
         return {name: getattr(found, name) for name in ("st_mtime_ns", "st_ctime_ns", "st_atime_ns")}
 
-    before = lazynwb.storage.file.identity(Source(paths[0]))
+    before = resolve(paths[0]).identity()
     monkeypatch.setattr(os, "stat", elsewhere)
-    assert lazynwb.storage.file.identity(Source(paths[0])) == before
+    assert resolve(paths[0]).identity() == before
 
 
 def test_sources_that_the_index_does_not_know_are_looked_at_as_ever(cube, own, tmp_path):

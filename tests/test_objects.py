@@ -20,10 +20,10 @@ from lazynwb.errors import (
     SourceNotFoundError,
     UnsupportedTypeError,
 )
-from lazynwb.storage.file import ABSENT
 from lazynwb.storage.objects import local_folder as folder_module
 from lazynwb.storage.objects.object_store import open_objects
-from lazynwb.storage.source import Options, Source
+from lazynwb.storage.resolve import resolve
+from lazynwb.storage.source import ABSENT, Options
 from range_server import WHOLE, RangeServer, always, first, refuse
 
 CHUNK = bytes(range(256)) * 8
@@ -64,10 +64,10 @@ def store(kind, tmp_path, request):
 def make(kind, tmp_path, request):
     path = tmp_path / "x.nwb.zarr"
     if kind == "folder":
-        return open_objects(Source(str(write_folder(path))))
+        return open_objects(resolve(str(write_folder(path))))
     if kind in {"stored", "deflated"}:
         method = zipfile.ZIP_STORED if kind == "stored" else zipfile.ZIP_DEFLATED
-        return open_objects(Source(str(write_zip(tmp_path / "x.zarr.zip", CONTENTS, method))))
+        return open_objects(resolve(str(write_zip(tmp_path / "x.zarr.zip", CONTENTS, method))))
     if kind == "inline":
         refs = {key: "base64:" + base64.b64encode(data).decode() for key, data in CONTENTS.items()}
         return references(tmp_path, refs)
@@ -77,14 +77,14 @@ def make(kind, tmp_path, request):
         cloud = request.getfixturevalue(kind)
         for key, data in CONTENTS.items():
             cloud.put(f"private/lab/x.nwb.zarr/{key}", data)
-        return open_objects(Source(f"{cloud.scheme}://private/lab/x.nwb.zarr", Options(cloud.options)))
+        return open_objects(resolve(f"{cloud.scheme}://private/lab/x.nwb.zarr", Options(cloud.options)))
     server = request.getfixturevalue("server")
     if kind == "web zip":
         data = write_zip(tmp_path / "x.zarr.zip", CONTENTS).read_bytes()
         server.objects["lab/x.zarr.zip"] = data
-        return open_objects(Source(server.url_of("lab/x.zarr.zip")))
+        return open_objects(resolve(server.url_of("lab/x.zarr.zip")))
     server.objects.update({f"lab/x.nwb.zarr/{key}": data for key, data in CONTENTS.items()})
-    return open_objects(Source(server.url_of("lab/x.nwb.zarr")))
+    return open_objects(resolve(server.url_of("lab/x.nwb.zarr")))
 
 
 def write_folder(path, contents=CONTENTS):
@@ -104,7 +104,7 @@ def write_zip(path, contents, method=zipfile.ZIP_STORED, top=""):
 def references(tmp_path, refs, **other):
     path = tmp_path / "x.nwb.lindi.json"
     path.write_text(json.dumps({"refs": refs, **other}))
-    return open_objects(Source(str(path)))
+    return open_objects(resolve(str(path)))
 
 
 def refer(path, url=None):
@@ -202,7 +202,7 @@ def folder(tmp_path):
 
 
 def opened(path):
-    return open_objects(Source(str(path)))
+    return open_objects(resolve(str(path)))
 
 
 def test_links_inside_of_a_folder_are_followed(folder):
@@ -317,7 +317,7 @@ def test_many_objects_are_asked_for_at_the_same_time(web, server):
 
 def test_a_query_goes_to_each_object(server):
     server.objects["x.zarr/a b/0"] = b"chunk"
-    store = open_objects(Source(f"{server.url}/x.zarr/?X-Signature=a%2Bb"))
+    store = open_objects(resolve(f"{server.url}/x.zarr/?X-Signature=a%2Bb"))
     assert bytes(store.get("a b/0")) == b"chunk"
     assert server.log[-1].target == "/x.zarr/a%20b/0?X-Signature=a%2Bb"
     server.faults.append(always(refuse(403)))
@@ -355,8 +355,8 @@ def test_a_prefix_is_a_folder_or_a_whole_bucket(s3):
     s3.put("private/top.zarr/.zgroup", b"{}")
     s3.put("private/top.zarr2/.zgroup", b"{}")
     s3.put("private/root/.zgroup", b"{}")
-    assert open_objects(Source("s3://private/top.zarr/", Options(s3.options))).members("") == [".zgroup"]
-    assert "top.zarr" in open_objects(Source("s3://private", Options(s3.options))).members("")
+    assert open_objects(resolve("s3://private/top.zarr/", Options(s3.options))).members("") == [".zgroup"]
+    assert "top.zarr" in open_objects(resolve("s3://private", Options(s3.options))).members("")
 
 
 @pytest.mark.parametrize("embargoed", [False, True])
@@ -370,7 +370,7 @@ def test_an_asset_of_dandi(server, embargoed, monkeypatch):
             monkeypatch.setenv("DANDI_API_KEY", "secret")
         [asset] = archive.dandisets["000363"].versions["draft"]
         server.objects[f"{asset.key}units/a+b/0"] = b"chunk"
-        store = open_objects(Source("dandi://000363/draft/sub 1/a.nwb.zarr"))
+        store = open_objects(resolve("dandi://000363/draft/sub 1/a.nwb.zarr"))
         assert bytes(store.get("units/a+b/0")) == b"chunk"
         assert store.version("units/a+b/0") != ABSENT
         assert store.get("units/none") is None
@@ -397,7 +397,7 @@ def test_archives_of_zarr_itself(tmp_path):
 def test_a_remote_archive_takes_few_requests(server, tmp_path):
     contents = {".zgroup": b"{}", **{f"units/{i:04}": bytes([i % 256]) * 1000 for i in range(2000)}}
     server.objects["x.zip"] = write_zip(tmp_path / "x.zip", contents).read_bytes()
-    store = open_objects(Source(f"{server.url}/x.zip"))
+    store = open_objects(resolve(f"{server.url}/x.zip"))
     assert server.count == 3  # its version, its end, its directory
     assert same(store.get_many(contents)) == contents
     assert server.count == 4
@@ -409,7 +409,7 @@ def test_members_far_apart_are_read_at_the_same_time(server, tmp_path):
     noise = random.Random(0).randbytes(1 << 20)  # noqa: S311 - test data
     contents = {f"{i}": noise[: 100_000 + i] for i in range(8)}
     server.objects["x.zip"] = write_zip(tmp_path / "x.zip", contents).read_bytes()
-    store = open_objects(Source(f"{server.url}/x.zip"))
+    store = open_objects(resolve(f"{server.url}/x.zip"))
     server.reset()
     server.latency = 0.1
     assert same(store.get_many(["0", "3", "7"])) == {key: contents[key] for key in "037"}
@@ -419,7 +419,7 @@ def test_members_far_apart_are_read_at_the_same_time(server, tmp_path):
 def test_the_range_of_a_member_is_a_range_of_the_archive(server, tmp_path):
     noise = random.Random(0).randbytes(1 << 20)  # noqa: S311 - test data
     server.objects["x.zip"] = write_zip(tmp_path / "x.zip", {"a": noise}).read_bytes()
-    store = open_objects(Source(f"{server.url}/x.zip"))
+    store = open_objects(resolve(f"{server.url}/x.zip"))
     server.reset()
     assert bytes(store.get_range("a", -16, 16)) == noise[-16:]
     assert bytes(store.get_range("a", 500_000, 16)) == noise[500_000:500_016]
@@ -567,7 +567,7 @@ def test_an_archive_that_is_cut_off_or_damaged_is_an_error_or_right(tmp_path, st
 
 def test_an_archive_that_is_replaced_is_noticed(server, tmp_path):
     server.objects["x.zip"] = zipped(tmp_path, {"large": bytes(200_000)})
-    store = open_objects(Source(f"{server.url}/x.zip"))
+    store = open_objects(resolve(f"{server.url}/x.zip"))
     server.objects["x.zip"] = zipped(tmp_path, {"large": bytes(200_001)})
     with pytest.raises(SourceChangedError):
         store.get("large")
@@ -608,7 +608,7 @@ def test_references_beside_a_remote_file_and_to_another_server(server, tmp_path)
         refs = {"near": ["data/a.h5", 1, 2], "far": [f"{other.url}/b.h5", 1, 2]}
         server.objects["lab/x.lindi.json"] = json.dumps({"refs": refs}).encode()
         headers = {"headers": {"Authorization": "secret"}}
-        store = open_objects(Source(f"{server.url}/lab/x.lindi.json", Options(headers)))
+        store = open_objects(resolve(f"{server.url}/lab/x.lindi.json", Options(headers)))
         assert same(store.get_many(refs)) == {"near": b"12", "far": b"bc"}
         assert all(seen.headers["authorization"] == "secret" for seen in server.log)
         assert not any("authorization" in seen.headers for seen in other.log)
@@ -634,9 +634,9 @@ def test_references_to_a_bucket_take_its_options(s3, tmp_path):
 )
 def test_whoever_writes_references_does_not_choose_who_is_sent_credentials(server, tmp_path, url, goes):
     references(tmp_path, {})
-    store = open_objects(Source(str(tmp_path / "x.nwb.lindi.json")))
+    store = open_objects(resolve(str(tmp_path / "x.nwb.lindi.json")))
     options = Options({"headers": {"Authorization": "secret"}, "key": "secret"})
-    store.source = Source("https://lab.org/x.lindi.json", options)
+    store.source = resolve("https://lab.org/x.lindi.json", options)
     expected = {True: options, False: Options(), None: Options({"key": "secret"})}[goes]
     assert store._options_for("a", url) == expected
 
@@ -673,7 +673,7 @@ def test_a_remote_file_does_not_lead_to_local_ones(server, tmp_path):
     refs = {str(i): [url, 0, 6] for i, url in enumerate(urls)}
     server.objects["x.json"] = json.dumps({"refs": refs}).encode()
     lazynwb.config.external_links = "anywhere"
-    store = open_objects(Source(f"{server.url}/x.json"))
+    store = open_objects(resolve(f"{server.url}/x.json"))
     for key in refs:
         with pytest.raises(CorruptDataError, match="not followed"):
             store.get(key)
@@ -743,9 +743,9 @@ def test_nothing_and_what_is_no_store(tmp_path, server):
             opened(tmp_path / name)
     for source in (str(tmp_path / "none"), f"{server.url}/none.zip", f"{server.url}/none.json"):
         with pytest.raises(SourceNotFoundError):
-            open_objects(Source(source))
+            open_objects(resolve(source))
     server.reset()
-    open_objects(Source(f"{server.url}/none.zarr"))
+    open_objects(resolve(f"{server.url}/none.zarr"))
     assert server.count == 0
 
 

@@ -24,7 +24,7 @@ from builders import Column, table
 from checks import assert_ends_at_ctrl_c, child_environment, run_child
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceChangedError, SourceNotFoundError
 from lazynwb.lookup import catalog_cache
-from lazynwb.storage import error_mapping, file
+from lazynwb.storage import error_mapping, remote_state
 from lazynwb.storage.source import Options, Source
 from range_server import CLOSE, RESET, SILENT, WHOLE, Fault, RangeServer, always, cut, first, redirect, refuse
 from stores import free_port
@@ -66,7 +66,7 @@ def read(url, **options):
 def forget():
     """Keep what is on disk only, as if in a new process."""
     catalog_cache.clear_memory()
-    file.forget()
+    remote_state.forget()
 
 
 def error_of(source, kind=LazyNWBError, table="/units", **options):
@@ -304,7 +304,7 @@ def test_a_file_is_downloaded_once_if_that_is_allowed(server, url, whole, units)
 def test_threads_wait_for_one_download(server, url, whole):
     config.download_bytes = whole
     tables = list(lazynwb.get_internal_paths(url))[:4]
-    file.forget()
+    remote_state.forget()
     server.faults[:] = [always(Fault(ignore_range=True, over=0.3))]
     with lazynwb.profile() as p, ThreadPoolExecutor(4) as pool:
         frames = list(pool.map(lambda table: lazynwb.read_nwb(url, table), tables))

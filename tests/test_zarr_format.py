@@ -34,7 +34,7 @@ from lazynwb.formats.zarr import store as zarr_file
 from lazynwb.formats.zarr.codec_configuration import catalog_codecs
 from lazynwb.formats.zarr.data_types import describe_v3, fill_bytes, numpy_dtype
 from lazynwb.formats.zarr.reader import ZarrReader
-from lazynwb.storage.source import Source
+from lazynwb.storage.resolve import resolve
 from lazynwb.threads import DECODERS
 
 ALL = 10**9
@@ -50,7 +50,7 @@ class Objects:
 
     def __init__(self, data: dict[str, Any], path: str = "/stores/a.nwb.zarr", *, lists: bool = True) -> None:
         self.data = {k: v if isinstance(v, bytes) else json.dumps(v).encode() for k, v in data.items()}
-        self.source = Source(path)
+        self.source = resolve(path)
         self.lists = lists
         self.rounds: list[list[str]] = []
 
@@ -457,7 +457,7 @@ def test_links_that_lead_nowhere(link, why):
 def test_links_to_other_stores(monkeypatch):
     stores = {"/stores/b.zarr": Objects(consolidated(TABLE_2), "/stores/b.zarr")}
 
-    def open_objects(source: Source) -> Objects:
+    def open_objects(source) -> Objects:
         if source.path not in stores:
             message = f"no such store: {source.path}"
             raise LazyNWBError(message)
@@ -833,7 +833,7 @@ def sample(dtype: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
 def compare(root: Any, stored: np.ndarray) -> None:
     from lazynwb.storage.objects.local_folder import FolderObjects
 
-    with ZarrReader(FolderObjects(Source(str(root)))) as found:
+    with ZarrReader(FolderObjects(resolve(str(root)))) as found:
         array = arrays(table(found, "t"))["x"]
         assert array.shape == stored.shape
         for ranges in ([(0, ALL)], [(1, 2), (3, stored.shape[0])]):

@@ -15,8 +15,9 @@ from lazynwb.lookup.loader import (
     load_listing,
 )
 from lazynwb.paths import one_source
-from lazynwb.storage.file import map_concurrently, prefetch, save
+from lazynwb.storage.remote_state import prefetch, save
 from lazynwb.storage.resolve import expand
+from lazynwb.storage.source import map_concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,8 +17,9 @@ from lazynwb.lookup.loader import load_attributes
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.progress import Progress
 from lazynwb.scan import scan_nwb
-from lazynwb.storage.file import map_concurrently, save
+from lazynwb.storage.remote_state import save
 from lazynwb.storage.resolve import expand
+from lazynwb.storage.source import map_concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence

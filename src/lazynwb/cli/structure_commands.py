@@ -54,7 +54,7 @@ def describe(given: CommandSources, *, storage: bool | None) -> ObjectDescriptio
     """
     from lazynwb.cli.storage_sizes import stored_in
     from lazynwb.lookup.loader import load_listing
-    from lazynwb.storage.file import save
+    from lazynwb.storage.remote_state import save
     from lazynwb.storage.resolve import expand
 
     found = expand(given.sources, given.storage)

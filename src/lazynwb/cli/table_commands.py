@@ -32,7 +32,7 @@ def list_tables(given: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataF
     from lazynwb.lookup.table_listing import find_tables, shortest_names
     from lazynwb.progress import Progress
     from lazynwb.sql import METADATA_NAMES
-    from lazynwb.storage.file import save
+    from lazynwb.storage.remote_state import save
     from lazynwb.storage.resolve import expand
 
     sources = expand(given.sources, given.storage)

@@ -13,7 +13,6 @@ from lazynwb.convert.job_runner import Run, Target
 from lazynwb.convert.jobs import plan
 from lazynwb.convert.manifest import Hold
 from lazynwb.convert.table_selection import Request, find, open_tables
-from lazynwb.storage.file import is_folder, is_settled
 from lazynwb.storage.resolve import expand
 
 if TYPE_CHECKING:
@@ -214,7 +213,7 @@ def _let_settle(sources: list[Source]) -> None:
     now = time.time_ns()
     for source in sources:
         try:
-            if not source.is_remote and not is_folder(source) and not is_settled(source, "", now):
+            if not source.is_remote and not source.is_store and not source.is_settled("", now):
                 time.sleep(_TICK)
                 return
         except OSError:

@@ -14,7 +14,7 @@ from lazynwb.convert.manifest import Manifest, Output, remove_stale, replacing
 from lazynwb.errors import LazyNWBError, refusal
 from lazynwb.lookup.loader import load_listing
 from lazynwb.progress import Progress
-from lazynwb.storage.file import ABSENT, is_settled
+from lazynwb.storage.source import ABSENT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -234,7 +234,7 @@ class Run:
             linked = (pair for pair in file.table.depends if pair[1] != ABSENT)
             files += [(file.source.with_path(path), known) for path, known in linked]
         try:
-            return all(is_settled(source, known, self._started) for source, known in files)
+            return all(source.is_settled(known, self._started) for source, known in files)
         except FileNotFoundError:
             return False
 

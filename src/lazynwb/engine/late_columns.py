@@ -32,7 +32,7 @@ from lazynwb.lookup.provenance import (
     load_distinct,
 )
 from lazynwb.progress import Progress
-from lazynwb.storage.file import save
+from lazynwb.storage.remote_state import save
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -11,7 +11,7 @@ import numpy as np
 
 from lazynwb.engine.fetch import Request, fetch
 from lazynwb.lookup.catalog_cache import DAMAGE, invalidate_source
-from lazynwb.storage.file import map_concurrently, open_file
+from lazynwb.storage.source import map_concurrently
 
 _LOGGER = logging.getLogger("lazynwb")
 
@@ -136,7 +136,7 @@ class Handles:
         number = self._numbers.get(holder[0])
         if number is None:
             number = self._numbers[holder[0]] = len(self.files)
-            self.files.append(open_file(*holder))
+            self.files.append(holder[0].open(holder[1]))
             self._holders.append(holder)
             self.bases.append(array.base)
         return number

@@ -24,7 +24,7 @@ from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.session_columns import parted, session_frame
 from lazynwb.profile import count
 from lazynwb.progress import Progress
-from lazynwb.storage.file import save
+from lazynwb.storage.remote_state import save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator

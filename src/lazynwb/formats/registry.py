@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Protocol, Self
 
 from lazynwb import shutdown
-from lazynwb.storage.file import is_folder
+from lazynwb.storage.file_names import is_single_file_store
 from lazynwb.threads import LOADERS
 
 if TYPE_CHECKING:
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
 
     from lazynwb.catalog.model import Array, Attributes, ChunkIndex, Listing, SomeChunks, Table
     from lazynwb.storage.source import Source
-
-
-#: Zarr stores that are a zip archive, or references into other files.
-_STORES_IN_ONE_FILE = (".zarr.zip", ".lindi.json")
 
 
 class Reader(Protocol):
@@ -107,7 +103,7 @@ def open_reader(source: Source, version: str) -> Reader:
     SourceNotFoundError
         If there is no such file.
     """
-    if is_folder(source):
+    if source.is_store:
         from lazynwb.formats.zarr.reader import ZarrReader
         from lazynwb.storage.objects.metadata_identity import opened
 
@@ -121,8 +117,8 @@ def open_reader(source: Source, version: str) -> Reader:
 
 
 def is_zarr(source: Source) -> bool:
-    """Tell whether a source is a Zarr store: a folder, a prefix, or what stands for one in a single file."""
-    return is_folder(source) or source.path.partition("?")[0].lower().endswith(_STORES_IN_ONE_FILE)
+    """Return whether a source is a Zarr store: a folder, a prefix, or a single file that stands for one."""
+    return source.is_store or is_single_file_store(source.path)
 
 
 def prepare(source: Source) -> None:

@@ -17,8 +17,7 @@ from lazynwb.index.part_io import in_order, joined, read_frame, read_records, re
 from lazynwb.index.source_record import POOL, ChunkLocationRequest
 from lazynwb.index.writer import Writer, decoded, described, distinct, files_of, publish
 from lazynwb.progress import Progress
-from lazynwb.storage.file import identity
-from lazynwb.storage.resolve import expand
+from lazynwb.storage.resolve import expand, resolve
 from lazynwb.storage.source import Options, Source, is_url
 
 if TYPE_CHECKING:
@@ -242,7 +241,7 @@ def _check(  # noqa: PLR0913 - what is compared with what
     for part in old.parts:
         frame = read_frame(folder, part, "sessions", ["path", "identity"])
         paths = frame["path"].to_list()
-        sources = [given.get(path) or Source(path, options if is_url(path) else Options()) for path in paths]
+        sources = [given.get(path) or resolve(path, options if is_url(path) else Options()) for path in paths]
         now = _identities(sources, ignore_errors=ignore_errors)
         pairs = list(zip(sources, frame["identity"].to_list(), now, strict=True))
         gone = [source.public for source, _, new in pairs if new is _GONE]
@@ -266,7 +265,7 @@ def _identities(sources: list[Source], *, ignore_errors: bool) -> list[str]:
         found = []
         for source in block:
             try:
-                found.append(identity(source, known=True))
+                found.append(source.identity(known=True))
             except SourceNotFoundError:
                 found.append(_GONE)
             except LazyNWBError:

@@ -14,7 +14,7 @@ from lazynwb.index.location import open_folder
 from lazynwb.index.model import MANIFEST, SCHEMAS
 from lazynwb.index.part_io import damaged
 from lazynwb.index.snapshot import GoneError, State
-from lazynwb.storage.resolve import expand
+from lazynwb.storage.resolve import expand, resolve
 from lazynwb.storage.source import Options, Source, is_url
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Index:
             text = os.fspath(one) if isinstance(one, str | os.PathLike) else None
             if isinstance(text, str) and text in known:
                 # Its name is that of one file, without asking whether it is a folder or a pattern.
-                found.append(Source(text, options if is_url(text) else Options()))
+                found.append(resolve(text, options if is_url(text) else Options()))
             else:
                 found += expand(one, storage_options)
         return found or expand([], storage_options)

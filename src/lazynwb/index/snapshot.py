@@ -23,6 +23,7 @@ from lazynwb.index.validate import is_sound
 from lazynwb.lookup.loader import Entry, TableFile, key_of
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.profile import count
+from lazynwb.storage.resolve import resolve
 from lazynwb.storage.source import Options, Source, is_url
 from lazynwb.storage.stores.registry import SCHEMES
 
@@ -132,7 +133,7 @@ class State:
         found = []
         for path in paths:
             remote = is_url(path)
-            found.append(Source(path, options if remote else none))
+            found.append(resolve(path, options if remote else none))
             if remote:
                 if path.partition("://")[0].lower() not in SCHEMES:
                     raise damaged(self._folder, "sessions", f"{path[:80]!r} is of no kind that can be read")

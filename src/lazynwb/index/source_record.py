@@ -18,7 +18,7 @@ from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.tables import METADATA_PATHS
 from lazynwb.formats.registry import is_zarr, open_reader
 from lazynwb.lookup.loader import Entry, TableFile
-from lazynwb.storage.file import identity, is_settled, prefetch, verify_identity
+from lazynwb.storage.remote_state import prefetch
 from lazynwb.threads import Pool
 
 if TYPE_CHECKING:
@@ -129,9 +129,9 @@ def describe(source: Source, wish: ChunkLocationRequest) -> SourceRecord:
     """Describe one source; what goes wrong is part of the description."""
     path = source.public
     try:
-        now = identity(source)
+        now = source.identity()
         found = _described(source, now, wish)
-        verify_identity(source, now)
+        source.verify(now)
         if not _settles(source, now):
             found.identity = None
             found.problem = (
@@ -148,11 +148,11 @@ def describe(source: Source, wish: ChunkLocationRequest) -> SourceRecord:
 def _settles(source: Source, now: str) -> bool:
     """Tell whether a write from now on is certain to change the identity; waits a little for local files."""
     deadline = time.monotonic() + _PATIENCE
-    while not is_settled(source, now, time.time_ns()):
+    while not source.is_settled(now, time.time_ns()):
         if source.is_remote or time.monotonic() > deadline:
             return False
         time.sleep(0.05)
-    verify_identity(source, now)
+    source.verify(now)
     return True
 
 

@@ -19,7 +19,8 @@ from lazynwb.catalog import disk_cache
 from lazynwb.errors import CorruptDataError, NotNWBError
 from lazynwb.formats.registry import prepare
 from lazynwb.profile import count
-from lazynwb.storage.file import ABSENT, forget, identity, identity_or_absent, invalidate, is_settled
+from lazynwb.storage.remote_state import forget
+from lazynwb.storage.source import ABSENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -88,7 +89,7 @@ def get_entry(key: str, source: Source, kind: type[K]) -> tuple[K | None, str]:
     stored = kept if kept is not None else disk_cache.load(key, _decoder(kind))
     if stored is None and source.is_remote:
         prepare(source)
-    now = identity(source, known=stored is not None)
+    now = source.identity(known=stored is not None)
     if kept is not None and kept.identity != now:
         stored = disk_cache.load(key, _decoder(kind))  # another process may have seen the file as it is now
     if not isinstance(stored, kind) or stored.key != key or not is_valid(stored, source, now):
@@ -111,7 +112,7 @@ def get_version(key: str, version: str, kind: type[K]) -> K | None:
 def is_valid(entry: CacheEntry, source: Source, now: str) -> bool:
     """Tell whether an entry describes a file, given what it is now, and those that links of it lead to."""
     return entry.identity == now and all(
-        identity_or_absent(source.with_path(path)) == known for path, known in entry.depends
+        source.with_path(path).identity_or_absent() == known for path, known in entry.depends
     )
 
 
@@ -127,7 +128,7 @@ def put_entry(entry: CacheEntry, source: Source) -> None:
     files = [(source, entry.identity)]
     files += [(source.with_path(other), known) for other, known in entry.depends if known != ABSENT]
     try:
-        if not all(is_settled(file, known, time.time_ns()) for file, known in files):
+        if not all(file.is_settled(known, time.time_ns()) for file, known in files):
             return
     except FileNotFoundError:
         return
@@ -154,7 +155,7 @@ def invalidate_source(source: Source) -> None:
     """Remove what is cached of a damaged remote file; see `invalidate_on_corruption`."""
     if not source.is_remote:
         return
-    invalidate(source)
+    source.invalidate()
     start = f"{source.key}\0"
     with _lock:
         keys = [key for key in _memory if key.partition("\0")[2].startswith(start)]

@@ -36,7 +36,7 @@ from lazynwb.lookup.catalog_cache import (
     put_entry,
     remove_entries,
 )
-from lazynwb.storage.file import map_concurrently, verify_identity
+from lazynwb.storage.source import map_concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -240,7 +240,7 @@ class TableFile:
         SourceChangedError
             If the file is no longer the one that the catalog describes.
         """
-        verify_identity(self.source, self.identity)
+        self.source.verify(self.identity)
         return open_reader(self.source, self.identity)
 
     def owning_file(self, array: Array) -> tuple[Source, str]:
@@ -323,7 +323,7 @@ def load_described(
     if entry is None:
         with invalidate_on_corruption(source), open_reader(source, now) as reader:
             entry = Entry(key, now, *describe(reader, source, path))
-            verify_identity(source, now)
+            source.verify(now)
         put_entry(entry, source)
     return TableFile(source, entry) if entry.table is not None else None
 
@@ -344,7 +344,7 @@ def load_listing(source: Source) -> Listing:
     if entry is None:
         with invalidate_on_corruption(source), open_reader(source, now) as reader:
             entry = ListingEntry(key, now, reader.list_objects())
-            verify_identity(source, now)
+            source.verify(now)
         put_entry(entry, source)
     return entry.listing
 
@@ -435,7 +435,7 @@ def _load(source: Source, path: str, kind: str) -> dict[str, dict[str, Any]] | N
         with invalidate_on_corruption(source), open_reader(source, now) as reader:
             found = reader.all_attributes(path) if kind == _ALL else reader.attributes(path)
             entry = AttributesEntry(key, now, found)
-            verify_identity(source, now)
+            source.verify(now)
         put_entry(entry, source)
     return entry.attributes.by_path if entry.attributes is not None else None
 

@@ -14,7 +14,7 @@ from lazynwb.errors import LazyNWBError
 from lazynwb.formats.registry import is_zarr
 from lazynwb.lookup.loader import TableFile, load_table
 from lazynwb.lookup.providers import NOT_CATALOGUED, BulkCatalogProvider
-from lazynwb.storage.file import identity, prefetch, shows_change
+from lazynwb.storage.remote_state import prefetch
 from lazynwb.threads import LOADERS, wait
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _as_it_is(file: TableFile) -> TableFile | None:
 
     Where the answers of a server tell a change by themselves, they are left to do so.
     """
-    if not _may_change_unnoticed(file) or file.is_valid(identity(file.source, known=True)):
+    if not _may_change_unnoticed(file) or file.is_valid(file.source.identity(known=True)):
         return file
     found = load_table(file.source, file.table.path)
     if found is not None:
@@ -131,7 +131,7 @@ def _as_it_is(file: TableFile) -> TableFile | None:
 
 
 def _may_change_unnoticed(file: TableFile) -> bool:
-    return file.is_given and (is_zarr(file.source) or not shows_change(file.source, file.identity))
+    return file.is_given and (is_zarr(file.source) or not file.source.shows_change(file.identity))
 
 
 def _as_given(file: TableFile | None) -> TableFile | None:

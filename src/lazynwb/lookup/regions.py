@@ -14,7 +14,7 @@ from lazynwb.errors import LazyNWBError, SchemaError
 from lazynwb.lookup.catalog_cache import CacheEntry, get_entry, invalidate_on_corruption, put_entry
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.progress import Progress
-from lazynwb.storage.file import map_concurrently, verify_identity
+from lazynwb.storage.source import map_concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -114,7 +114,7 @@ def _target_paths(file: TableFile) -> dict[str, str]:
     if entry is None:
         with invalidate_on_corruption(file.source), file.reader() as reader:
             entry = TargetsEntry(key, now, reader.region_tables(paths), file.table.depends)
-            verify_identity(file.source, now)
+            file.source.verify(now)
         put_entry(entry, file.source)
     return entry.targets
 

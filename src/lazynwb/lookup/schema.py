@@ -14,7 +14,7 @@ from lazynwb.lookup.loader import TableFile, load_listing
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.providers import NOT_CATALOGUED, BulkCatalogProvider
 from lazynwb.progress import Progress
-from lazynwb.storage.file import save
+from lazynwb.storage.remote_state import save
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence

@@ -10,7 +10,7 @@ import numpy as np
 
 from lazynwb.engine.slicing import ordered, pick, read_picked, value_dtype
 from lazynwb.errors import UnsupportedTypeError
-from lazynwb.storage.file import save
+from lazynwb.storage.remote_state import save
 from lazynwb.terminal_text import visible
 
 if TYPE_CHECKING:

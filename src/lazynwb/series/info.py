@@ -9,7 +9,7 @@ import numpy as np
 from lazynwb.errors import CorruptDataError
 from lazynwb.lookup.loader import copied, load_attributes, load_members
 from lazynwb.series.arrays import LazyArray, StoredArray
-from lazynwb.storage.file import save
+from lazynwb.storage.remote_state import save
 
 if TYPE_CHECKING:
     from lazynwb.lookup.loader import TableFile

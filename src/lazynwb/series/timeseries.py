@@ -24,7 +24,7 @@ from lazynwb.lookup.loader import TableFile, load_listing, load_table
 from lazynwb.lookup.names import find_table
 from lazynwb.series.arrays import LazyArray, RegularTimes, ScaledArray, StoredArray
 from lazynwb.series.info import SeriesInfo
-from lazynwb.storage.file import save
+from lazynwb.storage.remote_state import save
 from lazynwb.storage.resolve import expand
 from lazynwb.terminal_text import visible
 

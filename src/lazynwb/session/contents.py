@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazynwb.errors import NotNWBError, TableNotFoundError
 from lazynwb.lookup.loader import copied, load_attributes, load_listing, load_table
-from lazynwb.storage.file import save
+from lazynwb.storage.remote_state import save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

@@ -64,6 +64,18 @@ class Failure(NamedTuple):
     busy: bool = False
 
 
+class WebPageError(NotNWBError):
+    """A web server answered with a page rather than a file."""
+
+
+def web_page(source: Source) -> WebPageError:
+    """Return the error of an address that shows a page."""
+    return WebPageError(
+        f"{source.name} is a web page (HTML), not an NWB file: pass the address that downloads the "
+        "file itself, or that of a Zarr store"
+    )
+
+
 def passing(source: Source, what: str) -> Failure:
     """Return a failure that may well be over with the next try."""
     return Failure(LazyNWBError(f"{source.name}: {what}"), _PAUSE)

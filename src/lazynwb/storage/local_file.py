@@ -21,6 +21,10 @@ from lazynwb.threads import DECODERS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lazynwb.storage.source import Source
+
+IS_STORE = False
+
 _HAS_PREAD = hasattr(os, "preadv")
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -30,7 +34,12 @@ def _identity(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}-{status.st_ino:x}"
 
 
-def identity(path: str) -> str:
+def identity(source: Source, *, known: bool) -> str:  # noqa: ARG001 - kinds share one signature
+    """Return the identity of a local file; see `path_identity`."""
+    return path_identity(source.path)
+
+
+def path_identity(path: str) -> str:
     """Return a text that changes whenever the file is replaced or written to.
 
     Raises
@@ -50,8 +59,27 @@ def identity(path: str) -> str:
     return _identity(status)
 
 
-def is_settled(path: str, now_ns: int) -> bool:
-    """Tell whether a write from now on is certain to change the file's identity.
+def is_settled(source: Source, known: str, now_ns: int) -> bool:  # noqa: ARG001 - kinds share one signature
+    """Return whether a write from now on is certain to change the identity; see `is_path_settled`."""
+    return is_path_settled(source.path, now_ns)
+
+
+def shows_change(source: Source, known: str) -> bool:  # noqa: ARG001 - kinds share one signature
+    """Return False: nothing tells that a local file was changed but to look at it."""
+    return False
+
+
+def invalidate(source: Source) -> None:
+    """Keep everything: local files are not damaged on their way."""
+
+
+def open_file(source: Source, expected: str) -> LocalFile:
+    """Open a local file."""
+    return LocalFile(source.path, expected)
+
+
+def is_path_settled(path: str, now_ns: int) -> bool:
+    """Return whether a write from now on is certain to change the file's identity.
 
     Timestamps advance in ticks (4 ms on Linux, 1 or 2 s on some file systems and servers). A file that was
     written within the current tick could be written again without a trace, so what is read from it now
@@ -99,12 +127,12 @@ class LocalFile:
     def __init__(self, path: str, expected: str) -> None:
         self.name = path
         self._expected = expected
-        verify_identity(path, expected)
+        verify_path(path, expected)
         self.size = os.stat(path).st_size
         count(files_opened=1)
 
     def has(self, offset: int, size: int) -> bool:
-        """Tell whether a range is here already: the system's cache is not ours to ask."""
+        """Return False: what the system has cached is unknown."""
         del offset, size
         return False
 
@@ -184,7 +212,12 @@ class Descriptor:
         return len(data)
 
 
-def verify_identity(path: str, expected: str) -> None:
+def verify(source: Source, expected: str) -> None:
+    """Make sure that a file is still the one that the catalog describes; see `verify_path`."""
+    verify_path(source.path, expected)
+
+
+def verify_path(path: str, expected: str) -> None:
     """Make sure that a file is still the one that the catalog describes.
 
     Raises
@@ -192,7 +225,7 @@ def verify_identity(path: str, expected: str) -> None:
     SourceNotFoundError, SourceChangedError
         If it is gone or another one.
     """
-    if identity(path) != expected:
+    if path_identity(path) != expected:
         raise changed(path)
 
 

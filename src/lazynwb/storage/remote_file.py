@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from lazynwb.config import config
 from lazynwb.errors import CorruptDataError, LazyNWBError
 from lazynwb.profile import count
 from lazynwb.storage.block_cache import block_cache_of, clear_block_cache, forget_all, forget_file
+from lazynwb.storage.error_mapping import web_page
 from lazynwb.storage.range_request import request
 from lazynwb.threads import REQUESTS
 
@@ -21,7 +23,10 @@ if TYPE_CHECKING:
     from lazynwb.storage.range_request import Response
     from lazynwb.storage.source import Source
 
+IS_STORE = False
+
 _LOGGER = logging.getLogger("lazynwb")
+_PAGE = re.compile(rb"\s*(<!--.*?-->\s*)?<(!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
 #: Where parsing needs bytes, this much is fetched around them.
 BLOCK = 16 * 1024
 #: Requests closer than this are one: on a slow line it is sooner transferred than another answer begun.
@@ -72,12 +77,17 @@ def identity(source: Source, *, known: bool) -> str:
         return before.identity
     first = time.time()
     response = request(source, 0, 1 if known else BLOCK)
+    if bytes(response.data[:1]) == b"<":  # one byte of a page, or of the user block of an HDF5 file
+        response = request(source, 0, BLOCK) if known else response
+        known = False
+        if _PAGE.match(response.data):
+            raise web_page(source)
     found = response.identity
     if before is not None and before.identity == found:
         first = before.first
     with _lock:
         _seen[source] = _Seen(found, first, time.monotonic())
-    settled = is_settled(source, found)
+    settled = is_version_certain(source, found)
     if not settled:
         clear_block_cache(source, found)  # the file may be another one that only looks the same
         server = source.name.split("/")[2]
@@ -93,7 +103,7 @@ def identity(source: Source, *, known: bool) -> str:
 
 
 def forget() -> None:
-    """Believe nothing that was found out about files."""
+    """Drop every identity, and all cached bytes from memory."""
     with _lock:
         _seen.clear()
         _warned.clear()
@@ -101,15 +111,34 @@ def forget() -> None:
 
 
 def invalidate(source: Source) -> None:
-    """Forget the bytes of a file, and which version it was, by whatever signature it was asked for."""
+    """Drop the cached bytes of a file and its identity, whichever signature it was asked for by."""
     with _lock:
         for other in [other for other in _seen if other.key == source.key]:
             del _seen[other]
     forget_file(source)
 
 
-def is_settled(source: Source, identity: str) -> bool:
-    """Tell whether a write since the file was first seen is certain to have changed its identity."""
+def verify(source: Source, expected: str) -> None:
+    """Ask nothing: every answer says which version it is from."""
+
+
+def is_settled(source: Source, known: str, now_ns: int) -> bool:  # noqa: ARG001 - kinds share one signature
+    """Return whether a write from now on is certain to change the identity; see `is_version_certain`."""
+    return is_version_certain(source, known)
+
+
+def shows_change(source: Source, known: str) -> bool:
+    """Return whether no bytes of a file are cached, so that reading asks its server for some."""
+    return not block_cache_of(source, known, lasting=is_version_certain(source, known)).size
+
+
+def open_file(source: Source, expected: str) -> RemoteFile:
+    """Open a remote file; nothing is asked for."""
+    return RemoteFile(source, expected)
+
+
+def is_version_certain(source: Source, identity: str) -> bool:
+    """Return whether a write since the file was first seen is certain to have changed its identity."""
     tag = identity.partition("\t")[2]
     if tag.startswith("m"):
         with _lock:
@@ -144,7 +173,7 @@ class RemoteFile:
         self.name = source.name
         self.size = int(expected.partition("\t")[0])
         self._expected = expected
-        self._kept = block_cache_of(source, expected, lasting=is_settled(source, expected))
+        self._kept = block_cache_of(source, expected, lasting=is_version_certain(source, expected))
         count(files_opened=1)
 
     @contextmanager
@@ -153,7 +182,7 @@ class RemoteFile:
         yield self
 
     def has(self, offset: int, size: int) -> bool:
-        """Tell whether a range is here already."""
+        """Return whether a range is cached."""
         return self._kept.get(offset, size) is not None
 
     def read(self, offset: int, size: int) -> memoryview:

@@ -8,7 +8,10 @@ from urllib.parse import urlsplit
 
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.profile import count
-from lazynwb.storage.resolve import WILDCARDS, ZARR_MARKS, is_nwb_name
+from lazynwb.storage.dandi.web_addresses import is_download
+from lazynwb.storage.file_names import WILDCARDS, ZARR_MARKS, before_wildcard, is_nwb_name, pattern_of
+from lazynwb.storage.objects.remote_prefix import RemoteObjects
+from lazynwb.storage.stores.bucket_urls import bucket_url
 from lazynwb.storage.stores.registry import module_of
 from lazynwb.threads import REQUESTS, wait
 
@@ -17,12 +20,14 @@ if TYPE_CHECKING:
     from lazynwb.storage.stores.registry import Location
 
 #: Names under which an object is taken for a file (or a Zarr store) rather than looked for as a folder. An
-#: archive such as DANDI's calls its blobs by their identifiers.
-_FILE = re.compile(
-    r"\.(nwb|h5|hdf5|zarr|json|zip)$|(^|/)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", re.IGNORECASE
-)
-#: A Zarr store is whatever has one of these names in it, if it is called like one.
-_MARK = re.compile(rf"(.+?\.(?:zarr|nwb))/(?:{'|'.join(map(re.escape, ZARR_MARKS))})", re.IGNORECASE)
+#: archive such as DANDI's calls its blobs by their identifiers, which are looked for as stores first.
+_FILE = re.compile(r"\.(nwb|h5|hdf5|zarr|json|zip|tar)$", re.IGNORECASE)
+_ANY_MARK = "|".join(map(re.escape, ZARR_MARKS))
+#: In a folder a Zarr store goes by its name; a pattern finds stores of any name, as it does on disk.
+_NAMED_STORE = re.compile(rf"(.+?\.(?:zarr|nwb))/(?:{_ANY_MARK})", re.IGNORECASE)
+_STORE = re.compile(rf"(.+?)/(?:{_ANY_MARK})")
+#: The documents that a store has one of in its root.
+_DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zmetadata"})
 #: Objects that a listing names at a time.
 _PAGE = 1000
 
@@ -35,7 +40,7 @@ def search(source: Source) -> list[Source]:
     SourceNotFoundError
         If a folder or a pattern has no NWB file.
     LazyNWBError
-        If the URL is of an unknown kind, or the store does not say what it contains.
+        If the URL is of an unknown kind, or the store does not list what it contains.
     """
     scheme, _, rest = source.path.partition("://")
     scheme = scheme.lower()
@@ -43,13 +48,16 @@ def search(source: Source) -> list[Source]:
     if scheme == "dandi":
         return _in_archive(source)
     if scheme in {"http", "https"}:
-        return [_on_web(source)]
+        return _on_web(source)
     bucket, _, path = rest.partition("/")
     if WILDCARDS.intersection(path):
         return _listed(source, f"{scheme}://{bucket}", before_wildcard(path), path)
     name = path.rstrip("/")
     if _FILE.search(path) or name.lower().endswith(".zarr"):
         return [source.with_path(f"{scheme}://{bucket}/{name}")]
+    store = source.with_path(f"{scheme}://{bucket}/{name}/")
+    if name and _is_store(store):
+        return [store]
     try:
         return _listed(source, f"{scheme}://{bucket}", f"{name}/" if name else "")
     except LazyNWBError:
@@ -67,23 +75,46 @@ def _in_archive(source: Source) -> list[Source]:
     return found
 
 
-def _on_web(source: Source) -> Source:
+def _on_web(source: Source) -> list[Source]:
+    """Return a URL as it is; list a folder or a pattern in a public bucket by the bucket's protocol."""
     try:
         path = urlsplit(source.path).path
     except ValueError:
         message = f"{source.name} is no URL"
         raise LazyNWBError(message) from None
-    if path.endswith("/"):
-        message = f"{source.name}: web servers do not list folders: pass the URLs of the files"
+    is_pattern = "*" in path
+    if not (is_pattern or path.endswith("/")):
+        return [source]
+    if not is_pattern and (is_download(path) or _is_store(source)):
+        return [source]
+    bucket = bucket_url(source.path)
+    if bucket is not None:
+        return search(source.with_path(bucket))
+    if is_pattern:
+        message = f"{source.name}: web servers do not list what they have: pass the URLs of the files"
         raise LazyNWBError(message)
-    return source
+    return [source]
+
+
+def _is_store(folder: Source) -> bool:
+    """Return whether there is a Zarr store at a URL that ends in a slash, whatever its name."""
+    objects = RemoteObjects(folder)
+    try:
+        names = objects.members("")
+        if names is not None:
+            return not _DOCUMENTS.isdisjoint(names)
+    except LazyNWBError:
+        pass  # perhaps it may be read and not listed
+    try:
+        folder.identity()
+    except LazyNWBError:
+        return False
+    return folder.is_store
 
 
 def _exists(source: Source) -> bool:
-    from lazynwb.storage.remote_file import identity
-
     try:
-        identity(source, known=True)
+        source.identity(known=True)
     except LazyNWBError:
         return False
     return True
@@ -93,7 +124,8 @@ def _listed(source: Source, bucket: str, prefix: str, pattern: str | None = None
     paths = [path for path in _paths(source, bucket, prefix) if path.startswith(prefix)]
     if pattern in paths:  # a name that looks like a pattern
         return [source]
-    stores = _outermost({mark[1] for path in paths if (mark := _MARK.fullmatch(path))})
+    is_mark = (_NAMED_STORE if pattern is None else _STORE).fullmatch
+    stores = _outermost({mark[1] for path in paths if (mark := is_mark(path))})
     names = {*stores, *(path for path in paths if not _is_in(path, stores))}
     if pattern is None:
         found = [n for n in names if n in stores or is_nwb_name(n.rpartition("/")[2])]
@@ -158,29 +190,3 @@ def _paths(source: Source, bucket: str, prefix: str) -> list[str]:
 
     # obstore does not heed Ctrl-C: it is a pool's thread that waits for it.
     return wait(REQUESTS.submit(with_retry, source.with_path(bucket), ask))
-
-
-def before_wildcard(path: str) -> str:
-    """Return the part of a glob pattern that stands for itself."""
-    at = min(path.index(character) for character in WILDCARDS if character in path)
-    return path[:at]
-
-
-def pattern_of(path: str) -> re.Pattern[str]:
-    """Translate a glob pattern: `*` and `?` stay within a path's part, `**/` spans any number of them."""
-    out = []
-    for part in re.split(r"(\*\*/|\*\*|\*|\?|\[!?[^\]]+\])", path):
-        if part == "**/":
-            out.append("(?:[^/]+/)*")
-        elif part == "**":
-            out.append(".*")
-        elif part == "*":
-            out.append("[^/]*")
-        elif part == "?":
-            out.append("[^/]")
-        elif part.startswith("[") and part.endswith("]"):
-            inner = part[1:-1].replace("\\", "\\\\")
-            out.append(f"[^{inner[1:]}]" if inner.startswith("!") else f"[{inner}]")
-        else:
-            out.append(re.escape(part))
-    return re.compile("".join(out))

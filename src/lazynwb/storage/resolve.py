@@ -1,4 +1,4 @@
-"""Which files a call means: paths, URLs, patterns, folders, or any number of them."""
+"""Resolve paths, URLs, glob patterns and folders to sources that know their kind."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import glob
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
-from lazynwb.storage.source import Options, Source, is_url, redacted
+from lazynwb.storage import local_file
+from lazynwb.storage.dandi import web_addresses
+from lazynwb.storage.dandi.web_addresses import ApiAsset
+from lazynwb.storage.file_names import NWB_SUFFIXES, WILDCARDS, ZARR_MARKS, is_nwb_name
+from lazynwb.storage.source import NO_OPTIONS, Options, Source, is_url, redacted
+
+if TYPE_CHECKING:
+    from lazynwb.storage.source import Kind
 
 PathOrUrl = str | os.PathLike[str] | Source
 Sources = PathOrUrl | Iterable[PathOrUrl]
-
-#: Names that NWB files go by; a Zarr store is a folder.
-NWB_SUFFIXES = (".nwb", ".nwb.h5", ".nwb.hdf5", ".nwb.zarr")
-_ZARR_SUFFIX = ".zarr"
-ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
-WILDCARDS = frozenset("*?[")
 
 
 def expand(sources: Sources, storage_options: Mapping[str, Any] | None = None) -> list[Source]:
@@ -54,7 +55,7 @@ def expand(sources: Sources, storage_options: Mapping[str, Any] | None = None) -
         else sources
     )
     options = Options({**config.storage_options, **(storage_options or {})})
-    found = [source for one in listed for source in _expand_one(one, options)]
+    found = [source for one in _translated(listed) for source in _expand_one(one, options)]
     strange = next((source.path for source in found if not _is_text(source.path)), None)
     if strange is not None:
         message = f"the file name {strange!r} is not valid UTF-8, so no column can hold it: rename the file"
@@ -75,13 +76,127 @@ def reopen(path: str, storage_options: Mapping[str, Any] | None = None) -> Sourc
         As for `expand`; those that the file was first opened with are not known any more.
     """
     if is_url(path):
-        return Source(path, Options({**config.storage_options, **(storage_options or {})}))
-    return Source(os.path.abspath(path))
+        return resolve(path, Options({**config.storage_options, **(storage_options or {})}))
+    return resolve(os.path.abspath(path))
+
+
+class _ResolvedSource(Source):
+    """A source that decides once what kind it is: by its path, or where that leaves it open by asking."""
+
+    __slots__ = ("_kind",)
+
+    _kind: Kind
+
+    @property
+    def kind(self) -> Kind:
+        """What kind of source it is."""
+        try:
+            return self._kind
+        except AttributeError:
+            return self._decide(_kind_of(self))
+
+    def kind_for(self, identity: str) -> Kind:
+        """Return the kind of source that has an identity."""
+        if not self.is_store and identity.startswith(_DOCUMENTS):
+            self._decide(_stores())
+        return self.kind
+
+    def _decide(self, kind: Kind) -> Kind:
+        object.__setattr__(self, "_kind", kind)
+        return kind
+
+    def identity(self, *, known: bool = False) -> str:
+        """Return the identity; see `Source`. A URL that is no file may be a store, whatever its name."""
+        try:
+            return self.kind.identity(self, known=known)
+        except LazyNWBError as error:
+            other = _other_kind(self, error) if self.is_remote else None
+            if other is None:
+                raise
+            try:
+                found = other.identity(self, known=False)
+            except LazyNWBError:
+                raise _with_remedy(self, error) from None
+        _detected[self] = self._decide(other)
+        return found
+
+
+def resolve(path: str, options: Options = NO_OPTIONS) -> Source:
+    """Return the source at an absolute path or a URL; nothing is looked at or asked for yet."""
+    return _ResolvedSource(path, options)
+
+
+#: Sources whose names say another kind than they are.
+_detected: dict[Source, Kind] = {}
+#: Names that no folder of a store has.
+_SINGLE_FILES = (".h5", ".hdf5", ".zip", ".json", ".tar")
+#: What the identities of stores begin with: the document that describes them.
+_DOCUMENTS = (".zmetadata\t", "zarr.json\t", ".zgroup\t")
+
+
+def forget() -> None:
+    """Forget which URLs were found to be stores."""
+    _detected.clear()
+
+
+def _kind_of(source: Source) -> Kind:
+    if not source.is_remote:
+        return _stores() if os.path.isdir(source.path) else local_file
+    if source in _detected:
+        return _detected[source]
+    path = source.path.partition("?")[0].lower()
+    is_store = path.endswith((".zarr", "/")) and not web_addresses.is_download(path)
+    return _stores() if is_store else _remote_files()
+
+
+def _other_kind(source: Source, error: LazyNWBError) -> Kind | None:
+    """Return the kind that a remote source may be in spite of its name, given an error; None for no other."""
+    if source.path.partition("?")[0].lower().endswith(_SINGLE_FILES):
+        return None
+    if isinstance(error, SourceNotFoundError):
+        return _remote_files() if source.is_store else _stores()
+    from lazynwb.storage.error_mapping import WebPageError  # late: it loads obstore
+
+    return _stores() if isinstance(error, WebPageError) and not source.is_store else None
+
+
+def _with_remedy(source: Source, error: LazyNWBError) -> LazyNWBError:
+    if not source.path.partition("?")[0].endswith("/"):
+        return error
+    return SourceNotFoundError(
+        f"{source.name}: there is neither a Zarr store nor a file, and web servers do not list folders: pass "
+        "the URLs of the files"
+    )
+
+
+def _stores() -> Kind:
+    from lazynwb.storage.objects import metadata_identity
+
+    return metadata_identity
+
+
+def _remote_files() -> Kind:
+    # Late: obstore is not loaded for local files.
+    from lazynwb.storage import remote_file
+
+    return remote_file
 
 
 def _is_text(path: str) -> bool:
-    """Tell whether a path is Unicode; bytes of a file name that are not become lone surrogates."""
+    """Return whether a path is Unicode; bytes of a file name that are not become lone surrogates."""
     return path.isascii() or not any("\ud800" <= character <= "\udfff" for character in path)
+
+
+def _translated(sources: Iterable[PathOrUrl]) -> list[PathOrUrl]:
+    """Return sources in the place of web addresses that stand for them; assets are looked up together."""
+    found = [web_addresses.translate(one) if isinstance(one, str) else one for one in sources]
+    assets = {one for one in found if isinstance(one, ApiAsset)}
+    if not assets:
+        return [one for one in found if not isinstance(one, ApiAsset)]
+    from lazynwb.storage.dandi.resolver import expand_assets
+
+    urls = expand_assets(assets)
+    return [urls[one] if isinstance(one, ApiAsset) else one for one in found]
 
 
 def _expand_one(source: PathOrUrl, options: Options) -> list[Source]:
@@ -96,8 +211,8 @@ def _expand_one(source: PathOrUrl, options: Options) -> list[Source]:
         from lazynwb.storage.remote_listing import search
 
         own = getattr(source, "storage_options", None)
-        return search(Source(text, Options({**options.as_dict(), **own}) if own else options))
-    return [Source(path) for path in _expand_local(local_path(text))]
+        return search(resolve(text, Options({**options.as_dict(), **own}) if own else options))
+    return [resolve(path) for path in _expand_local(local_path(text))]
 
 
 def _expand_local(path: str) -> list[str]:
@@ -148,7 +263,7 @@ def _text_of(source: object) -> str:
 
 
 def is_zarr_store(path: str) -> bool:
-    """Tell whether a folder is a Zarr store rather than a folder of files."""
+    """Return whether a folder is a Zarr store rather than a folder of files."""
     return any(os.path.exists(os.path.join(path, mark)) for mark in ZARR_MARKS)
 
 
@@ -158,13 +273,10 @@ def _search(folder: Path) -> list[str]:
         # Names with a leading dot are caches and the resource forks that macOS leaves on other file systems.
         found += [os.path.join(here, name) for name in files if is_nwb_name(name)]
         stores = [
-            n for n in folders if n.endswith((_ZARR_SUFFIX, ".nwb")) and is_zarr_store(os.path.join(here, n))
+            name
+            for name in folders
+            if name.lower().endswith((".zarr", *NWB_SUFFIXES)) and is_zarr_store(os.path.join(here, name))
         ]
         found += [os.path.join(here, name) for name in stores]
         folders[:] = [name for name in folders if name not in stores and not name.startswith(".")]
     return found
-
-
-def is_nwb_name(name: str) -> bool:
-    """Tell whether a file's name, without its folder, is one that NWB files go by."""
-    return not name.startswith(".") and name.lower().endswith(NWB_SUFFIXES)

@@ -1,4 +1,4 @@
-"""What a scan reads from: a path or a URL, with what it takes to get in."""
+"""Sources: the path or URL of a file with the options that open it, and what can be asked of any of them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,24 @@ import hashlib
 import os
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+
+from lazynwb.errors import LazyNWBError
+from lazynwb.threads import LOADERS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from lazynwb.storage.file import File
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+#: The identity of a file that does not exist: what a broken external link depends on.
+ABSENT = "absent"
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-#: Names of options whose values are nobody's business.
+#: Names of options whose values are secrets.
 _SECRET = re.compile(r"key|secret|token|passw|sas|credential|sign|auth|header|cookie|client", re.IGNORECASE)
 #: Parts of a query that only let somebody in, and for how long: of Amazon, Google and Azure, and tokens.
 _SIGNATURE = re.compile(
@@ -22,9 +33,40 @@ _SIGNATURE = re.compile(
 )
 
 
+class Kind(Protocol):
+    """One kind of source: a local file, a remote file, or a store of many objects. Modules implement it."""
+
+    #: Whether a source of this kind is a store of many objects rather than one file.
+    IS_STORE: bool
+
+    def identity(self, source: Source, *, known: bool) -> str:
+        """Return a text that changes whenever the source is replaced or written to."""
+        ...
+
+    def verify(self, source: Source, expected: str) -> None:
+        """Raise if the source is no longer the one that has an identity."""
+        ...
+
+    def is_settled(self, source: Source, known: str, now_ns: int) -> bool:
+        """Return whether a write from now on is certain to change the identity."""
+        ...
+
+    def shows_change(self, source: Source, known: str) -> bool:
+        """Return whether reading asks for bytes, whose answers say which version they are of."""
+        ...
+
+    def invalidate(self, source: Source) -> None:
+        """Drop what is cached of the source."""
+        ...
+
+    def open_file(self, source: Source, expected: str) -> File:
+        """Open the source, a single file, for reading."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Source:
-    """One file, wherever it lies.
+    """One file or store, local or remote; `lazynwb.storage.resolve.resolve` makes one that knows its kind.
 
     Attributes
     ----------
@@ -40,6 +82,86 @@ class Source:
     def __repr__(self) -> str:
         """Show what may be shown."""
         return f"<Source: {self.name}>"
+
+    # -- what it is ---------------------------------------------------------------------------------------
+
+    @property
+    def kind(self) -> Kind:
+        """What kind of source it is: decided once, when it is first needed."""
+        message = f"{self!r} was not resolved"
+        raise TypeError(message)
+
+    def kind_for(self, identity: str) -> Kind:  # noqa: ARG002 - for subclasses
+        """Return the kind of source that has an identity."""
+        return self.kind
+
+    @property
+    def is_store(self) -> bool:
+        """Whether it is a store of many objects (a folder, a prefix) rather than one file."""
+        return self.kind.IS_STORE
+
+    def identity(self, *, known: bool = False) -> str:
+        """Return a text that changes whenever the file is replaced or written to.
+
+        Parameters
+        ----------
+        known : bool
+            Whether the file is probably in the catalog, so that none of its contents are needed.
+
+        Raises
+        ------
+        SourceNotFoundError
+            If there is no such file.
+        LazyNWBError
+            If it cannot be read.
+        """
+        return self.kind.identity(self, known=known)
+
+    def identity_or_absent(self) -> str:
+        """Return the identity of a file, `ABSENT` if there is none (or none that can be read)."""
+        try:
+            return self.identity()
+        except LazyNWBError:
+            return ABSENT
+
+    def verify(self, expected: str) -> None:
+        """Make sure that a local file or a store is still the one that the catalog describes.
+
+        Every answer about a remote file says which version it is from, so no request is made for one.
+
+        Raises
+        ------
+        SourceNotFoundError, SourceChangedError
+            If it is gone or another one.
+        """
+        self.kind_for(expected).verify(self, expected)
+
+    def is_settled(self, known: str, now_ns: int) -> bool:
+        """Return whether a write from now on is certain to change the identity; else it is not cached."""
+        return self.kind_for(known).is_settled(self, known, now_ns)
+
+    def shows_change(self, known: str) -> bool:
+        """Return whether reading asks a server for bytes, whose answers say which version they are of.
+
+        Those of a store only say it of single objects; and cached bytes say nothing.
+        """
+        return self.kind_for(known).shows_change(self, known)
+
+    def invalidate(self) -> None:
+        """Drop the cached bytes of a remote file, and its identity: they were damaged on their way."""
+        self.kind.invalidate(self)
+
+    def open(self, expected: str) -> File:
+        """Open a file for reading, if it is still the one that the catalog describes.
+
+        Raises
+        ------
+        SourceNotFoundError, SourceChangedError
+            If it is gone or another one; for remote files this shows with the first read.
+        """
+        return self.kind_for(expected).open_file(self, expected)
+
+    # -- where it is --------------------------------------------------------------------------------------
 
     @property
     def is_remote(self) -> bool:
@@ -80,19 +202,19 @@ class Source:
         distinct = hashlib.blake2b(repr((kept, plain)).encode(), digest_size=12).hexdigest()
         return f"{_without_user(base)}\0{distinct if kept or plain else ''}"
 
-    def resolved(self) -> Source:
+    def resolved(self) -> Self:
         """Return the file that a local symbolic link stands for, as `sibling` names it."""
-        return self if self.is_remote else Source(os.path.realpath(self.path))
+        return self if self.is_remote else type(self)(os.path.realpath(self.path))
 
-    def with_path(self, path: str) -> Source:
+    def with_path(self, path: str) -> Self:
         """Return another file that the same options open."""
-        return Source(path, self.options)
+        return type(self)(path, self.options)
 
-    def sibling(self, name: str) -> Source | None:
+    def sibling(self, name: str) -> Self | None:
         """Return the file that a relative path from this one leads to; None where there is no such notion."""
         if not self.is_remote:
             folder = os.path.dirname(self.path)
-            return Source(os.path.realpath(os.path.join(folder, name)))
+            return type(self)(os.path.realpath(os.path.join(folder, name)))
         base, query = _parts(self.path)
         if query or is_url(name) or os.path.isabs(name) or (_is_web(base) and ("?" in name or "#" in name)):
             return None
@@ -108,7 +230,7 @@ class Source:
         return self.with_path(f"{scheme}://{'/'.join(steps)}")
 
     def is_below_folder_of(self, other: Source) -> bool:
-        """Tell whether this file lies in another one's folder or below."""
+        """Return whether this file lies in another one's folder or below."""
         folder = other.path.rpartition("/")[0] if other.is_remote else os.path.dirname(other.path)
         if self.is_remote:
             return self.path.startswith(folder + "/")
@@ -149,8 +271,15 @@ class Options:
 NO_OPTIONS: Options = Options()
 
 
+def map_concurrently(work: Callable[[A], T], items: Sequence[A], sources: Iterable[Source]) -> list[T]:
+    """Call a function for each item, at the same time if any of the sources that it reads is remote."""
+    if len(items) > 1 and any(source.is_remote for source in sources):
+        return LOADERS.map(work, items)
+    return [work(item) for item in items]
+
+
 def is_url(text: str) -> bool:
-    """Tell a URL from a local path; a Windows drive is one letter."""
+    """Return whether a text is a URL rather than a local path; a Windows drive is one letter."""
     return _URL.match(text) is not None
 
 

@@ -22,7 +22,6 @@ from lazynwb.formats.hdf5.libhdf5_reader import resolve_references
 from lazynwb.formats.protocols import BrokenLinkError, ForbiddenLinkError, unfollowed
 from lazynwb.profile import count
 from lazynwb.shutdown import on_exit
-from lazynwb.storage.file import identity, identity_or_absent, invalidate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -288,7 +287,7 @@ class Hdf5File:
     def depends(self) -> tuple[tuple[str, str], ...]:
         """Path and identity of every other file that links led to so far, readable or not."""
         own = [(source.path, linked._version) for source, linked in self._linked.items()]  # noqa: SLF001 - of its own kind
-        own += [(source.path, identity_or_absent(source)) for source in self._unreadable]
+        own += [(source.path, source.identity_or_absent()) for source in self._unreadable]
         return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
 
     @property
@@ -347,10 +346,10 @@ class Hdf5File:
             return self
         if target not in self._linked:
             try:
-                self._linked[target] = Hdf5File(target, identity(target), watched=self._watched)
+                self._linked[target] = Hdf5File(target, target.identity(), watched=self._watched)
             except LazyNWBError as error:
                 self._unreadable.add(target)
-                invalidate(target)
+                target.invalidate()
                 raise unfollowed(self.name, target, error) from None
         return self._linked[target]
 

@@ -12,7 +12,6 @@ from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.formats.protocols import DamagedObjectError, ForbiddenLinkError, unfollowed
 from lazynwb.formats.zarr.nodes import Meta, ZarrNode, check_described, follow
 from lazynwb.formats.zarr.nwb_names import likely_members
-from lazynwb.storage.file import identity_or_absent, invalidate
 from lazynwb.storage.objects.object_store import open_objects
 
 if TYPE_CHECKING:
@@ -342,7 +341,7 @@ class ZarrFile:
                 self._linked[target] = ZarrFile(open_objects(target))
             except LazyNWBError as error:
                 self._unreadable.add(target)
-                invalidate(target)
+                target.invalidate()
                 raise unfollowed(self.name, target, error) from None
         return self._linked[target]
 
@@ -354,11 +353,11 @@ class ZarrFile:
         it is not, a local store's documents and folders count too, each of them; asking a server for the
         versions of hundreds of documents would take as long as reading them.
         """
-        others = [(source.path, identity_or_absent(source)) for source in (*self._linked, *self._unreadable)]
+        others = [(source.path, source.identity_or_absent()) for source in (*self._linked, *self._unreadable)]
         if self._members is None and self._at_once and os.path.isdir(self.source.path):  # noqa: PTH112
             read = [key for key, data in self._here.items() if data is not None]
             paths = [os.path.join(self.source.path, key) for key in (*read, *self._lists)]  # noqa: PTH118
-            others += [(path, identity_or_absent(self.source.with_path(path))) for path in paths]
+            others += [(path, self.source.with_path(path).identity_or_absent()) for path in paths]
         return tuple(others) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
 
 

@@ -177,6 +177,20 @@ def _with_id(dandiset: str, version: str, asset_id: str) -> dict[str, Any]:
     return found
 
 
+def zarr_url(asset_id: str) -> str | None:
+    """Return where the objects of an asset lie that is a Zarr store; None if it is a file.
+
+    Raises
+    ------
+    LazyNWBError
+        If the archive does not say.
+    """
+    metadata = api.get(f"assets/{asset_id}/")
+    url = content_url(metadata)
+    is_zarr = metadata.get("encodingFormat") == "application/x-zarr" or (url is not None and "/zarr/" in url)
+    return url if is_zarr else None
+
+
 def with_paths(dandiset: str, version: str, paths: Sequence[str]) -> dict[str, Entry]:
     """Return assets by their paths: by a listing of where they are, or singly if there are few.
 

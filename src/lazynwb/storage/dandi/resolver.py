@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.storage.dandi import api, asset_listing
 from lazynwb.storage.dandi.asset_listing import Address, Entry
-from lazynwb.storage.remote_listing import before_wildcard, pattern_of
-from lazynwb.storage.resolve import WILDCARDS, is_nwb_name
+from lazynwb.storage.file_names import WILDCARDS, before_wildcard, is_nwb_name, pattern_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from lazynwb.storage.dandi.web_addresses import ApiAsset
 
 _SCHEME = "dandi://"
 _IDENTIFIER = re.compile(r"(?:DANDI:)?(\d{1,6})", re.IGNORECASE)
@@ -163,6 +164,35 @@ def expand(url: str) -> list[str]:
         message = f"{what} {url}: lazynwb.get_dandi_sources({dandiset!r}, {version!r}) lists what there is"
         raise SourceNotFoundError(message)
     return [_url(Address(dandiset, version, name)) for name in chosen]
+
+
+def expand_assets(assets: Iterable[ApiAsset]) -> dict[ApiAsset, str]:
+    """Return the URLs to read assets by that were named by URLs of the API, with few requests.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If a dandiset does not have one of them.
+    """
+    found: dict[ApiAsset, str] = {}
+    apart: dict[tuple[str, str], list[ApiAsset]] = defaultdict(list)
+    for asset in assets:
+        apart[asset.dandiset, asset.version].append(asset)
+    alone = apart.pop(("", ""), [])
+    for (dandiset, version), wanted in apart.items():
+        ids = [asset.asset_id for asset in wanted]
+        listed = asset_listing.with_ids(dandiset, version, ids, {})
+        for asset, entry in zip(wanted, listed, strict=True):
+            found[asset] = _url(Address(dandiset, version, entry["path"]))
+    urls = asset_listing.LOOKUPS.map(_content_of, alone)
+    return found | dict(zip(alone, urls, strict=True))
+
+
+def _content_of(asset: ApiAsset) -> str:
+    """Return where an asset is read: a file where it is downloaded, a Zarr store where its objects lie."""
+    with suppress(LazyNWBError):  # it shows again, and is explained, when the file is read
+        return asset_listing.zarr_url(asset.asset_id) or asset.download
+    return asset.download
 
 
 def resolve(url: str, *, fresh: bool = False) -> Asset:

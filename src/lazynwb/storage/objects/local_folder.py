@@ -12,8 +12,8 @@ from lazynwb.config import config
 from lazynwb.errors import CorruptDataError, LazyNWBError, NotNWBError
 from lazynwb.profile import count
 from lazynwb.storage import local_file
-from lazynwb.storage.file import ABSENT
 from lazynwb.storage.objects.key_validation import bounds, checked, folder_of
+from lazynwb.storage.source import ABSENT
 from lazynwb.threads import DECODERS
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class FolderObjects:
     def version(self, key: str) -> str:
         """Return the size, times and number of a file; `ABSENT` if there is none."""
         path = self._inside(self._followed(self._path(key), key), key)
-        return local_file.identity(path) if os.path.isfile(path) else ABSENT
+        return local_file.path_identity(path) if os.path.isfile(path) else ABSENT
 
     # -- ways in --------------------------------------------------------------------------------------
 

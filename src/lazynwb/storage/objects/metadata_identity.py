@@ -1,4 +1,4 @@
-"""What version of a store is there: that of the document which describes it."""
+"""The identity of a store of objects: that of the metadata document which describes it."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from lazynwb.config import config
-from lazynwb.errors import SourceNotFoundError
-from lazynwb.storage.file import ABSENT
+from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
+from lazynwb.storage import local_file, remote_file
 from lazynwb.storage.objects.object_store import open_objects
+from lazynwb.storage.source import ABSENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lazynwb.storage.file import File
     from lazynwb.storage.objects.object_store import Objects
     from lazynwb.storage.source import Source
     from lazynwb.threads import Pool
+
+IS_STORE = True
 
 #: Documents that describe a store as a whole, the most informative first (Zarr v2 consolidated, v3, v2).
 DOCUMENTS = (".zmetadata", "zarr.json", ".zgroup")
@@ -56,8 +60,35 @@ def identity(source: Source, *, known: bool) -> str:
     return found
 
 
+def verify(source: Source, expected: str) -> None:
+    """Make sure that the document which describes a store is the one that the catalog was made from."""
+    if identity(source, known=True) != expected:
+        raise local_file.changed(source.name)
+
+
+def is_settled(source: Source, known: str, now_ns: int) -> bool:
+    """Return whether a write of the document from now on is certain to change its identity."""
+    key, _, version = known.partition("\t")
+    document = source.with_path(f"{source.path.rstrip('/')}/{key}")
+    if source.is_remote:
+        return remote_file.is_version_certain(document, version)
+    return local_file.is_path_settled(document.path, now_ns)
+
+
+def shows_change(source: Source, known: str) -> bool:  # noqa: ARG001 - kinds share one signature
+    """Return False: answers say of single objects which version they are of."""
+    return False
+
+
+def open_file(source: Source, expected: str) -> File:
+    """Raise: a store is no single file."""
+    del expected
+    message = f"{source.name} is a folder, not a file: pass a file, or the folder of a Zarr store"
+    raise NotNWBError(message)
+
+
 def invalidate(source: Source) -> None:
-    """Forget what was found out about one store."""
+    """Drop what is cached of one store."""
     with _lock:
         for other in [other for other in _seen if other.key == source.key]:
             del _seen[other]
@@ -66,7 +97,7 @@ def invalidate(source: Source) -> None:
 
 
 def forget() -> None:
-    """Believe nothing that was found out about stores."""
+    """Drop the identities and documents of all stores."""
     with _lock:
         _seen.clear()
         _documents.clear()
@@ -74,8 +105,14 @@ def forget() -> None:
 
 def _identity(objects: Objects, *, known: bool) -> str:
     looked_at: dict[str, bytes | None] = {}
+    refused: LazyNWBError | None = None
     for key in DOCUMENTS:
-        document = None if known else objects.get(key)
+        try:
+            document = None if known else objects.get(key)
+        except LazyNWBError as error:
+            # Without permission to list a bucket, what it does not have is refused like anything else.
+            refused = refused or error
+            continue
         looked_at[key] = None if document is None else bytes(document)
         if not known and document is None:
             continue
@@ -89,12 +126,14 @@ def _identity(objects: Objects, *, known: bool) -> str:
                 while len(_documents) > _MOST_KEPT:
                     _documents.popitem(last=False)
         return found
+    if refused is not None:
+        raise refused
     message = f"no such store: {objects.source.name} (it has none of {', '.join(DOCUMENTS)})"
     raise SourceNotFoundError(message)
 
 
 def opened(source: Source, version: str) -> Objects:
-    """Open a store, whose description need not be asked for again if it has just been looked at."""
+    """Open a store with the documents that `identity` has just fetched: none is requested again."""
     with _lock:
         documents = _documents.pop((source, version), None)
     objects = open_objects(source)
@@ -102,7 +141,7 @@ def opened(source: Source, version: str) -> Objects:
 
 
 class _Described:
-    """A store some documents of which are here already; see `object_store.Objects`."""
+    """A store of which some documents were fetched already; see `object_store.Objects`."""
 
     def __init__(self, objects: Objects, documents: dict[str, bytes | None]) -> None:
         self._objects = objects

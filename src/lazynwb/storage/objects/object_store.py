@@ -58,7 +58,7 @@ class Objects(Protocol):
         ...
 
     def version(self, key: str) -> str:
-        """Return a text that changes when an object is replaced; `files.ABSENT` if there is none."""
+        """Return a text that changes when an object is replaced; `ABSENT` if there is none."""
         ...
 
 
@@ -99,7 +99,7 @@ def _suffix(path: str) -> str:
 
 def _local_kind(path: str) -> str:
     try:
-        local_file.identity(path)  # which tells a pipe, that would be waited for
+        local_file.path_identity(path)  # which tells a pipe, that would be waited for
         with open(path, "rb") as file:
             head = file.read(64).lstrip()
     except OSError as error:

@@ -16,15 +16,15 @@ import msgspec
 
 from lazynwb.config import config
 from lazynwb.errors import CorruptDataError, NotNWBError
-from lazynwb.storage.file import ABSENT, identity, open_file
 from lazynwb.storage.objects.key_validation import bounds, checked, folder_of, is_plain, tree
-from lazynwb.storage.source import NO_OPTIONS, Options, Source, is_url
+from lazynwb.storage.source import ABSENT, NO_OPTIONS, Options, is_url, redacted
 from lazynwb.threads import REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lazynwb.storage.file import File
+    from lazynwb.storage.source import Source
 
 #: More than the references to some million chunks take.
 _MOST_BYTES = 512 * 1024 * 1024
@@ -80,7 +80,7 @@ class ReferenceObjects:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._identity = identity(source, known=True)
+        self._identity = source.identity(known=True)
         self._document = _document(source, self._identity)
         self._files: dict[str, tuple[File, str]] = {}
 
@@ -163,9 +163,9 @@ class ReferenceObjects:
         found = self._files.get(url)
         if found is None:
             target = self._target(key, self._substituted(key, url))
-            version = identity(target, known=True)
+            version = target.identity(known=True)
             # Without a lock, which the pool's threads could all wait for: that one asks twice does no harm.
-            found = self._files.setdefault(url, (open_file(target, version), version))
+            found = self._files.setdefault(url, (target.open(version), version))
         return found
 
     def _substituted(self, key: str, url: str) -> str:
@@ -181,8 +181,8 @@ class ReferenceObjects:
         allowed = config.external_links
         if is_url(url) and not url.lower().startswith("file:"):
             if allowed != "never":
-                return Source(url, self._options_for(key, url))
-            shown = Source(url).name
+                return type(self.source)(url, self._options_for(key, url))
+            shown = redacted(url)
         else:
             path = unquote(urlsplit(url).path) if is_url(url) else url
             target = self.source.sibling(path) if path and "\0" not in path else None
@@ -199,7 +199,7 @@ class ReferenceObjects:
         try:
             there, here = urlsplit(url)[:2], urlsplit(self.source.path)[:2]
         except ValueError:
-            raise self._error(key, f"is at a URL that is none: {Source(url).name}") from None
+            raise self._error(key, f"is at a URL that is none: {redacted(url)}") from None
         options = self.source.options if self.source.is_remote else Options(config.storage_options)
         if self.source.is_remote and there == here:
             return options
@@ -223,7 +223,7 @@ def _read(found: Reference, start: int, size: int) -> memoryview:
 
 @lru_cache(maxsize=_FILES)
 def _document(source: Source, expected: str) -> _Document:
-    file = open_file(source, expected)
+    file = source.open(expected)
     if file.size > _MOST_BYTES:
         message = f"{source.name} has {file.size:,} bytes, more than a file of references can have"
         raise NotNWBError(message)

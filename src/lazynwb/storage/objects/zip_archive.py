@@ -8,14 +8,14 @@ from struct import Struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
-from lazynwb.storage.file import ABSENT, identity, open_file
 from lazynwb.storage.objects import zip_directory
 from lazynwb.storage.objects.key_validation import bounds, checked, folder_of, tree
+from lazynwb.storage.source import ABSENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from lazynwb.storage.file import File, Ranges
+    from lazynwb.storage.file import Ranges
     from lazynwb.storage.objects.zip_directory import Member
     from lazynwb.storage.source import Source
     from lazynwb.threads import Pool
@@ -60,8 +60,8 @@ class ArchiveObjects:
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self._identity = identity(source, known=True)
-        self._file = open_file(source, self._identity)
+        self._identity = source.identity(known=True)
+        self._file = source.open(self._identity)
         self._members = _directory(source, self._identity)
         self._starts: dict[str, int] = {}
 
@@ -197,8 +197,7 @@ class ArchiveObjects:
 
 @lru_cache(maxsize=_ARCHIVES)
 def _directory(source: Source, expected: str) -> dict[str, Member]:
-    file: File = open_file(source, expected)
-    return zip_directory.read(file)
+    return zip_directory.read(source.open(expected))
 
 
 def forget() -> None:

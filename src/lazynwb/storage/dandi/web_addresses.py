@@ -1,0 +1,117 @@
+"""Addresses of the DANDI archive and of sites that show its files: what they mean as sources."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import parse_qsl, urlsplit
+
+from lazynwb.config import config
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+_UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+_VERSION = r"\d+\.\d+\.\d+|draft"
+#: The asset of a dandiset and an asset by itself, in the API.
+_ASSET = re.compile(
+    rf"/(?:dandisets/(?P<dandiset>\d{{6}})/versions/(?P<version>{_VERSION})/)?"
+    rf"assets/(?P<asset>{_UUID})(?:/(?:download|info))?/?",
+    re.IGNORECASE,
+)
+_DOWNLOAD = re.compile(rf"/assets/{_UUID}/download/?$", re.IGNORECASE)
+#: A dandiset, on the archive's website, in its API, and as identifiers.org names it.
+_DANDISET = re.compile(
+    rf"/(?:dandisets?/)?(?:DANDI:)?(?P<dandiset>\d{{6}})(?:/(?:versions/)?(?P<version>{_VERSION}))?(?:/.*)?",
+    re.IGNORECASE,
+)
+_IDENTIFIER = re.compile(rf"DANDI:(?P<dandiset>\d{{6}})(?:/(?P<version>{_VERSION}))?/?", re.IGNORECASE)
+_SITE = re.compile(r"(?:(?:gui|www|gui-staging)\.)?(?:sandbox\.)?dandiarchive\.org|identifiers\.org")
+_API = re.compile(r"api(?:-staging)?\.(?:sandbox\.)?dandiarchive\.org")
+_NEUROSIFT = re.compile(r"(?:[\w-]+\.)*neurosift\.app|(?:flatironinstitute|magland)\.github\.io")
+
+
+def is_download(path: str) -> bool:
+    """Return whether a URL without its query is one from which the API lets a file be downloaded."""
+    return _DOWNLOAD.search(path) is not None
+
+
+class ApiAsset(NamedTuple):
+    """An asset as a URL of the API names it.
+
+    Attributes
+    ----------
+    download : str
+        The URL from which its file is downloaded.
+    asset_id : str
+    dandiset, version : str
+        Empty where the URL does not say of which it is.
+    """
+
+    download: str
+    asset_id: str
+    dandiset: str
+    version: str
+
+
+def translate(url: str) -> str | ApiAsset:
+    """Return what an address stands for, without asking for anything.
+
+    Parameters
+    ----------
+    url : str
+        `DANDI:000363/0.231012.2129`, a page of the archive's website or of Neurosift, a URL of the API, or
+        any other.
+
+    Returns
+    -------
+    str or ApiAsset
+        An asset of the API; the `dandi://` URL of a dandiset or of a place in it; any other URL as it is.
+    """
+    if (found := _IDENTIFIER.fullmatch(url)) is not None:
+        return _dandiset(found, "")
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        own = urlsplit(config.dandi_api_url)
+    except ValueError:
+        return url
+    if parts.scheme not in {"http", "https"}:
+        return url
+    if _NEUROSIFT.fullmatch(host):
+        return _shown_by_neurosift(url, parts)
+    is_own = parts[:2] == own[:2]
+    if _API.fullmatch(host) or is_own:
+        base = own.path.rstrip("/") if is_own else "/api"
+        if not parts.path.startswith(f"{base}/"):
+            return url
+        path = parts.path.removeprefix(base)
+        if (asset := _ASSET.fullmatch(path)) is not None:
+            download = f"{parts.scheme}://{parts.netloc}{base}/assets/{asset['asset']}/download/"
+            return ApiAsset(download, asset["asset"].lower(), asset["dandiset"] or "", asset["version"] or "")
+        found = _DANDISET.fullmatch(path) if path.startswith("/dandisets/") else None
+        return url if found is None else _dandiset(found, "")
+    if _SITE.fullmatch(host):
+        # The website used to keep its pages behind a hash.
+        page = urlsplit(parts.fragment) if parts.fragment.startswith("/") else parts
+        found = _DANDISET.fullmatch(page.path)
+        if found is not None:
+            return _dandiset(found, dict(parse_qsl(page.query)).get("location", ""))
+    return url
+
+
+def _dandiset(found: re.Match[str], location: str) -> str:
+    version = f"/{found['version']}" if found["version"] else ""
+    return f"dandi://{found['dandiset']}{version}/{location.strip('/')}"
+
+
+def _shown_by_neurosift(url: str, parts: SplitResult) -> str | ApiAsset:
+    """Return the file or the dandiset that a page of Neurosift shows."""
+    query = dict(parse_qsl(parts.query))
+    if query.get("url"):
+        return translate(query["url"])
+    named = re.fullmatch(r"(?:/dandiset/)?(\d{6})/?", query.get("dandisetId") or parts.path)
+    if named is None:
+        return url
+    version = query.get("dandisetVersion")
+    return f"dandi://{named[1]}{'/' + version if version else ''}/"
