@@ -503,7 +503,7 @@ class Run:
 
 def forget():
     """Keep what is on disk only, as if in a new process."""
-    file.save()
+    remote_state.save()
     catalog_cache.clear_memory()
     remote_state.forget()
 

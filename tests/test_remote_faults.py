@@ -218,19 +218,25 @@ def test_a_refusal_is_an_error_at_once(status, server, url):
     assert type(error) is kind
     assert re.search(what, str(error))
     assert str(status) in str(error)
-    assert server.count == 1
+    # What is not there as a file may be a Zarr store: its documents are asked for, and nothing is repeated.
+    assert server.count == 1 + 3 * (kind is SourceNotFoundError)
 
 
 def test_a_missing_file_is_a_missing_file(server):
     assert isinstance(error_of(server.url_of("none.nwb")), FileNotFoundError)
-    assert server.count == 1
+    assert [seen.path for seen in server.log] == [
+        *("none.nwb", "none.nwb/.zmetadata", "none.nwb/zarr.json", "none.nwb/.zgroup")
+    ]
 
 
 def test_a_refusal_in_another_encoding(server, url):
     """obstore keeps its status to itself then; the answer to a HEAD request has no text."""
     server.faults.append(always(refuse(410, "nicht verfügbar".encode("latin-1"))))
     error_of(url, SourceNotFoundError)
-    assert [seen.method for seen in server.log] == ["GET", "HEAD"]
+    assert [seen.method for seen in server.log] == [
+        "GET",
+        "HEAD",
+    ] * 4  # the file, and three documents of a store
 
 
 @pytest.mark.parametrize("status", [400, 403])

@@ -90,9 +90,6 @@ def _on_web(source: Source) -> list[Source]:
     bucket = bucket_url(source.path)
     if bucket is not None:
         return search(source.with_path(bucket))
-    if is_pattern:
-        message = f"{source.name}: web servers do not list what they have: pass the URLs of the files"
-        raise LazyNWBError(message)
     return [source]
 
 
