@@ -1,7 +1,7 @@
 # Two commands do everything on a machine with Python 3.11 or later, git and make:
 #   make demo    the notebook's queries over a small cube of sessions, or over your files: make demo NWB="FOLDER"
 #   make test    lint, types and the whole test suite
-# Others: make lint, make format, make docs (into site/), make bench, make fuzz, make clean.
+# Others: make quick (lint, types and the unit tests), make lint, make format, make docs (into site/), make bench, make fuzz, make clean.
 
 # The first interpreter that is new enough; `make demo PYTHON=/path/to/python3` names another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -13,11 +13,14 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 # Reaches the demonstration as it was typed: the shell neither splits nor expands it.
 export NWB
 
-.PHONY: demo test lint format docs bench fuzz clean
+.PHONY: demo quick test lint format docs bench fuzz clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m lazynwb.demo $${NWB:+"$$NWB"}
+
+quick: lint
+	@$(BIN)/python -m pytest -n 2 -m "not (slow or integration or servers or distributed or damage or docs)" $(PYTEST_ARGS)
 
 test: lint
 	@$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)

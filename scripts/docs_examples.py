@@ -1,0 +1,222 @@
+"""MkDocs hook: run the Python examples of a page and show what they print, return and plot.
+
+Every `python` block of a page runs in one namespace, as the cells of a notebook do, in a folder that holds a
+small cube of sessions in `data`. Below a block follow the text that it printed or logged, the value of its
+last expression, and its figures. A block below a comment `<!-- not run: reason -->` is shown only.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import contextlib
+import html
+import io
+import logging
+import os
+import re
+import shutil
+import tempfile
+import textwrap
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parent.parent
+_BLOCK = re.compile(
+    r"^(?P<why><!-- not run: [^\n]+ -->\n+)?(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^ *```\n",
+    re.MULTILINE | re.DOTALL,
+)
+#: Characters of a value that are shown as they are; longer ones are cut.
+_LONGEST = 6000
+
+
+class Block(NamedTuple):
+    """A Python block of a page.
+
+    Attributes
+    ----------
+    line : int
+        Of its first line of code.
+    code : str
+    indent : str
+    end : int
+        Position in the page's text behind the block.
+    runs : bool
+    """
+
+    line: int
+    code: str
+    indent: str
+    end: int
+    runs: bool
+
+
+def blocks(text: str) -> list[Block]:
+    """Return the Python blocks of a page in order."""
+    return [
+        Block(
+            text.count("\n", 0, found.start("code")) + 1,
+            textwrap.dedent(found["code"]),
+            found["indent"],
+            found.end(),
+            not found["why"],
+        )
+        for found in _BLOCK.finditer(text)
+    ]
+
+
+class Example:
+    """The namespace in which the blocks of one page run.
+
+    Parameters
+    ----------
+    page : str
+        Its name, for tracebacks.
+    """
+
+    def __init__(self, page: str) -> None:
+        self._page = page
+        self._names: dict[str, Any] = {"__name__": "__main__"}
+
+    def run(self, block: Block) -> Iterator[str]:
+        """Run a block and yield Markdown for what it shows."""
+        padded = "\n" * (block.line - 1) + block.code
+        tree = ast.parse(padded, self._page)
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        printed = io.StringIO()
+        handler = logging.StreamHandler(printed)
+        handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+        logger = logging.getLogger("lazynwb")
+        logger.addHandler(handler)
+        value = None
+        try:
+            with (
+                contextlib.redirect_stdout(printed),
+                contextlib.redirect_stderr(printed),
+            ):
+                exec(compile(tree, self._page, "exec"), self._names)  # noqa: S102 - pages of this project
+                if last is not None:
+                    code = compile(ast.Expression(last.value), self._page, "eval")  # type: ignore[attr-defined]
+                    value = eval(code, self._names)  # noqa: S307 - pages of this project
+        finally:
+            logger.removeHandler(handler)
+        if printed.getvalue().strip():
+            yield _fenced(printed.getvalue(), block.indent)
+        if value is not None:
+            yield _shown(value, block.indent)
+        yield from _figures(block.indent)
+
+
+def _fenced(text: str, indent: str) -> str:
+    lines = text.rstrip().replace("```", "'''")
+    if len(lines) > _LONGEST:
+        lines = lines[:_LONGEST].rpartition("\n")[0] + "\n…"
+    return textwrap.indent(f"```text {{.example-output}}\n{lines}\n```\n", indent)
+
+
+def _shown(value: object, indent: str) -> str:
+    """Return a value as a notebook would show it: HTML where it has some of its own, else its text."""
+    as_html = getattr(value, "_repr_html_", None)
+    if callable(as_html) and type(value).__module__.partition(".")[0] == "lazynwb":
+        inner = re.sub(r"\n\s*\n", "\n", as_html())
+        return f'\n<div class="example-output" markdown="0">{inner}</div>\n'
+    return _fenced(value if isinstance(value, str) else _text(value), indent)
+
+
+def _text(value: object) -> str:
+    from pprint import pformat
+
+    import polars as pl
+
+    if isinstance(value, pl.Schema):
+        return pformat(dict(value), width=100, sort_dicts=False)
+    if type(value).__repr__ in {dict.__repr__, list.__repr__, tuple.__repr__}:
+        return pformat(value, width=100, compact=True, sort_dicts=False)
+    return repr(value)
+
+
+def _figures(indent: str) -> Iterator[str]:
+    """Yield the open figures of Matplotlib as pictures, and close them."""
+    import sys
+
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is None:
+        return
+    for number in pyplot.get_fignums():
+        picture = io.BytesIO()
+        pyplot.figure(number).savefig(picture, format="png", dpi=110, bbox_inches="tight")
+        data = base64.b64encode(picture.getvalue()).decode()
+        label = html.escape(pyplot.figure(number).axes[0].get_title() or "figure")
+        yield f'{indent}<img class="example-output" alt="{label}" src="data:image/png;base64,{data}">\n'
+    pyplot.close("all")
+
+
+@contextlib.contextmanager
+def example_folder() -> Iterator[Path]:
+    """Change to a temporary folder with ten sessions in `data`, in which the examples run."""
+    from lazynwb.demo import write_cube
+
+    folder = Path(tempfile.gettempdir()) / "nwb"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    write_cube(folder / "data", 10, 60)
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield folder
+    finally:
+        os.chdir(before)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def with_output(text: str, page: str) -> str:
+    """Return a page's Markdown with the output of its examples below them.
+
+    Raises
+    ------
+    RuntimeError
+        If an example fails; with its traceback.
+    """
+    example, parts, start = Example(page), [], 0
+    for block in blocks(text):
+        parts.append(text[start : block.end])
+        start = block.end
+        if block.runs:
+            try:
+                parts += ["\n", *example.run(block)]
+            except Exception:  # noqa: BLE001 - whatever an example raises
+                raise RuntimeError(f"an example fails:\n{traceback.format_exc()}") from None
+    return "".join([*parts, text[start:]])
+
+
+class _Build:
+    """The folder of the examples for as long as the site is built."""
+
+    stack = contextlib.ExitStack()
+
+
+def on_pre_build(config: object) -> None:  # noqa: ARG001 - MkDocs passes it
+    """Prepare the examples' folder, and settings that do not depend on the machine."""
+    import matplotlib as mpl
+    import polars as pl
+
+    mpl.use("agg")
+    pl.Config.set_tbl_width_chars(104)
+    pl.Config.set_fmt_str_lengths(36)
+    os.environ["TQDM_DISABLE"] = "1"
+    _Build.stack = contextlib.ExitStack()
+    _Build.stack.enter_context(example_folder())
+
+
+def on_page_markdown(markdown: str, page: Any, **_: object) -> str:  # noqa: ANN401 - MkDocs' own
+    """Run the examples of a page."""
+    return with_output(markdown, page.file.src_uri)
+
+
+def on_post_build(config: object) -> None:  # noqa: ARG001
+    """Remove the examples' folder."""
+    _Build.stack.close()
