@@ -24,7 +24,7 @@ import lazynwb
 from builders import nwb_root, series, table
 from checks import child_environment
 from dandi_server import DandiServer
-from lazynwb.cli import main
+from lazynwb import cli
 from lazynwb.demo import write_cube
 from range_server import SILENT, RangeServer, always
 from zarr_twins.make import ARCHIVE
@@ -49,7 +49,7 @@ def run(capsysbinary):
     """Run a command in this process; gives its exit code, stdout and stderr."""
 
     def run(*arguments):
-        code = main.main([str(one) for one in arguments])
+        code = cli.main([str(one) for one in arguments])
         done = capsysbinary.readouterr()
         return code, done.out, done.err.decode()
 
@@ -528,7 +528,7 @@ def test_values_of_options_are_not_repeated(cube, run):
 
 
 def test_without_its_packages_the_command_says_what_to_install(run, monkeypatch):
-    monkeypatch.setattr(main, "find_spec", lambda name: None if name == "typer" else True)
+    monkeypatch.setattr("lazynwb.cli.entry_point.find_spec", lambda name: None if name == "typer" else True)
     code, out, err = run("--help")
     assert (code, out) == (1, b"")
     assert err == "lazynwb: the command line is an extra: pip install 'lazynwb[cli]'\n"
@@ -544,7 +544,7 @@ def test_nobody_who_reads_is_no_failure(form, cube, capfd, monkeypatch):
     os.close(read)
     with io.TextIOWrapper(os.fdopen(write, "wb")) as stream:
         monkeypatch.setattr("sys.stdout", stream)
-        assert main.main(["head", str(cube[0]), "units", "-f", form]) == 0
+        assert cli.main(["head", str(cube[0]), "units", "-f", form]) == 0
         monkeypatch.undo()
     assert "ipe" not in capfd.readouterr().err
 

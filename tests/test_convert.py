@@ -547,8 +547,8 @@ def _break_after(monkeypatch, outputs_written):
 KILLED = """
 import sys, time
 import lazynwb
-from lazynwb.convert.conversion import run
-counted, seen = run._Counter.__call__, []
+from lazynwb.convert import job_runner
+counted, seen = job_runner._Counter.__call__, []
 def count(self, frame):
     if self not in seen:
         seen.append(self)
@@ -556,7 +556,7 @@ def count(self, frame):
         print("half", flush=True)
         time.sleep(60)
     return counted(self, frame)
-run._Counter.__call__ = count
+job_runner._Counter.__call__ = count
 lazynwb.convert_nwb_tables(sys.argv[3:], sys.argv[1], output_format=sys.argv[2], partition_by=PARTITION)
 """
 

@@ -21,7 +21,7 @@ import pytest
 import lazynwb
 from builders import nwb_root, series, table
 from checks import run_child
-from lazynwb.cli import main
+from lazynwb import cli
 from lazynwb.errors import CorruptDataError, LazyNWBError, SourceNotFoundError, UnsupportedTypeError
 from lazynwb.storage.source import Source
 from range_server import RangeServer
@@ -372,9 +372,9 @@ def test_what_the_prompt_shows_is_harmless(steering):
 
 def test_a_traceback_of_the_command_line_is_harmless(steering, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert main.main(["--debug", "head", str(steering), f"no {STEERS}"]) == 3
+    assert cli.main(["--debug", "head", str(steering), f"no {STEERS}"]) == 3
     query = f'SELECT "{STEERS}" FROM session'  # noqa: S608 - a name
-    assert main.main(["--debug", "query", query, str(steering)]) == 1
+    assert cli.main(["--debug", "query", query, str(steering)]) == 1
     told = capsys.readouterr()
     assert told.err.count("Traceback") >= 2
     assert_harmless(told.err, told.out)
@@ -536,7 +536,7 @@ def test_no_store_tells_what_lets_one_in(kind, how, capfd, monkeypatch, tmp_path
             ["query", "SELECT * FROM units"],
         ):
             last = ["units"] if command[-1] in {"schema", "head"} else []
-            assert main.main([*command, url, *last, *(given if plain else [])]) != 0
+            assert cli.main([*command, url, *last, *(given if plain else [])]) != 0
         told = capfd.readouterr()
         assert_silent(told.out, told.err)
         assert "lazynwb: " in told.err
@@ -599,9 +599,9 @@ def test_a_file_that_can_be_read_tells_no_more(cube, silence, capfd, tmp_path, m
             *(one._repr_html_() for one in (session, session.acquisition, session.subject)),
             *(scan.explain(), str(cost), Source(url), repr(session.__reduce__()[0])),
         )
-        assert main.main(["head", url, "units", "-n", "2"]) == 0
-        assert main.main(["tables", url]) == 0
-        assert main.main(["tree", url]) == 0
+        assert cli.main(["head", url, "units", "-n", "2"]) == 0
+        assert cli.main(["tables", url]) == 0
+        assert cli.main(["tree", url]) == 0
         told = capfd.readouterr()
         assert "***" in told.out
         assert_silent(told.out, told.err)

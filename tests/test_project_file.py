@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import lazynwb
-from lazynwb.cli import main
+from lazynwb import cli
 
 pytest.importorskip("typer")
 
@@ -30,7 +30,7 @@ def files_of(capsysbinary):
     """The files that a command reads, and its exit code and stderr."""
 
     def files_of(*arguments):
-        code = main.main(["query", "SELECT DISTINCT _nwb_path FROM units", *arguments, "-f", "json"])
+        code = cli.main(["query", "SELECT DISTINCT _nwb_path FROM units", *arguments, "-f", "json"])
         done = capsysbinary.readouterr()
         found = sorted(Path(row["_nwb_path"]).name for row in json.loads(done.out)) if code == 0 else []
         return found, code, done.err.decode()
@@ -60,7 +60,7 @@ def test_paths_are_relative_to_the_file_wherever_below_a_command_runs(data, writ
 def test_a_table_alone_is_that_of_the_projects_sources(data, write, capsys, monkeypatch):
     write('[sources]\npaths = ["data"]', data.parent)
     monkeypatch.chdir(data)
-    assert main.main(["head", "units", "-n", "1", "-c", "unit_id", "-f", "csv"]) == 0
+    assert cli.main(["head", "units", "-n", "1", "-c", "unit_id", "-f", "csv"]) == 0
     assert capsys.readouterr().out == "unit_id\ns0_0\n"
 
 
@@ -143,7 +143,7 @@ def test_what_is_wrong_with_it_is_told(kind, write, monkeypatch, tmp_path, capsy
     assert str(file) in str(error.value)
     assert "hunter2" not in str(error.value)
     monkeypatch.chdir(tmp_path)
-    assert main.main(["tables"]) == 1
+    assert cli.main(["tables"]) == 1
     err = capsys.readouterr().err
     assert said in err
     assert err.count("\n") == 1
