@@ -29,7 +29,7 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports >/dev/null || $(BIN)/lint-imports --no-timing
+	@$(BIN)/lint-imports --no-logo >/dev/null || $(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix --quiet
