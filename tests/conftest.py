@@ -26,15 +26,40 @@ hypothesis.settings.register_profile("quick", max_examples=30, deadline=None)
 hypothesis.settings.register_profile("slow", max_examples=200, deadline=None)
 hypothesis.settings.load_profile("quick")
 
+#: What the modules that are not unit tests need; `make quick` leaves these out.
+MARKERS = {
+    "integration": """
+        attributes batches cache chunk_lookup cli convert convert_formats index interop kinds late_columns
+        limits metadata oracle processes random real_files regions returning session session_columns spikes
+        tables tree zarr zarr_random
+    """,
+    "servers": """
+        dandi faulty_stores index_remote objects range_server remote remote_costs remote_faults remote_stores
+    """,
+    "distributed": "daft daft_ray dask spread",
+    "damage": "bad_input damage damage_zarr hostile_content",
+    "docs": "docs notebook",
+}
+_MARKER_OF = {f"test_{module}": marker for marker, modules in MARKERS.items() for module in modules.split()}
+#: Fixtures that start a server.
+_SERVERS = {"azure", "gcs", "nginx", "s3", "server", "urls"}
+
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests too, and more random examples")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: takes seconds; run with --slow or -m slow")
     if config.getoption("--slow"):
         hypothesis.settings.load_profile("slow")
+
+
+def pytest_itemcollected(item):
+    marker = _MARKER_OF.get(item.path.stem)
+    if marker is not None:
+        item.add_marker(marker)
+    if _SERVERS & set(getattr(item, "fixturenames", ())):
+        item.add_marker("servers")
 
 
 def pytest_collection_modifyitems(config, items):
