@@ -391,6 +391,13 @@ class Listing(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, 
         """Return the paths of the groups that play one of these parts, without the leading slash."""
         return [e.path.lstrip("/") for e in self.entries if e.kind == "group" and e.role in roles]
 
+    def broken_link(self, path: str) -> str | None:
+        """Return why the link that a path goes by is broken; None if it goes by no such link."""
+        above = f"/{path.strip('/')}/"
+        return next(
+            (e.note for e in self.entries if e.kind == "broken" and above.startswith(f"{e.path}/")), None
+        )
+
 
 class Attributes(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """The attributes of an object and of its members, as plain values.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from lazynwb.config import config
 from lazynwb.errors import SourceNotFoundError
 
 if TYPE_CHECKING:
@@ -22,8 +23,46 @@ class BrokenLinkError(Exception):
     """A path that leads nowhere: nothing there, a dangling, cyclic or forbidden link."""
 
 
+class CyclicLinkError(BrokenLinkError):
+    """A link that leads back to itself, directly or by way of others."""
+
+
 class ForbiddenLinkError(BrokenLinkError):
     """A link to another file that the settings forbid to follow."""
+
+
+def broken_at(name: str, error: BrokenLinkError, hops: int) -> BrokenLinkError:
+    """Return the error of a link, given that of what it leads to; a cycle is told once, not at each turn.
+
+    Parameters
+    ----------
+    name : str
+        Of the link.
+    error : BrokenLinkError
+        Why what it leads to cannot be opened.
+    hops : int
+        Links that led to this one.
+    """
+    if isinstance(error, CyclicLinkError):
+        return error if hops else CyclicLinkError(f"link {name!r} leads back to itself")
+    return type(error)(f"link {name!r} is broken: {error}")
+
+
+def not_followed(what: str, *, is_possible: bool) -> ForbiddenLinkError:
+    """Return the error of a link to another file that the settings forbid, with the setting that allows it.
+
+    Parameters
+    ----------
+    what : str
+        The link, and the file that it wants.
+    is_possible : bool
+        Whether some setting allows it.
+    """
+    allowed = config.external_links
+    remedy = '; "anywhere" follows it' if is_possible else ""
+    return ForbiddenLinkError(
+        f"{what} was not followed (lazynwb.config.external_links is {allowed!r}{remedy})"
+    )
 
 
 def unfollowed(name: str, target: Source, error: LazyNWBError) -> Exception:
@@ -42,7 +81,10 @@ def unfollowed(name: str, target: Source, error: LazyNWBError) -> Exception:
         Why not.
     """
     if not target.is_remote or isinstance(error, SourceNotFoundError):
-        return BrokenLinkError(f"link to another file that cannot be read: {error}")
+        remedy = ""
+        if isinstance(error, SourceNotFoundError):
+            remedy = "; put it back there, or write the link anew"
+        return BrokenLinkError(f"link to another file that cannot be read: {error}{remedy}")
     return type(error)(
         f"{name} has a link to another file that cannot be read: {error} "
         '(lazynwb.config.external_links = "never" reads the rest)'

@@ -162,11 +162,15 @@ def not_found(
         Which may say what there is, without a look at the files.
     """
     existing: list[str] = catalogs.listed() if isinstance(catalogs, BulkCatalogProvider) else []
+    one, many = ("series", "series") if set(roles) == {"series"} else ("table", "tables")
     for source in sources if not existing else ():
         try:
-            existing = load_listing(source).groups(roles)
+            listing = load_listing(source)
         except LazyNWBError:
             continue
+        if (note := listing.broken_link(table)) is not None:
+            return f"{source.name}: {one} /{table} cannot be read: {note}"
+        existing = listing.groups(roles)
         if existing:
             break
     close = difflib.get_close_matches(table, existing, n=3, cutoff=0.5)
@@ -185,5 +189,4 @@ def not_found(
     shown = ", ".join("/" + name for name in existing[:_LISTED]) + (
         ", ..." if len(existing) > _LISTED else ""
     )
-    one, many = ("series", "series") if set(roles) == {"series"} else ("table", "tables")
     return f"no {one} /{table} in {where}{hint}; {many} there: {shown or 'none'}"

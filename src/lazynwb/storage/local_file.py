@@ -16,6 +16,7 @@ from lazynwb.errors import (
     SourceNotFoundError,
 )
 from lazynwb.profile import count
+from lazynwb.storage import placeholders
 from lazynwb.threads import DECODERS
 
 if TYPE_CHECKING:
@@ -229,6 +230,15 @@ def verify_path(path: str, expected: str) -> None:
         raise changed(path)
 
 
+def placeholder(path: str) -> str:
+    """Return what a placeholder stands for and what to do; nothing for any other file."""
+    try:
+        with open(path, "rb") as file:
+            return placeholders.describe(path, file.read(placeholders.MOST_BYTES))
+    except OSError:
+        return ""
+
+
 def changed(path: str) -> SourceChangedError:
     """Return the error of a file that is no longer what it was."""
     return SourceChangedError(f"{path} was changed or replaced while it was being read: run the query again")
@@ -236,5 +246,7 @@ def changed(path: str) -> SourceChangedError:
 
 def _not_readable(path: str, error: OSError) -> LazyNWBError:
     if isinstance(error, FileNotFoundError):
-        return SourceNotFoundError(f"no such file: {path}")
+        if os.path.islink(path):
+            return SourceNotFoundError(placeholders.describe_link(path, os.readlink(path)))
+        return SourceNotFoundError(f"no such file: {path}: check its name, or whether it was moved")
     return NotNWBError(f"{path} cannot be read: {error.strerror}")

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazynwb.config import config
-from lazynwb.errors import CorruptDataError, LazyNWBError
+from lazynwb.errors import CorruptDataError, LazyNWBError, NotNWBError
 from lazynwb.profile import count
+from lazynwb.storage import placeholders
 from lazynwb.storage.block_cache import block_cache_of, clear_block_cache, forget_all, forget_file
 from lazynwb.storage.error_mapping import web_page
 from lazynwb.storage.range_request import request
@@ -27,6 +28,9 @@ IS_STORE = False
 
 _LOGGER = logging.getLogger("lazynwb")
 _PAGE = re.compile(rb"\s*(<!--.*?-->\s*)?<(!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL)
+_PAGE_STARTS = (b"<", b"\n", b"\r", b"\t", b" ")
+#: Bytes of a file that tell a placeholder.
+_POINTER = 1024
 #: Where parsing needs bytes, this much is fetched around them.
 BLOCK = 16 * 1024
 #: Requests closer than this are one: on a slow line it is sooner transferred than another answer begun.
@@ -77,12 +81,15 @@ def identity(source: Source, *, known: bool) -> str:
         return before.identity
     first = time.time()
     response = request(source, 0, 1 if known else BLOCK)
-    if bytes(response.data[:1]) == b"<":  # one byte of a page, or of the user block of an HDF5 file
+    if bytes(response.data[:1]) in _PAGE_STARTS:  # of a page, or of the user block of an HDF5 file
         response = request(source, 0, BLOCK) if known else response
         known = False
         if _PAGE.match(response.data):
             raise web_page(source)
     found = response.identity
+    placeholder = placeholders.describe(source.name, bytes(response.data[:_POINTER]))
+    if placeholder and int(found.partition("\t")[0]) <= placeholders.MOST_BYTES:
+        raise NotNWBError(placeholder)
     if before is not None and before.identity == found:
         first = before.first
     with _lock:

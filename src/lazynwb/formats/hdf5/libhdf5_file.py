@@ -19,9 +19,10 @@ from lazynwb.formats.hdf5.block_stream import SIGNATURE, BlockStream, LocalStrea
 from lazynwb.formats.hdf5.heap_validation import Heaps
 from lazynwb.formats.hdf5.libhdf5_nodes import Located, follow
 from lazynwb.formats.hdf5.libhdf5_reader import resolve_references
-from lazynwb.formats.protocols import BrokenLinkError, ForbiddenLinkError, unfollowed
+from lazynwb.formats.protocols import BrokenLinkError, not_followed, unfollowed
 from lazynwb.profile import count
 from lazynwb.shutdown import on_exit
+from lazynwb.storage import local_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -337,11 +338,8 @@ class Hdf5File:
         allowed = config.external_links
         inside = target is not None and target.is_below_folder_of(self.source)
         if target is None or allowed == "never" or (allowed == "folder" and not inside):
-            message = (
-                f"the external link to {target.name if target else text!r} was not followed "
-                f"(lazynwb.config.external_links is {allowed!r})"
-            )
-            raise ForbiddenLinkError(message)
+            what = f"the external link to {target.name if target else text!r}"
+            raise not_followed(what, is_possible=target is not None)
         if target == self.source.resolved():
             return self
         if target not in self._linked:
@@ -371,6 +369,9 @@ def _open_object(stream: LocalStream | BlockStream, name: str) -> h5f.FileID:
 
 def _why_unreadable(source: Source, blocks: BlockStream | None, error: Exception) -> str:
     name = source.name
+    placeholder = "" if blocks is not None else local_file.placeholder(source.path)
+    if placeholder:
+        return placeholder
     if blocks is not None:
         known = blocks.has_signature()
     else:

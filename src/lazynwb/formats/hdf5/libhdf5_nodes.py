@@ -34,7 +34,7 @@ from lazynwb.formats.hdf5.libhdf5_attributes import (
     read_text,
 )
 from lazynwb.formats.hdf5.libhdf5_dtypes import describe_type
-from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError
+from lazynwb.formats.protocols import BrokenLinkError, CyclicLinkError, DamagedObjectError, broken_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -190,7 +190,7 @@ def follow(start: Located, path: bytes, hops: int) -> Located:
     """
     if hops > _MOST_LINKS:
         message = "links form a cycle"
-        raise BrokenLinkError(message)
+        raise CyclicLinkError(message)
     here = start.file.root if path.startswith(b"/") else start
     for name in path.split(b"/"):
         if name and name != b".":
@@ -216,8 +216,7 @@ def _step(here: Located, name: bytes, hops: int) -> Located:
             file_name, target = here.id.links.get_val(name)
             return follow(here.file.external(file_name).root, target, hops + 1)
     except BrokenLinkError as error:
-        message = f"link {shown!r} is broken: {error}"
-        raise type(error)(message) from None
+        raise broken_at(shown, error, hops) from None
     except (KeyError, RuntimeError, OSError, ValueError, TypeError) as error:
         message = f"{shown!r} cannot be opened: {error}"
         raise DamagedObjectError(message) from None

@@ -16,7 +16,7 @@ import numpy as np
 from lazynwb.catalog.model import Array, DType, stored_size
 from lazynwb.errors import CorruptDataError, NotNWBError
 from lazynwb.formats.nwb.object_listing import MOST_ELEMENTS, unreadable
-from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError
+from lazynwb.formats.protocols import BrokenLinkError, CyclicLinkError, DamagedObjectError, broken_at
 from lazynwb.formats.zarr.array_metadata import array_metadata, describe_array
 from lazynwb.formats.zarr.object_arrays import read_indirect, read_scalar
 from lazynwb.storage.objects.key_validation import is_plain
@@ -222,8 +222,7 @@ class ZarrNode(NamedTuple):
             file = self.file if source in _HERE else self.file.external(str(source))
             return follow(file.root, target, hops + 1)
         except BrokenLinkError as error:
-            message = f"link {name!r} is broken: {error}"
-            raise type(error)(message) from None
+            raise broken_at(name, error, hops) from None
 
     # -- attributes -----------------------------------------------------------------------------------
 
@@ -359,7 +358,7 @@ def follow(start: ZarrNode, path: str, hops: int) -> ZarrNode:
     """
     if hops > _MOST_LINKS:
         message = "links form a cycle"
-        raise BrokenLinkError(message)
+        raise CyclicLinkError(message)
     here = start.file.root if path.startswith("/") else start
     for name in path.split("/"):
         if name and name != ".":

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from lazynwb.codecs.json_text import parse_json
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
-from lazynwb.formats.protocols import DamagedObjectError, ForbiddenLinkError, unfollowed
+from lazynwb.formats.protocols import DamagedObjectError, not_followed, unfollowed
 from lazynwb.formats.zarr.nodes import Meta, ZarrNode, check_described, follow
 from lazynwb.formats.zarr.nwb_names import likely_members
 from lazynwb.storage.objects.object_store import open_objects
@@ -329,11 +329,8 @@ class ZarrFile:
         allowed = config.external_links
         inside = target is not None and target.is_below_folder_of(here)
         if target is None or allowed == "never" or (allowed == "folder" and not inside):
-            message = (
-                f"the link to another store, {target.name if target else name!r}, was not followed "
-                f"(lazynwb.config.external_links is {allowed!r})"
-            )
-            raise ForbiddenLinkError(message)
+            what = f"the link to another store, {target.name if target else name!r},"
+            raise not_followed(what, is_possible=target is not None)
         if target in {here, here.resolved()}:
             return self
         if target not in self._linked:

@@ -111,6 +111,9 @@ def _local_kind(path: str) -> str:
         return "archive"
     if head.startswith((b"{", b"\xef\xbb\xbf{")):
         return "references"
+    placeholder = local_file.placeholder(path)
+    if placeholder:
+        raise NotNWBError(placeholder)
     message = f"{path} is no store of objects: neither a folder, a zip archive nor a JSON file of references"
     raise NotNWBError(message)
 

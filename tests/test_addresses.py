@@ -1,0 +1,371 @@
+"""Addresses as people have them: what they stand for, and what is said of those that cannot be read."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+import lazynwb
+from builders import nwb_root, table
+from dandi_server import DandiServer
+from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError, TableNotFoundError
+from lazynwb.storage import remote_state
+from lazynwb.storage.dandi.web_addresses import ApiAsset, translate
+from lazynwb.storage.resolve import expand
+from lazynwb.storage.stores.bucket_urls import bucket_url
+from range_server import RangeServer, always, redirect, refuse
+
+ROWS = 3
+ASSET = "0b2f3c4d-0000-4000-8000-000000000000"
+API = "https://api.dandiarchive.org/api"
+
+
+def zarr_documents():
+    documents = {
+        ".zgroup": {"zarr_format": 2},
+        ".zattrs": {"neurodata_type": "NWBFile", "namespace": "core", "nwb_version": "2.8.0"},
+        "units/.zgroup": {"zarr_format": 2},
+        "units/.zattrs": {"neurodata_type": "Units", "colnames": ["rate"]},
+    }
+    for name in ("id", "rate"):
+        documents[f"units/{name}/.zattrs"] = {}
+        documents[f"units/{name}/.zarray"] = {
+            "chunks": [ROWS],
+            "compressor": None,
+            "dtype": "<i8",
+            "fill_value": 0,
+            "filters": None,
+            "order": "C",
+            "shape": [ROWS],
+            "zarr_format": 2,
+        }
+    return documents
+
+
+def zarr_objects(*, consolidated=True):
+    documents = zarr_documents()
+    objects = {key: json.dumps(document).encode() for key, document in documents.items()}
+    if consolidated:
+        whole = {"zarr_consolidated_format": 1, "metadata": documents}
+        objects[".zmetadata"] = json.dumps(whole).encode()
+    return objects | {f"units/{name}/0": np.arange(ROWS).tobytes() for name in ("id", "rate")}
+
+
+def write_store(folder, **options):
+    for key, data in zarr_objects(**options).items():
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        (folder / key).write_bytes(data)
+    return folder
+
+
+def write_hdf5(path):
+    with h5py.File(path, "w") as file:
+        nwb_root(file)
+        table(file, "units", {"id": np.arange(ROWS), "rate": np.arange(ROWS)}, kind="Units")
+    return path
+
+
+def read(source, **options):
+    return lazynwb.scan_nwb(source, "/units", **options).select("rate").collect()["rate"].to_list()
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    remote_state.forget()
+    with RangeServer() as running:
+        yield running
+    remote_state.forget()
+
+
+@pytest.fixture
+def hdf5(tmp_path):
+    return write_hdf5(tmp_path / "a.nwb").read_bytes()
+
+
+# -- the DANDI archive, and sites that show its files -----------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/download", "/download/"])
+def test_urls_of_assets(ending):
+    wanted = ApiAsset(f"{API}/assets/{ASSET}/download/", ASSET, "", "")
+    assert translate(f"{API}/assets/{ASSET}{ending}") == wanted
+    of_draft = f"{API}/dandisets/000363/versions/draft/assets/{ASSET}{ending}"
+    assert translate(of_draft) == wanted._replace(dandiset="000363", version="draft")
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted"),
+    [
+        ("https://dandiarchive.org/dandiset/000363", "dandi://000363/"),
+        ("https://dandiarchive.org/dandiset/000363/draft", "dandi://000363/draft/"),
+        ("https://dandiarchive.org/dandiset/000363/0.231012.2129/files", "dandi://000363/0.231012.2129/"),
+        (
+            "https://dandiarchive.org/dandiset/000363/draft/files?location=sub-1%2Fses%20a&page=2",
+            "dandi://000363/draft/sub-1/ses a",
+        ),
+        (
+            "https://gui.dandiarchive.org/#/dandiset/000363/draft/files?location=sub-1%2F",
+            "dandi://000363/draft/sub-1",
+        ),
+        ("https://identifiers.org/DANDI:000363/0.231012.2129", "dandi://000363/0.231012.2129/"),
+        ("DANDI:000363", "dandi://000363/"),
+        ("DANDI:000363/0.231012.2129", "dandi://000363/0.231012.2129/"),
+        (f"{API}/dandisets/000363/", "dandi://000363/"),
+        (f"{API}/dandisets/000363/versions/draft/", "dandi://000363/draft/"),
+        (
+            "https://neurosift.app/?p=/dandiset&dandisetId=000363&dandisetVersion=draft",
+            "dandi://000363/draft/",
+        ),
+        ("https://neurosift.app/dandiset/000363", "dandi://000363/"),
+        (
+            "https://neurosift.app/nwb?url=https%3A%2F%2Flab.org%2Fa.nwb&dandisetId=000363",
+            "https://lab.org/a.nwb",
+        ),
+        (
+            f"https://flatironinstitute.github.io/neurosift/?p=/nwb&url={API}/assets/{ASSET}/download/",
+            ApiAsset(f"{API}/assets/{ASSET}/download/", ASSET, "", ""),
+        ),
+    ],
+)
+def test_pages_stand_for_what_they_show(address, wanted):
+    assert translate(address) == wanted
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://dandiarchive.s3.amazonaws.com/blobs/0b2/f3c/0b2f3c4d-0000-4000-8000-000000000000",
+        f"https://lab.org/api/assets/{ASSET}/download/",
+        "https://dandiarchive.org/about",
+        "s3://bucket/dandiset/000363",
+        "https://[half/dandiset/000363",
+        "/data/DANDI:000363.nwb",
+    ],
+)
+def test_other_addresses_are_taken_as_they_are(address):
+    assert translate(address) == address
+
+
+@pytest.fixture
+def archive(server):
+    with DandiServer(server.url) as running:
+        lazynwb.config.dandi_api_url = running.url
+        yield running
+
+
+@pytest.mark.parametrize("name", ["sub-1/a.nwb", "sub-1/a.nwb.zarr"])
+@pytest.mark.parametrize("ending", ["", "/", "/download/"])
+def test_an_asset_by_any_of_its_urls(name, ending, archive, server, hdf5):
+    [asset] = archive.publish("000363", "draft", [name]).values()
+    contents = {"": hdf5} if name.endswith(".nwb") else zarr_objects()
+    server.objects.update({f"{asset.key}{key}": data for key, data in contents.items()})
+    server.faults.append(always(redirect(archive.url_of(asset)), f"api/assets/{asset.asset_id}/download"))
+    url = f"{archive.url}/dandisets/000363/versions/draft/assets/{asset.asset_id}{ending}"
+    assert read(url) == [0, 1, 2]
+    assert [source.path for source in expand(url)] == [f"dandi://000363/draft/{name}"]
+    assert read([f"{archive.url}/assets/{asset.asset_id}{ending}"]) == [0, 1, 2]
+
+
+def test_many_urls_of_assets_are_looked_up_together(archive):
+    assets = archive.publish("000363", "draft", [f"sub-1/{i}.nwb" for i in range(50)])
+    urls = [
+        f"{archive.url}/dandisets/000363/versions/draft/assets/{asset.asset_id}/download/"
+        for asset in assets.values()
+    ]
+    assert [source.path for source in expand(urls)] == [f"dandi://000363/draft/{path}" for path in assets]
+    assert len(archive.log) < 10
+
+
+@pytest.mark.parametrize("ending", ["download", "download/"])
+def test_a_download_that_redirects(ending, server, hdf5):
+    server.objects["blobs/b"] = hdf5
+    server.faults.append(always(redirect("/blobs/b?sig=1"), f"api/assets/{ASSET}/{ending}"))
+    url = f"{server.url}/api/assets/{ASSET}/{ending}"
+    assert read(url) == [0, 1, 2]
+    assert len(lazynwb.LazyNWB(url).units) == ROWS
+    assert lazynwb.get_sql_context(url).execute("SELECT rate FROM units").collect().height == ROWS
+
+
+# -- buckets ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("https://b.s3.amazonaws.com/x/y/", "s3://b/x/y/"),
+        ("https://b.c.s3.us-west-2.amazonaws.com/x%20y/", "s3://b.c/x y/"),
+        ("https://s3.amazonaws.com/b/x/", "s3://b/x/"),
+        ("https://s3-eu-west-1.amazonaws.com/b/x/", "s3://b/x/"),
+        ("https://us-west-2.console.aws.amazon.com/s3/buckets/b?prefix=x/", "s3://b/x/"),
+        ("https://storage.googleapis.com/b/x/", "gs://b/x/"),
+        ("https://b.storage.googleapis.com/x/", "gs://b/x/"),
+        ("https://acc.blob.core.windows.net/c/x/", "abfss://c@acc.dfs.core.windows.net/x/"),
+        ("https://b.s3.amazonaws.com/x/?X-Amz-Signature=a", None),
+        ("https://lab.org/s3.amazonaws.com/x/", None),
+    ],
+)
+def test_https_urls_of_buckets(url, wanted):
+    assert bucket_url(url) == wanted
+
+
+# -- Zarr stores of any name ------------------------------------------------------------------------------
+
+NAMES = ["nwb/ecephys.nwb", "zarr/ccefbc9f-30e7-4000-8000-0123456789ab", "plain", "a.nwb.zarr"]
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("consolidated", [True, False])
+def test_a_store_of_any_name_on_a_web_server(name, slash, consolidated, server):
+    server.objects.update({f"{name}/{k}": v for k, v in zarr_objects(consolidated=consolidated).items()})
+    url = f"{server.url}/{name}{slash}"
+    assert read(url) == [0, 1, 2]
+    assert lazynwb.read_nwb(url, "/units")["_nwb_path"].unique().to_list() == [url]
+    remote_state.forget()
+    assert read(url) == [0, 1, 2]  # from the catalog
+    assert set(lazynwb.get_internal_path_info(url)) >= {"/units"}
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_store_of_any_name_in_a_bucket(name, slash, s3):
+    for key, data in zarr_objects().items():
+        s3.put(f"private/any/{name}/{key}", data)
+    options = {"storage_options": s3.options}
+    assert read(f"s3://private/any/{name}{slash}", **options) == [0, 1, 2]
+    found = lazynwb.read_nwb(f"s3://private/any/{name}{slash}", "/units", **options)["_nwb_path"]
+    assert read(found.unique().to_list(), **options) == [0, 1, 2]
+
+
+def test_a_pattern_in_a_bucket_finds_stores_of_any_name(s3):
+    for name in ("c1", "c2.nwb"):
+        for key, data in zarr_objects().items():
+            s3.put(f"private/patterns/{name}/{key}", data)
+    assert read("s3://private/patterns/c*", storage_options=s3.options) == [0, 1, 2] * 2
+
+
+def test_a_store_behind_a_server_that_shows_its_folders(server):
+    server.objects.update({f"x.nwb/{key}": data for key, data in zarr_objects().items()})
+    page = refuse(200, b"<!DOCTYPE html><html><body>Index of x.nwb</body></html>")
+    server.faults.append(always(page, "x.nwb"))
+    assert read(f"{server.url}/x.nwb") == [0, 1, 2]
+
+
+def test_a_web_page_is_named_as_one(server):
+    server.objects["a.nwb"] = b"\n<!doctype HTML>\n<html><head></head></html>"
+    with pytest.raises(NotNWBError, match=r"a\.nwb is a web page .*pass the address that downloads the file"):
+        read(f"{server.url}/a.nwb")
+
+
+def test_a_folder_on_a_web_server_cannot_be_listed(server):
+    with pytest.raises(SourceNotFoundError, match="web servers do not list folders: pass the URLs of the"):
+        read(f"{server.url}/data/")
+
+
+# -- folders ----------------------------------------------------------------------------------------------
+
+
+def test_every_kind_is_found_in_a_folder(tmp_path):
+    folder = tmp_path / "sessions"
+    folder.mkdir()
+    write_hdf5(folder / "a.nwb")
+    with zipfile.ZipFile(folder / "b.nwb.zarr.zip", "w") as archive:
+        for key, data in zarr_objects().items():
+            archive.writestr(key, data)
+    refs = {key: data.decode("latin-1") for key, data in zarr_objects().items()}
+    (folder / "c.nwb.lindi.json").write_text(json.dumps({"refs": refs}))
+    write_store(folder / "d.NWB.zarr")
+    write_store(folder / "e.nwb")
+    names = ["a.nwb", "b.nwb.zarr.zip", "c.nwb.lindi.json", "d.NWB.zarr", "e.nwb"]
+    assert [Path(source.path).name for source in expand(folder)] == names
+    assert [Path(source.path).name for source in expand(str(folder / "*"))] == names
+    assert read(folder) == [0, 1, 2] * 5
+    context = lazynwb.get_sql_context(folder)
+    assert context.execute("SELECT count(*) FROM units").collect().item() == 15
+
+
+# -- links and placeholders -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def linking(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "copy").mkdir()
+    write_hdf5(tmp_path / "raw" / "r.nwb")
+    path = tmp_path / "copy" / "a.nwb"
+    with h5py.File(path, "w") as file:
+        nwb_root(file)
+        file["units"] = h5py.ExternalLink("../raw/r.nwb", "/units")
+        file["intervals/trials"] = h5py.ExternalLink("gone.nwb", "/intervals/trials")
+        file["acquisition/e"] = h5py.ExternalLink("gone.nwb", "/acquisition/e")
+        file["processing/self"] = h5py.SoftLink("/processing/self")
+        file["processing/one"] = h5py.SoftLink("/processing/other")
+        file["processing/other"] = h5py.SoftLink("/processing/one")
+    return path
+
+
+def test_a_table_behind_a_link_that_the_settings_forbid(linking):
+    with pytest.raises(TableNotFoundError) as caught:
+        read(linking)
+    for word in (str(linking), "/units", "'units'", "raw/r.nwb", "external_links", '"anywhere" follows it'):
+        assert word in str(caught.value)
+    lazynwb.config.external_links = "anywhere"
+    assert read(linking) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda path: lazynwb.scan_nwb(path, "/intervals/trials").collect(),
+        lambda path: lazynwb.get_df(path, "trials"),
+        lambda path: lazynwb.get_timeseries(path, "/acquisition/e"),
+        lambda path: lazynwb.get_attrs(path, "/acquisition/e"),
+    ],
+)
+def test_a_table_behind_a_link_to_a_file_that_moved(call, linking):
+    with pytest.raises(LazyNWBError) as caught:
+        call(linking)
+    assert str(linking) in str(caught.value)
+    assert str(linking.parent / "gone.nwb") in str(caught.value)
+    assert "put it back there, or write the link anew" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["self", "one", "other"])
+def test_a_link_to_itself_is_told_in_one_line(name, linking):
+    with pytest.raises(TableNotFoundError) as caught:
+        lazynwb.scan_nwb(linking, f"/processing/{name}").collect()
+    assert f"link {name!r} leads back to itself" in str(caught.value)
+    assert len(str(caught.value)) < 200 + len(str(linking))
+
+
+def test_a_dangling_symbolic_link(tmp_path):
+    (tmp_path / "a.nwb").symlink_to("moved/a.nwb")
+    with pytest.raises(
+        SourceNotFoundError, match=r"a\.nwb is a symbolic link to moved/a\.nwb, where there is"
+    ):
+        read(tmp_path / "a.nwb")
+    key = ".git/annex/objects/Xx/Yy/SHA256E-s9--ab.nwb/SHA256E-s9--ab.nwb"
+    (tmp_path / "b.nwb").symlink_to(f"../{key}")
+    with pytest.raises(SourceNotFoundError, match=r"b\.nwb is a git-annex link.*datalad get"):
+        read(tmp_path / "b.nwb")
+
+
+POINTERS = {
+    "Git LFS pointer.*git lfs pull": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n",
+    "git-annex pointer.*git annex get": b"/annex/objects/SHA256E-s9--ab.nwb\n",
+}
+
+
+@pytest.mark.parametrize("what", POINTERS)
+@pytest.mark.parametrize("name", ["a.nwb", "a.nwb.zarr.zip", "a.nwb.lindi.json"])
+def test_pointers_are_named_as_what_they_are(what, name, tmp_path, server):
+    (tmp_path / name).write_bytes(POINTERS[what])
+    server.objects[name] = POINTERS[what]
+    for source in (str(tmp_path / name), f"{server.url}/{name}"):
+        with pytest.raises(NotNWBError, match=what) as caught:
+            read(source)
+        assert source in str(caught.value)
