@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import lazynwb
 from lazynwb.engine.batching import MOST_ROWS, batch_bounds
-from lazynwb.engine.plan import Growth, Spec
+from lazynwb.engine.plan import Growth, ScanPlan
 from lazynwb.engine.row_selection import Handles, Part, to_ranges
 from lazynwb.engine.scan import run
 from lazynwb.lookup.loader import load_table
@@ -62,7 +62,7 @@ def test_scattered_survivors_are_decoded_once(path):
 def test_whoever_is_satisfied_with_the_first_rows_has_few_chunks_decoded(path):
     sources = tuple(expand(path))
     schema = lazynwb.get_table_schema(path, "/table", exclude_internal_columns=True)
-    batches = run(Spec(sources, "table", dict(schema), "here"), None, pl.col("plain") % 100 == 7, None)
+    batches = run(ScanPlan(sources, "table", dict(schema), "here"), None, pl.col("plain") % 100 == 7, None)
     with lazynwb.profile() as counts:
         first = next(batches)
     # Sixteen rows were to be given; they lie in two bands of chunks, which hold four more.

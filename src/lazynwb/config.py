@@ -59,6 +59,8 @@ class Config:
         Where the DANDI archive's API is.
     use_polars : bool
         Return Polars rather than pandas frames where a function offers both.
+    assume_ascending : bool
+        Search the timestamps of series instead of reading all of them once: see `scan_nwb`.
     """
 
     cache_dir: Path | None = None
@@ -77,6 +79,7 @@ class Config:
     storage_options: dict[str, Any] = field(default_factory=dict, repr=False)
     dandi_api_url: str = "https://api.dandiarchive.org/api"
     use_polars: bool = False
+    assume_ascending: bool = False
     _cache_root: Path | None = field(default=None, repr=False, compare=False)
 
     @classmethod

@@ -26,12 +26,15 @@ class Progress:
     ----------
     description : str
     total : int
-        Number of files.
+        Number of files, or of other units.
     disabled : bool
+    unit : str
+        What is counted: files, unless said otherwise.
     """
 
-    def __init__(self, description: str, total: int, *, disabled: bool) -> None:
+    def __init__(self, description: str, total: int, *, disabled: bool, unit: str = "NWB") -> None:
         self._description = description
+        self._unit = unit
         self._total = total
         self._done = 0
         self._shown = 0
@@ -70,7 +73,7 @@ class Progress:
             total=self._total,
             initial=min(self._done, self._total),
             desc=visible(self._description),  # names of tables are from files
-            unit="NWB",
+            unit=self._unit,
             leave=False,
         )
         if not bar.disable:

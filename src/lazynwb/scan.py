@@ -14,7 +14,8 @@ from polars import selectors
 from polars.io.plugins import register_io_source
 
 from lazynwb.catalog.dtypes import INTERNAL, ROWS, instance, is_array_dtype
-from lazynwb.engine.plan import Spec
+from lazynwb.config import config
+from lazynwb.engine.plan import ScanPlan
 from lazynwb.engine.scan import run
 from lazynwb.index.model import KINDS
 from lazynwb.index.reader import Index, open_index
@@ -67,6 +68,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     storage_options: Mapping[str, Any] | None = None,
     executor: Any = None,  # noqa: ANN401 - of any package
     index: Index | str | os.PathLike[str] | None = None,
+    assume_ascending: bool | None = None,
 ) -> pl.LazyFrame:
     """Scan one table of any number of NWB files as one LazyFrame.
 
@@ -87,11 +89,12 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     raise_on_missing : bool
         Raise if a file lacks the table; by default it is skipped, and one warning says so at the end.
     ignore_errors : bool
-        Skip files that cannot be read, with a warning that names them.
+        Skip files that cannot be read, and show columns that cannot be read in a file as null there, with a
+        warning that names them.
     infer_schema_length : int or None
         Take the schema from the first n files that have the table; None looks at all of them.
     exclude_array_columns : bool
-        Leave out columns with an array or a list in each row.
+        Leave out columns with an array or a list in each row, and those that can be read in no file.
     low_memory : bool
         Accepted for compatibility: batches are always bounded (`config.batch_bytes`).
     single_file_batches : bool
@@ -125,6 +128,10 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     index : path or URL, Index or None
         Written by `build_index`: the scan is planned from it, and touches no file but those that it reads,
         each of which is compared with what the index says. Files that it does not know are looked at as ever.
+    assume_ascending : bool or None
+        Search the timestamps of a series for the rows that a filter on `timestamps` asks for, a few chunks of
+        them, instead of reading all of them once: rows are lost where they do not ascend. None stands for
+        `config.assume_ascending`, which is False.
 
     Returns
     -------
@@ -149,9 +156,10 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     Ragged columns (VectorData with a VectorIndex, hdmf-common specification) are Lists, n-dimensional ones
     Arrays of shape `shape[1:]`; times are in seconds, as NWB stores them.
 
-    A filter on `timestamps` of a series reads only the chunks of that window, and trusts that they ascend, as
-    NWB asks (of up to two million rows all are looked at, if they are not at a constant rate either, or if
-    they lie in one piece in a local file).
+    A filter on `timestamps` of a series reads only the chunks that may hold such rows. For that the
+    timestamps are read once, as a whole; the least and greatest value of each chunk is kept in the catalog
+    cache. Nothing is assumed about their order: the result is that of the same filter after `collect()`.
+    Timestamps of a constant rate are computed, and nothing is read for them.
 
     Examples
     --------
@@ -161,7 +169,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     """
     sources, catalogs = sources_of(source, index, storage_options)
     workers = workers_of(executor)
-    spec = plan_scan(
+    plan = plan_scan(
         sources,
         table_path,
         infer_schema_length=infer_schema_length,
@@ -175,8 +183,9 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         disable_progress=disable_progress,
         catalogs=catalogs,
         workers=workers,
+        assume_ascending=assume_ascending,
     )
-    return lazy_frame(spec, workers)
+    return lazy_frame(plan, workers)
 
 
 def plan_scan(  # noqa: PLR0913 - the options of a scan
@@ -194,10 +203,11 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     disable_progress: bool = False,
     catalogs: CatalogProvider | None = None,
     workers: Workers | None = None,
-) -> Spec:
-    """Find out what a scan is going to read, and its schema; the parameters are those of `scan_nwb`.
+    assume_ascending: bool | None = None,
+) -> ScanPlan:
+    """Plan a scan: resolve its table and its schema; the parameters are those of `scan_nwb`.
 
-    `catalogs` know some of the files already, and `workers` look at the others, if they are many.
+    `catalogs` describe some of the files already, and `workers` describe the others, if they are many.
     """
     made: WorkerCatalogs | None = None
     many = infer_schema_length is None or infer_schema_length > _FEW_FILES
@@ -239,7 +249,12 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     )
     columns |= {region.name: region.dtype for region in regions}
     if exclude_array_columns:
-        columns = {name: dtype for name, dtype in columns.items() if not is_array_dtype(dtype)}
+        # A column of type Null can be read in no file.
+        columns = {
+            name: dtype
+            for name, dtype in columns.items()
+            if not is_array_dtype(dtype) and not isinstance(dtype, pl.Null)
+        }
     session: tuple[SessionColumn, ...] = ()
     if session_columns is not None:
         session = find_session_columns(
@@ -253,7 +268,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         )
     if made is not None:
         made.stop_asking()
-    return Spec(
+    return ScanPlan(
         sources,
         table,
         columns,
@@ -265,6 +280,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         session,
         regions=regions,
         catalogs=catalogs,
+        assume_ascending=config.assume_ascending if assume_ascending is None else assume_ascending,
     )
 
 
@@ -375,8 +391,8 @@ def source_frame(run: Batches, schema: Mapping[str, pl.DataType], detail: str) -
     return register_io_source(_Source(run, detail), schema=schema, is_pure=True, **labels)
 
 
-def _detail(spec: Spec) -> str:
-    return f"/{visible(spec.table, None)} of {len(spec.sources)} file{'s' if len(spec.sources) != 1 else ''}"
+def _detail(plan: ScanPlan) -> str:
+    return f"/{visible(plan.table, None)} of {len(plan.sources)} file{'s' if len(plan.sources) != 1 else ''}"
 
 
 def workers_of(executor: Any) -> Workers | None:  # noqa: ANN401 - of any package
@@ -388,15 +404,15 @@ def workers_of(executor: Any) -> Workers | None:  # noqa: ANN401 - of any packag
     return Workers(executor)
 
 
-def lazy_frame(spec: Spec, workers: Workers | None = None) -> pl.LazyFrame:
+def lazy_frame(plan: ScanPlan, workers: Workers | None = None) -> pl.LazyFrame:
     """Return the LazyFrame of a planned scan, which runs on the workers if there are any."""
-    schema = spec.all_columns
-    batches = functools.partial(run, spec)
+    schema = plan.all_columns
+    batches = functools.partial(run, plan)
     if workers is not None:
         from lazynwb.distributed.execution import run_on
 
-        batches = functools.partial(run_on, workers, spec)
-    frame = source_frame(batches, schema, _detail(spec))
+        batches = functools.partial(run_on, workers, plan)
+    frame = source_frame(batches, schema, _detail(plan))
     # Not by plain names: Polars takes "*" and "^...$" for patterns.
     return frame.select(selectors.by_name(*[name for name in schema if name != ROWS]))
 

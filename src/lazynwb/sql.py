@@ -129,7 +129,7 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     frames: dict[str, pl.LazyFrame] = {}
     for path, name in names.items():
         try:
-            spec = plan_scan(
+            plan = plan_scan(
                 # Files that are known to lack the table need not be asked again.
                 (*holders[path], *sources[len(looked_at) :]),
                 path,
@@ -139,8 +139,8 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
                 disable_progress=disable_progress,
                 catalogs=catalogs,
             )
-            added = tuple(column for column in session if column.name not in spec.schema)
-            frames[name] = lazy_frame(spec._replace(session=added))
+            added = tuple(column for column in session if column.name not in plan.schema)
+            frames[name] = lazy_frame(plan._replace(session=added))
         except LazyNWBError as error:
             _LOGGER.warning("table /%s was left out of the SQL context: %s", path, error)
     if "session" in frames and "general" not in frames:

@@ -21,7 +21,7 @@ from daft.recordbatch import RecordBatch
 
 from lazynwb.catalog.dtypes import ROWS, instance
 from lazynwb.daft.expressions import translated
-from lazynwb.distributed.execution import Plan, task_on, wanted_files
+from lazynwb.distributed.execution import DistributedQuery, task_on, wanted_files
 from lazynwb.distributed.workers import execute, work_item
 from lazynwb.engine.plan import plan_steps
 from lazynwb.engine.report import Report
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from lazynwb.distributed.tasks import Read
     from lazynwb.distributed.workers import WorkItem
-    from lazynwb.engine.plan import Spec
+    from lazynwb.engine.plan import ScanPlan
     from lazynwb.storage.source import Source
 
 #: Types that Arrow or Daft has no counterpart of.
@@ -106,7 +106,7 @@ class NWBSource(DataSource):
 
     Parameters
     ----------
-    spec : Spec
+    plan : ScanPlan
         What is scanned.
     predicate : Expr or None
         Rows where it is not true are left out before anything else.
@@ -120,18 +120,18 @@ class NWBSource(DataSource):
     """
 
     def __init__(
-        self, spec: Spec, predicate: pl.Expr | None = None, files_per_task: int | None = None
+        self, plan: ScanPlan, predicate: pl.Expr | None = None, files_per_task: int | None = None
     ) -> None:
-        self._spec = spec
+        self._plan = plan
         self._predicate = predicate
         self._files_per_task = files_per_task
-        self._columns = {name: dtype for name, dtype in spec.all_columns.items() if name != ROWS}
+        self._columns = {name: dtype for name, dtype in plan.all_columns.items() if name != ROWS}
         self._schema = daft_schema(self._columns)
 
     @property
     def name(self) -> str:
         """What a plan calls it."""
-        return f"NWB /{self._spec.table}"
+        return f"NWB /{self._plan.table}"
 
     @property
     def schema(self) -> Schema:
@@ -155,17 +155,17 @@ class NWBSource(DataSource):
         for part in parts:
             predicate = part if predicate is None else predicate & part
         names = tuple(name for name in self._columns if name in wanted)
-        spec = self._spec
-        plan = Plan(spec, names, predicate, plan_steps(predicate, spec.schema, spec.per_file))
+        plan = self._plan
+        query = DistributedQuery(plan, names, predicate, plan_steps(predicate, plan.schema, plan.per_file))
         n_rows = limit if filters is None and predicate is None else None
-        files = wanted_files(plan)
+        files = wanted_files(query)
         if n_rows is not None and n_rows <= _FEW_ROWS:  # they are the first: nobody else need look for them
             groups = iter([files] if files else [])
         else:
             most = self._files_per_task or min(math.ceil(len(files) / _TASKS), _MOST_FILES)
             groups = _groups(files, 1 if limit is not None else most, most)
-        reads = [task_on(plan, group, n_rows, 0) for group in groups]
-        shared = _Shared(f"/{spec.table}", Report(spec.table, len(spec.sources)), len(reads))
+        reads = [task_on(query, group, n_rows, 0) for group in groups]
+        shared = _Shared(f"/{plan.table}", Report(plan.table, len(plan.sources)), len(reads))
         return [NWBTask(self._schema, read, filters, limit, shared) for read in reads]
 
 
@@ -268,9 +268,9 @@ class _Streamed(NamedTuple):
         return self.read.sources
 
     def run(self) -> tuple[Query, None]:
-        spec, names, predicate, *_ = self.read
-        steps = plan_steps(predicate, spec.schema, spec.per_file)
-        return Query(spec, list(names), steps, whole=self.whole), None
+        plan, names, predicate, *_ = self.read
+        steps = plan_steps(predicate, plan.schema, plan.per_file)
+        return Query(plan, list(names), steps, read_everything=self.whole), None
 
     def split(self) -> list[_Streamed]:
         return [self._replace(read=read) for read in self.read.split()]

@@ -114,7 +114,7 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
         message = f"daft cannot be imported ({error}): pip install 'lazynwb[daft]'"
         raise MissingPackageError(message) from error
     sources, catalogs = sources_of(source, index, storage_options)
-    spec = plan_scan(
+    plan = plan_scan(
         sources,
         table_path,
         infer_schema_length=infer_schema_length,
@@ -128,4 +128,4 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
         disable_progress=disable_progress,
         catalogs=catalogs,
     )
-    return NWBSource(spec, predicate, files_per_task).read()
+    return NWBSource(plan, predicate, files_per_task).read()

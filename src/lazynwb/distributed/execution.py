@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lazynwb.distributed.workers import Workers
-    from lazynwb.engine.plan import Spec, Step
+    from lazynwb.engine.plan import ScanPlan, Step
     from lazynwb.storage.source import Source
 
 #: Batches' worth of rows that may be on their way from the workers at the same time.
@@ -35,10 +35,10 @@ _LEAST_BYTES = 4 * 1024 * 1024
 _MOST_FILES, _EACH = 64, 4
 
 
-class Plan(NamedTuple):
+class DistributedQuery(NamedTuple):
     """What every task of a query has in common."""
 
-    spec: Spec
+    plan: ScanPlan
     names: tuple[str, ...]
     predicate: pl.Expr | None
     steps: list[Step]
@@ -51,7 +51,7 @@ class Plan(NamedTuple):
 
 def run_on(
     workers: Workers,
-    spec: Spec,
+    plan: ScanPlan,
     with_columns: list[str] | None,
     predicate: pl.Expr | None,
     n_rows: int | None,
@@ -63,17 +63,17 @@ def run_on(
     LazyNWBError
         As `run` raises it; or if work on a file fails again and again: the message names the file.
     """
-    names = tuple(with_columns if with_columns is not None else spec.all_columns)
-    plan = Plan(spec, names, predicate, plan_steps(predicate, spec.schema, spec.per_file))
-    if spec.catalogs is not None and not plan.needed & spec.schema.keys():
-        yield from run(spec, with_columns, predicate, n_rows)  # nothing of a file is read
+    names = tuple(with_columns if with_columns is not None else plan.all_columns)
+    query = DistributedQuery(plan, names, predicate, plan_steps(predicate, plan.schema, plan.per_file))
+    if plan.catalogs is not None and not query.needed & plan.schema.keys():
+        yield from run(plan, with_columns, predicate, n_rows)  # nothing of a file is read
         return
-    report = Report(spec.table, len(spec.sources))
-    progress = Progress(f"Scanning NWB /{spec.table}", len(spec.sources), disabled=spec.disable_progress)
+    report = Report(plan.table, len(plan.sources))
+    progress = Progress(f"Scanning NWB /{plan.table}", len(plan.sources), disabled=plan.disable_progress)
     is_empty = True
-    for task, rows in workers.in_order(_tasks(plan, workers, n_rows), workers.under_way):
+    for task, rows in workers.in_order(_tasks(query, workers, n_rows), workers.under_way):
         if isinstance(rows, LazyNWBError):
-            if not spec.ignore_errors:
+            if not plan.ignore_errors:
                 raise rows
             for source in task.sources:
                 report.failed(source, rows)
@@ -86,18 +86,18 @@ def run_on(
             yield frame
     report.log()
     if is_empty:
-        yield pl.DataFrame(schema={name: spec.all_columns[name] for name in names})
+        yield pl.DataFrame(schema={name: plan.all_columns[name] for name in names})
 
 
-def _tasks(plan: Plan, workers: Workers, n_rows: int | None) -> Iterator[Read]:
+def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Iterator[Read]:
     """Yield the work on the files that are looked at: on few of them at first, as a scan itself does."""
     at_once = workers.under_way
     most = max(_LEAST_BYTES, min(config.batch_bytes, _IN_FLIGHT * config.batch_bytes // at_once))
     if n_rows is not None:
-        for source, rows in _limited(plan.spec, n_rows):
-            yield task_on(plan, (source,), rows, most)
+        for source, rows in _limited(query.plan, n_rows):
+            yield task_on(query, (source,), rows, most)
         return
-    left = wanted_files(plan)
+    left = wanted_files(query)
     given = 0
     while left:
         size = min(len(left) // (_EACH * workers.width), _MOST_FILES, 4 ** (given // at_once))
@@ -106,13 +106,13 @@ def _tasks(plan: Plan, workers: Workers, n_rows: int | None) -> Iterator[Read]:
             block = block[:1]
         left = left[len(block) :]
         given += 1
-        yield task_on(plan, block, None, most)
+        yield task_on(query, block, None, most)
 
 
-def task_on(plan: Plan, sources: tuple[Source, ...], n_rows: int | None, most: int) -> Read:
+def task_on(query: DistributedQuery, sources: tuple[Source, ...], n_rows: int | None, most: int) -> Read:
     """Return the work on some files, with what is known of them, and without what it does not need."""
-    needed = plan.needed
-    whole = plan.spec
+    needed = query.needed
+    whole = query.plan
     session = tuple(column for column in whole.session if column.name in needed)
     given = None
     if whole.catalogs is not None:
@@ -120,7 +120,7 @@ def task_on(plan: Plan, sources: tuple[Source, ...], n_rows: int | None, most: i
         for column in session:
             metadata.setdefault(column.table, {})[column.column] = column.dtype
         given = unpack_catalogs(whole.catalogs, sources, whole.table, needed, metadata)
-    spec = whole._replace(
+    plan = whole._replace(
         sources=sources,
         schema={name: dtype for name, dtype in whole.schema.items() if name in needed},
         overridden=whole.overridden & needed,
@@ -129,15 +129,15 @@ def task_on(plan: Plan, sources: tuple[Source, ...], n_rows: int | None, most: i
         disable_progress=True,
         catalogs=given,
     )
-    return Read(spec, plan.names, plan.predicate, n_rows, most)
+    return Read(plan, query.names, query.predicate, n_rows, most)
 
 
-def wanted_files(plan: Plan) -> tuple[Source, ...]:
+def wanted_files(query: DistributedQuery) -> tuple[Source, ...]:
     """Return the files that are left by what the predicate says of names, and of metadata that is known."""
-    spec = plan.spec
-    sources = spec.sources
-    for step in plan.steps:
-        known = _known(spec, sources, step.columns) if spec.per_file.issuperset(step.columns) else None
+    plan = query.plan
+    sources = plan.sources
+    for step in query.steps:
+        known = _known(plan, sources, step.columns) if plan.per_file.issuperset(step.columns) else None
         if known is not None:
             keep = mask(known, step.expression).tolist()
             count(files_skipped=keep.count(False))
@@ -145,32 +145,32 @@ def wanted_files(plan: Plan) -> tuple[Source, ...]:
     return sources
 
 
-def _known(spec: Spec, sources: tuple[Source, ...], names: tuple[str, ...]) -> pl.DataFrame | None:
+def _known(plan: ScanPlan, sources: tuple[Source, ...], names: tuple[str, ...]) -> pl.DataFrame | None:
     """Return columns that have one value for each file; None if a file would have to be looked at."""
-    columns = [column for column in spec.session if column.name in names]
+    columns = [column for column in plan.session if column.name in names]
     frames: dict[str, pl.DataFrame] = {}
     distinct = tuple(dict.fromkeys(sources))
     for table in dict.fromkeys(column.table for column in columns):
         schema = {column.column: column.dtype for column in columns if column.table == table}
-        frame = spec.catalogs.metadata(distinct, table, schema) if spec.catalogs is not None else None
+        frame = plan.catalogs.metadata(distinct, table, schema) if plan.catalogs is not None else None
         if frame is None:
             return None
         frames[table] = frame
     return session_frame(sources, columns, lambda _, table, __: iter([frames[table]]))
 
 
-def _limited(spec: Spec, n_rows: int) -> Iterator[tuple[Source, int]]:
+def _limited(plan: ScanPlan, n_rows: int) -> Iterator[tuple[Source, int]]:
     """Yield the files that hold the first rows, with how many each has of them.
 
     Rows are counted here, not by the workers, because where a file's begin is told by those before it.
     """
-    for source, load in zip(spec.sources, load_tables(spec.sources, spec.table, spec.catalogs), strict=True):
+    for source, load in zip(plan.sources, load_tables(plan.sources, plan.table, plan.catalogs), strict=True):
         if n_rows <= 0:
             return
         try:
             file = load()
         except LazyNWBError:
-            if not spec.ignore_errors:
+            if not plan.ignore_errors:
                 raise
             file = None
         rows = min(n_rows, file.table.rows) if file is not None else 0

@@ -15,7 +15,7 @@ from lazynwb.errors import LazyNWBError
 from lazynwb.lookup.prefetch import load_tables
 
 if TYPE_CHECKING:
-    from lazynwb.engine.plan import Spec
+    from lazynwb.engine.plan import ScanPlan
     from lazynwb.engine.report import Report
     from lazynwb.storage.source import Source
 
@@ -55,7 +55,7 @@ class Read(NamedTuple):
 
     Attributes
     ----------
-    spec : Spec
+    plan : ScanPlan
         Of these files, each of them once.
     names : tuple of str
         Columns to return.
@@ -68,7 +68,7 @@ class Read(NamedTuple):
         Of the first file.
     """
 
-    spec: Spec
+    plan: ScanPlan
     names: tuple[str, ...]
     predicate: pl.Expr | None
     n_rows: int | None
@@ -77,18 +77,20 @@ class Read(NamedTuple):
 
     def __repr__(self) -> str:
         """Say what is read of what, and nothing that a query or a source's options may hold."""
-        return _shown("rows", self.spec.table, self.sources)
+        return _shown("rows", self.plan.table, self.sources)
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """The files."""
-        return self.spec.sources
+        return self.plan.sources
 
     def run(self) -> tuple[Rows, Read | None]:
         """Read; see `Work.run`."""
-        spec = self.spec
-        steps = plan_steps(self.predicate, spec.schema, spec.per_file)
-        query = Query(spec, list(self.names), steps, first_row=self.first_row, whole=self.n_rows is None)
+        plan = self.plan
+        steps = plan_steps(self.predicate, plan.schema, plan.per_file)
+        query = Query(
+            plan, list(self.names), steps, first_row=self.first_row, read_everything=self.n_rows is None
+        )
         found: list[pl.DataFrame] = []
         room = self.most
         with closing(query.frames(self.n_rows)) as frames:
@@ -102,13 +104,13 @@ class Read(NamedTuple):
     def split(self) -> list[Read]:
         """Return the work on each of the files; see `Work.split`."""
         return [
-            self._replace(spec=self.spec._replace(sources=(source,)), first_row=0 if at else self.first_row)
+            self._replace(plan=self.plan._replace(sources=(source,)), first_row=0 if at else self.first_row)
             for at, source in enumerate(self.sources)
         ]
 
     def _behind(self, source: Source, row: int) -> Read:
         left = self.sources[self.sources.index(source) :]
-        return self._replace(spec=self.spec._replace(sources=left), first_row=row)
+        return self._replace(plan=self.plan._replace(sources=left), first_row=row)
 
 
 class Describe(NamedTuple):

@@ -188,7 +188,7 @@ class _Run:
             note = (
                 column.data.dtype.note if column.data is not None else "a category without readable columns"
             )
-            message = f"{self.where()}: {note} cannot be read; select other columns"
+            message = f"{self.where()} cannot be read: {note}; select other columns"
             raise UnsupportedTypeError(message)
         if column.children is not None:
             for position, child in enumerate(column.children):

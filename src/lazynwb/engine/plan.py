@@ -1,7 +1,4 @@
-"""What a query needs: the predicate's parts in order of cost, and how many rows to take at a time.
-
-What a scan is: the value that is planned once and run any number of times.
-"""
+"""The plan of a scan, made once and run any number of times, and of a query: conjuncts in order of cost."""
 
 from __future__ import annotations
 
@@ -26,13 +23,13 @@ _COST_OF_TEXT = 64
 
 
 class Step(NamedTuple):
-    """One part of a predicate that is a conjunction.
+    """One or more conjuncts of a predicate that are evaluated together.
 
     Attributes
     ----------
     expression : Expr
     columns : tuple of str
-        That it reads.
+        The columns that it reads.
     """
 
     expression: pl.Expr
@@ -40,7 +37,7 @@ class Step(NamedTuple):
 
 
 def conjuncts(predicate: pl.Expr) -> list[pl.Expr]:
-    """Split a predicate into the parts that must all be true.
+    """Split a predicate into its conjuncts.
 
     Polars has no public way to look into an expression, but it can take one apart: where the two topmost
     inputs, put together again with `&`, make the same expression, it was a conjunction.
@@ -59,7 +56,7 @@ def plan_steps(
     schema: Mapping[str, pl.DataType],
     per_file: frozenset[str] = frozenset({NWB_PATH}),
 ) -> list[Step]:
-    """Return the predicate's parts, the cheapest to evaluate first.
+    """Return the steps in which a predicate is evaluated, the cheapest first.
 
     Parameters
     ----------
@@ -67,15 +64,15 @@ def plan_steps(
     schema : mapping of str to DataType
         The columns that are read from files' tables.
     per_file : frozenset of str
-        Columns whose value is the same in all rows of a file: parts that have no others stay apart, because
-        they decide on whole files.
+        Columns whose value is the same in all rows of a file: conjuncts of these alone are steps of their
+        own, because they skip whole files.
     """
     if predicate is None:
         return []
     steps: list[Step] = []
     for step in sorted(_parts(predicate), key=lambda step: _cost(step, schema)):
         cost = _cost(step, schema)
-        # Parts of the same cost are read and evaluated together: one round of reads, one of evaluation.
+        # Conjuncts of the same cost are read and evaluated together: one round of reads, one of evaluation.
         if (
             steps
             and cost <= _COST_OF_TEXT
@@ -99,7 +96,7 @@ def _cost(step: Step, schema: Mapping[str, pl.DataType]) -> int:
 
 
 def column_cost(dtype: pl.DataType | None) -> int:
-    """Return about how many bytes a row of a column takes to read; 0 for what no file is read for."""
+    """Return about how many bytes a row of a column takes to read; 0 for a column that is not stored."""
     if dtype is None:
         return 0
     if isinstance(dtype, pl.List | pl.Array | pl.Struct):
@@ -110,10 +107,10 @@ def column_cost(dtype: pl.DataType | None) -> int:
 
 
 class Growth:
-    """Sizes that start small, so that a query which stops early reads little, and grow geometrically.
+    """Sizes that grow geometrically from a small one, so that a query which stops early reads little.
 
-    Polars' streaming engine asks for three batches before it can know that the first was enough, so the
-    size stays small until that many were given out; what gives out nothing grows at once.
+    Polars' streaming engine requests three batches before it can stop after the first, so the size stays
+    small until that many were yielded; a size that yielded no rows grows at once.
     """
 
     def __init__(self, first: int, most: int) -> None:
@@ -126,14 +123,14 @@ class Growth:
         return self._now
 
     def used(self, batches: int) -> None:
-        """Take note of how many batches the last size gave out."""
+        """Record how many batches the last size yielded."""
         self._given += batches
         if not batches or self._given >= _BATCHES_AHEAD:
             self._now = min(self._now * 4, self._most)
 
 
-class Spec(NamedTuple):
-    """A scan, as plain values: what `scan_nwb` was called with, and the schema that it published.
+class ScanPlan(NamedTuple):
+    """A scan as plain values: the arguments of `scan_nwb`, and the schema that it published.
 
     Attributes
     ----------
@@ -141,7 +138,7 @@ class Spec(NamedTuple):
     table : str
         Without the leading slash.
     schema : dict of str to DataType
-        The file's columns, without the three that say where a row is from.
+        The table's columns, without the internal ones (`_nwb_path`, `_table_path`, `_table_index`).
     origin : str
         The file that the schema was first taken from.
     overridden : frozenset of str
@@ -150,11 +147,13 @@ class Spec(NamedTuple):
     session : tuple of SessionColumn
         Metadata of the files that are columns too.
     optional : bool
-        A file without the table is nothing to speak of.
+        Do not warn about files that lack the table.
     regions : tuple of Region
-        Columns that show the rows of other tables in the place of their positions.
-    catalogs : Catalogs or None
-        What is known of the files without looking at them.
+        Columns that show the rows of other tables instead of their positions.
+    catalogs : CatalogProvider or None
+        Catalogs that are used without opening the files.
+    assume_ascending : bool
+        Search timestamps of which no zone map is known, instead of reading all of them once.
     """
 
     sources: tuple[Source, ...]
@@ -169,6 +168,7 @@ class Spec(NamedTuple):
     optional: bool = False
     regions: tuple[Region, ...] = ()
     catalogs: CatalogProvider | None = None
+    assume_ascending: bool = False
 
     @property
     def per_file(self) -> frozenset[str]:
@@ -177,6 +177,6 @@ class Spec(NamedTuple):
 
     @property
     def all_columns(self) -> dict[str, pl.DataType]:
-        """Every column that the scan has, in order, the one that users never see first."""
+        """Every column that the scan has, in order; the first is hidden from users."""
         session = {column.name: column.dtype for column in self.session}
         return {ROWS: pl.Null(), **self.schema, **session, **INTERNAL}

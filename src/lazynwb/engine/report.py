@@ -6,6 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
@@ -37,7 +39,7 @@ class Report:
         """Tell whether a file was given up: none of its later rows are read."""
         return source in self._failed
 
-    def problems(self, path: str, problems: tuple[str, ...]) -> None:
+    def problems(self, path: str, problems: Iterable[str]) -> None:
         """Note what was mended in a file's table."""
         self._problems += [f"{path}: /{self._table}: {problem}" for problem in problems]
 

@@ -47,6 +47,11 @@ class Part(NamedTuple):
         """Take consecutive rows."""
         return cls(file, np.array([[start, stop]], np.int64)[: stop > start], max(stop - start, 0))
 
+    @classmethod
+    def of_ranges(cls, file: TableFile, ranges: np.ndarray) -> Part:
+        """Take rows that are given as ranges."""
+        return cls(file, ranges, int((ranges[:, 1] - ranges[:, 0]).sum()))
+
     def indices(self) -> np.ndarray:
         """Return the row numbers."""
         return expand(self.ranges)
@@ -63,8 +68,12 @@ class Part(NamedTuple):
         """Keep a slice of this part's rows, by their position in it."""
         if start <= 0 and stop >= self.rows:
             return self
-        rows = self.indices()[start:stop]
-        return Part(self.file, to_ranges(rows), len(rows))
+        ends = np.cumsum(self.ranges[:, 1] - self.ranges[:, 0])
+        shift = self.ranges[:, 1] - ends  # from a position to a row
+        low = np.maximum(self.ranges[:, 0], start + shift)
+        high = np.minimum(self.ranges[:, 1], stop + shift)
+        ranges = np.stack([low, high], axis=1)[low < high]
+        return Part(self.file, ranges, min(stop, self.rows) - max(start, 0))
 
 
 def expand(ranges: np.ndarray, dtype: type[np.integer] = np.int64) -> np.ndarray:
@@ -75,6 +84,13 @@ def expand(ranges: np.ndarray, dtype: type[np.integer] = np.int64) -> np.ndarray
     ends = np.cumsum(lengths)
     places = np.arange(int(ends[-1]) if len(ends) else 0)
     return (np.repeat(ranges[:, 0] - (ends - lengths), lengths) + places).astype(dtype, copy=False)
+
+
+def cut_ranges(ranges: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Return the parts of ranges that are between two rows."""
+    cut: np.ndarray = np.clip(ranges, start, max(start, stop))
+    kept: np.ndarray = cut[cut[:, 0] < cut[:, 1]]
+    return kept
 
 
 def to_ranges(rows: np.ndarray) -> np.ndarray:

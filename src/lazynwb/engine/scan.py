@@ -16,10 +16,18 @@ from lazynwb.engine.plan import Growth, Step, plan_steps
 from lazynwb.engine.regions import Regions
 from lazynwb.engine.report import Report
 from lazynwb.engine.row_masks import PerFile, assembled, cut, mask, take
-from lazynwb.engine.row_selection import Handles, Part
+from lazynwb.engine.row_selection import Handles, Part, cut_ranges
 from lazynwb.engine.size_estimates import most_bytes
-from lazynwb.engine.timestamps import TIMESTAMPS, TimeFilter
-from lazynwb.errors import LazyNWBError, SourceChangedError, TableNotFoundError
+from lazynwb.engine.timestamps import TIMESTAMPS, TimestampFilter
+from lazynwb.errors import (
+    CorruptDataError,
+    LazyNWBError,
+    MissingPackageError,
+    SchemaError,
+    SourceChangedError,
+    TableNotFoundError,
+    UnsupportedTypeError,
+)
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.session_columns import parted, session_frame
 from lazynwb.profile import count
@@ -29,26 +37,28 @@ from lazynwb.storage.remote_state import save
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from lazynwb.engine.plan import Spec
+    from lazynwb.engine.plan import ScanPlan
     from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source
 
 #: Files of the first window, and of the largest. Remote ones take about as long for many as for one.
 _FIRST_FILES, _MOST_FILES = 1, 64
-#: Rows of the first batch of a filtered query, whose consumer may be satisfied with a few.
+#: Rows of the first batch of a filtered query, whose consumer may stop after a few.
 _FIRST_ROWS = 16
-#: What a row takes while it is filtered, whatever its columns: its number, and whether it stays.
+#: Errors that concern single columns of a file.
+_COLUMN_ERRORS = (CorruptDataError, SchemaError, UnsupportedTypeError)
+#: Bytes that a row takes while it is filtered, whatever its columns: its number, and the mask.
 _LEAST_ROW_BYTES = 16
 
 
 def run(
-    spec: Spec, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
+    plan: ScanPlan, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
 ) -> Iterator[pl.DataFrame]:
     """Yield the rows of a scan in source order.
 
     Parameters
     ----------
-    spec : Spec
+    plan : ScanPlan
     with_columns : list of str or None
         Columns to return; None for all.
     predicate : Expr or None
@@ -61,12 +71,12 @@ def run(
     DataFrame
         With exactly the requested columns, in the published types. Nothing is open while it is out.
     """
-    names = list(with_columns) if with_columns is not None else list(spec.all_columns)
-    query = Query(spec, names, plan_steps(predicate, spec.schema, spec.per_file))
+    names = list(with_columns) if with_columns is not None else list(plan.all_columns)
+    query = Query(plan, names, plan_steps(predicate, plan.schema, plan.per_file))
     yield from query.frames(n_rows)
     query.report.log()
     if not query.batches_given:
-        yield pl.DataFrame(schema={name: spec.all_columns[name] for name in names})
+        yield pl.DataFrame(schema={name: plan.all_columns[name] for name in names})
 
 
 class Query:
@@ -74,48 +84,56 @@ class Query:
 
     Parameters
     ----------
-    spec : Spec
+    plan : ScanPlan
     names : list of str
         Columns to return.
     steps : list of Step
-        The predicate's parts, in the order in which they are evaluated.
+        The predicate, in the order in which it is evaluated.
     first_row : int
-        Of the first file: those before are left out.
-    whole : bool
-        Nobody is satisfied with the first few rows.
+        Of the first file: rows before it are left out.
+    read_everything : bool
+        No consumer stops early: start with full-size batches.
 
     Attributes
     ----------
     batches_given : int
+        Batches that were yielded.
     reached : (Source, int)
-        The file of the last row that was given, and the number of the row behind it.
+        The file of the last row that was yielded, and the number of the row behind it.
     report : Report
-        What went wrong without ending the query.
+        Problems that did not end the query.
     """
 
     def __init__(
-        self, spec: Spec, names: list[str], steps: list[Step], *, first_row: int = 0, whole: bool = False
+        self,
+        plan: ScanPlan,
+        names: list[str],
+        steps: list[Step],
+        *,
+        first_row: int = 0,
+        read_everything: bool = False,
     ) -> None:
-        self._spec = spec
+        self._plan = plan
         self._names = names
-        self._per_file = PerFile(spec.table)
-        self._by_file = [step for step in steps if spec.per_file.issuperset(step.columns)]
-        self._steps = [step for step in steps if not spec.per_file.issuperset(step.columns)]
-        needed = {*names, *(name for step in steps for name in step.columns)}
-        self._times = TimeFilter(self._steps, spec.schema, spec.overridden, spec.origin)
-        self._session = [column for column in spec.session if column.name in needed]
-        self._reads = not needed.isdisjoint(spec.schema)
+        self._per_file = PerFile(plan.table)
+        self._by_file = [step for step in steps if plan.per_file.issuperset(step.columns)]
+        self._steps = [step for step in steps if not plan.per_file.issuperset(step.columns)]
+        needed = self._needed = {*names, *(name for step in steps for name in step.columns)}
+        self._skipped: dict[Source, set[str]] = {}
+        self._times = TimestampFilter(self._steps, plan)
+        self._session = [column for column in plan.session if column.name in needed]
+        self._reads = not needed.isdisjoint(plan.schema)
         self._first_row = first_row
-        self._whole = whole
+        self._read_everything = read_everything
         self.batches_given = 0
-        self.reached = spec.sources[0], first_row
-        self.report = Report(spec.table, len(spec.sources))
-        self._regions = Regions(spec.regions, self.report.problems)
-        self._rows_growth = Growth(_FIRST_ROWS, MOST_ROWS) if steps and not whole else None
-        label = f"/{spec.table}"
-        self._scanning = Progress(f"Scanning NWB {label}", len(spec.sources), disabled=spec.disable_progress)
+        self.reached = plan.sources[0], first_row
+        self.report = Report(plan.table, len(plan.sources))
+        self._regions = Regions(plan.regions, self.report.problems)
+        self._rows_growth = Growth(_FIRST_ROWS, MOST_ROWS) if steps and not read_everything else None
+        label = f"/{plan.table}"
+        self._scanning = Progress(f"Scanning NWB {label}", len(plan.sources), disabled=plan.disable_progress)
         self._reading = Progress(
-            f"Reading NWB {label} arrays", len(spec.sources), disabled=spec.disable_progress
+            f"Reading NWB {label} arrays", len(plan.sources), disabled=plan.disable_progress
         )
 
     def frames(self, n_rows: int | None) -> Generator[pl.DataFrame]:
@@ -134,7 +152,7 @@ class Query:
     def windows(self, n_rows: int | None) -> Iterator[list[Part]]:
         """Yield groups of rows to filter together: few files first, then more, bounded by bytes."""
         filtering = list(dict.fromkeys(name for step in self._steps for name in step.columns))
-        at_once = self._whole or not self._steps or any(s.is_remote for s in self._spec.sources)
+        at_once = self._read_everything or not self._steps or any(s.is_remote for s in self._plan.sources)
         few = _MOST_FILES if at_once else _FIRST_FILES
         growth = Growth(few, _MOST_FILES)
         parts = self._parts(n_rows, filtering)
@@ -154,11 +172,12 @@ class Query:
             growth.used(self.batches_given - before)
 
     def _parts(self, n_rows: int | None, filtering: list[str]) -> Iterator[tuple[Part, int]]:
-        """Yield each file's rows with about how many bytes filtering them takes."""
-        for file, limit, (since, stop) in self._times.ahead(self._files(n_rows)):
-            start = max(since, self._first_row) if file.source is self._spec.sources[0] else since
-            rows = stop - start
-            if rows <= 0:
+        """Yield the rows of each file that may pass, with about how many bytes filtering them takes."""
+        for file, limit, ranges in self._times.pruned(self._files(n_rows)):
+            start = self._first_row if file.source is self._plan.sources[0] else 0
+            part = Part.of_ranges(file, cut_ranges(ranges, start, limit))
+            rows = part.rows
+            if not rows:
                 continue
             size = (
                 max(most_bytes(file, filtering) * rows // limit, _LEAST_ROW_BYTES * rows)
@@ -168,11 +187,10 @@ class Query:
             # A table too large to filter at once is filtered in slices.
             slices = max(1, min(rows, -(-size // config.batch_bytes)))
             for i in range(slices):
-                first, last = start + rows * i // slices, start + rows * (i + 1) // slices
-                yield Part.of_range(file, first, last), size // slices
+                yield part.cut(rows * i // slices, rows * (i + 1) // slices), size // slices
 
     def _files(self, n_rows: int | None) -> Iterator[tuple[TableFile, int]]:
-        """Yield the files whose rows are wanted, with how many of them are looked at."""
+        """Yield the files whose rows are wanted, with the number of rows before the limit."""
         left = n_rows
         for source, keep, load in self._loading(limited=n_rows is not None):
             if left is not None and left <= 0:
@@ -188,9 +206,9 @@ class Query:
             yield file, rows
 
     def _loading(self, *, limited: bool) -> Iterator[tuple[Source, bool, Callable[[], TableFile | None]]]:
-        """Yield the files that are looked at, whether their rows are wanted, and how to load each."""
-        sources = self._spec.sources
-        # Metadata is read some files ahead, not of all: the consumer may be satisfied before.
+        """Yield the files to look at, whether their rows are wanted, and a function that loads each."""
+        sources = self._plan.sources
+        # Metadata is read some files ahead, not of all files: the consumer may stop before.
         size = _MOST_FILES if self._session else len(sources)
         start = 0
         while start < len(sources):
@@ -202,17 +220,17 @@ class Query:
             looked_at = [pair for pair in zip(block, wanted, strict=True) if pair[1] or limited]
             loading = load_tables(
                 (source for source, _ in looked_at),
-                self._spec.table,
-                self._spec.catalogs,
+                self._plan.table,
+                self._plan.catalogs,
                 reading=self._reads,
             )
             for (source, keep), load in zip(looked_at, loading, strict=True):
                 yield source, keep, load
 
     def _wanted(self, block: tuple[Source, ...]) -> list[bool]:
-        """Evaluate the parts of the predicate that need nothing but the files' names and metadata.
+        """Evaluate the conjuncts on the files' paths and metadata alone.
 
-        What else is wanted of the same metadata is read with it, the rest of the files that are left.
+        Other wanted columns of the same metadata tables are read with them; the rest only of the files left.
         """
         names = {name for step in self._by_file for name in step.columns}
         tables = {column.table for column in self._session if column.name in names}
@@ -233,14 +251,14 @@ class Query:
     def _scan_metadata(
         self, sources: tuple[Source, ...], table: str, schema: dict[str, pl.DataType]
     ) -> Iterator[pl.DataFrame]:
-        catalogs = self._spec.catalogs
+        catalogs = self._plan.catalogs
         known = catalogs.metadata(sources, table, schema) if catalogs is not None else None
         if known is not None:
             return iter([known])
         known_ones, others = parted(sources, table, catalogs)
         if known_ones and others:
             return chain(*(self._scan_metadata(some, table, schema) for some in (known_ones, others)))
-        spec = self._spec._replace(
+        plan = self._plan._replace(
             sources=sources,
             table=table,
             schema=schema,
@@ -249,22 +267,22 @@ class Query:
             raise_on_missing=False,
             optional=True,
         )
-        return run(spec, [*schema, NWB_PATH], None, None)
+        return run(plan, [*schema, NWB_PATH], None, None)
 
     def _load(self, source: Source, load: Callable[[], TableFile | None]) -> TableFile | None:
-        spec = self._spec
+        plan = self._plan
         try:
             file = load()
         except LazyNWBError as error:
-            if not spec.ignore_errors:
+            if not plan.ignore_errors or isinstance(error, MissingPackageError):
                 raise
             self.report.failed(source, error)
             return None
         if file is None:
-            if spec.raise_on_missing:
-                message = f"{source.name} has no table /{spec.table} (raise_on_missing=True)"
+            if plan.raise_on_missing:
+                message = f"{source.name} has no table /{plan.table} (raise_on_missing=True)"
                 raise TableNotFoundError(message)
-            if not spec.optional:
+            if not plan.optional:
                 self.report.missing(source.name)
         else:
             if file.problems:
@@ -277,7 +295,7 @@ class Query:
 
     def batches(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
         """Yield the rows of a window that survive the predicate, in batches bounded by bytes."""
-        parts = [part for part in parts if not self.report.has_failed(part.file.source)]
+        parts = [self._readable(part) for part in parts if not self.report.has_failed(part.file.source)]
         frames = self._filter_and_read(parts)
         try:
             first = next(frames, None)
@@ -287,7 +305,10 @@ class Query:
             return
         except LazyNWBError as error:
             if len(parts) == 1:
-                self._give_up(parts[0], error)
+                if self._skip_columns(parts[0], error):
+                    yield from self.batches(parts)
+                else:
+                    self._give_up(parts[0], error)
                 return
             # One file at a time: the others can be read, and the error names the one that cannot.
             for part in parts:
@@ -298,16 +319,48 @@ class Query:
             yield from frames
 
     def _give_up(self, part: Part, error: LazyNWBError) -> None:
-        """Note that a file cannot be read, if the user wants to go on without it."""
+        """Record that a file cannot be read under `ignore_errors`; else raise."""
         if isinstance(error, SourceChangedError) and part.file.is_given:
             message = (
                 f"{part.file.name} was changed since it was catalogued: if that was by an index, update it "
                 "(lazynwb index update) or scan without it; else run the query again"
             )
             error = SourceChangedError(message)
-        if not self._spec.ignore_errors:
+        if not self._plan.ignore_errors or isinstance(error, MissingPackageError):
             raise error from None
         self.report.failed(part.file.source, error, int(part.ranges[0, 0]) if len(part.ranges) else 0)
+
+    def _readable(self, part: Part) -> Part:
+        """Return a part without the columns of its file that cannot be read: they are null."""
+        skipped = self._skipped.get(part.file.source)
+        return part._replace(file=part.file.without(skipped)) if skipped else part
+
+    def _skip_columns(self, part: Part, error: LazyNWBError) -> bool:
+        """Find the columns of a file that cannot be read, and skip them from now on under `ignore_errors`.
+
+        Returns
+        -------
+        bool
+            Whether there were any. If not, the error is one of the whole file.
+        """
+        if not self._plan.ignore_errors or not isinstance(error, _COLUMN_ERRORS):
+            return False
+        found: dict[str, LazyNWBError] = {}
+        for name in self._needed & self._plan.schema.keys() & part.file.columns.keys():
+            try:
+                with Handles() as handles:
+                    for start, stop in batch_bounds(handles, [part], [name], None):
+                        self._add(handles, [part.cut(start, stop)], [name], {})
+            except OversizedError:
+                continue
+            except _COLUMN_ERRORS as reason:
+                found[name] = reason
+        self._skipped.setdefault(part.file.source, set()).update(found)
+        self.report.problems(
+            part.file.name,
+            [f"column {name!r} is null there: {reason}" for name, reason in sorted(found.items())],
+        )
+        return bool(found)
 
     def _filter_and_read(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
         known: dict[str, pl.Series] = {}
@@ -322,7 +375,7 @@ class Query:
                     if not parts:
                         return
             known = {name: series for name, series in known.items() if name in self._names}
-            rest = [name for name in self._names if name not in known and name in self._spec.schema]
+            rest = [name for name in self._names if name not in known and name in self._plan.schema]
             bounds = batch_bounds(handles, parts, rest, self._rows_growth)
             if len(bounds) == 1:
                 self._add(handles, parts, self._names, known)
@@ -351,7 +404,10 @@ class Query:
             return
         except LazyNWBError as error:
             if len(parts) == 1:
-                self._give_up(parts[0], error)
+                if self._skip_columns(parts[0], error):
+                    yield from self._read([self._readable(parts[0])], known)
+                else:
+                    self._give_up(parts[0], error)
                 return
             at = 0
             for part in parts:
@@ -384,10 +440,10 @@ class Query:
         if times is not None:
             known[TIMESTAMPS] = times
         new = [name for name in names if name not in known]
-        schema = {name: self._spec.schema[name] for name in new if name in self._spec.schema}
+        schema = {name: self._plan.schema[name] for name in new if name in self._plan.schema}
         stored = self._regions.stored(schema)
         if schema:
-            origin, chosen = self._spec.origin, self._spec.overridden
+            origin, chosen = self._plan.origin, self._plan.overridden
             for series in read_columns(handles, parts, stored, chosen, origin, bounded=True):
                 known[series.name] = self._regions.resolved(handles, parts, series)
         for name in new:

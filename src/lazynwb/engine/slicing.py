@@ -271,7 +271,7 @@ def read_slice(file: TableFile, array: Array, selection: Selection) -> np.ndarra
 def read_picked(file: TableFile, array: Array, spans: tuple[Indexer, ...]) -> np.ndarray:
     """Read what a selection's spans name; see `read_slice`."""
     if array.dtype.kind == "unsupported":
-        message = f"{file.name}: /{array.path}: {array.dtype.note} cannot be read"
+        message = f"{file.name}: /{array.path} cannot be read: {array.dtype.note}"
         raise UnsupportedTypeError(message)
     counts = tuple(map(length_of, spans))
     kept = (*counts, *array.dtype.dims)

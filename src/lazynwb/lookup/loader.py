@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 import os
 import threading
+from copy import copy
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
 import numpy as np
 
 from lazynwb.catalog.dtypes import RESERVED
@@ -25,6 +27,7 @@ from lazynwb.catalog.model import (
     arrays_of,
     grid_of,
 )
+from lazynwb.catalog.zone_map import ZoneMap  # noqa: TC001 - msgspec reads the types of fields
 from lazynwb.config import config
 from lazynwb.formats.registry import Reader, open_reader
 from lazynwb.lookup.catalog_cache import (
@@ -39,7 +42,7 @@ from lazynwb.lookup.catalog_cache import (
 from lazynwb.storage.source import map_concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from lazynwb.catalog.model import SomeChunks
     from lazynwb.storage.source import Source
@@ -63,6 +66,7 @@ class Entry(CacheEntry):
 
     table: Table | None
     chunks: dict[str, ChunkIndex]
+    zone_maps: dict[str, ZoneMap] = msgspec.field(default_factory=dict)
 
     @property
     def depends(self) -> tuple[tuple[str, str], ...]:
@@ -74,7 +78,7 @@ class Entry(CacheEntry):
         small = {
             name: index for name, index in self.chunks.items() if len(index.offsets) <= _MOST_INDEX_BYTES
         }
-        return Entry(self.key, self.identity, self.table, small)
+        return Entry(self.key, self.identity, self.table, small, self.zone_maps)
 
 
 class ListingEntry(CacheEntry):
@@ -136,6 +140,12 @@ class TableFile:
         self._entry = entry
         self._some: dict[str, SomeChunks] = {}
 
+    def without(self, names: Collection[str]) -> TableFile:
+        """Return the same table without some columns, as if the file lacked them."""
+        other = copy(self)
+        other.columns = {name: column for name, column in self.columns.items() if name not in names}
+        return other
+
     @property
     def problems(self) -> tuple[str, ...]:
         """What was mended or left out in this table."""
@@ -150,6 +160,20 @@ class TableFile:
             return None
         with _lock:  # of what becomes complete, the part is let go of
             return self._entry.chunks.get(array.path) or self._some.get(array.path)
+
+    def zone_map(self, array: Array) -> ZoneMap | None:
+        """Return the zone map of an array; None where nobody has read the array yet."""
+        if array.path not in self._entry.zone_maps and self.is_given and self._entry.key:
+            self._merge_cached()
+        found = self._entry.zone_maps.get(array.path)
+        return found if found is not None and found.describes(array.rows) else None
+
+    def put_zone_map(self, array: Array, zones: ZoneMap) -> None:
+        """Keep the zone map of an array, in memory and in the catalog cache."""
+        with _lock:
+            self._entry.zone_maps = {**self._entry.zone_maps, array.path: zones}
+        if self._entry.key:
+            put_entry(self._entry, self.source)
 
     def needs_chunk_index(self, array: Array) -> bool:
         """Tell whether chunks of an array may have to be looked up."""
@@ -171,7 +195,8 @@ class TableFile:
         wanted = list(wanted)
         missing = self.unknown(wanted)
         if missing and self.is_given and self._entry.key:
-            missing = self._unknown_to_cache(wanted)
+            self._merge_cached()
+            missing = self.unknown(wanted)
         if not missing:
             return
         with invalidate_on_corruption(self.source), self.reader() as reader:
@@ -189,13 +214,13 @@ class TableFile:
         if complete:
             put_entry(self._entry, self.source)
 
-    def _unknown_to_cache(self, wanted: list[Wanted]) -> list[Wanted]:
-        """Take in what was looked up before, for other queries on the same version of the file."""
+    def _merge_cached(self) -> None:
+        """Take in what other queries on the same version of the file have looked up."""
         stored = get_version(self._entry.key, self.identity, Entry)
         if stored is not None:
             with _lock:
                 self._entry.chunks = {**stored.chunks, **self._entry.chunks}
-        return self.unknown(wanted)
+                self._entry.zone_maps = {**stored.zone_maps, **self._entry.zone_maps}
 
     def unknown(self, wanted: Iterable[Wanted]) -> list[Wanted]:
         """Return what has to be looked up for the given chunks to be known."""

@@ -1,7 +1,4 @@
-"""The samples of a series that lie within a window of time.
-
-`get_timeseries`: series as objects whose data and timestamps are read when they are sliced.
-"""
+"""TimeSeries of one file as objects: data and timestamps that are read when they are sliced."""
 
 from __future__ import annotations
 
@@ -10,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lazynwb.config import config
 from lazynwb.engine.row_selection import expand as expand_ranges
-from lazynwb.engine.timestamps import FEW_ROWS, UNCHUNKED_ROWS, Blocks, first_regular, first_rows
+from lazynwb.engine.row_selection import to_ranges
+from lazynwb.engine.sorted_search import AscendingRows
+from lazynwb.engine.timestamps import block_rows_of, first_regular, has_few_zones, make_zone_map
 from lazynwb.errors import (
     ColumnNotFoundError,
     CorruptDataError,
@@ -34,77 +34,109 @@ if TYPE_CHECKING:
     import polars as pl
     import xarray as xr
 
+    from lazynwb.catalog.model import Array
+    from lazynwb.catalog.zone_map import ZoneMap
     from lazynwb.storage.resolve import PathOrUrl
     from lazynwb.storage.source import Source
 
-#: Of no more timestamps all are read, rather than searched.
-_MOST_READ_WHOLE = UNCHUNKED_ROWS
-#: So many timestamps at the beginning of a window are read, to be sure of them: some seconds of a recording.
-_MOST_CHECKED = 250_000
+#: Decoded bytes of timestamps that `between` reads once, in a local file and in a remote one.
+_MOST_READ_LOCAL, _MOST_READ_REMOTE = 256 * 1024 * 1024, 32 * 1024 * 1024
+#: Rows of timestamps that are compared at a time.
+_COMPARED_ROWS = 2_000_000
 
 
-def rows_between(times: StoredArray, start: float, stop: float) -> tuple[int, int]:
-    """Return the first row of stored timestamps at or after a time, and at or after a later one.
-
-    They are searched as the filters of a scan search them: of many, single chunks are read. Of up to two
-    million that are not at a constant rate, all are read, and have to ascend; and of a window, the first
-    250,000.
+def rows_between(
+    file: TableFile, array: Array, start: float, stop: float, *, assume_ascending: bool
+) -> tuple[int, int]:
+    """Return the first row with `start <= time < stop`, and the row past the last.
 
     Parameters
     ----------
-    times : StoredArray
-        All timestamps of a series, in seconds.
+    file : TableFile
+        Of the series.
+    array : Array
+        All of its stored timestamps, in seconds.
     start, stop : float
+        In seconds.
+    assume_ascending : bool
+        Search timestamps of which no zone map is known.
 
     Raises
     ------
     NotAscendingError
-        If timestamps that were read do not ascend, or are not numbers.
+        If the rows are not consecutive; or if that is not known, and takes reading very many timestamps.
     UnsupportedTypeError
         If they are of a type that cannot be times.
     """
+    times = StoredArray(file, array)
+    if times.dtype.kind not in "iuf" or times.ndim != 1:
+        raise UnsupportedTypeError(
+            f"{times.file}: {times.path} cannot be times: {times.ndim}-dimensional {times.dtype}"
+        )
+    window = np.float64(start), np.float64(stop)  # no Python numbers, which NumPy would round to float32
+    zones = file.zone_map(array) if array.shape else None
+    if zones is None and array.shape and not has_few_zones(array):
+        if assume_ascending:
+            return _searched(times, array, window)
+        if times.nbytes > (_MOST_READ_REMOTE if file.source.is_remote else _MOST_READ_LOCAL):
+            raise NotAscendingError(
+                f"{times.file}: {times.path}: whether the {len(times):,} timestamps ascend is not known, and "
+                f"takes reading {times.nbytes / 2**20:,.0f} MiB: pass assume_ascending=True to search them "
+                "as they are, or filter lazynwb.scan_nwb(...) by timestamps, which reads all of them once; "
+                "after that, between() is exact and fast"
+            )
+        zones = make_zone_map(file, array)
+    return _matching(times, zones, window)
+
+
+def _searched(times: StoredArray, array: Array, window: tuple[np.float64, np.float64]) -> tuple[int, int]:
+    """Return the rows of a window among timestamps that are taken to ascend."""
 
     def read(ranges: np.ndarray) -> np.ndarray:
         parts = times[expand_ranges(ranges)] if len(ranges) > 1 else times[ranges[0, 0] : ranges[0, 1]]
         return np.asarray(parts)
 
-    if times.dtype.kind not in "iuf" or times.ndim != 1:
-        message = f"{times.file}: {times.path} cannot be times: {times.ndim}-dimensional {times.dtype}"
-        raise UnsupportedTypeError(message)
-    rows, block = len(times), times.chunks[0] if times.chunks else UNCHUNKED_ROWS
-    wanted = (np.float64(start), np.float64(stop))  # no Python numbers, which NumPy would round to float32
+    rows = AscendingRows(read, len(times), block_rows_of(array))
     try:
-        if rows > _MOST_READ_WHOLE and rows > 2 * block:
-            tests = [(partial(np.less_equal, t), t) for t in wanted]
-            first, last = first_rows(Blocks(read, rows, block), tests, wanted)
-            _check(times, first, min(last, first + _MOST_CHECKED), wanted)
-            return first, last
-        error = NotAscendingError("values do not ascend")
-    except NotAscendingError as found:
-        error = found
-        if rows > FEW_ROWS:
-            raise _unsorted(times, error) from None
-    values = times[:]
-    if not (values[1:] >= values[:-1]).all() or np.isnan(values).any():
-        raise _unsorted(times, error)
-    first, last = np.searchsorted(values, wanted, side="left").tolist()
+        rows.prefetch(window)
+        first, last = (rows.first_where(partial(np.less_equal, edge), edge) for edge in window)
+    except NotAscendingError as error:
+        raise NotAscendingError(
+            f"{times.file}: {times.path}: {error}: leave out assume_ascending, or filter "
+            "lazynwb.scan_nwb(...) by timestamps"
+        ) from None
     return first, last
 
 
-def _check(times: StoredArray, first: int, last: int, window: tuple[float, float]) -> None:
-    """Make sure of timestamps that the search did not come by: who asks for data alone never sees them."""
-    values = times[first:last]
-    if not ((values >= window[0]) & (values < window[1])).all() or (values[1:] < values[:-1]).any():
-        message = f"values do not ascend from row {first} to row {last}"
-        raise NotAscendingError(message)
-
-
-def _unsorted(times: StoredArray, error: NotAscendingError) -> NotAscendingError:
-    message = (
-        f"{times.file}: {times.path}: {error}: between() needs them to ascend; filter "
-        "lazynwb.scan_nwb(...) by timestamps instead, which looks at all of them"
-    )
-    return NotAscendingError(message)
+def _matching(
+    times: StoredArray, zones: ZoneMap | None, window: tuple[np.float64, np.float64]
+) -> tuple[int, int]:
+    """Return the rows of a window, whatever the order of timestamps, as long as they are consecutive."""
+    start, stop = window
+    matching = [np.zeros((0, 2), np.int64)]
+    undecided = np.array([[0, len(times)]], np.int64)
+    before = 0  # timestamps before the window: where an empty one is
+    if zones is not None:
+        low, high = zones.minimum, zones.maximum
+        is_inside = (low >= start) & (high < stop)
+        is_outside = (low >= stop) | (high < start)
+        matching.append(zones.ranges(is_inside))
+        undecided = zones.ranges(~is_inside & ~is_outside)
+        earlier = zones.ranges(high < start)
+        before = int((earlier[:, 1] - earlier[:, 0]).sum())
+    for first, last in undecided.tolist():
+        for row in range(first, last, _COMPARED_ROWS):
+            values = times[row : min(row + _COMPARED_ROWS, last)]
+            matching.append(to_ranges(np.flatnonzero((values >= start) & (values < stop)) + row))
+            before += int((values < start).sum())
+    found = np.concatenate(matching)
+    found = found[np.argsort(found[:, 0])]
+    if (found[1:, 0] != found[:-1, 1]).any():
+        raise NotAscendingError(
+            f"{times.file}: {times.path}: values do not ascend: the rows from {start} to {stop} are not "
+            "consecutive; filter lazynwb.scan_nwb(...) by timestamps instead, which returns all of them"
+        )
+    return (int(found[0, 0]), int(found[-1, 1])) if len(found) else (before, before)
 
 
 def get_timeseries(
@@ -283,11 +315,20 @@ class TimeSeries(SeriesInfo):
                 factor, factors = factor * float(factors[0]), None
         return ScaledArray(raw, factor, self.offset, factors)
 
-    def between(self, start: float, stop: float, *, scaled: bool | None = None) -> TimeSeries:
+    def between(
+        self,
+        start: float,
+        stop: float,
+        *,
+        scaled: bool | None = None,
+        assume_ascending: bool | None = None,
+    ) -> TimeSeries:
         """Return the samples with `start <= timestamp < stop`, again as a lazy TimeSeries.
 
-        Stored timestamps are searched, one chunk at a time, near where a constant rate would have them. For
-        that they have to ascend, as they do in NWB.
+        Stored timestamps are read once, up to 256 MiB of them in a local file and 32 MiB in a remote one; the
+        least and greatest of each chunk is kept in the catalog cache, and later only the chunks at both ends
+        of the window are read. Nothing is assumed about their order. Timestamps of a constant rate are
+        computed.
 
         Parameters
         ----------
@@ -295,11 +336,15 @@ class TimeSeries(SeriesInfo):
             In seconds; infinite for an open end.
         scaled : bool or None
             Whether the result's `data` is in physical units; None for as it is here.
+        assume_ascending : bool or None
+            Search the timestamps for both ends, a few chunks of them, instead of reading all of them once:
+            samples are lost where they do not ascend. None stands for `config.assume_ascending`.
 
         Raises
         ------
         NotAscendingError
-            If timestamps that were looked at do not ascend.
+            If the samples are not consecutive, because timestamps do not ascend; or if there are more
+            timestamps than are read once. The message names the ways on.
         ValueError
             If `stop` is before `start`, or one of them is no number.
         """
@@ -311,8 +356,10 @@ class TimeSeries(SeriesInfo):
             rows = self._table.table.rows
             found = [first_regular(t, *regular, rows) for t in (start, stop)]
         else:
-            whole = self._whole("timestamps")
-            rows, found = len(whole), list(rows_between(whole, start, stop))
+            array = self._array("timestamps")
+            search = config.assume_ascending if assume_ascending is None else assume_ascending
+            rows = array.rows
+            found = list(rows_between(self._table, array, start, stop, assume_ascending=search))
         low, high = self._window or (0, rows)
         first, last = (min(max(row, low), high) for row in found)
         is_scaled = self.is_scaled if scaled is None else scaled
@@ -320,16 +367,16 @@ class TimeSeries(SeriesInfo):
         window.share_metadata(self)
         return window
 
-    def _whole(self, name: str) -> StoredArray:
+    def _array(self, name: str) -> Array:
         column = self._table.columns.get(name)
         if column is None or column.data is None:
             why = "; ".join(problem for problem in self._table.problems if repr(name) in problem)
             message = f"{self.file}: the series {self.path} has no {name}" + (f" ({why})" if why else "")
             raise ColumnNotFoundError(message)
-        return StoredArray(self._table, column.data)
+        return column.data
 
     def _stored(self, name: str) -> StoredArray:
-        return self._within(self._whole(name))
+        return self._within(StoredArray(self._table, self._array(name)))
 
     # -- in other packages' terms -------------------------------------------------------------------------
 
