@@ -9,15 +9,15 @@ from zoneinfo import ZoneInfo
 import h5py
 import hypothesis.strategies as st
 import numpy as np
+import polars as pl
 import pynwb
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 import lazynwb
 from builders import VLEN_TEXT, nwb_root, series
-from lazynwb.engine.timestamps import NotAscendingError
-from lazynwb.series import timeseries as between_module
 from range_server import RangeServer
+from test_times import stored, write, write_zarr
 from zarr_twins.make import ARCHIVE, unpack
 
 RNG = np.random.default_rng(5)
@@ -356,31 +356,84 @@ def test_windows_of_a_constant_rate_are_exact(tmp_path, start, rate, rows, windo
 @given(data=st.data())
 def test_windows_of_stored_timestamps_are_exact_at_any_pace(tmp_path, data):
     gaps = data.draw(st.lists(st.sampled_from([0.0, 0.0, 0.5, 1.0, 1.0, 1.0, 1e6]), max_size=120))
+    gaps *= data.draw(st.sampled_from([1, 40]))
     stamps = np.cumsum([data.draw(st.sampled_from([0.0, -3.0, 1e9])), *gaps])
     with h5py.File(tmp_path / "stored.nwb", "w") as file:
         group = series(file, "series", np.arange(len(stamps)))
-        chunk = data.draw(st.integers(1, 9))
+        chunk = data.draw(st.integers(1, 9) | st.just(1024))
         group.create_dataset("timestamps", data=stamps, maxshape=(None,), chunks=(chunk,))
     pool = st.sampled_from(stamps.tolist()) | st.floats(-10, 200)
     start, stop = sorted((data.draw(pool), data.draw(pool)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(between_module, "_MOST_READ_WHOLE", 0)
-        window = open_series(tmp_path / "stored.nwb", "series").between(start, stop)
     inside = (stamps >= start) & (stamps < stop)
-    assert window.data[:].tolist() == np.flatnonzero(inside).tolist()
+    for search in (False, True):
+        window = open_series(tmp_path / "stored.nwb", "series").between(start, stop, assume_ascending=search)
+        assert window.data[:].tolist() == np.flatnonzero(inside).tolist()
 
 
-@pytest.mark.parametrize("wrong", [(500, 510), (1, 2), (0, 1000)], ids=str)
-def test_timestamps_that_do_not_ascend_are_an_error_not_a_guess(tmp_path, wrong, monkeypatch):
-    stamps = np.arange(1000.0)
-    stamps[slice(*wrong)] = stamps[slice(*wrong)][::-1] - 900
+@pytest.mark.parametrize("form", ["hdf5", "zarr"])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_windows_have_every_sample_whatever_the_order_or_are_an_error(tmp_path_factory, form, data):
+    stamps, chunk = data.draw(stored())
+    folder = tmp_path_factory.mktemp("t")
+    if form == "hdf5":
+        path = write(folder / "a.nwb", stamps, chunk=chunk)
+    else:
+        path = write_zarr(folder / "a.nwb.zarr", stamps, chunk)
+    ts = open_series(path, "acquisition/s")
+    for _ in range(3):
+        pool = st.sampled_from(stamps[np.isfinite(stamps)].tolist() or [0.0]) | st.sampled_from(
+            [-np.inf, np.inf]
+        )
+        start, stop = sorted((data.draw(pool), data.draw(pool)))
+        rows = np.flatnonzero((stamps >= start) & (stamps < stop))
+        if len(rows) and rows[-1] - rows[0] + 1 > len(rows):
+            with pytest.raises(lazynwb.NotAscendingError, match=r"/acquisition/s/timestamps: .*scan_nwb"):
+                ts.between(start, stop)
+        else:
+            window = ts.between(start, stop)
+            assert window.timestamps[:].tolist() == stamps[rows].tolist()
+            assert window.data[:].tolist() == np.stack([rows * 2, rows * 2 + 1], axis=1).tolist()
+
+
+def test_samples_that_are_not_consecutive_are_an_error_and_others_are_found_in_spite_of_them(tmp_path):
+    stamps = np.arange(5000.0)
+    stamps[2000:2010] = 500 + np.arange(10.0)
     with h5py.File(tmp_path / "odd.nwb", "w") as file:
-        group = series(file, "series", np.arange(1000))
+        group = series(file, "series", np.arange(5000))
         group.create_dataset("timestamps", data=stamps, chunks=(10,))
-    for least in (0, 10_000):
-        monkeypatch.setattr(between_module, "_MOST_READ_WHOLE", least)
-        with pytest.raises(NotAscendingError, match=r"odd\.nwb: /series/timestamps: .*scan_nwb"):
-            open_series(tmp_path / "odd.nwb", "series").between(495, 515)
+    ts = open_series(tmp_path / "odd.nwb", "series")
+    with pytest.raises(lazynwb.NotAscendingError, match=r"odd\.nwb: /series/timestamps: .*scan_nwb"):
+        ts.between(495, 515)
+    assert ts.between(600, 700).data[:].tolist() == list(range(600, 700))
+    with h5py.File(tmp_path / "reset.nwb", "w") as file:
+        group = series(file, "series", np.arange(5000))
+        group.create_dataset("timestamps", data=np.arange(5000) % 4995, chunks=(10,))
+    with pytest.raises(lazynwb.NotAscendingError, match=r"do not ascend.*assume_ascending"):
+        open_series(tmp_path / "reset.nwb", "series").between(0, 1, assume_ascending=True)
+
+
+def test_very_many_timestamps_are_read_by_a_scan_or_searched_but_not_by_between(tmp_path):
+    rows = 5_000_000
+    with h5py.File(tmp_path / "long.nwb", "w") as file:
+        group = series(file, "series", np.zeros((rows, 0), "u1"))
+        stamps = group.create_dataset("timestamps", (rows,), "f8", chunks=(500_000,), compression="gzip")
+        for first in range(0, rows, 500_000):
+            stamps[first : first + 500_000] = np.arange(first, first + 500_000) // 1000
+    with RangeServer(tmp_path) as server:
+        url = server.url_of("long.nwb")
+        ts = open_series(url, "series")
+        with pytest.raises(
+            lazynwb.NotAscendingError, match=r"long\.nwb: .*38 MiB.*assume_ascending=True.*scan_nwb"
+        ):
+            ts.between(100, 101)
+        with lazynwb.profile() as cost:
+            assert len(ts.between(100, 101, assume_ascending=True)) == 1000
+        assert cost.chunks_decoded <= 4
+        lazynwb.scan_nwb(url, "/series").filter(pl.col("timestamps") < 0).collect()
+        with lazynwb.profile() as cost:
+            assert len(open_series(url, "series").between(100, 101)) == 1000
+        assert cost.chunks_decoded == 1
 
 
 def test_timestamps_of_single_precision_are_compared_exactly(tmp_path):
@@ -456,7 +509,8 @@ def test_one_second_of_a_long_recording_costs_its_chunks_and_forty_blocks(tmp_pa
         values = file["acquisition/ap/data"][inside]
     with RangeServer(tmp_path) as server:
         with lazynwb.profile() as cost:
-            window = open_series(server.url_of("long.nwb"), "acquisition/ap").between(first, first + 1)
+            ts = open_series(server.url_of("long.nwb"), "acquisition/ap")
+            window = ts.between(first, first + 1, assume_ascending=True)
             searched = cost.chunks_decoded
             data = window.data[:]
         assert server.bytes == cost.bytes_read

@@ -39,7 +39,8 @@ def pack_catalogs(file: TableFile, columns: Collection[str] | None = None) -> by
             room -= len(index.offsets)
             chunks[array.path] = index
     table = msgspec.structs.replace(file.table, columns=tuple(kept))
-    return _ENCODER.encode(Entry("", file.identity, table, chunks))
+    zone_maps = file.zone_maps({array.path for column in kept for array in arrays_of(column)})
+    return _ENCODER.encode(Entry("", file.identity, table, chunks, zone_maps))
 
 
 def unpack(source: Source, data: Packed) -> TableFile | None:

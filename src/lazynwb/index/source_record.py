@@ -17,7 +17,8 @@ from lazynwb.engine.row_selection import Handles, Part
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.tables import METADATA_PATHS
 from lazynwb.formats.registry import is_zarr, open_reader
-from lazynwb.lookup.loader import Entry, TableFile
+from lazynwb.lookup.catalog_cache import get_version
+from lazynwb.lookup.loader import Entry, TableFile, key_of
 from lazynwb.storage.remote_state import prefetch
 from lazynwb.threads import Pool
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from lazynwb.catalog.model import Array, Column, Listing
+    from lazynwb.catalog.zone_map import ZoneMap
     from lazynwb.formats.registry import Reader
     from lazynwb.storage.source import Source
 
@@ -198,8 +200,15 @@ def _table(
     except LazyNWBError as error:
         return Found(path, problem=str(error)), None
     # Key and identity are those of the source; they are not repeated in each of its tables.
-    entry = ENCODER.encode(Entry("", "", table, chunks))
+    zone_maps = _zone_maps(source, path, now) if table.kind == "series" else {}
+    entry = ENCODER.encode(Entry("", "", table, chunks, zone_maps))
     return Found(path, table=table, problem="; ".join(file.problems), entry=entry), file
+
+
+def _zone_maps(source: Source, path: str, now: str) -> dict[str, ZoneMap]:
+    """Return the zone maps that queries have left in the catalog cache."""
+    cached = get_version(key_of("table", source, path), now, Entry)
+    return cached.zone_maps if cached is not None else {}
 
 
 def _chunks(reader: Reader, file: TableFile, wish: ChunkLocationRequest) -> dict[str, ChunkIndex]:

@@ -168,6 +168,10 @@ class TableFile:
         found = self._entry.zone_maps.get(array.path)
         return found if found is not None and found.describes(array.rows) else None
 
+    def zone_maps(self, paths: Collection[str]) -> dict[str, ZoneMap]:
+        """Return the zone maps that are known of some arrays, by their paths."""
+        return {path: zones for path, zones in self._entry.zone_maps.items() if path in paths}
+
     def put_zone_map(self, array: Array, zones: ZoneMap) -> None:
         """Keep the zone map of an array, in memory and in the catalog cache."""
         with _lock:
