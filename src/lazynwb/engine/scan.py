@@ -20,10 +20,8 @@ from lazynwb.engine.row_selection import Handles, Part, cut_ranges
 from lazynwb.engine.size_estimates import most_bytes
 from lazynwb.engine.timestamps import TIMESTAMPS, TimestampFilter
 from lazynwb.errors import (
-    CorruptDataError,
     LazyNWBError,
     MissingPackageError,
-    SchemaError,
     SourceChangedError,
     TableNotFoundError,
     UnsupportedTypeError,
@@ -45,8 +43,8 @@ if TYPE_CHECKING:
 _FIRST_FILES, _MOST_FILES = 1, 64
 #: Rows of the first batch of a filtered query, whose consumer may stop after a few.
 _FIRST_ROWS = 16
-#: Errors that concern single columns of a file.
-_COLUMN_ERRORS = (CorruptDataError, SchemaError, UnsupportedTypeError)
+#: Errors that concern single columns of a file. Damaged bytes put the whole file in doubt.
+_COLUMN_ERRORS = (UnsupportedTypeError,)
 #: Bytes that a row takes while it is filtered, whatever its columns: its number, and the mask.
 _LEAST_ROW_BYTES = 16
 
