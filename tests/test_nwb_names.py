@@ -95,8 +95,6 @@ def test_the_dimensions_of_fields_are_those_of_the_schema(name, types):
     listed = FIELD_NDIM[name]
     if name == "NWBFile":  # its datasets of other groups are named by their own paths
         schema.pop("filtering", None)
-        schema.pop("notes", None)
-        listed = {field: ndim for field, ndim in listed.items() if field != "notes"}
     fixed = {
         field: ndim for field, ndim in schema.items() if ndim is not None and not field.endswith("_index")
     }

@@ -24,9 +24,9 @@ from lazynwb.errors import (
     TableNotFoundError,
     UnsupportedTypeError,
 )
+from lazynwb.formats.nwb.names import TABLE_SHORTCUTS
 from lazynwb.frames import namespace as _namespace  # noqa: F401 - registers itself with Polars
 from lazynwb.lookup.catalog_cache import clear_cache
-from lazynwb.lookup.schema import TABLE_SHORTCUTS
 from lazynwb.paths import get_internal_path_info, get_internal_paths
 from lazynwb.profile import profile
 from lazynwb.scan import get_table_schema, read_nwb, scan_nwb

@@ -12,6 +12,14 @@ import polars as pl
 from lazynwb.catalog.dtypes import NWB_PATH, RESERVED, column_dtype
 from lazynwb.catalog.merge import merge_schemas
 from lazynwb.errors import SchemaError
+from lazynwb.formats.nwb.names import (
+    ATTRIBUTE_FIELDS,
+    DATETIME_FIELDS,
+    GENERAL,
+    SESSION_FIELDS,
+    SUBJECT,
+    SUBJECT_FIELDS,
+)
 from lazynwb.frames.pandas_output import as_frame, wants_polars
 from lazynwb.lookup.loader import load_attributes
 from lazynwb.lookup.prefetch import load_tables
@@ -33,42 +41,15 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("lazynwb")
 
 _TEXT, _TEXTS = pl.String(), pl.List(pl.String())
-#: Fields of NWBFile (NWB core, nwb.file.yaml) that are always columns, in this order.
-SESSION_FIELDS: dict[str, pl.DataType] = {
-    "identifier": _TEXT,
-    "session_start_time": _TEXT,
-    "session_id": _TEXT,
-    "session_description": _TEXT,
-    "experiment_description": _TEXT,
-    "experimenter": _TEXTS,
-    "lab": _TEXT,
-    "institution": _TEXT,
-    "related_publications": _TEXTS,
-    "keywords": _TEXTS,
-    "notes": _TEXT,
-    "data_collection": _TEXT,
-    "surgery": _TEXT,
-    "pharmacology": _TEXT,
-    "virus": _TEXT,
-    "source_script": _TEXT,
-    "source_script_file_name": _TEXT,
-    "timestamps_reference_time": _TEXT,
-    "file_create_date": _TEXTS,
-}
-#: The same of Subject.
-SUBJECT_FIELDS: dict[str, pl.DataType] = dict.fromkeys(
-    (
-        "age", "age__reference", "description", "genotype", "sex", "species", "subject_id", "weight",
-        "strain", "date_of_birth",
-    ),
-    _TEXT,
-)  # fmt: skip
-#: Fields of the schema's type isodatetime.
-DATES = ("session_start_time", "timestamps_reference_time", "file_create_date", "date_of_birth")
-#: Attributes of fields that are fields for users: of which table and field, which attribute.
-_ATTRIBUTES = {
-    "source_script_file_name": ("general", "source_script", "file_name"),
-    "age__reference": ("general/subject", "age", "reference"),
+#: Columns of every result, in this order. An attribute of a field follows the field.
+_COLUMNS = {
+    table: {
+        column: _TEXTS if field.ndim else _TEXT
+        for name, field in fields.items()
+        if not field.optional
+        for column in (name, *(own for own, at in ATTRIBUTE_FIELDS.items() if at[:2] == (table, name)))
+    }
+    for table, fields in ((GENERAL, SESSION_FIELDS), (SUBJECT, SUBJECT_FIELDS))
 }
 _UTC = pl.Datetime("us", "UTC")
 #: Files that a warning names.
@@ -133,7 +114,7 @@ def get_metadata_df(
     subject = read.subject.drop(NWB_PATH)
     frame = read.general.hstack(subject.rename(with_prefix(subject.columns, read.general.columns)))
     frame = frame.with_columns(
-        _times(frame[name], frame[NWB_PATH]) for name in DATES if name in frame.columns
+        _times(frame[name], frame[NWB_PATH]) for name in DATETIME_FIELDS if name in frame.columns
     )
     frame = frame.select(pl.exclude(NWB_PATH), pl.col(NWB_PATH))
     return as_frame(frame, polars)
@@ -163,7 +144,7 @@ def read_metadata(sources: Sequence[Source], *, disable_progress: bool) -> Metad
     distinct = list({source.path: source for source in sources}.values())
     paths = pl.DataFrame({NWB_PATH: pl.Series([source.path for source in sources], dtype=_TEXT)})
     frames = []
-    for table, fields in (("general", SESSION_FIELDS), ("general/subject", SUBJECT_FIELDS)):
+    for table, fields in _COLUMNS.items():
         files = _load(distinct, table, disable_progress=disable_progress)
         extra = _attribute_columns(table, files)
         rows = _scan(files, table, disable_progress=disable_progress)
@@ -223,7 +204,7 @@ def _column(name: str) -> pl.Expr:
 def _attribute_columns(table: str, files: list[TableFile]) -> pl.DataFrame:
     """Return the fields that are attributes of other fields, of the files that have these."""
     frame = pl.DataFrame({NWB_PATH: pl.Series([file.source.path for file in files], dtype=_TEXT)})
-    for name, (where, field, attribute) in _ATTRIBUTES.items():
+    for name, (where, field, attribute) in ATTRIBUTE_FIELDS.items():
         own = [file.source for file in files if field in file.columns] if where == table else []
         if not own:
             continue

@@ -17,6 +17,7 @@ from lazynwb.catalog.merge import conform
 from lazynwb.catalog.model import CATALOG_VERSION, Table
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.formats.nwb.names import SERIES_MEMBERS
 from lazynwb.index.model import ENTRIES, MANIFEST, SCHEMAS, SESSIONS, Values, decode
 from lazynwb.index.part_io import block_of, damaged, read_frame
 from lazynwb.index.validate import is_sound
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 #: Tables of parts, and blocks of entries, that are kept in memory.
 _MOST_TABLES, _MOST_BLOCKS = 256, 8
 _KINDS = frozenset({"table", "series", "metadata"})
-#: Whose path means the series.
-_SERIES_PARTS = frozenset({"data", "timestamps"})
 _DECODER = msgspec.msgpack.Decoder(Entry)
 
 
@@ -214,7 +213,7 @@ class State:
                 place = rows.offsets[at], rows.sizes[at], rows.rows[at]
                 found.append(self._entry(source, identities[number], part, place, table))
         parent, _, last = table.rpartition("/")
-        if last not in _SERIES_PARTS or not parent:
+        if last not in SERIES_MEMBERS or not parent:
             return found
         # A part of a series stands for the series.
         open_ = [at for at, one in enumerate(found) if one is NOT_CATALOGUED]
@@ -257,7 +256,7 @@ class State:
     def _absent(self, number: int, table: str) -> NotCatalogued | None:
         """Tell whether a session is known not to have a table that is not listed."""
         parent, _, last = table.rpartition("/")
-        if last in _SERIES_PARTS and parent:
+        if last in SERIES_MEMBERS and parent:
             return NOT_CATALOGUED
         for link in self._links.get(number, ()):
             if not link or table == link or table.startswith(link + "/"):

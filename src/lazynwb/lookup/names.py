@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from lazynwb.catalog.model import TABLE_ROLES
 from lazynwb.errors import LazyNWBError, TableNotFoundError
+from lazynwb.formats.nwb.names import ROOT_GROUPS, SERIES_MEMBERS
 from lazynwb.lookup.loader import load_listing
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.schema import normalize_table_path, not_found
@@ -16,21 +17,6 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Listing
     from lazynwb.storage.source import Source
 
-#: The members of the root group (NWB core, nwb.file.yaml): a term that begins with one may be a whole path.
-_ROOT_GROUPS = frozenset(
-    {
-        "acquisition",
-        "analysis",
-        "events",
-        "general",
-        "intervals",
-        "processing",
-        "scratch",
-        "stimulus",
-        "units",
-    }
-)
-_SERIES_MEMBERS = frozenset({"data", "timestamps"})
 #: Candidates that an error lists.
 _LISTED = 20
 
@@ -68,7 +54,7 @@ def find_path(
     if path in paths:
         return path
     parent, _, member = path.rpartition("/")
-    if member in _SERIES_MEMBERS and parent in paths:
+    if member in SERIES_MEMBERS and parent in paths:
         return parent
     if exact or term.startswith("/"):
         return None
@@ -112,7 +98,7 @@ def find_table(
     path = normalize_table_path(term)
     is_whole = exact or term.startswith("/")
     found = None
-    if is_whole or path.partition("/")[0] in _ROOT_GROUPS:
+    if is_whole or path.partition("/")[0] in ROOT_GROUPS:
         found = _find_whole(sources, path, roles, ignore_errors=ignore_errors)
     if found is None and not is_whole:
         found = _find_end(sources, term, roles, ignore_errors=ignore_errors)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lazynwb.catalog.merge import merge_schemas
 from lazynwb.catalog.model import TABLE_ROLES
 from lazynwb.errors import LazyNWBError, TableNotFoundError
+from lazynwb.formats.nwb.names import TABLE_SHORTCUTS
 from lazynwb.lookup.loader import TableFile, load_listing
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.providers import NOT_CATALOGUED, BulkCatalogProvider
@@ -26,15 +27,6 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("lazynwb")
 
-#: Short names of tables that the NWB schema puts at a fixed path.
-TABLE_SHORTCUTS = {
-    "trials": "intervals/trials",
-    "epochs": "intervals/epochs",
-    "invalid_times": "intervals/invalid_times",
-    "electrodes": "general/extracellular_ephys/electrodes",
-    "session": "general",
-    "subject": "general/subject",
-}
 #: Tables that an error lists.
 _LISTED = 20
 

@@ -13,6 +13,7 @@ import polars as pl
 
 from lazynwb.catalog.dtypes import NWB_PATH, RESERVED
 from lazynwb.errors import SchemaError, TableNotFoundError
+from lazynwb.formats.nwb.names import GENERAL, SUBJECT, SUBJECT_FIELDS
 from lazynwb.lookup.providers import NOT_CATALOGUED, BulkCatalogProvider
 from lazynwb.lookup.schema import collect_schema
 
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
 
     from lazynwb.lookup.providers import CatalogProvider
     from lazynwb.storage.source import Source
-
-_GENERAL, _SUBJECT = "general", "general/subject"
-#: Fields of NWB's type Subject (NWB core, nwb.file.yaml): looked for in `/general/subject` first.
-_SUBJECT_FIELDS = frozenset(
-    {"age", "date_of_birth", "description", "genotype", "sex", "species", "strain", "subject_id", "weight"}
-)
 
 
 class SessionColumn(NamedTuple):
@@ -103,7 +98,7 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
         column = path.rsplit("/", 1)[-1]
         table = next((table for table in _tables(path) if column in schema(table)), None)
         if table is None:
-            raise SchemaError(_unknown(path, [*schema(_GENERAL), *schema(_SUBJECT)], sources))
+            raise SchemaError(_unknown(path, [*schema(GENERAL), *schema(SUBJECT)], sources))
         if name in occupied:
             message = (
                 f"session column {name!r}: the table has a column of that name; give it another one, as in "
@@ -149,8 +144,8 @@ def _tables(path: str) -> tuple[str, ...]:
     """Return where to look for metadata, in order."""
     parent, _, name = path.strip("/").rpartition("/")
     if parent:
-        return (_SUBJECT,) if parent in {"subject", _SUBJECT} else (_GENERAL,) if parent == _GENERAL else ()
-    return (_SUBJECT, _GENERAL) if name in _SUBJECT_FIELDS else (_GENERAL, _SUBJECT)
+        return (SUBJECT,) if parent in {"subject", SUBJECT} else (GENERAL,) if parent == GENERAL else ()
+    return (SUBJECT, GENERAL) if name in SUBJECT_FIELDS else (GENERAL, SUBJECT)
 
 
 def _unknown(path: str, names: Sequence[str], sources: Sequence[Source]) -> str:

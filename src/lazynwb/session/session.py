@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from lazynwb.catalog.dtypes import INTERNAL
 from lazynwb.errors import LazyNWBError
+from lazynwb.formats.nwb.names import DATETIME_FIELDS
 from lazynwb.lookup.loader import copied
-from lazynwb.metadata import DATES, parse_time, read_metadata, with_prefix
+from lazynwb.metadata import parse_time, read_metadata, with_prefix
 from lazynwb.paths import one_source
 from lazynwb.session.contents import Container, File, hint
 
@@ -51,7 +52,7 @@ class SessionFile(File):
         return copied(self._read[1]), copied(self._read[2])
 
     def _parsed(self, name: str, value: Any) -> Any:  # noqa: ANN401 - what the file says
-        if name not in DATES or value is None:
+        if name not in DATETIME_FIELDS or value is None:
             return value
         items = value if isinstance(value, list) else [value]
         times = [parse_time(item) for item in items]

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from lazynwb.catalog.model import Array, Column, Table
 from lazynwb.errors import CorruptDataError
 from lazynwb.formats.nwb.columns import Member, enumerated, find_indices, forget_damaged
+from lazynwb.formats.nwb.names import SERIES_MEMBERS
 from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 #: Groups that are one-row tables of the session's metadata, by path.
 METADATA_PATHS = ("general", "general/subject")
-_SERIES_MEMBERS = {"data", "timestamps"}
 #: Rows are numbered by 32 bits: more frames are a damaged number.
 _MOST_FRAMES = 2**32
 #: Rows that a column may lack: files in the wild lack a few, and what lacks more is a damaged number.
@@ -50,7 +50,7 @@ def describe_table(file: OpenFile, path: str) -> Table | None:
         raise
     except BrokenLinkError:
         return None
-    if found.is_dataset and last in _SERIES_MEMBERS and parent:
+    if found.is_dataset and last in SERIES_MEMBERS and parent:
         path = parent
         found = file.find(parent)
     if not found.is_group:

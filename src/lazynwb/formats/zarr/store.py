@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from lazynwb.codecs.json_text import parse_json
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
+from lazynwb.formats.nwb.names import likely_members
 from lazynwb.formats.protocols import DamagedObjectError, not_followed, unfollowed
 from lazynwb.formats.zarr.nodes import Meta, ZarrNode, check_described, follow
-from lazynwb.formats.zarr.nwb_names import likely_members
 from lazynwb.storage.objects.object_store import open_objects
 
 if TYPE_CHECKING:
