@@ -243,6 +243,33 @@ def test_ignore_errors_and_a_corrupted_chunk(write, caplog):
         assert "bad.nwb" in warned(caplog)
 
 
+def test_a_column_of_a_type_that_cannot_be_read_leaves_the_others_readable(tmp_path, caplog):
+    for name, values in {"bad": np.zeros(3, np.longdouble), "good": np.arange(3.0)}.items():
+        with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
+            table(file, "units", {"odd": values, "rate": np.arange(3) * 1.5})
+    bad, good = tmp_path / "bad.nwb", tmp_path / "good.nwb"
+    rates = [0.0, 1.5, 3.0]
+    assert lazynwb.scan_nwb(bad, "/units").select("rate").collect()["rate"].to_list() == rates
+    for excluded in (
+        lazynwb.scan_nwb(bad, "/units", exclude_array_columns=True).collect(),
+        lazynwb.get_df(bad, "/units", as_polars=True),
+    ):
+        assert "odd" not in excluded.columns
+        assert excluded["rate"].to_list() == rates
+    with pytest.raises(
+        lazynwb.UnsupportedTypeError, match=r"bad\.nwb: /units: column 'odd' cannot be read: "
+    ):
+        lazynwb.scan_nwb([bad, good], "/units").collect()
+    for engine in ENGINES:
+        caplog.clear()
+        frame = lazynwb.scan_nwb([bad, good], "/units", ignore_errors=True).collect(engine=engine)
+        assert frame["rate"].to_list() == rates * 2
+        assert frame["odd"].to_list() == [None] * 3 + [0.0, 1.0, 2.0]
+        assert warned(caplog).count("column 'odd' is null there") == 1
+    found = lazynwb.get_sql_context([bad, good]).execute("SELECT * FROM units WHERE rate > 1", eager=True)
+    assert found["odd"].to_list() == [None, None, 1.0, 2.0]
+
+
 def test_a_chunk_of_the_wrong_size(write):
     """A chunk that decodes to fewer bytes than its shape needs."""
     import zlib

@@ -506,6 +506,31 @@ def test_a_file_whose_region_refers_to_nothing_has_nulls_and_says_so(tmp_path, c
     assert "b.nwb: /units: column 'electrodes' refers to no table" in caplog.text
 
 
+def test_regions_of_two_dimensions_are_lists_of_rows(tmp_path):
+    with h5py.File(tmp_path / "a.nwb", "w") as file:
+        target = electrodes(file, 4)
+        group = table(file, "units", {"pair": np.array([[0, 3], [2, 1], [3, 9]])}, kind="Units")
+        region(group, "pair", target)
+    for regions in (True, "pair"):
+        frame = lazynwb.scan_nwb(tmp_path / "a.nwb", "/units", resolve_regions=regions).collect()
+        places = [[row and row["location"] for row in rows] for rows in frame["pair"].to_list()]
+        assert places == [["é0", "é3"], ["é2", "é1"], ["é3", None]]
+
+
+def test_regions_that_stay_positions_are_named_with_the_reason(tmp_path, caplog):
+    with h5py.File(tmp_path / "a.nwb", "w") as file:
+        group = table(file, "units", {"lost": np.arange(3)}, kind="Units")
+        region(group, "lost", None)
+    frame = lazynwb.scan_nwb(tmp_path / "a.nwb", "/units", resolve_regions=True).collect()
+    assert frame["lost"].to_list() == [0, 1, 2]
+    assert "column 'lost' of /units refers to no table" in caplog.text
+    caplog.clear()
+    with h5py.File(tmp_path / "b.nwb", "w") as file:
+        table(file, "units", {"lost": np.arange(3)}, kind="Units")
+    lazynwb.scan_nwb([tmp_path / "a.nwb", tmp_path / "b.nwb"], "/units", resolve_regions=True).collect()
+    assert "column 'lost' of /units shows row positions: it is a DynamicTableRegion in some" in caplog.text
+
+
 def test_where_no_file_has_the_other_table_positions_are_shown(tmp_path):
     path = without_target(tmp_path / "a.nwb")
     assert lazynwb.read_nwb(path, "/units", resolve_regions=True)["electrodes"].to_list() == [[1], [], [0, 1]]

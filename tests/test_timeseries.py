@@ -618,6 +618,25 @@ def test_timestamps_of_another_number_than_the_samples_are_all_there(tmp_path, s
     assert window.between(1, 1.5).timestamps[:].tolist() == [1]
 
 
+def test_a_single_sample_that_is_stored_as_a_scalar_is_an_array_of_one_row(tmp_path):
+    with h5py.File(tmp_path / "one.nwb", "w") as file:
+        group = series(file, "one", np.float64(3.5), np.float64(2.0))
+        group["data"].attrs["conversion"] = 2.0
+        group["control"] = np.uint8(1)
+    ts = open_series(tmp_path / "one.nwb", "one")
+    assert (len(ts), ts.data.shape, ts.timestamps.shape) == (1, (1,), (1,))
+    assert ts.data[:].tolist() == list(ts.data) == [3.5]
+    assert (ts.data[-1], ts.scaled[0], ts.timestamps[0]) == (3.5, 7.0, 2.0)
+    for window, count in [((0, 3), 1), ((2, 2.5), 1), ((0, 2), 0), ((2.5, 9), 0)]:
+        found = ts.between(*window)
+        assert found.data[:].tolist() == [3.5] * count
+        assert found.timestamps[:].tolist() == [2.0] * count
+        assert found.control[:].tolist() == [1] * count
+        assert found.to_polars()["data"].to_list() == [3.5] * count
+    frame = lazynwb.scan_nwb(tmp_path / "one.nwb", "/one").filter(pl.col("timestamps") >= 2).collect()
+    assert frame["data"].to_list() == [3.5]
+
+
 def test_channel_conversions_of_another_number_are_an_error(tmp_path):
     with h5py.File(tmp_path / "odd.nwb", "w") as file:
         series(file, "odd", np.ones((4, 3)), start=0.0)["channel_conversion"] = np.ones(2)

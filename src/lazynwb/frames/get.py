@@ -270,7 +270,11 @@ def _choose(  # noqa: PLR0913 - the options of a frame
     if include is not None:
         chosen = {*included, *session, *INTERNAL}
     elif without_arrays and path not in _METADATA:
-        chosen = {name for name, dtype in schema.items() if name in session or not is_array_dtype(dtype)}
+        # A column of type Null can be read in no file.
+        left_out = {
+            name for name, dtype in schema.items() if is_array_dtype(dtype) or isinstance(dtype, pl.Null)
+        }
+        chosen = {name for name in schema if name in session or name not in left_out}
     else:
         chosen = set(schema)
     return [name for name in schema if name in chosen - excluded]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,11 +18,11 @@ from lazynwb.progress import Progress
 from lazynwb.storage.source import map_concurrently
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from lazynwb.lookup.loader import TableFile
 
-
+_LOGGER = logging.getLogger("lazynwb")
 #: Files that are looked at together.
 _AT_ONCE = 64
 
@@ -181,13 +182,40 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
         )
         if region is not None:
             found.append(region)
-        elif named is not None:
-            message = (
-                f"resolve_regions: column {name!r} of /{files[0].table.path} refers to no table with columns "
-                f"to show in {_named(files)}, or its type has no fields to put them in"
-            )
-            raise SchemaError(message)
+            continue
+        reason = (
+            f"resolve_regions: column {name!r} of /{files[0].table.path} refers to no table with columns "
+            f"to show in {_named(files)}, or its type has no fields to put them in"
+        )
+        if named is not None:
+            raise SchemaError(reason)
+        _LOGGER.warning("%s: its row positions are shown instead", reason)
+    if named is None:
+        _warn_of_unresolved(files, schema, set(regions))
     return tuple(found)
+
+
+def _warn_of_unresolved(
+    files: Sequence[TableFile], schema: Mapping[str, pl.DataType], resolved: Collection[str]
+) -> None:
+    """Log which regions are shown as row positions although all were to be resolved, and why."""
+    reasons: dict[str, str] = {}
+    for file in files:
+        for name, column in file.columns.items():
+            if name not in schema:
+                continue
+            if column.region and name not in resolved:
+                reasons[name] = "it is a DynamicTableRegion in some of the files only"
+            inner = sorted(child.name for child in column.children or () if child.region)
+            if inner:
+                reasons[name] = (
+                    f"its regions {', '.join(map(repr, inner))} are inside a category: scan "
+                    f"/{file.table.path}/{name} with resolve_regions"
+                )
+    for name, reason in reasons.items():
+        _LOGGER.warning(
+            "resolve_regions: column %r of /%s shows row positions: %s", name, files[0].table.path, reason
+        )
 
 
 def _names(wanted: bool | str | Iterable[str]) -> list[str] | None:  # noqa: FBT001
@@ -227,6 +255,7 @@ def _region(
     ignore_errors: bool,
     disable_progress: bool,
 ) -> Region | None:
+    dtype = _as_lists(dtype)  # a region of n dimensions
     if _leaf(dtype) != pl.Int64():
         return None
     targets: list[TableFile] = []
@@ -272,6 +301,16 @@ def _is_left_out(dtype: pl.DataType | None) -> bool:
     if isinstance(dtype, pl.Struct):
         return any(_is_left_out(instance(field.dtype)) for field in dtype.fields)
     return dtype is None or isinstance(dtype, pl.List | pl.Array)
+
+
+def _as_lists(dtype: pl.DataType) -> pl.DataType:
+    """Return a type with lists instead of arrays."""
+    if isinstance(dtype, pl.List):
+        return pl.List(_as_lists(instance(dtype.inner)))
+    if isinstance(dtype, pl.Array):
+        inner: pl.DataType = instance(dtype.inner)
+        return pl.List(_as_lists(inner))
+    return dtype
 
 
 def _leaf(dtype: pl.DataType) -> pl.DataType:

@@ -186,6 +186,44 @@ class StoredArray(LazyArray):
         return values[(..., *within)] if within else values
 
 
+class SingleSample(LazyArray):
+    """The one sample of a series that stores it as a scalar: an array of one row, or of none in a window.
+
+    Parameters
+    ----------
+    scalar : StoredArray
+        The dataset.
+    start, stop : int
+        The rows: 0 to 1, or none.
+    """
+
+    def __init__(self, scalar: StoredArray, start: int = 0, stop: int = 1) -> None:
+        self._scalar = scalar
+        self._start = start
+        self._stop = stop
+        self.shape = (stop - start, *scalar.shape)
+        self.dtype = scalar.dtype
+        self.chunks = None
+        self.path = scalar.path
+        self.file = scalar.file
+
+    def rows(self, start: int, stop: int) -> SingleSample:
+        """Return the row, or none, again lazily."""
+        return SingleSample(self._scalar, self._start + start, self._start + stop)
+
+    def read(self, spans: tuple[Indexer, ...]) -> np.ndarray:
+        """Read the scalar."""
+        values = np.asarray(self._scalar.read(spans[1:]))[np.newaxis]
+        kept: np.ndarray = values[self._start : self._stop][spans[0]]
+        return kept
+
+
+def samples_of(table: TableFile, array: Array) -> StoredArray | SingleSample:
+    """Return a dataset of a series with the samples along its first dimension."""
+    stored = StoredArray(table, array)
+    return stored if array.shape else SingleSample(stored)
+
+
 class RegularTimes(LazyArray):
     """Timestamps in seconds of a series that was sampled at a constant rate: `start + row / rate`.
 

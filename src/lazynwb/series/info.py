@@ -1,4 +1,4 @@
-"""What a file says of a series, beside its data and timestamps."""
+"""The attributes and the small datasets of a series, beside its data and timestamps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from lazynwb.errors import CorruptDataError
 from lazynwb.lookup.loader import copied, load_attributes, load_members
-from lazynwb.series.arrays import LazyArray, StoredArray
+from lazynwb.series.arrays import LazyArray, samples_of
 from lazynwb.storage.remote_state import save
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class SeriesInfo:
         self._members: TableFile | None = None
 
     def share_metadata(self, other: SeriesInfo) -> None:
-        """Take over what another window of the same series was told."""
+        """Take over the attributes that another window of the same series has read."""
         self._attributes, self._members = other._attributes, other._members
 
     @property
@@ -53,9 +53,9 @@ class SeriesInfo:
         column = self._table.columns.get("timestamps")
         return column.regular if column is not None else None
 
-    def _within(self, array: StoredArray) -> StoredArray:
-        """Return the window's rows of an array, as far as it has them."""
-        if self._window is None or not array.shape:
+    def _within(self, array: LazyArray) -> LazyArray:
+        """Return the rows of the window that an array has."""
+        if self._window is None:
             return array
         first, stop = (min(row, len(array)) for row in self._window)
         return array.rows(first, stop)
@@ -96,13 +96,13 @@ class SeriesInfo:
 
     @property
     def description(self) -> str:
-        """What the series is, in its author's words."""
+        """The description of the series."""
         text = self._text("", "description")
         return "no description" if text is None else text
 
     @property
     def comments(self) -> str:
-        """What else its author has to say."""
+        """Comments of the author."""
         text = self._text("", "comments")
         return "no comments" if text is None else text
 
@@ -146,7 +146,7 @@ class SeriesInfo:
 
     # -- its other datasets -------------------------------------------------------------------------------
 
-    def _member(self, name: str) -> StoredArray | None:
+    def _member(self, name: str) -> LazyArray | None:
         """Return another dataset of the group; None if it has none of that name."""
         if name not in self._known():
             return None
@@ -156,7 +156,7 @@ class SeriesInfo:
         column = self._members.columns.get(name) if self._members is not None else None
         if self._members is None or column is None or column.data is None:
             return None
-        return StoredArray(self._members, column.data)
+        return samples_of(self._members, column.data)
 
     @property
     def channel_conversion(self) -> np.ndarray | None:
@@ -174,9 +174,7 @@ class SeriesInfo:
     def control(self) -> LazyArray | None:
         """A number for each sample that `control_description` explains; None for none."""
         member = self._member("control")
-        if member is None or not member.shape:
-            return None
-        return self._within(member)
+        return None if member is None else self._within(member)
 
     @property
     def control_description(self) -> list[str] | None:

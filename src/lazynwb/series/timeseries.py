@@ -22,7 +22,7 @@ from lazynwb.errors import (
 )
 from lazynwb.lookup.loader import TableFile, load_listing, load_table
 from lazynwb.lookup.names import find_table
-from lazynwb.series.arrays import LazyArray, RegularTimes, ScaledArray, StoredArray
+from lazynwb.series.arrays import LazyArray, RegularTimes, ScaledArray, samples_of
 from lazynwb.series.info import SeriesInfo
 from lazynwb.storage.remote_state import save
 from lazynwb.storage.resolve import expand
@@ -68,7 +68,7 @@ def rows_between(
     UnsupportedTypeError
         If they are of a type that cannot be times.
     """
-    times = StoredArray(file, array)
+    times = samples_of(file, array)
     if times.dtype.kind not in "iuf" or times.ndim != 1:
         raise UnsupportedTypeError(
             f"{times.file}: {times.path} cannot be times: {times.ndim}-dimensional {times.dtype}"
@@ -89,7 +89,7 @@ def rows_between(
     return _matching(times, zones, window)
 
 
-def _searched(times: StoredArray, array: Array, window: tuple[np.float64, np.float64]) -> tuple[int, int]:
+def _searched(times: LazyArray, array: Array, window: tuple[np.float64, np.float64]) -> tuple[int, int]:
     """Return the rows of a window among timestamps that are taken to ascend."""
 
     def read(ranges: np.ndarray) -> np.ndarray:
@@ -109,7 +109,7 @@ def _searched(times: StoredArray, array: Array, window: tuple[np.float64, np.flo
 
 
 def _matching(
-    times: StoredArray, zones: ZoneMap | None, window: tuple[np.float64, np.float64]
+    times: LazyArray, zones: ZoneMap | None, window: tuple[np.float64, np.float64]
 ) -> tuple[int, int]:
     """Return the rows of a window, whatever the order of timestamps, as long as they are consecutive."""
     start, stop = window
@@ -375,8 +375,8 @@ class TimeSeries(SeriesInfo):
             raise ColumnNotFoundError(message)
         return column.data
 
-    def _stored(self, name: str) -> StoredArray:
-        return self._within(StoredArray(self._table, self._array(name)))
+    def _stored(self, name: str) -> LazyArray:
+        return self._within(samples_of(self._table, self._array(name)))
 
     # -- in other packages' terms -------------------------------------------------------------------------
 
