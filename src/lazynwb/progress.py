@@ -1,35 +1,42 @@
-"""Progress bars on stderr, for work that takes longer than half a second."""
+"""Progress bars on stderr or in a notebook, for work that takes longer than half a second."""
 
 from __future__ import annotations
 
 import time
+import warnings
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.config import config
 from lazynwb.terminal_text import visible
+from lazynwb.threads import RELEASING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
-#: Seconds that work may take in silence.
-_PATIENCE = 0.5
+#: Seconds of work before a bar is shown.
+_DELAY = 0.5
 
 
 class Progress:
-    """The progress of one stage over many files.
+    """The progress of one stage over many files: a context manager, or closed with `close`.
 
-    The bar exists only inside the `with` block, so that none is left on the screen, nor any object of tqdm
-    alive, while a query is suspended; its count and its clock go on in the next block.
+    The bar is opened once and belongs to the whole stage. In a terminal it is not visible while a scan is
+    suspended (see `suspended`), so that nothing is printed beside it, and it is removed at the end, whether
+    that is an error or not.
 
     Parameters
     ----------
     description : str
+        Name of the stage.
     total : int
         Number of files, or of other units.
     disabled : bool
+        Show no bar.
     unit : str
-        What is counted: files, unless said otherwise.
+        Unit that is counted: files by default.
     """
 
     def __init__(self, description: str, total: int, *, disabled: bool, unit: str = "NWB") -> None:
@@ -37,7 +44,6 @@ class Progress:
         self._unit = unit
         self._total = total
         self._done = 0
-        self._shown = 0
         self._started = time.perf_counter()
         self._disabled = disabled or config.disable_progress
         self._bar: Any = None
@@ -48,34 +54,61 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        self.close()
 
-    def update(self, files: int = 1) -> None:
-        """Count files that are done; show the bar if the work has taken long enough."""
-        self._done += files
-        if self._disabled or time.perf_counter() - self._started < _PATIENCE:
+    def update(self, units: int = 1) -> None:
+        """Count units that are done; show the bar once the work has taken long enough."""
+        self.update_to(self._done + units)
+
+    def update_to(self, done: int) -> None:
+        """Set the number of units that are done, which never decreases; refresh the time that is shown."""
+        self._done = max(self._done, min(done, self._total))
+        if self._disabled or time.perf_counter() - self._started < _DELAY:
             return
         if self._bar is None:
             self._bar = self._open()
-            self._shown = self._bar.n
-        self._bar.update(self._done - self._shown)
-        self._shown = self._done
+        bar = self._bar
+        bar.n = self._done
+        if not bar.disable and time.time() - bar.last_print_t >= bar.mininterval:
+            bar.refresh()
+            bar.last_print_t = time.time()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Hide the bar of a scan while its consumer has control."""
+        if self._bar is not None:
+            self._bar.clear()
+        yield
+        if self._bar is not None:
+            self._bar.refresh()
+
+    def close(self) -> None:
+        """Remove the bar."""
+        bar, self._bar, self._disabled = self._bar, None, True
+        if bar is None:
+            return
+        RELEASING.__exit__()
+        bar.total = bar.n  # a notebook would keep the bar of an incomplete stage
+        bar.close()
 
     def _open(self) -> Any:  # noqa: ANN401 - tqdm is imported late and has no stubs
-        from tqdm import tqdm
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about notebooks without ipywidgets
+            from tqdm.auto import tqdm
 
-        class Bar(tqdm):  # type: ignore[type-arg]
+        class Bar(tqdm):  # type: ignore[type-arg,misc]
             monitor_interval = 0  # a thread that would outlive the query
 
         bar = Bar(
             total=self._total,
-            initial=min(self._done, self._total),
             desc=visible(self._description),  # names of tables are from files
             unit=self._unit,
             leave=False,
+            smoothing=0,
         )
         if not bar.disable:
             bar.start_t -= time.perf_counter() - self._started
+            bar.last_print_t = 0
+        # Polars finalizes a scan that a `head` has left when it is next called: soon, while the bar is open.
+        RELEASING.__enter__()
         return bar

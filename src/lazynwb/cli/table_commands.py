@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.cli.render import Column, count_text, say, show, type_name
@@ -41,7 +42,9 @@ def list_tables(given: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataF
     )
     names = shortest_names(list(holders), METADATA_NAMES)
     rows = []
-    with Progress("Counting rows", len(holders), disabled=False) as progress:
+    tables_left = Counter(source for having in holders.values() for source in having)
+    total = len(tables_left)
+    with Progress("Counting rows", total, disabled=False) as progress:
         for path, having in holders.items():
             files = _load(having, path, ignore_errors=ignore_errors)
             rows.append(
@@ -54,13 +57,12 @@ def list_tables(given: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataF
                     "files": len(files),
                 }
             )
-            progress.update()
+            tables_left.subtract(having)
+            progress.update(sum(tables_left[source] == 0 for source in having))
     save()
     counts = dict.fromkeys(("rows", "columns", "files"), pl.Int64)
     schema = {"table": pl.String, "sql_name": pl.String, "kind": pl.String, **counts}
-    return pl.DataFrame(rows, schema=schema), len(
-        {source for having in holders.values() for source in having}
-    )
+    return pl.DataFrame(rows, schema=schema), total
 
 
 def _load(sources: list[Source], path: str, *, ignore_errors: bool) -> list[TableFile]:

@@ -71,19 +71,20 @@ def run_on(
     report = Report(plan.table, len(plan.sources))
     progress = Progress(f"Scanning NWB /{plan.table}", len(plan.sources), disabled=plan.disable_progress)
     is_empty = True
-    for task, rows in workers.in_order(_tasks(query, workers, n_rows), workers.under_way):
-        if isinstance(rows, LazyNWBError):
-            if not plan.ignore_errors:
-                raise rows
-            for source in task.sources:
-                report.failed(source, rows)
-            continue
-        report.add(rows.report)
-        with progress:
+    with progress:
+        for task, rows in workers.in_order(_tasks(query, workers, n_rows), workers.under_way):
             progress.update(len(task.sources))
-        for frame in rows.frames:
-            is_empty = False
-            yield frame
+            if isinstance(rows, LazyNWBError):
+                if not plan.ignore_errors:
+                    raise rows
+                for source in task.sources:
+                    report.failed(source, rows)
+                continue
+            report.add(rows.report)
+            for frame in rows.frames:
+                is_empty = False
+                with progress.suspended():
+                    yield frame
     report.log()
     if is_empty:
         yield pl.DataFrame(schema={name: plan.all_columns[name] for name in names})

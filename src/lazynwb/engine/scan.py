@@ -128,10 +128,10 @@ class Query:
         self.report = Report(plan.table, len(plan.sources))
         self._regions = Regions(plan.regions, self.report.problems)
         self._rows_growth = Growth(_FIRST_ROWS, MOST_ROWS) if steps and not read_everything else None
-        label = f"/{plan.table}"
-        self._scanning = Progress(f"Scanning NWB {label}", len(plan.sources), disabled=plan.disable_progress)
-        self._reading = Progress(
-            f"Reading NWB {label} arrays", len(plan.sources), disabled=plan.disable_progress
+        self._looked_at = self._finished = 0
+        self._positions: dict[Source, int] = {}
+        self._progress = Progress(
+            f"Scanning NWB /{plan.table}", len(plan.sources), disabled=plan.disable_progress
         )
 
     def frames(self, n_rows: int | None) -> Generator[pl.DataFrame]:
@@ -141,8 +141,10 @@ class Query:
                 for frame in self.batches(parts):
                     if len(frame):
                         self.batches_given += 1
-                        yield frame
+                        with self._progress.suspended():
+                            yield frame
         finally:
+            self._progress.close()
             save()
 
     # -- windows --------------------------------------------------------------------------------------
@@ -157,16 +159,16 @@ class Query:
         while True:
             window: list[Part] = []
             weight, room = 0, growth.take()
-            with self._scanning:
-                for part, size in parts:
-                    window.append(part)
-                    weight += size
-                    if len(window) >= room or weight >= config.batch_bytes:
-                        break
+            for part, size in parts:
+                window.append(part)
+                weight += size
+                if len(window) >= room or weight >= config.batch_bytes:
+                    break
             if not window:
                 return
             before = self.batches_given
             yield window
+            self._count(finished=self._looked_at)
             growth.used(self.batches_given - before)
 
     def _parts(self, n_rows: int | None, filtering: list[str]) -> Iterator[tuple[Part, int]]:
@@ -194,7 +196,7 @@ class Query:
             if left is not None and left <= 0:
                 return
             file = self._load(source, load)
-            self._scanning.update()
+            self._count(looked_at=self._positions[source] + 1)
             if file is None:
                 continue
             rows = file.table.rows if left is None else min(left, file.table.rows)
@@ -208,7 +210,7 @@ class Query:
         sources = self._plan.sources
         # Metadata is read some files ahead, not of all files: the consumer may stop before.
         size = _MOST_FILES if self._session else len(sources)
-        start = 0
+        start = passed_over = 0
         while start < len(sources):
             block = sources[start : start + size]
             start, size = start + size, size * 4
@@ -216,6 +218,7 @@ class Query:
             count(files_skipped=wanted.count(False))
             # Rows are counted before they are filtered, so with a limit also those of files that are skipped.
             looked_at = [pair for pair in zip(block, wanted, strict=True) if pair[1] or limited]
+            passed_over += len(block) - len(looked_at)
             loading = load_tables(
                 (source for source, _ in looked_at),
                 self._plan.table,
@@ -223,6 +226,7 @@ class Query:
                 reading=self._reads,
             )
             for (source, keep), load in zip(looked_at, loading, strict=True):
+                self._positions.setdefault(source, len(self._positions) + passed_over)
                 yield source, keep, load
 
     def _wanted(self, block: tuple[Source, ...]) -> list[bool]:
@@ -377,7 +381,6 @@ class Query:
             bounds = batch_bounds(handles, parts, rest, self._rows_growth)
             if len(bounds) == 1:
                 self._add(handles, parts, self._names, known)
-                self._reading_done(parts, rest)
         if len(bounds) == 1:
             self._reach(parts)
             yield assembled({name: known[name] for name in self._names}, sum(part.rows for part in parts))
@@ -413,18 +416,20 @@ class Query:
                 at += part.rows
                 yield from self._read([part], own)
             return
-        self._reading_done(parts, [name for name in self._names if name not in known])
         self._reach(parts)
         yield assembled({name: have[name] for name in self._names}, sum(part.rows for part in parts))
 
     def _reach(self, parts: list[Part]) -> None:
         if parts:
-            self.reached = parts[-1].file.source, int(parts[-1].ranges[-1, 1])
+            source = parts[-1].file.source
+            self.reached = source, int(parts[-1].ranges[-1, 1])
+            self._count(finished=self._positions.get(source, 0))
 
-    def _reading_done(self, parts: list[Part], rest: list[str]) -> None:
-        if rest and self._steps:
-            with self._reading as progress:
-                progress.update(len(parts))
+    def _count(self, *, looked_at: int = 0, finished: int = 0) -> None:
+        """Show the progress: a file counts half once it is looked up, and half once it is read."""
+        self._looked_at = max(self._looked_at, looked_at)
+        self._finished = max(self._finished, finished)
+        self._progress.update_to((self._looked_at + self._finished) // 2)
 
     def _add(
         self,
@@ -444,6 +449,7 @@ class Query:
             origin, chosen = self._plan.origin, self._plan.overridden
             for series in read_columns(handles, parts, stored, chosen, origin, bounded=True):
                 known[series.name] = self._regions.resolved(handles, parts, series)
+                self._count()
         for name in new:
             if name not in schema:
                 known[name] = self._per_file.column(name, parts)
