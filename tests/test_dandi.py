@@ -11,6 +11,7 @@ import pytest
 import lazynwb
 from dandi_server import DandiServer, Fault, identifier
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.storage import retry
 from lazynwb.storage.dandi import api as dandi_api
 from lazynwb.storage.dandi import asset_listing as dandi_listing
 from lazynwb.storage.dandi import resolver
@@ -51,7 +52,7 @@ def pauses(monkeypatch):
     """The pauses between tries, which are not made."""
     made = []
     clock = SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=made.append)
-    monkeypatch.setattr(dandi_api, "time", clock)
+    monkeypatch.setattr(retry, "time", clock)
     return made
 
 
@@ -535,7 +536,8 @@ def test_what_may_pass_is_tried_again(archive, pauses, fault):
     archive.faults.extend([fault, fault, None, fault])
     with lazynwb.profile() as counted:
         assert get_dandi_sources("000363") == urls(FILES)
-    assert pauses == [0.5, 1.0, 0.5]
+    for pause, least in zip(pauses, [0.5, 1.0, 0.5], strict=True):
+        assert least <= pause <= 1.4 * least
     assert counted.requests == len(archive.log) == 5
     assert counted.retries == 3
 
@@ -545,22 +547,26 @@ def test_a_busy_archive_is_left_alone_for_as_long_as_it_asks(archive, pauses):
     archive.faults.append(Fault(503, headers={"Retry-After": formatdate(time.time() + 20, usegmt=True)}))
     archive.faults.append(Fault(503, headers={"Retry-After": "soon"}))
     assert get_dandi_sources("000363") == urls(FILES)
-    assert pauses[0] == 7
-    assert 18 < pauses[1] <= 20
-    assert pauses[2] == 2.0
+    assert 7 <= pauses[0] <= 7.7
+    assert 18 < pauses[1] <= 22
+    assert 2 <= pauses[2] <= 2.8
 
 
 def test_tries_end(archive, pauses):
     lazynwb.config.max_retries = 4
     archive.faults.extend([Fault(500)] * 100)
-    with pytest.raises(LazyNWBError, match=r"dandisets/000363/ cannot be read \(status 500, 5 tries\)"):
+    with pytest.raises(
+        LazyNWBError, match=r"dandisets/000363/ cannot be read \(status 500\).*\(tried 5 times\)"
+    ):
         get_dandi_sources("000363")
     assert len(archive.log) == 5
 
 
 def test_waiting_ends(archive, pauses):
     archive.faults.append(Fault(429, headers={"Retry-After": "3600"}))
-    with pytest.raises(LazyNWBError, match=r"status 429, asking to wait for 3600 s, 1 try"):
+    with pytest.raises(
+        LazyNWBError, match=r"status 429.*\(tried 1 time; it asks to be left alone for 3600 s"
+    ):
         get_dandi_sources("000363")
     assert pauses == []
 
@@ -570,7 +576,7 @@ def test_a_server_that_is_not_there(archive, pauses):
     with DandiServer() as gone:
         url = gone.url
     lazynwb.config.dandi_api_url = url
-    with pytest.raises(LazyNWBError, match=r"refused, 2 tries"):
+    with pytest.raises(LazyNWBError, match=r"refused.*\(tried 2 times\)"):
         get_dandi_sources("000363")
 
 

@@ -5,10 +5,13 @@ import json
 import os
 import random
 import struct
+import tracemalloc
 import zipfile
 import zlib
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import lazynwb
 from dandi_server import DandiServer
@@ -754,3 +757,45 @@ def test_local_files_are_told_by_their_contents(tmp_path):
     assert opened(path).get(".zgroup") == CONTENTS[".zgroup"]
     (tmp_path / "json").write_text(' \n{"refs": {"a": "b"}}')
     assert opened(tmp_path / "json").get("a") == b"b"
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_directory_gives_the_stored_bytes_or_an_error(data, tmp_path):
+    """Any bytes of the directory may be others: what is read is checked, and nothing large is allocated."""
+    contents = {".zgroup": b"{}", "units/a": bytes(range(200)), "units/b": b"b" * 5000}
+    path = write_zip(tmp_path / "x.zarr.zip", contents, zipfile.ZIP_DEFLATED)
+    archive = bytearray(path.read_bytes())
+    start = archive.index(b"PK\1\2")
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(start, len(archive) - 1))
+        archive[at] = data.draw(st.sampled_from([0, 1, 8, 0x2F, 0x5C, 0x7F, 0x80, 0xFE, 0xFF]))
+    if data.draw(st.booleans()):
+        del archive[data.draw(st.integers(start, len(archive))) :]
+    path.write_bytes(archive)
+    tracemalloc.start()
+    try:
+        found = opened(path).get_many(contents)
+    except LazyNWBError:
+        found = {}
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert all(found[key] is None or bytes(found[key]) == contents[key] for key in found)
+    assert peak < 4_000_000
+
+
+def test_a_directory_that_is_as_large_as_the_file_is_not_allocated(tmp_path):
+    """The end record claims a directory that begins where the file does, which is a gigabyte of nothing."""
+    path = tmp_path / "x.zarr.zip"
+    size = 1 << 30
+    with path.open("wb") as file:
+        file.write(b"PK\3\4")
+        file.truncate(size)
+        file.seek(size)
+        file.write(struct.pack("<4sHHHHLLH", b"PK\5\6", 0, 0, 1, 1, size, 0, 0))
+    tracemalloc.start()
+    with pytest.raises(NotNWBError, match=r"x\.zarr\.zip: the zip file is damaged or cut off"):
+        opened(path)
+    assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    tracemalloc.stop()

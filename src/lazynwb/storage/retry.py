@@ -1,10 +1,9 @@
-"""How long a busy web server asks to be left alone: the header `Retry-After`.
+"""Retry with backoff, for requests to stores, web servers and the DANDI archive.
 
-obstore does not pass headers of refusals on, so that the server is asked once more, for a byte: by one
-thread, on behalf of all that it turned away. Object stores take signed requests only, and hardly send the
-header.
-
-What is asked of a store: repeated while that may help.
+A busy server names in `Retry-After` for how long it wants no requests. obstore does not pass headers of
+refusals on, so that a web server is asked once more, for a byte: by one thread, on behalf of all that it
+turned away.
+Object stores take signed requests only, and hardly send the header.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def seconds_asked_for(source: Source) -> float:
 
 
 def forget() -> None:
-    """Forget what servers said."""
+    """Forget for how long servers want no requests."""
     with _lock:
         _servers.clear()
 
@@ -90,31 +89,27 @@ _LONGEST_PAUSE = 20.0
 T = TypeVar("T")
 
 
-def with_retry(source: Source, ask: Callable[[Location], T | Failure]) -> T:
-    """Return what a store answers, when it does.
+def repeat(ask: Callable[[], T | Failure], seconds_to_wait: Callable[[Failure], float]) -> T:
+    """Make a request until it succeeds, or has been made often enough.
 
     Parameters
     ----------
-    source : Source
     ask : callable
-        Makes the request. A failure is returned: raised, it would bring obstore's error along as its context.
+        Makes the request. A failure is returned: raised, it would bring the library's error as its context.
+    seconds_to_wait : callable
+        Returns for how long the server wants no requests; called for failures that say it is busy.
 
     Raises
     ------
     LazyNWBError
-        If it may not be answered, or the server does not answer as it should, also not when asked again.
+        That of the last failure, once it is final, or after `config.max_retries` or `config.retry_seconds`.
     """
     deadline = 0.0
     tries = 0
-    looked_again = False
     while True:
-        answer = _asked(source, ask)
+        answer = ask()
         if not isinstance(answer, Failure):
             return answer
-        if answer.elsewhere and not looked_again:
-            looked_again = True
-            if _look_again(source, answer):
-                continue
         tries += 1
         if answer.pause is None:
             raise answer.error
@@ -124,7 +119,7 @@ def with_retry(source: Source, ask: Callable[[Location], T | Failure]) -> T:
         pause *= random.uniform(1, 1.4)  # noqa: S311 - so that many clients do not come back together
         later = ""
         if answer.busy and tries <= config.max_retries:
-            asked = seconds_asked_for(source)
+            asked = seconds_to_wait(answer)
             if asked:
                 pause = asked * random.uniform(1, 1.1)  # noqa: S311 - the same
                 later = f"; it asks to be left alone for {math.ceil(asked)} s: run the query again then"
@@ -133,6 +128,35 @@ def with_retry(source: Source, ask: Callable[[Location], T | Failure]) -> T:
             raise type(answer.error)(message)
         count(retries=1)
         time.sleep(pause)
+
+
+def with_retry(source: Source, ask: Callable[[Location], T | Failure]) -> T:
+    """Return the answer of a store to a request; see `repeat`.
+
+    Parameters
+    ----------
+    source : Source
+        What is asked for. Where a refused object may be somewhere else by now, it is looked for once.
+    ask : callable
+        Makes the request. A failure is returned: raised, it would bring obstore's error along as its context.
+
+    Raises
+    ------
+    LazyNWBError
+        If it may not be answered, or the server does not answer as it should, also not when asked again.
+    """
+    looked_again = False
+
+    def once() -> T | Failure:
+        nonlocal looked_again
+        answer = _asked(source, ask)
+        if isinstance(answer, Failure) and answer.elsewhere and not looked_again:
+            looked_again = True
+            if _look_again(source, answer):
+                return _asked(source, ask)
+        return answer
+
+    return repeat(once, lambda _: seconds_asked_for(source))
 
 
 def _asked(source: Source, ask: Callable[[Location], T | Failure]) -> T | Failure:
@@ -147,6 +171,6 @@ def _asked(source: Source, ask: Callable[[Location], T | Failure]) -> T | Failur
 
 
 def _look_again(source: Source, failure: Failure) -> bool:
-    """Ask where a refused object is now, where that can be asked; tell whether it may be found there."""
+    """Ask where a refused object is now, where that can be asked; return whether it may be found there."""
     look_again = getattr(module_of(source), "look_again", None)
     return look_again is not None and bool(look_again(source, failure.region))

@@ -1,10 +1,9 @@
-"""Requests to a DANDI archive's REST API: JSON in pages, a key for what is embargoed, and patience."""
+"""Requests to the REST API of a DANDI archive: pages of JSON, and a key for what is embargoed."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import logging
 import os
 import time
 import urllib.request
@@ -16,19 +15,20 @@ from lazynwb._version import __version__
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.profile import count
+from lazynwb.storage.error_mapping import Failure
 from lazynwb.storage.http_client import is_plain, is_web_url, retry_after
 from lazynwb.storage.http_client import opener as _opener
+from lazynwb.storage.retry import repeat
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from email.message import Message
 
-_LOGGER = logging.getLogger("lazynwb")
-
 #: The environment variable that the archive's own client takes its key from, too.
 KEY_VARIABLE = "DANDI_API_KEY"
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 20.0
+#: Seconds before a request is repeated for the first time.
+_FIRST_PAUSE = 0.5
 #: A page of a thousand assets with their metadata has a few MiB.
 _MOST_BYTES = 64 * 1024 * 1024
 _MOST_PAGES = 10_000
@@ -167,33 +167,27 @@ def _ask(url: str, path: str) -> _Answer:
     """Make a request until it is answered, or has been made often enough."""
     headers = {"Accept": "application/json", "Accept-Encoding": "gzip", **dict(authorization())}
     headers["User-Agent"] = f"lazynwb/{__version__}"
-    deadline = time.monotonic() + config.retry_seconds
-    tries = 0
-    while True:
-        pause = min(_FIRST_PAUSE * 2**tries, _LONGEST_PAUSE)
-        tries += 1
+    asked_to_wait = 0.0
+
+    def once() -> _Answer | Failure:
+        nonlocal asked_to_wait
         try:
             answer = _send(urllib.request.Request(url, headers=headers), path)  # noqa: S310 - http(s), see `api_url`
         except (OSError, http.client.HTTPException, zlib.error) as error:
-            problem = _in_words(error)
-        else:
-            if answer.status != _TOO_MANY and answer.status < _SERVER_ERROR:
-                return _allowed(answer, path)
-            problem = f"status {answer.status}"
-            asked = retry_after(answer.headers)
-            if asked > pause:
-                problem += f", asking to wait for {asked:.0f} s"
-                pause = asked
-        if tries > config.max_retries or time.monotonic() + pause > deadline:
-            often = f"{tries} {'tries' if tries > 1 else 'try'}"
-            message = (
-                f"{api_url()}/{path} cannot be read ({problem}, {often}): "
-                "check the connection, or try again later"
-            )
-            raise LazyNWBError(message)
-        _LOGGER.debug("%s: %s, trying again in %.1f s", path, problem, pause)
-        count(retries=1)
-        time.sleep(pause)
+            return _failed(path, _in_words(error))
+        if answer.status != _TOO_MANY and answer.status < _SERVER_ERROR:
+            return answer
+        asked_to_wait = retry_after(answer.headers)
+        return _failed(path, f"status {answer.status}", busy=True)
+
+    return _allowed(repeat(once, lambda _: asked_to_wait), path)
+
+
+def _failed(path: str, problem: str, *, busy: bool = False) -> Failure:
+    error = LazyNWBError(
+        f"{api_url()}/{path} cannot be read ({problem}): check the connection, or try again later"
+    )
+    return Failure(error, _FIRST_PAUSE, busy=busy)
 
 
 def _allowed(answer: _Answer, path: str) -> _Answer:
