@@ -435,8 +435,8 @@ class Run:
 
         original = retry.with_retry
         with (
-            patch.object(range_request, "attempt", counted),
-            patch.object(remote_objects, "attempt", counted),
+            patch.object(range_request, "with_retry", counted),
+            patch.object(remote_objects, "with_retry", counted),
             lazynwb.profile() as profile,
         ):
             result = ask()

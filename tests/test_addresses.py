@@ -1,7 +1,10 @@
 """Addresses as people have them: what they stand for, and what is said of those that cannot be read."""
 
 import json
+import threading
 import zipfile
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import h5py
@@ -369,3 +372,76 @@ def test_pointers_are_named_as_what_they_are(what, name, tmp_path, server):
         with pytest.raises(NotNWBError, match=what) as caught:
             read(source)
         assert source in str(caught.value)
+
+
+# -- web servers ------------------------------------------------------------------------------------------
+
+
+class _Unusual(BaseHTTPRequestHandler):
+    """Serves `server.data` in chunks without a length, or in parts without the size of the whole."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_HEAD(self):
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.server.data)))
+        self.end_headers()
+
+    def do_GET(self):
+        data, asked = self.server.data, self.headers.get("Range")
+        self.server.asked.append(asked)
+        if "parts" in self.path and asked:
+            start, stop = (int(one) for one in asked.removeprefix("bytes=").split("-"))
+            body = data[start : stop + 1]
+            self.send_response(206)
+            self.send_header("ETag", '"x"')
+            self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/*")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+            return
+        self.send_response(200)
+        self.send_header("ETag", '"x"')
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        with suppress(ConnectionError):
+            for start in range(0, len(data), 1000):
+                piece = data[start : start + 1000]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def unusual(hdf5, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    remote_state.forget()
+    running = ThreadingHTTPServer(("127.0.0.1", 0), _Unusual)
+    running.data, running.asked = hdf5, []
+    thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+    remote_state.forget()
+
+
+def test_an_answer_in_chunks_without_a_length(unusual):
+    url = f"http://127.0.0.1:{unusual.server_port}/chunks/a.nwb"
+    with pytest.raises(
+        LazyNWBError, match=r"/chunks/a\.nwb: the server does not say how large .*download_bytes"
+    ):
+        read(url)
+    lazynwb.config.download_bytes = len(unusual.data)
+    assert read(url) == [0, 1, 2]
+    assert read(url) == [0, 1, 2]
+
+
+def test_parts_without_the_size_of_the_whole(unusual):
+    url = f"http://127.0.0.1:{unusual.server_port}/parts/a.nwb"
+    assert read(url) == [0, 1, 2]
+    assert None not in unusual.asked  # it was never fetched as a whole
+    remote_state.forget()
+    assert read(url) == [0, 1, 2]

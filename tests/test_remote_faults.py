@@ -271,7 +271,8 @@ def test_an_answer_that_makes_no_sense(fault, what, server, url):
     server.faults.append(always(fault))
     assert what in str(error_of(url))
     assert len({seen.path for seen in server.log}) == 1
-    assert server.count == 1 or "circle" in what
+    # Once more without obstore, where the headers contradict each other: they may only lack a total.
+    assert server.count == 1 + (what == "contradict") or "circle" in what
 
 
 # --- servers that do not send parts -------------------------------------------------------------------

@@ -83,8 +83,11 @@ def passing(source: Source, what: str) -> Failure:
 
 def changed(source: Source) -> SourceChangedError:
     """Return the error of a file that is another one by now."""
+    again = ""
+    if _scheme(source) in _WEB:
+        again = "; if that does not help, replicas of the server disagree about its ETag: download the file"
     return SourceChangedError(
-        f"{source.name} was changed or replaced while it was being read: run the query again"
+        f"{source.name} was changed or replaced while it was being read: run the query again{again}"
     )
 
 
@@ -96,6 +99,11 @@ def empty(source: Source) -> LazyNWBError:
 def is_unreadable(error: Exception) -> bool:
     """Tell whether a refusal came with bytes that are no text, which hides its status."""
     return "FromUtf8Error" in str(error)
+
+
+def is_malformed(error: Exception) -> bool:
+    """Return whether obstore refused an answer for its headers."""
+    return _MALFORMED.search(str(error)) is not None
 
 
 def explain(source: Source, error: Exception, *, known: bool = False) -> Failure:

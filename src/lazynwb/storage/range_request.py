@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError
 from lazynwb.profile import count
+from lazynwb.storage import plain_request
 from lazynwb.storage.block_cache import block_cache_of
-from lazynwb.storage.error_mapping import Failure, changed, empty, explain, is_unreadable, passing
+from lazynwb.storage.error_mapping import (
+    Failure,
+    changed,
+    empty,
+    explain,
+    is_malformed,
+    is_unreadable,
+    passing,
+)
 from lazynwb.storage.retry import with_retry
 from lazynwb.threads import REQUESTS, is_worker, wait
 
@@ -96,7 +105,8 @@ def _get(
     except NotSupportedError:
         return _get_whole(source, location, start, stop, expected)
     except (BaseError, OSError, ValueError) as error:
-        return refused(source, location, error, known=expected is not None)
+        part = _part_without_total(source, location, error, (start, stop), expected)
+        return part or refused(source, location, error, known=expected is not None)
     count(bytes_read=len(data))
     wanted = min(stop, meta["size"]) - start
     if len(data) != wanted:
@@ -133,8 +143,65 @@ def _get_whole(
                     return passing(source, f"the server sent {len(whole)} of {size} bytes")
                 kept.add(0, whole)
     except (BaseError, OSError, ValueError) as error:
-        return refused(source, location, error)
+        return _whole_without_length(source, error, start, stop) or refused(source, location, error)
     return Response(whole[start:stop], identity, whole)
+
+
+def _part_without_total(
+    source: Source, location: Location, error: Exception, span: tuple[int, int], expected: str | None
+) -> Response | Failure | None:
+    """Ask a web server again that sends a part without the size of the whole (RFC 9110, 14.4: `bytes 0-9/*`).
+
+    The size is that of the catalog, else the length that the server names for the whole; where it names none,
+    the file is fetched as a whole, as far as that is allowed. None if that is not what was wrong.
+    """
+    if not (is_malformed(error) and _is_on_web(source)):
+        return None
+    import obstore
+    from obstore.exceptions import BaseError
+
+    start, stop = span
+    answer = plain_request.get(source, stop, span)
+    if answer is None or not answer.is_part:
+        return None
+    if expected is not None:
+        size = int(expected.partition("\t")[0])
+    else:
+        count(requests=1)
+        try:
+            size = obstore.head(location.store, location.path)["size"]
+        except (BaseError, OSError, ValueError):
+            return _whole_without_length(source, error, start, stop)
+    if len(answer.data) != min(stop, size) - start:
+        return None
+    return Response(answer.data, identity_of({**answer.tag, "size": size}))
+
+
+def _whole_without_length(
+    source: Source, error: Exception, start: int, stop: int
+) -> Response | Failure | None:
+    """Fetch a file whose server does not say how long it is, as far as that is allowed."""
+    if not (is_malformed(error) and _is_on_web(source)):
+        return None
+    answer = plain_request.get(source, config.download_bytes)
+    if answer is None or answer.is_part:
+        return None
+    size = len(answer.data)
+    if size > config.download_bytes:
+        return Failure(
+            LazyNWBError(
+                f"{source.name}: the server does not say how large the file is, and it has more than "
+                f"{config.download_bytes:,} bytes: download it, or allow for that "
+                f"(lazynwb.config.download_bytes is {config.download_bytes:,})"
+            )
+        )
+    if not size:
+        return Failure(empty(source))
+    return Response(answer.data[start:stop], identity_of({**answer.tag, "size": size}), answer.data)
+
+
+def _is_on_web(source: Source) -> bool:
+    return source.path.lower().startswith(("http://", "https://"))
 
 
 def _too_large(source: Source, size: int) -> LazyNWBError:
