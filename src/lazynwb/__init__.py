@@ -139,13 +139,14 @@ INTERNAL_COLUMN_NAMES = frozenset(INTERNAL)
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
-    """Import late what is not needed for a query."""
+    """Import late what is not needed for a query; explain names that lazynwb 1.x had."""
     if name in _LATE:
         value = getattr(importlib.import_module(f"lazynwb.{_LATE[name]}"), name)
         globals()[name] = value
         return value
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+    from lazynwb._compatibility import find
+
+    return find(name)
 
 
 def __dir__() -> list[str]:

@@ -27,8 +27,11 @@ class LazyNWBError(Exception):
         return harmless(super().__str__())
 
 
-class SourceNotFoundError(LazyNWBError, FileNotFoundError):
-    """A file, folder or pattern that was asked for does not exist or holds no NWB file."""
+class SourceNotFoundError(LazyNWBError, FileNotFoundError, ValueError):
+    """A file, folder or pattern does not exist or holds no NWB file, or no source was given at all.
+
+    It is a ValueError, too, as existing code expects.
+    """
 
 
 class NotNWBError(LazyNWBError, ValueError):

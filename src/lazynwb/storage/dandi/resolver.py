@@ -98,7 +98,7 @@ def get_dandi_sources(  # noqa: PLR0913 - each narrows the listing in its own wa
     if max_assets is not None and max_assets < 0:
         message = f"max_assets is a number of assets, not {max_assets}"
         raise ValueError(message)
-    dandiset = _identifier(dandiset_id)
+    dandiset = dandiset_number(dandiset_id)
     if version is None:
         version = asset_listing.about(dandiset, fresh=True).newest
     elif asset_listing.VERSION.fullmatch(version) is None:
@@ -283,7 +283,7 @@ def _address(url: str) -> Address:
         )
         raise SourceNotFoundError(message)
     dandiset_id, _, rest = url[len(_SCHEME) :].partition("/")
-    dandiset = _identifier(dandiset_id)
+    dandiset = dandiset_number(dandiset_id)
     version, _, path = rest.partition("/")
     if asset_listing.VERSION.fullmatch(version) is None:
         version, path = asset_listing.about(dandiset).newest, rest
@@ -291,7 +291,14 @@ def _address(url: str) -> Address:
     return Address(dandiset, version, store if _is_nwb(store) else path)
 
 
-def _identifier(text: str) -> str:
+def dandiset_number(text: str) -> str:
+    """Return the six digits of a dandiset, such as "000363" of "DANDI:363".
+
+    Raises
+    ------
+    SourceNotFoundError
+        If the text is no dandiset.
+    """
     found = _IDENTIFIER.fullmatch(text)
     if found is None:
         message = (
