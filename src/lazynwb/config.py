@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import typing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
+
+_LOGGER = logging.getLogger("lazynwb")
+
+#: Environment variables of lazynwb 1.x, and the settings that they stand for.
+_OTHER_VARIABLES = {
+    "LAZYNWB_ANON": "anon",
+    "LAZYNWB_FILE_IO_ANON": "anon",
+    "LAZYNWB_FILE_IO_DISABLE_CACHE": "disable_cache",
+    "LAZYNWB_FILE_IO_FSSPEC_STORAGE_OPTIONS": "fsspec_storage_options",
+    "LAZYNWB_FILE_IO_USE_POLARS": "use_polars",
+    "LAZYNWB_FSSPEC_STORAGE_OPTIONS": "fsspec_storage_options",
+}
+_ONE_READER = "remote files are read in one way only: unset it"
+#: Those without effect here, and what to do about them.
+_IGNORED_VARIABLES = {
+    "LAZYNWB_CATALOG_CACHE_PATH": "the cache is a folder, not a database: set LAZYNWB_CACHE_DIR",
+    "LAZYNWB_FILE_IO_USE_OBSTORE": _ONE_READER,
+    "LAZYNWB_FILE_IO_USE_REMFILE": _ONE_READER,
+    "LAZYNWB_USE_OBSTORE": _ONE_READER,
+    "LAZYNWB_USE_REMFILE": _ONE_READER,
+}
+_warned: set[str] = set()
 
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
@@ -18,9 +41,13 @@ def _default_cache_dir() -> Path:
     return user_cache_path("lazynwb", appauthor=False)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, init=False)
 class Config:
-    """Settings that every call reads; assign to an attribute to change one for the process.
+    """Settings that every call reads; assign to an attribute of `lazynwb.config` to change one for the process.
+
+    A setting that is not given has the value of its environment variable, `LAZYNWB_` and its name in capitals,
+    or else its default. The variables of lazynwb 1.x (`LAZYNWB_ANON`, `LAZYNWB_FSSPEC_STORAGE_OPTIONS`, and all
+    of them with `FILE_IO_` in their names) are read, too; those without effect here cause one warning.
 
     Attributes
     ----------
@@ -58,7 +85,7 @@ class Config:
     dandi_api_url : str
         Where the DANDI archive's API is.
     use_polars : bool
-        Return Polars rather than pandas frames where a function offers both.
+        Return Polars rather than pandas frames where a function offers both and `as_polars` is None.
     assume_ascending : bool
         Search the timestamps of series instead of reading all of them once: see `scan_nwb`.
     """
@@ -82,27 +109,42 @@ class Config:
     assume_ascending: bool = False
     _cache_root: Path | None = field(default=None, repr=False, compare=False)
 
-    @classmethod
-    def from_environment(cls) -> Config:
-        """Make a configuration from `LAZYNWB_<NAME>` variables; unset ones keep their defaults.
+    def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - each of its own type
+        """Make a configuration of settings, environment variables and defaults.
 
         Raises
         ------
+        TypeError
+            If there is no such setting.
         ValueError
             If a variable does not hold a value of its setting's type; the message names it.
         """
-        config = cls()
-        hints = typing.get_type_hints(cls)
-        for setting in fields(cls):
-            text = os.environ.get(f"LAZYNWB_{setting.name.upper()}")
-            if text is not None and not setting.name.startswith("_"):
-                try:
-                    setattr(config, setting.name, _parse(text, hints[setting.name]))
-                except ValueError as error:
-                    shown = f"={text!r}" if setting.repr else ""  # credentials are nobody's business
-                    message = f"environment variable LAZYNWB_{setting.name.upper()}{shown}: {error}"
-                    raise ValueError(message) from None
-        return config
+        hints = typing.get_type_hints(type(self))
+        names = [f"LAZYNWB_{setting.name.upper()}" for setting in fields(self) if setting.name[0] != "_"]
+        for setting in fields(self):
+            default = setting.default_factory() if callable(setting.default_factory) else setting.default
+            setattr(self, setting.name, default)
+        # Names of lazynwb 1.x come first, so that those of today win.
+        for variable in (*_OTHER_VARIABLES, *names):
+            text = os.environ.get(variable)
+            if text is None:
+                continue
+            name = _OTHER_VARIABLES.get(variable) or variable.removeprefix("LAZYNWB_").lower()
+            hint = {"anon": bool, "fsspec_storage_options": dict[str, Any]}.get(name, hints.get(name))
+            try:
+                value = _parse(text, hint)
+            except ValueError as error:
+                shown = "" if hint == dict[str, Any] else f"={text!r}"  # it may hold credentials
+                raise ValueError(f"environment variable {variable}{shown}: {error}") from None
+            setattr(self, name, {**self.storage_options, **value} if isinstance(value, dict) else value)
+        for variable, why in _IGNORED_VARIABLES.items():
+            if variable in os.environ and variable not in _warned:
+                _warned.add(variable)
+                _LOGGER.warning("the environment variable %s of lazynwb 1.x has no effect: %s", variable, why)
+        for name, value in settings.items():
+            if name.startswith("_") or not hasattr(type(self), name) or name == "cache_path":
+                raise TypeError(f"lazynwb.Config has no setting {name!r}")
+            setattr(self, name, value)
 
     @property
     def cache_path(self) -> Path:
@@ -178,4 +220,4 @@ def _parse(text: str, hint: Any) -> Any:  # noqa: ANN401 - the value's type is w
     return Path(text) if text else None
 
 
-config = Config.from_environment()
+config = Config()
