@@ -26,7 +26,7 @@ from hypothesis.extra.numpy import (
 )
 
 import lazynwb
-from builders import nwb_root, series, table
+from builders import Ragged, nwb_root, series, table
 from checks import run_child
 from lazynwb.lookup import catalog_cache
 from lazynwb.lookup.loader import load_attributes
@@ -361,12 +361,38 @@ def test_answers_do_not_depend_on_what_was_asked_before(path_with_two_names, bef
     assert {internal: lazynwb.get_attrs(path, internal) for internal in asked} == wanted
 
 
-@pytest.mark.parametrize("function", [lazynwb.get_attrs, lazynwb.get_sub_attrs, lazynwb.consolidate_attrs])
+@pytest.mark.parametrize("function", [lazynwb.get_attrs, lazynwb.consolidate_attrs])
 def test_an_object_that_is_not_there_is_an_error_that_names_similar_ones(path, function):
     with pytest.raises(lazynwb.TableNotFoundError, match=r"/unit in .*did you mean /units"):
         function(path, "/unit")
     with pytest.raises(KeyError):
         function(path, "/acquisition/broken")
+
+
+def test_nothing_is_below_an_object_that_is_not_there(path):
+    assert lazynwb.get_sub_attrs(path, "/unit") == {}
+    assert lazynwb.get_sub_attrs(path, "/acquisition/broken") == {}
+
+
+def test_indices_and_the_schema_are_private(tmp_path):
+    path = tmp_path / "a.nwb"
+    with h5py.File(path, "w") as file:
+        put = table(file, "units", {"spikes": Ragged([[1.0], [2.0, 3.0]])})
+        put["spikes_index"].attrs["description"] = "an index"
+        put.create_dataset("lone_index", data=[1, 2]).attrs["description"] = "of no column"
+        file.create_group("specifications/core").attrs["version"] = "2.8.0"
+    shown = lazynwb.get_sub_attrs(path)
+    assert not [name for name in shown if name.startswith("/specifications")]
+    assert "/units/spikes_index" not in shown
+    assert shown["/units/lone_index"] == {"description": "of no column"}
+    assert lazynwb.get_sub_attrs(path, "/specifications") == {"/specifications/core": {"version": "2.8.0"}}
+    assert lazynwb.get_attrs(path, "/units/spikes_index") == {
+        "description": "an index",
+        "neurodata_type": "VectorIndex",
+    }
+    everything = lazynwb.get_sub_attrs(path, exclude_private=False)
+    assert everything["/units/spikes_index"]["target"] == "/units/spikes"
+    assert everything["/specifications/core"] == {"version": "2.8.0"}
 
 
 def test_what_is_returned_may_be_changed(path):

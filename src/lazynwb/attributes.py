@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from lazynwb.storage.resolve import PathOrUrl, Sources
     from lazynwb.storage.source import Source
 
-#: Attributes that are HDMF's own: every object of every file has them, and they say nothing about its data.
-_PRIVATE = frozenset({"id", "namespace", "object_id"})
+#: Attributes that are HDMF's own: every object of every file has them, and they say nothing about its data;
+#: `target` is what an index belongs to.
+_PRIVATE = frozenset({"id", "namespace", "object_id", "target"})
 #: What HDMF writes where nothing was said.
 _EMPTY: tuple[Any, ...] = (None, "", [], {}, "no description", "no comments")
 
@@ -48,7 +49,7 @@ def get_attrs(
     internal_path : str
         A group or a dataset: `"/units"`, `"/units/spike_times"`, `"/"`, ...
     exclude_private : bool
-        Leave out names that begin with `_` or `.`, and HDMF's own `id`, `object_id` and `namespace`.
+        Leave out names that begin with `_` or `.`, and HDMF's own `id`, `object_id`, `namespace` and `target`.
     exclude_empty_fields : bool
         Leave out what says nothing: None, empty text, lists and dictionaries, and "no description".
     storage_options : mapping or None
@@ -104,7 +105,8 @@ def get_sub_attrs(
     parent_path : str
         The object that it starts with: a group or a dataset.
     exclude_private : bool
-        As for `get_attrs`.
+        As for `get_attrs`; also leave out the indices of columns (`spike_times_index` beside `spike_times`),
+        and `/specifications` unless `parent_path` is in there.
     exclude_empty : bool
         Leave out objects without attributes.
     storage_options : mapping or None
@@ -113,26 +115,29 @@ def get_sub_attrs(
     Returns
     -------
     dict of str to dict
-        By path, with the leading slash; values as `get_attrs` gives them. A group that several hard links
-        lead to is descended into at the first; what other links lead to is listed with its own attributes.
+        By path, with the leading slash; values as `get_attrs` gives them. Empty if there is no such object.
+        A group that several hard links lead to is descended into at the first; what other links lead to is
+        listed with its own attributes.
 
     Raises
     ------
-    TableNotFoundError, SourceNotFoundError, NotNWBError
-        As for `get_attrs`.
+    SourceNotFoundError, NotNWBError
+        If the file cannot be read.
     """
     source = one_source(nwb_path, storage_options, "get_sub_attrs")
     path = _normalized(parent_path)
     found = load_all_attributes(source, path)
     save()
-    if found is None:
-        raise TableNotFoundError(_not_found(path, [source]))
-    public = {below: _public(attributes, exclude_private) for below, attributes in found.items()}
-    return {
-        "/" + "/".join(filter(None, (path, below))): copied(attributes)
-        for below, attributes in public.items()
-        if attributes or not exclude_empty
-    }
+    shown = {}
+    for below, attributes in (found or {}).items():
+        is_index = below.endswith("_index") and below.removesuffix("_index") in (found or {})
+        is_schema = not path and below.partition("/")[0] == "specifications"
+        if exclude_private and (is_index or is_schema):
+            continue
+        public = _public(attributes, exclude_private)
+        if public or not exclude_empty:
+            shown["/" + "/".join(filter(None, (path, below)))] = copied(public)
+    return shown
 
 
 def consolidate_attrs(

@@ -83,9 +83,10 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         `file://`, `s3://`, `gs://`, `az://`, `abfs://`, `https://`, `http://` or `dandi://` URLs, or UPaths.
         With an index, None stands for all that it has.
     table_path : str
-        A DynamicTable (`"/units"`, `"/intervals/trials"`), a TimeSeries or its `data`, `"/general"` or
-        `"/general/subject"`; or one of the shortcuts `units`, `trials`, `epochs`, `electrodes`, `session`,
-        `subject`.
+        A DynamicTable (`"/units"`, `"/intervals/trials"`), a TimeSeries or its `data`, `"/general"` (which
+        includes the root group's values), `"/general/subject"` or `"/"` (the root group alone); or one of the
+        shortcuts `units`, `trials`, `epochs`, `electrodes`, `session`, `subject`. Any other group is a table
+        where its path is given and its datasets all have as many rows.
     raise_on_missing : bool
         Raise if a file lacks the table; by default it is skipped, and one warning says so at the end.
     ignore_errors : bool
@@ -392,7 +393,8 @@ def source_frame(run: Batches, schema: Mapping[str, pl.DataType], detail: str) -
 
 
 def _detail(plan: ScanPlan) -> str:
-    return f"/{visible(plan.table, None)} of {len(plan.sources)} file{'s' if len(plan.sources) != 1 else ''}"
+    table, count = visible(plan.table.strip("/"), None), len(plan.sources)
+    return f"/{table} of {count} file{'s' if count != 1 else ''}"
 
 
 def workers_of(executor: Any) -> Workers | None:  # noqa: ANN401 - of any package

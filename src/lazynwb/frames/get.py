@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: One-row tables of small values, whose lists (keywords, experimenters) are no reason to leave anything out.
-_METADATA = frozenset({"general", "general/subject"})
+_METADATA = frozenset({"/", "general", "general/subject"})
 #: Names that an error lists.
 _LISTED = 40
 

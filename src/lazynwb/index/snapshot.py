@@ -256,7 +256,7 @@ class State:
     def _absent(self, number: int, table: str) -> NotCatalogued | None:
         """Tell whether a session is known not to have a table that is not listed."""
         parent, _, last = table.rpartition("/")
-        if last in SERIES_MEMBERS and parent:
+        if (last in SERIES_MEMBERS and parent) or table == "/":  # the root group is not listed as a table
             return NOT_CATALOGUED
         for link in self._links.get(number, ()):
             if not link or table == link or table.startswith(link + "/"):

@@ -32,7 +32,7 @@ _LISTED = 20
 
 
 def normalize_table_path(table_path: str) -> str:
-    """Return a table's path without leading slash, shortcuts spelled out.
+    """Return a table's path without leading slash, shortcuts spelled out; "/" is that of the root group.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def normalize_table_path(table_path: str) -> str:
         message = f"table_path is the path of a table inside the file, such as '/units', not {table_path!r}"
         raise TypeError(message)
     path = "/".join(part for part in table_path.split("/") if part)
-    return TABLE_SHORTCUTS.get(path, path)
+    return TABLE_SHORTCUTS.get(path, path) or ("/" if table_path.startswith("/") else "")
 
 
 def collect_schema(  # noqa: PLR0913 - the options of a scan

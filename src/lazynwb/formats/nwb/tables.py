@@ -34,14 +34,16 @@ def describe_table(file: OpenFile, path: str) -> Table | None:
     file : OpenFile
     path : str
         Without the leading slash; the path of a series' `data` or `timestamps` means the series. One that
-        ends in a slash asks for the datasets of a group as a row of metadata, whatever the group is.
+        ends in a slash asks for the datasets of a group as a row of metadata, whatever the group is; "/" is
+        the root group.
 
     Returns
     -------
     Table or None
-        None if the file has nothing there that is a table, a series or metadata.
+        None if the file has nothing there that is a table, a series or metadata. Any other group whose
+        datasets all have as many rows is a table, too, though no listing says so.
     """
-    if path in METADATA_PATHS or path.endswith("/"):
+    if path in METADATA_PATHS or path.endswith("/"):  # "/" alone is the root group
         return _describe_metadata(file, path.rstrip("/"))
     parent, _, last = path.rpartition("/")
     try:
@@ -60,7 +62,7 @@ def describe_table(file: OpenFile, path: str) -> Table | None:
         return _describe_dynamic_table(file, found, path)
     if role == "series":
         return _describe_series(file, found, path)
-    return None
+    return _describe_plain_group(file, found, path)
 
 
 def table_role(group: Node) -> str:
@@ -127,6 +129,20 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
     ]
     columns.sort(key=lambda column: column.name)
     return Table(path, "table", rows, tuple(columns), tuple(problems), main.depends)
+
+
+def _describe_plain_group(main: OpenFile, group: Node, path: str) -> Table | None:
+    """Describe a group that NWB does not define as a table; None unless all of its datasets have as many rows."""
+    problems: list[str] = []
+    members, lost = _members(main, group, path, problems)
+    main.raise_if_missing()
+    forget_damaged(members, lost, problems)
+    indexed, indices = find_indices(group, members, [], lost, problems)
+    columns = [_column(name, members, indexed) for name in sorted(members.keys() - indices)]
+    have_rows = all(members[column.name].array.shape or column.name in indexed for column in columns)
+    if not have_rows or len({column.length for column in columns}) != 1:
+        return None
+    return Table(path, "table", columns[0].length, tuple(columns), tuple(problems), main.depends)
 
 
 def _has_an_index(members: dict[str, Member], name: str) -> bool:
@@ -306,7 +322,10 @@ def _count(dataset: Node | None) -> int:
 
 
 def _describe_metadata(main: OpenFile, path: str) -> Table | None:
-    """Describe `/general` or `/general/subject`; the root's datasets belong to the session's row."""
+    """Describe `/general` or `/general/subject`; the root's datasets belong to the session's row.
+
+    An empty path is the root group alone.
+    """
     problems: list[str] = []
     arrays: dict[str, Array] = {}
     empty: set[str] = set()
@@ -340,4 +359,4 @@ def _describe_metadata(main: OpenFile, path: str) -> Table | None:
         Column(name, array, length=0 if name in empty else 1, whole=bool(array.shape) and name not in empty)
         for name, array in sorted(arrays.items())
     ]
-    return Table(path, "metadata", 1, tuple(columns), tuple(problems), main.depends)
+    return Table(path or "/", "metadata", 1, tuple(columns), tuple(problems), main.depends)
