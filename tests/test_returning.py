@@ -15,12 +15,13 @@ from polars.testing.parametric import column, dataframes
 import lazynwb
 from checks import run_child, same
 from lazynwb.errors import MissingPackageError
+from lazynwb.frames.coerce import as_lazy
 from lazynwb.frames.pandas_output import as_frame, to_pandas, wants_polars
 
 FRAME = pl.DataFrame({"a": [1, 2]})
 
 
-def test_pandas_is_the_default_where_it_is_installed():
+def test_pandas_is_the_default():
     assert isinstance(as_frame(FRAME, None), pd.DataFrame)
 
 
@@ -32,20 +33,27 @@ def test_what_is_asked_for_wins_over_the_setting(use_polars):
     assert wants_polars(None) is use_polars
 
 
-def test_without_pandas_polars_is_the_default_and_pandas_an_error_that_says_what_to_install():
+def test_what_is_returned_does_not_depend_on_whether_pandas_is_installed():
     code = """
 import sys
 sys.modules["pandas"] = None
 from lazynwb.errors import MissingPackageError
 from lazynwb.frames.pandas_output import as_frame
+import lazynwb
 import polars as pl
+for as_polars in (None, False):
+    try:
+        as_frame(pl.DataFrame({"a": [1]}), as_polars)
+    except MissingPackageError as error:
+        print(error)
+lazynwb.config.use_polars = True
 assert isinstance(as_frame(pl.DataFrame({"a": [1]}), None), pl.DataFrame)
-try:
-    as_frame(pl.DataFrame({"a": [1]}), False)
-except MissingPackageError as error:
-    print(error)
 """
-    assert "pip install pandas" in run_child(code)
+    messages = run_child(code).splitlines()
+    assert len(messages) == 2
+    for message in messages:
+        assert "pip install pandas" in message
+        assert "config.use_polars" in message
     assert issubclass(MissingPackageError, (ImportError,))
 
 
@@ -101,7 +109,7 @@ def test_missing_numbers_are_nan_and_large_integers_stay_exact():
     assert frame["f"].isna().tolist() == [True, False]
 
 
-def test_arrays_are_numpy_arrays_of_their_own_shape_and_type():
+def test_arrays_are_numpy_arrays_of_their_own_type_nested_in_lists():
     images = np.arange(24, dtype="u2").reshape(2, 3, 4)
     frame = to_pandas(
         pl.DataFrame(
@@ -115,14 +123,29 @@ def test_arrays_are_numpy_arrays_of_their_own_shape_and_type():
             }
         )
     )
-    assert frame["image"][1].dtype == np.uint16
+    assert {row.dtype for row in frame["image"][1]} == {np.dtype(np.uint16)}
     np.testing.assert_array_equal(frame["image"][1], images[1])
     assert frame["spikes"][1].shape == (0,)
-    assert frame["intervals"][1].shape == (2, 2)
+    assert np.array(frame["intervals"][1]).shape == (2, 2)
     assert frame["nothing"][0] is None
     assert frame["nothing"][1].dtype == np.int64
     assert frame["gaps"].tolist() == [[1, None], [2**60 + 1]]
     assert frame["words"].tolist() == [["a", "b"], None]
+
+
+def test_arrays_of_several_dimensions_go_on_to_polars_and_to_parquet(tmp_path):
+    frame = pl.DataFrame(
+        {
+            "image": pl.Series(np.arange(24.0).reshape(2, 2, 2, 3), dtype=pl.Array(pl.Float64, (2, 2, 3))),
+            "pairs": pl.Series([[[0, 1]], [[2, 3], [4, 5]]], dtype=pl.List(pl.Array(pl.Float64, 2))),
+            "ragged": [[[1.0], []], None],
+        }
+    )
+    lists = frame.cast({"image": pl.List(pl.List(pl.List(pl.Float64))), "pairs": pl.List(pl.List(pl.Float64))})
+    assert_frame_equal(pl.DataFrame(to_pandas(frame)), lists)
+    to_pandas(frame).to_parquet(tmp_path / "a.parquet")
+    assert_frame_equal(pl.read_parquet(tmp_path / "a.parquet"), lists)
+    assert_frame_equal(as_lazy(to_pandas(frame)).collect(), lists)
 
 
 def test_rows_of_arrays_of_one_length_stay_rows():

@@ -75,12 +75,11 @@ def get_metadata_df(
     Parameters
     ----------
     nwb_path_or_paths : path or URL, or iterable of these
-        As for `scan_nwb`. A file that is given twice has two rows.
+        As for `scan_nwb`. A file that is given twice has two rows; without any files there are no rows.
     disable_progress : bool
         Show no progress bars.
     as_polars : bool or None
-        True for Polars, False for pandas; None for Polars with `config.use_polars`, or where pandas is not
-        installed, else for pandas.
+        True for Polars, False for pandas, None for what `config.use_polars` says (by default pandas).
     storage_options : mapping or None
         As for `scan_nwb`.
 
@@ -109,7 +108,7 @@ def get_metadata_df(
     NWB core, nwb.file.yaml: the types NWBFile and Subject.
     """
     polars = wants_polars(as_polars)  # before anything is read
-    sources = expand(nwb_path_or_paths, storage_options)
+    sources = expand(nwb_path_or_paths, storage_options, allow_none=True)
     read = read_metadata(sources, disable_progress=disable_progress)
     subject = read.subject.drop(NWB_PATH)
     frame = read.general.hstack(subject.rename(with_prefix(subject.columns, read.general.columns)))

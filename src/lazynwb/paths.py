@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazynwb.errors import LazyNWBError
@@ -48,6 +48,10 @@ class PathInfo:
     dtype: str = ""
     format: str = field(default="HDF5", compare=False)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the attributes as a dictionary of plain values, such as JSON takes."""
+        return asdict(self)
+
     def __repr__(self) -> str:
         """Read like h5py's own description of the object, whatever the format."""
         path = visible(self.path, None)
@@ -75,7 +79,7 @@ def get_internal_paths(  # noqa: PLR0913, PLR0917
         One file.
     include_child_datasets : bool
         Also the datasets that are no table's column and no series' data: other members of a series
-        (`electrodes`, `control`, `starting_time`, ...), images, ...
+        (`electrodes`, `control`, `starting_time`, ...), images, ...; and the groups of the series beside them.
     include_table_columns : bool
         Also the columns of the tables.
     include_metadata : bool
@@ -105,7 +109,7 @@ def get_internal_paths(  # noqa: PLR0913, PLR0917
     kept_in = "Zarr" if is_zarr(source) else "HDF5"
     return {
         e.path: PathInfo(e.path, e.kind == "group", e.members, e.shape, e.dtype, kept_in)
-        for e in _chosen(load_listing(source), wanted)
+        for e in _chosen(load_listing(source), wanted, series=include_child_datasets)
     }
 
 

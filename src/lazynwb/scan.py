@@ -103,7 +103,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     schema : dict or None
         The table's columns and types, instead of inferring them.
     schema_overrides : dict or None
-        Types of single columns; values are cast to them strictly.
+        Types of single columns; values are cast to them strictly. A column that no file has is all nulls.
     disable_progress : bool
         Show no progress bars.
     session_columns : str, iterable of str or mapping of str to str, or None
@@ -236,6 +236,9 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         table = files[0].table.path
     if schema is None:
         origin = files[0].name
+        # Columns that only an override names are nulls, as those are that a file lacks.
+        inferred |= {name: dtype for name, dtype in overrides.items() if name not in {*inferred, *INTERNAL}}
+        inferred = dict(sorted(inferred.items()))
     else:
         inferred = {name: instance(dtype) for name, dtype in schema.items() if name not in INTERNAL}
     columns = {name: overrides.get(name, dtype) for name, dtype in inferred.items()}
@@ -291,6 +294,8 @@ def _collected(scan: Callable[P, pl.LazyFrame]) -> Callable[P, pl.DataFrame]:
         return scan(*args, **kwargs).collect()
 
     read.__name__ = read.__qualname__ = "read_nwb"
+    read.__signature__ = inspect.signature(scan).replace(return_annotation="pl.DataFrame")  # type: ignore[attr-defined]
+    read.__annotations__ = {**scan.__annotations__, "return": "pl.DataFrame"}
     read.__doc__ = (
         "Read one table of any number of NWB files: `scan_nwb(...).collect()`, with the same parameters."
     )

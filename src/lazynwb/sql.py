@@ -51,7 +51,7 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     nwb_sources : path or iterable of paths, or None
         As for `scan_nwb`.
     full_path : bool
-        Name tables by their whole path (`"intervals/trials"`, to be quoted in SQL).
+        Name tables by their whole path (`"intervals/trials"`, to be quoted in SQL), but for the session's.
     min_file_count : int
         Leave out tables that fewer of the files looked at have.
     exclude_array_columns : bool
@@ -67,7 +67,7 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     table_names : iterable of str or None
         Only these tables, by name or path.
     rename_general_metadata : bool
-        Call `/general` `session` (it stays reachable as `general`).
+        Call `/general` `session` (without `full_path` it stays reachable as `general`).
     session_columns : str, iterable of str or mapping of str to str, or None
         As for `scan_nwb`: metadata of the files as columns of every table, on which conditions skip whole
         files. A table that has a column of that name keeps its own.
@@ -104,7 +104,10 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     )
     tables = [path for path, having in holders.items() if len(having) >= min_file_count]
     fixed = METADATA_NAMES if rename_general_metadata else {}
-    names = {path: path for path in tables} if full_path else shortest_names(tables, fixed)
+    if full_path:
+        names = {path: "session" if path in fixed and path == "general" else path for path in tables}
+    else:
+        names = shortest_names(tables, fixed)
     if table_names is not None:
         wanted = {
             name.strip("/") for name in ([table_names] if isinstance(table_names, str) else table_names)
@@ -143,7 +146,7 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
             frames[name] = lazy_frame(plan._replace(session=added))
         except LazyNWBError as error:
             _LOGGER.warning("table /%s was left out of the SQL context: %s", path, error)
-    if "session" in frames and "general" not in frames:
+    if not full_path and "session" in frames and "general" not in frames:
         frames["general"] = frames["session"]
     if catalogs is not None:
         from lazynwb.index.model import KINDS

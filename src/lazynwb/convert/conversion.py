@@ -62,7 +62,7 @@ def convert_nwb_tables(  # noqa: PLR0913 - the options of a conversion
     Parameters
     ----------
     nwb_sources : path or iterable of paths
-        As for `scan_nwb`.
+        As for `scan_nwb`; without any, nothing is written.
     output_dir : path
         A local folder, made if it is not there. Files that have the names of outputs are replaced.
     output_format : str
@@ -137,7 +137,9 @@ def convert_nwb_tables(  # noqa: PLR0913 - the options of a conversion
     >>> lazynwb.convert_nwb_tables("sessions/", "parquet/", partition_by="session")  # doctest: +SKIP
     """
     _check(output_format, compression, partition_by, write_kwargs, session_subdirs=session_subdirs)
-    sources = list(dict.fromkeys(expand(nwb_sources, storage_options)))
+    sources = list(dict.fromkeys(expand(nwb_sources, storage_options, allow_none=True)))
+    if not sources:
+        return {}
     _let_settle(sources)
     started = time.time_ns()
     as_files = output_format in FORMATS

@@ -94,8 +94,8 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
     ignore_errors : bool
         Skip files that cannot be read, with a warning.
     as_polars : bool or None
-        Return a Polars frame; None for Polars with `config.use_polars` or where pandas is not installed,
-        else pandas.
+        True for Polars, False for pandas, None for what `config.use_polars` says: by default pandas, which has
+        to be installed then.
     session_columns : str, iterable of str or mapping of str to str, or None
         As for `scan_nwb`: metadata of the files as columns of every row (lists of it, too, unless they are
         excluded by name).
@@ -108,7 +108,8 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
         Columns and types as `scan_nwb` gives them, then those of `session_columns`, then `_nwb_path`,
         `_table_path` and `_table_index`; rows in the order of the sources, and within a file that of the
         table, or of `nwb_path_to_row_indices`.
-        In pandas, arrays and lists of numbers are NumPy arrays, the index is the row number.
+        In pandas, arrays and lists of numbers are NumPy arrays, those of several dimensions lists of
+        one-dimensional ones (`np.array(cell)` is the whole), and the index is the row number.
 
     Raises
     ------

@@ -13,6 +13,8 @@ from lazynwb.config import config
 from lazynwb.errors import MissingPackageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
 
 #: Integers up to this size are floating-point numbers too.
@@ -27,7 +29,7 @@ def wants_polars(as_polars: bool | None) -> bool:  # noqa: FBT001 - passed on fr
     Parameters
     ----------
     as_polars : bool or None
-        None stands for Polars with `config.use_polars`, or where pandas is not installed, else for pandas.
+        None stands for `config.use_polars`, whatever is installed.
 
     Raises
     ------
@@ -38,10 +40,10 @@ def wants_polars(as_polars: bool | None) -> bool:  # noqa: FBT001 - passed on fr
         return True
     if importlib.util.find_spec("pandas") is not None:
         return False
-    if as_polars is None:
-        return True
-    message = "as_polars=False asks for a pandas frame, but pandas is not installed: pip install pandas"
-    raise MissingPackageError(message)
+    raise MissingPackageError(
+        "this returns a pandas frame, and pandas is not installed: pass as_polars=True or set "
+        "lazynwb.config.use_polars = True (LAZYNWB_USE_POLARS=1) for Polars, or pip install pandas"
+    )
 
 
 def as_frame(df: pl.DataFrame, as_polars: bool | None) -> pl.DataFrame | pd.DataFrame:  # noqa: FBT001
@@ -54,9 +56,10 @@ def to_pandas(df: pl.DataFrame) -> pd.DataFrame:
 
     pyarrow is not needed. Numbers keep their types; where some are missing, integers become floating-point
     numbers with NaN, as usual in pandas, or its nullable integers if they are too large for that. Lists and
-    arrays of numbers become NumPy arrays (`Array` and `List(Array)` n-dimensional ones), one for each row,
-    which share their memory with the Polars frame and are read-only; lists of anything else become Python
-    lists, structs dictionaries. What is missing is NaN or NaT, in columns of objects None.
+    arrays of numbers become NumPy arrays, one for each row, which share their memory with the Polars frame and
+    are read-only. Those of several dimensions become lists of one-dimensional arrays: `np.array(cell)` is the
+    whole, and Arrow, Parquet and `pl.DataFrame` take them. Lists of anything else become Python lists, structs
+    dictionaries. What is missing is NaN or NaT, in columns of objects None.
     """
     import pandas as pd
 
@@ -111,22 +114,28 @@ def _objects(series: pl.Series) -> np.ndarray:
         rows = series.filter(present)
         objects[present.to_numpy()] = _arrays(rows)
     else:
-        objects[:] = _listed(series.to_list())
+        objects[:] = _listed(series.to_list(), len(series))
     return objects
 
 
 def _arrays(rows: pl.Series) -> np.ndarray:
     """Return an array of arrays; of Python's lists where a missing number would change its neighbours."""
     if not isinstance(rows.dtype, pl.List | pl.Array) or _has_missing_elements(rows):
-        return _listed(rows.to_list())
-    return _listed(rows.to_numpy())
+        values = rows.to_list()
+        return _listed(values, len(values))
+    return _listed(map(_nested, rows.to_numpy()), len(rows))
 
 
-def _listed(rows: Any) -> np.ndarray:  # noqa: ANN401 - a list, or an array whose first axis is the rows
+def _nested(cell: Any) -> Any:  # noqa: ANN401 - a NumPy array
+    """Return an array of several dimensions as nested lists of one-dimensional arrays."""
+    return list(map(_nested, cell)) if cell.ndim > 1 or cell.dtype == object else cell
+
+
+def _listed(values: Iterable[Any], length: int) -> np.ndarray:
     """Return an array of one object for each row, whatever their shapes."""
-    objects = np.empty(len(rows), object)
-    for i, row in enumerate(rows):
-        objects[i] = row
+    objects = np.empty(length, object)
+    for i, value in enumerate(values):
+        objects[i] = value
     return objects
 
 

@@ -24,7 +24,9 @@ PathOrUrl = str | os.PathLike[str] | Source
 Sources = PathOrUrl | Iterable[PathOrUrl]
 
 
-def expand(sources: Sources, storage_options: Mapping[str, Any] | None = None) -> list[Source]:
+def expand(
+    sources: Sources, storage_options: Mapping[str, Any] | None = None, *, allow_none: bool = False
+) -> list[Source]:
     """Return the files that a call's `source` argument means.
 
     Parameters
@@ -36,6 +38,8 @@ def expand(sources: Sources, storage_options: Mapping[str, Any] | None = None) -
         `path`, such as a UPath, is taken as a path; a remote UPath brings its storage options.
     storage_options : mapping or None
         Credentials and the like, beside `config.storage_options`, for the remote ones.
+    allow_none : bool
+        Return an empty list for an empty one.
 
     Returns
     -------
@@ -60,7 +64,7 @@ def expand(sources: Sources, storage_options: Mapping[str, Any] | None = None) -
     if strange is not None:
         message = f"the file name {strange!r} is not valid UTF-8, so no column can hold it: rename the file"
         raise SourceNotFoundError(message)
-    if not found:
+    if not found and not allow_none:
         message = "no source was given: pass the path of an NWB file, several of them, a pattern or a folder"
         raise SourceNotFoundError(message)
     return found
