@@ -286,7 +286,9 @@ def test_a_call_pattern_gives_what_it_gives_there_or_the_page_says_so(name, ours
 @needs_peer
 def test_what_is_written_down_is_what_1_0_gives(sessions):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    assert run_patterns(PEER, sessions, environment) == RECORDED
+    found = run_patterns(PEER, sessions, environment)
+    assert found.keys() == RECORDED.keys()
+    assert {name for name in found if found[name] != RECORDED[name]} <= call_patterns.UNSTEADY
 
 
 # --- nwb-mcp-server -------------------------------------------------------------------------------------
