@@ -1,8 +1,8 @@
 """Call patterns of code for lazynwb 1.x, on the package that is installed: `python call_patterns.py FOLDER`.
 
 Prints what each gives as JSON. `DIFFERENT` are those that give something else here on purpose, with words of
-the row of `docs/from-lazynwb-1.md` that says so. The tests run them on this package and compare with what 1.0.0
-gives, or gave when `call_patterns_1.0.0.json` was written.
+the row of `docs/from-lazynwb-1.md` that says so. The tests run them on this package and compare with what
+1.0.0 gives, or gave when `call_patterns_1.0.0.json` was written.
 """
 
 from __future__ import annotations

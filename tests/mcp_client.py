@@ -75,4 +75,4 @@ class McpServer:
         result = self.ask("tools/call", {"name": tool, "arguments": arguments})
         texts = [part["text"] for part in result["content"]]
         assert not result.get("isError"), texts
-        return result["structuredContent"] if "structuredContent" in result else texts
+        return result.get("structuredContent", texts)

@@ -35,8 +35,8 @@ SOURCES = str(Path(lazynwb.__file__).parents[1])
 PEER = os.environ.get("LAZYNWB_PEER_PYTHON", "")
 needs_peer = pytest.mark.skipif(
     not PEER,
-    reason="LAZYNWB_PEER_PYTHON names no interpreter of an environment with lazynwb==1.0.0 and nwb-mcp-server: "
-    "the head of tests/test_clients.py has the commands that make one",
+    reason="LAZYNWB_PEER_PYTHON names no interpreter of an environment with lazynwb==1.0.0 and "
+    "nwb-mcp-server: the head of tests/test_clients.py has the commands that make one",
 )
 
 

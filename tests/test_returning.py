@@ -141,7 +141,8 @@ def test_arrays_of_several_dimensions_go_on_to_polars_and_to_parquet(tmp_path):
             "ragged": [[[1.0], []], None],
         }
     )
-    lists = frame.cast({"image": pl.List(pl.List(pl.List(pl.Float64))), "pairs": pl.List(pl.List(pl.Float64))})
+    pairs = pl.List(pl.List(pl.Float64))
+    lists = frame.cast({"image": pl.List(pairs), "pairs": pairs})
     assert_frame_equal(pl.DataFrame(to_pandas(frame)), lists)
     to_pandas(frame).to_parquet(tmp_path / "a.parquet")
     assert_frame_equal(pl.read_parquet(tmp_path / "a.parquet"), lists)

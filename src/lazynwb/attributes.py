@@ -49,7 +49,8 @@ def get_attrs(
     internal_path : str
         A group or a dataset: `"/units"`, `"/units/spike_times"`, `"/"`, ...
     exclude_private : bool
-        Leave out names that begin with `_` or `.`, and HDMF's own `id`, `object_id`, `namespace` and `target`.
+        Leave out names that begin with `_` or `.`, and HDMF's own `id`, `object_id`, `namespace` and
+        `target`.
     exclude_empty_fields : bool
         Leave out what says nothing: None, empty text, lists and dictionaries, and "no description".
     storage_options : mapping or None

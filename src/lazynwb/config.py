@@ -43,11 +43,12 @@ def _default_cache_dir() -> Path:
 
 @dataclass(slots=True, init=False)
 class Config:
-    """Settings that every call reads; assign to an attribute of `lazynwb.config` to change one for the process.
+    """Settings that every call reads; assign to an attribute of `lazynwb.config` to change one.
 
-    A setting that is not given has the value of its environment variable, `LAZYNWB_` and its name in capitals,
-    or else its default. The variables of lazynwb 1.x (`LAZYNWB_ANON`, `LAZYNWB_FSSPEC_STORAGE_OPTIONS`, and all
-    of them with `FILE_IO_` in their names) are read, too; those without effect here cause one warning.
+    A setting that is not given has the value of its environment variable, `LAZYNWB_` and its name in
+    capitals, or else its default. The variables of lazynwb 1.x (`LAZYNWB_ANON`,
+    `LAZYNWB_FSSPEC_STORAGE_OPTIONS`, and all of them with `FILE_IO_` in their names) are read, too; those
+    without effect here cause one warning.
 
     Attributes
     ----------

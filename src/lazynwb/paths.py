@@ -79,7 +79,8 @@ def get_internal_paths(  # noqa: PLR0913, PLR0917
         One file.
     include_child_datasets : bool
         Also the datasets that are no table's column and no series' data: other members of a series
-        (`electrodes`, `control`, `starting_time`, ...), images, ...; and the groups of the series beside them.
+        (`electrodes`, `control`, `starting_time`, ...), images, ...; and the groups of the series beside
+        them.
     include_table_columns : bool
         Also the columns of the tables.
     include_metadata : bool

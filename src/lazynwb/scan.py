@@ -294,7 +294,8 @@ def _collected(scan: Callable[P, pl.LazyFrame]) -> Callable[P, pl.DataFrame]:
         return scan(*args, **kwargs).collect()
 
     read.__name__ = read.__qualname__ = "read_nwb"
-    read.__signature__ = inspect.signature(scan).replace(return_annotation="pl.DataFrame")  # type: ignore[attr-defined]
+    signature = inspect.signature(scan).replace(return_annotation="pl.DataFrame")
+    read.__signature__ = signature  # type: ignore[attr-defined]
     read.__annotations__ = {**scan.__annotations__, "return": "pl.DataFrame"}
     read.__doc__ = (
         "Read one table of any number of NWB files: `scan_nwb(...).collect()`, with the same parameters."

@@ -104,10 +104,9 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     )
     tables = [path for path, having in holders.items() if len(having) >= min_file_count]
     fixed = METADATA_NAMES if rename_general_metadata else {}
-    if full_path:
-        names = {path: "session" if path in fixed and path == "general" else path for path in tables}
-    else:
-        names = shortest_names(tables, fixed)
+    session_name = fixed.get("general", "general")
+    by_path = {path: session_name if path == "general" else path for path in tables}
+    names = by_path if full_path else shortest_names(tables, fixed)
     if table_names is not None:
         wanted = {
             name.strip("/") for name in ([table_names] if isinstance(table_names, str) else table_names)

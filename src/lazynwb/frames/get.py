@@ -94,8 +94,8 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
     ignore_errors : bool
         Skip files that cannot be read, with a warning.
     as_polars : bool or None
-        True for Polars, False for pandas, None for what `config.use_polars` says: by default pandas, which has
-        to be installed then.
+        True for Polars, False for pandas, None for what `config.use_polars` says: by default pandas, which
+        has to be installed then.
     session_columns : str, iterable of str or mapping of str to str, or None
         As for `scan_nwb`: metadata of the files as columns of every row (lists of it, too, unless they are
         excluded by name).

@@ -56,10 +56,10 @@ def to_pandas(df: pl.DataFrame) -> pd.DataFrame:
 
     pyarrow is not needed. Numbers keep their types; where some are missing, integers become floating-point
     numbers with NaN, as usual in pandas, or its nullable integers if they are too large for that. Lists and
-    arrays of numbers become NumPy arrays, one for each row, which share their memory with the Polars frame and
-    are read-only. Those of several dimensions become lists of one-dimensional arrays: `np.array(cell)` is the
-    whole, and Arrow, Parquet and `pl.DataFrame` take them. Lists of anything else become Python lists, structs
-    dictionaries. What is missing is NaN or NaT, in columns of objects None.
+    arrays of numbers become NumPy arrays, one for each row, which share their memory with the Polars frame
+    and are read-only. Those of several dimensions become lists of one-dimensional arrays: `np.array(cell)`
+    is the whole, and Arrow, Parquet and `pl.DataFrame` take them. Lists of anything else become Python
+    lists, structs dictionaries. What is missing is NaN or NaT, in columns of objects None.
     """
     import pandas as pd
 

@@ -132,7 +132,7 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
 
 
 def _describe_plain_group(main: OpenFile, group: Node, path: str) -> Table | None:
-    """Describe a group that NWB does not define as a table; None unless all of its datasets have as many rows."""
+    """Describe a group that NWB does not define as a table; None unless its datasets have as many rows."""
     problems: list[str] = []
     members, lost = _members(main, group, path, problems)
     main.raise_if_missing()
