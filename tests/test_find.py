@@ -87,9 +87,7 @@ def test_a_name_that_fits_several_is_an_error_that_lists_them(session, term):
     assert all(part in str(caught.value) for part in (*fitting, "session.nwb", "pass the path"))
 
 
-@pytest.mark.parametrize(
-    "term", ["unit", "nits", "speed", "running", "trial", "ials", "", "x", "deep/b"]
-)
+@pytest.mark.parametrize("term", ["unit", "nits", "speed", "running", "trial", "ials", "", "x", "deep/b"])
 def test_a_name_that_nothing_has_is_an_error_and_no_guess(session, term):
     with pytest.raises(TableNotFoundError, match="no table"):
         find(session, term)
