@@ -458,8 +458,10 @@ def test_a_pandas_frame_stays_one_with_its_index(cube, thin):
     pd.testing.assert_frame_equal(frame, before)
     pd.testing.assert_frame_equal(added.drop(columns="spike_times"), before)
     waveforms = lazynwb.merge_array_column(added, "waveform_mean")["waveform_mean"]
-    assert waveforms.iloc[0].shape == (21, 8)
-    assert_values([row.tolist() for row in waveforms], expected(rows, "waveform_mean"), "waveform_mean")
+    assert np.array(waveforms.iloc[0]).shape == (21, 8)
+    assert_values(
+        [np.array(row).tolist() for row in waveforms], expected(rows, "waveform_mean"), "waveform_mean"
+    )
 
 
 def test_rows_of_a_pandas_join_that_are_from_nowhere(cube):
