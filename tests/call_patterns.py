@@ -21,8 +21,8 @@ import pandas as pd
 import polars as pl
 
 PATTERNS: dict[str, Any] = {}
-#: Those that do not always give the same in 1.0.0: it depends on which file is read first.
-UNSTEADY = {"scan trials whose types differ"}
+#: Those that do not always give the same in 1.0.0: the order in which work is done.
+UNSTEADY = {"metadata of the cube", "scan trials whose types differ", "spike times in intervals"}
 #: Pattern to words of the migration page.
 DIFFERENT = {
     "scan trials whose types differ": "a column whose types differ between files",
