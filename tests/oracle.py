@@ -334,8 +334,42 @@ def series(group: h5py.Group) -> Table:
     return table
 
 
-def metadata(*groups: h5py.Group) -> Table:
-    """One row: scalars as they are, arrays as lists. The first group that has a name wins."""
+#: Fields that have one dimension in the NWB schema (nwb.file.yaml), whatever shape they are stored with.
+LISTS = frozenset(["experimenter", "file_create_date", "keywords", "related_publications"])
+#: Fields that are scalars there.
+SCALARS = {
+    "/general": frozenset(
+        [
+            "identifier",
+            "session_start_time",
+            "session_id",
+            "session_description",
+            "experiment_description",
+            "lab",
+            "institution",
+            "notes",
+            "data_collection",
+            "surgery",
+            "pharmacology",
+            "virus",
+            "source_script",
+            "timestamps_reference_time",
+            "protocol",
+            "slices",
+            "stimulus",
+        ]
+    ),
+    "/general/subject": frozenset(
+        "age description genotype sex species subject_id weight strain date_of_birth".split()  # noqa: SIM905
+    ),
+}
+
+
+def metadata(path: str, *groups: h5py.Group) -> Table:
+    """One row: scalars as they are, arrays as lists; what the schema knows as the schema says.
+
+    The first group that has a name wins. Several elements are never made a scalar.
+    """
     table = Table(rows=1)
     for group in groups:
         for name, dataset in datasets(group).items():
@@ -343,6 +377,14 @@ def metadata(*groups: h5py.Group) -> Table:
                 continue
             if unsupported(dataset.id.get_type()):
                 table.unsupported.add(name)
+            elif path == "/general" and name in LISTS:
+                scalar = dataset.shape == ()
+                values = [plain(dataset[()], dataset.dtype, dataset.file)] if scalar else read(dataset)
+                table.columns[name] = [None if dataset.shape is None else values]
+                table.dtypes[name] = f"List({dtype_name(dataset.dtype)})"
+            elif dataset.shape and name in SCALARS[path] and dataset.size < 2:
+                table.columns[name] = np.ravel(read(dataset)).tolist() or [None]
+                table.dtypes[name] = dtype_name(dataset.dtype)
             elif dataset.shape is None:
                 table.columns[name], table.dtypes[name] = [None], dtype_name(dataset.dtype)
             elif dataset.shape == ():
@@ -371,9 +413,9 @@ def read_table(path: str | Path, table_path: str) -> Table:
     with h5py.File(path, "r") as file:
         table_path = "/" + table_path.strip("/")
         if table_path == "/general":
-            return metadata(file["/general"], file).sort()
+            return metadata(table_path, file["/general"], file).sort()
         if table_path == "/general/subject":
-            return metadata(file["/general/subject"]).sort()
+            return metadata(table_path, file["/general/subject"]).sort()
         group = file[table_path]
         if isinstance(group, h5py.Dataset):
             group = file[table_path.rsplit("/", 1)[0]]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 #: Raised whenever a struct below or the meaning of a field changes: older cache entries are then ignored.
-CATALOG_VERSION = 3
+CATALOG_VERSION = 4
 #: The byte offset that stands for a chunk that was never written: its elements are the fill value.
 MISSING = 2**64 - 1
 _U8, _U4 = struct.Struct("<Q"), struct.Struct("<I")
@@ -101,14 +101,21 @@ class ChunkKeys(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=Fa
         What all of their names begin with.
     separator : str
         Between a chunk's place along the dimensions.
+    suffix : str
+        What all of their names end with.
     """
 
     prefix: str
     separator: str
+    suffix: str = ""
 
     def of(self, place: tuple[int, ...]) -> str:
         """Return the name of the object at a place in the grid."""
-        return self.prefix + self.separator.join(map(str, place))
+        return self.prefix + self.separator.join(map(str, place)) + self.suffix
+
+    def depth(self, ndim: int) -> int:
+        """Return how many levels of folders the objects of an array are in, below the prefix."""
+        return ndim + self.suffix.count("/") if self.separator == "/" else 1
 
 
 class Array(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
@@ -163,6 +170,47 @@ class Array(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
     def rows(self) -> int:
         """How many rows it has: a scalar has one."""
         return self.shape[0] if self.shape else 1
+
+    def with_ndim(self, ndim: int) -> Array | None:
+        """Return the array with 0 or 1 dimensions, where that only adds or drops dimensions of length 1.
+
+        Chunks of HDF5 keep their stored dimensions, so such arrays are left to the format's own reader.
+
+        Returns
+        -------
+        Array or None
+            None if the array has too many elements for a scalar, several dimensions that are not 1, or chunks
+            that cannot be described with fewer dimensions.
+        """
+        if len(self.shape) == ndim:
+            return self
+        size = math.prod(self.shape)
+        if (ndim == 0 and size != 1) or (size and size != max(self.shape, default=1)):
+            return None
+        if self.layout == "objects":
+            return self._as_list() if ndim else None
+        layout = "indirect" if self.layout == "chunked" else self.layout
+        return msgspec.structs.replace(self, shape=(size,)[:ndim], layout=layout)
+
+    def _as_list(self) -> Array | None:
+        """Return the array with the only one of its dimensions that is not 1."""
+        axis = next((i for i, n in enumerate(self.shape) if n != 1), 0)
+        cells = self.shard or self.chunk
+        others = [i for i in range(len(self.shape)) if i != axis]
+        if self.keys is None or any(cells[i] != 1 for i in others):
+            return None
+        keys = ChunkKeys(
+            self.keys.prefix + f"0{self.keys.separator}" * axis,
+            self.keys.separator,
+            f"{self.keys.separator}0" * (len(self.shape) - axis - 1) + self.keys.suffix,
+        )
+        return msgspec.structs.replace(
+            self,
+            shape=(self.shape[axis],),
+            chunk=(self.chunk[axis],),
+            shard=self.shard[axis : axis + 1],
+            keys=keys,
+        )
 
 
 class Column(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):

@@ -107,8 +107,7 @@ def _check_written(store: Objects, request: Request) -> None:
     beside = chunk_count(array)
     if request.box:
         beside = min(beside, math.prod(map(length_of, request.box)))
-    depth = len(array.chunk) if array.keys.separator == "/" else 1
-    check_written(store, array.keys.prefix, depth, bands * beside)
+    check_written(store, array.keys.prefix, array.keys.depth(len(array.chunk)), bands * beside)
 
 
 def _within_shard(request: Request, number: int) -> tuple[int, int]:

@@ -45,12 +45,13 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
     found = file.find(array.path)
     with with_checked_heaps(found) as here, permitted_dataset(here) as opened:
         dataset = h5py.Dataset(opened)
+        shape, stored = dataset.shape, _stored_ranges(dataset, array, ranges)
         if file.source.is_remote:
-            found.file.prefetch(_bytes_of(dataset, ranges))
+            found.file.prefetch(_bytes_of(dataset, stored))
             file.raise_if_missing()
-        refuse_damage(file, dataset, array, ranges)
+        refuse_damage(file, dataset, array, stored)
         try:
-            rows = _read(file, dataset, ranges)
+            rows = _read(file, dataset, stored)
         except (OSError, RuntimeError) as error:
             where = f"{file.name}: /{array.path}"
             absent = _absent_filter(dataset.id)
@@ -62,7 +63,27 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
                 raise UnsupportedTypeError(message) from None
             message = f"{where} cannot be read: {error}"
             raise CorruptDataError(message) from None
+    if shape and shape != array.shape:
+        count = rows.shape[0] if stored is ranges else array.rows
+        rows = rows.reshape(count, *array.shape[1:], *array.dtype.dims)
+    if stored is not ranges:
+        rows = rows[np.concatenate([np.arange(start, stop) for start, stop in ranges.tolist()])]
     return _resolved(file, rows)
+
+
+def _stored_ranges(dataset: h5py.Dataset, array: Array, ranges: np.ndarray) -> np.ndarray:
+    """Return the ranges of the first dimension that hold ranges of rows.
+
+    They differ where the only row of a dataset of shape (1, n) is read as n rows.
+    """
+    if (
+        len(array.shape) == 1
+        and len(dataset.shape) > 1
+        and dataset.shape[0] != array.shape[0]
+        and len(ranges)
+    ):
+        return np.array([[0, dataset.shape[0]]])
+    return ranges
 
 
 def _read(file: Hdf5File, dataset: h5py.Dataset, ranges: np.ndarray) -> np.ndarray:

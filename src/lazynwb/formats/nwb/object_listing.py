@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from msgspec.structs import replace
 
 from lazynwb.catalog.model import Attributes, Entry, Listing
+from lazynwb.formats.nwb.names import ARRAY_ATTRIBUTES, SCALAR_ATTRIBUTES
 from lazynwb.formats.nwb.tables import METADATA_PATHS, table_role
 from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError, tell_damaged
 
@@ -64,7 +65,7 @@ def describe_attributes(  # noqa: C901 - one walk
     except BrokenLinkError:
         return None
     known = {(id(found.file), found.address): f"/{path}"}
-    by_path: dict[str, dict[str, Any]] = {"": found.attributes()}
+    by_path: dict[str, dict[str, Any]] = {"": _in_schema_shape(found.attributes())}
     groups = [(found, "")] if found.is_group else []
     seen = {found.address}
     nested = True
@@ -100,7 +101,25 @@ def describe_attributes(  # noqa: C901 - one walk
 
 def _member(group: Node, key: bytes) -> tuple[Node, dict[str, Any]]:
     child = group.child(key)
-    return child, child.attributes()
+    return child, _in_schema_shape(child.attributes())
+
+
+def _in_schema_shape(attributes: dict[str, Any]) -> dict[str, Any]:
+    """Return attributes with those that the NWB schema calls scalars as scalars, and its lists as lists.
+
+    MATLAB and MIES store scalars as arrays of one element. More than one element is never cut.
+    """
+    return {name: _shaped(name, value) for name, value in attributes.items()}
+
+
+def _shaped(name: str, value: Any) -> Any:  # noqa: ANN401 - an attribute
+    if name in SCALAR_ATTRIBUTES:
+        while isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        return None if value == [] else value
+    if name in ARRAY_ATTRIBUTES and isinstance(value, (str, int, float)):
+        return [value]
+    return value
 
 
 def _resolved(

@@ -11,9 +11,10 @@ from abc import ABC, abstractmethod
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from lazynwb.catalog.model import Column, Table
+from lazynwb.catalog.model import Table
+from lazynwb.formats.nwb.names import field_ndim
 from lazynwb.formats.nwb.object_listing import describe_attributes, list_objects
-from lazynwb.formats.nwb.tables import describe_table
+from lazynwb.formats.nwb.tables import describe_table, whole_column
 from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError
 from lazynwb.profile import count
 
@@ -50,7 +51,7 @@ def describe_members(file: OpenFile, path: str) -> Table | None:
             with file.collect_misses():
                 array = file.once(f"{full}\0member", partial(_describe, file, group, key, full))
                 if array is not None:
-                    columns.append(Column(name, array, length=1, whole=bool(array.shape)))
+                    columns.append(whole_column(name, array, field_ndim("TimeSeries", name)))
         except BrokenLinkError as error:
             problems.append(f"{name!r} was left out: {error}")
     columns.sort(key=lambda column: column.name)

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from lazynwb.catalog.model import Array, Column, Table
 from lazynwb.errors import CorruptDataError
 from lazynwb.formats.nwb.columns import Member, enumerated, find_indices, forget_damaged
-from lazynwb.formats.nwb.names import SERIES_MEMBERS
+from lazynwb.formats.nwb.names import SERIES_MEMBERS, field_ndim
 from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError
 
 if TYPE_CHECKING:
@@ -165,11 +165,13 @@ def _members(
 ) -> tuple[dict[str, Member], set[str]]:
     members: dict[str, Member] = {}
     lost: set[str] = set()
+    table_type = group.text("neurodata_type")
     for key, name in _named(group, problems):
         full = f"{path}/{name}"
+        ndim = 1 if name == "id" else field_ndim(table_type, name, path)
         try:
             with main.collect_misses():
-                member = main.once(full, partial(_member, main, group, key, full))
+                member = main.once(full, partial(_member, main, group, key, full, ndim))
                 if member is not None:
                     members[name] = member
                     problems += [f"column {name!r} {member.problem}"] * bool(member.problem)
@@ -179,7 +181,7 @@ def _members(
     return members, lost
 
 
-def _member(main: OpenFile, group: Node, key: bytes, path: str) -> Member | None:
+def _member(main: OpenFile, group: Node, key: bytes, path: str, ndim: int | None) -> Member | None:
     found = group.child(key)
     if not found.is_dataset:
         return None
@@ -192,6 +194,10 @@ def _member(main: OpenFile, group: Node, key: bytes, path: str) -> Member | None
         array, elements, problem = enumerated(found, array)
         return Member(array, neurodata_type, None, elements, problem)
     is_index = integer and (neurodata_type == "VectorIndex" or named)
+    if ndim == 1 or is_index or neurodata_type == "DynamicTableRegion":
+        array = (
+            array.with_ndim(1) or array
+        )  # MATLAB stores lists as (n, 1) or (1, n), and one row as a scalar
     return Member(array, neurodata_type, found.target() if is_index else None)
 
 
@@ -244,10 +250,13 @@ def _column(name: str, members: dict[str, Member], indexed: dict[str, str]) -> C
     while last in indexed:
         last = indexed[last]
         indices.insert(0, members[last].array)
-    outer = indices[0] if indices else member.array
+    data = member.array
+    if indices and not data.shape:
+        data = data.with_ndim(1) or data  # a single element
+    outer = indices[0] if indices else data
     length = outer.rows
     region = member.neurodata_type == "DynamicTableRegion" and member.array.dtype.kind == "number"
-    return Column(name, member.array, tuple(indices), length, region)
+    return Column(name, data, tuple(indices), length, region)
 
 
 def _category(  # noqa: PLR0913, PLR0917 - what a category is, and where its problems go
@@ -277,6 +286,10 @@ def _describe_series(main: OpenFile, group: Node, path: str) -> Table:
     arrays = {
         name: found[name].describe(f"{path}/{name}", main) for name in ("data", "timestamps") if name in found
     }
+    if "timestamps" in arrays:
+        arrays["timestamps"] = arrays["timestamps"].with_ndim(1) or arrays["timestamps"]
+    if "data" in arrays and not arrays["data"].shape:
+        arrays["data"] = arrays["data"].with_ndim(1) or arrays["data"]  # a series of one sample
     start, frames = found.get("starting_time"), found.get("num_samples")
     data, stamps = arrays.get("data"), arrays.get("timestamps")
     length = data.rows if data is not None else 0
@@ -321,6 +334,29 @@ def _count(dataset: Node | None) -> int:
     return int(number) if number is not None and 0 <= number < _MOST_FRAMES else 0
 
 
+def whole_column(name: str, array: Array, ndim: int | None, *, is_null: bool = False) -> Column:
+    """Return a dataset as the value of the only row of a table.
+
+    Parameters
+    ----------
+    name : str
+    array : Array
+    ndim : int or None
+        Dimensions that the NWB schema fixes: a scalar is read as a scalar also where it is stored with one
+        element (MatNWB, MIES), a list as a list also where it is stored as a scalar. Several elements are
+        never cut.
+    is_null : bool
+        Whether the dataset has no dataspace (h5py.Empty): no array, but a missing value.
+    """
+    fixed = array.with_ndim(ndim) if ndim in {0, 1} and not is_null else None
+    array = fixed if fixed is not None else array
+    if ndim == 0 and (is_null or 0 in array.shape):
+        empty = replace(array, shape=(), chunk=(), shard=(), layout="indirect", offset=-1)
+        return Column(name, empty, length=0)
+    whole = bool(array.shape) and (ndim == 1 or not is_null)
+    return Column(name, array, length=0 if is_null else 1, whole=whole)
+
+
 def _describe_metadata(main: OpenFile, path: str) -> Table | None:
     """Describe `/general` or `/general/subject`; the root's datasets belong to the session's row.
 
@@ -329,6 +365,7 @@ def _describe_metadata(main: OpenFile, path: str) -> Table | None:
     problems: list[str] = []
     arrays: dict[str, Array] = {}
     empty: set[str] = set()
+    kind = ""
     groups = [(path, path)] if path != "general" else [("", "/"), (path, path)]
     found_any = False
     for prefix, where in groups:
@@ -341,6 +378,7 @@ def _describe_metadata(main: OpenFile, path: str) -> Table | None:
         if not group.is_group:
             continue
         found_any = found_any or bool(prefix)
+        kind = group.text("neurodata_type")
         for key, name in _named(group, problems):
             try:
                 found = group.child(key)
@@ -355,8 +393,7 @@ def _describe_metadata(main: OpenFile, path: str) -> Table | None:
     if not arrays and not found_any:
         return None
     columns = [
-        # No dataspace at all (h5py.Empty): no array, but a value that is missing.
-        Column(name, array, length=0 if name in empty else 1, whole=bool(array.shape) and name not in empty)
+        whole_column(name, array, field_ndim(kind, name, path), is_null=name in empty)
         for name, array in sorted(arrays.items())
     ]
     return Table(path or "/", "metadata", 1, tuple(columns), tuple(problems), main.depends)

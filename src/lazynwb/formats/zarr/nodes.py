@@ -308,9 +308,9 @@ class ZarrNode(NamedTuple):
     def number(self) -> float | None:
         """Return the value of an array that is a single number; None of any other."""
         array = self.describe(self.path, self.file)
-        if array.shape or array.keys is None or array.dtype.kind != "number":
+        if math.prod(array.shape) != 1 or array.keys is None or array.dtype.kind != "number" or array.shard:
             return None
-        data = self.file.chunk(array.keys.of((0,) if array.chunk else ()))
+        data = self.file.chunk(array.keys.of((0,) * len(array.chunk)))
         try:
             return float(read_scalar(array, data))
         except CorruptDataError as error:
@@ -322,6 +322,8 @@ class ZarrNode(NamedTuple):
     def start_and_rate(self) -> tuple[float, float] | None:
         """Return a `starting_time` array's value and its `rate`; None where they are no numbers."""
         rate = self.meta.attributes.get("rate")
+        if isinstance(rate, list) and len(rate) == 1:
+            rate = rate[0]
         if not isinstance(rate, int | float):
             return None
         start = self.number()

@@ -8,6 +8,7 @@ import math
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from lazynwb.catalog.model import MISSING
@@ -66,6 +67,8 @@ def read_indirect(objects: Objects, array: Array, ranges: np.ndarray) -> np.ndar
         If a chunk is damaged.
     """
     stored = stored_array(array)
+    if len(stored.shape) > 1 and stored.shape != array.shape:
+        return _read_as_list(objects, array, stored, ranges)
     shape = array.shape or (1,)
     chunk = stored.chunk or (1,)
     rows = int((ranges[:, 1] - ranges[:, 0]).sum()) if len(ranges) else 0
@@ -75,10 +78,9 @@ def read_indirect(objects: Objects, array: Array, ranges: np.ndarray) -> np.ndar
     )
     cells = [range(-(-n // c)) for n, c in zip(shape[1:], chunk[1:], strict=True)]
     try:
-        depth = len(shape) if stored.keys.separator == "/" else 1
         outer = [s // c for s, c in zip(stored.shard, stored.chunk, strict=True)] if stored.shard else [1]
         wanted = len(bands) * math.prod(map(len, cells)) // math.prod(outer)
-        check_written(objects, stored.keys.prefix, depth, wanted)
+        check_written(objects, stored.keys.prefix, stored.keys.depth(len(shape)), wanted)
     except CorruptDataError as error:
         message = f"{objects.source.name}: /{array.path}: {error}"
         raise CorruptDataError(message) from None
@@ -103,6 +105,17 @@ def read_indirect(objects: Objects, array: Array, ranges: np.ndarray) -> np.ndar
                 out[(slice(at + first - start, at + last - start), *where)] = values[inside]
             at += stop - start
     return np.empty((rows, *shape[1:]), _converted_dtype(array.dtype)) if out is None else out
+
+
+def _read_as_list(objects: Objects, array: Array, stored: Stored, ranges: np.ndarray) -> np.ndarray:
+    """Read rows of an array whose stored shape has further dimensions of length 1."""
+    whole = msgspec.structs.replace(array, shape=stored.shape)
+    if array.shape == stored.shape[:1]:
+        rows = read_indirect(objects, whole, ranges)
+        return rows.reshape(rows.shape[0], *rows.shape[len(stored.shape) :])
+    rows = read_indirect(objects, whole, np.array([[0, stored.shape[0]]]))
+    rows = rows.reshape(array.rows, *rows.shape[len(stored.shape) :])
+    return rows[[row for start, stop in ranges.tolist() for row in range(start, stop)]]
 
 
 def read_scalar(array: Array, data: Buffer | None) -> Any:  # noqa: ANN401 - the element

@@ -45,8 +45,7 @@ def chunk_index(objects: Objects, array: Array, numbers: np.ndarray | None = Non
         raise CorruptDataError(message)
     shards = [-(-n // r) for n, r in zip(grid, within, strict=True)]
     try:
-        depth = len(shards) if array.keys.separator == "/" else 1
-        check_written(objects, array.keys.prefix, depth, math.prod(shards))
+        check_written(objects, array.keys.prefix, array.keys.depth(len(shards)), math.prod(shards))
     except CorruptDataError as error:
         message = f"{objects.source.name}: /{array.path}: {error}"
         raise CorruptDataError(message) from None
