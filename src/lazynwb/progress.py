@@ -96,7 +96,7 @@ class Progress:
             warnings.simplefilter("ignore")  # about notebooks without ipywidgets
             from tqdm.auto import tqdm
 
-        class Bar(tqdm):  # type: ignore[type-arg,misc]
+        class Bar(tqdm):  # type: ignore[type-arg]
             monitor_interval = 0  # a thread that would outlive the query
 
         bar = Bar(

@@ -9,7 +9,8 @@ import os
 from typing import Any
 
 from lazynwb._compatibility import missing
-from lazynwb.formats.nwb.names import TABLE_SHORTCUTS, normalize_table_path
+from lazynwb.formats.nwb.names import TABLE_SHORTCUTS
+from lazynwb.lookup.schema import normalize_table_path
 
 __all__ = [
     "TABLE_SHORTCUTS",
