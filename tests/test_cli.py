@@ -385,7 +385,7 @@ def test_a_table_in_a_pipe_is_plain_and_has_every_column(cube, run):
     code, out, err = run("head", cube[0], "units", "-n", 2)
     header, types, _, *rows = out.decode().splitlines()
     assert code == 0
-    assert header.split() == list(lazynwb.scan_nwb(cube[0], "units").collect_schema())
+    assert sorted(header.split()) == sorted(lazynwb.scan_nwb(cube[0], "units").collect_schema())
     assert "list[f64]" in types
     assert "array[f64, 21×8]" in types  # noqa: RUF001
     assert len(rows) == 2
@@ -437,6 +437,10 @@ USAGE = {
     "no such form": ["tables", "FILE", "-f", "xml"],
     "no source": ["tables"],
     "no table": ["head", "FILE"],
+    "no table in a folder": ["head", "FOLDER"],
+    "no table of two files": ["head", "FILE", "FILE"],
+    "the table first": ["schema", "units", "FOLDER"],
+    "a file for a command": ["FILE"],
     "no form for the file": ["tables", "FILE", "-o", "out.txt"],
     "a table is no file": ["tables", "FILE", "-f", "table", "-o", "out.csv"],
     "a folder for a file": ["tables", "FILE", "-f", "csv", "-o", "."],
@@ -454,6 +458,53 @@ def test_wrong_usage(kind, cube, run):
     assert (code, out) == (2, b"")
     assert err.startswith("lazynwb: ")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["schema", "units", "data folder"], "lazynwb schema 'data folder' units"),
+        (["head", "data folder"], "lazynwb tables 'data folder'"),
+        (["data folder"], "lazynwb tables 'data folder'"),
+    ],
+)
+def test_wrong_usage_is_told_with_the_command_that_is_meant(arguments, said, run, tmp_path):
+    (tmp_path / "data folder").mkdir()
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert said in err
+
+
+def test_the_folder_of_a_tables_name_is_no_obstacle(cube, answer, tmp_path):
+    (tmp_path / "units").mkdir()
+    assert json.loads(answer("head", cube[0], "units", "-n", "1", "-f", "json"))
+    assert json.loads(answer("head", cube[0].parent / "*.nwb", "units", "-n", "1", "-f", "json"))
+
+
+def test_a_comparison_of_unlike_types_shows_the_expression_and_a_cast(cube, run):
+    code, _, err = run("query", "SELECT unit_id FROM units WHERE location > 3", cube[0])
+    assert code == 1
+    assert 'col("location")' in err
+    assert "CAST" in err
+
+
+def test_options_that_a_command_does_not_have_are_not_suggested(run, tmp_path):
+    (tmp_path / "notes.md").write_text("no NWB")
+    code, _, err = run("tree", "notes.md")
+    assert code == 1
+    assert "--ignore-errors" not in err
+    assert "HDF5 file or a Zarr store" in err
+
+
+def test_people_see_the_names_of_rows_first_and_arrays_last(cube, run):
+    _, out, _ = run("head", cube[0], "units", "-n", "1")
+    titles = out.decode().splitlines()[0].split()
+    schema = lazynwb.get_table_schema(cube[0], "units")
+    assert titles[:2] == ["id", "unit_id"]
+    assert sorted(titles) == sorted(schema)
+    arrays = [name for name, dtype in schema.items() if dtype.is_nested()]
+    assert arrays
+    assert set(titles[-len(arrays) :]) == set(arrays)
 
 
 NOTHING = {

@@ -161,3 +161,70 @@ def test_a_file_is_walked_once_whatever_is_looked_for(cube):
     with lazynwb.profile() as again:
         find(cube, "lick_sensor_events")
     assert again.files_parsed == 0
+
+
+# --- scans -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("term", "path"),
+    [
+        ("Clusters", "processing/sorting/Clusters"),
+        ("clusters", "processing/sorting/Clusters"),
+        ("left/events", "processing/left/events"),
+        ("trials", "intervals/trials"),
+        ("running_speed", "acquisition/running_speed"),
+    ],
+)
+def test_scans_and_schemas_take_the_same_names(session, term, path):
+    expected = lazynwb.scan_nwb(session, f"/{path}")
+    assert lazynwb.scan_nwb(session, term).collect().equals(expected.collect())
+    assert lazynwb.get_table_schema(session, term) == expected.collect_schema()
+
+
+def test_a_scan_of_a_name_goes_over_all_files(session, tmp_path):
+    other = write(tmp_path / "other.nwb", ["processing/sorting/Clusters"])
+    none = write(tmp_path / "none.nwb", ["units"])
+    found = lazynwb.scan_nwb([none, session, other], "Clusters").collect()
+    assert found["_nwb_path"].unique().sort().to_list() == sorted([str(other), str(session)])
+
+
+@pytest.mark.parametrize("term", ["Nothing", "/Clusters", "speed"])
+def test_a_scan_does_not_guess(session, term):
+    with pytest.raises(TableNotFoundError, match="tables there"):
+        lazynwb.scan_nwb(session, term)
+
+
+def test_a_scan_of_an_ambiguous_name_is_an_error(session, tmp_path):
+    path = write(tmp_path / "two.nwb", ["processing/left/spots", "processing/right/spots"])
+    with pytest.raises(
+        TableNotFoundError, match="may be any of /processing/left/spots, /processing/right/spots"
+    ):
+        lazynwb.scan_nwb(path, "spots")
+
+
+def test_an_index_answers_for_names_without_a_look_at_the_files(session, tmp_path):
+    lazynwb.build_index([session], tmp_path / "index", disable_progress=True)
+    expected = lazynwb.scan_nwb(session, "/processing/sorting/Clusters").collect_schema()
+    session.rename(tmp_path / "elsewhere.nwb")
+    lazynwb.clear_cache()
+    assert lazynwb.get_table_schema(None, "Clusters", index=tmp_path / "index") == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [
+        ("running", "/processing/behavior/running_speed"),
+        ("trial", "/intervals/trials"),
+        ("lick", "/processing/behavior/licks"),
+        ("Unit", "/units"),
+        ("unist", "/units"),
+        ("/interval/trials", "/intervals/trials"),
+    ],
+)
+def test_suggestions_are_those_that_a_person_would_make(name, suggested, tmp_path):
+    paths = ["units", "intervals/trials", "processing/behavior/licks"]
+    file = write(tmp_path / "a.nwb", paths, ["processing/behavior/running_speed"])
+    with pytest.raises(TableNotFoundError) as caught:
+        lazynwb.scan_nwb(file, name)
+    assert f"did you mean {suggested}?" in str(caught.value)

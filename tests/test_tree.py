@@ -255,11 +255,20 @@ def test_a_file_that_cannot_be_read_has_a_text_all_the_same(tmp_path):
     path = tmp_path / "a.nwb"
     path.write_bytes(b"nothing")
     assert "not an HDF5 file" in repr(lazynwb.LazyNWB(path))
-    with pytest.raises(lazynwb.NotNWBError):
-        lazynwb.LazyNWB(path)._repr_html_()
+    assert "not an HDF5 file" in lazynwb.LazyNWB(path)._repr_html_()
 
 
 def test_the_types_of_real_objects_are_listed(built):
     text = repr(lazynwb.LazyNWB(built("session")))
     for kind in ("ElectricalSeries", "PlaneSegmentation", "GrayscaleImage", "Device", "ScratchData", "Units"):
         assert f"[{kind}]" in text or kind in lazynwb.LazyNWB(built("session"))._repr_html_()
+
+
+def test_a_session_whose_metadata_cannot_be_read_has_its_tree_all_the_same(session, monkeypatch):
+    def failing(*_, **__):
+        raise lazynwb.CorruptDataError("general: <damaged>")
+
+    monkeypatch.setattr("lazynwb.session.session.read_metadata", failing)
+    for text in (repr(session), session._repr_html_()):
+        assert "cannot be read" in text
+        assert "units" in text

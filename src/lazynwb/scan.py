@@ -20,8 +20,9 @@ from lazynwb.engine.scan import run
 from lazynwb.index.model import KINDS
 from lazynwb.index.reader import Index, open_index
 from lazynwb.index.scan_sources import sources_of
+from lazynwb.lookup.names import resolve_table
 from lazynwb.lookup.regions import find_regions
-from lazynwb.lookup.schema import collect_schema, normalize_table_path
+from lazynwb.lookup.schema import collect_schema
 from lazynwb.lookup.session_columns import SessionColumn, find_session_columns
 from lazynwb.profile import attributed
 from lazynwb.shutdown import guard_shutdown
@@ -84,9 +85,10 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         With an index, None stands for all that it has.
     table_path : str
         A DynamicTable (`"/units"`, `"/intervals/trials"`), a TimeSeries or its `data`, `"/general"` (which
-        includes the root group's values), `"/general/subject"` or `"/"` (the root group alone); or one of the
-        shortcuts `units`, `trials`, `epochs`, `electrodes`, `session`, `subject`. Any other group is a table
-        where its path is given and its datasets all have as many rows.
+        includes the root group's values), `"/general/subject"` or `"/"` (the root group alone); one of the
+        shortcuts `units`, `trials`, `epochs`, `electrodes`, `session`, `subject`; or the end of a path, as
+        for `get_df`: `"performance"`, `"behavior/running_speed"`. Any other group is a table where its path
+        is given and its datasets all have as many rows.
     raise_on_missing : bool
         Raise if a file lacks the table; by default it is skipped, and one warning says so at the end.
     ignore_errors : bool
@@ -146,7 +148,8 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     SourceNotFoundError
         If a source does not exist; it is a FileNotFoundError.
     TableNotFoundError
-        If no file has the table; it is a KeyError, and lists the tables that do exist.
+        If no file has the table; it is a KeyError, and lists the tables that do exist. Also if a file has
+        several tables of that name.
     SchemaError
         If a column's types in two files have no common type.
     NotNWBError
@@ -216,7 +219,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         from lazynwb.distributed.worker_catalogs import WorkerCatalogs
 
         catalogs = made = WorkerCatalogs(workers)
-    table = normalize_table_path(table_path)
+    table = resolve_table(sources, table_path, ignore_errors=ignore_errors, catalogs=catalogs)
     overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
     origin = "the schema argument"
     inferred: dict[str, pl.DataType] = {}

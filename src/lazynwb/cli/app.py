@@ -150,7 +150,7 @@ def schema(
 ) -> None:
     """List the columns of a table over all files: types, and how many files have each."""
     target = target_of(form, output)
-    sources, table = split_table(arguments)
+    sources, table = split_table(arguments, "schema")
     given = sources_of(sources, storage_option)
     from lazynwb.cli.output import emit
     from lazynwb.cli.table_commands import list_columns, show_columns
@@ -175,7 +175,7 @@ def head(  # noqa: PLR0913
 ) -> None:
     """Show the first rows of a table."""
     target = target_of(form, output)
-    sources, table = split_table(arguments)
+    sources, table = split_table(arguments, "head")
     given = sources_of(sources, storage_option)
     from lazynwb.cli import row_commands as run
 

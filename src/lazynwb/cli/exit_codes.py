@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import re
+import shlex
 import sys
 import traceback
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from typer.core import TyperGroup
 
 from lazynwb.config import config
-from lazynwb.errors import LazyNWBError, SourceNotFoundError, TableNotFoundError
+from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError, TableNotFoundError
 from lazynwb.terminal_text import visible
 
 if TYPE_CHECKING:
@@ -21,9 +22,12 @@ if TYPE_CHECKING:
 
 FAILED, USAGE, NOTHING = 1, 2, 3
 _DEBUG = "--debug"
+#: Commands that can leave out files that cannot be read.
+_SKIPPING = frozenset({"tables", "schema", "head", "query", "convert"})
 #: Characters of a message: lists of tables in it may be long.
 _LONGEST = 2000
 _NO_SUCH_COLUMN = re.compile(r'unable to find column "(.*?)"; valid columns: \[(.*)\]', re.DOTALL)
+_IN_EXPRESSION = re.compile(r"in the following expression:\s*(.+)")
 _QUOTED = re.compile(r'"(.*?)"')
 
 
@@ -87,7 +91,7 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             for line in traceback.format_exc().splitlines():
                 sys.stderr.write(visible(line, None) + "\n")
-        return _told(error)
+        return _told(error, given)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
@@ -111,9 +115,10 @@ def _stop_writing() -> None:
         os.close(nowhere)
 
 
-def _told(error: Exception) -> int:
+def _told(error: Exception, arguments: Sequence[str]) -> int:
     """Write an error as one line, and return the exit code that it means."""
-    code, message = _explained(error)
+    command = next((one for one in arguments if not one.startswith("-")), "")
+    code, message = _explained(error, command)
     if not message:  # nothing was asked for, and typer has shown the help
         return code
     with contextlib.suppress(OSError, ValueError):
@@ -123,16 +128,16 @@ def _told(error: Exception) -> int:
     return code
 
 
-def _explained(error: Exception) -> tuple[int, str]:
+def _explained(error: Exception, command: str) -> tuple[int, str]:
     format_message = getattr(error, "format_message", None)  # of what typer raises
     if format_message is not None:
-        return _usage_of(error, format_message())
+        return _usage_of(error, format_message(), command)
     if isinstance(error, UsageError):
         return USAGE, str(error)
     if isinstance(error, NothingFoundError | SourceNotFoundError | TableNotFoundError):
-        return NOTHING, f"{error}{_hint_of(error)}"
+        return NOTHING, f"{error}{_hint_of(error, command)}"
     if isinstance(error, LazyNWBError | ImportError):
-        return FAILED, f"{error}{_hint_of(error)}"
+        return FAILED, f"{error}{_hint_of(error, command)}"
     if type(error).__module__.startswith("polars"):
         return FAILED, _of_polars(str(error))
     if isinstance(error, OSError):
@@ -144,6 +149,8 @@ def _explained(error: Exception) -> tuple[int, str]:
 def _of_polars(message: str) -> str:
     """Return the part of a message of Polars that is about the query, and of columns the similar ones."""
     first = message.strip().partition("\n\n")[0]
+    if "compare string with numeric" in first:
+        first += f"{_expression_of(message)}; cast one side: CAST(name AS DOUBLE), CAST(name AS VARCHAR)"
     absent = _NO_SUCH_COLUMN.search(first)
     if absent is None:
         return first
@@ -152,18 +159,33 @@ def _of_polars(message: str) -> str:
     return f"there is no column {absent[1]!r}{hint(absent[1], re.findall(_QUOTED, absent[2]))}"
 
 
-def _usage_of(error: Exception, message: str) -> tuple[int, str]:
+def _expression_of(message: str) -> str:
+    """Return the expression that Polars says an error is in, as the end of a sentence."""
+    found = _IN_EXPRESSION.search(message)
+    return f" in {found[1]}" if found else ""
+
+
+def _usage_of(error: Exception, message: str, named: str) -> tuple[int, str]:
+    from lazynwb.cli.options import looks_like_a_source
+
+    if "such command" in message and f"'{named}'" in message and looks_like_a_source(named):
+        return USAGE, f"{named} is not a command: lazynwb tables {shlex.join([named])} lists its tables"
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", "lazynwb")
     code = getattr(error, "exit_code", USAGE)
     return code, message and f"{message.rstrip('.')} ({command} --help shows how it is used)"
 
 
-def _hint_of(error: Exception) -> str:
+def _hint_of(error: Exception, command: str) -> str:
     """Return what may help, where the message does not say so."""
     text = str(error)
     if isinstance(error, SourceNotFoundError):
         return "" if " hint" in text or ": " in text[-80:] else " (is the name right, and the disk mounted?)"
     if isinstance(error, LazyNWBError) and not isinstance(error, TableNotFoundError | ImportError):
-        return "" if "ignore_errors" in text else " (--ignore-errors leaves out files that cannot be read)"
+        if command in _SKIPPING:
+            return (
+                "" if "ignore_errors" in text else " (--ignore-errors leaves out files that cannot be read)"
+            )
+        if isinstance(error, NotNWBError):
+            return "; an NWB file is an HDF5 file or a Zarr store"
     return ""

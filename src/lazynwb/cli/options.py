@@ -1,6 +1,7 @@
 """What a command was given: its sources, and options that several commands have."""
 
 import os
+import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +16,8 @@ _SOURCE_HELP = (
     "Files, folders, patterns or URLs; - reads them from stdin, one a line; @NAME is a set of lazynwb.toml, "
     "whose sources are read if none is given."
 )
+#: Characters of a pattern.
+_PATTERN = frozenset("*?[")
 
 
 class Format(StrEnum):
@@ -101,31 +104,43 @@ def source_of(named: str | None, storage_options: list[str] | None) -> CommandSo
     return sources_of([named] if named is not None else None, storage_options)
 
 
-def split_table(arguments: list[str]) -> tuple[list[str], str]:
+def split_table(arguments: list[str], command: str) -> tuple[list[str], str]:
     """Return the sources and the table of a command that ends in one.
+
+    Parameters
+    ----------
+    arguments : list of str
+        The arguments of the command: sources, then the table.
+    command : str
+        The name of the command, for the error.
 
     Raises
     ------
     UsageError
-        If the one argument is a source.
+        If the table is missing, or comes first.
     """
     *sources, table = arguments
-    if not sources and _looks_like_a_source(table):
+    if not looks_like_a_source(table):
+        return sources, table
+    if len(sources) == 1 and not looks_like_a_source(sources[0]) and not _PATTERN.intersection(sources[0]):
+        message = f"the table comes last: lazynwb {command} {shlex.join([table, sources[0]])}"
+        raise UsageError(message)
+    if not sources or _is_named_like_a_source(table):
         message = (
-            f"which table of {table}? The table comes last: lazynwb tables {table} lists those there are"
+            f"which table of {table}? The table comes last: lazynwb tables {shlex.join([table])} lists them"
         )
         raise UsageError(message)
     return sources, table
 
 
-def _looks_like_a_source(text: str) -> bool:
-    return (
-        text == "-"
-        or text.startswith("@")
-        or "://" in text
-        or text.lower().endswith((".nwb", ".zarr", ".h5", ".hdf5", ".json"))
-        or (not text.startswith("/") and os.path.exists(text))  # noqa: PTH110 - it need not be a path
-    )
+def looks_like_a_source(text: str) -> bool:
+    """Return whether an argument is more likely a source than a command or a table."""
+    return _is_named_like_a_source(text) or os.path.exists(text)  # noqa: PTH110 - it need not be a path
+
+
+def _is_named_like_a_source(text: str) -> bool:
+    endings = (".nwb", ".zarr", ".h5", ".hdf5", ".json")
+    return text == "-" or text.startswith("@") or "://" in text or text.lower().endswith(endings)
 
 
 def _from_stdin() -> list[str]:

@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 
 #: Rows that people see.
 SHOWN = 20
+#: Columns that name a row, or say when it was: shown first.
+_NAMING = (
+    "id",
+    "unit_id",
+    "unit_name",
+    "session_id",
+    "subject_id",
+    "start_time",
+    "stop_time",
+    "timestamps",
+    "data",
+)
 #: Words of a query: quoted identifiers, and others.
 _WORD = re.compile(r'"((?:[^"]|"")*)"|`([^`]*)`|([^\W\d][\w$]*)')
 _FROM = re.compile(r"\b(from|join)\b", re.IGNORECASE)
@@ -57,6 +69,7 @@ def head(  # noqa: PLR0913 - what can be asked of it
         As `scan_nwb` does.
     """
     import polars as pl
+    from polars import selectors
 
     from lazynwb.cli.table_commands import scan
 
@@ -65,9 +78,28 @@ def head(  # noqa: PLR0913 - what can be asked of it
     if not target.for_people:
         write(chosen.head(rows), target)
         return
+    if not columns:
+        chosen = frame.select(selectors.by_name(*_for_reading(frame.collect_schema())))
     found = chosen.head(rows).collect(engine="streaming")
     total = found.height if found.height < rows else frame.select(pl.len()).collect().item()
     show_rows(found, f"{found.height:,} of {count_text(total, 'row')}")
+
+
+def _for_reading(schema: pl.Schema) -> list[str]:
+    """Return the columns of a table in the order in which people look for them.
+
+    Names and times of the rows come first, then columns with one value in each row, then arrays.
+    """
+    from lazynwb.catalog.dtypes import INTERNAL, is_array_dtype
+
+    def place(name: str) -> int:
+        if name in INTERNAL:
+            return 2
+        if name in _NAMING:
+            return _NAMING.index(name) - len(_NAMING)
+        return 3 if is_array_dtype(schema[name]) else 1
+
+    return sorted(schema, key=place)
 
 
 def _chosen(frame: pl.LazyFrame, table: str, columns: Sequence[str]) -> pl.LazyFrame:

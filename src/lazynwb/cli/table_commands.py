@@ -112,7 +112,7 @@ def scan(given: CommandSources, table: str, **options: Any) -> tuple[pl.LazyFram
     """
     from lazynwb.config import config
     from lazynwb.errors import TableNotFoundError
-    from lazynwb.lookup.schema import normalize_table_path
+    from lazynwb.lookup.names import resolve_table
     from lazynwb.lookup.table_listing import find_tables, shortest_names
     from lazynwb.scan import scan_nwb
     from lazynwb.sql import METADATA_NAMES
@@ -120,16 +120,17 @@ def scan(given: CommandSources, table: str, **options: Any) -> tuple[pl.LazyFram
 
     sources = expand(given.sources, given.storage)
     try:
-        return scan_nwb(sources, table, **options), normalize_table_path(table)
+        path = resolve_table(sources, table, ignore_errors=options.get("ignore_errors", False))
+        return scan_nwb(sources, path, **options), path
     except TableNotFoundError:
         holders = find_tables(
             sources, series=True, ignore_errors=True, disable_progress=config.disable_progress
         )
         names = shortest_names(list(holders), METADATA_NAMES)
-        path = next((path for path, name in names.items() if name == table), None)
-        if path is None:
+        found = next((path for path, name in names.items() if name == table), None)
+        if found is None:
             raise
-    return scan_nwb(sources, path, **options), path
+    return scan_nwb(sources, found, **options), found
 
 
 def list_columns(given: CommandSources, table: str, *, ignore_errors: bool) -> tuple[pl.DataFrame, pl.Schema]:

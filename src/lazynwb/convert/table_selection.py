@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +15,7 @@ from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.schema import normalize_table_path
 from lazynwb.lookup.table_listing import find_tables, shortest_names
 from lazynwb.scan import scan_nwb
+from lazynwb.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -108,8 +108,7 @@ def find(sources: Sequence[Source], request: Request) -> dict[str, list[Source]]
 
 
 def _not_found(name: str, holders: Mapping[str, object], sources: Sequence[Source]) -> str:
-    close = difflib.get_close_matches(name.strip("/"), holders, n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join('/' + other for other in close)}?" if close else ""
+    hint = did_you_mean(name, holders, "/")
     shown = ", ".join("/" + path for path in list(holders)[:_LISTED]) + (
         ", ..." if len(holders) > _LISTED else ""
     )

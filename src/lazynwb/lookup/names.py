@@ -1,4 +1,4 @@
-"""From what a user calls a table or a series to its path."""
+"""Names of tables and series, resolved to paths: whole paths, shortcuts and ends of paths."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.formats.nwb.names import ROOT_GROUPS, SERIES_MEMBERS
 from lazynwb.lookup.loader import load_listing
 from lazynwb.lookup.prefetch import load_tables
+from lazynwb.lookup.providers import NOT_CATALOGUED, BulkCatalogProvider
 from lazynwb.lookup.schema import normalize_table_path, not_found
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from lazynwb.catalog.model import Listing
+    from lazynwb.lookup.providers import CatalogProvider
     from lazynwb.storage.source import Source
 
 #: Candidates that an error lists.
@@ -49,8 +51,12 @@ def find_path(
     TableNotFoundError
         If several tables end alike; the message lists them.
     """
+    return match_path(listing.groups(roles), term, exact=exact)
+
+
+def match_path(paths: Collection[str], term: str, *, exact: bool = False) -> str | None:
+    """Find a table or a series among paths without leading slashes; see `find_path`."""
     path = normalize_table_path(term)
-    paths = listing.groups(roles)
     if path in paths:
         return path
     parent, _, member = path.rpartition("/")
@@ -105,6 +111,61 @@ def find_table(
     if found is None:
         raise TableNotFoundError(not_found(path, sources, roles))
     return found
+
+
+def resolve_table(
+    sources: Sequence[Source],
+    term: str,
+    *,
+    ignore_errors: bool = False,
+    catalogs: CatalogProvider | None = None,
+) -> str:
+    """Return the path of the table that a scan names, as `find_table` finds it.
+
+    What begins like the path of a table in NWB is returned without a look at the files. So is a name that
+    no file has: the scan reports it.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+        The files of the scan.
+    term : str
+        A path, a shortcut or the end of a path.
+    ignore_errors : bool
+        Skip files that cannot be read.
+    catalogs : CatalogProvider or None
+        Catalogs that may list the tables, so that no file is opened for it.
+
+    Raises
+    ------
+    TableNotFoundError
+        If a file has several tables of that name; the message lists them.
+    """
+    path = normalize_table_path(term)
+    if term.startswith("/") or path.partition("/")[0] in ROOT_GROUPS:
+        return path
+    return find_by_name(sources, term, ignore_errors=ignore_errors, catalogs=catalogs) or path
+
+
+def find_by_name(
+    sources: Sequence[Source], term: str, *, ignore_errors: bool, catalogs: CatalogProvider | None
+) -> str | None:
+    """Return the path of the table of a name in the first file that has one; None if none has.
+
+    Raises
+    ------
+    TableNotFoundError
+        If a file has several tables of that name; the message lists them.
+    """
+    if term.startswith("/"):
+        return None
+    if isinstance(catalogs, BulkCatalogProvider):
+        found = match_path(catalogs.listed(), term)
+        if found is not None:
+            return found
+        known = catalogs.counted(sources, normalize_table_path(term))
+        sources = [s for s, file in zip(sources, known, strict=True) if file is NOT_CATALOGUED]
+    return _find_end(sources, term, TABLE_ROLES, ignore_errors=ignore_errors)
 
 
 def _find_whole(

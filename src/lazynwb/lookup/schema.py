@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.providers import NOT_CATALOGUED, BulkCatalogProvider
 from lazynwb.progress import Progress
 from lazynwb.storage.remote_state import save
+from lazynwb.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -165,19 +165,12 @@ def not_found(
         existing = listing.groups(roles)
         if existing:
             break
-    close = difflib.get_close_matches(table, existing, n=3, cutoff=0.5)
-    last = {name.rsplit("/", 1)[-1]: name for name in existing}
-    close += [
-        last[name]
-        for name in difflib.get_close_matches(table.rsplit("/", 1)[-1], last, n=3)
-        if last[name] not in close
-    ]
     where = (
         sources[0].name
         if len(sources) == 1
         else f"any of {len(sources)} files (the first is {sources[0].name})"
     )
-    hint = f"; did you mean {' or '.join('/' + name for name in close[:3])}?" if close else ""
+    hint = did_you_mean(table, existing, "/")
     shown = ", ".join("/" + name for name in existing[:_LISTED]) + (
         ", ..." if len(existing) > _LISTED else ""
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.errors import NotNWBError, TableNotFoundError
 from lazynwb.lookup.loader import copied, load_attributes, load_listing, load_table
 from lazynwb.storage.remote_state import save
+from lazynwb.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -245,9 +245,9 @@ class Container(Mapping[str, Any]):
 
 def hint(name: str, there: list[str]) -> str:
     """Return the part of a message that names what is similar, or else what there is."""
-    close = difflib.get_close_matches(name, there, n=3, cutoff=0.6)
-    if close:
-        return f"; did you mean {' or '.join(map(repr, close))}?"
+    suggestion = did_you_mean(name, there)
+    if suggestion:
+        return suggestion
     there = [name if name.isprintable() else repr(name) for name in there]
     more = f" and {len(there) - _LISTED} more" if len(there) > _LISTED else ""
     return f"; there are: {', '.join(there[:_LISTED])}{more}" if there else "; it is empty"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import html
 import logging
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
@@ -377,17 +378,30 @@ class LazyNWB:
 
         title = f"LazyNWB({self._file.source.name!r})"
         try:
-            contents, said = self._file.contents, self._said()
+            contents = self._file.contents
         except LazyNWBError as error:
             return visible(f"{title}: {error}", _ERROR)
+        try:
+            said = self._said()
+        except LazyNWBError as error:
+            said = {_SHORTLY[0]: f"cannot be read: {error}"}
         shortly = {name: said[name] for name in _SHORTLY if name in said}
         return text_tree(title, shortly, contents, "", _without_metadata(contents.members("")))
 
     def _repr_html_(self) -> str:
         from lazynwb.session.tree import html_tree
+        from lazynwb.terminal_text import visible
 
-        contents, title = self._file.contents, self._file.source.name
-        return html_tree(title, self._said(), contents, "", _without_metadata(contents.members("")))
+        title = self._file.source.name
+        try:
+            contents = self._file.contents
+        except LazyNWBError as error:
+            return f"<pre>{html.escape(visible(f'LazyNWB({title!r}): {error}', _ERROR))}</pre>"
+        try:
+            said = self._said()
+        except LazyNWBError as error:
+            said = {"cannot be read": str(error)}
+        return html_tree(title, said, contents, "", _without_metadata(contents.members("")))
 
     def _said(self) -> dict[str, Any]:
         """Return what the file says of session and subject."""

@@ -1,0 +1,84 @@
+"""Suggestions for names that do not exist: what a person may have meant among those that do."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+#: Least similarity of names that share no word, as difflib measures it.
+_CUTOFF = 0.6
+#: Letters of the shortest name that is looked for inside words.
+_SHORTEST = 3
+
+
+def similar_names(name: str, names: Collection[str], count: int = 3) -> list[str]:
+    """Return the names that may have been meant, the most likely first.
+
+    Names are compared by their last part behind a slash, whatever their case: the same name, its plural or
+    singular, then names with a word that is or begins with it. Spelling mistakes are looked for only if there
+    is none of these.
+
+    Parameters
+    ----------
+    name : str
+        A name, or a path.
+    names : collection of str
+        The names or paths that exist.
+    count : int
+        The most that are returned.
+    """
+    wanted = _last(name)
+    ranked = [(rank, one) for one in names if (rank := _rank(wanted, _last(one))) is not None]
+    if ranked:
+        return [one for _, one in sorted(ranked, key=lambda pair: pair[0])][:count]
+    by_last: dict[str, list[str]] = {}
+    for one in names:
+        by_last.setdefault(_last(one), []).append(one)
+    close = difflib.get_close_matches(wanted, by_last, n=count, cutoff=_CUTOFF)
+    return [one for last in close for one in by_last[last]][:count]
+
+
+def did_you_mean(name: str, names: Collection[str], prefix: str = "") -> str:
+    """Return the part of a message that suggests similar names; empty if there are none.
+
+    Parameters
+    ----------
+    name : str
+        The name that does not exist.
+    names : collection of str
+        Those that exist.
+    prefix : str
+        Put before each suggestion, such as a slash; without one, suggestions are quoted.
+    """
+    found = [prefix + one if prefix else repr(one) for one in similar_names(name, names)]
+    return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def _last(name: str) -> str:
+    return name.rstrip("/").rsplit("/", 1)[-1].casefold()
+
+
+def _rank(wanted: str, name: str) -> int | None:
+    """Return how good a suggestion a name is, 0 for the best; None if it is none."""
+    if not wanted:
+        return None
+    if name == wanted:
+        return 0
+    if _stem(name) == _stem(wanted):
+        return 1
+    if len(wanted) < _SHORTEST:
+        return None
+    words = [word for word in re.split(r"[\W_]+", name) if word]
+    if _stem(wanted) in map(_stem, words):
+        return 2
+    if name.startswith(wanted):
+        return 3
+    return 4 if any(word.startswith(wanted) for word in words) else None
+
+
+def _stem(word: str) -> str:
+    return word.removesuffix("s")
