@@ -725,6 +725,13 @@ def test_help_and_version_need_nothing_that_is_slow_to_import(arguments):
     assert not {"h5py", "obstore", "pandas", "pyarrow", "nanoarrow"} & imported
 
 
+@pytest.mark.parametrize("command", [[], ["head"], ["query"], ["tables"], ["convert"]])
+def test_help_is_in_words(command, answer):
+    text = answer(*command, "--help").decode()
+    assert "--help" in text
+    assert not re.search(r"<\w+|\bBOOL|list\[", text)
+
+
 def test_nothing_asked_for_shows_what_there_is(run):
     code, out, err = run()
     assert code == 2

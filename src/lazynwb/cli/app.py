@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from lazynwb._version import __version__
-from lazynwb.cli.exit_codes import Group
+from lazynwb.cli.exit_codes import Command, Group
 from lazynwb.cli.index_commands import index_app
 from lazynwb.cli.options import (
     AndTableArgument,
@@ -75,7 +75,7 @@ _Stored = Annotated[
 ]
 
 
-@app.command()
+@app.command(cls=Command)
 def tables(
     *,
     sources: SourcesArgument = None,
@@ -94,7 +94,7 @@ def tables(
     emit(frame, target, lambda: show_tables(frame, files))
 
 
-@app.command()
+@app.command(cls=Command)
 def paths(  # noqa: PLR0913 - the options of a command
     *,
     source: SourceArgument = None,
@@ -115,7 +115,7 @@ def paths(  # noqa: PLR0913 - the options of a command
     emit(frame, target, lambda: structure_commands.show_paths(found, everything=everything))
 
 
-@app.command()
+@app.command(cls=Command)
 def tree(  # noqa: PLR0913
     *,
     source: SourceArgument = None,
@@ -139,7 +139,7 @@ def tree(  # noqa: PLR0913
     emit(frame, target, lambda: structure_commands.show_tree(found, depth=depth, columns=columns))
 
 
-@app.command()
+@app.command(cls=Command)
 def schema(
     *,
     arguments: AndTableArgument,
@@ -159,7 +159,7 @@ def schema(
     emit(frame, target, lambda: show_columns(frame, types, table))
 
 
-@app.command()
+@app.command(cls=Command)
 def head(  # noqa: PLR0913
     *,
     arguments: AndTableArgument,
@@ -190,7 +190,7 @@ def head(  # noqa: PLR0913
     )
 
 
-@app.command()
+@app.command(cls=Command)
 def query(  # noqa: PLR0913
     *,
     sql: Annotated[str, typer.Argument(metavar="SQL", help="Such as 'SELECT * FROM units LIMIT 5'.")],
@@ -229,8 +229,8 @@ def query(  # noqa: PLR0913
     )
 
 
-app.command()(convert)
+app.command(cls=Command)(convert)
 app.add_typer(dandi_app, name="dandi")
 app.add_typer(cache_app, name="cache")
 app.add_typer(index_app, name="index")
-app.command()(demo)
+app.command(cls=Command)(demo)

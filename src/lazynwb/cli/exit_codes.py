@@ -11,7 +11,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Any
 
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError, TableNotFoundError
@@ -43,8 +43,33 @@ class _PipeClosedError(Exception):
     """Whoever reads the results has had enough."""
 
 
+def _without_types(parameters: list[Any]) -> list[Any]:
+    """Return the parameters of a command such that its help does not show types of Python.
+
+    Flags and arguments show no type, other options the name of their value.
+    """
+    for one in parameters:
+        if one.param_type_name == "argument":
+            one.display_type_rich = lambda ctx: None  # noqa: ARG005 - as typer calls it
+        elif one.metavar is None:
+            one.metavar = "" if one.is_flag or one.is_eager else str(one.name).upper()
+    return parameters
+
+
+class Command(TyperCommand):
+    """A command whose help is in words."""
+
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - as typer declares it
+        """Return the parameters, as the help shows them."""
+        return _without_types(super().get_params(ctx))
+
+
 class Group(TyperGroup):
     """The commands; keeps typer from handling what is handled here."""
+
+    def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - as typer declares it
+        """Return the parameters, as the help shows them."""
+        return _without_types(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - as typer declares it
         """Run a command, and hand all of its results over."""

@@ -41,7 +41,9 @@ AndTableArgument = Annotated[
 FormatOption = Annotated[
     Format | None,
     typer.Option(
-        "--format", "-f", help="Of the result. By default a table, or what the name of --output ends in."
+        "--format",
+        "-f",
+        help="table, json, ndjson, csv, parquet or arrow. By default a table, or what --output ends in.",
     ),
 ]
 OutputOption = Annotated[
