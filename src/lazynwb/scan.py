@@ -205,13 +205,15 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     raise_on_missing: bool = False,
     ignore_errors: bool = False,
     disable_progress: bool = False,
+    conflicts: dict[str, str] | None = None,
     catalogs: CatalogProvider | None = None,
     workers: Workers | None = None,
     assume_ascending: bool | None = None,
 ) -> ScanPlan:
     """Plan a scan: resolve its table and its schema; the parameters are those of `scan_nwb`.
 
-    `catalogs` describe some of the files already, and `workers` describe the others, if they are many.
+    `catalogs` describe some of the files already, and `workers` describe the others, if they are many. With
+    `conflicts`, columns on whose types the files disagree are left out and noted there.
     """
     made: WorkerCatalogs | None = None
     many = infer_schema_length is None or infer_schema_length > _FEW_FILES
@@ -235,6 +237,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
             overrides=overrides,
             catalogs=catalogs,
             keep=resolve_regions is not False,
+            conflicts=conflicts,
         )
         table = files[0].table.path
     if schema is None:

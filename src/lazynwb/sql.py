@@ -25,7 +25,7 @@ _LOGGER = logging.getLogger("lazynwb")
 METADATA_NAMES = {"general": "session", "general/subject": "subject"}
 
 
-def get_sql_context(  # noqa: PLR0913 - the options of a context
+def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     nwb_sources: Sources | None,
     *,
     full_path: bool = False,
@@ -83,8 +83,8 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
     -------
     SQLContext
         Tables that share their last path part have as much of their path as tells them apart
-        (`"behavior/position"`, to be quoted). A table whose schema cannot be had is left out, with a
-        warning.
+        (`"behavior/position"`, to be quoted). Columns on whose types the files disagree, and
+        tables whose schema cannot be inferred, are left out with a warning.
 
     Raises
     ------
@@ -130,6 +130,7 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
         )
     frames: dict[str, pl.LazyFrame] = {}
     for path, name in names.items():
+        conflicts: dict[str, str] = {}
         try:
             plan = plan_scan(
                 # Files that are known to lack the table need not be asked again.
@@ -139,12 +140,16 @@ def get_sql_context(  # noqa: PLR0913 - the options of a context
                 exclude_array_columns=exclude_array_columns,
                 ignore_errors=ignore_errors,
                 disable_progress=disable_progress,
+                conflicts=conflicts,
                 catalogs=catalogs,
             )
             added = tuple(column for column in session if column.name not in plan.schema)
             frames[name] = lazy_frame(plan._replace(session=added))
         except LazyNWBError as error:
+            conflicts = {}
             _LOGGER.warning("table /%s was left out of the SQL context: %s", path, error)
+        for column, message in conflicts.items():
+            _LOGGER.warning("%s.%s was left out of the SQL context: %s", name, column, message)
     if not full_path and "session" in frames and "general" not in frames:
         frames["general"] = frames["session"]
     if catalogs is not None:

@@ -41,15 +41,17 @@ _TEXT = (pl.String, pl.Enum)
 _FLOAT_DIGITS: dict[type[pl.DataType], int] = {pl.Float32: 24, pl.Float64: 53}
 
 
-def merge_schemas(
+def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
     files: Iterable[NamedTable],
     overrides: Mapping[str, pl.DataType],
     names: Collection[str] | None = None,
+    conflicts: dict[str, str] | None = None,
 ) -> dict[str, pl.DataType]:
     """Return the union of the files' columns, each in a type that holds every file's values.
 
     Columns with an override take that type, and their types in the files need not agree. With `names` only
-    columns of these names are looked at.
+    columns of these names are merged. With `conflicts`, columns whose types have no common one are left out
+    and added to it with the message of the error.
 
     Raises
     ------
@@ -60,7 +62,7 @@ def merge_schemas(
     origin: dict[str, NamedTable] = {}
     for file in files:
         for name, column in file.columns.items():
-            if names is not None and name not in names:
+            if (names is not None and name not in names) or (conflicts is not None and name in conflicts):
                 continue
             # A column whose stored type has no counterpart is an error when it is read, not before.
             dtype = column_dtype(column) or pl.Null()
@@ -76,7 +78,12 @@ def merge_schemas(
                 if common is None and not origin[name].table.rows:
                     common, origin[name] = dtype, file
                 if common is None:
-                    raise SchemaError(_conflict(name, known, origin[name], dtype, file))
+                    message = _conflict(name, known, origin[name], dtype, file)
+                    if conflicts is None:
+                        raise SchemaError(message)
+                    conflicts[name] = message
+                    del merged[name]
+                    continue
                 merged[name] = common
     return dict(sorted(merged.items()))
 

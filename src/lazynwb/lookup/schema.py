@@ -57,11 +57,13 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     overrides: Mapping[str, pl.DataType],
     catalogs: CatalogProvider | None = None,
     keep: bool = False,
+    conflicts: dict[str, str] | None = None,
 ) -> tuple[dict[str, pl.DataType], list[TableFile]]:
     """Return the schema over the first n files that have the table, and these files, or only the first.
 
     Very many files take no more memory than one, unless they are to be kept: their types are merged as they
-    come, and where catalogs say which files are alike, one of these is looked at.
+    come, and where catalogs say which files are alike, one of these is looked at. With `conflicts`, columns
+    over whose types the files disagree are left out and noted there; see `merge_schemas`.
 
     Raises
     ------
@@ -89,7 +91,8 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
                 elif raise_on_missing:
                     raise TableNotFoundError(not_found(table, [source], catalogs=catalogs))
 
-        schema = merge_schemas(islice(having(), None if first is None else max(first, 1)), overrides)
+        files = islice(having(), None if first is None else max(first, 1))
+        schema = merge_schemas(files, overrides, conflicts=conflicts)
     if not found:
         message = not_found(table, sources, catalogs=catalogs)
         if failures:

@@ -74,6 +74,7 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
     """
     named = session_names(wanted)
     schemas: dict[str, Mapping[str, pl.DataType]] = {}
+    conflicts: dict[str, dict[str, str]] = {}
 
     def schema(table: str) -> Mapping[str, pl.DataType]:
         if table not in schemas:
@@ -87,6 +88,7 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
                     disable_progress=disable_progress,
                     overrides={},
                     catalogs=catalogs,
+                    conflicts=conflicts.setdefault(table, {}),
                 )
             except TableNotFoundError:
                 schemas[table] = {}
@@ -96,7 +98,12 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
     found = []
     for name, path in named.items():
         column = path.rsplit("/", 1)[-1]
-        table = next((table for table in _tables(path) if column in schema(table)), None)
+        tables = _tables(path)
+        table = next(
+            (table for table in tables if column in schema(table) or column in conflicts[table]), None
+        )
+        if table is not None and column in conflicts[table]:
+            raise SchemaError(conflicts[table][column])
         if table is None:
             raise SchemaError(_unknown(path, [*schema(GENERAL), *schema(SUBJECT)], sources))
         if name in occupied:

@@ -88,7 +88,6 @@ _MOST_NAMES = 100_000
 #: The documents that say what an object is.
 _KINDS = (".zarray", ".zgroup", "zarr.json")
 #: What a reference calls the store that it is in.
-_HERE = {None, "", "."}
 #: Bytes of a pointer: what objects take in memory, and so in the types that listings show.
 _POINTER = 8
 
@@ -219,7 +218,7 @@ class ZarrNode(NamedTuple):
             raise BrokenLinkError(message)
         source, target = link
         try:
-            file = self.file if source in _HERE else self.file.external(str(source))
+            file = self.file if self.file.is_own_name(source) else self.file.external(str(source))
             return follow(file.root, target, hops + 1)
         except BrokenLinkError as error:
             raise broken_at(name, error, hops) from None
@@ -252,7 +251,7 @@ class ZarrNode(NamedTuple):
             value = value.get("_REFERENCE", value.get("value"))
         if (
             not isinstance(value, dict)
-            or value.get("source") not in _HERE
+            or not self.file.is_own_name(value.get("source"))
             or not isinstance(value.get("path"), str)
         ):
             return None

@@ -317,6 +317,17 @@ class ZarrFile:
             self.prefetch([key for i in range(len(names)) for key in self._keys("/".join(names[: i + 1]))])
         return follow(self.root, path, 0)
 
+    def is_own_name(self, source: object) -> bool:
+        """Return whether the `source` of a link or a reference stands for this store.
+
+        hdmf-zarr writes ".", and some versions the name of the store itself.
+        """
+        if source in {None, "", "."}:
+            return True
+        if not isinstance(source, str):
+            return False
+        return source.removeprefix("./").rstrip("/") == self.source.path.rstrip("/").rpartition("/")[2]
+
     def external(self, name: str) -> ZarrFile:
         """Open the store that a link names by its path from this one, if the settings allow it.
 

@@ -1,0 +1,182 @@
+"""What the NWB schema calls a scalar or a list is one, whatever shape a writer stored it with."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+
+import lazynwb
+from lazynwb.errors import SchemaError
+from zarr_stores import Writer
+
+TEXT = h5py.string_dtype()
+
+
+def write(path, datasets, attributes=None):
+    """Write datasets, then attributes, by path, as MATLAB or MIES might store them."""
+    with h5py.File(path, "w") as file:
+        file.attrs["neurodata_type"] = "NWBFile"
+        for name, value in datasets.items():
+            file[name] = value
+        for name, found in (attributes or {}).items():
+            for key, value in found.items():
+                file[name].attrs[key] = value
+    return str(path)
+
+
+def as_zarr(path, source):
+    """Write a Zarr store with the groups and the numeric datasets of an HDF5 file."""
+    writer = Writer(2, [])
+
+    def visit(name, item):
+        attributes = {key: np.asarray(value).tolist() for key, value in item.attrs.items()}
+        if isinstance(item, h5py.Group):
+            writer.group(name, **attributes)
+        else:
+            writer.array(name, item[()], item.shape, **attributes)
+
+    with h5py.File(source) as file:
+        writer.group("", neurodata_type="NWBFile")
+        file.visititems(visit)
+    return str(writer.write(path))
+
+
+@pytest.fixture(params=[(1,), (1, 1)], ids=str)
+def one_element(request, tmp_path):
+    """Two sessions: one stores scalars with one element and a list as a scalar, the other neither."""
+    datasets = {
+        "identifier": "a",
+        "session_start_time": "2024-01-01T00:00:00+00:00",
+        "general/session_id": "s",
+        "general/subject/sex": "F",
+        "general/subject/subject_id": "m",
+    }
+    odd = {name: np.full(request.param, value, TEXT) for name, value in datasets.items()}
+    keywords = np.array(["x", "y"], TEXT)
+    return [
+        write(tmp_path / "odd.nwb", {**odd, "general/keywords": "x"}),
+        write(tmp_path / "plain.nwb", {**datasets, "general/keywords": keywords}),
+    ]
+
+
+def test_scalars_of_one_element_are_scalars_in_every_file(one_element):
+    session = lazynwb.scan_nwb(one_element, "/general").collect()
+    assert session["session_id"].to_list() == ["s", "s"]
+    assert session["identifier"].to_list() == ["a", "a"]
+    subject = lazynwb.scan_nwb(one_element, "/general/subject").filter(pl.col("sex") == "F").collect()
+    assert subject["subject_id"].to_list() == ["m", "m"]
+
+
+def test_lists_stored_as_scalars_are_lists(one_element):
+    assert lazynwb.scan_nwb(one_element, "session").collect()["keywords"].to_list() == [["x"], ["x", "y"]]
+
+
+def test_other_readers_of_metadata_agree(one_element):
+    frame = lazynwb.get_metadata_df(one_element, as_polars=True)
+    assert frame["sex"].to_list() == ["F", "F"]
+    assert frame["session_start_time"].dtype == pl.Datetime("us", "UTC")
+    assert frame["keywords"].to_list() == [["x"], ["x", "y"]]
+    sql = lazynwb.get_sql_context(one_element)
+    assert sql.execute("SELECT sex FROM subject", eager=True)["sex"].to_list() == ["F", "F"]
+    assert lazynwb.LazyNWB(one_element[0]).subject.sex == "F"
+    assert lazynwb.LazyNWB(one_element[0]).identifier == "a"
+
+
+def test_several_elements_are_never_cut_and_none_is_null(tmp_path):
+    several = write(tmp_path / "several.nwb", {"general/subject/sex": np.array(["F", "M"], TEXT)})
+    none = write(tmp_path / "none.nwb", {"general/subject/sex": np.array([], TEXT)})
+    assert lazynwb.scan_nwb(several, "subject").collect()["sex"].to_list() == [["F", "M"]]
+    assert lazynwb.scan_nwb(none, "subject").collect()["sex"].to_list() == [None]
+
+
+@pytest.fixture(params=["hdf5", "zarr"])
+def matlab(request, tmp_path):
+    datasets = {
+        "units/id": np.arange(3).reshape(3, 1),
+        "units/spike_times": np.arange(6.0).reshape(1, 6),
+        "units/spike_times_index": np.array([[1], [3], [6]]),
+        "units/quality": np.arange(3.0),
+        "units/own": np.arange(3.0).reshape(3, 1),
+    }
+    attributes = {
+        "units": {"neurodata_type": "Units", "colnames": ["spike_times", "quality", "own"]},
+        "units/spike_times_index": {"neurodata_type": "VectorIndex"},
+        "units/spike_times": {"neurodata_type": "VectorData"},
+    }
+    path = write(tmp_path / "m.nwb", datasets, attributes)
+    return path if request.param == "hdf5" else as_zarr(tmp_path / "m.nwb.zarr", path)
+
+
+def test_lists_of_the_schema_stored_as_columns_or_rows_are_lists(matlab):
+    frame = lazynwb.scan_nwb(matlab, "/units").collect()
+    assert frame["id"].to_list() == [0, 1, 2]
+    assert frame["spike_times"].to_list() == [[0.0], [1.0, 2.0], [3.0, 4.0, 5.0]]
+    # A column of the user keeps its shape: pynwb writes (n, 1) on purpose.
+    assert frame["own"].dtype == pl.Array(pl.Float64, 1)
+
+
+def test_a_filter_reads_the_same_rows(matlab):
+    filtered = lazynwb.scan_nwb(matlab, "/units").filter(pl.col("quality") == 2)
+    assert filtered.select("id", "spike_times").collect().rows() == [(2, [3.0, 4.0, 5.0])]
+
+
+def test_a_chunked_list_stored_as_a_row_is_a_list(tmp_path):
+    path = tmp_path / "chunked.nwb"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("acquisition/s")
+        group.attrs["neurodata_type"] = "TimeSeries"
+        group["data"] = np.arange(10.0)
+        times = np.arange(10.0).reshape(1, 10)
+        group.create_dataset("timestamps", data=times, chunks=(1, 4), compression="gzip")
+    frame = lazynwb.scan_nwb(str(path), "/acquisition/s")
+    assert frame.collect()["timestamps"].to_list() == list(range(10))
+    assert frame.filter(pl.col("timestamps") > 6).collect()["data"].to_list() == [7, 8, 9]
+    assert lazynwb.get_timeseries(str(path), "s").timestamps[2:5].tolist() == [2, 3, 4]
+
+
+def test_a_table_of_one_row_whose_index_is_a_scalar_has_one_row(tmp_path):
+    attributes = {
+        "t": {"neurodata_type": "DynamicTable", "colnames": ["v"]},
+        "t/v_index": {"neurodata_type": "VectorIndex"},
+    }
+    path = write(tmp_path / "one.nwb", {"t/id": 0, "t/v": np.arange(3), "t/v_index": 3}, attributes)
+    assert lazynwb.scan_nwb(path, "/t").collect()["v"].to_list() == [[0, 1, 2]]
+
+
+def test_attributes_of_one_element_are_scalars(tmp_path):
+    attributes = {
+        "acquisition/s": {"neurodata_type": np.array(["TimeSeries"], TEXT)},
+        "acquisition/s/data": {"unit": np.array(["mV"], TEXT), "conversion": np.array([2.0])},
+    }
+    path = write(tmp_path / "a.nwb", {"acquisition/s/data": np.arange(3.0)}, attributes)
+    series = lazynwb.get_timeseries(path, "s")
+    assert (series.unit, series.conversion, series.neurodata_type) == ("mV", 2.0, "TimeSeries")
+    assert lazynwb.get_attrs(path, "/acquisition/s/data")["unit"] == "mV"
+
+
+@pytest.fixture
+def disagreeing(tmp_path):
+    """Two sessions with text in one and a number in the other as the weight of the subject."""
+    datasets = {"general/subject/subject_id": "m", "intervals/trials/id": np.arange(2)}
+    attributes = {"intervals/trials": {"neurodata_type": "TimeIntervals", "colnames": np.array([], TEXT)}}
+    return [
+        write(tmp_path / f"{i}.nwb", {**datasets, "general/subject/weight": weight}, attributes)
+        for i, weight in enumerate(("20 g", 20.0))
+    ]
+
+
+def test_a_conflict_concerns_only_those_who_select_the_column(disagreeing):
+    trials = lazynwb.scan_nwb(disagreeing, "trials", session_columns="subject_id").collect()
+    assert trials["subject_id"].to_list() == ["m"] * 4
+    with pytest.raises(SchemaError, match=r"'weight'.*0\.nwb.*1\.nwb.*schema_overrides"):
+        lazynwb.scan_nwb(disagreeing, "trials", session_columns="weight")
+
+
+def test_sql_leaves_out_the_column_rather_than_the_table(disagreeing, caplog):
+    sql = lazynwb.get_sql_context(disagreeing)
+    assert sql.execute("SELECT * FROM subject", eager=True)["subject_id"].to_list() == ["m", "m"]
+    assert "subject.weight was left out" in caplog.text
+    assert "0.nwb" in caplog.text
+    assert "schema_overrides" in caplog.text
