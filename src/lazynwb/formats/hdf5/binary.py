@@ -1,0 +1,248 @@
+"""Byte ranges of an HDF5 file for the structure reader: bounds, checksums, and the three ways a read can fail.
+
+The structure reader never does I/O of its own. It asks a `ByteSource` for ranges; one over a local file reads
+them, one over a remote file raises `MissingRangesError` after it has noted the range, so that the caller can
+fetch everything that was noted in one round and run the parse again.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lazynwb.sources.remote import RemoteFile
+
+#: The address that stands for nothing.
+UNDEFINED = 2**64 - 1
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+U2, U4, U8 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
+CHECKSUM_SIZE = 4
+#: What a local file is read in.
+_BLOCK_BITS = 14
+_BLOCK = 1 << _BLOCK_BITS
+#: Blocks of a local file that are kept: 64 MiB.
+_MOST_BLOCKS = 4096
+_WORD = 0xFFFFFFFF
+#: Bytes whose checksums take as long in Python as it takes to import numcodecs.
+_WORTH_AN_IMPORT = 512 * 1024
+_checksummed = 0
+
+
+class UnsupportedStructureError(Exception):
+    """The file uses something that the structure reader does not know; libhdf5 may read it."""
+
+
+class DamagedStructureError(Exception):
+    """The bytes contradict the file format, or lie outside of the file."""
+
+
+class MissingRangesError(Exception):
+    """A range of a remote file has not been fetched yet; it was noted."""
+
+
+class ByteSource(Protocol):
+    """Bytes of a file by absolute position.
+
+    Attributes
+    ----------
+    size : int
+        Bytes of the file.
+    """
+
+    size: int
+
+    def get(self, start: int, size: int, ahead: int = 0) -> bytes:
+        """Return `size` bytes from `start` on; `ahead` is how much is likely to be needed from there."""
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+
+class LocalBytes:
+    """Bytes of a local file, read in blocks (never mapped: a file cut while it is mapped kills the process).
+
+    Parameters
+    ----------
+    path : str
+        Of the file.
+    """
+
+    __slots__ = ("_blocks", "_descriptor", "size")
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        self.size = os.fstat(self._descriptor).st_size
+        self._blocks: dict[int, bytes] = {}
+
+    def get(self, start: int, size: int, ahead: int = 0) -> bytes:  # noqa: ARG002 - blocks are read whole
+        """Return bytes; `DamagedStructureError` where they lie outside of the file."""
+        stop = start + size
+        if start < 0 or size < 0 or stop > self.size:
+            raise DamagedStructureError(f"bytes {start} to {stop} lie outside of the file")
+        number = start >> _BLOCK_BITS
+        if stop <= (number + 1) << _BLOCK_BITS:
+            block = self._blocks.get(number) or self._block(number)
+            low = start - (number << _BLOCK_BITS)
+            found = block[low : low + size]
+        else:
+            found = self._pread(start, size)
+        if len(found) != size:
+            raise DamagedStructureError(f"bytes {start} to {stop} cannot be read: the file was cut")
+        return found
+
+    def _block(self, number: int) -> bytes:
+        if len(self._blocks) >= _MOST_BLOCKS:
+            self._blocks.clear()
+        block = self._blocks[number] = self._pread(number << _BLOCK_BITS, _BLOCK)
+        return block
+
+    def _pread(self, start: int, size: int) -> bytes:
+        parts = []
+        while size > 0:
+            part = _pread(self._descriptor, size, start)
+            if not part:
+                break
+            parts.append(part)
+            start, size = start + len(part), size - len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self._blocks.clear()
+
+
+def _seek_and_read(descriptor: int, size: int, start: int) -> bytes:
+    os.lseek(descriptor, start, os.SEEK_SET)
+    return os.read(descriptor, size)
+
+
+_pread: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
+
+
+class RemoteBytes:
+    """The bytes of a remote file that have been fetched, and a note of those that were asked for in vain.
+
+    Parameters
+    ----------
+    file : RemoteFile
+
+    Attributes
+    ----------
+    missing : set of (start, stop)
+        Ranges to fetch before the parse is run again.
+    """
+
+    #: Each round brings new bytes, but a damaged file could ask for all of them one by one.
+    _most_rounds = 2000
+
+    def __init__(self, file: RemoteFile) -> None:
+        self._file = file
+        self.size = file.size
+        self.missing: set[tuple[int, int]] = set()
+        self._rounds = 0
+
+    def get(self, start: int, size: int, ahead: int = 0) -> bytes:
+        """Return bytes; `MissingRangesError` where they have not been fetched."""
+        stop = start + size
+        if start < 0 or size < 0 or stop > self.size:
+            raise DamagedStructureError(f"bytes {start} to {stop} lie outside of the file")
+        found = self._file.peek(start, size)
+        if found is None:
+            self.missing.add((start, min(max(stop, start + ahead), self.size)))
+            raise MissingRangesError(f"bytes {start} to {stop} have not been fetched")
+        return bytes(found)
+
+    def expect(self, start: int, size: int) -> None:
+        """Note a range that will be needed, without asking for it."""
+        stop = min(start + size, self.size)
+        if 0 <= start < stop and not self._file.has(start, stop - start):
+            self.missing.add((start, stop))
+
+    def fetch_missing(self, *, ahead: bool = True) -> bool:
+        """Fetch what was noted, in one round; return whether there was anything."""
+        missing, self.missing = self.missing, set()
+        if not missing:
+            return False
+        self._rounds += 1
+        if self._rounds > self._most_rounds:
+            raise DamagedStructureError("the structure of the file does not end")
+        self._file.bring(missing, ahead=ahead)
+        return True
+
+    def close(self) -> None:
+        """Forget what was noted."""
+        self.missing.clear()
+
+
+def verify_checksum(data: bytes, what: str) -> None:
+    """Raise `DamagedStructureError` unless the last four bytes are the lookup3 checksum of those before."""
+    size = len(data) - CHECKSUM_SIZE
+    if size < 0 or lookup3(data[:size]) != U4.unpack_from(data, size)[0]:
+        raise DamagedStructureError(f"the checksum of {what} does not match")
+
+
+def lookup3(data: bytes) -> int:
+    """Return the checksum that HDF5 has in its metadata (Bob Jenkins' lookup3, little-endian, from 0)."""
+    global _checksummed  # noqa: PLW0603 - of the process
+    _checksummed += len(data)
+    if _checksummed < _WORTH_AN_IMPORT and "numcodecs.checksum32" not in sys.modules:
+        return plain_lookup3(data)
+    return _compiled_lookup3()(data)
+
+
+@cache
+def _compiled_lookup3() -> Callable[[bytes], int]:
+    """Return the function of numcodecs, which is optional, or else the one in Python."""
+    try:
+        from numcodecs.checksum32 import jenkins_lookup3
+    except ImportError:
+        return plain_lookup3
+    compiled: Callable[[bytes], int] = jenkins_lookup3
+    return compiled
+
+
+def plain_lookup3(data: bytes) -> int:
+    """Return the lookup3 checksum, computed in Python."""
+    size = len(data)
+    a = b = c = (0xDEADBEEF + size) & _WORD
+    if not size:
+        return c
+    words = struct.unpack(f"<{-(-size // 12) * 3}I", data + bytes(-size % 12))
+    last = len(words) - 3
+    for i in range(0, last, 3):
+        a = (a + words[i]) & _WORD
+        b = (b + words[i + 1]) & _WORD
+        c = (c + words[i + 2]) & _WORD
+        a = (a - c ^ (c << 4 | c >> 28)) & _WORD
+        c = (c + b) & _WORD
+        b = (b - a ^ (a << 6 | a >> 26)) & _WORD
+        a = (a + c) & _WORD
+        c = (c - b ^ (b << 8 | b >> 24)) & _WORD
+        b = (b + a) & _WORD
+        a = (a - c ^ (c << 16 | c >> 16)) & _WORD
+        c = (c + b) & _WORD
+        b = (b - a ^ (a << 19 | a >> 13)) & _WORD
+        a = (a + c) & _WORD
+        c = (c - b ^ (b << 4 | b >> 28)) & _WORD
+        b = (b + a) & _WORD
+    a = (a + words[last]) & _WORD
+    b = (b + words[last + 1]) & _WORD
+    c = (c + words[last + 2]) & _WORD
+    c = ((c ^ b) - (b << 14 | b >> 18)) & _WORD
+    a = ((a ^ c) - (c << 11 | c >> 21)) & _WORD
+    b = ((b ^ a) - (a << 25 | a >> 7)) & _WORD
+    c = ((c ^ b) - (b << 16 | b >> 16)) & _WORD
+    a = ((a ^ c) - (c << 4 | c >> 28)) & _WORD
+    b = ((b ^ a) - (a << 14 | a >> 18)) & _WORD
+    return ((c ^ b) - (b << 24 | b >> 8)) & _WORD

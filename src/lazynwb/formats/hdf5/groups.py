@@ -1,0 +1,185 @@
+"""Groups (HDF5 File Format Specification, III.A.1 to III.D, IV.A.2): their links, however they are stored."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from lazynwb.formats.hdf5.binary import (
+    U4,
+    U8,
+    UNDEFINED,
+    DamagedStructureError,
+    MissingRangesError,
+    UnsupportedStructureError,
+)
+from lazynwb.formats.hdf5.btree2 import LINK_NAMES, read_records
+from lazynwb.formats.hdf5.messages import HARD, SOFT, DenseStorage, Link, decode_link, decode_link_info
+from lazynwb.formats.hdf5.object_header import LINK, LINK_INFO, SHARED, SYMBOL_TABLE
+
+if TYPE_CHECKING:
+    from lazynwb.formats.hdf5.object_header import ObjectHeader
+    from lazynwb.formats.hdf5.structure_file import StructureFile
+
+_NODE = struct.Struct("<4sBBHQQ")
+_SYMBOLS = struct.Struct("<4sBxH")
+_ENTRY = struct.Struct("<QQI4x16s")
+_INDEX = struct.Struct("<QQ")
+_HEAP = struct.Struct("<4sB3xQQQ")
+_IS_GROUP, _IS_SOFT = 1, 2
+_DEEPEST = 64
+#: What is asked for of a remote group's B-tree and heap: libhdf5 writes them one behind another.
+_AHEAD = 1024
+
+
+def is_group(header: ObjectHeader) -> bool:
+    """Return whether an object is a group."""
+    return SYMBOL_TABLE in header.messages or LINK_INFO in header.messages
+
+
+def read_links(file: StructureFile, header: ObjectHeader) -> dict[bytes, Link]:
+    """Read the links of a group, in the order of their names.
+
+    Raises
+    ------
+    DamagedStructureError
+    UnsupportedStructureError
+    MissingRangesError
+    """
+    messages = header.messages
+    info = header.one(LINK_INFO)
+    table = header.one(SYMBOL_TABLE)
+    if info is not None and table is not None:
+        raise DamagedStructureError("a group has links of two kinds")
+    if info is not None:
+        stored = decode_link_info(info[1])
+        if stored.heap != UNDEFINED:
+            if LINK in messages:
+                raise DamagedStructureError("a group has links of two kinds")
+            return _sorted(_dense(file, stored))
+        if any(flags & SHARED for flags, _ in messages.get(LINK, ())):
+            raise UnsupportedStructureError("shared links")
+        return _sorted([decode_link(body) for _, body in messages.get(LINK, ())])
+    if table is None:
+        raise DamagedStructureError("a group without links")
+    if len(table[1]) < _INDEX.size:
+        raise DamagedStructureError("a symbol table message is too short")
+    return _sorted(_symbols(file, *_INDEX.unpack_from(table[1])))
+
+
+def _sorted(links: list[tuple[bytes, Link]]) -> dict[bytes, Link]:
+    found = dict(sorted(links, key=_name))
+    if len(found) != len(links):
+        raise DamagedStructureError("a group has two links of one name")
+    for name in found:
+        if not name or b"\0" in name or b"/" in name:
+            raise DamagedStructureError("a link has a name that it cannot have")
+    return found
+
+
+def _name(link: tuple[bytes, Link]) -> bytes:
+    return link[0]
+
+
+def _dense(file: StructureFile, stored: DenseStorage) -> list[tuple[bytes, Link]]:
+    heap = file.heap(stored.heap)
+    records, size = read_records(file, stored.names, LINK_NAMES)
+    if size != 4 + heap.id_size:
+        raise DamagedStructureError("the records of links have another size")
+    return [decode_link(heap.get(records[at + 4 : at + size])) for at in range(0, len(records), size)]
+
+
+def _symbols(file: StructureFile, tree: int, heap: int) -> list[tuple[bytes, Link]]:
+    missing: MissingRangesError | None = None
+    nodes: list[int] = []
+    names = b""
+    try:
+        names = _heap_data(file, heap)
+    except MissingRangesError as error:
+        missing = error
+    nodes = _leaves(file, tree)
+    found: list[tuple[bytes, Link]] = []
+    for address in nodes:
+        try:
+            entries = _entries(file, address)
+        except MissingRangesError as error:
+            missing = error
+            continue
+        if missing is None:
+            found += [_symbol(names, entry) for entry in entries]
+    if missing is not None:
+        raise missing
+    return found
+
+
+def _heap_data(file: StructureFile, address: int) -> bytes:
+    signature, version, size, _free, start = _HEAP.unpack(file.get(address, _HEAP.size, _AHEAD))
+    if signature != b"HEAP" or version:
+        raise DamagedStructureError(f"no local heap at {address}")
+    return file.get(start, size)
+
+
+def _leaves(file: StructureFile, root: int) -> list[int]:
+    """Return the symbol table nodes of a B-tree, in their order."""
+    found: list[int] = []
+    visited: set[int] = set()
+    most = 2 * file.superblock.group_internal_k
+    missing: MissingRangesError | None = None
+    pending = [(root, -1)]
+    while pending:
+        address, expected = pending.pop()
+        if address in visited:
+            raise DamagedStructureError("the nodes of a B-tree form a circle")
+        visited.add(address)
+        try:
+            signature, kind, level, count, _, _ = _NODE.unpack(file.get(address, _NODE.size, 32 + 32 * most))
+            if signature != b"TREE" or kind or count > most or level > _DEEPEST:
+                raise DamagedStructureError(f"no node of a group's B-tree at {address}")
+            if expected >= 0 and level != expected:
+                raise DamagedStructureError("the levels of a B-tree do not follow one another")
+            # Keys and children alternate: name, child, name, child, ..., name.
+            data = file.get(address + _NODE.size, 8 + 16 * count)
+        except MissingRangesError as error:
+            missing = error
+            continue
+        children = struct.unpack(f"<{2 * count + 1}Q", data)[1::2]
+        if level:
+            pending += [(child, level - 1) for child in reversed(children)]
+        else:
+            found += children
+    if missing is not None:
+        raise missing
+    if len(set(found)) != len(found):
+        raise DamagedStructureError("a node of symbols is in a group twice")
+    return found
+
+
+def _entries(file: StructureFile, address: int) -> list[tuple[int, int, int, bytes]]:
+    most = 2 * file.superblock.group_leaf_k
+    signature, version, count = _SYMBOLS.unpack(file.get(address, _SYMBOLS.size, _SYMBOLS.size + most * _ENTRY.size))
+    if signature != b"SNOD" or version != 1 or count > most:
+        raise DamagedStructureError(f"no node of symbols at {address}")
+    return list(_ENTRY.iter_unpack(file.get(address + _SYMBOLS.size, count * _ENTRY.size)))
+
+
+def _symbol(names: bytes, entry: tuple[int, int, int, bytes]) -> tuple[bytes, Link]:
+    offset, address, kind, scratch = entry
+    name = _text(names, offset)
+    if kind == _IS_SOFT:
+        return name, Link(SOFT, value=_text(names, U4.unpack_from(scratch)[0]))
+    if kind > _IS_SOFT:
+        raise UnsupportedStructureError(f"a symbol of kind {kind}")
+    if address == UNDEFINED:
+        raise DamagedStructureError("a link leads to no object")
+    if kind == _IS_GROUP:
+        return name, Link(HARD, address, index=(U8.unpack_from(scratch)[0], U8.unpack_from(scratch, 8)[0]))
+    return name, Link(HARD, address)
+
+
+def _text(names: bytes, offset: int) -> bytes:
+    stop = names.find(b"\0", offset)
+    if stop < 0 or offset >= len(names):
+        raise DamagedStructureError("a name lies outside of its heap")
+    return names[offset:stop]
+
+

@@ -1,0 +1,216 @@
+"""Object headers of an HDF5 file (File Format Specification, IV.A): their messages, undecoded, by type."""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from lazynwb.formats.hdf5.binary import U8, DamagedStructureError, UnsupportedStructureError, verify_checksum
+
+if TYPE_CHECKING:
+    from lazynwb.formats.hdf5.structure_file import StructureFile
+
+(
+    NIL,
+    DATASPACE,
+    LINK_INFO,
+    DATATYPE,
+    OLD_FILL,
+    FILL,
+    LINK,
+    EXTERNAL_FILES,
+    LAYOUT,
+    _BOGUS,
+    GROUP_INFO,
+    FILTERS,
+    ATTRIBUTE,
+    _COMMENT,
+    _OLD_TIME,
+    SHARED_TABLE,
+    CONTINUATION,
+    SYMBOL_TABLE,
+    _TIME,
+    BTREE_K,
+    DRIVER_INFO,
+    ATTRIBUTE_INFO,
+    _REFERENCE_COUNT,
+    _FILE_SPACE,
+    CACHE_IMAGE,
+) = range(25)
+_KNOWN = frozenset(range(25)) - {_BOGUS}
+#: Messages of which a header has one at most.
+_SINGLE = frozenset({DATASPACE, LINK_INFO, DATATYPE, OLD_FILL, FILL, LAYOUT, FILTERS, SYMBOL_TABLE, ATTRIBUTE_INFO})
+
+SHARED = 0x02
+_OLD_PREFIX = struct.Struct("<BxHII4x")
+_OLD_MESSAGE = struct.Struct("<HHB3x")
+_NEW_MESSAGE = struct.Struct("<BHB")
+_BLOCK = struct.Struct("<QQ")
+_OLD_VERSION, _NEW_VERSION = 1, 2
+_NEW_SIGNATURE, _CONTINUED = b"OHDR", b"OCHK"
+_TIMES, _PHASE_CHANGE, _ORDER, _RESERVED_FLAGS = 0x20, 0x10, 0x04, 0xC0
+#: libhdf5 writes a few blocks per header.
+_MOST_BLOCKS = 10_000
+#: What is asked for at first of a remote header: most are shorter.
+_AHEAD = 512
+
+Message = tuple[int, bytes]
+
+
+class ObjectHeader:
+    """The messages of one object.
+
+    Attributes
+    ----------
+    address : int
+    messages : dict of int to list of (flags, body)
+    """
+
+    __slots__ = ("address", "messages")
+
+    def __init__(self, address: int, messages: dict[int, list[Message]]) -> None:
+        self.address = address
+        self.messages = messages
+
+    def one(self, kind: int) -> Message | None:
+        """Return the message of a type; None if there is none."""
+        found = self.messages.get(kind)
+        return found[0] if found else None
+
+
+def read_header(file: StructureFile, address: int) -> ObjectHeader:
+    """Read the header at an address, with its continuations.
+
+    Raises
+    ------
+    DamagedStructureError
+    UnsupportedStructureError
+    MissingRangesError
+    """
+    start = file.get(address, 16, _AHEAD)
+    messages: dict[int, list[Message]] = {}
+    if start[:4] == _NEW_SIGNATURE:
+        _read_new(file, address, start, messages)
+    elif start[0] == _OLD_VERSION:
+        _read_old(file, address, start, messages)
+    else:
+        raise DamagedStructureError(f"no object header at {address}")
+    for kind in messages.keys() & _SINGLE:
+        if len(messages[kind]) > 1:
+            raise DamagedStructureError(f"more than one message of type {kind}")
+    if not messages.keys() <= _KNOWN:
+        raise UnsupportedStructureError(f"messages of types {sorted(messages.keys() - _KNOWN)}")
+    return ObjectHeader(address, messages)
+
+
+def _read_old(file: StructureFile, address: int, start: bytes, messages: dict[int, list[Message]]) -> None:
+    _, count, _links, size = _OLD_PREFIX.unpack(start)
+    blocks = [(address + 16, size)]
+    unpack = _OLD_MESSAGE.unpack_from
+    seen = 0
+    number = 0
+    visited = set()
+    while number < len(blocks):
+        position, length = blocks[number]
+        if position in visited or number > _MOST_BLOCKS:
+            raise DamagedStructureError("an object header continues in a circle")
+        visited.add(position)
+        data = file.get(position, length, _AHEAD)
+        at = 0
+        while at + 8 <= length:
+            kind, extent, flags = unpack(data, at)
+            at += 8
+            end = at + extent
+            if end > length or extent & 7:
+                raise DamagedStructureError("a message is longer than its object header")
+            seen += 1
+            if kind == CONTINUATION:
+                blocks.append(_continuation(data[at:end]))
+            elif kind:
+                if kind in messages:
+                    messages[kind].append((flags, data[at:end]))
+                else:
+                    messages[kind] = [(flags, data[at:end])]
+            at = end
+        if at != length:
+            raise DamagedStructureError("an object header has bytes left over")
+        number += 1
+    if seen != count:
+        raise DamagedStructureError(f"an object header has {seen} messages, and should have {count}")
+
+
+def _continuation(body: bytes) -> tuple[int, int]:
+    if len(body) < _BLOCK.size:
+        raise DamagedStructureError("a continuation message is too short")
+    position, length = _BLOCK.unpack_from(body)
+    if not length:
+        raise DamagedStructureError("an object header continues in an empty block")
+    return position, length
+
+
+def _read_new(file: StructureFile, address: int, start: bytes, messages: dict[int, list[Message]]) -> None:
+    version, flags = start[4], start[5]
+    if version != _NEW_VERSION or flags & _RESERVED_FLAGS:
+        raise UnsupportedStructureError(f"object header version {version} with flags {flags}")
+    width = 1 << (flags & 3)
+    prefix = 6 + (16 if flags & _TIMES else 0) + (4 if flags & _PHASE_CHANGE else 0)
+    head = file.get(address, prefix + width, _AHEAD)
+    size = int.from_bytes(head[prefix:], "little")
+    whole = file.get(address, prefix + width + size + 4, _AHEAD)
+    verify_checksum(whole, "an object header")
+    ordered = bool(flags & _ORDER)
+    blocks: list[tuple[int, int]] = []
+    _new_messages(whole, prefix + width, ordered, messages, blocks)
+    visited = {address}
+    number = 0
+    while number < len(blocks):
+        position, length = blocks[number]
+        if position in visited or number > _MOST_BLOCKS:
+            raise DamagedStructureError("an object header continues in a circle")
+        visited.add(position)
+        data = file.get(position, length)
+        if data[:4] != _CONTINUED:
+            raise DamagedStructureError("an object header continues in what is no such block")
+        verify_checksum(data, "a block of an object header")
+        _new_messages(data, 4, ordered, messages, blocks)
+        number += 1
+
+
+def _new_messages(
+    data: bytes, at: int, ordered: bool, messages: dict[int, list[Message]], blocks: list[tuple[int, int]]  # noqa: FBT001
+) -> None:
+    unpack = _NEW_MESSAGE.unpack_from
+    head = 6 if ordered else 4
+    stop = len(data) - 4
+    while at + head <= stop:
+        kind, extent, flags = unpack(data, at)
+        at += head
+        end = at + extent
+        if end > stop:
+            raise DamagedStructureError("a message is longer than its object header")
+        if kind == CONTINUATION:
+            blocks.append(_continuation(data[at:end]))
+        elif kind:
+            if kind in messages:
+                messages[kind].append((flags, data[at:end]))
+            else:
+                messages[kind] = [(flags, data[at:end])]
+        at = end
+
+
+def shared_address(body: bytes) -> int:
+    """Return the address of the object whose message a shared message stands for (IV.A.2, "Shared Message").
+
+    Raises
+    ------
+    UnsupportedStructureError
+        If it lies in the file's table of shared messages.
+    """
+    version = body[0]
+    if version == 1 and len(body) >= 16:  # noqa: PLR2004
+        return int(U8.unpack_from(body, 8)[0])
+    if version in {2, 3} and len(body) >= 10:  # noqa: PLR2004
+        if version == 3 and body[1] != 2:  # noqa: PLR2004 - 2: committed
+            raise UnsupportedStructureError("a message in the file's table of shared messages")
+        return int(U8.unpack_from(body, 2)[0])
+    raise UnsupportedStructureError(f"a shared message of version {version}")

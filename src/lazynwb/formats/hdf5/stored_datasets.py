@@ -1,0 +1,266 @@
+"""Datasets as the catalog's `Array`, from the messages of their headers: shape, type, layout, filters, fill."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lazynwb.catalog.model import Array, Codec, stored_size
+from lazynwb.formats.hdf5.binary import UNDEFINED, DamagedStructureError, UnsupportedStructureError
+from lazynwb.formats.hdf5.chunk_index import Chunked
+from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
+from lazynwb.formats.hdf5.global_heap import element
+from lazynwb.formats.hdf5.messages import (
+    CHUNKED,
+    COMPACT,
+    CONTIGUOUS,
+    VIRTUAL,
+    Dataspace,
+    DataLayout,
+    Filter,
+    decode_dataspace,
+    decode_fill,
+    decode_filters,
+    decode_layout,
+    decode_old_fill,
+)
+from lazynwb.formats.hdf5.object_header import (
+    DATASPACE,
+    DATATYPE,
+    EXTERNAL_FILES,
+    FILL,
+    FILTERS,
+    LAYOUT,
+    OLD_FILL,
+    SHARED,
+)
+
+if TYPE_CHECKING:
+    from lazynwb.formats.hdf5.object_header import ObjectHeader
+    from lazynwb.formats.hdf5.structure_file import StructureFile
+
+#: HDF5 filter numbers (registry of The HDF Group) that the engine decodes on its own.
+_SHUFFLE = 2
+_CODECS = {1: "zlib", _SHUFFLE: "shuffle", 3: "fletcher32", 32001: "blosc", 32004: "lz4", 32015: "zstd"}
+#: h5py reports no more values of a filter than these.
+_MOST_VALUES = 16
+_MOST_INLINE = 65536
+_NUMBERS = frozenset({"number", "bool", "enum"})
+
+
+@lru_cache(maxsize=1024)
+def codecs_of(filters: tuple[Filter, ...]) -> tuple[Codec, ...] | None:
+    """Return a filter pipeline as codecs, or None if it has a filter that only libhdf5 can undo."""
+    codecs = []
+    for number, values in filters:
+        if number not in _CODECS or (number == _SHUFFLE and (len(values) != 1 or not values[0])):
+            return None
+        codecs.append(Codec(_CODECS[number], values))
+    return tuple(codecs)
+
+
+def type_of(file: StructureFile, header: ObjectHeader) -> StoredType:
+    """Return the type of a dataset, which may be that of a committed datatype."""
+    flags, body = _required(header, DATATYPE, "type")
+    return file.committed_type(body) if flags & SHARED else decode_datatype(body)
+
+
+def space_of(header: ObjectHeader) -> Dataspace:
+    """Return the shape of a dataset."""
+    return decode_dataspace(_unshared(header, DATASPACE, "shape"))
+
+
+def layout_of(header: ObjectHeader) -> DataLayout:
+    """Return where the data of a dataset is.
+
+    Raises
+    ------
+    UnsupportedStructureError
+        If it is in other files.
+    """
+    layout = decode_layout(_unshared(header, LAYOUT, "layout"))
+    if layout.kind == VIRTUAL:
+        raise UnsupportedStructureError("a virtual dataset")
+    if EXTERNAL_FILES in header.messages:
+        raise UnsupportedStructureError("external storage")
+    return layout
+
+
+def filters_of(header: ObjectHeader) -> tuple[Filter, ...]:
+    """Return the filters of a dataset's chunks."""
+    if FILTERS not in header.messages:
+        return ()
+    return decode_filters(_unshared(header, FILTERS, "filters"))
+
+
+def _required(header: ObjectHeader, kind: int, what: str) -> tuple[int, bytes]:
+    found = header.one(kind)
+    if found is None:
+        raise DamagedStructureError(f"a dataset without a {what}")
+    return found
+
+
+def _unshared(header: ObjectHeader, kind: int, what: str) -> bytes:
+    flags, body = _required(header, kind, what)
+    if flags & SHARED:
+        raise UnsupportedStructureError(f"a dataset with a shared {what}")
+    return body
+
+
+def describe_dataset(file: StructureFile, header: ObjectHeader, path: str, source: str | None) -> Array:
+    """Describe a dataset.
+
+    Parameters
+    ----------
+    file : StructureFile
+        Holds it.
+    header : ObjectHeader
+    path : str
+    source : str or None
+        Path of the file, where that is not the one with the table.
+    """
+    stored = type_of(file, header)
+    dtype = stored.dtype
+    space = space_of(header)
+    shape = (0,) if space.shape is None else space.shape
+    fill, plain_fill = _fill_value(header, stored)
+    if dtype.kind == "unsupported":
+        return Array(path, shape, dtype, "indirect", fill=fill, base=file.base, source=source)
+    layout = layout_of(header)
+    filters = filters_of(header)
+    if filters and layout.kind != CHUNKED:
+        raise UnsupportedStructureError("filters of data that is not chunked")
+    _check_layout(layout, space, stored)
+    direct = stored.direct and plain_fill
+    if direct and layout.kind == CONTIGUOUS:
+        offset = -1 if layout.address == UNDEFINED else layout.address + file.base
+        return Array(path, shape, dtype, "contiguous", offset, fill=fill, base=file.base, source=source)
+    if direct and layout.kind == CHUNKED:
+        if any(len(values) > _MOST_VALUES for _, values in filters):
+            raise UnsupportedStructureError("a filter of many values")
+        codecs = codecs_of(filters)
+        # libhdf5 lists the chunks of these in another order than it reads them in.
+        if codecs is not None and not space.grows_oddly:
+            return Array(
+                path, shape, dtype, "chunked", -1, layout.chunk, codecs, fill, base=file.base, source=source
+            )
+    elif direct and dtype.kind in _NUMBERS and len(layout.data) <= _MOST_INLINE:
+        inline = layout.data[: math.prod(shape) * stored.size]
+        return Array(path, shape, dtype, "inline", fill=fill, inline=inline, base=file.base, source=source)
+    return Array(path, shape, dtype, "indirect", fill=fill, base=file.base, source=source)
+
+
+def _check_layout(layout: DataLayout, space: Dataspace, stored: StoredType) -> None:
+    size = math.prod(space.shape) * stored.size if space.shape is not None else 0
+    if layout.kind == CHUNKED:
+        if space.shape is None or len(layout.chunk) != len(space.shape) or layout.element != stored.size:
+            raise DamagedStructureError("chunks do not fit their dataset")
+        if math.prod(layout.chunk) * layout.element >= 2**32:
+            raise UnsupportedStructureError("chunks of 4 GiB or more")
+    elif layout.kind == COMPACT:
+        if len(layout.data) != size:
+            raise DamagedStructureError("compact data of another size than its dataset")
+    elif layout.size not in {-1, size} and layout.address != UNDEFINED:
+        raise DamagedStructureError("contiguous data of another size than its dataset")
+
+
+def _fill_value(header: ObjectHeader, stored: StoredType) -> tuple[bytes, bool]:
+    """Return one element's fill value as stored (empty for zeros), and whether bytes can express it."""
+    if FILL in header.messages:
+        value = decode_fill(_unshared(header, FILL, "fill value")).value
+    elif OLD_FILL in header.messages:
+        value = decode_old_fill(_unshared(header, OLD_FILL, "fill value")).value
+    else:
+        value = None
+    if value is None:
+        return b"", True
+    if stored.dtype.kind not in _NUMBERS or stored.dtype.dims:
+        return b"", False
+    if not stored.direct or len(value) != stored.size:
+        raise UnsupportedStructureError("a fill value of another type than its dataset")
+    return (value if any(value) else b""), True
+
+
+def chunked(header: ObjectHeader) -> Chunked:
+    """Return what it takes to find the chunks of a dataset."""
+    layout = layout_of(header)
+    space = space_of(header)
+    if layout.kind != CHUNKED or space.shape is None or len(layout.chunk) != len(space.shape):
+        raise DamagedStructureError("a dataset that is not chunked")
+    return Chunked(space.shape, space.limits, layout, len(filters_of(header)))
+
+
+def element_bytes(file: StructureFile, header: ObjectHeader, stored: StoredType) -> bytes:
+    """Return the bytes of all elements of a small dataset that is stored in one piece.
+
+    Raises
+    ------
+    UnsupportedStructureError
+        If it is chunked.
+    """
+    shape = space_of(header).shape
+    if shape is None:
+        raise UnsupportedStructureError("a null dataspace in the place of a value")
+    layout = layout_of(header)
+    _check_layout(layout, space_of(header), stored)
+    count = math.prod(shape)
+    if layout.kind == COMPACT:
+        return layout.data
+    if layout.kind != CONTIGUOUS or not stored.direct:
+        raise UnsupportedStructureError("a small value in chunks")
+    if layout.address == UNDEFINED:
+        fill, plain = _fill_value(header, stored)
+        if not plain:
+            raise UnsupportedStructureError("a small value that was never written")
+        return (fill or bytes(stored.size)) * count
+    return file.get(layout.address, count * stored.size)
+
+
+def shown_dtype(stored: StoredType) -> str:
+    """Return a type as a listing shows it: as NumPy has it in memory."""
+    dtype = stored.dtype
+    if dtype.kind in _NUMBERS:
+        return dtype.numpy
+    if stored.name in {"vlen_text", "object", "region"} or dtype.kind == "vlen":
+        return "|O"
+    if stored.name == "text":
+        return f"|S{stored.size}"
+    if dtype.kind == "compound" and not dtype.dims:
+        return f"|V{stored.memory}"
+    if stored.name == "array" and stored.base is not None and dtype.kind in {"text", "vlen_text", "reference"}:
+        return f"|V{math.prod(dtype.dims) * min(stored.base.memory, stored.base.size)}"
+    raise UnsupportedStructureError(f"a listing of {dtype.note or stored.name}")
+
+
+def single_number(file: StructureFile, header: ObjectHeader) -> float | None:
+    """Return the value of a dataset that is a single number; None of any other."""
+    stored = type_of(file, header)
+    shape = space_of(header).shape
+    if stored.dtype.kind not in _NUMBERS or math.prod(shape or ()) != 1:
+        return None
+    if stored.name not in {"integer", "float"} or stored.dtype.dims:
+        raise UnsupportedStructureError("a single value that is not a plain number")
+    return float(np.frombuffer(element_bytes(file, header, stored), stored.dtype.numpy)[0])
+
+
+def text_elements(file: StructureFile, header: ObjectHeader, most: int, widest: int) -> list[str] | None:
+    """Return the elements of a list of text; None of any other dataset, or where there are too many."""
+    stored = type_of(file, header)
+    shape = space_of(header).shape
+    dtype = stored.dtype
+    if dtype.kind not in {"text", "vlen_text"} or dtype.dims or shape is None or len(shape) != 1:
+        if dtype.dims:
+            raise UnsupportedStructureError("elements that are arrays of text")
+        return None
+    if shape[0] > most or dtype.itemsize > widest:
+        return None
+    data, size = element_bytes(file, header, stored), stored_size(dtype)
+    if dtype.kind == "vlen_text":
+        items = [element(file, data, at, 1) for at in range(0, len(data), size)]
+    else:
+        items = [data[at : at + size] for at in range(0, len(data), size)]
+    found = [item.split(b"\0", 1)[0].decode("utf-8", "replace") for item in items]
+    return [text.rstrip(" ") for text in found] if dtype.note == "space" else found

@@ -1,0 +1,517 @@
+"""An HDF5 file whose structure is read by the structure reader, and its objects: see `lazynwb.formats.nodes`.
+
+Everything is strict: what contradicts the format, or is not known, ends the parse with an error before any
+value is published, and libhdf5 reads the file instead.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
+
+from lazynwb.config import config
+from lazynwb.errors import LazyNWBError
+from lazynwb.formats.hdf5.binary import (
+    UNDEFINED,
+    DamagedStructureError,
+    LocalBytes,
+    MissingRangesError,
+    RemoteBytes,
+    UnsupportedStructureError,
+)
+from lazynwb.formats.hdf5.chunk_index import read_chunk_index, read_some_chunks
+from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
+from lazynwb.formats.hdf5.fractal_heap import FractalHeap
+from lazynwb.formats.hdf5.global_heap import read_collection
+from lazynwb.formats.hdf5.groups import is_group, read_links
+from lazynwb.formats.hdf5.messages import EXTERNAL, HARD, SOFT, Link
+from lazynwb.formats.hdf5.object_header import (
+    BTREE_K,
+    CACHE_IMAGE,
+    DATASPACE,
+    DATATYPE,
+    DRIVER_INFO,
+    SHARED_TABLE,
+    ObjectHeader,
+    read_header,
+    shared_address,
+)
+from lazynwb.formats.hdf5.stored_attributes import (
+    StoredAttribute,
+    decode_attribute,
+    is_too_large,
+    plain_value,
+    read_attributes,
+    texts,
+)
+from lazynwb.formats.hdf5.stored_datasets import (
+    chunked,
+    describe_dataset,
+    shown_dtype,
+    single_number,
+    space_of,
+    text_elements,
+    type_of,
+)
+from lazynwb.formats.hdf5.superblock import Superblock, read_superblock
+from lazynwb.formats.nodes import BrokenLinkError, ForbiddenLinkError, unfollowed
+from lazynwb.profile import count
+from lazynwb.sources.files import distrust, identity, identity_or_absent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Iterator
+
+    from lazynwb.catalog.chunks import SomeChunks
+    from lazynwb.catalog.model import Array, ChunkIndex
+    from lazynwb.sources.source import Source
+
+#: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
+_MOST_LINKS = 32
+_WIDEST_TEXT = 4096
+#: What most references in attributes lead to: to look there first saves a walk through the file.
+_LIKELY_TARGETS = ("general/extracellular_ephys/electrodes",)
+#: Headers, collections and groups that are kept; a walk through a larger file reads some of them again.
+_MOST_KEPT = 50_000
+_K = struct.Struct("<BHHH")
+
+T = TypeVar("T")
+
+
+class StructureFile:
+    """A file whose structure is read from its bytes.
+
+    Parameters
+    ----------
+    source : Source
+    version : str
+        Its identity: of a remote file, no other version is read.
+    """
+
+    def __init__(self, source: Source, version: str) -> None:
+        self.path = source
+        self.name = source.name
+        self._version = version
+        self.source = _bytes_of(source, version)
+        self.superblock = Superblock(0, 0, 0, 0)
+        self.base = 0
+        self._end = 0
+        self._headers: dict[int, ObjectHeader] = {}
+        self._links: dict[int, dict[bytes, Link]] = {}
+        self._collections: dict[int, dict[int, bytes]] = {}
+        self._heaps: dict[int, FractalHeap] = {}
+        self._types: dict[int, StoredType] = {}
+        self._known: dict[str, object] = {}
+        self._last: tuple[str, StructureNode] | None = None
+        self._linked: dict[Source, StructureFile] = {}
+        self._unreadable: set[Source] = set()
+        count(files_opened=1)
+
+    def close(self) -> None:
+        """Close the file and those that links led to."""
+        for linked in self._linked.values():
+            linked.close()
+        self._linked.clear()
+        self.source.close()
+
+    # --- bytes ----------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Read the superblock, unless that has been done."""
+        if self._end:
+            return
+        superblock = read_superblock(self.source)
+        self.base, self._end = superblock.base, superblock.end
+        self.superblock = superblock
+        if superblock.extension != UNDEFINED:
+            try:
+                self.superblock = self._extended(superblock)
+            except MissingRangesError:
+                self._end = 0
+                raise
+
+    def _extended(self, superblock: Superblock) -> Superblock:
+        header = read_header(self, superblock.extension)
+        for kind in (SHARED_TABLE, DRIVER_INFO, CACHE_IMAGE):
+            if kind in header.messages:
+                raise UnsupportedStructureError(f"a superblock extension with messages of type {kind}")
+        found = header.one(BTREE_K)
+        if found is None:
+            return superblock
+        if len(found[1]) < _K.size:
+            raise DamagedStructureError("a message of the superblock extension is too short")
+        version, chunk, internal, leaf = _K.unpack_from(found[1])
+        if version or not (chunk and internal and leaf):
+            raise UnsupportedStructureError("a superblock extension of an unknown version")
+        return superblock._replace(chunk_k=chunk, group_internal_k=internal, group_leaf_k=leaf)
+
+    def get(self, address: int, size: int, ahead: int = 0) -> bytes:
+        """Return bytes from an address on; `ahead` is how much is likely to be needed from there."""
+        start = address + self.base
+        if start + size > self._end:
+            raise DamagedStructureError(f"bytes {start} to {start + size} lie outside of the file")
+        return self.source.get(start, size, ahead)
+
+    def header(self, address: int) -> ObjectHeader:
+        """Return the object header at an address."""
+        found = self._headers.get(address)
+        if found is None:
+            if len(self._headers) >= _MOST_KEPT:
+                self._headers.clear()
+            found = self._headers[address] = read_header(self, address)
+        return found
+
+    def links(self, header: ObjectHeader) -> dict[bytes, Link]:
+        """Return the links of a group."""
+        found = self._links.get(header.address)
+        if found is None:
+            if len(self._links) >= _MOST_KEPT:
+                self._links.clear()
+            found = self._links[header.address] = read_links(self, header)
+        return found
+
+    def heap_collection(self, address: int) -> dict[int, bytes]:
+        """Return the objects of a global heap collection."""
+        found = self._collections.get(address)
+        if found is None:
+            if len(self._collections) >= _MOST_KEPT // 50:
+                self._collections.clear()
+            found = self._collections[address] = read_collection(self, address)
+        return found
+
+    def heap(self, address: int) -> FractalHeap:
+        """Return the fractal heap at an address."""
+        found = self._heaps.get(address)
+        if found is None:
+            if len(self._heaps) >= _MOST_KEPT // 50:
+                self._heaps.clear()
+            found = self._heaps[address] = FractalHeap(self, address)
+        return found
+
+    def committed_type(self, body: bytes) -> StoredType:
+        """Return the type that a shared datatype message stands for."""
+        address = shared_address(body)
+        found = self._types.get(address)
+        if found is None:
+            message = self.header(address).one(DATATYPE)
+            if message is None or message[0] & 2:
+                raise DamagedStructureError("a committed datatype that has no type")
+            found = self._types[address] = decode_datatype(message[1])
+        return found
+
+    # --- lazynwb.formats.nodes.OpenFile ---------------------------------------------------------------
+
+    @property
+    def missed(self) -> int:
+        """Ranges of this file, and of those that links led to, that have not been fetched."""
+        own = len(self.source.missing) if isinstance(self.source, RemoteBytes) else 0
+        return own + sum(linked.missed for linked in self._linked.values()) if self._linked else own
+
+    def fetch_missing(self, *, ahead: bool = True) -> bool:
+        """Fetch what a parse missed, of this file and of those that links led to; return whether it did."""
+        own = isinstance(self.source, RemoteBytes) and self.source.fetch_missing(ahead=ahead)
+        return any([own, *(linked.fetch_missing(ahead=ahead) for linked in self._linked.values())])
+
+    def once(self, path: str, describe: Callable[[], T]) -> T:
+        """Return what was found out about an object, by this run of a parse or an earlier one."""
+        if not isinstance(self.source, RemoteBytes):
+            return describe()
+        if path not in self._known:
+            self._known[path] = describe()
+        return cast("T", self._known[path])
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Pass over missing ranges, so that one run of a parse notes all of them."""
+        try:
+            yield
+        except MissingRangesError:
+            pass
+        except Exception:
+            if not self.missed:
+                raise
+
+    def stop_if_missed(self) -> None:
+        """Raise `MissingRangesError` if ranges were noted: what follows could only be thrown away."""
+        if self.missed:
+            raise MissingRangesError("ranges have not been fetched")
+
+    @property
+    def depends(self) -> tuple[tuple[str, str], ...]:
+        """Path and identity of every other file that links led to so far, readable or not."""
+        own = [(source.path, linked._version) for source, linked in self._linked.items()]  # noqa: SLF001 - of its own kind
+        own += [(source.path, identity_or_absent(source)) for source in self._unreadable]
+        return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
+
+    @property
+    def root(self) -> StructureNode:
+        """The root group."""
+        self.open()
+        found = StructureNode(self, self.header(self.superblock.root))
+        if not found.is_group:
+            raise DamagedStructureError("the root is no group")
+        return found
+
+    def find(self, path: str) -> StructureNode:
+        """Open the object at a path from the root; BrokenLinkError if the path leads nowhere."""
+        parent, _, name = path.rpartition("/")
+        if self._last is None or self._last[0] != parent:
+            self._last = parent, follow(self.root, parent.encode(), 0)
+        return follow(self._last[1], name.encode(), 0)
+
+    def paths_of(self, addresses: set[Hashable]) -> dict[Hashable, str]:
+        """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
+        found: dict[Hashable, str] = {}
+        for path in _LIKELY_TARGETS:
+            with self.going_on(), suppress(BrokenLinkError):
+                found[self.find(path).address] = f"/{path}"
+        rest = {address for address in addresses if isinstance(address, int)} - found.keys()
+        if not rest or self.missed:  # whether a walk is needed is known when what is likely is here
+            return found
+        return found | dict(self.resolve_references(rest).items())
+
+    def resolve_references(self, addresses: set[int]) -> dict[int, str]:
+        """Find the paths of the objects at the given addresses, nearest to the root first."""
+        root = self.root
+        wanted = set(addresses) - {0}
+        found: dict[int, str] = {}
+        if root.address in wanted:
+            found[root.address] = "/"
+            wanted.discard(root.address)
+        seen = {root.address}
+        queue: deque[tuple[str, StructureNode]] = deque([("", root)])
+        while queue and wanted:
+            prefix, group = queue.popleft()
+            with self.going_on():
+                for key, link in group.links().items():
+                    if link.kind != HARD or link.address in seen:
+                        continue
+                    seen.add(link.address)
+                    path = f"{prefix}/{key.decode('utf-8', 'replace')}"
+                    if link.address in wanted:
+                        wanted.discard(link.address)
+                        found[link.address] = path
+                    with self.going_on():
+                        child = group.opened(link)
+                        if child.is_group:
+                            queue.append((path, child))
+        return found
+
+    def external(self, name: bytes) -> StructureFile:
+        """Open the file that an external link names, if the settings allow it."""
+        text = name.decode("utf-8", "surrogateescape")
+        target = self.path.sibling(text)
+        allowed = config.external_links
+        inside = target is not None and target.is_below_folder_of(self.path)
+        if target is None or allowed == "never" or (allowed == "folder" and not inside):
+            message = (
+                f"the external link to {target.name if target else text!r} was not followed "
+                f"(lazynwb.config.external_links is {allowed!r})"
+            )
+            raise ForbiddenLinkError(message)
+        if target == self.path.resolved():
+            return self
+        if target not in self._linked:
+            try:
+                self._linked[target] = StructureFile(target, identity(target))
+            except LazyNWBError as error:
+                self._unreadable.add(target)
+                distrust(target)
+                raise unfollowed(self.name, target, error) from None
+        return self._linked[target]
+
+    # --- chunks ---------------------------------------------------------------------------------------
+
+    def chunk_index(self, array: Array) -> ChunkIndex:
+        """Look up where every chunk of an array is."""
+        found = self.find(array.path)
+        return read_chunk_index(found.file, chunked(found.header))
+
+    def some_chunks(self, array: Array, numbers: np.ndarray) -> SomeChunks:
+        """Look up where some chunks of an array are, by their numbers in row-major order of the grid."""
+        found = self.find(array.path)
+        return read_some_chunks(found.file, chunked(found.header), numbers)
+
+
+def _bytes_of(source: Source, version: str) -> LocalBytes | RemoteBytes:
+    if not source.is_remote:
+        return LocalBytes(source.path)
+    from lazynwb.sources.remote import RemoteFile
+
+    return RemoteBytes(RemoteFile(source, version))
+
+
+class StructureNode:
+    """An object and the file that holds it, which an external link may have made another one."""
+
+    __slots__ = ("_attributes", "file", "header", "is_dataset", "is_group")
+
+    def __init__(self, file: StructureFile, header: ObjectHeader) -> None:
+        self.file = file
+        self.header = header
+        self.is_group = is_group(header)
+        has_type = DATATYPE in header.messages
+        self.is_dataset = has_type and DATASPACE in header.messages and not self.is_group
+        if not (self.is_group or has_type):
+            raise DamagedStructureError("an object of unknown kind")
+        self._attributes: dict[bytes, bytes] | None = None
+
+    @property
+    def address(self) -> int:
+        """Where the object's header is in its file."""
+        return self.header.address
+
+    def links(self) -> dict[bytes, Link]:
+        """Return the links of a group."""
+        return self.file.links(self.header)
+
+    def member_names(self) -> Iterable[bytes]:
+        """Return the names of a group's members."""
+        return list(self.links())
+
+    def child(self, key: bytes) -> StructureNode:
+        """Open one member of a group, following links; BrokenLinkError if the link leads nowhere."""
+        return follow(self, key, 0)
+
+    def opened(self, link: Link) -> StructureNode:
+        """Open what a hard link leads to."""
+        source = self.file.source
+        if link.index is not None and isinstance(source, RemoteBytes):
+            # Of a group its parent knows where its links are: they come with its header.
+            for address in link.index:
+                source.expect(address + self.file.base, 1024)
+        return StructureNode(self.file, self.file.header(link.address))
+
+    def address_of(self, key: bytes) -> int | None:
+        """Return the address of what a hard link leads to; None for other links."""
+        link = self.links()[key]
+        return link.address if link.kind == HARD else None
+
+    def _stored(self) -> dict[bytes, bytes]:
+        if self._attributes is None:
+            self._attributes = read_attributes(self.file, self.header)
+        return self._attributes
+
+    def _attribute(self, name: str) -> StoredAttribute | None:
+        """Return an attribute; None if there is none, or it is larger than what is read."""
+        body = self._stored().get(name.encode())
+        if body is None:
+            return None
+        found = decode_attribute(self.file, body)
+        return None if is_too_large(found) else found
+
+    def has_attribute(self, name: str) -> bool:
+        """Return whether there is such an attribute, readable or not."""
+        return name.encode() in self._stored()
+
+    def text(self, name: str) -> str:
+        """Return a text attribute; an empty text if there is none."""
+        found = self._attribute(name)
+        items = texts(self.file, found) if found is not None else None
+        return items[0] if items else ""
+
+    def names(self, name: str) -> list[str] | None:
+        """Return an attribute that lists names; None if there is none."""
+        found = self._attribute(name)
+        if found is None or found.shape is None:
+            return None
+        items = texts(self.file, found)
+        if items is None:
+            if found.stored.dtype.kind == "unsupported" or found.stored.name in {"array", "vlen"}:
+                raise UnsupportedStructureError("names of an unusual type")
+            return []
+        stripped = [item.strip(" ") for item in items]
+        return list(dict.fromkeys(item for item in stripped if item))
+
+    def attributes(self) -> dict[str, Any]:
+        """Return all attributes as plain values, sorted by name."""
+        stored = self._stored()
+        return {
+            name.decode("utf-8", "replace"): plain_value(self.file, decode_attribute(self.file, stored[name]))
+            for name in sorted(stored)
+        }
+
+    def target(self, name: str = "target") -> int | None:
+        """Return the address of the object that an attribute refers to; None where it does not."""
+        found = self._attribute(name)
+        if found is None or found.stored.name not in {"object", "region"} or found.shape != ():
+            return None
+        if found.stored.name == "region":
+            raise UnsupportedStructureError("a region reference in the place of an object reference")
+        return int.from_bytes(found.data[:8], "little") or None
+
+    def referred(self, name: str) -> StructureNode | None:
+        """Open the object that an attribute refers to; None where it does not."""
+        address = self.target(name)
+        return StructureNode(self.file, self.file.header(address)) if address is not None else None
+
+    def describe(self, path: str, main: StructureFile) -> Array:
+        """Describe a dataset, which an external link may have led to from the file `main`."""
+        source = None if self.file is main else self.file.path.path
+        return describe_dataset(self.file, self.header, path, source)
+
+    def texts(self, most: int) -> list[str] | None:
+        """Return the elements of a list of text; None of any other dataset, or where there are too many."""
+        return text_elements(self.file, self.header, most, _WIDEST_TEXT) if self.is_dataset else None
+
+    def is_null(self) -> bool:
+        """Return whether a dataset has no dataspace (h5py.Empty)."""
+        return space_of(self.header).shape is None
+
+    def number(self) -> float | None:
+        """Return the value of a dataset that is a single number; None of any other."""
+        return single_number(self.file, self.header)
+
+    def start_and_rate(self) -> tuple[float, float] | None:
+        """Return a `starting_time` dataset's value and its `rate`; None where they are no numbers."""
+        found = self._attribute("rate")
+        first = self.number()
+        if found is None or found.shape is None or 0 in found.shape:
+            return None
+        if found.stored.name not in {"integer", "float"} or not found.stored.direct:
+            raise UnsupportedStructureError("a rate that is not a plain number")
+        value = float(np.frombuffer(found.data, found.stored.dtype.numpy)[0])
+        return (first, value) if first is not None and np.isfinite(value) and value > 0 else None
+
+    def shown(self) -> tuple[tuple[int, ...] | None, str]:
+        """Return a dataset's shape and type as a listing shows them."""
+        return space_of(self.header).shape, shown_dtype(type_of(self.file, self.header))
+
+
+def follow(start: StructureNode, path: bytes, hops: int) -> StructureNode:
+    """Go a path from a group, links included, of which `hops` led here.
+
+    Raises
+    ------
+    BrokenLinkError
+        If it leads nowhere; the message says at which link.
+    """
+    if hops > _MOST_LINKS:
+        raise BrokenLinkError("links form a cycle")
+    here = start.file.root if path.startswith(b"/") else start
+    for name in path.split(b"/"):
+        if name and name != b".":
+            here = _step(here, name, hops)
+    return here
+
+
+def _step(here: StructureNode, name: bytes, hops: int) -> StructureNode:
+    shown = name.decode("utf-8", "replace")
+    if not here.is_group:
+        raise BrokenLinkError(f"{shown!r} was looked up in a dataset")
+    link = here.links().get(name)
+    if link is None:
+        raise BrokenLinkError(f"there is no {shown!r}")
+    if link.kind == HARD:
+        return here.opened(link)
+    try:
+        if link.kind == SOFT:
+            return follow(here, link.value, hops + 1)
+        if link.kind == EXTERNAL:
+            return follow(here.file.external(link.file).root, link.value, hops + 1)
+    except BrokenLinkError as error:
+        raise type(error)(f"link {shown!r} is broken: {error}") from None
+    raise BrokenLinkError(f"{shown!r} is a link of an unknown kind")
