@@ -29,6 +29,8 @@ _MOST_DIMENSIONS = 32
 _PACKED = 3
 _NEWEST = 5
 _OBJECT, _REGION = 0, 1
+#: What h5py begins the tag of an opaque type with that NumPy has a name for.
+_NUMPY_TAG = b"NUMPY:"
 #: Bytes of a pointer, which text of variable length becomes in memory; of a sequence, also its length.
 _POINTER, _SEQUENCE = 8, 16
 
@@ -43,7 +45,7 @@ class StoredType(NamedTuple):
         Whether its bytes can be read without libhdf5 converting them.
     name : str
         What kind of type it is: "integer", "float", "text", "vlen_text", "vlen", "object", "region", "enum",
-        "bool", "compound", "array", "complex", or "other".
+        "bool", "compound", "array", "complex", "bitfield", "opaque" or "other".
     size : int
         Bytes of one element in a dataset.
     memory : int
@@ -52,6 +54,8 @@ class StoredType(NamedTuple):
         Of a compound.
     base : StoredType or None
         Of an array or a sequence.
+    code : str
+        NumPy's name for a bit field.
     """
 
     dtype: DType
@@ -61,6 +65,7 @@ class StoredType(NamedTuple):
     memory: int
     parts: tuple[tuple[str, int, StoredType], ...] = ()
     base: StoredType | None = None
+    code: str = ""
 
 
 @lru_cache(maxsize=8192)
@@ -138,15 +143,18 @@ def _text(_data: bytes, at: int, _v: int, bits: int, size: int, _d: int) -> tupl
     return StoredType(DType("text", size, note=_PADDING[padding]), True, "text", size, size), at  # noqa: FBT003
 
 
-def _bitfield(_data: bytes, at: int, _v: int, _bits: int, size: int, _d: int) -> tuple[StoredType, int]:
-    return _unsupported(size, "bit fields"), at + 4
+def _bitfield(_data: bytes, at: int, _v: int, bits: int, size: int, _d: int) -> tuple[StoredType, int]:
+    order = "|" if size == 1 else "<>"[bits & 1]
+    name = "bitfield" if size in _INTEGER_SIZES else "other"
+    return _unsupported(size, "bit fields", name)._replace(code=f"{order}u{size}"), at + 4
 
 
 def _opaque(data: bytes, at: int, _v: int, bits: int, size: int, _d: int) -> tuple[StoredType, int]:
     end = at + (bits & 0xFF)
     if end > len(data):
         raise DamagedStructureError("a datatype message is too short")
-    return _unsupported(size, "opaque bytes"), end
+    name = "other" if data.startswith(_NUMPY_TAG, at) else "opaque"
+    return _unsupported(size, "opaque bytes", name), end
 
 
 def _compound(data: bytes, at: int, version: int, bits: int, size: int, depth: int) -> tuple[StoredType, int]:  # noqa: PLR0917

@@ -38,7 +38,7 @@ def is_group(header: ObjectHeader) -> bool:
 
 
 def read_links(file: StructureFile, header: ObjectHeader) -> dict[bytes, Link]:
-    """Read the links of a group, in the order of their names.
+    """Read the links of a group, in the order of their names, or in that of their creation if it tracks that.
 
     Raises
     ------
@@ -56,10 +56,10 @@ def read_links(file: StructureFile, header: ObjectHeader) -> dict[bytes, Link]:
         if stored.heap != UNDEFINED:
             if LINK in messages:
                 raise DamagedStructureError("a group has links of two kinds")
-            return _sorted(_dense(file, stored))
+            return _sorted(_dense(file, stored), tracked=stored.tracked)
         if any(flags & SHARED for flags, _ in messages.get(LINK, ())):
             raise UnsupportedStructureError("shared links")
-        return _sorted([decode_link(body) for _, body in messages.get(LINK, ())])
+        return _sorted([decode_link(body) for _, body in messages.get(LINK, ())], tracked=stored.tracked)
     if table is None:
         raise DamagedStructureError("a group without links")
     if len(table[1]) < _INDEX.size:
@@ -67,8 +67,8 @@ def read_links(file: StructureFile, header: ObjectHeader) -> dict[bytes, Link]:
     return _sorted(_symbols(file, *_INDEX.unpack_from(table[1])))
 
 
-def _sorted(links: list[tuple[bytes, Link]]) -> dict[bytes, Link]:
-    found = dict(sorted(links, key=_name))
+def _sorted(links: list[tuple[bytes, Link]], *, tracked: bool = False) -> dict[bytes, Link]:
+    found = dict(sorted(links, key=_order if tracked else _name))
     if len(found) != len(links):
         raise DamagedStructureError("a group has two links of one name")
     for name in found:
@@ -79,6 +79,10 @@ def _sorted(links: list[tuple[bytes, Link]]) -> dict[bytes, Link]:
 
 def _name(link: tuple[bytes, Link]) -> bytes:
     return link[0]
+
+
+def _order(link: tuple[bytes, Link]) -> int:
+    return link[1].order
 
 
 def _dense(file: StructureFile, stored: DenseStorage) -> list[tuple[bytes, Link]]:

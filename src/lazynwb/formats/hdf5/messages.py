@@ -152,7 +152,7 @@ def decode_layout(data: bytes) -> DataLayout:
             return _old_layout(data)
         if version == 3:  # noqa: PLR2004
             return _layout_3(data)
-        if version == 4:  # noqa: PLR2004
+        if version in {4, 5}:
             return _layout_4(data)
     except (struct.error, IndexError):
         raise DamagedStructureError("a layout message is too short") from None
@@ -285,9 +285,10 @@ class Link(NamedTuple):
         Path, of a soft link; of an external one too.
     file : bytes
         Of an external link.
-    is_group : bool
-        Whether a hard link is known to lead to a group, whose B-tree and heap are at `index`.
-    index : tuple of int
+    index : tuple of int or None
+        B-tree and heap of the group that a hard link leads to, where that is known.
+    order : int
+        When it was made, where the group tracks that.
     """
 
     kind: int
@@ -295,6 +296,7 @@ class Link(NamedTuple):
     value: bytes = b""
     file: bytes = b""
     index: tuple[int, int] | None = None
+    order: int = 0
 
 
 def decode_link(data: bytes) -> tuple[bytes, Link]:
@@ -313,8 +315,9 @@ def _link(data: bytes) -> tuple[bytes, Link]:
     kind = HARD
     if flags & 8:
         kind, at = data[at], at + 1
+    order = 0
     if flags & 4:
-        at += 8
+        order, at = U8.unpack_from(data, at)[0], at + 8
     if flags & 16:
         if data[at] > 1:
             raise DamagedStructureError("a link's name has an unknown character set")
@@ -327,7 +330,7 @@ def _link(data: bytes) -> tuple[bytes, Link]:
     if not length or len(name) != length:
         raise DamagedStructureError("a link has no name")
     if kind == HARD:
-        return name, Link(HARD, U8.unpack_from(data, at)[0])
+        return name, Link(HARD, U8.unpack_from(data, at)[0], order=order)
     size = U2.unpack_from(data, at)[0]
     value = data[at + 2 : at + 2 + size]
     if len(value) != size:
@@ -335,16 +338,16 @@ def _link(data: bytes) -> tuple[bytes, Link]:
     if kind == SOFT:
         if not size:
             raise DamagedStructureError("a soft link leads to no path")
-        return name, Link(SOFT, value=value)
+        return name, Link(SOFT, value=value, order=order)
     if kind == EXTERNAL:
         file, end, rest = value[1:].partition(b"\0")
         path, last, _ = rest.partition(b"\0")
         if not value or value[0] or not end or not last:
             raise UnsupportedStructureError("an external link of an unknown version")
-        return name, Link(EXTERNAL, value=path, file=file)
+        return name, Link(EXTERNAL, value=path, file=file, order=order)
     if kind < EXTERNAL:
         raise DamagedStructureError(f"a link of type {kind}")
-    return name, Link(kind)
+    return name, Link(kind, order=order)
 
 
 class DenseStorage(NamedTuple):
@@ -352,6 +355,7 @@ class DenseStorage(NamedTuple):
 
     heap: int
     names: int
+    tracked: bool
 
 
 def decode_link_info(data: bytes) -> DenseStorage:
@@ -373,4 +377,4 @@ def decode_attribute_info(data: bytes) -> DenseStorage:
 def _dense(data: bytes, at: int, flags: int) -> DenseStorage:
     if len(data) < at + (24 if flags & 2 else 16):
         raise DamagedStructureError("a link or attribute info message is too short")
-    return DenseStorage(U8.unpack_from(data, at)[0], U8.unpack_from(data, at + 8)[0])
+    return DenseStorage(U8.unpack_from(data, at)[0], U8.unpack_from(data, at + 8)[0], bool(flags & 1))

@@ -192,6 +192,11 @@ def _element(file: StructureFile, stored: StoredType, data: bytes, at: int) -> A
         return Reference(file, address) if address else None
     if name == "region":
         return unreadable("a region reference")
+    if name == "opaque":
+        return unreadable("of type void")
+    if name == "vlen" and stored.base is not None and stored.base.name == "object":
+        addresses = np.frombuffer(element(file, data, at, 8), "<u8").tolist()
+        return [Reference(file, address) if address else None for address in addresses]
     if name == "vlen" and stored.base is not None and stored.dtype.kind == "vlen":
         if stored.base.name not in {"integer", "float"}:
             raise UnsupportedStructureError("an attribute of sequences of other than numbers")

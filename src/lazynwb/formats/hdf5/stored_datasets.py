@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lazynwb.catalog.model import Array, Codec, stored_size
+from lazynwb.catalog.model import MISSING, Array, Codec, stored_size
 from lazynwb.formats.hdf5.binary import UNDEFINED, DamagedStructureError, UnsupportedStructureError
-from lazynwb.formats.hdf5.chunk_index import Chunked
+from lazynwb.formats.hdf5.chunk_index import Chunked, read_chunk_index
 from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
 from lazynwb.formats.hdf5.global_heap import element
 from lazynwb.formats.hdf5.messages import (
@@ -139,9 +139,9 @@ def describe_dataset(file: StructureFile, header: ObjectHeader, path: str, sourc
         offset = -1 if layout.address == UNDEFINED else layout.address + file.base
         return Array(path, shape, dtype, "contiguous", offset, fill=fill, base=file.base, source=source)
     if direct and layout.kind == CHUNKED:
-        if any(len(values) > _MOST_VALUES for _, values in filters):
-            raise UnsupportedStructureError("a filter of many values")
         codecs = codecs_of(filters)
+        if codecs is not None and any(len(codec.args) > _MOST_VALUES for codec in codecs):
+            raise UnsupportedStructureError("a filter of many values")
         # libhdf5 lists the chunks of these in another order than it reads them in.
         if codecs is not None and not space.grows_oddly:
             return Array(
@@ -209,14 +209,20 @@ def element_bytes(file: StructureFile, header: ObjectHeader, stored: StoredType)
     count = math.prod(shape)
     if layout.kind == COMPACT:
         return layout.data
-    if layout.kind != CONTIGUOUS or not stored.direct:
-        raise UnsupportedStructureError("a small value in chunks")
-    if layout.address == UNDEFINED:
+    address = layout.address
+    if layout.kind == CHUNKED:
+        if filters_of(header) or len(shape) != 1 or shape[0] > layout.chunk[0]:
+            raise UnsupportedStructureError("a small value in filtered chunks")
+        offset = read_chunk_index(file, chunked(header)).locate(0)[0] if count else MISSING
+        address = UNDEFINED if offset == MISSING else offset - file.base
+    if not stored.direct:
+        raise UnsupportedStructureError("a small value that takes converting")
+    if address == UNDEFINED:
         fill, plain = _fill_value(header, stored)
         if not plain:
             raise UnsupportedStructureError("a small value that was never written")
         return (fill or bytes(stored.size)) * count
-    return file.get(layout.address, count * stored.size)
+    return file.get(address, count * stored.size)
 
 
 def shown_dtype(stored: StoredType) -> str:
@@ -228,7 +234,11 @@ def shown_dtype(stored: StoredType) -> str:
         return "|O"
     if stored.name == "text":
         return f"|S{stored.size}"
-    if dtype.kind == "compound" and not dtype.dims:
+    if stored.name == "bitfield":
+        return stored.code
+    if stored.name == "opaque":
+        return f"|V{stored.size}"
+    if stored.name == "compound":
         return f"|V{stored.memory}"
     if stored.name == "array" and stored.base is not None and dtype.kind in {"text", "vlen_text", "reference"}:
         return f"|V{math.prod(dtype.dims) * min(stored.base.memory, stored.base.size)}"
