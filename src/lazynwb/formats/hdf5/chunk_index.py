@@ -495,8 +495,9 @@ def _elements(file: StructureFile, array: _Extensible, index: int, places: np.nd
         _, elements, first, before = array.block(number)
         try:
             if number < inline:
-                known = pointers[before:]
-                found[chosen] = _from_blocks(file, array, known, rest[chosen] - first, elements, first, None)
+                # libhdf5 counts these data blocks from the first one of the index block.
+                known, start = pointers[before:data_blocks], first + before * elements
+                found[chosen] = _from_blocks(file, array, known, rest[chosen] - first, elements, start, None)
             elif pointers[data_blocks + number - inline] != UNDEFINED:
                 block = pointers[data_blocks + number - inline]
                 found[chosen] = _from_secondary(file, array, block, number, rest[chosen] - first)
