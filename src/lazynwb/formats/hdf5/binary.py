@@ -1,4 +1,4 @@
-"""Byte ranges of an HDF5 file for the structure reader: bounds, checksums, and the three ways a read can fail.
+"""Byte ranges of an HDF5 file for the structure reader: bounds, checksums, and how a read can fail.
 
 The structure reader never does I/O of its own. It asks a `ByteSource` for ranges; one over a local file reads
 them, one over a remote file raises `MissingRangesError` after it has noted the range, so that the caller can
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lazynwb.sources.remote import RemoteFile
+    from lazynwb.storage.remote_file import RemoteFile
 
 #: The address that stands for nothing.
 UNDEFINED = 2**64 - 1
@@ -78,7 +78,9 @@ class LocalBytes:
     __slots__ = ("_blocks", "_descriptor", "size")
 
     def __init__(self, path: str) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+        self._descriptor = os.open(
+            path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+        )
         self.size = os.fstat(self._descriptor).st_size
         self._blocks: dict[int, bytes] = {}
 
@@ -177,7 +179,7 @@ class RemoteBytes:
         self._rounds += 1
         if self._rounds > self._most_rounds:
             raise DamagedStructureError("the structure of the file does not end")
-        self._file.bring(missing, ahead=ahead)
+        self._file.fetch_blocks(missing, ahead=ahead)
         return True
 
     def close(self) -> None:
@@ -245,4 +247,5 @@ def plain_lookup3(data: bytes) -> int:
     c = ((c ^ b) - (b << 16 | b >> 16)) & _WORD
     a = ((a ^ c) - (c << 4 | c >> 28)) & _WORD
     b = ((b ^ a) - (a << 14 | a >> 18)) & _WORD
-    return ((c ^ b) - (b << 24 | b >> 8)) & _WORD
+    checksum: int = ((c ^ b) - (b << 24 | b >> 8)) & _WORD
+    return checksum

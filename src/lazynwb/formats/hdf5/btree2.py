@@ -1,4 +1,4 @@
-"""B-trees of version 2 (HDF5 File Format Specification, III.A.2): the records of links, attributes and chunks."""
+"""B-trees of version 2 (HDF5 File Format Specification, III.A.2): records of links, attributes, chunks."""
 
 from __future__ import annotations
 
@@ -155,4 +155,3 @@ class _Tree:
         if missing is not None:
             raise missing
         return b"".join(parts)
-

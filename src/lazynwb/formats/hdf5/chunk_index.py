@@ -1,7 +1,7 @@
-"""Chunk indices of every kind (HDF5 File Format Specification, III.A.1, III.A.2, VII): where chunks are.
+"""Chunk indices of every kind (HDF5 File Format Specification, III.A.1, III.A.2, VII).
 
-Nodes of B-trees and pages of arrays are records of one size, which NumPy decodes all at once. Of a remote file,
-everything that one level of an index needs is noted before the first missing range is reported.
+Nodes of B-trees and pages of arrays are records of one size, which NumPy decodes all at once. Of a remote
+file, everything that one level of an index needs is noted before the first missing range is reported.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lazynwb.catalog.chunks import SomeChunks
-from lazynwb.catalog.model import MISSING, ChunkIndex
+from lazynwb.catalog.model import MISSING, ChunkIndex, SomeChunks
 from lazynwb.formats.hdf5.binary import (
     U8,
     UNDEFINED,
@@ -110,18 +109,18 @@ def read_some_chunks(file: StructureFile, dataset: Chunked, numbers: np.ndarray)
         raise DamagedStructureError("a dataset of too many chunks")
     found = _found(file, dataset, numbers)
     places = dict.fromkeys(numbers.tolist(), (MISSING, 0, 0))
-    columns = (column.tolist() for column in found)
-    places.update({number: place for number, *place in zip(*columns, strict=True)})  # type: ignore[misc]
-    return SomeChunks({number: (a, s, m) for number, (a, s, m) in places.items()})
+    stored = zip(found.addresses.tolist(), found.sizes.tolist(), found.masks.tolist(), strict=True)
+    places.update(zip(found.numbers.tolist(), stored, strict=True))
+    return SomeChunks(places)
 
 
 def _found(file: StructureFile, dataset: Chunked, wanted: np.ndarray | None) -> _Found:
     layout = dataset.layout
     if layout.address == UNDEFINED:
         found = _nothing()
-    elif layout.index == BTREE_1:
+    elif layout.kind_of_index == BTREE_1:
         found = _btree_1(file, dataset, wanted)
-    elif layout.index == BTREE_2:
+    elif layout.kind_of_index == BTREE_2:
         found = _btree_2(file, dataset, wanted)
     else:
         found = _array(file, dataset, wanted)
@@ -199,7 +198,8 @@ def _btree_1(file: StructureFile, dataset: Chunked, wanted: np.ndarray | None) -
     if records["corner"].size and int(records["corner"].max()) >= 2**63:
         raise DamagedStructureError("a chunk at 2**63")
     cells, rest = np.divmod(
-        records["corner"].astype("i8"), np.array([*dataset.layout.chunk, max(dataset.layout.element, 1)], "i8")
+        records["corner"].astype("i8"),
+        np.array([*dataset.layout.chunk, max(dataset.layout.element, 1)], "i8"),
     )
     if rest.any() or cells[:, rank].any():
         raise DamagedStructureError("chunks are out of order")
@@ -225,7 +225,7 @@ def _children(
     size = entries.dtype.itemsize
     children = entries["address"].tolist()
     keys = [data[k * size + 8 : (k + 1) * size - 8] for k in range(len(children) + 1)]
-    chosen = range(len(children))
+    chosen = list(range(len(children)))
     if rows is not None:
         edges = [U8.unpack_from(key)[0] // length for key in keys]
         if edges != sorted(edges) or edges[-1] >= 2**63:
@@ -254,7 +254,9 @@ def _btree_2(file: StructureFile, dataset: Chunked, wanted: np.ndarray | None) -
         assert rows is not None  # noqa: S101 - it is not called otherwise
         found = np.frombuffer(records, _record_2(dataset, size, rank))["cell"][:, 0].astype("i8")
         edges = np.concatenate([[-1], found, [2**62]])
-        return (np.searchsorted(rows, edges[1:], side="right") > np.searchsorted(rows, edges[:-1])).tolist()
+        low, high = np.searchsorted(rows, edges[:-1]), np.searchsorted(rows, edges[1:], side="right")
+        children: list[bool] = (high > low).tolist()
+        return children
 
     kind = FILTERED_CHUNKS if dataset.filters else CHUNKS
     data, size = read_records(file, dataset.layout.address, kind, chosen if rows is not None else None)
@@ -301,7 +303,7 @@ def _array(file: StructureFile, dataset: Chunked, wanted: np.ndarray | None) -> 
     numbers = np.arange(math.prod(dataset.grid)) if wanted is None else np.unique(wanted)
     count = len(numbers)
     sizes, masks = np.full(count, dataset.chunk_size, "u8"), np.zeros(count, "u4")
-    if layout.index == SINGLE:
+    if layout.kind_of_index == SINGLE:
         if math.prod(dataset.grid) != 1:
             if not count:
                 return _nothing()
@@ -313,13 +315,13 @@ def _array(file: StructureFile, dataset: Chunked, wanted: np.ndarray | None) -> 
             sizes[:], masks[:] = layout.parameters
         return _Found(numbers, np.full(count, layout.address, "u8"), sizes, masks)
     places = _places(dataset, numbers)
-    if layout.index == IMPLICIT:
+    if layout.kind_of_index == IMPLICIT:
         if dataset.filters:
             raise DamagedStructureError("an implicit index of filtered chunks")
         return _Found(numbers, np.uint64(layout.address) + places.astype("u8") * sizes, sizes, masks)
-    read = {FIXED_ARRAY: _fixed, EXTENSIBLE_ARRAY: _extensible}.get(layout.index)
+    read = {FIXED_ARRAY: _fixed, EXTENSIBLE_ARRAY: _extensible}.get(layout.kind_of_index)
     if read is None:
-        raise UnsupportedStructureError(f"a chunk index of kind {layout.index}")
+        raise UnsupportedStructureError(f"a chunk index of kind {layout.kind_of_index}")
     records = _widened(read(file, dataset, places))
     if dataset.filters:
         sizes, masks = records["size"], records["mask"]
@@ -369,7 +371,8 @@ def _fixed(file: StructureFile, dataset: Chunked, places: np.ndarray) -> np.ndar
     page = 1 << bits
     if count <= page:
         data = _block(file, block, _BLOCK.size + count * width + _CHECKSUM, b"FADB", head)
-        return np.frombuffer(data, record, count, _BLOCK.size)[places]
+        elements: np.ndarray = np.frombuffer(data, record, count, _BLOCK.size)[places]
+        return elements
     pages = -(-count // page)
     data = _block(file, block, _BLOCK.size + (pages + 7) // 8 + _CHECKSUM, b"FADB", head)
     written = np.unpackbits(np.frombuffer(data, "u1", (pages + 7) // 8, _BLOCK.size))
@@ -457,7 +460,9 @@ class _Extensible(NamedTuple):
 def _extensible(file: StructureFile, dataset: Chunked, places: np.ndarray) -> np.ndarray:
     address = dataset.layout.address
     data = file.get(address, _EXTENSIBLE.size + _CHECKSUM)
-    signature, version, client, width, bits, direct, least, pointers, page, *_, index = _EXTENSIBLE.unpack_from(data)
+    signature, version, client, width, bits, direct, least, pointers, page, *_, index = (
+        _EXTENSIBLE.unpack_from(data)
+    )
     if signature != b"EAHD" or version or client != bool(dataset.filters):
         raise DamagedStructureError(f"no extensible array at {address}")
     verify_checksum(data, "an extensible array")
@@ -483,7 +488,9 @@ def _elements(file: StructureFile, array: _Extensible, index: int, places: np.nd
     found = _unwritten(array.record, len(places))
     here = places < array.direct
     found[here] = np.frombuffer(data, array.record, array.direct, _BLOCK.size)[places[here]]
-    pointers = np.frombuffer(data, "<u8", data_blocks + secondary, _BLOCK.size + array.direct * width).tolist()
+    pointers = np.frombuffer(
+        data, "<u8", data_blocks + secondary, _BLOCK.size + array.direct * width
+    ).tolist()
     rest = places - array.direct
     numbers = np.full(len(places), -1)
     numbers[~here] = np.frexp((rest[~here] // array.least + 1).astype("f8"))[1] - 1

@@ -49,7 +49,12 @@ class FractalHeap:
         self._file = file
         self._address = address
         self._checksummed = bool(flags & _CHECKSUMMED)
-        if not all((width, start, largest)) or start & start - 1 or largest & largest - 1 or width & width - 1:
+        if (
+            not all((width, start, largest))
+            or start & start - 1
+            or largest & largest - 1
+            or width & width - 1
+        ):
             raise DamagedStructureError("a fractal heap contradicts itself")
         if not 0 < bits <= 64 or start > largest or rows > _MOST_ROWS:  # noqa: PLR2004
             raise DamagedStructureError("a fractal heap contradicts itself")

@@ -160,7 +160,9 @@ def _leaves(file: StructureFile, root: int) -> list[int]:
 
 def _entries(file: StructureFile, address: int) -> list[tuple[int, int, int, bytes]]:
     most = 2 * file.superblock.group_leaf_k
-    signature, version, count = _SYMBOLS.unpack(file.get(address, _SYMBOLS.size, _SYMBOLS.size + most * _ENTRY.size))
+    signature, version, count = _SYMBOLS.unpack(
+        file.get(address, _SYMBOLS.size, _SYMBOLS.size + most * _ENTRY.size)
+    )
     if signature != b"SNOD" or version != 1 or count > most:
         raise DamagedStructureError(f"no node of symbols at {address}")
     return list(_ENTRY.iter_unpack(file.get(address + _SYMBOLS.size, count * _ENTRY.size)))
@@ -176,7 +178,7 @@ def _symbol(names: bytes, entry: tuple[int, int, int, bytes]) -> tuple[bytes, Li
     if address == UNDEFINED:
         raise DamagedStructureError("a link leads to no object")
     if kind == _IS_GROUP:
-        return name, Link(HARD, address, index=(U8.unpack_from(scratch)[0], U8.unpack_from(scratch, 8)[0]))
+        return name, Link(HARD, address, group=(U8.unpack_from(scratch)[0], U8.unpack_from(scratch, 8)[0]))
     return name, Link(HARD, address)
 
 
@@ -185,5 +187,3 @@ def _text(names: bytes, offset: int) -> bytes:
     if stop < 0 or offset >= len(names):
         raise DamagedStructureError("a name lies outside of its heap")
     return names[offset:stop]
-
-

@@ -125,8 +125,7 @@ class DataLayout(NamedTuple):
     chunk : tuple of int
     element : int
         Bytes of an element as a chunked layout has it.
-    index : int
-        Kind of the chunk index.
+    kind_of_index : int
     parameters : tuple of int
         Of the chunk index: of a single chunk its stored size and filter mask.
     plain_edges : bool
@@ -139,7 +138,7 @@ class DataLayout(NamedTuple):
     data: bytes = b""
     chunk: tuple[int, ...] = ()
     element: int = 0
-    index: int = BTREE_1
+    kind_of_index: int = BTREE_1
     parameters: tuple[int, ...] = ()
     plain_edges: bool = False
 
@@ -207,7 +206,9 @@ def _layout_4(data: bytes) -> DataLayout:
         raise UnsupportedStructureError(f"a layout of class {kind}")
     flags, rank, width = data[2:5]
     if flags & ~(_PLAIN_EDGES | _FILTERED_SINGLE) or not 0 < width <= 8 or rank < 2:  # noqa: PLR2004
-        raise UnsupportedStructureError(f"chunks of {rank - 1} dimensions, {width} bytes each, with flags {flags}")
+        raise UnsupportedStructureError(
+            f"chunks of {rank - 1} dimensions, {width} bytes each, with flags {flags}"
+        )
     at = 5
     dims = tuple(int.from_bytes(data[at + width * k : at + width * (k + 1)], "little") for k in range(rank))
     at += width * rank
@@ -228,7 +229,7 @@ def _layout_4(data: bytes) -> DataLayout:
         raise UnsupportedStructureError(f"a chunk index of kind {index}")
     address = U8.unpack_from(data, at)[0]
     found = _chunked(address, dims)
-    return found._replace(index=index, parameters=parameters, plain_edges=bool(flags & _PLAIN_EDGES))
+    return found._replace(kind_of_index=index, parameters=parameters, plain_edges=bool(flags & _PLAIN_EDGES))
 
 
 def _exact(data: bytes, at: int, size: int) -> bytes:
@@ -285,7 +286,7 @@ class Link(NamedTuple):
         Path, of a soft link; of an external one too.
     file : bytes
         Of an external link.
-    index : tuple of int or None
+    group : tuple of int or None
         B-tree and heap of the group that a hard link leads to, where that is known.
     order : int
         When it was made, where the group tracks that.
@@ -295,7 +296,7 @@ class Link(NamedTuple):
     address: int = UNDEFINED
     value: bytes = b""
     file: bytes = b""
-    index: tuple[int, int] | None = None
+    group: tuple[int, int] | None = None
     order: int = 0
 
 

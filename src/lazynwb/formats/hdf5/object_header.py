@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 ) = range(25)
 _KNOWN = frozenset(range(25)) - {_BOGUS}
 #: Messages of which a header has one at most.
-_SINGLE = frozenset({DATASPACE, LINK_INFO, DATATYPE, OLD_FILL, FILL, LAYOUT, FILTERS, SYMBOL_TABLE, ATTRIBUTE_INFO})
+_SINGLE = frozenset(
+    {DATASPACE, LINK_INFO, DATATYPE, OLD_FILL, FILL, LAYOUT, FILTERS, SYMBOL_TABLE, ATTRIBUTE_INFO}
+)
 
 SHARED = 0x02
 _OLD_PREFIX = struct.Struct("<BxHII4x")
@@ -177,7 +179,11 @@ def _read_new(file: StructureFile, address: int, start: bytes, messages: dict[in
 
 
 def _new_messages(
-    data: bytes, at: int, ordered: bool, messages: dict[int, list[Message]], blocks: list[tuple[int, int]]  # noqa: FBT001
+    data: bytes,
+    at: int,
+    ordered: bool,
+    messages: dict[int, list[Message]],
+    blocks: list[tuple[int, int]],  # noqa: FBT001
 ) -> None:
     unpack = _NEW_MESSAGE.unpack_from
     head = 6 if ordered else 4

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lazynwb.formats.attributes import MOST_BYTES, MOST_ELEMENTS, Reference, unreadable
+from lazynwb.formats.nwb.object_listing import MOST_BYTES, MOST_ELEMENTS, Reference, unreadable
 from lazynwb.formats.hdf5.binary import UNDEFINED, DamagedStructureError, UnsupportedStructureError
 from lazynwb.formats.hdf5.btree2 import ATTRIBUTE_NAMES, read_records
 from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
@@ -120,7 +120,7 @@ def is_too_large(attribute: StoredAttribute) -> bool:
 
 
 def plain_value(file: StructureFile, attribute: StoredAttribute) -> Any:  # noqa: ANN401 - of any type
-    """Return the value of an attribute as plain Python objects; see `lazynwb.formats.nodes.Node.attributes`.
+    """Return the value of an attribute as plain Python objects; see `lazynwb.formats.protocols.Node.attributes`.
 
     Raises
     ------
@@ -163,12 +163,12 @@ def _complex_text(value: Any) -> Any:  # noqa: ANN401
 
 def numbers(stored: StoredType, data: bytes) -> np.ndarray:
     """Return numbers, bools, or the integers behind an enum."""
-    values = np.frombuffer(data, stored.dtype.numpy)
+    values: np.ndarray = np.frombuffer(data, stored.dtype.numpy)
     if stored.name != "bool":
         return values
     if values.size and (values.max() > 1 or values.min() < 0):
         raise UnsupportedStructureError("a bool that is neither true nor false")
-    return values != 0
+    return values.astype(bool)
 
 
 def _nested(values: list[Any], shape: tuple[int, ...]) -> Any:  # noqa: ANN401

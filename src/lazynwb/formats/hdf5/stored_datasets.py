@@ -240,7 +240,11 @@ def shown_dtype(stored: StoredType) -> str:
         return f"|V{stored.size}"
     if stored.name == "compound":
         return f"|V{stored.memory}"
-    if stored.name == "array" and stored.base is not None and dtype.kind in {"text", "vlen_text", "reference"}:
+    if (
+        stored.name == "array"
+        and stored.base is not None
+        and dtype.kind in {"text", "vlen_text", "reference"}
+    ):
         return f"|V{math.prod(dtype.dims) * min(stored.base.memory, stored.base.size)}"
     raise UnsupportedStructureError(f"a listing of {dtype.note or stored.name}")
 

@@ -1,4 +1,4 @@
-"""An HDF5 file whose structure is read by the structure reader, and its objects: see `lazynwb.formats.nodes`.
+"""An HDF5 file whose structure is read by the structure reader, and its objects: see `lazynwb.formats.protocols`.
 
 Everything is strict: what contradicts the format, or is not known, ends the parse with an error before any
 value is published, and libhdf5 reads the file instead.
@@ -58,16 +58,16 @@ from lazynwb.formats.hdf5.stored_datasets import (
     type_of,
 )
 from lazynwb.formats.hdf5.superblock import Superblock, read_superblock
-from lazynwb.formats.nodes import BrokenLinkError, ForbiddenLinkError, unfollowed
+from lazynwb.formats.protocols import BrokenLinkError, ForbiddenLinkError, unfollowed
 from lazynwb.profile import count
-from lazynwb.sources.files import distrust, identity, identity_or_absent
+from lazynwb.storage.file import identity, identity_or_absent, invalidate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
-    from lazynwb.catalog.chunks import SomeChunks
+    from lazynwb.catalog.model import SomeChunks
     from lazynwb.catalog.model import Array, ChunkIndex
-    from lazynwb.sources.source import Source
+    from lazynwb.storage.source import Source
 
 #: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
 _MOST_LINKS = 32
@@ -202,7 +202,7 @@ class StructureFile:
             found = self._types[address] = decode_datatype(message[1])
         return found
 
-    # --- lazynwb.formats.nodes.OpenFile ---------------------------------------------------------------
+    # --- lazynwb.formats.protocols.OpenFile ---------------------------------------------------------------
 
     @property
     def missed(self) -> int:
@@ -224,7 +224,7 @@ class StructureFile:
         return cast("T", self._known[path])
 
     @contextmanager
-    def going_on(self) -> Iterator[None]:
+    def collect_misses(self) -> Iterator[None]:
         """Pass over missing ranges, so that one run of a parse notes all of them."""
         try:
             yield
@@ -234,7 +234,7 @@ class StructureFile:
             if not self.missed:
                 raise
 
-    def stop_if_missed(self) -> None:
+    def raise_if_missing(self) -> None:
         """Raise `MissingRangesError` if ranges were noted: what follows could only be thrown away."""
         if self.missed:
             raise MissingRangesError("ranges have not been fetched")
@@ -266,7 +266,7 @@ class StructureFile:
         """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
         found: dict[Hashable, str] = {}
         for path in _LIKELY_TARGETS:
-            with self.going_on(), suppress(BrokenLinkError):
+            with self.collect_misses(), suppress(BrokenLinkError):
                 found[self.find(path).address] = f"/{path}"
         rest = {address for address in addresses if isinstance(address, int)} - found.keys()
         if not rest or self.missed:  # whether a walk is needed is known when what is likely is here
@@ -285,7 +285,7 @@ class StructureFile:
         queue: deque[tuple[str, StructureNode]] = deque([("", root)])
         while queue and wanted:
             prefix, group = queue.popleft()
-            with self.going_on():
+            with self.collect_misses():
                 for key, link in group.links().items():
                     if link.kind != HARD or link.address in seen:
                         continue
@@ -294,7 +294,7 @@ class StructureFile:
                     if link.address in wanted:
                         wanted.discard(link.address)
                         found[link.address] = path
-                    with self.going_on():
+                    with self.collect_misses():
                         child = group.opened(link)
                         if child.is_group:
                             queue.append((path, child))
@@ -319,7 +319,7 @@ class StructureFile:
                 self._linked[target] = StructureFile(target, identity(target))
             except LazyNWBError as error:
                 self._unreadable.add(target)
-                distrust(target)
+                invalidate(target)
                 raise unfollowed(self.name, target, error) from None
         return self._linked[target]
 
@@ -339,7 +339,7 @@ class StructureFile:
 def _bytes_of(source: Source, version: str) -> LocalBytes | RemoteBytes:
     if not source.is_remote:
         return LocalBytes(source.path)
-    from lazynwb.sources.remote import RemoteFile
+    from lazynwb.storage.remote_file import RemoteFile
 
     return RemoteBytes(RemoteFile(source, version))
 
@@ -379,9 +379,9 @@ class StructureNode:
     def opened(self, link: Link) -> StructureNode:
         """Open what a hard link leads to."""
         source = self.file.source
-        if link.index is not None and isinstance(source, RemoteBytes):
+        if link.group is not None and isinstance(source, RemoteBytes):
             # Of a group its parent knows where its links are: they come with its header.
-            for address in link.index:
+            for address in link.group:
                 source.expect(address + self.file.base, 1024)
         return StructureNode(self.file, self.file.header(link.address))
 
