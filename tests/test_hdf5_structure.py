@@ -1,0 +1,144 @@
+"""The structure reader: equal to libhdf5 on every file, and never a wrong value of a damaged one."""
+
+import os
+import random
+from collections import Counter
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import builders
+import hdf5_structure
+import random_files
+import random_writers
+from lazynwb.catalog.model import MISSING
+from lazynwb.formats.hdf5 import binary
+from lazynwb.formats.hdf5.structure_file import StructureFile
+from lazynwb.storage.source import Source
+
+CASES = 200
+#: What the structure reader leaves to libhdf5, of the files that tests make.
+LEFT_TO_LIBHDF5 = {
+    "external_storage": {"UnsupportedStructureError: a virtual dataset"},
+    "unsupported_types": {"UnsupportedStructureError: a listing of opaque bytes"},
+}
+
+
+def check(path, allowed=frozenset()):
+    found = hdf5_structure.compare(path)
+    assert not found.different, found.different
+    assert set(found.refused) <= set(allowed), found.refused
+    assert found.equal
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    return {path.parent.name: path for path in hdf5_structure.write_all(tmp_path_factory.mktemp("files"))}
+
+
+@pytest.mark.parametrize("name", hdf5_structure.OPTIONS)
+def test_everything_is_read_as_libhdf5_reads_it(files, name):
+    check(files[name])
+
+
+@pytest.mark.parametrize("name", sorted({**builders.CASES, **builders.PYNWB_CASES}))
+def test_the_files_of_other_tests_are_read_as_libhdf5_reads_them(tmp_path, name):
+    path = tmp_path / "file.nwb"
+    {**builders.CASES, **builders.PYNWB_CASES}[name](path)
+    check(path, LEFT_TO_LIBHDF5.get(name, ()))
+
+
+def _real():
+    folder = os.environ.get("LAZYNWB_TEST_DATA")
+    found = sorted(Path(folder).rglob("*.nwb")) if folder else []
+    return [path for path in found if path.is_file() and h5py.is_hdf5(path)]
+
+
+@pytest.mark.skipif(not _real(), reason="LAZYNWB_TEST_DATA names no folder of real files")
+def test_real_files_are_read_as_libhdf5_reads_them():
+    for path in _real():
+        try:
+            h5py.File(path).close()
+        except OSError:
+            continue  # cut short
+        check(path)
+
+
+@given(sessions=random_files.sessions(), libver=st.sampled_from(["earliest", "v110", "latest"]))
+def test_random_files_are_read_as_libhdf5_reads_them(tmp_path_factory, sessions, libver):
+    for session in sessions:
+        path = tmp_path_factory.mktemp("random") / "file.nwb"
+        random_writers.write_hdf5(path, session)
+        check(path)
+
+
+def _places(file, path, numbers=None):
+    array = file.find(path).describe(path, file)
+    if numbers is None:
+        return file.chunk_index(array)
+    return file.some_chunks(array, np.array(numbers))
+
+
+@pytest.mark.parametrize("name", ["earliest", "v110", "latest", "user_block_latest"])
+def test_some_chunks_are_where_all_chunks_say_that_they_are(files, name):
+    rng = random.Random(0)
+    source = Source(str(files[name]))
+    file = StructureFile(source, "")
+    with h5py.File(files[name]) as stored:
+        chunked = [
+            f"t/{key}" for key, item in stored["t"].items() if isinstance(item, h5py.Dataset) and item.chunks
+        ]
+    looked_up = 0
+    for path in chunked:
+        if file.find(path).describe(path, file).layout != "chunked":
+            continue
+        every = _places(file, path)
+        total = len(every.offsets) // 8
+        numbers = sorted(rng.sample(range(total), min(total, 7)))
+        some = _places(file, path, numbers)
+        assert [some.locate(k) for k in numbers] == [every.locate(k) for k in numbers], path
+        looked_up += sum(some.locate(k)[0] != MISSING for k in numbers)
+    assert looked_up > 20
+    file.close()
+
+
+def test_chunks_are_where_h5py_says_one_by_one(files):
+    with h5py.File(files["latest"]) as stored:
+        file = StructureFile(Source(str(files["latest"])), "")
+        for name in ("single gzip", "fixed gzip", "fixed pages", "extensible gzip", "extensible pages", "btree"):
+            dataset = stored["t"][name]
+            index = _places(file, f"t/{name}")
+            grid = [-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
+            found = 0
+            for k in range(dataset.id.get_num_chunks()):
+                info = dataset.id.get_chunk_info(k)
+                cell = [a // b for a, b in zip(info.chunk_offset, dataset.chunks, strict=True)]
+                number = int(np.ravel_multi_index(cell, grid))
+                assert index.locate(number) == (info.byte_offset, info.size, info.filter_mask)
+                found += 1
+            assert found
+            offsets = np.frombuffer(index.offsets, "u8")
+            assert np.count_nonzero(offsets != MISSING) == found
+        file.close()
+
+
+@pytest.mark.parametrize("size", [*range(1, 40), 300, 4096])
+def test_checksums_are_those_of_a_compiled_implementation(size):
+    numcodecs = pytest.importorskip("numcodecs.checksum32")
+    data = random.Random(size).randbytes(size)
+    assert binary.plain_lookup3(data) == numcodecs.jenkins_lookup3(data)
+
+
+@pytest.mark.skipif(h5py.version.hdf5_version_tuple < (2, 0), reason="libhdf5 before 2.0 may crash")
+def test_damaged_structure_gives_right_values_or_errors(tmp_path):
+    victims = hdf5_structure.small_victims(tmp_path)
+    outcomes = hdf5_structure.run(CASES, 1, victims, tmp_path)
+    faults = [outcome for outcome in outcomes if outcome.kind == "FAULT"]
+    assert not faults, "\n".join(f"{outcome.case}: {outcome.why[:2000]}" for outcome in faults)
+    kinds = Counter(outcome.kind for outcome in outcomes)
+    assert kinds["error"] > CASES // 10, kinds
+    assert kinds["right"] > CASES // 10, kinds
