@@ -18,7 +18,7 @@ import random_writers
 from lazynwb.catalog.model import MISSING
 from lazynwb.formats.hdf5 import binary
 from lazynwb.formats.hdf5.structure_file import StructureFile
-from lazynwb.storage.source import Source
+from lazynwb.storage.resolve import expand
 
 CASES = 200
 #: What the structure reader leaves to libhdf5, of the files that tests make.
@@ -85,8 +85,8 @@ def _places(file, path, numbers=None):
 
 @pytest.mark.parametrize("name", ["earliest", "v110", "latest", "user_block_latest"])
 def test_some_chunks_are_where_all_chunks_say_that_they_are(files, name):
-    rng = random.Random(0)
-    source = Source(str(files[name]))
+    rng = random.Random(0)  # noqa: S311
+    (source,) = expand(files[name])
     file = StructureFile(source, "")
     with h5py.File(files[name]) as stored:
         chunked = [
@@ -108,8 +108,16 @@ def test_some_chunks_are_where_all_chunks_say_that_they_are(files, name):
 
 def test_chunks_are_where_h5py_says_one_by_one(files):
     with h5py.File(files["latest"]) as stored:
-        file = StructureFile(Source(str(files["latest"])), "")
-        for name in ("single gzip", "fixed gzip", "fixed pages", "extensible gzip", "extensible pages", "btree"):
+        (source,) = expand(files["latest"])
+        file = StructureFile(source, "")
+        for name in (
+            "single gzip",
+            "fixed gzip",
+            "fixed pages",
+            "extensible gzip",
+            "extensible pages",
+            "btree",
+        ):
             dataset = stored["t"][name]
             index = _places(file, f"t/{name}")
             grid = [-(-n // c) for n, c in zip(dataset.shape, dataset.chunks, strict=True)]
@@ -129,14 +137,14 @@ def test_chunks_are_where_h5py_says_one_by_one(files):
 @pytest.mark.parametrize("size", [*range(1, 40), 300, 4096])
 def test_checksums_are_those_of_a_compiled_implementation(size):
     numcodecs = pytest.importorskip("numcodecs.checksum32")
-    data = random.Random(size).randbytes(size)
+    data = random.Random(size).randbytes(size)  # noqa: S311
     assert binary.plain_lookup3(data) == numcodecs.jenkins_lookup3(data)
 
 
 @pytest.mark.skipif(h5py.version.hdf5_version_tuple < (2, 0), reason="libhdf5 before 2.0 may crash")
 def test_damaged_structure_gives_right_values_or_errors(tmp_path):
     victims = hdf5_structure.small_victims(tmp_path)
-    outcomes = hdf5_structure.run(CASES, 1, victims, tmp_path)
+    outcomes = list(hdf5_structure.run(CASES, 1, victims, tmp_path))
     faults = [outcome for outcome in outcomes if outcome.kind == "FAULT"]
     assert not faults, "\n".join(f"{outcome.case}: {outcome.why[:2000]}" for outcome in faults)
     kinds = Counter(outcome.kind for outcome in outcomes)

@@ -13,6 +13,8 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
+from lazynwb.formats.protocols import DamagedObjectError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -42,8 +44,11 @@ class DamagedStructureError(Exception):
     """The bytes contradict the file format, or lie outside of the file."""
 
 
-class MissingRangesError(Exception):
-    """A range of a remote file has not been fetched yet; it was noted."""
+class MissingRangesError(DamagedObjectError):
+    """A range of a remote file has not been fetched yet; it was noted.
+
+    As of an object that cannot be opened, a parse passes over it, so that it notes all that it misses.
+    """
 
 
 class ByteSource(Protocol):
@@ -143,6 +148,8 @@ class RemoteBytes:
     ----------
     missing : set of (start, stop)
         Ranges to fetch before the parse is run again.
+    misses : int
+        How often bytes were asked for in vain, the same ones again and again.
     """
 
     #: Each round brings new bytes, but a damaged file could ask for all of them one by one.
@@ -152,6 +159,7 @@ class RemoteBytes:
         self._file = file
         self.size = file.size
         self.missing: set[tuple[int, int]] = set()
+        self.misses = 0
         self._rounds = 0
 
     def get(self, start: int, size: int, ahead: int = 0) -> bytes:
@@ -161,6 +169,7 @@ class RemoteBytes:
             raise DamagedStructureError(f"bytes {start} to {stop} lie outside of the file")
         found = self._file.peek(start, size)
         if found is None:
+            self.misses += 1
             self.missing.add((start, min(max(stop, start + ahead), self.size)))
             raise MissingRangesError(f"bytes {start} to {stop} have not been fetched")
         return bytes(found)

@@ -110,7 +110,8 @@ def read_some_chunks(file: StructureFile, dataset: Chunked, numbers: np.ndarray)
     found = _found(file, dataset, numbers)
     places = dict.fromkeys(numbers.tolist(), (MISSING, 0, 0))
     stored = zip(found.addresses.tolist(), found.sizes.tolist(), found.masks.tolist(), strict=True)
-    places.update(zip(found.numbers.tolist(), stored, strict=True))
+    known = zip(found.numbers.tolist(), stored, strict=True)
+    places.update({number: place for number, place in known if number in places})
     return SomeChunks(places)
 
 
@@ -298,7 +299,7 @@ def _widened(records: np.ndarray) -> np.ndarray:
 # --- single chunks and arrays --------------------------------------------------------------------------
 
 
-def _array(file: StructureFile, dataset: Chunked, wanted: np.ndarray | None) -> _Found:
+def _array(file: StructureFile, dataset: Chunked, wanted: np.ndarray | None) -> _Found:  # noqa: C901
     layout = dataset.layout
     numbers = np.arange(math.prod(dataset.grid)) if wanted is None else np.unique(wanted)
     count = len(numbers)
@@ -329,7 +330,7 @@ def _array(file: StructureFile, dataset: Chunked, wanted: np.ndarray | None) -> 
 
 
 def _places(dataset: Chunked, numbers: np.ndarray) -> np.ndarray:
-    """Return where chunks are in an index, whose grid is that of the dataset when it has grown to its limits."""
+    """Return where chunks are in an index, whose grid is that of the largest dataset."""
     chunk = dataset.layout.chunk
     below = [-(-limit // size) for limit, size in zip(dataset.limits[1:], chunk[1:], strict=True)]
     if math.prod(below) * max(dataset.grid[0], 1) >= 2**62:
@@ -344,7 +345,7 @@ def _places(dataset: Chunked, numbers: np.ndarray) -> np.ndarray:
 
 
 def _block(file: StructureFile, address: int, size: int, signature: bytes, head: tuple[int, int]) -> bytes:
-    """Read a block of an array: signature, version, client and the address of the header; and its checksum."""
+    """Read a block of an array with its checksum; `head` is the client and the address of the header."""
     data = file.get(address, size)
     if _BLOCK.unpack_from(data) != (signature, 0, *head):
         raise DamagedStructureError(f"no block of a chunk index at {address}")

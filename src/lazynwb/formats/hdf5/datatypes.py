@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
@@ -157,7 +158,7 @@ def _opaque(data: bytes, at: int, _v: int, bits: int, size: int, _d: int) -> tup
     return _unsupported(size, "opaque bytes", name), end
 
 
-def _compound(data: bytes, at: int, version: int, bits: int, size: int, depth: int) -> tuple[StoredType, int]:  # noqa: PLR0917
+def _compound(data: bytes, at: int, version: int, bits: int, size: int, depth: int) -> tuple[StoredType, int]:  # noqa: PLR0917, PLR0913
     parts: list[tuple[int, str, StoredType]] = []
     width = (size.bit_length() + 7) // 8
     for _ in range(bits & 0xFFFF):
@@ -186,7 +187,7 @@ def _compound(data: bytes, at: int, version: int, bits: int, size: int, depth: i
 
 def _as_compound(parts: list[tuple[int, str, StoredType]], size: int) -> StoredType:
     parts = sorted(parts, key=lambda part: part[0])
-    for (offset, _, part), (following, _, _) in zip(parts, parts[1:], strict=False):
+    for (offset, _, part), (following, _, _) in pairwise(parts):
         if offset + part.size > following:
             raise DamagedStructureError("members of a compound overlap")
     memory = size - sum(part.size - part.memory for _, _, part in parts)
@@ -233,7 +234,7 @@ def _reference(_data: bytes, at: int, _v: int, bits: int, size: int, _d: int) ->
     raise UnsupportedStructureError(f"references of kind {kind} in {size} bytes")
 
 
-def _enum(data: bytes, at: int, version: int, bits: int, size: int, depth: int) -> tuple[StoredType, int]:  # noqa: PLR0917
+def _enum(data: bytes, at: int, version: int, bits: int, size: int, depth: int) -> tuple[StoredType, int]:  # noqa: PLR0917, PLR0913
     base, at = _decode(data, at, depth + 1)
     if base.size != size:
         raise DamagedStructureError("an enum has another size than its integers")
@@ -264,7 +265,7 @@ def _enum(data: bytes, at: int, version: int, bits: int, size: int, depth: int) 
     return StoredType(DType("enum", size, code, members), True, "enum", size, size, base=base), end  # noqa: FBT003
 
 
-def _vlen(data: bytes, at: int, _v: int, bits: int, size: int, depth: int) -> tuple[StoredType, int]:  # noqa: PLR0917
+def _vlen(data: bytes, at: int, _v: int, bits: int, size: int, depth: int) -> tuple[StoredType, int]:
     kind = bits & 15
     base, at = _decode(data, at, depth + 1)
     if size != _HEAP_REFERENCE or kind > 1:
@@ -280,7 +281,7 @@ def _vlen(data: bytes, at: int, _v: int, bits: int, size: int, depth: int) -> tu
     return StoredType(dtype, True, "vlen", size, _SEQUENCE, base=base), at  # noqa: FBT003
 
 
-def _array(data: bytes, at: int, version: int, _bits: int, size: int, depth: int) -> tuple[StoredType, int]:  # noqa: PLR0917
+def _array(data: bytes, at: int, version: int, _bits: int, size: int, depth: int) -> tuple[StoredType, int]:
     rank = data[at]
     if version < 2 or not 0 < rank <= _MOST_DIMENSIONS:  # noqa: PLR2004
         raise DamagedStructureError("an array type of no or too many dimensions")
@@ -308,7 +309,7 @@ def _as_array(base: StoredType, dims: tuple[int, ...]) -> StoredType:
     return StoredType(dtype, base.direct, "array", stored_size(dtype), count * base.memory, base=base)
 
 
-def _complex(data: bytes, at: int, _v: int, _bits: int, size: int, depth: int) -> tuple[StoredType, int]:  # noqa: PLR0917
+def _complex(data: bytes, at: int, _v: int, _bits: int, size: int, depth: int) -> tuple[StoredType, int]:
     base, at = _decode(data, at, depth + 1)
     if size != 2 * base.size:
         raise DamagedStructureError("a complex number of another size than its parts")

@@ -1,4 +1,4 @@
-"""Fractal heaps (HDF5 File Format Specification, III.G): links and attributes that do not fit into a header."""
+"""Fractal heaps (HDF5 File Format Specification, III.G): links and attributes that outgrew a header."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ class FractalHeap:
     def __init__(self, file: StructureFile, address: int) -> None:
         size = _HEADER.size + 4
         data = file.get(address, size, 512)
-        (signature, version, self.id_size, filters, flags, most_managed, _next_huge, self._huge_tree, *_, width, start, largest, bits, _start_rows, root, rows) = _HEADER.unpack_from(data)  # fmt: skip
+        signature, version, self.id_size, filters, flags, most_managed, _, self._huge_tree, *rest = (
+            _HEADER.unpack_from(data)
+        )
+        width, start, largest, bits, _, root, rows = rest[-7:]
         if signature != b"FRHP" or version:
             raise DamagedStructureError(f"no fractal heap at {address}")
         if filters:
@@ -71,7 +74,7 @@ class FractalHeap:
         """Return an object."""
         first = identifier[0]
         kind = first >> 4 & 3
-        if first >> 6 or first & 15 and kind != _TINY or len(identifier) != self.id_size:
+        if first >> 6 or (first & 15 and kind != _TINY) or len(identifier) != self.id_size:
             raise DamagedStructureError("an identifier of a fractal heap is damaged")
         if kind == _MANAGED:
             split = 1 + self._offset_size

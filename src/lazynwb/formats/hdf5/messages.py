@@ -1,4 +1,4 @@
-"""Messages of an object header (HDF5 File Format Specification, IV.A.2): dataspace, fill, layout, filters, links.
+"""Messages of an object header (HDF5 File Format Specification, IV.A.2): shape, fill, layout, filters, links.
 
 What repeats from object to object is decoded once per process.
 """
@@ -196,7 +196,7 @@ def _chunked(address: int, dims: tuple[int, ...]) -> DataLayout:
     return DataLayout(CHUNKED, address, chunk=dims[:-1], element=dims[-1])
 
 
-def _layout_4(data: bytes) -> DataLayout:
+def _layout_4(data: bytes) -> DataLayout:  # noqa: C901
     kind = data[1]
     if kind in {COMPACT, CONTIGUOUS}:
         return _layout_3(data)
@@ -308,7 +308,7 @@ def decode_link(data: bytes) -> tuple[bytes, Link]:
         raise DamagedStructureError("a link message is too short") from None
 
 
-def _link(data: bytes) -> tuple[bytes, Link]:
+def _link(data: bytes) -> tuple[bytes, Link]:  # noqa: C901, PLR0912
     version, flags = data[0], data[1]
     if version != 1 or flags & 0xE0:
         raise UnsupportedStructureError(f"a link of version {version} with flags {flags}")

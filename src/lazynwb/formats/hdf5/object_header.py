@@ -54,7 +54,7 @@ _TIMES, _PHASE_CHANGE, _ORDER, _RESERVED_FLAGS = 0x20, 0x10, 0x04, 0xC0
 #: libhdf5 writes a few blocks per header.
 _MOST_BLOCKS = 10_000
 #: What is asked for at first of a remote header: most are shorter.
-_AHEAD = 512
+_AHEAD = 256
 
 Message = tuple[int, bytes]
 
@@ -181,9 +181,9 @@ def _read_new(file: StructureFile, address: int, start: bytes, messages: dict[in
 def _new_messages(
     data: bytes,
     at: int,
-    ordered: bool,
+    ordered: bool,  # noqa: FBT001
     messages: dict[int, list[Message]],
-    blocks: list[tuple[int, int]],  # noqa: FBT001
+    blocks: list[tuple[int, int]],
 ) -> None:
     unpack = _NEW_MESSAGE.unpack_from
     head = 6 if ordered else 4

@@ -1,4 +1,4 @@
-"""Attributes as stored (HDF5 File Format Specification, IV.A.2.m), compact and dense, and their plain values."""
+"""Attributes as stored (HDF5 File Format Specification, IV.A.2.m), and their plain values."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from lazynwb.formats.nwb.object_listing import MOST_BYTES, MOST_ELEMENTS, Reference, unreadable
 from lazynwb.formats.hdf5.binary import UNDEFINED, DamagedStructureError, UnsupportedStructureError
 from lazynwb.formats.hdf5.btree2 import ATTRIBUTE_NAMES, read_records
 from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
 from lazynwb.formats.hdf5.global_heap import element
 from lazynwb.formats.hdf5.messages import decode_attribute_info, decode_dataspace
 from lazynwb.formats.hdf5.object_header import ATTRIBUTE, ATTRIBUTE_INFO, SHARED
+from lazynwb.formats.nwb.object_listing import MOST_BYTES, MOST_ELEMENTS, Reference, unreadable
 
 if TYPE_CHECKING:
     from lazynwb.formats.hdf5.object_header import ObjectHeader
@@ -120,7 +120,7 @@ def is_too_large(attribute: StoredAttribute) -> bool:
 
 
 def plain_value(file: StructureFile, attribute: StoredAttribute) -> Any:  # noqa: ANN401 - of any type
-    """Return the value of an attribute as plain Python objects; see `lazynwb.formats.protocols.Node.attributes`.
+    """Return the value of an attribute as plain Python objects; see `protocols.Node.attributes`.
 
     Raises
     ------

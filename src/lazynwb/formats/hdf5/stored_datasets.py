@@ -1,4 +1,4 @@
-"""Datasets as the catalog's `Array`, from the messages of their headers: shape, type, layout, filters, fill."""
+"""Datasets as the catalog's `Array`, from the messages of their headers."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from lazynwb.formats.hdf5.messages import (
     COMPACT,
     CONTIGUOUS,
     VIRTUAL,
-    Dataspace,
     DataLayout,
+    Dataspace,
     Filter,
     decode_dataspace,
     decode_fill,
@@ -223,6 +223,13 @@ def element_bytes(file: StructureFile, header: ObjectHeader, stored: StoredType)
             raise UnsupportedStructureError("a small value that was never written")
         return (fill or bytes(stored.size)) * count
     return file.get(address, count * stored.size)
+
+
+def check_dataset(header: ObjectHeader, stored: StoredType) -> None:
+    """Raise `DamagedStructureError` where shape, type and layout of a dataset contradict one another."""
+    layout = decode_layout(_unshared(header, LAYOUT, "layout"))
+    if layout.kind != VIRTUAL and EXTERNAL_FILES not in header.messages:
+        _check_layout(layout, space_of(header), stored)
 
 
 def shown_dtype(stored: StoredType) -> str:

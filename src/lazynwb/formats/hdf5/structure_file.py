@@ -1,4 +1,4 @@
-"""An HDF5 file whose structure is read by the structure reader, and its objects: see `lazynwb.formats.protocols`.
+"""A file of the structure reader, and its objects: see `lazynwb.formats.protocols`.
 
 Everything is strict: what contradicts the format, or is not known, ends the parse with an error before any
 value is published, and libhdf5 reads the file instead.
@@ -49,6 +49,7 @@ from lazynwb.formats.hdf5.stored_attributes import (
     texts,
 )
 from lazynwb.formats.hdf5.stored_datasets import (
+    check_dataset,
     chunked,
     describe_dataset,
     shown_dtype,
@@ -58,15 +59,19 @@ from lazynwb.formats.hdf5.stored_datasets import (
     type_of,
 )
 from lazynwb.formats.hdf5.superblock import Superblock, read_superblock
-from lazynwb.formats.protocols import BrokenLinkError, ForbiddenLinkError, unfollowed
+from lazynwb.formats.protocols import (
+    BrokenLinkError,
+    CyclicLinkError,
+    broken_at,
+    not_followed,
+    unfollowed,
+)
 from lazynwb.profile import count
-from lazynwb.storage.file import identity, identity_or_absent, invalidate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
-    from lazynwb.catalog.model import SomeChunks
-    from lazynwb.catalog.model import Array, ChunkIndex
+    from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
     from lazynwb.storage.source import Source
 
 #: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
@@ -210,6 +215,19 @@ class StructureFile:
         own = len(self.source.missing) if isinstance(self.source, RemoteBytes) else 0
         return own + sum(linked.missed for linked in self._linked.values()) if self._linked else own
 
+    @property
+    def _misses(self) -> int:
+        """How often bytes were asked for in vain: what another object missed already counts again."""
+        own = self.source.misses if isinstance(self.source, RemoteBytes) else 0
+        return own + sum(linked._misses for linked in self._linked.values())  # noqa: SLF001 - of its own kind
+
+    def forget_missing(self) -> None:
+        """Do without what was missed."""
+        if isinstance(self.source, RemoteBytes):
+            self.source.missing.clear()
+        for linked in self._linked.values():
+            linked.forget_missing()
+
     def fetch_missing(self, *, ahead: bool = True) -> bool:
         """Fetch what a parse missed, of this file and of those that links led to; return whether it did."""
         own = isinstance(self.source, RemoteBytes) and self.source.fetch_missing(ahead=ahead)
@@ -219,9 +237,13 @@ class StructureFile:
         """Return what was found out about an object, by this run of a parse or an earlier one."""
         if not isinstance(self.source, RemoteBytes):
             return describe()
-        if path not in self._known:
-            self._known[path] = describe()
-        return cast("T", self._known[path])
+        if path in self._known:
+            return cast("T", self._known[path])
+        before = self._misses
+        found = describe()
+        if self._misses == before:
+            self._known[path] = found
+        return found
 
     @contextmanager
     def collect_misses(self) -> Iterator[None]:
@@ -243,7 +265,7 @@ class StructureFile:
     def depends(self) -> tuple[tuple[str, str], ...]:
         """Path and identity of every other file that links led to so far, readable or not."""
         own = [(source.path, linked._version) for source, linked in self._linked.items()]  # noqa: SLF001 - of its own kind
-        own += [(source.path, identity_or_absent(source)) for source in self._unreadable]
+        own += [(source.path, source.identity_or_absent()) for source in self._unreadable]
         return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
 
     @property
@@ -307,19 +329,16 @@ class StructureFile:
         allowed = config.external_links
         inside = target is not None and target.is_below_folder_of(self.path)
         if target is None or allowed == "never" or (allowed == "folder" and not inside):
-            message = (
-                f"the external link to {target.name if target else text!r} was not followed "
-                f"(lazynwb.config.external_links is {allowed!r})"
-            )
-            raise ForbiddenLinkError(message)
+            what = f"the external link to {target.name if target else text!r}"
+            raise not_followed(what, is_possible=target is not None)
         if target == self.path.resolved():
             return self
         if target not in self._linked:
             try:
-                self._linked[target] = StructureFile(target, identity(target))
+                self._linked[target] = StructureFile(target, target.identity())
             except LazyNWBError as error:
                 self._unreadable.add(target)
-                invalidate(target)
+                target.invalidate()
                 raise unfollowed(self.name, target, error) from None
         return self._linked[target]
 
@@ -478,7 +497,9 @@ class StructureNode:
 
     def shown(self) -> tuple[tuple[int, ...] | None, str]:
         """Return a dataset's shape and type as a listing shows them."""
-        return space_of(self.header).shape, shown_dtype(type_of(self.file, self.header))
+        stored = type_of(self.file, self.header)
+        check_dataset(self.header, stored)
+        return space_of(self.header).shape, shown_dtype(stored)
 
 
 def follow(start: StructureNode, path: bytes, hops: int) -> StructureNode:
@@ -490,7 +511,7 @@ def follow(start: StructureNode, path: bytes, hops: int) -> StructureNode:
         If it leads nowhere; the message says at which link.
     """
     if hops > _MOST_LINKS:
-        raise BrokenLinkError("links form a cycle")
+        raise CyclicLinkError("links form a cycle")
     here = start.file.root if path.startswith(b"/") else start
     for name in path.split(b"/"):
         if name and name != b".":
@@ -513,5 +534,5 @@ def _step(here: StructureNode, name: bytes, hops: int) -> StructureNode:
         if link.kind == EXTERNAL:
             return follow(here.file.external(link.file).root, link.value, hops + 1)
     except BrokenLinkError as error:
-        raise type(error)(f"link {shown!r} is broken: {error}") from None
+        raise broken_at(shown, error, hops) from None
     raise BrokenLinkError(f"{shown!r} is a link of an unknown kind")

@@ -1,4 +1,4 @@
-"""The superblock of an HDF5 file (File Format Specification, II.A): where addresses count from and the root is."""
+"""The superblock of an HDF5 file (File Format Specification, II.A): base of addresses, root, node sizes."""
 
 from __future__ import annotations
 
