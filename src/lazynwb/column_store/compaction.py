@@ -1,0 +1,205 @@
+"""Adding rows to the column store, and merging parts that are too many, too small or mostly superseded."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lazynwb.catalog.provenance import TABLE_INDEX
+from lazynwb.column_store.entries import Layout, Session
+from lazynwb.column_store.parts import SESSION
+from lazynwb.column_store.reading import PartLostError, Pick, drop_lost, find, guarded, scan_picks
+from lazynwb.column_store.store import Block, grouped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lazynwb.column_store.entries import StoredPart
+    from lazynwb.column_store.store import ColumnStore
+
+#: Bytes of rows in memory that one part holds: up to about half as many on disk.
+MAX_PART_BYTES = 64 * 1024 * 1024
+#: Parts of one table after which the small ones are merged.
+MAX_PARTS = 8
+#: A part of fewer bytes is small.
+SMALL_PART_BYTES = 8 * 1024 * 1024
+
+
+def add(store: ColumnStore, table: str, blocks: Sequence[Block]) -> None:
+    """Publish sessions that were read, and keep house.
+
+    Parameters
+    ----------
+    store : ColumnStore
+    table : str
+        What their tables were asked for by.
+    blocks : sequence of Block
+        Blocks whose columns are of the same types become one part, if they are not too large.
+    """
+    if not store.limit or not blocks:
+        return
+    for block in _arranged(blocks):
+        if store.write(table, block) is None:
+            return
+    compact(store, table)
+    store.sweep()
+
+
+def _arranged(blocks: Sequence[Block]) -> Iterator[Block]:
+    """Yield blocks as they are written: merged where types agree, cut where they are too large."""
+    for group in grouped(blocks):
+        batch: list[Block] = []
+        size = 0
+        for block in group:
+            for piece in _cut(block):
+                weight = int(piece.frame.estimated_size())
+                if batch and size + weight > MAX_PART_BYTES:
+                    yield _numbered(_joined(batch))
+                    batch, size = [], 0
+                batch.append(piece)
+                size += weight
+        if batch:
+            yield _numbered(_joined(batch))
+
+
+def _cut(block: Block) -> Iterator[Block]:
+    """Yield pieces of a block, cut between sessions, that fit into a part (or are one session)."""
+    pieces = -(-int(block.frame.estimated_size()) // MAX_PART_BYTES)
+    if pieces <= 1 or len(block.sessions) == 1:
+        yield block
+        return
+    rows = -(-sum(session.rows for session in block.sessions) // pieces)
+    sessions: list[Session] = []
+    start = stop = 0
+    for session in block.sessions:
+        if sessions and stop + session.rows - start > rows:
+            yield Block(sessions, block.layouts, block.frame[start:stop])
+            sessions, start = [], stop
+        sessions.append(session)
+        stop += session.rows
+    yield Block(sessions, block.layouts, block.frame[start:stop])
+
+
+def _joined(blocks: Sequence[Block]) -> Block:
+    """Put blocks one after the other, each layout once."""
+    numbers: dict[Layout, int] = {}
+    sessions = []
+    for block in blocks:
+        places = [numbers.setdefault(layout, len(numbers)) for layout in block.layouts]
+        sessions += [_renumbered(session, places[session.layout]) for session in block.sessions]
+    frames = [_with_rows(block) for block in blocks]
+    return Block(sessions, list(numbers), pl.concat(frames, how="diagonal") if len(frames) > 1 else frames[0])
+
+
+def _renumbered(session: Session, layout: int) -> Session:
+    return Session(session.key, session.identity, session.rows, layout, session.depends, session.problems)
+
+
+def _with_rows(block: Block) -> pl.DataFrame:
+    """Return a block's rows, their number kept also where no column is stored."""
+    if block.frame.width:
+        return block.frame
+    rows = sum(session.rows for session in block.sessions)
+    return pl.DataFrame({SESSION: pl.Series([], dtype=pl.UInt32).extend_constant(0, rows)})
+
+
+def _numbered(block: Block) -> Block:
+    """Add the columns that say which session and which of its rows a row is."""
+    if all(not layout.stored for layout in block.layouts):
+        return Block(block.sessions, block.layouts, pl.DataFrame())
+    counts = pl.DataFrame(
+        {"session": range(len(block.sessions)), "rows": [session.rows for session in block.sessions]},
+        schema={"session": pl.UInt32, "rows": pl.UInt32},
+    ).filter(pl.col("rows") > 0)
+    rows = counts.select(
+        pl.col("session").repeat_by("rows").explode().alias(SESSION),
+        pl.int_ranges(0, "rows", dtype=pl.UInt32).explode().alias(TABLE_INDEX),
+    )
+    columns = sorted(name for name in block.frame.columns if name not in {SESSION, TABLE_INDEX})
+    frame = rows.hstack(block.frame.select(columns))
+    order = sorted(range(len(block.sessions)), key=lambda number: block.sessions[number].key)
+    if any(b < a for a, b in pairwise(order)):
+        ranks = {number: rank for rank, number in enumerate(order)}
+        frame = frame.with_columns(
+            pl.col(SESSION).replace_strict(
+                pl.Series(list(ranks), dtype=pl.UInt32), pl.Series(list(ranks.values()), dtype=pl.UInt32)
+            )
+        ).sort(SESSION, TABLE_INDEX)
+    return Block([block.sessions[number] for number in order], block.layouts, frame)
+
+
+# -- compaction -------------------------------------------------------------------------------------------
+
+
+def compact(store: ColumnStore, table: str) -> None:
+    """Merge the parts of a table if there are many, and drop sessions that newer parts hold as they are now.
+
+    Where two processes do so at the same time, both results are right, and one of them goes with the next
+    compaction.
+    """
+    parts = store.parts_of(table)
+    merged = [part for part in parts if part.size < SMALL_PART_BYTES or _is_superseded(part, parts)]
+    if len(parts) <= MAX_PARTS or len(merged) < 2:  # noqa: PLR2004 - one part is no merger
+        return
+    try:
+        blocks = list(_merged(parts, merged))
+    except PartLostError as error:
+        drop_lost(store, error)
+        return
+    if all(store.write(table, block) is not None for block in _arranged(blocks)):
+        for part in merged:
+            store.remove(part.path)
+
+
+def _is_superseded(part: StoredPart, parts: Sequence[StoredPart]) -> bool:
+    """Return whether half of a part's sessions are in newer parts, under another identity or in full."""
+    newer = [other for other in parts if other.entry.created > part.entry.created]
+    dead = sum(_is_dead(part, ordinal, newer) for ordinal in range(len(part.entry.sessions)))
+    return 2 * dead >= len(part.entry.sessions)
+
+
+def _is_dead(part: StoredPart, ordinal: int, newer: Sequence[StoredPart]) -> bool:
+    session, stored = part.session(ordinal), part.layout(ordinal).stored
+    for other in newer:
+        place = other.ordinals.get(session.key)
+        if place is not None and (
+            other.session(place).identity != session.identity
+            or set(stored).issubset(other.layout(place).stored)
+        ):
+            return True
+    return False
+
+
+def _merged(parts: Sequence[StoredPart], chosen: Sequence[StoredPart]) -> Iterator[Block]:
+    """Yield the sessions of some parts, each once and with all columns that are stored of it."""
+    newest: dict[str, tuple[int, str]] = {}
+    for part in parts:
+        for session in part.entry.sessions:
+            known = newest.get(session.key)
+            if known is None or known[0] < part.entry.created:
+                newest[session.key] = part.entry.created, session.identity
+    columns = {name for part in chosen for layout in part.entry.layouts for name in layout.stored}
+    groups: dict[tuple[object, ...], list[list[Pick]]] = {}
+    for key in sorted({session.key for part in chosen for session in part.entry.sessions}):
+        picks = find(chosen, key, newest[key][1], columns)
+        if picks:
+            groups.setdefault(tuple((pick.part.path, pick.columns) for pick in picks), []).append(picks)
+    for listed in groups.values():
+        yield _block(listed)
+
+
+def _block(picks: list[list[Pick]]) -> Block:
+    stored = tuple(sorted(frozenset[str]().union(*(pick.columns for pick in picks[0]))))
+    layouts: dict[Layout, int] = {}
+    sessions = []
+    for listed in picks:
+        part, ordinal, _ = listed[0]
+        known = part.layout(ordinal)
+        layout = Layout(known.path, known.kind, known.columns, stored)
+        sessions.append(_renumbered(part.session(ordinal), layouts.setdefault(layout, len(layouts))))
+    frame = pl.DataFrame()
+    if stored:
+        frame = guarded(picks[0][0].part, scan_picks(picks).select(stored).collect)
+    return Block(sessions, list(layouts), frame)

@@ -1,0 +1,218 @@
+"""Entries: which rows of which part are whose, and what is known of the tables that they are from.
+
+An entry describes one part: the sessions whose rows it holds, one after the other, each with the identity
+that its file had, and the columns of the session's table, stored or not. It is published after its part and
+removed before it.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING, Literal
+
+import deflate
+import msgspec
+
+from lazynwb.catalog.model import CATALOG_VERSION, Array, Column, DType
+from lazynwb.column_store.parts import SESSION, PartFile
+from lazynwb.errors import CorruptDataError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: Raised whenever a struct below or the meaning of a stored value changes: older entries are then ignored.
+STORE_VERSION = 1
+_MAGIC = b"LNWC" + STORE_VERSION.to_bytes(2, "little") + CATALOG_VERSION.to_bytes(2, "little")
+_HEADER = len(_MAGIC) + 4
+
+
+class Layout(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What the tables of some sessions look like.
+
+    Attributes
+    ----------
+    path : str or None
+        Of the table in the file, without the leading slash; None where the file has no such table.
+    kind : str
+        "table", "series" or "metadata".
+    columns : tuple of Column
+        All columns of the table, in alphabetical order, without the places and the numbers of their rows: see
+        `without_places`.
+    stored : tuple of str
+        Names of the columns whose values the part holds.
+    """
+
+    path: str | None
+    kind: Literal["table", "series", "metadata"]
+    columns: tuple[Column, ...]
+    stored: tuple[str, ...]
+
+
+class Session(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One session in a part.
+
+    Attributes
+    ----------
+    key : str
+        Of the source.
+    identity : str
+        Of the file when it was read.
+    rows : int
+        Of its table.
+    layout : int
+        Position among the layouts.
+    depends : tuple of (path, identity)
+        Other files that links of the table lead to.
+    problems : tuple of str
+        What was mended in the table as stored.
+    """
+
+    key: str
+    identity: str
+    rows: int
+    layout: int
+    depends: tuple[tuple[str, str], ...] = ()
+    problems: tuple[str, ...] = ()
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True):
+    """The description of one part.
+
+    Attributes
+    ----------
+    table : str
+        What the sessions' tables were asked for by.
+    created : int
+        Nanoseconds since 1970.
+    sessions : tuple of Session
+        In the order of their rows.
+    layouts : tuple of Layout
+    part : PartFile or None
+        None where no values are stored.
+    """
+
+    table: str
+    created: int
+    sessions: tuple[Session, ...]
+    layouts: tuple[Layout, ...]
+    part: PartFile | None
+
+
+class StoredPart:
+    """An entry that was read, and where its part is.
+
+    Attributes
+    ----------
+    path : Path
+        Of the entry.
+    entry : Entry
+    starts : list of int
+        First row of each session, and the row past the last.
+    ordinals : dict of str to int
+        Position of each session, by its key.
+    """
+
+    __slots__ = ("entry", "ordinals", "path", "starts")
+
+    def __init__(self, path: Path, entry: Entry) -> None:
+        self.path = path
+        self.entry = entry
+        self.starts = [0, *accumulate(session.rows for session in entry.sessions)]
+        self.ordinals = {session.key: ordinal for ordinal, session in enumerate(entry.sessions)}
+
+    @property
+    def part_path(self) -> Path:
+        """Path of the part."""
+        return self.path.with_suffix(".parquet")
+
+    @property
+    def size(self) -> int:
+        """Bytes of the part."""
+        return self.entry.part.size if self.entry.part is not None else 0
+
+    def session(self, ordinal: int) -> Session:
+        """Return a session by its position."""
+        return self.entry.sessions[ordinal]
+
+    def layout(self, ordinal: int) -> Layout:
+        """Return the layout of a session's table."""
+        return self.entry.layouts[self.entry.sessions[ordinal].layout]
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(Entry)
+
+
+def encode(entry: Entry) -> bytes:
+    """Return an entry as the contents of a file."""
+    body = _ENCODER.encode(entry)
+    return _MAGIC + int(deflate.crc32(body)).to_bytes(4, "little") + body
+
+
+def decode(data: bytes) -> Entry | None:
+    """Return the entry that a file holds; None if it is one of another version.
+
+    Raises
+    ------
+    CorruptDataError
+        If it is damaged.
+    """
+    if data[:4] == _MAGIC[:4] and data[: len(_MAGIC)] != _MAGIC and len(data) >= _HEADER:
+        return None
+    body = memoryview(data)[_HEADER:]
+    if data[: len(_MAGIC)] != _MAGIC or int.from_bytes(
+        data[len(_MAGIC) : _HEADER], "little"
+    ) != deflate.crc32(body):
+        raise CorruptDataError("the checksum of an entry does not fit")
+    try:
+        entry = _DECODER.decode(body)
+    except msgspec.MsgspecError as error:
+        raise CorruptDataError(f"an entry cannot be decoded: {error}") from None
+    _check(entry)
+    return entry
+
+
+def _check(entry: Entry) -> None:
+    rows = sum(session.rows for session in entry.sessions)
+    layouts = len(entry.layouts)
+    columns: frozenset[str] = frozenset()
+    if entry.part is not None:
+        entry.part.check()
+        columns = frozenset(entry.part.columns)
+        if sum(entry.part.rows) != rows or SESSION not in columns:
+            raise CorruptDataError("an entry and its part do not fit together")
+    if any(session.rows < 0 or not 0 <= session.layout < layouts for session in entry.sessions) or any(
+        not columns.issuperset(layout.stored) for layout in entry.layouts
+    ):
+        raise CorruptDataError("an entry is inconsistent")
+
+
+def without_places(column: Column) -> Column:
+    """Return what decides on a column's type, and whether it is ragged: all else differs between files."""
+    return Column(
+        column.name,
+        _outline(column.data) if column.data is not None else None,
+        tuple(Array("", (), DType("number", 0), "contiguous") for _ in column.indices),
+        0,
+        column.region,
+        column.whole,
+        (0.0, 1.0) if column.regular is not None else None,
+        tuple(without_places(child) for child in column.children) if column.children is not None else None,
+    )
+
+
+def _outline(array: Array) -> Array:
+    return Array("", (0, *array.shape[1:]) if array.shape else (), array.dtype, "contiguous")
+
+
+def ranges_of(part: StoredPart, ordinals: list[int]) -> list[tuple[int, int]]:
+    """Return the ranges of rows of sessions, ascending and merged."""
+    ranges: list[tuple[int, int]] = []
+    bounds = list(pairwise(part.starts))
+    for ordinal in sorted(ordinals):
+        start, stop = bounds[ordinal]
+        if ranges and ranges[-1][1] == start:
+            ranges[-1] = ranges[-1][0], stop
+        elif start < stop:
+            ranges.append((start, stop))
+    return ranges

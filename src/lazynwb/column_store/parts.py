@@ -1,0 +1,221 @@
+"""Parts: immutable Parquet files with the small columns of many sessions, checked before they are used.
+
+Polars checks nothing when it reads Parquet: most flipped bits come back as wrong values. So a checksum of
+each column chunk is kept apart from the file, and Polars scans a copy in memory whose bytes were compared with
+their checksums. The copy has the size of the file and is filled only where columns are wanted: pages of memory
+that nothing was written to cost nothing.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from itertools import accumulate, pairwise
+from typing import TYPE_CHECKING
+
+import deflate
+import msgspec
+import polars as pl
+
+from lazynwb.column_store.footer import row_groups
+from lazynwb.errors import CorruptDataError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+#: The column with the position of each row's session in the part; no stored column of a file has this name.
+SESSION = "_lazynwb_session"
+#: Rows of a row group: what a query on a few sessions decodes.
+ROW_GROUP_ROWS = 64 * 1024
+_COMPRESSION_LEVEL = 1
+#: Ranges closer than this are read as one.
+_GAP = 64 * 1024
+
+
+class PartFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where the column chunks of a part are, and their checksums.
+
+    Attributes
+    ----------
+    size : int
+        Of the file, in bytes.
+    columns : tuple of str
+        In the order of the file.
+    rows : tuple of int
+        Of each row group.
+    bounds : tuple of int
+        First byte of each chunk, row group by row group, and the byte past the last: chunks lie one after
+        the other.
+    checksums : tuple of int
+        CRC-32 of each chunk.
+    frame_checksum : int
+        CRC-32 of what precedes the first chunk and what follows the last, the footer.
+    """
+
+    size: int
+    columns: tuple[str, ...]
+    rows: tuple[int, ...]
+    bounds: tuple[int, ...]
+    checksums: tuple[int, ...]
+    frame_checksum: int
+
+    def check(self) -> None:
+        """Raise if numbers do not fit together.
+
+        Raises
+        ------
+        CorruptDataError
+        """
+        chunks = len(self.rows) * len(self.columns)
+        ends = (0, *self.bounds, self.size)
+        if (
+            len(self.bounds) != chunks + 1
+            or len(self.checksums) != chunks
+            or any(start > stop for start, stop in pairwise(ends))
+            or min(self.rows, default=0) < 0
+        ):
+            raise CorruptDataError("the description of a part is inconsistent")
+
+
+def write_part(frame: pl.DataFrame) -> tuple[bytes, PartFile]:
+    """Return rows as a Parquet file in memory, and its description.
+
+    The values of the file are equal to those of the frame, bit by bit, for every type that columns have.
+    """
+    stream = BytesIO()
+    frame.write_parquet(
+        stream,
+        compression="zstd",
+        compression_level=_COMPRESSION_LEVEL,
+        row_group_size=ROW_GROUP_ROWS,
+        # Polars itself does not prune on floating-point columns, so NaN does not hide rows from it.
+        statistics=True,
+    )
+    data = stream.getvalue()
+    groups = row_groups(data)
+    columns = tuple(frame.columns)
+    chunks = [chunk for group in groups for chunk in group.chunks]
+    if any(tuple(name for name, _, _ in group.chunks) != columns for group in groups):
+        raise CorruptDataError("Parquet columns in another order than written")
+    # A gap between chunks would belong to the one before it.
+    bounds = [start for _, start, _ in chunks] + [max((stop for *_, stop in chunks), default=4)]
+    view = memoryview(data)
+    return data, PartFile(
+        len(data),
+        columns,
+        tuple(group.rows for group in groups),
+        tuple(bounds),
+        tuple(deflate.crc32(view[start:stop]) for start, stop in pairwise(bounds)),
+        _frame_checksum(view, bounds[0], bounds[-1]),
+    )
+
+
+def _frame_checksum(view: memoryview, start: int, stop: int) -> int:
+    return int(deflate.crc32(bytes(view[:start]) + bytes(view[stop:])))
+
+
+def scan_part(
+    path: Path,
+    file: PartFile,
+    columns: Collection[str],
+    wanted: Sequence[tuple[int, int]],
+) -> pl.LazyFrame:
+    """Return a scan of some columns of a part, of which every byte that it reads was checked.
+
+    Nothing of the file is open or mapped when this returns.
+
+    Parameters
+    ----------
+    path : Path
+    file : PartFile
+    columns : collection of str
+        Columns of the part, at least one.
+    wanted : sequence of (start, stop)
+        Ranges of rows, ascending. All rows of the row groups that they touch are returned.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    CorruptDataError
+        If it is not what was written.
+    """
+    groups = _groups_of(file.rows, wanted)
+    names = [name for name in file.columns if name in columns]
+    data = _read_checked(path, file, [file.columns.index(name) for name in names], groups)
+    frame = pl.scan_parquet(data, glob=False, low_memory=False).select(pl.col(names))
+    ends = [0, *accumulate(file.rows)]
+    if len(groups) == len(file.rows):
+        return frame
+    runs = [frame.slice(ends[first], ends[last + 1] - ends[first]) for first, last in _runs(groups)]
+    return pl.concat(runs) if runs else frame.clear()
+
+
+def _groups_of(rows: Sequence[int], wanted: Iterable[tuple[int, int]]) -> list[int]:
+    """Return the numbers of the row groups that ranges of rows touch."""
+    ranges = list(wanted)
+    found = []
+    at = 0
+    for number, (start, stop) in enumerate(pairwise((0, *accumulate(rows)))):
+        while at < len(ranges) and ranges[at][1] <= start:
+            at += 1
+        if at < len(ranges) and ranges[at][0] < stop:
+            found.append(number)
+    return found
+
+
+def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last of each run of consecutive numbers."""
+    run: tuple[int, int] | None = None
+    for number in numbers:
+        if run is not None and number == run[1] + 1:
+            run = run[0], number
+            continue
+        if run is not None:
+            yield run
+        run = number, number
+    if run is not None:
+        yield run
+
+
+def _read_checked(path: Path, file: PartFile, columns: list[int], groups: list[int]) -> bytes:
+    """Return a copy of a part with the chunks of some columns and row groups in it, and zeros elsewhere."""
+    width = len(file.columns)
+    numbers = [group * width + column for group in groups for column in columns]
+    # `bytes` of zeros are not touched until they are written to, and are not copied: nobody else has them.
+    stream = BytesIO(bytes(file.size))
+    with stream.getbuffer() as view, path.open("rb", buffering=0) as source:
+        start, stop = file.bounds[0], file.bounds[-1]
+        ranges = [(file.bounds[number], file.bounds[number + 1]) for number in numbers]
+        for first, last in _merged([(0, start), *ranges, (stop, file.size)]):
+            source.seek(first)
+            _read_into(source, view[first:last])
+        if source.read(1):
+            raise CorruptDataError("a part is longer than it was")
+        if _frame_checksum(view, start, stop) != file.frame_checksum:
+            raise CorruptDataError("the checksum of a part's footer does not fit")
+        for number, (first, last) in zip(numbers, ranges, strict=True):
+            if deflate.crc32(view[first:last]) != file.checksums[number]:
+                raise CorruptDataError(
+                    f"the checksum of column {file.columns[number % width]!r} does not fit"
+                )
+    return stream.getvalue()
+
+
+def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, stop in ranges:
+        if merged and start - merged[-1][1] <= _GAP:
+            merged[-1] = merged[-1][0], stop
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def _read_into(source: object, view: memoryview) -> None:
+    done = 0
+    while done < len(view):
+        got = source.readinto(view[done:])  # type: ignore[attr-defined]
+        if not got:
+            raise CorruptDataError("a part is shorter than it was")
+        done += got

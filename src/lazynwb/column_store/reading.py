@@ -1,0 +1,188 @@
+"""Rows of sessions out of the parts that hold them, as Polars scans."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import polars as pl
+
+from lazynwb.catalog.provenance import TABLE_INDEX
+from lazynwb.column_store.entries import ranges_of
+from lazynwb.column_store.parts import SESSION, scan_part
+from lazynwb.errors import CorruptDataError, LazyNWBError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from lazynwb.column_store.entries import StoredPart
+    from lazynwb.column_store.store import ColumnStore
+
+T = TypeVar("T")
+
+
+class Pick(NamedTuple):
+    """A session in a part, and the columns that are taken from there.
+
+    Attributes
+    ----------
+    part : StoredPart
+    ordinal : int
+        Of the session.
+    columns : frozenset of str
+        Stored columns.
+    """
+
+    part: StoredPart
+    ordinal: int
+    columns: frozenset[str]
+
+
+class PartLostError(LazyNWBError):
+    """A part is gone or damaged: what it held has to be read from the files.
+
+    Attributes
+    ----------
+    part : StoredPart
+    """
+
+    def __init__(self, part: StoredPart, reason: str) -> None:
+        super().__init__(reason)
+        self.part = part
+
+
+def find(parts: Iterable[StoredPart], key: str, identity: str, columns: Collection[str]) -> list[Pick]:
+    """Return where the values of columns of one session are; those that no part holds are left out.
+
+    Parameters
+    ----------
+    parts : iterable of StoredPart
+        The newest first.
+    key, identity : str
+        Of the source.
+    columns : collection of str
+        Of none, the first part that has the session is returned.
+    """
+    picks: list[Pick] = []
+    left = frozenset(columns)
+    for part in parts:
+        ordinal = part.ordinals.get(key)
+        if ordinal is None or part.session(ordinal).identity != identity:
+            continue
+        found = left.intersection(part.layout(ordinal).stored)
+        if found or not picks:
+            picks.append(Pick(part, ordinal, found))
+            left -= found
+        if not left:
+            break
+    return [pick for pick in picks if pick.columns] or picks[:1]
+
+
+def scan_sessions(part: StoredPart, ordinals: Sequence[int], columns: Collection[str]) -> pl.LazyFrame:
+    """Return the rows of some sessions of a part.
+
+    Parameters
+    ----------
+    part : StoredPart
+        One that stores values.
+    ordinals : sequence of int
+        Of the sessions, in any order, each once.
+    columns : collection of str
+        Stored columns; those that a session has not are null in its rows.
+
+    Returns
+    -------
+    LazyFrame
+        The columns; `_table_index`; and `SESSION`, the position of the row's session in `ordinals`. Rows are
+        in the order of `ordinals`.
+
+    Raises
+    ------
+    PartLostError
+        If the part cannot be read or is damaged.
+    """
+    file = part.entry.part
+    if file is None:
+        raise PartLostError(part, "the entry has no part")
+    listed = list(ordinals)
+    ranges = ranges_of(part, listed)
+    try:
+        frame = scan_part(part.part_path, file, {*columns, SESSION, TABLE_INDEX}, ranges)
+    except (OSError, CorruptDataError) as error:
+        raise PartLostError(part, str(error)) from None
+    if not listed:
+        return frame.clear()
+    first, last = listed[0], listed[-1]
+    is_run = all(b - a == 1 for a, b in pairwise(listed))
+    if len(listed) < len(part.entry.sessions):
+        chosen = pl.col(SESSION)
+        wanted = pl.Series(listed, dtype=pl.UInt32)
+        frame = frame.filter(chosen.is_between(first, last) if is_run else chosen.is_in(wanted.implode()))
+    if is_run and not first:
+        return frame
+    if is_run:
+        return frame.with_columns(pl.col(SESSION) - pl.lit(first, pl.UInt32))
+    places = pl.Series(range(len(listed)), dtype=pl.UInt32)
+    frame = frame.with_columns(pl.col(SESSION).replace_strict(pl.Series(listed, dtype=pl.UInt32), places))
+    if any(b < a for a, b in pairwise(listed)):
+        frame = frame.sort(SESSION, TABLE_INDEX)
+    return frame
+
+
+def scan_picks(picks: Sequence[Sequence[Pick]]) -> pl.LazyFrame:
+    """Return the rows of sessions whose columns may lie in several parts.
+
+    Parameters
+    ----------
+    picks : sequence of sequence of Pick
+        Of each session, in order: all take the same columns from the same parts.
+
+    Returns
+    -------
+    LazyFrame
+        See `scan_sessions`.
+
+    Raises
+    ------
+    PartLostError
+        If a part cannot be read or is damaged.
+    """
+    frames = []
+    for number, pick in enumerate(picks[0]):
+        ordinals = [listed[number].ordinal for listed in picks]
+        frames.append(scan_sessions(pick.part, ordinals, pick.columns))
+    if len(frames) == 1:
+        return frames[0]
+    collected = [guarded(pick.part, frame.collect) for pick, frame in zip(picks[0], frames, strict=True)]
+    base = collected[0]
+    for pick, other in zip(picks[0][1:], collected[1:], strict=True):
+        if not other.select(SESSION, TABLE_INDEX).equals(base.select(SESSION, TABLE_INDEX)):
+            raise PartLostError(pick.part, "parts hold different rows of one session")
+        base = base.hstack(other.drop(SESSION, TABLE_INDEX))
+    return base.lazy()
+
+
+def guarded(part: StoredPart, read: Callable[[], T]) -> T:
+    """Read a part, of which the bytes are as they were written: what fails all the same is its loss.
+
+    Raises
+    ------
+    PartLostError
+    """
+    try:
+        return read()
+    except LazyNWBError:
+        raise
+    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+    except BaseException as error:
+        # A panic of Rust's is no `Exception`, and its class cannot be imported.
+        if type(error).__name__ != "PanicException":
+            raise
+        reason = "it makes no sense"
+    raise PartLostError(part, reason)
+
+
+def drop_lost(store: ColumnStore, error: PartLostError) -> None:
+    """Unpublish a part that turned out to be lost."""
+    store.discard(error.part.path, str(error))

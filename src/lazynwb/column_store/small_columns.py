@@ -1,0 +1,74 @@
+"""Small columns: which columns of a table are worth storing.
+
+Filters, joins and group-bys stand on small columns, and reading them again costs less than decoding them.
+Large arrays (spike times, waveforms, samples) are decoded as fast as anything could be read that was stored.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from lazynwb.catalog.dtypes import column_dtype
+from lazynwb.catalog.model import stored_size
+from lazynwb.catalog.provenance import RESERVED
+from lazynwb.column_store.parts import SESSION
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from lazynwb.catalog.model import Column
+
+#: Bytes of one row: an element of fixed size, or a short array.
+MAX_ROW_BYTES = 256
+#: Bytes of one column of one session.
+MAX_COLUMN_BYTES = 8 * 1024 * 1024
+#: The same for timestamps of a series.
+MAX_TIMESTAMPS_BYTES = 1024 * 1024
+#: Bytes that a column may have in any case, however long its few rows are: text of the metadata.
+ALWAYS_SMALL_BYTES = 64 * 1024
+_TIMESTAMPS = "timestamps"
+
+
+def is_small(column: Column, kind: str, rows: int) -> bool:
+    """Return whether the values of a column are stored: scalars, text, enums, references, short fixed arrays.
+
+    Parameters
+    ----------
+    column : Column
+    kind : str
+        Of the table: of a series only the timestamps are small, if there are few.
+    rows : int
+        Of the table.
+    """
+    if column.name in RESERVED or column.name == SESSION or column.indices or column_dtype(column) is None:
+        return False
+    if kind == "series":
+        return column.name == _TIMESTAMPS and rows * 8 <= MAX_TIMESTAMPS_BYTES
+    size = _row_bytes(column, kind)
+    return size is not None and (
+        (size <= MAX_ROW_BYTES and rows * size <= MAX_COLUMN_BYTES) or rows * size <= ALWAYS_SMALL_BYTES
+    )
+
+
+def _row_bytes(column: Column, kind: str) -> int | None:
+    """Return about how many bytes a row takes; None where that is not known before it is read."""
+    if column.children is not None:
+        sizes = [_row_bytes(child, kind) for child in column.children if column_dtype(child) is not None]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+    if column.indices:
+        return None
+    if column.regular is not None or column.data is None:
+        return 8
+    data = column.data
+    if data.dtype.kind == "vlen" and kind != "metadata":
+        return None
+    elements = math.prod(data.shape if column.whole else data.shape[1:])
+    return elements * stored_size(data.dtype)
+
+
+def is_still_small(series: pl.Series) -> bool:
+    """Return whether a column that was decoded is as small as it was taken to be: text may be long."""
+    size = series.estimated_size()
+    return size <= ALWAYS_SMALL_BYTES or size <= min(MAX_COLUMN_BYTES, len(series) * MAX_ROW_BYTES)
