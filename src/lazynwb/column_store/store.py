@@ -1,7 +1,7 @@
 """The column store on disk: parts and their entries in a folder that processes share.
 
 There is no lock and no database, because home folders on clusters are network file systems. A part is
-written under a temporary name, then renamed, and its entry after it, so a reader finds all of both or nothing.
+written under a temporary name, then renamed, and its entry after it, so a reader finds all of both or none.
 Whatever goes wrong here costs a log message and a slower query, never another answer.
 """
 
