@@ -2,8 +2,8 @@
 
 Polars checks nothing when it reads Parquet: most flipped bits come back as wrong values. So a checksum of
 each column chunk is kept apart from the file, and Polars scans a copy in memory whose bytes were compared with
-their checksums. The copy has the size of the file and is filled only where columns are wanted: pages of memory
-that nothing was written to cost nothing.
+their checksums. The copy has the size of the file and is filled only where columns are wanted: memory that
+nothing was written to costs nothing.
 """
 
 from __future__ import annotations
