@@ -87,6 +87,14 @@ def cache_dir(tmp_path_factory, monkeypatch):
         setattr(lazynwb.config, name, value)
 
 
+@pytest.fixture
+def no_store(cache_dir):
+    """Every query reads its columns from the files: for tests of what that costs."""
+    import lazynwb
+
+    lazynwb.config.column_cache_bytes = 0
+
+
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
     """The file of a case of `builders`, made when it is first asked for. Not to be changed."""

@@ -17,6 +17,7 @@ from lazynwb.engine.scan import run
 from lazynwb.lookup.loader import load_table
 from lazynwb.storage.resolve import expand
 
+pytestmark = pytest.mark.usefixtures("no_store")
 ROWS, CHUNK = 20_000, 1_000
 
 

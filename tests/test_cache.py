@@ -21,7 +21,7 @@ from lazynwb.lookup import catalog_cache
 
 
 def cached_files(folder):
-    return [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in folder.rglob("*") if path.is_file() and "columns" not in path.parts]
 
 
 def read_in_child(path, cache_dir):

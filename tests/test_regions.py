@@ -318,6 +318,7 @@ def test_a_filter_on_electrodes_reads_the_spike_times_of_survivors_only(many):
     assert p.chunks_decoded == found.height
 
 
+@pytest.mark.usefixtures("no_store")
 def test_the_other_table_is_not_read_where_its_rows_are_not_asked_for(many):
     lf = lazynwb.scan_nwb(many, "/units", resolve_regions=True)
     plain = lazynwb.scan_nwb(many, "/units")

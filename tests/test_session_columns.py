@@ -108,6 +108,7 @@ def test_with_limits_and_projections(sessions, limit, mice, columns, rate):
     )
 
 
+@pytest.mark.usefixtures("no_store")
 def test_a_filter_on_them_skips_files_before_anything_else_of_them_is_read(sessions):
     query = scan(sessions).filter(pl.col("subject_id") == "b")
     lazynwb.clear_cache()
@@ -127,6 +128,7 @@ def test_a_filter_on_them_skips_files_before_anything_else_of_them_is_read(sessi
     assert whole.requests == len(sessions)
 
 
+@pytest.mark.usefixtures("no_store")
 def test_metadata_that_a_query_does_not_need_is_not_read(sessions):
     query = scan(sessions)
     with lazynwb.profile() as without:

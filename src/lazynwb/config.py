@@ -56,8 +56,11 @@ class Config:
         Folder of the catalog cache; None (the default) is the platform's cache folder for the user.
     cache_max_bytes : int
         Size that the catalog cache on disk is kept under (512 MiB).
+    column_cache_bytes : int
+        Size that the column store on disk is kept under (2 GiB): small columns that were decoded before. With
+        0 there is none.
     disable_cache : bool
-        Neither read nor write the catalog cache on disk.
+        Neither read nor write the catalog cache and the column store on disk.
     disable_progress : bool
         Show no progress bars (`TQDM_DISABLE` of tqdm does the same).
     external_links : {"folder", "anywhere", "never"}
@@ -93,6 +96,7 @@ class Config:
 
     cache_dir: Path | None = None
     cache_max_bytes: int = 512 * 1024 * 1024
+    column_cache_bytes: int = 2 * 1024 * 1024 * 1024
     disable_cache: bool = False
     disable_progress: bool = False
     external_links: Literal["folder", "anywhere", "never"] = "folder"

@@ -36,6 +36,8 @@ class Counts:
         Files that a query dropped before any of their data was read.
     cache_hits : int
         Catalog entries served from memory or disk.
+    rows_stored, bytes_stored : int
+        Rows that came from the column store, before they were filtered, and the bytes of it that were read.
     """
 
     requests: int = 0
@@ -48,6 +50,8 @@ class Counts:
     files_parsed: int = 0
     files_skipped: int = 0
     cache_hits: int = 0
+    rows_stored: int = 0
+    bytes_stored: int = 0
 
     def add(self, amounts: dict[str, int]) -> None:
         """Add amounts, by the names of the attributes."""

@@ -24,6 +24,7 @@ from lazynwb.lookup.names import resolve_table
 from lazynwb.lookup.regions import find_regions
 from lazynwb.lookup.schema import collect_schema
 from lazynwb.lookup.session_columns import SessionColumn, find_session_columns
+from lazynwb.lookup.stored_tables import StoredTable
 from lazynwb.profile import attributed
 from lazynwb.shutdown import guard_shutdown
 from lazynwb.terminal_text import visible
@@ -225,7 +226,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
     origin = "the schema argument"
     inferred: dict[str, pl.DataType] = {}
-    files: list[TableFile] = []
+    files: list[TableFile | StoredTable] = []
     if schema is None or resolve_regions is not False:
         inferred, files = collect_schema(
             sources,
@@ -250,7 +251,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     columns = {name: overrides.get(name, dtype) for name, dtype in inferred.items()}
     chosen = frozenset(overrides) | frozenset(schema or ())
     regions = find_regions(
-        files,
+        [file for file in files if not isinstance(file, StoredTable)],
         columns,
         resolve_regions,
         chosen,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lazynwb.catalog.provenance import TABLE_INDEX
+from lazynwb.catalog.dtypes import TABLE_INDEX
 from lazynwb.column_store.entries import Layout, Session
 from lazynwb.column_store.parts import SESSION
 from lazynwb.column_store.reading import PartLostError, Pick, drop_lost, find, guarded, scan_picks
@@ -191,13 +191,15 @@ def _merged(parts: Sequence[StoredPart], chosen: Sequence[StoredPart]) -> Iterat
 
 
 def _block(picks: list[list[Pick]]) -> Block:
-    stored = tuple(sorted(frozenset[str]().union(*(pick.columns for pick in picks[0]))))
+    columns = frozenset[str]().union(*(pick.columns for pick in picks[0]))
+    stored = tuple(sorted(columns))
     layouts: dict[Layout, int] = {}
     sessions = []
     for listed in picks:
         part, ordinal, _ = listed[0]
         known = part.layout(ordinal)
-        layout = Layout(known.path, known.kind, known.columns, stored)
+        declined = {name for pick in listed for name in pick.part.layout(pick.ordinal).declined}
+        layout = Layout(known.path, known.kind, known.columns, stored, tuple(sorted(declined - columns)))
         sessions.append(_renumbered(part.session(ordinal), layouts.setdefault(layout, len(layouts))))
     frame = pl.DataFrame()
     if stored:

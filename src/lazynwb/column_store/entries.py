@@ -40,12 +40,15 @@ class Layout(msgspec.Struct, frozen=True, array_like=True, gc=False):
         `without_places`.
     stored : tuple of str
         Names of the columns whose values the part holds.
+    declined : tuple of str
+        Names of columns that are too large to be stored.
     """
 
     path: str | None
     kind: Literal["table", "series", "metadata"]
     columns: tuple[Column, ...]
     stored: tuple[str, ...]
+    declined: tuple[str, ...] = ()
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -1,9 +1,9 @@
 """Parts: immutable Parquet files with the small columns of many sessions, checked before they are used.
 
 Polars checks nothing when it reads Parquet: most flipped bits come back as wrong values. So a checksum of
-each column chunk is kept apart from the file, and Polars scans a copy in memory whose bytes were compared with
-their checksums. The copy has the size of the file and is filled only where columns are wanted: memory that
-nothing was written to costs nothing.
+each column chunk is kept apart from the file, and Polars scans a copy in memory whose bytes were compared
+with their checksums. The copy has the size of the file and is filled only where columns are wanted: memory
+that nothing was written to costs nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import polars as pl
 
 from lazynwb.column_store.footer import row_groups
 from lazynwb.errors import CorruptDataError
+from lazynwb.profile import count
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -39,6 +40,8 @@ class PartFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ----------
     size : int
         Of the file, in bytes.
+    decoded : int
+        Bytes that its rows take in memory.
     columns : tuple of str
         In the order of the file.
     rows : tuple of int
@@ -53,6 +56,7 @@ class PartFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """
 
     size: int
+    decoded: int
     columns: tuple[str, ...]
     rows: tuple[int, ...]
     bounds: tuple[int, ...]
@@ -102,6 +106,7 @@ def write_part(frame: pl.DataFrame) -> tuple[bytes, PartFile]:
     view = memoryview(data)
     return data, PartFile(
         len(data),
+        int(frame.estimated_size()),
         columns,
         tuple(group.rows for group in groups),
         tuple(bounds),
@@ -190,6 +195,7 @@ def _read_checked(path: Path, file: PartFile, columns: list[int], groups: list[i
         for first, last in _merged([(0, start), *ranges, (stop, file.size)]):
             source.seek(first)
             _read_into(source, view[first:last])
+            count(bytes_stored=last - first)
         if source.read(1):
             raise CorruptDataError("a part is longer than it was")
         if _frame_checksum(view, start, stop) != file.frame_checksum:

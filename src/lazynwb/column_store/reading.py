@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import polars as pl
 
-from lazynwb.catalog.provenance import TABLE_INDEX
+from lazynwb.catalog.dtypes import TABLE_INDEX
 from lazynwb.column_store.entries import ranges_of
 from lazynwb.column_store.parts import SESSION, scan_part
 from lazynwb.errors import CorruptDataError, LazyNWBError

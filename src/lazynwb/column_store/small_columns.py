@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from lazynwb.catalog.dtypes import column_dtype
+from lazynwb.catalog.dtypes import RESERVED, column_dtype
 from lazynwb.catalog.model import stored_size
-from lazynwb.catalog.provenance import RESERVED
 from lazynwb.column_store.parts import SESSION
 
 if TYPE_CHECKING:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from lazynwb.catalog.model import Array, Column, DType
     from lazynwb.engine.row_selection import Handles, Part
+    from lazynwb.engine.stored_columns import Decoded
     from lazynwb.lookup.loader import TableFile, Wanted
 
 
@@ -105,6 +106,7 @@ def read_columns(  # noqa: PLR0913 - what, of what, and how
     origin: str,
     *,
     bounded: bool = False,
+    decoded: Decoded | None = None,
 ) -> list[pl.Series]:
     """Read columns of the given rows of the given files.
 
@@ -122,6 +124,8 @@ def read_columns(  # noqa: PLR0913 - what, of what, and how
     bounded : bool
         Read no more text and sequences at once than a batch may have, unless there is one row only: how long
         they are is known when all else is read.
+    decoded : Decoded or None
+        Takes the columns in, in the types of the files.
 
     Raises
     ------
@@ -151,16 +155,21 @@ def read_columns(  # noqa: PLR0913 - what, of what, and how
     heap = Heap(handles.files, handles.bases, [(e.owners, e.raw) for e in variable]) if variable else None
     context = Context(heap, handles.paths_of)
     return [
-        _column(runs[name], context, dtype, None if name in overridden else origin).alias(name)
+        _column(runs[name], context, dtype, None if name in overridden else origin, decoded).alias(name)
         for name, dtype in schema.items()
     ]
 
 
-def _column(runs: list[_Run], context: Context, dtype: pl.DataType, origin: str | None) -> pl.Series:
+def _column(
+    runs: list[_Run], context: Context, dtype: pl.DataType, origin: str | None, decoded: Decoded | None
+) -> pl.Series:
     parts = []
     for run in runs:
         try:
-            parts.append(conform(run.series(context), dtype, origin))
+            series = run.series(context)
+            if decoded is not None:
+                decoded.add(run.name, series)
+            parts.append(conform(series, dtype, origin))
         except LazyNWBError as error:
             message = f"{run.where()}: {error}"
             raise type(error)(message) from None

@@ -39,6 +39,11 @@ class Regions:
         self._noted: set[tuple[Source, str]] = set()
         self._rows: dict[str, dict[Source, pl.Series | None]] = {}
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The columns that are resolved."""
+        return frozenset(self._regions)
+
     def stored(self, schema: dict[str, pl.DataType]) -> dict[str, pl.DataType]:
         """Return the types in which columns are read: of regions those of the positions."""
         return {

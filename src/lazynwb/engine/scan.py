@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from lazynwb.catalog.dtypes import NWB_PATH
+from lazynwb.catalog.dtypes import NWB_PATH, TABLE_INDEX
+from lazynwb.column_store.parts import SESSION
+from lazynwb.column_store.reading import PartLostError, drop_lost
 from lazynwb.config import config
 from lazynwb.engine.batching import MOST_ROWS, OversizedError, batch_bounds
 from lazynwb.engine.columns import read_columns
@@ -16,8 +18,10 @@ from lazynwb.engine.plan import Growth, Step, plan_steps
 from lazynwb.engine.regions import Regions
 from lazynwb.engine.report import Report
 from lazynwb.engine.row_masks import PerFile, assembled, cut, mask, take
-from lazynwb.engine.row_selection import Handles, Part, cut_ranges
+from lazynwb.engine.row_selection import Handles, Part, cut_ranges, to_ranges
 from lazynwb.engine.size_estimates import most_bytes
+from lazynwb.engine.stored_columns import Decoded, StoreWriter
+from lazynwb.engine.stored_scan import plan_runs, read_window, windows_of
 from lazynwb.engine.timestamps import TIMESTAMPS, TimestampFilter
 from lazynwb.errors import (
     LazyNWBError,
@@ -28,6 +32,7 @@ from lazynwb.errors import (
 )
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.session_columns import parted, session_frame
+from lazynwb.lookup.stored_tables import StoredTables
 from lazynwb.profile import count
 from lazynwb.progress import Progress
 from lazynwb.storage.remote_state import save
@@ -36,7 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
     from lazynwb.engine.plan import ScanPlan
+    from lazynwb.engine.stored_scan import Covered
     from lazynwb.lookup.loader import TableFile
+    from lazynwb.lookup.stored_tables import StoredTable
     from lazynwb.storage.source import Source
 
 #: Files of the first window, and of the largest. Remote ones take about as long for many as for one.
@@ -47,6 +54,8 @@ _FIRST_ROWS = 16
 _COLUMN_ERRORS = (UnsupportedTypeError,)
 #: Bytes that a row takes while it is filtered, whatever its columns: its number, and the mask.
 _LEAST_ROW_BYTES = 16
+#: The column with the number of a file.
+_FILE = "_lazynwb_file"
 
 
 def run(
@@ -70,11 +79,121 @@ def run(
         With exactly the requested columns, in the published types. Nothing is open while it is out.
     """
     names = list(with_columns) if with_columns is not None else list(plan.all_columns)
-    query = Query(plan, names, plan_steps(predicate, plan.schema, plan.per_file))
-    yield from query.frames(n_rows)
-    query.report.log()
-    if not query.batches_given:
+    steps = plan_steps(predicate, plan.schema, plan.per_file)
+    report = Report(plan.table, len(plan.sources))
+    # An index says by itself what is stored of its files.
+    writer = StoreWriter(plan.table) if plan.catalogs is None else None
+    is_empty = True
+    try:
+        if writer is not None and writer.is_active:
+            frames = _frames(plan, names, steps, n_rows, report, writer)
+        else:
+            frames = Query(plan, names, steps, report=report).frames(n_rows)
+        for frame in frames:
+            is_empty = False
+            yield frame
+    finally:
+        if writer is not None:
+            writer.flush()
+    report.log()
+    if is_empty:
         yield pl.DataFrame(schema={name: plan.all_columns[name] for name in names})
+
+
+def _frames(  # noqa: PLR0913, PLR0917 - what `run` has prepared
+    plan: ScanPlan,
+    names: list[str],
+    steps: list[Step],
+    n_rows: int | None,
+    report: Report,
+    writer: StoreWriter,
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a scan, those of sessions that the column store covers from there."""
+    needed = {*names, *(name for step in steps for name in step.columns)}
+    tables = StoredTables(plan.table)
+    regions = {region.name for region in plan.regions}
+    runs = plan_runs(tables, plan.sources, frozenset(needed.intersection(plan.schema) - regions))
+    if any(column.name in needed for column in plan.session) and not all(run.covered for run in runs):
+        yield from Query(plan, names, steps, report=report, writer=writer).frames(n_rows)
+        return
+    left = n_rows
+    for run in runs:
+        if left is not None and left <= 0:
+            return
+        if run.covered:
+            windows = windows_of(list(_limited(run.covered, left)))
+            if left is not None:
+                left -= sum(one.rows for one in run.covered)
+            for window in windows:
+                yield from _stored_frames(plan, names, steps, window, report, writer, tables)
+            continue
+        query = Query(plan._replace(sources=tuple(run.sources)), names, steps, report=report, writer=writer)
+        yield from query.frames(left)
+        left = query.rows_left
+
+
+def _limited(covered: list[Covered], left: int | None) -> Iterator[Covered]:
+    """Yield sessions until so many rows are looked at."""
+    for one in covered:
+        if left is None:
+            yield one
+            continue
+        if left > 0:
+            yield one._replace(rows=min(one.rows, left))
+        left -= one.rows
+
+
+def _stored_frames(  # noqa: PLR0913, PLR0917 - as `_frames`
+    plan: ScanPlan,
+    names: list[str],
+    steps: list[Step],
+    window: list[Covered],
+    report: Report,
+    writer: StoreWriter,
+    tables: StoredTables,
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a window of covered sessions: small columns from the store, arrays from the files."""
+    by_file = [step for step in steps if plan.per_file.issuperset(step.columns)]
+    whole = Query(
+        plan._replace(sources=tuple(one.table.source for one in window)),
+        names,
+        steps,
+        report=report,
+        writer=writer,
+    )
+    files = whole.files(by_file)
+    count(files_skipped=len(window) - len(files))
+    limit = sum(one.rows for one in window)
+    window = [window[number] for number in files[_FILE]]
+    if not window:
+        return
+    steps = [step for step in steps if not plan.per_file.issuperset(step.columns)]
+    large = {name for one in window for name in one.cover.declined} | {r.name for r in plan.regions}
+    early = [step for step in steps if large.isdisjoint(step.columns)]
+    rest = [step for step in steps if not large.isdisjoint(step.columns)]
+    arrays = large.intersection({*names, *(name for step in rest for name in step.columns)})
+    kept = [name for name in {*names, *(n for step in rest for n in step.columns)} if name not in large]
+    try:
+        found = read_window(window, plan, kept, early, files)
+    except LazyNWBError as error:
+        # A part is lost, or a session does not fit: then reading its file says what is wrong.
+        if isinstance(error, PartLostError):
+            drop_lost(tables.store, error)
+        yield from whole.frames(limit)
+        return
+    for one in window:
+        if one.table.problems:
+            report.problems(one.table.source.name, one.table.problems)
+    if not len(found):
+        return
+    if not arrays:
+        yield pl.DataFrame([found[name] for name in names])
+        return
+    sources = tuple(one.table.source for one in window)
+    query = Query(
+        plan._replace(sources=sources), names, rest, filtered=bool(steps), report=report, writer=writer
+    )
+    yield from query.resume(window, found, kept)
 
 
 class Query:
@@ -91,9 +210,17 @@ class Query:
         Of the first file: rows before it are left out.
     read_everything : bool
         No consumer stops early: start with full-size batches.
+    filtered : bool
+        The rows have passed other parts of a predicate.
+    report : Report or None
+        Takes note of what goes wrong.
+    writer : StoreWriter or None
+        Takes small columns for the column store.
 
     Attributes
     ----------
+    rows_left : int or None
+        Rows that may still be looked at, of those that `frames` was given.
     batches_given : int
         Batches that were yielded.
     reached : (Source, int)
@@ -102,7 +229,7 @@ class Query:
         Problems that did not end the query.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what is read, and who takes note
         self,
         plan: ScanPlan,
         names: list[str],
@@ -110,8 +237,13 @@ class Query:
         *,
         first_row: int = 0,
         read_everything: bool = False,
+        filtered: bool = False,
+        report: Report | None = None,
+        writer: StoreWriter | None = None,
     ) -> None:
         self._plan = plan
+        self._writer = writer
+        self.rows_left: int | None = None
         self._names = names
         self._per_file = PerFile(plan.table)
         self._by_file = [step for step in steps if plan.per_file.issuperset(step.columns)]
@@ -125,9 +257,11 @@ class Query:
         self._read_everything = read_everything
         self.batches_given = 0
         self.reached = plan.sources[0], first_row
-        self.report = Report(plan.table, len(plan.sources))
+        self.report = report if report is not None else Report(plan.table, len(plan.sources))
         self._regions = Regions(plan.regions, self.report.problems)
-        self._rows_growth = Growth(_FIRST_ROWS, MOST_ROWS) if steps and not read_everything else None
+        self._rows_growth = (
+            Growth(_FIRST_ROWS, MOST_ROWS) if (steps or filtered) and not read_everything else None
+        )
         self._looked_at = self._finished = 0
         self._positions: dict[Source, int] = {}
         self._progress = Progress(
@@ -179,9 +313,13 @@ class Query:
             rows = part.rows
             if not rows:
                 continue
+            phase = filtering
+            if self._writer is not None:
+                needed = [name for name in self._plan.schema if name in self._needed]
+                phase = list(dict.fromkeys((*filtering, *self._writer.small(file, needed))))
             size = (
-                max(most_bytes(file, filtering) * rows // limit, _LEAST_ROW_BYTES * rows)
-                if self._steps
+                max(most_bytes(file, phase) * rows // limit, _LEAST_ROW_BYTES * rows)
+                if self._steps or self._writer is not None
                 else 0
             )
             # A table too large to filter at once is filtered in slices.
@@ -191,7 +329,7 @@ class Query:
 
     def _files(self, n_rows: int | None) -> Iterator[tuple[TableFile, int]]:
         """Yield the files whose rows are wanted, with the number of rows before the limit."""
-        left = n_rows
+        self.rows_left = left = n_rows
         for source, keep, load in self._loading(limited=n_rows is not None):
             if left is not None and left <= 0:
                 return
@@ -200,7 +338,7 @@ class Query:
             if file is None:
                 continue
             rows = file.table.rows if left is None else min(left, file.table.rows)
-            left = left if left is None else left - rows
+            self.rows_left = left = left if left is None else left - rows
             if not keep or not rows:
                 continue
             yield file, rows
@@ -250,6 +388,29 @@ class Query:
             self._per_file.add(left, files.filter(keep), rest)
         return keep
 
+    def files(self, steps: list[Step]) -> pl.DataFrame:
+        """Return the columns whose value is the same in all rows of a file, of files that pass a predicate.
+
+        Parameters
+        ----------
+        steps : list of Step
+            The predicate's parts, which need no other columns.
+
+        Returns
+        -------
+        DataFrame
+            `_nwb_path`, the metadata that is needed, and the number of the file.
+        """
+        sources = self._plan.sources
+        if self._session:
+            found = session_frame(sources, self._session, self._scan_metadata)
+        else:
+            found = pl.DataFrame({NWB_PATH: pl.Series([source.path for source in sources], dtype=pl.String)})
+        found = found.with_row_index(_FILE)
+        for step in steps:
+            found = found.filter(step.expression)
+        return found
+
     def _scan_metadata(
         self, sources: tuple[Source, ...], table: str, schema: dict[str, pl.DataType]
     ) -> Iterator[pl.DataFrame]:
@@ -295,30 +456,47 @@ class Query:
 
     # -- batches --------------------------------------------------------------------------------------
 
-    def batches(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
-        """Yield the rows of a window that survive the predicate, in batches bounded by bytes."""
-        parts = [self._readable(part) for part in parts if not self.report.has_failed(part.file.source)]
-        frames = self._filter_and_read(parts)
+    def batches(self, parts: list[Part], known: dict[str, pl.Series] | None = None) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a window that survive the predicate, in batches bounded by bytes.
+
+        Parameters
+        ----------
+        parts : list of Part
+        known : dict of str to Series or None
+            Columns of these rows that need not be read; None where nothing of them was looked at yet.
+        """
+        if any(self.report.has_failed(part.file.source) for part in parts):
+            for one, own in _singly(parts, known):
+                if not self.report.has_failed(one.file.source):
+                    yield from self.batches([one], own)
+            return
+        parts = [self._readable(part) for part in parts]
+        frames = self._filter_and_read(parts, known)
         try:
             first = next(frames, None)
         except OversizedError as error:
             for start, stop in error.bounds(sum(part.rows for part in parts)):
-                yield from self.batches(cut(parts, start, stop))
+                yield from self.batches(cut(parts, start, stop), _sliced(known, start, stop))
             return
         except LazyNWBError as error:
-            if len(parts) == 1:
-                if self._skip_columns(parts[0], error):
-                    yield from self.batches(parts)
-                else:
-                    self._give_up(parts[0], error)
-                return
-            # One file at a time: the others can be read, and the error names the one that cannot.
-            for part in parts:
-                yield from self.batches([part])
+            yield from self._without_failures(parts, known, error)
             return
         if first is not None:
             yield first
             yield from frames
+
+    def _without_failures(
+        self, parts: list[Part], known: dict[str, pl.Series] | None, error: LazyNWBError
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a window that could not be read as a whole."""
+        if len(parts) > 1:
+            # One file at a time: the others can be read, and the error names the one that cannot.
+            for one, own in _singly(parts, known):
+                yield from self.batches([one], own)
+        elif self._skip_columns(parts[0], error):
+            yield from self.batches(parts, known)
+        else:
+            self._give_up(parts[0], error)
 
     def _give_up(self, part: Part, error: LazyNWBError) -> None:
         """Record that a file cannot be read under `ignore_errors`; else raise."""
@@ -364,9 +542,84 @@ class Query:
         )
         return bool(found)
 
-    def _filter_and_read(self, parts: list[Part]) -> Iterator[pl.DataFrame]:
+    def resume(
+        self, window: list[Covered], found: pl.DataFrame, columns: list[str]
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the rows of a window of which small columns are known, with those that have to be read.
+
+        Parameters
+        ----------
+        window : list of Covered
+        found : DataFrame
+            The rows that have passed the predicate so far: see `read_window`.
+        columns : list of str
+            Columns of it that are still needed.
+        """
+        counts = found.group_by(SESSION, maintain_order=True).len()
+        growth = Growth(_FIRST_FILES if self._rows_growth is not None else _MOST_FILES, _MOST_FILES)
+        numbers, rows = counts[SESSION].to_list(), counts["len"].to_list()
+        start = at = 0
+        try:
+            while at < len(numbers):
+                some = range(at, min(at + growth.take(), len(numbers)))
+                stop = start + sum(rows[number] for number in some)
+                chosen = [window[numbers[number]].table for number in some]
+                parts = self._parts_of(chosen, found[TABLE_INDEX][start:stop], [rows[n] for n in some])
+                known = {name: found[name][start:stop] for name in columns}
+                before = self.batches_given
+                self._count(looked_at=numbers[some[-1]] + 1)
+                for frame in self.batches(parts, known):
+                    if len(frame):
+                        self.batches_given += 1
+                        with self._progress.suspended():
+                            yield frame
+                growth.used(self.batches_given - before)
+                self._count(finished=numbers[some[-1]] + 1)
+                start, at = stop, some.stop
+        finally:
+            self._progress.close()
+            save()
+
+    def _parts_of(self, tables: list[StoredTable], indices: pl.Series, counts: list[int]) -> list[Part]:
+        """Return rows of stored tables as parts of their files."""
+        parts = []
+        start = 0
+        loading = load_tables((table.source for table in tables), self._plan.table)
+        for table, rows, load in zip(tables, counts, loading, strict=True):
+            file = load()
+            if file is None or file.identity != table.session.identity:
+                raise SourceChangedError(
+                    f"{table.source.name} was changed while it was being read: run the query again"
+                )
+            ranges = to_ranges(indices[start : start + rows].to_numpy().astype(np.int64))
+            parts.append(Part(file, ranges, rows))
+            start += rows
+        return parts
+
+    def _first_phase(self, handles: Handles, parts: list[Part]) -> dict[str, pl.Series]:
+        """Read the small columns of whole files, for the column store as well as for this query."""
+        if self._writer is None or any(part.file.source in self._skipped for part in parts):
+            return {}
+        regions = self._regions.names
+        needed = [name for name in self._plan.schema if name in self._needed and name not in regions]
+        filtering = {name for step in self._steps for name in step.columns}
+        phase = self._writer.first_phase(parts, needed, filtering)
         known: dict[str, pl.Series] = {}
+        decoded = Decoded()
+        try:
+            self._add(handles, parts, phase.read, known, decoded)
+        except (LazyNWBError, OversizedError):
+            return {}  # rows that pass the predicate may be readable, and fewer
+        if len(decoded.runs) == len(phase.read):
+            self._writer.take(parts, phase, decoded)
+        return known
+
+    def _filter_and_read(
+        self, parts: list[Part], known: dict[str, pl.Series] | None
+    ) -> Iterator[pl.DataFrame]:
         with Handles() as handles:
+            if known is None:
+                known = self._first_phase(handles, parts)
             for step in self._steps:
                 self._add(handles, parts, step.columns, known)
                 rows = sum(part.rows for part in parts)
@@ -437,6 +690,7 @@ class Query:
         parts: list[Part],
         names: tuple[str, ...] | list[str],
         known: dict[str, pl.Series],
+        decoded: Decoded | None = None,
     ) -> None:
         """Read the columns that are not known yet."""
         times = self._times.known(parts) if TIMESTAMPS in names and TIMESTAMPS not in known else None
@@ -447,9 +701,23 @@ class Query:
         stored = self._regions.stored(schema)
         if schema:
             origin, chosen = self._plan.origin, self._plan.overridden
-            for series in read_columns(handles, parts, stored, chosen, origin, bounded=True):
+            for series in read_columns(handles, parts, stored, chosen, origin, bounded=True, decoded=decoded):
                 known[series.name] = self._regions.resolved(handles, parts, series)
                 self._count()
         for name in new:
             if name not in schema:
                 known[name] = self._per_file.column(name, parts)
+
+
+def _singly(
+    parts: list[Part], known: dict[str, pl.Series] | None
+) -> Iterator[tuple[Part, dict[str, pl.Series] | None]]:
+    """Yield each part with its rows of the columns that are known."""
+    start = 0
+    for part in parts:
+        yield part, _sliced(known, start, start + part.rows)
+        start += part.rows
+
+
+def _sliced(known: dict[str, pl.Series] | None, start: int, stop: int) -> dict[str, pl.Series] | None:
+    return None if known is None else {name: series[start:stop] for name, series in known.items()}

@@ -18,6 +18,7 @@ import msgspec
 from lazynwb.catalog import disk_cache
 from lazynwb.errors import CorruptDataError, NotNWBError
 from lazynwb.formats.registry import prepare
+from lazynwb.lookup.stored_tables import column_store
 from lazynwb.profile import count
 from lazynwb.storage.remote_state import forget
 from lazynwb.storage.source import ABSENT
@@ -179,7 +180,7 @@ def clear_memory() -> None:
 
 
 def clear_cache() -> None:
-    """Forget every catalog, in memory and on disk.
+    """Forget every catalog and the column store, in memory and on disk.
 
     Nothing else is removed from the cache's folder (`lazynwb.config.cache_path`), and no query needs the
     cache: what is not there is read from the files again.
@@ -187,3 +188,4 @@ def clear_cache() -> None:
     clear_memory()
     forget()
     disk_cache.clear()
+    column_store().clear()

@@ -13,12 +13,13 @@ from lazynwb.formats.nwb.names import TABLE_SHORTCUTS
 from lazynwb.lookup.loader import TableFile, load_listing
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.providers import NOT_CATALOGUED, BulkCatalogProvider
+from lazynwb.lookup.stored_tables import StoredTable, StoredTables, store_layouts
 from lazynwb.progress import Progress
 from lazynwb.storage.remote_state import save
 from lazynwb.suggestions import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     import polars as pl
 
@@ -29,6 +30,8 @@ _LOGGER = logging.getLogger("lazynwb")
 
 #: Tables that an error lists.
 _LISTED = 20
+#: Files whose layouts are stored at once.
+_STORED = 4096
 
 
 def normalize_table_path(table_path: str) -> str:
@@ -58,7 +61,7 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     catalogs: CatalogProvider | None = None,
     keep: bool = False,
     conflicts: dict[str, str] | None = None,
-) -> tuple[dict[str, pl.DataType], list[TableFile]]:
+) -> tuple[dict[str, pl.DataType], list[TableFile | StoredTable]]:
     """Return the schema over the first n files that have the table, and these files, or only the first.
 
     Very many files take no more memory than one, unless they are to be kept: their types are merged as they
@@ -72,17 +75,21 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     SchemaError
         If types have no common one and no override.
     """
-    found: list[TableFile] = []
+    found: list[TableFile | StoredTable] = []
     failures: list[str] = []
+    loaded: list[TableFile] = []
+    stored = _stored(sources, table, first) if catalogs is None and not keep else {}
     with Progress(f"Inferring the schema of /{table}", len(sources), disabled=disable_progress) as progress:
         left = sources
         if first is None and not keep and isinstance(catalogs, BulkCatalogProvider):
             left = _distinct(sources, table, catalogs, raise_on_missing=raise_on_missing)
             progress.update(len(sources) - len(left))
 
-        def having() -> Iterator[TableFile]:
+        loading = load_tables([source for source in left if source not in stored], table, catalogs)
+
+        def having() -> Iterator[TableFile | StoredTable]:
             for source, file in _looked_at(
-                left, table, catalogs, progress, failures if ignore_errors else None
+                left, loading, stored, progress, failures if ignore_errors else None
             ):
                 if file is not None:
                     if keep or not found:
@@ -91,7 +98,11 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
                 elif raise_on_missing:
                     raise TableNotFoundError(not_found(table, [source], catalogs=catalogs))
 
-        files = islice(having(), None if first is None else max(first, 1))
+        files = (
+            _unlike(having(), loaded if catalogs is None else None)
+            if first is None
+            else islice(having(), max(first, 1))
+        )
         schema = merge_schemas(files, overrides, conflicts=conflicts)
     if not found:
         message = not_found(table, sources, catalogs=catalogs)
@@ -99,20 +110,57 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
             message += f"; {len(failures)} files could not be read: {failures[0]}"
         raise TableNotFoundError(message)
     save()
+    if catalogs is None and not keep and len(loaded) > 1:
+        store_layouts(table, loaded)
     return schema, found
+
+
+def _stored(sources: Sequence[Source], table: str, first: int | None) -> dict[Source, StoredTable]:
+    """Return the tables of sources that the column store knows, among the first n."""
+    looked_at = sources if first is None else sources[: max(first, 1)]
+    known = zip(looked_at, StoredTables(table).find(looked_at), strict=True)
+    return {source: one for source, one in known if one is not None}
+
+
+def _unlike(
+    files: Iterable[TableFile | StoredTable], loaded: list[TableFile] | None
+) -> Iterator[TableFile | StoredTable]:
+    """Yield files but for those of which the column store says that they are like one before.
+
+    Parameters
+    ----------
+    files : iterable of TableFile or StoredTable
+    loaded : list of TableFile or None
+        Takes files that the column store does not know.
+    """
+    layouts: set[tuple[int, bool]] = set()
+    for file in files:
+        if isinstance(file, StoredTable):
+            layout = id(file.layout), bool(file.session.rows)
+            if layout in layouts:
+                continue
+            layouts.add(layout)
+        elif loaded is not None and len(loaded) < _STORED:
+            loaded.append(file)
+        yield file
 
 
 def _looked_at(
     sources: Sequence[Source],
-    table: str,
-    catalogs: CatalogProvider | None,
+    loading: Iterator[Callable[[], TableFile | None]],
+    stored: Mapping[Source, StoredTable],
     progress: Progress,
     failures: list[str] | None,
-) -> Iterator[tuple[Source, TableFile | None]]:
+) -> Iterator[tuple[Source, TableFile | StoredTable | None]]:
     """Yield files with their tables; those that cannot be read are noted, or else an error."""
-    for source, load in zip(sources, load_tables(sources, table, catalogs), strict=True):
+    for source in sources:
+        file: TableFile | StoredTable | None = stored.get(source)
+        if file is not None:
+            progress.update()
+            yield source, file
+            continue
         try:
-            file = load()
+            file = next(loading)()
         except LazyNWBError as error:
             if failures is None:
                 raise

@@ -1,0 +1,248 @@
+"""Scans of what the column store holds: filters, projections and limits run in Polars, on the parts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from lazynwb.catalog.dtypes import INTERNAL, ROWS, TABLE_INDEX, TABLE_PATH, column_dtype
+from lazynwb.catalog.merge import conform, nulls
+from lazynwb.column_store.parts import SESSION
+from lazynwb.column_store.reading import PartLostError, guarded, scan_picks
+from lazynwb.config import config
+from lazynwb.profile import count
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lazynwb.column_store.reading import Pick
+    from lazynwb.engine.plan import ScanPlan, Step
+    from lazynwb.lookup.stored_tables import Cover, StoredTable, StoredTables
+    from lazynwb.storage.source import Source
+
+#: Rows of sessions of which no column is read.
+_MOST_ROWS = 1_000_000
+
+
+class Covered(NamedTuple):
+    """A session of which all small columns that a query needs are stored.
+
+    Attributes
+    ----------
+    table : StoredTable
+    cover : Cover
+    rows : int
+        How many of its rows are looked at, the first ones.
+    """
+
+    table: StoredTable
+    cover: Cover
+    rows: int
+
+
+class Run(NamedTuple):
+    """Consecutive sources of a scan that are read in the same way.
+
+    Attributes
+    ----------
+    sources : list of Source
+    covered : list of Covered
+        Of each source; empty where files have to be read.
+    """
+
+    sources: list[Source]
+    covered: list[Covered]
+
+
+def plan_runs(tables: StoredTables, sources: Sequence[Source], needed: frozenset[str]) -> list[Run]:
+    """Cut the sources of a scan into runs, in order.
+
+    Parameters
+    ----------
+    tables : StoredTables
+    sources : sequence of Source
+    needed : frozenset of str
+        Columns of the files that the query needs.
+    """
+    runs: list[Run] = []
+    for source, table in zip(sources, tables.find(sources), strict=True):
+        covered: Covered | None = None
+        if table is not None and table.layout.path is not None:
+            cover = tables.cover(table, needed)
+            if not cover.missing:
+                covered = Covered(table, cover, table.session.rows)
+        if not runs or bool(runs[-1].covered) != (covered is not None):
+            runs.append(Run([], []))
+        runs[-1].sources.append(source)
+        if covered is not None:
+            runs[-1].covered.append(covered)
+    return runs
+
+
+def windows_of(covered: Sequence[Covered]) -> Iterator[list[Covered]]:
+    """Cut sessions into windows that fit into memory, at the ends of parts if possible."""
+    window: list[Covered] = []
+    keys: set[str] = set()
+    weight = rows = 0
+    for one in covered:
+        parts = [pick.part.path for pick in one.cover.picks]
+        own = sum(_bytes_of(pick) for pick in one.cover.picks)
+        last = [pick.part.path for pick in window[-1].cover.picks] if window else parts
+        key = one.table.session.key
+        if window and (
+            weight + own > config.batch_bytes * 3 // 2
+            or (weight >= config.batch_bytes // 2 and parts != last)
+            or rows + one.rows > _MOST_ROWS
+            or key in keys
+        ):
+            yield window
+            window, keys, weight, rows = [], set(), 0, 0
+        window.append(one)
+        keys.add(key)
+        weight += own
+        rows += one.rows
+    if window:
+        yield window
+
+
+def _bytes_of(pick: Pick) -> int:
+    """Return about how many bytes the columns of a session take that are read of a part."""
+    file = pick.part.entry.part
+    if file is None or not file.columns:
+        return 0
+    rows = pick.part.session(pick.ordinal).rows
+    total = max(pick.part.starts[-1], 1)
+    return file.decoded * rows // total * len(pick.columns) // len(file.columns)
+
+
+def read_window(
+    window: Sequence[Covered],
+    plan: ScanPlan,
+    columns: Sequence[str],
+    steps: Sequence[Step],
+    files: pl.DataFrame,
+) -> pl.DataFrame:
+    """Return the rows of some sessions that pass a predicate, in order.
+
+    Parameters
+    ----------
+    window : sequence of Covered
+        Each session once.
+    plan : ScanPlan
+    columns : sequence of str
+        Columns of the scan to return: stored ones, and those that no file has.
+    steps : sequence of Step
+        The predicate's parts, which need stored columns and those that no file has.
+    files : DataFrame
+        Columns whose value is the same in all rows of a session, a row for each.
+
+    Returns
+    -------
+    DataFrame
+        The columns in the types of the scan, `SESSION` (the position in the window) and `_table_index`.
+
+    Raises
+    ------
+    PartLostError
+        If a part is gone or damaged.
+    LazyNWBError
+        If values do not fit the types of the scan.
+    """
+    groups: dict[tuple[tuple[int, frozenset[str]], ...], list[int]] = {}
+    for position, one in enumerate(window):
+        key = tuple((id(pick.part), pick.columns) for pick in one.cover.picks)
+        groups.setdefault(key, []).append(position)
+    frames = []
+    for positions in groups.values():
+        frame = _read_group([window[position] for position in positions], plan, columns, steps)
+        if len(groups) > 1:
+            places = pl.Series(positions, dtype=pl.UInt32)
+            frame = frame.with_columns(places.gather(frame[SESSION]).alias(SESSION))
+        frames.append(frame)
+    found = pl.concat(frames) if len(frames) > 1 else frames[0]
+    if any(max(a) > min(b) for a, b in zip(list(groups.values()), list(groups.values())[1:], strict=False)):
+        found = found.sort(SESSION, TABLE_INDEX)
+    late = [step for step in steps if not _is_stored(step, plan)]
+    wanted = {*columns, *(name for step in late for name in step.columns)}
+    found = _with_provenance(found, wanted, files, plan.table)
+    for step in late:
+        found = found.filter(step.expression)
+    return found
+
+
+def _is_stored(step: Step, plan: ScanPlan) -> bool:
+    return all(name in plan.schema for name in step.columns)
+
+
+def _with_provenance(frame: pl.DataFrame, wanted: set[str], files: pl.DataFrame, table: str) -> pl.DataFrame:
+    added = [files[name].gather(frame[SESSION]) for name in files.columns if name in wanted]
+    if TABLE_PATH in wanted:
+        added.append(pl.Series(TABLE_PATH, [table], dtype=INTERNAL[TABLE_PATH]).new_from_index(0, len(frame)))
+    if ROWS in wanted:
+        added.append(nulls(ROWS, pl.Null(), len(frame)))
+    return frame.hstack(added) if added else frame
+
+
+def _read_group(
+    group: Sequence[Covered], plan: ScanPlan, columns: Sequence[str], steps: Sequence[Step]
+) -> pl.DataFrame:
+    """Return the rows of sessions whose columns lie in the same parts, as `read_window` does."""
+    early = [step for step in steps if _is_stored(step, plan)]
+    late = {name for step in steps if not _is_stored(step, plan) for name in step.columns}
+    kept = [name for name in plan.schema if name in {*columns, *late}]
+    read = [name for name in plan.schema if name in {*kept, *(n for step in early for n in step.columns)}]
+    rows = sum(one.table.session.rows for one in group)
+    count(rows_stored=rows)
+    picks = group[0].cover.picks
+    limit = next((n for n, one in enumerate(group) if one.rows < one.table.session.rows), None)
+    if not picks:
+        frame = _row_numbers([one.rows for one in group])
+        frame = frame.with_columns(nulls(name, plan.schema[name], len(frame)) for name in read)
+        return _filtered(frame, early).select(*kept, SESSION, TABLE_INDEX)
+    scan = scan_picks([one.cover.picks for one in group])
+    if limit is not None:
+        scan = scan.filter((pl.col(SESSION) != limit) | (pl.col(TABLE_INDEX) < group[limit].rows))
+    part = picks[0].part
+    own = group[0].table.columns
+    stored = {name: column_dtype(own[name]) for pick in picks for name in pick.columns if name in plan.schema}
+    lacking = [name for name in read if name not in stored]
+    if lacking:
+        scan = scan.with_columns(pl.lit(None, dtype=plan.schema[name]).alias(name) for name in lacking)
+    if any(stored[name] != plan.schema[name] for name in read if name in stored):
+        frame = guarded(part, scan.collect)
+        frame = frame.with_columns(
+            conform(frame[name], plan.schema[name], None if name in plan.overridden else plan.origin)
+            for name in read
+        )
+        return _filtered(frame, early).select(*kept, SESSION, TABLE_INDEX)
+    filtered = scan
+    for step in early:
+        filtered = filtered.filter(step.expression)
+    try:
+        frame = guarded(part, filtered.select(pl.col([*kept, SESSION, TABLE_INDEX])).collect)
+    except PartLostError:
+        # The part may be sound, and the predicate fail on its rows.
+        frame = guarded(part, scan.collect)
+        frame = _filtered(frame, early).select(*kept, SESSION, TABLE_INDEX)
+    if any(frame.schema[name] != plan.schema[name] for name in kept):
+        raise PartLostError(part, "columns of other types than the catalog says")
+    return frame
+
+
+def _filtered(frame: pl.DataFrame, steps: Sequence[Step]) -> pl.DataFrame:
+    for step in steps:
+        frame = frame.filter(step.expression)
+    return frame
+
+
+def _row_numbers(counts: Sequence[int]) -> pl.DataFrame:
+    """Return `SESSION` and `_table_index` of sessions of so many rows."""
+    frame = pl.DataFrame(
+        {SESSION: range(len(counts)), TABLE_INDEX: counts},
+        schema={SESSION: pl.UInt32, TABLE_INDEX: pl.UInt32},
+    ).filter(pl.col(TABLE_INDEX) > 0)
+    return frame.select(
+        pl.col(SESSION).repeat_by(TABLE_INDEX).explode(),
+        pl.int_ranges(0, TABLE_INDEX, dtype=pl.UInt32).explode().alias(TABLE_INDEX),
+    )

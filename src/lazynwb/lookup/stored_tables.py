@@ -1,0 +1,230 @@
+"""Tables that the column store holds rows of, of files that are as they were when they were stored."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import polars as pl
+
+from lazynwb.catalog.dtypes import RESERVED
+from lazynwb.catalog.model import Table
+from lazynwb.column_store.compaction import add
+from lazynwb.column_store.entries import Layout, Session, without_places
+from lazynwb.column_store.reading import Pick
+from lazynwb.column_store.store import Block, ColumnStore
+from lazynwb.config import config
+from lazynwb.errors import LazyNWBError
+from lazynwb.storage.source import ABSENT
+from lazynwb.threads import LOADERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from lazynwb.catalog.model import Column
+    from lazynwb.lookup.loader import TableFile
+    from lazynwb.storage.source import Source
+
+_FOLDER = "columns"
+
+
+def column_store() -> ColumnStore:
+    """Return the column store of the settings that are in force."""
+    limit = 0 if config.disable_cache else config.column_cache_bytes
+    return ColumnStore(config.cache_path / _FOLDER, limit)
+
+
+def store_key(table: str) -> str:
+    """Return what the column store knows a table by; see `catalog_cache` for the keys of files.
+
+    Parameters
+    ----------
+    table : str
+        Its path, without the leading slash.
+    """
+    return f"{table}\0{config.external_links}"
+
+
+class StoredTable(NamedTuple):
+    """One table of one file, as the column store knows it: checked to be that of the file as it is now.
+
+    Attributes
+    ----------
+    source : Source
+    session : Session
+    layout : Layout
+        Of the newest part that has the session.
+    """
+
+    source: Source
+    session: Session
+    layout: Layout
+
+    @property
+    def name(self) -> str:
+        """Name of the file, for messages."""
+        return self.source.name
+
+    @property
+    def table(self) -> Table:
+        """The table, without its columns."""
+        assert self.layout.path is not None  # noqa: S101 - `find` returns no other ones
+        return Table(self.layout.path, self.layout.kind, self.session.rows, ())
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What was mended or left out in the table."""
+        return self.session.problems
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """The columns of the table, without the places of their values."""
+        return {column.name: column for column in self.layout.columns if column.name not in RESERVED}
+
+
+class Cover(NamedTuple):
+    """Where the values of some columns of one session are.
+
+    Attributes
+    ----------
+    picks : tuple of Pick
+        In the parts that hold them.
+    declined : frozenset of str
+        Columns that are not stored because they are large.
+    missing : frozenset of str
+        Columns that might be stored and are not.
+    """
+
+    picks: tuple[Pick, ...]
+    declined: frozenset[str]
+    missing: frozenset[str]
+
+
+class StoredTables:
+    """What the column store has of one table of many files.
+
+    Parameters
+    ----------
+    table : str
+        Without the leading slash.
+
+    Attributes
+    ----------
+    store : ColumnStore
+    """
+
+    def __init__(self, table: str) -> None:
+        self.store = column_store()
+        self._parts = self.store.parts_of(store_key(table))
+        self._columns: dict[int, frozenset[str]] = {}
+
+    def find(self, sources: Sequence[Source]) -> list[StoredTable | None]:
+        """Return the table of each source; None where the store has not seen it, or the file as it is now."""
+        if not self._parts:
+            return [None] * len(sources)
+        known = [source for source in sources if any(source.key in part.ordinals for part in self._parts)]
+        if len(known) > 1 and any(source.is_remote for source in known):
+            found = dict(zip(known, LOADERS.map(self._find, known), strict=True))
+        else:
+            found = {source: self._find(source) for source in known}
+        return [found.get(source) for source in sources]
+
+    def _find(self, source: Source) -> StoredTable | None:
+        key = source.key
+        try:
+            now = source.identity(known=True)
+        except LazyNWBError:
+            return None  # whoever reads the file says what is wrong
+        for part in self._parts:
+            ordinal = part.ordinals.get(key)
+            if ordinal is None:
+                continue
+            session = part.session(ordinal)
+            if part.layout(ordinal).path is None:
+                continue
+            if session.identity == now and all(
+                source.with_path(path).identity_or_absent() == known for path, known in session.depends
+            ):
+                return StoredTable(source, session, part.layout(ordinal))
+        return None
+
+    def cover(self, table: StoredTable, names: frozenset[str]) -> Cover:
+        """Return where columns of a table are.
+
+        Parameters
+        ----------
+        table : StoredTable
+        names : frozenset of str
+            Those that the file does not have are left out.
+        """
+        picks: list[Pick] = []
+        declined: set[str] = set()
+        left = names & self._names_of(table.layout)
+        for part in self._parts:
+            if not left:
+                break
+            ordinal = part.ordinals.get(table.session.key)
+            if ordinal is None or part.session(ordinal).identity != table.session.identity:
+                continue
+            layout = part.layout(ordinal)
+            found = left.intersection(layout.stored)
+            if found:
+                picks.append(Pick(part, ordinal, found))
+                left -= found
+            large = left.intersection(layout.declined)
+            declined |= large
+            left -= large
+        return Cover(tuple(picks), frozenset(declined), left)
+
+    def _names_of(self, layout: Layout) -> frozenset[str]:
+        names = self._columns.get(id(layout))
+        if names is None:
+            names = self._columns[id(layout)] = frozenset(
+                column.name for column in layout.columns if column.name not in RESERVED
+            )
+        return names
+
+
+def layout_of(file: TableFile, stored: Iterable[str] = (), declined: Iterable[str] = ()) -> Layout:
+    """Return what the column store knows a file's table by; see `Layout` for the parameters."""
+    table = file.table
+    columns = tuple(without_places(column) for column in table.columns)
+    return Layout(table.path, table.kind, columns, tuple(sorted(stored)), tuple(sorted(declined)))
+
+
+def session_of(file: TableFile, layout: int) -> Session:
+    """Return what the column store knows a file by, of which the table has a layout."""
+    table = file.table
+    return Session(file.source.key, file.identity, table.rows, layout, table.depends, file.problems)
+
+
+def is_unchanging(file: TableFile) -> bool:
+    """Return whether a change of a file from now on is certain to change its identity."""
+    files = [(file.source, file.identity)]
+    files += [(file.source.with_path(path), known) for path, known in file.table.depends if known != ABSENT]
+    try:
+        return all(source.is_settled(known, time.time_ns()) for source, known in files)
+    except OSError:
+        return False
+
+
+def store_layouts(table: str, files: Iterable[TableFile]) -> None:
+    """Store what the tables of some files look like, without values.
+
+    Parameters
+    ----------
+    table : str
+        What the tables were asked for by, without the leading slash.
+    files : iterable of TableFile
+    """
+    store = column_store()
+    if not store.limit:
+        return
+    layouts: dict[Layout, int] = {}
+    sessions = {
+        file.source.key: session_of(file, layouts.setdefault(layout_of(file), len(layouts)))
+        for file in files
+        if is_unchanging(file)
+    }
+    if sessions:
+        add(store, store_key(table), [Block(list(sessions.values()), list(layouts), pl.DataFrame())])
