@@ -141,7 +141,7 @@ def dandi_ls(  # noqa: PLR0913
 
 @cache_app.command("info")
 def cache_info(*, form: FormatOption = None, output: OutputOption = None) -> None:
-    """Show where the catalog cache is, and how large."""
+    """Show where the catalog cache and the column store are, and how large."""
     target = target_of(form, output)
     _apply_project()
     import polars as pl
@@ -149,15 +149,20 @@ def cache_info(*, form: FormatOption = None, output: OutputOption = None) -> Non
     from lazynwb.catalog.disk_cache import usage
     from lazynwb.cli.render import Column, show, size_text
     from lazynwb.config import config
+    from lazynwb.lookup.stored_tables import column_store
     from lazynwb.terminal_text import visible
 
     entries, size = usage()
+    parts, stored = column_store().usage()
     frame = pl.DataFrame(
         {
             "folder": [str(config.cache_path)],
             "entries": [entries],
             "bytes": [size],
             "max_bytes": [config.cache_max_bytes],
+            "column_parts": [parts],
+            "column_bytes": [stored],
+            "max_column_bytes": [config.column_cache_bytes],
             "disabled": [config.disable_cache],
         }
     )
@@ -167,6 +172,7 @@ def cache_info(*, form: FormatOption = None, output: OutputOption = None) -> Non
             "folder": visible(config.cache_path, None),
             "entries": f"{entries:,}",
             "size": f"{size_text(size)} of at most {size_text(config.cache_max_bytes)}",
+            "small columns": f"{size_text(stored)} of at most {size_text(config.column_cache_bytes)}",
             "in use": "no (disable_cache)" if config.disable_cache else "yes",
         }
         show([Column("cache", list(said)), Column("", list(said.values()))])
@@ -182,8 +188,11 @@ def cache_clear() -> None:
     from lazynwb.cli.render import count_text, say, size_text
     from lazynwb.config import config
     from lazynwb.lookup.catalog_cache import clear_cache
+    from lazynwb.lookup.stored_tables import column_store
 
     entries, size = usage()
+    parts, stored = column_store().usage()
+    entries, size = entries + parts, size + stored
     clear_cache()
     say(f"{count_text(entries, 'file')} removed ({size_text(size)}) from {config.cache_path}")
 

@@ -42,6 +42,7 @@ _SETTINGS: dict[str, type] = {
     "batch_bytes": int,
     "cache_dir": Path,
     "cache_max_bytes": int,
+    "column_cache_bytes": int,
     "disable_cache": bool,
     "disable_progress": bool,
     "download_bytes": int,
