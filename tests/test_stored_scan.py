@@ -262,6 +262,32 @@ def test_queries_do_not_see_the_types_of_others(unlike, options, caplog):
         assert [record.getMessage() for record in caplog.records] == said
 
 
+@pytest.mark.parametrize("name", ["*", "^a.*$", "a b/c", "\u00fc", "_lazynwb_session", "left"])
+def test_names_that_mean_something_else_elsewhere(tmp_path, name):
+    paths = [tmp_path / f"{number}.nwb" for number in range(2)]
+    for number, path in enumerate(paths):
+        with h5py.File(path, "w") as file:
+            name_in_file = name.replace("/", ":")
+            table(
+                file, "t", {name_in_file: np.arange(3) + number, "ab": np.arange(3.0), "ac": ["x", "y", "z"]}
+            )
+    time.sleep(0.1)
+
+    def run():
+        return lazynwb.scan_nwb(paths, "t").filter(pl.col("ab") > 0).collect()
+
+    expected = unstored(run)
+    for _ in range(3):
+        found, rows, _ = stored(run)
+        assert_frames(found, expected)
+    assert rows == 6 or name == "_lazynwb_session"
+    forget_entries()
+    lazynwb.read_nwb(paths, "t")
+    assert_frames(
+        stored(lambda: lazynwb.read_nwb(paths, "t"))[0], unstored(lambda: lazynwb.read_nwb(paths, "t"))
+    )
+
+
 def test_casts_that_lose_values_stay_errors(unlike):
     for _ in range(2):
         with pytest.raises(lazynwb.SchemaError, match=r"1\.nwb"):

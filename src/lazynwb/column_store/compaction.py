@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import polars as pl
+from polars import selectors
 
 from lazynwb.catalog.dtypes import TABLE_INDEX
 from lazynwb.column_store.entries import Layout, Session
@@ -118,7 +119,7 @@ def _numbered(block: Block) -> Block:
         pl.int_ranges(0, "rows", dtype=pl.UInt32).explode().alias(TABLE_INDEX),
     )
     columns = sorted(name for name in block.frame.columns if name not in {SESSION, TABLE_INDEX})
-    frame = rows.hstack(block.frame.select(columns))
+    frame = rows.hstack([block.frame[name] for name in columns])
     order = sorted(range(len(block.sessions)), key=lambda number: block.sessions[number].key)
     if any(b < a for a, b in pairwise(order)):
         ranks = {number: rank for rank, number in enumerate(order)}
@@ -203,5 +204,5 @@ def _block(picks: list[list[Pick]]) -> Block:
         sessions.append(_renumbered(part.session(ordinal), layouts.setdefault(layout, len(layouts))))
     frame = pl.DataFrame()
     if stored:
-        frame = guarded(picks[0][0].part, scan_picks(picks).select(stored).collect)
+        frame = guarded(picks[0][0].part, scan_picks(picks).select(selectors.by_name(*stored)).collect)
     return Block(sessions, list(layouts), frame)

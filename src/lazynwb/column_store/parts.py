@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import deflate
 import msgspec
 import polars as pl
+from polars import selectors
 
 from lazynwb.column_store.footer import row_groups
 from lazynwb.errors import CorruptDataError
@@ -148,7 +149,8 @@ def scan_part(
     groups = _groups_of(file.rows, wanted)
     names = [name for name in file.columns if name in columns]
     data = _read_checked(path, file, [file.columns.index(name) for name in names], groups)
-    frame = pl.scan_parquet(data, glob=False, low_memory=False).select(pl.col(names))
+    # Not by plain names: Polars takes "*" and "^...$" for patterns.
+    frame = pl.scan_parquet(data, glob=False, low_memory=False).select(selectors.by_name(*names))
     ends = [0, *accumulate(file.rows)]
     if len(groups) == len(file.rows):
         return frame

@@ -9,7 +9,7 @@ import polars as pl
 from lazynwb.catalog.merge import nulls
 from lazynwb.column_store.compaction import MAX_PART_BYTES, add
 from lazynwb.column_store.small_columns import is_small, is_still_small
-from lazynwb.column_store.store import Block
+from lazynwb.column_store.store import Block, warn_once
 from lazynwb.engine.size_estimates import most_bytes
 from lazynwb.lookup.stored_tables import column_store, is_unchanging, layout_of, session_of, store_key
 
@@ -171,7 +171,10 @@ class StoreWriter:
     def flush(self) -> None:
         """Write what was taken in."""
         blocks, self._blocks, self._size = self._blocks, [], 0
-        add(self._store, self._table, blocks)
+        try:
+            add(self._store, self._table, blocks)
+        except pl.exceptions.PolarsError as error:
+            warn_once(f"small columns of a query could not be stored: {error}")
 
 
 def _joined(runs: list[pl.Series]) -> pl.Series | None:

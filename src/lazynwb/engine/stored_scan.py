@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
+from polars import selectors
 
 from lazynwb.catalog.dtypes import INTERNAL, ROWS, TABLE_INDEX, TABLE_PATH, column_dtype
 from lazynwb.catalog.merge import conform, nulls
@@ -199,7 +200,7 @@ def _read_group(
     if not picks:
         frame = _row_numbers([one.rows for one in group])
         frame = frame.with_columns(nulls(name, plan.schema[name], len(frame)) for name in read)
-        return _filtered(frame, early).select(*kept, SESSION, TABLE_INDEX)
+        return _filtered(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
     scan = scan_picks([one.cover.picks for one in group])
     if limit is not None:
         scan = scan.filter((pl.col(SESSION) != limit) | (pl.col(TABLE_INDEX) < group[limit].rows))
@@ -215,16 +216,16 @@ def _read_group(
             conform(frame[name], plan.schema[name], None if name in plan.overridden else plan.origin)
             for name in read
         )
-        return _filtered(frame, early).select(*kept, SESSION, TABLE_INDEX)
+        return _filtered(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
     filtered = scan
     for step in early:
         filtered = filtered.filter(step.expression)
     try:
-        frame = guarded(part, filtered.select(pl.col([*kept, SESSION, TABLE_INDEX])).collect)
+        frame = guarded(part, filtered.select(selectors.by_name(*kept, SESSION, TABLE_INDEX)).collect)
     except PartLostError:
         # The part may be sound, and the predicate fail on its rows.
         frame = guarded(part, scan.collect)
-        frame = _filtered(frame, early).select(*kept, SESSION, TABLE_INDEX)
+        frame = _filtered(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
     if any(frame.schema[name] != plan.schema[name] for name in kept):
         raise PartLostError(part, "columns of other types than the catalog says")
     return frame
