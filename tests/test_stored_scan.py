@@ -30,7 +30,9 @@ def settled(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _as_in_a_new_process():
+def _as_in_a_new_process(monkeypatch):
+    lazynwb.config.column_cache_bytes = 2 << 30
+    monkeypatch.setenv("LAZYNWB_COLUMN_CACHE_BYTES", str(2 << 30))
     forget_entries()
 
 
