@@ -35,7 +35,8 @@ format: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --fix --quiet
 	@$(BIN)/ruff format --quiet
 
-docs: $(VENV)/.installed-docs
+# The examples of the pages run, with the packages that the tests need.
+docs: $(VENV)/.installed-dev $(VENV)/.installed-docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
