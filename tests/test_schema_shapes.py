@@ -180,3 +180,179 @@ def test_sql_leaves_out_the_column_rather_than_the_table(disagreeing, caplog):
     assert "subject.weight was left out" in caplog.text
     assert "0.nwb" in caplog.text
     assert "schema_overrides" in caplog.text
+
+
+def test_sql_gives_the_reason_where_such_a_column_is_selected(disagreeing):
+    sql = lazynwb.get_sql_context(disagreeing)
+    for query in (
+        "SELECT weight FROM subject",
+        "SELECT s.weight FROM subject s",
+        "SELECT subject_id FROM subject WHERE weight > 3",
+    ):
+        with pytest.raises(pl.exceptions.PolarsError, match=r"weight.*0\.nwb.*1\.nwb.*schema_overrides"):
+            sql.execute(query)
+    with pytest.raises(pl.exceptions.ColumnNotFoundError) as error:
+        sql.execute("SELECT height FROM subject", eager=True)
+    assert "left out" not in str(error.value)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("chunk", [(1,), (5,)], ids=str)
+def test_numbers_of_one_element_in_zarr_are_scalars(tmp_path, version, chunk):
+    writer = Writer(version, [])
+    for path in ("", "general", "general/subject", "acquisition"):
+        writer.group(path)
+    writer.array("general/subject/weight", np.array([20.0]), chunk)
+    writer.group("acquisition/s", neurodata_type=["TimeSeries"])
+    writer.array("acquisition/s/data", np.arange(3.0), (3,), unit=["mV"])
+    writer.array("acquisition/s/starting_time", np.array([1.0]), chunk, rate=[10.0])
+    store = str(writer.write(tmp_path / "s.nwb.zarr"))
+    plain = write(tmp_path / "plain.nwb", {"general/subject/weight": 21.0})
+    assert lazynwb.scan_nwb([store, plain], "subject").collect()["weight"].to_list() == [20.0, 21.0]
+    assert lazynwb.LazyNWB(store).subject.weight == 20.0
+    assert lazynwb.scan_nwb(store, "/acquisition/s").collect()["timestamps"].to_list() == [1.0, 1.1, 1.2]
+    assert lazynwb.get_timeseries(store, "s").unit == "mV"
+
+
+@pytest.mark.parametrize("shape", [(7, 1), (1, 7)], ids=str)
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shards", ["", "end", "end+crc32c"])
+@pytest.mark.parametrize("chunk", [(3, 1), (1, 3), (4, 4)], ids=str)
+def test_lists_with_any_chunks_in_zarr_are_lists(tmp_path, shape, order, shards, chunk):
+    writer = Writer(3, [], shards)
+    electrodes = "general/extracellular_ephys/electrodes"
+    for path in ("", "general", "general/extracellular_ephys"):
+        writer.group(path)
+    writer.group(electrodes, neurodata_type="DynamicTable", colnames=["x"])
+    writer.array(f"{electrodes}/id", np.arange(7).reshape(shape), chunk, order=order)
+    writer.array(f"{electrodes}/x", np.arange(7.0).reshape(shape), chunk, order=order)
+    frame = lazynwb.scan_nwb(str(writer.write(tmp_path / "s.nwb.zarr")), "electrodes")
+    assert frame.select("id", "x").collect().rows() == [(i, float(i)) for i in range(7)]
+    assert frame.filter(pl.col("x") > 4).collect()["id"].to_list() == [5, 6]
+    assert frame.slice(2, 3).collect()["x"].to_list() == [2.0, 3.0, 4.0]
+
+
+@pytest.mark.parametrize("shape", [(7, 1), (1, 7)], ids=str)
+@pytest.mark.parametrize("chunks", [None, (1, 1), True])
+def test_lists_of_any_type_in_hdf5_are_lists(tmp_path, shape, chunks):
+    path = tmp_path / "a.nwb"
+    with h5py.File(path, "w") as file:
+        group = file.create_group("general/extracellular_ephys/electrodes")
+        group.attrs.update({"neurodata_type": "DynamicTable", "colnames": ["x", "location", "group"]})
+        target = file.create_group("general/extracellular_ephys/g")
+        columns = {
+            "id": np.arange(7),
+            "x": np.arange(7.0),
+            "location": np.array([f"t{i}" for i in range(7)], TEXT),
+            "group": np.array([target.ref] * 7, h5py.ref_dtype),
+        }
+        for name, values in columns.items():
+            group.create_dataset(name, data=values.reshape(shape), chunks=chunks, dtype=values.dtype)
+    frame = lazynwb.scan_nwb(str(path), "electrodes").select("id", "x", "location", "group")
+    assert frame.collect().rows() == [(i, i, f"t{i}", "/general/extracellular_ephys/g") for i in range(7)]
+    assert frame.filter(pl.col("x").is_in([1.0, 5.0])).collect()["location"].to_list() == ["t1", "t5"]
+
+
+def test_several_elements_of_a_scalar_are_a_list_for_that_field(tmp_path):
+    paths = [
+        write(tmp_path / "two.nwb", {"general/subject/sex": np.array([["F"], ["M"]], TEXT)}),
+        write(tmp_path / "one.nwb", {"general/subject/sex": "M"}),
+    ]
+    wanted = [["F", "M"], ["M"]]
+    assert lazynwb.scan_nwb(paths, "subject").collect()["sex"].to_list() == wanted
+    assert lazynwb.get_metadata_df(paths, as_polars=True)["sex"].to_list() == wanted
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_fields_that_the_schema_does_not_know_adapt_to_each_other(tmp_path, in_order):
+    paths = [
+        write(tmp_path / "list.nwb", {"general/mine": np.array([5]), "general/note": np.array(["x"], TEXT)}),
+        write(tmp_path / "scalar.nwb", {"general/mine": 6, "general/note": "y"}),
+    ]
+    rows = [([5], ["x"]), ([6], ["y"])]
+    if not in_order:
+        paths, rows = paths[::-1], rows[::-1]
+    assert lazynwb.scan_nwb(paths, "session").collect().select("mine", "note").rows() == rows
+    frame = lazynwb.get_metadata_df(paths, as_polars=True)
+    assert frame.select("mine", "note").rows() == rows
+
+
+def test_metadata_that_cannot_agree_is_text_with_every_value(tmp_path):
+    paths = [
+        write(tmp_path / "numbers.nwb", {"general/subject/weight": np.array([20.0, 21.0])}),
+        write(tmp_path / "text.nwb", {"general/subject/weight": "20 g"}),
+    ]
+    weights = lazynwb.get_metadata_df(paths, as_polars=True)["weight"].to_list()
+    assert weights == [["20.0", "21.0"], ["20 g"]]
+
+
+@pytest.mark.parametrize("kind", ["DynamicTable", "MyIntervals"])
+def test_tables_at_fixed_paths_are_those_of_the_schema_whatever_their_type(tmp_path, kind):
+    starts = np.arange(3.0).reshape(3, 1)
+    datasets = {"intervals/trials/id": np.arange(3), "intervals/trials/start_time": starts}
+    attributes = {"intervals/trials": {"neurodata_type": kind, "colnames": ["start_time"]}}
+    path = write(tmp_path / "a.nwb", datasets, attributes)
+    assert lazynwb.scan_nwb(path, "trials").collect()["start_time"].to_list() == [0.0, 1.0, 2.0]
+
+
+def test_small_datasets_of_series_are_lists(tmp_path):
+    datasets = {
+        "acquisition/s/data": np.zeros((2, 2)),
+        "acquisition/s/timestamps": np.arange(2.0),
+        "acquisition/s/electrodes": np.array([[0], [1]]),
+        "acquisition/s/channel_conversion": np.array([[2.0, 3.0]]),
+    }
+    path = write(tmp_path / "a.nwb", datasets, {"acquisition/s": {"neurodata_type": "ElectricalSeries"}})
+    series = lazynwb.get_timeseries(path, "s")
+    assert series.electrodes.tolist() == [0, 1]
+    assert series.channel_conversion.tolist() == [2.0, 3.0]
+
+
+RESOLVED = [[{"id": 0, "x": 0.0}], [{"id": 2, "x": 20.0}]]
+
+
+def test_references_of_one_element_are_followed(tmp_path):
+    path = tmp_path / "a.nwb"
+    with h5py.File(path, "w") as file:
+        electrodes = file.create_group("general/extracellular_ephys/electrodes")
+        electrodes.attrs.update({"neurodata_type": ["DynamicTable"], "colnames": [["x"]]})
+        electrodes["id"], electrodes["x"] = np.arange(3), np.arange(3) * 10.0
+        units = file.create_group("units")
+        units.attrs.update({"neurodata_type": [["Units"]], "colnames": "electrodes"})
+        units["id"], units["electrodes"], units["ends"] = np.arange(2), np.array([[0], [2]]), np.array([1, 2])
+        references = {"table": electrodes.ref, "target": units["electrodes"].ref}
+        for name, kind, key in (
+            ("electrodes", "DynamicTableRegion", "table"),
+            ("ends", "VectorIndex", "target"),
+        ):
+            units[name].attrs["neurodata_type"] = [kind]
+            units[name].attrs[key] = np.array([references[key]], h5py.ref_dtype)
+    frame = lazynwb.scan_nwb(str(path), "/units", resolve_regions=True).collect()
+    assert frame["electrodes"].to_list() == RESOLVED
+
+
+@pytest.mark.parametrize("form", [".", "own.zarr", "./own.zarr", "own.zarr/", "../own.zarr", "absolute"])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_references_that_name_their_own_store_are_followed(tmp_path, form, wrapped):
+    source = str(tmp_path / "own.zarr") if form == "absolute" else form
+
+    def reference(path):
+        found = {"zarr_dtype": "object", "value": {"source": source, "path": path}}
+        return [found] if wrapped else found
+
+    electrodes = "general/extracellular_ephys/electrodes"
+    writer = Writer(2, [])
+    for path in ("", "general", "general/extracellular_ephys"):
+        writer.group(path)
+    writer.group(electrodes, neurodata_type="DynamicTable", colnames=["x"])
+    writer.array(f"{electrodes}/id", np.arange(3), (3,))
+    writer.array(f"{electrodes}/x", np.arange(3) * 10.0, (3,))
+    writer.group("units", neurodata_type="Units", colnames=["electrodes"])
+    writer.array("units/id", np.arange(2), (2,))
+    region = {"neurodata_type": "DynamicTableRegion", "table": reference(f"/{electrodes}")}
+    writer.array("units/electrodes", np.array([0, 2]), (2,), **region)
+    index = {"neurodata_type": "VectorIndex", "target": reference("/units/electrodes")}
+    writer.array("units/ends", np.array([1, 2]), (2,), **index)
+    store = str(writer.write(tmp_path / "own.zarr"))
+    frame = lazynwb.scan_nwb(store, "/units", resolve_regions=True).collect()
+    assert frame["electrodes"].to_list() == RESOLVED

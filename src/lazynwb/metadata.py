@@ -187,7 +187,7 @@ def _scan(files: list[TableFile], table: str, *, disable_progress: bool) -> pl.D
             schema |= merge_schemas(own, {}, {name})
         except SchemaError as error:
             _LOGGER.warning("%s is given as text: %s", name, error)
-            schema[name] = _TEXT
+            schema[name] = _TEXTS if any(file.columns[name].whole for file in own) else _TEXT
     if not schema:
         return pl.DataFrame(schema={NWB_PATH: _TEXT})
     frame = scan_nwb([file.source for file in files], table, schema=schema, disable_progress=disable_progress)

@@ -15,7 +15,7 @@ from lazynwb.scan import lazy_frame, plan_scan
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from lazynwb.index.reader import Index
     from lazynwb.storage.resolve import Sources
@@ -23,6 +23,32 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("lazynwb")
 #: What the one-row tables of the metadata are called; `general` stays as a second name of the session's.
 METADATA_NAMES = {"general": "session", "general/subject": "subject"}
+
+
+class _Context(pl.SQLContext[Any]):
+    """An SQL context whose errors about columns that were left out give the reason."""
+
+    left_out: Mapping[str, Collection[str]] = {}
+
+    def execute(self, query: str, *, eager: bool | None = None) -> Any:  # noqa: ANN401 - as Polars
+        try:
+            found = super().execute(query, eager=eager)
+            if self.left_out and isinstance(found, pl.LazyFrame):
+                found.collect_schema()  # Polars looks for columns only when it resolves the query
+        except (pl.exceptions.ColumnNotFoundError, pl.exceptions.SQLInterfaceError) as error:
+            what = str(error).partition("\n")[0]
+            missing = what.partition(";")[0]
+            reasons = [
+                reason
+                for name, found_reasons in self.left_out.items()
+                if f"'{name}'" in missing or f'"{name}"' in missing
+                for reason in found_reasons
+            ]
+            if not reasons:
+                raise
+            message = f"{what}; it was left out of the SQL context: {'; '.join(reasons)}"
+            raise type(error)(message) from None
+        return found
 
 
 def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
@@ -84,7 +110,8 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     SQLContext
         Tables that share their last path part have as much of their path as tells them apart
         (`"behavior/position"`, to be quoted). Columns on whose types the files disagree, and
-        tables whose schema cannot be inferred, are left out with a warning.
+        tables whose schema cannot be inferred, are left out with a warning; a query that selects such a
+        column fails with the reason.
 
     Raises
     ------
@@ -129,6 +156,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
             catalogs=catalogs,
         )
     frames: dict[str, pl.LazyFrame] = {}
+    left_out: dict[str, list[str]] = {}
     for path, name in names.items():
         conflicts: dict[str, str] = {}
         try:
@@ -149,6 +177,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
             conflicts = {}
             _LOGGER.warning("table /%s was left out of the SQL context: %s", path, error)
         for column, message in conflicts.items():
+            left_out.setdefault(column, []).append(message)
             _LOGGER.warning("%s.%s was left out of the SQL context: %s", name, column, message)
     if not full_path and "session" in frames and "general" not in frames:
         frames["general"] = frames["session"]
@@ -161,4 +190,6 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
             if name in frames:  # a table of the files
                 frames[f"/{name}"] = frames[name]
             frames[name] = scan_index(catalogs, kind)
-    return pl.SQLContext(frames, **sqlcontext_kwargs)
+    context = _Context(frames, **sqlcontext_kwargs)
+    context.left_out = left_out
+    return context

@@ -73,6 +73,8 @@ def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
                 merged[name], origin[name] = dtype, file
             elif known != dtype:
                 common = common_dtype(known, dtype)
+                if common is None and file.table.kind == "metadata":
+                    common = _scalar_and_list(known, dtype)
                 if common is None and not file.table.rows:
                     continue  # an empty column's type says nothing
                 if common is None and not origin[name].table.rows:
@@ -114,6 +116,15 @@ def common_dtype(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
             return pl.List(pl.String())
     if one.is_numeric() and other.is_numeric():
         return _common_number(one, other)
+    return None
+
+
+def _scalar_and_list(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
+    """Return the list type for a metadata field that some files store as a scalar and some as a list."""
+    for scalar, nested in ((one, other), (other, one)):
+        if isinstance(nested, pl.List) and not scalar.is_nested():
+            inner = common_dtype(scalar, _element(nested))
+            return None if inner is None else pl.List(inner)
     return None
 
 

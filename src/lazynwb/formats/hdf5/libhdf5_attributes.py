@@ -177,6 +177,8 @@ def read_names(owner: GroupID, name: str, file: Hdf5File) -> list[str] | None:
 def read_reference(owner: GroupID, name: str, file: Hdf5File) -> tuple[GroupID, int] | None:
     """Return the object that an attribute refers to, and its address; None where it does not."""
     value = read_attribute(owner, name, file)
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.ravel()[0]
     if not isinstance(value, h5r.Reference) or not value:
         return None
     try:

@@ -181,7 +181,7 @@ FIELD_NDIM = {
 }
 
 
-def field_ndim(neurodata_type: str, name: str, path: str = "") -> int | None:
+def field_ndim(neurodata_type: str, name: str, path: str | None = None) -> int | None:
     """Return the number of dimensions that the schema fixes for a dataset.
 
     Parameters
@@ -190,8 +190,9 @@ def field_ndim(neurodata_type: str, name: str, path: str = "") -> int | None:
         Of the group; "TimeSeries" for any series.
     name : str
         Of the dataset.
-    path : str
-        Of the group, without the leading slash: older files call the table of electrodes a DynamicTable.
+    path : str or None
+        Of the group, without the leading slash: older files call the tables at fixed paths DynamicTable, and
+        extensions give them types of their own.
 
     Returns
     -------
@@ -204,6 +205,10 @@ def field_ndim(neurodata_type: str, name: str, path: str = "") -> int | None:
         neurodata_type = "NWBFile"
     elif path == SUBJECT:
         neurodata_type = "Subject"
+    elif path == "units":
+        neurodata_type = "Units"
+    elif path is not None and path.startswith("intervals/"):
+        neurodata_type = "TimeIntervals"
     return FIELD_NDIM.get(neurodata_type, {}).get(name)
 
 

@@ -348,11 +348,13 @@ def whole_column(name: str, array: Array, ndim: int | None, *, is_null: bool = F
     is_null : bool
         Whether the dataset has no dataspace (h5py.Empty): no array, but a missing value.
     """
-    fixed = array.with_ndim(ndim) if ndim in {0, 1} and not is_null else None
-    array = fixed if fixed is not None else array
     if ndim == 0 and (is_null or 0 in array.shape):
         empty = replace(array, shape=(), chunk=(), shard=(), layout="indirect", offset=-1)
         return Column(name, empty, length=0)
+    if ndim in {0, 1} and not is_null and len(array.shape) != ndim:
+        array = array.with_ndim(1) or array
+        if ndim == 0 and array.shape == (1,):
+            return Column(name, array, length=1)  # the only element is the value of the only row
     whole = bool(array.shape) and (ndim == 1 or not is_null)
     return Column(name, array, length=0 if is_null else 1, whole=whole)
 

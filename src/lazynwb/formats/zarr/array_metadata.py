@@ -261,7 +261,8 @@ def describe_array(stored: Stored, attributes: dict[str, Any], path: str, source
     if dtype.kind == "unsupported":
         return Array(path, shape, dtype, "indirect", source=source)
     codecs = catalog_codecs(stored.codecs) if fixed and as_number(dtype) else None
-    if codecs is not None and not is_scalar and not stored.order and stored.index in {"", _USUAL_INDEX}:
+    plain_order = not stored.order and not _is_list_in_wide_chunks(stored)
+    if codecs is not None and not is_scalar and plain_order and stored.index in {"", _USUAL_INDEX}:
         return Array(
             path,
             shape,
@@ -287,6 +288,17 @@ def describe_array(stored: Stored, attributes: dict[str, Any], path: str, source
         keys=stored.keys,
         shard=stored.shard,
     )
+
+
+def _is_list_in_wide_chunks(stored: Stored) -> bool:
+    """Return whether only one dimension is not 1, and chunks are wider than that along another.
+
+    The NWB schema may make such an array a list, whose chunks would then hold more than the list.
+    """
+    if len(stored.shape) < 2 or math.prod(stored.shape) != max(stored.shape):  # noqa: PLR2004 - dimensions
+        return False
+    axis = next((i for i, n in enumerate(stored.shape) if n != 1), 0)
+    return any(n != 1 for i, n in enumerate(stored.shard or stored.chunk) if i != axis)
 
 
 def _is_scalar(attributes: dict[str, Any]) -> bool:

@@ -232,7 +232,7 @@ class ZarrNode(NamedTuple):
     def text(self, name: str) -> str:
         """Return a text attribute; an empty text if there is none."""
         value = self.meta.attributes.get(name)
-        if isinstance(value, list):
+        while isinstance(value, list):
             value = value[0] if value else None
         return value if isinstance(value, str) else ""
 
@@ -247,6 +247,8 @@ class ZarrNode(NamedTuple):
     def target(self, name: str = "target") -> str | None:
         """Return the path of the object that an attribute refers to; None where it does not."""
         value = self.meta.attributes.get(name)
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
         if isinstance(value, dict):
             value = value.get("_REFERENCE", value.get("value"))
         if (
@@ -311,7 +313,7 @@ class ZarrNode(NamedTuple):
             return None
         data = self.file.chunk(array.keys.of((0,) * len(array.chunk)))
         try:
-            return float(read_scalar(array, data))
+            return float(read_scalar(array_metadata(self.meta.array or {}, self.path), array, data))
         except CorruptDataError as error:
             message = f"{self.file.name}: /{self.path}: {error}"
             raise CorruptDataError(message) from None

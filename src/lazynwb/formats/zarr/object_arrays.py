@@ -118,9 +118,9 @@ def _read_as_list(objects: Objects, array: Array, stored: Stored, ranges: np.nda
     return rows[[row for start, stop in ranges.tolist() for row in range(start, stop)]]
 
 
-def read_scalar(array: Array, data: Buffer | None) -> Any:  # noqa: ANN401 - the element
-    """Return the value of a scalar from its only chunk."""
-    return _elements(data, stored_array(array), array)[0]
+def read_scalar(stored: Stored, array: Array, data: Buffer | None) -> Any:  # noqa: ANN401 - the element
+    """Return the value of an array of one element from its only chunk."""
+    return _elements(data, stored, array).flat[0]
 
 
 # -- bytes ------------------------------------------------------------------------------------------------

@@ -326,7 +326,18 @@ class ZarrFile:
             return True
         if not isinstance(source, str):
             return False
-        return source.removeprefix("./").rstrip("/") == self.source.path.rstrip("/").rpartition("/")[2]
+        here = self._here_without_slash()
+        if source.removeprefix("./").rstrip("/") == here.path.rpartition("/")[2]:
+            return True
+        return self._linked_source(source.rstrip("/")) in {here, here.resolved()}
+
+    def _here_without_slash(self) -> Source:
+        return self.source.with_path(self.source.path.rstrip("/"))
+
+    def _linked_source(self, name: str) -> Source | None:
+        """Return the store that a path, absolute or relative to this store, leads to; None for no path."""
+        here = self._here_without_slash()
+        return here.sibling(name if os.path.isabs(name) else f"{here.path.rpartition('/')[2]}/{name}")  # noqa: PTH117 - as the source does
 
     def external(self, name: str) -> ZarrFile:
         """Open the store that a link names by its path from this one, if the settings allow it.
@@ -335,8 +346,7 @@ class ZarrFile:
         ------
         BrokenLinkError
         """
-        here = self.source.with_path(self.source.path.rstrip("/"))
-        target = here.sibling(name if os.path.isabs(name) else f"{here.path.rpartition('/')[2]}/{name}")  # noqa: PTH117 - as the source does
+        here, target = self._here_without_slash(), self._linked_source(name)
         allowed = config.external_links
         inside = target is not None and target.is_below_folder_of(here)
         if target is None or allowed == "never" or (allowed == "folder" and not inside):
