@@ -356,3 +356,25 @@ def test_references_that_name_their_own_store_are_followed(tmp_path, form, wrapp
     store = str(writer.write(tmp_path / "own.zarr"))
     frame = lazynwb.scan_nwb(store, "/units", resolve_regions=True).collect()
     assert frame["electrodes"].to_list() == RESOLVED
+
+
+def test_a_listed_column_whose_name_ends_in_index_keeps_its_shape(tmp_path):
+    attributes = {"t": {"neurodata_type": "DynamicTable", "colnames": ["block_index"]}}
+    paths = [
+        write(
+            tmp_path / f"{n}.nwb", {"t/id": np.arange(n), "t/block_index": np.ones((n, 2), "i4")}, attributes
+        )
+        for n in (1, 3)
+    ]
+    frame = lazynwb.scan_nwb(paths, "/t").collect()
+    assert frame["block_index"].dtype == pl.Array(pl.Int32, 2)
+    assert frame["block_index"].to_list() == [[1, 1]] * 4
+
+
+def test_regions_of_two_dimensions_in_a_table_of_one_row_keep_their_shape(tmp_path):
+    attributes = {
+        "t": {"neurodata_type": "DynamicTable", "colnames": ["r"]},
+        "t/r": {"neurodata_type": "DynamicTableRegion"},
+    }
+    path = write(tmp_path / "r.nwb", {"t/id": np.arange(1), "t/r": np.array([[4, 5]])}, attributes)
+    assert lazynwb.scan_nwb(path, "/t").collect()["r"].to_list() == [[4, 5]]

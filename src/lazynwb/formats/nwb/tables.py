@@ -95,7 +95,7 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
     problems: list[str] = []
     listed = group.names("colnames") or []
     categories = group.names("categories") or []
-    members, lost = _members(main, group, path, problems)
+    members, lost = _members(main, group, path, listed, problems)
     main.raise_if_missing()
     forget_damaged(members, lost, problems)
     indexed, indices = find_indices(group, members, listed, lost, problems)
@@ -134,7 +134,7 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
 def _describe_plain_group(main: OpenFile, group: Node, path: str) -> Table | None:
     """Describe a group that NWB does not define as a table; None unless its datasets have as many rows."""
     problems: list[str] = []
-    members, lost = _members(main, group, path, problems)
+    members, lost = _members(main, group, path, [], problems)
     main.raise_if_missing()
     forget_damaged(members, lost, problems)
     indexed, indices = find_indices(group, members, [], lost, problems)
@@ -161,7 +161,7 @@ def _check_rows(main: OpenFile, path: str, name: str, length: int, rows: int) ->
 
 
 def _members(
-    main: OpenFile, group: Node, path: str, problems: list[str]
+    main: OpenFile, group: Node, path: str, listed: list[str], problems: list[str]
 ) -> tuple[dict[str, Member], set[str]]:
     members: dict[str, Member] = {}
     lost: set[str] = set()
@@ -169,9 +169,10 @@ def _members(
     for key, name in _named(group, problems):
         full = f"{path}/{name}"
         ndim = 1 if name == "id" else field_ndim(table_type, name, path)
+        may_index = name not in listed
         try:
             with main.collect_misses():
-                member = main.once(full, partial(_member, main, group, key, full, ndim))
+                member = main.once(full, partial(_member, main, group, key, full, ndim, may_index=may_index))
                 if member is not None:
                     members[name] = member
                     problems += [f"column {name!r} {member.problem}"] * bool(member.problem)
@@ -181,7 +182,9 @@ def _members(
     return members, lost
 
 
-def _member(main: OpenFile, group: Node, key: bytes, path: str, ndim: int | None) -> Member | None:
+def _member(  # noqa: PLR0913 - what tells a column from an index
+    main: OpenFile, group: Node, key: bytes, path: str, ndim: int | None, *, may_index: bool
+) -> Member | None:
     found = group.child(key)
     if not found.is_dataset:
         return None
@@ -194,10 +197,12 @@ def _member(main: OpenFile, group: Node, key: bytes, path: str, ndim: int | None
         array, elements, problem = enumerated(found, array)
         return Member(array, neurodata_type, None, elements, problem)
     is_index = integer and (neurodata_type == "VectorIndex" or named)
-    if ndim == 1 or is_index or neurodata_type == "DynamicTableRegion":
-        array = (
-            array.with_ndim(1) or array
-        )  # MATLAB stores lists as (n, 1) or (1, n), and one row as a scalar
+    # A column that is listed, or has another type, is no index, whatever its name ends in.
+    as_index = neurodata_type == "VectorIndex" or (is_index and not neurodata_type and may_index)
+    is_flat_region = neurodata_type == "DynamicTableRegion" and array.shape[:1] != (1,)
+    if ndim == 1 or as_index or is_flat_region:
+        # MATLAB stores lists as (n, 1) or (1, n), and one row as a scalar.
+        array = array.with_ndim(1) or array
     return Member(array, neurodata_type, found.target() if is_index else None)
 
 
@@ -251,8 +256,8 @@ def _column(name: str, members: dict[str, Member], indexed: dict[str, str]) -> C
         last = indexed[last]
         indices.insert(0, members[last].array)
     data = member.array
-    if indices and not data.shape:
-        data = data.with_ndim(1) or data  # a single element
+    if indices and (not data.shape or member.neurodata_type == "DynamicTableRegion"):
+        data = data.with_ndim(1) or data  # a single element, or row positions that MATLAB stores as (1, n)
     outer = indices[0] if indices else data
     length = outer.rows
     region = member.neurodata_type == "DynamicTableRegion" and member.array.dtype.kind == "number"
