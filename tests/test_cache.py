@@ -29,7 +29,7 @@ def read_in_child(path, cache_dir):
     code = """
 import sys, lazynwb
 with lazynwb.profile() as p:
-    frame = lazynwb.read_nwb(sys.argv[1], "t")
+    frame = lazynwb.read_nwb(sys.argv[1], "/t")
 print(frame["a"].to_list(), p.files_parsed)
 """
     values, _, parsed = run_child(code, path, LAZYNWB_CACHE_DIR=str(cache_dir)).rpartition(" ")
@@ -85,9 +85,9 @@ def rewritten(path, values, how):
 
 @pytest.mark.parametrize("how", ["replaced", "overwritten"])
 def test_a_file_of_the_same_size_and_time_is_another_file(path, how, cache_dir):
-    assert lazynwb.read_nwb(path, "t")["a"].to_list() == [0, 1, 2, 3, 4]
+    assert lazynwb.read_nwb(path, "/t")["a"].to_list() == [0, 1, 2, 3, 4]
     rewritten(path, [5, 6, 7, 8, 9], how)
-    assert lazynwb.read_nwb(path, "t")["a"].to_list() == [5, 6, 7, 8, 9]
+    assert lazynwb.read_nwb(path, "/t")["a"].to_list() == [5, 6, 7, 8, 9]
     assert read_in_child(path, cache_dir)[0] == [5, 6, 7, 8, 9]
 
 
@@ -99,17 +99,17 @@ def test_another_structure_of_the_same_size(tmp_path, cache_dir):
             table(file, "t", {name: np.full(100, ord(name)) for name in order})
     assert path.stat().st_size == other.stat().st_size
     settle()
-    assert lazynwb.read_nwb(path, "t")["a"].unique().to_list() == [97]
+    assert lazynwb.read_nwb(path, "/t")["a"].unique().to_list() == [97]
     other.replace(path)
-    assert lazynwb.read_nwb(path, "t")["a"].unique().to_list() == [97]
+    assert lazynwb.read_nwb(path, "/t")["a"].unique().to_list() == [97]
 
 
 def test_a_deleted_file_is_not_answered_from_memory(path):
-    lf = lazynwb.scan_nwb(path, "t")
+    lf = lazynwb.scan_nwb(path, "/t")
     lf.collect()
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.nwb"):
-        lazynwb.read_nwb(path, "t")
+        lazynwb.read_nwb(path, "/t")
     with pytest.raises(FileNotFoundError, match=r"a\.nwb"):
         lf.collect()
     with pytest.raises(FileNotFoundError):
@@ -123,16 +123,16 @@ def test_an_appended_column_and_appended_rows(tmp_path, cache_dir):
         table(file, "t", {"a": Column(np.arange(5), growing)}, rows=-1)
         file["t"].create_dataset("id", data=np.arange(5), **growing)
     settle()
-    assert lazynwb.read_nwb(path, "t")["a"].to_list() == [0, 1, 2, 3, 4]
+    assert lazynwb.read_nwb(path, "/t")["a"].to_list() == [0, 1, 2, 3, 4]
     with h5py.File(path, "a") as file:
         file["t/b"] = np.arange(5) * 2
     settle()
-    assert lazynwb.read_nwb(path, "t")["b"].to_list() == [0, 2, 4, 6, 8]
+    assert lazynwb.read_nwb(path, "/t")["b"].to_list() == [0, 2, 4, 6, 8]
     with h5py.File(path, "a") as file:
         for name in ("a", "id"):
             file[f"t/{name}"].resize((7,))
         file["t/a"][5:] = [50, 60]
-    assert lazynwb.read_nwb(path, "t")["a"].to_list() == [0, 1, 2, 3, 4, 50, 60]
+    assert lazynwb.read_nwb(path, "/t")["a"].to_list() == [0, 1, 2, 3, 4, 50, 60]
     assert read_in_child(path, cache_dir)[0] == [0, 1, 2, 3, 4, 50, 60]
 
 
@@ -148,7 +148,7 @@ def test_a_new_table_in_a_known_file(path):
 @pytest.mark.parametrize("how", ["replaced", "overwritten"])
 def test_a_file_that_changes_under_a_frame_is_never_mixed(path, how):
     """A frame that was made before: the new values, or an error that says so; never the old ones or both."""
-    lf = lazynwb.scan_nwb(path, "t")
+    lf = lazynwb.scan_nwb(path, "/t")
     lf.collect()
     rewritten(path, [5, 6, 7, 8, 9], how)
     try:
@@ -160,9 +160,9 @@ def test_a_file_that_changes_under_a_frame_is_never_mixed(path, how):
 
 
 def test_a_touched_file_gives_the_same(path):
-    expected = lazynwb.read_nwb(path, "t")
+    expected = lazynwb.read_nwb(path, "/t")
     os.utime(path)
-    assert_frames(lazynwb.read_nwb(path, "t"), expected)
+    assert_frames(lazynwb.read_nwb(path, "/t"), expected)
 
 
 def test_two_names_of_one_file(path, tmp_path):
@@ -183,7 +183,7 @@ def test_a_symbolic_link_that_points_elsewhere_now(path, tmp_path):
 
 
 def test_a_copy_in_another_folder(path, tmp_path):
-    lazynwb.read_nwb(path, "t")
+    lazynwb.read_nwb(path, "/t")
     (tmp_path / "sub").mkdir()
     shutil.copy2(path, tmp_path / "sub" / "a.nwb")
     frame = lazynwb.read_nwb(tmp_path / "sub" / "a.nwb", "t")
@@ -220,7 +220,7 @@ print("ok")
 def test_a_folder_that_cannot_be_made(path, tmp_path, caplog):
     (tmp_path / "a file").write_text("")
     lazynwb.config.cache_dir = tmp_path / "a file" / "cache"
-    assert lazynwb.read_nwb(path, "t").height == 5
+    assert lazynwb.read_nwb(path, "/t").height == 5
     assert "cache" in caplog.text
 
 
@@ -228,7 +228,7 @@ def test_a_folder_that_cannot_be_made(path, tmp_path, caplog):
 def test_a_folder_that_cannot_be_written(path, cache_dir, caplog):
     cache_dir.chmod(0o500)
     try:
-        assert lazynwb.read_nwb(path, "t").height == 5
+        assert lazynwb.read_nwb(path, "/t").height == 5
     finally:
         cache_dir.chmod(0o700)
     assert "cache" in caplog.text
@@ -282,7 +282,7 @@ print(lazynwb.scan_nwb(sys.argv[2:], "/units").collect().equals(frame, null_equa
 
 def test_flipped_bits_are_noticed(path, cache_dir):
     """A cache entry that still parses but says something else would give silently wrong values."""
-    expected = lazynwb.read_nwb(path, "t")
+    expected = lazynwb.read_nwb(path, "/t")
     originals = {file: file.read_bytes() for file in cached_files(cache_dir)}
     assert originals
     random = np.random.default_rng(0)
@@ -292,7 +292,7 @@ def test_flipped_bits_are_noticed(path, cache_dir):
             damaged[random.integers(len(damaged))] ^= 1 << int(random.integers(8))
             file.write_bytes(damaged)
         forget()
-        assert_frames(lazynwb.read_nwb(path, "t"), expected)
+        assert_frames(lazynwb.read_nwb(path, "/t"), expected)
 
 
 def test_the_size_is_bounded(tmp_path, cache_dir, monkeypatch):
@@ -315,31 +315,31 @@ def test_replaced_versions_do_not_pile_up(path, cache_dir):
         with h5py.File(path, "w") as file:
             table(file, "t", {"a": np.arange(number)})
         settle()
-        assert lazynwb.read_nwb(path, "t").height == number
+        assert lazynwb.read_nwb(path, "/t").height == number
     assert len(cached_files(cache_dir)) <= 12
 
 
 def test_clear_cache(path, cache_dir):
-    lazynwb.read_nwb(path, "t")
+    lazynwb.read_nwb(path, "/t")
     assert cached_files(cache_dir)
     lazynwb.clear_cache()
     assert not cached_files(cache_dir)
     with lazynwb.profile() as p:
-        assert lazynwb.read_nwb(path, "t").height == 5
+        assert lazynwb.read_nwb(path, "/t").height == 5
     assert p.files_parsed == 1
 
 
 def test_clear_cache_leaves_other_files_alone(path, cache_dir):
     """Somebody may point `cache_dir` at a folder that holds more than the cache."""
     (cache_dir / "thesis.txt").write_text("important")
-    lazynwb.read_nwb(path, "t")
+    lazynwb.read_nwb(path, "/t")
     lazynwb.clear_cache()
     assert (cache_dir / "thesis.txt").read_text() == "important"
 
 
 def test_disable_cache(path, cache_dir):
     lazynwb.config.disable_cache = True
-    assert lazynwb.read_nwb(path, "t").height == 5
+    assert lazynwb.read_nwb(path, "/t").height == 5
     assert not cached_files(cache_dir)
 
 

@@ -378,3 +378,26 @@ def test_regions_of_two_dimensions_in_a_table_of_one_row_keep_their_shape(tmp_pa
     }
     path = write(tmp_path / "r.nwb", {"t/id": np.arange(1), "t/r": np.array([[4, 5]])}, attributes)
     assert lazynwb.scan_nwb(path, "/t").collect()["r"].to_list() == [[4, 5]]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["older first", "newer first"])
+@pytest.mark.parametrize("store", ["hdf5", "zarr"])
+def test_tables_of_older_files_are_found_where_they_are(order, store, tmp_path):
+    paths = []
+    for number, place in enumerate(("trials", "intervals/trials")):
+        datasets = {f"{place}/id": np.arange(2), f"{place}/start_time": np.arange(2.0) + number}
+        attributes = {place: {"neurodata_type": "TimeIntervals", "colnames": ["start_time"]}}
+        path = write(tmp_path / f"{number}.nwb", datasets, attributes)
+        paths.append(path if store == "hdf5" else as_zarr(tmp_path / f"{number}.nwb.zarr", path))
+    paths = [paths[number] for number in order]
+    expected = [[0.0, 1.0], [1.0, 2.0]]
+    rows = [value for number in order for value in expected[number]]
+    for name in ("trials", "/trials", "/intervals/trials"):
+        frame = lazynwb.scan_nwb(paths, name).collect()
+        assert frame["start_time"].to_list() == rows, name
+        assert frame["_table_path"].unique().sort().to_list() == ["intervals/trials", "trials"]
+        late = frame.select("_nwb_path", "_table_path", "_table_index").nwb.with_columns("start_time")
+        assert late["start_time"].to_list() == rows
+    assert lazynwb.get_df(paths, "trials", as_polars=True)["start_time"].to_list() == rows
+    lazynwb.build_index(paths, tmp_path / "index")
+    assert lazynwb.read_nwb(paths, "trials", index=tmp_path / "index")["start_time"].to_list() == rows

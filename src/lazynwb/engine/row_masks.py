@@ -10,6 +10,7 @@ import polars as pl
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX
 from lazynwb.catalog.merge import nulls
 from lazynwb.engine.row_selection import expand
+from lazynwb.formats.nwb.names import OLDER_PATHS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,7 +51,10 @@ class PerFile:
         if name in self._files.columns:
             values = self._files[name].gather([self._numbers[part.file.source] for part in parts])
         else:
-            values = pl.Series(name, [self._table] * len(parts), dtype=INTERNAL[name])
+            paths = [self._table] * len(parts)
+            if self._table in OLDER_PATHS:  # of which each file may have its own path
+                paths = [part.file.table.path for part in parts]
+            values = pl.Series(name, paths, dtype=INTERNAL[name])
         if len(parts) == 1:
             return values.new_from_index(0, parts[0].rows)
         return values.gather(np.repeat(np.arange(len(parts), dtype=np.uint32), [part.rows for part in parts]))

@@ -30,6 +30,7 @@ from lazynwb.errors import (
     TableNotFoundError,
     UnsupportedTypeError,
 )
+from lazynwb.formats.nwb.names import OLDER_PATHS
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.session_columns import parted, session_frame
 from lazynwb.lookup.stored_tables import StoredTables
@@ -600,6 +601,10 @@ class Query:
         """Read the small columns of whole files, for the column store as well as for this query."""
         if self._writer is None or any(part.file.source in self._skipped for part in parts):
             return {}
+        if self._plan.table in OLDER_PATHS and any(
+            part.file.table.path != self._plan.table for part in parts
+        ):
+            return {}  # the store knows one path of a table
         regions = self._regions.names
         needed = [name for name in self._plan.schema if name in self._needed and name not in regions]
         filtering = {name for step in self._steps for name in step.columns}

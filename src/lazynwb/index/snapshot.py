@@ -17,7 +17,7 @@ from lazynwb.catalog.merge import conform
 from lazynwb.catalog.model import CATALOG_VERSION, Table
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
-from lazynwb.formats.nwb.names import SERIES_MEMBERS
+from lazynwb.formats.nwb.names import OLDER_PATHS, SERIES_MEMBERS
 from lazynwb.index.model import ENTRIES, MANIFEST, SCHEMAS, SESSIONS, Values, decode
 from lazynwb.index.part_io import block_of, damaged, read_frame
 from lazynwb.index.validate import is_sound
@@ -258,6 +258,12 @@ class State:
         parent, _, last = table.rpartition("/")
         if (last in SERIES_MEMBERS and parent) or table == "/":  # the root group is not listed as a table
             return NOT_CATALOGUED
+        older = OLDER_PATHS.get(table)
+        if older is not None:  # the file has the table, at another path
+            part = self._part_of(number)
+            rows = self._rows(part, older)
+            if rows is not None and number - self._starts[part] in rows.places:
+                return NOT_CATALOGUED
         for link in self._links.get(number, ()):
             if not link or table == link or table.startswith(link + "/"):
                 return NOT_CATALOGUED

@@ -18,6 +18,8 @@ TABLE_SHORTCUTS = {
     "session": "general",
     "subject": "general/subject",
 }
+#: Where files from before NWB 2 have tables that the schema has put elsewhere since.
+OLDER_PATHS = {f"intervals/{name}": name for name in ("trials", "epochs", "invalid_times")}
 GENERAL, SUBJECT, ELECTRODES = "general", "general/subject", "general/extracellular_ephys/electrodes"
 
 #: Groups of the root group that hold data or metadata.

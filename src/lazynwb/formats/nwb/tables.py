@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from lazynwb.catalog.model import Array, Column, Table
 from lazynwb.errors import CorruptDataError
 from lazynwb.formats.nwb.columns import Member, enumerated, find_indices, forget_damaged
-from lazynwb.formats.nwb.names import SERIES_MEMBERS, field_ndim
+from lazynwb.formats.nwb.names import OLDER_PATHS, SERIES_MEMBERS, field_ndim
 from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError
 
 if TYPE_CHECKING:
@@ -41,7 +41,8 @@ def describe_table(file: OpenFile, path: str) -> Table | None:
     -------
     Table or None
         None if the file has nothing there that is a table, a series or metadata. Any other group whose
-        datasets all have as many rows is a table, too, though no listing says so.
+        datasets all have as many rows is a table, too, though no listing says so. Where a file lacks
+        `/intervals/trials` and the like, the path is that of the table in older files, such as `/trials`.
     """
     if path in METADATA_PATHS or path.endswith("/"):  # "/" alone is the root group
         return _describe_metadata(file, path.rstrip("/"))
@@ -51,7 +52,8 @@ def describe_table(file: OpenFile, path: str) -> Table | None:
     except DamagedObjectError:
         raise
     except BrokenLinkError:
-        return None
+        older = OLDER_PATHS.get(path)
+        return describe_table(file, older) if older is not None else None
     if found.is_dataset and last in SERIES_MEMBERS and parent:
         path = parent
         found = file.find(parent)
@@ -200,7 +202,8 @@ def _member(  # noqa: PLR0913 - what tells a column from an index
     # A column that is listed, or has another type, is no index, whatever its name ends in.
     as_index = neurodata_type == "VectorIndex" or (is_index and not neurodata_type and may_index)
     is_flat_region = neurodata_type == "DynamicTableRegion" and array.shape[:1] != (1,)
-    if ndim == 1 or as_index or is_flat_region:
+    # A table may have more rows than a scalar `id` numbers.
+    if as_index or is_flat_region or (ndim == 1 and (array.shape or not path.endswith("/id"))):
         # MATLAB stores lists as (n, 1) or (1, n), and one row as a scalar.
         array = array.with_ndim(1) or array
     return Member(array, neurodata_type, found.target() if is_index else None)
