@@ -234,3 +234,26 @@ def test_a_file_that_cannot_be_read_is_skipped_where_that_was_asked_for(sessions
 def test_sessions_without_the_metadata_are_nothing_to_warn_of(sessions, caplog):
     scan(sessions).collect()
     assert not caplog.records
+
+
+def test_only_the_types_of_the_asked_columns_have_to_agree(tmp_path):
+    paths = [tmp_path / f"{number}.nwb" for number in range(2)]
+    for number, weight in enumerate(("20 g", 20.0)):
+        with h5py.File(paths[number], "w") as file:
+            file["general/subject/subject_id"] = f"m{number}"
+            file["general/subject/weight"] = weight
+            builders.table(file, "units", {"rate": np.arange(2.0)})
+    expected = ["m0", "m0", "m1", "m1"]
+    for name in ("subject_id", "subject/subject_id"):
+        found = lazynwb.scan_nwb(paths, "/units", session_columns=name).collect()
+        assert found["subject_id"].to_list() == expected
+    query = "SELECT subject_id FROM units ORDER BY subject_id"
+    context = lazynwb.get_sql_context(paths, session_columns="subject_id")
+    assert context.execute(query, eager=True)["subject_id"].to_list() == expected
+    lazynwb.build_index(paths, tmp_path / "index")
+    indexed = lazynwb.scan_nwb(None, "/units", session_columns="subject_id", index=tmp_path / "index")
+    assert indexed.collect()["subject_id"].to_list() == expected
+    with pytest.raises(SchemaError, match="'weight'"):
+        lazynwb.scan_nwb(paths, "/units", session_columns="weight")
+    with pytest.raises(SchemaError, match="did you mean 'subject_id'"):
+        lazynwb.scan_nwb(paths, "/units", session_columns="subject_idd")

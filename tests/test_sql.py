@@ -8,6 +8,8 @@ import pytest
 import lazynwb
 from builders import Ragged, nwb_root, series, table
 from checks import ENGINES, assert_frames
+from lazynwb.lookup import loader
+from lazynwb.lookup.table_listing import shortest_names
 
 
 def test_the_query_of_the_notebook(cube):
@@ -155,6 +157,43 @@ def test_one_odd_table_never_keeps_the_others_out(tmp_path, caplog):
     context = lazynwb.get_sql_context(tmp_path)
     assert context.execute("SELECT y FROM fine", eager=True)["y"].to_list() == [0, 1]
     assert "bad.nwb" in caplog.text
+
+
+def test_names_of_thousands_of_tables_are_found_in_linear_time():
+    tables = [f"acquisition/a{number}" for number in range(500)] + ["one/same", "two/same", "three/one/same"]
+    names = shortest_names(tables, {})
+    assert names["acquisition/a7"] == "a7"
+    assert [names[path] for path in tables[-3:]] == ["one/same", "two/same", "three/one/same"]
+
+    compared = 0
+
+    class Counted(str):
+        __slots__ = ()
+
+        def endswith(self, *args):
+            nonlocal compared
+            compared += 1
+            return str.endswith(self, *args)
+
+    shortest_names([Counted(path) for path in tables], {})
+    assert compared <= 20 * len(tables)
+
+
+def test_only_the_tables_asked_for_are_described(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "a.nwb", "w") as file:
+        for number in range(20):
+            table(file, f"processing/many/t{number}", {"x": [number]})
+    described = []
+    describe = loader.load_table
+
+    def counted(source, path):
+        described.append(path)
+        return describe(source, path)
+
+    monkeypatch.setattr("lazynwb.lookup.prefetch.load_table", counted)
+    context = lazynwb.get_sql_context(tmp_path, table_names=["t7"])
+    assert context.execute("SELECT x FROM t7", eager=True)["x"].to_list() == [7]
+    assert set(described) == {"processing/many/t7"}
 
 
 def test_bad_files_are_fatal_when_they_are_to_be(tmp_path):

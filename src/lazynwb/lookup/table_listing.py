@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from lazynwb.errors import LazyNWBError
@@ -73,14 +74,15 @@ def shortest_names(tables: Sequence[str], fixed: Mapping[str, str]) -> dict[str,
     """
     kept = {path: fixed[path] for path in tables if path in fixed}
     reserved = {*kept.values(), *kept}
+    counts = Counter(end for path in tables for end in _ends(path))
     names = {}
     for path in tables:
-        parts = path.split("/")
-        ends = ["/".join(parts[-depth:]) for depth in range(1, len(parts) + 1)]
-        free = (end for end in ends if end not in reserved and _is_unique(end, path, tables))
+        free = (end for end in _ends(path) if end not in reserved and counts[end] == 1)
         names[path] = kept.get(path) or next(free, path)
     return names
 
 
-def _is_unique(end: str, path: str, tables: Sequence[str]) -> bool:
-    return not any(other != path and (other == end or other.endswith("/" + end)) for other in tables)
+def _ends(path: str) -> list[str]:
+    """Return the ends of a path, the shortest first."""
+    parts = path.split("/")
+    return ["/".join(parts[-depth:]) for depth in range(1, len(parts) + 1)]
