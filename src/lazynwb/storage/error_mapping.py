@@ -97,7 +97,7 @@ def empty(source: Source) -> LazyNWBError:
 
 
 def is_unreadable(error: Exception) -> bool:
-    """Tell whether a refusal came with bytes that are no text, which hides its status."""
+    """Return whether a refusal came with bytes that are no text, which hides its status."""
     return "FromUtf8Error" in str(error)
 
 

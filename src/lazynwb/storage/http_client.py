@@ -33,7 +33,7 @@ def opener() -> urllib.request.OpenerDirector:
 
 
 def is_web_url(text: object) -> bool:
-    """Tell whether something is an http(s) URL that can be asked for as it is."""
+    """Return whether something is an http(s) URL that can be asked for as it is."""
     if not isinstance(text, str) or not is_plain(text):
         return False
     try:
@@ -44,7 +44,7 @@ def is_web_url(text: object) -> bool:
 
 
 def is_plain(text: str) -> bool:
-    """Tell whether a text can stand in a request as it is."""
+    """Return whether a text can stand in a request as it is."""
     return text.isascii() and text.isprintable() and " " not in text
 
 

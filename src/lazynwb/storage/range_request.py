@@ -261,7 +261,7 @@ def _strong_tag(identity: str | None) -> str | None:
 
 
 def _is_certain(identity: str) -> bool:
-    """Tell whether no two versions of a file have an identity like this one; dates are whole seconds."""
+    """Return whether no two versions of a file have an identity like this one; dates are whole seconds."""
     return identity.partition("\t")[2].startswith(("v", "e"))
 
 

@@ -147,13 +147,13 @@ def _outermost(folders: set[str]) -> set[str]:
 
 
 def _is_in(path: str, folders: set[str]) -> bool:
-    """Tell whether a path is below one of some folders."""
+    """Return whether a path is below one of some folders."""
     ends = (at for at, character in enumerate(path) if character == "/")
     return bool(folders) and any(path[:end] in folders for end in ends)
 
 
 def _is_hidden(path: str) -> bool:
-    """Tell whether a part of a path has a leading dot, which a pattern must spell out."""
+    """Return whether a part of a path has a leading dot, which a pattern must spell out."""
     return path.startswith(".") or "/." in path
 
 

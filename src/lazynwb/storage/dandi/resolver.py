@@ -359,7 +359,7 @@ def _opened(pair: tuple[Address, Entry]) -> Asset:
 
 
 def _is_embargoed(address: Address) -> bool:
-    """Tell whether reading takes a key; without one, whatever a listing has is open."""
+    """Return whether reading takes a key; without one, whatever a listing has is open."""
     return bool(api.key()) and asset_listing.about(address.dandiset).embargoed
 
 

@@ -15,7 +15,7 @@ _NO_NAMES = frozenset({"", ".", ".."})
 
 
 def is_plain(key: str) -> bool:
-    """Tell whether a key is names between slashes, and nothing that a file system or a URL makes more of."""
+    """Return whether a key is names between slashes, and none that a file system or a URL interprets."""
     return "\0" not in key and _NO_NAMES.isdisjoint(key.split("/"))
 
 

@@ -57,7 +57,7 @@ def open_store(source: Source) -> Location:
 
 
 def look_again(source: Source, region: str | None) -> bool:
-    """Ask the archive anew for an asset that was refused: signatures expire. Tell whether that may help."""
+    """Ask the archive anew for an asset that was refused: signatures expire. Return whether that may help."""
     del region
     refused: _Place = _sent.to
     if _places.get((api.api_url(), source), refused).source != refused.source:

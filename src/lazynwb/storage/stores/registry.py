@@ -148,7 +148,7 @@ def bucket_and_name(source: Source) -> tuple[str, str]:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether obstore can ask for an object of this name."""
+    """Return whether obstore can ask for an object of this name."""
     return {"", ".", ".."}.isdisjoint(text.split("/")) and not _CONTROL.search(text)
 
 
@@ -256,7 +256,7 @@ def endpoint_of(found: Mapping[str, Any], option: str, *variables: str) -> str:
 
 
 def is_true(value: object) -> bool:
-    """Tell whether an option is set; obstore takes words for truth values, too."""
+    """Return whether an option is set; obstore takes words for truth values, too."""
     return str(value).lower() in {"true", "1", "yes", "on", "y", "t"}
 
 

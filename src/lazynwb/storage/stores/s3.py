@@ -233,7 +233,7 @@ _sent = threading.local()
 
 
 def look_again(source: Source, region: str | None) -> bool:
-    """Find out which region a bucket is in, if its refusal did not say; tell whether that is news.
+    """Find out which region a bucket is in, if its refusal did not say; return whether that is news.
 
     S3 says so to anybody, in the header of any answer about the bucket.
     """
