@@ -211,8 +211,9 @@ def clear_attrs_cache(
 
 def _normalized(path: str) -> str:
     if not isinstance(path, str):
-        message = f"internal_path is the path of an object inside the file, such as '/units', not {path!r}"
-        raise TypeError(message)
+        raise TypeError(
+            f"internal_path is the path of an object inside the file, such as '/units', not {path!r}"
+        )
     return "/".join(part for part in path.split("/") if part)
 
 

@@ -204,8 +204,7 @@ def _parse(text: str, hint: Any) -> Any:  # noqa: ANN401 - the value's type is w
     if hint is bool:
         lowered = text.strip().lower()
         if lowered not in _TRUE | _FALSE:
-            message = "expected true or false"
-            raise ValueError(message)
+            raise ValueError("expected true or false")
         return lowered in _TRUE
     if hint in {int, float, str}:
         return hint(text)
@@ -214,13 +213,11 @@ def _parse(text: str, hint: Any) -> Any:  # noqa: ANN401 - the value's type is w
 
         found = json.loads(text)
         if not isinstance(found, dict):
-            message = "expected a JSON object"
-            raise ValueError(message)
+            raise ValueError("expected a JSON object")
         return found
     if typing.get_origin(hint) is Literal:
         if text not in typing.get_args(hint):
-            message = f"expected one of {', '.join(typing.get_args(hint))}"
-            raise ValueError(message)
+            raise ValueError(f"expected one of {', '.join(typing.get_args(hint))}")
         return text
     return Path(text) if text else None
 

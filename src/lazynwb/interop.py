@@ -137,19 +137,19 @@ def _required(package: str) -> ModuleType:
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        message = f"{package} cannot be imported ({error}): pip install 'lazynwb[{package}]'"
-        raise MissingPackageError(message) from error
+        raise MissingPackageError(
+            f"{package} cannot be imported ({error}): pip install 'lazynwb[{package}]'"
+        ) from error
 
 
 def _samples(ts: TimeSeries) -> tuple[np.ndarray, np.ndarray]:
     """Return all data and timestamps."""
     data, stamps = ts.data, ts.timestamps
     if len(data) != len(stamps):
-        message = (
+        raise LazyNWBError(
             f"{ts.file}: {ts.path} has {len(stamps)} timestamps for {len(data)} samples: which belong "
             "together cannot be told; take slices of data and timestamps"
         )
-        raise LazyNWBError(message)
     return np.asarray(data), np.asarray(stamps)
 
 
@@ -158,8 +158,9 @@ def _samples(ts: TimeSeries) -> tuple[np.ndarray, np.ndarray]:
 
 def _to_tsd(nap: ModuleType, ts: TimeSeries) -> Any:  # noqa: ANN401
     if ts.data.dtype.kind not in "iufb":
-        message = f"{ts.file}: {ts.path} holds no numbers, which pynapple is for, but {ts.data.dtype}"
-        raise UnsupportedTypeError(message)
+        raise UnsupportedTypeError(
+            f"{ts.file}: {ts.path} holds no numbers, which pynapple is for, but {ts.data.dtype}"
+        )
     data, stamps = _samples(ts)
     order = _in_time(stamps)
     if order is not None:
@@ -190,8 +191,7 @@ def _to_ts_group(nap: ModuleType, df: pl.DataFrame | pd.DataFrame) -> Any:  # no
         df = _with_spikes(df)
     trains = [_train(row) for row in df[_SPIKES]]
     if not any(map(len, trains)):
-        message = f"none of the {len(trains)} units has a spike: pynapple needs the time of one"
-        raise LazyNWBError(message)
+        raise LazyNWBError(f"none of the {len(trains)} units has a spike: pynapple needs the time of one")
     keys = _keys(df)
     # pynapple sorts a group by its keys, but not the metadata.
     order = np.argsort(keys)
@@ -212,22 +212,20 @@ def _check_one_session(df: pl.DataFrame | pd.DataFrame) -> None:
         return
     paths = list(dict.fromkeys(df[NWB_PATH]))
     if len(paths) > 1:
-        message = (
+        raise LazyNWBError(
             f"the frame has units of {len(paths)} sessions ({paths[0]}, {paths[1]}, ...), and the times of "
             f"one mean nothing in another: filter by {NWB_PATH}, or take them one by one"
         )
-        raise LazyNWBError(message)
 
 
 def _with_spikes(df: pl.DataFrame | pd.DataFrame) -> pl.DataFrame | pd.DataFrame:
     from lazynwb.frames.late_frames import merge_array_column
 
     if not set(INTERNAL) <= set(df.columns):
-        message = (
+        raise ColumnNotFoundError(
             f"the frame has no column {_SPIKES!r}, and without {', '.join(INTERNAL)} it cannot be looked up: "
             "keep these columns, or select the spike times"
         )
-        raise ColumnNotFoundError(message)
     return merge_array_column(df, _SPIKES, missing_ok=False)
 
 

@@ -202,8 +202,9 @@ def one_source(path: PathOrUrl, storage_options: Mapping[str, Any] | None, who: 
     """
     found = expand(path, storage_options)
     if len(found) != 1:
-        message = f"{who} describes one file, not {len(found)}: pass one of them, such as {found[0].name}"
-        raise LazyNWBError(message)
+        raise LazyNWBError(
+            f"{who} describes one file, not {len(found)}: pass one of them, such as {found[0].name}"
+        )
     return found[0]
 
 

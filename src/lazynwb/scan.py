@@ -465,8 +465,7 @@ def scan_index(
         If it has no such table.
     """
     if table not in KINDS:
-        message = f"an index has the tables {', '.join(map(repr, KINDS))}, not {table!r}"
-        raise ValueError(message)
+        raise ValueError(f"an index has the tables {', '.join(map(repr, KINDS))}, not {table!r}")
     opened = open_index(index, storage_options)
     detail = f"{table} of an index of {len(opened)} sessions"
     return source_frame(functools.partial(opened.batches, table), opened.schema(table), detail)

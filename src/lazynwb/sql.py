@@ -46,8 +46,7 @@ class _Context(pl.SQLContext[Any]):
             ]
             if not reasons:
                 raise
-            message = f"{what}; it was left out of the SQL context: {'; '.join(reasons)}"
-            raise type(error)(message) from None
+            raise type(error)(f"{what}; it was left out of the SQL context: {'; '.join(reasons)}") from None
         return found
 
 
@@ -140,10 +139,10 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
         }
         names = {p: name for p, name in names.items() if wanted & {p, name, p.rsplit("/", 1)[-1]}}
     if not names:
-        message = f"no tables were found in {sources[0].name}" + (
-            f" and {len(sources) - 1} more files" if len(sources) > 1 else ""
+        raise TableNotFoundError(
+            f"no tables were found in {sources[0].name}"
+            + (f" and {len(sources) - 1} more files" if len(sources) > 1 else "")
         )
-        raise TableNotFoundError(message)
     session: tuple[SessionColumn, ...] = ()
     if session_columns is not None:
         session = find_session_columns(

@@ -68,8 +68,7 @@ def element_dtype(dtype: DType) -> pl.DataType:
         )
     if kind == "vlen" and dtype.base is not None:
         return pl.List(element_dtype(dtype.base))
-    message = f"stored as {dtype.note}"
-    raise UnsupportedTypeError(message)
+    raise UnsupportedTypeError(f"stored as {dtype.note}")
 
 
 def _value(member: tuple[str, int]) -> int:

@@ -219,8 +219,7 @@ def _recast(value: pl.Expr, stored: pl.DataType, dtype: pl.DataType) -> pl.Expr:
         own = {field.name: instance(field.dtype) for field in stored.fields}
         lost = own.keys() - {field.name for field in dtype.fields}
         if lost:
-            message = f"its fields {sorted(lost)} are not in the scan's type"
-            raise ValueError(message)
+            raise ValueError(f"its fields {sorted(lost)} are not in the scan's type")
         parts = [
             _recast(value.struct.field(field.name), own[field.name], instance(field.dtype)).alias(field.name)
             if field.name in own

@@ -304,8 +304,7 @@ class ChunkIndex(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=F
             If the index has no such chunk.
         """
         if not 0 <= number < min(len(self.offsets), len(self.sizes)) // _U8.size:
-            message = f"chunk {number} is past the end of the chunk index"
-            raise CorruptDataError(message)
+            raise CorruptDataError(f"chunk {number} is past the end of the chunk index")
         mask = _U4.unpack_from(self.masks, _U4.size * number)[0] if self.masks else 0
         at = _U8.size * number
         return _U8.unpack_from(self.offsets, at)[0], _U8.unpack_from(self.sizes, at)[0], mask
@@ -359,8 +358,7 @@ class SomeChunks:
         """
         place = self._places.get(number)
         if place is None:
-            message = f"chunk {number} was not looked up"
-            raise CorruptDataError(message)
+            raise CorruptDataError(f"chunk {number} was not looked up")
         return place
 
     def unknown(self, numbers: np.ndarray) -> np.ndarray:

@@ -87,8 +87,7 @@ def sources_of(named: list[str] | None, storage_options: list[str] | None) -> Co
     storage = {**(project.storage if project is not None else {}), **_options(storage_options or [])}
     if not named:
         if project is None or not project.paths:
-            message = f"no source was given: name files, folders, patterns or URLs, or write a {NAME}"
-            raise UsageError(message)
+            raise UsageError(f"no source was given: name files, folders, patterns or URLs, or write a {NAME}")
         return CommandSources(list(project.paths), storage)
     found: list[str] = []
     for one in named:
@@ -125,13 +124,11 @@ def split_table(arguments: list[str], command: str) -> tuple[list[str], str]:
     if not looks_like_a_source(table):
         return sources, table
     if len(sources) == 1 and not looks_like_a_source(sources[0]) and not _PATTERN.intersection(sources[0]):
-        message = f"the table comes last: lazynwb {command} {shlex.join([table, sources[0]])}"
-        raise UsageError(message)
+        raise UsageError(f"the table comes last: lazynwb {command} {shlex.join([table, sources[0]])}")
     if not sources or _is_named_like_a_source(table):
-        message = (
+        raise UsageError(
             f"which table of {table}? The table comes last: lazynwb tables {shlex.join([table])} lists them"
         )
-        raise UsageError(message)
     return sources, table
 
 
@@ -147,13 +144,13 @@ def _is_named_like_a_source(text: str) -> bool:
 
 def _from_stdin() -> list[str]:
     if sys.stdin.isatty():
-        message = "- takes the list of sources from stdin: pipe one in, such as: ls *.nwb | lazynwb tables -"
-        raise UsageError(message)
+        raise UsageError(
+            "- takes the list of sources from stdin: pipe one in, such as: ls *.nwb | lazynwb tables -"
+        )
     lines = (line.rstrip("\r\n") for line in sys.stdin)
     found = [line for line in lines if line.strip()]
     if not found:
-        message = "the list of sources on stdin is empty"
-        raise NothingFoundError(message)
+        raise NothingFoundError("the list of sources on stdin is empty")
     return found
 
 
@@ -173,7 +170,6 @@ def _options(given: list[str]) -> dict[str, Any]:
     for one in given:
         name, equals, value = one.partition("=")
         if not (name and equals):
-            message = "--storage-option takes NAME=VALUE, such as region=us-west-2"
-            raise UsageError(message)
+            raise UsageError("--storage-option takes NAME=VALUE, such as region=us-west-2")
         found[name] = {"true": True, "false": False}.get(value.lower(), value)
     return found

@@ -129,8 +129,7 @@ def dandi_ls(  # noqa: PLR0913
             raise
         raise UsageError(str(error)) from error
     if not found and limit != 0:
-        message = f"dandiset {dandiset} has no NWB file in this version"
-        raise NothingFoundError(message)
+        raise NothingFoundError(f"dandiset {dandiset} has no NWB file in this version")
 
     def lines() -> None:
         for url in found:

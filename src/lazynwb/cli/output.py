@@ -59,18 +59,18 @@ def target_of(form: Format | None, output: Path | None) -> Target:
         form = _ENDINGS.get(file.suffix.lower())
         if form is None:
             endings = ", ".join(_ENDINGS)
-            message = f"the form of {file} is not clear from its name: end it in {endings}, or say --format"
-            raise UsageError(message)
+            raise UsageError(
+                f"the form of {file} is not clear from its name: end it in {endings}, or say --format"
+            )
     form = form or Format.table
     if form is Format.table and file is not None:
-        message = "a table is for people to look at: a file is written with --format json, csv, parquet, ..."
-        raise UsageError(message)
+        raise UsageError(
+            "a table is for people to look at: a file is written with --format json, csv, parquet, ..."
+        )
     if form in _BINARY and file is None and sys.stdout.isatty():
-        message = f"{form.value} is not for terminals: name a file with -o, or pipe it into something"
-        raise UsageError(message)
+        raise UsageError(f"{form.value} is not for terminals: name a file with -o, or pipe it into something")
     if file is not None and file.is_dir():
-        message = f"{file} is a folder: name a file in it"
-        raise UsageError(message)
+        raise UsageError(f"{file} is a folder: name a file in it")
     return Target(form, file)
 
 

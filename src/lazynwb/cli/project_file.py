@@ -117,8 +117,7 @@ def read(file: Path) -> Project:
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        message = f"{file}: {error}"
-        raise ProjectError(message) from error
+        raise ProjectError(f"{file}: {error}") from error
     known = dict.fromkeys(("sources", "sets", "storage", "config"), dict)
     for name, value in content.items():
         _check(file, "", name, value, known)
@@ -138,22 +137,19 @@ def _check(file: Path, where: str, name: str, value: object, known: Mapping[str,
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
         meant = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-        message = f"{file}: {where}{name} is not known; {meant}"
-        raise ProjectError(message)
+        raise ProjectError(f"{file}: {where}{name} is not known; {meant}")
     wanted = known[name]
     fits = isinstance(value, str if wanted is Path else (int, float) if wanted is float else wanted)
     if not fits or (isinstance(value, bool) and wanted is not bool):
         what = {dict: "a table", list: "a list of paths", Path: "a path", bool: "true or false"}.get(
             wanted, "a number"
         )
-        message = f"{file}: {where}{name} is {what}, not {value!r}"
-        raise ProjectError(message)
+        raise ProjectError(f"{file}: {where}{name} is {what}, not {value!r}")
 
 
 def _paths(file: Path, where: str, listed: object) -> tuple[str, ...]:
     if not isinstance(listed, list) or not all(isinstance(one, str) and one for one in listed):
-        message = f"{file}: {where} is a list of paths, not {listed!r}"
-        raise ProjectError(message)
+        raise ProjectError(f"{file}: {where} is a list of paths, not {listed!r}")
     return tuple(_absolute(file.parent, one) for one in listed)
 
 
@@ -170,11 +166,10 @@ def _absolute(folder: Path, path: str) -> str:
 def _storage(file: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     for name in options:
         if name not in _STORAGE:
-            message = (
+            raise ProjectError(
                 f"{file}: storage.{name} has no place in a project file, which has only "
                 f"{', '.join(_STORAGE)}: use an environment variable or --storage-option"
             )
-            raise ProjectError(message)
     return dict(options)
 
 

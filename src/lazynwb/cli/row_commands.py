@@ -111,8 +111,7 @@ def _chosen(frame: pl.LazyFrame, table: str, columns: Sequence[str]) -> pl.LazyF
     there = list(frame.collect_schema())
     for name in columns:
         if name not in there:
-            message = f"{table} has no column {name!r}{hint(name, there)}"
-            raise ColumnNotFoundError(message)
+            raise ColumnNotFoundError(f"{table} has no column {name!r}{hint(name, there)}")
     return frame.select(selectors.by_name(*columns))
 
 
@@ -190,8 +189,7 @@ def _lazy(context: pl.SQLContext[Any], sql: str) -> pl.LazyFrame:
         absent = _NO_SUCH_TABLE.search(str(error))
         if absent is None:
             raise
-        message = f"no table {absent[1]!r}{hint(absent[1], context.tables())}"
-        raise TableNotFoundError(message) from error
+        raise TableNotFoundError(f"no table {absent[1]!r}{hint(absent[1], context.tables())}") from error
     return found
 
 

@@ -59,8 +59,9 @@ def describe(given: CommandSources, *, storage: bool | None) -> ObjectDescriptio
 
     found = expand(given.sources, given.storage)
     if len(found) != 1:
-        message = f"this command describes one file, not {len(found)}: name one, such as {found[0].name}"
-        raise UsageError(message)
+        raise UsageError(
+            f"this command describes one file, not {len(found)}: name one, such as {found[0].name}"
+        )
     source = found[0]
     listing = load_listing(source)
     wanted = not source.is_remote if storage is None else storage

@@ -84,8 +84,7 @@ def unfilter(data: Buffer, codecs: tuple[Codec, ...], mask: int, nbytes: int) ->
                     _configured(codec, data, wanted) if codec.config else _DECODERS[codec.name](data, wanted)
                 )
     if len(data) != nbytes:
-        message = f"a chunk decodes to {len(data)} bytes where {nbytes} are needed"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"a chunk decodes to {len(data)} bytes where {nbytes} are needed")
     return data, shuffled
 
 
@@ -176,33 +175,28 @@ def _gunzip(data: Buffer, nbytes: int) -> Buffer:
 
 def _inflated(decompress: Callable[[Buffer, int], Buffer], name: str, data: Buffer, nbytes: int) -> Buffer:
     if nbytes > _DEFLATE_MOST * len(data) + 4096:
-        message = f"{len(data)} compressed bytes cannot hold the {nbytes} bytes of a chunk"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"{len(data)} compressed bytes cannot hold the {nbytes} bytes of a chunk")
     try:
         return decompress(data, nbytes)
     except deflate.DeflateError as error:
-        message = f"a chunk's {name} stream is damaged ({error})"
-        raise CorruptDataError(message) from None
+        raise CorruptDataError(f"a chunk's {name} stream is damaged ({error})") from None
 
 
 def _crc_checked(data: Buffer, nbytes: int) -> Buffer:  # noqa: ARG001 - the codecs share one signature
     body, stored = data[:-_CHECKSUM], data[-_CHECKSUM:]
     value = int.from_bytes(stored, "little")
     if len(stored) < _CHECKSUM or crc32c(body) != value:
-        message = f"a chunk's CRC-32C checksum is not the {value:08x} that is stored"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"a chunk's CRC-32C checksum is not the {value:08x} that is stored")
     return body
 
 
 def _checked(data: Buffer, nbytes: int) -> Buffer:  # noqa: ARG001 - the codecs share one signature
     body, stored = data[:-_CHECKSUM], data[-_CHECKSUM:]
     if len(stored) < _CHECKSUM:
-        message = "a chunk is too short for its checksum"
-        raise CorruptDataError(message)
+        raise CorruptDataError("a chunk is too short for its checksum")
     value = int.from_bytes(stored, "little")
     if not fletcher32_matches(body, value):
-        message = f"a chunk's Fletcher-32 checksum is not the {value:08x} that is stored"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"a chunk's Fletcher-32 checksum is not the {value:08x} that is stored")
     return body
 
 
@@ -215,15 +209,13 @@ def _numcodecs(name: str) -> Callable[..., Buffer]:
 
 def _bounded(data: Buffer, nbytes: int) -> None:
     if nbytes > _MOST_CHUNK_BYTES or not data:
-        message = f"{len(data)} compressed bytes for a chunk of {nbytes} bytes"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"{len(data)} compressed bytes for a chunk of {nbytes} bytes")
 
 
 def _blosc(data: Buffer, nbytes: int) -> Buffer:
     _bounded(data, nbytes)
     if _blosc_content_size(data) != nbytes:
-        message = "a chunk's blosc header contradicts the chunk's size"
-        raise CorruptDataError(message)
+        raise CorruptDataError("a chunk's blosc header contradicts the chunk's size")
     return _guarded(_numcodecs("blosc"), data)
 
 
@@ -237,11 +229,9 @@ def _zstd(data: Buffer, nbytes: int) -> Buffer:
     _bounded(data, nbytes)
     size = zstd_content_size(data)
     if size not in {None, nbytes}:
-        message = "a chunk's zstd header contradicts the chunk's size"
-        raise CorruptDataError(message)
+        raise CorruptDataError("a chunk's zstd header contradicts the chunk's size")
     if nbytes > (len(data) // 4 + 1) * _ZSTD_BLOCK:
-        message = f"{len(data)} bytes of zstd cannot hold the {nbytes} bytes of a chunk"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"{len(data)} bytes of zstd cannot hold the {nbytes} bytes of a chunk")
     decompress = _numcodecs("zstd")
     out = np.empty(nbytes, np.uint8)  # the room that there is for a frame that does not say how much it holds
     try:
@@ -249,8 +239,9 @@ def _zstd(data: Buffer, nbytes: int) -> Buffer:
     except CorruptDataError as error:
         if size is not None:
             raise
-        message = f"{error}; a frame that does not say its size needs numcodecs 0.16 or later"
-        raise CorruptDataError(message) from None
+        raise CorruptDataError(
+            f"{error}; a frame that does not say its size needs numcodecs 0.16 or later"
+        ) from None
     return out.data
 
 
@@ -272,14 +263,12 @@ def _lz4(data: Buffer, nbytes: int) -> Buffer:
     _bounded(data, nbytes)
     decode = _numcodecs("lz4")
     if len(data) < 12 or struct.unpack_from(">Q", data)[0] != nbytes:  # noqa: PLR2004
-        message = "a chunk's lz4 header contradicts the chunk's size"
-        raise CorruptDataError(message)
+        raise CorruptDataError("a chunk's lz4 header contradicts the chunk's size")
     block = struct.unpack_from(">I", data, 8)[0] or nbytes
     position, out = 12, bytearray()
     while len(out) < nbytes:
         if position + 4 > len(data):
-            message = "a chunk's lz4 blocks end early"
-            raise CorruptDataError(message)
+            raise CorruptDataError("a chunk's lz4 blocks end early")
         size = struct.unpack_from(">I", data, position)[0]
         body = data[position + 4 : position + 4 + size]
         position += 4 + size
@@ -292,8 +281,7 @@ def _lz4_block(data: Buffer, nbytes: int) -> Buffer:
     """Undo numcodecs' LZ4: one block, with its decoded size in front."""
     _bounded(data, nbytes)
     if len(data) < _CHECKSUM or int.from_bytes(data[:4], "little") != nbytes:
-        message = "a chunk's lz4 header contradicts the chunk's size"
-        raise CorruptDataError(message)
+        raise CorruptDataError("a chunk's lz4 header contradicts the chunk's size")
     return _guarded(_numcodecs("lz4"), data)
 
 
@@ -314,13 +302,13 @@ def _configured(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
     """Undo one of numcodecs' filters, which give back as many elements as they are given."""
     config = json.loads(codec.config)
     if config.get("id") not in FILTERS:
-        message = f"codec {config.get('id')!r} is not known"
-        raise UnsupportedTypeError(message)
+        raise UnsupportedTypeError(f"codec {config.get('id')!r} is not known")
     import numcodecs
 
     if len(data) != _written(codec, nbytes):
-        message = f"a filtered chunk has {len(data)} bytes where {_written(codec, nbytes)} are needed"
-        raise CorruptDataError(message)
+        raise CorruptDataError(
+            f"a filtered chunk has {len(data)} bytes where {_written(codec, nbytes)} are needed"
+        )
     decoded = _guarded(lambda stored: numcodecs.get_codec(config).decode(stored), data)
     return np.ascontiguousarray(decoded).reshape(-1).view(np.uint8).data
 
@@ -334,8 +322,9 @@ def _twice_compressed(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
         return _DECODERS[codec.name](data, most)
     declared = _declared_size(codec, data)
     if declared is None or declared > most:
-        message = f"a chunk's {codec.name} step gives back {declared} bytes, of {nbytes} at the end"
-        raise CorruptDataError(message)
+        raise CorruptDataError(
+            f"a chunk's {codec.name} step gives back {declared} bytes, of {nbytes} at the end"
+        )
     return _configured(codec, data, declared) if codec.config else _DECODERS[codec.name](data, declared)
 
 
@@ -356,8 +345,7 @@ def _guarded(decode: Callable[[Buffer], Buffer], data: Buffer, own: type[Excepti
     try:
         return decode(data)
     except (RuntimeError, ValueError, TypeError, OSError, EOFError, zlib.error, own) as error:
-        message = f"a chunk's compressed bytes are damaged ({error})"
-        raise CorruptDataError(message) from None
+        raise CorruptDataError(f"a chunk's compressed bytes are damaged ({error})") from None
 
 
 _DECODERS: dict[str, Callable[[Buffer, int], Buffer]] = {

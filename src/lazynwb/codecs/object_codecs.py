@@ -78,11 +78,9 @@ def decode_objects(data: Buffer, codec: ObjectCodec, others: Sequence[Codec], co
     except (ValueError, TypeError, LookupError, struct.error, RecursionError, MemoryError) as error:
         if isinstance(error, UnsupportedTypeError | CorruptDataError):
             raise
-        message = f"its {codec.name} elements are damaged ({error})"
-        raise CorruptDataError(message) from None
+        raise CorruptDataError(f"its {codec.name} elements are damaged ({error})") from None
     if len(values) != count:
-        message = f"it holds {len(values)} elements where {count} are needed"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"it holds {len(values)} elements where {count} are needed")
     return values
 
 
@@ -94,19 +92,15 @@ def _decode_bounded(data: Buffer, codec: Codec, most: int) -> Buffer:
         try:
             found, rest = _STREAMS[codec.name](bytes(data), most)
         except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
-            message = f"its {codec.name} stream is damaged ({error})"
-            raise CorruptDataError(message) from None
+            raise CorruptDataError(f"its {codec.name} stream is damaged ({error})") from None
         if rest:
-            message = f"its {codec.name} stream ends early, or holds more than {most} bytes"
-            raise CorruptDataError(message)
+            raise CorruptDataError(f"its {codec.name} stream ends early, or holds more than {most} bytes")
         return found
     if codec.config:
-        message = "objects are filtered as if they were numbers"
-        raise UnsupportedTypeError(message)
+        raise UnsupportedTypeError("objects are filtered as if they were numbers")
     size = _declared(data, codec.name)
     if not 0 <= size <= most:
-        message = f"it claims to hold {size} bytes"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"it claims to hold {size} bytes")
     return decode(data, (codec,), size)
 
 
@@ -133,12 +127,10 @@ def _zstd_size(data: Buffer) -> int:
         If it is no such frame.
     """
     if bytes(data[:4]) != _ZSTD_MAGIC:
-        message = "its bytes are no zstd frame"
-        raise CorruptDataError(message)
+        raise CorruptDataError("its bytes are no zstd frame")
     size = zstd_content_size(data)
     if size is None:
-        message = "its zstd frame does not declare its size"
-        raise UnsupportedTypeError(message)
+        raise UnsupportedTypeError("its zstd frame does not declare its size")
     return size
 
 
@@ -171,8 +163,7 @@ _STREAMS: dict[str, Callable[[bytes, int], tuple[bytes, bool]]] = {
 def _slices(data: Buffer, count: int) -> list[Buffer]:
     """Return the elements of numcodecs' variable-length codecs: their number, then each behind its size."""
     if len(data) < 4 or int.from_bytes(data[:4], "little") != count:  # noqa: PLR2004 - a number's size
-        message = f"it does not hold {count} elements"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"it does not hold {count} elements")
     found = []
     at = 4
     for _ in range(count):
@@ -180,8 +171,7 @@ def _slices(data: Buffer, count: int) -> list[Buffer]:
         found.append(data[at + 4 : stop])
         at = stop
     if at > len(data):
-        message = "it ends early"
-        raise CorruptDataError(message)
+        raise CorruptDataError("it ends early")
     return found
 
 
@@ -202,8 +192,7 @@ def _texts(data: bytes, count: int, _: object) -> np.ndarray:
 
 def _arrays(data: bytes, count: int, dtype: Any) -> np.ndarray:  # noqa: ANN401 - as NumPy takes it
     if dtype is None:
-        message = "no element type is given"
-        raise ValueError(message)
+        raise ValueError("no element type is given")
     return _objects([np.frombuffer(item, np.dtype(dtype)) for item in _slices(data, count)])
 
 
@@ -213,16 +202,14 @@ def _listed(items: Any, count: int) -> np.ndarray:  # noqa: ANN401 - JSON or Mes
     for _ in range(len(shape) - 1):
         found = [item for part in found for item in part]
     if len(found) > count:
-        message = f"it holds {len(found)} elements where {count} are needed"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"it holds {len(found)} elements where {count} are needed")
     return _objects(found)
 
 
 def _unpickled(data: bytes, count: int, _: object) -> np.ndarray:
     found = read_pickle(data)
     if not isinstance(found, PickledArray) or found.values.size != count:
-        message = f"a pickle that is no array of {count} elements"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"a pickle that is no array of {count} elements")
     return found.values.reshape(-1, order="A")
 
 

@@ -57,8 +57,7 @@ class _Type:
     def plain(self) -> np.dtype:
         """Return the type of numbers or text of fixed length."""
         if not _PLAIN.fullmatch(self.code):
-            message = f"pickled elements of type {self.code!r}"
-            raise UnsupportedTypeError(message)
+            raise UnsupportedTypeError(f"pickled elements of type {self.code!r}")
         return np.dtype((self.order if self.order in {"<", ">"} else "=") + self.code)
 
 
@@ -78,8 +77,7 @@ class PickledArray:
         """Take in what NumPy's arrays give as their state."""
         _, shape, dtype, is_fortran, content = state
         if not isinstance(shape, tuple) or any(type(n) is not int or n < 0 for n in shape):
-            message = f"a pickled array of shape {shape!r}"
-            raise CorruptDataError(message)
+            raise CorruptDataError(f"a pickled array of shape {shape!r}")
         if isinstance(content, list):
             flat = np.fromiter(content, object, len(content))
             values = flat.reshape(shape)
@@ -104,8 +102,7 @@ def read_pickle(data: bytes) -> Any:  # noqa: ANN401 - whatever plain data it ho
     except (UnsupportedTypeError, CorruptDataError):
         raise
     except (ValueError, TypeError, LookupError, AttributeError, struct.error, MemoryError) as error:
-        message = f"a pickled array is damaged ({error})"
-        raise CorruptDataError(message) from None
+        raise CorruptDataError(f"a pickled array is damaged ({error})") from None
 
 
 class _Machine:
@@ -130,8 +127,7 @@ class _Machine:
     def _take(self, size: int) -> bytes:
         found = self._data[self._at : self._at + size]
         if len(found) < size:
-            message = "it ends early"
-            raise ValueError(message)
+            raise ValueError("it ends early")
         self._at += size
         return found
 
@@ -183,8 +179,7 @@ class _Machine:
         """Put a name on the stack whose parts are there."""
         name, module = self._stack.pop(), self._stack.pop()
         if not isinstance(module, str) or not isinstance(name, str):
-            message = "a name is no text"
-            raise TypeError(message)
+            raise TypeError("a name is no text")
         self._stack.append(_Name(module, name))
 
     def mark(self) -> None:
@@ -206,8 +201,7 @@ class _Machine:
     def make_tuple(self, size: int) -> None:
         """Make a tuple of what is on top."""
         if size > len(self._stack):
-            message = "the stack is empty"
-            raise ValueError(message)
+            raise ValueError("the stack is empty")
         found = tuple(self._stack[len(self._stack) - size :])
         del self._stack[len(self._stack) - size :]
         self._stack.append(found)
@@ -228,8 +222,7 @@ class _Machine:
 
     def _list(self) -> list[Any]:
         if type(self._stack[-1]) is not list:
-            message = "there is no list to add to"
-            raise TypeError(message)
+            raise TypeError("there is no list to add to")
         found: list[Any] = self._stack[-1]
         return found
 
@@ -245,8 +238,7 @@ class _Machine:
     def _set(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if type(target) is not dict:
-            message = "there is no dictionary to set items of"
-            raise TypeError(message)
+            raise TypeError("there is no dictionary to set items of")
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def reduce(self) -> None:
@@ -284,8 +276,7 @@ class _Machine:
 
 
 def _refuse(what: str) -> NoReturn:
-    message = f"its pickle {what}: only plain data is read, and nothing is unpickled"
-    raise UnsupportedTypeError(message)
+    raise UnsupportedTypeError(f"its pickle {what}: only plain data is read, and nothing is unpickled")
 
 
 def _with(method: Callable[..., None], *arguments: Any) -> Callable[[_Machine], None]:  # noqa: ANN401

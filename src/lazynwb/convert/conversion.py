@@ -178,36 +178,34 @@ def _check(
 ) -> None:
     """Refuse what the format does not have, before anything is read."""
     if output_format not in FORMATS and output_format not in _DATABASES:
-        message = f"output_format is one of {', '.join([*FORMATS, *_DATABASES])}, not {output_format!r}"
-        raise ValueError(message)
+        raise ValueError(
+            f"output_format is one of {', '.join([*FORMATS, *_DATABASES])}, not {output_format!r}"
+        )
     if output_format in FORMATS:
         compressions, needed = FORMATS[output_format].compressions, FORMATS[output_format].needs
         packages: tuple[str, ...] = () if needed is None else (needed,)
     else:
         compressions, packages = _DATABASES[output_format]
     if compression is not None and compression not in compressions:
-        message = (
+        raise ValueError(
             f"compression of {output_format} is one of {', '.join(sorted(compressions))}, not {compression!r}"
         )
-        raise ValueError(message)
     if partition_by not in {None, "session", "subject"}:
-        message = f"partition_by is 'session', 'subject' or None, not {partition_by!r}"
-        raise ValueError(message)
+        raise ValueError(f"partition_by is 'session', 'subject' or None, not {partition_by!r}")
     if partition_by and session_subdirs:
-        message = "session_subdirs and partition_by are two ways to keep sessions apart: choose one"
-        raise ValueError(message)
+        raise ValueError("session_subdirs and partition_by are two ways to keep sessions apart: choose one")
     if output_format == "duckdb" and (partition_by or write_kwargs):
-        message = (
+        raise ValueError(
             f"a DuckDB table has no {'partitions' if partition_by else 'options'}: leave out "
             f"{', '.join(['partition_by'] if partition_by else write_kwargs)}"
         )
-        raise ValueError(message)
     if output_format == "delta":
         delta_arguments(write_kwargs)
     package = next((name for name in packages if not is_installed(name)), None)
     if package is not None:
-        message = f"output_format={output_format!r} needs {package}: pip install 'lazynwb[{output_format}]'"
-        raise ImportError(message)
+        raise ImportError(
+            f"output_format={output_format!r} needs {package}: pip install 'lazynwb[{output_format}]'"
+        )
 
 
 def _let_settle(sources: list[Source]) -> None:

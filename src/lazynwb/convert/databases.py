@@ -93,12 +93,10 @@ def delta_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     found = {**found.pop("delta_write_options", {}), **found}  # as `write_delta` of Polars takes them
     for name in ("mode", "schema_mode"):
         if found.pop(name, "overwrite") != "overwrite":
-            message = f"a Delta table is replaced as a whole: leave out {name}"
-            raise ValueError(message)
+            raise ValueError(f"a Delta table is replaced as a whole: leave out {name}")
     for name in ("predicate", "partition_by"):
         if name in found:
-            message = f"a Delta table is replaced as a whole: leave out {name}"
-            raise ValueError(message)
+            raise ValueError(f"a Delta table is replaced as a whole: leave out {name}")
     return found
 
 
@@ -205,8 +203,7 @@ class DuckDB:
                 self._connection.execute(f"USE {_DATABASE}")
             except duckdb.Error as error:
                 self._close()
-                message = f"{path} cannot be opened as a DuckDB database: {error}"
-                raise LazyNWBError(message) from None
+                raise LazyNWBError(f"{path} cannot be opened as a DuckDB database: {error}") from None
             self._opened = path, rows
         return self._connection
 

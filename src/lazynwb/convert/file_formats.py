@@ -152,12 +152,11 @@ def _write_excel(content: Content, path: Path, options: Options) -> None:
         If there are more rows, columns or characters in a cell than Excel has room for.
     """
     if content.rows >= _SHEET_ROWS or len(content.schema) > _SHEET_COLUMNS:
-        message = (
+        raise LazyNWBError(
             f"{content.label} has {content.rows} rows and {len(content.schema)} columns, but a worksheet "
             f"has room for {_SHEET_ROWS - 1} rows below its header and {_SHEET_COLUMNS} columns: use "
             "output_format='parquet'"
         )
-        raise LazyNWBError(message)
     frame = as_text(content.counted(), content.schema).collect()
     frame = frame.with_columns(*_exact(frame), selectors.enum().cast(pl.String))
     for column in frame.select(selectors.string()).iter_columns():
@@ -166,11 +165,10 @@ def _write_excel(content: Content, path: Path, options: Options) -> None:
             hint = (
                 "exclude_array_columns=True" if content.schema[column.name].is_nested() else "another format"
             )
-            message = (
+            raise UnsupportedTypeError(
                 f"column {column.name!r} of {content.label} has a value of {longest} characters, but a cell "
                 f"of Excel holds {_CELL_CHARACTERS}: use {hint}"
             )
-            raise UnsupportedTypeError(message)
     from xlsxwriter import Workbook
 
     plain = {"strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}

@@ -184,10 +184,9 @@ class Run:
 
         def check() -> None:
             if counter.rows != job.rows and not self._ignore_errors:
-                message = (
+                raise LazyNWBError(
                     f"{counter.rows} of {job.rows} rows of {job.label} arrived: run the conversion again"
                 )
-                raise LazyNWBError(message)
 
         content = Content(
             job.label,
@@ -214,8 +213,7 @@ class Run:
                 raise refused from error
             if not _is_of_writer(error):
                 raise
-            message = f"{job.label} cannot be written as {target.format}: {error}"
-            raise LazyNWBError(message) from error
+            raise LazyNWBError(f"{job.label} cannot be written as {target.format}: {error}") from error
         if counter.rows != job.rows:
             self._failures.append(
                 f"{job.label}: {counter.rows} of {job.rows} rows could be read; the next call tries again"

@@ -196,10 +196,9 @@ class Hold:
             _lock(self._descriptor)
         except BlockingIOError:
             os.close(self._descriptor)
-            message = (
+            raise LazyNWBError(
                 f"another conversion is writing into {self._folder}: wait for it, or choose another folder"
-            )
-            raise LazyNWBError(message) from None
+            ) from None
         except OSError as error:  # a file system without locks
             _LOGGER.debug("the output folder cannot be locked: %s", error)
         return self

@@ -56,8 +56,9 @@ def daft_schema(columns: Mapping[str, pl.DataType]) -> Schema:
     """
     for name, dtype in columns.items():
         if str(dtype.base_type()) in _UNKNOWN:
-            message = f"column {name!r}: Daft has no type for {dtype}: choose another one in schema_overrides"
-            raise UnsupportedTypeError(message)
+            raise UnsupportedTypeError(
+                f"column {name!r}: Daft has no type for {dtype}: choose another one in schema_overrides"
+            )
     return Schema.from_pyarrow_schema(_arrow(pl.DataFrame(schema=dict(columns))).schema)
 
 
@@ -316,8 +317,7 @@ async def _in_step(batches: Generator[RecordBatch], task: weakref.ref[NWBTask]) 
     try:
         while True:
             if task() is None:  # nobody gets to see this, and if somebody does, rows are missing
-                message = "a task was let go of before all of its rows were taken"
-                raise LazyNWBError(message)
+                raise LazyNWBError("a task was let go of before all of its rows were taken")
             batch = await asyncio.to_thread(next, batches, None)
             if batch is None:
                 return

@@ -106,13 +106,13 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
     ... ).select("unit_id", "spike_times").write_parquet("ca1")  # doctest: +SKIP
     """
     if files_per_task is not None and files_per_task < 1:
-        message = f"files_per_task is at least 1, not {files_per_task}"
-        raise ValueError(message)
+        raise ValueError(f"files_per_task is at least 1, not {files_per_task}")
     try:
         from lazynwb.daft.data_source import NWBSource
     except ImportError as error:
-        message = f"daft cannot be imported ({error}): pip install 'lazynwb[daft]'"
-        raise MissingPackageError(message) from error
+        raise MissingPackageError(
+            f"daft cannot be imported ({error}): pip install 'lazynwb[daft]'"
+        ) from error
     sources, catalogs = sources_of(source, index, storage_options)
     plan = plan_scan(
         sources,

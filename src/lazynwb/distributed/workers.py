@@ -124,11 +124,10 @@ def work_item(work: Work[T]) -> WorkItem[T]:
 def execute(order: WorkItem[T]) -> Done[T]:
     """Do a unit of work: what a worker is asked to call."""
     if order.versions != _versions():
-        message = (
+        raise LazyNWBError(
             f"the worker {platform.node()} has lazynwb {__version__} and polars {pl.__version__}, but the "
             f"query is from lazynwb {order.versions[0]} and polars {order.versions[1]}: install the same"
         )
-        raise LazyNWBError(message)
     if order.process == _process():
         value, rest = order.work.run()
         return Done(value, rest, order.process, {})
@@ -164,17 +163,15 @@ class Workers:
         get = getattr(executor, "get_executor", None)
         self._executor = get() if callable(get) else executor
         if not callable(getattr(self._executor, "submit", None)):
-            message = (
+            raise TypeError(
                 "executor is a concurrent.futures.Executor, such as ProcessPoolExecutor or dask's "
                 f"Client.get_executor(), not {type(executor).__name__}"
             )
-            raise TypeError(message)
         if _forks(self._executor):
-            message = (
+            raise ValueError(
                 "executor: forked processes cannot use Polars, whose threads are not forked with them; use "
                 'ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))'
             )
-            raise ValueError(message)
 
     @property
     def width(self) -> int:

@@ -149,8 +149,7 @@ def _enum(codes: np.ndarray, dtype: DType) -> pl.Series:
     position = np.searchsorted(values, codes).clip(max=len(values) - 1)
     if len(codes) and (values[position] != codes).any():
         stray = codes[values[position] != codes][0]
-        message = f"the value {stray} is none of the enum's members"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"the value {stray} is none of the enum's members")
     places = {name: place for place, name in enumerate(names)}
     physical = np.array([places[name] for name, _ in members], np.uint32)[position]
     # By gathering, because casting codes to an Enum is spelled differently from one Polars to the next.

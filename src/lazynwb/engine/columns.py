@@ -171,11 +171,11 @@ def _column(
                 decoded.add(run.name, series)
             parts.append(conform(series, dtype, origin))
         except LazyNWBError as error:
-            message = f"{run.where()}: {error}"
-            raise type(error)(message) from None
+            raise type(error)(f"{run.where()}: {error}") from None
         except (ValueError, TypeError, AssertionError, pl.exceptions.PolarsError) as error:
-            message = f"{run.where()}: what is stored cannot be made a column of: {error}"
-            raise CorruptDataError(message) from error
+            raise CorruptDataError(
+                f"{run.where()}: what is stored cannot be made a column of: {error}"
+            ) from error
     if not parts:
         return pl.Series([], dtype=dtype)
     return parts[0] if len(parts) == 1 else pl.concat(parts)
@@ -197,8 +197,7 @@ class _Run:
             note = (
                 column.data.dtype.note if column.data is not None else "a category without readable columns"
             )
-            message = f"{self.where()} cannot be read: {note}; select other columns"
-            raise UnsupportedTypeError(message)
+            raise UnsupportedTypeError(f"{self.where()} cannot be read: {note}; select other columns")
         if column.children is not None:
             for position, child in enumerate(column.children):
                 if column_dtype(child) is None:
@@ -389,10 +388,9 @@ class _Leaf:
             try:
                 starts, stops = spans(as_integers(read, array), ranges, array, below)
             except CorruptDataError as error:
-                message = (
+                raise CorruptDataError(
                     f"{piece.file.name}: /{piece.file.table.path}: column {piece.column.name!r}: {error}"
-                )
-                raise CorruptDataError(message) from None
+                ) from None
             lengths.append(stops - starts)
             self._ranges[i] = merged(starts, stops)
         self._lengths.append(lengths)

@@ -100,8 +100,7 @@ def fetch(work: Iterable[tuple[File, list[Request]]]) -> None:
             try:
                 _plan(request, jobs)
             except CorruptDataError as error:
-                message = f"{file.name}: /{request.array.path}: {error}"
-                raise CorruptDataError(message) from None
+                raise CorruptDataError(f"{file.name}: /{request.array.path}: {error}") from None
         _divide(file, jobs, apart.setdefault(file.pool, []), here)
     waiting = []
     for pool, tasks in apart.items():
@@ -187,8 +186,7 @@ def _read_and_handle(
         else:
             job.handle(memoryview(opened.read(job.offset, job.size)))
     except CorruptDataError as error:
-        message = f"{file.name}: /{job.path}: {error}"
-        raise CorruptDataError(message) from None
+        raise CorruptDataError(f"{file.name}: /{job.path}: {error}") from None
     count(bytes_used=job.size)
 
 
@@ -205,8 +203,7 @@ def _plan(request: Request, jobs: list[_Job]) -> None:
     array = request.array
     chunk, shape = array.chunk, array.shape
     if request.chunks is None or len(chunk) != len(shape) or min(chunk) < 1:
-        message = f"chunks of shape {chunk} for an array of shape {shape}"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"chunks of shape {chunk} for an array of shape {shape}")
     cells = chunks_in_selection(array, request.box)
     beside = chunk_count(array)
     nbytes = math.prod(chunk) * stored_size(array.dtype)
@@ -225,8 +222,7 @@ def _plan(request: Request, jobs: list[_Job]) -> None:
 def _plan_unfiltered(target: Target, offset: int, size: int, jobs: list[_Job]) -> None:
     """Read only the rows that are wanted of a chunk that needs no decoding."""
     if size != target.nbytes:
-        message = f"a chunk has {size} bytes where {target.nbytes} are needed"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"a chunk has {size} bytes where {target.nbytes} are needed")
     path = target.request.array.path
     width = target.nbytes // target.request.array.chunk[0]
     if target.is_whole_width:

@@ -100,11 +100,10 @@ def _parts(files: Sequence[TableFile], owners: np.ndarray, rows: np.ndarray) -> 
         file = files[number]
         if not 0 <= listed[0] <= listed[-1] < file.table.rows:
             wrong = listed[0] if listed[0] < 0 else listed[-1]
-            message = (
+            raise LazyNWBError(
                 f"{file.name}: /{file.table.path} has no row {wrong}: it has {file.table.rows} rows, counted "
                 "from 0"
             )
-            raise LazyNWBError(message)
         parts.append(Part(file, to_ranges(listed), len(listed)))
     return parts
 

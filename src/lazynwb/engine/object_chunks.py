@@ -58,8 +58,7 @@ def fetch_objects(work: Iterable[tuple[Objects, list[Request]]]) -> None:
             try:
                 _plan(store, request, tasks)
             except CorruptDataError as error:
-                message = f"{store.source.name}: /{request.array.path}: {error}"
-                raise CorruptDataError(message) from None
+                raise CorruptDataError(f"{store.source.name}: /{request.array.path}: {error}") from None
     pools: dict[Pool, list[_Task]] = {}
     for task in tasks:
         pools.setdefault(task.store.pool, []).append(task)
@@ -71,8 +70,7 @@ def _plan(store: Objects, request: Request, tasks: list[_Task]) -> None:
     array = request.array
     shape, chunk = array.shape, array.chunk
     if array.keys is None or len(chunk) != len(shape) or not shape or min(chunk) < 1:
-        message = f"chunks of shape {chunk} for an array of shape {shape}"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"chunks of shape {chunk} for an array of shape {shape}")
     if not request.out.size:
         return
     nbytes = math.prod(chunk) * stored_size(array.dtype)
@@ -112,8 +110,7 @@ def _check_written(store: Objects, request: Request) -> None:
 
 def _within_shard(request: Request, number: int) -> tuple[int, int]:
     if request.chunks is None:
-        message = f"chunk {number} is not in the index of its shard"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"chunk {number} is not in the index of its shard")
     return request.chunks.locate(number)[:2]
 
 
@@ -136,8 +133,7 @@ def _part_of_shard(task: _Task) -> bytes | memoryview:
     size = max(chunk.start + chunk.size for chunk in task.chunks) - start
     data = task.store.get_range(task.key, start, size)
     if data is None or len(data) != size:
-        message = f"bytes {start} to {start + size} of the shard are missing"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"bytes {start} to {start + size} of the shard are missing")
     return data
 
 
@@ -154,5 +150,4 @@ def _carry_out(task: _Task) -> None:
             chunk.target.decode(memoryview(data)[offset : offset + size])
             count(bytes_used=size)
     except CorruptDataError as error:
-        message = f"{task.store.source.name}: /{task.path}: chunk {task.key}: {error}"
-        raise CorruptDataError(message) from None
+        raise CorruptDataError(f"{task.store.source.name}: /{task.path}: chunk {task.key}: {error}") from None

@@ -105,12 +105,10 @@ def as_integers(raw: np.ndarray, array: Array) -> np.ndarray:
         return raw
     code = array.dtype.numpy
     if array.dtype.kind != "number" or code[1:2] not in {"i", "u"}:
-        message = f"its index /{array.path} does not hold integers"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"its index /{array.path} does not hold integers")
     values = np.ascontiguousarray(raw).reshape(-1).view(np.dtype(code))
     if code[1:] == "u8" and len(values) and int(values.max()) >= 2**63:
-        message = f"its index /{array.path} holds {int(values.max())}"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"its index /{array.path} holds {int(values.max())}")
     return values.astype(np.int64)
 
 
@@ -146,12 +144,10 @@ def spans(ends: np.ndarray, ranges: np.ndarray, array: Array, below: Array) -> t
     bad = (stops < starts) | (starts < 0) | (stops > most)
     if bad.any():
         row = int(rows[bad][0])
-        message = (
+        raise CorruptDataError(
             f"its index /{array.path} is damaged: row {row} spans elements {int(starts[bad][0])} to "
             f"{int(stops[bad][0])} of {most}"
         )
-        raise CorruptDataError(message)
     if len(starts) > 1 and (starts[1:] < stops[:-1]).any():
-        message = f"its index /{array.path} is damaged: its ends do not ascend"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"its index /{array.path} is damaged: its ends do not ascend")
     return starts, stops

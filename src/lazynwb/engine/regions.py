@@ -101,11 +101,10 @@ class Regions:
         for file in files:
             column = file.columns.get(region.name)
             if column is not None and not column.region:
-                message = (
+                raise SchemaError(
                     f"{file.name}: /{file.table.path}: column {region.name!r} is no DynamicTableRegion here, "
                     "so its values are no rows of another table: leave it out of resolve_regions"
                 )
-                raise SchemaError(message)
         before = self._rows.get(region.name, {})
         new = [file for file in files if file.source not in before]
         found = dict(zip((file.source for file in new), load_targets(new, region.name), strict=True))

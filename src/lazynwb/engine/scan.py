@@ -444,8 +444,7 @@ class Query:
             return None
         if file is None:
             if plan.raise_on_missing:
-                message = f"{source.name} has no table /{plan.table} (raise_on_missing=True)"
-                raise TableNotFoundError(message)
+                raise TableNotFoundError(f"{source.name} has no table /{plan.table} (raise_on_missing=True)")
             if not plan.optional:
                 self.report.missing(source.name)
         else:

@@ -90,8 +90,9 @@ def pick(shape: Sequence[int], selection: Selection) -> Picked:
         spans.append(span)
         order.append(taken)
     if arrays > 1:
-        message = "arrays of numbers along more than one dimension are not supported: take them one by one"
-        raise IndexError(message)
+        raise IndexError(
+            "arrays of numbers along more than one dimension are not supported: take them one by one"
+        )
     return Picked(tuple(spans), tuple(order), tuple(result))
 
 
@@ -109,12 +110,10 @@ def _one_per_dimension(selection: Selection, ndim: int) -> list[Entry]:
     entries = list(selection) if isinstance(selection, tuple) else [selection]
     dots = [i for i, entry in enumerate(entries) if entry is Ellipsis]
     if len(dots) > 1:
-        message = "an index can only have a single ellipsis ('...')"
-        raise IndexError(message)
+        raise IndexError("an index can only have a single ellipsis ('...')")
     given = len(entries) - len(dots)
     if given > ndim:
-        message = f"too many indices for array: array is {ndim}-dimensional, but {given} were indexed"
-        raise IndexError(message)
+        raise IndexError(f"too many indices for array: array is {ndim}-dimensional, but {given} were indexed")
     rest: list[Entry] = [slice(None)] * (ndim - given)
     at = dots[0] if dots else len(entries)
     return [*entries[:at], *rest, *entries[at + 1 :]]
@@ -131,21 +130,18 @@ def _ascending(positions: range) -> slice:
 def _numbers(entry: np.ndarray, axis: int, n: int) -> np.ndarray:
     """Return positions, none of them negative."""
     if entry.ndim != 1:
-        message = f"an index along one dimension has one dimension itself, not {entry.ndim}"
-        raise IndexError(message)
+        raise IndexError(f"an index along one dimension has one dimension itself, not {entry.ndim}")
     if entry.dtype == bool:
         if len(entry) != n:
-            message = (
+            raise IndexError(
                 f"boolean index did not match indexed array along axis {axis}; size of axis is {n} "
                 f"but size of corresponding boolean axis is {len(entry)}"
             )
-            raise IndexError(message)
         return np.flatnonzero(entry)
     if not len(entry):
         return np.zeros(0, np.int64)
     if entry.dtype.kind not in "iu":
-        message = "arrays used as indices must be of integer (or boolean) type"
-        raise IndexError(message)
+        raise IndexError("arrays used as indices must be of integer (or boolean) type")
     if entry.dtype.kind == "u" and int(entry.max()) >= n:
         raise _out_of_bounds(int(entry.max()), axis, n)
     numbers = entry.astype(np.int64)
@@ -157,16 +153,14 @@ def _numbers(entry: np.ndarray, axis: int, n: int) -> np.ndarray:
 
 def _number(entry: object, axis: int, n: int) -> int:
     if isinstance(entry, bool | np.bool_) or entry is None:
-        message = f"{entry!r} is not an index that is supported here"
-        raise IndexError(message)
+        raise IndexError(f"{entry!r} is not an index that is supported here")
     try:
         number = operator.index(entry)  # type: ignore[arg-type]
     except TypeError:
-        message = (
+        raise IndexError(
             "only integers, slices (`:`), ellipsis (`...`), and along one dimension integer or boolean "
             f"arrays are valid indices, not {entry!r}"
-        )
-        raise IndexError(message) from None
+        ) from None
     if not -n <= number < n:
         raise _out_of_bounds(number, axis, n)
     return number % n
@@ -271,8 +265,7 @@ def read_slice(file: TableFile, array: Array, selection: Selection) -> np.ndarra
 def read_picked(file: TableFile, array: Array, spans: tuple[Indexer, ...]) -> np.ndarray:
     """Read what a selection's spans name; see `read_slice`."""
     if array.dtype.kind == "unsupported":
-        message = f"{file.name}: /{array.path} cannot be read: {array.dtype.note}"
-        raise UnsupportedTypeError(message)
+        raise UnsupportedTypeError(f"{file.name}: /{array.path} cannot be read: {array.dtype.note}")
     counts = tuple(map(length_of, spans))
     kept = (*counts, *array.dtype.dims)
     if not math.prod(kept):
@@ -289,15 +282,15 @@ def _check_size(file: TableFile, array: Array, elements: int) -> None:
             size = handles.files[handles.number(file, array)].size
         last = array.offset + math.prod(array.shape) * stored_size(array.dtype)
         if last > size:
-            message = f"{file.name}: /{array.path}: {last} bytes are needed where the file has {size}"
-            raise CorruptDataError(message)
+            raise CorruptDataError(
+                f"{file.name}: /{array.path}: {last} bytes are needed where the file has {size}"
+            )
     needed = elements * max(value_bytes(array.dtype), stored_size(array.dtype))
     if needed > _memory():
-        message = (
+        raise LazyNWBError(
             f"{file.name}: /{array.path}: the selection takes {needed / 2**30:.0f} GiB, more than there is "
             "memory: take it in parts"
         )
-        raise LazyNWBError(message)
 
 
 def _memory() -> float:
@@ -327,8 +320,7 @@ def _read(handles: Handles, file: TableFile, array: Array, spans: tuple[Indexer,
     try:
         return values_of(elements, Context(heap, handles.paths_of))
     except CorruptDataError as error:
-        message = f"{file.name}: /{array.path}: {error}"
-        raise CorruptDataError(message) from None
+        raise CorruptDataError(f"{file.name}: /{array.path}: {error}") from None
 
 
 def _stored(

@@ -34,8 +34,7 @@ def as_lazy(frame: AnyFrame, columns: Iterable[str] | None = None) -> pl.LazyFra
     if isinstance(frame, pl.DataFrame):
         return frame.lazy()
     if not is_pandas(frame):
-        message = f"expected a Polars or a pandas frame, not {type(frame).__name__}"
-        raise TypeError(message)
+        raise TypeError(f"expected a Polars or a pandas frame, not {type(frame).__name__}")
     names = [str(name) for name in frame.columns]
     wanted = set(names if columns is None else columns)
     return pl.DataFrame(

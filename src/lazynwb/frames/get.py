@@ -263,8 +263,7 @@ def _choose(  # noqa: PLR0913 - the options of a frame
     included, excluded = _listed(include), set(_listed(exclude))
     both = [name for name in included if name in excluded]
     if both:
-        message = f"column {both[0]!r} is named in include_column_names and in exclude_column_names"
-        raise LazyNWBError(message)
+        raise LazyNWBError(f"column {both[0]!r} is named in include_column_names and in exclude_column_names")
     for name in included:
         if name not in schema:
             raise ColumnNotFoundError(_unknown(name, schema, path))
@@ -313,15 +312,16 @@ def _rows_by_source(
         named = [key] if key in known else [source.path for source in expand(key, storage_options)]
         numbers = np.asarray(rows)
         if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-            message = f"nwb_path_to_row_indices has no list of row numbers for {key}: {rows!r}"
-            raise LazyNWBError(message)
+            raise LazyNWBError(f"nwb_path_to_row_indices has no list of row numbers for {key}: {rows!r}")
         for path in named:
             if path not in known:
-                message = f"nwb_path_to_row_indices names {path}, which is not among nwb_data_sources"
-                raise LazyNWBError(message)
+                raise LazyNWBError(
+                    f"nwb_path_to_row_indices names {path}, which is not among nwb_data_sources"
+                )
             if path in by_path:
-                message = f"nwb_path_to_row_indices names {path} twice, once as {key}: put its rows together"
-                raise LazyNWBError(message)
+                raise LazyNWBError(
+                    f"nwb_path_to_row_indices names {path} twice, once as {key}: put its rows together"
+                )
             by_path[path] = numbers.astype(np.int64)
     return {source: by_path[source.path] for source in sources if source.path in by_path}
 

@@ -85,8 +85,9 @@ def with_columns(  # noqa: PLR0913 - keywords
 def _add(df: Any, names: list[str], options: LateOptions, suffix: str = "") -> Any:  # noqa: ANN401 - any kind
     reserved = [name for name in names if name in INTERNAL]
     if reserved:
-        message = f"{reserved[0]!r} says where a row is from: no file has a column of that name"
-        raise ColumnNotFoundError(message)
+        raise ColumnNotFoundError(
+            f"{reserved[0]!r} says where a row is from: no file has a column of that name"
+        )
     if isinstance(df, pl.LazyFrame):
         own = provenance_columns(df.collect_schema(), suffix)
         late = LateColumns(df, own, names, options)
@@ -99,8 +100,7 @@ def _add(df: Any, names: list[str], options: LateOptions, suffix: str = "") -> A
         return df.with_columns(_read(provenance, names, options))
     if is_pandas(df):
         return _add_to_pandas(df, names, options, suffix)
-    message = f"a Polars or pandas frame is needed, not {type(df).__name__}"
-    raise TypeError(message)
+    raise TypeError(f"a Polars or pandas frame is needed, not {type(df).__name__}")
 
 
 def _read(provenance: pl.DataFrame, names: list[str], options: LateOptions) -> list[pl.Series]:

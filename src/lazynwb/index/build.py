@@ -105,8 +105,7 @@ def build_index(  # noqa: PLR0913 - the options of a build
             progress.update()
         writer.flush()
         if len(writer.failed) == len(found):
-            message = f"none of {len(found)} sources could be read; the first: {writer.failed[0]}"
-            raise LazyNWBError(message)
+            raise LazyNWBError(f"none of {len(found)} sources could be read; the first: {writer.failed[0]}")
         old = decoded(before, folder)
         publish(folder, before, old, writer, wish, [part.token for part in old.parts] if old else [])
     return IndexChanges(sum(p.sessions for p in writer.parts), len(found), 0, 0, writer.failed)
@@ -159,8 +158,7 @@ def update_index(  # noqa: PLR0913 - the options of an update
     folder = open_folder(destination, storage_options)
     before = folder.find(MANIFEST)
     if before is None:
-        message = f"no index of sessions in {folder.name}: lazynwb.build_index writes one"
-        raise SourceNotFoundError(message)
+        raise SourceNotFoundError(f"no index of sessions in {folder.name}: lazynwb.build_index writes one")
     old = decoded(before, folder)
     assert old is not None  # noqa: S101 - there is a manifest
     wish = ChunkLocationRequest.of(old.chunk_locations if chunk_locations is None else chunk_locations)
@@ -169,11 +167,10 @@ def update_index(  # noqa: PLR0913 - the options of an update
     removed = sum(len(part.gone) for part in checked)
     known = {path for part in checked for path in part.paths}
     if known and removed == len(known) and not given.keys() - known:
-        message = (
+        raise SourceNotFoundError(
             f"none of the {len(known)} sources of index {folder.name} is to be found, such as "
             f"{next(iter(known))}: is the disk mounted?"
         )
-        raise SourceNotFoundError(message)
     new = [source for path, source in given.items() if path not in known]
     work = [source for part in checked for source in part.changed] + new
     writer = Writer(folder, Values(old.values), ignore_errors=ignore_errors)

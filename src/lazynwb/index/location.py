@@ -90,8 +90,7 @@ def open_folder(place: str | os.PathLike[str], storage_options: Mapping[str, Any
     """
     text = os.fspath(place)
     if not isinstance(text, str):
-        message = f"an index is named by a path or a URL, not {type(text).__name__}"
-        raise TypeError(message)
+        raise TypeError(f"an index is named by a path or a URL, not {type(text).__name__}")
     if is_url(text) and not text.lower().startswith("file:"):
         return RemoteFolder(text, Options({**config.storage_options, **(storage_options or {})}))
     from lazynwb.storage.resolve import local_path
@@ -122,8 +121,7 @@ class LocalFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            message = f"index {self.name} cannot be read: {error.strerror}"
-            raise LazyNWBError(message) from None
+            raise LazyNWBError(f"index {self.name} cannot be read: {error.strerror}") from None
 
     def read(self, name: str, start: int, stop: int) -> bytes:
         """Return a part of a file; see `Folder`."""
@@ -132,11 +130,9 @@ class LocalFolder:
                 file.seek(start)
                 return file.read(stop - start)
         except FileNotFoundError:
-            message = f"index {self.name}: its file {name} is gone"
-            raise SourceNotFoundError(message) from None
+            raise SourceNotFoundError(f"index {self.name}: its file {name} is gone") from None
         except OSError as error:
-            message = f"index {self.name} cannot be read: {name}: {error.strerror}"
-            raise LazyNWBError(message) from None
+            raise LazyNWBError(f"index {self.name} cannot be read: {name}: {error.strerror}") from None
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file; see `Folder`."""
@@ -220,8 +216,7 @@ class RemoteFolder:
                 answer = obstore.get(location.store, location.path)
                 meta = answer.meta
                 if meta["size"] > _MOST_MANIFEST_BYTES:
-                    message = f"index {self.name} is damaged: its {name} is larger than any"
-                    raise LazyNWBError(message)
+                    raise LazyNWBError(f"index {self.name} is damaged: its {name} is larger than any")
                 data = bytes(answer.bytes())
             except (BaseError, OSError, ValueError) as error:
                 return refused(source, location, error)
@@ -273,11 +268,10 @@ class RemoteFolder:
 
         source = self._source(name)
         if source.path.lower().startswith(("http:", "https:", "dandi:")):
-            message = (
+            raise LazyNWBError(
                 f"{self.name} cannot be written: web servers are only read; build the index in a local "
                 "folder or a bucket (s3://, gs://, az://), and copy the folder to where it is served from"
             )
-            raise LazyNWBError(message)
 
         def ask(location: Location) -> bool | Failure:
             import obstore

@@ -185,18 +185,17 @@ def decode(data: bytes | memoryview, name: str) -> Manifest:
     try:
         head = msgspec.json.decode(data, type=_Head)
         if head.format != FORMAT:
-            message = "it is of another format"
-            raise msgspec.ValidationError(message)
+            raise msgspec.ValidationError("it is of another format")
         if head.version > INDEX_VERSION:
-            message = f"index {name} was made by a later version of lazynwb: upgrade lazynwb to read it"
-            raise LazyNWBError(message)
+            raise LazyNWBError(
+                f"index {name} was made by a later version of lazynwb: upgrade lazynwb to read it"
+            )
         return msgspec.json.decode(data, type=Manifest)
     except (msgspec.MsgspecError, RecursionError) as error:
-        message = (
+        raise CorruptDataError(
             f"{name} is no index of sessions, or a damaged one ({MANIFEST}: {error}): name the folder that "
             "lazynwb.build_index wrote, or build it anew"
-        )
-        raise CorruptDataError(message) from None
+        ) from None
 
 
 # -- types ------------------------------------------------------------------------------------------------
@@ -245,8 +244,9 @@ def dtype_of(found: Any, depth: int = 0) -> pl.DataType:  # noqa: ANN401 - JSON
             return pl.Enum(list(dict.fromkeys(names)))
         case ["Struct", [*fields]] if depth < _DEEPEST and all(map(_is_field, fields)):
             return pl.Struct({name: dtype_of(inner, depth + 1) for name, inner in fields})
-    message = f"the index names a type of metadata that does not exist: {str(found)[:80]}: build it anew"
-    raise CorruptDataError(message)
+    raise CorruptDataError(
+        f"the index names a type of metadata that does not exist: {str(found)[:80]}: build it anew"
+    )
 
 
 def _is_field(found: Any) -> bool:  # noqa: ANN401 - JSON
@@ -270,8 +270,9 @@ class Values:
         taken = {*SESSIONS}
         for value in known:
             if value.column in taken or value.column.startswith("_"):
-                message = f"the index has two columns {value.column!r} of metadata: build it anew"
-                raise CorruptDataError(message)
+                raise CorruptDataError(
+                    f"the index has two columns {value.column!r} of metadata: build it anew"
+                )
             taken.add(value.column)
             self._known[value.table, value.name] = value
             self._dtypes[value.table, value.name] = dtype_of(value.dtype)

@@ -261,8 +261,7 @@ def block_of(folder: Folder, data: bytes | memoryview) -> pl.Series:
     def read() -> pl.Series:
         series = pl.read_parquet(BytesIO(data), columns=["entry"]).to_series()
         if series.dtype != pl.Binary:
-            message = f"entries of type {series.dtype}"
-            raise TypeError(message)
+            raise TypeError(f"entries of type {series.dtype}")
         return series
 
     return guarded(folder, ENTRIES, read)

@@ -180,10 +180,9 @@ class Index:
                 frame = state.frame(number, table, names)
             except GoneError as error:
                 if number:
-                    message = (
+                    raise LazyNWBError(
                         f"index {self.name} was updated more than once while it was read: run the query again"
-                    )
-                    raise LazyNWBError(message) from None
+                    ) from None
                 state = self._renewed(state, error)
                 continue
             yield frame

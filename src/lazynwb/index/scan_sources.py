@@ -33,6 +33,5 @@ def sources_of(
         opened = open_index(index, storage_options)
         return tuple(opened.sources(source, storage_options)), opened
     if source is None:
-        message = "pass a source: paths or URLs of NWB files, or index=..., for all that an index has"
-        raise TypeError(message)
+        raise TypeError("pass a source: paths or URLs of NWB files, or index=..., for all that an index has")
     return tuple(expand(source, storage_options)), None

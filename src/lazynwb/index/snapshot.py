@@ -64,8 +64,9 @@ class State:
     def __init__(self, folder: Folder) -> None:
         found = folder.find(MANIFEST)
         if found is None:
-            message = f"no index of sessions in {folder.name}: lazynwb.build_index writes one"
-            raise SourceNotFoundError(message)
+            raise SourceNotFoundError(
+                f"no index of sessions in {folder.name}: lazynwb.build_index writes one"
+            )
         self._folder = folder
         self.manifest = decode(found.data, folder.name)
         self.values = Values(self.manifest.values)
@@ -137,16 +138,16 @@ class State:
                 if path.partition("://")[0].lower() not in SCHEMES:
                     raise damaged(self._folder, "sessions", f"{path[:80]!r} is of no kind that can be read")
             elif self._folder.is_remote:
-                message = (
+                raise LazyNWBError(
                     f"index {self._folder.name} names files of a machine ({path!r}), which an index from "
                     "elsewhere may not: build it from URLs, or copy the index to the machine of the files"
                 )
-                raise LazyNWBError(message)
             elif not os.path.isabs(path):  # noqa: PTH117 - of very many
                 raise damaged(self._folder, "sessions", f"{path[:80]!r} is no absolute path")
         if not found:
-            message = f"index {self._folder.name} has no sessions: lazynwb.update_index adds some"
-            raise SourceNotFoundError(message)
+            raise SourceNotFoundError(
+                f"index {self._folder.name} has no sessions: lazynwb.update_index adds some"
+            )
         return found
 
     def _located(self, sources: Sequence[Source]) -> list[int]:
@@ -279,8 +280,11 @@ class State:
             raise damaged(self._folder, self.manifest.parts[part].file(ENTRIES), error) from None
         count(cache_hits=1)
         if entry.table is None or entry.table.path != table or not is_sound(entry.table, entry.chunks):
-            message = f"what it says of /{table} in {source.name} cannot be"
-            raise damaged(self._folder, self.manifest.parts[part].file(ENTRIES), message)
+            raise damaged(
+                self._folder,
+                self.manifest.parts[part].file(ENTRIES),
+                f"what it says of /{table} in {source.name} cannot be",
+            )
         linked = entry.table.depends or entry.table.problems
         if linked and self.manifest.external_links != config.external_links:
             return NOT_CATALOGUED
@@ -318,11 +322,10 @@ class State:
                 if older
                 else "a later version of lazynwb: upgrade lazynwb"
             )
-            message = (
+            raise LazyNWBError(
                 f"index {self._folder.name} was made by {what}; its tables can be searched as they are "
                 "(lazynwb.scan_index)"
             )
-            raise LazyNWBError(message)
 
     def listed(self) -> list[str]:
         """See `Index`."""

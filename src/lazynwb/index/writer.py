@@ -60,17 +60,15 @@ def distinct(found: Iterable[Source], folder: Folder) -> list[Source]:
     distinct = {source.public: source for source in found}
     for source in distinct.values():
         if source.secrets:
-            message = (
+            raise LazyNWBError(
                 f"{source.name}: the value of {source.secrets[0]!r} may be a secret, and an index is for "
                 'others to read: pass it by storage_options={"headers": ...}, or leave the source out'
             )
-            raise LazyNWBError(message)
         if folder.is_remote and not source.is_remote:
-            message = (
+            raise LazyNWBError(
                 f"index {folder.name} is not on this machine, and could not name {source.name}, which is: "
                 "give URLs of the files, or write the index to a local folder"
             )
-            raise LazyNWBError(message)
     return list(distinct.values())
 
 
@@ -205,8 +203,9 @@ def publish(  # noqa: PLR0913, PLR0917 - what a manifest says
     try:
         folder.replace(MANIFEST, encode(manifest), before)
     except Conflict:
-        message = f"index {folder.name} was updated by somebody else meanwhile: run the update again"
-        raise LazyNWBError(message) from None
+        raise LazyNWBError(
+            f"index {folder.name} was updated by somebody else meanwhile: run the update again"
+        ) from None
     writer.ispublished = True
 
 

@@ -70,8 +70,9 @@ def match_path(paths: Collection[str], term: str, *, exact: bool = False) -> str
         if len(found) > 1:
             shown = ", ".join("/" + candidate for candidate in found[:_LISTED])
             more = ", ..." if len(found) > _LISTED else ""
-            message = f"{term!r} may be any of {shown}{more}: pass the path of the one that is meant"
-            raise TableNotFoundError(message)
+            raise TableNotFoundError(
+                f"{term!r} may be any of {shown}{more}: pass the path of the one that is meant"
+            )
         if found:
             return found[0]
     return None
@@ -196,8 +197,7 @@ def _find_end(
         try:
             found = find_path(listing, term, roles)
         except TableNotFoundError as error:
-            message = f"{source.name}: {error}"
-            raise TableNotFoundError(message) from None
+            raise TableNotFoundError(f"{source.name}: {error}") from None
         if found is not None:
             return found
     return None

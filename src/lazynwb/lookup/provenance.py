@@ -93,12 +93,11 @@ def provenance_columns(present: Iterable[str], suffix: str) -> dict[str, str]:
     found = {name: name + suffix if name + suffix in present else name for name in INTERNAL}
     lacking = [name for name, own in found.items() if own not in present]
     if lacking or (suffix and all(name == own for name, own in found.items())):
-        message = (
+        raise ColumnNotFoundError(
             f"the frame has no column {lacking[0] if lacking else TABLE_INDEX + suffix}: keep {NWB_PATH}, "
             f"{TABLE_PATH} and {TABLE_INDEX} through select, join and group_by, so that the rows can be "
             "found in their files again"
         )
-        raise ColumnNotFoundError(message)
     return found
 
 
@@ -123,8 +122,7 @@ def find_origins(provenance: pl.DataFrame, options: LateOptions) -> Origins:
         # pandas has no other numbers where some are missing.
         index = index.fill_nan(None)
         if not provenance.select((index == index.floor()).all()).item():
-            message = f"{TABLE_INDEX} counts rows, but the frame has fractions there"
-            raise LazyNWBError(message)
+            raise LazyNWBError(f"{TABLE_INDEX} counts rows, but the frame has fractions there")
     rows = provenance.select(
         pl.col(NWB_PATH).cast(pl.String), pl.col(TABLE_PATH).cast(pl.String), index.cast(pl.Int64)
     )

@@ -164,11 +164,10 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
             continue
         if name not in schema or name not in regions:
             there = ", ".join(regions) or "none"
-            message = (
+            raise SchemaError(
                 f"resolve_regions: {name!r} is no DynamicTableRegion of /{files[0].table.path} in "
                 f"{_named(files)}; regions there: {there}"
             )
-            raise SchemaError(message)
         region = (
             _chosen_region(name, schema[name], files)
             if name in set_by_user
@@ -276,11 +275,10 @@ def _region(
         merged = merge_schemas(targets, hidden)
     except SchemaError as error:
         example = _with_leaf(dtype, pl.Struct({"id": pl.Int64()}))
-        message = (
+        raise SchemaError(
             f"resolve_regions, column {name!r}: {error}; here, with schema_overrides={{{name!r}: ...}} and a "
             f"type that has the fields that you need, such as {example}"
-        )
-        raise SchemaError(message) from None
+        ) from None
     fields = {field: inner for field, inner in merged.items() if field not in hidden}
     return Region(name, dtype, fields, targets[0].name) if fields else None
 

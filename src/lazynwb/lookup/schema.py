@@ -43,8 +43,9 @@ def normalize_table_path(table_path: str) -> str:
         If it is not text.
     """
     if not isinstance(table_path, str):
-        message = f"table_path is the path of a table inside the file, such as '/units', not {table_path!r}"
-        raise TypeError(message)
+        raise TypeError(
+            f"table_path is the path of a table inside the file, such as '/units', not {table_path!r}"
+        )
     path = "/".join(part for part in table_path.split("/") if part)
     return TABLE_SHORTCUTS.get(path, path) or ("/" if table_path.startswith("/") else "")
 

@@ -107,11 +107,10 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
         if table is None:
             raise SchemaError(_unknown(path, [*schema(GENERAL), *schema(SUBJECT)], sources))
         if name in occupied:
-            message = (
+            raise SchemaError(
                 f"session column {name!r}: the table has a column of that name; give it another one, as in "
                 f'session_columns={{"session_{name}": {path!r}}}'
             )
-            raise SchemaError(message)
         found.append(SessionColumn(name, table, column, schema(table)[column]))
     return tuple(found)
 
@@ -136,14 +135,12 @@ def session_names(wanted: str | Iterable[str] | Mapping[str, str] | None) -> dic
     named: dict[str, str] = {}
     for name, path in pairs:
         if not isinstance(name, str) or not isinstance(path, str):
-            message = f"session_columns are names of metadata, such as 'subject_id', not {path!r}"
-            raise TypeError(message)
+            raise TypeError(f"session_columns are names of metadata, such as 'subject_id', not {path!r}")
         if named.setdefault(name, path) != path:
-            message = (
+            raise SchemaError(
                 f"session columns {named[name]!r} and {path!r} would both be called {name!r}: give them "
                 f'names, as in session_columns={{"a": {named[name]!r}, "b": {path!r}}}'
             )
-            raise SchemaError(message)
     return named
 
 

@@ -81,8 +81,7 @@ class LazyArray(ABC):
 
     def __len__(self) -> int:
         if not self.shape:
-            message = "len() of unsized object"
-            raise TypeError(message)
+            raise TypeError("len() of unsized object")
         return self.shape[0]
 
     def __getitem__(self, selection: Selection) -> Any:  # noqa: ANN401 - an array or an element, as NumPy
@@ -108,8 +107,9 @@ class LazyArray(ABC):
             If `copy` is false: there is nothing that could be shared.
         """
         if copy is False:
-            message = "a lazy array cannot be made a NumPy array without reading it: leave out copy=False"
-            raise ValueError(message)
+            raise ValueError(
+                "a lazy array cannot be made a NumPy array without reading it: leave out copy=False"
+            )
         values = np.asarray(self[...])
         return values if dtype is None else values.astype(dtype, copy=False)
 
@@ -279,8 +279,9 @@ class ScaledArray(LazyArray):
 
     def __init__(self, raw: LazyArray, factor: float, offset: float, factors: np.ndarray | None) -> None:
         if raw.dtype.kind not in "iufb":
-            message = f"{raw.file}: {raw.path} holds no numbers that could be scaled, but {raw.dtype}"
-            raise UnsupportedTypeError(message)
+            raise UnsupportedTypeError(
+                f"{raw.file}: {raw.path} holds no numbers that could be scaled, but {raw.dtype}"
+            )
         self._raw = raw
         self._factor = factor
         self._offset = offset

@@ -81,8 +81,9 @@ class SeriesInfo:
         if value is None:
             return default
         if not _is_number(value):
-            message = f"{self.file}: {self.path}/{member}: the attribute {name} is no number: {value!r}"
-            raise CorruptDataError(message)
+            raise CorruptDataError(
+                f"{self.file}: {self.path}/{member}: the attribute {name} is no number: {value!r}"
+            )
         return float(value)
 
     def _text(self, member: str, name: str) -> str | None:

@@ -181,14 +181,12 @@ def get_timeseries(
         If the file cannot be read.
     """
     if search_term is None and not match_all:
-        message = "say which series: give search_term, or match_all=True for every one of the file"
-        raise ValueError(message)
+        raise ValueError("say which series: give search_term, or match_all=True for every one of the file")
     found = expand(nwb_path, storage_options)
     if len(found) != 1:
-        message = (
+        raise LazyNWBError(
             f"get_timeseries reads one file, not {len(found)}: pass one of them, such as {found[0].name}"
         )
-        raise LazyNWBError(message)
     source = found[0]
     if match_all:
         term = (search_term or "").strip("/")
@@ -200,8 +198,7 @@ def get_timeseries(
 def _open(source: Source, path: str) -> TimeSeries:
     table = load_table(source, path)
     if table is None:
-        message = f"{source.name}: /{path} was listed, but cannot be opened"
-        raise TableNotFoundError(message)
+        raise TableNotFoundError(f"{source.name}: /{path} was listed, but cannot be opened")
     save()
     return TimeSeries(table)
 
@@ -306,11 +303,10 @@ class TimeSeries(SeriesInfo):
         if factors is not None:
             channels = raw.shape[1] if raw.ndim > 1 else 1
             if factors.shape != (channels,) or factors.dtype.kind not in "iuf":
-                message = (
+                raise CorruptDataError(
                     f"{self.file}: {self.path}/channel_conversion has the shape {factors.shape} where the "
                     f"data has {channels} channels; use `data` with a factor of your own"
                 )
-                raise CorruptDataError(message)
             if raw.ndim == 1:
                 factor, factors = factor * float(factors[0]), None
         return ScaledArray(raw, factor, self.offset, factors)
@@ -349,8 +345,7 @@ class TimeSeries(SeriesInfo):
             If `stop` is before `start`, or one of them is no number.
         """
         if not start <= stop:
-            message = f"between({start}, {stop}): the end is before the start, or not a number"
-            raise ValueError(message)
+            raise ValueError(f"between({start}, {stop}): the end is before the start, or not a number")
         regular = self._regular()
         if regular is not None:
             rows = self._table.table.rows
@@ -371,8 +366,9 @@ class TimeSeries(SeriesInfo):
         column = self._table.columns.get(name)
         if column is None or column.data is None:
             why = "; ".join(problem for problem in self._table.problems if repr(name) in problem)
-            message = f"{self.file}: the series {self.path} has no {name}" + (f" ({why})" if why else "")
-            raise ColumnNotFoundError(message)
+            raise ColumnNotFoundError(
+                f"{self.file}: the series {self.path} has no {name}" + (f" ({why})" if why else "")
+            )
         return column.data
 
     def _stored(self, name: str) -> LazyArray:

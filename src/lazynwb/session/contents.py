@@ -91,8 +91,7 @@ class File:
             If it is a link that leads nowhere.
         """
         if entry.kind == "broken":
-            message = f"{self.source.name}: {path} cannot be opened: {entry.note}"
-            raise NotNWBError(message)
+            raise NotNWBError(f"{self.source.name}: {path} cannot be opened: {entry.note}")
         if entry.kind == "dataset":
             return self._value(path)
         if entry.role == "table":
@@ -112,8 +111,7 @@ class File:
         table = load_table(self.source, f"{group}/" if group else "general")
         column = table.columns.get(name) if table is not None else None
         if table is None or column is None or column.data is None:
-            message = f"{self.source.name}: {path} cannot be read: its group does not say what it is"
-            raise NotNWBError(message)
+            raise NotNWBError(f"{self.source.name}: {path} cannot be read: its group does not say what it is")
         if not column.length:
             return None  # no value at all, not even an empty array
         array = StoredArray(table, column.data)

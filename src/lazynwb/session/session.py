@@ -364,8 +364,7 @@ class LazyNWB:
         if name in root:
             return root[name]
         others = [other for other in dir(self) if not other.startswith("_")]
-        message = f"{self._file.source.name} has no {name!r}{hint(name, others)}"
-        raise AttributeError(message)
+        raise AttributeError(f"{self._file.source.name} has no {name!r}{hint(name, others)}")
 
     def __dir__(self) -> list[str]:
         """Name what this file has beside the fields of the schema, too."""

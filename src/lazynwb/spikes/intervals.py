@@ -46,8 +46,7 @@ class Times(NamedTuple):
         """
         for label, time in asked.items():
             if isinstance(time, bool) or not isinstance(time, str | pl.Expr | int | float):
-                message = f"{label} must be a column's name, an expression or a number, not {time!r}"
-                raise TypeError(message)
+                raise TypeError(f"{label} must be a column's name, an expression or a number, not {time!r}")
         return cls(
             tuple(asked),
             tuple(
@@ -95,11 +94,10 @@ class Intervals:
     def __init__(self, frame: pl.LazyFrame, condition: str | pl.Expr | None, *, arrays: bool) -> None:
         schema = frame.collect_schema()
         if NWB_PATH not in schema:
-            message = (
+            raise ColumnNotFoundError(
                 f"the intervals have no column {NWB_PATH}: keep it, so that each unit meets the intervals of "
                 "its own session only"
             )
-            raise ColumnNotFoundError(message)
         own = next((name for name in (INTERVALS_INDEX, TABLE_INDEX) if name in schema), None)
         if own is None:
             frame = frame.with_row_index(TABLE_INDEX)
@@ -170,8 +168,9 @@ class Intervals:
                 close = difflib.get_close_matches(name, self._schema, n=3)
                 hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
                 there = ", ".join(self.shown)
-                message = f"the intervals table has no column {name!r}{hint}; columns there: {there}"
-                raise ColumnNotFoundError(message)
+                raise ColumnNotFoundError(
+                    f"the intervals table has no column {name!r}{hint}; columns there: {there}"
+                )
         return list(dict.fromkeys([*kept, *roots]))
 
     @staticmethod
@@ -183,8 +182,7 @@ class Intervals:
         for name, label in zip(names, times.labels, strict=True):
             dtype = found.schema[name]
             if not (dtype.is_numeric() or isinstance(dtype, pl.Null)):
-                message = f"{label} is {dtype}, but must be a number of seconds"
-                raise SchemaError(message)
+                raise SchemaError(f"{label} is {dtype}, but must be a number of seconds")
         return found.select(*kept, *(pl.col(name).cast(pl.Float64) for name in names))
 
 

@@ -93,11 +93,10 @@ def _as_pairs(series: pl.Series) -> pl.Series:
         lists = series.arr.to_list() if isinstance(dtype, pl.Array) else series
         return lists.cast(wanted)
     except pl.exceptions.PolarsError as error:
-        message = (
+        raise SchemaError(
             f"{OBS_INTERVALS} is {dtype}, but must be lists of (start, stop) in seconds "
             "(NWB core, Units.obs_intervals)"
-        )
-        raise SchemaError(message) from error
+        ) from error
 
 
 def late_observations(
@@ -132,11 +131,10 @@ def index_column(schema: Mapping[str, pl.DataType]) -> str:
     index = UNITS_INDEX if UNITS_INDEX in schema else TABLE_INDEX
     for name in (NWB_PATH, index):
         if name not in schema:
-            message = (
+            raise ColumnNotFoundError(
                 f"the units have no column {name}: keep {NWB_PATH} and {TABLE_INDEX} through select, join "
                 "and group_by, so that each unit meets the intervals of its own session only"
             )
-            raise ColumnNotFoundError(message)
     return index
 
 
@@ -212,8 +210,7 @@ def insert_is_observed(
         raise ColumnNotFoundError(message)
     for name in (START, STOP):
         if not (schema[name].is_numeric() or schema[name] == pl.Null()):
-            message = f"{name} is {schema[name]}, but must be a number of seconds"
-            raise SchemaError(message)
+            raise SchemaError(f"{name} is {schema[name]}, but must be a number of seconds")
     units = None if units_frame is None else _Units(units_frame, storage_options, disable_progress)
     teller = _Teller(units, storage_options, disable_progress)
     column = (

@@ -62,8 +62,9 @@ class Options(NamedTuple):
         asked: dict[str, object] = {}
         for name, pair in self.intervals.items():
             if not isinstance(pair, tuple | list) or len(pair) != 2:  # noqa: PLR2004 - start and stop
-                message = f"the interval {name!r} must be a pair of its start and its stop, not {pair!r}"
-                raise TypeError(message)
+                raise TypeError(
+                    f"the interval {name!r} must be a pair of its start and its stop, not {pair!r}"
+                )
             asked |= {
                 f"the {label} of the interval {name!r}": t for label, t in zip(_ENDS, pair, strict=True)
             }
@@ -90,8 +91,9 @@ def found(
     try:
         trains = SpikeTrains(block[SPIKE_TIMES].cast(pl.List(pl.Float64)))
     except pl.exceptions.PolarsError as error:
-        message = f"{SPIKE_TIMES} is {block.schema[SPIKE_TIMES]}, but must be lists of seconds"
-        raise SchemaError(message) from error
+        raise SchemaError(
+            f"{SPIKE_TIMES} is {block.schema[SPIKE_TIMES]}, but must be lists of seconds"
+        ) from error
     trains.put_in_order()
     has_times = trains.known[pairs.units]
     for name in finds:
@@ -261,17 +263,15 @@ class Query:
         """
         head = self._head()
         if len(head) < len(self._options.intervals) + (4 if IS_OBSERVED in head else 3):
-            message = (
+            raise SchemaError(
                 f"an interval has a name that the result needs itself: {', '.join(self._options.intervals)}"
             )
-            raise SchemaError(message)
         clashing = next((name for name in head if name in self._shown), None)
         if clashing is not None:
-            message = (
+            raise SchemaError(
                 f"the intervals table has a column {clashing!r} already: choose another name, drop that "
                 "column, or pass keep_only_necessary_cols=True"
             )
-            raise SchemaError(message)
         units = {new: self._unit_schema[name] for new, name in self._unit_columns.items()}
         return pl.Schema({**head, **self._shown, **units})
 
@@ -493,11 +493,9 @@ def get_spike_times_in_intervals(  # noqa: PLR0913, PLR0917 - as existing code c
     ... ).group_by("_nwb_path", "_units_table_index").agg(pl.col("response").mean())
     """
     if as_counts and (align_times or align_to is not None):
-        message = "counts cannot be aligned: leave out as_counts, or align_times and align_to"
-        raise ValueError(message)
+        raise ValueError("counts cannot be aligned: leave out as_counts, or align_times and align_to")
     if not intervals:
-        message = 'no interval was given: pass for instance {"spikes": ("start_time", "stop_time")}'
-        raise ValueError(message)
+        raise ValueError('no interval was given: pass for instance {"spikes": ("start_time", "stop_time")}')
     query = Query(
         filtered_units_df,
         intervals_df,

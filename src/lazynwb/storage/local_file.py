@@ -55,8 +55,7 @@ def path_identity(path: str) -> str:
     except OSError as error:
         raise _not_readable(path, error) from None
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
-        message = f"{path} is a device, a pipe or a socket, not a file"
-        raise NotNWBError(message)
+        raise NotNWBError(f"{path} is a device, a pipe or a socket, not a file")
     return _identity(status)
 
 

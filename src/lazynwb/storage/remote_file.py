@@ -208,11 +208,10 @@ class RemoteFile:
                 self._kept.use(offset, size)
             return here
         if offset < 0 or offset + size > self.size:
-            message = (
+            raise CorruptDataError(
                 f"the file has {self.size} bytes, but bytes {offset} to {offset + size} are needed: "
                 "it is truncated or damaged"
             )
-            raise CorruptDataError(message)
         data = self._request(offset, offset + size).data
         self.keep(offset, data)
         return data

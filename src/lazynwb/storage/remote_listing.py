@@ -80,8 +80,7 @@ def _on_web(source: Source) -> list[Source]:
     try:
         path = urlsplit(source.path).path
     except ValueError:
-        message = f"{source.name} is no URL"
-        raise LazyNWBError(message) from None
+        raise LazyNWBError(f"{source.name} is no URL") from None
     is_pattern = "*" in path
     if not (is_pattern or path.endswith("/")):
         return [source]
@@ -132,8 +131,7 @@ def _listed(source: Source, bucket: str, prefix: str, pattern: str | None = None
         found = [n for n in names if matches(n) and (_is_hidden(pattern) or not _is_hidden(n))]
     if not found:
         what = "no object matches" if pattern is not None else "no NWB file in"
-        message = f"{what} {source.path}"
-        raise SourceNotFoundError(message)
+        raise SourceNotFoundError(f"{what} {source.path}")
     return [source.with_path(f"{bucket}/{name}{_mark_of(name, stores)}") for name in sorted(found)]
 
 

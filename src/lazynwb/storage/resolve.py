@@ -62,11 +62,13 @@ def expand(
     found = [source for one in _translated(listed) for source in _expand_one(one, options)]
     strange = next((source.path for source in found if not _is_text(source.path)), None)
     if strange is not None:
-        message = f"the file name {strange!r} is not valid UTF-8, so no column can hold it: rename the file"
-        raise SourceNotFoundError(message)
+        raise SourceNotFoundError(
+            f"the file name {strange!r} is not valid UTF-8, so no column can hold it: rename the file"
+        )
     if not found and not allow_none:
-        message = "no source was given: pass the path of an NWB file, several of them, a pattern or a folder"
-        raise SourceNotFoundError(message)
+        raise SourceNotFoundError(
+            "no source was given: pass the path of an NWB file, several of them, a pattern or a folder"
+        )
     return found
 
 
@@ -209,8 +211,7 @@ def _expand_one(source: PathOrUrl, options: Options) -> list[Source]:
     text = _text_of(source)
     if "::" in text and is_url(text.rpartition("::")[2]):
         chain, _, last = text.rpartition("::")
-        message = f"{redacted(chain)}:: URLs are not read: pass {redacted(last)}"
-        raise LazyNWBError(message)
+        raise LazyNWBError(f"{redacted(chain)}:: URLs are not read: pass {redacted(last)}")
     if is_url(text) and not text.lower().startswith("file:"):
         from lazynwb.storage.remote_listing import search
 
@@ -226,14 +227,12 @@ def _expand_local(path: str) -> list[str]:
         inside = sorted(_search(Path(path)))
         if not inside:
             names = ", ".join("*" + suffix for suffix in NWB_SUFFIXES)
-            message = f"no NWB file ({names}) in folder {path} or below"
-            raise SourceNotFoundError(message)
+            raise SourceNotFoundError(f"no NWB file ({names}) in folder {path} or below")
         return inside
     if WILDCARDS.intersection(path) and not os.path.exists(path):
         matches = sorted(match for match in glob.glob(path, recursive=True) if _is_wanted(match))
         if not matches:
-            message = f"no file matches {path}"
-            raise SourceNotFoundError(message)
+            raise SourceNotFoundError(f"no file matches {path}")
         return matches
     return [path]
 
@@ -262,8 +261,7 @@ def _text_of(source: object) -> str:
     if isinstance(source, os.PathLike):
         path: str = os.fspath(source)
         return path
-    message = f"a source is a path or a URL, not {type(source).__name__}: {source!r}"
-    raise TypeError(message)
+    raise TypeError(f"a source is a path or a URL, not {type(source).__name__}: {source!r}")
 
 
 def is_zarr_store(path: str) -> bool:

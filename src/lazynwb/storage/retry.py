@@ -124,8 +124,7 @@ def repeat(ask: Callable[[], T | Failure], seconds_to_wait: Callable[[Failure], 
                 pause = asked * random.uniform(1, 1.1)  # noqa: S311 - the same
                 later = f"; it asks to be left alone for {math.ceil(asked)} s: run the query again then"
         if tries > config.max_retries or time.monotonic() + pause > deadline:
-            message = f"{answer.error} (tried {tries} time{'s' if tries > 1 else ''}{later})"
-            raise type(answer.error)(message)
+            raise type(answer.error)(f"{answer.error} (tried {tries} time{'s' if tries > 1 else ''}{later})")
         count(retries=1)
         time.sleep(pause)
 

@@ -88,8 +88,7 @@ class Source:
     @property
     def kind(self) -> Kind:
         """What kind of source it is: decided once, when it is first needed."""
-        message = f"{self!r} was not resolved"
-        raise TypeError(message)
+        raise TypeError(f"{self!r} was not resolved")
 
     def kind_for(self, identity: str) -> Kind:  # noqa: ARG002 - for subclasses
         """Return the kind of source that has an identity."""

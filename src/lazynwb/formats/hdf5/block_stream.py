@@ -210,8 +210,7 @@ class BlockStream(Watch):
         if found is None:
             self.missing.add((start, start + size))
             self.misses += 1
-            message = f"bytes {start} to {start + size} are not here yet"
-            raise MissingBytesError(message)
+            raise MissingBytesError(f"bytes {start} to {start + size} are not here yet")
         return bytes(found)
 
     def prefetch(self, ranges: list[tuple[int, int]]) -> None:
@@ -240,8 +239,7 @@ class BlockStream(Watch):
             return False
         self._rounds += 1
         if self._rounds > _MOST_ROUNDS:
-            message = "the structure of the file does not end: it is damaged"
-            raise OSError(message)
+            raise OSError("the structure of the file does not end: it is damaged")
         self._file.fetch_blocks(missing, ahead=self.ahead)
         return True
 

@@ -42,8 +42,7 @@ def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
     grid = tuple(-(-n // c) for n, c in zip(array.shape, array.chunk, strict=True))
     total = math.prod(grid)
     if total > _MOST_CHUNKS:
-        message = f"{file.name}: /{array.path} claims {total} chunks"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"{file.name}: /{array.path} claims {total} chunks")
     dataset = file.find(array.path).id
     found: list[tuple[tuple[int, ...], int, int, int]] = []
     try:
@@ -142,13 +141,11 @@ def _place(dataset: DatasetID, corner: tuple[int, ...], watch: Watch) -> Place:
     """Return where a chunk is; one of `_REFUSALS` if libhdf5 does not say."""
     size = _stored_size(dataset, corner)
     if not 0 < size <= watch.size:
-        message = f"a chunk of {size} bytes"
-        raise ValueError(message)
+        raise ValueError(f"a chunk of {size} bytes")
     with watch.noting(size) as reads:
         mask, _ = dataset.read_direct_chunk(corner, out=np.empty(size, np.uint8))
     if len(reads) != 1 or reads[0][1] != size:
-        message = f"one range of {size} bytes was to be read, not {reads}"
-        raise ValueError(message)
+        raise ValueError(f"one range of {size} bytes was to be read, not {reads}")
     return reads[0][0], size, mask
 
 

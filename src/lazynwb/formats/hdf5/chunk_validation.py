@@ -77,20 +77,21 @@ def refuse_damage(file: Hdf5File, dataset: h5py.Dataset, array: Array, ranges: n
         return
     where = f"/{array.path}"
     if any(number == h5z.FILTER_SZIP and not all(values[1:]) for number, _, values, _ in filters):
-        message = f"{file.name}: the parameters of the szip filter of {where} are damaged"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"{file.name}: the parameters of the szip filter of {where} are damaged")
     nbytes = math.prod(dataset.chunks) * max(stored_size(array.dtype), dataset.id.get_type().get_size())
     stored: list[h5py.h5d.StoreInfo] = []
     with file.collect_misses():
         stored = stored_chunks(dataset)
     largest = max((chunk.size for chunk in stored), default=0)
     if largest > 2 * nbytes + _OVERHEAD:
-        message = f"{file.name}: a chunk of {where} takes {largest} bytes, and should hold at most {nbytes}"
-        raise CorruptDataError(message)
+        raise CorruptDataError(
+            f"{file.name}: a chunk of {where} takes {largest} bytes, and should hold at most {nbytes}"
+        )
     wanted = chunks_with(ranges, stored, dataset.chunks[0])
     for place in _unsound(file, dataset, array, filters, wanted):
-        message = f"{file.name}: the chunk of {where} at {place} is damaged: it does not hold what it should"
-        raise CorruptDataError(message)
+        raise CorruptDataError(
+            f"{file.name}: the chunk of {where} at {place} is damaged: it does not hold what it should"
+        )
 
 
 def _unsound(

@@ -99,8 +99,7 @@ def permitted_dataset(found: Located) -> Iterator[DatasetID]:
         refusal = _checked(found)
     if refusal:
         name = (h5i.get_name(found.id) or b"").decode("utf-8", "replace")
-        message = f"{found.file.name}: {name} has {refusal}"
-        raise UnsupportedTypeError(message)
+        raise UnsupportedTypeError(f"{found.file.name}: {name} has {refusal}")
     yield found.id
 
 

@@ -56,8 +56,7 @@ def check_collection(content: bytes | bytearray | memoryview, address: int) -> N
         # Object 0 is the free space, whose size includes its header.
         step = header + (size + 7 & ~7) if index else size
         if not 0 < step <= end - at:
-            message = f"the heap of variable-length data at byte {address} is damaged"
-            raise DamagedHeapError(message)
+            raise DamagedHeapError(f"the heap of variable-length data at byte {address} is damaged")
         at += step
 
 
@@ -154,8 +153,9 @@ class Heaps(Collections):
                 for collection, length in _collections(message):
                     if length > self.check(collection + self._base):
                         # libhdf5 takes memory for all of it before it looks.
-                        text = f"an attribute refers to {length} bytes that are not in its heap"
-                        raise DamagedHeapError(text)
+                        raise DamagedHeapError(
+                            f"an attribute refers to {length} bytes that are not in its heap"
+                        )
             elif kind == _ATTRIBUTE_INFO:
                 self._check_dense(message)
         self._seen.add(address)
@@ -271,8 +271,7 @@ def _collections(message: bytes) -> Iterator[tuple[int, int]]:
     elif kind == _VARIABLE:
         if message[start + 1] & 15 > 1:
             # Neither a sequence nor text: libhdf5 would go by a null pointer.
-            text = "an attribute's type of variable length is damaged"
-            raise DamagedHeapError(text)
+            raise DamagedHeapError("an attribute's type of variable length is damaged")
         known, longest = 0, 0
         stop = data + (len(message) - data) // _ELEMENT.size * _ELEMENT.size
         for length, address, _ in _ELEMENT.iter_unpack(message[data:stop]):

@@ -55,8 +55,7 @@ def read_attribute(owner: GroupID, name: str, file: Hdf5File) -> Any:  # noqa: A
 def _raise_unless_missing(name: str, file: Hdf5File, error: Exception) -> None:
     """Raise, unless bytes of the file are still missing: then the parse will be run again."""
     if not file.missed:
-        message = f"its attribute {name!r} cannot be read: {error}"
-        raise DamagedObjectError(message) from None
+        raise DamagedObjectError(f"its attribute {name!r} cannot be read: {error}") from None
 
 
 def _read(attribute: h5a.AttrID, owner: GroupID, file: Hdf5File) -> Any:  # noqa: ANN401 - of any type
@@ -79,8 +78,7 @@ def _read(attribute: h5a.AttrID, owner: GroupID, file: Hdf5File) -> Any:  # noqa
         shape = (*shape, *inner)
     size = math.prod(shape)
     if size > MOST_ELEMENTS or size * dtype.itemsize > MOST_BYTES:
-        message = f"an attribute of {size} elements"
-        raise ValueError(message)
+        raise ValueError(f"an attribute of {size} elements")
     if dtype.hasobject and file.heaps is not None:
         file.heaps.check_attributes(int(h5o.get_info(owner).addr))
     value = np.zeros(shape, dtype)
@@ -111,8 +109,7 @@ def _references(attribute: h5a.AttrID, file: Hdf5File) -> Any:  # noqa: ANN401
     if shape is None:
         return None
     if math.prod(shape) > MOST_ELEMENTS:
-        message = f"{math.prod(shape)} references"
-        raise ValueError(message)
+        raise ValueError(f"{math.prod(shape)} references")
     addresses = np.zeros(shape, "<u8")
     attribute.read(addresses, mtype=h5t.STD_REF_OBJ)
 

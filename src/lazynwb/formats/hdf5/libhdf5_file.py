@@ -112,8 +112,7 @@ class Hdf5File:
         try:
             self.id = self._open() if self._blocks is None else self._open_blocks(self._blocks)
         except FileNotFoundError:
-            message = f"no such file: {self.name}"
-            raise SourceNotFoundError(message) from None
+            raise SourceNotFoundError(f"no such file: {self.name}") from None
         except (OSError, RuntimeError, ValueError) as error:
             self.close()
             raise NotNWBError(_why_unreadable(source, self._blocks, error)) from None
@@ -171,8 +170,7 @@ class Hdf5File:
 
     def _open_blocks(self, blocks: BlockStream) -> h5f.FileID:
         if not blocks.has_signature():
-            message = "no signature"
-            raise OSError(message)
+            raise OSError("no signature")
         while True:
             try:
                 with self.parse_lock():
@@ -269,8 +267,7 @@ class Hdf5File:
         MissingBytesError
         """
         if self.missed:
-            message = "bytes are not here yet"
-            raise MissingBytesError(message)
+            raise MissingBytesError("bytes are not here yet")
 
     def forget_missing(self) -> None:
         """Do without what was missed."""

@@ -135,8 +135,7 @@ class Located(NamedTuple):
         except (TypeError, ValueError, OSError, RuntimeError) as error:
             if self.file.missed:
                 return None
-            message = f"its elements cannot be read: {error}"
-            raise DamagedObjectError(message) from None
+            raise DamagedObjectError(f"its elements cannot be read: {error}") from None
         return [text.rstrip(" ") for text in found] if dtype.note == "space" else found
 
     def is_null(self) -> bool:
@@ -189,8 +188,7 @@ def follow(start: Located, path: bytes, hops: int) -> Located:
         If it leads nowhere; the message says at which link.
     """
     if hops > _MOST_LINKS:
-        message = "links form a cycle"
-        raise CyclicLinkError(message)
+        raise CyclicLinkError("links form a cycle")
     here = start.file.root if path.startswith(b"/") else start
     for name in path.split(b"/"):
         if name and name != b".":
@@ -201,8 +199,7 @@ def follow(start: Located, path: bytes, hops: int) -> Located:
 def _step(here: Located, name: bytes, hops: int) -> Located:
     shown = name.decode("utf-8", "replace")
     if not here.is_group:
-        message = f"{shown!r} was looked up in a dataset"
-        raise BrokenLinkError(message)
+        raise BrokenLinkError(f"{shown!r} was looked up in a dataset")
     try:
         link = here.id.links.get_info(name)
     except (KeyError, RuntimeError, OSError, ValueError) as error:
@@ -218,10 +215,8 @@ def _step(here: Located, name: bytes, hops: int) -> Located:
     except BrokenLinkError as error:
         raise broken_at(shown, error, hops) from None
     except (KeyError, RuntimeError, OSError, ValueError, TypeError) as error:
-        message = f"{shown!r} cannot be opened: {error}"
-        raise DamagedObjectError(message) from None
-    message = f"{shown!r} is a link of an unknown kind"
-    raise BrokenLinkError(message)
+        raise DamagedObjectError(f"{shown!r} cannot be opened: {error}") from None
+    raise BrokenLinkError(f"{shown!r} is a link of an unknown kind")
 
 
 def _why_no_link(here: Located, name: bytes, shown: str, error: Exception) -> BrokenLinkError:

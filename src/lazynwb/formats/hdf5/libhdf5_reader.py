@@ -56,13 +56,11 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
             where = f"{file.name}: /{array.path}"
             absent = _absent_filter(dataset.id)
             if absent:
-                message = (
+                raise UnsupportedTypeError(
                     f"{where} is compressed with {absent}, which libhdf5 lacks here: "
                     "`pip install hdf5plugin` and import it first"
-                )
-                raise UnsupportedTypeError(message) from None
-            message = f"{where} cannot be read: {error}"
-            raise CorruptDataError(message) from None
+                ) from None
+            raise CorruptDataError(f"{where} cannot be read: {error}") from None
     if shape and shape != array.shape:
         count = rows.shape[0] if stored is ranges else array.rows
         rows = rows.reshape(count, *array.shape[1:], *array.dtype.dims)

@@ -109,8 +109,9 @@ class Hdf5Reader(StructureReader):
                     raise
             except _DAMAGE as error:
                 if not self._file.fetch_missing():
-                    message = f"{self._file.name}: the structure of /{path} is damaged: {error}"
-                    raise NotNWBError(message) from None
+                    raise NotNWBError(
+                        f"{self._file.name}: the structure of /{path} is damaged: {error}"
+                    ) from None
             else:
                 if not self._file.fetch_missing():
                     return result

@@ -155,11 +155,10 @@ def _has_an_index(members: dict[str, Member], name: str) -> bool:
 
 def _check_rows(main: OpenFile, path: str, name: str, length: int, rows: int) -> None:
     if rows - length > _MOST_PADDED:
-        message = (
+        raise CorruptDataError(
             f"{main.name}: /{path}: column {name!r} has {length:,} rows where the table claims {rows:,}: "
             "its `id` is damaged"
         )
-        raise CorruptDataError(message)
 
 
 def _members(
@@ -246,8 +245,9 @@ def _row_count(  # noqa: PLR0913 - what a table is
         return members["id"].array.shape[0]
     lengths = {_column(name, members, indexed).length for name in listed if name in members}
     if id_lost and len(lengths) > 1:
-        message = f"{main.name}: /{path}: its `id` cannot be opened, and its columns have different lengths"
-        raise CorruptDataError(message)
+        raise CorruptDataError(
+            f"{main.name}: /{path}: its `id` cannot be opened, and its columns have different lengths"
+        )
     return max(lengths, default=0)
 
 

@@ -70,17 +70,14 @@ def array_metadata(document: dict[str, Any], path: str) -> Stored:
     stored = _version_3(document, path) if "node_type" in document else _version_2(document, path)
     itemsize = numpy_dtype(stored.dtype).itemsize
     if itemsize > _MOST_ELEMENT_BYTES:
-        message = f"it claims elements of {itemsize:,} bytes"
-        raise ValueError(message)
+        raise ValueError(f"it claims elements of {itemsize:,} bytes")
     chunks = math.prod(-(-n // c) for n, c in zip(stored.shape, stored.chunk, strict=True))
     objects = math.prod(-(-n // c) for n, c in zip(stored.shape, stored.shard or stored.chunk, strict=True))
     too_many = chunks > _MOST_CHUNKS or objects > _MOST_OBJECTS
     if math.prod(stored.shape) * itemsize > _MOST_BYTES or too_many:
-        message = f"it claims a shape of {stored.shape} in {chunks} chunks"
-        raise ValueError(message)
+        raise ValueError(f"it claims a shape of {stored.shape} in {chunks} chunks")
     if math.prod(stored.shard or stored.chunk) * itemsize > _MOST_CHUNK_BYTES:
-        message = f"it claims chunks of shape {stored.shard or stored.chunk}"
-        raise ValueError(message)
+        raise ValueError(f"it claims chunks of shape {stored.shard or stored.chunk}")
     return stored
 
 
@@ -88,18 +85,17 @@ def _version_2(document: dict[str, Any], path: str) -> Stored:
     shape = _sizes(document, "shape", 0)
     chunk = _sizes(document, "chunks", 0)
     if document.get("zarr_format") != 2 or len(chunk) != len(shape):  # noqa: PLR2004 - the version
-        message = f"a shape of {shape} in chunks of {chunk}, in version {document.get('zarr_format')!r}"
-        raise ValueError(message)
+        raise ValueError(
+            f"a shape of {shape} in chunks of {chunk}, in version {document.get('zarr_format')!r}"
+        )
     filters, compressor = document.get("filters") or [], document.get("compressor")
     if not isinstance(filters, list):
-        message = f"filters {filters!r}"
-        raise TypeError(message)
+        raise TypeError(f"filters {filters!r}")
     codecs = tuple(_settings(codec) for codec in [*filters, *([compressor] if compressor else [])])
     separator = document.get("dimension_separator", ".")
     order = document.get("order", "C")
     if separator not in {".", "/"} or order not in {"C", "F"}:
-        message = f"order {order!r} with separator {separator!r}"
-        raise ValueError(message)
+        raise ValueError(f"order {order!r} with separator {separator!r}")
     return Stored(
         shape,
         tuple(max(n, 1) for n in chunk),  # empty arrays may claim empty chunks
@@ -113,19 +109,16 @@ def _version_2(document: dict[str, Any], path: str) -> Stored:
 
 def _version_3(document: dict[str, Any], path: str) -> Stored:
     if document.get("zarr_format") != 3 or document.get("storage_transformers"):  # noqa: PLR2004
-        message = "its version or its storage transformers are not known"
-        raise ValueError(message)
+        raise ValueError("its version or its storage transformers are not known")
     shape = _sizes(document, "shape", 0)
     grid, settings = _named(document.get("chunk_grid"))
     chunk = _sizes(settings, "chunk_shape", 1)
     if grid != "regular" or len(chunk) != len(shape):
-        message = f"a shape of {shape} in a grid {grid!r} of chunks of {chunk}"
-        raise ValueError(message)
+        raise ValueError(f"a shape of {shape} in a grid {grid!r} of chunks of {chunk}")
     encoding, settings = _named(document.get("chunk_key_encoding"))
     separator = settings.get("separator", "." if encoding == "v2" else "/")
     if encoding not in {"default", "v2"} or separator not in {".", "/"}:
-        message = f"chunk keys of encoding {encoding!r} with separator {separator!r}"
-        raise ValueError(message)
+        raise ValueError(f"chunk keys of encoding {encoding!r} with separator {separator!r}")
     keys = _keys(path, "c" if encoding == "default" else "", separator, bool(shape))
     chain = _list(document, "codecs")
     first, settings = _named(chain[0]) if chain else ("", {})
@@ -134,8 +127,7 @@ def _version_3(document: dict[str, Any], path: str) -> Stored:
         return Stored(shape, chunk, dtype, codecs, keys, document.get("fill_value"), order)
     inner = _sizes(settings, "chunk_shape", 1)
     if len(inner) != len(chunk) or any(s % c for s, c in zip(chunk, inner, strict=True)) or len(chain) > 1:
-        message = f"shards of {chunk} with chunks of {inner}"
-        raise ValueError(message)
+        raise ValueError(f"shards of {chunk} with chunks of {inner}")
     codecs, order, dtype = _chain(_list(settings, "codecs"), document, len(shape))
     index = _index(settings)
     return Stored(shape, inner, dtype, codecs, keys, document.get("fill_value"), order, chunk, index)
@@ -148,8 +140,7 @@ def _index(settings: dict[str, Any]) -> str:
     names = [name for name, _ in codecs]
     little = bool(codecs) and codecs[0][1].get("endian", "little") == "little"
     if location not in {"start", "end"} or names not in (["bytes"], ["bytes", "crc32c"]) or not little:
-        message = f"an index of shards at {location!r} with the codecs {names}"
-        raise ValueError(message)
+        raise ValueError(f"an index of shards at {location!r} with the codecs {names}")
     return str(location) + "".join(f"+{name}" for name in names[1:])
 
 
@@ -165,8 +156,7 @@ def _chain(
         if name == "transpose" and not codecs:
             step = _sizes(settings, "order", 0)
             if sorted(step) != list(range(dimensions)):
-                message = f"a transposition of {dimensions} dimensions to {step}"
-                raise ValueError(message)
+                raise ValueError(f"a transposition of {dimensions} dimensions to {step}")
             order = tuple(order[i] for i in step)
         elif name == "bytes":
             endian = settings.get("endian", "little")
@@ -184,8 +174,7 @@ def _chain(
 def _settings(codec: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
     """Return a codec with what decoding needs to know of it."""
     if not isinstance(codec, dict) or not isinstance(codec.get("id"), str):
-        message = f"a codec {codec!r}"
-        raise TypeError(message)
+        raise TypeError(f"a codec {codec!r}")
     return {"id": codec["id"]} if codec["id"] in _WITHOUT_SETTINGS else codec
 
 
@@ -205,23 +194,20 @@ def _named(value: Any) -> tuple[str, dict[str, Any]]:  # noqa: ANN401 - JSON
         name, settings = value.get("name"), value.get("configuration") or {}
         if isinstance(name, str) and isinstance(settings, dict):
             return name, settings
-    message = f"{value!r} where a name and its configuration should be"
-    raise ValueError(message)
+    raise ValueError(f"{value!r} where a name and its configuration should be")
 
 
 def _list(document: dict[str, Any], name: str) -> list[Any]:
     found = document.get(name)
     if not isinstance(found, list):
-        message = f"{name} is {found!r}"
-        raise TypeError(message)
+        raise TypeError(f"{name} is {found!r}")
     return found
 
 
 def _sizes(document: dict[str, Any], name: str, least: int) -> tuple[int, ...]:
     found = _list(document, name)
     if len(found) > _MOST_DIMENSIONS or any(type(n) is not int or not least <= n < 2**62 for n in found):
-        message = f"{name} is {found!r}"
-        raise ValueError(message)
+        raise ValueError(f"{name} is {found!r}")
     return tuple(found)
 
 
@@ -253,8 +239,7 @@ def describe_array(stored: Stored, attributes: dict[str, Any], path: str, source
     # hdmf-zarr up to 0.13 stores scalars as arrays of one element.
     is_scalar = not stored.shape or _is_scalar(attributes)
     if is_scalar and stored.shape not in {(), (1,)}:
-        message = f"it is marked as a scalar, and has the shape {stored.shape}"
-        raise ValueError(message)
+        raise ValueError(f"it is marked as a scalar, and has the shape {stored.shape}")
     shape = () if is_scalar else stored.shape
     fixed = not plain.hasobject
     fill = fill_bytes(stored.fill, plain) if fixed else b""
@@ -323,5 +308,4 @@ def stored_array(array: Array) -> Stored:
     try:
         return msgspec.json.decode(array.codecs[0].config, type=Stored)
     except (IndexError, msgspec.MsgspecError) as error:
-        message = f"/{array.path} is not described: {error}"
-        raise CorruptDataError(message) from None
+        raise CorruptDataError(f"/{array.path} is not described: {error}") from None

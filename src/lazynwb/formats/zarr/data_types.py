@@ -41,16 +41,13 @@ def numpy_dtype(described: Any, depth: int = 0) -> np.dtype:  # noqa: ANN401 - J
         fields = []
         for field in described:
             if not isinstance(field, list) or len(field) not in {2, 3} or not isinstance(field[0], str):
-                message = f"a field {field!r}"
-                raise ValueError(message)
+                raise ValueError(f"a field {field!r}")
             dims = field[2] if len(field) > 2 else []  # noqa: PLR2004 - a third element
             if not isinstance(dims, list) or any(type(n) is not int or not 0 < n < 2**20 for n in dims):
-                message = f"a field {field!r}"
-                raise ValueError(message)
+                raise ValueError(f"a field {field!r}")
             fields.append((field[0], numpy_dtype(field[1], depth + 1), tuple(dims)))
         return np.dtype(fields)
-    message = f"a data type {described!r}"
-    raise ValueError(message)
+    raise ValueError(f"a data type {described!r}")
 
 
 def describe_v3(data_type: Any, endian: Any, depth: int = 0) -> Any:  # noqa: ANN401 - JSON
@@ -82,16 +79,14 @@ def describe_v3(data_type: Any, endian: Any, depth: int = 0) -> Any:  # noqa: AN
         fields = settings.get("fields")
         if name in {"struct", "structured"} and isinstance(fields, list):
             return [[*_field(field, endian, depth)] for field in fields]
-    message = f"a data type {data_type!r}"
-    raise ValueError(message)
+    raise ValueError(f"a data type {data_type!r}")
 
 
 def _field(field: Any, endian: Any, depth: int) -> tuple[Any, Any]:  # noqa: ANN401 - JSON
     if isinstance(field, dict):
         field = [field.get("name"), field.get("data_type")]
     if not isinstance(field, list) or len(field) != 2:  # noqa: PLR2004 - a name and a type
-        message = f"a field {field!r}"
-        raise ValueError(message)
+        raise ValueError(f"a field {field!r}")
     return field[0], describe_v3(field[1], endian, depth + 1)
 
 
@@ -199,8 +194,7 @@ def fill_bytes(value: Any, dtype: np.dtype) -> bytes:  # noqa: ANN401 - JSON
     try:
         stored = _element(value, dtype).tobytes()
     except (TypeError, ValueError, OverflowError, KeyError) as error:
-        message = f"a fill value {value!r} for elements of type {dtype} ({error})"
-        raise ValueError(message) from None
+        raise ValueError(f"a fill value {value!r} for elements of type {dtype} ({error})") from None
     return stored if any(stored) else b""
 
 
@@ -226,8 +220,7 @@ def _number(value: Any, dtype: np.dtype) -> np.ndarray:  # noqa: ANN401 - JSON
         # The bits of a number, of which NaN has many (Zarr v3 core, fill value).
         return np.array(int(value, 16), f"{dtype.str[0]}u{dtype.itemsize}")
     if dtype.kind in "iu" and int(value) != float(value) and int(value) != value:
-        message = "it is no integer"
-        raise ValueError(message)
+        raise ValueError("it is no integer")
     convert = {"i": int, "u": int, "f": float, "c": complex, "U": str}.get(dtype.kind)
     result = np.zeros((), dtype)
     result[...] = convert(value) if convert else value

@@ -148,13 +148,11 @@ def check_described(documents: dict[str, Any], *, is_implied: bool = False) -> N
     What is `is_implied` has members, which make it a group where consolidated metadata do not say so.
     """
     if documents and not is_implied and documents.keys().isdisjoint(_KINDS):
-        message = f"it has {min(documents)}, and none of {', '.join(_KINDS)}"
-        raise DamagedObjectError(message)
+        raise DamagedObjectError(f"it has {min(documents)}, and none of {', '.join(_KINDS)}")
     own = documents.get("zarr.json")
     attributes = own.get("attributes") if isinstance(own, dict) else documents.get(".zattrs")
     if attributes is not None and not isinstance(attributes, dict):
-        message = "its attributes are no JSON object"
-        raise DamagedObjectError(message)
+        raise DamagedObjectError("its attributes are no JSON object")
 
 
 class ZarrNode(NamedTuple):
@@ -205,8 +203,7 @@ class ZarrNode(NamedTuple):
         BrokenLinkError
         """
         if not self.is_group:
-            message = f"{name!r} was looked up in a dataset"
-            raise BrokenLinkError(message)
+            raise BrokenLinkError(f"{name!r} was looked up in a dataset")
         path = self._below(name)
         link = self.meta.links().get(name)
         meta = self.file.meta(path) if link is None and name != ".." and "\0" not in name else None
@@ -214,8 +211,7 @@ class ZarrNode(NamedTuple):
             soft = meta.soft_link()
             return ZarrNode(path, meta, self.file) if soft is None else follow(self, soft, hops + 1)
         if link is None:
-            message = f"there is no {name!r}"
-            raise BrokenLinkError(message)
+            raise BrokenLinkError(f"there is no {name!r}")
         source, target = link
         try:
             file = self.file if self.file.is_own_name(source) else self.file.external(str(source))
@@ -284,8 +280,9 @@ class ZarrNode(NamedTuple):
             stored = array_metadata(self.meta.array or {}, self.path)
             return describe_array(stored, self.meta.attributes, path, source)
         except (ValueError, TypeError, OverflowError) as error:
-            message = f"{self.file.name}: /{self.path}: {self.meta.key} makes no sense: {error}"
-            raise CorruptDataError(message) from None
+            raise CorruptDataError(
+                f"{self.file.name}: /{self.path}: {self.meta.key} makes no sense: {error}"
+            ) from None
 
     def texts(self, most: int) -> list[str] | None:
         """Return the elements of a list of text; None of any other array, or where there are too many."""
@@ -315,8 +312,7 @@ class ZarrNode(NamedTuple):
         try:
             return float(read_scalar(array_metadata(self.meta.array or {}, self.path), array, data))
         except CorruptDataError as error:
-            message = f"{self.file.name}: /{self.path}: {error}"
-            raise CorruptDataError(message) from None
+            raise CorruptDataError(f"{self.file.name}: /{self.path}: {error}") from None
         except TypeError:
             return None
 
@@ -360,8 +356,7 @@ def follow(start: ZarrNode, path: str, hops: int) -> ZarrNode:
         If it leads nowhere; the message says at which link.
     """
     if hops > _MOST_LINKS:
-        message = "links form a cycle"
-        raise CyclicLinkError(message)
+        raise CyclicLinkError("links form a cycle")
     here = start.file.root if path.startswith("/") else start
     for name in path.split("/"):
         if name and name != ".":

@@ -82,8 +82,7 @@ def read_indirect(objects: Objects, array: Array, ranges: np.ndarray) -> np.ndar
         wanted = len(bands) * math.prod(map(len, cells)) // math.prod(outer)
         check_written(objects, stored.keys.prefix, stored.keys.depth(len(shape)), wanted)
     except CorruptDataError as error:
-        message = f"{objects.source.name}: /{array.path}: {error}"
-        raise CorruptDataError(message) from None
+        raise CorruptDataError(f"{objects.source.name}: /{array.path}: {error}") from None
     places = list(itertools.product(bands, *cells))
     for place, found in _fetch(objects, array, stored, places).items():
         try:
@@ -151,8 +150,7 @@ def _fetch(objects: Objects, array: Array, stored: Stored, places: list[Place]) 
             return _Bytes(keys[shard], None)
         data = objects.get_range(keys[shard], start, size)
         if data is None:
-            message = f"{objects.source.name}: /{array.path}: the shard {keys[shard]} is gone"
-            raise CorruptDataError(message)
+            raise CorruptDataError(f"{objects.source.name}: /{array.path}: the shard {keys[shard]} is gone")
         return _Bytes(keys[shard], data)
 
     return dict(zip(places, _together(objects, read, places), strict=True))
@@ -227,8 +225,7 @@ def _text(item: object) -> str | bytes:
         return ""
     if isinstance(item, dict) and "_REFERENCE" in item:  # LINDI does not say which arrays hold references
         return _path(item) or ""
-    message = f"an object of type {type(item).__name__} where text should be"
-    raise UnsupportedTypeError(message)
+    raise UnsupportedTypeError(f"an object of type {type(item).__name__} where text should be")
 
 
 def _path(item: object) -> str | None:
@@ -265,5 +262,4 @@ def _member(item: Any, number: int, name: str, members: int) -> Any:  # noqa: AN
         return item[number]
     if item is None or (type(item) is int and not item):
         return None
-    message = f"an object of type {type(item).__name__} where {members} members should be"
-    raise UnsupportedTypeError(message)
+    raise UnsupportedTypeError(f"an object of type {type(item).__name__} where {members} members should be")

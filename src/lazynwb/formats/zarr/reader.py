@@ -111,8 +111,9 @@ class ZarrReader(StructureReader):
                     raise
             except (BrokenLinkError, *_DAMAGE) as error:
                 if not self._file.fetch_missing():
-                    message = f"{self._objects.source.name}: the structure of /{path} is damaged: {error}"
-                    raise NotNWBError(message) from None
+                    raise NotNWBError(
+                        f"{self._objects.source.name}: the structure of /{path} is damaged: {error}"
+                    ) from None
             else:
                 if not self._file.fetch_missing():
                     return result

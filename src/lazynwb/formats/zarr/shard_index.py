@@ -41,14 +41,12 @@ def chunk_index(objects: Objects, array: Array, numbers: np.ndarray | None = Non
     grid = [-(-n // c) for n, c in zip(array.shape, array.chunk, strict=True)]
     within = [s // c for s, c in zip(array.shard, array.chunk, strict=True)]
     if math.prod(grid) > _MOST_CHUNKS or math.prod(within) > _MOST_CHUNKS:
-        message = f"{objects.source.name}: /{array.path} claims {math.prod(grid)} chunks"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"{objects.source.name}: /{array.path} claims {math.prod(grid)} chunks")
     shards = [-(-n // r) for n, r in zip(grid, within, strict=True)]
     try:
         check_written(objects, array.keys.prefix, array.keys.depth(len(shards)), math.prod(shards))
     except CorruptDataError as error:
-        message = f"{objects.source.name}: /{array.path}: {error}"
-        raise CorruptDataError(message) from None
+        raise CorruptDataError(f"{objects.source.name}: /{array.path}: {error}") from None
     places = list(itertools.product(*map(range, shards)))
     if numbers is not None:
         cells = np.stack(np.unravel_index(numbers, grid), axis=1) // within
@@ -122,16 +120,17 @@ def shard_index(objects: Objects, path: str, key: str, count: int, index: str = 
     try:
         data = objects.get_range(key, 0 if location == "start" else -total, total)
     except CorruptDataError as error:
-        message = f"{where} cannot be read: {error}"
-        raise CorruptDataError(message) from None
+        raise CorruptDataError(f"{where} cannot be read: {error}") from None
     if data is None:
         return np.full((count, 2), MISSING, "<u8")
     if len(data) != total or (checksum and crc32c(data[:size]) != int.from_bytes(data[size:], "little")):
-        message = f"{where} is damaged: {len(data)} bytes where {total} are needed, or another checksum"
-        raise CorruptDataError(message)
+        raise CorruptDataError(
+            f"{where} is damaged: {len(data)} bytes where {total} are needed, or another checksum"
+        )
     places = np.frombuffer(data, "<u8", 2 * count).reshape(count, 2)
     missing = places == MISSING
     if (missing[:, 0] != missing[:, 1]).any():
-        message = f"{where} is damaged: a chunk has an offset and no size, or a size and no offset"
-        raise CorruptDataError(message)
+        raise CorruptDataError(
+            f"{where} is damaged: a chunk has an offset and no size, or a size and no offset"
+        )
     return places

@@ -89,8 +89,9 @@ class ZarrFile:
                 self._consolidate({**documents, "zarr.json": root})
             self._here.pop(".zmetadata", None)
             if root.get("node_type") != "group":
-                message = f"{self.name}: zarr.json describes no group, but a {root.get('node_type')!r}"
-                raise NotNWBError(message)
+                raise NotNWBError(
+                    f"{self.name}: zarr.json describes no group, but a {root.get('node_type')!r}"
+                )
             return 3
         consolidated = self._json(".zmetadata")
         if consolidated is not None:
@@ -98,15 +99,15 @@ class ZarrFile:
             return 2
         self._here.update(self.objects.get_many(_DOCUMENTS[2]))
         if self._json(".zgroup") is None:
-            message = f"{self.name} is no Zarr store: it has neither zarr.json nor .zmetadata nor .zgroup"
-            raise NoStoreError(message)
+            raise NoStoreError(
+                f"{self.name} is no Zarr store: it has neither zarr.json nor .zmetadata nor .zgroup"
+            )
         return 2
 
     def _object(self, holder: dict[str, Any], where: str) -> dict[str, Any]:
         found = holder.get("metadata")
         if not isinstance(found, dict):
-            message = f"{self.name}: {where}: metadata is no JSON object"
-            raise NotNWBError(message)
+            raise NotNWBError(f"{self.name}: {where}: metadata is no JSON object")
         return found
 
     def _consolidate(self, documents: dict[str, Any]) -> None:
@@ -135,16 +136,13 @@ class ZarrFile:
         if data is None:
             return None
         if len(data) > _MOST_BYTES:
-            message = f"{self.name}: {key} has {len(data)} bytes: metadata is not that large"
-            raise NotNWBError(message)
+            raise NotNWBError(f"{self.name}: {key} has {len(data)} bytes: metadata is not that large")
         try:
             found = parse_json(data)
         except (ValueError, RecursionError) as error:
-            message = f"{self.name}: {key} is no valid JSON: {error}"
-            raise NotNWBError(message) from None
+            raise NotNWBError(f"{self.name}: {key} is no valid JSON: {error}") from None
         if not isinstance(found, dict):
-            message = f"{self.name}: {key} is no JSON object"
-            raise NotNWBError(message)
+            raise NotNWBError(f"{self.name}: {key} is no JSON object")
         return found
 
     def meta(self, path: str) -> Meta | None:
@@ -174,8 +172,7 @@ class ZarrFile:
         keys = self._keys(path)
         self.prefetch(keys)
         if not all(key in self._here for key in keys):
-            message = f"the metadata of /{path} is not here yet"
-            raise MissingObjectsError(message)
+            raise MissingObjectsError(f"the metadata of /{path} is not here yet")
         documents = {key.rpartition("/")[2]: self._json(key) for key in keys}
         found = {name: document for name, document in documents.items() if document is not None}
         check_described(found)
@@ -196,8 +193,7 @@ class ZarrFile:
             self._lists[path] = self.objects.members(path)
         if path not in self._lists:
             self._unlisted.add(path)
-            message = f"the members of /{path} are not here yet"
-            raise MissingObjectsError(message)
+            raise MissingObjectsError(f"the members of /{path} are not here yet")
         listed = self._lists[path]
         prefix = f"{path}/" if path else ""
         if listed is not None:
@@ -229,8 +225,7 @@ class ZarrFile:
         """Return a chunk that describing a table needs; None if there is none."""
         self.prefetch([key])
         if key not in self._here:
-            message = f"the chunk {key} is not here yet"
-            raise MissingObjectsError(message)
+            raise MissingObjectsError(f"the chunk {key} is not here yet")
         return self._here[key]
 
     @property
@@ -266,8 +261,7 @@ class ZarrFile:
         MissingObjectsError
         """
         if self.missed:
-            message = "objects are not here yet"
-            raise MissingObjectsError(message)
+            raise MissingObjectsError("objects are not here yet")
 
     def fetch_missing(self) -> bool:
         """Fetch what parsing missed; tell whether there was anything.
@@ -282,8 +276,7 @@ class ZarrFile:
         if missing or unlisted:
             self._rounds += 1
             if self._rounds > _MOST_ROUNDS:
-                message = f"{self.name}: the structure of the store does not end: it is damaged"
-                raise NotNWBError(message)
+                raise NotNWBError(f"{self.name}: the structure of the store does not end: it is damaged")
             self._here.update(self.objects.get_many(sorted(missing)) if missing else {})
             self._lists.update(
                 zip(unlisted, self.objects.pool.map(self.objects.members, unlisted), strict=True)

@@ -58,8 +58,9 @@ def api_url() -> str:
     """
     url = config.dandi_api_url.rstrip("/")
     if not is_web_url(url) or "@" in url or "?" in url:
-        message = "lazynwb.config.dandi_api_url is no URL of an API, such as https://api.dandiarchive.org/api"
-        raise LazyNWBError(message)
+        raise LazyNWBError(
+            "lazynwb.config.dandi_api_url is no URL of an API, such as https://api.dandiarchive.org/api"
+        )
     return url
 
 
@@ -73,8 +74,9 @@ def key() -> str:
     """
     found = os.environ.get(KEY_VARIABLE, "").strip()
     if not is_plain(found):
-        message = f"the environment variable {KEY_VARIABLE} holds no key: copy it from the archive's website"
-        raise LazyNWBError(message)
+        raise LazyNWBError(
+            f"the environment variable {KEY_VARIABLE} holds no key: copy it from the archive's website"
+        )
     return found
 
 
@@ -192,8 +194,7 @@ def _failed(path: str, problem: str, *, busy: bool = False) -> Failure:
 
 def _allowed(answer: _Answer, path: str) -> _Answer:
     if answer.status == _NOT_FOUND:
-        message = f"{api_url()} has no {path}"
-        raise AbsentError(message)
+        raise AbsentError(f"{api_url()} has no {path}")
     if answer.status not in {_UNAUTHORIZED, _FORBIDDEN}:
         return answer
     if not key():
@@ -208,8 +209,7 @@ def _allowed(answer: _Answer, path: str) -> _Answer:
         )
     else:
         hint = f"ask its owners to let in the account of the key in the environment variable {KEY_VARIABLE}"
-    message = f"{api_url()}/{path} may not be read (status {answer.status}): {hint}"
-    raise LazyNWBError(message)
+    raise LazyNWBError(f"{api_url()}/{path} may not be read (status {answer.status}): {hint}")
 
 
 def _send(request: urllib.request.Request, path: str) -> _Answer:
@@ -231,8 +231,7 @@ def _body(response: http.client.HTTPResponse, path: str, deadline: float) -> byt
         if len(read) > _MOST_BYTES:
             raise unexpected(path, "too long")
         if time.monotonic() > deadline:
-            message = "timed out"
-            raise TimeoutError(message)
+            raise TimeoutError("timed out")
     if response.length:
         raise http.client.IncompleteRead(bytes(read), response.length)
     if response.headers.get("Content-Encoding", "").lower() != "gzip":

@@ -92,8 +92,9 @@ def about(dandiset: str, *, fresh: bool = False) -> About:
     try:
         answer = api.get(path)
     except api.AbsentError:
-        message = f"the DANDI archive at {api.api_url()} has no dandiset {dandiset}: check its number"
-        raise SourceNotFoundError(message) from None
+        raise SourceNotFoundError(
+            f"the DANDI archive at {api.api_url()} has no dandiset {dandiset}: check its number"
+        ) from None
     newest: object = DRAFT
     if (published := answer.get("most_recent_published_version")) is not None:
         newest = published.get("version") if isinstance(published, dict) else None
@@ -147,8 +148,7 @@ def with_ids(
     """
     strange = next((one for one in ids if _UUID.fullmatch(one) is None), None)
     if strange is not None:
-        message = f"{strange!r} is no asset's identifier: these are UUIDs such as {_EXAMPLE}"
-        raise SourceNotFoundError(message)
+        raise SourceNotFoundError(f"{strange!r} is no asset's identifier: these are UUIDs such as {_EXAMPLE}")
     found: dict[str, dict[str, Any]] = {}
     if len(ids) > _FEW:
         wanted = set(ids)

@@ -93,11 +93,9 @@ def get_dandi_sources(  # noqa: PLR0913 - each narrows the listing in its own wa
     >>> lazynwb.scan_nwb(sources, "/units")  # doctest: +SKIP
     """
     if order not in _ORDERS:
-        message = f"order is one of {', '.join(_ORDERS)}, not {order!r}"
-        raise ValueError(message)
+        raise ValueError(f"order is one of {', '.join(_ORDERS)}, not {order!r}")
     if max_assets is not None and max_assets < 0:
-        message = f"max_assets is a number of assets, not {max_assets}"
-        raise ValueError(message)
+        raise ValueError(f"max_assets is a number of assets, not {max_assets}")
     dandiset = dandiset_number(dandiset_id)
     if version is None:
         version = asset_listing.about(dandiset, fresh=True).newest
@@ -161,8 +159,9 @@ def expand(url: str) -> list[str]:
     )
     if not chosen:
         what = "no NWB file in" if pattern is None else "no NWB file matches"
-        message = f"{what} {url}: lazynwb.get_dandi_sources({dandiset!r}, {version!r}) lists what there is"
-        raise SourceNotFoundError(message)
+        raise SourceNotFoundError(
+            f"{what} {url}: lazynwb.get_dandi_sources({dandiset!r}, {version!r}) lists what there is"
+        )
     return [_url(Address(dandiset, version, name)) for name in chosen]
 
 
@@ -278,10 +277,9 @@ def _url(address: Address) -> str:
 def _address(url: str) -> Address:
     """Take a URL apart, and look the version up that it may leave open."""
     if not url.lower().startswith(_SCHEME):
-        message = (
+        raise SourceNotFoundError(
             f"{url.partition('?')[0]} is no URL of the DANDI archive: these read dandi://000363/draft/path"
         )
-        raise SourceNotFoundError(message)
     dandiset_id, _, rest = url[len(_SCHEME) :].partition("/")
     dandiset = dandiset_number(dandiset_id)
     version, _, path = rest.partition("/")
@@ -301,10 +299,9 @@ def dandiset_number(text: str) -> str:
     """
     found = _IDENTIFIER.fullmatch(text)
     if found is None:
-        message = (
+        raise SourceNotFoundError(
             f"{text!r} is no dandiset: these have numbers of six digits, as in dandi://000363/draft/path"
         )
-        raise SourceNotFoundError(message)
     return found[1].zfill(6)
 
 
@@ -320,8 +317,9 @@ def _only_nwb(assets: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Make sure that assets that somebody asked for are NWB files."""
     for asset in assets:
         if not _is_nwb(asset["path"]):
-            message = f"asset {asset['asset_id']} is {asset['path']}, which is no NWB file: leave it out"
-            raise SourceNotFoundError(message)
+            raise SourceNotFoundError(
+                f"asset {asset['asset_id']} is {asset['path']}, which is no NWB file: leave it out"
+            )
         yield asset
 
 

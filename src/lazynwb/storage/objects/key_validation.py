@@ -30,8 +30,7 @@ def checked(source: Source, key: str) -> str:
     """
     if is_plain(key):
         return key
-    message = f"{source.name}: {key!r} is no name of an object in a store"
-    raise CorruptDataError(message)
+    raise CorruptDataError(f"{source.name}: {key!r} is no name of an object in a store")
 
 
 def folder_of(source: Source, prefix: str) -> str:

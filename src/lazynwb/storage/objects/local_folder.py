@@ -111,8 +111,7 @@ class FolderObjects:
                 yield None
                 return
             if not stat.S_ISREG(status.st_mode):
-                message = f"{self.source.name}: {key} is a device, a pipe or a socket, not a file"
-                raise NotNWBError(message)
+                raise NotNWBError(f"{self.source.name}: {key} is a device, a pipe or a socket, not a file")
             yield local_file.Descriptor(number, os.path.join(self._root, key), status.st_size), status.st_size
         finally:
             os.close(number)
@@ -153,11 +152,10 @@ class FolderObjects:
         """
         found = os.path.realpath(path)
         if os.path.islink(path) and not os.path.exists(found):
-            message = (
+            raise NotNWBError(
                 f"{self.source.name}: {key} cannot be read: it is a symbolic link to {found}, where there is "
                 "nothing; fetch or restore what should be there"
             )
-            raise NotNWBError(message)
         return found
 
     def _inside(self, path: str, key: str) -> str:
@@ -170,19 +168,17 @@ class FolderObjects:
         """
         if path.startswith(self._root.rstrip(os.sep) + os.sep) or config.external_links == "anywhere":
             return path
-        message = (
+        raise NotNWBError(
             f"{self.source.name}: {key} is a symbolic link that leads out of the folder; it was not followed "
             f"(lazynwb.config.external_links is {config.external_links!r})"
         )
-        raise NotNWBError(message)
 
     @staticmethod
     def _is_name(text: str) -> bool:
         return _SEPARATORS.isdisjoint(text)
 
     def _no_name(self, key: str) -> str:
-        message = f"{self.source.name}: {key!r} is no name of a file on this system"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"{self.source.name}: {key!r} is no name of a file on this system")
 
     def _refused(self, key: str, error: OSError | ValueError) -> LazyNWBError:
         if isinstance(error, LazyNWBError):

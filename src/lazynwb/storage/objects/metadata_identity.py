@@ -83,8 +83,7 @@ def shows_change(source: Source, known: str) -> bool:  # noqa: ARG001 - kinds sh
 def open_file(source: Source, expected: str) -> File:
     """Raise: a store is no single file."""
     del expected
-    message = f"{source.name} is a folder, not a file: pass a file, or the folder of a Zarr store"
-    raise NotNWBError(message)
+    raise NotNWBError(f"{source.name} is a folder, not a file: pass a file, or the folder of a Zarr store")
 
 
 def invalidate(source: Source) -> None:
@@ -128,8 +127,7 @@ def _identity(objects: Objects, *, known: bool) -> str:
         return found
     if refused is not None:
         raise refused
-    message = f"no such store: {objects.source.name} (it has none of {', '.join(DOCUMENTS)})"
-    raise SourceNotFoundError(message)
+    raise SourceNotFoundError(f"no such store: {objects.source.name} (it has none of {', '.join(DOCUMENTS)})")
 
 
 def opened(source: Source, version: str) -> Objects:

@@ -105,8 +105,7 @@ def _local_kind(path: str) -> str:
     except OSError as error:
         if isinstance(error, LazyNWBError):
             raise
-        message = f"{path} cannot be read: {error.strerror}"
-        raise NotNWBError(message) from None
+        raise NotNWBError(f"{path} cannot be read: {error.strerror}") from None
     if head.startswith(b"PK"):
         return "archive"
     if head.startswith((b"{", b"\xef\xbb\xbf{")):
@@ -114,8 +113,9 @@ def _local_kind(path: str) -> str:
     placeholder = local_file.placeholder(path)
     if placeholder:
         raise NotNWBError(placeholder)
-    message = f"{path} is no store of objects: neither a folder, a zip archive nor a JSON file of references"
-    raise NotNWBError(message)
+    raise NotNWBError(
+        f"{path} is no store of objects: neither a folder, a zip archive nor a JSON file of references"
+    )
 
 
 def _opened(kind: str, source: Source) -> Objects:

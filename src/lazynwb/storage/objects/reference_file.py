@@ -215,8 +215,7 @@ class ReferenceObjects:
 
 def _read(found: Reference, start: int, size: int) -> memoryview:
     if start + size > found.size:
-        message = f"{found.file.name}: {size} bytes from {start} on are not in {found.size}"
-        raise CorruptDataError(message)
+        raise CorruptDataError(f"{found.file.name}: {size} bytes from {start} on are not in {found.size}")
     with found.file.reading() as ranges:
         return memoryview(ranges.read(found.offset + start, size))
 
@@ -225,19 +224,18 @@ def _read(found: Reference, start: int, size: int) -> memoryview:
 def _document(source: Source, expected: str) -> _Document:
     file = source.open(expected)
     if file.size > _MOST_BYTES:
-        message = f"{source.name} has {file.size:,} bytes, more than a file of references can have"
-        raise NotNWBError(message)
+        raise NotNWBError(f"{source.name} has {file.size:,} bytes, more than a file of references can have")
     with file.reading() as ranges:
         data = bytes(ranges.read(0, file.size))
     try:
         found = msgspec.json.decode(data, type=_Document)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        message = f"{source.name} is no JSON file of references, as LINDI and kerchunk write them: {why}"
-        raise NotNWBError(message) from None
+        raise NotNWBError(
+            f"{source.name} is no JSON file of references, as LINDI and kerchunk write them: {why}"
+        ) from None
     if found.gen:
-        message = f'{source.name} has references that are rules ("gen"): write them out, one by one'
-        raise NotNWBError(message)
+        raise NotNWBError(f'{source.name} has references that are rules ("gen"): write them out, one by one')
     return found
 
 

@@ -40,8 +40,9 @@ def check_written(store: Objects, prefix: str, depth: int, wanted: int) -> None:
     enough = wanted // _ONE_IN
     found = _count(store, prefix.rpartition("/")[0], depth, enough)
     if found is not None and found < enough:
-        message = f"its metadata claims {wanted:,} chunks here, of which no more than {found:,} were written"
-        raise CorruptDataError(message)
+        raise CorruptDataError(
+            f"its metadata claims {wanted:,} chunks here, of which no more than {found:,} were written"
+        )
 
 
 def _count(store: Objects, folder: str, depth: int, enough: int) -> int | None:

@@ -167,14 +167,14 @@ class ArchiveObjects:
     def _check(self, key: str, member: Member) -> None:
         """Make sure that a member can be read, and that it is not larger than can be, before it is."""
         if member.flags & _ENCRYPTED:
-            message = f"{self.source.name}: {key} is encrypted: write the store without a password"
-            raise UnsupportedTypeError(message)
+            raise UnsupportedTypeError(
+                f"{self.source.name}: {key} is encrypted: write the store without a password"
+            )
         if member.method not in {_STORED, _DEFLATED}:
-            message = (
+            raise UnsupportedTypeError(
                 f"{self.source.name}: {key} is compressed by the zip method {member.method}: write the store "
                 "without compression (zip -0), which Zarr's chunks do not need"
             )
-            raise UnsupportedTypeError(message)
         most = min(member.stored * _MOST_RATIO, _MOST_INFLATED) if member.method else member.stored
         if member.size > most or (not member.method and member.size != member.stored):
             raise self._damaged(key, f"cannot have {member.size:,} bytes in {member.stored:,}")

@@ -64,8 +64,7 @@ def read(file: File) -> dict[str, Member]:
     except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
         if isinstance(error, NotNWBError):
             raise
-        message = f"{file.name}: the zip file is damaged or cut off: {error}"
-        raise NotNWBError(message) from None
+        raise NotNWBError(f"{file.name}: the zip file is damaged or cut off: {error}") from None
     return _from_root(found)
 
 
@@ -91,8 +90,7 @@ class _Tail(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         if at < 0:
-            message = "it points to before its beginning"
-            raise CorruptDataError(message)
+            raise CorruptDataError("it points to before its beginning")
         self._at = at
         return at
 
@@ -100,8 +98,7 @@ class _Tail(io.RawIOBase):
         rest = max(self._size - self._at, 0)
         wanted = rest if size < 0 else min(size, rest)
         if wanted > _MOST_BYTES:
-            message = f"its directory has {wanted:,} bytes"
-            raise CorruptDataError(message)
+            raise CorruptDataError(f"its directory has {wanted:,} bytes")
         start = self._at
         self._at += wanted
         if start >= self._low:
@@ -115,12 +112,10 @@ def _members(archive: zipfile.ZipFile) -> dict[str, Member]:
     stop = archive.start_dir
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset, reverse=True):
         if info.volume not in {0, 0xFFFF}:
-            message = "it is one part of several"
-            raise CorruptDataError(message)
+            raise CorruptDataError("it is one part of several")
         begin = info.header_offset
         if begin < 0 or begin + info.compress_size > archive.start_dir:
-            message = f"{info.orig_filename[:80]!r} reaches beyond its end"
-            raise CorruptDataError(message)
+            raise CorruptDataError(f"{info.orig_filename[:80]!r} reaches beyond its end")
         name = info.orig_filename
         if not name.endswith("/") and is_plain(name) and "\\" not in name and name not in found:
             found[name] = Member(

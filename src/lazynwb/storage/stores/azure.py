@@ -89,11 +89,10 @@ def _store(container: str, host: str, options: Options, _environment: object) ->
     if account:
         found.setdefault("account_name", account)
     if "account_name" not in found and not emulated:
-        message = (
+        raise UnusableError(
             'which account the container belongs to is not said: pass storage_options={"account_name": ...}, '
             "or write abfs://container@account.dfs.core.windows.net/..."
         )
-        raise UnusableError(message)
     given = _SIGNING & found.keys() or any(os.environ.get(name) for name in _SIGNING_VARIABLES)
     if not given and unsigned is None:
         # Else obstore asks for a managed identity, which nothing answers outside of Azure's machines.

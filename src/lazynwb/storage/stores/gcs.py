@@ -97,19 +97,17 @@ def _from_token(token: Any) -> dict[str, Any]:  # noqa: ANN401 - gcsfs's option 
         return {"application_credentials": token}
     if isinstance(token, str) and token not in {"cache", "browser"} and is_plain(token):
         return {"bearer_token": token}
-    message = (
+    raise UnusableError(
         'token has to be "anon", "cloud", "google_default", the path of a file with credentials, what is in '
         "such a file, or an OAuth token"
     )
-    raise UnusableError(message)
 
 
 def _payer(payer: Any, project: Any) -> str:  # noqa: ANN401 - what a user passes
     """Return the project that is billed; gcsfs takes it from either option."""
     found = payer if isinstance(payer, str) else project
     if not isinstance(found, str):
-        message = "requester_pays takes the name of the project that pays"
-        raise UnusableError(message)
+        raise UnusableError("requester_pays takes the name of the project that pays")
     return found
 
 

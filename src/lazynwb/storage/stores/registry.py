@@ -79,11 +79,10 @@ def locate(source: Source) -> Location:
 
     module = module_of(source)
     if _process.is_stranded:
-        message = (
+        raise LazyNWBError(
             f"{source.name}: no remote file can be read in a process that was forked from one that has read "
             'remote files: start it by "spawn" or "forkserver", as in multiprocessing.get_context("spawn")'
         )
-        raise LazyNWBError(message)
     try:
         found = module.open_store(source)
     except UnusableError as error:
@@ -110,10 +109,9 @@ def module_of(source: Source) -> StoreModule:
     """
     scheme = source.path.partition("://")[0].lower()
     if scheme not in _MODULES:
-        message = (
+        raise LazyNWBError(
             f"{source.name}: {scheme}:// URLs cannot be read; known are {', '.join(sorted(SCHEMES))} and file"
         )
-        raise LazyNWBError(message)
     return _module(_MODULES[scheme])
 
 
@@ -136,14 +134,12 @@ def bucket_and_name(source: Source) -> tuple[str, str]:
     """
     where, _, name = source.path.partition("://")[2].partition("/")
     if _BUCKET.fullmatch(where.partition("@")[0]) is None:
-        message = "what stands before the first slash cannot be the name of a bucket"
-        raise UnusableError(message)
+        raise UnusableError("what stands before the first slash cannot be the name of a bucket")
     if name and not is_name(name):
-        message = (
+        raise UnusableError(
             'names with "//", "." or ".." between slashes, or control characters, cannot be asked for: '
             "check the URL, or copy the object to another name"
         )
-        raise UnusableError(message)
     return where, name
 
 
@@ -235,8 +231,7 @@ def translated(
     }
     for name in _IN_HEADERS & found.keys():
         if isinstance(found[name], str) and not is_plain(found[name]):
-            message = f"option {name!r} has characters that no request can have"
-            raise UnusableError(message)
+            raise UnusableError(f"option {name!r} has characters that no request can have")
     return found
 
 
@@ -250,8 +245,9 @@ def endpoint_of(found: Mapping[str, Any], option: str, *variables: str) -> str:
     """
     given = found.get(option) or next((os.environ[name] for name in variables if os.environ.get(name)), "")
     if given and not is_web_url(given):
-        message = 'the endpoint has to be a URL, such as "https://s3.lab.org" or "http://localhost:9000"'
-        raise UnusableError(message)
+        raise UnusableError(
+            'the endpoint has to be a URL, such as "https://s3.lab.org" or "http://localhost:9000"'
+        )
     return str(given)
 
 

@@ -116,8 +116,9 @@ def _certificate(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError:
-        message = "option 'verify' has to be the path of a file with certificates, or False"
-        raise UnusableError(message) from None
+        raise UnusableError(
+            "option 'verify' has to be the path of a file with certificates, or False"
+        ) from None
 
 
 def _flat(options: Options) -> dict[str, Any]:
@@ -157,8 +158,7 @@ def _with_signing(found: dict[str, Any]) -> dict[str, Any]:
 
 def _given(key: str | None, secret: str | None, token: str | None) -> Callable[[], Any]:
     if not (key and secret):
-        message = "an access key takes both access_key_id and secret_access_key (key and secret)"
-        raise UnusableError(message)
+        raise UnusableError("an access key takes both access_key_id and secret_access_key (key and secret)")
     return lambda: {
         "access_key_id": key,
         "secret_access_key": secret,
@@ -181,8 +181,9 @@ def _from_profile(profile: str | None) -> dict[str, Any] | None:
         return None
     if importlib.util.find_spec("boto3") is None:
         if named:
-            message = f"profile {named!r}: reading profiles takes boto3: pip install 'lazynwb[aws]'"
-            raise UnusableError(message)
+            raise UnusableError(
+                f"profile {named!r}: reading profiles takes boto3: pip install 'lazynwb[aws]'"
+            )
         return None
     import boto3
     import botocore.session
@@ -195,15 +196,15 @@ def _from_profile(profile: str | None) -> dict[str, Any] | None:
         session = boto3.Session(botocore_session=inner)
         if session.get_credentials() is None:
             if named:
-                message = f"profile {named!r} has no credentials"
-                raise UnusableError(message)
+                raise UnusableError(f"profile {named!r} has no credentials")
             return None
         provider = Boto3CredentialProvider(session, ttl=_TTL)
         provider()  # an expired login shows here, and in boto3's own words
         endpoint = inner.get_scoped_config().get("endpoint_url")
     except (BotoCoreError, ClientError) as error:
-        message = f'the shared AWS configuration is of no use ({error}); public data takes {{"anon": True}}'
-        raise UnusableError(message) from None
+        raise UnusableError(
+            f'the shared AWS configuration is of no use ({error}); public data takes {{"anon": True}}'
+        ) from None
     found = {"credential_provider": provider, **provider.config}
     return {**found, "endpoint": endpoint} if endpoint and not _variable(_ENDPOINT_VARIABLES) else found
 
