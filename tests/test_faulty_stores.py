@@ -28,7 +28,7 @@ from faulty_proxy import FAULTS, PASSING, FaultyProxy, always, first, since
 from faulty_queries import checksummed, forget, impatient
 from lazynwb.codecs.chunk_codecs import decode_into, unfilter
 from lazynwb.errors import CorruptDataError, LazyNWBError
-from lazynwb.storage import retry
+from lazynwb.storage import store_request
 from range_server import Fault, RangeServer, refuse
 from range_server import always as always_of_server
 from stores import moto
@@ -41,7 +41,7 @@ SECRETS = ("s3cret-token", "s3cret-header")
 @pytest.fixture(autouse=True)
 def quick(cache_dir, request, monkeypatch):
     """Pauses are short, and so are waits where a test is about them."""
-    monkeypatch.setattr(retry, "_SILENCE", 60)
+    monkeypatch.setattr(store_request, "_SILENCE", 60)
     with impatient(cache_dir):
         config.request_timeout = 0.4 if "stall" in request.node.name else config.request_timeout
         yield

@@ -16,9 +16,8 @@ from hypothesis import settings
 import lazynwb
 from builders import Ragged, table, write_cube, write_session
 from checks import ENGINES, assert_frames, child_environment
-from lazynwb.column_store.store import forget_entries
+from lazynwb.column_store.store import column_store, forget_entries
 from lazynwb.lookup import catalog_cache
-from lazynwb.lookup.stored_tables import column_store
 from lazynwb.storage.source import Source
 from random_truth import SHARES, as_test
 

@@ -147,8 +147,8 @@ def cache_info(*, form: FormatOption = None, output: OutputOption = None) -> Non
 
     from lazynwb.catalog.disk_cache import usage
     from lazynwb.cli.render import Column, show, size_text
+    from lazynwb.column_store.store import column_store
     from lazynwb.config import config
-    from lazynwb.lookup.stored_tables import column_store
     from lazynwb.terminal_text import visible
 
     entries, size = usage()
@@ -185,9 +185,9 @@ def cache_clear() -> None:
     _apply_project()
     from lazynwb.catalog.disk_cache import usage
     from lazynwb.cli.render import count_text, say, size_text
+    from lazynwb.column_store.store import column_store
     from lazynwb.config import config
     from lazynwb.lookup.catalog_cache import clear_cache
-    from lazynwb.lookup.stored_tables import column_store
 
     entries, size = usage()
     parts, stored = column_store().usage()

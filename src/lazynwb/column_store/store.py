@@ -24,6 +24,7 @@ from lazynwb.column_store.entries import (
     encode,
 )
 from lazynwb.column_store.parts import write_part
+from lazynwb.config import config
 from lazynwb.errors import CorruptDataError
 
 if TYPE_CHECKING:
@@ -38,7 +39,14 @@ _ENTRY, _PART, _UNFINISHED, _REMOVED = ".entry", ".parquet", ".new", ".removed"
 _GRACE = 60.0
 #: Seconds after which the use of a part is noted again, for eviction.
 _USE_NOTED = 3600.0
+_FOLDER = "columns"
 _warned: set[str] = set()
+
+
+def column_store() -> ColumnStore:
+    """Return the column store that the settings in force describe."""
+    limit = 0 if config.disable_cache else config.column_cache_bytes
+    return ColumnStore(config.cache_path / _FOLDER, limit)
 
 
 class Block(NamedTuple):

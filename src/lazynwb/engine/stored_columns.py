@@ -9,9 +9,9 @@ import polars as pl
 from lazynwb.catalog.merge import nulls
 from lazynwb.column_store.compaction import MAX_PART_BYTES, add
 from lazynwb.column_store.small_columns import is_small, is_still_small
-from lazynwb.column_store.store import Block, warn_once
+from lazynwb.column_store.store import Block, column_store, warn_once
 from lazynwb.engine.size_estimates import most_bytes
-from lazynwb.lookup.stored_tables import column_store, is_unchanging, layout_of, session_of, store_key
+from lazynwb.lookup.stored_tables import is_unchanging, layout_of, session_of, store_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -199,7 +199,7 @@ class RemoteFolder:
 
     def find(self, name: str) -> Found | None:
         """Return a small file; see `Folder`."""
-        from lazynwb.storage.retry import with_retry
+        from lazynwb.storage.store_request import with_retry
         from lazynwb.threads import REQUESTS, wait
 
         source = self._source(name)
@@ -263,7 +263,7 @@ class RemoteFolder:
                 raise
 
     def _put(self, name: str, data: bytes, mode: Any) -> None:  # noqa: ANN401 - obstore's PutMode
-        from lazynwb.storage.retry import with_retry
+        from lazynwb.storage.store_request import with_retry
         from lazynwb.threads import REQUESTS, wait
 
         source = self._source(name)

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Self, TypeVar
 import msgspec
 
 from lazynwb.catalog import disk_cache
+from lazynwb.column_store.store import column_store
 from lazynwb.errors import CorruptDataError, NotNWBError
 from lazynwb.formats.registry import prepare
-from lazynwb.lookup.stored_tables import column_store
 from lazynwb.profile import count
 from lazynwb.storage.remote_state import forget
 from lazynwb.storage.source import ABSENT

@@ -12,7 +12,7 @@ from lazynwb.catalog.model import Table
 from lazynwb.column_store.compaction import add
 from lazynwb.column_store.entries import Layout, Session, without_places
 from lazynwb.column_store.reading import Pick
-from lazynwb.column_store.store import Block, ColumnStore
+from lazynwb.column_store.store import Block, column_store
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError
 from lazynwb.storage.source import ABSENT
@@ -24,14 +24,6 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Column
     from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source
-
-_FOLDER = "columns"
-
-
-def column_store() -> ColumnStore:
-    """Return the column store of the settings that are in force."""
-    limit = 0 if config.disable_cache else config.column_cache_bytes
-    return ColumnStore(config.cache_path / _FOLDER, limit)
 
 
 def store_key(table: str) -> str:

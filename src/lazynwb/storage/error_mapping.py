@@ -21,7 +21,7 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _REGION = re.compile(r"<Region>([a-z0-9-]+)</Region>")
 _CODE = re.compile(r"<Code>(\w{1,40})</Code>")
 #: Answers that say: later. A server that asks to be left alone is given more time than one that stumbled: as
-#: much as it asks for, where it says so (`lazynwb.storage.retry`).
+#: much as it asks for, where it says so (`lazynwb.storage.store_request`).
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _PAUSE, _BUSY_PAUSE = 0.1, 1.0
 #: Errors of a server that are no accidents.

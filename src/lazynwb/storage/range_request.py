@@ -20,7 +20,7 @@ from lazynwb.storage.error_mapping import (
     is_unreadable,
     passing,
 )
-from lazynwb.storage.retry import with_retry
+from lazynwb.storage.store_request import with_retry
 from lazynwb.threads import REQUESTS, is_worker, wait
 
 if TYPE_CHECKING:

@@ -161,7 +161,7 @@ def _paths(source: Source, bucket: str, prefix: str) -> list[str]:
     from obstore.exceptions import BaseError, InvalidPathError
 
     from lazynwb.storage.error_mapping import Failure, explain
-    from lazynwb.storage.retry import with_retry
+    from lazynwb.storage.store_request import with_retry
 
     folder = prefix.rpartition("/")[0] or None
     found: list[str] = []

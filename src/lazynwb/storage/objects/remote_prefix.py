@@ -14,8 +14,8 @@ from lazynwb.storage import remote_file
 from lazynwb.storage.error_mapping import Failure, explain, passing
 from lazynwb.storage.objects.key_validation import checked, folder_of, too_short
 from lazynwb.storage.range_request import TURNS, Response, encoding_of, identity_of, refused, request
-from lazynwb.storage.retry import with_retry
 from lazynwb.storage.source import ABSENT, Options, Source
+from lazynwb.storage.store_request import with_retry
 from lazynwb.threads import REQUESTS, is_worker, wait
 
 if TYPE_CHECKING:
