@@ -140,7 +140,7 @@ def test_series_are_tsd_frames_and_tensors(file, pynapple):
     assert lazynwb.to_pynapple(window).values.tolist() == window.scaled[:].tolist() == [[5, 5.5]] + [
         [5.0 + k, 5.5 + k] for k in range(1, 5)
     ]  # fmt: skip
-    with pytest.raises(lazynwb.UnsupportedTypeError, match="no numbers"):
+    with pytest.raises(lazynwb.UnsupportedTypeError, match="takes numbers only"):
         one(file, "notes").to_pynapple()
 
 

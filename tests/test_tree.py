@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 import lazynwb
 from builders import nwb_root, series, table
 from lazynwb.catalog.model import Entry, Listing
-from lazynwb.session.contents import Contents
-from lazynwb.session.tree import html_tree, visible
+from lazynwb.session.tree import Contents, html_tree, visible
 
 FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
 REAL = sorted(str(file) for file in Path(FOLDER).rglob("*.nwb") if h5py.is_hdf5(file)) if FOLDER else []

@@ -1,15 +1,15 @@
-"""Units and series in the terms of other packages: pynapple, xarray, Polars."""
+"""Units and series as objects of pynapple and xarray."""
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_INDEX
-from lazynwb.errors import ColumnNotFoundError, LazyNWBError, MissingPackageError, UnsupportedTypeError
+from lazynwb.errors import ColumnNotFoundError, LazyNWBError
+from lazynwb.series.conversion import require_package, time_order, time_support
 from lazynwb.series.timeseries import TimeSeries
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 _SPIKES = "spike_times"
 #: A name that pynapple keeps for itself, and what a column of that name is called there.
 _RENAMED = {"rate": "rate_"}
-#: pynapple's intervals have a duration: this one, in seconds, where there is a single time.
-_SHORTEST = 1e-6
 
 
 def to_pynapple(
@@ -58,9 +56,9 @@ def to_pynapple(
     UnsupportedTypeError
         If the series holds no numbers.
     """
-    nap = _required("pynapple")
+    nap = require_package("pynapple")
     if isinstance(units_or_series, TimeSeries):
-        return _to_tsd(nap, units_or_series)
+        return units_or_series.to_pynapple()
     if isinstance(units_or_series, pl.LazyFrame):
         units_or_series = units_or_series.collect()
     return _to_ts_group(nap, units_or_series)
@@ -87,102 +85,7 @@ def to_xarray(ts: TimeSeries) -> xr.DataArray:
     MissingPackageError
         If xarray is not installed.
     """
-    xarray = _required("xarray")
-    data, stamps = _samples(ts)
-    axes = ("channel",) if data.ndim == 2 else tuple(f"dim_{i}" for i in range(1, data.ndim))  # noqa: PLR2004
-    coordinates: dict[str, Any] = {"time": stamps}
-    electrodes = ts.electrodes if data.ndim > 1 else None
-    if electrodes is not None and electrodes.shape == data.shape[1:2]:
-        coordinates["electrodes"] = (axes[0], electrodes)
-    attrs: dict[str, Any] = {
-        "unit": ts.unit,
-        "description": ts.description,
-        "comments": ts.comments,
-        "neurodata_type": ts.neurodata_type,
-        "rate": ts.rate,
-        "time_unit": ts.timestamps_unit,
-        "path": ts.path,
-        "file": ts.file,
-    }
-    if not ts.is_scaled:
-        attrs |= {
-            "conversion": ts.conversion,
-            "offset": ts.offset,
-            "channel_conversion": ts.channel_conversion,
-        }
-    known = {name: value for name, value in attrs.items() if value is not None}
-    array: xr.DataArray = xarray.DataArray(data, coordinates, ("time", *axes), name=ts.name, attrs=known)
-    return array
-
-
-def to_polars(ts: TimeSeries) -> pl.DataFrame:
-    """Return all samples of a series as a frame.
-
-    Parameters
-    ----------
-    ts : TimeSeries
-        Take a window with `between`: all of its data is read.
-
-    Returns
-    -------
-    polars.DataFrame
-        With the columns `timestamps`, in seconds, and `data`, an `Array` where a sample has several values.
-    """
-    data, stamps = _samples(ts)
-    values = pl.Series("data", data.tolist(), dtype=pl.String) if data.dtype == object else pl.Series(data)
-    return pl.DataFrame({"timestamps": stamps, "data": values})
-
-
-def _required(package: str) -> ModuleType:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingPackageError(
-            f"{package} cannot be imported ({error}): pip install 'lazynwb[{package}]'"
-        ) from error
-
-
-def _samples(ts: TimeSeries) -> tuple[np.ndarray, np.ndarray]:
-    """Return all data and timestamps."""
-    data, stamps = ts.data, ts.timestamps
-    if len(data) != len(stamps):
-        raise LazyNWBError(
-            f"{ts.file}: {ts.path} has {len(stamps)} timestamps for {len(data)} samples: which belong "
-            "together cannot be told; take slices of data and timestamps"
-        )
-    return np.asarray(data), np.asarray(stamps)
-
-
-# -- pynapple ---------------------------------------------------------------------------------------------
-
-
-def _to_tsd(nap: ModuleType, ts: TimeSeries) -> Any:  # noqa: ANN401
-    if ts.data.dtype.kind not in "iufb":
-        raise UnsupportedTypeError(
-            f"{ts.file}: {ts.path} holds no numbers, which pynapple is for, but {ts.data.dtype}"
-        )
-    data, stamps = _samples(ts)
-    order = _in_time(stamps)
-    if order is not None:
-        data, stamps = data[order], stamps[order]
-    kind = {1: nap.Tsd, 2: nap.TsdFrame}.get(data.ndim, nap.TsdTensor)
-    support = _support(nap, stamps[0], stamps[-1]) if len(stamps) else None
-    return kind(t=stamps, d=data, time_support=support)
-
-
-def _in_time(stamps: np.ndarray) -> np.ndarray | None:
-    """Return positions that put times in order, and leave out NaN; None if they are in order already.
-
-    pynapple sorts times, but leaves the samples as they are: they would belong to other times.
-    """
-    if (stamps[:-1] <= stamps[1:]).all() and not np.isnan(stamps[-1:]).any():
-        return None
-    order = np.argsort(stamps, kind="stable")
-    return order[: np.count_nonzero(~np.isnan(stamps))]
-
-
-def _support(nap: ModuleType, start: float, stop: float) -> Any:  # noqa: ANN401
-    return nap.IntervalSet(start, stop if stop > start else start + _SHORTEST)
+    return ts.to_xarray()
 
 
 def _to_ts_group(nap: ModuleType, df: pl.DataFrame | pd.DataFrame) -> Any:  # noqa: ANN401
@@ -202,7 +105,7 @@ def _to_ts_group(nap: ModuleType, df: pl.DataFrame | pd.DataFrame) -> Any:  # no
     }
     start = min(train.min() for train in trains if len(train))
     stop = max(train.max() for train in trains if len(train))
-    support = _support(nap, start, stop)
+    support = time_support(nap, start, stop)
     group = {int(keys[i]): nap.Ts(trains[i], time_support=support) for i in order.tolist()}
     return nap.TsGroup(group, time_support=support, metadata=metadata)
 
@@ -234,7 +137,7 @@ def _train(row: object) -> np.ndarray:
     if row is None or isinstance(row, float):
         return np.zeros(0)
     times = np.asarray(row, np.float64).reshape(-1)
-    order = _in_time(times)
+    order = time_order(times)
     return times if order is None else times[order]
 
 

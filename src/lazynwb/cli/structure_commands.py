@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazynwb.cli.exit_codes import UsageError
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 
     import polars as pl
     from rich.text import Text
-    from rich.tree import Tree
 
     from lazynwb.catalog.model import Entry, Listing
     from lazynwb.cli.options import CommandSources
     from lazynwb.cli.storage_sizes import Stored
+    from lazynwb.session.tree import Contents
     from lazynwb.storage.source import Source
 
 _LISTED = frozenset({"table", "series_data"})
@@ -168,9 +169,19 @@ def show_tree(described: ObjectDescription, *, depth: int | None, columns: bool)
     from rich.text import Text
     from rich.tree import Tree
 
+    from lazynwb.session.tree import Contents, TreeOptions, walk
+
     title = cut(visible(described.source.name, None), screen_width(), tail=True)
     root = Tree(Text(title, style="bold"), guide_style="dim")
-    _Growth(described, columns=columns).grow(root, "", depth or _DEEPEST)
+    contents = Contents(described.listing)
+    lines = walk(contents, "", contents.members(""), TreeOptions(columns=columns), depth or _DEEPEST)
+    branches = [root]
+    for line in islice(lines, _MOST_LINES):
+        if line.entry is not None:
+            text = _line_text(contents, line.name, line.entry, described.stored.get(line.entry.path))
+            branches[line.depth + 1 :] = [branches[line.depth].add(text)]
+    if next(lines, None) is not None:
+        root.add("…")
     out = console()
     out.print(root, no_wrap=True, overflow="ellipsis", crop=True)
     write_lines(out)
@@ -181,46 +192,21 @@ def show_tree(described: ObjectDescription, *, depth: int | None, columns: bool)
         say(f"{count_text(len(described.stored) - unknown, 'array')} with {size_text(total)}{more}")
 
 
-class _Growth:
-    """A tree being drawn, no longer than a screen can be asked to show."""
+def _line_text(contents: Contents, name: str, entry: Entry, stored: Stored | None) -> Text:
+    from rich.text import Text
 
-    def __init__(self, described: ObjectDescription, *, columns: bool) -> None:
-        from lazynwb.session.contents import Contents
+    from lazynwb.session.tree import about
 
-        self._stored = described.stored
-        self._contents = Contents(described.listing)
-        self._columns = columns
-        self._left = _MOST_LINES
-
-    def grow(self, tree: Tree, path: str, depth: int) -> None:
-        """Add the members of a group."""
-        for name, entry in self._contents.members(path).items():
-            self._left -= 1
-            if self._left <= 0:
-                tree.add("…")
-                return
-            branch = tree.add(self._line(name, entry))
-            # What a link leads to has its place elsewhere in the tree: links could go in circles.
-            inside = entry.kind == "group" and not entry.target and entry.role != "specification"
-            if inside and depth > 1 and (self._columns or entry.role not in {"table", "series"}):
-                self.grow(branch, f"{path}/{name}", depth - 1)
-
-    def _line(self, name: str, entry: Entry) -> Text:
-        from rich.text import Text
-
-        from lazynwb.session.tree import about
-
-        line = Text(visible(name), style="bold" if entry.kind == "group" else "")
-        if entry.neurodata_type:
-            line.append(f"  {visible(entry.neurodata_type)}", style="not bold cyan")
-        stored = self._stored.get(entry.path)
-        said = about(self._contents, entry)
-        if stored is not None and entry.shape is not None:
-            said = f"{entry.shape} {stored.type}" if entry.shape else stored.type
-        line.append(f"  {said}", style="not bold red" if entry.kind == "broken" else "not bold")
-        for words in _storage_words(stored):
-            line.append(f"  {words}", style="not bold dim")
-        return line
+    line = Text(visible(name), style="bold" if entry.kind == "group" else "")
+    if entry.neurodata_type:
+        line.append(f"  {visible(entry.neurodata_type)}", style="not bold cyan")
+    shown = about(contents, entry)
+    if stored is not None and entry.shape is not None:
+        shown = f"{entry.shape} {stored.type}" if entry.shape else stored.type
+    line.append(f"  {shown}", style="not bold red" if entry.kind == "broken" else "not bold")
+    for words in _storage_words(stored):
+        line.append(f"  {words}", style="not bold dim")
+    return line
 
 
 def _storage_words(stored: Stored | None) -> Iterator[str]:

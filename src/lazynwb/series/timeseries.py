@@ -22,6 +22,7 @@ from lazynwb.errors import (
 )
 from lazynwb.lookup.loader import TableFile, load_listing, load_table
 from lazynwb.lookup.names import find_table
+from lazynwb.series import conversion
 from lazynwb.series.arrays import LazyArray, RegularTimes, ScaledArray, samples_of
 from lazynwb.series.info import SeriesInfo
 from lazynwb.storage.remote_state import save
@@ -374,22 +375,16 @@ class TimeSeries(SeriesInfo):
     def _stored(self, name: str) -> LazyArray:
         return self._within(samples_of(self._table, self._array(name)))
 
-    # -- in other packages' terms -------------------------------------------------------------------------
+    # -- conversion ---------------------------------------------------------------------------------------
 
     def to_polars(self) -> pl.DataFrame:
-        """Read all samples as a frame with the columns `timestamps` and `data`; see `lazynwb.interop`."""
-        from lazynwb.interop import to_polars
-
-        return to_polars(self)
+        """Read all samples as a frame with the columns `timestamps` and `data`."""
+        return conversion.to_polars(self, self.data, self.timestamps)
 
     def to_pynapple(self) -> Any:  # noqa: ANN401 - pynapple has no types
         """Read all samples as a pynapple Tsd, TsdFrame or TsdTensor; see `lazynwb.to_pynapple`."""
-        from lazynwb.interop import to_pynapple
-
-        return to_pynapple(self)
+        return conversion.to_pynapple(self, self.data, self.timestamps)
 
     def to_xarray(self) -> xr.DataArray:
         """Read all samples as an xarray DataArray; see `lazynwb.to_xarray`."""
-        from lazynwb.interop import to_xarray
-
-        return to_xarray(self)
+        return conversion.to_xarray(self, self.data, self.timestamps, is_scaled=self.is_scaled)

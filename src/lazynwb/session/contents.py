@@ -1,4 +1,4 @@
-"""What a file contains, group by group, and the way from a path to a table, a series, an array or a value."""
+"""Groups of a file as mappings, and the way from a path to a table, a series, an array or a value."""
 
 from __future__ import annotations
 
@@ -7,53 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from lazynwb.errors import NotNWBError, TableNotFoundError
 from lazynwb.lookup.loader import copied, load_attributes, load_listing, load_table
+from lazynwb.session.tree import Contents, html_tree, text_tree
 from lazynwb.storage.remote_state import save
 from lazynwb.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from lazynwb.catalog.model import Entry, Listing
+    from lazynwb.catalog.model import Entry
     from lazynwb.storage.source import Source
 
 #: Names that an error lists.
 _LISTED = 20
-
-
-class Contents:
-    """The listing of a file, by group.
-
-    Parameters
-    ----------
-    listing : Listing
-    """
-
-    def __init__(self, listing: Listing) -> None:
-        self.listing = listing
-        self._members: dict[str, dict[str, Entry]] = {}
-        for entry in listing.entries:
-            parent, _, name = entry.path.rpartition("/")
-            self._members.setdefault(parent, {})[name] = entry
-
-    def members(self, path: str) -> dict[str, Entry]:
-        """Return the members of a group, in the file's order; of the root group for an empty path."""
-        entry = self.at(path) if path else None
-        return self._members.get(_home(entry) if entry is not None else path, {})
-
-    def at(self, path: str) -> Entry | None:
-        """Return what is at a path, with its leading slash, links followed; None if nothing is."""
-        here, found = "", None
-        for name in path.split("/")[1:]:
-            found = self._members.get(here, {}).get(name)
-            if found is None:
-                return None
-            here = _home(found)
-        return found
-
-
-def _home(entry: Entry) -> str:
-    """Return the path under which an object's members are listed."""
-    return entry.target or entry.path
 
 
 class File:
@@ -226,14 +191,10 @@ class Container(Mapping[str, Any]):
         return list(self)
 
     def __repr__(self) -> str:
-        from lazynwb.session.tree import text_tree
-
         title = f"{type(self).__name__} {self.path}"
         return text_tree(title, {}, self._file.contents, self._path, self._entries())
 
     def _repr_html_(self) -> str:
-        from lazynwb.session.tree import html_tree
-
         return html_tree(self.path, {}, self._file.contents, self._path, self._entries())
 
     def _unknown(self, name: object, attributes: Iterable[str] = ()) -> str:

@@ -17,8 +17,7 @@ from lazynwb.terminal_text import visible
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from lazynwb.catalog.model import Entry
-    from lazynwb.session.contents import Contents
+    from lazynwb.catalog.model import Entry, Listing
 
 #: Lines of the text, lines of the HTML, members that are shown of one group, levels.
 _TEXT_LINES, _HTML_LINES = 80, 2000
@@ -32,82 +31,148 @@ _HIDDEN = frozenset({"specification"})
 _METADATA = frozenset({"/general", "/general/subject"})
 
 
+class Contents:
+    """The listing of a file, by group.
+
+    Parameters
+    ----------
+    listing : Listing
+    """
+
+    def __init__(self, listing: Listing) -> None:
+        self.listing = listing
+        self._members: dict[str, dict[str, Entry]] = {}
+        for entry in listing.entries:
+            parent, _, name = entry.path.rpartition("/")
+            self._members.setdefault(parent, {})[name] = entry
+
+    def members(self, path: str) -> dict[str, Entry]:
+        """Return the members of a group, in the file's order; of the root group for an empty path."""
+        entry = self.at(path) if path else None
+        return self._members.get(_home(entry) if entry is not None else path, {})
+
+    def at(self, path: str) -> Entry | None:
+        """Return what is at a path, with its leading slash, links followed; None if nothing is."""
+        here, found = "", None
+        for name in path.split("/")[1:]:
+            found = self._members.get(here, {}).get(name)
+            if found is None:
+                return None
+            here = _home(found)
+        return found
+
+
+def _home(entry: Entry) -> str:
+    """Return the path under which an object's members are listed."""
+    return entry.target or entry.path
+
+
 class Line(NamedTuple):
     """One line of a tree.
 
     Attributes
     ----------
     depth : int
+        0 for the members of the group whose tree it is.
     name : str
-    kind : str
-        The neurodata type.
-    about : str
-        Shape and type, number of members, or what is wrong.
-    opens : bool
+        Name of the object, as it is stored; empty for the line that counts the members left out.
+    entry : Entry or None
+        None for the line that counts the members left out.
+    left_out : int
+        Number of members that are not shown.
+    has_children : bool
         Whether lines below it follow, one deeper.
     """
 
     depth: int
     name: str
-    kind: str
-    about: str
-    opens: bool = False
+    entry: Entry | None
+    left_out: int = 0
+    has_children: bool = False
 
 
-class _Limits(NamedTuple):
-    lines: int
-    members: int
+class TreeOptions(NamedTuple):
+    """What of a file its tree shows.
+
+    Attributes
+    ----------
+    columns : bool
+        Show the columns of tables and the datasets of series.
+    metadata : bool
+        Show the values of `/general` and `/general/subject`.
+    most_members : int or None
+        Members of one group that are shown; None shows all.
+    """
+
     columns: bool
+    metadata: bool = True
+    most_members: int | None = None
 
 
 # -- lines ------------------------------------------------------------------------------------------------
 
 
-def _lines(contents: Contents, path: str, members: Mapping[str, Entry], limits: _Limits) -> list[Line]:
-    """Return the lines of a tree, as deep as leaves them no more than the limit.
+def walk(
+    contents: Contents, path: str, members: Mapping[str, Entry], options: TreeOptions, levels: int
+) -> Iterator[Line]:
+    """Yield the lines of a tree from the top down.
 
-    Every group at the top is there, and of one with many members the first. What is left out is counted.
+    Parameters
+    ----------
+    contents : Contents
+    path : str
+        Path of the group whose tree it is.
+    members : mapping of str to Entry
+        Members of that group to be shown.
+    options : TreeOptions
+    levels : int
+        Levels that are shown.
     """
+    most = options.most_members
+    stack = [(path, islice(members.items(), most), len(members))]
+    while stack:
+        path, rest, total = stack[-1]
+        depth = len(stack) - 1
+        name, entry = next(rest, ("", None))
+        if entry is None:
+            stack.pop()
+            if most is not None and total > most:
+                yield Line(depth, "", None, total - most)
+            continue
+        full = f"{path}/{name}"
+        below = _shown_members(contents, full, entry, options) if depth + 1 < levels else {}
+        yield Line(depth, name, entry, has_children=bool(below))
+        if below:
+            stack.append((full, islice(below.items(), most), len(below)))
+
+
+def _shown_members(contents: Contents, path: str, entry: Entry, options: TreeOptions) -> Mapping[str, Entry]:
+    # The target of a link is listed at its own place in the tree: links may form cycles.
+    if entry.kind != "group" or entry.role in _HIDDEN or entry.target:
+        return {}
+    if entry.role in {"table", "series"} and not options.columns:
+        return {}
+    members = contents.members(path)
+    if path in _METADATA and not options.metadata:
+        return {name: member for name, member in members.items() if member.kind != "dataset"}
+    return members
+
+
+def _lines(
+    contents: Contents, path: str, members: Mapping[str, Entry], options: TreeOptions, most: int
+) -> list[Line]:
+    """Return the lines of a tree, with as many levels as fit into `most` lines, and one at least."""
     lines: list[Line] = []
-    for deepest in range(1, _DEEPEST + 1):
-        found = list(islice(_walk(contents, path, members, limits, deepest), limits.lines + 1))
-        if (len(found) > limits.lines and lines) or len(found) == len(lines):
+    for levels in range(1, _DEEPEST + 1):
+        found = list(islice(walk(contents, path, members, options, levels), most + 1))
+        if (len(found) > most and lines) or len(found) == len(lines):
             break
         lines = found
     return lines
 
 
-def _walk(
-    contents: Contents, path: str, members: Mapping[str, Entry], limits: _Limits, deepest: int
-) -> Iterator[Line]:
-    stack = [(path, islice(members.items(), limits.members), len(members) - limits.members)]
-    while stack:
-        path, rest, left = stack[-1]
-        depth = len(stack) - 1
-        name, entry = next(rest, ("", None))
-        if entry is None:
-            stack.pop()
-            if left > 0:
-                yield Line(depth, "", "", f"and {left:,} more")
-            continue
-        full = f"{path}/{name}"
-        below = _shown_members(contents, full, entry, limits) if depth + 1 < deepest else {}
-        kind = visible(entry.neurodata_type)
-        yield Line(depth, visible(name), kind, about(contents, entry), opens=bool(below))
-        if below:
-            stack.append((full, islice(below.items(), limits.members), len(below) - limits.members))
-
-
-def _shown_members(contents: Contents, path: str, entry: Entry, limits: _Limits) -> Mapping[str, Entry]:
-    # What a link leads to has its place elsewhere in the tree: links could go in circles.
-    if entry.kind != "group" or entry.role in _HIDDEN or entry.target:
-        return {}
-    if entry.role in {"table", "series"} and not limits.columns:
-        return {}
-    members = contents.members(path)
-    if path in _METADATA:
-        return {name: member for name, member in members.items() if member.kind != "dataset"}
-    return members
+def _about(contents: Contents, line: Line) -> str:
+    return about(contents, line.entry) if line.entry is not None else f"and {line.left_out:,} more"
 
 
 def about(contents: Contents, entry: Entry) -> str:
@@ -170,10 +235,11 @@ def text_tree(
     members : mapping of str to Entry
         Of that group, as far as they are shown.
     """
-    limits = _Limits(_TEXT_LINES, _TEXT_MEMBERS, columns=False)
     lines = [visible(title, _VALUE), *text_fields(fields)]
-    for line in _lines(contents, path, members, limits):
-        words = (line.name, f"[{line.kind}]" if line.kind else "", line.about)
+    options = TreeOptions(columns=False, metadata=False, most_members=_TEXT_MEMBERS)
+    for line in _lines(contents, path, members, options, _TEXT_LINES):
+        kind = visible(line.entry.neurodata_type) if line.entry is not None else ""
+        words = (visible(line.name), f"[{kind}]" if kind else "", _about(contents, line))
         lines.append("  " * (line.depth + 1) + "  ".join(filter(None, words)))
     return "\n".join(lines)
 
@@ -226,23 +292,26 @@ def html_tree(  # noqa: PLR0913 - what is shown
         ]
         parts.append("</div></details>")
     depth = 0
-    for line in _lines(contents, path, members, _Limits(_HTML_LINES, _HTML_MEMBERS, columns=True)):
+    options = TreeOptions(columns=True, metadata=False, most_members=_HTML_MEMBERS)
+    for line in _lines(contents, path, members, options, _HTML_LINES):
         parts += ["</div></details>"] * (depth - line.depth)
-        text = _html_line(line)
-        if line.opens:
+        text = _html_line(contents, line)
+        if line.has_children:
             parts.append(f"<details><summary>{text}</summary><div>")
         else:
             parts.append(f'<div class="lazynwb-leaf">{text}</div>')
-        depth = line.depth + line.opens
+        depth = line.depth + line.has_children
     parts += ["</div></details>"] * depth
     parts.append("</div>")
     return "\n".join(parts)
 
 
-def _html_line(line: Line) -> str:
-    name = f"<b>{html.escape(line.name)}</b>" if line.opens else html.escape(line.name)
-    kind = f'<span class="lazynwb-kind">{html.escape(line.kind)}</span>' if line.kind else ""
-    return f'{name}{kind}<span class="lazynwb-about">{html.escape(line.about)}</span>'
+def _html_line(contents: Contents, line: Line) -> str:
+    name, about_it = _escaped(line.name), html.escape(_about(contents, line))
+    kind = _escaped(line.entry.neurodata_type) if line.entry is not None else ""
+    name = f"<b>{name}</b>" if line.has_children else name
+    kind = f'<span class="lazynwb-kind">{kind}</span>' if kind else ""
+    return f'{name}{kind}<span class="lazynwb-about">{about_it}</span>'
 
 
 def _escaped(text: object, limit: int = _NAME) -> str:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, TypeVar
 from lazynwb.errors import LazyNWBError, NotNWBError
 from lazynwb.formats.nwb.reader import StructureReader
 from lazynwb.formats.protocols import BrokenLinkError
+from lazynwb.formats.zarr.nodes import ZarrFile
 from lazynwb.formats.zarr.object_arrays import read_indirect
 from lazynwb.formats.zarr.shard_index import chunk_index
-from lazynwb.formats.zarr.store import MissingObjectsError, ZarrFile
+from lazynwb.formats.zarr.store import MissingObjectsError
 from lazynwb.storage.objects.object_store import open_objects
 
 if TYPE_CHECKING:

@@ -1,17 +1,17 @@
-"""A Zarr store whose structure is being parsed: its metadata documents, and the way from a path to a node."""
+"""Metadata documents of a Zarr store, fetched in as few rounds as a parse allows."""
 
 from __future__ import annotations
 
 import os
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from lazynwb.codecs.json_text import parse_json
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import likely_members
 from lazynwb.formats.protocols import DamagedObjectError, not_followed, unfollowed
-from lazynwb.formats.zarr.nodes import Meta, ZarrNode, check_described, follow
+from lazynwb.formats.zarr.node_metadata import Meta, check_described
 from lazynwb.storage.objects.object_store import open_objects
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class NoStoreError(NotNWBError, SourceNotFoundError):
     """Where a store should be, there is nothing of one."""
 
 
-class ZarrFile:
+class ZarrStore:
     """A store opened for its structure.
 
     Consolidated metadata (`.zmetadata`, or a member of the root's `zarr.json`) has all of it at once.
@@ -68,7 +68,7 @@ class ZarrFile:
         self._unlisted: set[str] = set()
         self._metas: dict[str, Meta | None] = {}
         self._known: dict[str, object] = {}
-        self._linked: dict[Source, ZarrFile] = {}
+        self._linked: dict[Source, Self] = {}
         self._unreadable: set[Source] = set()
         self._rounds = 0
         self._members: dict[str, set[str]] | None = None
@@ -290,25 +290,13 @@ class ZarrFile:
         del addresses
         return {}
 
-    # -- ways in --------------------------------------------------------------------------------------
-
-    @property
-    def root(self) -> ZarrNode:
-        """The root group."""
-        return ZarrNode("", self.meta("") or Meta.of({}), self)
-
-    def find(self, path: str) -> ZarrNode:
-        """Open the object at a path from the root.
-
-        Raises
-        ------
-        BrokenLinkError
-            If the path leads nowhere; the message says at which link.
-        """
+    def prefetch_path(self, path: str) -> None:
+        """Announce the documents of every group on a path, which are fetched together."""
         if self._members is None:
             names = [name for name in path.split("/") if name]
             self.prefetch([key for i in range(len(names)) for key in self._keys("/".join(names[: i + 1]))])
-        return follow(self.root, path, 0)
+
+    # -- links to other stores ------------------------------------------------------------------------
 
     def is_own_name(self, source: object) -> bool:
         """Return whether the `source` of a link or a reference stands for this store.
@@ -332,7 +320,7 @@ class ZarrFile:
         here = self._here_without_slash()
         return here.sibling(name if os.path.isabs(name) else f"{here.path.rpartition('/')[2]}/{name}")  # noqa: PTH117 - as the source does
 
-    def external(self, name: str) -> ZarrFile:
+    def external(self, name: str) -> Self:
         """Open the store that a link names by its path from this one, if the settings allow it.
 
         Raises
@@ -349,7 +337,7 @@ class ZarrFile:
             return self
         if target not in self._linked:
             try:
-                self._linked[target] = ZarrFile(open_objects(target))
+                self._linked[target] = type(self)(open_objects(target))
             except LazyNWBError as error:
                 self._unreadable.add(target)
                 target.invalidate()
