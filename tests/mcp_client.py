@@ -68,7 +68,9 @@ class McpServer:
                 return answer["result"]
 
     def tools(self):
-        return {tool["name"] for tool in self.ask("tools/list", {})["tools"]}
+        """Each tool's name, with the names of its parameters."""
+        tools = self.ask("tools/list", {})["tools"]
+        return {tool["name"]: sorted(tool["inputSchema"]["properties"]) for tool in tools}
 
     def call(self, tool, **arguments):
         """The value that a tool returns; an error has the tool's message."""

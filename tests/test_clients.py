@@ -4,8 +4,9 @@ What 1.0.0 does is written down in `names_1.0.0.json` and `call_patterns_1.0.0.j
 variable LAZYNWB_PEER_PYTHON, the interpreter of an environment that has it, the package itself is asked:
 
     python -m venv peer
-    peer/bin/pip install 'lazynwb[pynwb]==1.0.0' nwb-mcp-server==0.1.8 deflate msgspec nanoarrow cloudpickle \
-        platformdirs
+    peer/bin/pip install 'lazynwb[pynwb]==1.0.0' fastmcp nwb-mcp-server==0.1.8 \
+        deflate msgspec nanoarrow google-crc32c cloudpickle platformdirs
+    peer/bin/pip install --no-deps nwb-mcp-server==0.1.9   # it asks for a pre-release of lazynwb 1.0.0
 """
 
 import importlib
@@ -62,14 +63,11 @@ def test_another_name_is_an_ordinary_error():
 
 
 def test_forwarded_names_are_the_public_ones():
-    import lazynwb.dandi
-    import lazynwb.exceptions
-    import lazynwb.file_io
-    import lazynwb.tables
-    import lazynwb.utils
-
-    for module in (lazynwb.dandi, lazynwb.file_io, lazynwb.tables, lazynwb.utils):
-        for name in set(module.__all__) & set(lazynwb.__all__):
+    for path in NAMES.keys() - {"lazynwb", "lazynwb.exceptions"}:
+        module = importlib.import_module(path)
+        shared = set(module.__all__) & set(lazynwb.__all__)
+        assert shared
+        for name in shared:
             assert getattr(module, name) is getattr(lazynwb, name)
     assert lazynwb.exceptions.InternalPathError is lazynwb.TableNotFoundError
     assert lazynwb.exceptions.ColumnError is lazynwb.ColumnNotFoundError
@@ -328,8 +326,11 @@ def test_the_tools_of_nwb_mcp_server_give_what_they_give_there(sessions, server_
     for environment in ({}, server_environment):
         with McpServer(PEER, **environment) as server:
             tools = server.tools()
-            used = server.call("use_local_source", root_dir=str(sessions), glob_pattern="*.nwb")
-            found.append((tools, used, answers(server), server.call("reset_active_source")))
+            arguments = {"root_dir": str(sessions), "glob_pattern": "*.nwb"}
+            used = server.call("use_local_source", **arguments)
+            found.append([tools, used, answers(server), server.call("reset_active_source")])
+            if "anon" in tools["use_local_source"]:  # from 0.1.9 on: it sets `lazynwb.config.anon`
+                found[-1] += [server.call("use_local_source", **arguments, anon=True), answers(server)]
     assert found[0] == found[1]
 
 
@@ -345,7 +346,7 @@ def test_nwb_mcp_server_reads_a_dandiset(tmp_path, server_environment):
                 write_session(stored, number, units=3)
         environment = {**server_environment, "LAZYNWB_DANDI_API_URL": archive.url, "no_proxy": "127.0.0.1"}
         with McpServer(PEER, **environment) as server:
-            used = server.call("use_dandiset_source", dandiset_id="000363", dandiset_path_filter="sub-*/*")
+            used = server.call("use_dandiset_source", dandiset_id="000363", dandiset_path_filter="sub-*/*.nwb")
             assert used["source_count"] == 2
             assert used["active_source"]["dandiset_version"] == "0.231012.2129"
             stored = {bucket.url_of(asset.key) for path, asset in assets.items() if path.endswith(".nwb")}
@@ -353,3 +354,6 @@ def test_nwb_mcp_server_reads_a_dandiset(tmp_path, server_environment):
             query = "SELECT session_id FROM session ORDER BY session_id"
             found = json.loads(server.call("execute_query", query=query)["result"])
             assert found == [{"session_id": "s0"}, {"session_id": "s1"}]
+            snippet = server.call("nwb_file_search_code_snippet")["result"]
+        code = f"{snippet}\nimport lazynwb; print(len(lazynwb.scan_nwb(nwb_paths, 'units').collect()))"
+        assert run_child(code, **environment).strip() == "6"

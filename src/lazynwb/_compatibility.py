@@ -5,17 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-#: Modules of 1.x, and the modules here that have their functions.
-MODULES = {
-    "attrs": "attributes",
-    "dandi": "dandi",
-    "exceptions": "exceptions",
-    "file_io": "file_io",
-    "lazyframe": "scan",
-    "tables": "tables",
-    "timeseries": "series",
-    "utils": "utils",
-}
+#: Modules of 1.x that are here under the same name.
+MODULES = frozenset({
+    "attrs", "base", "conversion", "dandi", "exceptions", "file_io", "lazyframe", "tables", "timeseries",
+    "utils",
+})  # fmt: skip
 
 #: Names that are public in 1.x only, and the modules here that have them.
 MOVED = {
@@ -40,8 +34,6 @@ REPLACED = {
     "RawTableColumnMetadata": _SCHEMA,
     "Subject": "use lazynwb.LazyNWB(path).subject",
     "TableColumnAccessor": _ANNOTATION,
-    "base": "LazyNWB, get and get_metadata_df are in lazynwb",
-    "conversion": "convert_nwb_tables and get_sql_context are in lazynwb",
     "from_dandi_asset": "use lazynwb.get_dandi_sources(dandiset_id, asset_ids=[...])",
     "from_pathlike": _SOURCE,
     "get_table_column_metadata": _SCHEMA,
@@ -90,7 +82,7 @@ def find(name: str) -> Any:  # noqa: ANN401 - any object that 1.x had under this
         If it has no counterpart; the message says what to use instead.
     """
     if name in MODULES:
-        return importlib.import_module(f"lazynwb.{MODULES[name]}")
+        return importlib.import_module(f"lazynwb.{name}")
     if name in MOVED:
         return getattr(importlib.import_module(f"lazynwb.{MOVED[name]}"), name)
     raise missing("lazynwb", name)
