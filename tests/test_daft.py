@@ -165,6 +165,15 @@ def test_columns_of_the_session_come_with_every_row(cube):
     assert p.files_skipped == 5
 
 
+def test_a_pattern_is_all_tables_that_match(cube):
+    expected = lazynwb.read_nwb(cube, "/intervals/*").sort("_table_path", *ORDER)
+    found = polars_of(lazynwb.daft.scan_nwb(cube, "/intervals/*"))
+    assert found.sort("_table_path", *ORDER).equals(expected.select(found.columns))
+    first = expected["_table_path"][0]
+    some = polars_of(lazynwb.daft.scan_nwb(cube, "/intervals/*").where(col("_table_path") == first))
+    assert len(some) == len(expected.filter(_table_path=first))
+
+
 # -- what is read -----------------------------------------------------------------------------------------
 
 

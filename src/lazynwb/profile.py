@@ -34,6 +34,8 @@ class Counts:
         Times that a file's structure was parsed because no valid catalog entry was there.
     files_skipped : int
         Files that a query dropped before any of their data was read.
+    tables_skipped : int
+        Tables of the other files that a query over several tables dropped in the same way.
     cache_hits : int
         Catalog entries served from memory or disk.
     rows_stored, bytes_stored : int
@@ -49,6 +51,7 @@ class Counts:
     files_opened: int = 0
     files_parsed: int = 0
     files_skipped: int = 0
+    tables_skipped: int = 0
     cache_hits: int = 0
     rows_stored: int = 0
     bytes_stored: int = 0

@@ -21,9 +21,9 @@ from lazynwb.formats.nwb.names import OLDER_PATHS
 from lazynwb.index.model import KINDS
 from lazynwb.index.reader import Index, open_index
 from lazynwb.index.scan_sources import sources_of
-from lazynwb.lookup.names import resolve_table
+from lazynwb.lookup.names import match_tables, resolve_table
 from lazynwb.lookup.regions import find_regions
-from lazynwb.lookup.schema import collect_schema
+from lazynwb.lookup.schema import collect_schema, collect_union, is_pattern, normalize_table_path
 from lazynwb.lookup.session_columns import SessionColumn, find_session_columns
 from lazynwb.lookup.stored_tables import StoredTable
 from lazynwb.profile import attributed
@@ -77,7 +77,8 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
 
     Nothing but the files' structure is read until the query runs, and then only the columns and rows that
     it needs: filters run on cheap columns first, arrays (spike times, waveforms) are read for the rows that
-    survive, and a condition on `_nwb_path` drops files unread. Rows come in the order of the sources.
+    survive, and a condition on `_nwb_path` drops files unread. Rows come in the order of the sources; those
+    of several tables of a file in the order of their paths.
 
     Parameters
     ----------
@@ -90,7 +91,9 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         includes the root group's values), `"/general/subject"` or `"/"` (the root group alone); one of the
         shortcuts `units`, `trials`, `epochs`, `electrodes`, `session`, `subject`; or the end of a path, as
         for `get_df`: `"performance"`, `"behavior/running_speed"`. Any other group is a table where its path
-        is given and its datasets all have as many rows.
+        is given and its datasets all have as many rows. A glob pattern means every table and series that
+        matches: `"/intervals/*_presentations"`; `**` spans any number of parts of a path, as in
+        `"/processing/**/position"`. Files are listed for it, each once.
     raise_on_missing : bool
         Raise if a file lacks the table; by default it is skipped, and one warning says so at the end.
     ignore_errors : bool
@@ -143,7 +146,8 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     LazyFrame
         The union of the files' columns in alphabetical order (a column that a file lacks is null there),
         then those of `session_columns`, then `_nwb_path` (String: the absolute path, or the URL as given),
-        `_table_path` (String) and `_table_index` (UInt32, the row within its file's table).
+        `_table_path` (String) and `_table_index` (UInt32, the row within its file's table). Of several tables
+        it is the union of all of theirs, and a condition on `_table_path` drops tables unread.
 
     Raises
     ------
@@ -223,16 +227,29 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         from lazynwb.distributed.worker_catalogs import WorkerCatalogs
 
         catalogs = made = WorkerCatalogs(workers)
-    table = resolve_table(sources, table_path, ignore_errors=ignore_errors, catalogs=catalogs)
+    tables = None
+    if is_pattern(table_path):
+        tables = match_tables(
+            sources,
+            table_path,
+            ignore_errors=ignore_errors,
+            disable_progress=disable_progress,
+            catalogs=catalogs,
+        )
+    if tables is not None:
+        table = normalize_table_path(table_path)
+    else:
+        table = resolve_table(sources, table_path, ignore_errors=ignore_errors, catalogs=catalogs)
     overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
     origin = "the schema argument"
     inferred: dict[str, pl.DataType] = {}
     files: list[TableFile | StoredTable] = []
     if schema is None or resolve_regions is not False:
-        inferred, files = collect_schema(
+        collect = collect_schema if tables is None else functools.partial(collect_union, tables=tables)
+        inferred, files = collect(
             sources,
             table,
-            infer_schema_length if schema is None else 1,
+            first=infer_schema_length if schema is None else 1,
             raise_on_missing=raise_on_missing,
             ignore_errors=ignore_errors,
             disable_progress=disable_progress,
@@ -241,7 +258,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
             keep=resolve_regions is not False,
             conflicts=conflicts,
         )
-        if table not in OLDER_PATHS:  # of which each file may have its own path
+        if tables is None and table not in OLDER_PATHS:  # of which each file may have its own path
             table = files[0].table.path
     if schema is None:
         origin = files[0].name
@@ -294,6 +311,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         regions=regions,
         catalogs=catalogs,
         assume_ascending=config.assume_ascending if assume_ascending is None else assume_ascending,
+        tables=tables,
     )
 
 

@@ -9,6 +9,7 @@ import polars as pl
 
 from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.index.scan_sources import sources_of
+from lazynwb.lookup.schema import is_pattern
 from lazynwb.lookup.session_columns import SessionColumn, find_session_columns
 from lazynwb.lookup.table_listing import find_tables, shortest_names
 from lazynwb.scan import lazy_frame, plan_scan
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from lazynwb.index.reader import Index
     from lazynwb.storage.resolve import Sources
+    from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
 #: What the one-row tables of the metadata are called; `general` stays as a second name of the session's.
@@ -90,7 +92,8 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     infer_schema_length : int or None
         Look at the first n files for tables and their schemas; None looks at all.
     table_names : iterable of str or None
-        Only these tables, by name or path.
+        Only these tables, by name or path. A glob pattern makes one table of all that match, as for
+        `scan_nwb`, under the pattern's own name: `FROM "/intervals/*_presentations"`, in quotation marks.
     rename_general_metadata : bool
         Call `/general` `session` (without `full_path` it stays reachable as `general`).
     session_columns : str, iterable of str or mapping of str to str, or None
@@ -133,12 +136,15 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     session_name = fixed.get("general", "general")
     by_path = {path: session_name if path == "general" else path for path in tables}
     names = by_path if full_path else shortest_names(tables, fixed)
+    patterns: list[str] = []
     if table_names is not None:
-        wanted = {
-            name.strip("/") for name in ([table_names] if isinstance(table_names, str) else table_names)
-        }
+        given = [table_names] if isinstance(table_names, str) else list(table_names)
+        wanted = {name.strip("/") for name in given}
+        patterns = [
+            name for name in given if is_pattern(name) and name.strip("/") not in {*names, *names.values()}
+        ]
         names = {p: name for p, name in names.items() if wanted & {p, name, p.rsplit("/", 1)[-1]}}
-    if not names:
+    if not names and not patterns:
         raise TableNotFoundError(
             f"no tables were found in {sources[0].name}"
             + (f" and {len(sources) - 1} more files" if len(sources) > 1 else "")
@@ -156,14 +162,19 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
         )
     frames: dict[str, pl.LazyFrame] = {}
     left_out: dict[str, list[str]] = {}
-    for path, name in names.items():
+    # Files that are known to lack a table need not be asked again.
+    scans: dict[str, tuple[str, tuple[Source, ...], int | None]] = {
+        name: (path, (*holders[path], *sources[len(looked_at) :]), len(holders[path]))
+        for path, name in names.items()
+    }
+    scans |= {pattern: (pattern, sources, infer_schema_length) for pattern in patterns}
+    for name, (path, files, first) in scans.items():
         conflicts: dict[str, str] = {}
         try:
             plan = plan_scan(
-                # Files that are known to lack the table need not be asked again.
-                (*holders[path], *sources[len(looked_at) :]),
+                files,
                 path,
-                infer_schema_length=len(holders[path]),
+                infer_schema_length=first,
                 exclude_array_columns=exclude_array_columns,
                 ignore_errors=ignore_errors,
                 disable_progress=disable_progress,
@@ -173,8 +184,10 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
             added = tuple(column for column in session if column.name not in plan.schema)
             frames[name] = lazy_frame(plan._replace(session=added))
         except LazyNWBError as error:
+            if patterns and len(scans) == 1:
+                raise
             conflicts = {}
-            _LOGGER.warning("table /%s was left out of the SQL context: %s", path, error)
+            _LOGGER.warning("table /%s was left out of the SQL context: %s", path.lstrip("/"), error)
         for column, message in conflicts.items():
             left_out.setdefault(column, []).append(message)
             _LOGGER.warning("%s.%s was left out of the SQL context: %s", name, column, message)

@@ -91,9 +91,16 @@ def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
 
 
 def _conflict(name: str, one: pl.DataType, first: NamedTable, other: pl.DataType, second: NamedTable) -> str:
+    if first.table.path == second.table.path:
+        where = f"of /{first.table.path} is {one} in {first.name} but {other} in {second.name}"
+    else:
+        where = (
+            f"is {one} in /{first.table.path} of {first.name} but {other} in /{second.table.path} of "
+            f"{second.name}"
+        )
     return (
-        f"column {name!r} of /{first.table.path} is {one} in {first.name} but {other} in {second.name}, and "
-        f"these have no common type: choose one with schema_overrides={{{name!r}: ...}}, or leave one out"
+        f"column {name!r} {where}, and these have no common type: choose one with "
+        f"schema_overrides={{{name!r}: ...}}, or leave one out"
     )
 
 

@@ -46,7 +46,7 @@ def list_tables(given: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataF
     total = len(tables_left)
     with Progress("Counting rows", total, disabled=False) as progress:
         for path, having in holders.items():
-            files = _load(having, path, ignore_errors=ignore_errors)
+            files = _load([(source, path) for source in having], ignore_errors=ignore_errors)
             rows.append(
                 {
                     "table": f"/{path}",
@@ -65,12 +65,12 @@ def list_tables(given: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataF
     return pl.DataFrame(rows, schema=schema), total
 
 
-def _load(sources: list[Source], path: str, *, ignore_errors: bool) -> list[TableFile]:
+def _load(pairs: list[tuple[Source, str]], *, ignore_errors: bool) -> list[TableFile]:
     from lazynwb.errors import LazyNWBError
-    from lazynwb.lookup.prefetch import load_tables
+    from lazynwb.lookup.prefetch import load_pairs
 
     found = []
-    for load in load_tables(sources, path):
+    for load in load_pairs(pairs):
         try:
             file = load()
         except LazyNWBError:
@@ -113,6 +113,7 @@ def scan(given: CommandSources, table: str, **options: Any) -> tuple[pl.LazyFram
     from lazynwb.config import config
     from lazynwb.errors import TableNotFoundError
     from lazynwb.lookup.names import resolve_table
+    from lazynwb.lookup.schema import is_pattern
     from lazynwb.lookup.table_listing import find_tables, shortest_names
     from lazynwb.scan import scan_nwb
     from lazynwb.sql import METADATA_NAMES
@@ -120,6 +121,8 @@ def scan(given: CommandSources, table: str, **options: Any) -> tuple[pl.LazyFram
 
     sources = expand(given.sources, given.storage)
     try:
+        if is_pattern(table):
+            return scan_nwb(sources, table, **options), table
         path = resolve_table(sources, table, ignore_errors=options.get("ignore_errors", False))
         return scan_nwb(sources, path, **options), path
     except TableNotFoundError:
@@ -147,13 +150,20 @@ def list_columns(given: CommandSources, table: str, *, ignore_errors: bool) -> t
     """
     import polars as pl
 
+    from lazynwb.lookup.names import match_tables
+    from lazynwb.lookup.schema import is_pattern
     from lazynwb.storage.resolve import expand
 
     frame, path = scan(given, table, ignore_errors=ignore_errors)
     schema = frame.collect_schema()
-    files = _load(expand(given.sources, given.storage), path, ignore_errors=ignore_errors)
+    sources = expand(given.sources, given.storage)
+    tables = match_tables(sources, path, ignore_errors=ignore_errors) if is_pattern(path) else None
+    pairs = [(source, path) for source in sources]
+    if tables is not None:
+        pairs = [(source, one) for source in tables for one in tables[source]]
+    files = _load(pairs, ignore_errors=ignore_errors)
     descriptions = _descriptions(files)
-    holding = {name: sum(name in file.columns for file in files) for name in schema}
+    holding = {name: len({file.source for file in files if name in file.columns}) for name in schema}
     columns = pl.DataFrame(
         {
             "column": list(schema),

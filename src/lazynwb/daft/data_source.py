@@ -157,7 +157,7 @@ class NWBSource(DataSource):
             predicate = part if predicate is None else predicate & part
         names = tuple(name for name in self._columns if name in wanted)
         plan = self._plan
-        query = DistributedQuery(plan, names, predicate, plan_steps(predicate, plan.schema, plan.per_file))
+        query = DistributedQuery(plan, names, predicate, plan_steps(predicate, plan.schema, plan.per_table))
         n_rows = limit if filters is None and predicate is None else None
         files = wanted_files(query)
         if n_rows is not None and n_rows <= _FEW_ROWS:  # they are the first: nobody else need look for them
@@ -270,7 +270,7 @@ class _Streamed(NamedTuple):
 
     def run(self) -> tuple[Query, None]:
         plan, names, predicate, *_ = self.read
-        steps = plan_steps(predicate, plan.schema, plan.per_file)
+        steps = plan_steps(predicate, plan.schema, plan.per_table)
         return Query(plan, list(names), steps, read_everything=self.whole), None
 
     def split(self) -> list[_Streamed]:

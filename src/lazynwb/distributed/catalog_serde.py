@@ -53,23 +53,24 @@ class PackedCatalogs:
 
     Parameters
     ----------
-    table : str
-    entries : mapping of Source to bytes or None
+    entries : mapping of (Source, str) to bytes or None
+        By file and path of the table.
     metadata : mapping of str to DataFrame
         Values of the sessions' metadata, by table, of all of the task's files.
     """
 
     def __init__(
-        self, table: str, entries: Mapping[Source, Packed], metadata: Mapping[str, pl.DataFrame]
+        self, entries: Mapping[tuple[Source, str], Packed], metadata: Mapping[str, pl.DataFrame]
     ) -> None:
-        self._table = table
         self._entries = dict(entries)
         self._metadata = dict(metadata)
 
     def tables(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
         """Return the catalogs of one table; see `CatalogProvider`."""
-        entries = self._entries if table == self._table else {}
-        return [unpack(one, entries[one]) if one in entries else NOT_CATALOGUED for one in sources]
+        entries = self._entries
+        return [
+            unpack(one, entries[one, table]) if (one, table) in entries else NOT_CATALOGUED for one in sources
+        ]
 
     def metadata(
         self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
@@ -82,8 +83,7 @@ class PackedCatalogs:
 
 def unpack_catalogs(
     catalogs: CatalogProvider,
-    sources: Sequence[Source],
-    table: str,
+    pairs: Sequence[tuple[Source, str]],
     columns: Collection[str],
     metadata: Mapping[str, Mapping[str, pl.DataType]],
 ) -> PackedCatalogs:
@@ -92,18 +92,19 @@ def unpack_catalogs(
     Parameters
     ----------
     catalogs : Catalogs
-    sources : sequence of Source
-    table : str
+    pairs : sequence of (Source, str)
+        Files, and paths of tables of theirs.
     columns : collection of str
         That the query reads.
     metadata : mapping of str to mapping of str to DataType
         Columns of the sessions' metadata that the query reads, by table.
     """
-    entries: dict[Source, Packed] = {}
-    for source, file in zip(sources, catalogs.tables(sources, table), strict=True):
-        if file is not NOT_CATALOGUED:
-            entries[source] = None if file is None else pack_catalogs(file, columns)
+    entries: dict[tuple[Source, str], Packed] = {}
+    for table in dict.fromkeys(table for _, table in pairs):
+        own = [source for source, one in pairs if one == table]
+        for source, file in zip(own, catalogs.tables(own, table), strict=True):
+            if file is not NOT_CATALOGUED:
+                entries[source, table] = None if file is None else pack_catalogs(file, columns)
+    sources = list(dict.fromkeys(source for source, _ in pairs))
     frames = {name: catalogs.metadata(sources, name, schema) for name, schema in metadata.items()}
-    return PackedCatalogs(
-        table, entries, {name: frame for name, frame in frames.items() if frame is not None}
-    )
+    return PackedCatalogs(entries, {name: frame for name, frame in frames.items() if frame is not None})

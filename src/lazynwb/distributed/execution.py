@@ -15,7 +15,7 @@ from lazynwb.engine.report import Report
 from lazynwb.engine.row_masks import mask
 from lazynwb.engine.scan import run
 from lazynwb.errors import LazyNWBError
-from lazynwb.lookup.prefetch import load_tables
+from lazynwb.lookup.prefetch import load_pairs
 from lazynwb.lookup.session_columns import session_frame
 from lazynwb.profile import count
 from lazynwb.progress import Progress
@@ -64,7 +64,7 @@ def run_on(
         As `run` raises it; or if work on a file fails again and again: the message names the file.
     """
     names = tuple(with_columns if with_columns is not None else plan.all_columns)
-    query = DistributedQuery(plan, names, predicate, plan_steps(predicate, plan.schema, plan.per_file))
+    query = DistributedQuery(plan, names, predicate, plan_steps(predicate, plan.schema, plan.per_table))
     if plan.catalogs is not None and not query.needed & plan.schema.keys():
         yield from run(plan, with_columns, predicate, n_rows)  # nothing of a file is read
         return
@@ -78,7 +78,7 @@ def run_on(
                 if not plan.ignore_errors:
                     raise rows
                 for source in task.sources:
-                    report.failed(source, rows)
+                    report.failed(source, plan.table, rows)
                 continue
             report.add(rows.report)
             for frame in rows.frames:
@@ -120,7 +120,8 @@ def task_on(query: DistributedQuery, sources: tuple[Source, ...], n_rows: int | 
         metadata: dict[str, dict[str, pl.DataType]] = {}
         for column in session:
             metadata.setdefault(column.table, {})[column.column] = column.dtype
-        given = unpack_catalogs(whole.catalogs, sources, whole.table, needed, metadata)
+        pairs = [(source, table) for source in sources for table in whole.tables_of(source)]
+        given = unpack_catalogs(whole.catalogs, pairs, needed, metadata)
     plan = whole._replace(
         sources=sources,
         schema={name: dtype for name, dtype in whole.schema.items() if name in needed},
@@ -129,6 +130,7 @@ def task_on(query: DistributedQuery, sources: tuple[Source, ...], n_rows: int | 
         regions=tuple(region for region in whole.regions if region.name in needed),
         disable_progress=True,
         catalogs=given,
+        tables=None if whole.tables is None else {source: whole.tables[source] for source in sources},
     )
     return Read(plan, query.names, query.predicate, n_rows, most)
 
@@ -165,16 +167,21 @@ def _limited(plan: ScanPlan, n_rows: int) -> Iterator[tuple[Source, int]]:
 
     Rows are counted here, not by the workers, because where a file's begin is told by those before it.
     """
-    for source, load in zip(plan.sources, load_tables(plan.sources, plan.table, plan.catalogs), strict=True):
+    pairs = [(source, table) for source in plan.sources for table in plan.tables_of(source)]
+    loading = load_pairs(pairs, plan.catalogs)
+    for source in plan.sources:
         if n_rows <= 0:
             return
-        try:
-            file = load()
-        except LazyNWBError:
-            if not plan.ignore_errors:
-                raise
-            file = None
-        rows = min(n_rows, file.table.rows) if file is not None else 0
+        rows = 0
+        for _ in plan.tables_of(source):
+            try:
+                file = next(loading)()
+            except LazyNWBError:
+                if not plan.ignore_errors:
+                    raise
+                file = None
+            rows += file.table.rows if file is not None else 0
+        rows = min(n_rows, rows)
         n_rows -= rows
         yield (
             source,

@@ -87,7 +87,7 @@ class Read(NamedTuple):
     def run(self) -> tuple[Rows, Read | None]:
         """Read; see `Work.run`."""
         plan = self.plan
-        steps = plan_steps(self.predicate, plan.schema, plan.per_file)
+        steps = plan_steps(self.predicate, plan.schema, plan.per_table)
         query = Query(
             plan, list(self.names), steps, first_row=self.first_row, read_everything=self.n_rows is None
         )
@@ -108,9 +108,13 @@ class Read(NamedTuple):
             for at, source in enumerate(self.sources)
         ]
 
-    def _behind(self, source: Source, row: int) -> Read:
+    def _behind(self, source: Source, table: str, row: int) -> Read:
         left = self.sources[self.sources.index(source) :]
-        return self._replace(plan=self.plan._replace(sources=left), first_row=row)
+        tables = self.plan.tables
+        if tables is not None:
+            own = tables[source]
+            tables = {**{one: tables[one] for one in left}, source: own[own.index(table) :]}
+        return self._replace(plan=self.plan._replace(sources=left, tables=tables), first_row=row)
 
 
 class Describe(NamedTuple):

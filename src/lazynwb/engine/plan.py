@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS
+from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS, TABLE_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,8 +64,8 @@ def plan_steps(
     schema : mapping of str to DataType
         The columns that are read from files' tables.
     per_file : frozenset of str
-        Columns whose value is the same in all rows of a file: conjuncts of these alone are steps of their
-        own, because they skip whole files.
+        Columns whose value is the same in all rows of a file or a table: conjuncts of these alone are steps
+        of their own, because they skip whole files and tables.
     """
     if predicate is None:
         return []
@@ -154,6 +154,8 @@ class ScanPlan(NamedTuple):
         Catalogs that are used without opening the files.
     assume_ascending : bool
         Search timestamps of which no zone map is known, instead of reading all of them once.
+    tables : mapping of Source to tuple of str, or None
+        The paths of the tables of each file, where `table` is a pattern; else each file has at most the one.
     """
 
     sources: tuple[Source, ...]
@@ -169,11 +171,21 @@ class ScanPlan(NamedTuple):
     regions: tuple[Region, ...] = ()
     catalogs: CatalogProvider | None = None
     assume_ascending: bool = False
+    tables: Mapping[Source, tuple[str, ...]] | None = None
 
     @property
     def per_file(self) -> frozenset[str]:
         """Columns whose value is the same in all rows of a file."""
         return frozenset({NWB_PATH, *(column.name for column in self.session)})
+
+    @property
+    def per_table(self) -> frozenset[str]:
+        """Columns whose value is the same in all rows of a table, and known before it is looked at."""
+        return self.per_file if self.tables is None else self.per_file | {TABLE_PATH}
+
+    def tables_of(self, source: Source) -> tuple[str, ...]:
+        """Return the paths of the tables that are looked for in a file."""
+        return (self.table,) if self.tables is None else self.tables[source]
 
     @property
     def all_columns(self) -> dict[str, pl.DataType]:

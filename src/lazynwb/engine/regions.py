@@ -30,14 +30,14 @@ class Regions:
     ----------
     regions : sequence of Region
     note : callable
-        Takes note of what is wrong with a file: its name, and what it is.
+        Takes note of what is wrong with a table of a file.
     """
 
-    def __init__(self, regions: Sequence[Region], note: Callable[[str, tuple[str, ...]], None]) -> None:
+    def __init__(self, regions: Sequence[Region], note: Callable[[TableFile, tuple[str, ...]], None]) -> None:
         self._regions = {region.name: region for region in regions}
         self._note = note
-        self._noted: set[tuple[Source, str]] = set()
-        self._rows: dict[str, dict[Source, pl.Series | None]] = {}
+        self._noted: set[tuple[tuple[Source, str], str]] = set()
+        self._rows: dict[str, dict[tuple[Source, str], pl.Series | None]] = {}
 
     @property
     def names(self) -> frozenset[str]:
@@ -76,8 +76,8 @@ class Regions:
         if region is None:
             return series
         parts = [part for part in parts if part.rows]
-        known = self._read(handles, region, list({part.file.source: part.file for part in parts}.values()))
-        tables = [known[part.file.source] for part in parts]
+        known = self._read(handles, region, list({part.file.key: part.file for part in parts}.values()))
+        tables = [known[part.file.key] for part in parts]
         flat, levels, owners = _flattened(series, np.repeat(np.arange(len(parts)), [p.rows for p in parts]))
         sizes = np.array([len(table) if table is not None else 0 for table in tables], np.int64)
         positions = flat.fill_null(-1).to_numpy()
@@ -96,8 +96,8 @@ class Regions:
 
     def _read(
         self, handles: Handles, region: Region, files: list[TableFile]
-    ) -> dict[Source, pl.Series | None]:
-        """Return the other table's rows by file; None where it has no such table."""
+    ) -> dict[tuple[Source, str], pl.Series | None]:
+        """Return the other table's rows by table; None where it has no such table."""
         for file in files:
             column = file.columns.get(region.name)
             if column is not None and not column.region:
@@ -106,9 +106,9 @@ class Regions:
                     "so its values are no rows of another table: leave it out of resolve_regions"
                 )
         before = self._rows.get(region.name, {})
-        new = [file for file in files if file.source not in before]
-        found = dict(zip((file.source for file in new), load_targets(new, region.name), strict=True))
-        targets = {source: target for source, target in found.items() if target is not None}
+        new = [file for file in files if file.key not in before]
+        found = dict(zip((file.key for file in new), load_targets(new, region.name), strict=True))
+        targets = {key: target for key, target in found.items() if target is not None}
         read = read_columns(
             handles,
             [Part.of_range(target, 0, target.table.rows) for target in targets.values()],
@@ -117,28 +117,28 @@ class Regions:
             region.origin,
         )
         rows = pl.DataFrame(read).to_struct(region.name)
-        now: dict[Source, pl.Series | None] = {
-            file.source: before[file.source] for file in files if file.source in before
+        now: dict[tuple[Source, str], pl.Series | None] = {
+            file.key: before[file.key] for file in files if file.key in before
         }
         now |= dict.fromkeys(found)
         at = 0
-        for source, target in targets.items():
-            now[source] = rows[at : at + target.table.rows]
+        for key, target in targets.items():
+            now[key] = rows[at : at + target.table.rows]
             at += target.table.rows
         self._rows[region.name] = now  # those of files that were read before are not needed again
         return now
 
     def _note_once(self, file: TableFile, name: str, rows: pl.Series | None) -> None:
-        if (file.source, name) in self._noted:
+        if (file.key, name) in self._noted:
             return
-        self._noted.add((file.source, name))
+        self._noted.add((file.key, name))
         problem = (
             f"column {name!r} refers to no table that can be read: it is null"
             if rows is None
             else f"column {name!r} refers to rows that its table of {len(rows)} rows does not have: "
             "these are null"
         )
-        self._note(file.name, (problem,))
+        self._note(file, (problem,))
 
 
 def _flattened(series: pl.Series, owners: np.ndarray) -> tuple[pl.Series, list[np.ndarray], np.ndarray]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lazynwb.catalog.merge import NamedTable
+    from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
@@ -22,7 +24,7 @@ class Report:
         self._table = table
         self._total = total
         self._missing: list[str] = []
-        self._failed: dict[Source, str] = {}
+        self._failed: dict[tuple[Source, str], str] = {}
         self._problems: list[str] = []
         self._outdated: list[str] = []
 
@@ -30,18 +32,23 @@ class Report:
         """Note a file that has no such table."""
         self._missing.append(path)
 
-    def failed(self, source: Source, error: Exception, first_row: int = 0) -> None:
-        """Note a file that could not be read, or not from some row on."""
-        text = str(error) if source.name in str(error) else f"{source.name}: {error}"
-        self._failed[source] = f"{text} (rows from {first_row} on were left out)" if first_row else text
+    def failed(self, source: Source, table: str, error: Exception, first_row: int = 0) -> None:
+        """Note a table of a file that could not be read, or not from some row on."""
+        text = str(error)
+        if table != self._table and table not in text:
+            text = f"/{table}: {text}"
+        if source.name not in text:
+            text = f"{source.name}: {text}"
+        text = f"{text} (rows from {first_row} on were left out)" if first_row else text
+        self._failed[source, table] = text
 
-    def has_failed(self, source: Source) -> bool:
-        """Tell whether a file was given up: none of its later rows are read."""
-        return source in self._failed
+    def has_failed(self, file: TableFile) -> bool:
+        """Return whether a table of a file was given up: none of its later rows are read."""
+        return file.key in self._failed
 
-    def problems(self, path: str, problems: Iterable[str]) -> None:
+    def problems(self, file: NamedTable, problems: Iterable[str]) -> None:
         """Note what was mended in a file's table."""
-        self._problems += [f"{path}: /{self._table}: {problem}" for problem in problems]
+        self._problems += [f"{file.name}: /{file.table.path}: {problem}" for problem in problems]
 
     def outdated(self, path: str) -> None:
         """Note a file that is another one than the catalogs say which the scan was given."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX
+from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX, TABLE_PATH
 from lazynwb.catalog.merge import nulls
 from lazynwb.engine.row_selection import expand
 from lazynwb.formats.nwb.names import OLDER_PATHS
@@ -26,10 +26,14 @@ class PerFile:
     ----------
     table : str
         The table's path.
+    is_pattern : bool
+        It stands for several tables.
     """
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, *, is_pattern: bool = False) -> None:
         self._table = table
+        # Files from before NWB 2 may have the table at a path of their own.
+        self._has_own_paths = is_pattern or table in OLDER_PATHS
         self._numbers: dict[Source, int] = {}
         self._files = pl.DataFrame()
 
@@ -41,6 +45,11 @@ class PerFile:
         self._numbers.update((source, start + number) for number, source in enumerate(sources))
         self._files = self._files.vstack(files) if start else files
 
+    def of_tables(self, pairs: Sequence[tuple[Source, str]]) -> pl.DataFrame:
+        """Return the columns of the files and `_table_path`, a row for each table of a file."""
+        files = self._files[[self._numbers[source] for source, _ in pairs]]
+        return files.with_columns(pl.Series(TABLE_PATH, [path for _, path in pairs], dtype=pl.String))
+
     def column(self, name: str, parts: list[Part]) -> pl.Series:
         """Return a column that no table holds, for the rows of the given parts."""
         if name == ROWS:
@@ -51,9 +60,7 @@ class PerFile:
         if name in self._files.columns:
             values = self._files[name].gather([self._numbers[part.file.source] for part in parts])
         else:
-            paths = [self._table] * len(parts)
-            if self._table in OLDER_PATHS:  # of which each file may have its own path
-                paths = [part.file.table.path for part in parts]
+            paths = [part.file.table.path if self._has_own_paths else self._table for part in parts]
             values = pl.Series(name, paths, dtype=INTERNAL[name])
         if len(parts) == 1:
             return values.new_from_index(0, parts[0].rows)

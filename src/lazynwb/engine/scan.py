@@ -31,7 +31,7 @@ from lazynwb.errors import (
     UnsupportedTypeError,
 )
 from lazynwb.formats.nwb.names import OLDER_PATHS
-from lazynwb.lookup.prefetch import load_tables
+from lazynwb.lookup.prefetch import load_pairs, load_tables
 from lazynwb.lookup.session_columns import parted, session_frame
 from lazynwb.lookup.stored_tables import StoredTables
 from lazynwb.profile import count
@@ -39,7 +39,7 @@ from lazynwb.progress import Progress
 from lazynwb.storage.remote_state import save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from lazynwb.engine.plan import ScanPlan
     from lazynwb.engine.stored_scan import Covered
@@ -80,10 +80,10 @@ def run(
         With exactly the requested columns, in the published types. Nothing is open while it is out.
     """
     names = list(with_columns) if with_columns is not None else list(plan.all_columns)
-    steps = plan_steps(predicate, plan.schema, plan.per_file)
+    steps = plan_steps(predicate, plan.schema, plan.per_table)
     report = Report(plan.table, len(plan.sources))
-    # An index says by itself what is stored of its files.
-    writer = StoreWriter(plan.table) if plan.catalogs is None else None
+    # An index says by itself what is stored of its files; the store knows tables by one path each.
+    writer = StoreWriter(plan.table) if plan.catalogs is None and plan.tables is None else None
     is_empty = True
     try:
         if writer is not None and writer.is_active:
@@ -184,7 +184,7 @@ def _stored_frames(  # noqa: PLR0913, PLR0917 - as `_frames`
         return
     for one in window:
         if one.table.problems:
-            report.problems(one.table.source.name, one.table.problems)
+            report.problems(one.table, one.table.problems)
     if not len(found):
         return
     if not arrays:
@@ -208,7 +208,7 @@ class Query:
     steps : list of Step
         The predicate, in the order in which it is evaluated.
     first_row : int
-        Of the first file: rows before it are left out.
+        Of the first table: rows before it are left out.
     read_everything : bool
         No consumer stops early: start with full-size batches.
     filtered : bool
@@ -224,8 +224,8 @@ class Query:
         Rows that may still be looked at, of those that `frames` was given.
     batches_given : int
         Batches that were yielded.
-    reached : (Source, int)
-        The file of the last row that was yielded, and the number of the row behind it.
+    reached : (Source, str, int)
+        The file of the last row that was yielded, its table, and the number of the row behind it.
     report : Report
         Problems that did not end the query.
     """
@@ -246,18 +246,21 @@ class Query:
         self._writer = writer
         self.rows_left: int | None = None
         self._names = names
-        self._per_file = PerFile(plan.table)
+        self._per_file = PerFile(plan.table, is_pattern=plan.tables is not None)
         self._by_file = [step for step in steps if plan.per_file.issuperset(step.columns)]
-        self._steps = [step for step in steps if not plan.per_file.issuperset(step.columns)]
+        late = [step for step in steps if not plan.per_file.issuperset(step.columns)]
+        self._by_table = [step for step in late if plan.per_table.issuperset(step.columns)]
+        self._steps = [step for step in late if not plan.per_table.issuperset(step.columns)]
         needed = self._needed = {*names, *(name for step in steps for name in step.columns)}
-        self._skipped: dict[Source, set[str]] = {}
+        self._skipped: dict[tuple[Source, str], set[str]] = {}
         self._times = TimestampFilter(self._steps, plan)
         self._session = [column for column in plan.session if column.name in needed]
         self._reads = not needed.isdisjoint(plan.schema)
         self._first_row = first_row
         self._read_everything = read_everything
         self.batches_given = 0
-        self.reached = plan.sources[0], first_row
+        self._first = plan.sources[0], next(iter(plan.tables_of(plan.sources[0])), plan.table)
+        self.reached = *self._first, first_row
         self.report = report if report is not None else Report(plan.table, len(plan.sources))
         self._regions = Regions(plan.regions, self.report.problems)
         self._rows_growth = (
@@ -309,7 +312,7 @@ class Query:
     def _parts(self, n_rows: int | None, filtering: list[str]) -> Iterator[tuple[Part, int]]:
         """Yield the rows of each file that may pass, with about how many bytes filtering them takes."""
         for file, limit, ranges in self._times.pruned(self._files(n_rows)):
-            start = self._first_row if file.source is self._plan.sources[0] else 0
+            start = self._first_row if self._is_first(file) else 0
             part = Part.of_ranges(file, cut_ranges(ranges, start, limit))
             rows = part.rows
             if not rows:
@@ -331,10 +334,10 @@ class Query:
     def _files(self, n_rows: int | None) -> Iterator[tuple[TableFile, int]]:
         """Yield the files whose rows are wanted, with the number of rows before the limit."""
         self.rows_left = left = n_rows
-        for source, keep, load in self._loading(limited=n_rows is not None):
+        for source, table, keep, load in self._loading(limited=n_rows is not None):
             if left is not None and left <= 0:
                 return
-            file = self._load(source, load)
+            file = self._load(source, table, load)
             self._count(looked_at=self._positions[source] + 1)
             if file is None:
                 continue
@@ -344,8 +347,14 @@ class Query:
                 continue
             yield file, rows
 
-    def _loading(self, *, limited: bool) -> Iterator[tuple[Source, bool, Callable[[], TableFile | None]]]:
-        """Yield the files to look at, whether their rows are wanted, and a function that loads each."""
+    def _is_first(self, file: TableFile) -> bool:
+        source, table = self._first
+        return file.source is source and (self._plan.tables is None or file.table.path == table)
+
+    def _loading(
+        self, *, limited: bool
+    ) -> Iterator[tuple[Source, str, bool, Callable[[], TableFile | None]]]:
+        """Yield the tables to look at, whether their rows are wanted, and a function that loads each."""
         sources = self._plan.sources
         # Metadata is read some files ahead, not of all files: the consumer may stop before.
         size = _MOST_FILES if self._session else len(sources)
@@ -358,15 +367,40 @@ class Query:
             # Rows are counted before they are filtered, so with a limit also those of files that are skipped.
             looked_at = [pair for pair in zip(block, wanted, strict=True) if pair[1] or limited]
             passed_over += len(block) - len(looked_at)
-            loading = load_tables(
-                (source for source, _ in looked_at),
-                self._plan.table,
-                self._plan.catalogs,
-                reading=self._reads,
-            )
-            for (source, keep), load in zip(looked_at, loading, strict=True):
+            tables = self._tables_in(looked_at)
+            tables = [one for one in tables if one[2] or limited]
+            pairs = [(source, table) for source, table, _ in tables]
+            loading = load_pairs(pairs, self._plan.catalogs, reading=self._reads)
+            for (source, table, keep), load in zip(tables, loading, strict=True):
                 self._positions.setdefault(source, len(self._positions) + passed_over)
-                yield source, keep, load
+                yield source, table, keep, load
+
+    def _tables_in(self, files: Sequence[tuple[Source, bool]]) -> list[tuple[Source, str, bool]]:
+        """Return the tables of files, each with whether its rows are wanted.
+
+        Parameters
+        ----------
+        files : sequence of (Source, bool)
+            Each with whether rows of it are wanted.
+        """
+        if self._plan.tables is None:
+            return [(source, self._plan.table, keep) for source, keep in files]
+        for source, keep in files:
+            if keep and not self._plan.tables_of(source):
+                self._lacks(source)
+        pairs = [(source, table) for source, keep in files if keep for table in self._plan.tables_of(source)]
+        wanted = np.ones(len(pairs), bool)
+        if pairs and self._by_table:
+            frame = self._per_file.of_tables(pairs)
+            for step in self._by_table:
+                wanted &= mask(frame, step.expression)
+        count(tables_skipped=len(pairs) - int(wanted.sum()))
+        found = iter(wanted.tolist())
+        return [
+            (source, table, keep and next(found))
+            for source, keep in files
+            for table in self._plan.tables_of(source)
+        ]
 
     def _wanted(self, block: tuple[Source, ...]) -> list[bool]:
         """Evaluate the conjuncts on the files' paths and metadata alone.
@@ -430,29 +464,35 @@ class Query:
             regions=(),
             raise_on_missing=False,
             optional=True,
+            tables=None,
         )
         return run(plan, [*schema, NWB_PATH], None, None)
 
-    def _load(self, source: Source, load: Callable[[], TableFile | None]) -> TableFile | None:
+    def _load(self, source: Source, table: str, load: Callable[[], TableFile | None]) -> TableFile | None:
         plan = self._plan
         try:
             file = load()
         except LazyNWBError as error:
             if not plan.ignore_errors or isinstance(error, MissingPackageError):
                 raise
-            self.report.failed(source, error)
+            self.report.failed(source, table, error)
             return None
         if file is None:
-            if plan.raise_on_missing:
-                raise TableNotFoundError(f"{source.name} has no table /{plan.table} (raise_on_missing=True)")
-            if not plan.optional:
-                self.report.missing(source.name)
+            self._lacks(source)
         else:
             if file.problems:
-                self.report.problems(source.name, file.problems)
+                self.report.problems(file, file.problems)
             if file.is_renewed:
                 self.report.outdated(source.name)
         return file
+
+    def _lacks(self, source: Source) -> None:
+        if self._plan.raise_on_missing:
+            raise TableNotFoundError(
+                f"{source.name} has no table /{self._plan.table} (raise_on_missing=True)"
+            )
+        if not self._plan.optional:
+            self.report.missing(source.name)
 
     # -- batches --------------------------------------------------------------------------------------
 
@@ -465,9 +505,9 @@ class Query:
         known : dict of str to Series or None
             Columns of these rows that need not be read; None where nothing of them was looked at yet.
         """
-        if any(self.report.has_failed(part.file.source) for part in parts):
+        if any(self.report.has_failed(part.file) for part in parts):
             for one, own in _singly(parts, known):
-                if not self.report.has_failed(one.file.source):
+                if not self.report.has_failed(one.file):
                     yield from self.batches([one], own)
             return
         parts = [self._readable(part) for part in parts]
@@ -508,11 +548,12 @@ class Query:
             error = SourceChangedError(message)
         if not self._plan.ignore_errors or isinstance(error, MissingPackageError):
             raise error from None
-        self.report.failed(part.file.source, error, int(part.ranges[0, 0]) if len(part.ranges) else 0)
+        first_row = int(part.ranges[0, 0]) if len(part.ranges) else 0
+        self.report.failed(*part.file.key, error, first_row)
 
     def _readable(self, part: Part) -> Part:
         """Return a part without the columns of its file that cannot be read: they are null."""
-        skipped = self._skipped.get(part.file.source)
+        skipped = self._skipped.get(part.file.key)
         return part._replace(file=part.file.without(skipped)) if skipped else part
 
     def _skip_columns(self, part: Part, error: LazyNWBError) -> bool:
@@ -535,9 +576,9 @@ class Query:
                 continue
             except _COLUMN_ERRORS as reason:
                 found[name] = reason
-        self._skipped.setdefault(part.file.source, set()).update(found)
+        self._skipped.setdefault(part.file.key, set()).update(found)
         self.report.problems(
-            part.file.name,
+            part.file,
             [f"column {name!r} is null there: {reason}" for name, reason in sorted(found.items())],
         )
         return bool(found)
@@ -598,7 +639,7 @@ class Query:
 
     def _first_phase(self, handles: Handles, parts: list[Part]) -> dict[str, pl.Series]:
         """Read the small columns of whole files, for the column store as well as for this query."""
-        if self._writer is None or any(part.file.source in self._skipped for part in parts):
+        if self._writer is None or any(part.file.key in self._skipped for part in parts):
             return {}
         if self._plan.table in OLDER_PATHS and any(
             part.file.table.path != self._plan.table for part in parts
@@ -650,7 +691,7 @@ class Query:
     def _read(self, parts: list[Part], known: dict[str, pl.Series]) -> Iterator[pl.DataFrame]:
         """Yield one batch: the columns that are known of these rows, and the others."""
         have = dict(known)
-        if len(parts) == 1 and self.report.has_failed(parts[0].file.source):
+        if len(parts) == 1 and self.report.has_failed(parts[0].file):
             return
         try:
             with Handles() as handles:
@@ -679,7 +720,7 @@ class Query:
     def _reach(self, parts: list[Part]) -> None:
         if parts:
             source = parts[-1].file.source
-            self.reached = source, int(parts[-1].ranges[-1, 1])
+            self.reached = *parts[-1].file.key, int(parts[-1].ranges[-1, 1])
             self._count(finished=self._positions.get(source, 0))
 
     def _count(self, *, looked_at: int = 0, finished: int = 0) -> None:

@@ -127,7 +127,7 @@ class TimestampFilter:
         self._plan = plan
         self._dtype = plan.schema.get(TIMESTAMPS, pl.Null())
         self._bounds: list[Bound] = []
-        self._kept: dict[Source, np.ndarray] = {}
+        self._kept: dict[tuple[Source, str], np.ndarray] = {}
         if self._dtype.is_float() or self._dtype.is_integer():
             parts = [
                 part for step in steps if TIMESTAMPS in step.columns for part in conjuncts(step.expression)
@@ -180,7 +180,7 @@ class TimestampFilter:
         """Return the timestamps of rows, if they were all read for zone maps."""
         found = []
         for part in parts:
-            values = self._kept.get(part.file.source)
+            values = self._kept.get(part.file.key)
             if values is None or (part.rows and part.ranges[-1, 1] > len(values)):
                 return None
             one = len(part.ranges) == 1
@@ -223,7 +223,7 @@ class TimestampFilter:
             quiet = self._plan.disable_progress
             zones = make_zone_map(file, array, disable_progress=quiet, keep=kept if fits else None)
             if fits:
-                self._kept[file.source] = kept[0] if len(kept) == 1 else np.concatenate(kept)
+                self._kept[file.key] = kept[0] if len(kept) == 1 else np.concatenate(kept)
         keep: np.ndarray = np.ones(zones.count, np.bool_)
         # All bounds are monotone in Polars' order of numbers, in which NaN is the greatest.
         extremes: dict[Side, np.ndarray] = {"lower": zones.maximum, "upper": zones.minimum}

@@ -14,9 +14,10 @@ from lazynwb.engine.late_columns import gather_columns
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError
 from lazynwb.frames.pandas_output import as_frame, wants_polars
 from lazynwb.lookup.loader import load_table
-from lazynwb.lookup.names import find_table
+from lazynwb.lookup.names import find_table, match_tables
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.provenance import Origins
+from lazynwb.lookup.schema import is_pattern
 from lazynwb.lookup.session_columns import session_names
 from lazynwb.scan import scan_nwb
 from lazynwb.storage.resolve import expand
@@ -69,7 +70,8 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
     search_term : str
         A table's or series' path, with or without the leading slash; a shortcut (`units`, `trials`,
         `epochs`, `electrodes`, `session`, `subject`); or the end of a path: `"running_speed"`,
-        `"behavior/running_speed"`. A table of another name is never guessed at.
+        `"behavior/running_speed"`. A table of another name is never guessed at. A glob pattern means all
+        tables and series that match, as for `scan_nwb`: `"/intervals/*_presentations"`.
     exact_path : bool
         Take the term for a path only.
     include_column_names : str or iterable of str, or None
@@ -132,7 +134,12 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
     if nwb_path_to_row_indices is not None:
         wanted = _rows_by_source(sources, nwb_path_to_row_indices, storage_options)
         sources = list(wanted)
-    path = find_table(sources, search_term, exact=exact_path, ignore_errors=ignore_errors)
+    path = _path_of(sources, search_term, exact=exact_path, ignore_errors=ignore_errors)
+    if wanted is not None and is_pattern(path):
+        raise LazyNWBError(
+            f"nwb_path_to_row_indices counts the rows of one table of each file: {search_term!r} may match "
+            "several; use scan_nwb with a filter on _table_path and _table_index"
+        )
     frame = scan_nwb(
         sources,
         path,
@@ -221,8 +228,8 @@ def get(  # noqa: PLR0913 - the options of a frame
         As `get_df` and `get_timeseries` do.
     """
     sources = expand(nwb_data_sources, storage_options)
-    path = find_table(sources, search_term, exact=exact_path, ignore_errors=ignore_errors)
-    if not as_df and len(sources) == 1:
+    path = _path_of(sources, search_term, exact=exact_path, ignore_errors=ignore_errors)
+    if not as_df and not is_pattern(path) and len(sources) == 1:
         file = load_table(sources[0], path)
         if file is not None and file.table.kind == "series":
             from lazynwb.series.timeseries import TimeSeries, get_timeseries
@@ -242,6 +249,15 @@ def get(  # noqa: PLR0913 - the options of a frame
         ignore_errors=ignore_errors,
         as_polars=as_polars,
     )
+
+
+def _path_of(sources: Sequence[Source], term: str, *, exact: bool, ignore_errors: bool) -> str:
+    """Return the path that a term stands for; a glob pattern stands for itself."""
+    if is_pattern(term):
+        pattern = f"/{term.lstrip('/')}" if exact else term
+        if match_tables(sources, pattern, ignore_errors=ignore_errors) is not None:
+            return pattern
+    return find_table(sources, term, exact=exact, ignore_errors=ignore_errors)
 
 
 def _listed(names: str | Iterable[str] | None) -> list[str]:
@@ -285,9 +301,8 @@ def _unknown(name: str, schema: Mapping[str, pl.DataType], path: str) -> str:
     close = difflib.get_close_matches(name, there, n=3)
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
     more = ", ..." if len(there) > _LISTED else ""
-    return (
-        f"no file has a column {name!r} in /{path}{hint}; columns there: {', '.join(there[:_LISTED])}{more}"
-    )
+    known = ", ".join(there[:_LISTED]) + more
+    return f"no file has a column {name!r} in /{path.lstrip('/')}{hint}; columns there: {known}"
 
 
 # -- single rows -----------------------------------------------------------------------------------------

@@ -147,6 +147,11 @@ class TableFile:
         return other
 
     @property
+    def key(self) -> tuple[Source, str]:
+        """What tells it from the other tables of a query: its file, and its path there."""
+        return self.source, self.table.path
+
+    @property
     def problems(self) -> tuple[str, ...]:
         """What was mended or left out in this table."""
         taken = [c.name for c in self.table.columns if c.name in RESERVED]

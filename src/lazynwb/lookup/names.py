@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from lazynwb.catalog.model import TABLE_ROLES
-from lazynwb.errors import LazyNWBError, TableNotFoundError
+from lazynwb.errors import LazyNWBError, MissingPackageError, TableNotFoundError
 from lazynwb.formats.nwb.names import ROOT_GROUPS, SERIES_MEMBERS
 from lazynwb.lookup.loader import load_listing
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.providers import NOT_CATALOGUED, BulkCatalogProvider
 from lazynwb.lookup.schema import normalize_table_path, not_found
+from lazynwb.progress import Progress
+from lazynwb.storage.file_names import pattern_of
+from lazynwb.storage.source import map_concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Candidates that an error lists.
 _LISTED = 20
+#: Files whose tables are listed at the same time.
+_LISTED_AT_ONCE = 64
 
 
 def find_path(
@@ -112,6 +118,98 @@ def find_table(
     if found is None:
         raise TableNotFoundError(not_found(path, sources, roles))
     return found
+
+
+def match_tables(
+    sources: Sequence[Source],
+    pattern: str,
+    *,
+    ignore_errors: bool = False,
+    disable_progress: bool = False,
+    catalogs: CatalogProvider | None = None,
+) -> dict[Source, tuple[str, ...]] | None:
+    """Return the paths of the tables of each file that match a glob pattern, in alphabetical order.
+
+    `*`, `?` and `[...]` stay within a part of the path, `**` spans any number of them. What begins with a
+    slash, or like the path of a table in NWB, is matched with whole paths, anything else with their ends.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    pattern : str
+    ignore_errors : bool
+        Take a file that cannot be read for one with a table that is called like the pattern: whoever reads
+        the table finds out why it cannot be read.
+    disable_progress : bool
+    catalogs : CatalogProvider or None
+        Catalogs that may list the tables, so that no file is opened for it.
+
+    Returns
+    -------
+    dict of Source to tuple of str, or None
+        None if a table is called exactly like the pattern: then it is no pattern.
+
+    Raises
+    ------
+    TableNotFoundError
+        If no table matches, or the pattern is none.
+    """
+    path = normalize_table_path(pattern)
+    is_whole = pattern.startswith("/") or path.partition("/")[0] in ROOT_GROUPS
+    try:
+        matching = pattern_of(path if is_whole else f"**/{path}")
+    except re.error as error:
+        raise TableNotFoundError(f"{pattern!r} is no path of a table, and no pattern: {error}") from None
+    paths, unread = _paths_of(
+        sources, catalogs, ignore_errors=ignore_errors, disable_progress=disable_progress
+    )
+    for listed in paths.values():
+        if path in listed:
+            return None
+    found = {
+        source: (path,) if source in unread else tuple(sorted(filter(matching.fullmatch, listed)))
+        for source, listed in paths.items()
+    }
+    if not any(found[source] for source in found if source not in unread):
+        message = not_found(path, sources, catalogs=catalogs)
+        if unread:
+            message += f"; {len(unread)} files could not be read: {next(iter(unread.values()))}"
+        raise TableNotFoundError(message)
+    return found
+
+
+def _paths_of(
+    sources: Sequence[Source],
+    catalogs: CatalogProvider | None,
+    *,
+    ignore_errors: bool,
+    disable_progress: bool,
+) -> tuple[dict[Source, list[str]], dict[Source, str]]:
+    """Return the paths of the tables of each file, and under `ignore_errors` why some cannot be read."""
+    paths: dict[Source, list[str]] = {source: [] for source in sources}
+    left: Sequence[Source] = list(paths)
+    if isinstance(catalogs, BulkCatalogProvider):
+        holders, left = catalogs.holders(left, series=True)
+        for path, having in holders.items():
+            for source in having:
+                paths[source].append(path)
+    unread: dict[Source, str] = {}
+
+    def listed(source: Source) -> list[str]:
+        try:
+            return load_listing(source).tables()
+        except LazyNWBError as error:
+            if not ignore_errors or isinstance(error, MissingPackageError):
+                raise
+            unread[source] = str(error)
+            return []
+
+    with Progress("Finding tables in NWB", len(left), disabled=disable_progress) as progress:
+        for start in range(0, len(left), _LISTED_AT_ONCE):
+            block = left[start : start + _LISTED_AT_ONCE]
+            paths.update(zip(block, map_concurrently(listed, block, block), strict=True))
+            progress.update(len(block))
+    return paths, unread
 
 
 def resolve_table(

@@ -18,10 +18,10 @@ from lazynwb.storage.remote_state import prefetch
 from lazynwb.threads import LOADERS, wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
-    from lazynwb.lookup.providers import CatalogProvider
+    from lazynwb.lookup.providers import CatalogProvider, NotCatalogued
     from lazynwb.storage.source import Source
 
 #: Remote files that are parsed ahead of the one that is waited for.
@@ -60,15 +60,24 @@ def load_tables(
     Those that have begun when the iterator is closed go on, for whoever asks next: a schema that is taken
     from the first file is mostly followed by a query on all.
     """
-    sources = list(sources)
+    return load_pairs([(source, table_path) for source in sources], catalogs, reading=reading)
+
+
+def load_pairs(
+    pairs: Sequence[tuple[Source, str]],
+    catalogs: CatalogProvider | None = None,
+    *,
+    reading: bool | None = None,
+) -> Iterator[Callable[[], TableFile | None]]:
+    """Yield for each pair of a source and the path of a table the same as `load_tables`."""
     if catalogs is not None:
-        yield from _given_first(sources, table_path, catalogs, reading=reading)
+        yield from _given_first(pairs, catalogs, reading=reading)
         return
-    prefetch(sources)
+    prefetch(dict.fromkeys(source for source, _ in pairs))
     ahead: deque[Callable[[], TableFile | None]] = deque()
     begun: list[Future[TableFile | None]] = []
     try:
-        for source in sources:
+        for source, table_path in pairs:
             if source.is_remote:
                 future, is_own = _begin(source, table_path)
                 begun.append(future)
@@ -85,25 +94,39 @@ def load_tables(
 
 
 def _given_first(
-    sources: list[Source], table_path: str, catalogs: CatalogProvider, *, reading: bool | None
+    pairs: Sequence[tuple[Source, str]], catalogs: CatalogProvider, *, reading: bool | None
 ) -> Iterator[Callable[[], TableFile | None]]:
     start, size = 0, _LEAST_GIVEN
-    while start < len(sources):
-        block = sources[start : start + size]
+    while start < len(pairs):
+        block = pairs[start : start + size]
         start, size = start + size, min(size * 4, _MOST_GIVEN)
-        if reading is False and isinstance(catalogs, BulkCatalogProvider):
-            given = catalogs.counted(block, table_path)
-        else:
-            given = catalogs.tables(block, table_path)
-        rest = load_tables(
-            (source for source, file in zip(block, given, strict=True) if file is NOT_CATALOGUED), table_path
-        )
+        given = _given(block, catalogs, reading=reading)
+        rest = load_pairs([pair for pair, file in zip(block, given, strict=True) if file is NOT_CATALOGUED])
         checked = _as_they_are([file for file in given if reading and isinstance(file, TableFile)])
         for file in given:
             if file is NOT_CATALOGUED:
                 yield next(rest)
             else:
                 yield partial(_as_given, file) if file is None or not reading else next(checked)
+
+
+def _given(
+    pairs: Sequence[tuple[Source, str]], catalogs: CatalogProvider, *, reading: bool | None
+) -> list[TableFile | NotCatalogued | None]:
+    """Return what is known of the tables of some files: one question for each path of a table."""
+    numbers: dict[str, list[int]] = {}
+    for number, (_, table_path) in enumerate(pairs):
+        numbers.setdefault(table_path, []).append(number)
+    found: list[TableFile | NotCatalogued | None] = [None] * len(pairs)
+    for table_path, own in numbers.items():
+        block = [pairs[number][0] for number in own]
+        if reading is False and isinstance(catalogs, BulkCatalogProvider):
+            given = catalogs.counted(block, table_path)
+        else:
+            given = catalogs.tables(block, table_path)
+        for number, file in zip(own, given, strict=True):
+            found[number] = file
+    return found
 
 
 def _as_they_are(files: list[TableFile]) -> Iterator[Callable[[], TableFile | None]]:

@@ -11,10 +11,11 @@ from lazynwb.catalog.model import TABLE_ROLES
 from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.formats.nwb.names import TABLE_SHORTCUTS
 from lazynwb.lookup.loader import TableFile, load_listing
-from lazynwb.lookup.prefetch import load_tables
+from lazynwb.lookup.prefetch import load_pairs, load_tables
 from lazynwb.lookup.providers import NOT_CATALOGUED, BulkCatalogProvider
 from lazynwb.lookup.stored_tables import StoredTable, StoredTables, store_layouts
 from lazynwb.progress import Progress
+from lazynwb.storage.file_names import WILDCARDS
 from lazynwb.storage.remote_state import save
 from lazynwb.suggestions import did_you_mean
 
@@ -48,6 +49,11 @@ def normalize_table_path(table_path: str) -> str:
         )
     path = "/".join(part for part in table_path.split("/") if part)
     return TABLE_SHORTCUTS.get(path, path) or ("/" if table_path.startswith("/") else "")
+
+
+def is_pattern(table_path: str) -> bool:
+    """Return whether a table's path has characters of a glob pattern."""
+    return not WILDCARDS.isdisjoint(table_path)
 
 
 def collect_schema(  # noqa: PLR0913 - the options of a scan
@@ -113,6 +119,76 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     save()
     if catalogs is None and not keep and len(loaded) > 1:
         store_layouts(table, loaded)
+    return schema, found
+
+
+def collect_union(  # noqa: PLR0913 - the options of a scan
+    sources: Sequence[Source],
+    pattern: str,
+    tables: Mapping[Source, Sequence[str]],
+    first: int | None,
+    *,
+    raise_on_missing: bool,
+    ignore_errors: bool,
+    disable_progress: bool,
+    overrides: Mapping[str, pl.DataType],
+    catalogs: CatalogProvider | None = None,
+    keep: bool = False,
+    conflicts: dict[str, str] | None = None,
+) -> tuple[dict[str, pl.DataType], list[TableFile | StoredTable]]:
+    """Return the schema over all tables of the first n files that have any; the tables, or only the first.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    pattern : str
+        Without the leading slash.
+    tables : mapping of Source to sequence of str
+        The paths of the tables that match it: see `lazynwb.lookup.names.match_tables`.
+    first, raise_on_missing, ignore_errors, disable_progress, overrides, catalogs, keep, conflicts
+        As for `collect_schema`, as are the errors.
+    """
+    lacking = next((source for source in sources if not tables[source]), None)
+    if raise_on_missing and lacking is not None:
+        raise TableNotFoundError(not_found(pattern, [lacking], catalogs=catalogs))
+    having = [source for source in dict.fromkeys(sources) if tables[source]]
+    pairs = [
+        (source, table)
+        for source in having[: None if first is None else max(first, 1)]
+        for table in tables[source]
+    ]
+    if first is None and not keep and isinstance(catalogs, BulkCatalogProvider):
+        by_table: dict[str, list[Source]] = {}
+        for source, table in pairs:
+            by_table.setdefault(table, []).append(source)
+        pairs = [
+            (source, table)
+            for table, own in by_table.items()
+            for source in _distinct(own, table, catalogs, raise_on_missing=False)
+        ]
+    found: list[TableFile | StoredTable] = []
+    failures: list[str] = []
+    label = f"Inferring the schema of /{pattern}"
+    with Progress(label, len(pairs), disabled=disable_progress) as progress:
+        listed = [source for source, _ in pairs]
+        looked_at = _looked_at(
+            listed, load_pairs(pairs, catalogs), {}, progress, failures if ignore_errors else None
+        )
+
+        def files() -> Iterator[TableFile | StoredTable]:
+            for _, file in looked_at:
+                if file is not None:
+                    if keep or not found:
+                        found.append(file)
+                    yield file
+
+        schema = merge_schemas(files(), overrides, conflicts=conflicts)
+    if not found:
+        message = not_found(pattern, sources, catalogs=catalogs)
+        if failures:
+            message += f"; {len(failures)} tables could not be read: {failures[0]}"
+        raise TableNotFoundError(message)
+    save()
     return schema, found
 
 
@@ -222,8 +298,9 @@ def not_found(
         if len(sources) == 1
         else f"any of {len(sources)} files (the first is {sources[0].name})"
     )
-    hint = did_you_mean(table, existing, "/")
+    hint = did_you_mean(table, existing, "/") if not is_pattern(table) else ""
     shown = ", ".join("/" + name for name in existing[:_LISTED]) + (
         ", ..." if len(existing) > _LISTED else ""
     )
-    return f"no {one} /{table} in {where}{hint}; {many} there: {shown or 'none'}"
+    which = f"no {one} matches /{table}" if is_pattern(table) else f"no {one} /{table}"
+    return f"{which} in {where}{hint}; {many} there: {shown or 'none'}"
