@@ -85,6 +85,8 @@ def locate(source: Source) -> Location:
         )
     try:
         found = module.open_store(source)
+    except LazyNWBError:
+        raise  # it names the source; some of these are ValueErrors too
     except UnusableError as error:
         message = f"{source.name}: {error}"
     except (BaseError, ValueError, TypeError) as error:
