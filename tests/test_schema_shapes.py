@@ -35,7 +35,7 @@ def as_zarr(path, source):
         if isinstance(item, h5py.Group):
             writer.group(name, **attributes)
         else:
-            writer.array(name, item[()], item.shape, **attributes)
+            writer.array(name, item[()], tuple(max(n, 1) for n in item.shape), **attributes)
 
     with h5py.File(source) as file:
         writer.group("", neurodata_type="NWBFile")
@@ -356,6 +356,25 @@ def test_references_that_name_their_own_store_are_followed(tmp_path, form, wrapp
     store = str(writer.write(tmp_path / "own.zarr"))
     frame = lazynwb.scan_nwb(store, "/units", resolve_regions=True).collect()
     assert frame["electrodes"].to_list() == RESOLVED
+
+
+def test_an_empty_column_of_several_dimensions_keeps_them(tmp_path):
+    datasets = {
+        "t/id": np.arange(3),
+        "t/block_index": np.zeros((0, 2), "i1"),
+        "t/block_index_index": np.zeros(3, "u1"),
+        "t/none_index": np.zeros((0, 0), "u1"),
+        "t/none": np.zeros((0, 0)),
+    }
+    attributes = {
+        "t": {"neurodata_type": "DynamicTable", "colnames": ["none"]},
+        "t/block_index_index": {"neurodata_type": "VectorIndex"},
+    }
+    path = write(tmp_path / "a.nwb", datasets, attributes)
+    found = {p: lazynwb.scan_nwb(p, "t") for p in (path, as_zarr(tmp_path / "b.nwb.zarr", path))}
+    for lf in found.values():
+        assert lf.collect_schema()["block_index"] == pl.List(pl.Array(pl.Int8, 2))
+        assert lf.collect()["block_index"].to_list() == [[]] * 3
 
 
 def test_a_listed_column_whose_name_ends_in_index_keeps_its_shape(tmp_path):

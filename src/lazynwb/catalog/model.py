@@ -185,7 +185,9 @@ class Array(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
         if len(self.shape) == ndim:
             return self
         size = math.prod(self.shape)
-        if (ndim == 0 and size != 1) or (size and size != max(self.shape, default=1)):
+        # MATLAB stores an empty list as 0 x 0.
+        is_list = sum(n != 1 for n in self.shape) <= 1 or not any(self.shape)
+        if not is_list or (ndim == 0 and size != 1):
             return None
         if self.layout == "objects":
             return self._as_list() if ndim else None
