@@ -230,11 +230,32 @@ def test_listings_as_json(sessions):
             assert info["shape"] == (None if info["is_group"] else list(file[path].shape))
 
 
+@pytest.mark.parametrize(("use_polars", "kind"), [(False, "pandas"), (True, "polars")])
+def test_one_setting_decides_which_frames_come_back(sessions, use_polars, kind):
+    lazynwb.config.use_polars = use_polars
+    path = sessions / "session_00.nwb"
+    session = lazynwb.LazyNWB(path)
+    frames = [
+        session.trials,
+        session.units,
+        session.get_df("units"),
+        session.get("trials", as_df=True),
+        lazynwb.get_df(path, "units"),
+        lazynwb.get(path, "trials", as_df=True),
+        lazynwb.get_metadata_df(path),
+        lazynwb.get_metadata_df([]),
+    ]
+    assert {type(frame).__module__.partition(".")[0] for frame in frames} == {kind}
+
+
 def test_signatures_name_the_frames(sessions):
     import inspect
 
     assert inspect.signature(lazynwb.read_nwb).return_annotation == "pl.DataFrame"
     assert inspect.signature(lazynwb.scan_nwb).return_annotation == "pl.LazyFrame"
+    assert inspect.signature(lazynwb.get_df).return_annotation == "pl.DataFrame | pd.DataFrame"
+    trials = inspect.signature(lazynwb.LazyNWB.trials.fget).return_annotation
+    assert trials == "pl.DataFrame | pd.DataFrame | None"
     assert list(inspect.signature(lazynwb.read_nwb).parameters) == list(
         inspect.signature(lazynwb.scan_nwb).parameters
     )

@@ -117,8 +117,11 @@ def _field(name: str, about: str) -> Any:  # noqa: ANN401 - a property
 
 
 def _table(path: str, about: str) -> Any:  # noqa: ANN401
-    about = f"{about}: a frame without its array columns, as `get_df` gives it. None if absent."
-    return property(methodcaller("_table", path), doc=about)
+    def read(session: LazyNWB) -> pl.DataFrame | pd.DataFrame | None:
+        return session._table(path)  # noqa: SLF001 - its own property
+
+    kind = "pandas, or Polars with `config.use_polars`"
+    return property(read, doc=f"{about}: a frame ({kind}) without its array columns. None if absent.")
 
 
 def _group(path: str, about: str, chosen: Callable[[str, Entry], bool] | None = None) -> Any:  # noqa: ANN401
@@ -149,11 +152,11 @@ class LazyNWB:
     "20240102" is text. Only the schema's times (`session_start_time`, `timestamps_reference_time`,
     `file_create_date`, `subject.date_of_birth`) are datetimes, with the offset from UTC that the file gives.
 
-    `units`, `trials`, `epochs`, `invalid_times` and `electrodes` are frames, as `get_df` gives them: pandas
-    where it is installed, unless `config.use_polars`. Groups (`acquisition`, `processing`, `intervals`, ...)
-    are mappings whose members are attributes too, see `lazynwb.session.contents.Container`: tables in them
-    are LazyFrames with all their columns, series are `TimeSeries`. What the schema defines and the file
-    lacks is None, or an empty mapping.
+    `units`, `trials`, `epochs`, `invalid_times` and `electrodes` are frames, as `get_df` gives them: pandas,
+    which has to be installed then, or Polars with `config.use_polars`. Groups (`acquisition`, `processing`,
+    `intervals`, ...) are mappings whose members are attributes too, see `lazynwb.session.contents.Container`:
+    tables in them are LazyFrames with all their columns, series are `TimeSeries`. What the schema defines and
+    the file lacks is None, or an empty mapping.
 
     Examples
     --------
