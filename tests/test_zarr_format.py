@@ -26,8 +26,7 @@ from lazynwb.codecs.json_text import as_texts, parse_json
 from lazynwb.codecs.restricted_pickle import PickledArray, read_pickle
 from lazynwb.config import config
 from lazynwb.engine.chunk_grid import row_bytes
-from lazynwb.engine.fetch import Request
-from lazynwb.engine.object_chunks import fetch_objects
+from lazynwb.engine.fetch import Request, fetch
 from lazynwb.errors import CorruptDataError, LazyNWBError, NotNWBError, UnsupportedTypeError
 from lazynwb.formats.zarr import reader as zarr_format
 from lazynwb.formats.zarr import store as zarr_file
@@ -186,7 +185,7 @@ def values(found: ZarrReader, array: Array, *ranges: tuple[int, int]) -> np.ndar
     rows = int((bounds[:, 1] - bounds[:, 0]).sum())
     out = np.zeros((rows, row_bytes(array)), np.uint8)
     (index,) = found.chunk_indices([array])
-    fetch_objects([(found._objects, [Request(array, index, bounds, out)])])
+    fetch([(found._objects, [Request(array, index, bounds, out)])])
     return out.reshape(-1).view(dtype).reshape(rows, *array.shape[1:])
 
 

@@ -1,14 +1,15 @@
 """Fetch rows of stored arrays: the chunks that hold them, read in few requests, decoded in place.
 
 A request names ranges of rows; what comes out is their bytes, row after row, in one buffer that the caller
-made. Contiguous data is treated as one chunk without codecs; of a chunk without codecs only the rows asked
-for are read.
+made. A chunk is a range of bytes of a file, an object of a store, or a range of such an object (a shard).
+Contiguous data is treated as one chunk without codecs; of a chunk without codecs only the rows asked for are
+read.
 """
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
@@ -19,11 +20,14 @@ from lazynwb.engine.chunk_grid import (
     Indexer,
     chunk_count,
     chunks_in_selection,
+    length_of,
     runs_of,
     wanted_shape,
 )
 from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
+from lazynwb.storage.objects.object_file import WHOLE, ObjectAbsentError, ObjectFile
+from lazynwb.storage.objects.sparsity import check_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -31,7 +35,12 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
     from lazynwb.codecs import Buffer
     from lazynwb.storage.file import File, Ranges
+    from lazynwb.storage.objects.object_store import Objects
     from lazynwb.threads import Pool
+
+Store: TypeAlias = "File | Objects"
+#: Returns where a chunk is, by its band of rows and its number in the band; None if it was never written.
+_ChunkLocator: TypeAlias = "Callable[[int, int], tuple[ChunkRef | None, int]]"
 
 #: Jobs of one read that are kept one by one.
 _FEW_JOBS = 64
@@ -62,28 +71,48 @@ class Request(NamedTuple):
     box: tuple[Indexer, ...] = ()
 
 
-class _Job(NamedTuple):
-    """A range of bytes of the file, and what to do with it.
+class ChunkRef(NamedTuple):
+    """A range of bytes of a file, or of an object of a store.
 
-    `into` is set where the bytes need no decoding: they can be read straight to where they belong.
+    Attributes
+    ----------
+    store : File or Objects
+    key : str
+        Of the object; empty for a file.
+    offset : int
+    size : int
+        `WHOLE` for all of an object.
     """
 
-    path: str
+    store: Store
+    key: str
     offset: int
     size: int
+
+
+class _Job(NamedTuple):
+    """A range of bytes, and what to do with it.
+
+    `into` is set where the bytes need no decoding: they can be read straight to where they belong. `fill`
+    stands in for an object that the store does not have.
+    """
+
+    ref: ChunkRef
+    path: str
     into: np.ndarray | None
     handle: Callable[[Buffer], None]
+    fill: Callable[[], None] | None = None
 
 
 class _Task(NamedTuple):
-    """Reads of one file: groups of jobs, each group one range of bytes."""
+    """Reads of one file or object: groups of jobs, each group one range of bytes."""
 
     file: File
     groups: list[list[_Job]]
 
 
-def fetch(work: Iterable[tuple[File, list[Request]]]) -> None:
-    """Carry out requests, for several files at once.
+def fetch(work: Iterable[tuple[Store, list[Request]]]) -> None:
+    """Carry out requests, for several files and stores of objects at once.
 
     Raises
     ------
@@ -94,14 +123,16 @@ def fetch(work: Iterable[tuple[File, list[Request]]]) -> None:
     """
     apart: dict[Pool, list[_Task]] = {}
     here: list[_Task] = []
-    for file, requests in work:
-        jobs: list[_Job] = []
+    for store, requests in work:
+        jobs: dict[str, list[_Job]] = {}
         for request in requests:
             try:
-                _plan(request, jobs)
+                _plan(store, request, jobs)
             except CorruptDataError as error:
-                raise CorruptDataError(f"{file.name}: /{request.array.path}: {error}") from None
-        _divide(file, jobs, apart.setdefault(file.pool, []), here)
+                raise CorruptDataError(f"{_name_of(store)}: /{request.array.path}: {error}") from None
+        for key, listed in jobs.items():
+            file = ObjectFile(cast("Objects", store), key) if key else cast("File", store)
+            _divide(file, listed, apart.setdefault(file.pool, []), here)
     waiting = []
     for pool, tasks in apart.items():
         if len(tasks) > 1 and pool.size() > 1:
@@ -114,23 +145,28 @@ def fetch(work: Iterable[tuple[File, list[Request]]]) -> None:
         finish()
 
 
+def _name_of(store: Store) -> str:
+    source = getattr(store, "source", None)
+    return str(source.name if source is not None else cast("File", store).name)
+
+
 def _divide(file: File, jobs: list[_Job], apart: list[_Task], here: list[_Task]) -> None:
     """Sort the jobs of a file into those that are worth a thread and those that are not."""
     jobs.sort(key=_offset)
-    known = [job for job in jobs if file.has(job.offset, job.size)]
+    known = [job for job in jobs if file.has(job.ref.offset, job.ref.size)]
     if known:
         here.append(_Task(file, [[job] for job in known]))
-        jobs = [job for job in jobs if not file.has(job.offset, job.size)]
-    large = [job for job in jobs if job.size >= file.parallel]
+        jobs = [job for job in jobs if not file.has(job.ref.offset, job.ref.size)]
+    large = [job for job in jobs if job.ref.size >= file.parallel]
     if large:
         apart.extend(_Task(file, [group]) for group in _merge(large, file))
-        jobs = [job for job in jobs if job.size < file.parallel]
+        jobs = [job for job in jobs if job.ref.size < file.parallel]
     if jobs:
         here.append(_Task(file, _merge(jobs, file)))
 
 
 def _offset(job: _Job) -> int:
-    return job.offset
+    return job.ref.offset
 
 
 def _merge(jobs: list[_Job], file: File) -> list[list[_Job]]:
@@ -138,12 +174,13 @@ def _merge(jobs: list[_Job], file: File) -> list[list[_Job]]:
     groups: list[list[_Job]] = []
     start = end = 0
     for job in jobs:
-        if groups and job.offset - end <= file.gap and job.offset + job.size - start <= file.merged:
+        _, _, offset, size = job.ref
+        if groups and offset - end <= file.gap and offset + size - start <= file.merged and size >= 0:
             groups[-1].append(job)
-            end = max(end, job.offset + job.size)
+            end = max(end, offset + size)
         else:
             groups.append([job])
-            start, end = job.offset, job.offset + job.size
+            start, end = offset, offset + size
     return groups
 
 
@@ -154,8 +191,8 @@ def _carry_out(task: _Task) -> None:
             if len(jobs) == 1:
                 _read_and_handle(file, opened, jobs[0])
                 continue
-            start = jobs[0].offset
-            end = max(job.offset + job.size for job in jobs)
+            start = jobs[0].ref.offset
+            end = max(job.ref.offset + job.ref.size for job in jobs)
             data = memoryview(opened.read(start, end - start)) if 0 <= start < end <= file.size else None
             if data is not None:
                 _keep(file, jobs, data)
@@ -165,76 +202,138 @@ def _carry_out(task: _Task) -> None:
 
 def _keep(file: File, jobs: list[_Job], data: memoryview) -> None:
     """Keep what jobs read together: what each of a few wanted, or all of it, if these are many small ones."""
-    start = jobs[0].offset
+    start = jobs[0].ref.offset
     if len(jobs) > _FEW_JOBS:
         file.keep(start, data)
         return
     for job in jobs:
-        file.keep(job.offset, data[job.offset - start : job.offset - start + job.size])
+        _, _, offset, size = job.ref
+        file.keep(offset, data[offset - start : offset - start + size])
 
 
 def _read_and_handle(
     file: File, opened: Ranges, job: _Job, data: memoryview | None = None, start: int = 0
 ) -> None:
     """Carry out one job, on bytes that were read from `start` on, or else by reading its own."""
+    _, key, offset, size = job.ref
     try:
         if data is not None:
-            part = data[job.offset - start : job.offset - start + job.size]
-            job.handle(part)
+            job.handle(data[offset - start : offset - start + size])
         elif job.into is not None:
-            opened.read_into(job.offset, job.into.data)
+            opened.read_into(offset, job.into.data)
         else:
-            job.handle(memoryview(opened.read(job.offset, job.size)))
+            part = memoryview(opened.read(offset, size))
+            size = len(part)
+            job.handle(part)
+    except ObjectAbsentError:
+        if job.fill is None:
+            raise
+        job.fill()  # never written: its elements are the fill value (Zarr specification)
+        return
     except CorruptDataError as error:
-        raise CorruptDataError(f"{file.name}: /{job.path}: {error}") from None
-    count(bytes_used=job.size)
+        where = f"{job.path}: chunk {key}" if key else job.path
+        raise CorruptDataError(f"{file.name}: /{where}: {error}") from None
+    count(bytes_used=size)
 
 
 # -- from rows to chunks ------------------------------------------------------------------------------
 
 
-def _plan(request: Request, jobs: list[_Job]) -> None:
-    """Add the jobs of one request."""
+def _plan(store: Store, request: Request, jobs: dict[str, list[_Job]]) -> None:
+    """Add the jobs of one request, by the key of the object that they read."""
     if not request.out.size:
         return
-    if request.array.layout != "chunked":
-        _plan_plain(request, jobs)
-        return
     array = request.array
+    if array.layout not in {"chunked", "objects"}:
+        _plan_plain(store, request, jobs.setdefault("", []))
+        return
     chunk, shape = array.chunk, array.shape
-    if request.chunks is None or len(chunk) != len(shape) or min(chunk) < 1:
+    if not shape or len(chunk) != len(shape) or min(chunk) < 1:
         raise CorruptDataError(f"chunks of shape {chunk} for an array of shape {shape}")
+    chunks = _object_chunks(store, request) if array.layout == "objects" else _file_chunks(store, request)
     cells = chunks_in_selection(array, request.box)
-    beside = chunk_count(array)
     nbytes = math.prod(chunk) * stored_size(array.dtype)
     for band, pieces in pieces_of(request.ranges, chunk[0]):
         for cell in cells:
-            offset, size, mask = request.chunks.locate(band * beside + cell.number)
+            ref, mask = chunks(band, cell.number)
             target = Target(request, pieces, cell, nbytes, mask)
-            if offset == MISSING:
+            if ref is None:
                 target.fill()
-            elif array.codecs:
-                jobs.append(_Job(array.path, offset, size, None, target.decode))
+            elif array.codecs or ref.size == WHOLE:
+                job = _Job(ref, array.path, None, target.decode, target.fill)
+                jobs.setdefault(ref.key, []).append(job)
             else:
-                _plan_unfiltered(target, offset, size, jobs)
+                _plan_unfiltered(target, ref, jobs.setdefault(ref.key, []))
 
 
-def _plan_unfiltered(target: Target, offset: int, size: int, jobs: list[_Job]) -> None:
+def _file_chunks(store: Store, request: Request) -> _ChunkLocator:
+    """Return what locates chunks by the index of the file."""
+    index = request.chunks
+    if index is None:
+        raise CorruptDataError("it has no chunk index")
+    per_band = chunk_count(request.array)
+
+    def locate(band: int, number: int) -> tuple[ChunkRef | None, int]:
+        offset, size, mask = index.locate(band * per_band + number)
+        return (None if offset == MISSING else ChunkRef(store, "", offset, size)), mask
+
+    return locate
+
+
+def _object_chunks(store: Store, request: Request) -> _ChunkLocator:
+    """Return what locates chunks that are objects, or parts of objects (shards)."""
+    array, index = request.array, request.chunks
+    keys, chunk, shard = array.keys, array.chunk, array.shard
+    if keys is None or (shard and index is None):
+        raise CorruptDataError("it has no keys of chunks, or no index of its shards")
+    _check_written(cast("Objects", store), request)
+    grid = [-(-n // c) for n, c in zip(array.shape[1:], chunk[1:], strict=True)]
+    per_shard = [s // c for s, c in zip(shard, chunk, strict=True)] if shard else []
+    per_band = chunk_count(array)
+
+    def locate(band: int, number: int) -> tuple[ChunkRef | None, int]:
+        place = (band, *map(int, np.unravel_index(number, grid))) if grid else (band,)
+        if index is None or not shard:
+            return ChunkRef(store, keys.of(place), 0, WHOLE), 0
+        offset, size, mask = index.locate(band * per_band + number)
+        if offset == MISSING:
+            return None, mask
+        place = tuple(p // n for p, n in zip(place, per_shard, strict=True))
+        return ChunkRef(store, keys.of(place), offset, size), mask
+
+    return locate
+
+
+def _check_written(store: Objects, request: Request) -> None:
+    array, ranges = request.array, request.ranges
+    if array.keys is None or array.shard:  # the index of a shard says which chunks were written
+        return
+    bands = int(((ranges[:, 1] - 1) // array.chunk[0] - ranges[:, 0] // array.chunk[0] + 1).sum())
+    per_band = chunk_count(array)
+    if request.box:
+        per_band = min(per_band, math.prod(map(length_of, request.box)))
+    check_written(store, array.keys.prefix, array.keys.depth(len(array.chunk)), bands * per_band)
+
+
+def _plan_unfiltered(target: Target, ref: ChunkRef, jobs: list[_Job]) -> None:
     """Read only the rows that are wanted of a chunk that needs no decoding."""
-    if size != target.nbytes:
-        raise CorruptDataError(f"a chunk has {size} bytes where {target.nbytes} are needed")
+    if ref.size != target.nbytes:
+        raise CorruptDataError(f"a chunk has {ref.size} bytes where {target.nbytes} are needed")
     path = target.request.array.path
     width = target.nbytes // target.request.array.chunk[0]
     if target.is_whole_width:
         for start, stop, first in target.pieces:
             part = target.request.out[first : first + stop - start].reshape(-1)
-            jobs.append(_plain_job(path, offset + start * width, part))
+            jobs.append(
+                _plain_job(ref._replace(offset=ref.offset + start * width, size=part.nbytes), path, part)
+            )
     else:
         first, last = target.pieces[0][0], target.pieces[-1][1]
-        jobs.append(_Job(path, offset + first * width, (last - first) * width, None, target.scatter_rows))
+        rows = ref._replace(offset=ref.offset + first * width, size=(last - first) * width)
+        jobs.append(_Job(rows, path, None, target.scatter_rows))
 
 
-def _plan_plain(request: Request, jobs: list[_Job]) -> None:
+def _plan_plain(store: Store, request: Request, jobs: list[_Job]) -> None:
     array, out = request.array, request.out
     width = out.shape[1]
     if array.layout == "inline" and not request.box:
@@ -247,7 +346,8 @@ def _plan_plain(request: Request, jobs: list[_Job]) -> None:
             if array.layout == "inline":
                 run.handle(memoryview(array.inline)[run.start : run.start + run.size])
             else:
-                jobs.append(_Job(array.path, array.offset + run.start, run.size, None, run.handle))
+                ref = ChunkRef(store, "", array.offset + run.start, run.size)
+                jobs.append(_Job(ref, array.path, None, run.handle))
         return
     done = 0
     for start, stop in request.ranges.tolist():
@@ -256,14 +356,15 @@ def _plan_plain(request: Request, jobs: list[_Job]) -> None:
         if array.layout == "inline":
             part[...] = stored[start:stop].reshape(-1)
         else:
-            jobs.append(_plain_job(array.path, array.offset + start * width, part))
+            ref = ChunkRef(store, "", array.offset + start * width, part.nbytes)
+            jobs.append(_plain_job(ref, array.path, part))
 
 
-def _plain_job(path: str, offset: int, part: np.ndarray) -> _Job:
+def _plain_job(ref: ChunkRef, path: str, part: np.ndarray) -> _Job:
     def copy(data: Buffer) -> None:
         part[...] = np.frombuffer(data, np.uint8)
 
-    return _Job(path, offset, part.nbytes, part, copy)
+    return _Job(ref, path, part, copy)
 
 
 def pieces_of(ranges: np.ndarray, band_rows: int) -> list[tuple[int, list[tuple[int, int, int]]]]:

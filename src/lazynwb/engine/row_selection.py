@@ -179,19 +179,16 @@ class Handles:
 
     def fetch(self, requests: list[tuple[TableFile, Request]]) -> None:
         """Carry out requests of any number of files together."""
-        work: dict[int, list[Request]] = {}
-        stored: dict[Source, list[Request]] = {}
+        work: dict[tuple[Source, bool], tuple[File | Objects, list[Request]]] = {}
         for owner, request in requests:
             self._owners.add(owner.source)
-            if request.array.layout == "objects":
-                stored.setdefault(owner.owning_file(request.array)[0], []).append(request)
-            else:
-                work.setdefault(self.number(owner, request.array), []).append(request)
-        fetch([(self.files[number], listed) for number, listed in work.items()])
-        if stored:
-            from lazynwb.engine.object_chunks import fetch_objects
-
-            fetch_objects([(self._store(source), listed) for source, listed in stored.items()])
+            source = owner.owning_file(request.array)[0]
+            is_object = request.array.layout == "objects"
+            if (source, is_object) not in work:
+                store = self._store(source) if is_object else self.files[self.number(owner, request.array)]
+                work[source, is_object] = store, []
+            work[source, is_object][1].append(request)
+        fetch(work.values())
 
     def _store(self, source: Source) -> Objects:
         from lazynwb.storage.objects.object_store import open_objects
