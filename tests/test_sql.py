@@ -1,5 +1,7 @@
 """SQL over every table and series of many files."""
 
+import sys
+
 import h5py
 import numpy as np
 import polars as pl
@@ -194,6 +196,67 @@ def test_only_the_tables_asked_for_are_described(tmp_path, monkeypatch):
     context = lazynwb.get_sql_context(tmp_path, table_names=["t7"])
     assert context.execute("SELECT x FROM t7", eager=True)["x"].to_list() == [7]
     assert set(described) == {"processing/many/t7"}
+
+
+def _session_of_sweeps(path, count):
+    with h5py.File(path, "w") as file:
+        nwb_root(file)
+        for number in range(count):
+            series(file, f"acquisition/sweep_{number:05}", np.arange(20.0), start=float(number), rate=10.0)
+    return path
+
+
+def _calls(function):
+    """Return how many functions are called, in Python and in C."""
+    calls = 0
+
+    def count(_frame, event, _argument):
+        nonlocal calls
+        calls += event in {"call", "c_call"}
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+def test_a_context_of_many_series_is_made_in_linear_time_and_describes_what_queries_name(tmp_path, cache_dir):
+    def query(path, **options):
+        context = lazynwb.get_sql_context(path, **options)
+        return context.execute("SELECT count(*) FROM sweep_00007", eager=True).item()
+
+    few, many = (_session_of_sweeps(tmp_path / f"{count}.nwb", count) for count in (150, 300))
+    assert query(few) == 20  # imports
+    lazynwb.clear_cache()
+    calls = [_calls(lambda path=path: query(path)) for path in (few, many)]
+    assert calls[1] < 2.2 * calls[0]
+    # A listing and one table of each file.
+    assert sum(path.is_file() for path in cache_dir.rglob("v*/*/*")) <= 4
+    lazynwb.clear_cache()
+    with lazynwb.profile() as profile:
+        assert query(many, table_names=["sweep_00007"]) == 20
+    assert profile.files_parsed == 2
+    with lazynwb.profile() as profile:
+        assert query(many) == 20
+    assert profile.files_parsed == 0
+
+
+def test_a_table_that_cannot_be_described_fails_where_it_is_named(tmp_path):
+    path = tmp_path / "a.nwb"
+    with h5py.File(path, "w") as file:
+        nwb_root(file)
+        table(file, "units", {"x": [1]})
+        table(file, "processing/m/odd", {"y": [1]})
+    context = lazynwb.get_sql_context(path)
+    with h5py.File(path, "a") as file:
+        del file["processing/m/odd"]
+    assert context.execute("SELECT x FROM units", eager=True)["x"].to_list() == [1]
+    for query in ("SELECT y FROM odd", "SELECT * FROM odd", "SELECT x FROM units JOIN odd ON x = y"):
+        with pytest.raises(lazynwb.TableNotFoundError, match=r"processing/m/odd.*a\.nwb"):
+            context.execute(query)
 
 
 def test_bad_files_are_fatal_when_they_are_to_be(tmp_path):

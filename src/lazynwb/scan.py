@@ -32,7 +32,7 @@ from lazynwb.terminal_text import visible
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from polars._typing import SchemaDict
 
@@ -410,14 +410,17 @@ class _Source:
         return guard_shutdown(attributed(batches, self._detail))
 
 
-def source_frame(run: Batches, schema: Mapping[str, pl.DataType], detail: str) -> pl.LazyFrame:
+def source_frame(
+    run: Batches, schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema], detail: str
+) -> pl.LazyFrame:
     """Return a LazyFrame of what yields batches.
 
     Parameters
     ----------
     run : callable
         Takes columns, predicate and limit as `lazynwb.engine.scan.run` does; can be pickled.
-    schema : mapping of str to DataType
+    schema : mapping of str to DataType, or callable
+        A callable returns it when Polars first needs it.
     detail : str
         What a plan and a profile call it.
     """
@@ -425,9 +428,16 @@ def source_frame(run: Batches, schema: Mapping[str, pl.DataType], detail: str) -
     return register_io_source(_Source(run, detail), schema=schema, is_pure=True, **labels)
 
 
-def _detail(plan: ScanPlan) -> str:
-    table, count = visible(plan.table.strip("/"), None), len(plan.sources)
-    return f"/{table} of {count} file{'s' if count != 1 else ''}"
+def table_frame(
+    run: Batches,
+    schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema],
+    table: str,
+    sources: Sequence[Source],
+) -> pl.LazyFrame:
+    """Return a LazyFrame of a table of some files; the parameters are those of `source_frame`."""
+    count = len(sources)
+    detail = f"/{visible(table.strip('/'), None)} of {count} file{'s' if count != 1 else ''}"
+    return source_frame(run, schema, detail).select(selectors.exclude(ROWS))
 
 
 def workers_of(executor: Any) -> Workers | None:  # noqa: ANN401 - of any package
@@ -441,15 +451,12 @@ def workers_of(executor: Any) -> Workers | None:  # noqa: ANN401 - of any packag
 
 def lazy_frame(plan: ScanPlan, workers: Workers | None = None) -> pl.LazyFrame:
     """Return the LazyFrame of a planned scan, which runs on the workers if there are any."""
-    schema = plan.all_columns
     batches = functools.partial(run, plan)
     if workers is not None:
         from lazynwb.distributed.execution import run_on
 
         batches = functools.partial(run_on, workers, plan)
-    frame = source_frame(batches, schema, _detail(plan))
-    # Not by plain names: Polars takes "*" and "^...$" for patterns.
-    return frame.select(selectors.by_name(*[name for name in schema if name != ROWS]))
+    return table_frame(batches, plan.all_columns, plan.table, plan.sources)
 
 
 def scan_index(

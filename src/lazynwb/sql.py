@@ -7,49 +7,131 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from lazynwb.engine.scan import run
 from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.index.scan_sources import sources_of
 from lazynwb.lookup.schema import is_pattern
 from lazynwb.lookup.session_columns import SessionColumn, find_session_columns
 from lazynwb.lookup.table_listing import find_tables, shortest_names
-from lazynwb.scan import lazy_frame, plan_scan
+from lazynwb.scan import plan_scan, table_frame
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
+    from lazynwb.engine.plan import ScanPlan
     from lazynwb.index.reader import Index
     from lazynwb.storage.resolve import Sources
     from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
+#: What Polars raises for a column that a table does not have.
+_UNKNOWN_COLUMN = (pl.exceptions.ColumnNotFoundError, pl.exceptions.SQLInterfaceError)
 #: What the one-row tables of the metadata are called; `general` stays as a second name of the session's.
 METADATA_NAMES = {"general": "session", "general/subject": "subject"}
 
 
-class _Context(pl.SQLContext[Any]):
-    """An SQL context whose errors about columns that were left out give the reason."""
+class _Table:
+    """A table of an SQL context, which is planned when the first query names it.
 
-    left_out: Mapping[str, Collection[str]] = {}
+    Parameters
+    ----------
+    name : str
+        In the context.
+    sources : tuple of Source
+        The files to scan, first those that are known to have the table.
+    path : str
+        Without the leading slash.
+    session : tuple of SessionColumn
+    **options
+        For `plan_scan`.
+
+    Attributes
+    ----------
+    error : BaseException or None
+        Of the last attempt to plan it.
+    left_out : dict of str to str
+        Why columns were left out, by their names.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sources: tuple[Source, ...],
+        path: str,
+        session: tuple[SessionColumn, ...],
+        **options: Any,  # noqa: ANN401 - those of plan_scan
+    ) -> None:
+        self.error: BaseException | None = None
+        self.left_out: dict[str, str] = {}
+        self._name = name
+        self._sources = sources
+        self._path = path
+        self._session = session
+        self._options = options
+        self._plan: ScanPlan | None = None
+
+    def schema(self) -> pl.Schema:
+        """Return every column, with those that are hidden from users; plans the scan."""
+        return pl.Schema(self._planned().all_columns)
+
+    def frame(self) -> pl.LazyFrame:
+        """Return the LazyFrame of the table."""
+        return table_frame(self.run, self.schema, self._path, self._sources)
+
+    def run(
+        self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
+    ) -> Iterator[pl.DataFrame]:
+        """Yield batches of rows."""
+        return run(self._planned(), with_columns, predicate, n_rows)
+
+    def _planned(self) -> ScanPlan:
+        if self._plan is None:
+            conflicts: dict[str, str] = {}
+            try:
+                plan = plan_scan(self._sources, self._path, conflicts=conflicts, **self._options)
+            except BaseException as error:  # Polars raises an error of its own in place of any
+                self.error = error
+                raise
+            added = tuple(column for column in self._session if column.name not in plan.schema)
+            for column, message in conflicts.items():
+                _LOGGER.warning("%s.%s was left out of the SQL context: %s", self._name, column, message)
+            self.left_out = conflicts
+            self.error = None
+            self._plan = plan._replace(session=added)
+        return self._plan
+
+
+class _Context(pl.SQLContext[Any]):
+    """An SQL context of tables that are planned when a query names them.
+
+    Its errors about columns that were left out give the reason.
+    """
+
+    nwb_tables: tuple[_Table, ...] = ()
 
     def execute(self, query: str, *, eager: bool | None = None) -> Any:  # noqa: ANN401 - as Polars
+        for table in self.nwb_tables:
+            table.error = None
         try:
-            found = super().execute(query, eager=eager)
-            if self.left_out and isinstance(found, pl.LazyFrame):
+            found = super().execute(query)
+            if isinstance(found, pl.LazyFrame):
                 found.collect_schema()  # Polars looks for columns only when it resolves the query
-        except (pl.exceptions.ColumnNotFoundError, pl.exceptions.SQLInterfaceError) as error:
+        except pl.exceptions.PolarsError as error:
+            if failures := [table.error for table in self.nwb_tables if table.error is not None]:
+                raise failures[0] from None
             what = str(error).partition("\n")[0]
             missing = what.partition(";")[0]
             reasons = [
                 reason
-                for name, found_reasons in self.left_out.items()
+                for table in self.nwb_tables
+                for name, reason in table.left_out.items()
                 if f"'{name}'" in missing or f'"{name}"' in missing
-                for reason in found_reasons
             ]
-            if not reasons:
+            if not reasons or not isinstance(error, _UNKNOWN_COLUMN):
                 raise
             raise type(error)(f"{what}; it was left out of the SQL context: {'; '.join(reasons)}") from None
-        return found
+        return found.collect() if eager and isinstance(found, pl.LazyFrame) else found
 
 
 def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
@@ -111,9 +193,9 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     -------
     SQLContext
         Tables that share their last path part have as much of their path as tells them apart
-        (`"behavior/position"`, to be quoted). Columns on whose types the files disagree, and
-        tables whose schema cannot be inferred, are left out with a warning; a query that selects such a
-        column fails with the reason.
+        (`"behavior/position"`, to be quoted). The schema of a table is inferred when a query first names the
+        table; `execute` raises what `scan_nwb` would. Columns on whose types the files disagree are left out
+        then with a warning; a query that selects one fails with the reason.
 
     Raises
     ------
@@ -160,37 +242,35 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
             disable_progress=disable_progress,
             catalogs=catalogs,
         )
-    frames: dict[str, pl.LazyFrame] = {}
-    left_out: dict[str, list[str]] = {}
     # Files that are known to lack a table need not be asked again.
     scans: dict[str, tuple[str, tuple[Source, ...], int | None]] = {
         name: (path, (*holders[path], *sources[len(looked_at) :]), len(holders[path]))
         for path, name in names.items()
     }
     scans |= {pattern: (pattern, sources, infer_schema_length) for pattern in patterns}
-    for name, (path, files, first) in scans.items():
-        conflicts: dict[str, str] = {}
+    registered = {
+        name: _Table(
+            name,
+            files,
+            path,
+            session,
+            infer_schema_length=first,
+            exclude_array_columns=exclude_array_columns,
+            ignore_errors=ignore_errors,
+            disable_progress=disable_progress,
+            catalogs=catalogs,
+        )
+        for name, (path, files, first) in scans.items()
+    }
+    for pattern in patterns:  # no listing says which files have such tables
         try:
-            plan = plan_scan(
-                files,
-                path,
-                infer_schema_length=first,
-                exclude_array_columns=exclude_array_columns,
-                ignore_errors=ignore_errors,
-                disable_progress=disable_progress,
-                conflicts=conflicts,
-                catalogs=catalogs,
-            )
-            added = tuple(column for column in session if column.name not in plan.schema)
-            frames[name] = lazy_frame(plan._replace(session=added))
+            registered[pattern].schema()
         except LazyNWBError as error:
-            if patterns and len(scans) == 1:
+            if len(registered) == 1:
                 raise
-            conflicts = {}
-            _LOGGER.warning("table /%s was left out of the SQL context: %s", path.lstrip("/"), error)
-        for column, message in conflicts.items():
-            left_out.setdefault(column, []).append(message)
-            _LOGGER.warning("%s.%s was left out of the SQL context: %s", name, column, message)
+            del registered[pattern]
+            _LOGGER.warning("table %s was left out of the SQL context: %s", pattern, error)
+    frames = {name: table.frame() for name, table in registered.items()}
     if not full_path and "session" in frames and "general" not in frames:
         frames["general"] = frames["session"]
     if catalogs is not None:
@@ -203,5 +283,5 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
                 frames[f"/{name}"] = frames[name]
             frames[name] = scan_index(catalogs, kind)
     context = _Context(frames, **sqlcontext_kwargs)
-    context.left_out = left_out
+    context.nwb_tables = tuple(registered.values())
     return context
