@@ -8,7 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+# Modules are compiled when they are first imported: most of what the tests install is never imported.
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
 
 # Reaches the demonstration as it was typed: the shell neither splits nor expands it.
 export NWB
@@ -36,7 +37,7 @@ format: $(VENV)/.installed-dev
 	@$(BIN)/ruff format --quiet
 
 # The examples of the pages run, with the packages that the tests need.
-docs: $(VENV)/.installed-dev $(VENV)/.installed-docs
+docs: $(VENV)/.installed-docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "site/index.html"
 
@@ -68,5 +69,5 @@ $(VENV)/.installed-dev: $(VENV)/.created pyproject.toml
 	@touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: $(VENV)/.created pyproject.toml
-	@$(PIP) --editable '.[docs]'
-	@touch $@ $(VENV)/.installed
+	@$(PIP) --editable '.[dev,docs]'
+	@touch $@ $(VENV)/.installed $(VENV)/.installed-dev

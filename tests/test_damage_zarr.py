@@ -21,7 +21,7 @@ from lazynwb.errors import CorruptDataError
 from lazynwb.formats.zarr.codec_configuration import catalog_codecs
 from lazynwb.storage.objects.sparsity import check_written
 
-CASES = 100
+CASES = 60
 TAKES_FRAMES_WITHOUT_SIZE = tuple(map(int, version("numcodecs").split(".")[:2])) >= (0, 16)
 STORES = zarr_stores.corpus()
 
@@ -47,7 +47,7 @@ def edit(store, key, **changes):
 
 
 def test_damaged_stores_give_right_values_or_our_errors(monkeypatch):
-    """A hundred cases; `python tests/damage.py --format zarr --cases 5000` for more, and of more stores."""
+    """Some cases; `python tests/damage.py --format zarr --cases 5000` for more, and of more stores."""
     monkeypatch.setattr(damage_zarr, "TWINS", {"units", "aligned"})
     monkeypatch.setattr(zarr_stores, "corpus", lambda: dict(list(STORES.items())[::3]))
     cases = damage.run("zarr", 0, range(CASES))

@@ -47,6 +47,7 @@ def assert_same(path, server, read):
         assert_frame_equal(remote, local)
     else:
         assert remote == local
+    return local
 
 
 def readable(source, table):
@@ -56,12 +57,25 @@ def readable(source, table):
     return frame.select(*known)
 
 
+def distinct(path, tables):
+    """Two tables of each schema: hundreds of series of one file are alike."""
+    alike = {}
+    for table in tables:
+        try:
+            schema = str(lazynwb.get_table_schema(path, table))
+        except LazyNWBError as error:
+            schema = str(error)
+        alike.setdefault(schema, []).append(table)
+    return [table for same in alike.values() for table in same[:2]]
+
+
 def check(path, server):
-    tables = oracle.tables(path)
+    tables = distinct(path, oracle.tables(path))
     assert_same(path, server, lambda source: dict(lazynwb.get_internal_paths(source, parents=True)))
     for table in tables:
-        assert_same(path, server, lambda source, t=table: readable(source, t).collect())
-        assert_same(path, server, lambda source, t=table: lazynwb.scan_nwb(source, t).collect())
+        whole = assert_same(path, server, lambda source, t=table: lazynwb.scan_nwb(source, t).collect())
+        if not isinstance(whole, pl.DataFrame):
+            assert_same(path, server, lambda source, t=table: readable(source, t).collect())
         assert_same(
             path,
             server,
