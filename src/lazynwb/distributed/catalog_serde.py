@@ -1,24 +1,24 @@
-"""Catalogs that travel with a task, so that a worker need not parse what somebody has parsed before."""
+"""Catalogs encoded and shipped with a task, so that workers do not parse files again."""
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
 from lazynwb.catalog.model import ChunkIndex, arrays_of
 from lazynwb.lookup.loader import Entry, TableFile
-from lazynwb.lookup.providers import NOT_CATALOGUED, NotCatalogued
+from lazynwb.lookup.providers import NOT_CATALOGUED, CatalogProvider, NotCatalogued
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     import polars as pl
 
-    from lazynwb.lookup.providers import CatalogProvider
     from lazynwb.storage.source import Source
 
-#: Bytes of a file's chunk locations that are sent along; a worker looks up what is more.
+#: Bytes of a file's chunk locations that are shipped; a worker looks up the others.
 _MOST_CHUNK_BYTES = 4096
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -28,7 +28,7 @@ _DECODER = msgspec.msgpack.Decoder(Entry)
 Packed: TypeAlias = "bytes | None"
 
 
-def pack_catalogs(file: TableFile, columns: Collection[str] | None = None) -> bytes:
+def pack_table(file: TableFile, columns: Collection[str] | None = None) -> bytes:
     """Return a table's catalog as bytes: of some columns, with chunk locations where they are few."""
     kept = [column for column in file.table.columns if columns is None or column.name in columns]
     chunks = {}
@@ -48,19 +48,21 @@ def unpack(source: Source, data: Packed) -> TableFile | None:
     return None if data is None else TableFile(source, _DECODER.decode(data), is_given=True)
 
 
-class PackedCatalogs:
-    """What is known of the files of one task; see `lazynwb.lookup.providers.Catalogs`.
+class ShippedCatalogs(CatalogProvider):
+    """Catalogs shipped with a task, which a worker uses instead of parsing the files.
 
     Parameters
     ----------
     entries : mapping of (Source, str) to bytes or None
-        By file and path of the table.
+        Encoded catalogs by file and path of the table.
     metadata : mapping of str to DataFrame
-        Values of the sessions' metadata, by table, of all of the task's files.
+        Values of the session metadata of all files, by table.
     """
 
     def __init__(
-        self, entries: Mapping[tuple[Source, str], Packed], metadata: Mapping[str, pl.DataFrame]
+        self,
+        entries: Mapping[tuple[Source, str], Packed],
+        metadata: Mapping[str, pl.DataFrame] = MappingProxyType({}),
     ) -> None:
         self._entries = dict(entries)
         self._metadata = dict(metadata)
@@ -75,36 +77,37 @@ class PackedCatalogs:
     def metadata(
         self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
     ) -> pl.DataFrame | None:
-        """Return values of the sessions' metadata; see `CatalogProvider`."""
-        del sources  # whoever makes this value knows of all that the task has
+        """Return values of session metadata; see `CatalogProvider`."""
+        del sources  # the values are those of all files of the task
         found = self._metadata.get(table)
         return found if found is not None and set(schema) <= set(found.columns) else None
 
 
-def unpack_catalogs(
+def pack_catalogs(
     catalogs: CatalogProvider,
     pairs: Sequence[tuple[Source, str]],
     columns: Collection[str],
     metadata: Mapping[str, Mapping[str, pl.DataType]],
-) -> PackedCatalogs:
-    """Return what is known of some files, as far as a query needs it.
+) -> ShippedCatalogs:
+    """Return the part of a provider's catalogs that a query on some files needs.
 
     Parameters
     ----------
-    catalogs : Catalogs
+    catalogs : CatalogProvider
+        Catalogs of all files of the scan.
     pairs : sequence of (Source, str)
-        Files, and paths of tables of theirs.
+        Files of the task, and paths of tables in them.
     columns : collection of str
-        That the query reads.
+        Columns that the query reads.
     metadata : mapping of str to mapping of str to DataType
-        Columns of the sessions' metadata that the query reads, by table.
+        Columns of the session metadata that the query reads, by table.
     """
     entries: dict[tuple[Source, str], Packed] = {}
     for table in dict.fromkeys(table for _, table in pairs):
         own = [source for source, one in pairs if one == table]
         for source, file in zip(own, catalogs.tables(own, table), strict=True):
             if file is not NOT_CATALOGUED:
-                entries[source, table] = None if file is None else pack_catalogs(file, columns)
+                entries[source, table] = None if file is None else pack_table(file, columns)
     sources = list(dict.fromkeys(source for source, _ in pairs))
     frames = {name: catalogs.metadata(sources, name, schema) for name, schema in metadata.items()}
-    return PackedCatalogs(entries, {name: frame for name, frame in frames.items() if frame is not None})
+    return ShippedCatalogs(entries, {name: frame for name, frame in frames.items() if frame is not None})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import polars as pl
 
 from lazynwb.config import config
-from lazynwb.distributed.catalog_serde import unpack_catalogs
+from lazynwb.distributed.catalog_serde import pack_catalogs
 from lazynwb.distributed.tasks import Read
 from lazynwb.engine.plan import plan_steps
 from lazynwb.engine.report import Report
@@ -121,7 +121,7 @@ def task_on(query: DistributedQuery, sources: tuple[Source, ...], n_rows: int | 
         for column in session:
             metadata.setdefault(column.table, {})[column.column] = column.dtype
         pairs = [(source, table) for source in sources for table in whole.tables_of(source)]
-        given = unpack_catalogs(whole.catalogs, pairs, needed, metadata)
+        given = pack_catalogs(whole.catalogs, pairs, needed, metadata)
     plan = whole._replace(
         sources=sources,
         schema={name: dtype for name, dtype in whole.schema.items() if name in needed},

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
-from lazynwb.distributed.catalog_serde import Packed, pack_catalogs
+from lazynwb.distributed.catalog_serde import Packed, pack_table
 from lazynwb.engine.plan import plan_steps
 from lazynwb.engine.scan import Query
 from lazynwb.errors import LazyNWBError
@@ -141,7 +141,7 @@ class Describe(NamedTuple):
                 file = load()
             except LazyNWBError:
                 continue
-            found.append((source, None if file is None else pack_catalogs(file)))
+            found.append((source, None if file is None else pack_table(file)))
         return found, None
 
     def split(self) -> list[Describe]:

@@ -1,21 +1,20 @@
-"""Catalogs that workers make while the schema of a scan is found out, kept for its queries."""
+"""Catalogs that workers make while a scan is planned, kept for its queries."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lazynwb.distributed.catalog_serde import Packed, unpack
+from lazynwb.distributed.catalog_serde import Packed, ShippedCatalogs, unpack
 from lazynwb.distributed.tasks import Describe
 from lazynwb.errors import LazyNWBError
-from lazynwb.lookup.providers import NOT_CATALOGUED, NotCatalogued
+from lazynwb.lookup.providers import NOT_CATALOGUED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    import polars as pl
+    from collections.abc import Iterator, Sequence
 
     from lazynwb.distributed.workers import Workers
     from lazynwb.lookup.loader import TableFile
+    from lazynwb.lookup.providers import NotCatalogued
     from lazynwb.storage.source import Source
 
 #: Bytes of catalogs that are kept.
@@ -24,8 +23,8 @@ _MOST_KEPT = 64 * 1024 * 1024
 _MOST_FILES = 64
 
 
-class WorkerCatalogs:
-    """What workers find out; see `lazynwb.lookup.providers.Catalogs`.
+class WorkerCatalogs(ShippedCatalogs):
+    """Catalogs that workers make on request while a scan is planned.
 
     Parameters
     ----------
@@ -33,32 +32,27 @@ class WorkerCatalogs:
     """
 
     def __init__(self, workers: Workers) -> None:
+        super().__init__({})
         self._workers = workers
-        self._kept: dict[tuple[Source, str], Packed] = {}
         self._size = 0
         self._is_asking = True
 
     def tables(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
-        """Return the catalogs of one table; see `Catalogs`."""
-        found: list[TableFile | NotCatalogued | None] = [NOT_CATALOGUED] * len(sources)
+        """Return the catalogs of one table; see `CatalogProvider`."""
+        found = super().tables(sources, table)
+        if not self._is_asking:
+            return found
         lacking: dict[Source, list[int]] = {}
-        for at, source in enumerate(sources):
-            if (source, table) in self._kept:
-                found[at] = unpack(source, self._kept[source, table])
-            else:
+        for at, (source, one) in enumerate(zip(sources, found, strict=True)):
+            if one is NOT_CATALOGUED:
                 lacking.setdefault(source, []).append(at)
-        if self._is_asking:
-            for source, data in self._asked(list(lacking), table):
-                for at in lacking[source]:
-                    found[at] = unpack(source, data)
+        for source, data in self._asked(list(lacking), table):
+            for at in lacking[source]:
+                found[at] = unpack(source, data)
         return found
 
-    def metadata(self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]) -> None:
-        """Return nothing: values are read, by the workers too; see `Catalogs`."""
-        del sources, table, schema
-
     def stop_asking(self) -> None:
-        """Leave the workers alone from now on: queries send them what is known, and no questions."""
+        """Ask the workers for no more catalogs: queries ship the ones that are here."""
         self._is_asking = False
 
     def _asked(self, sources: list[Source], table: str) -> Iterator[tuple[Source, Packed]]:
@@ -73,5 +67,5 @@ class WorkerCatalogs:
             for source, data in found:
                 self._size += len(data or b"")
                 if self._size <= _MOST_KEPT:
-                    self._kept[source, table] = data
+                    self._entries[source, table] = data
                 yield source, data

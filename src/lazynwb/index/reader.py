@@ -14,6 +14,7 @@ from lazynwb.index.location import open_folder
 from lazynwb.index.model import MANIFEST, SCHEMAS
 from lazynwb.index.part_io import damaged
 from lazynwb.index.snapshot import GoneError, State
+from lazynwb.lookup.providers import CatalogProvider
 from lazynwb.storage.resolve import expand, resolve
 from lazynwb.storage.source import Options, Source, is_url
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Index:
+class Index(CatalogProvider):
     """An index of sessions, opened: what `scan_nwb(index=...)` plans from.
 
     It may be used by several threads, and pickled. It shows the index as it was when it was opened, or, if
@@ -117,32 +118,32 @@ class Index:
     # -- catalogs -----------------------------------------------------------------------------------------
 
     def tables(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
-        """Return the catalogs of one table; see `lazynwb.lookup.providers.Catalogs`."""
+        """Return the catalogs of one table; see `CatalogProvider`."""
         return self._on_latest(lambda state: state.tables(sources, table))
 
-    def counted(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
-        """Return how many rows a table has; see `lazynwb.lookup.providers.Summaries`."""
-        return self._on_latest(lambda state: state.counted(sources, table))
+    def row_counts(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
+        """Return how many rows a table has; see `CatalogProvider`."""
+        return self._on_latest(lambda state: state.row_counts(sources, table))
 
     def schemas(self, sources: Sequence[Source], table: str) -> list[Hashable | NotCatalogued | None]:
-        """Return what tells tables with other columns; see `lazynwb.lookup.providers.Summaries`."""
+        """Return what tells tables with other columns; see `CatalogProvider`."""
         return self._on_latest(lambda state: state.schemas(sources, table))
 
-    def listed(self) -> list[str]:
-        """Return the paths of all tables; see `lazynwb.lookup.providers.Summaries`."""
-        return self._on_latest(State.listed)
+    def table_paths(self) -> list[str]:
+        """Return the paths of all tables; see `CatalogProvider`."""
+        return self._on_latest(State.table_paths)
 
     def metadata(
         self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
     ) -> pl.DataFrame | None:
-        """Return values of the sessions' metadata; see `lazynwb.lookup.providers.Catalogs`."""
+        """Return values of the sessions' metadata; see `CatalogProvider`."""
         return self._on_latest(lambda state: state.metadata(sources, table, schema))
 
-    def holders(
+    def sources_by_table(
         self, sources: Sequence[Source], *, series: bool
     ) -> tuple[dict[str, list[Source]], list[Source]]:
         """Return which sources have which tables, and the sources of which that is not known."""
-        return self._on_latest(lambda state: state.holders(sources, series=series))
+        return self._on_latest(lambda state: state.sources_by_table(sources, series=series))
 
     # -- tables -------------------------------------------------------------------------------------------
 

@@ -223,7 +223,7 @@ class State:
                 found[at] = one
         return found
 
-    def counted(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
+    def row_counts(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
         """See `Index`."""
         if self.manifest.external_links != config.external_links:
             return self.tables(sources, table)
@@ -327,12 +327,12 @@ class State:
                 "(lazynwb.scan_index)"
             )
 
-    def listed(self) -> list[str]:
+    def table_paths(self) -> list[str]:
         """See `Index`."""
         frames = [self._read(part, "tables", ["table"]).unique() for part in self.manifest.parts]
         return pl.concat(frames).to_series().unique().sort().to_list() if frames else []
 
-    def holders(
+    def sources_by_table(
         self, sources: Sequence[Source], *, series: bool
     ) -> tuple[dict[str, list[Source]], list[Source]]:
         """See `Index`."""

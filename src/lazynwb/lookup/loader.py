@@ -1,9 +1,4 @@
-"""Catalogs of files: from memory, from the cache on disk, or parsed now.
-
-The datasets of a group that are no columns: from memory, from the cache on disk, or parsed now.
-
-Attributes of objects: from memory, from the cache on disk, or parsed now.
-"""
+"""Descriptions of tables, groups, attributes and contents of a file: cached, or parsed now."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import math
 import os
 import threading
 from copy import copy
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -59,6 +54,8 @@ _FEW_REMOTE_CHUNKS = 64
 _SINGLY, _SINGLY_REMOTE = 16, 4
 #: An array and the numbers of the chunks of it that are wanted, in row-major order of the grid; None for all.
 Wanted: TypeAlias = "tuple[Array, np.ndarray | None]"
+
+K = TypeVar("K", bound=CacheEntry)
 
 
 class Entry(CacheEntry):
@@ -329,9 +326,30 @@ def _table_and_chunks(
     return table, reader.chunk_indices_here(few)
 
 
-def key_of(kind: str, source: Source, path: str) -> str:
-    """Return what the cache knows a description of a group by; see `load_described`."""
+def key_of(kind: str, source: Source, path: str = "") -> str:
+    """Return the key of an entry in the cache.
+
+    Parameters
+    ----------
+    kind : str
+        Kind of description, of which a group may have several: "table", "members", ...
+    source : Source
+        File that is described.
+    path : str
+        Path of the described group, without the leading slash.
+    """
     return f"{kind}\0{source.key}\0{path}\0{config.external_links}"
+
+
+def _load(key: str, source: Source, kind: type[K], describe: Callable[[Reader, str], K]) -> K:
+    """Return an entry: from memory, from the disk cache, or made now by `describe(reader, identity)`."""
+    entry, now = get_entry(key, source, kind)
+    if entry is None:
+        with invalidate_on_corruption(source), open_reader(source, now) as reader:
+            entry = describe(reader, now)
+            source.verify(now)
+        put_entry(entry, source)
+    return entry
 
 
 def load_described(
@@ -345,20 +363,16 @@ def load_described(
     Parameters
     ----------
     kind : str
-        Of descriptions, of which a group may have several.
+        Kind of description; see `key_of`.
     source : Source
+        File that is described.
     path : str
-        Without the leading slash.
+        Path of the group, without the leading slash.
     describe : callable
-        Makes it, with chunks as far as they are known then.
+        Returns the description, and the chunk indices that making it has brought.
     """
     key = key_of(kind, source, path)
-    entry, now = get_entry(key, source, Entry)
-    if entry is None:
-        with invalidate_on_corruption(source), open_reader(source, now) as reader:
-            entry = Entry(key, now, *describe(reader, source, path))
-            source.verify(now)
-        put_entry(entry, source)
+    entry = _load(key, source, Entry, lambda reader, now: Entry(key, now, *describe(reader, source, path)))
     return TableFile(source, entry) if entry.table is not None else None
 
 
@@ -373,13 +387,10 @@ def look_up_chunks(wanted: Iterable[tuple[TableFile, Wanted]]) -> None:
 
 def load_listing(source: Source) -> Listing:
     """Return the description of everything that a file contains; see `load_table`."""
-    key = f"listing\0{source.key}\0{config.external_links}"
-    entry, now = get_entry(key, source, ListingEntry)
-    if entry is None:
-        with invalidate_on_corruption(source), open_reader(source, now) as reader:
-            entry = ListingEntry(key, now, reader.list_objects())
-            source.verify(now)
-        put_entry(entry, source)
+    key = key_of("listing", source)
+    entry = _load(
+        key, source, ListingEntry, lambda reader, now: ListingEntry(key, now, reader.list_objects())
+    )
     return entry.listing
 
 
@@ -437,7 +448,7 @@ def load_attributes(source: Source, path: str) -> dict[str, dict[str, Any]] | No
     SourceNotFoundError, NotNWBError
         If the file cannot be read.
     """
-    return _from_all(source, path, deep=False) or _load(source, path, _MEMBERS)
+    return _from_all(source, path, deep=False) or _load_attributes(source, path, _MEMBERS)
 
 
 def load_all_attributes(source: Source, path: str) -> dict[str, dict[str, Any]] | None:
@@ -446,7 +457,7 @@ def load_all_attributes(source: Source, path: str) -> dict[str, dict[str, Any]] 
     They are as `load_attributes` gives them. A group that several hard links lead to is descended into
     once; other links have the attributes of what they lead to.
     """
-    return _from_all(source, path, deep=True) or _load(source, path, _ALL)
+    return _from_all(source, path, deep=True) or _load_attributes(source, path, _ALL)
 
 
 def forget_attributes(source: Source | None = None) -> None:
@@ -458,25 +469,20 @@ def forget_attributes(source: Source | None = None) -> None:
         remove_entries(lambda key: key.startswith(tuple(f"{kind}\0{source.key}\0" for kind in kinds)))
 
 
-def _key(source: Source, path: str, kind: str) -> str:
-    return f"{kind}\0{source.key}\0{path}\0{config.external_links}"
+def _load_attributes(source: Source, path: str, kind: str) -> dict[str, dict[str, Any]] | None:
+    key = key_of(kind, source, path)
 
+    def describe(reader: Reader, now: str) -> AttributesEntry:
+        found = reader.all_attributes(path) if kind == _ALL else reader.attributes(path)
+        return AttributesEntry(key, now, found)
 
-def _load(source: Source, path: str, kind: str) -> dict[str, dict[str, Any]] | None:
-    key = _key(source, path, kind)
-    entry, now = get_entry(key, source, AttributesEntry)
-    if entry is None:
-        with invalidate_on_corruption(source), open_reader(source, now) as reader:
-            found = reader.all_attributes(path) if kind == _ALL else reader.attributes(path)
-            entry = AttributesEntry(key, now, found)
-            source.verify(now)
-        put_entry(entry, source)
+    entry = _load(key, source, AttributesEntry, describe)
     return entry.attributes.by_path if entry.attributes is not None else None
 
 
 def _from_all(source: Source, path: str, *, deep: bool) -> dict[str, dict[str, Any]] | None:
     """Return what is below a path, if all of the file's attributes are known and say so."""
-    entry = get_entry(_key(source, "", _ALL), source, AttributesEntry)[0]
+    entry = get_entry(key_of(_ALL, source), source, AttributesEntry)[0]
     found = entry.attributes if entry is not None else None
     if found is None or not found.nested or path not in found.by_path:
         return None

@@ -10,7 +10,7 @@ from lazynwb.errors import LazyNWBError, MissingPackageError, TableNotFoundError
 from lazynwb.formats.nwb.names import ROOT_GROUPS, SERIES_MEMBERS
 from lazynwb.lookup.loader import load_listing
 from lazynwb.lookup.prefetch import load_tables
-from lazynwb.lookup.providers import NOT_CATALOGUED, BulkCatalogProvider
+from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.lookup.schema import normalize_table_path, not_found
 from lazynwb.progress import Progress
 from lazynwb.storage.file_names import pattern_of
@@ -188,8 +188,8 @@ def _paths_of(
     """Return the paths of the tables of each file, and under `ignore_errors` why some cannot be read."""
     paths: dict[Source, list[str]] = {source: [] for source in sources}
     left: Sequence[Source] = list(paths)
-    if isinstance(catalogs, BulkCatalogProvider):
-        holders, left = catalogs.holders(left, series=True)
+    if catalogs is not None:
+        holders, left = catalogs.sources_by_table(left, series=True)
         for path, having in holders.items():
             for source in having:
                 paths[source].append(path)
@@ -258,11 +258,11 @@ def find_by_name(
     """
     if term.startswith("/"):
         return None
-    if isinstance(catalogs, BulkCatalogProvider):
-        found = match_path(catalogs.listed(), term)
+    if catalogs is not None and (listed := catalogs.table_paths()):
+        found = match_path(listed, term)
         if found is not None:
             return found
-        known = catalogs.counted(sources, normalize_table_path(term))
+        known = catalogs.row_counts(sources, normalize_table_path(term))
         sources = [s for s, file in zip(sources, known, strict=True) if file is NOT_CATALOGUED]
     return _find_end(sources, term, TABLE_ROLES, ignore_errors=ignore_errors)
 

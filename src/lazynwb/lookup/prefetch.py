@@ -13,7 +13,7 @@ from lazynwb.config import config
 from lazynwb.errors import LazyNWBError
 from lazynwb.formats.registry import is_zarr
 from lazynwb.lookup.loader import TableFile, load_table
-from lazynwb.lookup.providers import NOT_CATALOGUED, BulkCatalogProvider
+from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.storage.remote_state import prefetch
 from lazynwb.threads import LOADERS, wait
 
@@ -113,15 +113,15 @@ def _given_first(
 def _given(
     pairs: Sequence[tuple[Source, str]], catalogs: CatalogProvider, *, reading: bool | None
 ) -> list[TableFile | NotCatalogued | None]:
-    """Return what is known of the tables of some files: one question for each path of a table."""
+    """Return the catalogs that a provider has, asked for once for each path of a table."""
     numbers: dict[str, list[int]] = {}
     for number, (_, table_path) in enumerate(pairs):
         numbers.setdefault(table_path, []).append(number)
     found: list[TableFile | NotCatalogued | None] = [None] * len(pairs)
     for table_path, own in numbers.items():
         block = [pairs[number][0] for number in own]
-        if reading is False and isinstance(catalogs, BulkCatalogProvider):
-            given = catalogs.counted(block, table_path)
+        if reading is False:
+            given = catalogs.row_counts(block, table_path)
         else:
             given = catalogs.tables(block, table_path)
         for number, file in zip(own, given, strict=True):

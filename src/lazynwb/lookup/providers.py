@@ -1,9 +1,9 @@
-"""Catalogs that were made before, by an index or by another process, and are handed over."""
+"""The protocol of catalog providers: catalogs made earlier, by an index or by another process."""
 
 from __future__ import annotations
 
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class NotCatalogued(Enum):
-    """Says that nothing is known of a file's table: neither its catalog nor that there is no such table."""
+    """The provider has no catalog of a file's table, and does not know that the file lacks the table."""
 
     NOT_CATALOGUED = "unknown"
 
@@ -24,9 +24,10 @@ NOT_CATALOGUED = NotCatalogued.NOT_CATALOGUED
 
 
 class CatalogProvider(Protocol):
-    """What is known of files without looking at them.
+    """Catalogs that exist before a scan begins: in an index, or shipped with a task.
 
-    It is believed until a file is read: whoever reads compares the file's identity with the catalog's.
+    Files without one are looked up in the disk cache, or parsed (`lazynwb.lookup.loader`). A catalog is taken
+    as valid until its file is read; then the file's identity is compared with the catalog's.
     """
 
     def tables(self, sources: Sequence[Source], table: str) -> Sequence[TableFile | NotCatalogued | None]:
@@ -35,76 +36,77 @@ class CatalogProvider(Protocol):
         Parameters
         ----------
         sources : sequence of Source
+            Files of the scan.
         table : str
-            Without the leading slash.
+            Path without the leading slash.
 
         Returns
         -------
-        sequence of TableFile, None or UNKNOWN
+        sequence of TableFile, None or NOT_CATALOGUED
             One for each source; None where the file has no such table.
         """
         ...
 
+    def row_counts(self, sources: Sequence[Source], table: str) -> Sequence[TableFile | NotCatalogued | None]:
+        """Return what `tables` returns, where only the number of rows is needed: columns may be left out."""
+        return self.tables(sources, table)
+
     def metadata(
         self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
     ) -> pl.DataFrame | None:
-        """Return values of the sessions' metadata.
+        """Return values of session metadata.
 
         Parameters
         ----------
         sources : sequence of Source
-            Each of them once.
+            Files of the scan, each once.
         table : str
             "general" or "general/subject".
         schema : mapping of str to DataType
-            The columns that are wanted, in the types that are wanted.
+            Columns and the types in which they are wanted.
 
         Returns
         -------
         DataFrame or None
-            The columns, and `_nwb_path`, a row for each file that has the table; None unless that is known
-            of every one of the files.
+            The columns and `_nwb_path`, one row for each file that has the table; None unless the values of
+            all files are known.
         """
-        ...
-
-
-@runtime_checkable
-class BulkCatalogProvider(CatalogProvider, Protocol):
-    """Catalogs that can say which files' tables are alike without showing them: of very many files."""
+        del sources, table, schema
+        return None
 
     def schemas(self, sources: Sequence[Source], table: str) -> Sequence[Hashable | NotCatalogued | None]:
-        """Return something for each source that is the same where a table's columns are of the same types.
+        """Return a key for each source that is equal where the columns of a table have equal types.
 
         Parameters
         ----------
         sources : sequence of Source
+            Files of the scan.
         table : str
-            Without the leading slash.
+            Path without the leading slash.
 
         Returns
         -------
-        sequence of Hashable, None or UNKNOWN
+        sequence of Hashable, None or NOT_CATALOGUED
             None where the file has no such table.
         """
-        ...
+        del table
+        return [NOT_CATALOGUED] * len(sources)
 
-    def counted(self, sources: Sequence[Source], table: str) -> Sequence[TableFile | NotCatalogued | None]:
-        """Return the same as `tables`; for the sake of the number of rows, so columns may be left out."""
-        ...
+    def table_paths(self) -> list[str]:
+        """Return the paths of the tables that any file has, as far as they are known."""
+        return []
 
-    def listed(self) -> list[str]:
-        """Return the paths of the tables that there are in the files."""
-        ...
-
-    def holders(
+    def sources_by_table(
         self, sources: Sequence[Source], *, series: bool
     ) -> tuple[dict[str, list[Source]], Sequence[Source]]:
-        """Return the files that have each table, by its path, and those of which nothing is known.
+        """Return the files that have each table, by its path, and the files whose tables are not known.
 
         Parameters
         ----------
         sources : sequence of Source
+            Files of the scan.
         series : bool
-            TimeSeries as well.
+            Include TimeSeries.
         """
-        ...
+        del series
+        return {}, sources

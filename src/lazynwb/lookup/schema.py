@@ -12,7 +12,7 @@ from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.formats.nwb.names import TABLE_SHORTCUTS
 from lazynwb.lookup.loader import TableFile, load_listing
 from lazynwb.lookup.prefetch import load_pairs, load_tables
-from lazynwb.lookup.providers import NOT_CATALOGUED, BulkCatalogProvider
+from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.lookup.stored_tables import StoredTable, StoredTables, store_layouts
 from lazynwb.progress import Progress
 from lazynwb.storage.file_names import WILDCARDS
@@ -88,7 +88,7 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
     stored = _stored(sources, table, first) if catalogs is None and not keep else {}
     with Progress(f"Inferring the schema of /{table}", len(sources), disabled=disable_progress) as progress:
         left = sources
-        if first is None and not keep and isinstance(catalogs, BulkCatalogProvider):
+        if first is None and not keep and catalogs is not None:
             left = _distinct(sources, table, catalogs, raise_on_missing=raise_on_missing)
             progress.update(len(sources) - len(left))
 
@@ -157,7 +157,7 @@ def collect_union(  # noqa: PLR0913 - the options of a scan
         for source in having[: None if first is None else max(first, 1)]
         for table in tables[source]
     ]
-    if first is None and not keep and isinstance(catalogs, BulkCatalogProvider):
+    if first is None and not keep and catalogs is not None:
         by_table: dict[str, list[Source]] = {}
         for source, table in pairs:
             by_table.setdefault(table, []).append(source)
@@ -249,7 +249,7 @@ def _looked_at(
 
 
 def _distinct(
-    sources: Sequence[Source], table: str, catalogs: BulkCatalogProvider, *, raise_on_missing: bool
+    sources: Sequence[Source], table: str, catalogs: CatalogProvider, *, raise_on_missing: bool
 ) -> list[Source]:
     """Return the first file of each kind of schema, and those of which nothing is known."""
     seen: set[object] = set()
@@ -278,10 +278,10 @@ def not_found(
     sources : sequence of Source
     roles : collection of str
         What it may be: "table", "series", "metadata".
-    catalogs : Catalogs or None
+    catalogs : CatalogProvider or None
         Which may say what there is, without a look at the files.
     """
-    existing: list[str] = catalogs.listed() if isinstance(catalogs, BulkCatalogProvider) else []
+    existing: list[str] = catalogs.table_paths() if catalogs is not None else []
     one, many = ("series", "series") if set(roles) == {"series"} else ("table", "tables")
     for source in sources if not existing else ():
         try:

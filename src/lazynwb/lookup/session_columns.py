@@ -14,7 +14,7 @@ import polars as pl
 from lazynwb.catalog.dtypes import NWB_PATH, RESERVED
 from lazynwb.errors import SchemaError, TableNotFoundError
 from lazynwb.formats.nwb.names import GENERAL, SUBJECT, SUBJECT_FIELDS
-from lazynwb.lookup.providers import NOT_CATALOGUED, BulkCatalogProvider
+from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.lookup.schema import collect_schema
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def parted(
     sources: tuple[Source, ...], table: str, catalogs: CatalogProvider | None
 ) -> tuple[tuple[Source, ...], tuple[Source, ...]]:
     """Part the files that catalogs know from the others: what is known is not read because of these."""
-    if not isinstance(catalogs, BulkCatalogProvider):
+    if catalogs is None:
         return (), sources
     found = list(zip(sources, catalogs.schemas(sources, table), strict=True))
     return tuple(s for s, one in found if one is not NOT_CATALOGUED), tuple(

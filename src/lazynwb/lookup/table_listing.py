@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from lazynwb.errors import LazyNWBError
 from lazynwb.lookup.loader import load_listing
-from lazynwb.lookup.providers import BulkCatalogProvider
 from lazynwb.progress import Progress
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def find_tables(
     ignore_errors : bool
         Skip files that cannot be read, with a warning for each.
     disable_progress : bool
-    catalogs : Catalogs or None
+    catalogs : CatalogProvider or None
         Which may say what there is, without a look at the files.
 
     Raises
@@ -47,8 +46,8 @@ def find_tables(
         If a file cannot be read.
     """
     holders: dict[str, list[Source]] = {}
-    if isinstance(catalogs, BulkCatalogProvider):
-        holders, sources = catalogs.holders(sources, series=series)
+    if catalogs is not None:
+        holders, sources = catalogs.sources_by_table(sources, series=series)
     with Progress("Finding tables in NWB", len(sources), disabled=disable_progress) as progress:
         for source in sources:
             try:
