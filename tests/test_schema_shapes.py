@@ -419,4 +419,47 @@ def test_tables_of_older_files_are_found_where_they_are(order, store, tmp_path):
         assert late["start_time"].to_list() == rows
     assert lazynwb.get_df(paths, "trials", as_polars=True)["start_time"].to_list() == rows
     lazynwb.build_index(paths, tmp_path / "index")
-    assert lazynwb.read_nwb(paths, "trials", index=tmp_path / "index")["start_time"].to_list() == rows
+    for name in ("trials", "/trials", "/intervals/trials"):
+        with lazynwb.profile() as profile:
+            frame = lazynwb.read_nwb(paths, name, index=tmp_path / "index")
+        assert frame["start_time"].to_list() == rows
+        assert profile.files_parsed == 0
+
+
+@pytest.mark.parametrize("store", ["hdf5", "zarr"])
+def test_an_exact_path_is_preferred_in_each_file(store, tmp_path):
+    """Of `/trials` and `/intervals/trials`, the path that is asked for, in files that have it."""
+    paths = []
+    for number, places in enumerate((["trials", "intervals/trials"], ["intervals/trials"], ["trials"])):
+        datasets, attributes = {}, {}
+        for place in places:
+            value = 10.0 * number + (place == "trials")
+            datasets |= {f"{place}/id": np.arange(1), f"{place}/x": np.array([value])}
+            attributes[place] = {"neurodata_type": "TimeIntervals", "colnames": ["x"]}
+        path = write(tmp_path / f"{number}.nwb", datasets, attributes)
+        paths.append(path if store == "hdf5" else as_zarr(tmp_path / f"{number}.nwb.zarr", path))
+    older = {"_table_path": ["trials", "intervals/trials", "trials"], "x": [1.0, 10.0, 21.0]}
+    newer = {"_table_path": ["intervals/trials", "intervals/trials", "trials"], "x": [0.0, 10.0, 21.0]}
+    index = tmp_path / "index"
+    lazynwb.build_index(paths, index)
+    for name, expected in {"/trials": older, "/intervals/trials": newer, "trials": newer}.items():
+        for options in ({}, {"index": index}):
+            frame = lazynwb.scan_nwb(paths, name, **options).select("_table_path", "x").collect()
+            assert frame.to_dict(as_series=False) == expected, name
+        frame = lazynwb.get_df(paths, name, as_polars=True)
+        assert frame.select("_table_path", "x").to_dict(as_series=False) == expected
+        rows = frame.select("_nwb_path", "_table_path", "_table_index")
+        assert rows.nwb.with_columns("x")["x"].to_list() == expected["x"]
+        filtered = lazynwb.scan_nwb(paths, name).filter(pl.col("_table_path") == "trials").collect()
+        assert filtered["x"].to_list() == [
+            x for place, x in zip(*expected.values(), strict=True) if place == "trials"
+        ]
+    sql = lazynwb.get_sql_context(paths[0], full_path=True)
+    assert sql.execute("SELECT x FROM trials", eager=True)["x"].to_list() == [1.0]
+    assert sql.execute('SELECT x FROM "intervals/trials"', eager=True)["x"].to_list() == [0.0]
+    lazynwb.convert_nwb_tables(paths[0], tmp_path / "out", output_format="parquet", full_path=True)
+    converted = {
+        path.stem: pl.read_parquet(path)["x"].to_list() for path in (tmp_path / "out").rglob("*.parquet")
+    }
+    assert sorted(converted.values()) == [[0.0], [1.0]]
+    assert lazynwb.LazyNWB(paths[0]).get("/trials")["x"].to_list() == [1.0]

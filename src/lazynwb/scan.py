@@ -17,7 +17,7 @@ from lazynwb.catalog.dtypes import INTERNAL, ROWS, instance, is_array_dtype
 from lazynwb.config import config
 from lazynwb.engine.plan import ScanPlan
 from lazynwb.engine.scan import run
-from lazynwb.formats.nwb.names import OLDER_PATHS
+from lazynwb.formats.nwb.names import OTHER_PATHS
 from lazynwb.index.model import KINDS
 from lazynwb.index.reader import Index, open_index
 from lazynwb.index.scan_sources import sources_of
@@ -258,7 +258,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
             keep=resolve_regions is not False,
             conflicts=conflicts,
         )
-        if tables is None and table not in OLDER_PATHS:  # of which each file may have its own path
+        if tables is None and table not in OTHER_PATHS:  # of which each file may have its own path
             table = files[0].table.path
     if schema is None:
         origin = files[0].name

@@ -244,7 +244,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
         )
     # Files that are known to lack a table need not be asked again.
     scans: dict[str, tuple[str, tuple[Source, ...], int | None]] = {
-        name: (path, (*holders[path], *sources[len(looked_at) :]), len(holders[path]))
+        name: (f"/{path}", (*holders[path], *sources[len(looked_at) :]), len(holders[path]))
         for path, name in names.items()
     }
     scans |= {pattern: (pattern, sources, infer_schema_length) for pattern in patterns}

@@ -35,7 +35,7 @@ def get_processpool_executor() -> concurrent.futures.ProcessPoolExecutor:
 
 def normalize_internal_file_path(path: str) -> str:
     """Return a path without its leading slash, shortcuts such as `trials` spelled out; "/" for the root."""
-    return normalize_table_path(path) or "/"
+    return normalize_table_path(path.lstrip("/")) or "/"
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - it only raises

@@ -124,7 +124,7 @@ def scan(given: CommandSources, table: str, **options: Any) -> tuple[pl.LazyFram
         if is_pattern(table):
             return scan_nwb(sources, table, **options), table
         path = resolve_table(sources, table, ignore_errors=options.get("ignore_errors", False))
-        return scan_nwb(sources, path, **options), path
+        return scan_nwb(sources, f"/{path.lstrip('/')}", **options), path
     except TableNotFoundError:
         holders = find_tables(
             sources, series=True, ignore_errors=True, disable_progress=config.disable_progress
@@ -133,7 +133,7 @@ def scan(given: CommandSources, table: str, **options: Any) -> tuple[pl.LazyFram
         found = next((path for path, name in names.items() if name == table), None)
         if found is None:
             raise
-    return scan_nwb(sources, found, **options), found
+    return scan_nwb(sources, f"/{found}", **options), found
 
 
 def list_columns(given: CommandSources, table: str, *, ignore_errors: bool) -> tuple[pl.DataFrame, pl.Schema]:

@@ -134,7 +134,7 @@ def open_tables(
                 continue
             frame = scan_nwb(
                 [file.source for file in files],
-                path,
+                f"/{path}",
                 exclude_array_columns=request.exclude_array_columns,
                 # Where each file is a job of its own, the job is left out and says why.
                 ignore_errors=request.ignore_errors and request.layout == "table",

@@ -10,7 +10,7 @@ import polars as pl
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX, TABLE_PATH
 from lazynwb.catalog.merge import nulls
 from lazynwb.engine.row_selection import expand
-from lazynwb.formats.nwb.names import OLDER_PATHS
+from lazynwb.formats.nwb.names import OTHER_PATHS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class PerFile:
     def __init__(self, table: str, *, is_pattern: bool = False) -> None:
         self._table = table
         # Files from before NWB 2 may have the table at a path of their own.
-        self._has_own_paths = is_pattern or table in OLDER_PATHS
+        self._has_own_paths = is_pattern or table in OTHER_PATHS
         self._numbers: dict[Source, int] = {}
         self._files = pl.DataFrame()
 

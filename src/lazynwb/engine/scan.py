@@ -30,7 +30,7 @@ from lazynwb.errors import (
     TableNotFoundError,
     UnsupportedTypeError,
 )
-from lazynwb.formats.nwb.names import OLDER_PATHS
+from lazynwb.formats.nwb.names import OTHER_PATHS
 from lazynwb.lookup.prefetch import load_pairs, load_tables
 from lazynwb.lookup.session_columns import parted, session_frame
 from lazynwb.lookup.stored_tables import StoredTables
@@ -641,7 +641,7 @@ class Query:
         """Read the small columns of whole files, for the column store as well as for this query."""
         if self._writer is None or any(part.file.key in self._skipped for part in parts):
             return {}
-        if self._plan.table in OLDER_PATHS and any(
+        if self._plan.table in OTHER_PATHS and any(
             part.file.table.path != self._plan.table for part in parts
         ):
             return {}  # the store knows one path of a table

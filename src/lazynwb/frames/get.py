@@ -142,7 +142,7 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
         )
     frame = scan_nwb(
         sources,
-        path,
+        f"/{path.lstrip('/')}",
         raise_on_missing=raise_on_missing,
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,

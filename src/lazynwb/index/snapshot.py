@@ -7,7 +7,7 @@ import threading
 from bisect import bisect_right
 from collections import OrderedDict
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import polars as pl
@@ -17,7 +17,7 @@ from lazynwb.catalog.merge import conform
 from lazynwb.catalog.model import CATALOG_VERSION, Table
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
-from lazynwb.formats.nwb.names import OLDER_PATHS, SERIES_MEMBERS
+from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS
 from lazynwb.index.model import ENTRIES, MANIFEST, SCHEMAS, SESSIONS, Values, decode
 from lazynwb.index.part_io import block_of, damaged, read_frame
 from lazynwb.index.validate import is_sound
@@ -56,6 +56,14 @@ class _Rows:
         self.kinds = frame["kind"].to_list()
         self.counts = frame["rows"].to_list()
         self.offsets, self.sizes, self.rows = (frame[name].to_list() for name in ("_offset", "_size", "_row"))
+
+
+class _Place(NamedTuple):
+    """Where a part says something of the table of one session; the path is that of the table there."""
+
+    path: str
+    rows: _Rows
+    at: int
 
 
 class State:
@@ -185,42 +193,52 @@ class State:
         names = ["path", "table", "kind", "rows", "_fingerprint", "_offset", "_size", "_row"]
         return self._read(self.manifest.parts[part], "tables", names).filter(pl.col("table") == table)
 
-    def _each(self, sources: Sequence[Source], table: str) -> Iterator[tuple[int, int, _Rows | None, int]]:
-        """Yield for each source its number, its part, what this says of the table, and where in it; or -1."""
+    def _each(self, sources: Sequence[Source], table: str) -> Iterator[tuple[int, int, _Place | None]]:
+        """Yield for each source its number, its part and where in it the table is.
+
+        The numbers are -1 for a source that is not here; the place is None where the table is not listed.
+        """
         self._check()
         starts = self._starts
-        part, rows = -1, None
+        paths = [table, OTHER_PATHS[table]] if table in OTHER_PATHS else [table]
+        part = -1
+        listed: list[tuple[str, _Rows]] = []
         for number in self._located(sources):
             if number < 0:
-                yield -1, -1, None, -1
+                yield -1, -1, None
                 continue
             if part < 0 or not starts[part] <= number < starts[part + 1]:
                 part = self._part_of(number)
-                rows = self._rows(part, table)
-            yield number, part, rows, rows.places.get(number - starts[part], -1) if rows is not None else -1
+                listed = [(path, rows) for path in paths if (rows := self._rows(part, path)) is not None]
+            places = (
+                _Place(path, rows, rows.places[number - starts[part]])
+                for path, rows in listed
+                if number - starts[part] in rows.places
+            )
+            yield number, part, next(places, None)
 
     def tables(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
         """See `Index`."""
         identities = self._known()["identity"]
         found: list[TableFile | NotCatalogued | None] = []
-        for source, (number, part, rows, at) in zip(sources, self._each(sources, table), strict=True):
+        for source, (number, part, one) in zip(sources, self._each(sources, table), strict=True):
             if number < 0:
                 found.append(NOT_CATALOGUED)
-            elif rows is None or at < 0:
+            elif one is None:
                 found.append(self._absent(number, table))
-            elif rows.kinds[at] is None:
+            elif one.rows.kinds[one.at] is None:
                 found.append(NOT_CATALOGUED)
             else:
-                place = rows.offsets[at], rows.sizes[at], rows.rows[at]
-                found.append(self._entry(source, identities[number], part, place, table))
+                place = one.rows.offsets[one.at], one.rows.sizes[one.at], one.rows.rows[one.at]
+                found.append(self._entry(source, identities[number], part, place, one.path))
         parent, _, last = table.rpartition("/")
         if last not in SERIES_MEMBERS or not parent:
             return found
         # A part of a series stands for the series.
         open_ = [at for at, one in enumerate(found) if one is NOT_CATALOGUED]
-        for at, one in zip(open_, self.tables([sources[at] for at in open_], parent), strict=True):
-            if isinstance(one, TableFile) and one.table.kind == "series" and last in one.columns:
-                found[at] = one
+        for at, series in zip(open_, self.tables([sources[at] for at in open_], parent), strict=True):
+            if isinstance(series, TableFile) and series.table.kind == "series" and last in series.columns:
+                found[at] = series
         return found
 
     def row_counts(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
@@ -229,29 +247,33 @@ class State:
             return self.tables(sources, table)
         identities = self._known()["identity"]
         found: list[TableFile | NotCatalogued | None] = []
-        for source, (number, _, rows, at) in zip(sources, self._each(sources, table), strict=True):
+        for source, (number, _, one) in zip(sources, self._each(sources, table), strict=True):
             if number < 0:
                 found.append(NOT_CATALOGUED)
-            elif rows is None or at < 0:
+                continue
+            if one is None:
                 found.append(self._absent(number, table))
-            elif rows.kinds[at] not in _KINDS or rows.counts[at] is None or rows.counts[at] < 0:
+                continue
+            kind, rows = one.rows.kinds[one.at], one.rows.counts[one.at]
+            if kind not in _KINDS or rows is None or rows < 0:
                 found.append(NOT_CATALOGUED)
             else:
-                counted = Table(table, rows.kinds[at], rows.counts[at], ())
-                entry = Entry(key_of("table", source, table), identities[number], counted, {})
+                counted = Table(one.path, kind, rows, ())
+                entry = Entry(key_of("table", source, one.path), identities[number], counted, {})
                 found.append(TableFile(source, entry, is_given=True))
         return found
 
     def schemas(self, sources: Sequence[Source], table: str) -> list[Hashable | NotCatalogued | None]:
         """See `Index`."""
         found: list[Hashable | NotCatalogued | None] = []
-        for number, _, rows, at in self._each(sources, table):
+        for number, _, one in self._each(sources, table):
             if number < 0:
                 found.append(NOT_CATALOGUED)
-            elif rows is None or at < 0:
+            elif one is None:
                 found.append(self._absent(number, table))
             else:
-                found.append(NOT_CATALOGUED if rows.kinds[at] is None else rows.fingerprints[at])
+                unknown = one.rows.kinds[one.at] is None
+                found.append(NOT_CATALOGUED if unknown else one.rows.fingerprints[one.at])
         return found
 
     def _absent(self, number: int, table: str) -> NotCatalogued | None:
@@ -259,12 +281,6 @@ class State:
         parent, _, last = table.rpartition("/")
         if (last in SERIES_MEMBERS and parent) or table == "/":  # the root group is not listed as a table
             return NOT_CATALOGUED
-        older = OLDER_PATHS.get(table)
-        if older is not None:  # the file has the table, at another path
-            part = self._part_of(number)
-            rows = self._rows(part, older)
-            if rows is not None and number - self._starts[part] in rows.places:
-                return NOT_CATALOGUED
         for link in self._links.get(number, ()):
             if not link or table == link or table.startswith(link + "/"):
                 return NOT_CATALOGUED

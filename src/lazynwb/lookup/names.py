@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lazynwb.catalog.model import TABLE_ROLES
 from lazynwb.errors import LazyNWBError, MissingPackageError, TableNotFoundError
-from lazynwb.formats.nwb.names import ROOT_GROUPS, SERIES_MEMBERS
+from lazynwb.formats.nwb.names import OTHER_PATHS, ROOT_GROUPS, SERIES_MEMBERS
 from lazynwb.lookup.loader import load_listing
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.providers import NOT_CATALOGUED
@@ -62,9 +62,10 @@ def find_path(
 
 def match_path(paths: Collection[str], term: str, *, exact: bool = False) -> str | None:
     """Find a table or a series among paths without leading slashes; see `find_path`."""
-    path = normalize_table_path(term)
-    if path in paths:
-        return path
+    path = normalize_table_path(f"/{term}" if exact else term)
+    for candidate in (path, OTHER_PATHS.get(path)):
+        if candidate is not None and candidate in paths:
+            return candidate
     parent, _, member = path.rpartition("/")
     if member in SERIES_MEMBERS and parent in paths:
         return parent
@@ -108,8 +109,8 @@ def find_table(
     TableNotFoundError
         If no file has it, with the closest names; or if a file has several.
     """
-    path = normalize_table_path(term)
     is_whole = exact or term.startswith("/")
+    path = normalize_table_path(f"/{term}" if is_whole else term)
     found = None
     if is_whole or path.partition("/")[0] in ROOT_GROUPS:
         found = _find_whole(sources, path, roles, ignore_errors=ignore_errors)
@@ -278,7 +279,7 @@ def _find_whole(
                 raise
             continue
         if file is not None and file.table.kind in roles:
-            return file.table.path
+            return path if path in OTHER_PATHS else file.table.path  # each file may have its own
     return None
 
 

@@ -14,7 +14,7 @@ from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_INDEX, TABLE_PATH
 from lazynwb.catalog.merge import merge_schemas
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError, TableNotFoundError
 from lazynwb.lookup.prefetch import load_tables
-from lazynwb.lookup.schema import normalize_table_path, not_found
+from lazynwb.lookup.schema import not_found
 from lazynwb.progress import Progress
 from lazynwb.storage.resolve import reopen
 
@@ -146,7 +146,7 @@ def distinct_tables(rows: pl.DataFrame) -> pl.DataFrame:
 def load_distinct(tables: pl.DataFrame, options: LateOptions) -> list[TableFile]:
     """Return the tables of distinct paths, in their order."""
     files: list[TableFile | None] = [None] * len(tables)
-    paths = [normalize_table_path(path) for path in tables[TABLE_PATH].to_list()]
+    paths = [path.strip("/") or "/" for path in tables[TABLE_PATH].to_list()]
     sources = [reopen(path, options.storage_options) for path in tables[NWB_PATH].to_list()]
     with Progress("Finding NWB tables", len(tables), disabled=options.disable_progress) as progress:
         for path in dict.fromkeys(paths):

@@ -38,6 +38,8 @@ _STORED = 4096
 def normalize_table_path(table_path: str) -> str:
     """Return a table's path without leading slash, shortcuts spelled out; "/" is that of the root group.
 
+    What has a leading slash is a path and no shortcut: older files have `/trials` (see `OTHER_PATHS`).
+
     Raises
     ------
     TypeError
@@ -48,7 +50,9 @@ def normalize_table_path(table_path: str) -> str:
             f"table_path is the path of a table inside the file, such as '/units', not {table_path!r}"
         )
     path = "/".join(part for part in table_path.split("/") if part)
-    return TABLE_SHORTCUTS.get(path, path) or ("/" if table_path.startswith("/") else "")
+    if table_path.startswith("/"):
+        return path or "/"
+    return TABLE_SHORTCUTS.get(path, path)
 
 
 def is_pattern(table_path: str) -> bool:

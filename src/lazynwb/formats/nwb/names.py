@@ -20,6 +20,9 @@ TABLE_SHORTCUTS = {
 }
 #: Where files from before NWB 2 have tables that the schema has put elsewhere since.
 OLDER_PATHS = {f"intervals/{name}": name for name in ("trials", "epochs", "invalid_times")}
+#: Where a file has a table that it does not have at the path asked for: `/trials` in older files, and in
+#: newer ones what a path that reads like a shortcut means.
+OTHER_PATHS = {**TABLE_SHORTCUTS, **OLDER_PATHS}
 GENERAL, SUBJECT, ELECTRODES = "general", "general/subject", "general/extracellular_ephys/electrodes"
 
 #: Groups of the root group that hold data or metadata.

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from lazynwb.catalog.model import Array, Column, Table
 from lazynwb.errors import CorruptDataError
 from lazynwb.formats.nwb.columns import Member, enumerated, find_indices, forget_damaged
-from lazynwb.formats.nwb.names import OLDER_PATHS, SERIES_MEMBERS, field_ndim
+from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS, field_ndim
 from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError
 
 if TYPE_CHECKING:
@@ -42,8 +42,14 @@ def describe_table(file: OpenFile, path: str) -> Table | None:
     Table or None
         None if the file has nothing there that is a table, a series or metadata. Any other group whose
         datasets all have as many rows is a table, too, though no listing says so. Where a file lacks
-        `/intervals/trials` and the like, the path is that of the table in older files, such as `/trials`.
+        `/intervals/trials` and the like, the path is that of the table in older files, such as `/trials`, and
+        the other way round: see `OTHER_PATHS`.
     """
+    table = _describe_at(file, path)
+    return _describe_at(file, OTHER_PATHS[path]) if table is None and path in OTHER_PATHS else table
+
+
+def _describe_at(file: OpenFile, path: str) -> Table | None:
     if path in METADATA_PATHS or path.endswith("/"):  # "/" alone is the root group
         return _describe_metadata(file, path.rstrip("/"))
     parent, _, last = path.rpartition("/")
@@ -52,8 +58,7 @@ def describe_table(file: OpenFile, path: str) -> Table | None:
     except DamagedObjectError:
         raise
     except BrokenLinkError:
-        older = OLDER_PATHS.get(path)
-        return describe_table(file, older) if older is not None else None
+        return None
     if found.is_dataset and last in SERIES_MEMBERS and parent:
         path = parent
         found = file.find(parent)
