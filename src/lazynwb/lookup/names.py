@@ -279,7 +279,8 @@ def _find_whole(
                 raise
             continue
         if file is not None and file.table.kind in roles:
-            return path if path in OTHER_PATHS else file.table.path  # each file may have its own
+            # Of several files each may have its own.
+            return path if path in OTHER_PATHS and len(sources) > 1 else file.table.path
     return None
 
 
