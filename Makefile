@@ -47,6 +47,7 @@ bench: $(VENV)/.installed
 # Long runs: what `make test` does in a few hundred cases each.
 fuzz: $(VENV)/.installed-dev
 	@$(BIN)/python tests/damage.py --cases 10000 --seed 0
+	@$(BIN)/python tests/hdf5_structure.py --cases 20000 --seed 0
 	@$(BIN)/python tests/random_truth.py --examples 5000 --seed 0 --jobs 2
 	@$(BIN)/python tests/faulty_proxy.py --queries 1000 --seed 0
 

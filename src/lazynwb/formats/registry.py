@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Protocol, Self
 
-from lazynwb import shutdown
 from lazynwb.storage.file_names import is_single_file_store
 from lazynwb.threads import LOADERS
 
@@ -129,9 +128,7 @@ def prepare(source: Source) -> None:
 
 @cache
 def _hdf5_reader() -> Callable[[Source, str], Reader]:
-    # Late: libhdf5 takes a tenth of a second to load, and a query on catalogued files never needs it.
+    # Late: a query on catalogued files never needs it.
     from lazynwb.formats.hdf5.reader import Hdf5Reader
 
-    # Before h5py takes itself apart at the end of the process, whoever is still reading is waited for.
-    shutdown.wait_before_exit()
     return Hdf5Reader

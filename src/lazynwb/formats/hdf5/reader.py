@@ -1,15 +1,15 @@
-"""HDF5: libhdf5 parses the structure, the engine reads the chunks."""
+"""HDF5: the structure reader parses files; what it refuses, and data of unusual layouts, libhdf5 reads."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
-from lazynwb.errors import LazyNWBError, NotNWBError
-from lazynwb.formats.hdf5.chunk_lookup import NotSingleError, chunk_index, some_chunks
-from lazynwb.formats.hdf5.libhdf5_file import Hdf5File
-from lazynwb.formats.hdf5.libhdf5_reader import read_indirect, resolve_references
+from lazynwb import shutdown
+from lazynwb.errors import LazyNWBError
+from lazynwb.formats.hdf5.binary import DamagedStructureError, MissingRangesError, UnsupportedStructureError
+from lazynwb.formats.hdf5.structure_file import StructureFile
 from lazynwb.formats.nwb.reader import StructureReader
-from lazynwb.formats.protocols import BrokenLinkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,23 +19,47 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
-    from lazynwb.formats.hdf5.chunk_lookup import Place
+    from lazynwb.formats.hdf5.libhdf5_fallback import Libhdf5Reader
     from lazynwb.formats.protocols import OpenFile
     from lazynwb.storage.source import Source
-
-#: What h5py raises for structures that libhdf5 cannot make sense of.
-_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, BrokenLinkError, MemoryError)
 
 T = TypeVar("T")
 
 
+class _RefusedError(Exception):
+    """The structure reader leaves a parse to libhdf5."""
+
+
 class Hdf5Reader(StructureReader):
-    """The functions of this package on one open file: see `lazynwb.formats.registry.Reader`."""
+    """The functions of this package on one file: see `lazynwb.formats.registry.Reader`.
+
+    Parameters
+    ----------
+    source : Source
+    version : str
+        Its identity: of a remote file, no other version is read.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If there is no such file.
+    NotNWBError
+        If libhdf5 cannot open it, either.
+    """
 
     reads_apart = False
 
     def __init__(self, source: Source, version: str) -> None:
-        self._file = Hdf5File(source, version)
+        self._source = source
+        self._version = version
+        self._fallback: Libhdf5Reader | None = None
+        self._file: StructureFile | None = None
+        try:
+            self._file = StructureFile(source, version)
+            self._run(self._file, lambda file: file.root)
+        except (OSError, _RefusedError):
+            self._close_structure()
+            self._libhdf5()
 
     def __enter__(self) -> Self:
         return self
@@ -43,75 +67,113 @@ class Hdf5Reader(StructureReader):
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
+        self._close_structure()
+        if self._fallback is not None:
+            self._fallback.__exit__(kind, value, trace)
+
+    def _close_structure(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _libhdf5(self) -> Libhdf5Reader:
+        """Open the file by libhdf5, unless that has been done."""
+        if self._fallback is None:
+            self._fallback = _libhdf5_reader()(self._source, self._version)
+        return self._fallback
 
     def chunk_indices(
         self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
     ) -> list[ChunkIndex | SomeChunks]:
         """Look up where the chunks of arrays are, or some of them."""
         wanted = list(numbers) or [None] * len(arrays)
-        some = any(listed is not None for listed in wanted)
-        if some and self._file.watch is None:
-            self._file = self._file.reopened(watched=True)
-        known: list[dict[int, Place]] = [{} for _ in arrays]
 
-        def look_up(_: OpenFile) -> list[ChunkIndex | SomeChunks]:
+        def look_up(file: StructureFile) -> list[ChunkIndex | SomeChunks]:
             found: list[ChunkIndex | SomeChunks] = []
-            for array, listed, places in zip(arrays, wanted, known, strict=True):
-                with self._file.collect_misses():
-                    if listed is None:
-                        found.append(chunk_index(self._file, array))
-                    else:
-                        found.append(some_chunks(self._file, array, listed, places))
+            for array, listed in zip(arrays, wanted, strict=True):
+                with file.collect_misses():
+                    found.append(
+                        file.chunk_index(array) if listed is None else file.some_chunks(array, listed)
+                    )
             return found
 
-        try:
-            return self._parse(arrays[0].path if len(arrays) == 1 else "", look_up)
-        except NotSingleError as error:
-            self._file = self._file.reopened(watched=False)  # libhdf5 may remember what was not read
-            rest = [
-                None if array.path in error.args else some for array, some in zip(arrays, wanted, strict=True)
-            ]
-            return self.chunk_indices(arrays, rest)
+        if self._file is not None:
+            try:
+                # The places of single chunks are far apart in an index.
+                return self._run(self._file, look_up, ahead=all(listed is None for listed in wanted))
+            except _RefusedError:
+                pass
+        return self._libhdf5().chunk_indices(arrays, numbers)
 
     def chunk_indices_here(self, arrays: Sequence[Array]) -> dict[str, ChunkIndex]:
         """Look up the chunks of those arrays for which nothing more needs to be fetched, by their paths."""
+        if self._file is None:
+            return self._libhdf5().chunk_indices_here(arrays)
         found = {}
-        with self._file.parse_lock():
-            for array in arrays:
-                try:
-                    found[array.path] = chunk_index(self._file, array)
-                except (LazyNWBError, *_DAMAGE):
-                    self._file.forget_missing()
+        for array in arrays:
+            try:
+                found[array.path] = self._file.chunk_index(array)
+            except Exception:  # noqa: BLE001 - whoever reads the array looks them up, and gets the error
+                self._file.forget_missing()
         return found
 
     def read_indirect(self, array: Array, ranges: np.ndarray) -> np.ndarray:
         """Read rows of an array that the engine cannot decode."""
-        rows = self._parse(array.path, lambda _: read_indirect(self._file, array, ranges))
-        self._file.drop_announced()
-        return rows
+        return self._libhdf5().read_indirect(array, ranges)
 
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:
         """Find the paths of the objects that object references name."""
-        return self._parse("", lambda _: resolve_references(self._file, addresses))
+        if self._file is not None:
+            try:
+                return self._run(self._file, lambda file: file.resolve_references(addresses))
+            except _RefusedError:
+                pass
+        return self._libhdf5().resolve_references(addresses)
 
     def _parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
+        """Run a parse; what the structure reader refuses is left to libhdf5 as a whole."""
+        if self._file is not None:
+            try:
+                return self._run(self._file, parse)
+            except _RefusedError:
+                pass
+        return self._libhdf5()._parse(path, parse)  # noqa: SLF001 - of its own kind
+
+    @staticmethod
+    def _run(file: StructureFile, parse: Callable[[StructureFile], T], *, ahead: bool = True) -> T:  # noqa: C901
         """Run a parse, of a remote file until all the bytes that it needs are here.
 
-        Errors say which file and object is damaged: h5py reports what libhdf5 meets as any of these.
+        Raises
+        ------
+        _RefusedError
+            If the structure reader does not know something, or the file is damaged: what it means for the
+            file's user, and which parts can be read all the same, libhdf5 decides.
         """
         while True:
             try:
-                with self._file.parse_lock():
-                    result = parse(self._file)
+                file.open()
+                result = parse(file)
+            except (UnsupportedStructureError, DamagedStructureError) as error:
+                raise _RefusedError from error
+            except MissingRangesError as error:
+                if not file.fetch_missing(ahead=ahead):
+                    raise _RefusedError from error
             except LazyNWBError:
-                if not self._file.fetch_missing():
+                if not file.fetch_missing(ahead=ahead):
                     raise
-            except _DAMAGE as error:
-                if not self._file.fetch_missing():
-                    raise NotNWBError(
-                        f"{self._file.name}: the structure of /{path} is damaged: {error}"
-                    ) from None
+            except Exception as error:
+                if not file.fetch_missing(ahead=ahead):
+                    raise _RefusedError from error
             else:
-                if not self._file.fetch_missing():
+                if not file.fetch_missing(ahead=ahead):
                     return result
+
+
+@cache
+def _libhdf5_reader() -> type[Libhdf5Reader]:
+    # Late: libhdf5 takes a tenth of a second to load.
+    from lazynwb.formats.hdf5.libhdf5_fallback import Libhdf5Reader
+
+    # Before h5py takes itself apart at the end of the process, whoever is still reading is waited for.
+    shutdown.wait_before_exit()
+    return Libhdf5Reader

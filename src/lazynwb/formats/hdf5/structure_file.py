@@ -6,6 +6,7 @@ value is published, and libhdf5 reads the file instead.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import deque
 from contextlib import contextmanager, suppress
@@ -456,7 +457,9 @@ class StructureNode:
     def target(self, name: str = "target") -> int | None:
         """Return the address of the object that an attribute refers to; None where it does not."""
         found = self._attribute(name)
-        if found is None or found.stored.name not in {"object", "region"} or found.shape != ():
+        if found is None or found.stored.name not in {"object", "region"}:
+            return None
+        if found.shape is None or math.prod(found.shape) != 1:
             return None
         if found.stored.name == "region":
             raise UnsupportedStructureError("a region reference in the place of an object reference")

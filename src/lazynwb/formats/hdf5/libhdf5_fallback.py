@@ -1,0 +1,117 @@
+"""Reading through libhdf5: files that the structure reader refuses, and data of unusual layouts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from lazynwb.errors import LazyNWBError, NotNWBError
+from lazynwb.formats.hdf5.chunk_lookup import NotSingleError, chunk_index, some_chunks
+from lazynwb.formats.hdf5.libhdf5_file import Hdf5File
+from lazynwb.formats.hdf5.libhdf5_reader import read_indirect, resolve_references
+from lazynwb.formats.nwb.reader import StructureReader
+from lazynwb.formats.protocols import BrokenLinkError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+    from typing import Self
+
+    import numpy as np
+
+    from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
+    from lazynwb.formats.hdf5.chunk_lookup import Place
+    from lazynwb.formats.protocols import OpenFile
+    from lazynwb.storage.source import Source
+
+#: What h5py raises for structures that libhdf5 cannot make sense of.
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, BrokenLinkError, MemoryError)
+
+T = TypeVar("T")
+
+
+class Libhdf5Reader(StructureReader):
+    """A file opened by libhdf5: see `lazynwb.formats.registry.Reader`."""
+
+    reads_apart = False
+
+    def __init__(self, source: Source, version: str) -> None:
+        self._file = Hdf5File(source, version)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def chunk_indices(
+        self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
+    ) -> list[ChunkIndex | SomeChunks]:
+        """Look up where the chunks of arrays are, or some of them."""
+        wanted = list(numbers) or [None] * len(arrays)
+        some = any(listed is not None for listed in wanted)
+        if some and self._file.watch is None:
+            self._file = self._file.reopened(watched=True)
+        known: list[dict[int, Place]] = [{} for _ in arrays]
+
+        def look_up(_: OpenFile) -> list[ChunkIndex | SomeChunks]:
+            found: list[ChunkIndex | SomeChunks] = []
+            for array, listed, places in zip(arrays, wanted, known, strict=True):
+                with self._file.collect_misses():
+                    if listed is None:
+                        found.append(chunk_index(self._file, array))
+                    else:
+                        found.append(some_chunks(self._file, array, listed, places))
+            return found
+
+        try:
+            return self._parse(arrays[0].path if len(arrays) == 1 else "", look_up)
+        except NotSingleError as error:
+            self._file = self._file.reopened(watched=False)  # libhdf5 may remember what was not read
+            rest = [
+                None if array.path in error.args else some for array, some in zip(arrays, wanted, strict=True)
+            ]
+            return self.chunk_indices(arrays, rest)
+
+    def chunk_indices_here(self, arrays: Sequence[Array]) -> dict[str, ChunkIndex]:
+        """Look up the chunks of those arrays for which nothing more needs to be fetched, by their paths."""
+        found = {}
+        with self._file.parse_lock():
+            for array in arrays:
+                try:
+                    found[array.path] = chunk_index(self._file, array)
+                except (LazyNWBError, *_DAMAGE):
+                    self._file.forget_missing()
+        return found
+
+    def read_indirect(self, array: Array, ranges: np.ndarray) -> np.ndarray:
+        """Read rows of an array that the engine cannot decode."""
+        rows = self._parse(array.path, lambda _: read_indirect(self._file, array, ranges))
+        self._file.drop_announced()
+        return rows
+
+    def resolve_references(self, addresses: set[int]) -> dict[int, str]:
+        """Find the paths of the objects that object references name."""
+        return self._parse("", lambda _: resolve_references(self._file, addresses))
+
+    def _parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
+        """Run a parse, of a remote file until all the bytes that it needs are here.
+
+        Errors say which file and object is damaged: h5py reports what libhdf5 meets as any of these.
+        """
+        while True:
+            try:
+                with self._file.parse_lock():
+                    result = parse(self._file)
+            except LazyNWBError:
+                if not self._file.fetch_missing():
+                    raise
+            except _DAMAGE as error:
+                if not self._file.fetch_missing():
+                    raise NotNWBError(
+                        f"{self._file.name}: the structure of /{path} is damaged: {error}"
+                    ) from None
+            else:
+                if not self._file.fetch_missing():
+                    return result
