@@ -285,6 +285,18 @@ print(sorted({"pandas", "pyarrow", "pynwb", "hdmf", "zarr", "h5py", "matplotlib"
     assert run_child(code).strip() == "[]"
 
 
+def test_a_cold_scan_of_ordinary_files_leaves_h5py_alone(cube, units):
+    code = """
+import sys, lazynwb, polars as pl
+frame = lazynwb.scan_nwb(sys.argv[1:], "/units").filter(pl.col("location") == "CA1").collect()
+trials = lazynwb.scan_nwb(sys.argv[1:], "/intervals/trials").select(pl.len()).collect().item()
+print(frame.height, frame["spike_times"].list.len().sum(), trials, "h5py" in sys.modules)
+"""
+    expected = units.filter(pl.col("location") == "CA1")
+    spikes = expected["spike_times"].list.len().sum()
+    assert run_child(code, *cube).split() == [str(expected.height), str(spikes), "180", "False"]
+
+
 def test_an_exception_keeps_its_type(cube, tmp_path):
     path = write_session(tmp_path / "soon gone.nwb", 1)
     lf = lazynwb.scan_nwb([cube[0], path], "/units")
