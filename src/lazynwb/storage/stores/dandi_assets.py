@@ -33,6 +33,8 @@ class _Place(NamedTuple):
 _places: OrderedDict[tuple[str, Source], _Place] = OrderedDict()
 _announced: dict[str, None] = {}
 _lock = threading.Lock()
+#: Held while the archive is asked anew, one for many assets: requests at one time are refused together.
+_renewals = tuple(threading.Lock() for _ in range(64))
 #: Where this thread has just been sent to.
 _sent = threading.local()
 
@@ -60,9 +62,10 @@ def look_again(source: Source, region: str | None) -> bool:
     """Ask the archive anew for an asset that was refused: signatures expire. Return whether that may help."""
     del region
     refused: _Place = _sent.to
-    if _places.get((api.api_url(), source), refused).source != refused.source:
-        return True  # another thread has asked already
-    return _find(source, fresh=not refused.expires).source != refused.source
+    with _renewals[hash(source) % len(_renewals)]:
+        if _places.get((api.api_url(), source), refused).source != refused.source:
+            return True  # another thread has asked already
+        return _find(source, fresh=not refused.expires).source != refused.source
 
 
 def forget() -> None:
@@ -85,9 +88,10 @@ def _find(source: Source, *, fresh: bool) -> _Place:
 
 
 def _unlock() -> None:
-    """Give a forked child a lock that no thread of its parent holds."""
-    global _lock  # noqa: PLW0603 - there is nobody else in the child yet
+    """Give a forked child locks that no thread of its parent holds."""
+    global _lock, _renewals  # noqa: PLW0603 - there is nobody else in the child yet
     _lock = threading.Lock()
+    _renewals = tuple(threading.Lock() for _ in _renewals)
 
 
 if hasattr(os, "register_at_fork"):
