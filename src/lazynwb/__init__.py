@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from lazynwb.scan import scan_index
     from lazynwb.series import TimeSeries, get_timeseries
     from lazynwb.session import LazyNWB
+    from lazynwb.sessions import scan_sessions
     from lazynwb.spikes import (
         INTERVALS_TABLE_INDEX_COLUMN_NAME,
         UNITS_TABLE_INDEX_COLUMN_NAME,
@@ -76,6 +77,7 @@ _LATE = {
     "merge_array_column": "frames.late_frames",
     "open_index": "index.reader",
     "scan_index": "scan",
+    "scan_sessions": "sessions",
     "to_pynapple": "interop",
     "to_xarray": "interop",
     "update_index": "index.build",
@@ -130,6 +132,7 @@ __all__ = [
     "read_nwb",
     "scan_index",
     "scan_nwb",
+    "scan_sessions",
     "to_pynapple",
     "to_xarray",
     "update_index",

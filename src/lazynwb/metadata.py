@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
 from lazynwb.catalog.dtypes import NWB_PATH, RESERVED, column_dtype
-from lazynwb.catalog.merge import merge_schemas
-from lazynwb.errors import SchemaError
+from lazynwb.catalog.merge import conform, merge_schemas
+from lazynwb.errors import LazyNWBError, MissingPackageError, SchemaError, TableNotFoundError
 from lazynwb.formats.nwb.names import (
     ATTRIBUTE_FIELDS,
     DATETIME_FIELDS,
@@ -23,8 +24,9 @@ from lazynwb.formats.nwb.names import (
 from lazynwb.frames.pandas_output import as_frame, wants_polars
 from lazynwb.lookup.loader import load_attributes
 from lazynwb.lookup.prefetch import load_tables
+from lazynwb.lookup.schema import collect_schema
 from lazynwb.progress import Progress
-from lazynwb.scan import scan_nwb
+from lazynwb.scan import lazy_frame, plan_scan, scan_nwb
 from lazynwb.storage.remote_state import save
 from lazynwb.storage.resolve import expand
 from lazynwb.storage.source import map_concurrently
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from lazynwb.index.reader import Index
     from lazynwb.lookup.loader import TableFile
+    from lazynwb.lookup.providers import CatalogProvider
     from lazynwb.storage.resolve import Sources
     from lazynwb.storage.source import Source
 
@@ -54,6 +58,23 @@ _COLUMNS = {
 _UTC = pl.Datetime("us", "UTC")
 #: Files that a warning names.
 _NAMED = 3
+
+
+class MetadataField(NamedTuple):
+    """A column of the metadata of many files.
+
+    Attributes
+    ----------
+    table, column : str
+        Where it is from: "general" or "general/subject", and what it is called there.
+    stored, dtype : DataType
+        Of the values in the files, and of those that users get.
+    """
+
+    table: str
+    column: str
+    stored: pl.DataType
+    dtype: pl.DataType
 
 
 class Metadata(NamedTuple):
@@ -119,6 +140,161 @@ def get_metadata_df(
     return as_frame(frame, polars)
 
 
+def metadata_fields(
+    sources: Sequence[Source],
+    catalogs: CatalogProvider | None,
+    *,
+    ignore_errors: bool,
+    disable_progress: bool,
+) -> dict[str, MetadataField]:
+    """Return the columns that `get_metadata_df` gives of files but for `_nwb_path`, by name and in order."""
+    found: dict[str, dict[str, MetadataField]] = {}
+    for table, fields in _COLUMNS.items():
+        conflicts: dict[str, str] = {}
+        try:
+            schema, _ = collect_schema(
+                sources,
+                table,
+                None,
+                raise_on_missing=False,
+                ignore_errors=ignore_errors,
+                disable_progress=disable_progress,
+                overrides={},
+                catalogs=catalogs,
+                conflicts=conflicts,
+            )
+        except TableNotFoundError:
+            schema = {}
+        if conflicts:
+            files = _load(list(sources), table, disable_progress=disable_progress)
+            schema |= {name: _as_text(name, [f for f in files if name in f.columns]) for name in conflicts}
+        # A column of type Null can be read in no file.
+        schema = {
+            name: dtype
+            for name, dtype in sorted(schema.items())
+            if name not in RESERVED and not isinstance(dtype, pl.Null)
+        }
+        found[table] = {
+            name: MetadataField(
+                table, name, schema.get(name, dtype), _published(name, schema.get(name), dtype)
+            )
+            for name, dtype in {**schema, **fields}.items()
+        }
+        found[table] = {
+            name: found[table][name] for name in (*fields, *(n for n in schema if n not in fields))
+        }
+    general, subject = found[GENERAL], found[SUBJECT]
+    names = with_prefix(subject, general)
+    return {**general, **{names[name]: field for name, field in subject.items()}}
+
+
+def _published(name: str, stored: pl.DataType | None, expected: pl.DataType) -> pl.DataType:
+    dtype = _TEXTS if stored == _TEXT and expected == _TEXTS else stored if stored is not None else expected
+    if name not in DATETIME_FIELDS:
+        return dtype
+    return pl.List(_UTC) if isinstance(dtype, pl.List | pl.Array) else _UTC
+
+
+def read_fields(
+    sources: Sequence[Source],
+    fields: Mapping[str, MetadataField],
+    catalogs: Index | None,
+    *,
+    ignore_errors: bool,
+) -> list[pl.Series]:
+    """Read columns of the metadata of files, as `get_metadata_df` gives them.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    fields : mapping of str to MetadataField
+        By the names of the columns that are returned.
+    catalogs : Index or None
+        That may have the values.
+    ignore_errors : bool
+        Files that cannot be read are null.
+    """
+    distinct = tuple(dict.fromkeys(sources))
+    paths = pl.Series(NWB_PATH, [source.path for source in distinct], dtype=_TEXT)
+    values = _from_catalogs(distinct, fields, catalogs)
+    left = {name: field for name, field in fields.items() if name not in values}
+    for table in dict.fromkeys(field.table for field in left.values()):
+        own = {name: field for name, field in left.items() if field.table == table}
+        values |= {
+            n: _attributes_of(distinct, f.column, ignore_errors=ignore_errors)
+            for n, f in own.items()
+            if f.column in ATTRIBUTE_FIELDS
+        }
+        stored = {field.column: field.stored for name, field in own.items() if name not in values}
+        if not stored:
+            continue
+        plan = plan_scan(
+            distinct,
+            table,
+            schema=stored,
+            ignore_errors=ignore_errors,
+            disable_progress=True,
+            catalogs=catalogs,
+        )
+        scan = lazy_frame(plan._replace(optional=True))
+        rows = scan.select(*map(_column, stored), NWB_PATH).collect()
+        rows = pl.DataFrame(paths).join(rows, on=NWB_PATH, how="left", maintain_order="left")
+        values |= {name: rows[field.column] for name, field in own.items() if name not in values}
+    numbers = {source: number for number, source in enumerate(distinct)}
+    places = pl.Series([numbers[source] for source in sources], dtype=pl.UInt32)
+    columns = []
+    for name, field in fields.items():
+        series = values[name].alias(name)
+        if field.dtype == _TEXTS and series.dtype == _TEXT:
+            series = pl.DataFrame(series).select(_listed(name)).to_series()
+        if field.column in DATETIME_FIELDS:
+            series = _times(series, paths)
+        columns.append(series.gather(places))
+    return columns
+
+
+def _from_catalogs(
+    sources: Sequence[Source], fields: Mapping[str, MetadataField], catalogs: Index | None
+) -> dict[str, pl.Series]:
+    """Return those of the fields that an index has of all of some sources."""
+    if catalogs is None:
+        return {}
+    keys = {name: (field.table, field.column) for name, field in fields.items()}
+    order, known = catalogs.session_values(sources, list(keys.values()))
+    if len(order) < len(sources):
+        return {}
+    places = pl.Series(order, dtype=pl.UInt32).arg_sort()
+    found = {}
+    for name, key in keys.items():
+        if key in known:
+            with suppress(SchemaError):  # the files themselves say what does not fit
+                found[name] = conform(known[key].gather(places), fields[name].stored, "the index")
+    return found
+
+
+def _attributes_of(sources: Sequence[Source], name: str, *, ignore_errors: bool) -> pl.Series:
+    """Return a field that is an attribute of another field, of each file."""
+    where, field, attribute = ATTRIBUTE_FIELDS[name]
+
+    def look_up(source: Source) -> object:
+        try:
+            found = load_attributes(source, where) or {}
+        except LazyNWBError as error:
+            if not ignore_errors or isinstance(error, MissingPackageError):
+                raise
+            return None
+        return found.get(field, {}).get(attribute)
+
+    values = map_concurrently(look_up, sources, sources)
+    texts = [value if isinstance(value, str) else None for value in values]
+    return pl.Series(name, texts, dtype=_TEXT)
+
+
+def _listed(name: str) -> pl.Expr:
+    """Return text as a list of one; early versions of the schema had one text (`experimenter`)."""
+    return pl.when(pl.col(name).is_not_null()).then(pl.concat_list(name)).alias(name)
+
+
 def with_prefix(subject: Iterable[str], session: Collection[str]) -> dict[str, str]:
     """Return names under which the subject's fields can stand beside the session's."""
     taken = {*session, *subject}
@@ -150,8 +326,7 @@ def read_metadata(sources: Sequence[Source], *, disable_progress: bool) -> Metad
         found = paths.join(rows, on=NWB_PATH, how="left", maintain_order="left")
         found = found.join(extra, on=NWB_PATH, how="left", maintain_order="left")
         found = found.with_columns(
-            # Early versions of the schema had one text where there are lists now (`experimenter`).
-            pl.when(pl.col(name).is_not_null()).then(pl.concat_list(name)).alias(name)
+            _listed(name)
             for name, dtype in fields.items()
             if dtype == _TEXTS and found.schema.get(name) == _TEXT
         )
@@ -187,11 +362,16 @@ def _scan(files: list[TableFile], table: str, *, disable_progress: bool) -> pl.D
             schema |= merge_schemas(own, {}, {name})
         except SchemaError as error:
             _LOGGER.warning("%s is given as text: %s", name, error)
-            schema[name] = _TEXTS if any(file.columns[name].whole for file in own) else _TEXT
+            schema[name] = _as_text(name, own)
     if not schema:
         return pl.DataFrame(schema={NWB_PATH: _TEXT})
     frame = scan_nwb([file.source for file in files], table, schema=schema, disable_progress=disable_progress)
     return frame.select(*map(_column, schema), NWB_PATH).collect()
+
+
+def _as_text(name: str, files: Sequence[TableFile]) -> pl.DataType:
+    """Return the type of a column that files have in types without a common one."""
+    return _TEXTS if any(file.columns[name].whole for file in files) else _TEXT
 
 
 def _column(name: str) -> pl.Expr:

@@ -95,6 +95,36 @@ def tables(
 
 
 @app.command(cls=Command)
+def sessions(  # noqa: PLR0913 - the options of a command
+    *,
+    sources: SourcesArgument = None,
+    index: Annotated[
+        str | None,
+        typer.Option("--index", metavar="INDEX", help="Look sessions up there; all, if no source is given."),
+    ] = None,
+    exclude_series: Annotated[
+        bool, typer.Option("--exclude-series", help="Leave series out of the tables that are counted.")
+    ] = False,
+    form: FormatOption = None,
+    output: OutputOption = None,
+    ignore_errors: IgnoreErrorsOption = False,
+    storage_option: StorageOption = None,
+) -> None:
+    """Show a row for each session: of whom, when, how long, and how many rows its tables have."""
+    target = target_of(form, output)
+    given = sources_of(sources or ([index] if index else None), storage_option)
+    from lazynwb.cli.session_commands import list_sessions, show_sessions
+
+    frame = list_sessions(
+        given if sources else given._replace(sources=[]),
+        index,
+        exclude_series=exclude_series,
+        ignore_errors=ignore_errors,
+    )
+    show_sessions(frame, target)
+
+
+@app.command(cls=Command)
 def paths(  # noqa: PLR0913 - the options of a command
     *,
     source: SourceArgument = None,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
     from lazynwb.index.model import Kind, Manifest
+    from lazynwb.index.snapshot import TableSummary
     from lazynwb.lookup.loader import TableFile
     from lazynwb.lookup.providers import NotCatalogued
     from lazynwb.storage.resolve import Sources
@@ -144,6 +145,31 @@ class Index(CatalogProvider):
     ) -> tuple[dict[str, list[Source]], list[Source]]:
         """Return which sources have which tables, and the sources of which that is not known."""
         return self._on_latest(lambda state: state.sources_by_table(sources, series=series))
+
+    def session_values(
+        self, sources: Sequence[Source], wanted: Sequence[tuple[str, str]]
+    ) -> tuple[list[int], dict[tuple[str, str], pl.Series]]:
+        """Return values of sessions.
+
+        Parameters
+        ----------
+        sources : sequence of Source
+        wanted : sequence of (str, str)
+            "general" or "general/subject", and the name of a value of theirs; or an empty text, and a column
+            of the table "sessions".
+
+        Returns
+        -------
+        list of int
+            The positions of the sources that it knows, in any order.
+        dict of (str, str) to Series
+            What it knows of these, in the same order; of type Null where no session has such a value.
+        """
+        return self._on_latest(lambda state: state.session_values(sources, wanted))
+
+    def summaries(self, sources: Sequence[Source]) -> dict[Source, list[TableSummary]]:
+        """Return what tables each of some sources has, of those of which that is known."""
+        return self._on_latest(lambda state: state.summaries(sources))
 
     # -- tables -------------------------------------------------------------------------------------------
 

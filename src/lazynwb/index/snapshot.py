@@ -20,6 +20,7 @@ from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS
 from lazynwb.index.model import ENTRIES, MANIFEST, SCHEMAS, SESSIONS, Values, decode
 from lazynwb.index.part_io import block_of, damaged, read_frame
+from lazynwb.index.source_record import ATTRIBUTES
 from lazynwb.index.validate import is_sound
 from lazynwb.lookup.loader import Entry, TableFile, key_of
 from lazynwb.lookup.providers import NOT_CATALOGUED
@@ -39,6 +40,15 @@ if TYPE_CHECKING:
 _MOST_TABLES, _MOST_BLOCKS = 256, 8
 _KINDS = frozenset({"table", "series", "metadata"})
 _DECODER = msgspec.msgpack.Decoder(Entry)
+
+
+class TableSummary(NamedTuple):
+    """One table of a session: its path, kind, and numbers of rows and columns; None where not known."""
+
+    path: str
+    kind: str | None
+    rows: int | None
+    columns: int | None
 
 
 class GoneError(Exception):
@@ -91,9 +101,13 @@ class State:
         """Return columns of a part's table, in the types that the whole index has."""
         part = self.manifest.parts[number]
         own = SCHEMAS[kind]
-        metadata = self.values.schema if kind == "sessions" else {}
         # Parts that were written before a column came up do not have it.
-        stored = self._read(part, kind, names if set(names) <= set(own) else None)
+        return self._published(self._read(part, kind, names if set(names) <= set(own) else None), kind, names)
+
+    def _published(self, stored: pl.DataFrame, kind: Kind, names: list[str]) -> pl.DataFrame:
+        """Return columns of rows of a part's table, in the types that the whole index has."""
+        own = SCHEMAS[kind]
+        metadata = self.values.schema if kind == "sessions" else {}
         columns = []
         for name in names:
             if name in own:
@@ -368,6 +382,64 @@ class State:
                 if kind != "series" or series:
                     found.setdefault(table, []).extend(by_number.get(numbers.get(path, -1), ()))
         return {table: having for table, having in found.items() if having}, unknown
+
+    def session_values(
+        self, sources: Sequence[Source], wanted: Sequence[tuple[str, str]]
+    ) -> tuple[list[int], dict[tuple[str, str], pl.Series]]:
+        """See `Index`."""
+        located = self._located(sources)
+        known = [at for at, number in enumerate(located) if number >= 0]
+        columns: dict[tuple[str, str], str] = {}
+        found: dict[tuple[str, str], list[pl.Series]] = {}
+        for table, name in wanted:
+            value = self.values.find(table, name) if table else None
+            if value is not None and value.exact:
+                columns[table, name] = value.column
+            elif not table:
+                columns[table, name] = name
+            elif value is None and name not in ATTRIBUTES:
+                found[table, name] = [
+                    pl.Series(name, [None] * len(known), dtype=pl.Null)
+                ]  # no session has it
+        order: list[int] = []
+        by_part: dict[int, list[int]] = {}
+        for at in known:
+            by_part.setdefault(self._part_of(located[at]), []).append(at)
+        for part, own in by_part.items():
+            stored = self._read(self.manifest.parts[part], "sessions", None)
+            # A part may have been written before attributes were kept.
+            columns = {k: c for k, c in columns.items() if c in stored.columns or k[1] not in ATTRIBUTES}
+            rows = stored[[located[at] - self._starts[part] for at in own]]
+            frame = self._published(rows, "sessions", list(dict.fromkeys(columns.values())))
+            for key, column in columns.items():
+                found.setdefault(key, []).append(frame[column].alias(key[1]))
+            order += own
+        kept = {
+            key: pl.concat(pieces) for key, pieces in found.items() if sum(map(len, pieces)) == len(order)
+        }
+        return order, kept
+
+    def summaries(self, sources: Sequence[Source]) -> dict[Source, list[TableSummary]]:
+        """See `Index`."""
+        found: dict[Source, list[TableSummary]] = {}
+        names = ["path", "table", "kind", "rows", "columns"]
+        for part, own in self._by_part(sources).items():
+            paths = self._known()["path"]
+            by_path = {paths[number]: source for source, number in own}
+            found |= {source: [] for source, _ in own}
+            frame = self._read(self.manifest.parts[part], "tables", names)
+            wanted = frame.filter(pl.col("path").is_in(pl.Series(list(by_path), dtype=pl.String).implode()))
+            for path, *summary in wanted.sort("table").iter_rows():
+                found[by_path[path]].append(TableSummary(*summary))
+        return found
+
+    def _by_part(self, sources: Sequence[Source]) -> dict[int, list[tuple[Source, int]]]:
+        """Return the sources that are here with their numbers, by part."""
+        found: dict[int, list[tuple[Source, int]]] = {}
+        for source, number in zip(sources, self._located(sources), strict=True):
+            if number >= 0:
+                found.setdefault(self._part_of(number), []).append((source, number))
+        return found
 
     # -- metadata -----------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from lazynwb.catalog.model import ChunkIndex, DType, Table, arrays_of, stored_si
 from lazynwb.engine.columns import read_columns
 from lazynwb.engine.row_selection import Handles, Part
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.formats.nwb.names import ATTRIBUTE_FIELDS, GENERAL
 from lazynwb.formats.nwb.tables import METADATA_PATHS
 from lazynwb.formats.registry import is_zarr, open_reader
 from lazynwb.lookup.catalog_cache import get_version
@@ -23,7 +24,7 @@ from lazynwb.storage.remote_state import prefetch
 from lazynwb.threads import Pool
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from lazynwb.catalog.model import Array, Column, Listing
     from lazynwb.catalog.zone_map import ZoneMap
@@ -38,6 +39,10 @@ _MOST_VALUE_BYTES = 16 * 1024
 _PATIENCE = 3.0
 #: Sources that are described at the same time: mostly these wait for servers.
 _AT_ONCE = 32
+#: The attribute of the root group that says which version of the schema a file follows.
+VERSION = "nwb_version"
+#: Values of the sessions that are attributes.
+ATTRIBUTES = frozenset({*ATTRIBUTE_FIELDS, VERSION})
 POOL = Pool("index", lambda: _AT_ONCE)
 
 ENCODER = msgspec.msgpack.Encoder()
@@ -159,7 +164,7 @@ def _settles(source: Source, now: str) -> bool:
 
 
 def _described(source: Source, now: str, wish: ChunkLocationRequest) -> SourceRecord:
-    found = SourceRecord(source.public, now, _size(now))
+    found = SourceRecord(source.public, now, size_of(now))
     kept: dict[str, TableFile] = {}
     with open_reader(source, now) as reader:
         listing = reader.list_objects()
@@ -171,10 +176,14 @@ def _described(source: Source, now: str, wish: ChunkLocationRequest) -> SourceRe
             found.tables.append(one)
             if path in METADATA_PATHS and file is not None:
                 kept[path] = file
+        attributes = _attributes(reader, kept)
     if not found.tables:
         found.problem = "it has no tables"
     for path, file in kept.items():
         row, lost = _row(file)
+        own = {name: value for (table, name), value in attributes.items() if table == path}
+        more = [pl.Series(n, [v], dtype=pl.String) for n, v in own.items() if n not in row.columns]
+        row = pl.DataFrame([*row.get_columns(), *more])
         found.lost += [(path, name) for name in lost]
         stream = BytesIO()
         row.write_ipc(stream)
@@ -182,9 +191,22 @@ def _described(source: Source, now: str, wish: ChunkLocationRequest) -> SourceRe
     return found
 
 
-def _size(now: str) -> int | None:
-    """Return the size of a file, which its identity begins with; of a store of objects nobody knows it."""
-    head = now.partition("\t")[0].partition("-")[0]
+def _attributes(reader: Reader, kept: Mapping[str, TableFile]) -> dict[tuple[str, str], str | None]:
+    """Return the metadata that are attributes, by the table that they are columns of and their name."""
+    found: dict[tuple[str, str], str | None] = {}
+    # Those of the root group go with its values, which are columns of /general.
+    for name, (table, field, attribute) in {**ATTRIBUTE_FIELDS, VERSION: (GENERAL, "", VERSION)}.items():
+        described = None
+        if table in kept and (not field or field in kept[table].columns):
+            described = reader.attributes(table if field else "")
+        value = described.by_path.get(field, {}).get(attribute) if described is not None else None
+        found[table, name] = value if isinstance(value, str) else None
+    return found
+
+
+def size_of(identity: str) -> int | None:
+    """Return the size of a file, which its identity begins with; None of a store of objects."""
+    head = identity.partition("\t")[0].partition("-")[0]
     return int(head) if head.isdecimal() else None
 
 
