@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 from polars import selectors
 
+from lazynwb.column_store.nan_bounds import drop_nan_bounds
 from lazynwb.convert.type_mapping import as_text, distinct_ignoring_case
 from lazynwb.errors import LazyNWBError, UnsupportedTypeError
 
@@ -94,6 +95,7 @@ def _sink(sink: Callable[..., object], path: Path, how: dict[str, Any], options:
 def _write_parquet(content: Content, path: Path, options: Options) -> None:
     how = {"compression": options.compression or "zstd", "row_group_size": content.group_rows}
     _sink(content.counted().sink_parquet, path, how, options)
+    drop_nan_bounds(path)
 
 
 def _write_arrow(content: Content, path: Path, options: Options) -> None:
