@@ -329,6 +329,7 @@ def test_the_other_table_is_not_read_where_its_rows_are_not_asked_for(many):
     assert with_regions.bytes_read == without.bytes_read
 
 
+@pytest.mark.usefixtures("no_store")
 def test_the_other_table_is_read_once_however_many_batches_there_are(tmp_path):
     """A filtered query gives out few rows at first; electrodes are read with the first of them."""
     path = units(tmp_path / "a.nwb", [[k % 6] for k in range(5_000)])

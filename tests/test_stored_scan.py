@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 import lazynwb
-from builders import Ragged, table, write_cube, write_session
+from builders import Column, Ragged, table, write_cube, write_session
 from checks import ENGINES, assert_frames, child_environment
 from lazynwb.column_store.store import column_store, forget_entries
 from lazynwb.lookup import catalog_cache
@@ -160,6 +160,75 @@ def test_another_query_on_the_same_columns_reads_no_file(cube):
     )
     assert (rows, read) == (240, 0)
     assert_frames(found, expected)
+
+
+class TestWhatAFilteredQueryStores:
+    """Columns that it decodes anyway, and the others when it is repeated."""
+
+    def query(self, cube):
+        lf = lazynwb.scan_nwb(cube, "units").filter(
+            pl.col("presence_ratio") > 0.5, pl.col("location") == "CA1"
+        )
+        return lf.select("unit_id", "decoder_label", "amplitude_cutoff", "_nwb_path").collect()
+
+    def test_no_chunk_is_decoded_for_the_store(self, tmp_path):
+        with h5py.File(tmp_path / "a.nwb", "w") as file:
+            columns = {"key": 100, "many": 100, "one": 1000}
+            table(
+                file,
+                "t",
+                {n: Column(np.arange(1000), {"chunks": (c,), "compression": 1}) for n, c in columns.items()},
+            )
+        time.sleep(0.1)
+        lf = lazynwb.scan_nwb(tmp_path / "a.nwb", "t").filter(pl.col("key") == 555)
+        decoded = []
+        for names in (["many", "one"], ["many", "one"], ["one"]):
+            forget_entries()
+            with lazynwb.profile() as profile:
+                assert lf.select(names).collect().rows() == [(555,) * len(names)]
+            decoded.append(profile.chunks_decoded)
+        assert decoded == [10 + 1 + 1, 1, 0]
+
+    def test_the_third_run_reads_no_file(self, cube):
+        expected = unstored(lambda: self.query(cube))
+        found = [stored(lambda: self.query(cube)) for _ in range(3)]
+        for frame, _, _ in found:
+            assert_frames(frame, expected)
+        assert found[0][1] == 0
+        assert found[1][1:] > (0, 0)
+        assert found[2][1:] == (240, 0)
+
+    def test_files_of_which_no_row_is_left_are_not_read(self, cube):
+        lf = lazynwb.scan_nwb(cube, "units").filter(pl.col("unit_id").str.starts_with("s3_"))
+        expected = unstored(lambda: lf.select("decoder_label", "amplitude_cutoff").collect())
+        for _ in range(2):
+            assert_frames(
+                stored(lambda: lf.select("decoder_label", "amplitude_cutoff").collect())[0], expected
+            )
+        found, rows, read = stored(lambda: lf.select("decoder_label", "amplitude_cutoff").collect())
+        assert (rows, read) == (240, 0)
+        assert_frames(found, expected)
+        # Of the other files these columns are not stored, and a query that needs them reads them there.
+        everything = lazynwb.scan_nwb(cube, "units").select("unit_id", "decoder_label")
+        expected = unstored(everything.collect)
+        for _ in range(3):
+            found, _, read = stored(everything.collect)
+            assert_frames(found, expected)
+        assert read == 0
+
+    @pytest.mark.parametrize("engine", ENGINES)
+    def test_filters_on_columns_that_only_some_sessions_have_stored(self, cube, engine):
+        for number in (1, 4):
+            lf = lazynwb.scan_nwb(cube[number], "units").select("location", "presence_ratio")
+            stored(lf.collect)
+        stored(lambda: lazynwb.scan_nwb(cube, "units").select("decoder_label").collect())
+        lf = lazynwb.scan_nwb(cube, "units").filter(
+            pl.col("location") == "CA1", pl.col("presence_ratio") > 0.4, pl.col("decoder_label") == "sua"
+        )
+        lf = lf.select("unit_id", "spike_times", "_table_index", "_nwb_path")
+        expected = unstored(lf.collect)
+        for _ in range(3):
+            assert_frames(stored(lambda: lf.collect(engine=engine))[0], expected)
 
 
 def test_columns_of_several_queries_are_put_together(cube):

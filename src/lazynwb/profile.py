@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
 
     import polars as pl
 
@@ -154,7 +154,7 @@ def working_for(query: Query | None) -> Iterator[None]:
         _current.query = before
 
 
-def attributed(batches: Iterator[pl.DataFrame], label: str) -> Iterator[pl.DataFrame]:
+def attributed(batches: Iterator[pl.DataFrame], label: str) -> Generator[pl.DataFrame]:
     """Pass the batches of a query on, and count what they cost as its own, on whichever thread that is."""
     query = Query(label)
     while True:

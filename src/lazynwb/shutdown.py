@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     import polars as pl
 
@@ -40,7 +40,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_state.__init__)  # type: ignore[misc]
 
 
-def guard_shutdown(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+def is_leaving() -> bool:
+    """Return whether the process is being left: a scan that is closed now is to do nothing more."""
+    return _state.leaving
+
+
+def guard_shutdown(batches: Generator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """Pass batches on; end early once the process is being left."""
     try:
         while True:
@@ -60,7 +65,16 @@ def guard_shutdown(batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
             yield batch
     finally:
         with _state.condition:
-            _state.last = time.monotonic()
+            closes = not _state.leaving
+            _state.inside += closes
+        try:
+            if closes:
+                batches.close()  # not when it is collected: it may still write to the column store
+        finally:
+            with _state.condition:
+                _state.inside -= closes
+                _state.last = time.monotonic()
+                _state.condition.notify_all()
 
 
 _gates: list[Callable[[], None]] = []

@@ -13,6 +13,7 @@ import logging
 import os
 import time
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -158,10 +159,11 @@ def clear() -> None:
     """Remove every entry that this package wrote; other files in the folder are left alone."""
     root = config.cache_path
     for version in root.glob("v*"):
-        for shard in version.glob("[0-9a-f][0-9a-f]"):
-            for _, _, file in _entries(shard):
-                _remove(file)
-            _remove_if_empty(shard)
+        with suppress(FileNotFoundError):  # of a folder that another process has removed
+            for shard in version.glob("[0-9a-f][0-9a-f]"):
+                for _, _, file in _entries(shard):
+                    _remove(file)
+                _remove_if_empty(shard)
         _remove_if_empty(version)
 
 

@@ -199,8 +199,7 @@ def _block(picks: list[list[Pick]]) -> Block:
     for listed in picks:
         part, ordinal, _ = listed[0]
         known = part.layout(ordinal)
-        declined = {name for pick in listed for name in pick.part.layout(pick.ordinal).declined}
-        layout = Layout(known.path, known.kind, known.columns, stored, tuple(sorted(declined - columns)))
+        layout = Layout(known.path, known.kind, known.columns, stored)
         sessions.append(_renumbered(part.session(ordinal), layouts.setdefault(layout, len(layouts))))
     frame = pl.DataFrame()
     if stored:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Raised whenever a struct below or the meaning of a stored value changes: older entries are then ignored.
-STORE_VERSION = 1
+STORE_VERSION = 2
 _MAGIC = b"LNWC" + STORE_VERSION.to_bytes(2, "little") + CATALOG_VERSION.to_bytes(2, "little")
 _HEADER = len(_MAGIC) + 4
 
@@ -40,15 +40,12 @@ class Layout(msgspec.Struct, frozen=True, array_like=True, gc=False):
         `without_places`.
     stored : tuple of str
         Names of the columns whose values the part holds.
-    declined : tuple of str
-        Names of columns that are too large to be stored.
     """
 
     path: str | None
     kind: Literal["table", "series", "metadata"]
     columns: tuple[Column, ...]
     stored: tuple[str, ...]
-    declined: tuple[str, ...] = ()
 
 
 class Session(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -67,7 +67,17 @@ def _row_bytes(column: Column, kind: str) -> int | None:
     return elements * stored_size(data.dtype)
 
 
-def is_still_small(series: pl.Series) -> bool:
-    """Return whether a column that was decoded is as small as it was taken to be: text may be long."""
+def is_still_small(series: pl.Series, sessions: int = 1) -> bool:
+    """Return whether a column that was decoded is as small as it was taken to be: text may be long.
+
+    Parameters
+    ----------
+    series : Series
+        The rows of some sessions.
+    sessions : int
+        How many.
+    """
     size = series.estimated_size()
-    return size <= ALWAYS_SMALL_BYTES or size <= min(MAX_COLUMN_BYTES, len(series) * MAX_ROW_BYTES)
+    return size <= sessions * ALWAYS_SMALL_BYTES or size <= min(
+        sessions * MAX_COLUMN_BYTES, len(series) * MAX_ROW_BYTES
+    )

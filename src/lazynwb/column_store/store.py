@@ -226,14 +226,15 @@ class ColumnStore:
     def clear(self) -> None:
         """Remove every part, of this version and others; other files in the folder are left alone."""
         _loaded.clear()
-        for version in self.root.glob("v*"):
-            for folder in version.glob("[0-9a-f]" * 32):
-                for suffix in (_ENTRY, _REMOVED, _PART, _UNFINISHED):
-                    for path in folder.glob(f"*{suffix}"):
-                        with suppress(OSError):
-                            path.unlink()
-                with suppress(OSError):
-                    folder.rmdir()
+        for version in list(self.root.glob("v*")):
+            with suppress(OSError):  # another process may remove folders meanwhile
+                for folder in list(version.glob("[0-9a-f]" * 32)):
+                    for file in list(folder.iterdir()):
+                        if file.suffix in {_ENTRY, _REMOVED, _PART, _UNFINISHED}:
+                            with suppress(OSError):
+                                file.unlink()
+                    with suppress(OSError):
+                        folder.rmdir()
             with suppress(OSError):
                 version.rmdir()
         with suppress(OSError):

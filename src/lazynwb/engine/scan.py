@@ -20,7 +20,7 @@ from lazynwb.engine.report import Report
 from lazynwb.engine.row_masks import PerFile, assembled, cut, mask, take
 from lazynwb.engine.row_selection import Handles, Part, cut_ranges, to_ranges
 from lazynwb.engine.size_estimates import most_bytes
-from lazynwb.engine.stored_columns import Decoded, StoreWriter
+from lazynwb.engine.stored_columns import StoreWriter, WindowColumns, small_of
 from lazynwb.engine.stored_scan import plan_runs, read_window, windows_of
 from lazynwb.engine.timestamps import TIMESTAMPS, TimestampFilter
 from lazynwb.errors import (
@@ -36,12 +36,14 @@ from lazynwb.lookup.session_columns import parted, session_frame
 from lazynwb.lookup.stored_tables import StoredTables
 from lazynwb.profile import count
 from lazynwb.progress import Progress
+from lazynwb.shutdown import is_leaving
 from lazynwb.storage.remote_state import save
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from lazynwb.engine.plan import ScanPlan
+    from lazynwb.engine.stored_columns import Decoded
     from lazynwb.engine.stored_scan import Covered
     from lazynwb.lookup.loader import TableFile
     from lazynwb.lookup.stored_tables import StoredTable
@@ -83,10 +85,14 @@ def run(
     steps = plan_steps(predicate, plan.schema, plan.per_table)
     report = Report(plan.table, len(plan.sources))
     # An index says by itself what is stored of its files; the store knows tables by one path each.
-    writer = StoreWriter(plan.table) if plan.catalogs is None and plan.tables is None else None
+    writer: StoreWriter | None = None
+    if plan.catalogs is None and plan.tables is None and SESSION not in plan.schema:
+        writer = StoreWriter(plan.table)
+    if writer is not None and not writer.is_active:
+        writer = None
     is_empty = True
     try:
-        if writer is not None and writer.is_active:
+        if writer is not None:
             frames = _frames(plan, names, steps, n_rows, report, writer)
         else:
             frames = Query(plan, names, steps, report=report).frames(n_rows)
@@ -94,7 +100,7 @@ def run(
             is_empty = False
             yield frame
     finally:
-        if writer is not None:
+        if writer is not None and not is_leaving():
             writer.flush()
     report.log()
     if is_empty:
@@ -169,11 +175,12 @@ def _stored_frames(  # noqa: PLR0913, PLR0917 - as `_frames`
     if not window:
         return
     steps = [step for step in steps if not plan.per_file.issuperset(step.columns)]
-    large = {name for one in window for name in one.cover.declined} | {r.name for r in plan.regions}
-    early = [step for step in steps if large.isdisjoint(step.columns)]
-    rest = [step for step in steps if not large.isdisjoint(step.columns)]
-    arrays = large.intersection({*names, *(name for step in rest for name in step.columns)})
-    kept = [name for name in {*names, *(n for step in rest for n in step.columns)} if name not in large]
+    regions = {region.name for region in plan.regions}
+    absent = {name for one in window for name in one.cover.absent} | regions
+    early = [step for step in steps if absent.isdisjoint(step.columns)]
+    rest = [step for step in steps if not absent.isdisjoint(step.columns)]
+    needed = {*names, *(name for step in rest for name in step.columns)}
+    kept = [name for name in needed if name not in regions]
     try:
         found = read_window(window, plan, kept, early, files)
     except LazyNWBError as error:
@@ -185,16 +192,56 @@ def _stored_frames(  # noqa: PLR0913, PLR0917 - as `_frames`
     for one in window:
         if one.table.problems:
             report.problems(one.table, one.table.problems)
-    if not len(found):
+    while rest and not any(_lacks(one.cover.absent | regions, rest[0]) for one in _present(window, found)):
+        found = found.filter(rest.pop(0).expression)
+    query: Query | None = None
+    for missing, some in _alike_runs(window, found, needed, regions):
+        if not missing and not rest:
+            yield pl.DataFrame([some[name] for name in names])
+            continue
+        if query is None:
+            sources = tuple(one.table.source for one in window)
+            query = Query(
+                plan._replace(sources=sources),
+                names,
+                rest,
+                filtered=bool(steps),
+                report=report,
+                writer=writer,
+            )
+        yield from query.resume(window, some, [name for name in kept if name not in missing])
+
+
+def _present(window: list[Covered], found: pl.DataFrame) -> list[Covered]:
+    """Return the sessions of which there are rows."""
+    return [window[number] for number in found[SESSION].unique()]
+
+
+def _lacks(absent: frozenset[str] | set[str], step: Step) -> bool:
+    return not absent.isdisjoint(step.columns)
+
+
+def _alike_runs(
+    window: list[Covered], found: pl.DataFrame, needed: set[str], regions: set[str]
+) -> Iterator[tuple[frozenset[str], pl.DataFrame]]:
+    """Yield the rows of consecutive sessions of which the same columns are read from their files."""
+    always = frozenset(regions & needed)
+    if not any(one.cover.absent for one in window):
+        if len(found):
+            yield always, found
         return
-    if not arrays:
-        yield pl.DataFrame([found[name] for name in names])
-        return
-    sources = tuple(one.table.source for one in window)
-    query = Query(
-        plan._replace(sources=sources), names, rest, filtered=bool(steps), report=report, writer=writer
-    )
-    yield from query.resume(window, found, kept)
+    counts = found.group_by(SESSION, maintain_order=True).len()
+    start = stop = 0
+    before: frozenset[str] | None = None
+    for number, rows in counts.iter_rows():
+        missing = (window[number].cover.absent & needed) | always
+        if before is not None and missing != before:
+            yield before, found[start:stop]
+            start = stop
+        before = missing
+        stop += rows
+    if before is not None:
+        yield before, found[start:stop]
 
 
 class Query:
@@ -317,13 +364,9 @@ class Query:
             rows = part.rows
             if not rows:
                 continue
-            phase = filtering
-            if self._writer is not None:
-                needed = [name for name in self._plan.schema if name in self._needed]
-                phase = list(dict.fromkeys((*filtering, *self._writer.small(file, needed))))
             size = (
-                max(most_bytes(file, phase) * rows // limit, _LEAST_ROW_BYTES * rows)
-                if self._steps or self._writer is not None
+                max(most_bytes(file, filtering) * rows // limit, _LEAST_ROW_BYTES * rows)
+                if self._steps
                 else 0
             )
             # A table too large to filter at once is filtered in slices.
@@ -637,48 +680,96 @@ class Query:
             start += rows
         return parts
 
-    def _first_phase(self, handles: Handles, parts: list[Part]) -> dict[str, pl.Series]:
-        """Read the small columns of whole files, for the column store as well as for this query."""
-        if self._writer is None or any(part.file.key in self._skipped for part in parts):
-            return {}
-        if self._plan.table in OTHER_PATHS and any(
-            part.file.table.path != self._plan.table for part in parts
+    def _window_columns(self, parts: list[Part], *, is_stored: bool) -> WindowColumns:
+        """Return what keeps columns of a window for the column store; see `WindowColumns`."""
+        names: list[str] = []
+        if (
+            self._writer is not None
+            and not any(part.file.key in self._skipped for part in parts)
+            and len({part.file.source for part in parts}) == len(parts)
+            # The store knows one path of a table.
+            and all(
+                part.file.table.path == self._plan.table for part in parts if self._plan.table in OTHER_PATHS
+            )
         ):
-            return {}  # the store knows one path of a table
-        regions = self._regions.names
-        needed = [name for name in self._plan.schema if name in self._needed and name not in regions]
-        filtering = {name for step in self._steps for name in step.columns}
-        phase = self._writer.first_phase(parts, needed, filtering)
-        known: dict[str, pl.Series] = {}
-        decoded = Decoded()
+            regions = self._regions.names
+            names = [name for name in self._plan.schema if name in self._needed and name not in regions]
+        return WindowColumns(parts, small_of(parts, names), is_stored=is_stored)
+
+    def _read_whole(
+        self,
+        handles: Handles,
+        parts: list[Part],
+        known: dict[str, pl.Series],
+        names: Iterable[str],
+        kept: WindowColumns,
+    ) -> None:
+        """Read all rows of small columns, for the column store as well as for this query.
+
+        Parameters
+        ----------
+        handles : Handles
+        parts : list of Part
+            The rows that are wanted.
+        known : dict of str to Series
+            Columns of these rows; takes those that are read.
+        names : iterable of str
+            Columns that are wanted.
+        kept : WindowColumns
+        """
+        rest = [name for name in names if name not in known and name in self._plan.schema]
+        names = kept.whole_columns(parts, rest)
+        if not names:
+            return
+        whole, decoded = kept.all_rows(parts)
+        found: dict[str, pl.Series] = {}
         try:
-            self._add(handles, parts, phase.read, known, decoded)
+            self._add(handles, whole, names, found, decoded)
         except (LazyNWBError, OversizedError):
-            return {}  # rows that pass the predicate may be readable, and fewer
-        if len(decoded.runs) == len(phase.read):
-            self._writer.take(parts, phase, decoded)
-        return known
+            decoded.drop(names)  # the rows that are wanted may be readable
+            return
+        if whole is not parts:
+            starts = np.cumsum([0, *(part.rows for part in whole)])
+            rows = np.concatenate(
+                [part.indices() + start for part, start in zip(parts, starts[:-1], strict=True)]
+            )
+            # Not `gather`: Polars takes the names of series for patterns there.
+            found = {name: series[rows] for name, series in found.items()}
+        known.update(found)
+
+    def _filter(
+        self, handles: Handles, parts: list[Part], known: dict[str, pl.Series], kept: WindowColumns
+    ) -> tuple[list[Part], dict[str, pl.Series]]:
+        """Return the rows that pass the predicate, and those of the columns to return that are known."""
+        for step in self._steps:
+            self._read_whole(handles, parts, known, step.columns, kept)
+            self._add(handles, parts, step.columns, known, kept.decoded(parts))
+            rows = sum(part.rows for part in parts)
+            keep = mask(assembled({name: known[name] for name in step.columns}, rows), step.expression)
+            if not keep.all():
+                parts = take(parts, keep)
+                known = {name: series.filter(pl.Series(keep)) for name, series in known.items()}
+                if not parts:
+                    break
+        return parts, {name: series for name, series in known.items() if name in self._names}
 
     def _filter_and_read(
         self, parts: list[Part], known: dict[str, pl.Series] | None
     ) -> Iterator[pl.DataFrame]:
+        kept = self._window_columns(parts, is_stored=known is not None)
         with Handles() as handles:
-            if known is None:
-                known = self._first_phase(handles, parts)
-            for step in self._steps:
-                self._add(handles, parts, step.columns, known)
-                rows = sum(part.rows for part in parts)
-                keep = mask(assembled({name: known[name] for name in step.columns}, rows), step.expression)
-                if not keep.all():
-                    parts = take(parts, keep)
-                    known = {name: series.filter(pl.Series(keep)) for name, series in known.items()}
-                    if not parts:
-                        return
-            known = {name: series for name, series in known.items() if name in self._names}
-            rest = [name for name in self._names if name not in known and name in self._plan.schema]
-            bounds = batch_bounds(handles, parts, rest, self._rows_growth)
-            if len(bounds) == 1:
-                self._add(handles, parts, self._names, known)
+            parts, known = self._filter(handles, parts, dict(known or {}), kept)
+            if parts:
+                self._read_whole(handles, parts, known, self._names, kept)
+                rest = [name for name in self._names if name not in known and name in self._plan.schema]
+                bounds = batch_bounds(handles, parts, rest, self._rows_growth)
+                if len(bounds) == 1:
+                    self._add(handles, parts, self._names, known)
+        if self._writer is not None:
+            self._writer.take(kept)
+        del kept
+        if not parts:
+            return
         if len(bounds) == 1:
             self._reach(parts)
             yield assembled({name: known[name] for name in self._names}, sum(part.rows for part in parts))

@@ -2,53 +2,182 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import polars as pl
 
 from lazynwb.catalog.merge import nulls
+from lazynwb.catalog.model import grid_of
 from lazynwb.column_store.compaction import MAX_PART_BYTES, add
 from lazynwb.column_store.small_columns import is_small, is_still_small
 from lazynwb.column_store.store import Block, column_store, warn_once
+from lazynwb.config import config
+from lazynwb.engine.row_selection import Part
 from lazynwb.engine.size_estimates import most_bytes
 from lazynwb.lookup.stored_tables import is_unchanging, layout_of, session_of, store_key
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from lazynwb.column_store.entries import Layout
-    from lazynwb.engine.row_selection import Part
     from lazynwb.lookup.loader import TableFile
 
 
-#: Bytes of small columns of one file that are read of all rows though no filter needs them.
-_MOST_BYTES = 8 * 1024 * 1024
+#: Decoded bytes of a column of one file up to which all of its rows are read for those that are wanted,
+#: if they are in one chunk, so that no other chunk is decoded for it.
+_MOST_IN_CHUNK = 64 * 1024
+#: The same for a column that is missing in the store, of a file from which other columns are stored: this
+#: is no first query, and the next one may find the column, too.
+_MOST_MISSING = 256 * 1024
+_MOST_CHUNKS_MISSING = 4
+#: Types whose elements only lead to their values, each of which costs.
+_INDIRECT = frozenset({"vlen_text", "vlen", "reference"})
 
 
 class Decoded:
-    """Columns of a window as they were decoded, before they were cast to the types of the scan."""
+    """Columns of a window as they were decoded, before they were cast to the types of the scan.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    names : frozenset of str
+        Columns to keep.
+    """
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
         self.runs: dict[str, list[pl.Series]] = {}
 
     def add(self, name: str, series: pl.Series) -> None:
         """Take in the rows of a column that follow those before; of type Null where files lack it."""
-        self.runs.setdefault(name, []).append(series)
+        if name in self._names:
+            self.runs.setdefault(name, []).append(series)
+
+    def drop(self, names: Iterable[str]) -> None:
+        """Forget columns, of which some rows may be missing."""
+        for name in names:
+            self.runs.pop(name, None)
 
 
-class FirstPhase(NamedTuple):
-    """Columns of a window as they concern the column store.
+class WindowColumns:
+    """Small columns of the files of a window, kept where a query has decoded all of their rows.
 
-    Attributes
+    Parameters
     ----------
-    read : list of str
-        Read of all rows before anything is filtered.
-    large : list of str
-        Not stored.
+    parts : list of Part
+        The rows of the window, before anything is filtered.
+    small : frozenset of str
+        Columns that the query needs, and that are small in each file that has them.
+    is_stored : bool
+        Whether other columns of these files are in the store.
     """
 
-    read: list[str]
-    large: list[str]
+    def __init__(self, parts: list[Part], small: frozenset[str], *, is_stored: bool) -> None:
+        self._is_stored = is_stored
+        self._small = small
+        self._stages: list[tuple[list[Part], Decoded]] = []
+        if small and all(part.rows == part.file.table.rows for part in parts):
+            self._stages.append((parts, Decoded(small)))
+
+    def decoded(self, parts: list[Part]) -> Decoded | None:
+        """Return what keeps columns that are read of these parts; None if they are not known to be whole."""
+        return next((decoded for known, decoded in self._stages if known is parts), None)
+
+    def whole_columns(self, parts: list[Part], names: Iterable[str]) -> list[str]:
+        """Return the columns of which all rows are read, as that costs no more than reading those of parts.
+
+        Parameters
+        ----------
+        parts : list of Part
+            The rows that have passed the predicate.
+        names : iterable of str
+            Columns that are to be read of them.
+        """
+        names = [name for name in names if name in self._small]
+        whole = all(part.rows == part.file.table.rows for part in parts)
+        if not whole:
+            names = [
+                name
+                for name in names
+                if all(_is_in_one_chunk(part.file, name, self._is_stored) for part in parts)
+            ]
+        if sum(most_bytes(part.file, names) for part in parts) > config.batch_bytes:
+            return []
+        return names
+
+    def all_rows(self, parts: list[Part]) -> tuple[list[Part], Decoded]:
+        """Return all rows of the files of some parts, and what keeps columns that are read of them."""
+        sources = [part.file.source for part in parts]
+        for whole, decoded in self._stages:
+            if whole is parts or [part.file.source for part in whole] == sources:
+                return whole, decoded
+        whole = [
+            part if part.rows == part.file.table.rows else Part.of_range(part.file, 0, part.file.table.rows)
+            for part in parts
+        ]
+        self._stages.append((whole, Decoded(self._small)))
+        return self._stages[-1]
+
+    def blocks(self) -> Iterator[tuple[list[Part], dict[str, list[pl.Series]]]]:
+        """Yield files and all rows of the columns that were decoded of them."""
+        stages = [(parts, decoded.runs) for parts, decoded in self._stages if decoded.runs]
+        if len(stages) <= 1:
+            yield from stages
+            return
+        # Files of a stage are among those of the stage before: they have passed more of the predicate.
+        depths = {part.file.source: depth for depth, (parts, _) in enumerate(stages) for part in parts}
+        starts = [
+            dict(
+                zip(
+                    (part.file.source for part in parts),
+                    accumulate((p.rows for p in parts), initial=0),
+                    strict=False,
+                )
+            )
+            for parts, _ in stages
+        ]
+        for depth in range(len(stages)):
+            files = [part for part in stages[0][0] if depths[part.file.source] == depth]
+            columns = {
+                name: [
+                    _slice(runs, starts[n][part.file.source], starts[n][part.file.source] + part.rows)
+                    for part in files
+                ]
+                for n, (_, decoded) in enumerate(stages[: depth + 1])
+                for name, runs in decoded.items()
+            }
+            if files:
+                yield files, columns
+
+
+def _is_in_one_chunk(file: TableFile, name: str, is_stored: bool) -> bool:  # noqa: FBT001 - of one caller
+    """Return whether all rows of a column are decoded with any of them, or nearly so."""
+    column = file.columns.get(name)
+    if column is None:
+        return True
+    arrays = [child.data for child in column.children or (column,) if child.data is not None]
+    chunks = max((math.prod(grid_of(array)) if array.chunk else 1 for array in arrays), default=1)
+    size = most_bytes(file, [name])
+    if is_stored:
+        return size <= _MOST_MISSING and chunks <= _MOST_CHUNKS_MISSING
+    return (
+        size <= _MOST_IN_CHUNK
+        and chunks == 1
+        and all(array.dtype.kind not in _INDIRECT and array.layout != "indirect" for array in arrays)
+    )
+
+
+def small_of(parts: Iterable[Part], names: Collection[str]) -> frozenset[str]:
+    """Return the columns that are small in each file that has them."""
+    small: set[str] = set()
+    large: set[str] = set()
+    for file in {id(part.file.table): part.file for part in parts}.values():
+        for name in names:
+            column = file.columns.get(name)
+            if column is not None:
+                (small if is_small(column, file.table.kind, file.table.rows) else large).add(name)
+    return frozenset(small - large)
 
 
 class StoreWriter:
@@ -72,96 +201,40 @@ class StoreWriter:
         """Whether there is a store."""
         return self._store.limit > 0
 
-    def small(self, file: TableFile, names: Iterable[str]) -> list[str]:
-        """Return which of some columns of a file are small; those that it lacks are not."""
-        table = file.table
-        return [
-            name
-            for name in names
-            if (column := file.columns.get(name)) is not None and is_small(column, table.kind, table.rows)
-        ]
+    def take(self, window: WindowColumns) -> None:
+        """Take in the columns of a window of which all rows were decoded."""
+        for parts, runs in window.blocks():
+            if not self._keys.isdisjoint(part.file.source.key for part in parts):
+                continue
+            columns = {name: _joined(listed) for name, listed in runs.items()}
+            agreed = {name: series for name, series in columns.items() if series is not None}
+            if len(agreed) == len(columns):
+                self._add(parts, agreed)
+                continue
+            start = 0
+            for part in parts:  # files store a column in different types: each is a block of its own
+                stop = start + part.rows
+                self._add([part], {name: _slice(listed, start, stop) for name, listed in runs.items()})
+                start = stop
 
-    def first_phase(
-        self, parts: Sequence[Part], names: Sequence[str], filtering: Collection[str]
-    ) -> FirstPhase:
-        """Return the columns of a window that are read before anything is filtered, so that they are stored.
-
-        Parameters
-        ----------
-        parts : sequence of Part
-        names : sequence of str
-            Columns that the query needs.
-        filtering : collection of str
-            Columns that are read of all rows in any case.
-
-        Returns
-        -------
-        FirstPhase
-            Of no columns, unless the window has all rows of its files.
-        """
-        if not self.is_active or any(part.rows != part.file.table.rows for part in parts):
-            return FirstPhase([], [])
-        files = {id(part.file.table): part.file for part in parts}
-        large: set[str] = set()
-        present: set[str] = set()
-        few = True
-        for file in files.values():
-            held = [name for name in names if name in file.columns]
-            small = self.small(file, held)
-            present.update(small)
-            large.update(set(held) - set(small))
-            few &= most_bytes(file, [name for name in small if name not in filtering]) <= _MOST_BYTES
-        read = [name for name in names if name in present and name not in large]
-        return FirstPhase(
-            read if few else [name for name in read if name in filtering], [n for n in names if n in large]
-        )
-
-    def take(self, parts: Sequence[Part], phase: FirstPhase, decoded: Decoded) -> None:
-        """Take in the columns of a window that has all rows of its files.
-
-        Parameters
-        ----------
-        parts : sequence of Part
-        phase : FirstPhase
-        decoded : Decoded
-        """
-        if not self.is_active or any(part.rows != part.file.table.rows for part in parts):
-            return
-        keys = [part.file.source.key for part in parts]
-        if len(set(keys)) < len(keys) or not self._keys.isdisjoint(keys):
-            return
-        names = [*phase.read, *phase.large]
-        columns = {name: _joined(runs) for name, runs in decoded.runs.items()}
-        agreed = {name: series for name, series in columns.items() if series is not None}
-        if len(agreed) == len(columns):
-            self._add(parts, names, agreed)
-            return
-        start = 0
-        for part in parts:  # files store a column in different types: each is a block of its own
-            stop = start + part.rows
-            own = {name: _slice(runs, start, stop) for name, runs in decoded.runs.items()}
-            self._add([part], names, own)
-            start = stop
-
-    def _add(self, parts: Sequence[Part], names: Sequence[str], columns: dict[str, pl.Series]) -> None:
+    def _add(self, parts: Sequence[Part], columns: dict[str, pl.Series]) -> None:
         settled = [is_unchanging(part.file) for part in parts]
         if not any(settled):
             return
-        kept = {name: series for name, series in columns.items() if is_still_small(series)}
+        kept = {name: series for name, series in columns.items() if is_still_small(series, len(parts))}
+        if not kept:
+            return
         layouts: dict[Layout, int] = {}
         sessions = []
         for part, is_kept in zip(parts, settled, strict=True):
             if not is_kept:
                 continue
             file = part.file
-            own = [name for name in names if name in file.columns]
-            layout = layout_of(
-                file, (name for name in own if name in kept), (name for name in own if name not in kept)
-            )
+            layout = layout_of(file, (name for name in kept if name in file.columns))
             sessions.append(session_of(file, layouts.setdefault(layout, len(layouts))))
             self._keys.add(file.source.key)
         frame = pl.DataFrame([series.alias(name) for name, series in kept.items()])
-        if not all(settled) and frame.width:
+        if not all(settled):
             frame = pl.concat(_kept_rows(frame, parts, settled))
         self._blocks.append(Block(sessions, list(layouts), frame))
         self._size += int(frame.estimated_size())

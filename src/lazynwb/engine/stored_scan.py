@@ -27,7 +27,7 @@ _MOST_ROWS = 1_000_000
 
 
 class Covered(NamedTuple):
-    """A session of which all small columns that a query needs are stored.
+    """A session of which small columns that a query needs are stored.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ def plan_runs(tables: StoredTables, sources: Sequence[Source], needed: frozenset
         covered: Covered | None = None
         if table is not None and table.layout.path is not None:
             cover = tables.cover(table, needed)
-            if not cover.missing:
+            if cover.picks or not cover.absent:
                 covered = Covered(table, cover, table.session.rows)
         if not runs or bool(runs[-1].covered) != (covered is not None):
             runs.append(Run([], []))
@@ -132,7 +132,7 @@ def read_window(
         Each session once.
     plan : ScanPlan
     columns : sequence of str
-        Columns of the scan to return: stored ones, and those that no file has.
+        Columns of the scan to return. Those that are not stored of a session are null in its rows.
     steps : sequence of Step
         The predicate's parts, which need stored columns and those that no file has.
     files : DataFrame
@@ -177,7 +177,7 @@ def _is_stored(step: Step, plan: ScanPlan) -> bool:
 
 
 def _with_provenance(frame: pl.DataFrame, wanted: set[str], files: pl.DataFrame, table: str) -> pl.DataFrame:
-    added = [files[name].gather(frame[SESSION]) for name in files.columns if name in wanted]
+    added = [files[name][frame[SESSION]] for name in files.columns if name in wanted]
     if TABLE_PATH in wanted:
         added.append(pl.Series(TABLE_PATH, [table], dtype=INTERNAL[TABLE_PATH]).new_from_index(0, len(frame)))
     if ROWS in wanted:

@@ -15,6 +15,7 @@ from lazynwb.column_store.reading import Pick
 from lazynwb.column_store.store import Block, column_store
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError
+from lazynwb.formats.nwb.names import OTHER_PATHS
 from lazynwb.storage.source import ABSENT
 from lazynwb.threads import LOADERS
 
@@ -81,15 +82,12 @@ class Cover(NamedTuple):
     ----------
     picks : tuple of Pick
         In the parts that hold them.
-    declined : frozenset of str
-        Columns that are not stored because they are large.
-    missing : frozenset of str
-        Columns that might be stored and are not.
+    absent : frozenset of str
+        Columns that the table has and no part holds.
     """
 
     picks: tuple[Pick, ...]
-    declined: frozenset[str]
-    missing: frozenset[str]
+    absent: frozenset[str]
 
 
 class StoredTables:
@@ -107,6 +105,7 @@ class StoredTables:
 
     def __init__(self, table: str) -> None:
         self.store = column_store()
+        self._table = table
         self._parts = self.store.parts_of(store_key(table))
         self._columns: dict[int, frozenset[str]] = {}
 
@@ -132,8 +131,9 @@ class StoredTables:
             if ordinal is None:
                 continue
             session = part.session(ordinal)
-            if part.layout(ordinal).path is None:
-                continue
+            path = part.layout(ordinal).path
+            if path is None or (self._table in OTHER_PATHS and path != self._table):
+                continue  # whoever looks for the table may find it elsewhere
             if session.identity == now and all(
                 source.with_path(path).identity_or_absent() == known for path, known in session.depends
             ):
@@ -150,7 +150,6 @@ class StoredTables:
             Those that the file does not have are left out.
         """
         picks: list[Pick] = []
-        declined: set[str] = set()
         left = names & self._names_of(table.layout)
         for part in self._parts:
             if not left:
@@ -163,10 +162,7 @@ class StoredTables:
             if found:
                 picks.append(Pick(part, ordinal, found))
                 left -= found
-            large = left.intersection(layout.declined)
-            declined |= large
-            left -= large
-        return Cover(tuple(picks), frozenset(declined), left)
+        return Cover(tuple(picks), left)
 
     def _names_of(self, layout: Layout) -> frozenset[str]:
         names = self._columns.get(id(layout))
@@ -177,11 +173,11 @@ class StoredTables:
         return names
 
 
-def layout_of(file: TableFile, stored: Iterable[str] = (), declined: Iterable[str] = ()) -> Layout:
+def layout_of(file: TableFile, stored: Iterable[str] = ()) -> Layout:
     """Return what the column store knows a file's table by; see `Layout` for the parameters."""
     table = file.table
     columns = tuple(without_places(column) for column in table.columns)
-    return Layout(table.path, table.kind, columns, tuple(sorted(stored)), tuple(sorted(declined)))
+    return Layout(table.path, table.kind, columns, tuple(sorted(stored)))
 
 
 def session_of(file: TableFile, layout: int) -> Session:

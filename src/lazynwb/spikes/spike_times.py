@@ -36,7 +36,7 @@ from lazynwb.spikes.observation_times import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
 
     from lazynwb.frames.coerce import AnyFrame
     from lazynwb.spikes.interval_join import Bools, Floats, Ints
@@ -283,7 +283,7 @@ class Query:
 
     def _batches(
         self, names: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
-    ) -> Iterator[pl.DataFrame]:
+    ) -> Generator[pl.DataFrame]:
         names = list(self.schema_to_count()) if names is None else names
         roots = [] if predicate is None else predicate.meta.root_names()
         given = False
