@@ -347,9 +347,30 @@ def series(draw, rng: np.random.Generator, kind: Kind) -> Series:
     rate = draw(st.sampled_from([1.0, 30.0, 0.1, 1e-3, 30000.0]))
     if draw(st.booleans()):
         return Series(data, None, start, rate)
-    # They ascend, as the specification has it; some are equal, clocks stop and jump.
+    return Series(data, draw(clocks(rng, rows, start)), chunk=draw(st.sampled_from([0, 1, 3, 16])))
+
+
+@st.composite
+def clocks(draw, rng: np.random.Generator, rows: int, start: float) -> np.ndarray:
+    """Timestamps: ascending, as the specification has it, or out of order, or with NaN and infinities."""
+    # Some are equal, clocks stop and jump.
     steps = rng.choice(draw(st.sampled_from([(1.0,), (0.0, 1.0), (0.5, 0.5, 0.5, 400.0), (1 / 3,)])), rows)
-    return Series(data, start + np.cumsum(steps), chunk=draw(st.sampled_from([0, 1, 3, 16])))
+    stamps = start + np.cumsum(steps)
+    order = draw(st.sampled_from(["ascending"] * 3 + ["falling", "reset", "swapped", "shuffled"]))
+    if order == "falling":
+        stamps = stamps[::-1].copy()
+    elif order == "reset":
+        stamps = np.roll(stamps, draw(st.integers(0, max(rows - 1, 0))))
+    elif order == "swapped" and rows:
+        one, other = rng.integers(0, rows, 2)
+        stamps[[one, other]] = stamps[[other, one]]
+    elif order == "shuffled":
+        rng.shuffle(stamps)
+    if rows and not draw(st.integers(0, 3)):
+        odd = draw(st.sampled_from([(np.nan,), (np.inf, -np.inf), (np.nan, 0.0, -0.0)]))
+        places = rng.integers(0, rows, draw(st.integers(1, 3)))
+        stamps[places] = rng.choice(odd, len(places))
+    return stamps.astype(draw(st.sampled_from(["f8", "f8", "f8", "f4"])))
 
 
 @st.composite
@@ -414,3 +435,47 @@ def zarr_layouts(draw) -> dict[str, Any]:
         "order": draw(st.sampled_from("CF")),
         "consolidated": draw(st.booleans()),
     }
+
+
+# --- metadata -----------------------------------------------------------------------------------------
+
+#: Fields that are scalars in the schema, by the group that they are in.
+SCALAR_FIELDS = {
+    "": ("identifier", "session_description"),
+    "general": ("session_id", "lab", "institution", "notes", "protocol", "experiment_description"),
+    "general/subject": ("subject_id", "sex", "species", "genotype"),
+}
+LIST_FIELDS = ("keywords", "experimenter", "related_publications")
+
+
+@st.composite
+def metadata(draw) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What is stored in one file, by path, and the values that it stands for."""
+    stored: dict[str, Any] = {}
+    values: dict[str, Any] = {}
+    for group, names in SCALAR_FIELDS.items():
+        for name in names:
+            if name in {"identifier", "session_id"} or draw(st.booleans()):
+                path = f"{group}/{name}".strip("/")
+                value = values[path] = draw(st.sampled_from(SUBJECTS))
+                shape = draw(st.sampled_from([(), (), (1,), (1, 1)]))
+                stored[path] = draw(_as_text(np.full(shape, value, "O")))
+    for name in LIST_FIELDS:
+        if draw(st.booleans()):
+            several = draw(st.lists(st.sampled_from(SUBJECTS), min_size=1, max_size=3))
+            shape = draw(st.sampled_from([(-1,), (-1, 1), (1, -1), *([()] if len(several) == 1 else [])]))
+            values[f"general/{name}"] = several
+            stored[f"general/{name}"] = draw(_as_text(np.array(several, "O").reshape(shape)))
+    if draw(st.booleans()):  # of which the schema knows nothing: a number, or several
+        number = draw(st.sampled_from([5, [5], [6, 7]]))
+        values["general/mine"], stored["general/mine"] = number, np.array(number)
+    return stored, values
+
+
+@st.composite
+def _as_text(draw, texts: np.ndarray) -> np.ndarray:
+    """Text of any length, or of a fixed one, in UTF-8."""
+    if draw(st.booleans()):
+        return texts
+    coded = [text.encode() for text in texts.ravel()]
+    return np.array(coded, f"S{max(1, *map(len, coded), 1)}").reshape(texts.shape)

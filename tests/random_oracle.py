@@ -126,29 +126,49 @@ class Truth:
             self._known[twin, table] = oracle.read_table(twin, table) if there else None
         return self._known[twin, table]
 
+    def union(self, *tables: str) -> pl.DataFrame:
+        """Several tables of all files as one, by file, then by table in the order given."""
+        return self._frame(
+            [
+                (path, table, twin, found)
+                for path, twin in self._files
+                for table in tables
+                if (found := self._read(twin, table))
+            ]
+        )
+
     def frame(
         self, table: str, session_columns: Mapping[str, str] | None = None, *, regions_of: str = ""
     ) -> pl.DataFrame:
         """A table of all files; `regions_of` names the table whose rows its regions show."""
-        files = [(path, twin, found) for path, twin in self._files if (found := self._read(twin, table))]
+        files = [
+            (path, table, twin, found) for path, twin in self._files if (found := self._read(twin, table))
+        ]
+        return self._frame(files, session_columns, regions_of)
+
+    def _frame(
+        self,
+        files: list[tuple[str, str, Path, oracle.Table]],
+        session_columns: Mapping[str, str] | None = None,
+        regions_of: str = "",
+    ) -> pl.DataFrame:
         series = []
-        for name in sorted({name for _, _, found in files for name in found.columns}):
+        for name in sorted({name for *_, found in files for name in found.columns}):
             parts = [
                 (found.columns[name], parsed(found.dtypes[name]))
                 if name in found.columns
                 else ([None] * found.rows, None)
-                for _, _, found in files
+                for *_, found in files
             ]
             series.append(column(name, parts))
         if regions_of:
-            series = [self._resolved(one, table, regions_of) for one in series]
+            series = [self._resolved(one, files[0][1], regions_of) for one in series]
         for name, place in (session_columns or {}).items():
-            series.append(self._metadata(name, place, [(twin, found.rows) for _, twin, found in files]))
-        owners = [(path, row) for path, _, found in files for row in range(found.rows)]
+            series.append(self._metadata(name, place, [(twin, found.rows) for _, _, twin, found in files]))
+        owners = [(path, table, row) for path, table, _, found in files for row in range(found.rows)]
         return pl.DataFrame(series).with_columns(
-            pl.Series("_nwb_path", [path for path, _ in owners], dtype=INTERNAL["_nwb_path"]),
-            pl.Series("_table_path", [table] * len(owners), dtype=INTERNAL["_table_path"]),
-            pl.Series("_table_index", [row for _, row in owners], dtype=INTERNAL["_table_index"]),
+            pl.Series(name, [owner[place] for owner in owners], dtype=dtype)
+            for place, (name, dtype) in enumerate(INTERNAL.items())
         )
 
     def _metadata(self, name: str, place: str, rows: list[tuple[Path, int]]) -> pl.Series:
@@ -213,3 +233,29 @@ def _has_arrays(dtype: Any) -> bool:
     if isinstance(dtype, pl.Struct):
         return any(_has_arrays(field.dtype) for field in dtype.fields)
     return isinstance(dtype, pl.List | pl.Array)
+
+
+def metadata_frame(files: Sequence[tuple[Path, Mapping[str, Any]]], table: str) -> pl.DataFrame:
+    """A metadata table of all files that have it, of values by path (`random_files.metadata`)."""
+    groups = ("general/subject",) if table == "general/subject" else ("general", "")
+    rows = [
+        (
+            str(path),
+            {path.rpartition("/")[2]: v for path, v in values.items() if path.rpartition("/")[0] in groups},
+        )
+        for path, values in files
+    ]
+    rows = [(path, found) for path, found in rows if found]
+    series = []
+    for name in sorted({name for _, found in rows for name in found}):
+        values = [found.get(name) for _, found in rows]
+        inner = pl.Int64() if any(isinstance(v, int) or v in ([5], [6, 7]) for v in values) else pl.String()
+        several = any(isinstance(value, list) for value in values)
+        dtype: Any = pl.List(inner) if several else inner
+        series.append(pl.Series(name, [fitted(value, dtype) for value in values], dtype=dtype))
+    paths = [path for path, _ in rows]
+    internal = (paths, [table] * len(rows), [0] * len(rows))
+    return pl.DataFrame(series).with_columns(
+        pl.Series(name, values, dtype=dtype)
+        for (name, dtype), values in zip(INTERNAL.items(), internal, strict=True)
+    )

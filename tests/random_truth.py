@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import hypothesis.strategies as st
+import numpy as np
 import polars as pl
 from hypothesis import HealthCheck, Phase, event, given, note, settings, target
 from polars.io.plugins import register_io_source
@@ -34,11 +35,11 @@ sys.path.insert(0, str(Path(__file__).parent))  # the helpers, however this is r
 import lazynwb
 from checks import ENGINES, same
 from random_expressions import INTERNAL
-from random_files import OTHER, SERIES, TABLE, Session, sessions
-from random_oracle import Truth
+from random_files import OTHER, SERIES, TABLE, Series, Session, metadata, sessions
+from random_oracle import Truth, metadata_frame
 from random_queries import Query, queries
 from random_sql import statements
-from random_writers import write_hdf5, write_zarr
+from random_writers import write_hdf5, write_metadata, write_zarr
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -219,13 +220,77 @@ def check_tables(draw: Any) -> None:
 
 
 def check_series(draw: Any) -> None:
-    """A series of up to four files, at a rate and with timestamps."""
+    """A series of up to four files, at a rate and with timestamps, whose order may be any."""
     files = draw(sessions(parts=frozenset({"series"})))
     with written(draw, files) as (paths, truth):
         frames = {"s": (lazynwb.scan_nwb(paths, SERIES), truth.frame(SERIES))}
         check_whole(*frames["s"], draw(st.sampled_from(ENGINES)))
         for _ in range(QUERIES):
             check_query(draw, frames, "s")
+        for path, session in zip(paths, files, strict=True):
+            if session.series is not None:
+                check_windows(draw, path, session.series)
+
+
+def check_windows(draw: Any, path: Path, series: Series) -> None:
+    """Windows of seconds of one series: every sample in them, or an error where there are others between."""
+    values = series.data.values
+    stamps = series.start + np.arange(len(values)) / series.rate
+    if series.timestamps is not None:
+        stamps = series.timestamps
+    found = lazynwb.get_timeseries(path, SERIES, exact_path=True)
+    ends = st.sampled_from(stamps[np.isfinite(stamps)].tolist() or [0.0]) | st.sampled_from([-np.inf, np.inf])
+    for _ in range(QUERIES):
+        start, stop = sorted((draw(ends), draw(ends)))
+        note(f"between({start!r}, {stop!r}) of {path.name}")
+        rows = np.flatnonzero((stamps >= start) & (stamps < stop))
+        if len(rows) and rows[-1] - rows[0] + 1 > len(rows):
+            try:
+                found.between(start, stop)
+            except lazynwb.NotAscendingError:
+                seen("windows: samples that are not consecutive")
+                continue
+            raise AssertionError("a window has samples that are outside of it, or lacks some")
+        window = found.between(start, stop)
+        assert same(window.timestamps[:].tolist(), stamps[rows].tolist())
+        assert same(window.data[:].tolist(), values[rows].tolist())
+        seen("windows: with samples" if len(rows) else "windows: without samples")
+
+
+def check_metadata(draw: Any) -> None:
+    """Metadata of up to four files, whatever shape they stored it with."""
+    files = [draw(metadata()) for _ in range(draw(st.integers(1, 4)))]
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [write_metadata(Path(folder) / f"{n}.nwb", stored) for n, (stored, _) in enumerate(files)]
+        known = [(path, values) for path, (_, values) in zip(paths, files, strict=True)]
+        for table in ("general", "general/subject"):
+            expected = metadata_frame(known, table)
+            if expected.height:
+                frames = {table: (lazynwb.scan_nwb(paths, f"/{table}"), expected)}
+                check_whole(*frames[table], draw(st.sampled_from(ENGINES)))
+                check_query(draw, frames, table)
+        frame = lazynwb.get_metadata_df(paths, as_polars=True)
+        for row, (path, values) in enumerate(known):
+            session = lazynwb.LazyNWB(path)
+            for place, value in values.items():
+                group, _, name = place.rpartition("/")
+                owner = session.subject if group == "general/subject" else session
+                assert getattr(owner, name) == value
+                cell = frame[name][row]
+                cell = cell.to_list() if isinstance(cell, pl.Series) else cell
+                assert cell in (value, [value])  # a list where another file has several
+        seen("metadata: fields compared", sum(len(values) for _, values in known))
+
+
+def check_patterns(draw: Any) -> None:
+    """Tables whose paths match a pattern, as one."""
+    files = draw(sessions(parts=frozenset({"table"})))
+    with written(draw, files) as (paths, truth):
+        pattern, tables = draw(st.sampled_from([("[to]*", (OTHER, TABLE)), ("/gen*/o?her", (OTHER,))]))
+        frames = {pattern: (lazynwb.scan_nwb(paths, pattern), truth.union(*tables))}
+        check_whole(*frames[pattern], draw(st.sampled_from(ENGINES)))
+        for _ in range(QUERIES):
+            check_query(draw, frames, pattern)
 
 
 def check_sql(draw: Any) -> None:
@@ -307,9 +372,16 @@ def check_rows(draw: Any, paths: list[Path], frame: pl.DataFrame) -> None:
     seen("queries: rows by number")
 
 
-CHECKS = {"tables": check_tables, "series": check_series, "sql": check_sql, "late": check_late}
+CHECKS = {
+    "tables": check_tables,
+    "series": check_series,
+    "sql": check_sql,
+    "late": check_late,
+    "metadata": check_metadata,
+    "patterns": check_patterns,
+}
 #: Of so many examples.
-SHARES = {"tables": 0.6, "series": 0.12, "sql": 0.16, "late": 0.12}
+SHARES = {"tables": 0.52, "series": 0.16, "sql": 0.14, "late": 0.1, "metadata": 0.04, "patterns": 0.04}
 
 
 def as_test(name: str, **options: Any) -> Any:

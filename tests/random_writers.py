@@ -45,6 +45,15 @@ def write_hdf5(path: Path, session: Session) -> Path:
     return path
 
 
+def write_metadata(path: Path, stored: dict[str, Any]) -> Path:
+    """Write a file with nothing but metadata, given by path."""
+    with h5py.File(path, "w") as file:
+        file.attrs.update({"neurodata_type": "NWBFile", "nwb_version": "2.8.0"})
+        for name, value in stored.items():
+            file.create_dataset(name, data=value, dtype=VLEN_TEXT if value.dtype == "O" else value.dtype)
+    return path
+
+
 def _table(file: h5py.File, path: str, table: Table, other: h5py.Group | None) -> h5py.Group:
     group = file.create_group(path)
     group.attrs["neurodata_type"] = "DynamicTable"

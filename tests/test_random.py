@@ -25,6 +25,8 @@ test_tables = as_test("tables", max_examples=EXAMPLES["tables"])
 test_series = as_test("series", max_examples=EXAMPLES["series"])
 test_sql = as_test("sql", max_examples=EXAMPLES["sql"])
 test_columns_that_are_read_late = as_test("late", max_examples=EXAMPLES["late"])
+test_metadata = as_test("metadata", max_examples=EXAMPLES["metadata"])
+test_tables_that_match_a_pattern = as_test("patterns", max_examples=EXAMPLES["patterns"])
 
 
 @st.composite
