@@ -29,6 +29,7 @@ from lazynwb.index import build as updating
 from lazynwb.index import model
 from lazynwb.index import writer as writing
 from lazynwb.index.build import build_index, update_index
+from lazynwb.index.location import LocalFolder
 from lazynwb.index.reader import Index, open_index
 from lazynwb.lookup.loader import load_listing
 from lazynwb.scan import scan_index
@@ -412,6 +413,94 @@ def test_of_two_updates_at_the_same_time_one_is_refused(own, monkeypatch):
     assert len(listed) == 2, "what the refused one wrote is removed"
 
 
+def test_an_update_between_the_look_and_the_rename_of_another_is_refused(own, monkeypatch):
+    paths, place = own
+    builders.write_session(paths[0], 40, units=3)
+    write = LocalFolder.write
+    refused = []
+
+    def slowly(folder, name, data):
+        write(folder, name, data)
+        if name.startswith("."):  # the new manifest under a temporary name
+            monkeypatch.setattr(LocalFolder, "write", write)
+            with pytest.raises(LazyNWBError, match="somebody else") as error:
+                update_index(place)
+            refused.append(error)
+
+    monkeypatch.setattr(LocalFolder, "write", slowly)
+    assert update_index(place).changed == 1
+    assert refused
+    assert update_index(place).changed == 0
+    assert lazynwb.read_nwb(None, "units", index=place).height == 5 * 40 + 3
+
+
+class Killed(BaseException):
+    """In the place of the end of a process."""
+
+
+class Mortal(LocalFolder):
+    """A folder whose process ends before, or in the middle of, a change: no later one takes effect."""
+
+    left = 0
+
+    def _step(self):
+        Mortal.left -= 1
+        if Mortal.left < 0:
+            raise Killed
+
+    def write(self, name, data):
+        if Mortal.left == 0:
+            super().write(name, data[: len(data) // 2])
+        self._step()
+        super().write(name, data)
+
+    def replace(self, name, data, before):
+        super().replace(name, data, before)
+        self._step()  # after the rename
+
+    def remove(self, names):
+        for name in names:
+            if Mortal.left > 0:
+                super().remove([name])
+            self._step()
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_an_update_that_is_killed_at_any_step_leaves_the_old_index_or_the_new_one(own, tmp_path, monkeypatch):
+    paths, place = own
+    builders.write_session(paths[0], 40, units=3)
+    update_index(place)  # so that there is something to remove
+    builders.write_session(paths[3], 41, units=4)
+    new = str(builders.write_session(tmp_path / "new.nwb", 42, units=5))
+    expected = {count: lazynwb.read_nwb([*paths, new][:count], "units") for count in (6, 7)}
+    steps = 0
+    generations = set()
+    while True:
+        copy = tmp_path / f"copy{steps}"
+        shutil.copytree(place, copy)
+        monkeypatch.setattr(updating, "open_folder", lambda name, _: Mortal(str(name)))
+        Mortal.left = steps
+        try:
+            update_index(copy, new)
+        except Killed:
+            killed = True
+        else:
+            killed = False
+        monkeypatch.undo()
+        found = Index(copy)
+        generations.add(found.manifest.generation)
+        assert_frame_equal(lazynwb.read_nwb(None, "units", index=copy), expected[len(found)])
+        update_index(copy, new)  # the next one goes on
+        assert len(Index(copy)) == 7
+        assert in_force(copy) <= set(names_in(copy))
+        assert_frame_equal(lazynwb.read_nwb(None, "units", index=copy), expected[7])
+        if not killed:
+            break
+        steps += 1
+    assert steps >= 8
+    assert len(generations) == 2, "some were killed before the manifest, some after it"
+
+
 def test_an_index_none_of_whose_files_is_there_is_not_emptied(own):
     paths, place = own
     folder = Path(paths[0]).parent
@@ -636,7 +725,38 @@ def test_damaged_parts_are_errors(own, kind, damage):
         lazynwb.read_nwb(None, "units", index=place)
 
 
-def test_entries_that_cannot_be_are_refused(own, monkeypatch):
+def tampered(**fields):
+    """Replace fields of the first column's array."""
+
+    def change(table):
+        column = table.columns[0]
+        data = msgspec.structs.replace(column.data, **fields)
+        columns = (msgspec.structs.replace(column, data=data), *table.columns[1:])
+        return msgspec.structs.replace(table, columns=columns)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        tampered(source="/etc/passwd"),
+        tampered(shape=(2**63 - 1, 2**63 - 1)),
+        tampered(shape=(-1,)),
+        tampered(shape=(1,) * 33),
+        tampered(base=-8),
+        tampered(layout="chunked", chunk=(0,)),
+        tampered(layout="chunked", chunk=(2**40,)),
+        tampered(layout="chunked", chunk=()),
+        tampered(layout="objects", chunk=(1,), keys=None),
+        lambda table: msgspec.structs.replace(table, rows=-1),
+        lambda table: msgspec.structs.replace(table, rows=2**40),
+        lambda table: msgspec.structs.replace(table, rows="many"),
+        lambda table: msgspec.structs.replace(table, columns=(None,)),
+        lambda _: {"rows": 1},
+    ],
+)
+def test_entries_that_cannot_be_are_refused(own, monkeypatch, change):
     _, place = own
     decode = msgspec.msgpack.Decoder(lazynwb.index.snapshot.Entry).decode
 
@@ -644,15 +764,32 @@ def test_entries_that_cannot_be_are_refused(own, monkeypatch):
         @staticmethod
         def decode(data):
             entry = decode(data)
-            column = entry.table.columns[0]
-            shape = msgspec.structs.replace(column.data, source="/etc/passwd")
-            columns = (msgspec.structs.replace(column, data=shape), *entry.table.columns[1:])
-            entry.table = msgspec.structs.replace(entry.table, columns=columns)
-            return entry
+            entry.table = change(entry.table)
+            return decode(msgspec.msgpack.encode(entry))
 
     monkeypatch.setattr(lazynwb.index.snapshot, "_DECODER", Tampering)
-    with pytest.raises(CorruptDataError, match="cannot be"):
+    with pytest.raises(CorruptDataError, match=r"cannot be|build it anew"):
         lazynwb.read_nwb(None, "units", index=place)
+
+
+@pytest.mark.parametrize("rows", [-1, 2**40])
+def test_numbers_of_rows_that_cannot_be_are_not_believed(own, rows):
+    _, place = own
+    rewrite_rows(place, rows)
+    assert lazynwb.scan_nwb(None, "units", index=place).select(pl.len()).collect().item() == 240
+
+
+def test_a_column_of_another_type_is_an_error(own):
+    _, place = own
+    rewrite_rows(place, "many")
+    with pytest.raises(CorruptDataError, match="build it anew"):
+        lazynwb.scan_nwb(None, "units", index=place).select(pl.len()).collect()
+
+
+def rewrite_rows(place, rows):
+    file = next(place.glob("tables-*"))
+    changed = pl.when(path="units").then(pl.lit(rows)).otherwise("rows")
+    pl.read_parquet(file).with_columns(rows=changed).write_parquet(file)
 
 
 def test_what_lets_somebody_in_is_not_written_down(cube, tmp_path):

@@ -1,7 +1,9 @@
 """An index in a bucket or on a web server, of files there: what is asked for, and what is refused."""
 
+import obstore
 import polars as pl
 import pytest
+from obstore.exceptions import NotSupportedError
 from polars.testing import assert_frame_equal
 
 import builders
@@ -9,6 +11,7 @@ import lazynwb
 from lazynwb.errors import LazyNWBError, SourceChangedError
 from lazynwb.index import build as updating
 from lazynwb.index.build import build_index, update_index
+from lazynwb.index.location import RemoteFolder
 from lazynwb.index.reader import open_index
 from lazynwb.scan import scan_index
 from range_server import RangeServer, always, refuse
@@ -158,6 +161,33 @@ def test_an_index_in_a_bucket(s3, cube, urls, monkeypatch):
     with pytest.raises(LazyNWBError, match="somebody else"):
         update_index(place, chunk_locations=True, storage_options=s3.options)
     assert len(open_index(place, s3.options)) == 1
+
+
+def test_a_store_that_knows_no_conditional_writes_is_looked_at_before_each(s3, urls, monkeypatch):
+    put, found = obstore.put, RemoteFolder.find
+
+    def unconditional(*arguments, mode="overwrite", **options):
+        if mode != "overwrite":
+            raise NotSupportedError("this store has no conditional writes")
+        return put(*arguments, mode=mode, **options)
+
+    monkeypatch.setattr(obstore, "put", unconditional)
+    place = "s3://private/unconditional/index"
+    build_index(urls[:2], place, storage_options=s3.options)
+    assert update_index(place, urls[2:3], storage_options=s3.options).added == 1
+    looks = []
+
+    def found_after_another_update(folder, name):
+        looks.append(name)
+        if len(looks) == 2:  # the look before the write
+            monkeypatch.setattr(RemoteFolder, "find", found)
+            update_index(place, urls[4:5], storage_options=s3.options)
+        return found(folder, name)
+
+    monkeypatch.setattr(RemoteFolder, "find", found_after_another_update)
+    with pytest.raises(LazyNWBError, match="somebody else"):
+        update_index(place, urls[3:4], storage_options=s3.options)
+    assert len(open_index(place, s3.options)) == 4
 
 
 def test_secrets_of_a_store_are_not_written_down(s3, cube, tmp_path):

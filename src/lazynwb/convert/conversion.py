@@ -11,7 +11,7 @@ from lazynwb.convert.databases import delta_arguments
 from lazynwb.convert.file_formats import FORMATS, Options, is_installed
 from lazynwb.convert.job_runner import Run, Target
 from lazynwb.convert.jobs import plan
-from lazynwb.convert.manifest import Hold
+from lazynwb.convert.manifest import holding
 from lazynwb.convert.table_selection import Request, find, open_tables
 from lazynwb.storage.resolve import expand
 
@@ -158,7 +158,7 @@ def convert_nwb_tables(  # noqa: PLR0913 - the options of a conversion
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     failures: list[str] = []
-    with Hold(folder):
+    with holding(folder):
         try:
             opened = open_tables(find(sources, request), request, failures)
             planned = plan(opened, sources, request)

@@ -12,11 +12,12 @@ import os
 import shutil
 import time
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from lazynwb.errors import LazyNWBError
+from lazynwb.file_lock import hold
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -177,45 +178,20 @@ def remove_stale(folders: Iterable[Path]) -> None:
                         file.unlink(missing_ok=True)
 
 
-class Hold:
-    """The right to write into a folder, which ends with the process at the latest.
+@contextlib.contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Hold the right to write into a folder, which ends with the process at the latest.
 
     Raises
     ------
     LazyNWBError
         If another conversion is writing into it.
     """
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._descriptor = -1
-
-    def __enter__(self) -> Self:
-        self._descriptor = os.open(self._folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    with contextlib.ExitStack() as stack:
         try:
-            _lock(self._descriptor)
+            stack.enter_context(hold(folder / _LOCK))
         except BlockingIOError:
-            os.close(self._descriptor)
             raise LazyNWBError(
-                f"another conversion is writing into {self._folder}: wait for it, or choose another folder"
+                f"another conversion is writing into {folder}: wait for it, or choose another folder"
             ) from None
-        except OSError as error:  # a file system without locks
-            _LOGGER.debug("the output folder cannot be locked: %s", error)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        os.close(self._descriptor)
-
-
-def _lock(descriptor: int) -> None:
-    try:
-        import fcntl
-    except ImportError:  # Windows, where a lock that is taken is a PermissionError
-        import msvcrt
-
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        except PermissionError as error:
-            raise BlockingIOError from error
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.file_lock import hold
 from lazynwb.storage.source import Options, Source, is_url
 
 if TYPE_CHECKING:
@@ -144,14 +145,18 @@ class LocalFolder:
             raise self._unwritable(error) from None
 
     def replace(self, name: str, data: bytes, before: Found | None) -> None:
-        """Write a file in one go; see `Folder`. Between look and rename, another may still come in."""
-        now = self.find(name)
-        if (now.data if now else None) != (before.data if before else None):
-            raise Conflict
+        """Write a file in one go; see `Folder`. From look to rename, a lock keeps others out."""
         temporary = f".{name}-{os.urandom(8).hex()}"
         try:
-            self.write(temporary, data)
-            (self._path / temporary).replace(self._path / name)
+            self._path.mkdir(parents=True, exist_ok=True)
+            with hold(self._path / f".{name}-lock"):
+                now = self.find(name)
+                if (now.data if now else None) != (before.data if before else None):
+                    raise Conflict
+                self.write(temporary, data)
+                (self._path / temporary).replace(self._path / name)
+        except BlockingIOError:
+            raise Conflict from None
         except OSError as error:
             self.remove([temporary])
             raise self._unwritable(error) from None

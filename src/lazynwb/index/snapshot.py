@@ -21,7 +21,7 @@ from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS
 from lazynwb.index.model import ENTRIES, MANIFEST, SCHEMAS, SESSIONS, Values, decode
 from lazynwb.index.part_io import block_of, damaged, read_frame
 from lazynwb.index.source_record import ATTRIBUTES
-from lazynwb.index.validate import is_sound
+from lazynwb.index.validate import is_row_count, is_sound
 from lazynwb.lookup.loader import Entry, TableFile, key_of
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.profile import count
@@ -269,7 +269,7 @@ class State:
                 found.append(self._absent(number, table))
                 continue
             kind, rows = one.rows.kinds[one.at], one.rows.counts[one.at]
-            if kind not in _KINDS or rows is None or rows < 0:
+            if kind not in _KINDS or rows is None or not is_row_count(rows):
                 found.append(NOT_CATALOGUED)
             else:
                 counted = Table(one.path, kind, rows, ())

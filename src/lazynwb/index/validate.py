@@ -24,13 +24,18 @@ _OFFSET = 8
 _MASK = 4
 
 
+def is_row_count(rows: int) -> bool:
+    """Return whether a table can have so many rows."""
+    return 0 <= rows <= _MOST_ROWS
+
+
 def is_sound(table: Table, chunks: Mapping[str, ChunkIndex]) -> bool:
     """Tell whether a table's description contradicts itself nowhere.
 
     What it says of places in the file is checked when these are read, as it is for a damaged file.
     """
     linked = {path for path, _ in table.depends}
-    if not 0 <= table.rows <= _MOST_ROWS or not all(_is_column(one, linked, 0) for one in table.columns):
+    if not is_row_count(table.rows) or not all(_is_column(one, linked, 0) for one in table.columns):
         return False
     arrays = {array.path: array for column in table.columns for array in arrays_of(column)}
     return all(path in arrays and _is_index(arrays[path], index) for path, index in chunks.items())

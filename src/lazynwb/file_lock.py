@@ -1,0 +1,50 @@
+"""Advisory locks on files, which end with the process that holds them at the latest."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_LOGGER = logging.getLogger("lazynwb")
+
+
+@contextlib.contextmanager
+def hold(file: Path) -> Iterator[None]:
+    """Hold the lock of a file, which is created and stays; without effect where a file system has no locks.
+
+    Raises
+    ------
+    BlockingIOError
+        If it is held already, by another process or in this one.
+    """
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            _lock(descriptor)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            _LOGGER.debug("%s cannot be locked: %s", file, error)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows, where a lock that is taken is a PermissionError
+        import msvcrt
+
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except PermissionError as error:
+            raise BlockingIOError from error
+    else:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
