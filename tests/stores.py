@@ -65,7 +65,9 @@ def find(tool):
     """The path of a program; without it, the test is skipped."""
     found = shutil.which(tool, path=os.pathsep.join([os.environ.get("PATH", os.defpath), TOOLS]))
     if found is None:
-        pytest.skip(f"{tool} is neither in PATH nor in a folder of LAZYNWB_TEST_TOOLS")
+        pytest.skip(
+            f"{tool} is not in PATH: tests/tools/install.sh FOLDER, and set LAZYNWB_TEST_TOOLS=FOLDER/bin"
+        )
     return found
 
 
@@ -152,8 +154,8 @@ def moto():
 
 @pytest.fixture(scope="session")
 def s3():
-    pytest.importorskip("boto3", reason="moto's server is not installed")
-    pytest.importorskip("moto.server", reason="moto's server is not installed")
+    pytest.importorskip("boto3", reason="pip install 'moto[server]'")
+    pytest.importorskip("moto.server", reason="pip install 'moto[server]'")
     with moto() as cloud:
         yield cloud
 

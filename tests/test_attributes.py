@@ -109,7 +109,7 @@ def test_every_attribute_of_a_file_is_what_h5py_reads(name, built):
     assert_same(lazynwb.get_sub_attrs(path, **ALL), expected(path))
 
 
-@pytest.mark.skipif(not REAL, reason="LAZYNWB_TEST_DATA is not set")
+@pytest.mark.skipif(not REAL, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
 def in_schema_shape(attributes):
     """Lists of the NWB schema that some writers store as scalars."""
     return {

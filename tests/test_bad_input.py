@@ -84,7 +84,7 @@ def test_all_files_are_bad(tmp_path):
         lazynwb.scan_nwb(tmp_path, "/units", ignore_errors=True).collect()
 
 
-@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() == 0, reason="root may read everything")
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() == 0, reason="run as another user than root")
 def test_a_file_that_may_not_be_read(write):
     path = write({"a": [1]})
     path.chmod(0)
@@ -284,7 +284,7 @@ def test_a_chunk_of_the_wrong_size(write):
         assert_names(caught.value, "bad.nwb", "units", "x")
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc: run on Linux")
 def test_a_decompression_bomb(write):
     """A chunk of a few kilobytes that would inflate to gigabytes is refused, not inflated."""
     import zlib
@@ -350,7 +350,7 @@ def old_format(tmp_path):
     return tmp_path / "bad.nwb"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: run on Linux or macOS")
 def test_damaged_heaps(old_format, tmp_path):
     """Heaps that hold attributes and text, damaged in every field: libhdf5 alone loops for ever on some."""
     code = """
@@ -367,7 +367,7 @@ print(failed)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: run on Linux or macOS")
 def test_damaged_object_headers(old_format, tmp_path):
     """Every byte of the headers of a table and an index: libhdf5 alone crashes on some."""
     with h5py.File(old_format) as file:
@@ -884,7 +884,7 @@ def test_huge_tables_are_counted_without_memory(tmp_path):
     assert lf.select("x").head(3).collect(engine="streaming")["x"].to_list() == [1.0] * 3
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc: run on Linux")
 def test_failing_queries_leave_nothing_open(write, tmp_path):
     noise = np.random.default_rng(0).normal(size=400)
     corrupt = write({"x": Column(noise, {"chunks": (100,), **GZIP})}, "corrupt.nwb")

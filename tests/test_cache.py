@@ -224,7 +224,7 @@ def test_a_folder_that_cannot_be_made(path, tmp_path, caplog):
     assert "cache" in caplog.text
 
 
-@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() == 0, reason="run as another user than root")
 def test_a_folder_that_cannot_be_written(path, cache_dir, caplog):
     cache_dir.chmod(0o500)
     try:

@@ -147,7 +147,7 @@ def plain(text):
     return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
-terminal = pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")
+terminal = pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals: run on Linux or macOS")
 
 
 # --- the commands, on HDF5 and on Zarr ----------------------------------------------------------------
@@ -588,7 +588,7 @@ def test_without_its_packages_the_command_says_what_to_install(run, monkeypatch)
 # --- pipes, Ctrl-C, terminals ---------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a closed pipe is another error there")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs EPIPE: run on Linux or macOS")
 @pytest.mark.parametrize("form", ["csv", "json", "ndjson", "parquet", "arrow", "table"])
 def test_nobody_who_reads_is_no_failure(form, cube, capfd, monkeypatch):
     read, write = os.pipe()
@@ -608,7 +608,7 @@ def test_a_closed_pipe_ends_it_quietly(cube):
         assert (process.wait(60), err) == (0, b"")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT for another process: run on Linux or macOS")
 @pytest.mark.parametrize("command", [["tables"], ["query", "SELECT * FROM units", "-o", "out.csv"]])
 def test_ctrl_c_ends_it_quietly(command, cube, tmp_path):
     with RangeServer(cube[0].parent) as server:
@@ -625,7 +625,7 @@ def test_ctrl_c_ends_it_quietly(command, cube, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT for another process")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT for another process: run on Linux or macOS")
 @pytest.mark.parametrize("form", ["csv", "parquet", "ndjson"])
 def test_ctrl_c_in_the_middle_of_a_query_leaves_nothing(form, cube, tmp_path):
     """Polars goes on with the query on its threads: leaving the process must not wait for it, nor abort."""

@@ -14,7 +14,7 @@ import pytest
 
 os.environ["DAFT_ANALYTICS_ENABLED"] = "0"  # it would tell a server of each import and query
 os.environ["DAFT_PROGRESS_BAR"] = "0"
-daft = pytest.importorskip("daft", reason="Daft is not installed")
+daft = pytest.importorskip("daft", reason="pip install daft")
 
 from daft import col, lit
 from daft.io.__internal import _get_record_batches

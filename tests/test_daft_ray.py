@@ -9,7 +9,7 @@ import pytest
 from checks import run_child
 
 pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"{name} is not installed")
+    pytest.mark.skipif(importlib.util.find_spec(name) is None, reason=f"pip install {name}")
     for name in ("daft", "ray")
 ]
 

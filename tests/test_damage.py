@@ -21,10 +21,12 @@ from damage import Case, Seen
 
 CASES = 120
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by /proc")
+pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc: run on Linux")
 
 
-@pytest.mark.skipif(h5py.version.hdf5_version_tuple < (2, 0), reason="libhdf5 before 2.0 may crash")
+@pytest.mark.skipif(
+    h5py.version.hdf5_version_tuple < (2, 0), reason="needs HDF5 2.0 or later: older ones may crash"
+)
 def test_damaged_files_give_right_values_or_errors_that_name_them(monkeypatch):
     """HDF5; the corpus is the same on every machine."""
     monkeypatch.delenv("LAZYNWB_TEST_DATA", raising=False)
@@ -247,7 +249,7 @@ def test_a_shuffle_without_an_element_size(tmp_path):
         lazynwb.read_nwb(path, "t")
 
 
-@pytest.mark.skipif(not h5py.h5z.filter_avail(h5py.h5z.FILTER_SZIP), reason="no szip")
+@pytest.mark.skipif(not h5py.h5z.filter_avail(h5py.h5z.FILTER_SZIP), reason="needs an HDF5 library with szip")
 def test_a_filter_whose_parameters_are_zero(tmp_path):
     """The library behind libhdf5 would divide by it."""
     path = tmp_path / "damaged.nwb"
@@ -264,7 +266,7 @@ except lazynwb.LazyNWBError as error:
     assert "damaged.nwb" in run_child(code, path)
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc: run on Linux")
 def test_a_bomb_that_libhdf5_would_inflate(tmp_path):
     path = tmp_path / "damaged.nwb"
     with h5py.File(path, "w") as file:

@@ -82,7 +82,7 @@ def test_the_independent_reader_finds_what_was_written(name, stores):
 
 @pytest.mark.parametrize("name", STORES)
 def test_the_independent_reader_against_zarr_python(name, stores):
-    zarr = pytest.importorskip("zarr", reason="zarr-python is not installed")
+    zarr = pytest.importorskip("zarr", reason="pip install zarr")
     from zarr_twins import through_zarr
 
     if through_zarr.version_of(stores[name]) != through_zarr.VERSION or name == "v2-crc32c-apart":
@@ -273,7 +273,7 @@ def undone(name, data, nbytes):
     return bytes(chunk_codecs.unfilter(data, (Codec(name),), 0, nbytes)[0])
 
 
-@pytest.mark.skipif(not TAKES_FRAMES_WITHOUT_SIZE, reason="numcodecs before 0.16")
+@pytest.mark.skipif(not TAKES_FRAMES_WITHOUT_SIZE, reason="needs numcodecs 0.16 or later")
 def test_a_frame_of_zstd_that_does_not_say_how_much_it_holds():
     """It is given the room of a chunk: four gigabytes of zeros do not fit into it."""
     run = b"\x28\xb5\x2f\xfd\x00\x58" + ((1000 << 3) | 3).to_bytes(3, "little") + b"A"

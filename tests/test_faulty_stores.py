@@ -362,8 +362,8 @@ def test_what_is_compressed_in_transit_is_named(proxy):
 
 @pytest.fixture
 def bucket(folder):
-    pytest.importorskip("boto3", reason="moto's server is not installed")
-    pytest.importorskip("moto.server", reason="moto's server is not installed")
+    pytest.importorskip("boto3", reason="pip install 'moto[server]'")
+    pytest.importorskip("moto.server", reason="pip install 'moto[server]'")
     with moto() as cloud, FaultyProxy(cloud.url, "s3") as proxy:
         cloud.put("private/checked.nwb", (folder / "checked.nwb").read_bytes())
         proxy.options = {**cloud.options, "endpoint": proxy.url}
@@ -515,7 +515,7 @@ lazynwb.scan_nwb(sys.argv[1], "/units").collect()
 """
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no signals")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals: run on Linux or macOS")
 @pytest.mark.parametrize("what", ["stall in headers", "stall in body", "Retry-After"])
 def test_ctrl_c_ends_a_stall_and_a_pause_that_a_server_asked_for(what, server, proxy):
     if what == "Retry-After":

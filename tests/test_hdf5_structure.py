@@ -58,7 +58,7 @@ def _real():
     return [path for path in found if path.is_file() and h5py.is_hdf5(path)]
 
 
-@pytest.mark.skipif(not _real(), reason="LAZYNWB_TEST_DATA names no folder of real files")
+@pytest.mark.skipif(not _real(), reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
 def test_real_files_are_read_as_libhdf5_reads_them():
     for path in _real():
         try:
@@ -141,7 +141,9 @@ def test_checksums_are_those_of_a_compiled_implementation(size):
     assert binary.plain_lookup3(data) == numcodecs.jenkins_lookup3(data)
 
 
-@pytest.mark.skipif(h5py.version.hdf5_version_tuple < (2, 0), reason="libhdf5 before 2.0 may crash")
+@pytest.mark.skipif(
+    h5py.version.hdf5_version_tuple < (2, 0), reason="needs HDF5 2.0 or later: older ones may crash"
+)
 def test_damaged_structure_gives_right_values_or_errors(tmp_path):
     victims = hdf5_structure.small_victims(tmp_path)
     outcomes = list(hdf5_structure.run(CASES, 1, victims, tmp_path))

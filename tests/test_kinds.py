@@ -94,7 +94,7 @@ def test_every_table_of_a_zarr_store_is_what_pynwb_reads_in_its_twin(name, twins
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not FILES, reason="LAZYNWB_TEST_DATA names no folder with NWB files")
+@pytest.mark.skipif(not FILES, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
 def test_every_table_of_the_real_files_is_what_pynwb_reads():
     """Of the files that pynwb can read: `test_real_files` compares all of them with h5py."""
     read = 0

@@ -22,7 +22,7 @@ from checks import ENGINES, child_environment, run_child
 from lazynwb.catalog import disk_cache
 from lazynwb.errors import refusal
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="counts are those of /proc")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc: run on Linux")
 
 # --- memory: batches that are cut, whatever the columns ----------------------------------------------------
 
@@ -287,7 +287,9 @@ def test_no_query_needs_a_home(home, cube):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="only root may be somebody else")
+@pytest.mark.skipif(
+    getattr(os, "geteuid", lambda: 1)() != 0, reason="run as root, who may act as another user"
+)
 def test_a_cache_folder_of_somebody_else(cube):
     """Neither read nor written, and said once."""
     with tempfile.TemporaryDirectory() as home:

@@ -248,7 +248,7 @@ def test_names_like_patterns_are_names(tmp_path):
     assert (row["^s.*$"], row["*"]) == ("a pattern", "all")
 
 
-@pytest.mark.skipif(not REAL, reason="LAZYNWB_TEST_DATA is not set")
+@pytest.mark.skipif(not REAL, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
 def test_every_real_file_has_its_row():
     found = metadata(*REAL)
     assert found["_nwb_path"].to_list() == REAL

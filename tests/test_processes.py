@@ -178,7 +178,7 @@ QUERIES = [
 ]
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc: run on Linux")
 @pytest.mark.parametrize("query", QUERIES)
 def test_no_file_stays_open(cube, query):
     """After a query, and while Polars still holds the generator; the batch in hand may be finished first."""
@@ -201,7 +201,7 @@ def test_head_then_exit(cube, query, repeat):
     assert run_child(f"{OPEN_FILES}\nresult = {query}\nprint('ok')", *cube, timeout=30).strip() == "ok"
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc: run on Linux")
 def test_more_files_than_a_process_may_open(tmp_path):
     for number in range(150):
         with h5py.File(tmp_path / f"{number:03}.nwb", "w") as file:
@@ -251,7 +251,7 @@ lazynwb.get_sql_context(paths).execute("SELECT * FROM units").collect()
     assert run_child(code, *cube) == ""
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: run on Linux or macOS")
 def test_after_a_fork(cube):
     """Multiprocessing by fork, as PyTorch's data loaders do it: the child scans without hanging."""
     code = f"""{OPEN_FILES}

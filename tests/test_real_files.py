@@ -14,7 +14,7 @@ FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
 METADATA = {"/general", "/general/subject"}  # not in the default listing
 FILES = sorted(path for path in Path(FOLDER).rglob("*.nwb") if path.is_file()) if FOLDER else []
 
-pytestmark = pytest.mark.skipif(not FILES, reason="LAZYNWB_TEST_DATA names no folder with NWB files")
+pytestmark = pytest.mark.skipif(not FILES, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

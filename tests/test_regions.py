@@ -597,7 +597,7 @@ def test_a_region_in_a_linked_file_refers_to_the_table_there(tmp_path):
     assert here["electrodes"].equals(linked["electrodes"])
 
 
-@pytest.mark.skipif(not FILES, reason="LAZYNWB_TEST_DATA names no folder with NWB files")
+@pytest.mark.skipif(not FILES, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
 def test_every_region_of_the_real_files():
     """Each table with a region, resolved by plain Python from what h5py reads."""
     found = 0

@@ -111,7 +111,7 @@ def test_what_older_libraries_wait_for_in_vain_is_the_error(built, monkeypatch):
             lazynwb.get_internal_paths(url)
 
 
-@pytest.mark.skipif(not REAL, reason="LAZYNWB_TEST_DATA names no folder with NWB files")
+@pytest.mark.skipif(not REAL, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
 @pytest.mark.parametrize("path", REAL, ids=[str(path.relative_to(FOLDER)) for path in REAL])
 def test_every_real_file(path, server):
     check(path, server)

@@ -767,7 +767,7 @@ def start(code, urls):
     return child
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no signals")
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals: run on Linux or macOS")
 @pytest.mark.parametrize(
     ("code", "count", "stalled"),
     [

@@ -797,7 +797,7 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: run on Linux or macOS")
 def test_a_forked_process_reads_if_its_parent_did_not(server):
     source = server.url_of("bucket/a.nwb")
     assert run_child(FORK, source, "fork only").strip() == "14"

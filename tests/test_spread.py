@@ -342,7 +342,7 @@ def test_what_is_no_executor_is_refused(cube):
         lazynwb.scan_nwb(cube, "/units", executor=4)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="there is no fork")
+@pytest.mark.skipif(os.name == "nt", reason="needs os.fork: run on Linux or macOS")
 def test_processes_that_are_forked_are_refused_rather_than_waited_for_in_vain(cube):
     with (
         ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool,

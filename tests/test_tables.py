@@ -19,7 +19,7 @@ from checks import ENGINES, PEAK_MIB, check_file, run_child
 @pytest.mark.parametrize("name", [*CASES, *PYNWB_CASES])
 def test_every_table_of(name, engine, built):
     if name == "plugins" and not plugin_filters():
-        pytest.skip("hdf5plugin is not installed")
+        pytest.skip("pip install hdf5plugin")
     check_file(built(name), engine)
 
 
@@ -167,7 +167,7 @@ def test_uncompressed_rows_are_read_one_by_one(tmp_path):
 def test_common_filters_need_no_plugin(built):
     """Blosc and zstd chunks are decoded without hdf5plugin; what needs it says so."""
     if not plugin_filters():
-        pytest.skip("hdf5plugin is not installed")
+        pytest.skip("pip install hdf5plugin")
     path = built("plugins")
     expected = {name: oracle.read_table(path, name) for name in plugin_filters()}
     code = """
@@ -185,7 +185,7 @@ assert "hdf5plugin" not in sys.modules
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc: run on Linux")
 def test_a_large_column_is_written_in_little_memory(tmp_path):
     """One gigabyte of waveforms, written by `sink_parquet` in less than 600 MiB."""
     path = tmp_path / "large.nwb"

@@ -196,7 +196,7 @@ def test_whatever_names_and_types_there_are_the_html_is_closed_and_complete(name
         assert visible(name).strip() in page.text
 
 
-@pytest.mark.skipif(not REAL, reason="LAZYNWB_TEST_DATA is not set")
+@pytest.mark.skipif(not REAL, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
 def test_every_real_file_has_its_tree():
     for path in REAL:
         session = lazynwb.LazyNWB(path)

@@ -387,7 +387,7 @@ def test_an_object_store(consolidated, hdf5, store, s3, tmp_path):
 
 def through_zarr_python(store, folder):
     """What zarr-python reads, as an HDF5 file for the oracle."""
-    pytest.importorskip("zarr", reason="zarr-python is not installed")
+    pytest.importorskip("zarr", reason="pip install zarr")
     from zarr_twins import through_zarr
 
     if through_zarr.version_of(store) != through_zarr.VERSION:
@@ -409,14 +409,14 @@ def test_the_twins_hold_the_same(hdf5, store, tmp_path):
         assert same(actual.columns, expected.columns), table_path
 
 
-@pytest.mark.skipif(not REAL, reason="LAZYNWB_TEST_DATA names no folder with Zarr stores")
+@pytest.mark.skipif(not REAL, reason="set LAZYNWB_TEST_DATA to a folder with Zarr stores")
 @pytest.mark.parametrize("path", REAL, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_every_table_of_a_real_store(path, tmp_path):
     copy = through_zarr_python(path, tmp_path)
     check_twin(path, copy, engines=ENGINES, pushdown=True)
 
 
-@pytest.mark.skipif(not REAL, reason="LAZYNWB_TEST_DATA names no folder with Zarr stores")
+@pytest.mark.skipif(not REAL, reason="set LAZYNWB_TEST_DATA to a folder with Zarr stores")
 @pytest.mark.parametrize("path", REAL, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_every_path_of_a_real_store(path, tmp_path):
     copy = through_zarr_python(path, tmp_path)

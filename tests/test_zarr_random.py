@@ -21,8 +21,8 @@ import oracle
 from checks import assert_frames, assert_values
 from random_files import INTEGERS, arrays
 
-zarr = pytest.importorskip("zarr", reason="zarr-python, which writes the stores, is not installed")
-numcodecs = pytest.importorskip("numcodecs", reason="numcodecs is not installed")
+zarr = pytest.importorskip("zarr", reason="pip install zarr")
+numcodecs = pytest.importorskip("numcodecs", reason="pip install numcodecs")
 
 VERSION = int(zarr.__version__.partition(".")[0])
 
