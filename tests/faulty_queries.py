@@ -32,7 +32,7 @@ from checks import same
 from faulty_proxy import FAULTS, PASSING, FaultyProxy, by_chance, since
 from lazynwb.errors import LazyNWBError, SourceChangedError
 from lazynwb.lookup import catalog_cache
-from lazynwb.storage import error_mapping, range_request, remote_state, retry
+from lazynwb.storage import error_mapping, range_request, remote_state, retry, store_request
 from lazynwb.storage.objects import remote_prefix as remote_objects
 from range_server import RangeServer
 from stores import moto
@@ -433,7 +433,7 @@ class Run:
             self.attempts += 1
             return original(*args)
 
-        original = retry.with_retry
+        original = store_request.with_retry
         with (
             patch.object(range_request, "with_retry", counted),
             patch.object(remote_objects, "with_retry", counted),
