@@ -714,15 +714,26 @@ def test_what_goes_to_programs_is_as_it_is_in_the_file(hostile, answer):
 # --- starting ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arguments", [["query", "--help"], ["--version"]])
-def test_help_and_version_need_nothing_that_is_slow_to_import(arguments):
+def imports_of(*arguments):
+    """Run a command in a process of its own; gives its stdout and the modules that it imported."""
     process = in_process(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert (f"lazynwb {lazynwb.__version__}\n" == out.decode()) == (arguments == ["--version"])
-    imported = {line.rpartition("|")[2].strip() for line in err.decode().splitlines()}
+    return out.decode(), {line.rpartition("|")[2].strip() for line in err.decode().splitlines()}
+
+
+def test_the_version_needs_no_other_package():
+    out, imported = imports_of("--version")
+    assert out == f"lazynwb {lazynwb.__version__}\n"
+    assert "lazynwb.config" in imported
+    assert not {"polars", "numpy", "typer", "rich"} & imported
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["head", "--help"], ["query", "-h"]])
+def test_help_needs_nothing_that_is_slow_to_import(arguments):
+    _, imported = imports_of(*arguments)
     assert "lazynwb.cli.app" in imported
-    assert not {"h5py", "obstore", "pandas", "pyarrow", "nanoarrow"} & imported
+    assert not {"polars", "numpy", "msgspec", "h5py", "obstore", "pandas", "pyarrow", "nanoarrow"} & imported
 
 
 @pytest.mark.parametrize("command", [[], ["head"], ["query"], ["tables"], ["convert"]])

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -277,10 +278,33 @@ if __name__ == "__main__":
     assert run_child(code, *cube, timeout=120).strip() == "240"
 
 
-def test_importing_leaves_heavy_packages_alone():
+IMPORTED = """
+import sys, polars
+before = set(sys.modules)
+import lazynwb
+print(*sorted(set(sys.modules) - before))
+"""
+
+
+def test_importing_adds_little_to_polars():
+    added = run_child(IMPORTED).split()
+    assert {name.partition(".")[0] for name in added} == {"lazynwb", "platformdirs"}
+    assert len(added) <= 16
+
+
+def test_importing_registers_the_namespace_of_frames():
+    code = "import lazynwb, polars; print(hasattr(polars.LazyFrame, 'nwb'), hasattr(polars.DataFrame, 'nwb'))"
+    assert run_child(code).split() == ["True", "True"]
+
+
+def test_all_public_names_are_there_whether_imported_or_not():
     code = """
-import sys, lazynwb
-print(sorted({"pandas", "pyarrow", "pynwb", "hdmf", "zarr", "h5py", "matplotlib"} & set(sys.modules)))
+import lazynwb
+listed = dir(lazynwb)
+assert set(lazynwb.__all__) <= set(listed), set(lazynwb.__all__) - set(listed)
+from lazynwb import *
+missing = [name for name in lazynwb.__all__ if globals().get(name) is not getattr(lazynwb, name)]
+print(missing)
 """
     assert run_child(code).strip() == "[]"
 
@@ -295,6 +319,25 @@ print(frame.height, frame["spike_times"].list.len().sum(), trials, "h5py" in sys
     expected = units.filter(pl.col("location") == "CA1")
     spikes = expected["spike_times"].list.len().sum()
     assert run_child(code, *cube).split() == [str(expected.height), str(spikes), "180", "False"]
+
+
+def test_submodules_do_not_hide_the_settings_and_the_profile():
+    code = """
+import lazynwb.config, lazynwb.profile, lazynwb.scan, lazynwb
+from lazynwb.config import Config
+assert isinstance(lazynwb.config, Config)
+lazynwb.config.batch_bytes = 12_345
+from lazynwb.config import config
+with lazynwb.profile():
+    print(config.batch_bytes)
+"""
+    assert run_child(code).strip() == "12345"
+
+
+def test_late_names_pickle_by_reference():
+    for name in ("LazyNWB", "TimeSeries", "TableNotFoundError", "scan_nwb", "get_df"):
+        one = getattr(lazynwb, name)
+        assert pickle.loads(pickle.dumps(one)) is one  # noqa: S301 - made here
 
 
 def test_an_exception_keeps_its_type(cube, tmp_path):

@@ -3,45 +3,44 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from lazynwb._version import __version__
-from lazynwb.catalog.dtypes import INTERNAL
-from lazynwb.catalog.dtypes import NWB_PATH as NWB_PATH_COLUMN_NAME
-from lazynwb.catalog.dtypes import TABLE_INDEX as TABLE_INDEX_COLUMN_NAME
-from lazynwb.catalog.dtypes import TABLE_PATH as TABLE_PATH_COLUMN_NAME
 from lazynwb.config import config
-from lazynwb.errors import (
-    ColumnNotFoundError,
-    CorruptDataError,
-    LazyNWBError,
-    MissingPackageError,
-    NotAscendingError,
-    NotNWBError,
-    SchemaError,
-    SourceChangedError,
-    SourceNotFoundError,
-    TableNotFoundError,
-    UnsupportedTypeError,
-)
-from lazynwb.formats.nwb.names import TABLE_SHORTCUTS
-from lazynwb.frames import namespace as _namespace  # noqa: F401 - registers itself with Polars
-from lazynwb.lookup.catalog_cache import clear_cache
-from lazynwb.paths import get_internal_path_info, get_internal_paths
 from lazynwb.profile import profile
-from lazynwb.scan import get_table_schema, read_nwb, scan_nwb
-from lazynwb.sql import get_sql_context
 
 if TYPE_CHECKING:
     from lazynwb.attributes import clear_attrs_cache, consolidate_attrs, get_attrs, get_sub_attrs
+    from lazynwb.catalog.dtypes import INTERNAL_COLUMN_NAMES
+    from lazynwb.catalog.dtypes import NWB_PATH as NWB_PATH_COLUMN_NAME
+    from lazynwb.catalog.dtypes import TABLE_INDEX as TABLE_INDEX_COLUMN_NAME
+    from lazynwb.catalog.dtypes import TABLE_PATH as TABLE_PATH_COLUMN_NAME
     from lazynwb.convert.conversion import convert_nwb_tables
+    from lazynwb.errors import (
+        ColumnNotFoundError,
+        CorruptDataError,
+        LazyNWBError,
+        MissingPackageError,
+        NotAscendingError,
+        NotNWBError,
+        SchemaError,
+        SourceChangedError,
+        SourceNotFoundError,
+        TableNotFoundError,
+        UnsupportedTypeError,
+    )
+    from lazynwb.formats.nwb.names import TABLE_SHORTCUTS
     from lazynwb.frames.get import get, get_df
     from lazynwb.frames.late_frames import merge_array_column
     from lazynwb.index.build import IndexChanges, build_index, update_index
     from lazynwb.index.reader import Index, open_index
     from lazynwb.interop import to_pynapple, to_xarray
+    from lazynwb.lookup.catalog_cache import clear_cache
     from lazynwb.metadata import get_metadata_df
-    from lazynwb.scan import scan_index
+    from lazynwb.paths import get_internal_path_info, get_internal_paths
+    from lazynwb.scan import get_table_schema, read_nwb, scan_index, scan_nwb
     from lazynwb.series import TimeSeries, get_timeseries
     from lazynwb.session import LazyNWB
     from lazynwb.sessions import scan_sessions
@@ -51,36 +50,55 @@ if TYPE_CHECKING:
         get_spike_times_in_intervals,
         insert_is_observed,
     )
+    from lazynwb.sql import get_sql_context
     from lazynwb.storage.dandi.resolver import get_dandi_sources
 
-#: Imported when they are first asked for: what takes long to import, or is not needed for a query.
-_LATE = {
-    "INTERVALS_TABLE_INDEX_COLUMN_NAME": "spikes",
-    "Index": "index.reader",
-    "IndexChanges": "index.build",
-    "LazyNWB": "session",
-    "TimeSeries": "series",
-    "UNITS_TABLE_INDEX_COLUMN_NAME": "spikes",
-    "build_index": "index.build",
-    "clear_attrs_cache": "attributes",
-    "consolidate_attrs": "attributes",
-    "convert_nwb_tables": "convert",
-    "get": "frames.get",
-    "get_attrs": "attributes",
-    "get_dandi_sources": "storage.dandi.resolver",
-    "get_df": "frames.get",
-    "get_metadata_df": "metadata",
-    "get_spike_times_in_intervals": "spikes",
-    "get_sub_attrs": "attributes",
-    "get_timeseries": "series",
-    "insert_is_observed": "spikes",
-    "merge_array_column": "frames.late_frames",
-    "open_index": "index.reader",
-    "scan_index": "scan",
-    "scan_sessions": "sessions",
-    "to_pynapple": "interop",
-    "to_xarray": "interop",
-    "update_index": "index.build",
+#: Public names by the module that has them, which is imported with the first of its names: `import lazynwb`
+#: costs little more than `import polars`.
+_MODULES = {
+    "attributes": ("clear_attrs_cache", "consolidate_attrs", "get_attrs", "get_sub_attrs"),
+    "catalog.dtypes": ("INTERNAL_COLUMN_NAMES",),
+    "convert.conversion": ("convert_nwb_tables",),
+    "errors": (
+        "ColumnNotFoundError",
+        "CorruptDataError",
+        "LazyNWBError",
+        "MissingPackageError",
+        "NotAscendingError",
+        "NotNWBError",
+        "SchemaError",
+        "SourceChangedError",
+        "SourceNotFoundError",
+        "TableNotFoundError",
+        "UnsupportedTypeError",
+    ),
+    "formats.nwb.names": ("TABLE_SHORTCUTS",),
+    "frames.get": ("get", "get_df"),
+    "frames.late_frames": ("merge_array_column",),
+    "index.build": ("IndexChanges", "build_index", "update_index"),
+    "index.reader": ("Index", "open_index"),
+    "interop": ("to_pynapple", "to_xarray"),
+    "lookup.catalog_cache": ("clear_cache",),
+    "metadata": ("get_metadata_df",),
+    "paths": ("get_internal_path_info", "get_internal_paths"),
+    "scan": ("get_table_schema", "read_nwb", "scan_index", "scan_nwb"),
+    "series": ("TimeSeries", "get_timeseries"),
+    "session": ("LazyNWB",),
+    "sessions": ("scan_sessions",),
+    "spikes": (
+        "INTERVALS_TABLE_INDEX_COLUMN_NAME",
+        "UNITS_TABLE_INDEX_COLUMN_NAME",
+        "get_spike_times_in_intervals",
+        "insert_is_observed",
+    ),
+    "sql": ("get_sql_context",),
+    "storage.dandi.resolver": ("get_dandi_sources",),
+}
+#: The module and the name in it of every public name that is imported late.
+_LATE = {name: (module, name) for module, names in _MODULES.items() for name in names} | {
+    "NWB_PATH_COLUMN_NAME": ("catalog.dtypes", "NWB_PATH"),
+    "TABLE_INDEX_COLUMN_NAME": ("catalog.dtypes", "TABLE_INDEX"),
+    "TABLE_PATH_COLUMN_NAME": ("catalog.dtypes", "TABLE_PATH"),
 }
 
 __all__ = [
@@ -138,13 +156,12 @@ __all__ = [
     "update_index",
 ]
 
-INTERNAL_COLUMN_NAMES = frozenset(INTERNAL)
 
-
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
-    """Import late what is not needed for a query; explain names that lazynwb 1.x had."""
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
+    """Import a public name when it is first used; explain names that lazynwb 1.x had."""
     if name in _LATE:
-        value = getattr(importlib.import_module(f"lazynwb.{_LATE[name]}"), name)
+        module, attribute = _LATE[name]
+        value = getattr(importlib.import_module(f"lazynwb.{module}"), attribute)
         globals()[name] = value
         return value
     from lazynwb._compatibility import find
@@ -153,5 +170,15 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
 
 
 def __dir__() -> list[str]:
-    """Name what can be had, imported already or not."""
+    """List all public names, imported or not."""
     return sorted({*globals(), *_LATE})
+
+
+def _is_command_line() -> bool:
+    """Return whether this process is the command `lazynwb`, whose `--version` and `--help` need no Polars."""
+    script = PurePath(sys.argv[0]).stem if getattr(sys, "argv", None) else ""
+    return script == "lazynwb" or sys.orig_argv[1:3] == ["-m", "lazynwb"]
+
+
+if not _is_command_line():
+    from lazynwb.frames import namespace as _namespace  # noqa: F401 - registers itself with Polars

@@ -5,7 +5,11 @@ from typing import Annotated
 import typer
 
 from lazynwb._version import __version__
-from lazynwb.cli.exit_codes import Command, Group
+from lazynwb.cli.cache_commands import cache_app
+from lazynwb.cli.commands import Command, Group
+from lazynwb.cli.convert_command import convert
+from lazynwb.cli.dandi_commands import dandi_app
+from lazynwb.cli.demo_command import demo
 from lazynwb.cli.index_commands import index_app
 from lazynwb.cli.options import (
     AndTableArgument,
@@ -20,7 +24,6 @@ from lazynwb.cli.options import (
     sources_of,
     split_table,
 )
-from lazynwb.cli.other_commands import cache_app, convert, dandi_app, demo
 from lazynwb.cli.output import target_of
 
 _HELP = {"help_option_names": ["-h", "--help"]}

@@ -8,6 +8,8 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn
 
+from lazynwb._version import __version__
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -38,11 +40,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    if list(arguments) == [
+        "--version"
+    ]:  # without the packages of the other commands, which take long to import
+        sys.stdout.write(f"lazynwb {__version__}\n")
+        return 0
     if any(find_spec(package) is None for package in ("typer", "rich")):
         sys.stderr.write("lazynwb: the command line is an extra: pip install 'lazynwb[cli]'\n")
         return 1
     try:
-        from lazynwb.cli.exit_codes import run
+        from lazynwb.cli.runner import run
 
         return run(arguments)
     except KeyboardInterrupt:

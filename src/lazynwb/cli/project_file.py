@@ -30,7 +30,6 @@ from typing import TYPE_CHECKING, Any
 
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError
-from lazynwb.storage.source import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -154,6 +153,8 @@ def _paths(file: Path, where: str, listed: object) -> tuple[str, ...]:
 
 
 def _absolute(folder: Path, path: str) -> str:
+    from lazynwb.storage.source import is_url
+
     if is_url(path):
         return path
     expanded = os.path.expanduser(path)  # noqa: PTH111 - it may be a pattern, not a path
@@ -179,3 +180,10 @@ def _settings(file: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         _check(file, "config.", name, value, _SETTINGS)
         found[name] = Path(_absolute(file.parent, value)) if _SETTINGS[name] is Path else value
     return found
+
+
+def apply_project() -> None:
+    """Put the settings of the project file in force, if there is one."""
+    project = find()
+    if project is not None:
+        project.apply()

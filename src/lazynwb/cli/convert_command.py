@@ -1,0 +1,87 @@
+"""`lazynwb convert`: the tables of the files in another format."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lazynwb.cli.commands import UsageError
+from lazynwb.cli.options import (
+    ExcludeArraysOption,
+    IgnoreErrorsOption,
+    SourcesArgument,
+    StorageOption,
+    sources_of,
+)
+
+
+def convert(  # noqa: PLR0913 - the options of a command
+    *,
+    sources: SourcesArgument = None,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", "-f", help="parquet, arrow, feather, csv, json, ndjson, excel, delta or duckdb."
+        ),
+    ] = "parquet",
+    tables: Annotated[
+        list[str] | None,
+        typer.Option("--table", "-t", metavar="TABLE", help="Only this one, also a series; repeatable."),
+    ] = None,
+    partition_by: Annotated[
+        str | None, typer.Option("--partition-by", metavar="session|subject", help="As hive partitions.")
+    ] = None,
+    session_subdirs: Annotated[
+        bool, typer.Option("--session-subdirs", help="Each session in a folder of its own.")
+    ] = False,
+    compression: Annotated[str | None, typer.Option(help="Of the format, such as zstd.")] = None,
+    full_path: Annotated[
+        bool, typer.Option("--full-path", help="Call outputs by the whole path of their table.")
+    ] = False,
+    min_file_count: Annotated[
+        int, typer.Option("--min-file-count", min=1, help="Leave out tables that fewer files have.")
+    ] = 1,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Convert again what has not changed.")
+    ] = False,
+    exclude_arrays: ExcludeArraysOption = False,
+    ignore_errors: IgnoreErrorsOption = False,
+    storage_option: StorageOption = None,
+) -> None:
+    """Write the tables of the files in another format.
+
+    What has not changed since the last time is not converted again, and an interrupted run goes on.
+    """
+    given = sources_of(sources, storage_option)
+    from lazynwb.cli.render import Column, count_text, say, show
+    from lazynwb.convert.conversion import convert_nwb_tables
+    from lazynwb.terminal_text import visible
+
+    try:
+        written = convert_nwb_tables(
+            given.sources,
+            output,
+            output_format=form,
+            full_path=full_path,
+            min_file_count=min_file_count,
+            exclude_array_columns=exclude_arrays,
+            ignore_errors=ignore_errors,
+            session_subdirs=session_subdirs,
+            tables=tables,
+            partition_by=partition_by,  # type: ignore[arg-type]
+            compression=compression,
+            overwrite=overwrite,
+            storage_options=given.storage,
+        )
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        raise UsageError(str(error)) from error
+    show(
+        [
+            Column("table", [visible(table, None) for table in written], whole=True),
+            Column("written to", [visible(path, None) for path in written.values()], tail=True),
+        ]
+    )
+    say(count_text(len(written), "table"))

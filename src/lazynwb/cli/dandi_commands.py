@@ -1,0 +1,53 @@
+"""`lazynwb dandi`: the files of the DANDI archive."""
+
+from typing import Annotated
+
+import typer
+
+from lazynwb.cli.commands import NothingFoundError, UsageError
+from lazynwb.cli.options import FormatOption, OutputOption
+from lazynwb.cli.output import emit, target_of
+from lazynwb.cli.project_file import apply_project
+
+dandi_app = typer.Typer(help="The DANDI archive.", no_args_is_help=True)
+
+
+@dandi_app.command("ls")
+def dandi_ls(  # noqa: PLR0913
+    *,
+    dandiset: Annotated[str, typer.Argument(metavar="ID", help="Such as 000363.")],
+    version: Annotated[
+        str | None, typer.Option(help="Such as 0.231012.2129, or draft. By default the newest.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=0, help="No more files.")] = None,
+    order: Annotated[
+        str, typer.Option(help="path, created or modified; -created has the newest first.")
+    ] = "path",
+    form: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
+    """List the NWB files of a dandiset as URLs, which every other command takes.
+
+    For example: lazynwb dandi ls 000363 -n 3 | lazynwb tables -
+    """
+    target = target_of(form, output)
+    apply_project()
+    import polars as pl
+
+    from lazynwb.storage.dandi.resolver import get_dandi_sources
+    from lazynwb.terminal_text import visible
+
+    try:
+        found = get_dandi_sources(dandiset, version, max_assets=limit, order=order)
+    except ValueError as error:
+        if type(error) is not ValueError:
+            raise
+        raise UsageError(str(error)) from error
+    if not found and limit != 0:
+        raise NothingFoundError(f"dandiset {dandiset} has no NWB file in this version")
+
+    def lines() -> None:
+        for url in found:
+            typer.echo(visible(url, None))
+
+    emit(pl.DataFrame({"source": found}, schema={"source": pl.String}), target, lines)

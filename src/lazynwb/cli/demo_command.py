@@ -1,0 +1,21 @@
+"""`lazynwb demo`: queries over a small cube of sessions, or over given files."""
+
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    *,
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SOURCE", help="Files, folders or patterns; without any, a cube is made."),
+    ] = None,
+) -> None:
+    """Run the queries of a demonstration over a small cube that is made for it, or over your files."""
+    from lazynwb.cli.output import harmless_stdout
+    from lazynwb.demo.__main__ import main
+
+    with harmless_stdout():
+        code = main(sources or [])
+    raise typer.Exit(code)
