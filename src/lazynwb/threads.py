@@ -43,6 +43,33 @@ def wait(future: Future[T]) -> T:
         _NOTHING.rechunk()
 
 
+class ForkSafeLock:
+    """A lock that is free in a forked child, even if a thread of the parent held it.
+
+    Parameters
+    ----------
+    after_fork : callable or None
+        Called in the child: drops state of the parent's threads.
+    """
+
+    def __init__(self, after_fork: Callable[[], object] | None = None) -> None:
+        self._lock = threading.Lock()
+        self._after_fork = after_fork
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        if self._after_fork is not None:
+            self._after_fork()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 class _Worker(threading.Thread):
     """A thread of a pool."""
 
@@ -78,7 +105,7 @@ RELEASING = _Releasing()
 
 
 def is_worker() -> bool:
-    """Tell whether the current thread is one that may be left waiting when the process ends."""
+    """Return whether the current thread is one that may be left waiting when the process ends."""
     return isinstance(threading.current_thread(), _Worker)
 
 

@@ -106,5 +106,5 @@ def instance(dtype: object) -> pl.DataType:
 
 
 def is_array_dtype(dtype: pl.DataType) -> bool:
-    """Tell whether a column of this type holds an array in each row."""
+    """Return whether a column of this type holds an array in each row."""
     return isinstance(dtype, pl.List | pl.Array)

@@ -259,7 +259,7 @@ def nulls(name: str, dtype: pl.DataType, rows: int) -> pl.Series:
 
 
 def _is_lossless(stored: pl.Series, cast: pl.Series) -> bool:
-    """Tell whether every value can be had back from its cast."""
+    """Return whether every value can be had back from its cast."""
     one, other = stored.dtype, cast.dtype
     if one == other:
         return True

@@ -1,4 +1,4 @@
-"""`convert_nwb_tables`: the tables of many files in formats that other tools read."""
+"""`convert_nwb_tables`: write tables of many files in other formats."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def _check(
     *,
     session_subdirs: bool,
 ) -> None:
-    """Refuse what the format does not have, before anything is read."""
+    """Raise ValueError for options that the format does not have, before anything is read."""
     if output_format not in FORMATS and output_format not in _DATABASES:
         raise ValueError(
             f"output_format is one of {', '.join([*FORMATS, *_DATABASES])}, not {output_format!r}"
@@ -209,7 +209,7 @@ def _check(
 
 
 def _let_settle(sources: list[Source]) -> None:
-    """Wait a moment for files that were written just now: else what they give is not taken for done."""
+    """Wait for files written just now to settle: outputs of unsettled files would be converted again."""
     now = time.time_ns()
     for source in sources:
         try:

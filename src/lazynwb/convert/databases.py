@@ -1,4 +1,4 @@
-"""Formats that replace a table in one transaction of their own: Delta Lake and DuckDB."""
+"""Formats with transactions: Delta Lake and DuckDB."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 
     from lazynwb.convert.file_formats import Content, Options
 
-#: What the database and the rows for it are called in DuckDB's SQL.
+#: Names of the database and of the rows for it in DuckDB's SQL.
 _DATABASE, _ROWS = "lazynwb_output", "lazynwb_rows"
-#: Of values that Delta Lake's writer is handed at a time; it collects what it is handed.
+#: Bytes of values passed to Delta Lake's writer at a time: it collects its input.
 _DELTA_BYTES = 64 * 1024 * 1024
 #: Rows that it encodes at a time.
 _MOST_AT_ONCE = 1024
-#: What a user may set of the Delta table rather than of its files.
+#: Arguments about the Delta table rather than its files.
+# What is moved stays, whatever happens: an error may come from behind the commit. Files that no
 _OF_TABLE = frozenset({"name", "description", "configuration"})
 _OF_COMMIT = frozenset({"commit_properties", "post_commithook_properties"})
 #: DuckDB's memory beside the rows of one vector.
@@ -69,7 +70,8 @@ def write_delta(content: Content, path: Path, options: Options, partitions: Sequ
             target.parent.mkdir(exist_ok=True)
             (staged / action.path).replace(target)
         # What is moved stays, whatever happens: an error may come from behind the commit. Files that no
-        # version of the table has are nothing to its readers, and go when it is vacuumed.
+        # Moved files stay after an error, which may be raised after the commit. Readers ignore files of no
+        # version of the table, and vacuum removes them.
         create_table_with_add_actions(
             str(path),
             DeltaTable(str(staged)).schema(),
@@ -82,7 +84,7 @@ def write_delta(content: Content, path: Path, options: Options, partitions: Sequ
 
 
 def delta_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a user's arguments for deltalake, without those that say what is done anyway.
+    """Return a user's arguments for deltalake, without those that repeat the defaults.
 
     Raises
     ------
@@ -137,7 +139,7 @@ def _stage(
 
 
 def _added(folder: Path) -> Iterator[AddAction]:
-    """Yield the files of a Delta table that was only appended to, as its log has them."""
+    """Yield the entries of the log for files of a Delta table that was only appended to."""
     from deltalake.transaction import AddAction
 
     for log in sorted((folder / "_delta_log").glob("*.json")):
@@ -155,7 +157,7 @@ def _added(folder: Path) -> Iterator[AddAction]:
 
 
 def has_delta(path: Path) -> bool:
-    """Tell whether there is a Delta table."""
+    """Return whether there is a Delta table."""
     from deltalake import DeltaTable
 
     return path.is_dir() and DeltaTable.is_deltatable(str(path))
@@ -180,7 +182,7 @@ class DuckDB:
             self._connection = self._opened = None
 
     def _at(self, path: Path, group_rows: int | None = None) -> duckdb.DuckDBPyConnection:
-        """Return a connection to a database, whose new row groups have so many rows if that matters."""
+        """Return a connection to a database with a given size of new row groups."""
         import duckdb
 
         opened = self._opened
@@ -196,7 +198,7 @@ class DuckDB:
             config: dict[str, Any] = {"threads": 1, "temp_directory": f"{path}.tmp"}
             try:
                 self._connection = duckdb.connect(config=config)
-                self._connection.execute("SET enable_progress_bar = false")  # it would go to stdout
+                self._connection.execute("SET enable_progress_bar = false")  # it would print to stdout
                 self._connection.execute(
                     f"ATTACH {literal(str(path.absolute()))} AS {_DATABASE} (ROW_GROUP_SIZE {rows})"
                 )
@@ -253,13 +255,13 @@ class DuckDB:
             connection.unregister(_ROWS)
 
     def drop(self, path: Path, name: str) -> None:
-        """Remove a table whose session does not have it any more."""
+        """Remove a table that its session no longer has."""
         if path.is_file():
             self._at(path).execute(f"DROP TABLE IF EXISTS {quoted(name)}")
 
 
 def _reader(empty: pl.DataFrame, batches: Iterator[pl.DataFrame], raised: list[BaseException]) -> Any:  # noqa: ANN401 - pyarrow has no types
-    """Return frames as one stream of Arrow; an error goes to the list, as libraries lose what it was."""
+    """Return frames as one Arrow stream; errors are appended to the list, since libraries drop their type."""
     import pyarrow as pa  # type: ignore[import-untyped]
 
     def parts() -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Formats of one file for each table: Parquet, Arrow IPC, CSV, JSON and Excel."""
+"""Formats with one file per table: Parquet, Arrow IPC, CSV, JSON and Excel."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 _SHEET_ROWS, _SHEET_COLUMNS, _CELL_CHARACTERS = 1_048_576, 16_384, 32_767
 #: Excel's numbers are doubles.
 _EXACT = 2**53
-#: Of values that become text at a time.
+#: Bytes of values that are converted to text at a time.
 _TEXT_BYTES = 8 * 1024 * 1024
 _COMPRESSED = {"gzip": ".gz", "zstd": ".zst"}
 
 
 class Content(NamedTuple):
-    """What is to be written.
+    """The rows of one output, and what writers need to know of them.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Content(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How it is to be written: the compression asked for, and arguments for the writer."""
+    """Compression and arguments for the writer."""
 
     compression: str | None
     arguments: Mapping[str, Any]
@@ -206,5 +206,5 @@ FORMATS = {
 
 
 def is_installed(package: str) -> bool:
-    """Tell whether a package that a format needs can be imported."""
+    """Return whether a package that a format needs can be imported."""
     return importlib.util.find_spec(package) is not None

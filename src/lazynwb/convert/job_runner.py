@@ -1,4 +1,4 @@
-"""Write the outputs that are not there yet; each is whole before it has its name."""
+"""Write missing and outdated outputs, each under a temporary name until it is complete."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lazynwb.convert.jobs import Job
     from lazynwb.storage.source import Source
 
-#: What the database of a folder is called.
+#: File name of a folder's database.
 _DATABASE = "tables.duckdb"
 
 
@@ -37,12 +37,12 @@ class Place(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the record calls it."""
+        """Name in the manifest."""
         return f"{self.path}#{self.table}" if self.table else self.path
 
 
 class Target(NamedTuple):
-    """How jobs are written.
+    """Format, layout and options of the outputs.
 
     Attributes
     ----------
@@ -60,7 +60,7 @@ class Target(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What may take the place of earlier output."""
+        """Kind of output: output of another kind is not replaced."""
         return f"{self.format}, {self.layout}"
 
     @property
@@ -78,13 +78,13 @@ class Target(NamedTuple):
         return Place(str(job.target.with_name(_DATABASE)), job.target.name)
 
     def described(self) -> list[Any]:
-        """Return what outputs depend on beside their sources."""
+        """Return the options that outputs depend on."""
         arguments = sorted((name, repr(value)) for name, value in self.options.arguments.items())
         return [self.kind, self.options.compression, arguments, self.row_group_bytes]
 
 
 class Run:
-    """One conversion into one folder, which nobody else is writing into.
+    """One conversion into one locked folder.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class Run:
     folder : Path
     target : Target
     failures : list of str
-        What was left out so far; more is added.
+        Messages of outputs left out; more are appended.
     ignore_errors : bool
     started_ns : int
         When the sources were first looked at.
@@ -125,7 +125,7 @@ class Run:
         LazyNWBError
             If something cannot be read or written, and errors are not to be ignored.
         OSError
-            If the disk is full or refuses for another reason, whatever is to be ignored; it names the file.
+            If the disk is full or rejects a write, whether or not errors are ignored; it names the file.
         """
         remove_stale({(self._folder / place.path).parent for _, place, _ in self._work} | {self._folder})
         with self._duckdb:
@@ -133,7 +133,7 @@ class Run:
 
     def _run(self, *, overwrite: bool, disable_progress: bool) -> dict[str, Path]:
         todo = self._outdated(overwrite=overwrite)
-        # Forgotten before any is replaced: what a run that is killed leaves is not taken for what it was.
+        # Removed from the manifest before any is replaced: a killed run leaves no output that seems current.
         for name in todo:
             self._manifest.forget(name)
         self._manifest.save()
@@ -156,7 +156,7 @@ class Run:
         return done
 
     def _outdated(self, *, overwrite: bool) -> set[str]:
-        """Return the names of outputs that are not there, or not what is wanted."""
+        """Return the names of outputs that are missing or outdated."""
         tables: dict[str, frozenset[str]] = {}
         outdated = set()
         for _, place, fingerprint in self._work:
@@ -226,7 +226,7 @@ class Run:
             )
 
     def _is_settled(self, job: Job) -> bool:
-        """Tell whether a write to a source since it was looked at is certain to be noticed next time."""
+        """Return whether any write to a source since its identity was read changes the identity."""
         files = [(file.source, file.identity) for file in job.files]
         for file in job.files:
             linked = (pair for pair in file.table.depends if pair[1] != ABSENT)
@@ -237,7 +237,7 @@ class Run:
             return False
 
     def _remove_moved(self) -> None:
-        """Remove parts of sessions whose table is gone, or that have another name now."""
+        """Remove outputs of sessions that lost the table or changed their name."""
         if self._target.layout == "table":
             return
         wanted = {place.name for _, place, _ in self._work}
@@ -274,7 +274,7 @@ class _Counter:
 
 
 def _is_of_writer(error: Exception) -> bool:
-    """Tell whether an error is a library's word on what it was to write, rather than ours or the system's."""
+    """Return whether an error comes from the library that writes, not from this package or the system."""
     return type(error).__module__.partition(".")[0] in {
         "polars",
         "duckdb",

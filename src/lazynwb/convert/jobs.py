@@ -1,4 +1,4 @@
-"""What to write: one job for each output, with everything that the output depends on."""
+"""Jobs of a conversion: one for each output, with everything that the output depends on."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source
 
-#: Of a row group or record batch, whatever the size of the rows.
+#: Limits of rows of a row group or record batch.
 _MOST_ROWS, _FEWEST_ROWS = 262_144, 16
 #: How much larger than asked for the row groups of the file with the largest rows may be.
 _SKEW = 8
-#: Of the rows of a long table, those whose text is measured; of a shorter one none.
+#: Rows of a long table whose text is measured; shorter tables are not sampled.
 _SAMPLE, _FEW = 64, 4096
-#: Of rows that say where they are from.
+#: Bytes of the provenance columns of a row.
 _PROVENANCE_BYTES = 32
 
 
@@ -63,7 +63,7 @@ class Job:
 
     @property
     def label(self) -> str:
-        """What messages call it: the table, and the file or files."""
+        """Name for messages: the table, and the file or files."""
         first = self.files[0].name
         return f"{self.table.label} of {first}" + (
             f" and {len(self.files) - 1} more files" if len(self.files) > 1 else ""
@@ -83,7 +83,7 @@ class Job:
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """The files, by what may be written down of their paths, with their identities."""
+        """Paths of the files without secrets, with the files' identities."""
         return {known_as(file.source): identity_of(file) for file in self.files}
 
     def fingerprint(self, options: Sequence[Any]) -> str:
@@ -108,7 +108,7 @@ class Job:
         return int(min(max(size / max(mean, largest / _SKEW), _FEWEST_ROWS), _MOST_ROWS))
 
     def _text_bytes(self) -> float:
-        """Return how many bytes the text in a row takes, by a sample: nothing that is cheaper says so."""
+        """Return the mean bytes of text in a row, from a sample of rows."""
         file = max(self.files, key=lambda file: file.table.rows)
         rows = file.table.rows
         names = [
@@ -117,7 +117,7 @@ class Job:
         if not names or rows <= _FEW:
             return 0.0
         frame = scan_nwb(file.source, self.table.path, disable_progress=True)
-        with suppress(LazyNWBError):  # who converts the file will say so
+        with suppress(LazyNWBError):  # the conversion raises the error
             some = frame.filter(pl.col(TABLE_INDEX) % (rows // _SAMPLE) == 0).select(
                 selectors.by_name(*names)
             )
@@ -134,12 +134,12 @@ def _has_text(dtype: pl.DataType) -> bool:
 
 
 def known_as(source: Source) -> str:
-    """Return what the record of a conversion calls a file: no secret, and one line."""
+    """Return a file's path for the manifest: without secrets, on one line."""
     return source.key.rstrip("\0").replace("\0", "#")
 
 
 def identity_of(file: TableFile) -> str:
-    """Return what changes whenever a file, or one that its links lead to, is written to."""
+    """Return a text that changes whenever a file, or the target of one of its links, is written to."""
     if not file.table.depends:
         return file.identity
     linked = hashlib.blake2b(repr(file.table.depends).encode("utf-8", "surrogatepass"), digest_size=8)
@@ -147,7 +147,7 @@ def identity_of(file: TableFile) -> str:
 
 
 def plan(tables: Iterable[Table], sources: Sequence[Source], request: Request) -> list[Job]:
-    """Return the jobs that make the outputs, session after session where they are kept apart."""
+    """Return the jobs of a conversion, by session if the layout separates sessions."""
     if request.layout == "table":
         return [Job(t.label, t, t.files, PurePosixPath(t.name)) for t in tables]
     tables = list(tables)

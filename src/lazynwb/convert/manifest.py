@@ -1,4 +1,4 @@
-"""The record of a folder of output: what each file there was made from, so that it need not be made again.
+"""The manifest of a folder of output: sources and options of each file, so that unchanged ones are kept.
 
 It is written under a temporary name and renamed, as the output itself is. Whatever is missing from it, or
 does not fit the files that are there, is converted again: a lost record costs time, never a wrong answer.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _LOGGER = logging.getLogger("lazynwb")
-#: Of the record and of the fingerprints in it.
+#: Version of the manifest and of its fingerprints.
 SCHEMA = 1
 #: Without an ending, so that a pattern such as `*.json` finds output alone.
 NAME = ".lazynwb-manifest"
@@ -65,7 +65,7 @@ class _Stored(msgspec.Struct):
 
 
 class Manifest:
-    """What is known of a folder's output, by its path in the folder (with `#table` in a database).
+    """Entries of a folder's outputs, by path in the folder (with `#table` in a database).
 
     Parameters
     ----------
@@ -80,16 +80,16 @@ class Manifest:
         self._changed = False
 
     def get(self, name: str) -> Output | None:
-        """Return what is known of one output."""
+        """Return the entry of an output."""
         return self._outputs.get(name)
 
     def add(self, name: str, output: Output) -> None:
-        """Note an output that is complete, and in its place."""
+        """Add a complete output."""
         self._outputs[name] = output
         self._note()
 
     def forget(self, name: str) -> None:
-        """Note that an output is about to be replaced, or is gone."""
+        """Remove an output that is about to be replaced, or is gone."""
         if self._outputs.pop(name, None) is not None:
             self._note()
 
@@ -107,7 +107,7 @@ class Manifest:
             self.save()
 
     def save(self) -> None:
-        """Write what has changed."""
+        """Write changes to disk."""
         if not self._changed:
             return
         started = time.perf_counter()
@@ -119,7 +119,7 @@ class Manifest:
         self._cost = self._saved - started
 
     def inside(self, name: str) -> Path | None:
-        """Return where an output is, if its recorded name does not lead out of the folder."""
+        """Return the path of an output; None if its recorded name leads out of the folder."""
         path = PurePosixPath(name.partition("#")[0])
         if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name or ":" in name:
             return None
@@ -145,7 +145,7 @@ def _load(file: Path) -> dict[str, Output]:
 
 @contextlib.contextmanager
 def replacing(target: Path) -> Iterator[Path]:
-    """Give a temporary name in the same folder; what was written there becomes the target, or is removed."""
+    """Yield a temporary path in the same folder; it is renamed to the target, or removed after an error."""
     temporary = target.with_name(os.urandom(8).hex().join(_PART))
     try:
         yield temporary
@@ -157,7 +157,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def staging_folder(target: Path) -> Iterator[Path]:
-    """Give a new folder beside a target, on its file system, which is removed at the end."""
+    """Yield a temporary folder beside a target, on the same file system."""
     temporary = target.with_name(os.urandom(8).hex().join(_PART))
     temporary.mkdir()
     try:
@@ -167,7 +167,7 @@ def staging_folder(target: Path) -> Iterator[Path]:
 
 
 def remove_stale(folders: Iterable[Path]) -> None:
-    """Remove what killed runs left under temporary names; nobody else writes while the folder is held."""
+    """Remove temporary files of killed runs; the folder is locked meanwhile."""
     for folder in folders:
         with contextlib.suppress(OSError):
             for file in list(folder.iterdir()):

@@ -1,7 +1,4 @@
-"""Names of output files: out of text that came from a file, safe on every system, and told apart.
-
-What sessions and subjects are called, for the names of folders.
-"""
+"""Names of output files and folders: safe on every system, and distinct."""
 
 from __future__ import annotations
 
@@ -22,15 +19,15 @@ if TYPE_CHECKING:
 
     from lazynwb.storage.source import Source
 
-#: Besides letters and digits of any script, what is left as it is.
+#: Characters kept besides letters and digits of any script.
 _PLAIN = frozenset("._-+() ")
 #: Bytes of a name; file systems allow 255, and an ending and a temporary mark are added.
 _MOST_BYTES = 160
-#: What Windows takes for devices, whatever the ending.
+#: Names of devices on Windows, with any ending.
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))]
 )
-#: What readers of hive partitions take for null.
+#: Null in names of hive partitions.
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
 #: The rest of a percent-encoded byte.
 _CUT = re.compile(r"%[0-9A-F]?$")
@@ -114,7 +111,7 @@ def file_stem(path: str) -> str:
 
 
 def digest(text: str) -> str:
-    """Return eight characters that differ where texts do."""
+    """Return eight characters of a text's hash."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
 
 
@@ -130,7 +127,7 @@ def _shared(names: Iterable[str]) -> set[str]:
     return shared
 
 
-#: Where a name is looked for; the first that is there and not empty counts.
+#: Fields that name a session or subject; the first that is not empty is used.
 _PLACES = {
     "session": ("/general", ("session_id", "identifier")),
     "subject": ("/general/subject", ("subject_id",)),

@@ -1,4 +1,4 @@
-"""The tables to convert: which there are, their schemas over all files, and their names."""
+"""Selection of the tables to convert: their files, schemas over all files, and output names."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LISTED = 20
 
 
 class Request(NamedTuple):
-    """What was asked for.
+    """Options of a conversion.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class Table(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What messages call it."""
+        """Name for messages."""
         return f"/{self.path}"
 
 
@@ -118,7 +118,7 @@ def _not_found(name: str, holders: Mapping[str, object], sources: Sequence[Sourc
 def open_tables(
     holders: Mapping[str, list[Source]], request: Request, failures: list[str]
 ) -> Iterator[Table]:
-    """Yield each table with its schema over all its files; what cannot be had is noted and left out.
+    """Yield each table with its schema over all its files; tables that cannot be read are noted and skipped.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def open_tables(
                 [file.source for file in files],
                 f"/{path}",
                 exclude_array_columns=request.exclude_array_columns,
-                # Where each file is a job of its own, the job is left out and says why.
+                # If each file is a job of its own, that job reports the failure.
                 ignore_errors=request.ignore_errors and request.layout == "table",
                 disable_progress=request.disable_progress or request.layout != "table",
             )
@@ -187,6 +187,6 @@ def _load(sources: Sequence[Source], path: str, request: Request, failures: list
 
 
 def partition_column(schema: Iterable[str], kind: str) -> str:
-    """Return the name of a partition's column; readers would let it hide one of the table's own."""
+    """Return the name of a partition's column: no column of the table, which it would hide in readers."""
     taken = {name.lower() for name in schema}
     return kind if kind not in taken else f"nwb_{kind}"

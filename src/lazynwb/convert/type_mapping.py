@@ -1,4 +1,4 @@
-"""What the columns of a table become in formats that cannot hold every type.
+"""Types of columns in formats that lack some types.
 
 | type | Parquet, Arrow | Delta Lake | DuckDB | CSV, Excel | JSON |
 |---|---|---|---|---|---|
@@ -52,12 +52,12 @@ _KEY = "v"
 
 
 def for_delta(dtype: pl.DataType) -> pl.DataType:
-    """Return the type that Delta Lake holds the values of another in."""
+    """Return the type in which Delta Lake stores values of another type."""
     return _mapped(dtype, _DELTA, arrays=False)
 
 
 def for_duckdb(dtype: pl.DataType) -> pl.DataType:
-    """Return the type that DuckDB is handed the values of another in."""
+    """Return the type in which DuckDB gets values of another type."""
     return _mapped(dtype, _DUCKDB, arrays=True)
 
 

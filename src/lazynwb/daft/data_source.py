@@ -1,7 +1,4 @@
-"""Frames of Polars as Daft has them.
-
-Tables of NWB files as a data source of Daft.
-"""
+"""Tables of NWB files as a data source of Daft, and Polars frames as Daft record batches."""
 
 from __future__ import annotations
 
@@ -42,12 +39,12 @@ if TYPE_CHECKING:
     from lazynwb.engine.plan import ScanPlan
     from lazynwb.storage.source import Source
 
-#: Types that Arrow or Daft has no counterpart of.
+#: Types without a counterpart in Arrow or Daft.
 _UNKNOWN = {"Object", "Unknown", "Int128", "UInt128"}
 
 
 def daft_schema(columns: Mapping[str, pl.DataType]) -> Schema:
-    """Return columns as Daft has them: in the types of `plain`, as Arrow has these.
+    """Return a schema in Daft's types; see `plain`.
 
     Raises
     ------
@@ -63,19 +60,19 @@ def daft_schema(columns: Mapping[str, pl.DataType]) -> Schema:
 
 
 def record_batch(frame: pl.DataFrame) -> RecordBatch:
-    """Return the rows of a frame as Daft has them."""
+    """Return a frame as a Daft record batch."""
     return RecordBatch.from_arrow_table(_arrow(frame))
 
 
 def _arrow(frame: pl.DataFrame) -> Any:  # noqa: ANN401 - pyarrow has no types
     casts = {name: plain(dtype) for name, dtype in frame.schema.items()}
     plainer = frame.cast({name: dtype for name, dtype in casts.items() if dtype != frame.schema[name]})
-    # Of Arrow's younger types, such as views of text, Daft knows nothing.
+    # Daft lacks Arrow's newer types, such as string views.
     return plainer.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
 def plain(dtype: Any) -> pl.DataType:  # noqa: ANN401 - of Polars, which has classes and instances
-    """Return the type that values have on their way to Daft, which has no enums and no arrays without width.
+    """Return the type in which values are passed to Daft, which lacks enums and arrays of width 0.
 
     Parameters
     ----------
@@ -96,9 +93,9 @@ def plain(dtype: Any) -> pl.DataType:  # noqa: ANN401 - of Polars, which has cla
 #: Tasks that a scan is cut into, as long as they have no more files than these: each has to be planned, sent
 #: and begun, and files are read together only within one.
 _TASKS, _MOST_FILES = 32, 64
-#: Rows that one task is asked for alone, from one file after the other, where no filter leaves any out.
+#: Rows up to which a query without filters is one task that reads file after file.
 _FEW_ROWS = 100_000
-#: Batches that Daft has not asked for yet; seconds after which that is doubted.
+#: Batches read ahead of Daft; seconds after which the next one is read although none was taken.
 _AHEAD, _PATIENCE = 2, 10.0
 
 
@@ -112,7 +109,7 @@ class NWBSource(DataSource):
     predicate : Expr or None
         Rows where it is not true are left out before anything else.
     files_per_task : int or None
-        None for what suits their number.
+        None chooses by the number of files.
 
     Raises
     ------
@@ -131,7 +128,7 @@ class NWBSource(DataSource):
 
     @property
     def name(self) -> str:
-        """What a plan calls it."""
+        """Name in query plans."""
         return f"NWB /{self._plan.table}"
 
     @property
@@ -150,7 +147,7 @@ class NWBSource(DataSource):
         wanted = set(self._columns if pushdowns.columns is None else pushdowns.columns)
         if filters is not None:
             parts += translated(filters, self._columns, self._schema)
-            # Daft filters once more what it gets, and so needs the columns for that.
+            # Daft applies its filters again, and needs their columns.
             wanted |= pushdowns.filter_required_column_names()
         predicate = None
         for part in parts:
@@ -160,7 +157,7 @@ class NWBSource(DataSource):
         query = DistributedQuery(plan, names, predicate, plan_steps(predicate, plan.schema, plan.per_table))
         n_rows = limit if filters is None and predicate is None else None
         files = wanted_files(query)
-        if n_rows is not None and n_rows <= _FEW_ROWS:  # they are the first: nobody else need look for them
+        if n_rows is not None and n_rows <= _FEW_ROWS:  # one task reads the first files
             groups = iter([files] if files else [])
         else:
             most = self._files_per_task or min(math.ceil(len(files) / _TASKS), _MOST_FILES)
@@ -179,7 +176,7 @@ def _groups(files: tuple[Source, ...], size: int, most: int) -> Iterator[tuple[S
 
 
 class _Shared:
-    """What the tasks of one query have in common that stay in one process.
+    """State shared by the tasks of one query within a process.
 
     Parameters
     ----------
@@ -197,7 +194,7 @@ class _Shared:
         self._lock = threading.Lock()
 
     def done(self, report: Report) -> None:
-        """Take in what a task has to say, and log it with the last one's."""
+        """Merge the report of a task; log it after the last task."""
         with self._lock:
             self._report.add(report)
             self._left -= 1
@@ -217,7 +214,7 @@ class NWBTask(DataSourceTask):
     filters : Expression or None
         Daft's.
     limit : int or None
-        Rows that pass the filters after which nobody wants more.
+        Number of rows that pass the filters after which the task ends.
     shared : _Shared or None
     """
 
@@ -237,11 +234,11 @@ class NWBTask(DataSourceTask):
         self._shared = shared
 
     def __repr__(self) -> str:
-        """Say what is read of what."""
+        """Return the table and the files, for query plans."""
         return repr(self._order.work)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave behind what other processes have no part in."""
+        """Return the state without what belongs to this process."""
         return {**self.__dict__, "_shared": None}
 
     @property
@@ -256,7 +253,7 @@ class NWBTask(DataSourceTask):
 
 
 class _Streamed(NamedTuple):
-    """Work whose result comes bit by bit."""
+    """A task whose result is streamed."""
 
     read: Read
     whole: bool
@@ -284,7 +281,7 @@ def _batches(
     limit: int | None,
     shared: _Shared | None,
 ) -> Generator[RecordBatch]:
-    """Read rows until there are as many as are wanted."""
+    """Yield batches up to the limit."""
     left = limit
     query = execute(order).value
     frames = guard_shutdown(query.frames(n_rows))
@@ -307,16 +304,16 @@ def _batches(
 
 
 async def _in_step(batches: Generator[RecordBatch], task: weakref.ref[NWBTask]) -> AsyncIterator[RecordBatch]:
-    """Yield batches no faster than they are taken.
+    """Yield batches no faster than they are consumed.
 
-    Daft puts what it is given on a queue of any length, reads all tasks of a process on one event loop, and
-    does not say when it wants no more: then it lets go of the task.
+    Daft puts batches on an unbounded queue and reads all tasks of a process on one event loop. It does not
+    signal that it needs no more: it drops the task.
     """
     out: deque[asyncio.Event] = deque()
     loop = asyncio.get_running_loop()
     try:
         while True:
-            if task() is None:  # nobody gets to see this, and if somebody does, rows are missing
+            if task() is None:  # never raised to a user unless rows are missing
                 raise LazyNWBError("a task was let go of before all of its rows were taken")
             batch = await asyncio.to_thread(next, batches, None)
             if batch is None:
@@ -337,6 +334,6 @@ async def _in_step(batches: Generator[RecordBatch], task: weakref.ref[NWBTask]) 
 
 
 def _tell(loop: asyncio.AbstractEventLoop, taken: asyncio.Event) -> None:
-    """Say that a batch was taken; whichever thread lets go of it."""
+    """Signal from any thread that a batch was consumed."""
     with suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(taken.set)

@@ -1,4 +1,4 @@
-"""Filters of Daft as Polars expressions, as far as both mean the same."""
+"""Translation of Daft filters to Polars expressions, where both have the same semantics."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _ARITHMETIC: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
 
 
 class _UnlikeError(Exception):
-    """An expression has no counterpart in Polars of which it is certain that it means the same."""
+    """An expression has no counterpart in Polars that is certain to have the same semantics."""
 
 
 class _Term(NamedTuple):
@@ -86,12 +86,12 @@ class _Term(NamedTuple):
 
     @property
     def both(self) -> tuple[pl.Expr, pl.Expr]:
-        """What is true where Daft's may be, and what is true only where Daft's is."""
+        """Upper and lower bound: true wherever Daft's may be, and true only where Daft's is."""
         return self.expression, self.expression if self.least is None else self.least
 
     @property
     def is_exact(self) -> bool:
-        """Whether it is what Daft's is in every row."""
+        """Whether it equals Daft's in every row."""
         return self.least is None
 
 
@@ -130,7 +130,7 @@ def translated(filters: Expression, columns: Mapping[str, pl.DataType], schema: 
 
 
 class _Visitor(ExpressionVisitor[Any]):
-    """What every node comes to unless something else is said."""
+    """Default for nodes without a translation."""
 
     def visit_col(self, name: str) -> Any:  # noqa: ANN401
         raise _UnlikeError(name)
@@ -284,7 +284,7 @@ class _Translator(_Visitor):
             for expr, term, side in ((left, first, one), (right, second, other)):
                 if not term.dtype.is_float() or term.is_literal or _ascends(side):
                     continue
-                # The sign of a NaN that is computed is up to who computes it.
+                # The sign of a computed NaN depends on the implementation.
                 has_sign = literal is not None and expr.is_column() and _SEES_BITS
                 unsure.append(_is_negative_nan(side, dtype) if has_sign else side.is_nan())
         if not unsure:
@@ -311,18 +311,18 @@ def _truth(most: pl.Expr, least: pl.Expr | None = None) -> _Term:
 
 
 def _is_negative_nan(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Tell where values are NaN with the sign bit set, as quotients of zeros are on many processors."""
+    """Return where values are NaN with the sign bit set, such as quotients of zeros on many processors."""
     bits = values.reinterpret(dtype=pl.Int64() if dtype == pl.Float64 else pl.Int32())
     return values.is_nan() & (bits < 0)
 
 
 def _ascends(column: pl.Expr) -> bool:
-    """Tell whether these are the times of a series: they ascend, so that none of them is NaN."""
+    """Return whether a column holds the times of a series, which ascend: none of them is NaN."""
     return column.meta.root_names() == [TIMESTAMPS]
 
 
 def _keeps_values(before: pl.DataType, after: pl.DataType) -> bool:
-    """Tell whether a cast changes no value: Polars widens one type to the other."""
+    """Return whether a cast changes no value: Polars widens one type to the other."""
     if before == after:
         return True
     both = pl.DataFrame(schema={"before": before, "after": after})

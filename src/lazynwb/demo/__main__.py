@@ -158,7 +158,7 @@ def select_all(name: str) -> str:
 
 
 def is_series(table: pl.LazyFrame) -> bool:
-    """Tell whether a table is that of a TimeSeries: samples, of which there are always more."""
+    """Return whether a table is that of a TimeSeries: samples, of which there are always more."""
     return {"data", "timestamps"} <= set(table.collect_schema())
 
 

@@ -1,1 +1,1 @@
-"""One scan by many workers: the files' work as small tasks for any executor, their rows back in order."""
+"""Scans on executors: work items of some files each, whose rows come back in order."""

@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 _IN_FLIGHT = 16
 #: Bytes of rows that a worker returns at once at least, however many of them there are.
 _LEAST_BYTES = 4 * 1024 * 1024
-#: Files of one task; and tasks per worker that the files which are left are cut into: the last are small.
+#: Files of one task; tasks per worker into which the remaining files are divided, so the last are small.
 _MOST_FILES, _EACH = 64, 4
 
 
 class DistributedQuery(NamedTuple):
-    """What every task of a query has in common."""
+    """The parts of a query that all of its tasks share."""
 
     plan: ScanPlan
     names: tuple[str, ...]
@@ -91,7 +91,7 @@ def run_on(
 
 
 def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Iterator[Read]:
-    """Yield the work on the files that are looked at: on few of them at first, as a scan itself does."""
+    """Yield the tasks of a query: of few files at first, as in a local scan."""
     at_once = workers.under_way
     most = max(_LEAST_BYTES, min(config.batch_bytes, _IN_FLIGHT * config.batch_bytes // at_once))
     if n_rows is not None:
@@ -103,7 +103,7 @@ def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Ite
     while left:
         size = min(len(left) // (_EACH * workers.width), _MOST_FILES, 4 ** (given // at_once))
         block = tuple(dict.fromkeys(left[: max(size, 1)]))
-        if len(block) < size:  # the same file twice: where a task came to is told by its name
+        if len(block) < size:  # the same file twice: progress within a task is recorded by file
             block = block[:1]
         left = left[len(block) :]
         given += 1
@@ -111,7 +111,7 @@ def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Ite
 
 
 def task_on(query: DistributedQuery, sources: tuple[Source, ...], n_rows: int | None, most: int) -> Read:
-    """Return the work on some files, with what is known of them, and without what it does not need."""
+    """Return the task on some files, with the catalogs and columns that it needs."""
     needed = query.needed
     whole = query.plan
     session = tuple(column for column in whole.session if column.name in needed)
@@ -136,7 +136,7 @@ def task_on(query: DistributedQuery, sources: tuple[Source, ...], n_rows: int | 
 
 
 def wanted_files(query: DistributedQuery) -> tuple[Source, ...]:
-    """Return the files that are left by what the predicate says of names, and of metadata that is known."""
+    """Return the files that remain after predicates on paths and on known session metadata."""
     plan = query.plan
     sources = plan.sources
     for step in query.steps:
@@ -149,7 +149,7 @@ def wanted_files(query: DistributedQuery) -> tuple[Source, ...]:
 
 
 def _known(plan: ScanPlan, sources: tuple[Source, ...], names: tuple[str, ...]) -> pl.DataFrame | None:
-    """Return columns that have one value for each file; None if a file would have to be looked at."""
+    """Return columns with one value per file; None if a file would have to be opened."""
     columns = [column for column in plan.session if column.name in names]
     frames: dict[str, pl.DataFrame] = {}
     distinct = tuple(dict.fromkeys(sources))
@@ -165,7 +165,7 @@ def _known(plan: ScanPlan, sources: tuple[Source, ...], names: tuple[str, ...]) 
 def _limited(plan: ScanPlan, n_rows: int) -> Iterator[tuple[Source, int]]:
     """Yield the files that hold the first rows, with how many each has of them.
 
-    Rows are counted here, not by the workers, because where a file's begin is told by those before it.
+    Rows are counted here, not by the workers: how many a file contributes depends on the files before it.
     """
     pairs = [(source, table) for source in plan.sources for table in plan.tables_of(source)]
     loading = load_pairs(pairs, plan.catalogs)
@@ -186,4 +186,4 @@ def _limited(plan: ScanPlan, n_rows: int) -> Iterator[tuple[Source, int]]:
         yield (
             source,
             max(rows, 1),
-        )  # a file without rows is looked at as well: there may be a word to say of it
+        )  # a file without rows is read as well: it may be reported

@@ -1,4 +1,4 @@
-"""What workers are asked to do: to read rows of some files, or to say what tables these have."""
+"""Tasks of workers: read rows of some files, or describe their tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Rows:
     ----------
     frames : list of DataFrame
     report : Report
-        What went wrong on the way.
+        Problems met while reading.
     """
 
     def __init__(self, frames: list[pl.DataFrame], report: Report) -> None:
@@ -51,7 +51,7 @@ def _to_ipc(frame: pl.DataFrame) -> bytes:
 
 
 class Read(NamedTuple):
-    """Reading the rows of some files that pass a predicate.
+    """Read the rows of some files that pass a predicate.
 
     Attributes
     ----------
@@ -76,7 +76,7 @@ class Read(NamedTuple):
     first_row: int = 0
 
     def __repr__(self) -> str:
-        """Say what is read of what, and nothing that a query or a source's options may hold."""
+        """Return the table and the files, without secrets of the query or of storage options."""
         return _shown("rows", self.plan.table, self.sources)
 
     @property
@@ -118,7 +118,7 @@ class Read(NamedTuple):
 
 
 class Describe(NamedTuple):
-    """Finding out what a table is like in some files.
+    """Describe a table in some files.
 
     Attributes
     ----------
@@ -130,11 +130,11 @@ class Describe(NamedTuple):
     table: str
 
     def __repr__(self) -> str:
-        """Say what is described."""
+        """Return the table and the files."""
         return _shown("schema", self.table, self.sources)
 
     def run(self) -> tuple[list[tuple[Source, Packed]], None]:
-        """Describe; files that cannot be read are left out, for whoever asks to find out why."""
+        """Describe; files that cannot be read are left out: the caller reads them and gets the error."""
         found: list[tuple[Source, Packed]] = []
         for source, load in zip(self.sources, load_tables(self.sources, self.table), strict=True):
             try:

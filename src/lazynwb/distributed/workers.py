@@ -1,4 +1,4 @@
-"""Any executor as workers: units of work handed out, and what they give taken back in order."""
+"""Executors as pools of workers: work items are submitted, and their results returned in order."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SETTINGS = (
 
 
 class Work(Protocol[T_co]):
-    """A unit of work: a small value that can be pickled, and says in its repr nothing that is secret.
+    """A unit of work: a small value that can be pickled, without secrets in its repr.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class Work(Protocol[T_co]):
     def sources(self) -> tuple[Source, ...]: ...  # noqa: D102
 
     def run(self) -> tuple[T_co, Work[T_co] | None]:
-        """Return what was asked for, and what is left to do, if that was enough for one result."""
+        """Return a result, and the remaining work if the result has reached its size limit."""
         ...
 
     def split(self) -> Sequence[Work[T_co]]:
@@ -65,17 +65,17 @@ class Work(Protocol[T_co]):
 
 
 class Done(NamedTuple, Generic[T]):
-    """What a worker returns.
+    """The result of a work item.
 
     Attributes
     ----------
     value : object
     rest : Work or None
-        What is left to do.
+        Remaining work.
     process : str
-        That did it.
+        Process that executed it.
     counts : dict of str to int
-        What it cost there; see `lazynwb.profile.Counts`.
+        Its costs; see `lazynwb.profile.Counts`.
     """
 
     value: T
@@ -97,7 +97,7 @@ def _host() -> str:
 
 
 class WorkItem(NamedTuple, Generic[T]):
-    """A unit of work with what a process elsewhere has to know for it.
+    """A unit of work with the settings that another process needs for it.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ class WorkItem(NamedTuple, Generic[T]):
     versions : tuple of str
         Of this package and of Polars: expressions and frames travel in Polars' own encoding.
     process : str
-        Where it is from.
+        Process that submitted it.
     """
 
     work: Work[T]
@@ -117,12 +117,12 @@ class WorkItem(NamedTuple, Generic[T]):
 
 
 def work_item(work: Work[T]) -> WorkItem[T]:
-    """Return a unit of work with what a process elsewhere has to know for it."""
+    """Return a unit of work with the settings that another process needs for it."""
     return WorkItem(work, {name: getattr(config, name) for name in _SETTINGS}, _versions(), _process())
 
 
 def execute(order: WorkItem[T]) -> Done[T]:
-    """Do a unit of work: what a worker is asked to call."""
+    """Execute a work item; called by workers."""
     if order.versions != _versions():
         raise LazyNWBError(
             f"the worker {platform.node()} has lazynwb {__version__} and polars {pl.__version__}, but the "
@@ -143,7 +143,7 @@ def _versions() -> tuple[str, str]:
 
 
 class Workers:
-    """Whoever carries out units of work.
+    """A pool of workers on an executor.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ class Workers:
 
     @property
     def width(self) -> int:
-        """How many units of work are done at the same time, as far as the executor says."""
+        """Number of units executed at the same time, as far as the executor reports it."""
         client = getattr(self._executor, "_client", None)
         if client is not None and hasattr(client, "nthreads"):
             return sum(client.nthreads().values()) or _WIDTH
@@ -187,11 +187,11 @@ class Workers:
 
     @property
     def under_way(self) -> int:
-        """How many units of work are handed out before the first one's result is waited for."""
+        """Number of units submitted before the result of the first is awaited."""
         return min(max(_EACH * self.width, _LEAST), _MOST)
 
     def in_order(self, units: Iterable[Work[T]], at_once: int) -> Iterator[Outcome[T]]:
-        """Have work done, and yield what each unit gives or the error that it ends with, in their order.
+        """Execute units of work, and yield the result or error of each, in order.
 
         Parameters
         ----------
@@ -233,8 +233,8 @@ class Workers:
 def _cancelling(waiting: Iterable[tuple[object, Any]]) -> Iterator[None]:
     """Cancel what is still under way at the end.
 
-    On another thread: a query that is let go of may end on any, also on the one that an executor does all of
-    its communication on, and that cannot wait for itself.
+    On another thread: a dropped query may end on any thread, also on the one that does all communication of
+    an executor and cannot wait for itself.
     """
     try:
         yield
@@ -244,7 +244,7 @@ def _cancelling(waiting: Iterable[tuple[object, Any]]) -> Iterator[None]:
 
 
 def _outcome(unit: Work[T], future: Any) -> Done[T] | LazyNWBError | Sequence[Work[T]]:  # noqa: ANN401
-    """Return what a unit of work gave, its error, or the work that is to be tried in its place."""
+    """Return the result of a unit of work, its error, or the units to try instead."""
     try:
         done: Done[T] = wait(future) if isinstance(future, Future) else future.result()
     except LazyNWBError as error:

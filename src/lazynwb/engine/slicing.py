@@ -186,7 +186,7 @@ def value_dtype(dtype: DType) -> np.dtype:
 
 
 def needs_context(dtype: DType) -> bool:
-    """Tell whether elements refer to what lies elsewhere in their file."""
+    """Return whether elements refer to what lies elsewhere in their file."""
     if dtype.kind == "compound":
         return any(needs_context(field.dtype) for field in dtype.fields)
     return dtype.kind in {"vlen_text", "vlen", "reference"}

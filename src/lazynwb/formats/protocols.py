@@ -180,7 +180,7 @@ class Node(Protocol):
         ...
 
     def has_attribute(self, name: str) -> bool:
-        """Tell whether there is such an attribute, readable or not."""
+        """Return whether there is such an attribute, readable or not."""
         ...
 
     def text(self, name: str) -> str:
@@ -217,7 +217,7 @@ class Node(Protocol):
         ...
 
     def is_null(self) -> bool:
-        """Tell whether a dataset has no value at all, not even an empty array."""
+        """Return whether a dataset has no value at all, not even an empty array."""
         ...
 
     def number(self) -> float | None:

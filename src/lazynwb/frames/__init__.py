@@ -1,1 +1,1 @@
-"""Frames as users hand them in and want them back: Polars or pandas, with columns that come later."""
+"""Frames of Polars or pandas: input, output, and columns added later."""

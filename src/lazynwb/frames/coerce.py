@@ -1,4 +1,4 @@
-"""Frames that users hand in: Polars, lazy or not, or pandas."""
+"""Frames of callers as LazyFrames: Polars, lazy or eager, and pandas."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def as_lazy(frame: AnyFrame, columns: Iterable[str] | None = None) -> pl.LazyFra
 
 
 def is_pandas(frame: object) -> bool:
-    """Tell whether an object is a pandas frame, without importing pandas."""
+    """Return whether an object is a pandas frame, without importing pandas."""
     kind = type(frame)
     return kind.__name__ == "DataFrame" and kind.__module__.partition(".")[0] == "pandas"
 

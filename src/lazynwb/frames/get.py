@@ -96,7 +96,7 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
     ignore_errors : bool
         Skip files that cannot be read, with a warning.
     as_polars : bool or None
-        True for Polars, False for pandas, None for what `config.use_polars` says: by default pandas, which
+        True for Polars, False for pandas, None for the setting `config.use_polars`: by default pandas, which
         has to be installed then.
     session_columns : str, iterable of str or mapping of str to str, or None
         As for `scan_nwb`: metadata of the files as columns of every row (lists of it, too, unless they are
@@ -127,7 +127,7 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
     MissingPackageError
         If pandas is asked for and not installed.
     """
-    wants_polars(as_polars)  # what it may raise should not wait until everything has been read
+    wants_polars(as_polars)  # raises before anything is read
     session = session_names(session_columns)
     sources = expand(nwb_data_sources, storage_options)
     wanted = None
@@ -186,7 +186,7 @@ def get(  # noqa: PLR0913 - the options of a frame
     as_polars: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pl.DataFrame | pd.DataFrame | TimeSeries:
-    """Get a table as a frame, or the series of one file as a `TimeSeries`, by what is there.
+    """Return a table as a frame, or a series of one file as a `TimeSeries`.
 
     Parameters
     ----------
@@ -252,7 +252,7 @@ def get(  # noqa: PLR0913 - the options of a frame
 
 
 def _path_of(sources: Sequence[Source], term: str, *, exact: bool, ignore_errors: bool) -> str:
-    """Return the path that a term stands for; a glob pattern stands for itself."""
+    """Return the path of a term; glob patterns are returned as they are."""
     if is_pattern(term):
         pattern = f"/{term.lstrip('/')}" if exact else term
         if match_tables(sources, pattern, ignore_errors=ignore_errors) is not None:

@@ -1,4 +1,4 @@
-"""Columns that are read late: for the rows of any frame that still says where its rows are from."""
+"""Late materialization for frames: columns of the files added to any frame with provenance columns."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def with_columns(  # noqa: PLR0913 - keywords
     storage_options: Mapping[str, Any] | None = None,
     disable_progress: bool = False,
 ) -> Frame:
-    """Add columns of the NWB files to any frame that still says where its rows are from.
+    """Add columns of the NWB files to any frame that has kept the provenance columns.
 
     This is `df.nwb.with_columns(...)`, which has the parameters' description, as a function.
     """
@@ -86,7 +86,7 @@ def _add(df: Any, names: list[str], options: LateOptions, suffix: str = "") -> A
     reserved = [name for name in names if name in INTERNAL]
     if reserved:
         raise ColumnNotFoundError(
-            f"{reserved[0]!r} says where a row is from: no file has a column of that name"
+            f"{reserved[0]!r} is a provenance column: no file has a column of that name"
         )
     if isinstance(df, pl.LazyFrame):
         own = provenance_columns(df.collect_schema(), suffix)
@@ -120,6 +120,6 @@ def _add_to_pandas(df: pd.DataFrame, names: list[str], options: LateOptions, suf
     provenance = rows.select(pl.col(there).alias(name) for name, there in own.items())
     added = df.copy(deep=False)
     for series in _read(provenance, names, options):
-        # By position: what goes by pandas' index would get lost where labels repeat.
+        # By position: aligned by pandas' index, rows with repeated labels would get wrong values.
         added[series.name] = pandas_values(series)
     return added

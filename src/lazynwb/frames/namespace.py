@@ -15,7 +15,7 @@ Frame = TypeVar("Frame")
 
 
 class _Namespace(Generic[Frame]):
-    """What frames of NWB rows can do beyond Polars."""
+    """Methods of frames of NWB rows."""
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
@@ -32,7 +32,7 @@ class _Namespace(Generic[Frame]):
         """Add columns of the NWB files, read for the rows that the frame has now.
 
         Rows may have been filtered, joined, sorted, repeated: as long as `_nwb_path`, `_table_path` and
-        `_table_index` are there, each finds its value. Nothing is read twice, however often a row occurs.
+        `_table_index` are there, every row gets its value. No row of a file is read twice.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Frames as users want them: Polars or pandas."""
+"""Frames as Polars or pandas."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PANDAS_WITH_TEXT = 3
 
 
 def wants_polars(as_polars: bool | None) -> bool:  # noqa: FBT001 - passed on from the public functions
-    """Tell which kind of frame to return.
+    """Return whether to return a Polars frame.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ def pandas_values(series: pl.Series) -> Any:  # noqa: ANN401 - NumPy's or pandas
 
 
 def _would_round(series: pl.Series) -> bool:
-    """Tell whether integers with missing ones among them are too large for floating-point numbers."""
+    """Return whether integers with nulls are too large for floating-point numbers."""
     if not series.dtype.is_integer() or not series.null_count():
         return False
     least, most = series.min(), series.max()
@@ -146,7 +146,7 @@ def _leaf(dtype: pl.DataType) -> pl.DataType:
 
 
 def _has_missing_elements(series: pl.Series) -> bool:
-    """Tell whether anything is missing inside the rows but floating-point numbers, which become NaN."""
+    """Return whether lists have nulls that are not floating-point numbers, which become NaN."""
     while True:
         if isinstance(series.dtype, pl.Array):
             series = series.arr.to_list()

@@ -1,7 +1,4 @@
-"""`build_index`: an index of sessions, from nothing.
-
-`update_index`: what has changed since an index was made is described anew.
-"""
+"""`build_index` and `update_index`: write an index of sessions, and bring it up to date."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class IndexChanges(NamedTuple):
-    """What `build_index` or `update_index` did.
+    """Result of `build_index` or `update_index`.
 
     Attributes
     ----------
@@ -42,7 +39,7 @@ class IndexChanges(NamedTuple):
     added, changed, removed : int
         Sessions that it did not have, that were described anew, and that are gone.
     failed : list of str
-        What could not be read, and why.
+        Sources that could not be read, with the reasons.
     """
 
     sessions: int
@@ -64,7 +61,7 @@ def build_index(  # noqa: PLR0913 - the options of a build
 ) -> IndexChanges:
     """Write an index of sessions: what their files contain, to be searched, and to plan scans from.
 
-    An index that is there already is replaced, all at once; who reads it goes on reading the old one.
+    An existing index is replaced at once; open readers keep the old one.
 
     Parameters
     ----------
@@ -75,9 +72,9 @@ def build_index(  # noqa: PLR0913 - the options of a build
         A folder, or a prefix in a bucket.
     chunk_locations : bool or iterable of str
         Keep where the chunks of these columns are (`"spike_times"`, `"units/waveform_mean"`), or of all:
-        the index gets larger, and nobody has to look them up in the files.
+        the index gets larger, and scans need not look them up in the files.
     executor : concurrent.futures.Executor or None
-        What describes the sources: of Dask, MPI, SLURM, or of processes of this machine.
+        Executor that describes the sources: Dask, MPI, SLURM, or a process pool.
     storage_options : mapping or None
         As for `scan_nwb`; for the sources and the destination. They are not written down.
     ignore_errors : bool
@@ -127,11 +124,11 @@ def update_index(  # noqa: PLR0913 - the options of an update
     ignore_errors: bool = True,
     disable_progress: bool = False,
 ) -> IndexChanges:
-    """Bring an index up to date: look which of its sources have changed, and describe these and new ones.
+    """Bring an index up to date: describe changed and new sources.
 
     Of each source that it knows, the identity is asked for. Those that are gone are removed from it. The
-    parts of the index without changes stay as they are. Who reads the index meanwhile is not disturbed; files
-    that are no longer in force are removed by the next update.
+    parts of the index without changes stay as they are. Readers are not disturbed; files that are no longer
+    in force are removed by the next update.
 
     Parameters
     ----------
@@ -193,7 +190,7 @@ def update_index(  # noqa: PLR0913 - the options of an update
 
 
 class _Checked(NamedTuple):
-    """A part of an index, and what has become of its sources.
+    """A part of an index, with its changed and removed sources.
 
     Attributes
     ----------
@@ -268,7 +265,7 @@ def _identities(sources: list[Source], *, ignore_errors: bool) -> list[str]:
             except LazyNWBError:
                 if not ignore_errors:
                     raise
-                found.append(_UNREACHED)  # what is known of it may still be right
+                found.append(_UNREACHED)  # its catalog may still be valid
         return found
 
     size = 1 if any(source.is_remote for source in sources) else _STATS

@@ -24,11 +24,11 @@ _PIECE = 8 * 1024 * 1024
 
 
 class Conflict(Exception):  # noqa: N818 - not an error yet
-    """Somebody else has replaced a file meanwhile."""
+    """Another process has replaced a file meanwhile."""
 
 
 class Found(NamedTuple):
-    """A small file, and the version of it that this is (None where there is no telling)."""
+    """A small file, and its version (None if the store has no versions)."""
 
     data: bytes
     version: dict[str, str | None] | None
@@ -73,7 +73,7 @@ class Folder(Protocol):
         ...
 
     def remove(self, names: Sequence[str]) -> None:
-        """Remove files; those that are not there are no matter."""
+        """Remove files; missing ones are ignored."""
         ...
 
     def address(self, name: str) -> str:
@@ -166,7 +166,7 @@ class LocalFolder:
         for name in names:
             try:
                 (self._path / name).unlink()
-            except OSError:  # of another user, or in use on Windows: it takes room and does no harm
+            except OSError:  # of another user, or in use on Windows: it only takes space
                 continue
 
     def address(self, name: str) -> str:
@@ -263,7 +263,7 @@ class RemoteFolder:
             self._put(name, data, "overwrite")
         except Conflict:
             now = self.find(name)
-            # An answer that was lost: the second try meets what the first one wrote.
+            # The first response was lost: the retry finds the file that the first try wrote.
             if now is None or now.data != data:
                 raise
 
@@ -314,5 +314,5 @@ class RemoteFolder:
 
         for name in names:
             location = locate(self._source(name))
-            with contextlib.suppress(Exception):  # it takes room and does no harm
+            with contextlib.suppress(Exception):  # it only takes space
                 obstore.delete(location.store, location.path)

@@ -1,4 +1,4 @@
-"""What an index consists of: its manifest, its parts, and the columns of its tables.
+"""The model of an index: manifest, parts, and the columns of its tables.
 
 An index is a folder: `manifest.json`, and immutable files under names that are never used twice. The manifest
 alone says which files are in force, so it is what is replaced when an index changes.
@@ -19,7 +19,7 @@ from lazynwb.errors import CorruptDataError, LazyNWBError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Raised whenever a reader of this version could not read what is written.
+#: Format version: increased whenever readers of the version before cannot read a new index.
 INDEX_VERSION = 1
 FORMAT = "lazynwb-index"
 MANIFEST = "manifest.json"
@@ -79,9 +79,9 @@ class Value(msgspec.Struct, forbid_unknown_fields=True):
     Attributes
     ----------
     column : str
-        What it is called in the index.
+        Name in the index.
     table, name : str
-        Where it is from: "general" or "general/subject", and what it is called there.
+        Table of the file ("general" or "general/subject"), and the name there.
     dtype : Any
         See `dtype_of`.
     exact : bool
@@ -97,7 +97,7 @@ class Value(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Some sessions and all that is known of them.
+    """Some sessions, with their catalogs.
 
     Attributes
     ----------
@@ -118,7 +118,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What is in force.
+    """The current state of an index.
 
     Attributes
     ----------
@@ -290,7 +290,7 @@ class Values:
         return self._known.get((table, name))
 
     def add(self, table: Literal["general", "general/subject"], name: str, dtype: pl.DataType) -> Value:
-        """Take in the type that a session's value has."""
+        """Merge the type of a session's value."""
         key = table, name
         value = self._known.get(key)
         if value is None:
@@ -308,11 +308,11 @@ class Values:
         return value
 
     def mark_inexact(self, table: Literal["general", "general/subject"], name: str) -> None:
-        """Note that a session's value is not in the index."""
+        """Mark a column as lacking the value of a session."""
         self.add(table, name, pl.Null()).exact = False
 
     def as_published(self, column: str, series: pl.Series) -> pl.Series:
-        """Return a part's values in the type that the whole index has; what does not fit in it as text."""
+        """Return a part's values in the type of the whole index; as text where there is no common type."""
         value = next(value for value in self if value.column == column)
         dtype = self._dtypes[value.table, value.name]
         try:

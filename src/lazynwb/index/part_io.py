@@ -1,4 +1,4 @@
-"""The tables of some sessions in memory, and as the files of one part."""
+"""Reading and writing the files of one part."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Entries lie in blocks, each a Parquet file of its own, so that a query fetches those of one table: a block
 #: ends at this size, and where another table begins once it has reached the smaller one.
 _BLOCK_BYTES, _LEAST_BLOCK_BYTES = 4 * 1024 * 1024, 256 * 1024
-#: What a damaged or hostile file may claim that there is in a block.
+#: Limits of what a block may claim to hold: an index is not trusted.
 _MOST_BLOCK_BYTES = 1024 * 1024 * 1024
 
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Records(NamedTuple):
-    """What is known of some sessions, in order.
+    """Descriptions of some sessions, in order.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Records(NamedTuple):
 
 
 def records_of(described: Sequence[SourceRecord], values: Values) -> Records:
-    """Make tables of what is known of sources, and take in their metadata."""
+    """Return the tables of sources' descriptions, and merge the types of their metadata."""
     tables: list[tuple[object, ...]] = []
     columns: list[tuple[object, ...]] = []
     entries: list[bytes] = []
@@ -106,7 +106,7 @@ def _metadata(described: Sequence[SourceRecord], values: Values) -> list[pl.Seri
 
 
 def joined(parts: Sequence[Records], values: Values) -> Records:
-    """Put records one after the other."""
+    """Concatenate records."""
     sessions = [_published(part.sessions, values) for part in parts]
     tables = []
     entries: list[bytes] = []
@@ -133,7 +133,7 @@ def without(records: Records, paths: Collection[str]) -> Records:
 
 
 def in_order(records: Records, paths: pl.Series) -> Records:
-    """Bring sessions into the order of their paths; those of the files follow when they are written."""
+    """Sort sessions by path; the tables are sorted when they are written."""
     order = pl.DataFrame({"path": paths})
     return records._replace(
         sessions=order.join(records.sessions, on="path", how="inner", maintain_order="left")
@@ -245,7 +245,7 @@ def read_frame(folder: Folder, part: Part, kind: Kind, columns: Iterable[str] | 
     if folder.is_remote:
         source = BytesIO(folder.read(name, 0, part.bytes[kind]))
     else:
-        folder.read(name, 0, 0)  # which says in plain words that it is gone
+        folder.read(name, 0, 0)  # its message names the missing file
     frame: pl.DataFrame = guarded(folder, name, lambda: pl.read_parquet(source, columns=wanted, glob=False))
     for column, dtype in SCHEMAS[kind].items():
         if (wanted is None or column in wanted) and frame.schema.get(column) != dtype:
@@ -268,7 +268,7 @@ def block_of(folder: Folder, data: bytes | memoryview) -> pl.Series:
 
 
 def guarded(folder: Folder, name: str, read: Callable[[], T]) -> T:
-    """Read Parquet that somebody else has written.
+    """Read Parquet that is not trusted.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""`open_index`, and what it returns: the catalogs that an index has, and its tables."""
+"""`open_index` and `Index`: the catalogs of an index, and its tables."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Index(CatalogProvider):
         return Index, self._given
 
     def __repr__(self) -> str:
-        """Say where it is, and how much there is in it."""
+        """Return the location and the number of sessions."""
         return f"<Index: {self.name}, {len(self):,} sessions>"
 
     def __len__(self) -> int:
@@ -72,12 +72,12 @@ class Index(CatalogProvider):
 
     @property
     def name(self) -> str:
-        """Where it is, for messages."""
+        """Location, for messages."""
         return self._folder.name
 
     @property
     def manifest(self) -> Manifest:
-        """What is in force."""
+        """The manifest in force."""
         return self._state.manifest
 
     def files(self, table: Kind) -> list[str]:
@@ -92,7 +92,7 @@ class Index(CatalogProvider):
     def sources(
         self, given: Sources | None = None, storage_options: Mapping[str, Any] | None = None
     ) -> list[Source]:
-        """Return the files that a call means: all of the index, or those given.
+        """Return the files of a call: all files of the index, or those given.
 
         Raises
         ------
@@ -123,11 +123,11 @@ class Index(CatalogProvider):
         return self._on_latest(lambda state: state.tables(sources, table))
 
     def row_counts(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
-        """Return how many rows a table has; see `CatalogProvider`."""
+        """Return catalogs for counting rows; see `CatalogProvider`."""
         return self._on_latest(lambda state: state.row_counts(sources, table))
 
     def schemas(self, sources: Sequence[Source], table: str) -> list[Hashable | NotCatalogued | None]:
-        """Return what tells tables with other columns; see `CatalogProvider`."""
+        """Return the fingerprints of a table's columns; see `CatalogProvider`."""
         return self._on_latest(lambda state: state.schemas(sources, table))
 
     def table_paths(self) -> list[str]:
@@ -143,7 +143,7 @@ class Index(CatalogProvider):
     def sources_by_table(
         self, sources: Sequence[Source], *, series: bool
     ) -> tuple[dict[str, list[Source]], list[Source]]:
-        """Return which sources have which tables, and the sources of which that is not known."""
+        """Return the files that have each table, and files without a catalog; see `CatalogProvider`."""
         return self._on_latest(lambda state: state.sources_by_table(sources, series=series))
 
     def session_values(
@@ -216,7 +216,7 @@ class Index(CatalogProvider):
             number += 1
 
     def _on_latest(self, work: Callable[[State], T]) -> T:
-        """Do something with the state that was read, or with the latest, if files of it are gone."""
+        """Call a function with the state that was read, or with the latest if files of it are gone."""
         state = self._state
         while True:
             try:

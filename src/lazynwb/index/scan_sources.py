@@ -1,4 +1,4 @@
-"""An index of sessions: the catalogs of many files as one Parquet dataset, to search and to plan from."""
+"""The sources of a scan from an index."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def sources_of(
     index: Index | str | os.PathLike[str] | None,
     storage_options: Mapping[str, Any] | None,
 ) -> tuple[tuple[Source, ...], Index | None]:
-    """Return the files that a call means, and the index that it plans from, opened.
+    """Return the files of a call, and the opened index that it plans from.
 
     Raises
     ------

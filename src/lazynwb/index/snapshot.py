@@ -1,4 +1,4 @@
-"""What an index says while one manifest is in force: read as it is asked for."""
+"""The state of an index under one manifest, read on demand."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class GoneError(Exception):
 
 
 class _Rows:
-    """What a part says of one table: where each of its sessions is here, by number, and the same of each."""
+    """The rows of one table in a part, by number of the session."""
 
     __slots__ = ("counts", "fingerprints", "kinds", "offsets", "places", "rows", "sizes")
 
@@ -77,7 +77,7 @@ class _Place(NamedTuple):
 
 
 class State:
-    """An index as one manifest describes it."""
+    """The state of an index under one manifest."""
 
     def __init__(self, folder: Folder) -> None:
         found = folder.find(MANIFEST)
@@ -173,7 +173,7 @@ class State:
         return found
 
     def _located(self, sources: Sequence[Source]) -> list[int]:
-        """Return the numbers of sessions; -1 for one that is not here, or cannot be relied upon."""
+        """Return the numbers of sessions; -1 for sessions without a valid catalog."""
         identities = self._known()["identity"]
         numbers = self._numbers
         found = [numbers.get(source.public, -1) for source in sources]
@@ -291,7 +291,7 @@ class State:
         return found
 
     def _absent(self, number: int, table: str) -> NotCatalogued | None:
-        """Tell whether a session is known not to have a table that is not listed."""
+        """Return None if a session is known to lack a table that is not listed, else NOT_CATALOGUED."""
         parent, _, last = table.rpartition("/")
         if (last in SERIES_MEMBERS and parent) or table == "/":  # the root group is not listed as a table
             return NOT_CATALOGUED
@@ -344,7 +344,7 @@ class State:
         return block
 
     def _check(self) -> None:
-        """Make sure that entries mean what they meant when they were written."""
+        """Raise unless entries have the catalog version of this package."""
         if self.manifest.catalog_version != CATALOG_VERSION:
             older = self.manifest.catalog_version < CATALOG_VERSION
             what = (
@@ -470,7 +470,7 @@ class State:
             try:
                 series = [conform(rows[c].alias(n), schema[n], "the index") for n, c in columns.items()]
             except LazyNWBError:
-                return None  # the files themselves say what does not fit
+                return None  # the types do not fit: the files are read
             paths = pl.Series(NWB_PATH, [source.path for source, _ in located[start:stop]], dtype=pl.String)
             frames.append(pl.DataFrame([*series, paths]))
             start = stop
@@ -478,7 +478,7 @@ class State:
 
 
 def _may_follow(source: Source, linked: list[str]) -> bool:
-    """Tell whether links may lead from a source to other files; see `Config.external_links`."""
+    """Return whether links may lead from a source to other files; see `Config.external_links`."""
     if config.external_links == "anywhere":
         return all(is_url(path) == source.is_remote for path in linked)
     if config.external_links == "never":

@@ -1,4 +1,4 @@
-"""What an index says of one source: found out wherever the source is near, and handed over as bytes."""
+"""The record of one source in an index: made near the source, passed on as bytes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 #: Of an array with a larger index, readers look the chunks up themselves.
 _MOST_INDEX_BYTES = 4 * 1024 * 1024
-#: Metadata larger than this is text to be read, not to be searched.
+#: Metadata larger than this is left out: it is not searched.
 _MOST_VALUE_BYTES = 16 * 1024
 #: Seconds that a local file which has just been written is waited for, until a change could not go unnoticed.
 _PATIENCE = 3.0
@@ -75,7 +75,7 @@ class SourceRecord(msgspec.Struct, array_like=True, gc=False):
     Attributes
     ----------
     path : str
-        Without what lets somebody in.
+        Without credentials.
     identity : str or None
         None if what follows cannot be relied upon: it failed, or may change without a trace.
     size : int or None
@@ -103,20 +103,20 @@ class SourceRecord(msgspec.Struct, array_like=True, gc=False):
 
 
 class ChunkLocationRequest(NamedTuple):
-    """Of which columns chunk locations are wanted: all, none, or by name ("spike_times", "units/id")."""
+    """Columns whose chunk locations are stored: all, none, or by name ("spike_times", "units/id")."""
 
     everything: bool
     names: frozenset[str]
 
     @classmethod
     def of(cls, given: bool | Iterable[str]) -> ChunkLocationRequest:  # noqa: FBT001 - as users say it
-        """Return what users ask for as a value."""
+        """Return the request for an argument `chunk_locations`."""
         if isinstance(given, bool):
             return cls(given, frozenset())
         return cls(everything=False, names=frozenset([given] if isinstance(given, str) else given))
 
     def takes(self, table: str, column: str) -> bool:
-        """Tell whether a column's are wanted."""
+        """Return whether the chunk locations of a column are requested."""
         return (
             self.everything
             or column in self.names
@@ -133,7 +133,7 @@ def describe_all(sources: Collection[Source], wish: ChunkLocationRequest) -> lis
 
 
 def describe(source: Source, wish: ChunkLocationRequest) -> SourceRecord:
-    """Describe one source; what goes wrong is part of the description."""
+    """Describe one source; failures are part of the description."""
     path = source.public
     try:
         now = source.identity()
@@ -153,7 +153,7 @@ def describe(source: Source, wish: ChunkLocationRequest) -> SourceRecord:
 
 
 def _settles(source: Source, now: str) -> bool:
-    """Tell whether a write from now on is certain to change the identity; waits a little for local files."""
+    """Return whether a write from now on is certain to change the identity; wait for new local files."""
     deadline = time.monotonic() + _PATIENCE
     while not source.is_settled(now, time.time_ns()):
         if source.is_remote or time.monotonic() > deadline:
@@ -274,7 +274,7 @@ def _opaque(source: Source, listing: Listing) -> list[str]:
 
 
 def _row(file: TableFile) -> tuple[pl.DataFrame, list[str]]:
-    """Read the metadata that a table holds, and say what cannot be had or is too large."""
+    """Read the metadata of a table; return it with the names of fields that are unreadable or too large."""
     schema: dict[str, pl.DataType] = {}
     lost: list[str] = []
     for name, column in file.columns.items():
@@ -342,14 +342,14 @@ def _shape_of(column: Column) -> tuple[object, ...]:
 
 
 def _plain(dtype: DType) -> DType:
-    """Leave out how wide fixed text is: it is text all the same."""
+    """Return a type without the width of fixed-width text."""
     if dtype.kind == "text":
         return DType("text", 0, dims=dtype.dims)
     return dtype
 
 
 def column_rows(table: Table) -> list[tuple[object, ...]]:
-    """Return what users may search the columns of a table by; see `lazynwb.index.model.COLUMNS`."""
+    """Return the rows of the index's `columns` table; see `lazynwb.index.model.COLUMNS`."""
     return [
         (
             column.name,

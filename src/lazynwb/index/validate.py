@@ -1,4 +1,4 @@
-"""Whether a catalog's entry can be what a parser made: an index may be from anywhere."""
+"""Validation of catalog entries from an index, which is not trusted."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def is_row_count(rows: int) -> bool:
 
 
 def is_sound(table: Table, chunks: Mapping[str, ChunkIndex]) -> bool:
-    """Tell whether a table's description contradicts itself nowhere.
+    """Return whether the description of a table is consistent.
 
-    What it says of places in the file is checked when these are read, as it is for a damaged file.
+    Addresses in the file are checked when they are read, as for a damaged file.
     """
     linked = {path for path, _ in table.depends}
     if not is_row_count(table.rows) or not all(_is_column(one, linked, 0) for one in table.columns):

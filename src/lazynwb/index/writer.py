@@ -1,4 +1,4 @@
-"""Writing an index: what is known of sources as parts, and the manifest that puts them in force."""
+"""Writing an index: descriptions of sources as parts, and the manifest that publishes them."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def describe_packed(sources: list[Source], wish: ChunkLocationRequest, external_
 def described(
     sources: Sequence[Source], wish: ChunkLocationRequest, executor: Executor | None
 ) -> Iterator[SourceRecord]:
-    """Yield what is known of sources, in order."""
+    """Yield descriptions of sources, in order."""
     if executor is not None:
         tasks = [list(sources[at : at + _TASK]) for at in range(0, len(sources), _TASK)]
 
@@ -114,7 +114,7 @@ def _in_turn(submit: Callable[[Any], Future[Any]], items: Iterable[Any], ahead: 
 
 
 class Writer:
-    """Collects descriptions and writes parts; those that it wrote are removed if the manifest never comes."""
+    """Collects descriptions and writes parts; they are removed again if no manifest is published."""
 
     def __init__(self, folder: Folder, values: Values, *, ignore_errors: bool) -> None:
         self._folder = folder
@@ -140,7 +140,7 @@ class Writer:
         return self._folder
 
     def take(self, one: SourceRecord) -> SourceRecord:
-        """Note what cannot be read.
+        """Record a failure to read a source.
 
         Raises
         ------
@@ -154,14 +154,14 @@ class Writer:
         return one
 
     def add(self, one: SourceRecord) -> None:
-        """Put a session at the end."""
+        """Append a session."""
         self._waiting.append(self.take(one))
         self._bytes += sum(len(found.entry) for found in one.tables)
         if len(self._waiting) >= MOST_SESSIONS or self._bytes >= _MOST_BYTES:
             self.flush()
 
     def flush(self) -> None:
-        """Write what has been collected."""
+        """Write the collected sessions."""
         if self._waiting:
             self.write(records_of(self._waiting, self.values))
         self._waiting, self._bytes = [], 0
@@ -187,7 +187,7 @@ def publish(  # noqa: PLR0913, PLR0917 - what a manifest says
     Raises
     ------
     LazyNWBError
-        If somebody else has been quicker.
+        If another process has published a manifest meanwhile.
     """
     manifest = Manifest(
         token=uuid.uuid4().hex,

@@ -1,1 +1,1 @@
-"""The catalogs of files on demand: one table of one file, and one schema over many files."""
+"""Catalogs on demand: one table of one file, and one schema over many files."""

@@ -1,12 +1,10 @@
-"""What is known of files, in memory and on disk: kept while the files are as they were.
+"""The cache of catalogs, in memory and on disk.
 
-An entry is valid for one identity of its file, and of those that links of it led to.
+An entry is valid for one identity of its file, and of the files that its links lead to.
 """
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections import OrderedDict
 from contextlib import contextmanager
@@ -22,27 +20,28 @@ from lazynwb.formats.registry import prepare
 from lazynwb.profile import count
 from lazynwb.storage.remote_state import forget
 from lazynwb.storage.source import ABSENT
+from lazynwb.threads import ForkSafeLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lazynwb.storage.source import Source
 
-#: What is raised when bytes of a file make no sense.
+#: Errors of damaged files.
 DAMAGE = (CorruptDataError, NotNWBError)
 #: Entries kept in memory.
 _MOST_KEPT = 2048
 
 
 class CacheEntry(msgspec.Struct, array_like=True, gc=False):
-    """Something that is known of one source.
+    """An entry of the cache, about one source.
 
     Attributes
     ----------
     key : str
-        What it is, and of which source.
+        Kind of entry and source.
     identity : str
-        Of the source as it was.
+        Identity of the source that the entry describes.
     """
 
     key: str
@@ -50,11 +49,11 @@ class CacheEntry(msgspec.Struct, array_like=True, gc=False):
 
     @property
     def depends(self) -> tuple[tuple[str, str], ...]:
-        """Other files that it says something of, with their identities."""
+        """Other files that the entry depends on, with their identities."""
         return ()
 
     def for_disk(self) -> Self:
-        """Return what is kept on disk of it."""
+        """Return the entry as it is stored on disk."""
         return self
 
 
@@ -63,17 +62,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 K = TypeVar("K", bound=CacheEntry)
 
 _memory: OrderedDict[str, CacheEntry] = OrderedDict()
-_lock = threading.Lock()
-
-
-def _unlock() -> None:
-    """Give a forked child a lock that no thread of its parent holds."""
-    global _lock  # noqa: PLW0603 - there is nobody else in the child yet
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock)
+_lock = ForkSafeLock()
 
 
 @once
@@ -82,7 +71,7 @@ def _decoder(kind: type[K]) -> msgspec.msgpack.Decoder[K]:
 
 
 def get_entry(key: str, source: Source, kind: type[K]) -> tuple[K | None, str]:
-    """Return what is known of a file as it is now, in memory or on disk, and its identity."""
+    """Return the valid entry of a file, or None, from memory or disk; and the file's identity."""
     with _lock:
         kept = _memory.get(key)
         if kept is not None:
@@ -102,7 +91,7 @@ def get_entry(key: str, source: Source, kind: type[K]) -> tuple[K | None, str]:
 
 
 def get_version(key: str, version: str, kind: type[K]) -> K | None:
-    """Return what is known of one version of a file, whether or not it still is that one."""
+    """Return the entry of one version of a file, which need not be the current one."""
     with _lock:
         kept = _memory.get(key)
     if kept is None or kept.identity != version:
@@ -111,7 +100,7 @@ def get_version(key: str, version: str, kind: type[K]) -> K | None:
 
 
 def is_valid(entry: CacheEntry, source: Source, now: str) -> bool:
-    """Tell whether an entry describes a file, given what it is now, and those that links of it lead to."""
+    """Return whether an entry describes a file with the identity `now`, and the targets of its links."""
     return entry.identity == now and all(
         source.with_path(path).identity_or_absent() == known for path, known in entry.depends
     )
@@ -139,10 +128,10 @@ def put_entry(entry: CacheEntry, source: Source) -> None:
 
 @contextmanager
 def invalidate_on_corruption(*sources: Source) -> Iterator[None]:
-    """Forget all that is known of remote files that turn out to be damaged.
+    """Remove all entries of remote files that turn out to be damaged.
 
-    What a server or a proxy sent may be another thing than what is there: a page, a part, flipped bits. Who
-    kept it would go on failing when the server no longer does.
+    A server or proxy may send something other than the file: an error page, a part, flipped bits. A cached
+    copy would fail even after the server has recovered.
     """
     try:
         yield
@@ -153,7 +142,7 @@ def invalidate_on_corruption(*sources: Source) -> Iterator[None]:
 
 
 def invalidate_source(source: Source) -> None:
-    """Remove what is cached of a damaged remote file; see `invalidate_on_corruption`."""
+    """Remove all entries of a damaged remote file; see `invalidate_on_corruption`."""
     if not source.is_remote:
         return
     source.invalidate()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import threading
 from copy import copy
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -35,6 +33,7 @@ from lazynwb.lookup.catalog_cache import (
     remove_entries,
 )
 from lazynwb.storage.source import map_concurrently
+from lazynwb.threads import ForkSafeLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -44,13 +43,12 @@ if TYPE_CHECKING:
 
 #: Chunk indices larger than this are looked up again by every process rather than kept on disk.
 _MOST_INDEX_BYTES = 4 * 1024 * 1024
-#: Of an array with no more chunks, or shards, all are looked up.
+#: Arrays with no more chunks, or shards, are looked up as a whole.
 _FEW_CHUNKS, _FEW_SHARDS = 4096, 16
-#: The same of a remote array of which it is known which chunks are wanted: their places in the index are
-#: asked for all at once, but who lists an index gets to know of one part after the other.
+#: The same for remote arrays if the wanted chunks are known: their entries of the index are fetched at once,
+#: whereas listing an index takes one request after the other.
 _FEW_REMOTE_CHUNKS = 64
-#: As many chunks of a local file are listed in the time that one takes to be looked up; of a remote file, of
-#: which a listing gets to see one part after the other, at least so many.
+#: Looking up one chunk costs as much as listing this many, in a local file and in a remote one.
 _SINGLY, _SINGLY_REMOTE = 16, 4
 #: An array and the numbers of the chunks of it that are wanted, in row-major order of the grid; None for all.
 Wanted: TypeAlias = "tuple[Array, np.ndarray | None]"
@@ -59,7 +57,7 @@ K = TypeVar("K", bound=CacheEntry)
 
 
 class Entry(CacheEntry):
-    """What the cache keeps of one table of one source (or that the source has no such table)."""
+    """Cache entry of one table of one source; `table` is None if the source has no such table."""
 
     table: Table | None
     chunks: dict[str, ChunkIndex]
@@ -71,7 +69,7 @@ class Entry(CacheEntry):
         return self.table.depends if self.table is not None else ()
 
     def for_disk(self) -> Entry:
-        """Leave out chunk indices that are too large to be worth it."""
+        """Return the entry without large chunk indices."""
         small = {
             name: index for name, index in self.chunks.items() if len(index.offsets) <= _MOST_INDEX_BYTES
         }
@@ -79,7 +77,7 @@ class Entry(CacheEntry):
 
 
 class ListingEntry(CacheEntry):
-    """What the cache keeps of one source's contents."""
+    """Cache entry of the listing of a source."""
 
     listing: Listing
 
@@ -89,17 +87,7 @@ class ListingEntry(CacheEntry):
         return self.listing.depends
 
 
-_lock = threading.Lock()
-
-
-def _unlock() -> None:
-    """Give a forked child a lock that no thread of its parent holds."""
-    global _lock  # noqa: PLW0603 - there is nobody else in the child yet
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock)
+_lock = ForkSafeLock()
 
 
 class TableFile:
@@ -115,9 +103,9 @@ class TableFile:
     table : Table
     columns : dict of str to Column
     is_given : bool
-        Nobody has looked whether the file still is as the catalog says: see `lazynwb.lookup.providers`.
+        The catalog is from a provider and not verified yet: see `lazynwb.lookup.providers`.
     is_renewed : bool
-        The file was no longer as a given catalog said.
+        The file has changed since the provider's catalog was made.
     """
 
     __slots__ = (
@@ -145,12 +133,12 @@ class TableFile:
 
     @property
     def key(self) -> tuple[Source, str]:
-        """What tells it from the other tables of a query: its file, and its path there."""
+        """Key among the tables of a query: the file, and the path in it."""
         return self.source, self.table.path
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What was mended or left out in this table."""
+        """Problems of the table that were repaired, or for which columns were left out."""
         taken = [c.name for c in self.table.columns if c.name in RESERVED]
         return self.table.problems + tuple(
             f"column {name!r} was left out: its name is reserved" for name in taken
@@ -160,11 +148,11 @@ class TableFile:
         """Return where an array's chunks are, as far as is known; None where its layout has no chunks."""
         if not _has_index(array):
             return None
-        with _lock:  # of what becomes complete, the part is let go of
+        with _lock:  # a complete index replaces the partial one
             return self._entry.chunks.get(array.path) or self._some.get(array.path)
 
     def zone_map(self, array: Array) -> ZoneMap | None:
-        """Return the zone map of an array; None where nobody has read the array yet."""
+        """Return the zone map of an array; None if the array has not been read yet."""
         if array.path not in self._entry.zone_maps and self.is_given and self._entry.key:
             self._merge_cached()
         found = self._entry.zone_maps.get(array.path)
@@ -182,7 +170,7 @@ class TableFile:
             put_entry(self._entry, self.source)
 
     def needs_chunk_index(self, array: Array) -> bool:
-        """Tell whether chunks of an array may have to be looked up."""
+        """Return whether chunks of an array may have to be looked up."""
         return _has_index(array) and array.path not in self._entry.chunks
 
     def look_up_chunks_of(self, array: Array, numbers: np.ndarray | None) -> None:
@@ -221,7 +209,7 @@ class TableFile:
             put_entry(self._entry, self.source)
 
     def _merge_cached(self) -> None:
-        """Take in what other queries on the same version of the file have looked up."""
+        """Merge chunk indices and zone maps that other queries on this version of the file have cached."""
         stored = get_version(self._entry.key, self.identity, Entry)
         if stored is not None:
             with _lock:
@@ -229,7 +217,7 @@ class TableFile:
                 self._entry.zone_maps = {**stored.zone_maps, **self._entry.zone_maps}
 
     def unknown(self, wanted: Iterable[Wanted]) -> list[Wanted]:
-        """Return what has to be looked up for the given chunks to be known."""
+        """Return the arrays and chunks that have to be looked up."""
         missing: dict[str, Wanted] = {}
         for array, numbers in wanted:
             if not self.needs_chunk_index(array):
@@ -251,7 +239,7 @@ class TableFile:
         return [(array, some) for array, some in missing.values() if some is None or len(some)]
 
     def prefer_partial_lookup(self, array: Array, some: int) -> bool:
-        """Tell whether looking up so many chunks takes less than listing all of them."""
+        """Return whether looking up so many chunks is cheaper than listing all of them."""
         total = math.prod(grid_of(array))
         if array.shard:
             return some < total
@@ -260,7 +248,7 @@ class TableFile:
         return total > _FEW_CHUNKS and some * _SINGLY <= total
 
     def is_valid(self, now: str) -> bool:
-        """Tell whether this describes the file, given what it is now, and those that links of it lead to."""
+        """Return whether this describes the file with the identity `now`, and the targets of its links."""
         return is_valid(self._entry, self.source, now)
 
     def reader(self) -> Reader:
@@ -286,13 +274,13 @@ def _chunked(columns: Iterable[Column]) -> list[Array]:
 
 
 def _has_index(array: Array) -> bool:
-    """Tell whether the places of an array's chunks have to be looked up."""
+    """Return whether an array has an index of chunks."""
     # What the engine cannot decode is read with the shards' indices, which may be of other kinds than these.
     return array.layout == "chunked" or (array.layout == "objects" and bool(array.shard))
 
 
 def is_listed_at_once(array: Array) -> bool:
-    """Tell whether all the chunks of an array are looked up, however few are wanted."""
+    """Return whether all chunks of an array are looked up, however few are wanted."""
     if array.shard:
         within = math.prod(s // c for s, c in zip(array.shard, array.chunk, strict=True))
         return math.prod(grid_of(array)) <= _FEW_SHARDS * within
@@ -417,7 +405,7 @@ _MEMBERS, _ALL = "attributes", "all attributes"
 
 
 class AttributesEntry(CacheEntry):
-    """What the cache keeps of an object's attributes and its members' (None: there is no such object)."""
+    """Cache entry of the attributes of an object and its members; None if there is no such object."""
 
     attributes: Attributes | None
 
@@ -481,7 +469,7 @@ def _load_attributes(source: Source, path: str, kind: str) -> dict[str, dict[str
 
 
 def _from_all(source: Source, path: str, *, deep: bool) -> dict[str, dict[str, Any]] | None:
-    """Return what is below a path, if all of the file's attributes are known and say so."""
+    """Return attributes below a path from those of the whole file, if these are cached."""
     entry = get_entry(key_of(_ALL, source), source, AttributesEntry)[0]
     found = entry.attributes if entry is not None else None
     if found is None or not found.nested or path not in found.by_path:

@@ -43,7 +43,7 @@ def find_path(
         such as `trials`. Failing that, and without a leading slash, the last part of a path or several of
         its last parts ("behavior/running_speed"): as written, or else in upper or lower case.
     roles : collection of str
-        What it may be: "table", "series", "metadata".
+        Roles looked for: "table", "series", "metadata".
     exact : bool
         Take the term for a path in any case.
 

@@ -1,9 +1,7 @@
-"""One table of many files: remote ones are looked at ahead, and what is known of files is taken as given."""
+"""Load one table of many files: remote files are parsed ahead, catalogs of a provider are reused."""
 
 from __future__ import annotations
 
-import os
-import threading
 from collections import deque
 from concurrent.futures import CancelledError
 from functools import partial
@@ -15,7 +13,7 @@ from lazynwb.formats.registry import is_zarr
 from lazynwb.lookup.loader import TableFile, load_table
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.storage.remote_state import prefetch
-from lazynwb.threads import LOADERS, wait
+from lazynwb.threads import LOADERS, ForkSafeLock, wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,23 +22,10 @@ if TYPE_CHECKING:
     from lazynwb.lookup.providers import CatalogProvider, NotCatalogued
     from lazynwb.storage.source import Source
 
-#: Remote files that are parsed ahead of the one that is waited for.
+#: Remote files that are parsed ahead.
 _MOST_AHEAD = 32
-#: Files whose catalogs are asked for at once, of who has them already: few at first.
+#: Files per request to a catalog provider: few at first, then more.
 _LEAST_GIVEN, _MOST_GIVEN = 16, 1024
-
-_lock = threading.Lock()
-
-
-def _unlock() -> None:
-    """Give a forked child a lock that no thread of its parent holds."""
-    global _lock  # noqa: PLW0603 - there is nobody else in the child yet
-    _lock = threading.Lock()
-    _begun.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock)
 
 
 def load_tables(
@@ -52,13 +37,12 @@ def load_tables(
 ) -> Iterator[Callable[[], TableFile | None]]:
     """Yield for each source, in order, a function that returns its table as `load_table` does.
 
-    What `catalogs` know is taken from there, and the file is not looked at; if it is going to be read,
-    whether it still is the one that they describe. With `reading=False` only the rows are counted, so that
-    tables may come without their columns.
+    Files with a catalog in `catalogs` are not opened; if they are going to be read (`reading=True`), only
+    their identities are compared. With `reading=False` only rows are counted, so that tables may come without
+    columns.
 
-    Remote files are parsed while those before them are still looked at: their answers take long to come.
-    Those that have begun when the iterator is closed go on, for whoever asks next: a schema that is taken
-    from the first file is mostly followed by a query on all.
+    Remote files are parsed ahead, because their latency is high. Parses that have begun when the iterator is
+    closed go on: a schema of the first file is usually followed by a query on all files.
     """
     return load_pairs([(source, table_path) for source in sources], catalogs, reading=reading)
 
@@ -71,7 +55,7 @@ def load_pairs(
 ) -> Iterator[Callable[[], TableFile | None]]:
     """Yield for each pair of a source and the path of a table the same as `load_tables`."""
     if catalogs is not None:
-        yield from _given_first(pairs, catalogs, reading=reading)
+        yield from _load_with_catalogs(pairs, catalogs, reading=reading)
         return
     prefetch(dict.fromkeys(source for source, _ in pairs))
     ahead: deque[Callable[[], TableFile | None]] = deque()
@@ -93,7 +77,7 @@ def load_pairs(
             future.cancel()
 
 
-def _given_first(
+def _load_with_catalogs(
     pairs: Sequence[tuple[Source, str]], catalogs: CatalogProvider, *, reading: bool | None
 ) -> Iterator[Callable[[], TableFile | None]]:
     start, size = 0, _LEAST_GIVEN
@@ -102,12 +86,12 @@ def _given_first(
         start, size = start + size, min(size * 4, _MOST_GIVEN)
         given = _given(block, catalogs, reading=reading)
         rest = load_pairs([pair for pair, file in zip(block, given, strict=True) if file is NOT_CATALOGUED])
-        checked = _as_they_are([file for file in given if reading and isinstance(file, TableFile)])
+        checked = _verified([file for file in given if reading and isinstance(file, TableFile)])
         for file in given:
             if file is NOT_CATALOGUED:
                 yield next(rest)
             else:
-                yield partial(_as_given, file) if file is None or not reading else next(checked)
+                yield partial(_unverified, file) if file is None or not reading else next(checked)
 
 
 def _given(
@@ -129,21 +113,21 @@ def _given(
     return found
 
 
-def _as_they_are(files: list[TableFile]) -> Iterator[Callable[[], TableFile | None]]:
-    """Yield for each file that was given a function that returns its table as it is now."""
+def _verified(files: list[TableFile]) -> Iterator[Callable[[], TableFile | None]]:
+    """Yield for each catalog a function that verifies it and returns the current table."""
     begun: deque[Callable[[], TableFile | None]] = deque()
     for file in files:
         asks = file.source.is_remote and _may_change_unnoticed(file)
-        begun.append(partial(wait, LOADERS.submit(_as_it_is, file)) if asks else partial(_as_it_is, file))
+        begun.append(partial(wait, LOADERS.submit(_verify, file)) if asks else partial(_verify, file))
         if len(begun) > (_MOST_AHEAD if file.source.is_remote else 0):
             yield begun.popleft()
     yield from begun
 
 
-def _as_it_is(file: TableFile) -> TableFile | None:
-    """Return a table that was given, or the one that is in the place of it by now.
+def _verify(file: TableFile) -> TableFile | None:
+    """Return the table of a catalog, loaded again if the file has changed.
 
-    Where the answers of a server tell a change by themselves, they are left to do so.
+    Nothing is verified here if reading the file detects a change.
     """
     if not _may_change_unnoticed(file) or file.is_valid(file.source.identity(known=True)):
         return file
@@ -157,15 +141,16 @@ def _may_change_unnoticed(file: TableFile) -> bool:
     return file.is_given and (is_zarr(file.source) or not file.source.shows_change(file.identity))
 
 
-def _as_given(file: TableFile | None) -> TableFile | None:
+def _unverified(file: TableFile | None) -> TableFile | None:
     return file
 
 
 _begun: dict[tuple[Source, str, str], Future[TableFile | None]] = {}
+_lock = ForkSafeLock(after_fork=_begun.clear)
 
 
 def _begin(source: Source, table_path: str) -> tuple[Future[TableFile | None], bool]:
-    """Have a table loaded by another thread, if it is not being loaded already; tell whether it was not."""
+    """Load a table on another thread unless it is being loaded; return whether this call has started it."""
     key = (source, table_path, config.external_links)
     with _lock:
         future = _begun.get(key)
@@ -181,12 +166,12 @@ def _finish(
 ) -> TableFile | None:
     try:
         return wait(future)
-    except CancelledError:  # by another query, which had enough
+    except CancelledError:  # by another query that ended early
         return load_table(source, table_path)
     except LazyNWBError:
         if is_own:
             raise
-        return load_table(source, table_path)  # what another query met may be over
+        return load_table(source, table_path)  # the error of another query may have been temporary
     except KeyboardInterrupt:
-        _begun.clear()  # whoever asks next does not wait for what was waited for in vain
+        _begun.clear()  # later queries do not wait for interrupted loads
         raise

@@ -1,4 +1,4 @@
-"""From rows that say where they are from to their tables, and to the types of columns of these."""
+"""Provenance of rows: the tables that rows come from, and the types of columns to add to them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("lazynwb")
 
-#: Stands for the table of a row that is from none.
+#: Number of the table of a row without provenance.
 NOWHERE = -1
 #: Names that an error lists.
 _LISTED = 20
@@ -54,7 +54,7 @@ class LateOptions(NamedTuple):
 
 
 class Origins(NamedTuple):
-    """Where rows are from.
+    """The table and row that each row of a frame comes from.
 
     Attributes
     ----------
@@ -75,7 +75,7 @@ class Origins(NamedTuple):
 
 
 def provenance_columns(present: Iterable[str], suffix: str) -> dict[str, str]:
-    """Return what the three columns that say where a row is from are called in a frame.
+    """Return the names of the three provenance columns in a frame.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def provenance_columns(present: Iterable[str], suffix: str) -> dict[str, str]:
 
 
 def find_origins(provenance: pl.DataFrame, options: LateOptions) -> Origins:
-    """Find the tables that rows are from.
+    """Find the tables that rows come from.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ def find_origins(provenance: pl.DataFrame, options: LateOptions) -> Origins:
     """
     index = pl.col(TABLE_INDEX)
     if provenance.schema[TABLE_INDEX].is_float():
-        # pandas has no other numbers where some are missing.
+        # pandas stores integers with missing values as floats.
         index = index.fill_nan(None)
         if not provenance.select((index == index.floor()).all()).item():
             raise LazyNWBError(f"{TABLE_INDEX} counts rows, but the frame has fractions there")
@@ -179,7 +179,7 @@ def late_schema(files: Sequence[TableFile], names: list[str], options: LateOptio
             continue
         if files and name not in merged:
             raise ColumnNotFoundError(_describe_lack(name, files, len(files)))
-        # Without rows nothing is known.
+        # Without rows there is no file to take a type from.
         schema[name] = merged.get(name, options.overrides.get(name, pl.Null()))
     check_present(files, schema, options)
     return schema

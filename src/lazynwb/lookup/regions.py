@@ -1,4 +1,4 @@
-"""Regions of tables: which table each refers to, and what its rows look like."""
+"""Target tables of regions, and the types of their rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _AT_ONCE = 64
 
 
 class TargetsEntry(CacheEntry):
-    """What the cache keeps of the tables that the regions of a table refer to, by the regions' paths."""
+    """Cache entry of the target tables of a table's regions, by the regions' paths."""
 
     targets: dict[str, str]
     linked: tuple[tuple[str, str], ...] = ()
@@ -132,7 +132,7 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
     ignore_errors: bool,
     disable_progress: bool,
 ) -> tuple[Region, ...]:
-    """Find the regions of a table, and what rows they refer to.
+    """Find the regions of a table, and the fields of the rows that they refer to.
 
     Parameters
     ----------
@@ -290,12 +290,12 @@ def _targets_of(files: Sequence[TableFile], name: str, *, ignore_errors: bool) -
         if not ignore_errors:
             raise
         if len(files) == 1:
-            return []  # whoever reads the file says so
+            return []  # the read raises the error
     return [target for file in files for target in _targets_of([file], name, ignore_errors=True)]
 
 
 def _is_left_out(dtype: pl.DataType | None) -> bool:
-    """Tell whether a column of the other table is no part of the rows: arrays, and what cannot be read."""
+    """Return whether a column of the target is left out of the rows: arrays, and unreadable columns."""
     if isinstance(dtype, pl.Struct):
         return any(_is_left_out(instance(field.dtype)) for field in dtype.fields)
     return dtype is None or isinstance(dtype, pl.List | pl.Array)

@@ -1,4 +1,4 @@
-"""From a table's name to its schema over many files."""
+"""The schema of a table over many files."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ def _stored(sources: Sequence[Source], table: str, first: int | None) -> dict[So
 def _unlike(
     files: Iterable[TableFile | StoredTable], loaded: list[TableFile] | None
 ) -> Iterator[TableFile | StoredTable]:
-    """Yield files but for those of which the column store says that they are like one before.
+    """Yield files without those whose layout in the column store equals that of an earlier one.
 
     Parameters
     ----------
@@ -233,7 +233,7 @@ def _looked_at(
     progress: Progress,
     failures: list[str] | None,
 ) -> Iterator[tuple[Source, TableFile | StoredTable | None]]:
-    """Yield files with their tables; those that cannot be read are noted, or else an error."""
+    """Yield files with their tables; failures are appended to a list, or raised."""
     for source in sources:
         file: TableFile | StoredTable | None = stored.get(source)
         if file is not None:
@@ -255,7 +255,7 @@ def _looked_at(
 def _distinct(
     sources: Sequence[Source], table: str, catalogs: CatalogProvider, *, raise_on_missing: bool
 ) -> list[Source]:
-    """Return the first file of each kind of schema, and those of which nothing is known."""
+    """Return the first file of each distinct schema, and files without a catalog."""
     seen: set[object] = set()
     left = []
     for source, schema in zip(sources, catalogs.schemas(sources, table), strict=True):
@@ -274,16 +274,16 @@ def not_found(
     *,
     catalogs: CatalogProvider | None = None,
 ) -> str:
-    """Say that no file has a table, with the tables that there are and those that may have been meant.
+    """Return the message that no file has a table, with existing tables and similar names.
 
     Parameters
     ----------
     table : str
     sources : sequence of Source
     roles : collection of str
-        What it may be: "table", "series", "metadata".
+        Roles looked for: "table", "series", "metadata".
     catalogs : CatalogProvider or None
-        Which may say what there is, without a look at the files.
+        Provider that may list the tables without opening files.
     """
     existing: list[str] = catalogs.table_paths() if catalogs is not None else []
     one, many = ("series", "series") if set(roles) == {"series"} else ("table", "tables")

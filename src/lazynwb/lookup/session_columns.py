@@ -1,7 +1,4 @@
-"""Which metadata of the files a scan shows as columns of every row.
-
-Metadata of the files as columns of every row, known before anything else of a file is read.
-"""
+"""Session metadata as columns of every row of a scan."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ class SessionColumn(NamedTuple):
     table : str
         "general" (which includes the root group's values) or "general/subject".
     column : str
-        What it is called there.
+        Name in that table.
     dtype : DataType
     """
 
@@ -116,7 +113,7 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
 
 
 def session_names(wanted: str | Iterable[str] | Mapping[str, str] | None) -> dict[str, str]:
-    """Return what metadata is asked for, by the names of the columns.
+    """Return the requested metadata, by name of the column.
 
     Raises
     ------
@@ -145,7 +142,7 @@ def session_names(wanted: str | Iterable[str] | Mapping[str, str] | None) -> dic
 
 
 def _tables(path: str) -> tuple[str, ...]:
-    """Return where to look for metadata, in order."""
+    """Return the tables that may hold a field of metadata, in order."""
     parent, _, name = path.strip("/").rpartition("/")
     if parent:
         return (SUBJECT,) if parent in {"subject", SUBJECT} else (GENERAL,) if parent == GENERAL else ()
@@ -179,7 +176,7 @@ def session_frame(
     Returns
     -------
     DataFrame
-        A row for each source, with `_nwb_path` and the given columns; null where a file does not say.
+        A row for each source, with `_nwb_path` and the given columns; null where a file lacks the field.
     """
     found = pl.DataFrame({NWB_PATH: pl.Series([source.path for source in sources], dtype=pl.String)})
     distinct = tuple({source.path: source for source in sources}.values())
@@ -195,7 +192,7 @@ def session_frame(
 def parted(
     sources: tuple[Source, ...], table: str, catalogs: CatalogProvider | None
 ) -> tuple[tuple[Source, ...], tuple[Source, ...]]:
-    """Part the files that catalogs know from the others: what is known is not read because of these."""
+    """Return the files with a catalog and those without, which alone are read."""
     if catalogs is None:
         return (), sources
     found = list(zip(sources, catalogs.schemas(sources, table), strict=True))

@@ -1,4 +1,4 @@
-"""Tables that the column store holds rows of, of files that are as they were when they were stored."""
+"""Tables with rows in the column store, of files that have not changed since."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def store_key(table: str) -> str:
-    """Return what the column store knows a table by; see `catalog_cache` for the keys of files.
+    """Return the key of a table in the column store; see `catalog_cache` for the keys of files.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class StoredTable(NamedTuple):
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What was mended or left out in the table."""
+        """Problems of the table that were repaired, or for which columns were left out."""
         return self.session.problems
 
     @property
@@ -91,7 +91,7 @@ class Cover(NamedTuple):
 
 
 class StoredTables:
-    """What the column store has of one table of many files.
+    """The parts of the column store for one table of many files.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class StoredTables:
         self._columns: dict[int, frozenset[str]] = {}
 
     def find(self, sources: Sequence[Source]) -> list[StoredTable | None]:
-        """Return the table of each source; None where the store has not seen it, or the file as it is now."""
+        """Return the table of each source; None if the store lacks it, or the file has changed."""
         if not self._parts:
             return [None] * len(sources)
         known = [source for source in sources if any(source.key in part.ordinals for part in self._parts)]
@@ -125,7 +125,7 @@ class StoredTables:
         try:
             now = source.identity(known=True)
         except LazyNWBError:
-            return None  # whoever reads the file says what is wrong
+            return None  # the read raises the error
         for part in self._parts:
             ordinal = part.ordinals.get(key)
             if ordinal is None:
@@ -181,7 +181,7 @@ def layout_of(file: TableFile, stored: Iterable[str] = ()) -> Layout:
 
 
 def session_of(file: TableFile, layout: int) -> Session:
-    """Return what the column store knows a file by, of which the table has a layout."""
+    """Return the column store's entry of a file whose table has a layout."""
     table = file.table
     return Session(file.source.key, file.identity, table.rows, layout, table.depends, file.problems)
 
@@ -197,7 +197,7 @@ def is_unchanging(file: TableFile) -> bool:
 
 
 def store_layouts(table: str, files: Iterable[TableFile]) -> None:
-    """Store what the tables of some files look like, without values.
+    """Store the layouts of the tables of some files, without values.
 
     Parameters
     ----------

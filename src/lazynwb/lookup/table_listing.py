@@ -1,4 +1,4 @@
-"""Every table of some files, with the files that have it, and a short name for each."""
+"""The tables of many files, with the files that have each, and short names."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def find_tables(
         Skip files that cannot be read, with a warning for each.
     disable_progress : bool
     catalogs : CatalogProvider or None
-        Which may say what there is, without a look at the files.
+        Provider that may list the tables without opening files.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Arrays that are read when they are sliced."""
+"""Lazy arrays: read when they are sliced."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class LazyArray(ABC):
             yield from self[start:stop]
 
     def blocks(self, size: int = _BLOCK) -> Iterator[tuple[int, int]]:
-        """Yield the first row and the row past the last of blocks that are good to read at a time.
+        """Yield the first row and the row past the last of blocks of whole chunks.
 
         Parameters
         ----------

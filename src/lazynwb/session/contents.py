@@ -22,7 +22,7 @@ _LISTED = 20
 
 
 class File:
-    """A file whose objects are asked for by path; nothing of it is kept open.
+    """A file with access to its objects by path; it is not kept open.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class File:
 
     @property
     def contents(self) -> Contents:
-        """What is in the file as it is now."""
+        """The listing of the file as it is now."""
         listing = load_listing(self.source)  # kept in memory while the file is the same
         if self._contents is None or self._contents.listing is not listing:
             self._contents = Contents(listing)
@@ -92,7 +92,7 @@ class Container(Mapping[str, Any]):
     Tables are LazyFrames as `scan_nwb` gives them, series are `TimeSeries`, other groups are containers.
     Datasets that are neither are values if they are scalars, and else arrays that are read when they are
     sliced. Attributes of the group (`description`, ...) can be asked for like members, which come first.
-    A path (`"LFP/ElectricalSeries"`) is as good as a name. Nothing is read before it is asked for.
+    A path (`"LFP/ElectricalSeries"`) is as good as a name. Nothing is read before it is accessed.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ class Container(Mapping[str, Any]):
     path : str
         With its leading slash; an empty text is the root group.
     chosen : callable or None
-        Tells of a name and an entry whether it belongs to the container; None for all.
+        Returns for a name and an entry whether it belongs to the container; None includes all.
     """
 
     def __init__(self, file: File, path: str, chosen: Callable[[str, Entry], bool] | None = None) -> None:
@@ -175,7 +175,7 @@ class Container(Mapping[str, Any]):
         return name in self._entries()
 
     def __eq__(self, other: object) -> bool:
-        """Tell whether two are the same group of the same file."""
+        """Return whether two are the same group of the same file."""
         if not isinstance(other, Container):
             return NotImplemented
         return (self._file.source, self._path) == (other._file.source, other._path)
@@ -203,7 +203,7 @@ class Container(Mapping[str, Any]):
 
 
 def hint(name: str, there: list[str]) -> str:
-    """Return the part of a message that names what is similar, or else what there is."""
+    """Return the end of a message that lists similar names, or else existing ones."""
     suggestion = did_you_mean(name, there)
     if suggestion:
         return suggestion

@@ -37,7 +37,7 @@ class SessionFile(File):
     _read: tuple[Listing, dict[str, Any], dict[str, Any]] | None = None
 
     def metadata(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what the file says of the session, and of the subject, times as datetimes."""
+        """Return the metadata of the session and of the subject, with times as datetimes."""
         listing = self.contents.listing
         if self._read is None or self._read[0] is not listing:
             found = read_metadata([self.source], disable_progress=True)
@@ -359,7 +359,7 @@ class LazyNWB:
         if name.startswith("_"):
             raise AttributeError(name)
         if isinstance(known := getattr(type(self), name, None), property) and known.fget is not None:
-            return known.fget(self)  # it raised an AttributeError: let it be seen
+            return known.fget(self)  # a property raised an AttributeError: raise that one
         session = self._file.metadata()[0]
         if name in session:
             return session[name]
@@ -384,7 +384,7 @@ class LazyNWB:
         except LazyNWBError as error:
             return visible(f"{title}: {error}", _ERROR)
         try:
-            said = self._said()
+            said = self._shown_metadata()
         except LazyNWBError as error:
             said = {_SHORTLY[0]: f"cannot be read: {error}"}
         shortly = {name: said[name] for name in _SHORTLY if name in said}
@@ -400,13 +400,13 @@ class LazyNWB:
         except LazyNWBError as error:
             return f"<pre>{html.escape(visible(f'LazyNWB({title!r}): {error}', _ERROR))}</pre>"
         try:
-            said = self._said()
+            said = self._shown_metadata()
         except LazyNWBError as error:
             said = {"cannot be read": str(error)}
         return html_tree(title, said, contents, "", _without_metadata(contents.members("")))
 
-    def _said(self) -> dict[str, Any]:
-        """Return what the file says of session and subject."""
+    def _shown_metadata(self) -> dict[str, Any]:
+        """Return the metadata of session and subject to be shown."""
         session, subject = self._file.metadata()
         fields = {**session, **{f"subject.{name}": value for name, value in subject.items()}}
         return {name: value for name, value in fields.items() if value is not None}

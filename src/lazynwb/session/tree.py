@@ -25,7 +25,7 @@ _TEXT_MEMBERS, _HTML_MEMBERS = 12, 100
 _DEEPEST = 24
 #: Characters of a name, and of a value.
 _NAME, _VALUE = 80, 300
-#: Groups that say nothing of the session: not descended into.
+#: Groups without information about the session: not descended into.
 _HIDDEN = frozenset({"specification"})
 #: Groups whose values are shown before the tree.
 _METADATA = frozenset({"/general", "/general/subject"})
@@ -176,7 +176,7 @@ def _about(contents: Contents, line: Line) -> str:
 
 
 def about(contents: Contents, entry: Entry) -> str:
-    """Return what is said of an object: shape and type, number of members, or what is wrong."""
+    """Return a description of an object: shape and type, number of members, or the problem."""
     if entry.kind == "broken":
         return f"broken: {visible(entry.note)}"
     if entry.kind == "dataset":
@@ -208,7 +208,7 @@ def _array(entry: Entry) -> str:
 
 
 def type_name(dtype: str) -> str:
-    """Return what people call a type: "float64" for "<f8"."""
+    """Return the common name of a type: "float64" for "<f8"."""
     try:
         found = np.dtype(dtype)
     except (TypeError, ValueError, SyntaxError):
@@ -228,7 +228,7 @@ def text_tree(
     ----------
     title : str
     fields : mapping of str to value
-        What is said of the session; shown before the tree.
+        Metadata shown before the tree.
     contents : Contents
     path : str
         Of the group whose tree it is.
@@ -246,7 +246,7 @@ def text_tree(
 
 def text_fields(fields: Mapping[str, Any]) -> list[str]:
     """Return a line of text for each field."""
-    return [f"  {visible(name)}: {visible(_said(value), _VALUE)}" for name, value in fields.items()]
+    return [f"  {visible(name)}: {visible(_as_text(value), _VALUE)}" for name, value in fields.items()]
 
 
 # -- HTML -------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ def html_tree(  # noqa: PLR0913 - what is shown
     if fields:
         parts.append(f"<details{' open' if unfolded else ''}><summary><b>metadata</b></summary><div>")
         parts += [
-            f'<div class="lazynwb-field"><b>{_escaped(name)}</b>: {_escaped(_said(value), _VALUE)}</div>'
+            f'<div class="lazynwb-field"><b>{_escaped(name)}</b>: {_escaped(_as_text(value), _VALUE)}</div>'
             for name, value in fields.items()
         ]
         parts.append("</div></details>")
@@ -318,8 +318,8 @@ def _escaped(text: object, limit: int = _NAME) -> str:
     return html.escape(visible(text, limit))
 
 
-def _said(value: object) -> str:
-    """Return a value of the metadata as text for people."""
+def _as_text(value: object) -> str:
+    """Return a value of the metadata as text."""
     if isinstance(value, list):
         return "; ".join(str(item) for item in value[:_NAME])
     return str(value)

@@ -1,4 +1,4 @@
-"""Which of many sorted times lie within which intervals, and which intervals lie within others."""
+"""Joins of sorted times with intervals, and of intervals with unions of intervals."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SpikeTrains:
         """Sort the times of the units that need it."""
         for unit in np.flatnonzero(self.known).tolist():
             times = self[unit]
-            # A comparison with NaN is false, so that whoever has one is sorted.
+            # Comparisons with NaN are false, so times with a NaN are sorted too.
             if not (times[:-1] <= times[1:]).all():
                 self._sorted[unit] = np.sort(times)
 
@@ -79,7 +79,7 @@ class UnitIntervalPairs(NamedTuple):
 
     @classmethod
     def of(cls, firsts: Ints, counts: Ints) -> UnitIntervalPairs:
-        """Return the pairs of units whose sessions have so many intervals, from these first ones on."""
+        """Return pairs, from the first interval and the number of intervals of each unit's session."""
         return cls(firsts, counts, offsets_of(counts))
 
     def slices(self) -> Iterator[tuple[int, slice, slice]]:
@@ -101,7 +101,7 @@ class UnitIntervalPairs(NamedTuple):
 
 
 def find(trains: SpikeTrains, pairs: UnitIntervalPairs, bounds: Floats) -> Ints:
-    """Return the positions in the units' trains where times begin to be no smaller than the bounds.
+    """Return the position of the first time that is not less than each bound, in each unit's train.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def gather(
     begins, counts : ndarray of int64, shape (pairs,)
         Which of the unit's times.
     zeros : ndarray or None
-        For each interval, what is subtracted from its times.
+        Time of each interval that is subtracted from its spike times.
     """
     offsets = offsets_of(counts)
     out = np.empty(offsets[-1])
@@ -153,7 +153,7 @@ def gather(
 
 
 class IntervalUnions(NamedTuple):
-    """The times that each of many owners covers: sorted, and nowhere touching one another.
+    """Disjoint, sorted intervals of each of many owners.
 
     Attributes
     ----------
@@ -188,7 +188,7 @@ class IntervalUnions(NamedTuple):
         return cls(owners[begins], starts[begins], latest[np.append(begins[1:], len(owners)) - 1])
 
     def contain(self, owners: Ints, starts: Floats, stops: Floats) -> Bools:
-        """Tell for each interval whether it lies within one that its owner covers, bounds included."""
+        """Return for each interval whether it lies within one of its owner's, bounds included."""
         count = len(self.owners)
         if not count:
             return np.zeros(len(owners), bool)

@@ -1,4 +1,4 @@
-"""Intervals by session: rows of `/intervals/trials` and the like, and times that expressions make of them."""
+"""Intervals by session: rows of tables such as `/intervals/trials`, and times computed from them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Times(NamedTuple):
 
     @classmethod
     def of(cls, asked: Mapping[str, object]) -> Times:
-        """Return the times that columns' names, expressions or numbers mean.
+        """Return times from names of columns, expressions or numbers.
 
         Raises
         ------
@@ -88,7 +88,7 @@ class Intervals:
     Raises
     ------
     ColumnNotFoundError
-        If the frame does not say which session its rows are from.
+        If the frame has no column with the session of its rows.
     """
 
     def __init__(self, frame: pl.LazyFrame, condition: str | pl.Expr | None, *, arrays: bool) -> None:
@@ -159,9 +159,9 @@ class Intervals:
         )
 
     def _needed(self, kept: list[str], expressions: list[pl.Expr]) -> list[str]:
-        """Return the columns to read: what is kept, and what expressions mention."""
+        """Return the columns to read: those kept, and those that expressions use."""
         if any(expression.meta.has_multiple_outputs() for expression in expressions):
-            return list(self._schema)  # a pattern or a selector: anything may be meant
+            return list(self._schema)  # a pattern or a selector may match any column
         roots = [name for expression in expressions for name in expression.meta.root_names()]
         for name in roots:
             if name not in self._schema:
@@ -187,18 +187,18 @@ class Intervals:
 
 
 def _by_row(expressions: list[pl.Expr]) -> bool:
-    """Tell whether expressions give each row its value whatever the other rows are."""
+    """Return whether the value of every expression in a row depends on that row only."""
     try:
         return all(map(_is_by_row, expressions))
     except (pl.exceptions.PolarsError, AttributeError):
-        return False  # Python functions, patterns; or a Polars that cannot tell
+        return False  # Python functions, patterns, or a version of Polars without this function
 
 
 def _is_by_row(expression: pl.Expr) -> bool:
     meta = expression.meta
     if meta.is_literal():
         return meta.is_scalar()
-    # What Polars says is about the topmost operation alone.
+    # Polars answers for the topmost operation only.
     return (
         meta.is_row_separable()
         and meta.is_length_preserving()

@@ -1,6 +1,6 @@
-"""In which intervals units were observed (NWB core, Units.obs_intervals), and which rows units are.
+"""Observation times of units (NWB core, Units.obs_intervals), and the provenance of unit rows.
 
-`insert_is_observed`: which intervals lie within the times in which a unit was observed.
+`insert_is_observed` adds a column: whether a unit was observed throughout an interval.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lazynwb.frames.coerce import AnyFrame
     from lazynwb.spikes.interval_join import Bools, Floats, Ints
 
-#: The columns that say which unit, and which interval, a row of a result is about.
+#: Columns with the unit and the interval of a row of a result.
 UNITS_INDEX = "_units_table_index"
 INTERVALS_INDEX = "_intervals_table_index"
 OBS_INTERVALS = "obs_intervals"
@@ -74,7 +74,7 @@ class Observations:
         )
 
     def include(self, units: Ints, starts: Floats, stops: Floats) -> Bools:
-        """Tell whether intervals lie within the union of their units' ones; bounds must be numbers."""
+        """Return whether intervals lie within the union of their unit's observed intervals."""
         mentioned = np.isin(self.owners, units)
         covers = IntervalUnions.of(self.owners[mentioned], self.starts[mentioned], self.stops[mentioned])
         return ~self.stated[units] | covers.contain(units, starts, stops)
@@ -139,7 +139,7 @@ def index_column(schema: Mapping[str, pl.DataType]) -> str:
 
 
 def provenance(schema: Mapping[str, pl.DataType], prefix: str = "") -> list[pl.Expr]:
-    """Return expressions for the three columns that say where the units of a frame are from."""
+    """Return expressions for the three provenance columns of a frame of units."""
     path = pl.col(TABLE_PATH).cast(pl.String) if TABLE_PATH in schema else pl.lit(_UNITS_TABLE)
     return [
         pl.col(NWB_PATH).cast(pl.String).alias(prefix + NWB_PATH),
@@ -189,7 +189,7 @@ def insert_is_observed(
     -------
     frame
         Of the same kind, with the same rows in the same order. A LazyFrame computes nothing until it is
-        collected, and nothing at all where nobody asks for the column.
+        collected, and nothing at all where a projection drops the column.
 
     Raises
     ------
@@ -212,7 +212,7 @@ def insert_is_observed(
         if not (schema[name].is_numeric() or schema[name] == pl.Null()):
             raise SchemaError(f"{name} is {schema[name]}, but must be a number of seconds")
     units = None if units_frame is None else _Units(units_frame, storage_options, disable_progress)
-    teller = _Teller(units, storage_options, disable_progress)
+    teller = _ObservedTest(units, storage_options, disable_progress)
     column = (
         pl.struct(needed).map_batches(teller, return_dtype=pl.Boolean, is_elementwise=True).alias(col_name)
     )
@@ -232,7 +232,7 @@ def _add_to_pandas(frame: pd.DataFrame, series: pl.Series) -> pd.DataFrame:
 
 
 class _Units:
-    """The units given, read once, when they are first needed."""
+    """Units of a frame, read once, on first use."""
 
     def __init__(
         self,
@@ -263,8 +263,8 @@ class _Units:
         return self._found
 
 
-class _Teller:
-    """Tells for intervals of units whether they were observed; a class, so that it can be pickled."""
+class _ObservedTest:
+    """Function from intervals of units to whether they were observed; a class, so that it can be pickled."""
 
     def __init__(
         self,

@@ -1,9 +1,4 @@
-"""What is found of each unit in each interval: times, counts, and whether it was observed.
-
-A query for spikes in intervals: what it reads of the two tables, and in which order its rows come.
-
-`get_spike_times_in_intervals`: what users call.
-"""
+"""Spike times and counts of units in intervals of their sessions: `get_spike_times_in_intervals`."""
 
 from __future__ import annotations
 
@@ -47,7 +42,7 @@ _ENDS = ("start", "stop")
 
 
 class Options(NamedTuple):
-    """What to find; see `get_spike_times_in_intervals`."""
+    """Options of a query; see `get_spike_times_in_intervals`."""
 
     intervals: dict[str, tuple[Any, Any]]
     observed_only: bool
@@ -113,7 +108,7 @@ def found(
 
 
 def _zeros(options: Options, bounds: Floats, interval: int) -> Floats | None:
-    """Return what the times of an interval are relative to."""
+    """Return the reference time of each interval, which is subtracted from its spike times."""
     if options.align_to is not None:
         zeros: Floats = bounds[-1]
         return zeros
@@ -121,11 +116,11 @@ def _zeros(options: Options, bounds: Floats, interval: int) -> Floats | None:
 
 
 def _inside(series: pl.Series, pairs: UnitIntervalPairs, bounds: Floats, proper: Bools) -> Bools:
-    """Tell for each interval and pair whether it was observed; of improper ones nothing is told."""
+    """Return for each interval and pair whether it was observed; null for improper intervals."""
     observations = Observations(series)
     out = np.empty((len(proper), pairs.offsets[-1]), bool)
     groups = observations.groups()
-    # Most units of a session are observed at the same times: that is looked up once.
+    # Most units of a session share their observation times: these are looked up once.
     seen: dict[tuple[int, int], Bools] = {}
     for unit, rows, intervals in pairs.slices():
         key = int(groups[unit]), intervals.start
@@ -153,12 +148,12 @@ _SUFFIX = "_right"
 _BLOCK = 256
 #: Bytes of a lazy frame of units that are taken at a time.
 _BLOCK_BYTES = 32 * 1024 * 1024
-#: Columns of a block that say where its units are from have names that no column of a file has.
+#: Provenance columns of a block of units, under names that no column of a file has.
 _PREFIX = "\x00"
 
 
 class Query:
-    """What Polars asks for batches, and for the schema; a class, so that a query can be pickled."""
+    """An IO source for Polars: schema and batches; a class, so that a query can be pickled."""
 
     def __init__(  # noqa: PLR0913 - what the public function takes
         self,
@@ -181,7 +176,7 @@ class Query:
         self._storage_options = storage_options
         self._disable_progress = disable_progress
         if not isinstance(intervals, str):
-            self.schema()  # what is wrong with the frames is better said now
+            self.schema()  # raise errors of the frames now rather than when the query runs
 
     def __call__(
         self,
@@ -190,7 +185,7 @@ class Query:
         n_rows: int | None,
         batch_size: int | None,  # noqa: ARG002 - blocks are bounded by units
     ) -> Iterator[pl.DataFrame]:
-        """Yield what Polars asks for."""
+        """Yield batches of a query; called by Polars."""
         return guard_shutdown(self._batches(with_columns, predicate, n_rows))
 
     def collect(self) -> pl.DataFrame:
@@ -212,7 +207,7 @@ class Query:
         if not isinstance(self._given, str):
             return Intervals(as_lazy(self._given), self._condition, arrays=True)
         if not self._paths:
-            return None  # nobody to ask which columns the table has
+            return None  # no file has the columns of the table
         options = self._storage_options
         frame = scan_nwb(
             self._paths, self._given, disable_progress=self._disable_progress, storage_options=options
@@ -221,7 +216,7 @@ class Query:
 
     @cached_property
     def _shown(self) -> dict[str, pl.DataType]:
-        """The columns of the intervals table in the result."""
+        """Return the columns of the intervals table in the result."""
         return {} if self._options.bare or self._intervals is None else self._intervals.shown
 
     @cached_property
@@ -242,7 +237,7 @@ class Query:
         return names
 
     def _head(self) -> dict[str, Any]:
-        """Return the columns that are of neither table."""
+        """Return the columns that come from neither table."""
         values = pl.Int64() if self._options.counts else pl.List(pl.Float64())
         observed = self._options.observed_only and not self._options.bare
         return {
@@ -276,7 +271,7 @@ class Query:
         return pl.Schema({**head, **self._shown, **units})
 
     def schema_to_count(self) -> pl.Schema:
-        """Return the columns with one that users never see, so that counting rows asks for no other."""
+        """Return the schema with a hidden column, so that counting rows reads no other column."""
         return pl.Schema({ROWS: pl.Null(), **self.schema()})
 
     # -- rows -----------------------------------------------------------------------------------------
@@ -382,7 +377,7 @@ class Query:
 
 
 def _streamed(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a query as they come, many enough to be worth the while."""
+    """Yield the rows of a query in batches of a minimum size."""
     waiting: list[pl.DataFrame] = []
     size = 0
     for batch in frame.collect_batches(maintain_order=True, engine="streaming"):
@@ -396,7 +391,7 @@ def _streamed(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
 
 
 def _slices(frame: pl.DataFrame, *, anew: bool) -> Iterable[pl.DataFrame]:
-    """Yield blocks of units; all at once if sessions take turns and files would be read anew for each."""
+    """Yield blocks of units; one block if sessions alternate, so that no file is read twice."""
     paths = frame[_PREFIX + NWB_PATH]
     turns = int((paths != paths.shift(1)).sum()) + 1
     if anew and turns > paths.n_unique():

@@ -244,7 +244,7 @@ class BlockStream(Watch):
         return True
 
     def has_signature(self) -> bool:
-        """Tell whether the file is HDF5: the signature may be at 0, 512, 1024, 2048, ..."""
+        """Return whether the file is HDF5: the signature may be at 0, 512, 1024, 2048, ..."""
         if self._begins_at(0):
             return True
         places = [0, *(512 << k for k in range(50) if (512 << k) + len(SIGNATURE) <= self._file.size)]

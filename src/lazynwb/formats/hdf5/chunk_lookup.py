@@ -80,7 +80,7 @@ def _damaged(file: Hdf5File, array: Array, why: str) -> CorruptDataError:
 
 
 def _ascend(cells: np.ndarray) -> bool:
-    """Tell whether each chunk comes after the one before, in row-major order, as in every kind of index."""
+    """Return whether each chunk comes after the one before, in row-major order, as in every kind of index."""
     steps = np.diff(cells, axis=0)
     first = (steps != 0).argmax(axis=1)
     return bool((steps[np.arange(len(steps)), first] > 0).all())

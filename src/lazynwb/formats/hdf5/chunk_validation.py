@@ -150,7 +150,7 @@ def _undone(raw: bytes, filters: list[_Filter], mask: int, most: int) -> bytes:
 
 
 def _is_sound(number: int, raw: bytes, values: tuple[int, ...], count: int, nbytes: int) -> bool:
-    """Tell whether a chunk of `count` elements has as many bytes as its header or its parameters say."""
+    """Return whether a chunk of `count` elements has as many bytes as its header or its parameters say."""
     if number == _LZF:
         return nbytes <= _LZF_MOST * len(raw)  # it says nothing itself
     if number == h5z.FILTER_SZIP:

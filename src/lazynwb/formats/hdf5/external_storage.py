@@ -33,7 +33,7 @@ _BESIDE = b"${ORIGIN}"
 
 
 def is_elsewhere(properties: PropDCID) -> bool:
-    """Tell whether a dataset's data may be in other files."""
+    """Return whether a dataset's data may be in other files."""
     return bool(properties.get_layout() == h5d.VIRTUAL or properties.get_external_count())
 
 

@@ -24,7 +24,7 @@ _DOUBLE = 8
 
 
 def has_attribute(owner: GroupID, name: str, file: Hdf5File) -> bool:
-    """Tell whether an object has an attribute, readable or not; see `read_attribute` for what is raised."""
+    """Return whether an object has an attribute, readable or not; see `read_attribute` for what is raised."""
     try:
         return bool(h5a.exists(owner, name.encode()))
     except _ERRORS as error:

@@ -58,7 +58,7 @@ def _shut() -> None:
 
 
 def is_hdf5(path: str) -> bool:
-    """Tell whether a file has HDF5's signature where the format allows it: at 0, 512, 1024, 2048, ..."""
+    """Return whether a file has HDF5's signature where the format allows it: at 0, 512, 1024, 2048, ..."""
     with Path(path).open("rb") as stream:
         position = 0
         while True:
@@ -277,7 +277,7 @@ class Hdf5File:
             linked.forget_missing()
 
     def fetch_missing(self) -> bool:
-        """Fetch what parsing missed of this file, and of those that links led to; tell whether it did."""
+        """Fetch what parsing missed of this file, and of those that links led to; return whether it did."""
         missed = self._blocks is not None and self._blocks.fetch_missing()
         return any([missed, *(linked.fetch_missing() for linked in self._linked.values())])
 

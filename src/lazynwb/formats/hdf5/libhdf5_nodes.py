@@ -86,7 +86,7 @@ class Located(NamedTuple):
         return int(link.u) if link.type == h5l.TYPE_HARD else None
 
     def has_attribute(self, name: str) -> bool:
-        """Tell whether there is such an attribute, readable or not."""
+        """Return whether there is such an attribute, readable or not."""
         return has_attribute(self.id, name, self.file)
 
     def text(self, name: str) -> str:
@@ -139,7 +139,7 @@ class Located(NamedTuple):
         return [text.rstrip(" ") for text in found] if dtype.note == "space" else found
 
     def is_null(self) -> bool:
-        """Tell whether a dataset has no dataspace (h5py.Empty)."""
+        """Return whether a dataset has no dataspace (h5py.Empty)."""
         return bool(self.id.get_space().get_simple_extent_type() == h5s.NULL)
 
     def number(self) -> float | None:
@@ -284,7 +284,7 @@ def _with_layout(array: Array, dataset: DatasetID, properties: PropDCID) -> Arra
 
 
 def _is_listed_wrongly(dataset: DatasetID) -> bool:
-    """Tell whether libhdf5 may say that chunks are where others are.
+    """Return whether libhdf5 may say that chunks are where others are.
 
     Of a dataset that can grow along one dimension only, the index of the newer formats (an extensible array)
     has that dimension first, whichever it is. libhdf5 reads it so, but lists it as if the order were that of

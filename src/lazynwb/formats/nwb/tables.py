@@ -73,7 +73,7 @@ def _describe_at(file: OpenFile, path: str) -> Table | None:
 
 
 def table_role(group: Node) -> str:
-    """Tell whether a group is a "table", a "series" or neither (an empty text).
+    """Return whether a group is a "table", a "series" or neither (an empty text).
 
     A table is a group with `colnames`, or with `id` and the type of a table. A series has `data` or
     `timestamps`, whatever its type is called, so that extension types count.
@@ -153,7 +153,7 @@ def _describe_plain_group(main: OpenFile, group: Node, path: str) -> Table | Non
 
 
 def _has_an_index(members: dict[str, Member], name: str) -> bool:
-    """Tell whether there is an index of a column's name, whatever it says that it belongs to."""
+    """Return whether there is an index of a column's name, whatever it says that it belongs to."""
     member = members.get(f"{name}_index")
     return member is not None and member.neurodata_type == "VectorIndex"
 

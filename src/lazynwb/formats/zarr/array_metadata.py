@@ -1,7 +1,4 @@
-"""Zarr's array metadata, of version 2 and of version 3, as one struct.
-
-Zarr arrays as the catalog's `Array`.
-"""
+"""Array metadata of Zarr versions 2 and 3 as one struct, and as the catalog's `Array`."""
 
 from __future__ import annotations
 
@@ -23,12 +20,12 @@ _MOST_ELEMENT_BYTES = 2**24
 _MOST_CHUNKS, _MOST_OBJECTS = 100_000_000, 10_000_000
 #: Bytes-to-bytes codecs of version 3 that are numcodecs' own, under these names.
 _V3_CODECS = frozenset({"gzip", "zstd", "blosc", "crc32c", "vlen-utf8", "vlen-bytes"})
-#: Codecs for whose decoding nothing needs to be known.
+#: Codecs without settings that decoding needs.
 _WITHOUT_SETTINGS = _V3_CODECS | {"zlib", "lz4", "bz2", "bitround", "json2", "msgpack2", "pickle"}
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An array as its metadata describes it; also what its reading needs, where the engine cannot do it.
+    """Metadata of an array, also with what reading it without the engine needs.
 
     Attributes
     ----------
@@ -60,12 +57,12 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def array_metadata(document: dict[str, Any], path: str) -> Stored:
-    """Return what a `.zarray` or an array's `zarr.json` says.
+    """Return the metadata in a `.zarray` or an array's `zarr.json`.
 
     Raises
     ------
     ValueError
-        If that is nothing that an array can be like; the message says what.
+        If it is invalid; the message names the problem.
     """
     stored = _version_3(document, path) if "node_type" in document else _version_2(document, path)
     itemsize = numpy_dtype(stored.dtype).itemsize
@@ -161,7 +158,7 @@ def _chain(
         elif name == "bytes":
             endian = settings.get("endian", "little")
             if endian == "big" and codecs:
-                # What a filter gives back is in the machine's order; nobody writes this, so it is an error.
+                # Filters return the machine's byte order; other orders are not written in practice: an error.
                 codecs.append({"id": "big-endian bytes behind a filter"})
         elif name in _V3_CODECS or name.startswith("numcodecs."):
             codecs.append(_settings({**settings, "id": name.removeprefix("numcodecs.")}))
@@ -287,7 +284,7 @@ def _is_list_in_wide_chunks(stored: Stored) -> bool:
 
 
 def _is_scalar(attributes: dict[str, Any]) -> bool:
-    """Tell whether an array of one element stands for a scalar, as hdmf-zarr and LINDI mark it."""
+    """Return whether an array of one element stands for a scalar, as hdmf-zarr and LINDI mark it."""
     return attributes.get("zarr_dtype") == "scalar" or attributes.get("_SCALAR") is True
 
 

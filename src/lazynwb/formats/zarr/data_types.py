@@ -13,7 +13,7 @@ from lazynwb.catalog.model import DType, Field, stored_size
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Types inside types inside ...: nobody writes what nests deeper.
+#: Levels of nested types: more than files have.
 _DEEPEST = 16
 _NUMPY = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c(8|16)|[SUV]\d{1,9}|O|[mM]8(\[\w{1,16}\])?)")
 _V3_NUMBER = re.compile(r"(u?int|float|complex)(8|16|32|64|128)")
@@ -23,7 +23,7 @@ _FIXED = {"fixed_length_utf32": ("U", 4), "null_terminated_bytes": ("S", 1), "ra
 _VARIABLE = {"string", "bytes", "variable_length_bytes", "variable_length_utf8"}
 #: Bytes that these take where HDF5 stores them; the same session has the same type in either format.
 _HEAP_REFERENCE, _OBJECT_REFERENCE = 16, 8
-#: What hdmf-zarr calls references: in version 2, and in version 3.
+#: hdmf-zarr's names of references: in version 2, and in version 3.
 REFERENCES = frozenset({"object", "object_reference"})
 
 
@@ -93,8 +93,8 @@ def _field(field: Any, endian: Any, depth: int) -> tuple[Any, Any]:  # noqa: ANN
 def catalog_dtype(dtype: np.dtype, attributes: dict[str, Any], codecs: Iterable[dict[str, Any]]) -> DType:
     """Return the catalog's type of an array's elements.
 
-    Objects are what hdmf-zarr's attributes say (`zarr_dtype` in version 2; `_DTYPE` and `_REFERENCE_FIELDS`
-    in version 3): references to other objects, or compounds; else text.
+    The type of objects is in hdmf-zarr's attributes (`zarr_dtype` in version 2; `_DTYPE` and
+    `_REFERENCE_FIELDS` in version 3): references to other objects, or compounds; else text.
     """
     said = attributes.get("_DTYPE", attributes.get("zarr_dtype"))
     if said is None:
@@ -177,7 +177,7 @@ def _named_dtype(name: object) -> np.dtype:
 
 
 def as_number(dtype: DType) -> bool:
-    """Tell whether elements have a fixed size, so that their bytes are their values."""
+    """Return whether elements have a fixed size, so that their bytes are their values."""
     if dtype.kind == "compound":
         return all(as_number(field.dtype) for field in dtype.fields)
     return dtype.kind in {"number", "bool", "text"}

@@ -32,9 +32,9 @@ _SPECIFICATIONS = ".specloc"
 #: Lists within lists; HDF5 knows 32 dimensions.
 _DEEPEST = 32
 _INTEGERS = range(-(2**63), 2**64)
-#: Attributes that tables are described by are short; what is longer is not looked at.
+#: Names of a list in an attribute that are read: lists of names in NWB are short.
 _MOST_NAMES = 100_000
-#: The documents that say what an object is.
+#: Documents that define the kind of an object.
 _KINDS = (".zarray", ".zgroup", "zarr.json")
 
 
@@ -80,7 +80,7 @@ class Meta(NamedTuple):
 
     @classmethod
     def of(cls, documents: dict[str, Any]) -> Meta:
-        """Return what the documents of a node say."""
+        """Return the metadata in the documents of a node."""
         own = documents.get("zarr.json")
         if own is None:
             own = documents.get(".zarray")
@@ -122,9 +122,9 @@ class Meta(NamedTuple):
 
 
 def check_described(documents: dict[str, Any], *, is_implied: bool = False) -> None:
-    """Refuse what is neither a group nor an array, or whose attributes are none.
+    """Raise DamagedObjectError if documents describe neither a group nor an array, or attributes are invalid.
 
-    What is `is_implied` has members, which make it a group where consolidated metadata do not say so.
+    A node that `is_implied` has members in consolidated metadata, and so is a group.
     """
     if documents and not is_implied and documents.keys().isdisjoint(_KINDS):
         raise DamagedObjectError(f"it has {min(documents)}, and none of {', '.join(_KINDS)}")

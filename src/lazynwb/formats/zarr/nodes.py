@@ -111,7 +111,7 @@ class ZarrNode(NamedTuple):
     # -- attributes -----------------------------------------------------------------------------------
 
     def has_attribute(self, name: str) -> bool:
-        """Tell whether there is such an attribute."""
+        """Return whether there is such an attribute."""
         return name in self.meta.attributes
 
     def text(self, name: str) -> str:
@@ -183,13 +183,13 @@ class ZarrNode(NamedTuple):
         try:
             items = read_indirect(self.file.objects, array, np.array([[0, array.shape[0]]])).tolist()
         except (CorruptDataError, NotNWBError):
-            raise  # damaged, here or on the way: what these are the names of would be shown without them
+            raise  # damaged: names that cannot be read must not be left out silently
         except (TypeError, ValueError):
             return None
         return [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in items]
 
     def is_null(self) -> bool:
-        """Tell whether an array has no value at all: Zarr's always have one."""
+        """Return whether an array has no value at all: Zarr's always have one."""
         return False
 
     def number(self) -> float | None:

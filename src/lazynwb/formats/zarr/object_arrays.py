@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class _Bytes(NamedTuple):
-    """A chunk as stored, None if it never was; and the object that it is from."""
+    """The stored bytes of a chunk, None if it was never written, and the key of its object."""
 
     key: str
     data: Buffer | None
@@ -91,7 +91,7 @@ def read_indirect(objects: Objects, array: Array, ranges: np.ndarray) -> np.ndar
             message = f"{objects.source.name}: /{array.path}: chunk {found.key}: {error}"
             kind = UnsupportedTypeError if isinstance(error, UnsupportedTypeError) else CorruptDataError
             raise kind(message) from None
-        if out is None:  # not before a chunk was found to be what the metadata claim
+        if out is None:  # only after the chunk was found to match the metadata
             out = np.empty((rows, *shape[1:]), values.dtype)
         corner = [p * c for p, c in zip(place, chunk, strict=True)]
         room = [slice(0, min(c, n - s)) for c, n, s in zip(chunk, shape, corner, strict=True)]
@@ -195,7 +195,7 @@ def _converted_dtype(dtype: DType) -> np.dtype:
 
 
 def _converted(values: np.ndarray, dtype: DType) -> np.ndarray:
-    """Return elements as the engine takes them."""
+    """Return elements in the types that the engine expects."""
     kind = dtype.kind
     if kind == "compound":
         return _compound(values, dtype)
@@ -223,7 +223,7 @@ def _text(item: object) -> str | bytes:
         return item
     if item is None or (type(item) is int and not item):
         return ""
-    if isinstance(item, dict) and "_REFERENCE" in item:  # LINDI does not say which arrays hold references
+    if isinstance(item, dict) and "_REFERENCE" in item:  # LINDI does not mark arrays of references
         return _path(item) or ""
     raise UnsupportedTypeError(f"an object of type {type(item).__name__} where text should be")
 

@@ -1,6 +1,6 @@
-"""Zarr, versions 2 and 3, as hdmf-zarr writes NWB: JSON describes the structure, the engine reads the chunks.
+"""Reader of Zarr stores, versions 2 and 3: structure from JSON documents; the engine reads the chunks.
 
-zarr-python takes no part in it.
+zarr-python is not used.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lazynwb.formats.protocols import OpenFile
     from lazynwb.storage.objects.object_store import Objects
 
-#: What a parse of metadata may meet that nobody thought of.
+#: Errors that a parse of damaged metadata may raise.
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError)
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ T = TypeVar("T")
 class ZarrReader(StructureReader):
     """The functions of this package on one store: see `lazynwb.formats.registry.Reader`.
 
-    The metadata is not read before something is asked that needs it.
+    The metadata is read on first use.
 
     Parameters
     ----------
@@ -97,9 +97,9 @@ class ZarrReader(StructureReader):
         return self._others[array.source]
 
     def _parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
-        """Run a parse, until all the objects that it needs are here.
+        """Repeat a parse until all objects that it needs have been fetched.
 
-        Errors of a run that missed any are of no account.
+        A parse that missed objects is repeated: its errors are ignored.
         """
         while True:
             try:

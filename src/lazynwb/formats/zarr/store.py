@@ -32,11 +32,11 @@ T = TypeVar("T")
 
 
 class MissingObjectsError(Exception):
-    """Objects that the parse asked for are not here yet."""
+    """Objects that a parse needs have not been fetched yet."""
 
 
 class NoStoreError(NotNWBError, SourceNotFoundError):
-    """Where a store should be, there is nothing of one."""
+    """There is no Zarr store at the path."""
 
 
 class ZarrStore:
@@ -111,7 +111,7 @@ class ZarrStore:
         return found
 
     def _consolidate(self, documents: dict[str, Any]) -> None:
-        """Take in the documents of the whole store."""
+        """Store the consolidated documents by path."""
         self._members = {"": set()}
         for key, document in documents.items():
             path, _, name = key.rpartition("/")
@@ -146,7 +146,7 @@ class ZarrStore:
         return found
 
     def meta(self, path: str) -> Meta | None:
-        """Return what is known of the group or array at a path, links left aside; None if there is none.
+        """Return the metadata of the group or array at a path, links not followed; None if there is none.
 
         Raises
         ------
@@ -155,7 +155,7 @@ class ZarrStore:
         NotNWBError
             If they are no JSON.
         DamagedObjectError
-            If nothing says what it is, or its attributes are none.
+            If it is neither a group nor an array, or its attributes are invalid.
         """
         if path not in self._metas:
             if self._members is None:
@@ -184,8 +184,7 @@ class ZarrStore:
     def members(self, path: str, meta: Meta) -> list[str]:
         """Return the names of a group's own members, in order.
 
-        Where the store lists its members, what it lists. Where it does not, those of the names that are
-        likely which it has.
+        From the store's listing; for a store that does not list, from a table of likely names.
         """
         if self._members is not None:
             return sorted(self._members.get(path, ()))
@@ -214,7 +213,7 @@ class ZarrStore:
     # -- what is here, and what is not ----------------------------------------------------------------
 
     def prefetch(self, keys: list[str]) -> None:
-        """Say which objects will be asked for, so that they are fetched at once."""
+        """Announce objects that will be needed, so that they are fetched together."""
         absent = [key for key in keys if key not in self._here]
         if self._at_once:
             self._here.update(self.objects.get_many(absent) if absent else {})
@@ -230,12 +229,12 @@ class ZarrStore:
 
     @property
     def missed(self) -> int:
-        """How much was asked for, of this store and of those that links led to, and is not here."""
+        """Number of missing objects and listings, of this store and of linked ones."""
         own = len(self._missing) + len(self._unlisted)
         return own + sum(linked.missed for linked in self._linked.values())
 
     def once(self, path: str, describe: Callable[[], T]) -> T:
-        """Return what was found out about an array, by this run of a parse or an earlier one."""
+        """Return the description of an array, made by this run of a parse or an earlier one."""
         if path in self._known:
             return cast("T", self._known[path])
         before = self.missed
@@ -246,7 +245,7 @@ class ZarrStore:
 
     @contextmanager
     def collect_misses(self) -> Iterator[None]:
-        """Pass over errors while objects are missing, so that one run finds out all that it misses."""
+        """Ignore errors while objects are missing, so that one run collects all missing objects."""
         try:
             yield
         except Exception:
@@ -254,17 +253,17 @@ class ZarrStore:
                 raise
 
     def raise_if_missing(self) -> None:
-        """Raise if objects were missed: what follows could only be thrown away.
+        """Raise if objects were missed: the rest of the parse would be useless.
 
         Raises
         ------
         MissingObjectsError
         """
         if self.missed:
-            raise MissingObjectsError("objects are not here yet")
+            raise MissingObjectsError("objects have not been fetched yet")
 
     def fetch_missing(self) -> bool:
-        """Fetch what parsing missed; tell whether there was anything.
+        """Fetch missing objects; return whether there were any.
 
         Raises
         ------
@@ -291,7 +290,7 @@ class ZarrStore:
         return {}
 
     def prefetch_path(self, path: str) -> None:
-        """Announce the documents of every group on a path, which are fetched together."""
+        """Announce the documents of every group on a path."""
         if self._members is None:
             names = [name for name in path.split("/") if name]
             self.prefetch([key for i in range(len(names)) for key in self._keys("/".join(names[: i + 1]))])
@@ -363,7 +362,7 @@ class ZarrStore:
 def _either(objects: Objects, *keys: str) -> dict[str, Buffer | None]:
     """Return objects of which there should be one.
 
-    Who may not list a bucket is refused what is not in it: that is no error while there is another.
+    Without permission to list a bucket, missing objects are refused: no error while another one is there.
     """
     try:
         return dict(objects.get_many(keys))

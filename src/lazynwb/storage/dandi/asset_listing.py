@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import threading
 import time
 from itertools import islice
 from os.path import commonprefix
@@ -14,7 +12,7 @@ from urllib.parse import urlsplit
 from lazynwb.errors import SourceNotFoundError
 from lazynwb.storage.dandi import api
 from lazynwb.storage.http_client import is_web_url
-from lazynwb.threads import Pool
+from lazynwb.threads import ForkSafeLock, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -276,17 +274,7 @@ def content_url(metadata: object) -> str | None:
 
 _dandisets: dict[tuple[str, str], tuple[About, float]] = {}
 _assets: dict[tuple[str, Address], tuple[Entry, float]] = {}
-_lock = threading.Lock()
-
-
-def _unlock() -> None:
-    """Give a forked child a lock that no thread of its parent holds."""
-    global _lock  # noqa: PLW0603 - there is nobody else in the child yet
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock)
+_lock = ForkSafeLock()
 
 
 def _remember(address: Address, entry: Entry) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import OrderedDict
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lazynwb.storage.dandi import api, resolver
 from lazynwb.storage.source import Options, Source
 from lazynwb.storage.stores import http
+from lazynwb.threads import ForkSafeLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,9 +32,9 @@ class _Place(NamedTuple):
 
 _places: OrderedDict[tuple[str, Source], _Place] = OrderedDict()
 _announced: dict[str, None] = {}
-_lock = threading.Lock()
-#: Held while the archive is asked anew, one for many assets: requests at one time are refused together.
-_renewals = tuple(threading.Lock() for _ in range(64))
+_lock = ForkSafeLock()
+#: Held while the archive is asked again, one for many assets: concurrent requests are refused together.
+_renewals = tuple(ForkSafeLock() for _ in range(64))
 #: Where this thread has just been sent to.
 _sent = threading.local()
 
@@ -85,14 +85,3 @@ def _find(source: Source, *, fresh: bool) -> _Place:
         while len(_places) > _MOST:
             _places.popitem(last=False)
     return place
-
-
-def _unlock() -> None:
-    """Give a forked child locks that no thread of its parent holds."""
-    global _lock, _renewals  # noqa: PLW0603 - there is nobody else in the child yet
-    _lock = threading.Lock()
-    _renewals = tuple(threading.Lock() for _ in _renewals)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock)
