@@ -406,7 +406,7 @@ def test_of_two_updates_at_the_same_time_one_is_refused(own, monkeypatch):
         update_index(place)  # another one comes in between
 
     monkeypatch.setattr(updating, "_rewrite", slowly)
-    with pytest.raises(LazyNWBError, match="somebody else"):
+    with pytest.raises(LazyNWBError, match="another process"):
         update_index(place)
     assert lazynwb.read_nwb(None, "units", index=place).height == 5 * 40 + 3
     listed = {name for name in names_in(place) if name.endswith(".bin")}

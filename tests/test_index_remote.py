@@ -158,7 +158,7 @@ def test_an_index_in_a_bucket(s3, cube, urls, monkeypatch):
         rewrite(*arguments)
 
     monkeypatch.setattr(updating, "_rewrite", slowly)
-    with pytest.raises(LazyNWBError, match="somebody else"):
+    with pytest.raises(LazyNWBError, match="another process"):
         update_index(place, chunk_locations=True, storage_options=s3.options)
     assert len(open_index(place, s3.options)) == 1
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 #: Attributes that are HDMF's own: every object of every file has them, and they say nothing about its data;
 #: `target` is what an index belongs to.
 _PRIVATE = frozenset({"id", "namespace", "object_id", "target"})
-#: What HDMF writes where nothing was said.
+#: HDMF's default for missing descriptions.
 _EMPTY: tuple[Any, ...] = (None, "", [], {}, "no description", "no comments")
 
 
@@ -52,7 +52,7 @@ def get_attrs(
         Leave out names that begin with `_` or `.`, and HDMF's own `id`, `object_id`, `namespace` and
         `target`.
     exclude_empty_fields : bool
-        Leave out what says nothing: None, empty text, lists and dictionaries, and "no description".
+        Leave out empty attributes: None, empty text, lists and dictionaries, and "no description".
     storage_options : mapping or None
         As for `scan_nwb`.
 
@@ -148,7 +148,7 @@ def consolidate_attrs(
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Say in what the attributes of an object agree across NWB files, and in what files differ.
+    """Return the attributes of an object that agree across NWB files, and those that differ.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ def _normalized(path: str) -> str:
 
 
 def _attributes(source: Source, path: str) -> dict[str, Any] | None:
-    """Return an object's attributes by way of its group: who asks for one often asks for its neighbours."""
+    """Return an object's attributes by way of its group, whose attributes are cached together."""
     parent, _, name = path.rpartition("/")
     siblings = load_attributes(source, parent)
     if siblings is not None and name in siblings:

@@ -1,4 +1,4 @@
-"""`get_metadata_df`: what files say of their sessions and subjects, a row for each."""
+"""`get_metadata_df`: metadata of sessions and subjects, one row per file."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class MetadataField(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """What files say of their sessions, and of their subjects: a row for each file, as stored."""
+    """Metadata of sessions and subjects as stored, one row per file."""
 
     general: pl.DataFrame
     subject: pl.DataFrame
@@ -100,7 +100,7 @@ def get_metadata_df(
     disable_progress : bool
         Show no progress bars.
     as_polars : bool or None
-        True for Polars, False for pandas, None for what `config.use_polars` says (by default pandas).
+        True for Polars, False for pandas, None for the setting `config.use_polars` (by default pandas).
     storage_options : mapping or None
         As for `scan_nwb`.
 
@@ -109,7 +109,7 @@ def get_metadata_df(
     DataFrame
         The rows in the order of the files. The fields of NWBFile and Subject that the schema defines
         (`identifier`, `session_start_time`, ..., `subject_id`, `age`, ...) are always columns, null where a
-        file does not say; then those that only some files have; `_nwb_path` at the end is that of every
+        file lacks them; then those that only some files have; `_nwb_path` at the end is that of every
         scan. Values have the types of the files: text is text, whatever it looks like, and lists of text
         (`keywords`, `experimenter`) are lists. A subject's field whose name the session has too begins with
         `subject_`.

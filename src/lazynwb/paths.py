@@ -173,7 +173,7 @@ def get_internal_path_info(  # noqa: PLR0913, PLR0917
 
 
 class _Wanted(NamedTuple):
-    """What of a file is listed, beside its tables and its series."""
+    """Options of a listing beside tables and series."""
 
     child_datasets: bool
     table_columns: bool

@@ -167,7 +167,7 @@ def attributed(batches: Iterator[pl.DataFrame], label: str) -> Generator[pl.Data
 
 @contextmanager
 def measured() -> Iterator[Counts]:
-    """Count what this thread, and those that work for it, cost inside the `with` block, and nobody else."""
+    """Count the costs of this thread, and of threads that work for it, within the `with` block."""
     query = Query("")
     with profile() as taken, working_for(query):
         yield query.of(taken)

@@ -130,12 +130,12 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         `timeout` for requests. Without any, credentials come from the environment and the user's shared
         configuration, and where there are none, requests are not signed.
     executor : Executor or None
-        Who does the work on the files: anything with the `submit` of `concurrent.futures.Executor`, such as
+        Executor that reads the files: anything with the `submit` of `concurrent.futures.Executor`, such as
         `dask.distributed.Client.get_executor()`, `mpi4py.futures.MPIPoolExecutor` or a `ProcessPoolExecutor`
         that does not fork. Rows come back in the order of the sources, a bounded number of them at a time.
     index : path or URL, Index or None
         Written by `build_index`: the scan is planned from it, and touches no file but those that it reads,
-        each of which is compared with what the index says. Files that it does not know are looked at as ever.
+        each of which is compared with the index. Files that it does not have are opened as usual.
     assume_ascending : bool or None
         Search the timestamps of a series for the rows that a filter on `timestamps` asks for, a few chunks of
         them, instead of reading all of them once: rows are lost where they do not ascend. None stands for
@@ -393,7 +393,7 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
 
 
 class _Source:
-    """The callable that Polars asks for batches; a class, so that a query can be pickled."""
+    """The generator function of an IO source; a class, so that a query can be pickled."""
 
     def __init__(self, run: Batches, detail: str) -> None:
         self._run = run
@@ -422,7 +422,7 @@ def source_frame(
     schema : mapping of str to DataType, or callable
         A callable returns it when Polars first needs it.
     detail : str
-        What a plan and a profile call it.
+        Name in query plans and profiles.
     """
     labels: dict[str, Any] = {"explain_name": "NWB", "explain_detail": detail} if _EXPLAINS else {}
     return register_io_source(_Source(run, detail), schema=schema, is_pure=True, **labels)

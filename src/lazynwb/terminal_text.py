@@ -42,7 +42,7 @@ def escaped(character: str) -> str:
 
 
 def _make_harmless(record: logging.LogRecord) -> bool:
-    """Make a message harmless, whoever's handler it goes to: names of files, tables and columns are in it."""
+    """Escape a log message for any handler: it contains names of files, tables and columns."""
     record.msg, record.args = harmless(record.getMessage()), None
     return True
 

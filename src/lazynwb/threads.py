@@ -22,7 +22,7 @@ _Task = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], Query | None]
 T = TypeVar("T")
 A = TypeVar("A")
 
-#: Seconds between two looks whether Ctrl-C was pressed.
+#: Seconds between checks for Ctrl-C.
 _LOOK = 0.1
 _NOTHING = pl.Series([], dtype=pl.UInt8)
 
@@ -75,7 +75,7 @@ class _Worker(threading.Thread):
 
 
 class _Releasing:
-    """Lets Polars finalise objects that it let go of on threads without Python, while anybody asks for it.
+    """Lets Polars finalise objects that it has dropped on threads without Python.
 
     Such objects, a scan's generator among them, wait for the next call of Polars from Python, which may be
     hours away: until then, what others do for a query that is over would go on.

@@ -1,1 +1,1 @@
-"""What is in a file: the structs that every format's parser makes and the engine reads from."""
+"""The catalog: structs that describe a file, made by every format's parser and read by the engine."""

@@ -1,7 +1,7 @@
 """The on-disk cache of catalog entries: immutable files, one per source and table, shared by any processes.
 
-A file is written under a temporary name and renamed, so a reader sees a whole entry or none; who loses a
-race has written the same facts. There is no lock and no database, because home folders on clusters are
+A file is written under a temporary name and renamed, so a reader sees a whole entry or none; concurrent
+writers write equal entries. There is no lock and no database, because home folders on clusters are
 network file systems. Whatever goes wrong here costs a log message and a second parse, never a query.
 """
 
@@ -30,7 +30,7 @@ _HEADER = len(_MAGIC) + 4
 _SHARDS = 256
 #: One write in this many checks the size of the shard that it wrote to.
 _PRUNE_EVERY = 32
-#: What the names of files begin with that are being written; and seconds after which they are not any more.
+#: Prefix of files that are being written; seconds after which such a file is taken to be abandoned.
 _UNFINISHED, _LONGEST_WRITE = ".new-", 3600.0
 #: Counted from anywhere, so that processes which write a few entries each also prune now and then.
 _writes = itertools.count(os.getpid())
@@ -108,7 +108,7 @@ def remove(key: str) -> None:
 def _prune(folder: Path, limit: int) -> None:
     """Remove the oldest entries of one shard until it is within its share of the limit.
 
-    And what processes that were killed have left: nobody writes one entry for so long.
+    Temporary files of killed processes are removed too.
     """
     files = sorted(_entries(folder))
     total = sum(size for _, size, _ in files)
@@ -175,7 +175,7 @@ def _remove_if_empty(folder: Path) -> None:
 
 
 def _why(error: OSError) -> str:
-    """Return what is wrong with the folder, the same for each of the entries that cannot be had."""
+    """Return the message of an error, the same for all entries of the folder."""
     return f"{config.cache_path}: {error.strerror or error}"
 
 

@@ -1,7 +1,4 @@
-"""The columns that say where a row is from, which every scan has and no file can have.
-
-Stored types as Polars types: what a column looks like to users.
-"""
+"""Polars types of stored types, and the provenance columns that every scan has."""
 
 from __future__ import annotations
 

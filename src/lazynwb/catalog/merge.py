@@ -1,4 +1,4 @@
-"""One schema for many files: common types, and what to do with a file that differs."""
+"""One schema for many files: common types, and casts of files that differ."""
 
 from __future__ import annotations
 

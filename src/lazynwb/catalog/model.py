@@ -93,16 +93,16 @@ class Codec(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
 
 
 class ChunkKeys(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
-    """What the objects are called that hold the chunks of an array, or its shards.
+    """Keys of the objects that hold the chunks of an array, or its shards.
 
     Attributes
     ----------
     prefix : str
-        What all of their names begin with.
+        Prefix of all keys.
     separator : str
         Between a chunk's place along the dimensions.
     suffix : str
-        What all of their names end with.
+        Suffix of all keys.
     """
 
     prefix: str
@@ -119,7 +119,7 @@ class ChunkKeys(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=Fa
 
 
 class Array(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
-    """A stored array: where its bytes are and what they mean.
+    """A stored array: location and encoding of its bytes.
 
     Attributes
     ----------
@@ -260,7 +260,7 @@ class Table(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
     columns : tuple of Column
         In alphabetical order.
     problems : tuple of str
-        What is wrong with the table as stored and was mended (padded, clipped or left out).
+        Problems of the stored table that were repaired (padded, clipped or left out).
     depends : tuple of (path, identity)
         Other files that external links of this table lead to.
     """
@@ -328,7 +328,7 @@ def arrays_of(column: Column) -> list[Array]:
 
 
 def grid_of(array: Array) -> tuple[int, ...]:
-    """Return how many chunks an array has along each dimension; whoever reads it makes sure that they fit."""
+    """Return how many chunks an array has along each dimension; readers check that they fit."""
     return tuple(-(-n // max(c, 1)) for n, c in zip(array.shape, array.chunk, strict=False))
 
 

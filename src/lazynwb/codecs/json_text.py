@@ -13,7 +13,7 @@ _LAST, _SURROGATES, _REPLACEMENT = 0x10FFFF, (0xD800, 0xDFFF), 0xFFFD
 
 
 def parse_json(data: bytes | bytearray | memoryview) -> Any:  # noqa: ANN401 - JSON
-    """Return what a JSON text says.
+    """Parse a JSON text.
 
     NaN and infinities are allowed, which zarr-python writes although JSON has none.
 

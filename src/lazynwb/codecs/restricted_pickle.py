@@ -74,7 +74,7 @@ class PickledArray:
         self.values: np.ndarray = np.zeros(0, object)
 
     def fill(self, state: Any) -> None:  # noqa: ANN401 - what the pickle says
-        """Take in what NumPy's arrays give as their state."""
+        """Set the state of a NumPy array."""
         _, shape, dtype, is_fortran, content = state
         if not isinstance(shape, tuple) or any(type(n) is not int or n < 0 for n in shape):
             raise CorruptDataError(f"a pickled array of shape {shape!r}")
@@ -147,7 +147,7 @@ class _Machine:
     # -- what opcodes do ------------------------------------------------------------------------------
 
     def skip(self, size: int) -> None:
-        """Pass over what is of no concern: the protocol, the size of a frame."""
+        """Skip an operand that is not needed: the protocol, the size of a frame."""
         self._take(size)
 
     def push(self, value: Any) -> None:  # noqa: ANN401
@@ -176,7 +176,7 @@ class _Machine:
         self._stack.append(_Name(module, self._line()))
 
     def take_name(self) -> None:
-        """Put a name on the stack whose parts are there."""
+        """Push a name whose parts are on the stack."""
         name, module = self._stack.pop(), self._stack.pop()
         if not isinstance(module, str) or not isinstance(name, str):
             raise TypeError("a name is no text")
@@ -187,19 +187,19 @@ class _Machine:
         self._marks.append(len(self._stack))
 
     def drop(self) -> None:
-        """Drop what is on top."""
+        """Pop the top of the stack."""
         self._stack.pop()
 
     def remember(self, form: str) -> None:
-        """Note what is on top, by a number."""
+        """Store the top of the stack in the memo."""
         self._memo[self._number(form) if form else len(self._memo)] = self._stack[-1]
 
     def recall(self, form: str) -> None:
-        """Put on the stack what was noted."""
+        """Push an entry of the memo."""
         self._stack.append(self._memo[self._number(form)])
 
     def make_tuple(self, size: int) -> None:
-        """Make a tuple of what is on top."""
+        """Replace the topmost items by a tuple of them."""
         if size > len(self._stack):
             raise ValueError("the stack is empty")
         found = tuple(self._stack[len(self._stack) - size :])
@@ -207,7 +207,7 @@ class _Machine:
         self._stack.append(found)
 
     def make_marked_tuple(self) -> None:
-        """Make a tuple of what is above the mark."""
+        """Replace the items above the mark by a tuple of them."""
         self._stack.append(tuple(self._marked()))
 
     def append(self) -> None:
@@ -216,7 +216,7 @@ class _Machine:
         self._list().append(item)
 
     def extend(self) -> None:
-        """Add what is above the mark to a list."""
+        """Append the items above the mark to a list."""
         items = self._marked()
         self._list().extend(items)
 
@@ -242,7 +242,7 @@ class _Machine:
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def reduce(self) -> None:
-        """Make what NumPy's functions would make of their arguments."""
+        """Apply one of NumPy's functions to its arguments."""
         arguments, function = self._stack.pop(), self._stack.pop()
         name = function.name if isinstance(function, _Name) else ""
         if name == "_reconstruct":
@@ -265,7 +265,7 @@ class _Machine:
         self._stack.append({})
 
     def build(self) -> None:
-        """Take in the state of an array or of a type."""
+        """Set the state of an array or of a type."""
         state, target = self._stack.pop(), self._stack[-1]
         if isinstance(target, PickledArray):
             target.fill(state)

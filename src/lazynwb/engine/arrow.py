@@ -80,7 +80,7 @@ def variable_length(elements: Elements) -> Iterator[Elements]:
 
 
 class Context(NamedTuple):
-    """What building needs beyond the elements: heap contents, and the paths behind references."""
+    """Data beside the elements that building needs: heap contents, and the paths of references."""
 
     heap: Heap | None
     paths_of: Callable[[dict[int, set[int]]], dict[int, dict[int, str]]]

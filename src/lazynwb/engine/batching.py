@@ -1,4 +1,4 @@
-"""Where a window's rows are cut into batches: bounded in bytes, and so that no chunk is decoded twice."""
+"""Batches of a window's rows: bounded in bytes, and cut so that no chunk is decoded twice."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 MOST_ROWS = 1_000_000
 #: Layouts of which whole chunks are decoded.
 _IN_CHUNKS = frozenset({"chunked", "objects"})
-#: Bytes per row, in columns that are not decoded by chunks, that rows may have which nobody asked for yet.
+#: Bytes per row, in columns that are not decoded by chunks, that may be read before they are needed.
 _LIGHT = 256
 
 
-#: How often what a batch may have the text of one may really take, before it is cut after all.
+#: The text of a batch may exceed the limit of a batch by this factor before the batch is cut.
 _TOLERANCE = 2
 
 

@@ -1,4 +1,4 @@
-"""Parts of rows: which chunks side by side hold them, or which bytes of data that is not chunked."""
+"""Selections within rows: the chunks, or ranges of contiguous bytes, that hold them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Array
     from lazynwb.codecs import Buffer
 
-#: What is wanted along one dimension: a slice with ascending, explicit bounds, or ascending numbers (int64).
+#: Selection along one dimension: a slice with ascending, explicit bounds, or ascending numbers (int64).
 Indexer = slice | np.ndarray
 
 #: Rows of contiguous data are read with what lies between the wanted parts, if that is no more than this.
@@ -26,16 +26,16 @@ _BLOCK = 1024 * 1024
 
 
 class ChunkSlice(NamedTuple):
-    """A chunk's place among those that hold the same rows.
+    """A chunk's position among the chunks of a band of rows.
 
     Attributes
     ----------
     number : int
         In row-major order of the grid of these chunks.
-    inside : tuple of Span
-        What is wanted of the chunk, along all dimensions but the first.
+    inside : tuple of Indexer
+        Selection within the chunk, along all dimensions but the first.
     where : tuple of slice
-        Where that is in the rows that are read.
+        Position of the selection in the rows that are read.
     """
 
     number: int
@@ -44,12 +44,12 @@ class ChunkSlice(NamedTuple):
 
 
 def length_of(span: Indexer) -> int:
-    """Return how many positions a span has."""
+    """Return the number of positions of an indexer."""
     return len(range(span.start, span.stop, span.step)) if isinstance(span, slice) else len(span)
 
 
 def wanted_shape(array: Array, box: tuple[Indexer, ...]) -> tuple[int, ...]:
-    """Return the shape of what is wanted of one row."""
+    """Return the shape of a selection within one row."""
     return tuple(map(length_of, box)) if box else array.shape[1:]
 
 
@@ -59,7 +59,7 @@ def row_bytes(array: Array, box: tuple[Indexer, ...] = ()) -> int:
 
 
 def chunks_in_selection(array: Array, box: tuple[Indexer, ...]) -> list[ChunkSlice]:
-    """Return the chunks side by side that hold what is wanted of rows."""
+    """Return the chunks of a band of rows that hold a selection."""
     if len(array.shape) == 1:
         return [ChunkSlice(0, (), ())]
     spans = box or tuple(slice(0, n, 1) for n in array.shape[1:])
@@ -75,12 +75,12 @@ def chunks_in_selection(array: Array, box: tuple[Indexer, ...]) -> list[ChunkSli
 
 
 def chunk_count(array: Array) -> int:
-    """Return how many chunks lie side by side."""
+    """Return the number of chunks in a band of rows."""
     return math.prod(-(-n // c) for n, c in zip(array.shape[1:], array.chunk[1:], strict=True))
 
 
 def _cells_along(span: Indexer, chunk: int, count: int) -> list[tuple[int, Indexer, slice]]:
-    """Cut what is wanted along one dimension at the borders of chunks."""
+    """Split a selection along one dimension at the borders of chunks."""
     if not isinstance(span, slice):
         found = []
         for at in dict.fromkeys((span // chunk).tolist()):
@@ -117,7 +117,7 @@ def chunk_numbers(array: Array, ranges: np.ndarray, box: tuple[Indexer, ...]) ->
 
 
 class Run(NamedTuple):
-    """A range of bytes of contiguous data, from its first byte on, and what to do with it."""
+    """A range of bytes of contiguous data, and the function that processes it."""
 
     start: int
     size: int
@@ -125,7 +125,7 @@ class Run(NamedTuple):
 
 
 def runs_of(array: Array, ranges: np.ndarray, box: tuple[Indexer, ...], out: np.ndarray) -> Iterator[Run]:
-    """Yield what has to be read for parts of rows of contiguous data.
+    """Yield the ranges of contiguous data that hold selections within rows.
 
     Parameters
     ----------
@@ -184,7 +184,7 @@ def _split(box: tuple[Indexer, ...], bounds: list[slice], strides: list[int], si
 
 
 class _View(NamedTuple):
-    """Elements within a range of bytes, and where they go."""
+    """Elements within a range of bytes, and their destination."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -192,6 +192,6 @@ class _View(NamedTuple):
     out: np.ndarray
 
     def copy(self, data: Buffer) -> None:
-        """Take the elements out of the bytes that were read."""
+        """Copy the elements from the bytes that were read."""
         # NumPy refuses strides that lead out of the buffer.
         self.out[...] = np.ndarray(self.shape, np.uint8, data, strides=self.strides)[self.picks]

@@ -1,4 +1,4 @@
-"""Which columns of different files are stored alike, so that their rows may go to one buffer.
+"""Assembly of columns over many files: columns of equal storage share one buffer.
 
 Columns of a window of rows, over many files at once.
 
@@ -214,7 +214,7 @@ class _Run:
     def where(self) -> str:
         """Name file, table and column, for an error's message.
 
-        Of several files it names the first: who gets the error reads them one by one to find the right one.
+        Of several files the first is named: the caller reads them one by one to find the damaged one.
         """
         if not self._pieces:
             return f"column {self.name!r}"
@@ -222,7 +222,7 @@ class _Run:
         return f"{file.name}: /{file.table.path}: column {self.name!r}"
 
     def leaves(self) -> Iterable[_Leaf]:
-        """Yield what has to be read."""
+        """Yield the arrays to be read."""
         if self._leaf is not None:
             yield self._leaf
         for child in self._children:
@@ -326,7 +326,7 @@ class _Leaf:
     def request(
         self, handles: Handles, requests: list[tuple[TableFile, Request]], indirect: list[IndirectRead]
     ) -> None:
-        """Add what has to be read next."""
+        """Append the next requests."""
         if self.is_complete:
             return
         self._pending = []
@@ -356,7 +356,7 @@ class _Leaf:
             for piece, ranges in zip(self._pieces, self._ranges, strict=True):
                 array = _data(piece.column)
                 self._indirect.append(IndirectRead(piece.file, array, ranges))
-                self._owners.append(0)  # references are resolved by whoever reads them
+                self._owners.append(0)  # references are resolved by the caller
             indirect += self._indirect
         else:
             out = np.empty((sum(counts), width), np.uint8)
@@ -373,7 +373,7 @@ class _Leaf:
         self._counts = np.array(counts) * per_row
 
     def advance(self) -> None:
-        """Take in what was read: an index level gives the ranges of the next one."""
+        """Process the rows that were read: a level of index gives the ranges of the next level."""
         if self._indirect:
             dtype = _data(self._first).dtype
             self._raw = np.concatenate([as_stored(read.rows, dtype) for read in self._indirect])

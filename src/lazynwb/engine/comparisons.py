@@ -40,8 +40,8 @@ class Bound(NamedTuple):
 def bounds_of(part: pl.Expr, name: str) -> list[Bound]:
     """Return the bounds that a conjunct sets to a column; none if it is not a comparison with literals.
 
-    Polars has no public way to look into an expression. Its inputs are put together again in every way that
-    is known here; only where that makes the same expression is it one of these.
+    Polars has no public API to inspect expressions. The operands are combined again in every known way; an
+    expression is recognized if one of these equals it.
     """
     try:
         parts = part.meta.pop()

@@ -42,7 +42,7 @@ Store: TypeAlias = "File | Objects"
 #: Returns where a chunk is, by its band of rows and its number in the band; None if it was never written.
 _ChunkLocator: TypeAlias = "Callable[[int, int], tuple[ChunkRef | None, int]]"
 
-#: Jobs of one read that are kept one by one.
+#: Jobs of one read that are cached one by one.
 _FEW_JOBS = 64
 #: Rows of one chunk that are copied one range at a time; more are gathered by an index.
 _FEW_RANGES = 8
@@ -60,8 +60,8 @@ class Request(NamedTuple):
         First row and the row past the last; ascending, not overlapping, not empty.
     out : ndarray of uint8, shape (rows, bytes per row)
         Filled with the rows as stored (filters undone, byte order kept).
-    box : tuple of Span
-        What is wanted of each row, along all dimensions but the first; empty for all of it.
+    box : tuple of Indexer
+        Selection along all dimensions but the first; empty for whole rows.
     """
 
     array: Array
@@ -91,7 +91,7 @@ class ChunkRef(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A range of bytes, and what to do with it.
+    """A range of bytes, and the function that processes it.
 
     `into` is set where the bytes need no decoding: they can be read straight to where they belong. `fill`
     stands in for an object that the store does not have.
@@ -201,7 +201,7 @@ def _carry_out(task: _Task) -> None:
 
 
 def _keep(file: File, jobs: list[_Job], data: memoryview) -> None:
-    """Keep what jobs read together: what each of a few wanted, or all of it, if these are many small ones."""
+    """Cache the bytes of a merged read: those of each job, or all of it if there are many small jobs."""
     start = jobs[0].ref.offset
     if len(jobs) > _FEW_JOBS:
         file.keep(start, data)
@@ -267,7 +267,7 @@ def _plan(store: Store, request: Request, jobs: dict[str, list[_Job]]) -> None:
 
 
 def _file_chunks(store: Store, request: Request) -> _ChunkLocator:
-    """Return what locates chunks by the index of the file."""
+    """Return a function that locates chunks by the index of the file."""
     index = request.chunks
     if index is None:
         raise CorruptDataError("it has no chunk index")
@@ -281,7 +281,7 @@ def _file_chunks(store: Store, request: Request) -> _ChunkLocator:
 
 
 def _object_chunks(store: Store, request: Request) -> _ChunkLocator:
-    """Return what locates chunks that are objects, or parts of objects (shards)."""
+    """Return a function that locates chunks that are objects, or parts of objects (shards)."""
     array, index = request.array, request.chunks
     keys, chunk, shard = array.keys, array.chunk, array.shard
     if keys is None or (shard and index is None):
@@ -397,7 +397,7 @@ def pieces_of(ranges: np.ndarray, band_rows: int) -> list[tuple[int, list[tuple[
 
 
 class Target:
-    """Where the rows of one chunk go."""
+    """The destination of the rows of one chunk."""
 
     __slots__ = ("_cell", "_mask", "is_whole_width", "nbytes", "pieces", "request")
 

@@ -30,7 +30,7 @@ _MOST_WORDS = 256 * 1024
 
 
 class Slices(NamedTuple):
-    """Where elements lie in a buffer of bytes: first byte, and how many."""
+    """Positions of elements in a buffer of bytes: first byte and length."""
 
     buffer: np.ndarray
     starts: np.ndarray
@@ -38,7 +38,7 @@ class Slices(NamedTuple):
 
 
 def referred_bytes(references: np.ndarray, width: int, most: int) -> int:
-    """Return how many bytes references claim, of items of so many bytes: what reading them would take.
+    """Return the number of bytes that references claim, for items of a given size.
 
     Zero if one claims more than `most`, which is an error once it is looked for.
     """
@@ -68,7 +68,7 @@ class Heap:
         # np.unique would do, but imports all of numpy.ma to do it.
         wanted = _run_starts(np.sort(np.concatenate(keys))) if keys else np.zeros(0, np.uint64)
         self._collections = wanted[wanted & _low(_ADDRESS_BITS) != 0]
-        #: What is wrong with a collection; said when an element of it is asked for, which names its column.
+        #: Problems of collections: raised when an element is read, with the name of its column.
         self._faults: dict[int, str] = {}
         self._buffer, self._first, self._sizes = self._read(bases)
         self._index()

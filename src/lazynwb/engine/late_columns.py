@@ -1,6 +1,6 @@
-"""Columns for rows of any files and tables, in any order: repeated, scattered, or none at all.
+"""Late materialization: columns read for the rows that a query leaves, by their provenance.
 
-A query with columns added to its rows, which are read for those rows that the rest of the query leaves.
+Rows may be of any files and tables, in any order, and repeated.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def cut_rows(origins: Origins, names: list[str]) -> list[slice]:
 
 
 def _placed(name: str, read: list[pl.Series], dtype: pl.DataType, places: np.ndarray) -> pl.Series:
-    """Put what was read in the order that was asked for."""
+    """Return the values in the requested order."""
     if not read:
         return nulls(name, dtype, len(places))
     series = read[0] if len(read) == 1 else pl.concat(read)
@@ -164,12 +164,12 @@ def _placed(name: str, read: list[pl.Series], dtype: pl.DataType, places: np.nda
     return series.gather(indices.set(indices == NOWHERE, None)).alias(name)
 
 
-#: Of the names under which the three columns are asked for, beside what the query selects.
+#: Prefix of the provenance columns that are added to the query's own columns.
 _PREFIX = "_lazynwb_of"
 
 
 class LateColumns:
-    """What is added to a query's rows.
+    """A query with columns added to its rows.
 
     An expression for each column would be simpler, but Polars evaluates it on many slices of a frame; where
     rows are in no order, each slice would decode most chunks of all files again.
@@ -178,7 +178,7 @@ class LateColumns:
     ----------
     frame : LazyFrame
     own : dict of str to str
-        What the three columns that say where a row is from are called in it.
+        Names of the three provenance columns in it.
     names : list of str
     options : LateOptions
     """
@@ -199,7 +199,7 @@ class LateColumns:
 
     @property
     def detail(self) -> str:
-        """What is read, in a few words."""
+        """Description for profiles and query plans."""
         return f"{', '.join(self.added)} of a query's rows"
 
     def _types(self, names: list[str]) -> dict[str, pl.DataType]:

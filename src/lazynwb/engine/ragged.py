@@ -41,7 +41,7 @@ def request_rows(
 def chunks_for(
     file: TableFile, arrays: Sequence[Array], ranges: np.ndarray
 ) -> Iterator[tuple[TableFile, Wanted]]:
-    """Yield what has to be looked up before rows are read.
+    """Yield the chunks that have to be looked up before rows are read.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a query says in the log when it is done."""
+"""Problems of a query, logged when it is done."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAMED = 3
 
 
 class Report:
-    """What went wrong in a query without ending it: said once, in the log, when the query is done."""
+    """Problems that did not end a query: logged once, when the query is done."""
 
     def __init__(self, table: str, total: int) -> None:
         self._table = table
@@ -29,7 +29,7 @@ class Report:
         self._outdated: list[str] = []
 
     def missing(self, path: str) -> None:
-        """Note a file that has no such table."""
+        """Record a file that lacks the table."""
         self._missing.append(path)
 
     def failed(self, source: Source, table: str, error: Exception, first_row: int = 0) -> None:
@@ -43,19 +43,19 @@ class Report:
         self._failed[source, table] = text
 
     def has_failed(self, file: TableFile) -> bool:
-        """Return whether a table of a file was given up: none of its later rows are read."""
+        """Return whether reading a table has failed: none of its later rows are read."""
         return file.key in self._failed
 
     def problems(self, file: NamedTable, problems: Iterable[str]) -> None:
-        """Note what was mended in a file's table."""
+        """Record the problems that were repaired in a file's table."""
         self._problems += [f"{file.name}: /{file.table.path}: {problem}" for problem in problems]
 
     def outdated(self, path: str) -> None:
-        """Note a file that is another one than the catalogs say which the scan was given."""
+        """Record a file that has changed since the provider's catalog was made."""
         self._outdated.append(path)
 
     def add(self, other: Report) -> None:
-        """Take in what another part of the query has noted."""
+        """Merge the report of another part of the query."""
         self._missing += other._missing
         self._failed |= other._failed
         self._problems += other._problems

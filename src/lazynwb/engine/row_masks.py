@@ -1,4 +1,4 @@
-"""Rows as they pass through a scan: masks over them, slices of them, and where they are from."""
+"""Rows of a scan between steps: masks, slices, and provenance columns."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class PerFile:
         self._files = pl.DataFrame()
 
     def add(self, sources: Sequence[Source], *metadata: pl.DataFrame) -> None:
-        """Take in more files, with frames of metadata that have a row of each."""
+        """Add files, with frames of metadata that have a row for each."""
         files = pl.concat([frame.drop(NWB_PATH, strict=False) for frame in metadata], how="horizontal")
         files = files.with_columns(pl.Series(NWB_PATH, [source.path for source in sources], dtype=pl.String))
         start = len(self._files)
@@ -68,14 +68,14 @@ class PerFile:
 
 
 def mask(frame: pl.DataFrame, expression: pl.Expr) -> np.ndarray:
-    """Tell for which rows an expression is true."""
+    """Return a mask of the rows where an expression is true."""
     keep = frame.select(expression.alias("keep")).to_series()
     found = keep.fill_null(value=False).to_numpy()
     return np.broadcast_to(found, len(frame)) if len(found) != len(frame) else found
 
 
 def assembled(columns: Mapping[str, pl.Series], rows: int) -> pl.DataFrame:
-    """Make a frame of columns; of so many rows, if there is none."""
+    """Return a frame of columns, or one of a given height without columns."""
     if not columns:
         return pl.DataFrame({TABLE_INDEX: np.zeros(rows, np.uint32)})
     return pl.DataFrame(list(columns.values()))

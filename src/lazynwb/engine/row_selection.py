@@ -1,4 +1,4 @@
-"""A window of a scan: the rows of some files that are read together, and the handles that this takes."""
+"""A window of a scan: rows of some files that are read together, and the open files."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Handles:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-        # Of several files it is not known which one it was: they are read once more, one by one.
+        # The damaged one among several files is not known: they are read again one by one.
         if isinstance(value, DAMAGE) and len(self._owners) == 1:
             for source in {*self._owners, *self._numbers, *self._readers, *self._stores}:
                 invalidate_source(source)

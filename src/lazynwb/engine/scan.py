@@ -184,7 +184,7 @@ def _stored_frames(  # noqa: PLR0913, PLR0917 - as `_frames`
     try:
         found = read_window(window, plan, kept, early, files)
     except LazyNWBError as error:
-        # A part is lost, or a session does not fit: then reading its file says what is wrong.
+        # A part is missing, or a session does not fit: its file is read, which raises any error.
         if isinstance(error, PartLostError):
             drop_lost(tables.store, error)
         yield from whole.frames(limit)

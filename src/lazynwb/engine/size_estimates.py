@@ -1,4 +1,4 @@
-"""How many bytes rows take when they are decoded, known before they are read."""
+"""Estimates of the decoded bytes of rows, made before they are read."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from lazynwb.engine.row_selection import Handles, Part
     from lazynwb.lookup.loader import TableFile
 
-#: Text and sequences: what a row is taken to need beyond its reference, before it is read.
+#: Text and sequences: bytes that a row is assumed to need beyond its reference.
 _VARIABLE_BYTES = 64
-#: What a row takes beside its columns: its number, and where it is from.
+#: Bytes of a row beside its columns: provenance.
 _LEAST_BYTES = 16
 #: A generated timestamp.
 _REGULAR_BYTES = 8

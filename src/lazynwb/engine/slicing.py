@@ -1,6 +1,4 @@
-"""What is between the brackets of an array: one entry per dimension, as NumPy understands it.
-
-Decoded bytes as NumPy values: what slices of arrays are made of.
+"""Slices of stored arrays with NumPy's indexing, as NumPy values.
 
 Slices of stored arrays: along every dimension, only the chunks or bytes that hold them are read.
 """
@@ -54,7 +52,7 @@ class Picked(NamedTuple):
 
 
 def pick(shape: Sequence[int], selection: Selection) -> Picked:
-    """Return what a selection means for an array of the given shape.
+    """Resolve a selection for an array of the given shape.
 
     Parameters
     ----------
@@ -97,7 +95,7 @@ def pick(shape: Sequence[int], selection: Selection) -> Picked:
 
 
 def ordered(values: np.ndarray, picked: Picked) -> np.ndarray:
-    """Return what was read of a selection's spans in the order that was asked for."""
+    """Return the values that were read in the order of the selection."""
     for axis, taken in enumerate(picked.order):
         if isinstance(taken, np.ndarray):
             values = values.take(taken, axis=axis)
@@ -263,7 +261,7 @@ def read_slice(file: TableFile, array: Array, selection: Selection) -> np.ndarra
 
 
 def read_picked(file: TableFile, array: Array, spans: tuple[Indexer, ...]) -> np.ndarray:
-    """Read what a selection's spans name; see `read_slice`."""
+    """Read the spans of a selection; see `read_slice`."""
     if array.dtype.kind == "unsupported":
         raise UnsupportedTypeError(f"{file.name}: /{array.path} cannot be read: {array.dtype.note}")
     counts = tuple(map(length_of, spans))
@@ -276,7 +274,7 @@ def read_picked(file: TableFile, array: Array, spans: tuple[Indexer, ...]) -> np
 
 
 def _check_size(file: TableFile, array: Array, elements: int) -> None:
-    """Refuse sizes that cannot be true, or cannot be held, before memory is taken for them."""
+    """Raise for sizes that are impossible or exceed the memory, before anything is allocated."""
     if array.layout == "contiguous" and array.offset >= 0:
         with Handles() as handles:
             size = handles.files[handles.number(file, array)].size

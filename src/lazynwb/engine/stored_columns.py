@@ -181,7 +181,7 @@ def small_of(parts: Iterable[Part], names: Collection[str]) -> frozenset[str]:
 
 
 class StoreWriter:
-    """What a query adds to the column store.
+    """Collects the columns that a query adds to the column store.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ class StoreWriter:
             self.flush()
 
     def flush(self) -> None:
-        """Write what was taken in."""
+        """Write the collected columns."""
         blocks, self._blocks, self._size = self._blocks, [], 0
         try:
             add(self._store, self._table, blocks)
@@ -251,7 +251,7 @@ class StoreWriter:
 
 
 def _joined(runs: list[pl.Series]) -> pl.Series | None:
-    """Put the runs of a column one after the other; None where their types differ."""
+    """Concatenate the runs of a column; None if their types differ."""
     dtypes = [run.dtype for run in runs if run.dtype != pl.Null]
     if not dtypes:
         return pl.concat(runs) if len(runs) > 1 else runs[0]

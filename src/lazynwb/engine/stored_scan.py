@@ -1,4 +1,4 @@
-"""Scans of what the column store holds: filters, projections and limits run in Polars, on the parts."""
+"""Scans of the column store: filters, projections and limits run in Polars, on the parts."""
 
 from __future__ import annotations
 

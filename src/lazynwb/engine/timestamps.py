@@ -157,7 +157,7 @@ class TimestampFilter:
             # Rows without a timestamp are null, and pass no comparison.
             return everything if found is None else cut_ranges(found, 0, min(rows, column.length))
         except (LazyNWBError, pl.exceptions.PolarsError):
-            return everything  # reading and filtering all rows raises what there is to be raised
+            return everything  # reading all rows raises the error
 
     def pruned(self, files: Iterable[tuple[TableFile, int]]) -> Iterator[tuple[TableFile, int, np.ndarray]]:
         """Yield files and their number of rows again, with the ranges: of remote files several at a time."""

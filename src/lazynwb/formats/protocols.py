@@ -1,4 +1,4 @@
-"""What the rules of NWB need to know of a file, whatever its format: groups, datasets, attributes, links."""
+"""Protocols of open files and their objects, for all formats: groups, datasets, attributes, links."""
 
 from __future__ import annotations
 
@@ -96,16 +96,16 @@ class DamagedObjectError(BrokenLinkError):
 
 
 def tell_damaged(file: OpenFile, path: str, error: DamagedObjectError) -> None:
-    """Say in the log that an object is left out: nobody would miss it."""
-    file.raise_if_missing()  # it may be sound, and be here when the parse is run again
+    """Log that an object is left out."""
+    file.raise_if_missing()  # it may be intact when the parse is repeated
     logging.getLogger("lazynwb").warning("%s: %s was left out: %s", file.name, path, error)
 
 
 class OpenFile(Protocol):
     """A file whose structure is being parsed.
 
-    The structure of a remote file comes piece by piece: a parse that meets what is not here yet notes it,
-    goes on with what is, and is run again when it has been fetched.
+    The structure of a remote file is fetched in rounds: a parse records missing ranges, continues with the
+    other objects, and is repeated when the ranges have been fetched.
     """
 
     @property
@@ -128,15 +128,15 @@ class OpenFile(Protocol):
         ...
 
     def once(self, path: str, describe: Callable[[], T]) -> T:
-        """Return what was found out about an object, by this run of a parse or an earlier one."""
+        """Return the description of an object, made by this run of a parse or an earlier one."""
         ...
 
     def collect_misses(self) -> AbstractContextManager[None]:
-        """Pass over errors while something is missing, so that one run finds out all that it misses."""
+        """Ignore errors while anything is missing, so that one run collects everything missing."""
         ...
 
     def raise_if_missing(self) -> None:
-        """Raise if something is missing: what follows could only be thrown away."""
+        """Raise if anything is missing: the rest of the parse would be useless."""
         ...
 
     def paths_of(self, addresses: set[Hashable]) -> Mapping[Hashable, str]:
@@ -164,7 +164,7 @@ class Node(Protocol):
 
     @property
     def address(self) -> Hashable:
-        """What tells it from every other object of its file, whichever path led to it."""
+        """Key of the object among all objects of its file, whichever path leads to it."""
         ...
 
     def member_names(self) -> Iterable[bytes]:

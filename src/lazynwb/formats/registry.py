@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Reader(Protocol):
-    """An open file of some format; everything that is asked of it is answered in the catalog's terms.
+    """An open file of any format, described in the catalog's structs.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Reader(Protocol):
 
 
 def open_reader(source: Source, version: str) -> Reader:
-    """Open a file by what it is, not by what it is called.
+    """Open a file by its content, not by its name.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def is_zarr(source: Source) -> bool:
 
 
 def prepare(source: Source) -> None:
-    """Load what parsing takes, while the first answers of a server are still under way."""
+    """Import what parsing needs while the first requests are under way."""
     if not is_zarr(source):
         LOADERS.submit(_hdf5_reader)
 

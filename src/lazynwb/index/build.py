@@ -150,7 +150,7 @@ def update_index(  # noqa: PLR0913 - the options of an update
     SourceNotFoundError
         If there is no index, or none of its sources is to be found.
     LazyNWBError
-        If somebody else has updated it meanwhile, or it cannot be written.
+        If another process has updated it meanwhile, or it cannot be written.
     """
     folder = open_folder(destination, storage_options)
     before = folder.find(MANIFEST)

@@ -313,7 +313,7 @@ class State:
             raise damaged(
                 self._folder,
                 self.manifest.parts[part].file(ENTRIES),
-                f"what it says of /{table} in {source.name} cannot be",
+                f"its description of /{table} in {source.name} is invalid",
             )
         linked = entry.table.depends or entry.table.problems
         if linked and self.manifest.external_links != config.external_links:

@@ -204,7 +204,7 @@ def publish(  # noqa: PLR0913, PLR0917 - what a manifest says
         folder.replace(MANIFEST, encode(manifest), before)
     except Conflict:
         raise LazyNWBError(
-            f"index {folder.name} was updated by somebody else meanwhile: run the update again"
+            f"index {folder.name} was updated by another process meanwhile: run the update again"
         ) from None
     writer.ispublished = True
 

@@ -139,8 +139,8 @@ def match_tables(
     sources : sequence of Source
     pattern : str
     ignore_errors : bool
-        Take a file that cannot be read for one with a table that is called like the pattern: whoever reads
-        the table finds out why it cannot be read.
+        Give a file that cannot be read one table with the pattern as its path: reading that table raises the
+        error.
     disable_progress : bool
     catalogs : CatalogProvider or None
         Catalogs that may list the tables, so that no file is opened for it.

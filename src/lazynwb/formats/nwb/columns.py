@@ -39,7 +39,7 @@ class Member(NamedTuple):
         return len(self.array.shape) == 1 and self.array.dtype.numpy[1:2] in {"i", "u"}
 
     def unreadable(self, note: str) -> Member:
-        """Return a member whose values cannot be had, for a reason."""
+        """Return a member whose values cannot be read, with the reason."""
         dtype = DType("unsupported", self.array.dtype.itemsize, note=note)
         return self._replace(array=replace(self.array, dtype=dtype))
 
@@ -69,7 +69,7 @@ def _stems(name: str) -> Iterator[str]:
 def find_indices(
     group: Node, members: dict[str, Member], listed: list[str], lost: set[str], problems: list[str]
 ) -> tuple[dict[str, str], set[str]]:
-    """Find out which datasets are indices, and of what, on the best evidence that the file gives.
+    """Find the indices among datasets, and what they index, by the best evidence in the file.
 
     The attribute `target` is the specification's own way to say what an index belongs to; then the type;
     a listed column, or one of another type, is a column whatever its name ends in; the name comes last.

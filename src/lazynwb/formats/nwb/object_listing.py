@@ -28,7 +28,7 @@ MOST_BYTES = 16 * 1024 * 1024
 
 
 class Reference(NamedTuple):
-    """Stands for an object reference until the path of its target is known."""
+    """Placeholder of an object reference until the path of its target is known."""
 
     file: OpenFile
     address: Hashable
@@ -173,7 +173,7 @@ class _Walk(NamedTuple):
     ----------
     file : OpenFile
     entries : list of Entry
-        What was met so far.
+        Entries so far.
     seen : dict of address to path
         Groups that were descended into, or will be.
     links : dict of int to address
@@ -270,6 +270,6 @@ def _dataset_entry(found: Node, path: str, name: str, parent: str) -> Entry:
     else:
         role = {"table": "column"}.get(parent, parent)
     shape, dtype = found.shown()
-    # Attributes are what takes longest to read, and a column's type is of no account here.
+    # Attributes take longest to read, and the neurodata type of a column is not needed here.
     kind = found.text("neurodata_type") if parent == "group" else ""
     return Entry(path, "dataset", role, shape=shape, dtype=dtype, neurodata_type=kind)
