@@ -206,7 +206,7 @@ def facts(path: Path, paths: list[str], *, libhdf5: bool) -> Facts:
     """
     from lazynwb.catalog.model import arrays_of
     from lazynwb.formats.hdf5.chunk_lookup import chunk_index
-    from lazynwb.formats.hdf5.libhdf5_file import Hdf5File
+    from lazynwb.formats.hdf5.libhdf5_nodes import Hdf5File
     from lazynwb.formats.hdf5.structure_file import StructureFile
     from lazynwb.formats.nwb.object_listing import describe_attributes, list_objects
     from lazynwb.formats.nwb.reader import describe_members

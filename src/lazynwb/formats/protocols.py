@@ -101,7 +101,15 @@ def tell_damaged(file: OpenFile, path: str, error: DamagedObjectError) -> None:
     logging.getLogger("lazynwb").warning("%s: %s was left out: %s", file.name, path, error)
 
 
-class OpenFile(Protocol):
+class ReferenceFile(Protocol):
+    """A file whose objects can be referred to by address."""
+
+    def paths_of(self, addresses: set[Hashable]) -> Mapping[Hashable, str]:
+        """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
+        ...
+
+
+class OpenFile(ReferenceFile, Protocol):
     """A file whose structure is being parsed.
 
     The structure of a remote file is fetched in rounds: a parse records missing ranges, continues with the
@@ -137,10 +145,6 @@ class OpenFile(Protocol):
 
     def raise_if_missing(self) -> None:
         """Raise if anything is missing: the rest of the parse would be useless."""
-        ...
-
-    def paths_of(self, addresses: set[Hashable]) -> Mapping[Hashable, str]:
-        """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
         ...
 
 

@@ -16,7 +16,7 @@ from lazynwb.formats.hdf5.binary import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lazynwb.formats.hdf5.structure_file import StructureFile
+    from lazynwb.formats.hdf5.superblock import FileBytes
 
 _HEADER = struct.Struct("<4sBBIHHBBQHQI")
 _PREFIX, _CHECKSUM = 6, 4
@@ -40,7 +40,7 @@ def encoded_size(limit: int) -> int:
 
 
 def read_records(
-    file: StructureFile,
+    file: FileBytes,
     address: int,
     kind: int,
     wanted: Callable[[bytes, int], list[bool]] | None = None,
@@ -49,7 +49,7 @@ def read_records(
 
     Parameters
     ----------
-    file : StructureFile
+    file : FileBytes
     address : int
     kind : int
         Type of the records.
@@ -100,7 +100,7 @@ def _levels(node: int, size: int, depth: int) -> list[_Level]:
 class _Tree:
     def __init__(  # noqa: PLR0913, PLR0917 - what a tree is
         self,
-        file: StructureFile,
+        file: FileBytes,
         address: int,
         kind: int,
         node: int,

@@ -26,7 +26,7 @@ from lazynwb.formats.hdf5.messages import BTREE_1, BTREE_2, EXTENSIBLE_ARRAY, FI
 
 if TYPE_CHECKING:
     from lazynwb.formats.hdf5.messages import DataLayout
-    from lazynwb.formats.hdf5.structure_file import StructureFile
+    from lazynwb.formats.hdf5.superblock import FileBytes
 
 _NODE = struct.Struct("<4sBBHQQ")
 _FIXED = struct.Struct("<4sBBBBQQ")
@@ -79,7 +79,7 @@ class _Found(NamedTuple):
     masks: np.ndarray
 
 
-def read_chunk_index(file: StructureFile, dataset: Chunked) -> ChunkIndex:
+def read_chunk_index(file: FileBytes, dataset: Chunked) -> ChunkIndex:
     """Look up where every chunk of a dataset is.
 
     Raises
@@ -103,7 +103,7 @@ def read_chunk_index(file: StructureFile, dataset: Chunked) -> ChunkIndex:
     return ChunkIndex(offsets.tobytes(), sizes.tobytes(), masks.tobytes() if masks.any() else b"")
 
 
-def read_some_chunks(file: StructureFile, dataset: Chunked, numbers: np.ndarray) -> SomeChunks:
+def read_some_chunks(file: FileBytes, dataset: Chunked, numbers: np.ndarray) -> SomeChunks:
     """Look up where some chunks of a dataset are, by their numbers in row-major order of the chunk grid."""
     if math.prod(dataset.grid) >= 2**63:
         raise DamagedStructureError("a dataset of too many chunks")
@@ -115,7 +115,7 @@ def read_some_chunks(file: StructureFile, dataset: Chunked, numbers: np.ndarray)
     return SomeChunks(places)
 
 
-def _found(file: StructureFile, dataset: Chunked, wanted: np.ndarray | None) -> _Found:
+def _found(file: FileBytes, dataset: Chunked, wanted: np.ndarray | None) -> _Found:
     layout = dataset.layout
     if layout.address == UNDEFINED:
         found = _nothing()
@@ -167,7 +167,7 @@ def _from_cells(dataset: Chunked, cells: np.ndarray, records: np.ndarray) -> _Fo
 # --- B-trees of version 1 ------------------------------------------------------------------------------
 
 
-def _btree_1(file: StructureFile, dataset: Chunked, wanted: np.ndarray | None) -> _Found:
+def _btree_1(file: FileBytes, dataset: Chunked, wanted: np.ndarray | None) -> _Found:
     rank = len(dataset.shape)
     record = np.dtype([("size", "<u4"), ("mask", "<u4"), ("corner", "<u8", (rank + 1,)), ("address", "<u8")])
     rows = _rows(dataset, wanted)
@@ -207,7 +207,7 @@ def _btree_1(file: StructureFile, dataset: Chunked, wanted: np.ndarray | None) -
     return _from_cells(dataset, cells[:, :rank], records)
 
 
-def _node(file: StructureFile, address: int, expected: int, size: int) -> tuple[int, bytes]:
+def _node(file: FileBytes, address: int, expected: int, size: int) -> tuple[int, bytes]:
     """Read a node: its level; and its keys and children, which alternate and end with a key."""
     most = 2 * file.superblock.chunk_k
     key = size - 8
@@ -247,7 +247,7 @@ def _rows(dataset: Chunked, wanted: np.ndarray | None) -> np.ndarray | None:
 # --- B-trees of version 2 ------------------------------------------------------------------------------
 
 
-def _btree_2(file: StructureFile, dataset: Chunked, wanted: np.ndarray | None) -> _Found:
+def _btree_2(file: FileBytes, dataset: Chunked, wanted: np.ndarray | None) -> _Found:
     rank = len(dataset.shape)
     rows = _rows(dataset, wanted)
 
@@ -299,7 +299,7 @@ def _widened(records: np.ndarray) -> np.ndarray:
 # --- single chunks and arrays --------------------------------------------------------------------------
 
 
-def _array(file: StructureFile, dataset: Chunked, wanted: np.ndarray | None) -> _Found:  # noqa: C901
+def _array(file: FileBytes, dataset: Chunked, wanted: np.ndarray | None) -> _Found:  # noqa: C901
     layout = dataset.layout
     numbers = np.arange(math.prod(dataset.grid)) if wanted is None else np.unique(wanted)
     count = len(numbers)
@@ -344,7 +344,7 @@ def _places(dataset: Chunked, numbers: np.ndarray) -> np.ndarray:
     return places
 
 
-def _block(file: StructureFile, address: int, size: int, signature: bytes, head: tuple[int, int]) -> bytes:
+def _block(file: FileBytes, address: int, size: int, signature: bytes, head: tuple[int, int]) -> bytes:
     """Read a block of an array with its checksum; `head` is the client and the address of the header."""
     data = file.get(address, size)
     if _BLOCK.unpack_from(data) != (signature, 0, *head):
@@ -353,7 +353,7 @@ def _block(file: StructureFile, address: int, size: int, signature: bytes, head:
     return data
 
 
-def _fixed(file: StructureFile, dataset: Chunked, places: np.ndarray) -> np.ndarray:
+def _fixed(file: FileBytes, dataset: Chunked, places: np.ndarray) -> np.ndarray:
     address = dataset.layout.address
     size = _FIXED.size + _CHECKSUM
     data = file.get(address, size)
@@ -387,7 +387,7 @@ def _unwritten(record: np.dtype, count: int) -> np.ndarray:
 
 
 def _from_pages(  # noqa: PLR0913, PLR0917 - what pages are
-    file: StructureFile,
+    file: FileBytes,
     start: int,
     places: np.ndarray,
     record: np.dtype,
@@ -458,7 +458,7 @@ class _Extensible(NamedTuple):
         return 1 << number // 2, elements, first, before
 
 
-def _extensible(file: StructureFile, dataset: Chunked, places: np.ndarray) -> np.ndarray:
+def _extensible(file: FileBytes, dataset: Chunked, places: np.ndarray) -> np.ndarray:
     address = dataset.layout.address
     data = file.get(address, _EXTENSIBLE.size + _CHECKSUM)
     signature, version, client, width, bits, direct, least, pointers, page, *_, index = (
@@ -478,7 +478,7 @@ def _extensible(file: StructureFile, dataset: Chunked, places: np.ndarray) -> np
     return _elements(file, array, index, places)
 
 
-def _elements(file: StructureFile, array: _Extensible, index: int, places: np.ndarray) -> np.ndarray:
+def _elements(file: FileBytes, array: _Extensible, index: int, places: np.ndarray) -> np.ndarray:
     width = array.record.itemsize
     inline = 2 * (array.pointers.bit_length() - 1)  # secondary blocks that the index block stands for
     data_blocks, secondary = 2 * (array.pointers - 1), array.blocks - inline
@@ -517,7 +517,7 @@ def _elements(file: StructureFile, array: _Extensible, index: int, places: np.nd
 
 
 def _from_secondary(
-    file: StructureFile, array: _Extensible, address: int, number: int, places: np.ndarray
+    file: FileBytes, array: _Extensible, address: int, number: int, places: np.ndarray
 ) -> np.ndarray:
     count, elements, first, _ = array.block(number)
     pages = elements // array.page if elements > array.page else 0
@@ -538,7 +538,7 @@ def _from_secondary(
 
 
 def _from_blocks(  # noqa: PLR0913, PLR0917 - what data blocks are
-    file: StructureFile,
+    file: FileBytes,
     array: _Extensible,
     pointers: list[int],
     places: np.ndarray,

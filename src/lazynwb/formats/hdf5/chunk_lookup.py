@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from h5py.h5d import DatasetID
 
     from lazynwb.formats.hdf5.block_stream import Watch
-    from lazynwb.formats.hdf5.libhdf5_file import Hdf5File
+    from lazynwb.formats.hdf5.libhdf5_nodes import Hdf5File
 
 _U8, _U4 = struct.Struct("<Q"), struct.Struct("<I")
 #: More chunks than any dataset has in a file of less than a petabyte: a damaged shape, not a real one.

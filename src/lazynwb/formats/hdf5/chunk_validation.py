@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lazynwb.catalog.model import Array
-    from lazynwb.formats.hdf5.libhdf5_file import Hdf5File
+    from lazynwb.formats.hdf5.libhdf5_file import LibHdf5File
 
 #: Bytes that filters may add to a chunk that they cannot make smaller.
 _OVERHEAD = 4096
@@ -64,7 +64,7 @@ def chunks_with(ranges: np.ndarray, chunks: list[h5py.h5d.StoreInfo], rows: int)
     ]
 
 
-def refuse_damage(file: Hdf5File, dataset: h5py.Dataset, array: Array, ranges: np.ndarray) -> None:
+def refuse_damage(file: LibHdf5File, dataset: h5py.Dataset, array: Array, ranges: np.ndarray) -> None:
     """Refuse chunks on which libhdf5 would crash, take memory without end, or give what is not in them.
 
     Raises
@@ -95,7 +95,7 @@ def refuse_damage(file: Hdf5File, dataset: h5py.Dataset, array: Array, ranges: n
 
 
 def _unsound(
-    file: Hdf5File,
+    file: LibHdf5File,
     dataset: h5py.Dataset,
     array: Array,
     filters: list[_Filter],

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from h5py.h5d import DatasetID
     from h5py.h5p import PropDCID
 
-    from lazynwb.formats.hdf5.libhdf5_file import Hdf5File
-    from lazynwb.formats.hdf5.libhdf5_nodes import Located
+    from lazynwb.formats.hdf5.libhdf5_file import LibHdf5File, Located
 
 #: Virtual datasets that may lie behind one another.
 _DEEPEST = 16
@@ -37,7 +36,7 @@ def is_elsewhere(properties: PropDCID) -> bool:
     return bool(properties.get_layout() == h5d.VIRTUAL or properties.get_external_count())
 
 
-def forbidden(properties: PropDCID, file: Hdf5File) -> str:
+def forbidden(properties: PropDCID, file: LibHdf5File) -> str:
     """Say which file a dataset names that the settings forbid to read; nothing if there is none."""
     for name in sorted({*_external(properties), *(name for name, _ in _virtual(properties))}):
         if name == "." and not properties.get_external_count():
@@ -55,14 +54,12 @@ def forbidden(properties: PropDCID, file: Hdf5File) -> str:
 @contextmanager
 def with_checked_heaps(found: Located) -> Iterator[Located]:
     """Give a dataset whose heaps are looked at before libhdf5 loads them: see `hdf5.heaps`."""
-    from lazynwb.formats.hdf5.libhdf5_nodes import follow
-
     name = h5i.get_name(found.id) if found.file.heaps is not None and _is_variable(found.id) else None
     if not name or is_elsewhere(found.id.get_create_plist()):
         yield found
         return
     with found.file.reopen() as own:
-        yield follow(own.root, name, 0)
+        yield own.open_path(name)
 
 
 def _is_variable(dataset: DatasetID) -> bool:
@@ -106,18 +103,17 @@ def permitted_dataset(found: Located) -> Iterator[DatasetID]:
 def _checked(found: Located) -> str:
     """Say what a virtual dataset leads to that may not be read; nothing if there is nothing."""
     if found.file.source.is_remote:
-        return _behind(found, set(), 0)
+        return _behind(found.id, found.file, set(), 0)
     # Through handles of its own: files that this process has open libhdf5 may refuse to open in another way.
     with found.file.reopen() as own:
-        return _behind(found._replace(file=own), set(), 0)
+        return _behind(found.id, own, set(), 0)
 
 
-def _behind(found: Located, seen: set[tuple[str, str, str]], depth: int) -> str:
+def _behind(dataset: DatasetID, file: LibHdf5File, seen: set[tuple[str, str, str]], depth: int) -> str:
     """Say what the sources of a virtual dataset, and theirs, lead to that may not be read."""
-    file = found.file
     if depth > _DEEPEST:
         return f"data behind more than {_DEEPEST} virtual datasets"
-    for name, path in _virtual(found.id.get_create_plist()):
+    for name, path in _virtual(dataset.get_create_plist()):
         key = (file.source.path, name, path)
         if key in seen:
             continue
@@ -126,16 +122,14 @@ def _behind(found: Located, seen: set[tuple[str, str, str]], depth: int) -> str:
             source = _source(file, name, path)
         except ForbiddenLinkError as error:
             return f"data behind a link: {error}"
-        refusal = _refused(source, file, seen, depth) if isinstance(source, tuple) else source
+        refusal = source if isinstance(source, str) else _refused(source, file, seen, depth)
         if refusal:
             return refusal
     return ""
 
 
-def _source(file: Hdf5File, name: str, path: str) -> Located | str:
+def _source(file: LibHdf5File, name: str, path: str) -> Located | str:
     """Return what libhdf5 would find as a source; nothing if nothing; or why it may not look."""
-    from lazynwb.formats.hdf5.libhdf5_nodes import follow
-
     if "%" in name + path:
         return f"data in files that a pattern names, {name!r} (it takes external_links = 'anywhere')"
     if name != "." and not _is_there(file, name):
@@ -144,7 +138,7 @@ def _source(file: Hdf5File, name: str, path: str) -> Located | str:
         return ""  # the fill value, as libhdf5 has it
     try:
         holder = file if name == "." else file.external(os.fsencode(name))
-        return follow(holder.root, path.encode("utf-8", "surrogateescape"), 0)
+        return holder.open_path(path.encode("utf-8", "surrogateescape"))
     except ForbiddenLinkError:
         raise
     except BrokenLinkError:
@@ -152,7 +146,7 @@ def _source(file: Hdf5File, name: str, path: str) -> Located | str:
         return ""  # libhdf5 finds nothing there, either
 
 
-def _refused(source: Located, file: Hdf5File, seen: set[tuple[str, str, str]], depth: int) -> str:
+def _refused(source: Located, file: LibHdf5File, seen: set[tuple[str, str, str]], depth: int) -> str:
     """Say why an object may not be read as the source of a virtual dataset of `file`."""
     if file.source.is_remote and source.file is not file:
         return f"data in another file, {source.file.name}, which libhdf5 would look for on this machine"
@@ -161,10 +155,10 @@ def _refused(source: Located, file: Hdf5File, seen: set[tuple[str, str, str]], d
     properties = source.id.get_create_plist()
     if not all(map(os.path.isabs, _external(properties))):
         return "data in external files of a virtual dataset's source, and where they are is not sure"
-    return forbidden(properties, source.file) or _behind(source, seen, depth + 1)
+    return forbidden(properties, source.file) or _behind(source.id, source.file, seen, depth + 1)
 
 
-def _is_there(file: Hdf5File, name: str) -> bool:
+def _is_there(file: LibHdf5File, name: str) -> bool:
     target = file.source.sibling(name)
     return target is not None and os.path.exists(target.path)  # noqa: PTH110 - as the source does
 

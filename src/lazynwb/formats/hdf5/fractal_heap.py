@@ -16,7 +16,7 @@ from lazynwb.formats.hdf5.binary import (
 from lazynwb.formats.hdf5.btree2 import HUGE_OBJECTS, encoded_size, read_records
 
 if TYPE_CHECKING:
-    from lazynwb.formats.hdf5.structure_file import StructureFile
+    from lazynwb.formats.hdf5.superblock import FileBytes
 
 _HEADER = struct.Struct("<4sBHHBIQQQQQQQQQQQQHQQHHQH")
 _HUGE = struct.Struct("<QQQ")
@@ -32,12 +32,12 @@ class FractalHeap:
 
     Parameters
     ----------
-    file : StructureFile
+    file : FileBytes
     address : int
         Of its header.
     """
 
-    def __init__(self, file: StructureFile, address: int) -> None:
+    def __init__(self, file: FileBytes, address: int) -> None:
         size = _HEADER.size + 4
         data = file.get(address, size, 512)
         signature, version, self.id_size, filters, flags, most_managed, _, self._huge_tree, *rest = (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lazynwb.formats.hdf5.binary import DamagedStructureError
 
 if TYPE_CHECKING:
-    from lazynwb.formats.hdf5.structure_file import StructureFile
+    from lazynwb.formats.hdf5.structure import Structure
 
 _COLLECTION = struct.Struct("<4sB3xQ")
 _OBJECT = struct.Struct("<HH4xQ")
@@ -18,7 +18,7 @@ _SIGNATURE = b"GCOL"
 _SMALLEST = 4096
 
 
-def read_collection(file: StructureFile, address: int) -> dict[int, bytes]:
+def read_collection(file: Structure, address: int) -> dict[int, bytes]:
     """Read the objects of a collection, by their numbers.
 
     Raises
@@ -47,12 +47,12 @@ def read_collection(file: StructureFile, address: int) -> dict[int, bytes]:
     return found
 
 
-def element(file: StructureFile, data: bytes, at: int, width: int) -> bytes:
+def element(file: Structure, data: bytes, at: int, width: int) -> bytes:
     """Return the bytes of a text or sequence of variable length, whose elements take `width` bytes each.
 
     Parameters
     ----------
-    file : StructureFile
+    file : Structure
     data : bytes
         Holds the 16 bytes that stand for it in a dataset or attribute.
     at : int

@@ -19,7 +19,7 @@ from lazynwb.formats.hdf5.object_header import LINK, LINK_INFO, SHARED, SYMBOL_T
 
 if TYPE_CHECKING:
     from lazynwb.formats.hdf5.object_header import ObjectHeader
-    from lazynwb.formats.hdf5.structure_file import StructureFile
+    from lazynwb.formats.hdf5.structure import Structure
 
 _NODE = struct.Struct("<4sBBHQQ")
 _SYMBOLS = struct.Struct("<4sBxH")
@@ -37,7 +37,7 @@ def is_group(header: ObjectHeader) -> bool:
     return SYMBOL_TABLE in header.messages or LINK_INFO in header.messages
 
 
-def read_links(file: StructureFile, header: ObjectHeader) -> dict[bytes, Link]:
+def read_links(file: Structure, header: ObjectHeader) -> dict[bytes, Link]:
     """Read the links of a group, in the order of their names, or in that of their creation if it tracks that.
 
     Raises
@@ -85,7 +85,7 @@ def _order(link: tuple[bytes, Link]) -> int:
     return link[1].order
 
 
-def _dense(file: StructureFile, stored: DenseStorage) -> list[tuple[bytes, Link]]:
+def _dense(file: Structure, stored: DenseStorage) -> list[tuple[bytes, Link]]:
     heap = file.heap(stored.heap)
     records, size = read_records(file, stored.names, LINK_NAMES)
     if size != 4 + heap.id_size:
@@ -93,7 +93,7 @@ def _dense(file: StructureFile, stored: DenseStorage) -> list[tuple[bytes, Link]
     return [decode_link(heap.get(records[at + 4 : at + size])) for at in range(0, len(records), size)]
 
 
-def _symbols(file: StructureFile, tree: int, heap: int) -> list[tuple[bytes, Link]]:
+def _symbols(file: Structure, tree: int, heap: int) -> list[tuple[bytes, Link]]:
     missing: MissingRangesError | None = None
     nodes: list[int] = []
     names = b""
@@ -116,14 +116,14 @@ def _symbols(file: StructureFile, tree: int, heap: int) -> list[tuple[bytes, Lin
     return found
 
 
-def _heap_data(file: StructureFile, address: int) -> bytes:
+def _heap_data(file: Structure, address: int) -> bytes:
     signature, version, size, _free, start = _HEAP.unpack(file.get(address, _HEAP.size, _AHEAD))
     if signature != b"HEAP" or version:
         raise DamagedStructureError(f"no local heap at {address}")
     return file.get(start, size)
 
 
-def _leaves(file: StructureFile, root: int) -> list[int]:
+def _leaves(file: Structure, root: int) -> list[int]:
     """Return the symbol table nodes of a B-tree, in their order."""
     found: list[int] = []
     visited: set[int] = set()
@@ -158,7 +158,7 @@ def _leaves(file: StructureFile, root: int) -> list[int]:
     return found
 
 
-def _entries(file: StructureFile, address: int) -> list[tuple[int, int, int, bytes]]:
+def _entries(file: Structure, address: int) -> list[tuple[int, int, int, bytes]]:
     most = 2 * file.superblock.group_leaf_k
     signature, version, count = _SYMBOLS.unpack(
         file.get(address, _SYMBOLS.size, _SYMBOLS.size + most * _ENTRY.size)

@@ -14,7 +14,7 @@ from lazynwb.formats.protocols import DamagedObjectError
 if TYPE_CHECKING:
     from h5py.h5g import GroupID
 
-    from lazynwb.formats.hdf5.libhdf5_file import Hdf5File
+    from lazynwb.formats.hdf5.libhdf5_file import LibHdf5File
 
 #: What h5py raises for attributes that it cannot read.
 _ERRORS = (TypeError, ValueError, RuntimeError, OSError, KeyError)
@@ -23,7 +23,7 @@ _UNKNOWN_TYPES = (TypeError, ValueError)
 _DOUBLE = 8
 
 
-def has_attribute(owner: GroupID, name: str, file: Hdf5File) -> bool:
+def has_attribute(owner: GroupID, name: str, file: LibHdf5File) -> bool:
     """Return whether an object has an attribute, readable or not; see `read_attribute` for what is raised."""
     try:
         return bool(h5a.exists(owner, name.encode()))
@@ -32,7 +32,7 @@ def has_attribute(owner: GroupID, name: str, file: Hdf5File) -> bool:
         return False
 
 
-def read_attribute(owner: GroupID, name: str, file: Hdf5File) -> Any:  # noqa: ANN401 - of any type
+def read_attribute(owner: GroupID, name: str, file: LibHdf5File) -> Any:  # noqa: ANN401 - of any type
     """Return an attribute as NumPy reads it; None if there is none or its type is none that NumPy has.
 
     Raises
@@ -52,13 +52,13 @@ def read_attribute(owner: GroupID, name: str, file: Hdf5File) -> Any:  # noqa: A
         return None
 
 
-def _raise_unless_missing(name: str, file: Hdf5File, error: Exception) -> None:
+def _raise_unless_missing(name: str, file: LibHdf5File, error: Exception) -> None:
     """Raise, unless bytes of the file are still missing: then the parse will be run again."""
     if not file.missed:
         raise DamagedObjectError(f"its attribute {name!r} cannot be read: {error}") from None
 
 
-def _read(attribute: h5a.AttrID, owner: GroupID, file: Hdf5File) -> Any:  # noqa: ANN401 - of any type
+def _read(attribute: h5a.AttrID, owner: GroupID, file: LibHdf5File) -> Any:  # noqa: ANN401 - of any type
     """Return an attribute as NumPy reads it; None if it has no dataspace (h5py.Empty).
 
     Raises
@@ -86,14 +86,14 @@ def _read(attribute: h5a.AttrID, owner: GroupID, file: Hdf5File) -> Any:  # noqa
     return value[()]
 
 
-def read_attributes(owner: GroupID, file: Hdf5File) -> dict[str, Any]:
+def read_attributes(owner: GroupID, file: LibHdf5File) -> dict[str, Any]:
     """Return all attributes as plain values, sorted by name; see `protocols.Node`."""
     names: list[bytes] = []
     h5a.iterate(owner, names.append)
     return {name.decode("utf-8", "replace"): _plain_attribute(owner, name, file) for name in sorted(names)}
 
 
-def _plain_attribute(owner: GroupID, name: bytes, file: Hdf5File) -> Any:  # noqa: ANN401
+def _plain_attribute(owner: GroupID, name: bytes, file: LibHdf5File) -> Any:  # noqa: ANN401
     try:
         attribute = h5a.open(owner, name)
         if attribute.get_type().equal(h5t.STD_REF_OBJ):
@@ -103,7 +103,7 @@ def _plain_attribute(owner: GroupID, name: bytes, file: Hdf5File) -> Any:  # noq
         return unreadable(str(error))
 
 
-def _references(attribute: h5a.AttrID, file: Hdf5File) -> Any:  # noqa: ANN401
+def _references(attribute: h5a.AttrID, file: LibHdf5File) -> Any:  # noqa: ANN401
     """Return object references by the addresses that they consist of: their targets are not opened."""
     shape = attribute.shape
     if shape is None:
@@ -121,7 +121,7 @@ def _references(attribute: h5a.AttrID, file: Hdf5File) -> Any:  # noqa: ANN401
     return marked(addresses.tolist())
 
 
-def _plain(value: Any, owner: GroupID, file: Hdf5File) -> Any:  # noqa: ANN401
+def _plain(value: Any, owner: GroupID, file: LibHdf5File) -> Any:  # noqa: ANN401
     if value is None:
         return None
     if isinstance(value, (bytes, str)):
@@ -153,7 +153,7 @@ def as_text(value: object) -> str:
     return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def read_text(owner: GroupID, name: str, file: Hdf5File) -> str:
+def read_text(owner: GroupID, name: str, file: LibHdf5File) -> str:
     """Return a text attribute; an empty text if there is none."""
     value = read_attribute(owner, name, file)
     if isinstance(value, np.ndarray):
@@ -161,7 +161,7 @@ def read_text(owner: GroupID, name: str, file: Hdf5File) -> str:
     return as_text(value) if isinstance(value, (bytes, str)) else ""
 
 
-def read_names(owner: GroupID, name: str, file: Hdf5File) -> list[str] | None:
+def read_names(owner: GroupID, name: str, file: LibHdf5File) -> list[str] | None:
     """Return an attribute that lists names: an array of text, or one plain text; None if there is none."""
     value = read_attribute(owner, name, file)
     if value is None:
@@ -171,7 +171,7 @@ def read_names(owner: GroupID, name: str, file: Hdf5File) -> list[str] | None:
     return list(dict.fromkeys(n for n in names if n))
 
 
-def read_reference(owner: GroupID, name: str, file: Hdf5File) -> tuple[GroupID, int] | None:
+def read_reference(owner: GroupID, name: str, file: LibHdf5File) -> tuple[GroupID, int] | None:
     """Return the object that an attribute refers to, and its address; None where it does not."""
     value = read_attribute(owner, name, file)
     if isinstance(value, np.ndarray) and value.size == 1:

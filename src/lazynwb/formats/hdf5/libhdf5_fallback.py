@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lazynwb.errors import LazyNWBError, NotNWBError
 from lazynwb.formats.hdf5.chunk_lookup import NotSingleError, chunk_index, some_chunks
-from lazynwb.formats.hdf5.libhdf5_file import Hdf5File
-from lazynwb.formats.hdf5.libhdf5_reader import read_indirect, resolve_references
+from lazynwb.formats.hdf5.libhdf5_nodes import Hdf5File, resolve_references
+from lazynwb.formats.hdf5.libhdf5_reader import read_indirect
 from lazynwb.formats.nwb.reader import StructureReader
 from lazynwb.formats.protocols import BrokenLinkError
 

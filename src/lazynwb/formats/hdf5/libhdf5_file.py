@@ -7,19 +7,17 @@ import re
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
 from weakref import WeakSet
 
-from h5py import h5f, h5fd, h5g, h5p
+from h5py import h5f, h5fd, h5p
 from h5py._objects import phil
 
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.formats.hdf5.block_stream import SIGNATURE, BlockStream, LocalStream, MissingBytesError, Watch
 from lazynwb.formats.hdf5.heap_validation import Heaps
-from lazynwb.formats.hdf5.libhdf5_nodes import Located, follow
-from lazynwb.formats.hdf5.libhdf5_reader import resolve_references
-from lazynwb.formats.protocols import BrokenLinkError, not_followed, unfollowed
+from lazynwb.formats.protocols import not_followed, unfollowed
 from lazynwb.profile import count
 from lazynwb.shutdown import on_exit
 from lazynwb.storage import local_file
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
 
     from lazynwb.storage.source import Source
 
-#: What most references in attributes lead to: to look there first saves a walk through the file.
-_LIKELY_TARGETS = ("general/extracellular_ephys/electrodes",)
 #: What libhdf5 says when the process has the file open already, with other flags.
 _OPEN_ELSEWHERE = ("file locking flag values", "file close degree", "already open")
 
@@ -44,7 +40,7 @@ if hasattr(os, "register_at_fork"):
 
 #: Files whose bytes libhdf5 gets from Python objects. When it is taken down, it would close what is still
 #: open, and ask objects that are gone by then: the process would crash.
-_open_objects: WeakSet[Hdf5File] = WeakSet()
+_open_objects: WeakSet[LibHdf5File] = WeakSet()
 
 
 @on_exit
@@ -71,8 +67,29 @@ def is_hdf5(path: str) -> bool:
             position = position * 2 or 512
 
 
-class Hdf5File:
-    """An HDF5 file opened for its structure; closing it closes every object that was opened in it.
+class Located(Protocol):
+    """An object and the file that holds it, which an external link may have made another one."""
+
+    @property
+    def id(self) -> Any:  # noqa: ANN401 - h5py has no types
+        """h5py's identifier of the object."""
+        ...
+
+    @property
+    def file(self) -> LibHdf5File:
+        """The file that holds the object."""
+        ...
+
+    @property
+    def is_dataset(self) -> bool:
+        """Whether the object is a dataset."""
+        ...
+
+
+class LibHdf5File:
+    """An HDF5 file that libhdf5 has open, without the nodes in it: see `lazynwb.formats.hdf5.libhdf5_nodes`.
+
+    Closing it closes every object that was opened in it.
 
     Parameters
     ----------
@@ -95,10 +112,10 @@ class Hdf5File:
         self._version = version
         self._watched = watched
         self.name = source.name
-        self._linked: dict[Source, Hdf5File] = {}
+        self._linked: dict[Source, Self] = {}
         self._unreadable: set[Source] = set()
         self._known: dict[str, object] = {}
-        self._opened: dict[str, Located] = {}
+        self._opened: dict[str, Any] = {}
         self._announced: list[tuple[int, int]] = []
         self._stream: LocalStream | None = None
         self.heaps: Heaps | None = None
@@ -107,7 +124,7 @@ class Hdf5File:
             # The places of single chunks are far apart in an index.
             self._blocks.ahead = not watched
         _open_objects.add(self)
-        self._last: tuple[str, Located] | None = None
+        self._last: tuple[str, Any] | None = None
         self.id: h5f.FileID | None = None
         try:
             self.id = self._open() if self._blocks is None else self._open_blocks(self._blocks)
@@ -189,14 +206,14 @@ class Hdf5File:
         """What notes the reads of libhdf5; None if nobody asked for it."""
         return (self._blocks or self._stream) if self._watched else None
 
-    def reopened(self, *, watched: bool) -> Hdf5File:
+    def reopened(self, *, watched: bool) -> Self:
         """Close this file and return another on the same source."""
         self.close()
-        return Hdf5File(self.source, self._version, watched=watched)
+        return type(self)(self.source, self._version, watched=watched)
 
-    def reopen(self) -> Hdf5File:
+    def reopen(self) -> Self:
         """Open the source once more, so that libhdf5 takes it for another file than any that is open."""
-        return Hdf5File(self.source, self._version, watched=True)
+        return type(self)(self.source, self._version, watched=True)
 
     @contextmanager
     def parse_lock(self) -> Iterator[None]:
@@ -288,47 +305,20 @@ class Hdf5File:
         own += [(source.path, source.identity_or_absent()) for source in self._unreadable]
         return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
 
-    @property
-    def root(self) -> Located:
-        """The root group."""
-        return Located(h5g.open(self.id, b"/"), self)
-
-    def find(self, path: str) -> Located:
-        """Open the object at a path from the root.
-
-        Raises
-        ------
-        BrokenLinkError
-            If the path leads nowhere; the message says at which link.
-        """
-        if path in self._opened:
-            return self._opened[path]
-        parent, _, name = path.rpartition("/")
-        return follow(self._group(parent), name.encode(), 0)
+    def open_path(self, path: bytes) -> Located:
+        """Open the object at a path from the root; BrokenLinkError if the path leads nowhere."""
+        raise NotImplementedError
 
     def paths_of(self, addresses: set[Hashable]) -> dict[Hashable, str]:
-        """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
-        found: dict[Hashable, str] = {}
-        for path in _LIKELY_TARGETS:
-            with self.collect_misses(), suppress(BrokenLinkError):
-                found[self.find(path).address] = f"/{path}"
-        rest = {address for address in addresses if isinstance(address, int)} - found.keys()
-        if not rest or self.missed:  # whether a walk is needed is known when what is likely is here
-            return found
-        return found | dict(resolve_references(self, rest).items())
+        """Find the paths of objects by their addresses; see `lazynwb.formats.protocols.ReferenceFile`."""
+        raise NotImplementedError
 
     def keep_open(self, path: str, found: Located) -> None:
         """Note an object of a remote file that will be looked at again soon."""
         if self._blocks is not None:
             self._opened[path] = found
 
-    def _group(self, path: str) -> Located:
-        """Open a group; the last one is kept open, because tables are read column by column."""
-        if self._last is None or self._last[0] != path:
-            self._last = path, follow(self.root, path.encode(), 0)
-        return self._last[1]
-
-    def external(self, name: bytes) -> Hdf5File:
+    def external(self, name: bytes) -> Self:
         """Open the file that an external link names, if the settings allow it."""
         text = name.decode("utf-8", "surrogateescape")
         target = self.source.sibling(text)
@@ -341,7 +331,7 @@ class Hdf5File:
             return self
         if target not in self._linked:
             try:
-                self._linked[target] = Hdf5File(target, target.identity(), watched=self._watched)
+                self._linked[target] = type(self)(target, target.identity(), watched=self._watched)
             except LazyNWBError as error:
                 self._unreadable.add(target)
                 target.invalidate()

@@ -1,4 +1,4 @@
-"""Objects of an HDF5 file, and the links between them: see `lazynwb.formats.protocols`.
+"""Objects of an HDF5 file read by libhdf5, and the links between them: see `lazynwb.formats.protocols`.
 
 Links are resolved here rather than by libhdf5, which would follow an external link to any file that the
 process may read, and which cannot say where a path left the file.
@@ -9,11 +9,13 @@ HDF5 datasets as the catalog's `Array`: shape, type, layout, filters, fill value
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import h5py
 import numpy as np
-from h5py import h5d, h5g, h5l, h5o, h5s, h5z
+from h5py import h5d, h5g, h5i, h5l, h5o, h5s, h5z
 from msgspec.structs import replace
 
 from lazynwb.catalog.model import Array, Codec, DType
@@ -34,23 +36,68 @@ from lazynwb.formats.hdf5.libhdf5_attributes import (
     read_text,
 )
 from lazynwb.formats.hdf5.libhdf5_dtypes import describe_type
+from lazynwb.formats.hdf5.libhdf5_file import LibHdf5File
 from lazynwb.formats.protocols import BrokenLinkError, CyclicLinkError, DamagedObjectError, broken_at
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable
 
     from h5py.h5d import DatasetID
     from h5py.h5p import PropDCID
 
-    from lazynwb.formats.hdf5.libhdf5_file import Hdf5File
 
 #: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
 _MOST_LINKS = 32
+#: What most references in attributes lead to: to look there first saves a walk through the file.
+_LIKELY_TARGETS = ("general/extracellular_ephys/electrodes",)
 #: Bytes of the widest fixed-length text that may be a name for something.
 _WIDEST_TEXT = 4096
 
 
-class Located(NamedTuple):
+class Hdf5File(LibHdf5File):
+    """An HDF5 file opened by libhdf5; see `lazynwb.formats.protocols.OpenFile`."""
+
+    @property
+    def root(self) -> Hdf5Node:
+        """The root group."""
+        return Hdf5Node(h5g.open(self.id, b"/"), self)
+
+    def find(self, path: str) -> Hdf5Node:
+        """Open the object at a path from the root.
+
+        Raises
+        ------
+        BrokenLinkError
+            If the path leads nowhere; the message says at which link.
+        """
+        if path in self._opened:
+            return cast("Hdf5Node", self._opened[path])
+        parent, _, name = path.rpartition("/")
+        return follow(self._group(parent), name.encode(), 0)
+
+    def open_path(self, path: bytes) -> Hdf5Node:
+        """Open the object at a path from the root; BrokenLinkError if the path leads nowhere."""
+        return follow(self.root, path, 0)
+
+    def paths_of(self, addresses: set[Hashable]) -> dict[Hashable, str]:
+        """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
+        found: dict[Hashable, str] = {}
+        for path in _LIKELY_TARGETS:
+            with self.collect_misses(), suppress(BrokenLinkError):
+                found[self.find(path).address] = f"/{path}"
+        rest = {address for address in addresses if isinstance(address, int)} - found.keys()
+        if not rest or self.missed:  # whether a walk is needed is known when what is likely is here
+            return found
+        return found | dict(resolve_references(self, rest).items())
+
+    def _group(self, path: str) -> Hdf5Node:
+        """Open a group; the last one is kept open, because tables are read column by column."""
+        if self._last is None or self._last[0] != path:
+            self._last = path, follow(self.root, path.encode(), 0)
+        return cast("Hdf5Node", self._last[1])
+
+
+class Hdf5Node(NamedTuple):
     """An object and the file that holds it, which an external link may have made another one."""
 
     id: h5g.GroupID
@@ -76,7 +123,7 @@ class Located(NamedTuple):
         names: Iterable[bytes] = self.id
         return names
 
-    def child(self, key: bytes) -> Located:
+    def child(self, key: bytes) -> Hdf5Node:
         """Open one member of a group, following links; BrokenLinkError if the link leads nowhere."""
         return follow(self, key, 0)
 
@@ -106,10 +153,10 @@ class Located(NamedTuple):
         found = read_reference(self.id, name, self.file)
         return found[1] if found is not None else None
 
-    def referred(self, name: str) -> Located | None:
+    def referred(self, name: str) -> Hdf5Node | None:
         """Open the object that an attribute refers to; None where it does not."""
         found = read_reference(self.id, name, self.file)
-        return Located(found[0], self.file) if found is not None else None
+        return Hdf5Node(found[0], self.file) if found is not None else None
 
     def describe(self, path: str, main: Hdf5File) -> Array:
         """Describe a dataset, which an external link may have led to from the file `main`."""
@@ -179,7 +226,7 @@ class Located(NamedTuple):
             return "unknown"
 
 
-def follow(start: Located, path: bytes, hops: int) -> Located:
+def follow(start: Hdf5Node, path: bytes, hops: int) -> Hdf5Node:
     """Go a path from a group, links included, of which `hops` led here.
 
     Raises
@@ -196,7 +243,7 @@ def follow(start: Located, path: bytes, hops: int) -> Located:
     return here
 
 
-def _step(here: Located, name: bytes, hops: int) -> Located:
+def _step(here: Hdf5Node, name: bytes, hops: int) -> Hdf5Node:
     shown = name.decode("utf-8", "replace")
     if not here.is_group:
         raise BrokenLinkError(f"{shown!r} was looked up in a dataset")
@@ -206,7 +253,7 @@ def _step(here: Located, name: bytes, hops: int) -> Located:
         raise _why_no_link(here, name, shown, error) from None
     try:
         if link.type == h5l.TYPE_HARD:
-            return Located(h5o.open(here.id, name), here.file)
+            return Hdf5Node(h5o.open(here.id, name), here.file)
         if link.type == h5l.TYPE_SOFT:
             return follow(here, here.id.links.get_val(name), hops + 1)
         if link.type == h5l.TYPE_EXTERNAL:
@@ -219,13 +266,49 @@ def _step(here: Located, name: bytes, hops: int) -> Located:
     raise BrokenLinkError(f"{shown!r} is a link of an unknown kind")
 
 
-def _why_no_link(here: Located, name: bytes, shown: str, error: Exception) -> BrokenLinkError:
+def _why_no_link(here: Hdf5Node, name: bytes, shown: str, error: Exception) -> BrokenLinkError:
     try:
         if name not in here.id:
             return BrokenLinkError(f"there is no {shown!r}")
     except (KeyError, RuntimeError, OSError, ValueError):
         pass
     return DamagedObjectError(f"{shown!r} cannot be looked up: {error}")
+
+
+def resolve_references(file: Hdf5File, addresses: set[int]) -> dict[int, str]:
+    """Find the paths of the objects at the given addresses, nearest to the root first.
+
+    libhdf5 answers this by walking the whole file once per reference; this walks it once for all of them
+    and stops when the last one is found. Only hard links have addresses, so soft ones cannot lead astray.
+    """
+    found: dict[int, str] = {}
+    wanted = set(addresses) - {0}
+    root = h5g.open(file.id, b"/")
+    root_address = int(h5o.get_info(root).addr)
+    if root_address in wanted:
+        found[root_address] = "/"
+        wanted.discard(root_address)
+    seen = {root_address}
+    queue: deque[tuple[str, h5g.GroupID]] = deque([("", root)])
+    while queue and wanted:
+        prefix, group = queue.popleft()
+        with file.collect_misses():
+            for key in group:
+                link = group.links.get_info(key)
+                if link.type != h5l.TYPE_HARD or link.u in seen:
+                    continue
+                seen.add(link.u)
+                path = f"{prefix}/{key.decode('utf-8', 'replace')}"
+                if link.u in wanted:
+                    wanted.discard(link.u)
+                    found[int(link.u)] = path
+                try:
+                    child = h5o.open(group, key)
+                except (KeyError, RuntimeError, OSError):
+                    continue
+                if h5i.get_type(child) == h5i.GROUP:
+                    queue.append((path, child))
+    return found
 
 
 #: HDF5 filter numbers (registry of The HDF Group) that the engine decodes on its own.
@@ -242,7 +325,7 @@ _MOST_INLINE = 65536
 _CHUNKS_WITHOUT_BASE = h5py.version.hdf5_version_tuple < (1, 14, 4)
 
 
-def describe_dataset(dataset: DatasetID, file: Hdf5File, path: str, main: Hdf5File) -> Array:
+def describe_dataset(dataset: DatasetID, file: LibHdf5File, path: str, main: LibHdf5File) -> Array:
     """Describe a dataset of `file`, which an external link may have led to from `main`."""
     dtype, direct = describe_type(dataset.get_type())
     if dtype.kind in {"vlen_text", "vlen", "reference", "compound"} and not file.plain_addresses:

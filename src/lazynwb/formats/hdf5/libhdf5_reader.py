@@ -1,13 +1,12 @@
-"""Reading through libhdf5: rare filters, virtual and external data, odd types; and object references."""
+"""Reading through libhdf5: rare filters, virtual and external data, odd types."""
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
-from h5py import h5g, h5i, h5l, h5o, h5r, h5z
+from h5py import h5r, h5z
 
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
 from lazynwb.formats.hdf5.chunk_validation import chunks_with, refuse_damage, stored_chunks
@@ -15,7 +14,7 @@ from lazynwb.formats.hdf5.external_storage import permitted_dataset, with_checke
 
 if TYPE_CHECKING:
     from lazynwb.catalog.model import Array
-    from lazynwb.formats.hdf5.libhdf5_file import Hdf5File
+    from lazynwb.formats.hdf5.libhdf5_nodes import Hdf5File
 
 
 def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarray:
@@ -133,39 +132,3 @@ def _paths_of(file: Hdf5File, references: np.ndarray) -> np.ndarray:
             name = h5r.get_name(reference, file.id)
             paths.ravel()[i] = name.decode("utf-8", "replace") if name else None
     return paths
-
-
-def resolve_references(file: Hdf5File, addresses: set[int]) -> dict[int, str]:
-    """Find the paths of the objects at the given addresses, nearest to the root first.
-
-    libhdf5 answers this by walking the whole file once per reference; this walks it once for all of them
-    and stops when the last one is found. Only hard links have addresses, so soft ones cannot lead astray.
-    """
-    found: dict[int, str] = {}
-    wanted = set(addresses) - {0}
-    root = h5g.open(file.id, b"/")
-    root_address = int(h5o.get_info(root).addr)
-    if root_address in wanted:
-        found[root_address] = "/"
-        wanted.discard(root_address)
-    seen = {root_address}
-    queue: deque[tuple[str, h5g.GroupID]] = deque([("", root)])
-    while queue and wanted:
-        prefix, group = queue.popleft()
-        with file.collect_misses():
-            for key in group:
-                link = group.links.get_info(key)
-                if link.type != h5l.TYPE_HARD or link.u in seen:
-                    continue
-                seen.add(link.u)
-                path = f"{prefix}/{key.decode('utf-8', 'replace')}"
-                if link.u in wanted:
-                    wanted.discard(link.u)
-                    found[int(link.u)] = path
-                try:
-                    child = h5o.open(group, key)
-                except (KeyError, RuntimeError, OSError):
-                    continue
-                if h5i.get_type(child) == h5i.GROUP:
-                    queue.append((path, child))
-    return found

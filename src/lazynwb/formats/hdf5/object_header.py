@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from lazynwb.formats.hdf5.binary import U8, DamagedStructureError, UnsupportedStructureError, verify_checksum
 
 if TYPE_CHECKING:
-    from lazynwb.formats.hdf5.structure_file import StructureFile
+    from lazynwb.formats.hdf5.superblock import FileBytes
 
 (
     NIL,
@@ -80,7 +80,7 @@ class ObjectHeader:
         return found[0] if found else None
 
 
-def read_header(file: StructureFile, address: int) -> ObjectHeader:
+def read_header(file: FileBytes, address: int) -> ObjectHeader:
     """Read the header at an address, with its continuations.
 
     Raises
@@ -105,7 +105,7 @@ def read_header(file: StructureFile, address: int) -> ObjectHeader:
     return ObjectHeader(address, messages)
 
 
-def _read_old(file: StructureFile, address: int, start: bytes, messages: dict[int, list[Message]]) -> None:
+def _read_old(file: FileBytes, address: int, start: bytes, messages: dict[int, list[Message]]) -> None:
     _, count, _links, size = _OLD_PREFIX.unpack(start)
     blocks = [(address + 16, size)]
     unpack = _OLD_MESSAGE.unpack_from
@@ -150,7 +150,7 @@ def _continuation(body: bytes) -> tuple[int, int]:
     return position, length
 
 
-def _read_new(file: StructureFile, address: int, start: bytes, messages: dict[int, list[Message]]) -> None:
+def _read_new(file: FileBytes, address: int, start: bytes, messages: dict[int, list[Message]]) -> None:
     version, flags = start[4], start[5]
     if version != _NEW_VERSION or flags & _RESERVED_FLAGS:
         raise UnsupportedStructureError(f"object header version {version} with flags {flags}")

@@ -18,7 +18,7 @@ from lazynwb.formats.nwb.object_listing import MOST_BYTES, MOST_ELEMENTS, Refere
 
 if TYPE_CHECKING:
     from lazynwb.formats.hdf5.object_header import ObjectHeader
-    from lazynwb.formats.hdf5.structure_file import StructureFile
+    from lazynwb.formats.hdf5.structure import Structure
 
 _PREFIX = struct.Struct("<BBHHH")
 _SHARED_TYPE, _SHARED_SPACE = 1, 2
@@ -35,7 +35,7 @@ class StoredAttribute(NamedTuple):
     data: bytes
 
 
-def read_attributes(file: StructureFile, header: ObjectHeader) -> dict[bytes, bytes]:
+def read_attributes(file: Structure, header: ObjectHeader) -> dict[bytes, bytes]:
     """Return the attribute messages of an object, by their names."""
     messages = header.messages
     found: dict[bytes, bytes] = {}
@@ -76,7 +76,7 @@ def _name(body: bytes) -> bytes:
     return name[:-1]
 
 
-def decode_attribute(file: StructureFile, body: bytes) -> StoredAttribute:
+def decode_attribute(file: Structure, body: bytes) -> StoredAttribute:
     """Decode an attribute message."""
     version, flags, name_size, type_size, space_size = _PREFIX.unpack_from(body)
     at = 8
@@ -119,7 +119,7 @@ def is_too_large(attribute: StoredAttribute) -> bool:
     return count > MOST_ELEMENTS or count * width > MOST_BYTES
 
 
-def plain_value(file: StructureFile, attribute: StoredAttribute) -> Any:  # noqa: ANN401 - of any type
+def plain_value(file: Structure, attribute: StoredAttribute) -> Any:  # noqa: ANN401 - of any type
     """Return the value of an attribute as plain Python objects; see `protocols.Node.attributes`.
 
     Raises
@@ -139,7 +139,7 @@ def plain_value(file: StructureFile, attribute: StoredAttribute) -> Any:  # noqa
     return _plain(file, stored, data, shape)
 
 
-def _plain(file: StructureFile, stored: StoredType, data: bytes, shape: tuple[int, ...]) -> Any:  # noqa: ANN401
+def _plain(file: Structure, stored: StoredType, data: bytes, shape: tuple[int, ...]) -> Any:  # noqa: ANN401
     name = stored.name
     if name == "array" and stored.base is not None:
         dims = stored.dtype.dims
@@ -181,7 +181,7 @@ def _nested(values: list[Any], shape: tuple[int, ...]) -> Any:  # noqa: ANN401
     return values
 
 
-def _element(file: StructureFile, stored: StoredType, data: bytes, at: int) -> Any:  # noqa: ANN401
+def _element(file: Structure, stored: StoredType, data: bytes, at: int) -> Any:  # noqa: ANN401
     name = stored.name
     if name == "vlen_text":
         return _as_text(element(file, data, at, 1))
@@ -213,7 +213,7 @@ def _as_text(data: bytes) -> str:
     return data.split(b"\0", 1)[0].decode("utf-8", "replace")
 
 
-def texts(file: StructureFile, attribute: StoredAttribute) -> list[str] | None:
+def texts(file: Structure, attribute: StoredAttribute) -> list[str] | None:
     """Return the elements of text, whatever its shape; None of any other type."""
     shape, stored, data = attribute
     if shape is None or stored.name not in {"text", "vlen_text"}:

@@ -40,7 +40,7 @@ from lazynwb.formats.hdf5.object_header import (
 
 if TYPE_CHECKING:
     from lazynwb.formats.hdf5.object_header import ObjectHeader
-    from lazynwb.formats.hdf5.structure_file import StructureFile
+    from lazynwb.formats.hdf5.structure import Structure
 
 #: HDF5 filter numbers (registry of The HDF Group) that the engine decodes on its own.
 _SHUFFLE = 2
@@ -62,7 +62,7 @@ def codecs_of(filters: tuple[Filter, ...]) -> tuple[Codec, ...] | None:
     return tuple(codecs)
 
 
-def type_of(file: StructureFile, header: ObjectHeader) -> StoredType:
+def type_of(file: Structure, header: ObjectHeader) -> StoredType:
     """Return the type of a dataset, which may be that of a committed datatype."""
     flags, body = _required(header, DATATYPE, "type")
     return file.committed_type(body) if flags & SHARED else decode_datatype(body)
@@ -110,12 +110,12 @@ def _unshared(header: ObjectHeader, kind: int, what: str) -> bytes:
     return body
 
 
-def describe_dataset(file: StructureFile, header: ObjectHeader, path: str, source: str | None) -> Array:
+def describe_dataset(file: Structure, header: ObjectHeader, path: str, source: str | None) -> Array:
     """Describe a dataset.
 
     Parameters
     ----------
-    file : StructureFile
+    file : Structure
         Holds it.
     header : ObjectHeader
     path : str
@@ -193,7 +193,7 @@ def chunked(header: ObjectHeader) -> Chunked:
     return Chunked(space.shape, space.limits, layout, len(filters_of(header)))
 
 
-def element_bytes(file: StructureFile, header: ObjectHeader, stored: StoredType) -> bytes:
+def element_bytes(file: Structure, header: ObjectHeader, stored: StoredType) -> bytes:
     """Return the bytes of all elements of a small dataset that is stored in one piece.
 
     Raises
@@ -256,7 +256,7 @@ def shown_dtype(stored: StoredType) -> str:
     raise UnsupportedStructureError(f"a listing of {dtype.note or stored.name}")
 
 
-def single_number(file: StructureFile, header: ObjectHeader) -> float | None:
+def single_number(file: Structure, header: ObjectHeader) -> float | None:
     """Return the value of a dataset that is a single number; None of any other."""
     stored = type_of(file, header)
     shape = space_of(header).shape
@@ -267,7 +267,7 @@ def single_number(file: StructureFile, header: ObjectHeader) -> float | None:
     return float(np.frombuffer(element_bytes(file, header, stored), stored.dtype.numpy)[0])
 
 
-def text_elements(file: StructureFile, header: ObjectHeader, most: int, widest: int) -> list[str] | None:
+def text_elements(file: Structure, header: ObjectHeader, most: int, widest: int) -> list[str] | None:
     """Return the elements of a list of text; None of any other dataset, or where there are too many."""
     stored = type_of(file, header)
     shape = space_of(header).shape

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lazynwb.formats.hdf5.binary import (
     SIGNATURE,
@@ -125,3 +125,26 @@ def _checked(found: Superblock, stored_base: int, size: int) -> Superblock:
     if found.root == UNDEFINED:
         raise UnsupportedStructureError("no root group")
     return found
+
+
+class FileBytes(Protocol):
+    """The bytes of a file by address: what decoders of its structures read from."""
+
+    @property
+    def source(self) -> ByteSource:
+        """The bytes, by position in the file."""
+        ...
+
+    @property
+    def superblock(self) -> Superblock:
+        """The superblock."""
+        ...
+
+    @property
+    def base(self) -> int:
+        """Position of address 0."""
+        ...
+
+    def get(self, address: int, size: int, ahead: int = 0) -> bytes:
+        """Return bytes from an address on; `ahead` bytes are likely to be needed from there."""
+        ...

@@ -18,7 +18,7 @@ from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError, tell_
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from lazynwb.formats.protocols import Node, OpenFile
+    from lazynwb.formats.protocols import Node, OpenFile, ReferenceFile
 
 #: As for listings: far more objects than a session has.
 _MOST_OBJECTS = 1_000_000
@@ -30,7 +30,7 @@ MOST_BYTES = 16 * 1024 * 1024
 class Reference(NamedTuple):
     """Placeholder of an object reference until the path of its target is known."""
 
-    file: OpenFile
+    file: ReferenceFile
     address: Hashable
 
 
@@ -126,7 +126,7 @@ def _resolved(
     by_path: dict[str, dict[str, Any]], known: dict[tuple[int, Hashable], str]
 ) -> dict[str, dict[str, Any]]:
     """Put the paths of their targets in the place of references, which are looked for all at once."""
-    wanted: dict[int, tuple[OpenFile, set[Hashable]]] = {}
+    wanted: dict[int, tuple[ReferenceFile, set[Hashable]]] = {}
     for attributes in by_path.values():
         for value in attributes.values():
             for reference in _references(value):

@@ -1,0 +1,28 @@
+"""The protocol of an open file's structure: bytes, and the decoded parts that objects share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from lazynwb.formats.hdf5.superblock import FileBytes
+from lazynwb.formats.protocols import ReferenceFile
+
+if TYPE_CHECKING:
+    from lazynwb.formats.hdf5.datatypes import StoredType
+    from lazynwb.formats.hdf5.fractal_heap import FractalHeap
+
+
+class Structure(FileBytes, ReferenceFile, Protocol):
+    """The bytes of a file, with its heaps and committed types."""
+
+    def heap(self, address: int) -> FractalHeap:
+        """Return the fractal heap at an address."""
+        ...
+
+    def heap_collection(self, address: int) -> dict[int, bytes]:
+        """Return the objects of a global heap collection."""
+        ...
+
+    def committed_type(self, body: bytes) -> StoredType:
+        """Return the type that a shared datatype message stands for."""
+        ...
