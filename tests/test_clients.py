@@ -92,22 +92,27 @@ def test_no_sources_are_a_value_error(function, sources):
 @pytest.mark.parametrize(
     ("variable", "text", "shown", "expected"),
     [
-        ("LAZYNWB_ANON", "true", "config.anon", "True"),
-        ("LAZYNWB_FILE_IO_ANON", "0", "config.storage_options", "{'anon': False}"),
-        ("LAZYNWB_FSSPEC_STORAGE_OPTIONS", '{"key": "a"}', "config.storage_options", "{'key': 'a'}"),
-        ("LAZYNWB_FILE_IO_FSSPEC_STORAGE_OPTIONS", '{"key": "a"}', "config.storage_options", "{'key': 'a'}"),
-        ("LAZYNWB_FILE_IO_USE_POLARS", "1", "config.use_polars", "True"),
-        ("LAZYNWB_FILE_IO_DISABLE_CACHE", "1", "config.disable_cache", "True"),
+        ("LAZYNWB_ANON", "true", "anon", "True"),
+        ("LAZYNWB_FILE_IO_ANON", "0", "storage_options", "{'anon': False}"),
+        ("LAZYNWB_FSSPEC_STORAGE_OPTIONS", '{"key": "a"}', "storage_options", "{'key': 'a'}"),
+        ("LAZYNWB_FILE_IO_FSSPEC_STORAGE_OPTIONS", '{"key": "a"}', "storage_options", "{'key': 'a'}"),
+        ("LAZYNWB_FILE_IO_USE_POLARS", "1", "use_polars", "True"),
+        ("LAZYNWB_FILE_IO_DISABLE_CACHE", "1", "disable_cache", "True"),
     ],
 )
-def test_environment_variables_of_1_0_are_read(variable, text, shown, expected):
-    assert run_child(f"import lazynwb; print(lazynwb.{shown})", **{variable: text}).strip() == expected
+def test_environment_variables_of_1_0_are_read(monkeypatch, variable, text, shown, expected):
+    monkeypatch.setenv(variable, text)
+    assert str(getattr(lazynwb.Config(), shown)) == expected
 
 
-def test_variables_of_today_win():
-    code = "import lazynwb; print(lazynwb.config.storage_options)"
-    found = run_child(code, LAZYNWB_ANON="1", LAZYNWB_STORAGE_OPTIONS='{"anon": false, "region": "x"}')
-    assert found.strip() == "{'anon': False, 'region': 'x'}"
+def test_variables_of_today_win(monkeypatch):
+    monkeypatch.setenv("LAZYNWB_ANON", "1")
+    monkeypatch.setenv("LAZYNWB_STORAGE_OPTIONS", '{"anon": false, "region": "x"}')
+    assert lazynwb.Config().storage_options == {"anon": False, "region": "x"}
+
+
+def test_variables_are_read_at_the_import():
+    assert run_child("import lazynwb; print(lazynwb.config.anon)", LAZYNWB_ANON="1").strip() == "True"
 
 
 @pytest.mark.parametrize(

@@ -419,6 +419,7 @@ def check_all(made):
     return keys
 
 
+@pytest.mark.integration
 def test_two_processes_fill_and_compact_at_once(made):
     children = [child(made, number, 25) for number in range(2)]
     for process in children:
@@ -428,6 +429,7 @@ def test_two_processes_fill_and_compact_at_once(made):
     assert len(made.parts_of("t")) <= 3 * compaction.MAX_PARTS
 
 
+@pytest.mark.integration
 def test_a_process_that_is_killed_leaves_nothing_that_is_wrong(made):
     generator = random.Random(3)  # noqa: S311 - the same bits each time
     for turn in range(4):

@@ -244,9 +244,11 @@ def _is_wanted(path: str) -> bool:
 def local_path(text: str) -> str:
     """Return the absolute path that a path, or a `file://` URL, stands for."""
     if is_url(text):
-        text = unquote(urlsplit(text).path)
+        parts = urlsplit(text)
+        text = unquote(parts.path)
         if os.name == "nt":
-            text = text.lstrip("/")
+            shared = parts.netloc not in {"", "localhost"}
+            text = f"//{parts.netloc}{text}" if shared else text.lstrip("/")
     return os.path.abspath(os.path.expanduser(text))  # symbolic links stay as the user wrote them
 
 
