@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-import oracle
+from readers import hdf5_tables as oracle
 
 ENGINES = ("in-memory", "streaming")
 INTERNAL = {"_nwb_path": pl.String, "_table_path": pl.String, "_table_index": pl.UInt32}

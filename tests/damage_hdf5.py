@@ -21,9 +21,9 @@ import h5py
 import numpy as np
 
 import builders
-import oracle
 from builders import GZIP, VLEN_TEXT, Column, Ragged, hdf5plugin, numbers, nwb_root, series, table
 from damage import ABSENT, AmbiguousError
+from readers import hdf5_tables as oracle
 
 if TYPE_CHECKING:
     import random

@@ -19,12 +19,11 @@ import h5py
 import numpy as np
 
 import damage_hdf5
-import plain_zarr
 import zarr_stores
 from damage import ABSENT
 from lazynwb.codecs.checksums import crc32c
 from lazynwb.formats.nwb.object_listing import unreadable
-from zarr_twins import through_zarr
+from readers import plain_zarr, zarr_python
 from zarr_twins.make import ARCHIVE, unpack
 
 if TYPE_CHECKING:
@@ -654,7 +653,7 @@ def _copies() -> tempfile.TemporaryDirectory[str]:
 def _as_hdf5(path: Path) -> Path:
     copy = Path(_copies().name) / f"{abs(hash(path))}.h5"
     copy.unlink(missing_ok=True)
-    through_zarr.to_hdf5(path, copy, plain_zarr.open_root(path))
+    zarr_python.to_hdf5(path, copy, plain_zarr.open_root(path))
     return copy
 
 
@@ -680,7 +679,7 @@ def _attribute(path: Path, name: str, attribute: str) -> Any:
     value = node.attrs[attribute]
     is_path = attribute == ".specloc" and isinstance(value, str)
     is_reference = isinstance(value, dict) and not {"_REFERENCE", "zarr_dtype"}.isdisjoint(value)
-    target = value if is_path else through_zarr.referred(value) if is_reference else None
+    target = value if is_path else zarr_python.referred(value) if is_reference else None
     return _shallow(value, 0) if not isinstance(target, str) else f"/{target.strip('/')}"
 
 
@@ -694,7 +693,7 @@ def _shallow(value: Any, depth: int) -> Any:
 
 def _with_nulls(value: Any) -> Any:
     if isinstance(value, str):
-        return value.replace(through_zarr.NULL, "\0")
+        return value.replace(zarr_python.NULL, "\0")
     if isinstance(value, list):
         return [_with_nulls(item) for item in value]
     return {name: _with_nulls(item) for name, item in value.items()} if isinstance(value, dict) else value
@@ -702,7 +701,7 @@ def _with_nulls(value: Any) -> Any:
 
 def _references(array: Any) -> list[str | None]:
     """Paths of targets that need not be there, as references in HDF5 do."""
-    paths = [through_zarr.referred(item) or item for item in np.asarray(array[...]).tolist()]
+    paths = [zarr_python.referred(item) or item for item in np.asarray(array[...]).tolist()]
     return [f"/{path.strip('/')}" if isinstance(path, str) and path else None for path in paths]
 
 
@@ -724,8 +723,8 @@ def expected(path: Path, key: Key) -> Any:
             parts = [column, f"{column}_index", f"{column}_index_index"]
             for part in parts if isinstance(group, h5py.Group) else ():
                 dataset = group.get(part)
-                if isinstance(dataset, h5py.Dataset) and through_zarr.BROKEN in dataset.attrs:
-                    raise ValueError(dataset.attrs[through_zarr.BROKEN])
+                if isinstance(dataset, h5py.Dataset) and zarr_python.BROKEN in dataset.attrs:
+                    raise ValueError(dataset.attrs[zarr_python.BROKEN])
             found = group.get(column) if isinstance(group, h5py.Group) else None
             if kind == "column" and isinstance(found, h5py.Dataset) and parts[1] not in group:
                 own = _paths(copy)[h5py.h5o.get_info(found.id).addr]

@@ -109,7 +109,8 @@ for path in (sys.argv[1], "/dev/null"):
 
 TRY_ALL = """
 import faulthandler, sys, pathlib, random
-import lazynwb, oracle, checks
+import lazynwb, checks
+from readers import hdf5_tables as oracle
 
 def attempt(path, expected):
     '''The right rows, or an error of ours that names the file.'''

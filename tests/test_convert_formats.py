@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 import lazynwb
-import oracle
 from builders import GZIP, VLEN_TEXT, Column, Ragged, table
 from checks import assert_frames, assert_table, assert_values
+from readers import hdf5_tables as oracle
 
 CASES = ("numeric", "enums", "texts", "vlen_numbers", "complex_numbers", "compounds", "references", "aligned")
 #: Those that hold every kind of type, for formats that take longer.

@@ -12,7 +12,6 @@ import pytest
 import damage
 import damage_zarr
 import lazynwb
-import plain_zarr
 import zarr_stores
 from checks import assert_frames, assert_values
 from lazynwb.catalog.model import Codec
@@ -20,6 +19,7 @@ from lazynwb.codecs import chunk_codecs
 from lazynwb.errors import CorruptDataError
 from lazynwb.formats.zarr.codec_configuration import catalog_codecs
 from lazynwb.storage.objects.sparsity import check_written
+from readers import plain_zarr
 
 CASES = 60
 TAKES_FRAMES_WITHOUT_SIZE = tuple(map(int, version("numcodecs").split(".")[:2])) >= (0, 16)
@@ -85,9 +85,9 @@ def test_the_independent_reader_against_zarr_python(name, stores):
     zarr = pytest.importorskip("zarr", reason="pip install zarr")
     from zarr_twins import through_zarr
 
-    if through_zarr.version_of(stores[name]) != through_zarr.VERSION or name == "v2-crc32c-apart":
+    if zarr_python.version_of(stores[name]) != zarr_python.VERSION or name == "v2-crc32c-apart":
         pytest.skip(f"zarr-python {zarr.__version__} does not read this store")
-    ours, theirs = plain_zarr.open_root(stores[name]), through_zarr.open_root(stores[name])
+    ours, theirs = plain_zarr.open_root(stores[name]), zarr_python.open_root(stores[name])
     for path in ("units", "acquisition/rated", "general/extracellular_ephys/electrodes"):
         arrays = dict(ours.store.open(path).arrays())
         assert arrays.keys() == dict(theirs[path].arrays()).keys()

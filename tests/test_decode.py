@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazynwb
-import plain_zarr
 from lazynwb.catalog.model import Codec
 from lazynwb.codecs.checksums import crc32c, fletcher32
 from lazynwb.codecs.chunk_codecs import unfilter, unshuffle
+from readers import plain_zarr
 
 ZLIB, SHUFFLE, FLETCHER = Codec("zlib", (4,)), Codec("shuffle", (8,)), Codec("fletcher32")
 

@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given
 
 import lazynwb
-import oracle
 from builders import Ragged, nwb_root, table
 from checks import INTERNAL, assert_frames, assert_values, same
 from lazynwb.errors import (
@@ -22,6 +21,7 @@ from lazynwb.errors import (
     TableNotFoundError,
 )
 from range_server import RangeServer
+from readers import hdf5_tables as oracle
 
 units = functools.cache(functools.partial(oracle.read_table, table_path="/units"))
 ARRAYS = ["obs_intervals", "spike_times", "waveform_mean"]

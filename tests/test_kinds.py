@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazynwb
-import pynwb_oracle
 from builders import VLEN_TEXT, Ragged, table
 from checks import ENGINES, assert_values, check_file, same
 from range_server import RangeServer
+from readers import pynwb_session
 from zarr_twins.make import ARCHIVE, unpack
 
 FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
@@ -47,7 +47,7 @@ def without_nothing(value):
 
 def check_against_pynwb(path, **options):
     """Every DynamicTable that pynwb finds, column by column; gives how many there were."""
-    with pynwb_oracle.reading(path, **options) as session:
+    with pynwb_session.reading(path, **options) as session:
         for table_path, expected in session.tables.items():
             frame = lazynwb.read_nwb(path, table_path)
             assert frame.height == len(expected)
@@ -81,7 +81,7 @@ def test_every_table_is_what_pynwb_reads(name, tables, built):
 @pytest.mark.parametrize("name", ["aligned", "enumerated", "events", "intracellular", "ophys", "regions"])
 def test_every_table_of_a_zarr_store_is_what_pynwb_reads_in_its_twin(name, twins):
     """The references of both versions of hdmf-zarr lead to the paths that pynwb gives."""
-    with pynwb_oracle.reading(twins / f"{name}.nwb") as session:
+    with pynwb_session.reading(twins / f"{name}.nwb") as session:
         for table_path, expected in session.tables.items():
             for suffix in FORMATS:
                 frame = lazynwb.read_nwb(twins / (name + suffix), table_path)

@@ -18,7 +18,6 @@ from hypothesis import HealthCheck, given, settings
 from polars.testing import assert_frame_equal
 
 import lazynwb
-import oracle
 from builders import GZIP, Column, Ragged, table
 from checks import ENGINES, INTERNAL, assert_values, run_child
 from lazynwb.errors import (
@@ -29,6 +28,7 @@ from lazynwb.errors import (
     TableNotFoundError,
 )
 from range_server import RangeServer
+from readers import hdf5_tables as oracle
 from zarr_twins.make import ARCHIVE
 
 ARRAYS = ["spike_times", "waveform_mean", "obs_intervals"]

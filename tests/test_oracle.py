@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import oracle
 from checks import same
+from readers import hdf5_tables as oracle
 
 pynwb = pytest.importorskip("pynwb")
 pd = pytest.importorskip("pandas")

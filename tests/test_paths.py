@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import lazynwb
-import oracle
 from builders import nwb_root, series, table
+from readers import hdf5_tables as oracle
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 
 import lazynwb
-import oracle
 from checks import ENGINES, check_file
+from readers import hdf5_tables as oracle
 
 FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
 METADATA = {"/general", "/general/subject"}  # not in the default listing

@@ -15,11 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazynwb
-import oracle
-import pynwb_oracle
 from builders import VLEN_TEXT, Column, Ragged, table
 from checks import ENGINES, assert_frames, assert_values
 from range_server import RangeServer
+from readers import hdf5_tables as oracle
+from readers import pynwb_session
 from zarr_twins.make import ARCHIVE, unpack
 
 FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
@@ -93,7 +93,7 @@ def regions_of(path):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_electrodes_of_each_unit_are_those_that_pynwb_gives(suffix, engine, twins):
-    with pynwb_oracle.reading(twins / "units.nwb") as session:
+    with pynwb_session.reading(twins / "units.nwb") as session:
         columns = session.columns(session.nwb.electrodes)
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         column = session.nwb.units["electrodes"]

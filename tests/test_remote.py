@@ -9,10 +9,10 @@ from polars.testing import assert_frame_equal
 
 import builders
 import lazynwb
-import oracle
 from lazynwb.errors import LazyNWBError
 from lazynwb.formats.hdf5 import block_stream
 from range_server import RangeServer, refuse
+from readers import hdf5_tables as oracle
 
 FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
 REAL = sorted(path for path in Path(FOLDER).rglob("*.nwb") if path.is_file()) if FOLDER else []

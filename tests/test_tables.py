@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 import lazynwb
-import oracle
 from builders import CASES, PYNWB_CASES, VLEN_TEXT, Ragged, table
 from cases_storage import plugin_filters
 from checks import ENGINES, PEAK_MIB, check_file, run_child
+from readers import hdf5_tables as oracle
 
 
 @pytest.mark.parametrize("engine", ENGINES)

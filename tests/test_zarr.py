@@ -17,7 +17,6 @@ import polars as pl
 import pytest
 
 import lazynwb
-import oracle
 from checks import (
     ENGINES,
     assert_frames,
@@ -27,6 +26,7 @@ from checks import (
     same,
 )
 from range_server import RangeServer
+from readers import hdf5_tables as oracle
 from zarr_twins.make import ARCHIVE, make_twins, unpack
 
 PYTHONS = [os.environ.get(f"LAZYNWB_ZARR{version}_PYTHON") for version in (2, 3)]
@@ -390,10 +390,10 @@ def through_zarr_python(store, folder):
     pytest.importorskip("zarr", reason="pip install zarr")
     from zarr_twins import through_zarr
 
-    if through_zarr.version_of(store) != through_zarr.VERSION:
-        pytest.skip(f"zarr-python {through_zarr.VERSION} does not read this store of hdmf-zarr's")
+    if zarr_python.version_of(store) != zarr_python.VERSION:
+        pytest.skip(f"zarr-python {zarr_python.VERSION} does not read this store of hdmf-zarr's")
     path = folder / f"{store.name}.h5"
-    through_zarr.to_hdf5(store, path)
+    zarr_python.to_hdf5(store, path)
     return path
 
 

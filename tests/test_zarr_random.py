@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 
 import lazynwb
-import oracle
 from checks import assert_frames, assert_values
 from random_files import INTEGERS, arrays
+from readers import hdf5_tables as oracle
 
 zarr = pytest.importorskip("zarr", reason="pip install zarr")
 numcodecs = pytest.importorskip("numcodecs", reason="pip install numcodecs")

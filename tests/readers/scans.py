@@ -12,8 +12,8 @@ import h5py
 import numpy as np
 import polars as pl
 
-import oracle
 from checks import INTERNAL
+from readers import hdf5_tables as oracle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
