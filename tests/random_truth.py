@@ -36,10 +36,10 @@ import lazynwb
 from checks import ENGINES, same
 from random_expressions import INTERNAL
 from random_files import OTHER, SERIES, TABLE, Series, Session, metadata, sessions
-from random_oracle import Truth, metadata_frame
 from random_queries import Query, queries
 from random_sql import statements
 from random_writers import write_hdf5, write_metadata, write_zarr
+from readers.scans import Truth, metadata_frame
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -83,7 +83,7 @@ def test_the_independent_reader_finds_what_was_written(name, stores):
 @pytest.mark.parametrize("name", STORES)
 def test_the_independent_reader_against_zarr_python(name, stores):
     zarr = pytest.importorskip("zarr", reason="pip install zarr")
-    from zarr_twins import through_zarr
+    from readers import zarr_python
 
     if zarr_python.version_of(stores[name]) != zarr_python.VERSION or name == "v2-crc32c-apart":
         pytest.skip(f"zarr-python {zarr.__version__} does not read this store")

@@ -388,7 +388,7 @@ def test_an_object_store(consolidated, hdf5, store, s3, tmp_path):
 def through_zarr_python(store, folder):
     """What zarr-python reads, as an HDF5 file for the oracle."""
     pytest.importorskip("zarr", reason="pip install zarr")
-    from zarr_twins import through_zarr
+    from readers import zarr_python
 
     if zarr_python.version_of(store) != zarr_python.VERSION:
         pytest.skip(f"zarr-python {zarr_python.VERSION} does not read this store of hdmf-zarr's")
