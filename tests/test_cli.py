@@ -447,6 +447,7 @@ USAGE = {
     "a set without a project": ["tables", "@pilot"],
     "half an option": ["tables", "FILE", "--storage-option", "region"],
     "no such output format": ["convert", "FILE", "-o", "out", "-f", "xml"],
+    "a vertical layout of what is no table": ["head", "FILE", "units", "-x", "-f", "csv"],
     "two files where one is described": ["tree", "FOLDER"],
 }
 
@@ -652,6 +653,28 @@ def test_a_terminal_gets_what_fits_it(cube):
         assert "\x1b[1m" in shown
     plainly, _ = on_terminal("head", cube[0], "units", "-n", 3, env={"NO_COLOR": "1"})
     assert "\x1b[3" not in plainly
+
+
+@terminal
+@pytest.mark.parametrize("columns", [80, 120])
+def test_vertically_every_column_of_a_row_fits_the_terminal(columns, cube):
+    shown, code = on_terminal("head", cube[0], "units", "-n", 2, "--vertical", columns=columns)
+    assert code == 0
+    lines = plain(shown).splitlines()
+    assert max(map(len, lines)) <= columns
+    schema = lazynwb.get_table_schema(cube[0], "units")
+    assert [line.rstrip() for line in lines if line.startswith("row ")] == ["row 1", "row 2"]
+    names = [line.split()[0] for line in lines if line and line.split()[0] in schema]
+    assert names[: len(schema)] == names[len(schema) :]
+    assert sorted(names) == sorted([*schema] * 2)
+
+
+def test_a_vertical_table_has_the_values_of_the_query(cube, answer):
+    out = answer("query", "SELECT unit_id, location FROM units LIMIT 1", cube[0], "-x").decode()
+    row = lazynwb.read_nwb(cube[0], "units").row(0, named=True)
+    cells = [line.split() for line in out.splitlines()]
+    assert ["unit_id", "str", row["unit_id"]] in cells
+    assert ["location", "str", row["location"]] in cells
 
 
 @terminal

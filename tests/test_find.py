@@ -223,7 +223,7 @@ def test_an_index_answers_for_names_without_a_look_at_the_files(session, tmp_pat
     ],
 )
 def test_suggestions_are_those_that_a_person_would_make(name, suggested, tmp_path):
-    paths = ["units", "intervals/trials", "processing/behavior/licks"]
+    paths = ["units", "intervals/trials", "intervals/rf_trials", "processing/behavior/licks"]
     file = write(tmp_path / "a.nwb", paths, ["processing/behavior/running_speed"])
     with pytest.raises(TableNotFoundError) as caught:
         lazynwb.scan_nwb(file, name)

@@ -340,6 +340,54 @@ def test_late_names_pickle_by_reference():
         assert pickle.loads(pickle.dumps(one)) is one  # noqa: S301 - made here
 
 
+INTERRUPTED = """
+import os, signal, sys, threading, time, lazynwb
+call, folder, *paths = sys.argv[1:]
+read, reads, sent = os.preadv, [], []
+
+def interrupt():
+    time.sleep(0.1)
+    sent.append(len(reads))
+    os.kill(os.getpid(), signal.SIGINT)
+
+def slow(*arguments):
+    reads.append(arguments)
+    if len(reads) == 3:
+        threading.Thread(target=interrupt, daemon=True).start()
+    time.sleep(0.25)
+    return read(*arguments)
+
+lazynwb.config.disable_cache = True
+tables = lazynwb.scan_nwb(paths, "/units")
+os.preadv = slow
+try:
+    try:
+        if call == "get_df":
+            lazynwb.get_df(paths, "/units", exclude_array_columns=False, as_polars=True)
+        elif call == "collect":
+            tables.collect()
+        elif call == "convert":
+            lazynwb.convert_nwb_tables(paths, folder)
+        else:
+            lazynwb.build_index(paths, folder)
+        print("finished", len(reads))
+    except KeyboardInterrupt:
+        print("interrupted", len(reads) - sent[0], flush=True)
+except KeyboardInterrupt:  # Python's own, after that of Polars
+    print("interrupted", len(reads) - sent[0], flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="needs os.preadv and SIGINT, which Windows lacks")
+@pytest.mark.parametrize("call", ["get_df", "collect", "convert", "index"])
+def test_ctrl_c_ends_a_call_with_the_reads_that_are_under_way(call, cube, tmp_path):
+    threads = {"LAZYNWB_MAX_THREADS": "2", "LAZYNWB_COLUMN_CACHE_BYTES": "0", "LAZYNWB_MAX_REQUESTS": "4"}
+    said = run_child(INTERRUPTED, call, tmp_path / "out", *cube, **threads).split()
+    assert said[0] == "interrupted"
+    assert int(said[1]) <= 12
+
+
 def test_an_exception_keeps_its_type(cube, tmp_path):
     path = write_session(tmp_path / "soon gone.nwb", 1)
     lf = lazynwb.scan_nwb([cube[0], path], "/units")

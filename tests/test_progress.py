@@ -87,9 +87,13 @@ def test_a_count_never_decreases_nor_exceeds_its_total(terminal):
         assert "4/4" in terminal.line
 
 
-def test_bars_of_two_scans_have_a_line_each(terminal):
+def test_bars_of_two_scans_have_a_line_and_a_label_each(terminal):
     with begun(), begun():
         assert "\n" in terminal.written
+        assert "Scanning NWB /units (2): " in terminal.written
+        assert "(3)" not in terminal.written
+    with begun():
+        assert terminal.line.startswith("Scanning NWB /units: ")
 
 
 @pytest.mark.parametrize("engine", ["in-memory", "streaming"])

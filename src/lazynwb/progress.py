@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from contextlib import contextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.config import config
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Seconds of work before a bar is shown.
 _DELAY = 0.5
+#: Labels of the bars that are open: two scans of one table in a query have different ones.
+_labels: set[str] = set()
 
 
 class Progress:
@@ -47,6 +50,7 @@ class Progress:
         self._started = time.perf_counter()
         self._disabled = disabled or config.disable_progress
         self._bar: Any = None
+        self._label = ""
 
     def __enter__(self) -> Self:
         return self
@@ -87,6 +91,7 @@ class Progress:
         bar, self._bar, self._disabled = self._bar, None, True
         if bar is None:
             return
+        _labels.discard(self._label)
         RELEASING.__exit__()
         bar.total = bar.n  # a notebook would keep the bar of an incomplete stage
         bar.close()
@@ -99,9 +104,11 @@ class Progress:
         class Bar(tqdm):  # type: ignore[type-arg]
             monitor_interval = 0  # a thread that would outlive the query
 
+        self._label = _unused(visible(self._description))  # names of tables are from files
+        _labels.add(self._label)
         bar = Bar(
             total=self._total,
-            desc=visible(self._description),  # names of tables are from files
+            desc=self._label,
             unit=self._unit,
             leave=False,
             smoothing=0,
@@ -112,3 +119,9 @@ class Progress:
         # Polars finalizes a scan that a `head` has left when it is next called: soon, while the bar is open.
         RELEASING.__enter__()
         return bar
+
+
+def _unused(label: str) -> str:
+    """Return a label that no open bar has: with a number, from the second bar on."""
+    candidates = (f"{label} ({number})" if number > 1 else label for number in count(1))
+    return next(one for one in candidates if one not in _labels)

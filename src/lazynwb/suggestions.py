@@ -19,8 +19,8 @@ def similar_names(name: str, names: Collection[str], count: int = 3) -> list[str
     """Return the names that may have been meant, the most likely first.
 
     Names are compared by their last part behind a slash, whatever their case: the same name, its plural or
-    singular, then names with a word that is or begins with it. Spelling mistakes are looked for only if there
-    is none of these.
+    singular, then names with a word that is or begins with it. Only the names that match best are returned:
+    `trial` is `trials`, not `rf_mapping_trials`. Spelling mistakes are looked for only if none matches.
 
     Parameters
     ----------
@@ -34,7 +34,8 @@ def similar_names(name: str, names: Collection[str], count: int = 3) -> list[str
     wanted = _last(name)
     ranked = [(rank, one) for one in names if (rank := _rank(wanted, _last(one))) is not None]
     if ranked:
-        return [one for _, one in sorted(ranked, key=lambda pair: pair[0])][:count]
+        best = min(rank for rank, _ in ranked)
+        return [one for rank, one in ranked if rank == best][:count]
     by_last: dict[str, list[str]] = {}
     for one in names:
         by_last.setdefault(_last(one), []).append(one)

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
@@ -40,7 +41,12 @@ def wait(future: Future[T]) -> T:
         except TimeoutError:
             if future.done():
                 return future.result()
-        _NOTHING.rechunk()
+        raise_if_interrupted()
+
+
+def raise_if_interrupted() -> None:
+    """Raise KeyboardInterrupt on any thread of a query once Polars has noted Ctrl-C; see `wait`."""
+    _NOTHING.rechunk()
 
 
 class ForkSafeLock:
@@ -98,7 +104,8 @@ class _Releasing:
     def _look(self) -> None:
         while self._open:
             time.sleep(_LOOK)
-            _NOTHING.rechunk()
+            with suppress(KeyboardInterrupt):  # raised on the thread that runs the query, too
+                raise_if_interrupted()
 
 
 RELEASING = _Releasing()

@@ -20,6 +20,7 @@ from lazynwb.cli.options import (
     SourceArgument,
     SourcesArgument,
     StorageOption,
+    VerticalOption,
     source_of,
     sources_of,
     split_table,
@@ -202,12 +203,13 @@ def head(  # noqa: PLR0913
     ] = None,
     form: FormatOption = None,
     output: OutputOption = None,
+    vertical: VerticalOption = False,
     exclude_arrays: ExcludeArraysOption = False,
     ignore_errors: IgnoreErrorsOption = False,
     storage_option: StorageOption = None,
 ) -> None:
     """Show the first rows of a table."""
-    target = target_of(form, output)
+    target = target_of(form, output, vertical=vertical)
     sources, table = split_table(arguments, "head")
     given = sources_of(sources, storage_option)
     from lazynwb.cli import row_commands as run
@@ -236,6 +238,7 @@ def query(  # noqa: PLR0913
     ] = None,
     form: FormatOption = None,
     output: OutputOption = None,
+    vertical: VerticalOption = False,
     full_path: Annotated[
         bool, typer.Option("--full-path", help='Call tables by their whole path: "intervals/trials".')
     ] = False,
@@ -247,7 +250,7 @@ def query(  # noqa: PLR0913
 
     Results that go to a file or a pipe are written as they come, however large.
     """
-    target = target_of(form, output)
+    target = target_of(form, output, vertical=vertical)
     given = sources_of(sources, storage_option)
     from lazynwb.cli import row_commands as run
 

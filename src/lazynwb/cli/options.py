@@ -50,6 +50,12 @@ OutputOption = Annotated[
     Path | None,
     typer.Option("--output", "-o", metavar="FILE", help="Write the result to a file; it is whole or absent."),
 ]
+VerticalOption = Annotated[
+    bool,
+    typer.Option(
+        "--vertical", "-x", help="Show each row as lines of column, type and value, with all columns."
+    ),
+]
 StorageOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -35,10 +35,11 @@ _GROUP_BYTES, _LIST_ELEMENTS, _GROUP_ROWS = 48 * 1024 * 1024, 4096, 262_144
 
 
 class Target(NamedTuple):
-    """Where a result goes: the form, and the file or None for stdout."""
+    """Where a result goes: the form, and the file or None for stdout; a table may be vertical."""
 
     form: Format
     file: Path | None
+    vertical: bool = False
 
     @property
     def for_people(self) -> bool:
@@ -46,7 +47,7 @@ class Target(NamedTuple):
         return self.form is Format.table
 
 
-def target_of(form: Format | None, output: Path | None) -> Target:
+def target_of(form: Format | None, output: Path | None, *, vertical: bool = False) -> Target:
     """Decide where a result goes, before anything is read.
 
     Raises
@@ -71,7 +72,9 @@ def target_of(form: Format | None, output: Path | None) -> Target:
         raise UsageError(f"{form.value} is not for terminals: name a file with -o, or pipe it into something")
     if file is not None and file.is_dir():
         raise UsageError(f"{file} is a folder: name a file in it")
-    return Target(form, file)
+    if vertical and form is not Format.table:
+        raise UsageError(f"--vertical is a layout of tables, not of {form.value}: leave one of them out")
+    return Target(form, file, vertical)
 
 
 def emit(frame: pl.DataFrame, target: Target, for_people: Callable[[], None]) -> None:

@@ -105,6 +105,20 @@ def show(columns: Sequence[Column]) -> list[str]:
     return [column.title for column in columns if id(column) not in kept]
 
 
+def show_vertically(columns: Sequence[Column]) -> None:
+    """Write each row to stdout as lines of column, type and value: all columns, however wide the rows are."""
+    width = screen_width() or _UNBOUNDED
+    titles: list[str | None] = [cut(column.title, width // 3, tail=False) for column in columns]
+    types: list[str | None] = [cut(column.note, width // 4, tail=False) for column in columns]
+    for row in range(max((len(column.cells) for column in columns), default=0)):
+        named = [Column(f"row {row + 1:,}", titles, whole=True), Column("", types, whole=True, style="dim")]
+        _widen(named, _LONGEST)
+        room = max(min(width - _width_of(named) - _GAP, _LONGEST), 1)
+        values = [column.cells[row] or "null" for column in columns]
+        cells = [cut(value, room, tail=column.tail) for value, column in zip(values, columns, strict=True)]
+        show([*named, Column("", [*cells], whole=True)])
+
+
 def _print_table(columns: Sequence[Column]) -> None:
     from rich import box
     from rich.table import Table

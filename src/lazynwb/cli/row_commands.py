@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.cli.output import write
-from lazynwb.cli.render import columns_of, count_text, say, show
+from lazynwb.cli.render import columns_of, count_text, say, show, show_vertically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,12 +37,13 @@ _FROM = re.compile(r"\b(from|join)\b", re.IGNORECASE)
 _NO_SUCH_TABLE = re.compile(r"relation '(.*)' was not found")
 
 
-def show_rows(frame: pl.DataFrame, rest: str) -> None:
+def show_rows(frame: pl.DataFrame, rest: str, *, vertical: bool) -> None:
     """Show rows to people, and say what there is beside them."""
-    hidden = show(columns_of(frame))
     words = [rest]
-    if hidden:
-        words.append(f"{frame.width - len(hidden)} of {frame.width} columns fit: --format csv has all")
+    if vertical:
+        show_vertically(columns_of(frame))
+    elif hidden := show(columns_of(frame)):
+        words.append(f"{frame.width - len(hidden)} of {frame.width} columns fit: --vertical shows all")
     say("; ".join(filter(None, words)))
 
 
@@ -82,7 +83,7 @@ def head(  # noqa: PLR0913 - what can be asked of it
         chosen = frame.select(selectors.by_name(*_for_reading(frame.collect_schema())))
     found = chosen.head(rows).collect(engine="streaming")
     total = found.height if found.height < rows else frame.select(pl.len()).collect().item()
-    show_rows(found, f"{found.height:,} of {count_text(total, 'row')}")
+    show_rows(found, f"{found.height:,} of {count_text(total, 'row')}", vertical=target.vertical)
 
 
 def _for_reading(schema: pl.Schema) -> list[str]:
@@ -166,7 +167,7 @@ def query(  # noqa: PLR0913 - what can be asked of it
     found = frame.head(limit + 1).collect(engine="streaming")
     more = found.height > limit
     rest = f"the first {count_text(limit, 'row')}; there are more: -n shows them" if more else ""
-    show_rows(found.head(limit), rest or count_text(found.height, "row"))
+    show_rows(found.head(limit), rest or count_text(found.height, "row"), vertical=target.vertical)
 
 
 def _lazy(context: pl.SQLContext[Any], sql: str) -> pl.LazyFrame:

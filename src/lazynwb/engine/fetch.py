@@ -28,6 +28,7 @@ from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
 from lazynwb.storage.objects.object_file import WHOLE, ObjectAbsentError, ObjectFile
 from lazynwb.storage.objects.sparsity import check_written
+from lazynwb.threads import raise_if_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -188,6 +189,7 @@ def _carry_out(task: _Task) -> None:
     file = task.file
     with file.reading() as opened:
         for jobs in task.groups:
+            raise_if_interrupted()
             if len(jobs) == 1:
                 _read_and_handle(file, opened, jobs[0])
                 continue
