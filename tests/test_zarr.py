@@ -5,8 +5,11 @@ name interpreters that can, and else unpacked from its archive. The oracle reads
 stores are exports of; that they have kept everything is tested as well, where zarr-python is installed.
 """
 
+import base64
+import io
 import json
 import os
+import re
 import shutil
 import sys
 import tarfile
@@ -438,6 +441,106 @@ def referring(tmp_path_factory):
 @each_session
 def test_every_table_of_a_file_of_references(name, referring):
     check_twin(referring / f"{name}.nwb.lindi.json", referring / f"{name}.nwb", engines=ENGINES[:1])
+
+
+def _padded(value, size):
+    return json.dumps(value).encode().ljust(size)
+
+
+def write_lindi_archive(path, document, blobs):
+    """Write a `.lindi.tar` in the published layout: an entry, an index, references, and blobs."""
+    members = {".tar_entry.json": bytes(1024), ".tar_index.json": bytes(1024 * 256), **blobs}
+    members["lindi.json"] = _padded(document, 1024 * 256)
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    with tarfile.open(path) as archive:
+        places = [
+            {"n": info.name, "o": info.offset, "d": info.offset_data, "s": info.size} for info in archive
+        ]
+    with path.open("r+b") as file:
+        for place, content in zip(places[:2], ({"index": places[1]}, {"files": places}), strict=True):
+            file.seek(place["d"])
+            file.write(_padded(content, place["s"]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def archived(referring):
+    """LINDI's tar archives: two of three chunks are members, the others are as in the file of references."""
+    for path in sorted(referring.glob("*.nwb.lindi.json")):
+        document, blobs = json.loads(path.read_text()), {}
+        for number, (key, value) in enumerate(document["refs"].items()):
+            if not number % 3 or not re.fullmatch(r"[\d.]+", key.rpartition("/")[2]):
+                continue
+            if isinstance(value, list):
+                url, offset, size = value
+                file = referring / url.replace("{{u1}}", document["templates"]["u1"])
+                data = file.read_bytes()[offset : offset + size]
+            else:
+                text = value.removeprefix("base64:")
+                data = text.encode() if text == value else base64.b64decode(text)
+            blobs[f"blobs/{key}"] = data
+            document["refs"][key] = [f"./blobs/{key}", 0, len(data)]
+        write_lindi_archive(path.with_suffix(".tar"), document, blobs)
+    return referring
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["compressed_series", "compressed_table", "every_dtype", "ragged_trials", "trials_with_references"],
+)
+def test_every_table_of_a_lindi_archive(name, archived):
+    check_twin(archived / f"{name}.nwb.lindi.tar", archived / f"{name}.nwb")
+
+
+def test_a_lindi_archive_in_a_folder_and_behind_a_web_server(archived, tmp_path):
+    (tmp_path / "sessions").mkdir()
+    shutil.copy(archived / "units.nwb.lindi.tar", tmp_path / "sessions" / "a.lindi.tar")
+    found = lazynwb.read_nwb(tmp_path / "sessions", "/units")
+    assert_table(found, oracle.read_table(archived / "units.nwb", "/units"), found["_nwb_path"][0], "/units")
+    assert found["_nwb_path"][0].endswith("a.lindi.tar")
+    with RangeServer() as server:
+        for name in ("compressed_table.nwb.lindi.tar", "compressed_table.nwb"):
+            server.objects[f"lab/{name}"] = (archived / name).read_bytes()
+        url = f"{server.url}/lab/compressed_table.nwb.lindi.tar"
+        check_twin(url, archived / "compressed_table.nwb")
+        opened = [seen.path for seen in server.log].count("lab/compressed_table.nwb.lindi.tar")
+        assert opened < 20
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("packed again", "packed again by another program: '.tar_index.json' is not where the index says"),
+        ("plain", "no archive that LINDI wrote: its first member is 'lindi.json'"),
+        ("cut off", "reaches beyond its end"),
+        ("no member", "'blobs/nowhere', which the archive does not have"),
+        ("too long", "1000000 bytes from 0 on of 'blobs/x', which has 3 bytes"),
+    ],
+)
+def test_a_damaged_lindi_archive(damage, said, tmp_path):
+    refs = {".zgroup": '{"zarr_format": 2}', "t/.zgroup": '{"zarr_format": 2}'}
+    refs["t/.zattrs"] = json.dumps({"colnames": ["x"], "neurodata_type": "DynamicTable"})
+    array = {"shape": [3], "chunks": [3], "dtype": "|u1", "compressor": None, "fill_value": 0}
+    refs["t/x/.zarray"] = json.dumps({"zarr_format": 2, "order": "C", "filters": None, **array})
+    url, size = ("./blobs/nowhere", 3) if damage == "no member" else ("./blobs/x", 3)
+    refs["t/x/0"] = [url, 0, 1_000_000 if damage == "too long" else size]
+    path = write_lindi_archive(tmp_path / "a.nwb.lindi.tar", {"refs": refs}, {"blobs/x": b"abc"})
+    if damage in {"packed again", "plain"}:
+        with tarfile.open(path) as archive:
+            members = [(info, archive.extractfile(info).read()) for info in archive]
+        order = [0, 2, 3, 1] if damage == "packed again" else [3]
+        with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+            for info, data in (members[number] for number in order):
+                archive.addfile(info, io.BytesIO(data))
+    if damage == "cut off":
+        path.write_bytes(path.read_bytes()[: 300 * 1024])
+    with pytest.raises(lazynwb.LazyNWBError, match=re.escape(said)) as error:
+        lazynwb.read_nwb(path, "/t")
+    assert "a.nwb.lindi.tar" in str(error.value)
 
 
 def test_zarr_python_is_not_loaded(twins):

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 #: Modules that keep something; those that were not imported keep nothing.
 _KEEPERS = (
     *("remote_file", "store_request", "resolve", "dandi.resolver", "stores.dandi_assets"),
-    *("objects.metadata_identity", "objects.zip_archive", "objects.reference_file"),
+    *("objects.metadata_identity", "objects.zip_archive"),
+    *("objects.reference_file", "objects.lindi_archive"),
 )
 
 

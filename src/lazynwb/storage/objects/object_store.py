@@ -90,7 +90,9 @@ def open_objects(source: Source) -> Objects:
     return _opened(_local_kind(source.path), source)
 
 
-_KINDS = {".zip": "archive", ".json": "references"}
+_KINDS = {".zip": "archive", ".json": "references", ".tar": "lindi archive"}
+#: What a tar archive has in its first header, and where.
+_TAR, _TAR_AT = b"ustar", 257
 
 
 def _suffix(path: str) -> str:
@@ -101,11 +103,14 @@ def _local_kind(path: str) -> str:
     try:
         local_file.path_identity(path)  # which tells a pipe, that would be waited for
         with open(path, "rb") as file:
-            head = file.read(64).lstrip()
+            data = file.read(512)
     except OSError as error:
         if isinstance(error, LazyNWBError):
             raise
         raise NotNWBError(f"{path} cannot be read: {error.strerror}") from None
+    head = data.lstrip()
+    if data[_TAR_AT:].startswith(_TAR):
+        return "lindi archive"
     if head.startswith(b"PK"):
         return "archive"
     if head.startswith((b"{", b"\xef\xbb\xbf{")):
@@ -114,7 +119,8 @@ def _local_kind(path: str) -> str:
     if placeholder:
         raise NotNWBError(placeholder)
     raise NotNWBError(
-        f"{path} is no store of objects: neither a folder, a zip archive nor a JSON file of references"
+        f"{path} is no store of objects: neither a folder, a zip archive, a LINDI archive nor a JSON file of "
+        "references"
     )
 
 
@@ -123,6 +129,10 @@ def _opened(kind: str, source: Source) -> Objects:
         from lazynwb.storage.objects.zip_archive import ArchiveObjects
 
         return ArchiveObjects(source)
+    if kind == "lindi archive":
+        from lazynwb.storage.objects.lindi_archive import LindiArchiveObjects
+
+        return LindiArchiveObjects(source)
     from lazynwb.storage.objects.reference_file import ReferenceObjects
 
     return ReferenceObjects(source)

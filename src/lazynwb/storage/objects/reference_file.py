@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: More than the references to some million chunks take.
-_MOST_BYTES = 512 * 1024 * 1024
+MOST_BYTES = 512 * 1024 * 1024
 #: Files of references that are remembered.
 _FILES = 4
 _NAME = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -38,7 +38,9 @@ _CLOUDS = frozenset({"s3", "s3a", "gs", "gcs", "az", "azure", "abfs", "abfss", "
 _FOR_WEB_SERVERS = frozenset({"headers", "client_kwargs", "client_options"})
 
 
-class _Document(msgspec.Struct, gc=False):
+class Document(msgspec.Struct, gc=False):
+    """A file of references as it is written."""
+
     refs: dict[str, msgspec.Raw]
     templates: dict[str, str] = {}
     gen: list[msgspec.Raw] = []
@@ -81,7 +83,7 @@ class ReferenceObjects:
     def __init__(self, source: Source) -> None:
         self.source = source
         self._identity = source.identity(known=True)
-        self._document = _document(source, self._identity)
+        self._document = self._references()
         self._files: dict[str, tuple[File, str]] = {}
 
     def get(self, key: str) -> bytes | memoryview | None:
@@ -129,6 +131,14 @@ class ReferenceObjects:
 
     # -- references -----------------------------------------------------------------------------------
 
+    def _references(self) -> Document:
+        return _document(self.source, self._identity)
+
+    def _refer(self, key: str, url: str, offset: int, size: int | None) -> Reference:
+        """Return a part of another file; without a size, all of it."""
+        file, version = self._open(key, url)
+        return Reference(file, version, offset, file.size if size is None else size)
+
     def _value(self, key: str) -> bytes | Reference | None:
         raw = self._document.refs.get(checked(self.source, key))
         if raw is None:
@@ -143,12 +153,11 @@ class ReferenceObjects:
             return self._inline(key, value)
         match value:
             case [str(url)]:
-                file, version = self._open(key, url)
-                return Reference(file, version, 0, file.size)
+                return self._refer(key, url, 0, None)
             case [str(url), int(offset), int(size)] if min(offset, size) >= 0 and not (
                 isinstance(offset, bool) or isinstance(size, bool)
             ):
-                return Reference(*self._open(key, url), offset, size)
+                return self._refer(key, url, offset, size)
         raise self._error(key, "is neither contents nor a URL, an offset and a size")
 
     def _inline(self, key: str, text: str) -> bytes:
@@ -221,21 +230,25 @@ def _read(found: Reference, start: int, size: int) -> memoryview:
 
 
 @lru_cache(maxsize=_FILES)
-def _document(source: Source, expected: str) -> _Document:
+def _document(source: Source, expected: str) -> Document:
     file = source.open(expected)
-    if file.size > _MOST_BYTES:
+    if file.size > MOST_BYTES:
         raise NotNWBError(f"{source.name} has {file.size:,} bytes, more than a file of references can have")
     with file.reading() as ranges:
-        data = bytes(ranges.read(0, file.size))
+        return decode_document(source.name, bytes(ranges.read(0, file.size)))
+
+
+def decode_document(name: str, data: bytes) -> Document:
+    """Return the references in a JSON file; NotNWBError if it has none."""
     try:
-        found = msgspec.json.decode(data, type=_Document)
+        found = msgspec.json.decode(data, type=Document)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise NotNWBError(
-            f"{source.name} is no JSON file of references, as LINDI and kerchunk write them: {why}"
+            f"{name} is no JSON file of references, as LINDI and kerchunk write them: {why}"
         ) from None
     if found.gen:
-        raise NotNWBError(f'{source.name} has references that are rules ("gen"): write them out, one by one')
+        raise NotNWBError(f'{name} has references that are rules ("gen"): write them out, one by one')
     return found
 
 
