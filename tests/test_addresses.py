@@ -1,9 +1,11 @@
 """Addresses as people have them: what they stand for, and what is said of those that cannot be read."""
 
+import io
 import json
 import threading
 import zipfile
 from contextlib import suppress
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -14,10 +16,16 @@ import pytest
 import lazynwb
 from builders import nwb_root, table
 from dandi_server import DandiServer
-from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError, TableNotFoundError
+from lazynwb.errors import (
+    LazyNWBError,
+    NotNWBError,
+    SourceChangedError,
+    SourceNotFoundError,
+    TableNotFoundError,
+)
 from lazynwb.storage import remote_state
 from lazynwb.storage.dandi.web_addresses import ApiAsset, translate
-from lazynwb.storage.resolve import expand
+from lazynwb.storage.resolve import expand, resolve
 from lazynwb.storage.stores.bucket_urls import bucket_url
 from range_server import RangeServer, always, redirect, refuse
 
@@ -69,6 +77,12 @@ def write_hdf5(path):
         nwb_root(file)
         table(file, "units", {"id": np.arange(ROWS), "rate": np.arange(ROWS)}, kind="Units")
     return path
+
+
+def hdf5_bytes():
+    content = io.BytesIO()
+    write_hdf5(content)
+    return content.getvalue()
 
 
 def read(source, **options):
@@ -291,6 +305,79 @@ def test_every_kind_is_found_in_a_folder(tmp_path):
     assert context.execute("SELECT count(*) FROM units").collect().item() == 15
 
 
+def _odd_names(put):
+    """Write NWB under names that a search of a folder does not find, and what is no NWB."""
+    put("other.h5", hdf5_bytes())
+    put("deep/er/packed.nwb.gz", b"gzip")
+    put("got.nwb.part", b"HDF")
+    for key, data in zarr_objects().items():
+        put(f"5f0a-uuid/{key}", data)
+    for name in ("README.txt", "a.csv", "images/b.png", "a.nwb.json", "notes.nwb.md5", ".hidden/c.h5"):
+        put(name, b"plain")
+
+
+_PASSED_OVER = (
+    "4 files or folders that look like NWB passed over",
+    "5f0a-uuid (a Zarr store, by another name)",
+    "deep/er/packed.nwb.gz (compressed)",
+    "got.nwb.part (a transfer that was not finished)",
+    "other.h5 (",
+    "pass the paths of those that are meant",
+)
+
+
+def test_what_looks_like_nwb_in_a_folder_and_is_not_read_is_named_once(tmp_path, caplog):
+    def put(name, data):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+
+    _odd_names(put)
+    put("analysis.h5", b"\x89HDF\r\n\x1a\n and nothing of a session")
+    with pytest.raises(SourceNotFoundError, match="no NWB file") as caught:
+        expand(tmp_path)
+    assert all(part in str(caught.value) for part in _PASSED_OVER), str(caught.value)
+    write_hdf5(tmp_path / "a.nwb")
+    assert read(tmp_path) == [0, 1, 2]
+    warnings = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
+    assert len(warnings) == 1
+    assert all(part in warnings[0] for part in (*_PASSED_OVER, str(tmp_path))), warnings[0]
+    caplog.clear()
+    assert read([tmp_path / "a.nwb", tmp_path / "other.h5", tmp_path / "5f0a-uuid"]) == [0, 1, 2] * 3
+    assert not caplog.records
+
+
+def test_a_folder_with_other_things_gives_no_warning(tmp_path, caplog):
+    write_hdf5(tmp_path / "a.nwb")
+    for name in ("README.txt", "b.csv", "c.png", "d.json", "e.zip", "a.nwb.md5"):
+        (tmp_path / name).write_bytes(b"plain")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "linked").symlink_to(tmp_path / "images")
+    assert read(tmp_path) == [0, 1, 2]
+    assert not caplog.records
+
+
+def test_links_to_folders_and_folders_that_cannot_be_listed_are_named(tmp_path, caplog):
+    (tmp_path / "elsewhere").mkdir()
+    write_hdf5(tmp_path / "elsewhere" / "b.nwb")
+    folder = tmp_path / "sessions"
+    folder.mkdir()
+    write_hdf5(folder / "a.nwb")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "half.nwb.zarr").mkdir()
+    assert read(folder) == [0, 1, 2]
+    assert "half.nwb.zarr (no Zarr store" in caplog.text
+    assert "linked (a symbolic link to a folder)" in caplog.text
+
+
+def test_what_looks_like_nwb_in_a_bucket_and_is_not_read_is_named(s3, caplog):
+    _odd_names(lambda name, data: s3.put(f"private/odd/{name}", data))
+    s3.put("private/odd/a.nwb", hdf5_bytes())
+    assert read("s3://private/odd/", storage_options=s3.options) == [0, 1, 2]
+    warnings = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
+    assert len(warnings) == 1
+    assert all(part in warnings[0] for part in _PASSED_OVER), warnings[0]
+
+
 # -- links and placeholders -------------------------------------------------------------------------------
 
 
@@ -437,6 +524,80 @@ def test_an_answer_in_chunks_without_a_length(unusual):
     lazynwb.config.download_bytes = len(unusual.data)
     assert read(url) == [0, 1, 2]
     assert read(url) == [0, 1, 2]
+
+
+class _Replicas(BaseHTTPRequestHandler):
+    """Two servers behind one address, of which the first answers one request and then the other all."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        server = self.server
+        server.asked.append(self.headers.get("Range"))
+        number = min(len(server.asked), 2) - 1
+        tag = f'"replica-{number}"'
+        if self.headers.get("If-Match", tag) != tag:
+            self.send_response(412)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        start, stop = (int(one) for one in self.headers["Range"].removeprefix("bytes=").split("-"))
+        body = server.data[start : stop + 1]
+        self.send_response(206)
+        self.send_header("ETag", tag)
+        self.send_header("Last-Modified", server.dates[number])
+        self.send_header("Content-Range", f"bytes {start}-{start + len(body) - 1}/{len(server.data)}")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def replicas(hdf5, monkeypatch):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    remote_state.forget()
+    running = ThreadingHTTPServer(("127.0.0.1", 0), _Replicas)
+    # The table's values are not among the bytes that parsing the structure brings.
+    running.data, running.asked = hdf5 + bytes(1 << 20), []
+    running.dates = ["Tue, 03 Nov 2020 00:00:00 GMT"] * 2
+    running.url = f"http://127.0.0.1:{running.server_port}/a.nwb"
+    thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield running
+    running.shutdown()
+    running.server_close()
+    remote_state.forget()
+
+
+def _two_ranges(url):
+    source = resolve(url)
+    identity = source.identity()
+    file = source.open(identity)
+    with file.reading() as ranges:
+        return source, identity, [bytes(ranges.read(at, 10)) for at in (500_000, 700_000, 900_000)]
+
+
+def test_replicas_whose_etags_differ_have_the_same_file_if_its_date_agrees(replicas, cache_dir):
+    _, _, found = _two_ranges(replicas.url)
+    assert found == [replicas.data[at : at + 10] for at in (500_000, 700_000, 900_000)]
+    assert read(replicas.url) == [0, 1, 2]
+    before = len(replicas.asked)
+    remote_state.forget()
+    assert read(replicas.url) == [0, 1, 2]
+    assert len(replicas.asked) > before  # nothing was cached
+
+
+@pytest.mark.parametrize("other", ["Wed, 04 Nov 2020 00:00:00 GMT", formatdate(usegmt=True)])
+def test_replicas_that_disagree_about_the_file(other, replicas):
+    replicas.dates[0] = other
+    if "2020" not in other:
+        replicas.dates[1] = other  # both are of this moment, in which the file may have been written twice
+    seen = r'a\.nwb was changed .*ETag "replica-0", Last-Mod.*ETag "replica-1", Last-Mod.*replicas'
+    with pytest.raises(SourceChangedError, match=seen):
+        _two_ranges(replicas.url)
 
 
 def test_parts_without_the_size_of_the_whole(unusual):

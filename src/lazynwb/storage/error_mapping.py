@@ -81,13 +81,15 @@ def passing(source: Source, what: str) -> Failure:
     return Failure(LazyNWBError(f"{source.name}: {what}"), _PAUSE)
 
 
-def changed(source: Source) -> SourceChangedError:
-    """Return the error of a file that is another one by now."""
-    again = ""
+def changed(source: Source, known: str = "", seen: str = "") -> SourceChangedError:
+    """Return the error of a file that is another one by now, with its version before and now."""
+    what, again = "", ""
+    if known:
+        what = f" (it was {known}, and is {seen})"
     if _scheme(source) in _WEB:
         again = "; if that does not help, replicas of the server disagree about its ETag: download the file"
     return SourceChangedError(
-        f"{source.name} was changed or replaced while it was being read: run the query again{again}"
+        f"{source.name} was changed or replaced while it was being read{what}: run the query again{again}"
     )
 
 

@@ -14,11 +14,36 @@ SINGLE_FILE_STORES = (".zarr.zip", ".nwb.zip", ".lindi.json", ".lindi.tar")
 #: Metadata documents of Zarr, one of which is in the root of every store.
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
 WILDCARDS = frozenset("*?[")
+#: Ends of the names of HDF5 files, which may be NWB or not.
+HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+_PACKED = re.compile(r"\.nwb(\.\w+)*\.(gz|bz2|xz|zst|7z|rar|tar|tgz)$", re.IGNORECASE)
+_UNFINISHED = re.compile(r"\.nwb(\.\w+)*\.(part|partial|filepart|tmp|download|crdownload)$", re.IGNORECASE)
+#: Names that a message lists.
+_LISTED = 5
 
 
 def is_nwb_name(name: str) -> bool:
     """Return whether a file's name, without its folder, is one that NWB files go by."""
     return not name.startswith(".") and name.lower().endswith(NWB_SUFFIXES)
+
+
+def unusable(name: str) -> str:
+    """Return why a file that is called like an NWB file is none; an empty text for all others."""
+    if _PACKED.search(name):
+        return "compressed"
+    return "a transfer that was not finished" if _UNFINISHED.search(name) else ""
+
+
+def passed_over(where: str, names: list[str]) -> str:
+    """Say that a search of a folder left out what looks like NWB; an empty text if nothing."""
+    if not names:
+        return ""
+    listed = ", ".join(sorted(names)[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+    what = "1 file or folder that looks" if len(names) == 1 else f"{len(names)} files or folders that look"
+    return (
+        f"{what} like NWB passed over in {where}: {listed}; pass the paths of those that are meant, or a "
+        "pattern (*.h5), and unpack what is compressed"
+    )
 
 
 def is_single_file_store(path: str) -> bool:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+import time
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazynwb.config import config
-from lazynwb.errors import LazyNWBError
+from lazynwb.errors import LazyNWBError, SourceChangedError
 from lazynwb.profile import count
 from lazynwb.storage import plain_request
 from lazynwb.storage.block_cache import block_cache_of
@@ -24,6 +27,8 @@ from lazynwb.storage.store_request import with_retry
 from lazynwb.threads import REQUESTS, is_worker, wait
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from obstore import GetOptions, GetResult
 
     from lazynwb.storage.source import Source
@@ -45,11 +50,41 @@ class Response(NamedTuple):
         See `lazynwb.storage.remote_file.identity`.
     whole : memoryview or None
         The whole object, where its server has it no other way.
+    modified : float
+        When it was last modified, in seconds since 1970; 0 where the server does not say.
     """
 
     data: memoryview
     identity: str
     whole: memoryview | None = None
+    modified: float = 0
+
+
+class _Version(NamedTuple):
+    """What an answer said of the version of a file."""
+
+    identity: str
+    modified: float
+
+    def describe(self) -> str:
+        """Return it in words."""
+        size, _, tag = self.identity.partition("\t")
+        date = datetime.fromtimestamp(self.modified, UTC).isoformat() if self.modified > 0 else "none"
+        return f"{int(size):,} bytes, ETag {tag.partition(chr(9))[2] or 'none'}, Last-Modified {date}"
+
+
+#: What web servers first said of files.
+_versions: dict[Source, _Version] = {}
+#: Files of which replicas of their server give different ETags. Nothing of these is cached for long.
+disputed: set[Source] = set()
+#: A date says which version a file is of if it was this long ago when the file was first seen.
+_SETTLED_SECONDS = 60.0
+
+
+def forget() -> None:
+    """Forget what servers said of the versions of files."""
+    _versions.clear()
+    disputed.clear()
 
 
 def request(source: Source, start: int, stop: int, expected: str | None = None) -> Response:
@@ -72,14 +107,47 @@ def request(source: Source, start: int, stop: int, expected: str | None = None) 
         If it may not be read, or the server does not answer as it should, also not when asked again.
     """
 
-    def ask(location: Location) -> Response | Failure:
+    def ask(location: Location, condition: str | None = expected) -> Response | Failure:
         with TURNS:
-            return _get(source, location, start, stop, expected)
+            return _get(source, location, start, stop, condition)
 
-    # obstore does not heed Ctrl-C: it is a pool's threads that wait for it.
-    response = with_retry(source, ask) if is_worker() else wait(REQUESTS.submit(with_retry, source, ask))
-    if expected is not None and response.identity != expected:
-        raise changed(source)
+    def run(ask: Callable[[Location], Response | Failure]) -> Response:
+        # obstore does not heed Ctrl-C: it is a pool's threads that wait for it.
+        return with_retry(source, ask) if is_worker() else wait(REQUESTS.submit(with_retry, source, ask))
+
+    try:
+        response = run(ask)
+    except SourceChangedError:
+        if _strong_tag(expected) is None or not _is_on_web(source):
+            raise
+        response = run(partial(ask, condition=None))  # from a replica that has another ETag
+    if not _is_on_web(source):
+        if expected not in {None, response.identity}:
+            raise changed(source)
+        return response
+    return _of_version(source, response, expected)
+
+
+def _of_version(source: Source, response: Response, expected: str | None) -> Response:
+    """Return the response of a web server, if it is of the version that is wanted.
+
+    Servers behind one address may give a file different ETags. It is the same where its length and its date
+    agree, and the date is not so recent that the file may have been written twice.
+    """
+    seen = _Version(response.identity, response.modified)
+    known = _versions.get(source)
+    if expected is not None and response.identity == expected:
+        return response
+    if known is not None and expected in {None, known.identity} and seen.identity != known.identity:
+        sizes = {one.identity.partition("\t")[0] for one in (seen, known)}
+        is_settled = seen.modified > 0 and time.time() - seen.modified > _SETTLED_SECONDS
+        if len(sizes) == 1 and is_settled and seen.modified == known.modified:
+            disputed.add(source)
+            return response._replace(identity=known.identity)
+    if expected is not None:
+        known = known if known is not None and known.identity == expected else _Version(expected, 0)
+        raise changed(source, known.describe(), seen.describe())
+    _versions[source] = seen
     return response
 
 
@@ -111,7 +179,7 @@ def _get(
     wanted = min(stop, meta["size"]) - start
     if len(data) != wanted:
         return passing(source, f"the server sent {len(data)} bytes where {wanted} were asked for")
-    return Response(data, identity_of(meta))
+    return Response(data, identity_of(meta), modified=modified_of(meta))
 
 
 def _get_whole(
@@ -144,7 +212,7 @@ def _get_whole(
                 kept.add(0, whole)
     except (BaseError, OSError, ValueError) as error:
         return _whole_without_length(source, error, start, stop) or refused(source, location, error)
-    return Response(whole[start:stop], identity, whole)
+    return Response(whole[start:stop], identity, whole, modified_of(meta))
 
 
 def _part_without_total(
@@ -174,7 +242,7 @@ def _part_without_total(
             return _whole_without_length(source, error, start, stop)
     if len(answer.data) != min(stop, size) - start:
         return None
-    return Response(answer.data, identity_of({**answer.tag, "size": size}))
+    return Response(answer.data, identity_of({**answer.tag, "size": size}), None, modified_of(answer.tag))
 
 
 def _whole_without_length(
@@ -197,7 +265,8 @@ def _whole_without_length(
         )
     if not size:
         return Failure(empty(source))
-    return Response(answer.data[start:stop], identity_of({**answer.tag, "size": size}), answer.data)
+    identity = identity_of({**answer.tag, "size": size})
+    return Response(answer.data[start:stop], identity, answer.data, modified_of(answer.tag))
 
 
 def _is_on_web(source: Source) -> bool:
@@ -249,9 +318,14 @@ def identity_of(meta: Any) -> str:  # noqa: ANN401 - obstore's ObjectMeta, a dic
     elif meta.get("e_tag"):
         tag = f"e\t{meta['e_tag']}"
     else:
-        modified = meta["last_modified"].timestamp()
-        tag = f"m{modified}" if modified > 0 else "?"  # 1970 stands for a server that does not say
+        modified = modified_of(meta)
+        tag = f"m{modified}" if modified > 0 else "?"
     return f"{meta['size']}\t{tag}"
+
+
+def modified_of(meta: Any) -> float:  # noqa: ANN401 - as for `identity_of`
+    """Return when an object was last modified; 0 (1970) for a server that does not say."""
+    return max(float(meta["last_modified"].timestamp()), 0)
 
 
 def _strong_tag(identity: str | None) -> str | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from lazynwb.config import config
 from lazynwb.errors import CorruptDataError, LazyNWBError, NotNWBError
 from lazynwb.profile import count
-from lazynwb.storage import placeholders
+from lazynwb.storage import placeholders, range_request
 from lazynwb.storage.block_cache import block_cache_of, clear_block_cache, forget_all, forget_file
 from lazynwb.storage.error_mapping import web_page
 from lazynwb.storage.range_request import request
@@ -114,6 +114,7 @@ def forget() -> None:
     with _lock:
         _seen.clear()
         _warned.clear()
+    range_request.forget()
     forget_all()
 
 
@@ -147,6 +148,8 @@ def open_file(source: Source, expected: str) -> RemoteFile:
 def is_version_certain(source: Source, identity: str) -> bool:
     """Return whether a write since the file was first seen is certain to have changed its identity."""
     tag = identity.partition("\t")[2]
+    if source in range_request.disputed:
+        return False
     if tag.startswith("m"):
         with _lock:
             seen = _seen.get(source)

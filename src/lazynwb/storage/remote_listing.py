@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -9,7 +10,16 @@ from urllib.parse import urlsplit
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.profile import count
 from lazynwb.storage.dandi.web_addresses import is_download
-from lazynwb.storage.file_names import WILDCARDS, ZARR_MARKS, before_wildcard, is_nwb_name, pattern_of
+from lazynwb.storage.file_names import (
+    HDF5_SUFFIXES,
+    WILDCARDS,
+    ZARR_MARKS,
+    before_wildcard,
+    is_nwb_name,
+    passed_over,
+    pattern_of,
+    unusable,
+)
 from lazynwb.storage.objects.remote_prefix import RemoteObjects
 from lazynwb.storage.stores.bucket_urls import bucket_url
 from lazynwb.storage.stores.registry import module_of
@@ -18,6 +28,8 @@ from lazynwb.threads import REQUESTS, wait
 if TYPE_CHECKING:
     from lazynwb.storage.source import Source
     from lazynwb.storage.stores.registry import Location
+
+_LOGGER = logging.getLogger("lazynwb")
 
 #: Names under which an object is taken for a file (or a Zarr store) rather than looked for as a folder. An
 #: archive such as DANDI's calls its blobs by their identifiers, which are looked for as stores first.
@@ -122,17 +134,34 @@ def _listed(source: Source, bucket: str, prefix: str, pattern: str | None = None
         return [source]
     is_mark = (_NAMED_STORE if pattern is None else _STORE).fullmatch
     stores = _outermost({mark[1] for path in paths if (mark := is_mark(path))})
+    note = ""
     names = {*stores, *(path for path in paths if not _is_in(path, stores))}
     if pattern is None:
         found = [n for n in names if n in stores or is_nwb_name(n.rpartition("/")[2])]
         found = [n for n in found if not _is_hidden(n.removeprefix(prefix))]
+        note = passed_over(source.name, _others(paths, names.difference(found), stores, prefix))
     else:
         matches = pattern_of(pattern).fullmatch
         found = [n for n in names if matches(n) and (_is_hidden(pattern) or not _is_hidden(n))]
     if not found:
         what = "no object matches" if pattern is not None else "no NWB file in"
-        raise SourceNotFoundError(f"{what} {source.path}")
+        raise SourceNotFoundError(f"{what} {source.path}" + (f"; {note}" if note else ""))
+    if note:
+        _LOGGER.warning(note)
     return [source.with_path(f"{bucket}/{name}{_mark_of(name, stores)}") for name in sorted(found)]
+
+
+def _others(paths: list[str], names: set[str], stores: set[str], prefix: str) -> list[str]:
+    """Return what may be NWB and is not called so, with the reason: stores, and HDF5 and compressed files."""
+    strange = _outermost({mark[1] for path in paths if (mark := _STORE.fullmatch(path))})
+    found = {n: "a Zarr store, by another name" for n in strange if not _is_in(f"{n}/", stores)}
+    for name in names:
+        last = name.rpartition("/")[2]
+        why = unusable(last) or ("HDF5, by another name" if last.lower().endswith(HDF5_SUFFIXES) else "")
+        if why and not _is_in(name, strange):
+            found[name] = why
+    shown = {name.removeprefix(prefix): why for name, why in found.items()}
+    return [f"{name} ({why})" for name, why in shown.items() if not _is_hidden(name)]
 
 
 def _mark_of(name: str, stores: set[str]) -> str:

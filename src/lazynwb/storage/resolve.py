@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,11 +15,21 @@ from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.storage import local_file
 from lazynwb.storage.dandi import web_addresses
 from lazynwb.storage.dandi.web_addresses import ApiAsset
-from lazynwb.storage.file_names import NWB_SUFFIXES, WILDCARDS, ZARR_MARKS, is_nwb_name
+from lazynwb.storage.file_names import (
+    HDF5_SUFFIXES,
+    NWB_SUFFIXES,
+    WILDCARDS,
+    ZARR_MARKS,
+    is_nwb_name,
+    passed_over,
+    unusable,
+)
 from lazynwb.storage.source import NO_OPTIONS, Options, Source, is_url, redacted
 
 if TYPE_CHECKING:
     from lazynwb.storage.source import Kind
+
+_LOGGER = logging.getLogger("lazynwb")
 
 PathOrUrl = str | os.PathLike[str] | Source
 Sources = PathOrUrl | Iterable[PathOrUrl]
@@ -132,6 +143,8 @@ def resolve(path: str, options: Options = NO_OPTIONS) -> Source:
     return _ResolvedSource(path, options)
 
 
+#: What every NWB file has at its root, and within how many bytes of its beginning.
+_NWB_MARK, _HEAD = b"nwb_version", 64 * 1024
 #: Sources whose names say another kind than they are.
 _detected: dict[Source, Kind] = {}
 #: Names that no folder of a store has.
@@ -224,11 +237,16 @@ def _expand_local(path: str) -> list[str]:
     if os.path.isdir(path):
         if is_zarr_store(path):
             return [path]
-        inside = sorted(_search(Path(path)))
+        inside, others = _search(Path(path))
+        note = passed_over(path, others)
         if not inside:
             names = ", ".join("*" + suffix for suffix in NWB_SUFFIXES)
-            raise SourceNotFoundError(f"no NWB file ({names}) in folder {path} or below")
-        return inside
+            raise SourceNotFoundError(
+                f"no NWB file ({names}) in folder {path} or below" + (f"; {note}" if note else "")
+            )
+        if note:
+            _LOGGER.warning(note)
+        return sorted(inside)
     if WILDCARDS.intersection(path) and not os.path.exists(path):
         matches = sorted(match for match in glob.glob(path, recursive=True) if _is_wanted(match))
         if not matches:
@@ -271,16 +289,65 @@ def is_zarr_store(path: str) -> bool:
     return any(os.path.exists(os.path.join(path, mark)) for mark in ZARR_MARKS)
 
 
-def _search(folder: Path) -> list[str]:
-    found = []
-    for here, folders, files in os.walk(folder):
-        # Names with a leading dot are caches and the resource forks that macOS leaves on other file systems.
-        found += [os.path.join(here, name) for name in files if is_nwb_name(name)]
-        stores = [
-            name
-            for name in folders
-            if name.lower().endswith((".zarr", *NWB_SUFFIXES)) and is_zarr_store(os.path.join(here, name))
-        ]
+def _search(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the NWB files below a folder, and what looks like NWB and is none of these, with the reason.
+
+    Names with a leading dot are caches, and the resource forks that macOS leaves on other file systems.
+    """
+    found: list[str] = []
+    others: list[str] = []
+
+    def note(path: str, why: str) -> None:
+        others.append(f"{os.path.relpath(path, folder)} ({why})")
+
+    def refused(error: OSError) -> None:
+        note(str(error.filename), f"{error.strerror}")
+
+    for here, folders, files in os.walk(folder, onerror=refused):
+        for name in files:
+            path = os.path.join(here, name)
+            if is_nwb_name(name):
+                found.append(path)
+            elif not name.startswith(".") and (why := unusable(name) or _other_name(path)):
+                note(path, why)
+        stores = {name for name in folders if _is_named_store(here, name)}
         found += [os.path.join(here, name) for name in stores]
         folders[:] = [name for name in folders if name not in stores and not name.startswith(".")]
-    return found
+        strange = {name: why for name in folders if (why := _other_folder(os.path.join(here, name)))}
+        for name, why in strange.items():
+            note(os.path.join(here, name), why)
+        folders[:] = [name for name in folders if name not in strange]
+    return found, others
+
+
+def _is_named_store(folder: str, name: str) -> bool:
+    """Return whether there is a Zarr store in a folder that is called like one."""
+    return name.lower().endswith((".zarr", *NWB_SUFFIXES)) and is_zarr_store(os.path.join(folder, name))
+
+
+def _other_name(path: str) -> str:
+    """Return what an NWB file is whose name is that of any HDF5 file; an empty text for other files."""
+    if path.lower().endswith(HDF5_SUFFIXES) and _has(path, b"\x89HDF\r\n\x1a\n", _NWB_MARK):
+        return "NWB, by another name"
+    return ""
+
+
+def _other_folder(path: str) -> str:
+    """Return why a folder that may hold NWB is not searched; an empty text for those that are."""
+    if any(_has(os.path.join(path, mark), b"{", _NWB_MARK) for mark in (".zattrs", "zarr.json")):
+        return "a Zarr store, by another name"
+    if path.lower().endswith(".nwb.zarr"):
+        return "no Zarr store: it has no metadata document"
+    if os.path.islink(path) and any(is_nwb_name(name) for _, _, names in os.walk(path) for name in names):
+        return "a symbolic link to a folder"
+    return ""
+
+
+def _has(path: str, start: bytes, mark: bytes) -> bool:
+    """Return whether a file begins in a way and has a mark near its beginning."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+    except OSError:
+        return False
+    return head.startswith(start) and mark in head
