@@ -3,6 +3,7 @@
 
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -13,6 +14,7 @@ import pytest
 import lazynwb
 from builders import GZIP, VLEN_TEXT, Column, Ragged, nwb_root, series, table
 from checks import ENGINES, PEAK_MIB, run_child
+from lazynwb.formats.hdf5.reader import Hdf5Reader
 
 engines = pytest.mark.parametrize("engine", ENGINES)
 
@@ -242,6 +244,75 @@ def test_ignore_errors_and_a_corrupted_chunk(write, caplog):
         frame = lazynwb.scan_nwb([bad, good], "/units", ignore_errors=True).collect(engine=engine)
         assert set(frame["_nwb_path"]) == {str(good)}
         assert "bad.nwb" in warned(caplog)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda paths, _: lazynwb.scan_nwb(paths, "/units", ignore_errors=True).collect(),
+        lambda paths, _: lazynwb.scan_nwb(paths, "/uni*", ignore_errors=True).collect(),
+        lambda paths, _: lazynwb.scan_nwb(paths, "units", ignore_errors=True, resolve_regions=True),
+        lambda paths, _: lazynwb.get_sql_context(paths),
+        lambda paths, _: lazynwb.get_df(paths, "units", ignore_errors=True),
+        lambda paths, out: lazynwb.convert_nwb_tables(paths, out, ignore_errors=True),
+        lambda paths, out: lazynwb.build_index(paths, out, ignore_errors=True),
+        lambda paths, _: lazynwb.scan_nwb(
+            paths, "/units", ignore_errors=True, executor=ThreadPoolExecutor(1)
+        ).collect(),
+    ],
+    ids=["scan", "pattern", "regions", "sql", "get_df", "convert", "index", "executor"],
+)
+def test_a_missing_package_is_an_error_even_if_errors_are_ignored(ask, tmp_path, monkeypatch):
+    paths = [tmp_path / "a.nwb", tmp_path / "b.nwb"]
+    for path in paths:
+        with h5py.File(path, "w") as file:
+            table(file, "units", {"rate": np.arange(3.0)})
+
+    def lacking(describe):
+        def raising(reader, *args):
+            if "b.nwb" in reader._file.name:
+                raise lazynwb.MissingPackageError(f"{reader._file.name}: codec x takes the package y")
+            return describe(reader, *args)
+
+        return raising
+
+    for name in ("describe_table", "list_objects"):
+        monkeypatch.setattr(Hdf5Reader, name, lacking(getattr(Hdf5Reader, name)))
+    with pytest.raises(lazynwb.MissingPackageError, match=r"b\.nwb: codec x takes the package y"):
+        ask(paths, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "said"),
+    [
+        (32013, lazynwb.MissingPackageError, "filter 32013.*pip install hdf5plugin"),
+        (411, lazynwb.UnsupportedTypeError, "filter 411.*HDF5_PLUGIN_PATH"),
+    ],
+)
+def test_a_filter_that_libhdf5_lacks(number, error, said, tmp_path, monkeypatch):
+    if h5py.h5z.filter_avail(number):
+        pytest.skip("the filter is here")
+    path = tmp_path / "a.nwb"
+    with h5py.File(path, "w") as file:
+        table(file, "units", {"rate": np.arange(3.0)})
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk((3,))
+        properties.set_filter(number, h5py.h5z.FLAG_OPTIONAL)
+        space = h5py.h5s.create_simple((3,))
+        stored = h5py.h5d.create(file["units"].id, b"odd", h5py.h5t.NATIVE_DOUBLE, space, properties)
+        stored.write_direct_chunk((0,), bytes(24))
+        file["units"].attrs["colnames"] = ["odd", "rate"]
+    with pytest.raises(error, match=said):
+        lazynwb.scan_nwb(path, "/units").collect()
+    frame = lazynwb.scan_nwb(path, "/units", ignore_errors=True)
+    assert frame.select("rate").collect()["rate"].to_list() == [0.0, 1.0, 2.0]
+    if error is lazynwb.MissingPackageError:
+        with pytest.raises(error, match=said):
+            frame.collect()
+        with pytest.raises(error, match=said):
+            lazynwb.get_sql_context(path).execute("SELECT * FROM units", eager=True)
+    else:
+        assert frame.collect()["odd"].to_list() == [None] * 3
 
 
 def test_a_column_of_a_type_that_cannot_be_read_leaves_the_others_readable(tmp_path, caplog):

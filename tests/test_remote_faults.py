@@ -431,7 +431,7 @@ def test_old_and_new_bytes_are_never_mixed(identity, server, versions):
 
 def test_a_file_that_changes_with_every_request(server, versions):
     put(server, versions["old"])
-    server.faults.append(lambda _: put(server, versions["new" if server.count % 2 else "old"]))
+    server.faults.append(lambda _: put(server, versions["old"] + server.count.to_bytes(8, "big")))
     with pytest.raises(SourceChangedError):
         values_of(server.url_of("v.nwb"))
     assert server.count <= 10

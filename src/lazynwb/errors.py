@@ -75,7 +75,12 @@ class SourceChangedError(LazyNWBError, RuntimeError):
 
 
 class MissingPackageError(LazyNWBError, ImportError):
-    """A result was asked for in the form of a package that is not installed; the message says which."""
+    """A package that a result or a codec takes is not installed; the message says which."""
+
+
+def may_skip(error: LazyNWBError, *, ignore_errors: bool) -> bool:
+    """Return whether what cannot be read is left out: under `ignore_errors`, unless a package is missing."""
+    return ignore_errors and not isinstance(error, MissingPackageError)
 
 
 #: Full, over a quota, past a limit on the size of files, read-only, broken.

@@ -12,7 +12,7 @@ import polars as pl
 
 from lazynwb.catalog.dtypes import NWB_PATH, RESERVED, column_dtype
 from lazynwb.catalog.merge import conform, merge_schemas
-from lazynwb.errors import LazyNWBError, MissingPackageError, SchemaError, TableNotFoundError
+from lazynwb.errors import LazyNWBError, SchemaError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import (
     ATTRIBUTE_FIELDS,
     DATETIME_FIELDS,
@@ -280,7 +280,7 @@ def _attributes_of(sources: Sequence[Source], name: str, *, ignore_errors: bool)
         try:
             found = load_attributes(source, where) or {}
         except LazyNWBError as error:
-            if not ignore_errors or isinstance(error, MissingPackageError):
+            if not may_skip(error, ignore_errors=ignore_errors):
                 raise
             return None
         return found.get(field, {}).get(attribute)

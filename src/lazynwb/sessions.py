@@ -15,7 +15,7 @@ from lazynwb.catalog.dtypes import NWB_PATH, ROWS
 from lazynwb.catalog.merge import nulls
 from lazynwb.engine.plan import Growth, conjuncts
 from lazynwb.engine.slicing import read_slice
-from lazynwb.errors import LazyNWBError, MissingPackageError
+from lazynwb.errors import LazyNWBError, may_skip
 from lazynwb.formats.nwb.names import GENERAL
 from lazynwb.index.scan_sources import sources_of
 from lazynwb.index.snapshot import TableSummary
@@ -327,7 +327,7 @@ class _Columns:
 
     def _note(self, source: Source, error: LazyNWBError) -> None:
         """Note what cannot be read under `ignore_errors`; else raise."""
-        if not self._scan.ignore_errors or isinstance(error, MissingPackageError):
+        if not may_skip(error, ignore_errors=self._scan.ignore_errors):
             raise error
         text = str(error)
         self._failures.setdefault(source.name, text if source.name in text else f"{source.name}: {text}")

@@ -66,17 +66,17 @@ def list_tables(given: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataF
 
 
 def _load(pairs: list[tuple[Source, str]], *, ignore_errors: bool) -> list[TableFile]:
-    from lazynwb.errors import LazyNWBError
+    from lazynwb.errors import LazyNWBError, may_skip
     from lazynwb.lookup.prefetch import load_pairs
 
     found = []
     for load in load_pairs(pairs):
         try:
             file = load()
-        except LazyNWBError:
-            if not ignore_errors:  # of this file the search for tables has warned
+        except LazyNWBError as error:
+            if not may_skip(error, ignore_errors=ignore_errors):
                 raise
-            continue
+            continue  # of this file the search for tables has warned
         if file is not None:
             found.append(file)
     return found

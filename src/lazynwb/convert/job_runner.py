@@ -11,7 +11,7 @@ from lazynwb.convert import databases
 from lazynwb.convert.file_formats import FORMATS, Content, FileFormat, Options
 from lazynwb.convert.jobs import known_as
 from lazynwb.convert.manifest import Manifest, Output, remove_stale, replacing
-from lazynwb.errors import LazyNWBError, refusal
+from lazynwb.errors import LazyNWBError, may_skip, refusal
 from lazynwb.lookup.loader import load_listing
 from lazynwb.progress import Progress
 from lazynwb.storage.source import ABSENT
@@ -146,7 +146,7 @@ class Run:
                             self._convert(job, place, fingerprint)
                         done[job.key] = self._folder / (job.folder or place.path)
                     except LazyNWBError as error:
-                        if not self._ignore_errors:
+                        if not may_skip(error, ignore_errors=self._ignore_errors):
                             raise
                         self._failures.append(f"{job.label}: {error}")
                     progress.update()

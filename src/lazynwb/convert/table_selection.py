@@ -10,7 +10,7 @@ from polars import selectors
 
 from lazynwb.catalog.dtypes import NWB_PATH
 from lazynwb.convert.output_names import distinct_names, names_of
-from lazynwb.errors import LazyNWBError, TableNotFoundError
+from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.schema import normalize_table_path
 from lazynwb.lookup.table_listing import find_tables, shortest_names
@@ -141,7 +141,7 @@ def open_tables(
                 disable_progress=request.disable_progress or request.layout != "table",
             )
         except LazyNWBError as error:
-            if not request.ignore_errors:
+            if not may_skip(error, ignore_errors=request.ignore_errors):
                 raise
             failures.append(f"/{path}: {error}")
             continue
@@ -178,7 +178,7 @@ def _load(sources: Sequence[Source], path: str, request: Request, failures: list
         try:
             file = load()
         except LazyNWBError as error:
-            if not request.ignore_errors:
+            if not may_skip(error, ignore_errors=request.ignore_errors):
                 raise
             failures.append(f"/{path} of {source.name}: {error}")
             continue

@@ -14,7 +14,7 @@ from lazynwb.engine.plan import plan_steps
 from lazynwb.engine.report import Report
 from lazynwb.engine.row_masks import mask
 from lazynwb.engine.scan import run
-from lazynwb.errors import LazyNWBError
+from lazynwb.errors import LazyNWBError, may_skip
 from lazynwb.lookup.prefetch import load_pairs
 from lazynwb.lookup.session_columns import session_frame
 from lazynwb.profile import count
@@ -75,7 +75,7 @@ def run_on(
         for task, rows in workers.in_order(_tasks(query, workers, n_rows), workers.under_way):
             progress.update(len(task.sources))
             if isinstance(rows, LazyNWBError):
-                if not plan.ignore_errors:
+                if not may_skip(rows, ignore_errors=plan.ignore_errors):
                     raise rows
                 for source in task.sources:
                     report.failed(source, plan.table, rows)
@@ -176,8 +176,8 @@ def _limited(plan: ScanPlan, n_rows: int) -> Iterator[tuple[Source, int]]:
         for _ in plan.tables_of(source):
             try:
                 file = next(loading)()
-            except LazyNWBError:
-                if not plan.ignore_errors:
+            except LazyNWBError as error:
+                if not may_skip(error, ignore_errors=plan.ignore_errors):
                     raise
                 file = None
             rows += file.table.rows if file is not None else 0

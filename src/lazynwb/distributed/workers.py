@@ -15,7 +15,7 @@ import polars as pl
 
 from lazynwb._version import __version__
 from lazynwb.config import config
-from lazynwb.errors import LazyNWBError
+from lazynwb.errors import LazyNWBError, MissingPackageError
 from lazynwb.profile import count, measured
 from lazynwb.threads import LOADERS, RELEASING, wait
 
@@ -249,6 +249,8 @@ def _outcome(unit: Work[T], future: Any) -> Done[T] | LazyNWBError | Sequence[Wo
         done: Done[T] = wait(future) if isinstance(future, Future) else future.result()
     except LazyNWBError as error:
         return error
+    except ImportError as error:
+        return MissingPackageError(f"a worker lacks a package: {error}")
     except Exception as error:  # noqa: BLE001 - whatever an executor has to say
         if len(unit.sources) == 1 or isinstance(error, BrokenExecutor | CancelledError):
             return _lost(unit, error)

@@ -25,10 +25,10 @@ from lazynwb.engine.stored_scan import plan_runs, read_window, windows_of
 from lazynwb.engine.timestamps import TIMESTAMPS, TimestampFilter
 from lazynwb.errors import (
     LazyNWBError,
-    MissingPackageError,
     SourceChangedError,
     TableNotFoundError,
     UnsupportedTypeError,
+    may_skip,
 )
 from lazynwb.formats.nwb.names import OTHER_PATHS
 from lazynwb.lookup.prefetch import load_pairs, load_tables
@@ -516,7 +516,7 @@ class Query:
         try:
             file = load()
         except LazyNWBError as error:
-            if not plan.ignore_errors or isinstance(error, MissingPackageError):
+            if not may_skip(error, ignore_errors=plan.ignore_errors):
                 raise
             self.report.failed(source, table, error)
             return None
@@ -589,7 +589,7 @@ class Query:
                 "(lazynwb index update) or scan without it; else run the query again"
             )
             error = SourceChangedError(message)
-        if not self._plan.ignore_errors or isinstance(error, MissingPackageError):
+        if not may_skip(error, ignore_errors=self._plan.ignore_errors):
             raise error from None
         first_row = int(part.ranges[0, 0]) if len(part.ranges) else 0
         self.report.failed(*part.file.key, error, first_row)

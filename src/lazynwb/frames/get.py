@@ -11,7 +11,7 @@ from polars import selectors
 
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_INDEX, TABLE_PATH, is_array_dtype
 from lazynwb.engine.late_columns import gather_columns
-from lazynwb.errors import ColumnNotFoundError, LazyNWBError
+from lazynwb.errors import ColumnNotFoundError, LazyNWBError, may_skip
 from lazynwb.frames.pandas_output import as_frame, wants_polars
 from lazynwb.lookup.loader import load_table
 from lazynwb.lookup.names import find_table, match_tables
@@ -354,8 +354,8 @@ def _read_rows(
     for numbers, load in zip(wanted.values(), load_tables(wanted, path), strict=True):
         try:
             file = load()
-        except LazyNWBError:
-            if not ignore_errors:
+        except LazyNWBError as error:
+            if not may_skip(error, ignore_errors=ignore_errors):
                 raise
             continue
         if file is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazynwb.catalog.model import CATALOG_VERSION
 from lazynwb.config import config
-from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.errors import LazyNWBError, SourceNotFoundError, may_skip
 from lazynwb.index.location import open_folder
 from lazynwb.index.model import MANIFEST, MOST_SESSIONS, Values
 from lazynwb.index.part_io import in_order, joined, read_frame, read_records, records_of, without
@@ -262,8 +262,8 @@ def _identities(sources: list[Source], *, ignore_errors: bool) -> list[str]:
                 found.append(source.identity(known=True))
             except SourceNotFoundError:
                 found.append(_GONE)
-            except LazyNWBError:
-                if not ignore_errors:
+            except LazyNWBError as error:
+                if not may_skip(error, ignore_errors=ignore_errors):
                     raise
                 found.append(_UNREACHED)  # its catalog may still be valid
         return found

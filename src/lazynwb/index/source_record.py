@@ -14,7 +14,7 @@ from lazynwb.catalog.dtypes import RESERVED, column_dtype
 from lazynwb.catalog.model import ChunkIndex, DType, Table, arrays_of, stored_size
 from lazynwb.engine.columns import read_columns
 from lazynwb.engine.row_selection import Handles, Part
-from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.errors import LazyNWBError, MissingPackageError, SourceNotFoundError
 from lazynwb.formats.nwb.names import ATTRIBUTE_FIELDS, GENERAL
 from lazynwb.formats.nwb.tables import METADATA_PATHS
 from lazynwb.formats.registry import is_zarr, open_reader
@@ -147,6 +147,8 @@ def describe(source: Source, wish: ChunkLocationRequest) -> SourceRecord:
             )
     except SourceNotFoundError as error:
         return SourceRecord(path, problem=str(error), vanished=True)
+    except MissingPackageError:
+        raise
     except LazyNWBError as error:
         return SourceRecord(path, problem=str(error))
     return found
@@ -219,6 +221,8 @@ def _table(
             return Found(path, problem="it is listed, but cannot be described"), None
         file = TableFile(source, Entry("", now, table, {}))
         chunks = _chunks(reader, file, wish)
+    except MissingPackageError:
+        raise
     except LazyNWBError as error:
         return Found(path, problem=str(error)), None
     # Key and identity are those of the source; they are not repeated in each of its tables.

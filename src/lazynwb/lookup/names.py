@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from lazynwb.catalog.model import TABLE_ROLES
-from lazynwb.errors import LazyNWBError, MissingPackageError, TableNotFoundError
+from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import OTHER_PATHS, ROOT_GROUPS, SERIES_MEMBERS
 from lazynwb.lookup.loader import load_listing
 from lazynwb.lookup.prefetch import load_tables
@@ -200,7 +200,7 @@ def _paths_of(
         try:
             return load_listing(source).tables()
         except LazyNWBError as error:
-            if not ignore_errors or isinstance(error, MissingPackageError):
+            if not may_skip(error, ignore_errors=ignore_errors):
                 raise
             unread[source] = str(error)
             return []
@@ -274,8 +274,8 @@ def _find_whole(
     for load in load_tables(sources, path):
         try:
             file = load()
-        except LazyNWBError:
-            if not ignore_errors:
+        except LazyNWBError as error:
+            if not may_skip(error, ignore_errors=ignore_errors):
                 raise
             continue
         if file is not None and file.table.kind in roles:
@@ -290,8 +290,8 @@ def _find_end(
     for source in sources:
         try:
             listing = load_listing(source)
-        except LazyNWBError:
-            if not ignore_errors:
+        except LazyNWBError as error:
+            if not may_skip(error, ignore_errors=ignore_errors):
                 raise
             continue
         try:

@@ -11,7 +11,7 @@ import polars as pl
 from lazynwb.catalog.dtypes import column_dtype, instance
 from lazynwb.catalog.merge import merge_schemas
 from lazynwb.config import config
-from lazynwb.errors import LazyNWBError, SchemaError
+from lazynwb.errors import LazyNWBError, SchemaError, may_skip
 from lazynwb.lookup.catalog_cache import CacheEntry, get_entry, invalidate_on_corruption, put_entry
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.progress import Progress
@@ -286,8 +286,8 @@ def _region(
 def _targets_of(files: Sequence[TableFile], name: str, *, ignore_errors: bool) -> Sequence[TableFile | None]:
     try:
         return load_targets(files, name)
-    except LazyNWBError:
-        if not ignore_errors:
+    except LazyNWBError as error:
+        if not may_skip(error, ignore_errors=ignore_errors):
             raise
         if len(files) == 1:
             return []  # the read raises the error

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lazynwb.catalog.merge import merge_schemas
 from lazynwb.catalog.model import TABLE_ROLES
-from lazynwb.errors import LazyNWBError, TableNotFoundError
+from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import TABLE_SHORTCUTS
 from lazynwb.lookup.loader import TableFile, load_listing
 from lazynwb.lookup.prefetch import load_pairs, load_tables
@@ -243,7 +243,7 @@ def _looked_at(
         try:
             file = next(loading)()
         except LazyNWBError as error:
-            if failures is None:
+            if failures is None or not may_skip(error, ignore_errors=True):
                 raise
             failures.append(str(error))
             continue

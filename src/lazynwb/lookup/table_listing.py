@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from lazynwb.errors import LazyNWBError
+from lazynwb.errors import LazyNWBError, may_skip
 from lazynwb.lookup.loader import load_listing
 from lazynwb.progress import Progress
 
@@ -54,7 +54,7 @@ def find_tables(
                 for table in load_listing(source).tables(series=series):
                     holders.setdefault(table, []).append(source)
             except LazyNWBError as error:
-                if not ignore_errors:
+                if not may_skip(error, ignore_errors=ignore_errors):
                     raise
                 _LOGGER.warning("skipped in the search for tables: %s", error)
             progress.update()

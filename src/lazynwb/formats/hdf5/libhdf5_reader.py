@@ -8,13 +8,16 @@ import h5py
 import numpy as np
 from h5py import h5r, h5z
 
-from lazynwb.errors import CorruptDataError, UnsupportedTypeError
+from lazynwb.errors import CorruptDataError, MissingPackageError, UnsupportedTypeError
 from lazynwb.formats.hdf5.chunk_validation import chunks_with, refuse_damage, stored_chunks
 from lazynwb.formats.hdf5.external_storage import permitted_dataset, with_checked_heaps
 
 if TYPE_CHECKING:
     from lazynwb.catalog.model import Array
     from lazynwb.formats.hdf5.libhdf5_nodes import Hdf5File
+
+#: Filters that hdf5plugin brings along.
+_PLUGIN_FILTERS = frozenset({307, 32001, 32004, 32008, 32013, 32015, 32017, 32018, 32024, 32026, 32028})
 
 
 def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarray:
@@ -54,10 +57,16 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
         except (OSError, RuntimeError) as error:
             where = f"{file.name}: /{array.path}"
             absent = _absent_filter(dataset.id)
-            if absent:
+            if absent is not None:
+                number, name = absent
+                what = f"{where} is compressed with filter {number}" + (f" ({name})" if name else "")
+                if number in _PLUGIN_FILTERS:
+                    raise MissingPackageError(
+                        f"{what}, which libhdf5 lacks here: `pip install hdf5plugin` and import it first"
+                    ) from None
                 raise UnsupportedTypeError(
-                    f"{where} is compressed with {absent}, which libhdf5 lacks here: "
-                    "`pip install hdf5plugin` and import it first"
+                    f"{what}, which libhdf5 lacks here: install its plugin (HDF5_PLUGIN_PATH), or select "
+                    "other columns"
                 ) from None
             raise CorruptDataError(f"{where} cannot be read: {error}") from None
     if shape and shape != array.shape:
@@ -106,13 +115,14 @@ def _bytes_of(dataset: h5py.Dataset, ranges: np.ndarray) -> list[tuple[int, int]
     return [(offset + start * width, offset + stop * width) for start, stop in ranges.tolist()]
 
 
-def _absent_filter(dataset: h5py.h5d.DatasetID) -> str:
+def _absent_filter(dataset: h5py.h5d.DatasetID) -> tuple[int, str] | None:
+    """Return the number and the name of the first filter that libhdf5 does not have."""
     properties = dataset.get_create_plist()
     for i in range(properties.get_nfilters()):
         number, _flags, _values, name = properties.get_filter(i)
         if not h5z.filter_avail(number):
-            return f"filter {number} ({name.decode('utf-8', 'replace')})" if name else f"filter {number}"
-    return ""
+            return number, name.decode("utf-8", "replace")
+    return None
 
 
 def _resolved(file: Hdf5File, rows: np.ndarray) -> np.ndarray:
