@@ -48,20 +48,34 @@ def broken_at(name: str, error: BrokenLinkError, hops: int) -> BrokenLinkError:
     return type(error)(f"link {name!r} is broken: {error}")
 
 
-def not_followed(what: str, *, is_possible: bool) -> ForbiddenLinkError:
-    """Return the error of a link to another file that the settings forbid, with the setting that allows it.
+def permitted_target(here: Source, target: Source | None, what: str, name: str) -> Source:
+    """Return the target of a link to another file, if the settings allow to follow it.
 
     Parameters
     ----------
+    here : Source
+        File with the link.
+    target : Source or None
+        File that the link leads to; None if it cannot be followed at all.
     what : str
-        The link, and the file that it wants.
-    is_possible : bool
-        Whether some setting allows it.
+        The link, for the message, with `{}` in the place of its target.
+    name : str
+        Target as it is stored.
+
+    Raises
+    ------
+    ForbiddenLinkError
+        If they do not; the message names the setting that does.
     """
     allowed = config.external_links
-    remedy = '; "anywhere" follows it' if is_possible else ""
-    return ForbiddenLinkError(
-        f"{what} was not followed (lazynwb.config.external_links is {allowed!r}{remedy})"
+    if target is not None and (
+        allowed == "anywhere" or (allowed == "folder" and target.is_below_folder_of(here))
+    ):
+        return target
+    link = what.format(repr(target.name if target is not None else name))
+    remedy = '; "anywhere" follows it' if target is not None else ""
+    raise ForbiddenLinkError(
+        f"{link} was not followed (lazynwb.config.external_links is {allowed!r}{remedy})"
     )
 
 

@@ -13,11 +13,10 @@ from weakref import WeakSet
 from h5py import h5f, h5fd, h5p
 from h5py._objects import phil
 
-from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.formats.hdf5.block_stream import SIGNATURE, BlockStream, LocalStream, MissingBytesError, Watch
 from lazynwb.formats.hdf5.heap_validation import Heaps
-from lazynwb.formats.protocols import not_followed, unfollowed
+from lazynwb.formats.protocols import permitted_target, unfollowed
 from lazynwb.profile import count
 from lazynwb.shutdown import on_exit
 from lazynwb.storage import local_file
@@ -321,12 +320,7 @@ class LibHdf5File:
     def external(self, name: bytes) -> Self:
         """Open the file that an external link names, if the settings allow it."""
         text = name.decode("utf-8", "surrogateescape")
-        target = self.source.sibling(text)
-        allowed = config.external_links
-        inside = target is not None and target.is_below_folder_of(self.source)
-        if target is None or allowed == "never" or (allowed == "folder" and not inside):
-            what = f"the external link to {target.name if target else text!r}"
-            raise not_followed(what, is_possible=target is not None)
+        target = permitted_target(self.source, self.source.sibling(text), "the external link to {}", text)
         if target == self.source.resolved():
             return self
         if target not in self._linked:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from lazynwb.config import config
 from lazynwb.errors import LazyNWBError
 from lazynwb.formats.hdf5.binary import (
     UNDEFINED,
@@ -64,7 +63,7 @@ from lazynwb.formats.protocols import (
     BrokenLinkError,
     CyclicLinkError,
     broken_at,
-    not_followed,
+    permitted_target,
     unfollowed,
 )
 from lazynwb.profile import count
@@ -326,12 +325,7 @@ class StructureFile:
     def external(self, name: bytes) -> StructureFile:
         """Open the file that an external link names, if the settings allow it."""
         text = name.decode("utf-8", "surrogateescape")
-        target = self.path.sibling(text)
-        allowed = config.external_links
-        inside = target is not None and target.is_below_folder_of(self.path)
-        if target is None or allowed == "never" or (allowed == "folder" and not inside):
-            what = f"the external link to {target.name if target else text!r}"
-            raise not_followed(what, is_possible=target is not None)
+        target = permitted_target(self.path, self.path.sibling(text), "the external link to {}", text)
         if target == self.path.resolved():
             return self
         if target not in self._linked:

@@ -7,10 +7,9 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from lazynwb.codecs.json_text import parse_json
-from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import likely_members
-from lazynwb.formats.protocols import DamagedObjectError, not_followed, unfollowed
+from lazynwb.formats.protocols import DamagedObjectError, permitted_target, unfollowed
 from lazynwb.formats.zarr.node_metadata import Meta, check_described
 from lazynwb.storage.objects.object_store import open_objects
 
@@ -326,12 +325,8 @@ class ZarrStore:
         ------
         BrokenLinkError
         """
-        here, target = self._here_without_slash(), self._linked_source(name)
-        allowed = config.external_links
-        inside = target is not None and target.is_below_folder_of(here)
-        if target is None or allowed == "never" or (allowed == "folder" and not inside):
-            what = f"the link to another store, {target.name if target else name!r},"
-            raise not_followed(what, is_possible=target is not None)
+        here = self._here_without_slash()
+        target = permitted_target(here, self._linked_source(name), "the link to another store, {},", name)
         if target in {here, here.resolved()}:
             return self
         if target not in self._linked:
