@@ -279,6 +279,11 @@ def check_metadata(draw: Any) -> None:
                 cell = frame[name][row]
                 cell = cell.to_list() if isinstance(cell, pl.Series) else cell
                 assert cell in (value, [value])  # a list where another file has several
+        lazy = lazynwb.scan_sessions(paths)
+        whole = lazy.collect(engine=draw(st.sampled_from(ENGINES)))
+        for name in {place.rpartition("/")[2] for _, values in known for place in values}:
+            assert whole[name].to_list() == frame[name].to_list()
+        check_query(draw, {"sessions": (lazy, whole)}, "sessions")
         seen("metadata: fields compared", sum(len(values) for _, values in known))
 
 

@@ -370,6 +370,7 @@ def twins(tmp_path_factory):
     return folder
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("version", ["v2", "v3"])
 def test_slices_of_a_zarr_twin_are_those_of_the_hdf5_file(twins, version):
     stores = [path for path in twins.rglob("compressed_series*") if version in str(path) and path.is_dir()]

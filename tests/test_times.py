@@ -288,6 +288,7 @@ def windows(draw, stamps):
     return _all(parts)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("form", ["hdf5", "zarr"])
 @given(st.data())
 def test_a_filter_before_collect_gives_what_it_gives_after(tmp_path_factory, form, data):
@@ -317,6 +318,7 @@ def test_sql_gives_the_rows_of_a_filter_after_collect(tmp_path_factory, data):
     assert found["_table_index"].to_list() == np.flatnonzero((stamps >= low) & (stamps < low + 20)).tolist()
 
 
+@pytest.mark.integration
 @given(st.data())
 def test_a_search_finds_every_row_of_ascending_timestamps(tmp_path_factory, data):
     stamps, chunk = data.draw(stored(["gaps", "equal"]))

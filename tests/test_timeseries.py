@@ -225,6 +225,7 @@ with tarfile.open(ARCHIVE) as packed:
     SESSIONS = sorted(name.removesuffix(".nwb") for name in packed.getnames() if name.endswith(".nwb"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("version", ["v2", "v3"])
 @pytest.mark.parametrize(
     "name", [s for s in SESSIONS if "series" in s or s in {"lfp", "video", "annotations"}]
@@ -370,6 +371,7 @@ def test_windows_of_stored_timestamps_are_exact_at_any_pace(tmp_path, data):
         assert window.data[:].tolist() == np.flatnonzero(inside).tolist()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("form", ["hdf5", "zarr"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
