@@ -296,6 +296,17 @@ def test_a_linked_file_that_was_refused_is_no_broken_link(fault, server, proxy, 
         config.external_links = "folder"
 
 
+def test_a_linked_file_that_is_cut_off_is_no_broken_link(server, proxy, tmp_path):
+    """What libhdf5 says of it is not taken for damage of the link."""
+    with linking(server, tmp_path):
+        url, whole = proxy.url_of("main.nwb"), server.objects["other.nwb"]
+        server.objects["other.nwb"] = whole[:-8]
+        assert proxy.url_of("other.nwb") in fails(url)
+        server.objects["other.nwb"] = whole
+        lazynwb.clear_cache()
+        assert units(url)["far"].to_list() == list(range(40))
+
+
 def test_a_linked_file_that_is_not_there_is_a_broken_link(server, proxy, tmp_path, caplog):
     with linking(server, tmp_path, there=False):
         assert units(proxy.url_of("main.nwb"))["own"].to_list() == list(range(40))

@@ -261,6 +261,8 @@ def _step(here: Hdf5Node, name: bytes, hops: int) -> Hdf5Node:
             return follow(here.file.external(file_name).root, target, hops + 1)
     except BrokenLinkError as error:
         raise broken_at(shown, error, hops) from None
+    except LazyNWBError:  # of the other file; some are ValueErrors or RuntimeErrors, too
+        raise
     except (KeyError, RuntimeError, OSError, ValueError, TypeError) as error:
         raise DamagedObjectError(f"{shown!r} cannot be opened: {error}") from None
     raise BrokenLinkError(f"{shown!r} is a link of an unknown kind")
