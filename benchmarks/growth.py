@@ -95,7 +95,8 @@ def make_index(folder: Path, sessions: int, variants: list[Any]) -> Path:
             columns=renamed(records.columns),
         )
         writer.parts.append(write_part(into, own))
-    writing.publish(into, None, None, writer, ChunkLocationRequest.of(False), [])  # noqa: FBT003 - as it is said
+    wish = ChunkLocationRequest.of(False)  # noqa: FBT003 - as it is said
+    writing.publish(into, None, writing.manifest_of(None, writer, wish, []), writer)
     return place
 
 

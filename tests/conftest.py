@@ -31,7 +31,7 @@ MARKERS = {
     "integration": """
         attributes batches cache chunk_lookup cli convert convert_formats hdf5_structure index interop kinds
         late_columns limits metadata oracle processes random real_files regions returning session
-        session_columns sessions spikes stored_scan table_patterns tables tree zarr zarr_random
+        session_columns sessions spikes stored_scan table_patterns tables tree zarr zarr_random index_values
     """,
     "servers": """
         dandi faulty_stores index_remote objects range_server remote remote_costs remote_faults remote_stores

@@ -423,7 +423,7 @@ def test_an_update_between_the_look_and_the_rename_of_another_is_refused(own, mo
         write(folder, name, data)
         if name.startswith("."):  # the new manifest under a temporary name
             monkeypatch.setattr(LocalFolder, "write", write)
-            with pytest.raises(LazyNWBError, match="somebody else") as error:
+            with pytest.raises(LazyNWBError, match="another process") as error:
                 update_index(place)
             refused.append(error)
 

@@ -461,7 +461,7 @@ def lazy_frame(plan: ScanPlan, workers: Workers | None = None) -> pl.LazyFrame:
 
 def scan_index(
     index: Index | str | os.PathLike[str],
-    table: Kind = "sessions",
+    table: Kind | str = "sessions",
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pl.LazyFrame:
@@ -471,14 +471,16 @@ def scan_index(
     ----------
     index : path or URL, or Index
         What `build_index` wrote.
-    table : {"sessions", "tables", "columns"}
+    table : {"sessions", "tables", "columns"} or str
         `sessions` has a row for each file: `path`, `identity` (null if it cannot be relied upon), `size` in
         bytes, the number of its `tables`, a `problem` if there is one, and the metadata of the session and
         its subject. `tables` has a row for each table and series of each file: `table` (its path), `kind`
         ("table", "series" or "metadata"), `neurodata_type`, `rows`, the number of its `columns`, and what was
         mended in it. `columns` has a row for each of their columns: `dtype` (as Polars calls it), how often
         it is `ragged`, `rows`, the `shape` as stored, decoded `bytes`, `layout` and `codecs`; of timestamps
-        that are not stored, `start` (seconds) and `rate` (Hz).
+        that are not stored, `start` (seconds) and `rate` (Hz). A path with its leading slash, such as
+        `"/units"`, gives the values of that table's small columns of all sessions, where `build_index` has
+        kept them: as `scan_nwb` does, with some metadata of the sessions, and in its order of rows.
     storage_options : mapping or None
         As for `scan_nwb`.
 
@@ -488,9 +490,18 @@ def scan_index(
         If there is no index.
     ValueError
         If it has no such table.
+    TableNotFoundError
+        If it has no values of the table.
+    CorruptDataError
+        If a file is not what was written: the checksums of files with values are compared.
     """
+    opened = open_index(index, storage_options)
+    if table.startswith("/"):
+        frame = source_frame(
+            functools.partial(opened.value_batches, table), opened.value_schema(table), f"values of {table}"
+        )
+        return frame.select(pl.all())
     if table not in KINDS:
         raise ValueError(f"an index has the tables {', '.join(map(repr, KINDS))}, not {table!r}")
-    opened = open_index(index, storage_options)
     detail = f"{table} of an index of {len(opened)} sessions"
     return source_frame(functools.partial(opened.batches, table), opened.schema(table), detail)

@@ -18,6 +18,14 @@ _ChunksOption = Annotated[
         help="Keep where the chunks of a column are, or of all columns; repeatable.",
     ),
 ]
+_ValuesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--values",
+        metavar="TABLE",
+        help="Keep the small columns of a table, or of all tables, as Parquet; repeatable.",
+    ),
+]
 _StrictOption = Annotated[
     bool,
     typer.Option("--strict", help="End with an error if a file cannot be read; else the index notes it."),
@@ -25,13 +33,14 @@ _StrictOption = Annotated[
 
 
 @index_app.command("build")
-def build(
+def build(  # noqa: PLR0913 - the options of a command
     *,
     sources: SourcesArgument = None,
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="INDEX", help="Where to write: a folder, or a URL.")
     ],
     chunks: _ChunksOption = None,
+    values: _ValuesOption = None,
     strict: _StrictOption = False,
     storage_option: StorageOption = None,
 ) -> None:
@@ -42,7 +51,8 @@ def build(
     done = build_index(
         given.sources,
         output,
-        chunk_locations=_chunk_locations(chunks) or False,
+        chunk_locations=_all_or_named(chunks) or False,
+        values=_all_or_named(values) or False,
         storage_options=given.storage,
         ignore_errors=not strict,
     )
@@ -65,7 +75,7 @@ def update(
     done = update_index(
         index,
         given.sources if sources else None,
-        chunk_locations=_chunk_locations(chunks),
+        chunk_locations=_all_or_named(chunks),
         storage_options=given.storage,
         ignore_errors=not strict,
     )
@@ -125,8 +135,8 @@ def info(
     emit(frame, target, lines)
 
 
-def _chunk_locations(named: list[str] | None) -> bool | list[str] | None:
-    """Return whose chunk locations are kept: "all" stands for all columns."""
+def _all_or_named(named: list[str] | None) -> bool | list[str] | None:
+    """Return what an option names: "all" stands for everything."""
     return True if named == ["all"] else named or None
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
+
 from lazynwb.catalog.model import CATALOG_VERSION
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError, may_skip
 from lazynwb.index.location import open_folder
 from lazynwb.index.model import MANIFEST, MOST_SESSIONS, Values
 from lazynwb.index.part_io import in_order, joined, read_frame, read_records, records_of, without
+from lazynwb.index.snapshot import State
 from lazynwb.index.source_record import POOL, ChunkLocationRequest
-from lazynwb.index.writer import Writer, decoded, described, distinct, files_of, publish
+from lazynwb.index.values import ValueWriter, requested_tables
+from lazynwb.index.writer import Writer, decoded, described, distinct, files_of, manifest_of, publish
 from lazynwb.progress import Progress
 from lazynwb.storage.resolve import expand, resolve
 from lazynwb.storage.source import Options, Source, is_url
@@ -22,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Executor
 
-    from lazynwb.index.location import Folder
+    from lazynwb.index.location import Folder, Found
     from lazynwb.index.model import Manifest, Part
     from lazynwb.index.part_io import Records
     from lazynwb.index.source_record import SourceRecord
@@ -54,6 +58,7 @@ def build_index(  # noqa: PLR0913 - the options of a build
     destination: str | os.PathLike[str],
     *,
     chunk_locations: bool | Iterable[str] = False,
+    values: bool | str | Iterable[str] = False,
     executor: Executor | None = None,
     storage_options: Mapping[str, Any] | None = None,
     ignore_errors: bool = True,
@@ -73,6 +78,10 @@ def build_index(  # noqa: PLR0913 - the options of a build
     chunk_locations : bool or iterable of str
         Keep where the chunks of these columns are (`"spike_times"`, `"units/waveform_mean"`), or of all:
         the index gets larger, and scans need not look them up in the files.
+    values : bool, str or iterable of str
+        Keep the values of small columns (scalars, text, enumerations, references, short arrays), of these
+        tables (`"units"`, `"/intervals/trials"`), of all tables that are no series, or of none (False or
+        "none"). They are read from the files by this process. See `scan_index` and `Index.value_files`.
     executor : concurrent.futures.Executor or None
         Executor that describes the sources: Dask, MPI, SLURM, or a process pool.
     storage_options : mapping or None
@@ -104,8 +113,41 @@ def build_index(  # noqa: PLR0913 - the options of a build
         if len(writer.failed) == len(found):
             raise LazyNWBError(f"none of {len(found)} sources could be read; the first: {writer.failed[0]}")
         old = decoded(before, folder)
-        publish(folder, before, old, writer, wish, [part.token for part in old.parts] if old else [])
-    return IndexChanges(sum(p.sessions for p in writer.parts), len(found), 0, 0, writer.failed)
+        manifest = manifest_of(old, writer, wish, [part.token for part in old.parts] if old else [])
+        failed = _publish_with_values(
+            folder, before, old, manifest, writer, requested_tables(values), storage_options,
+            ignore_errors=ignore_errors, disable_progress=disable_progress,
+        )  # fmt: skip
+    return IndexChanges(sum(p.sessions for p in writer.parts), len(found), 0, 0, writer.failed + failed)
+
+
+def _publish_with_values(  # noqa: PLR0913, PLR0917 - what is put in force
+    folder: Folder,
+    before: Found | None,
+    old: Manifest | None,
+    manifest: Manifest,
+    writer: Writer,
+    wanted: bool | list[str],  # noqa: FBT001 - as in the manifest
+    storage_options: Mapping[str, Any] | None,
+    *,
+    ignore_errors: bool,
+    disable_progress: bool,
+) -> list[str]:
+    """Write the values of tables, and put a manifest in force; return what could not be read."""
+    dropped = [file.name for table in old.table_values for file in table.files] if old is not None else []
+    values = ValueWriter(folder, State(folder, manifest))
+    try:
+        tables = values.write(
+            wanted, storage_options, ignore_errors=ignore_errors, disable_progress=disable_progress
+        )
+        manifest = msgspec.structs.replace(
+            manifest, values_of=wanted, table_values=tables, superseded_files=tuple(dropped)
+        )
+        publish(folder, before, manifest, writer)
+    except BaseException:
+        folder.remove(values.written)
+        raise
+    return values.failed
 
 
 #: A part with fewer sessions is joined with its neighbours, if these are small too.
@@ -127,8 +169,9 @@ def update_index(  # noqa: PLR0913 - the options of an update
     """Bring an index up to date: describe changed and new sources.
 
     Of each source that it knows, the identity is asked for. Those that are gone are removed from it. The
-    parts of the index without changes stay as they are. Readers are not disturbed; files that are no longer
-    in force are removed by the next update.
+    parts of the index without changes stay as they are; values (`values=` of `build_index`) are read anew
+    from all files if any has changed. Readers are not disturbed; files that are no longer in force are
+    removed by the next update.
 
     Parameters
     ----------
@@ -182,11 +225,15 @@ def update_index(  # noqa: PLR0913 - the options of an update
         _rewrite(writer, checked, stream, len(new))
         kept = {part.token for part in writer.parts}
         dropped = [part.token for part in old.parts if part.token not in kept]
+        failed: list[str] = []
         if dropped or len(writer.parts) != len(old.parts) or old.superseded:
-            publish(folder, before, old, writer, wish, dropped)
-            folder.remove(files_of(old.superseded))
+            failed = _publish_with_values(
+                folder, before, old, manifest_of(old, writer, wish, dropped), writer, old.values_of,
+                storage_options, ignore_errors=ignore_errors, disable_progress=disable_progress,
+            )  # fmt: skip
+            folder.remove([*files_of(old.superseded), *old.superseded_files])
     sessions = sum(part.sessions for part in writer.parts)
-    return IndexChanges(sessions, len(new), len(work) - len(new), removed, writer.failed)
+    return IndexChanges(sessions, len(new), len(work) - len(new), removed, writer.failed + failed)
 
 
 class _Checked(NamedTuple):

@@ -138,8 +138,9 @@ class LocalFolder:
     def write(self, name: str, data: bytes) -> None:
         """Write a file; see `Folder`."""
         try:
-            self._path.mkdir(parents=True, exist_ok=True)
-            with (self._path / name).open("xb") as file:
+            path = self._path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as file:
                 file.write(data)
         except OSError as error:
             raise self._unwritable(error) from None

@@ -32,6 +32,7 @@ KINDS: tuple[Kind, ...] = ("sessions", "tables", "columns")
 ENTRIES = "entries"
 
 _Token = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
+_ValueName = Annotated[str, msgspec.Meta(pattern=r"^tables=[A-Za-z0-9_.-]+/part-[0-9a-f]{32}\.parquet$")]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 #: Columns of the tables on disk. What begins with an underscore is not for users.
@@ -117,6 +118,42 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return file_of(kind, self.token)
 
 
+class ValueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A Parquet file with values of some sessions.
+
+    Attributes
+    ----------
+    name : str
+        Within the index.
+    bytes, rows : int
+    checksum : int
+        CRC-32 of the file.
+    """
+
+    name: _ValueName
+    bytes: _Count
+    rows: _Count
+    checksum: _Count
+
+
+class TableValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The small columns of one table, of all sessions that have it.
+
+    Attributes
+    ----------
+    table : str
+        Path, without the leading slash.
+    files : tuple of ValueFile
+        In the order of the sessions.
+    lacking : tuple of str
+        Sessions whose rows are not there because they could not be read.
+    """
+
+    table: str
+    files: tuple[ValueFile, ...]
+    lacking: tuple[str, ...] = ()
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """The current state of an index.
 
@@ -138,6 +175,11 @@ class Manifest(msgspec.Struct, frozen=True):
     values : tuple of Value
     superseded : tuple of str
         Tokens of parts that readers of the manifest before may still need: removed by the next update.
+    values_of : bool or list of str
+        Of which tables values were asked for.
+    table_values : tuple of TableValues
+    superseded_files : tuple of str
+        Files of values that are removed as `superseded` is.
     """
 
     token: _Token
@@ -149,6 +191,9 @@ class Manifest(msgspec.Struct, frozen=True):
     parts: tuple[Part, ...]
     values: tuple[Value, ...] = ()
     superseded: tuple[_Token, ...] = ()
+    values_of: bool | list[str] = False
+    table_values: tuple[TableValues, ...] = ()
+    superseded_files: tuple[_ValueName, ...] = ()
     format: str = FORMAT
     version: int = INDEX_VERSION
     catalog_version: int = CATALOG_VERSION

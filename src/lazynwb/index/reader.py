@@ -7,21 +7,23 @@ import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
+from polars import selectors
 
 from lazynwb.config import config
-from lazynwb.errors import LazyNWBError
+from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.index.location import open_folder
 from lazynwb.index.model import MANIFEST, SCHEMAS
 from lazynwb.index.part_io import damaged
 from lazynwb.index.snapshot import GoneError, State
 from lazynwb.lookup.providers import CatalogProvider
+from lazynwb.lookup.schema import normalize_table_path
 from lazynwb.storage.resolve import expand, resolve
 from lazynwb.storage.source import Options, Source, is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
-    from lazynwb.index.model import Kind, Manifest
+    from lazynwb.index.model import Kind, Manifest, TableValues
     from lazynwb.index.snapshot import TableSummary
     from lazynwb.lookup.loader import TableFile
     from lazynwb.lookup.providers import NotCatalogued
@@ -86,6 +88,40 @@ class Index(CatalogProvider):
         For DuckDB and others. The folder may hold more files, which are no longer in force.
         """
         return [self._folder.address(part.file(table)) for part in self.manifest.parts]
+
+    def value_files(self, table: str) -> list[str]:
+        """Return the Parquet files with the small columns of a table, in the order of the sessions.
+
+        For DuckDB and others. They are written by `build_index(values=...)`; each row has `_nwb_path`.
+
+        Parameters
+        ----------
+        table : str
+            `"units"`, `"/intervals/trials"`, ...
+
+        Raises
+        ------
+        TableNotFoundError
+            If the index has no values of it.
+        """
+        return [self._folder.address(file.name) for file in self.table_values(table).files]
+
+    def table_values(self, table: str) -> TableValues:
+        """Return which files have values of a table, and of which sessions they do not.
+
+        Raises
+        ------
+        TableNotFoundError
+            If the index has no values of it.
+        """
+        path = normalize_table_path(table)
+        known = {one.table: one for one in self.manifest.table_values}
+        if path not in known:
+            listed = ", ".join(f"/{one}" for one in known) or "none"
+            raise TableNotFoundError(
+                f"index {self.name} has no values of /{path}, but of {listed}: build it with values=..."
+            )
+        return known[path]
 
     # -- sources ------------------------------------------------------------------------------------------
 
@@ -172,6 +208,37 @@ class Index(CatalogProvider):
         return self._on_latest(lambda state: state.summaries(sources))
 
     # -- tables -------------------------------------------------------------------------------------------
+
+    def value_schema(self, table: str) -> dict[str, pl.DataType]:
+        """Return the columns of the values of a table."""
+        file = self.table_values(table).files[0]
+        return dict(self._on_latest(lambda state: state.values_in(file)).collect_schema())
+
+    def value_batches(
+        self, table: str, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
+    ) -> Iterator[pl.DataFrame]:
+        """Yield the values of a table, a frame for each file; see `batches`."""
+        state = self._state
+        schema = self.value_schema(table)
+        names = with_columns if with_columns is not None else list(schema)
+        left = n_rows
+        for file in self.table_values(table).files:
+            if left is not None and left <= 0:
+                break
+            try:
+                rows = state.values_in(file)
+            except GoneError:
+                raise LazyNWBError(
+                    f"index {self.name} was updated while it was read: open it anew, and run the query again"
+                ) from None
+            if left is not None:
+                rows, left = rows.head(left), left - file.rows
+            if predicate is not None:
+                rows = rows.filter(predicate)
+            frame = rows.select(selectors.by_name(*names)).collect()
+            if len(frame):
+                yield frame
+        yield pl.DataFrame(schema={name: schema[name] for name in names})
 
     def schema(self, table: Kind) -> dict[str, pl.DataType]:
         """Return the columns of one of its tables."""

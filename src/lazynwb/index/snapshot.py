@@ -9,6 +9,7 @@ from collections import OrderedDict
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import deflate
 import msgspec
 import polars as pl
 
@@ -19,7 +20,7 @@ from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS
 from lazynwb.index.model import ENTRIES, MANIFEST, SCHEMAS, SESSIONS, Values, decode
-from lazynwb.index.part_io import block_of, damaged, read_frame
+from lazynwb.index.part_io import block_of, damaged, guarded, read_frame
 from lazynwb.index.source_record import ATTRIBUTES
 from lazynwb.index.validate import is_row_count, is_sound
 from lazynwb.lookup.loader import Entry, TableFile, key_of
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterator, Mapping, Sequence
 
     from lazynwb.index.location import Folder
-    from lazynwb.index.model import Kind, Part
+    from lazynwb.index.model import Kind, Manifest, Part, ValueFile
     from lazynwb.lookup.providers import NotCatalogued
 
 #: Tables of parts, and blocks of entries, that are kept in memory.
@@ -79,14 +80,16 @@ class _Place(NamedTuple):
 class State:
     """The state of an index under one manifest."""
 
-    def __init__(self, folder: Folder) -> None:
-        found = folder.find(MANIFEST)
-        if found is None:
-            raise SourceNotFoundError(
-                f"no index of sessions in {folder.name}: lazynwb.build_index writes one"
-            )
+    def __init__(self, folder: Folder, manifest: Manifest | None = None) -> None:
+        if manifest is None:
+            found = folder.find(MANIFEST)
+            if found is None:
+                raise SourceNotFoundError(
+                    f"no index of sessions in {folder.name}: lazynwb.build_index writes one"
+                )
+            manifest = decode(found.data, folder.name)
         self._folder = folder
-        self.manifest = decode(found.data, folder.name)
+        self.manifest = manifest
         self.values = Values(self.manifest.values)
         self._lock = threading.RLock()
         self._tables: OrderedDict[tuple[int, str], _Rows | None] = OrderedDict()
@@ -123,6 +126,17 @@ class State:
             return read_frame(self._folder, part, kind, columns)
         except SourceNotFoundError as error:
             raise GoneError(str(error)) from None
+
+    def values_in(self, file: ValueFile) -> pl.LazyFrame:
+        """Return a scan of a file with values of a table, of which every byte was checked."""
+        try:
+            data = bytes(self._folder.read(file.name, 0, file.bytes))
+        except SourceNotFoundError as error:
+            raise GoneError(str(error)) from None
+        if len(data) != file.bytes or deflate.crc32(data) != file.checksum:
+            raise damaged(self._folder, file.name, "its checksum does not fit")
+        count(bytes_stored=len(data))
+        return guarded(self._folder, file.name, lambda: pl.scan_parquet(data, glob=False))
 
     # -- sources ------------------------------------------------------------------------------------------
 

@@ -174,22 +174,11 @@ class Writer:
             self.parts.append(part)
 
 
-def publish(  # noqa: PLR0913, PLR0917 - what a manifest says
-    folder: Folder,
-    before: Found | None,
-    old: Manifest | None,
-    writer: Writer,
-    wish: ChunkLocationRequest,
-    dropped: list[str],
-) -> None:
-    """Put the parts of a writer in force.
-
-    Raises
-    ------
-    LazyNWBError
-        If another process has published a manifest meanwhile.
-    """
-    manifest = Manifest(
+def manifest_of(
+    old: Manifest | None, writer: Writer, wish: ChunkLocationRequest, dropped: list[str]
+) -> Manifest:
+    """Return the manifest of the parts of a writer."""
+    return Manifest(
         token=uuid.uuid4().hex,
         generation=old.generation + 1 if old is not None else 1,
         made=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -200,6 +189,16 @@ def publish(  # noqa: PLR0913, PLR0917 - what a manifest says
         values=tuple(writer.values),
         superseded=tuple(dropped),
     )
+
+
+def publish(folder: Folder, before: Found | None, manifest: Manifest, writer: Writer) -> None:
+    """Put a manifest in force.
+
+    Raises
+    ------
+    LazyNWBError
+        If another process has published a manifest meanwhile.
+    """
     try:
         folder.replace(MANIFEST, encode(manifest), before)
     except Conflict:
