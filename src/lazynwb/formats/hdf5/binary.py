@@ -138,7 +138,7 @@ _pread: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
 
 
 class RemoteBytes:
-    """The bytes of a remote file that have been fetched, and a note of those that were asked for in vain.
+    """The fetched bytes of a remote file, and a record of missing ranges.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ class RemoteBytes:
     missing : set of (start, stop)
         Ranges to fetch before the parse is run again.
     misses : int
-        How often bytes were asked for in vain, the same ones again and again.
+        Number of reads of missing bytes, repeated ones included.
     """
 
     #: Each round brings new bytes, but a damaged file could ask for all of them one by one.

@@ -95,7 +95,7 @@ class LocalStream(Watch):
 
     def __init__(self, path: str) -> None:
         super().__init__()
-        self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed with whoever made this
+        self._file = Path(path).open("rb", buffering=0)  # noqa: SIM115 - closed by the owner of this object
         self.size = self._file.seek(0, io.SEEK_END)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -147,9 +147,9 @@ class BlockStream(Watch):
     Attributes
     ----------
     missing : set of (start, stop)
-        What was asked for in vain since it was last fetched.
+        Ranges that were missing since the last fetch.
     misses : int
-        How often anything was asked for in vain, the same bytes again and again.
+        Number of reads of missing bytes, repeated ones included.
     """
 
     def __init__(self, file: RemoteFile) -> None:

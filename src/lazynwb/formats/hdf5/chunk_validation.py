@@ -36,7 +36,7 @@ _UNDONE = frozenset({h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE})
 _SCALEOFFSET_HEADER = 21
 #: What a chunk of the n-bit filter has: neither arrays nor compounds.
 _NBIT_NUMBER = 1
-#: A literal run of LZF (a control byte below 32 is one less than its length), whose bytes nobody can foresee.
+#: A literal run of LZF (a control byte below 32 is one less than its length), which may hold any bytes.
 _MARK = 32
 #: Bytes that LZF makes of one, at most: three say that 264 come once more.
 _LZF_MOST = 88

@@ -37,7 +37,7 @@ def is_elsewhere(properties: PropDCID) -> bool:
 
 
 def forbidden(properties: PropDCID, file: LibHdf5File) -> str:
-    """Say which file a dataset names that the settings forbid to read; nothing if there is none."""
+    """Describe the first other file of a dataset that the settings forbid to read; empty if there is none."""
     for name in sorted({*_external(properties), *(name for name, _ in _virtual(properties))}):
         if name == "." and not properties.get_external_count():
             continue  # the file itself
@@ -101,7 +101,7 @@ def permitted_dataset(found: Located) -> Iterator[DatasetID]:
 
 
 def _checked(found: Located) -> str:
-    """Say what a virtual dataset leads to that may not be read; nothing if there is nothing."""
+    """Describe a source of a virtual dataset that may not be read; empty if there is none."""
     if found.file.source.is_remote:
         return _behind(found.id, found.file, set(), 0)
     # Through handles of its own: files that this process has open libhdf5 may refuse to open in another way.
@@ -110,7 +110,7 @@ def _checked(found: Located) -> str:
 
 
 def _behind(dataset: DatasetID, file: LibHdf5File, seen: set[tuple[str, str, str]], depth: int) -> str:
-    """Say what the sources of a virtual dataset, and theirs, lead to that may not be read."""
+    """Describe any source of a virtual dataset, direct or not, that may not be read; empty if none."""
     if depth > _DEEPEST:
         return f"data behind more than {_DEEPEST} virtual datasets"
     for name, path in _virtual(dataset.get_create_plist()):
@@ -147,7 +147,7 @@ def _source(file: LibHdf5File, name: str, path: str) -> Located | str:
 
 
 def _refused(source: Located, file: LibHdf5File, seen: set[tuple[str, str, str]], depth: int) -> str:
-    """Say why an object may not be read as the source of a virtual dataset of `file`."""
+    """Describe why an object may not be read as the source of a virtual dataset of `file`."""
     if file.source.is_remote and source.file is not file:
         return f"data in another file, {source.file.name}, which libhdf5 would look for on this machine"
     if not source.is_dataset:

@@ -177,7 +177,7 @@ class LibHdf5File:
         try:
             return h5f.open(self.source.path.encode(), flags=h5f.ACC_RDONLY, fapl=access)
         except (OSError, RuntimeError) as error:
-            # libhdf5 insists that whoever opens a file twice in one process does it in the same way, and the
+            # libhdf5 requires every open of a file within a process to have the same properties, and the
             # user's own handle was opened in another. It does not know what a Python object stands for.
             if not any(phrase in str(error) for phrase in _OPEN_ELSEWHERE):
                 raise
@@ -202,7 +202,7 @@ class LibHdf5File:
 
     @property
     def watch(self) -> Watch | None:
-        """What notes the reads of libhdf5; None if nobody asked for it."""
+        """The recorder of libhdf5's reads; None unless the file was opened as `watched`."""
         return (self._blocks or self._stream) if self._watched else None
 
     def reopened(self, *, watched: bool) -> Self:
@@ -235,7 +235,7 @@ class LibHdf5File:
 
     @property
     def _misses(self) -> int:
-        """How often bytes were asked for in vain: what another object missed already counts again."""
+        """Number of reads of missing bytes, repeated ones included."""
         own = self._blocks.misses if self._blocks is not None else 0
         return own + sum(linked._misses for linked in self._linked.values())  # noqa: SLF001 - of its own kind
 
@@ -262,7 +262,7 @@ class LibHdf5File:
                 raise
 
     def prefetch(self, ranges: list[tuple[int, int]]) -> None:
-        """Say which bytes will be read, so that those of a remote file are fetched at once."""
+        """Announce bytes that will be read, so that those of a remote file are fetched together."""
         if self._blocks is not None:
             self._blocks.prefetch(ranges)
             self._announced += ranges

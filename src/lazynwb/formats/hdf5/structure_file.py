@@ -217,12 +217,12 @@ class StructureFile:
 
     @property
     def _misses(self) -> int:
-        """How often bytes were asked for in vain: what another object missed already counts again."""
+        """Number of reads of missing bytes, repeated ones included."""
         own = self.source.misses if isinstance(self.source, RemoteBytes) else 0
         return own + sum(linked._misses for linked in self._linked.values())  # noqa: SLF001 - of its own kind
 
     def forget_missing(self) -> None:
-        """Do without what was missed."""
+        """Drop the record of missing ranges."""
         if isinstance(self.source, RemoteBytes):
             self.source.missing.clear()
         for linked in self._linked.values():
