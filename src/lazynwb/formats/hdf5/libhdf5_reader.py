@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: Filters that hdf5plugin brings along.
 _PLUGIN_FILTERS = frozenset({307, 32001, 32004, 32008, 32013, 32015, 32017, 32018, 32024, 32026, 32028})
 
+#: Filters that hdf5plugin brings along.
+_PLUGIN_FILTERS = frozenset({307, 32001, 32004, 32008, 32013, 32015, 32017, 32018, 32024, 32026, 32028})
+
 
 def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarray:
     """Read ranges of rows of an array that the engine cannot decode on its own.
