@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import json
+from pathlib import Path
+
 import h5py
 import numpy as np
 import polars as pl
 import pytest
 
 import lazynwb
-from lazynwb.errors import SchemaError
+from lazynwb.cli import main
+from lazynwb.errors import CorruptDataError, SchemaError
+from range_server import RangeServer
 from zarr_stores import Writer
 
 TEXT = h5py.string_dtype()
@@ -463,3 +469,109 @@ def test_an_exact_path_is_preferred_in_each_file(store, tmp_path):
     }
     assert sorted(converted.values()) == [[0.0], [1.0]]
     assert lazynwb.LazyNWB(paths[0]).get("/trials")["x"].to_list() == [1.0]
+
+
+INDEX = {"neurodata_type": "VectorIndex"}
+TRANSPOSED = {
+    "a custom ragged column": (
+        {"t/id": np.arange(2), "t/x": np.arange(5.0)[None], "t/x_index": np.array([[2, 5]])},
+        {"t": {"neurodata_type": "DynamicTable", "colnames": ["x"]}, "t/x_index": INDEX},
+    ),
+    "obs_intervals": (
+        {
+            "units/id": np.arange(2),
+            "units/obs_intervals": np.arange(8.0).reshape(2, 4),
+            "units/obs_intervals_index": np.array([1, 4]),
+        },
+        {
+            "units": {"neurodata_type": "Units", "colnames": ["obs_intervals"]},
+            "units/obs_intervals_index": INDEX,
+        },
+    ),
+    "waveforms": (
+        {
+            "units/id": np.arange(2),
+            "units/waveforms": np.arange(12.0).reshape(3, 4),
+            "units/waveforms_index": np.array([2, 4]),
+            "units/waveforms_index_index": np.array([1, 2]),
+        },
+        {
+            "units": {"neurodata_type": "Units", "colnames": ["waveforms"]},
+            "units/waveforms_index": INDEX,
+            "units/waveforms_index_index": INDEX,
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TRANSPOSED)
+@pytest.mark.parametrize("store", ["hdf5", "zarr"])
+def test_ragged_data_whose_shape_the_schema_does_not_fix_are_never_turned_around(what, store, tmp_path):
+    """The schema allows two dimensions, so what does not fit its index is an error that names both."""
+    path = write(tmp_path / "t.nwb", *TRANSPOSED[what])
+    path = path if store == "hdf5" else as_zarr(tmp_path / "t.nwb.zarr", path)
+    table = next(iter(TRANSPOSED[what][1]))
+    with pytest.raises(CorruptDataError, match=rf"t\.nwb.*: /{table}: column .*_index.* of [123]\b"):
+        lazynwb.scan_nwb(path, f"/{table}").collect()
+
+
+#: Datasets as MATLAB stores them, and what they are by the schema.
+SHAPES = {
+    "units/id": (np.arange(3).reshape(3, 1), [0, 1, 2]),
+    "units/spike_times": (np.arange(6.0).reshape(1, 6), [[0.0], [1.0, 2.0], [3.0, 4.0, 5.0]]),
+    "units/spike_times_index": (np.array([[1], [3], [6]]), None),
+    "units/own": (np.arange(3.0).reshape(3, 1), [[0.0], [1.0], [2.0]]),
+    "acquisition/s/data": (np.arange(4.0), [0.0, 1.0, 2.0, 3.0]),
+    "acquisition/s/timestamps": (np.arange(4.0).reshape(1, 4), [0.0, 1.0, 2.0, 3.0]),
+    "general/subject/weight": (np.array([[20.0]]), [20.0]),
+}
+SHAPE_ATTRIBUTES = {
+    "units": {"neurodata_type": "Units", "colnames": ["spike_times", "own"]},
+    "units/spike_times_index": INDEX,
+    "units/spike_times": {"neurodata_type": "VectorData"},
+    "acquisition/s": {"neurodata_type": "TimeSeries"},
+}
+
+
+@pytest.fixture(scope="module")
+def ways(tmp_path_factory):
+    """The same content in HDF5, Zarr and LINDI, each on disk and behind a web server."""
+    folder = tmp_path_factory.mktemp("ways")
+    path = write(folder / "m.nwb", {name: value for name, (value, _) in SHAPES.items()}, SHAPE_ATTRIBUTES)
+    store = Path(as_zarr(folder / "m.nwb.zarr", path))
+    objects = {str(file.relative_to(store)): file.read_bytes() for file in store.rglob("*") if file.is_file()}
+    documents = {k: json.loads(v) for k, v in objects.items() if k.rpartition("/")[2].startswith(".z")}
+    # A web server does not list what a store has.
+    whole = {"zarr_consolidated_format": 1, "metadata": documents}
+    (store / ".zmetadata").write_text(json.dumps(whole))
+    refs = {key: f"base64:{base64.b64encode(data).decode()}" for key, data in objects.items()}
+    lindi = folder / "m.nwb.lindi.json"
+    lindi.write_text(json.dumps({"refs": refs}))
+    with RangeServer(folder) as server:
+        yield {
+            **{name: str(folder / name) for name in ("m.nwb", "m.nwb.zarr", "m.nwb.lindi.json")},
+            **{f"web {name}": server.url_of(name) for name in ("m.nwb", "m.nwb.zarr", "m.nwb.lindi.json")},
+        }
+
+
+@pytest.mark.parametrize("table", ["units", "acquisition/s", "general/subject"])
+@pytest.mark.parametrize(
+    "way", [f"{web}m.nwb{end}" for web in ("", "web ") for end in ("", ".zarr", ".lindi.json")]
+)
+def test_shapes_are_those_of_the_schema_whatever_way_they_come(way, table, ways, monkeypatch, capsysbinary):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    expected = {
+        name.rpartition("/")[2]: value
+        for name, (_, value) in SHAPES.items()
+        if name.rpartition("/")[0] == table and value is not None
+    }
+    path = ways[way]
+    frame = lazynwb.scan_nwb(path, f"/{table}").collect()
+    assert {name: frame[name].to_list() for name in expected} == expected
+    by_sql = lazynwb.get_sql_context(path, full_path=True).execute(f'SELECT * FROM "{table}"', eager=True)  # noqa: S608
+    assert {name: by_sql[name].to_list() for name in expected} == expected
+    late = frame.select("_nwb_path", "_table_path", "_table_index").nwb.with_columns(*expected)
+    assert {name: late[name].to_list() for name in expected} == expected
+    assert main(["head", path, table, "--format", "json"]) == 0
+    rows = json.loads(capsysbinary.readouterr().out)
+    assert {name: [row[name] for row in rows] for name in expected} == expected
