@@ -16,6 +16,7 @@ import pytest
 import lazynwb
 from builders import nwb_root, table
 from dandi_server import DandiServer
+from lazynwb.cli import main
 from lazynwb.errors import (
     LazyNWBError,
     NotNWBError,
@@ -459,6 +460,48 @@ def test_pointers_are_named_as_what_they_are(what, name, tmp_path, server):
         with pytest.raises(NotNWBError, match=what) as caught:
             read(source)
         assert source in str(caught.value)
+
+
+def _command(path, capsys):
+    assert main(["tables", str(path)]) != 0
+    raise LazyNWBError(" ".join(capsys.readouterr().err.split()))
+
+
+_WAYS = {
+    "scan": lambda path, *_: lazynwb.scan_nwb(path, "/units"),
+    "get_df": lambda path, *_: lazynwb.get_df(path, "units", as_polars=True),
+    "sql": lambda path, *_: lazynwb.get_sql_context(path, ignore_errors=False),
+    "sql, ignoring errors": lambda path, *_: lazynwb.get_sql_context(path),
+    "LazyNWB": lambda path, *_: lazynwb.LazyNWB(path).identifier,
+    "series": lambda path, *_: lazynwb.get_timeseries(path, "s"),
+    "paths": lambda path, *_: lazynwb.get_internal_paths(path),
+    "index": lambda path, out, _: lazynwb.build_index(path, out),
+    "convert": lambda path, out, _: lazynwb.convert_nwb_tables(path, out),
+    "command": lambda path, _, capsys: _command(path, capsys),
+}
+
+
+@pytest.mark.parametrize("way", _WAYS)
+@pytest.mark.parametrize("what", ["LFS", "annex", "dangling", "annex link"])
+def test_placeholders_are_named_whatever_asks_for_them(way, what, tmp_path, capsys):
+    path = tmp_path / "a.nwb"
+    key = ".git/annex/objects/Xx/Yy/SHA256E-s9--ab.nwb/SHA256E-s9--ab.nwb"
+    said = {
+        "LFS": "is a Git LFS pointer",
+        "annex": "is a git-annex pointer",
+        "dangling": "is a symbolic link to moved/a.nwb",
+        "annex link": "is a git-annex link",
+    }[what]
+    if what == "LFS":
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
+    elif what == "annex":
+        path.write_bytes(b"/annex/objects/SHA256E-s9--ab.nwb\n")
+    else:
+        path.symlink_to("moved/a.nwb" if what == "dangling" else f"../{key}")
+    with pytest.raises(LazyNWBError) as caught:
+        _WAYS[way](path, tmp_path / "out", capsys)
+    assert "a.nwb" in str(caught.value)
+    assert said in str(caught.value)
 
 
 # -- web servers ------------------------------------------------------------------------------------------

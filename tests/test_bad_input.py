@@ -342,6 +342,24 @@ def test_a_column_of_a_type_that_cannot_be_read_leaves_the_others_readable(tmp_p
     assert found["odd"].to_list() == [None, None, 1.0, 2.0]
 
 
+def test_ignore_errors_and_a_corrupted_chunk_beside_a_column_of_a_type_that_cannot_be_read(tmp_path, caplog):
+    for name in ("bad", "good"):
+        with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
+            group = table(file, "units", {"odd": np.zeros(400, np.longdouble), "rate": np.arange(400)})
+            noise = np.random.default_rng(0).normal(size=400)
+            group.create_dataset("x", data=noise, chunks=(100,), compression="gzip")
+            group.attrs["colnames"] = ["odd", "rate", "x"]
+    paths = [tmp_path / "bad.nwb", tmp_path / "good.nwb"]
+    flip_chunk(paths[0], "units/x")
+    for found in (
+        lazynwb.scan_nwb(paths, "/units", ignore_errors=True).collect(),
+        lazynwb.get_sql_context(paths).execute("SELECT * FROM units", eager=True),
+    ):
+        assert set(found["_nwb_path"]) == {str(paths[1])}
+        assert found["odd"].null_count() == found.height == 400
+    assert "bad.nwb" in warned(caplog)
+
+
 def test_a_chunk_of_the_wrong_size(write):
     """A chunk that decodes to fewer bytes than its shape needs."""
     import zlib

@@ -12,7 +12,7 @@ from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.index.scan_sources import sources_of
 from lazynwb.lookup.schema import is_pattern
 from lazynwb.lookup.session_columns import SessionColumn, find_session_columns
-from lazynwb.lookup.table_listing import find_tables, shortest_names
+from lazynwb.lookup.table_listing import find_tables, nothing_found, shortest_names
 from lazynwb.scan import plan_scan, table_frame
 
 if TYPE_CHECKING:
@@ -206,8 +206,10 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     """
     sources, catalogs = sources_of(nwb_sources, index, storage_options)
     looked_at = sources[:infer_schema_length]
+    failures: list[str] = []
     holders = find_tables(
         looked_at,
+        failures=failures,
         series=not exclude_timeseries,
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,
@@ -227,10 +229,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
         ]
         names = {p: name for p, name in names.items() if wanted & {p, name, p.rsplit("/", 1)[-1]}}
     if not names and not patterns:
-        raise TableNotFoundError(
-            f"no tables were found in {sources[0].name}"
-            + (f" and {len(sources) - 1} more files" if len(sources) > 1 else "")
-        )
+        raise TableNotFoundError(nothing_found(sources, failures))
     session: tuple[SessionColumn, ...] = ()
     if session_columns is not None:
         session = find_session_columns(

@@ -13,7 +13,7 @@ from lazynwb.convert.output_names import distinct_names, names_of
 from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.schema import normalize_table_path
-from lazynwb.lookup.table_listing import find_tables, shortest_names
+from lazynwb.lookup.table_listing import find_tables, nothing_found, shortest_names
 from lazynwb.scan import scan_nwb
 from lazynwb.suggestions import did_you_mean
 
@@ -77,8 +77,10 @@ def find(sources: Sequence[Source], request: Request) -> dict[str, list[Source]]
     TableNotFoundError
         If there is none, or none of a name that was asked for.
     """
+    failures: list[str] = []
     holders = find_tables(
         sources,
+        failures=failures,
         series=request.tables is not None,
         ignore_errors=request.ignore_errors,
         disable_progress=request.disable_progress,
@@ -96,9 +98,7 @@ def find(sources: Sequence[Source], request: Request) -> dict[str, list[Source]]
         holders = {path: having for path, having in holders.items() if path in chosen}
     holders = {path: having for path, having in holders.items() if len(having) >= request.min_file_count}
     if not holders:
-        message = f"no tables were found in {sources[0].name}" + (
-            f" and {len(sources) - 1} more files" if len(sources) > 1 else ""
-        )
+        message = nothing_found(sources, failures)
         if request.min_file_count > 1:
             message += f" that at least {request.min_file_count} of them have (min_file_count)"
         if request.tables is None:

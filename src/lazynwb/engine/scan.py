@@ -619,6 +619,10 @@ class Query:
                 continue
             except _COLUMN_ERRORS as reason:
                 found[name] = reason
+            except LazyNWBError as reason:
+                if not may_skip(reason, ignore_errors=True):
+                    raise
+                # Of the whole file: it is met again without the columns that are found here.
         self._skipped.setdefault(part.file.key, set()).update(found)
         self.report.problems(
             part.file,

@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("lazynwb")
 
 
-def find_tables(
+def find_tables(  # noqa: PLR0913 - what is looked for, and what takes note
     sources: Sequence[Source],
     *,
     series: bool,
     ignore_errors: bool,
     disable_progress: bool,
     catalogs: CatalogProvider | None = None,
+    failures: list[str] | None = None,
 ) -> dict[str, list[Source]]:
     """Return every table's path, without the leading slash, with the files that have it.
 
@@ -39,6 +40,8 @@ def find_tables(
     disable_progress : bool
     catalogs : CatalogProvider or None
         Provider that may list the tables without opening files.
+    failures : list of str or None
+        Takes the errors of files that were skipped.
 
     Raises
     ------
@@ -57,8 +60,20 @@ def find_tables(
                 if not may_skip(error, ignore_errors=ignore_errors):
                     raise
                 _LOGGER.warning("skipped in the search for tables: %s", error)
+                if failures is not None:
+                    failures.append(str(error))
             progress.update()
     return holders
+
+
+def nothing_found(sources: Sequence[Source], failures: Sequence[str]) -> str:
+    """Say that no file has a table, and what was wrong with the first that could not be read."""
+    message = f"no tables were found in {sources[0].name}"
+    if len(sources) > 1:
+        message += f" and {len(sources) - 1} more files"
+    if failures:
+        message += f"; {len(failures)} could not be read, the first of them: {failures[0]}"
+    return message
 
 
 def shortest_names(tables: Sequence[str], fixed: Mapping[str, str]) -> dict[str, str]:
