@@ -57,8 +57,8 @@ class Config:
     cache_max_bytes : int
         Size that the catalog cache on disk is kept under (512 MiB).
     column_cache_bytes : int
-        Size that the column store on disk is kept under: small columns that were decoded before. With 0, the
-        default while the store is experimental, there is none.
+        Size that the column store on disk is kept under (2 GiB): small columns that were decoded before.
+        With 0 nothing is stored or read there.
     disable_cache : bool
         Neither read nor write the catalog cache and the column store on disk.
     disable_progress : bool
@@ -96,7 +96,7 @@ class Config:
 
     cache_dir: Path | None = None
     cache_max_bytes: int = 512 * 1024 * 1024
-    column_cache_bytes: int = 0
+    column_cache_bytes: int = 2 << 30
     disable_cache: bool = False
     disable_progress: bool = False
     external_links: Literal["folder", "anywhere", "never"] = "folder"
