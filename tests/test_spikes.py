@@ -581,6 +581,7 @@ INDEX = 40 * 4
 TIMES = 2 * 200 * 8
 
 
+@pytest.mark.usefixtures("no_store")
 def test_only_the_spikes_of_the_units_given_are_read(heavy):
     columns = ["_nwb_path", "_table_path", "_table_index"]
     units = (
@@ -596,6 +597,7 @@ def test_only_the_spikes_of_the_units_given_are_read(heavy):
     assert used <= SPIKES_OF_TWO + TIMES + 2 * (INDEX + 16) + INDEX
 
 
+@pytest.mark.usefixtures("no_store")
 def test_a_lazy_query_reads_what_it_asks_for(heavy):
     units = lazynwb.scan_nwb(heavy, "/units").filter(pl.col("quality").is_in([7.0, 30.0]))
     lazy = find(units, BOUNDS, lazynwb.scan_nwb(heavy, "trials"))
@@ -610,6 +612,7 @@ def test_a_lazy_query_reads_what_it_asks_for(heavy):
     assert bytes_used(lambda: lazy.select(pl.len()).collect()) == quality
 
 
+@pytest.mark.usefixtures("no_store")
 def test_observed_intervals_that_nobody_asks_for_are_not_read(heavy):
     frame = find(lazynwb.scan_nwb(heavy, "/units"), BOUNDS).drop("is_observed")
     added = lazynwb.insert_is_observed(frame.collect().lazy())

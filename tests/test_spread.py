@@ -181,6 +181,7 @@ def test_a_task_s_repr_holds_no_secret(cube):
     assert any("cube" in text or ".nwb" in text for text in recorder.texts)
 
 
+@pytest.mark.usefixtures("no_store")
 def test_costs_are_counted_where_the_query_runs(cube, processes):
     def query(**options):
         with lazynwb.profile() as costs:
