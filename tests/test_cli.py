@@ -356,6 +356,7 @@ def test_a_file_is_whole_or_absent(cube, run, tmp_path):
     assert not list(tmp_path.glob(".out*"))
 
 
+@pytest.mark.usefixtures("no_store")
 def test_a_file_is_written_as_rows_come(cube, answer, tmp_path, monkeypatch):
     """The whole result is never collected."""
     monkeypatch.setattr(pl.LazyFrame, "collect", lambda *_, **__: pytest.fail("collected"))

@@ -90,6 +90,7 @@ def test_a_column_that_is_named_is_included_even_if_it_is_an_array(cube, names):
     assert p.bytes_used == scanned.bytes_used
 
 
+@pytest.mark.usefixtures("no_store")
 def test_only_the_columns_that_are_named_are_read(cube):
     lazynwb.get_df(cube, "units")
     with lazynwb.profile() as p:
