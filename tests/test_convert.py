@@ -510,6 +510,7 @@ def test_no_secret_is_written_down(tmp_path, cube):
 
 
 @pytest.mark.parametrize("output_format", FORMATS)
+@pytest.mark.usefixtures("no_store")
 def test_an_error_in_the_middle_leaves_whole_outputs_only(sessions, tmp_path, monkeypatch, output_format):
     out = tmp_path / "out"
     _break_after(monkeypatch, 2)
@@ -687,6 +688,7 @@ def test_a_source_that_is_given_twice_is_converted_once(sessions, tmp_path):
 # --- cost ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_store")
 def test_each_chunk_is_decoded_once(cube, tmp_path):
     with lazynwb.profile() as converted:
         lazynwb.convert_nwb_tables(cube, tmp_path, tables="units")
