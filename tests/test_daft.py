@@ -177,6 +177,7 @@ def test_a_pattern_is_all_tables_that_match(cube):
 # -- what is read -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("no_store")
 def test_the_second_query_of_the_notebook_reads_the_same_bytes(cube):
     expected_frame = good_in_polars(lazynwb.scan_nwb(cube, "/units", infer_schema_length=1))
     expected_frame.collect()  # where the chunks are is known from now on
