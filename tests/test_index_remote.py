@@ -185,7 +185,7 @@ def test_a_store_that_knows_no_conditional_writes_is_looked_at_before_each(s3, u
         return found(folder, name)
 
     monkeypatch.setattr(RemoteFolder, "find", found_after_another_update)
-    with pytest.raises(LazyNWBError, match="somebody else"):
+    with pytest.raises(LazyNWBError, match="another process"):
         update_index(place, urls[3:4], storage_options=s3.options)
     assert len(open_index(place, s3.options)) == 4
 
