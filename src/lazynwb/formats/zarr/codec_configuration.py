@@ -93,5 +93,11 @@ def object_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[ObjectCodec, tuple[
 
 
 def _unknown(codecs: Sequence[dict[str, Any]]) -> UnsupportedTypeError:
-    names = ", ".join(repr(codec["id"]) for codec in codecs) or "no codec at all"
-    return UnsupportedTypeError(f"its codecs ({names}) are not all known")
+    unknown = [one for one in codecs if one["id"] not in OBJECT_CODECS and catalog_codecs([one]) is None]
+    names = " and ".join(repr(one["id"]) for one in unknown or codecs)
+    what = (
+        f"codec {names} is not supported"
+        if unknown
+        else f"the codecs ({names or 'none'}) are no supported combination"
+    )
+    return UnsupportedTypeError(f"{what}: write the array again with another one, such as zstd or blosc")
