@@ -162,8 +162,9 @@ def everything(path: Path, **options: Any) -> None:
             many.attrs[f"attribute {k}"] = k
         large = file.create_group("large")
         for k in range(700):
-            large[f"{k:04d} of a longer name"] = h5py.SoftLink("/t")
+            large[f"{k:04d} of a longer name"] = h5py.SoftLink("/many/g0")  # of few attributes
         file["soft"] = h5py.SoftLink("/units")
+        file["soft to all"] = h5py.SoftLink("/t")
         file["dangling"] = h5py.SoftLink("nowhere")
         file["outside"] = h5py.ExternalLink("gone.nwb", "/t")
         file["again"] = file["units"]

@@ -32,7 +32,7 @@ _BLOCK = 1 << _BLOCK_BITS
 _MOST_BLOCKS = 4096
 _WORD = 0xFFFFFFFF
 #: Bytes whose checksums take as long in Python as it takes to import numcodecs.
-_WORTH_AN_IMPORT = 512 * 1024
+_WORTH_AN_IMPORT = 160 * 1024
 _checksummed = 0
 
 
