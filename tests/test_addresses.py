@@ -633,7 +633,9 @@ def test_replicas_whose_etags_differ_have_the_same_file_if_its_date_agrees(repli
     assert len(replicas.asked) > before  # nothing was cached
 
 
-@pytest.mark.parametrize("other", ["Wed, 04 Nov 2020 00:00:00 GMT", formatdate(usegmt=True)])
+@pytest.mark.parametrize(
+    "other", ["Wed, 04 Nov 2020 00:00:00 GMT", formatdate(usegmt=True)], ids=["another day", "this moment"]
+)
 def test_replicas_that_disagree_about_the_file(other, replicas):
     replicas.dates[0] = other
     if "2020" not in other:
