@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 #: Filters that hdf5plugin brings along.
 _PLUGIN_FILTERS = frozenset({307, 32001, 32004, 32008, 32013, 32015, 32017, 32018, 32024, 32026, 32028})
 
-#: Filters that hdf5plugin brings along.
-_PLUGIN_FILTERS = frozenset({307, 32001, 32004, 32008, 32013, 32015, 32017, 32018, 32024, 32026, 32028})
-
 
 def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarray:
     """Read ranges of rows of an array that the engine cannot decode on its own.
@@ -41,9 +38,10 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
 
     Raises
     ------
+    MissingPackageError
+        If libhdf5 lacks a filter that a package brings along.
     UnsupportedTypeError
-        If libhdf5 lacks the filter, and the message names the package that brings it; or if the data is in
-        another file that the settings forbid to read.
+        If libhdf5 lacks another filter; or if the data is in another file that the settings forbid to read.
     CorruptDataError
         If libhdf5 cannot read the data.
     """
