@@ -567,7 +567,7 @@ lazynwb.convert_nwb_tables(sys.argv[3:], sys.argv[1], output_format=sys.argv[2],
     ("output_format", "partition"), [("parquet", "session"), ("csv", None), ("delta", None), ("duckdb", None)]
 )
 def test_a_killed_run_leaves_no_half_file_and_the_next_one_goes_on(
-    sessions, tmp_path, output_format, partition
+    sessions, tmp_path, output_format, partition, no_store
 ):
     out = tmp_path / "out"
     child = subprocess.Popen(  # noqa: S603 - our own code

@@ -191,7 +191,7 @@ def test_the_second_query_of_the_notebook_reads_the_same_bytes(cube):
     assert [query.label for query in p.queries] == ["/units"]
 
 
-def test_a_predicate_of_polars_says_what_daft_does_not_hand_on(cube):
+def test_a_predicate_of_polars_says_what_daft_does_not_hand_on(cube, no_store):
     prefix = pl.col("location").str.starts_with("CA1")
     scan = lazynwb.scan_nwb(cube, "/units", infer_schema_length=1)
     good_in_polars(scan).collect()
