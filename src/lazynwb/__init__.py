@@ -53,8 +53,7 @@ if TYPE_CHECKING:
     from lazynwb.sql import get_sql_context
     from lazynwb.storage.dandi.resolver import get_dandi_sources
 
-#: Public names by the module that has them, which is imported with the first of its names: `import lazynwb`
-#: costs little more than `import polars`.
+#: Public names by the module that has them, which is imported with the first of its names.
 _MODULES = {
     "attributes": ("clear_attrs_cache", "consolidate_attrs", "get_attrs", "get_sub_attrs"),
     "catalog.dtypes": ("INTERNAL_COLUMN_NAMES",),
@@ -181,4 +180,7 @@ def _is_command_line() -> bool:
 
 
 if not _is_command_line():
+    # What every query needs is imported here, so that the first one does not pay for it.
+    from lazynwb.engine import scan as _engine  # noqa: F401
     from lazynwb.frames import namespace as _namespace  # noqa: F401 - registers itself with Polars
+    from lazynwb.index import reader as _reader  # noqa: F401
