@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import h5py
@@ -37,6 +37,7 @@ from lazynwb.formats.hdf5.libhdf5_attributes import (
 )
 from lazynwb.formats.hdf5.libhdf5_dtypes import describe_type
 from lazynwb.formats.hdf5.libhdf5_file import LibHdf5File
+from lazynwb.formats.hdf5.references import find_paths
 from lazynwb.formats.protocols import BrokenLinkError, CyclicLinkError, DamagedObjectError, broken_at
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ if TYPE_CHECKING:
 
 #: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
 _MOST_LINKS = 32
-#: What most references in attributes lead to: to look there first saves a walk through the file.
-_LIKELY_TARGETS = ("general/extracellular_ephys/electrodes",)
 #: Bytes of the widest fixed-length text that may be a name for something.
 _WIDEST_TEXT = 4096
 
@@ -81,14 +80,7 @@ class Hdf5File(LibHdf5File):
 
     def paths_of(self, addresses: set[Hashable]) -> dict[Hashable, str]:
         """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
-        found: dict[Hashable, str] = {}
-        for path in _LIKELY_TARGETS:
-            with self.collect_misses(), suppress(BrokenLinkError):
-                found[self.find(path).address] = f"/{path}"
-        rest = {address for address in addresses if isinstance(address, int)} - found.keys()
-        if not rest or self.missed:  # whether a walk is needed is known when what is likely is here
-            return found
-        return found | dict(resolve_references(self, rest).items())
+        return find_paths(self, addresses, partial(resolve_references, self))
 
     def _group(self, path: str) -> Hdf5Node:
         """Open a group; the last one is kept open, because tables are read column by column."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections import deque
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -40,6 +40,7 @@ from lazynwb.formats.hdf5.object_header import (
     read_header,
     shared_address,
 )
+from lazynwb.formats.hdf5.references import find_paths
 from lazynwb.formats.hdf5.stored_attributes import (
     StoredAttribute,
     decode_attribute,
@@ -77,8 +78,6 @@ if TYPE_CHECKING:
 #: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
 _MOST_LINKS = 32
 _WIDEST_TEXT = 4096
-#: What most references in attributes lead to: to look there first saves a walk through the file.
-_LIKELY_TARGETS = ("general/extracellular_ephys/electrodes",)
 #: Headers, collections and groups that are kept; a walk through a larger file reads some of them again.
 _MOST_KEPT = 50_000
 _K = struct.Struct("<BHHH")
@@ -286,14 +285,7 @@ class StructureFile:
 
     def paths_of(self, addresses: set[Hashable]) -> dict[Hashable, str]:
         """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
-        found: dict[Hashable, str] = {}
-        for path in _LIKELY_TARGETS:
-            with self.collect_misses(), suppress(BrokenLinkError):
-                found[self.find(path).address] = f"/{path}"
-        rest = {address for address in addresses if isinstance(address, int)} - found.keys()
-        if not rest or self.missed:  # whether a walk is needed is known when what is likely is here
-            return found
-        return found | dict(self.resolve_references(rest).items())
+        return find_paths(self, addresses, self.resolve_references)
 
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:
         """Find the paths of the objects at the given addresses, nearest to the root first."""

@@ -1,0 +1,45 @@
+"""Paths of the objects that references lead to, which HDF5 stores as addresses."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from lazynwb.formats.protocols import BrokenLinkError, OpenFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Mapping
+
+#: Target of most references in attributes: to look there first saves a walk through the file.
+_LIKELY_TARGETS = ("general/extracellular_ephys/electrodes",)
+
+
+class ParsedFile(OpenFile, Protocol):
+    """An open file that knows whether bytes were missing."""
+
+    @property
+    def missed(self) -> int:
+        """Number of times that bytes were missing so far."""
+        ...
+
+
+def find_paths(
+    file: ParsedFile, addresses: set[Hashable], walk: Callable[[set[int]], Mapping[int, str]]
+) -> dict[Hashable, str]:
+    """Find the paths of objects by their addresses; those without a path are left out.
+
+    Parameters
+    ----------
+    file : ParsedFile
+    addresses : set of Hashable
+    walk : callable
+        Walks through the file for the paths of addresses that are not those of likely targets.
+    """
+    found: dict[Hashable, str] = {}
+    for path in _LIKELY_TARGETS:
+        with file.collect_misses(), suppress(BrokenLinkError):
+            found[file.find(path).address] = f"/{path}"
+    rest = {address for address in addresses if isinstance(address, int)} - found.keys()
+    if not rest or file.missed:  # whether a walk is needed is known when what is likely is here
+        return found
+    return found | dict(walk(rest).items())
