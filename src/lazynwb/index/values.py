@@ -17,7 +17,7 @@ from lazynwb.column_store.parts import ROW_GROUP_ROWS
 from lazynwb.column_store.small_columns import is_small
 from lazynwb.engine.plan import ScanPlan
 from lazynwb.engine.scan import run
-from lazynwb.errors import LazyNWBError, MissingPackageError, TableNotFoundError
+from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import GENERAL, SUBJECT
 from lazynwb.index.model import TableValues, ValueFile
 from lazynwb.lookup.prefetch import load_tables
@@ -155,8 +155,8 @@ class ValueWriter:
         for source, load in zip(sources, load_tables(sources, path, self._state), strict=True):
             try:
                 file = load()
-            except LazyNWBError:
-                if not ignore_errors:
+            except LazyNWBError as error:
+                if not may_skip(error, ignore_errors=ignore_errors):
                     raise
                 file = None
             if file is None:
@@ -207,7 +207,7 @@ class ValueWriter:
         try:
             frames = list(run(plan._replace(sources=wanted), _names(plan), None, None))
         except LazyNWBError as error:
-            if not ignore_errors or isinstance(error, MissingPackageError):
+            if not may_skip(error, ignore_errors=ignore_errors):
                 raise
             if len(wanted) > 1:
                 for source in wanted:
