@@ -4,7 +4,7 @@ import io
 import json
 import threading
 import zipfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -544,18 +544,25 @@ class _Unusual(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def unusual(hdf5, monkeypatch):
+@contextmanager
+def serving(handler, data, monkeypatch):
+    """A server of some bytes, which notes what it is asked for."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     remote_state.forget()
-    running = ThreadingHTTPServer(("127.0.0.1", 0), _Unusual)
-    running.data, running.asked = hdf5, []
+    running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    running.data, running.asked = data, []
     thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     yield running
     running.shutdown()
     running.server_close()
     remote_state.forget()
+
+
+@pytest.fixture
+def unusual(hdf5, monkeypatch):
+    with serving(_Unusual, hdf5, monkeypatch) as running:
+        yield running
 
 
 def test_an_answer_in_chunks_without_a_length(unusual):
@@ -600,19 +607,11 @@ class _Replicas(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def replicas(hdf5, monkeypatch):
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-    remote_state.forget()
-    running = ThreadingHTTPServer(("127.0.0.1", 0), _Replicas)
     # The table's values are not among the bytes that parsing the structure brings.
-    running.data, running.asked = hdf5 + bytes(1 << 20), []
-    running.dates = ["Tue, 03 Nov 2020 00:00:00 GMT"] * 2
-    running.url = f"http://127.0.0.1:{running.server_port}/a.nwb"
-    thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield running
-    running.shutdown()
-    running.server_close()
-    remote_state.forget()
+    with serving(_Replicas, hdf5 + bytes(1 << 20), monkeypatch) as running:
+        running.dates = ["Tue, 03 Nov 2020 00:00:00 GMT"] * 2
+        running.url = f"http://127.0.0.1:{running.server_port}/a.nwb"
+        yield running
 
 
 def _two_ranges(url):
