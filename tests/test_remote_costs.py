@@ -13,6 +13,7 @@ from layouts import write_layouts
 from lazynwb.demo import write_cube
 from lazynwb.formats.hdf5 import block_stream
 from lazynwb.lookup import catalog_cache
+from lazynwb.storage import remote_state
 from range_server import RangeServer
 
 SESSIONS = 4
@@ -86,6 +87,23 @@ def test_the_same_query_again_asks_for_identities_and_large_data_only(query, req
         # Once for the schema and once for the query, a byte each.
         assert {seen.range for seen in server.log} == {(0, 1)}
         assert server.count <= 2 * SESSIONS
+
+
+@pytest.mark.parametrize("query", [performance, good_spikes, trials])
+def test_the_column_store_costs_no_request(query, urls, server):
+    counts = []
+    for limit in (0, 2 << 30):
+        lazynwb.config.column_cache_bytes = limit
+        for _ in range(3):
+            catalog_cache.clear_memory()
+            remote_state.forget()
+            server.reset()
+            query(urls)
+            counts.append((server.count, server.bytes))
+        lazynwb.clear_cache()
+    _, without, _, cold, *warm = counts
+    assert cold == counts[0]
+    assert all(requests <= without[0] and size <= without[1] for requests, size in warm)
 
 
 def test_another_process_finds_it_in_the_cache(urls, server, cache_dir):

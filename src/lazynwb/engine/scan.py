@@ -224,11 +224,15 @@ def _lacks(absent: frozenset[str] | set[str], step: Step) -> bool:
 def _alike_runs(
     window: list[Covered], found: pl.DataFrame, needed: set[str], regions: set[str]
 ) -> Iterator[tuple[frozenset[str], pl.DataFrame]]:
-    """Yield the rows of consecutive sessions of which the same columns are read from their files."""
+    """Yield the rows of consecutive sessions of which the same columns are read from their files.
+
+    Of remote files they are read together, so that no file waits for another.
+    """
     always = frozenset(regions & needed)
-    if not any(one.cover.absent for one in window):
+    absent = {name for one in _present(window, found) for name in one.cover.absent}
+    if not absent or any(one.table.source.is_remote for one in window):
         if len(found):
-            yield always, found
+            yield always | (absent & needed), found
         return
     counts = found.group_by(SESSION, maintain_order=True).len()
     start = stop = 0
@@ -337,9 +341,7 @@ class Query:
     def windows(self, n_rows: int | None) -> Iterator[list[Part]]:
         """Yield groups of rows to filter together: few files first, then more, bounded by bytes."""
         filtering = list(dict.fromkeys(name for step in self._steps for name in step.columns))
-        at_once = self._read_everything or not self._steps or any(s.is_remote for s in self._plan.sources)
-        few = _MOST_FILES if at_once else _FIRST_FILES
-        growth = Growth(few, _MOST_FILES)
+        growth = self._files_growth(is_filtered=bool(self._steps))
         parts = self._parts(n_rows, filtering)
         while True:
             window: list[Part] = []
@@ -355,6 +357,11 @@ class Query:
             yield window
             self._count(finished=self._looked_at)
             growth.used(self.batches_given - before)
+
+    def _files_growth(self, *, is_filtered: bool) -> Growth:
+        """Return how many files are read together: few at first if a consumer may stop after some rows."""
+        at_once = self._read_everything or not is_filtered or any(s.is_remote for s in self._plan.sources)
+        return Growth(_MOST_FILES if at_once else _FIRST_FILES, _MOST_FILES)
 
     def _parts(self, n_rows: int | None, filtering: list[str]) -> Iterator[tuple[Part, int]]:
         """Yield the rows of each file that may pass, with about how many bytes filtering them takes."""
@@ -644,7 +651,7 @@ class Query:
             Columns of it that are still needed.
         """
         counts = found.group_by(SESSION, maintain_order=True).len()
-        growth = Growth(_FIRST_FILES if self._rows_growth is not None else _MOST_FILES, _MOST_FILES)
+        growth = self._files_growth(is_filtered=self._rows_growth is not None)
         numbers, rows = counts[SESSION].to_list(), counts["len"].to_list()
         start = at = 0
         try:
