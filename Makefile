@@ -11,6 +11,9 @@ BIN := $(VENV)/bin
 # Modules are compiled when they are first imported: most of what the tests install is never imported.
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
 
+# One process more than two cores: tests wait for servers and child processes.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
+
 # Reaches the demonstration as it was typed: the shell neither splits nor expands it.
 export NWB
 
@@ -21,10 +24,10 @@ demo: $(VENV)/.installed
 	@$(BIN)/python -m lazynwb.demo $${NWB:+"$$NWB"}
 
 quick: lint
-	@$(BIN)/python -m pytest -n 2 -m "not (slow or integration or servers or distributed or damage or docs)" $(PYTEST_ARGS)
+	@$(PYTEST) -m "not (slow or integration or servers or distributed or damage or docs)" $(PYTEST_ARGS)
 
 test: lint
-	@$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	@$(PYTEST) $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --quiet
