@@ -206,9 +206,9 @@ def facts(path: Path, paths: list[str], *, libhdf5: bool) -> Facts:
     libhdf5 : bool
     """
     from lazynwb.catalog.model import arrays_of
-    from lazynwb.formats.hdf5.chunk_lookup import chunk_index
-    from lazynwb.formats.hdf5.libhdf5_nodes import Hdf5File
     from lazynwb.formats.hdf5.structure_file import StructureFile
+    from lazynwb.formats.libhdf5.chunk_lookup import chunk_index
+    from lazynwb.formats.libhdf5.nodes import Hdf5File
     from lazynwb.formats.nwb.object_listing import describe_attributes, list_objects
     from lazynwb.formats.nwb.reader import describe_members
     from lazynwb.formats.nwb.tables import describe_table

@@ -139,7 +139,9 @@ def moto():
 
     port = server.get_host_and_port()[1]
 
-    signed = "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+    signed = (
+        "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+    )
 
     def put(path, data):  # moto checks no signature, and boto3 takes several times as long to make one
         acl = {"public": "public-read", "private": "private"}[path.partition("/")[0]]

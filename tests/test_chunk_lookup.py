@@ -16,9 +16,10 @@ from builders import Column, Ragged, series, table
 from lazynwb.catalog.model import MISSING, ChunkIndex, SomeChunks
 from lazynwb.codecs.checksums import crc32c
 from lazynwb.errors import CorruptDataError
-from lazynwb.formats.hdf5 import block_stream, chunk_lookup, libhdf5_fallback, structure_file
-from lazynwb.formats.hdf5.libhdf5_fallback import Libhdf5Reader
-from lazynwb.formats.hdf5.libhdf5_nodes import _CHUNKS_WITHOUT_BASE, describe_dataset
+from lazynwb.formats.hdf5 import structure_file
+from lazynwb.formats.libhdf5 import block_stream, chunk_lookup, fallback
+from lazynwb.formats.libhdf5.fallback import Libhdf5Reader
+from lazynwb.formats.libhdf5.nodes import _CHUNKS_WITHOUT_BASE, describe_dataset
 from lazynwb.formats.zarr import shard_index
 from lazynwb.lookup import loader
 from lazynwb.storage.resolve import expand
@@ -112,13 +113,13 @@ def names_of(path):
 def no_listing(monkeypatch):
     """Complete indices, as far as any is made."""
     made = []
-    original = libhdf5_fallback.chunk_index
+    original = fallback.chunk_index
 
     def noted(file, array):
         made.append(array.path)
         return original(file, array)
 
-    monkeypatch.setattr("lazynwb.formats.hdf5.libhdf5_fallback.chunk_index", noted)
+    monkeypatch.setattr("lazynwb.formats.libhdf5.fallback.chunk_index", noted)
     whole = structure_file.StructureFile.chunk_index
     monkeypatch.setattr(
         structure_file.StructureFile,
@@ -199,7 +200,7 @@ def test_where_libhdf5_says_something_unknown_all_chunks_are_listed(kinds, no_li
 
 def test_a_second_read_where_one_is_expected_is_not_believed(kinds, no_listing, monkeypatch):
     monkeypatch.setattr(
-        "lazynwb.formats.hdf5.block_stream.Watch._is_noted",
+        "lazynwb.formats.libhdf5.block_stream.Watch._is_noted",
         lambda self, start, length: (
             self._noted is not None and bool(self._noted.extend([(start, length)] * 2))
         ),

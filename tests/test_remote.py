@@ -10,7 +10,7 @@ from polars.testing import assert_frame_equal
 import builders
 import lazynwb
 from lazynwb.errors import LazyNWBError
-from lazynwb.formats.hdf5 import block_stream
+from lazynwb.formats.libhdf5 import block_stream
 from range_server import RangeServer, refuse
 from readers import hdf5_tables as oracle
 

@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 import lazynwb
 from layouts import write_layouts
 from lazynwb.demo import write_cube
-from lazynwb.formats.hdf5 import block_stream
+from lazynwb.formats.libhdf5 import block_stream
 from lazynwb.lookup import catalog_cache
 from lazynwb.storage import remote_state
 from range_server import RangeServer

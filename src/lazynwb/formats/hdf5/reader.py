@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
-    from lazynwb.formats.hdf5.libhdf5_fallback import Libhdf5Reader
+    from lazynwb.formats.libhdf5.fallback import Libhdf5Reader
     from lazynwb.formats.protocols import OpenFile
     from lazynwb.storage.source import Source
 
@@ -172,7 +172,7 @@ class Hdf5Reader(StructureReader):
 @cache
 def _libhdf5_reader() -> type[Libhdf5Reader]:
     # Late: libhdf5 takes a tenth of a second to load.
-    from lazynwb.formats.hdf5.libhdf5_fallback import Libhdf5Reader
+    from lazynwb.formats.libhdf5.fallback import Libhdf5Reader
 
     # Before h5py takes itself apart at the end of the process, whoever is still reading is waited for.
     shutdown.wait_before_exit()

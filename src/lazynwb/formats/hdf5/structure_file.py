@@ -40,7 +40,6 @@ from lazynwb.formats.hdf5.object_header import (
     read_header,
     shared_address,
 )
-from lazynwb.formats.hdf5.references import find_paths
 from lazynwb.formats.hdf5.stored_attributes import (
     StoredAttribute,
     decode_attribute,
@@ -67,6 +66,7 @@ from lazynwb.formats.protocols import (
     permitted_target,
     unfollowed,
 )
+from lazynwb.formats.references import find_paths
 from lazynwb.profile import count
 
 if TYPE_CHECKING:

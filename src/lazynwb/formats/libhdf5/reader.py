@@ -9,12 +9,12 @@ import numpy as np
 from h5py import h5r, h5z
 
 from lazynwb.errors import CorruptDataError, MissingPackageError, UnsupportedTypeError
-from lazynwb.formats.hdf5.chunk_validation import chunks_with, refuse_damage, stored_chunks
-from lazynwb.formats.hdf5.external_storage import permitted_dataset, with_checked_heaps
+from lazynwb.formats.libhdf5.chunk_validation import chunks_with, refuse_damage, stored_chunks
+from lazynwb.formats.libhdf5.external_storage import permitted_dataset, with_checked_heaps
 
 if TYPE_CHECKING:
     from lazynwb.catalog.model import Array
-    from lazynwb.formats.hdf5.libhdf5_nodes import Hdf5File
+    from lazynwb.formats.libhdf5.nodes import Hdf5File
 
 #: Filters that hdf5plugin brings along.
 _PLUGIN_FILTERS = frozenset({307, 32001, 32004, 32008, 32013, 32015, 32017, 32018, 32024, 32026, 32028})

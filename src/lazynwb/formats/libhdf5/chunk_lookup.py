@@ -23,8 +23,8 @@ from lazynwb.errors import CorruptDataError
 if TYPE_CHECKING:
     from h5py.h5d import DatasetID
 
-    from lazynwb.formats.hdf5.block_stream import Watch
-    from lazynwb.formats.hdf5.libhdf5_nodes import Hdf5File
+    from lazynwb.formats.libhdf5.block_stream import Watch
+    from lazynwb.formats.libhdf5.nodes import Hdf5File
 
 _U8, _U4 = struct.Struct("<Q"), struct.Struct("<I")
 #: More chunks than any dataset has in a file of less than a petabyte: a damaged shape, not a real one.

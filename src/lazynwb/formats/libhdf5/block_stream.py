@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 from h5py import version
 
-from lazynwb.formats.hdf5.heap_validation import SIGNATURE as HEAP
-from lazynwb.formats.hdf5.heap_validation import Collections
+from lazynwb.formats.libhdf5.heap_validation import SIGNATURE as HEAP
+from lazynwb.formats.libhdf5.heap_validation import Collections
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,7 @@ class MissingBytesError(OSError):
 class Watch(ABC):
     """A part of file objects that looks at what libhdf5 asks for.
 
-    It notes what that is (see `lazynwb.formats.hdf5.chunk_lookup`), and keeps damaged heaps from it.
+    It notes what that is (see `lazynwb.formats.libhdf5.chunk_lookup`), and keeps damaged heaps from it.
 
     Attributes
     ----------

@@ -14,7 +14,7 @@ from lazynwb.formats.protocols import DamagedObjectError
 if TYPE_CHECKING:
     from h5py.h5g import GroupID
 
-    from lazynwb.formats.hdf5.libhdf5_file import LibHdf5File
+    from lazynwb.formats.libhdf5.file import LibHdf5File
 
 #: What h5py raises for attributes that it cannot read.
 _ERRORS = (TypeError, ValueError, RuntimeError, OSError, KeyError)

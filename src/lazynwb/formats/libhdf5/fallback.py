@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from lazynwb.errors import LazyNWBError, NotNWBError
-from lazynwb.formats.hdf5.chunk_lookup import NotSingleError, chunk_index, some_chunks
-from lazynwb.formats.hdf5.libhdf5_nodes import Hdf5File, resolve_references
-from lazynwb.formats.hdf5.libhdf5_reader import read_indirect
+from lazynwb.formats.libhdf5.chunk_lookup import NotSingleError, chunk_index, some_chunks
+from lazynwb.formats.libhdf5.nodes import Hdf5File, resolve_references
+from lazynwb.formats.libhdf5.reader import read_indirect
 from lazynwb.formats.nwb.reader import StructureReader
 from lazynwb.formats.protocols import BrokenLinkError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
-    from lazynwb.formats.hdf5.chunk_lookup import Place
+    from lazynwb.formats.libhdf5.chunk_lookup import Place
     from lazynwb.formats.protocols import OpenFile
     from lazynwb.storage.source import Source
 

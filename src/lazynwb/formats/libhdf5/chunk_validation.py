@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from lazynwb.catalog.model import Array
-    from lazynwb.formats.hdf5.libhdf5_file import LibHdf5File
+    from lazynwb.formats.libhdf5.file import LibHdf5File
 
 #: Bytes that filters may add to a chunk that they cannot make smaller.
 _OVERHEAD = 4096

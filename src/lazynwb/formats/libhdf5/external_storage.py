@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from h5py.h5d import DatasetID
     from h5py.h5p import PropDCID
 
-    from lazynwb.formats.hdf5.libhdf5_file import LibHdf5File, Located
+    from lazynwb.formats.libhdf5.file import LibHdf5File, Located
 
 #: Virtual datasets that may lie behind one another.
 _DEEPEST = 16

@@ -14,8 +14,8 @@ from h5py import h5f, h5fd, h5p
 from h5py._objects import phil
 
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
-from lazynwb.formats.hdf5.block_stream import SIGNATURE, BlockStream, LocalStream, MissingBytesError, Watch
-from lazynwb.formats.hdf5.heap_validation import Heaps
+from lazynwb.formats.libhdf5.block_stream import SIGNATURE, BlockStream, LocalStream, MissingBytesError, Watch
+from lazynwb.formats.libhdf5.heap_validation import Heaps
 from lazynwb.formats.protocols import permitted_target, unfollowed
 from lazynwb.profile import count
 from lazynwb.shutdown import on_exit
@@ -86,7 +86,7 @@ class Located(Protocol):
 
 
 class LibHdf5File:
-    """An HDF5 file that libhdf5 has open, without the nodes in it: see `lazynwb.formats.hdf5.libhdf5_nodes`.
+    """An HDF5 file that libhdf5 has open, without the nodes in it: see `lazynwb.formats.libhdf5.nodes`.
 
     Closing it closes every object that was opened in it.
 

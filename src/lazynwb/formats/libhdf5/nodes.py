@@ -20,13 +20,7 @@ from msgspec.structs import replace
 
 from lazynwb.catalog.model import Array, Codec, DType
 from lazynwb.errors import LazyNWBError
-from lazynwb.formats.hdf5.external_storage import (
-    forbidden,
-    is_elsewhere,
-    permitted_dataset,
-    with_checked_heaps,
-)
-from lazynwb.formats.hdf5.libhdf5_attributes import (
+from lazynwb.formats.libhdf5.attributes import (
     as_text,
     has_attribute,
     read_attribute,
@@ -35,10 +29,16 @@ from lazynwb.formats.hdf5.libhdf5_attributes import (
     read_reference,
     read_text,
 )
-from lazynwb.formats.hdf5.libhdf5_dtypes import describe_type
-from lazynwb.formats.hdf5.libhdf5_file import LibHdf5File
-from lazynwb.formats.hdf5.references import find_paths
+from lazynwb.formats.libhdf5.dtypes import describe_type
+from lazynwb.formats.libhdf5.external_storage import (
+    forbidden,
+    is_elsewhere,
+    permitted_dataset,
+    with_checked_heaps,
+)
+from lazynwb.formats.libhdf5.file import LibHdf5File
 from lazynwb.formats.protocols import BrokenLinkError, CyclicLinkError, DamagedObjectError, broken_at
+from lazynwb.formats.references import find_paths
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable
