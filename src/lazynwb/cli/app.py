@@ -5,12 +5,12 @@ from typing import Annotated
 import typer
 
 from lazynwb._version import __version__
-from lazynwb.cli.cache_commands import cache_app
-from lazynwb.cli.commands import Command, Group
-from lazynwb.cli.convert_command import convert
-from lazynwb.cli.dandi_commands import dandi_app
-from lazynwb.cli.demo_command import demo
-from lazynwb.cli.index_commands import index_app
+from lazynwb.cli.base import Command, Group
+from lazynwb.cli.commands.cache import cache_app
+from lazynwb.cli.commands.convert import convert
+from lazynwb.cli.commands.dandi import dandi_app
+from lazynwb.cli.commands.demo import demo
+from lazynwb.cli.commands.index import index_app
 from lazynwb.cli.options import (
     AndTableArgument,
     ExcludeArraysOption,
@@ -91,8 +91,8 @@ def tables(
     """List every table and series of the files: rows, columns, and how many files have it."""
     target = target_of(form, output)
     given = sources_of(sources, storage_option)
+    from lazynwb.cli.commands.tables import list_tables, show_tables
     from lazynwb.cli.output import emit
-    from lazynwb.cli.table_commands import list_tables, show_tables
 
     frame, files = list_tables(given, ignore_errors=ignore_errors)
     emit(frame, target, lambda: show_tables(frame, files))
@@ -117,7 +117,7 @@ def sessions(  # noqa: PLR0913 - the options of a command
     """Show a row for each session: of whom, when, how long, and how many rows its tables have."""
     target = target_of(form, output)
     given = sources_of(sources or ([index] if index else None), storage_option)
-    from lazynwb.cli.session_commands import list_sessions, show_sessions
+    from lazynwb.cli.commands.sessions import list_sessions, show_sessions
 
     frame = list_sessions(
         given if sources else given._replace(sources=[]),
@@ -141,12 +141,12 @@ def paths(  # noqa: PLR0913 - the options of a command
     """List the tables and series of a file, with shapes, types, sizes and chunks."""
     target = target_of(form, output)
     given = source_of(source, storage_option)
-    from lazynwb.cli import structure_commands
+    from lazynwb.cli.commands import structure
     from lazynwb.cli.output import emit
 
-    found = structure_commands.describe(given, storage=storage)
-    frame = structure_commands.frame_of(found, everything=everything)
-    emit(frame, target, lambda: structure_commands.show_paths(found, everything=everything))
+    found = structure.describe(given, storage=storage)
+    frame = structure.frame_of(found, everything=everything)
+    emit(frame, target, lambda: structure.show_paths(found, everything=everything))
 
 
 @app.command(cls=Command)
@@ -165,12 +165,12 @@ def tree(  # noqa: PLR0913
     """Show everything in a file as a tree, with shapes, types, sizes and chunks."""
     target = target_of(form, output)
     given = source_of(source, storage_option)
-    from lazynwb.cli import structure_commands
+    from lazynwb.cli.commands import structure
     from lazynwb.cli.output import emit
 
-    found = structure_commands.describe(given, storage=storage)
-    frame = structure_commands.frame_of(found, everything=True)
-    emit(frame, target, lambda: structure_commands.show_tree(found, depth=depth, columns=columns))
+    found = structure.describe(given, storage=storage)
+    frame = structure.frame_of(found, everything=True)
+    emit(frame, target, lambda: structure.show_tree(found, depth=depth, columns=columns))
 
 
 @app.command(cls=Command)
@@ -186,8 +186,8 @@ def schema(
     target = target_of(form, output)
     sources, table = split_table(arguments, "schema")
     given = sources_of(sources, storage_option)
+    from lazynwb.cli.commands.tables import list_columns, show_columns
     from lazynwb.cli.output import emit
-    from lazynwb.cli.table_commands import list_columns, show_columns
 
     frame, types = list_columns(given, table, ignore_errors=ignore_errors)
     emit(frame, target, lambda: show_columns(frame, types, table))
@@ -212,7 +212,7 @@ def head(  # noqa: PLR0913
     target = target_of(form, output, vertical=vertical)
     sources, table = split_table(arguments, "head")
     given = sources_of(sources, storage_option)
-    from lazynwb.cli import row_commands as run
+    from lazynwb.cli.commands import rows as run
 
     run.head(
         given,
@@ -252,7 +252,7 @@ def query(  # noqa: PLR0913
     """
     target = target_of(form, output, vertical=vertical)
     given = sources_of(sources, storage_option)
-    from lazynwb.cli import row_commands as run
+    from lazynwb.cli.commands import rows as run
 
     run.query(
         sql,

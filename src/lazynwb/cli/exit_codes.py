@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 
-from lazynwb.cli.commands import NothingFoundError, UsageError
+from lazynwb.cli.base import NothingFoundError, UsageError
 from lazynwb.cli.options import looks_like_a_source
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError, TableNotFoundError
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from lazynwb.cli.commands import NothingFoundError, UsageError
+from lazynwb.cli.base import NothingFoundError, UsageError
 from lazynwb.cli.project_file import NAME, Project, find
 
 _SOURCE_HELP = (

@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
-from lazynwb.cli.commands import UsageError
+from lazynwb.cli.base import UsageError
 from lazynwb.cli.options import Format
 from lazynwb.terminal_text import escaped
 

@@ -10,7 +10,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from lazynwb.cli.app import app
-from lazynwb.cli.commands import PipeClosedError
+from lazynwb.cli.base import PipeClosedError
 from lazynwb.cli.exit_codes import DEBUG, USAGE, explain
 from lazynwb.config import config
 from lazynwb.terminal_text import visible

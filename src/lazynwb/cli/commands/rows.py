@@ -72,7 +72,7 @@ def head(  # noqa: PLR0913 - what can be asked of it
     import polars as pl
     from polars import selectors
 
-    from lazynwb.cli.table_commands import scan
+    from lazynwb.cli.commands.tables import scan
 
     frame, _ = scan(given, table, exclude_array_columns=exclude_arrays, ignore_errors=ignore_errors)
     chosen = _chosen(frame, table, columns) if columns else frame

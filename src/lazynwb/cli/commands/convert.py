@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from lazynwb.cli.commands import UsageError
+from lazynwb.cli.base import UsageError
 from lazynwb.cli.options import (
     ExcludeArraysOption,
     IgnoreErrorsOption,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazynwb.cli.commands import UsageError
+from lazynwb.cli.base import UsageError
 from lazynwb.cli.render import (
     TIMES,
     Column,

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from lazynwb.cli.commands import NothingFoundError, UsageError
+from lazynwb.cli.base import NothingFoundError, UsageError
 from lazynwb.cli.options import FormatOption, OutputOption
 from lazynwb.cli.output import emit, target_of
 from lazynwb.cli.project_file import apply_project
