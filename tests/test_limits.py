@@ -48,7 +48,7 @@ def written(tmp_path):
 
 def heights_of(path, columns):
     """The rows of the batches that a scan makes; Polars may join what it hands on."""
-    from lazynwb.engine.scan import run
+    from lazynwb.engine.batches import run
     from lazynwb.scan import plan_scan
     from lazynwb.storage.resolve import expand
 

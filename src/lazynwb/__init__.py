@@ -180,7 +180,7 @@ def _is_command_line() -> bool:
 
 
 if not _is_command_line():
-    # What every query needs is imported here, so that the first one does not pay for it.
-    from lazynwb.engine import scan as _engine  # noqa: F401
+    # What every query needs is imported here, so that the first one does not pay for it. The modules that
+    # read files, and NumPy, are imported with the first file that has to be read.
     from lazynwb.frames import namespace as _namespace  # noqa: F401 - registers itself with Polars
-    from lazynwb.index import reader as _reader  # noqa: F401
+    from lazynwb.scan import get_table_schema, read_nwb, scan_index, scan_nwb

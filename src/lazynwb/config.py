@@ -9,8 +9,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from platformdirs import user_cache_path
-
 _LOGGER = logging.getLogger("lazynwb")
 
 #: Environment variables of lazynwb 1.x, and the settings that they stand for.
@@ -38,6 +36,8 @@ _FALSE = {"0", "false", "no", "off", ""}
 
 
 def _default_cache_dir() -> Path:
+    from platformdirs import user_cache_path
+
     return user_cache_path("lazynwb", appauthor=False)
 
 

@@ -15,14 +15,11 @@ from polars.io.plugins import register_io_source
 
 from lazynwb.catalog.dtypes import INTERNAL, ROWS, instance, is_array_dtype
 from lazynwb.config import config
+from lazynwb.engine.batches import run
 from lazynwb.engine.plan import ScanPlan
-from lazynwb.engine.scan import run
 from lazynwb.formats.nwb.names import OTHER_PATHS
-from lazynwb.index.model import KINDS
-from lazynwb.index.reader import Index, open_index
 from lazynwb.index.scan_sources import sources_of
 from lazynwb.lookup.names import match_tables, resolve_table
-from lazynwb.lookup.regions import find_regions
 from lazynwb.lookup.schema import collect_schema, collect_union, is_pattern, normalize_table_path
 from lazynwb.lookup.session_columns import SessionColumn, find_session_columns
 from lazynwb.lookup.stored_tables import StoredTable
@@ -42,6 +39,7 @@ if TYPE_CHECKING:
     from lazynwb.index.reader import Index
     from lazynwb.lookup.loader import TableFile
     from lazynwb.lookup.providers import CatalogProvider
+    from lazynwb.lookup.regions import Region
     from lazynwb.storage.resolve import Sources
     from lazynwb.storage.source import Source
 
@@ -269,7 +267,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         inferred = {name: instance(dtype) for name, dtype in schema.items() if name not in INTERNAL}
     columns = {name: overrides.get(name, dtype) for name, dtype in inferred.items()}
     chosen = frozenset(overrides) | frozenset(schema or ())
-    regions = find_regions(
+    regions = _find_regions(
         [file for file in files if not isinstance(file, StoredTable)],
         columns,
         resolve_regions,
@@ -312,6 +310,25 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         catalogs=catalogs,
         assume_ascending=config.assume_ascending if assume_ascending is None else assume_ascending,
         tables=tables,
+    )
+
+
+def _find_regions(  # noqa: PLR0913 - as `find_regions`
+    files: Sequence[TableFile],
+    columns: Mapping[str, pl.DataType],
+    wanted: bool | str | Iterable[str],  # noqa: FBT001 - as `find_regions`
+    chosen: frozenset[str],
+    *,
+    ignore_errors: bool,
+    disable_progress: bool,
+) -> tuple[Region, ...]:
+    """Return the columns that show rows of other tables; see `lazynwb.lookup.regions.find_regions`."""
+    if wanted is False:
+        return ()
+    from lazynwb.lookup.regions import find_regions
+
+    return find_regions(
+        files, columns, wanted, chosen, ignore_errors=ignore_errors, disable_progress=disable_progress
     )
 
 
@@ -418,7 +435,7 @@ def source_frame(
     Parameters
     ----------
     run : callable
-        Takes columns, predicate and limit as `lazynwb.engine.scan.run` does; can be pickled.
+        Takes columns, predicate and limit as `lazynwb.engine.batches.run` does; can be pickled.
     schema : mapping of str to DataType, or callable
         A callable returns it when Polars first needs it.
     detail : str
@@ -495,6 +512,9 @@ def scan_index(
     CorruptDataError
         If a file is not what was written: the checksums of files with values are compared.
     """
+    from lazynwb.index.model import KINDS
+    from lazynwb.index.reader import open_index
+
     opened = open_index(index, storage_options)
     if table.startswith("/"):
         frame = source_frame(

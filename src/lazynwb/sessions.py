@@ -208,7 +208,7 @@ class SessionScan(NamedTuple):
     def batches(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
-        """Yield rows in the order of the sources; the parameters are those of `lazynwb.engine.scan.run`."""
+        """Yield rows in the order of the sources; see `lazynwb.engine.batches.run` for the parameters."""
         names = list(with_columns) if with_columns is not None else [ROWS, *self.schema]
         parts = [] if predicate is None else conjuncts(predicate)
         steps = [(part, list(dict.fromkeys(part.meta.root_names()))) for part in parts]

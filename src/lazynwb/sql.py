@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from lazynwb.engine.scan import run
+from lazynwb.engine.batches import run
 from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.index.scan_sources import sources_of
 from lazynwb.lookup.schema import is_pattern

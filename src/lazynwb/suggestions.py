@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from typing import TYPE_CHECKING
 
@@ -39,6 +38,8 @@ def similar_names(name: str, names: Collection[str], count: int = 3) -> list[str
     by_last: dict[str, list[str]] = {}
     for one in names:
         by_last.setdefault(_last(one), []).append(one)
+    import difflib
+
     close = difflib.get_close_matches(wanted, by_last, n=count, cutoff=_CUTOFF)
     return [one for last in close for one in by_last[last]][:count]
 

@@ -15,12 +15,13 @@ import struct
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
-import numpy as np
 
 from lazynwb.errors import CorruptDataError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
+
+    import numpy as np
 
 #: Raised whenever a struct below or the meaning of a field changes: older cache entries are then ignored.
 CATALOG_VERSION = 4
@@ -367,6 +368,8 @@ class SomeChunks:
         """Return those of the given chunks that are not known yet."""
         if not self._places:
             return numbers
+        import numpy as np
+
         return np.array([number for number in numbers.tolist() if number not in self._places], np.int64)
 
     def with_more(self, other: SomeChunks) -> SomeChunks:

@@ -20,6 +20,7 @@ from lazynwb.catalog.dtypes import ROWS, instance
 from lazynwb.daft.expressions import translated
 from lazynwb.distributed.execution import DistributedQuery, task_on, wanted_files
 from lazynwb.distributed.workers import execute, work_item
+from lazynwb.engine.batches import scan_metadata
 from lazynwb.engine.plan import plan_steps
 from lazynwb.engine.report import Report
 from lazynwb.engine.scan import Query
@@ -268,7 +269,8 @@ class _Streamed(NamedTuple):
     def run(self) -> tuple[Query, None]:
         plan, names, predicate, *_ = self.read
         steps = plan_steps(predicate, plan.schema, plan.per_table)
-        return Query(plan, list(names), steps, read_everything=self.whole), None
+        query = Query(plan, list(names), steps, read_everything=self.whole, scan_metadata=scan_metadata)
+        return query, None
 
     def split(self) -> list[_Streamed]:
         return [self._replace(read=read) for read in self.read.split()]

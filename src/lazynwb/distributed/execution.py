@@ -1,4 +1,4 @@
-"""Run one scan on an executor: the same rows in the same order as `lazynwb.engine.scan.run` gives."""
+"""Run one scan on an executor: the same rows in the same order as `lazynwb.engine.batches.run` gives."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import polars as pl
 from lazynwb.config import config
 from lazynwb.distributed.catalog_serde import pack_catalogs
 from lazynwb.distributed.tasks import Read
+from lazynwb.engine.batches import run
 from lazynwb.engine.plan import plan_steps
 from lazynwb.engine.report import Report
 from lazynwb.engine.row_masks import mask
-from lazynwb.engine.scan import run
 from lazynwb.errors import LazyNWBError, may_skip
 from lazynwb.lookup.prefetch import load_pairs
 from lazynwb.lookup.session_columns import session_frame

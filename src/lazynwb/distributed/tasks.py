@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import polars as pl
 
 from lazynwb.distributed.catalog_serde import Packed, pack_table
+from lazynwb.engine.batches import scan_metadata
 from lazynwb.engine.plan import plan_steps
 from lazynwb.engine.scan import Query
 from lazynwb.errors import LazyNWBError
@@ -89,7 +90,12 @@ class Read(NamedTuple):
         plan = self.plan
         steps = plan_steps(self.predicate, plan.schema, plan.per_table)
         query = Query(
-            plan, list(self.names), steps, first_row=self.first_row, read_everything=self.n_rows is None
+            plan,
+            list(self.names),
+            steps,
+            first_row=self.first_row,
+            read_everything=self.n_rows is None,
+            scan_metadata=scan_metadata,
         )
         found: list[pl.DataFrame] = []
         room = self.most

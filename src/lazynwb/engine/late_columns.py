@@ -217,7 +217,7 @@ class LateColumns:
     def run(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
-        """Yield the rows; the parameters are those of `lazynwb.engine.scan.run`."""
+        """Yield the rows; the parameters are those of `lazynwb.engine.batches.run`."""
         names = list(self.schema) if with_columns is None else with_columns
         frame = self._frame if n_rows is None else self._frame.head(n_rows)
         late: list[pl.Expr] = []

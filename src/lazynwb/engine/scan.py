@@ -1,27 +1,25 @@
-"""Run one scan: window by window, filter on cheap columns, read the rest for the rows that survive."""
+"""One scan of files: window by window, filter on cheap columns, read the rest for the rows that survive."""
 
 from __future__ import annotations
 
-from itertools import chain
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
-from lazynwb.catalog.dtypes import NWB_PATH, TABLE_INDEX
+from lazynwb.catalog.dtypes import TABLE_INDEX
 from lazynwb.column_store.parts import SESSION
-from lazynwb.column_store.reading import PartLostError, drop_lost
 from lazynwb.config import config
 from lazynwb.engine.batching import MOST_ROWS, OversizedError, batch_bounds
 from lazynwb.engine.columns import read_columns
-from lazynwb.engine.plan import Growth, Step, plan_steps
+from lazynwb.engine.plan import Growth, Step
 from lazynwb.engine.regions import Regions
 from lazynwb.engine.report import Report
 from lazynwb.engine.row_masks import PerFile, assembled, cut, mask, take
 from lazynwb.engine.row_selection import Handles, Part, cut_ranges, to_ranges
 from lazynwb.engine.size_estimates import most_bytes
 from lazynwb.engine.stored_columns import StoreWriter, WindowColumns, small_of
-from lazynwb.engine.stored_scan import plan_runs, read_window, windows_of
 from lazynwb.engine.timestamps import TIMESTAMPS, TimestampFilter
 from lazynwb.errors import (
     LazyNWBError,
@@ -32,11 +30,9 @@ from lazynwb.errors import (
 )
 from lazynwb.formats.nwb.names import OTHER_PATHS
 from lazynwb.lookup.prefetch import load_pairs, load_tables
-from lazynwb.lookup.session_columns import parted, session_frame
-from lazynwb.lookup.stored_tables import StoredTables
+from lazynwb.lookup.session_columns import session_frame
 from lazynwb.profile import count
 from lazynwb.progress import Progress
-from lazynwb.shutdown import is_leaving
 from lazynwb.storage.remote_state import save
 
 if TYPE_CHECKING:
@@ -57,195 +53,6 @@ _FIRST_ROWS = 16
 _COLUMN_ERRORS = (UnsupportedTypeError,)
 #: Bytes that a row takes while it is filtered, whatever its columns: its number, and the mask.
 _LEAST_ROW_BYTES = 16
-#: The column with the number of a file.
-_FILE = "_lazynwb_file"
-
-
-def run(
-    plan: ScanPlan, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
-) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a scan in source order.
-
-    Parameters
-    ----------
-    plan : ScanPlan
-    with_columns : list of str or None
-        Columns to return; None for all.
-    predicate : Expr or None
-        Row-wise; rows where it is not true are left out.
-    n_rows : int or None
-        Rows to look at, *before* the predicate.
-
-    Yields
-    ------
-    DataFrame
-        With exactly the requested columns, in the published types. Nothing is open while it is out.
-    """
-    names = list(with_columns) if with_columns is not None else list(plan.all_columns)
-    steps = plan_steps(predicate, plan.schema, plan.per_table)
-    report = Report(plan.table, len(plan.sources))
-    # An index says by itself what is stored of its files; the store knows tables by one path each.
-    writer: StoreWriter | None = None
-    if plan.catalogs is None and plan.tables is None and SESSION not in plan.schema:
-        writer = StoreWriter(plan.table)
-    if writer is not None and not writer.is_active:
-        writer = None
-    is_empty = True
-    try:
-        if writer is not None:
-            frames = _frames(plan, names, steps, n_rows, report, writer)
-        else:
-            frames = Query(plan, names, steps, report=report).frames(n_rows)
-        for frame in frames:
-            is_empty = False
-            yield frame
-    finally:
-        if writer is not None and not is_leaving():
-            writer.flush()
-    report.log()
-    if is_empty:
-        yield pl.DataFrame(schema={name: plan.all_columns[name] for name in names})
-
-
-def _frames(  # noqa: PLR0913, PLR0917 - what `run` has prepared
-    plan: ScanPlan,
-    names: list[str],
-    steps: list[Step],
-    n_rows: int | None,
-    report: Report,
-    writer: StoreWriter,
-) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a scan, those of sessions that the column store covers from there."""
-    needed = {*names, *(name for step in steps for name in step.columns)}
-    tables = StoredTables(plan.table)
-    regions = {region.name for region in plan.regions}
-    runs = plan_runs(tables, plan.sources, frozenset(needed.intersection(plan.schema) - regions))
-    if any(column.name in needed for column in plan.session) and not all(run.covered for run in runs):
-        yield from Query(plan, names, steps, report=report, writer=writer).frames(n_rows)
-        return
-    left = n_rows
-    for run in runs:
-        if left is not None and left <= 0:
-            return
-        if run.covered:
-            windows = windows_of(list(_limited(run.covered, left)))
-            if left is not None:
-                left -= sum(one.rows for one in run.covered)
-            for window in windows:
-                yield from _stored_frames(plan, names, steps, window, report, writer, tables)
-            continue
-        query = Query(plan._replace(sources=tuple(run.sources)), names, steps, report=report, writer=writer)
-        yield from query.frames(left)
-        left = query.rows_left
-
-
-def _limited(covered: list[Covered], left: int | None) -> Iterator[Covered]:
-    """Yield sessions until so many rows are looked at."""
-    for one in covered:
-        if left is None:
-            yield one
-            continue
-        if left > 0:
-            yield one._replace(rows=min(one.rows, left))
-        left -= one.rows
-
-
-def _stored_frames(  # noqa: PLR0913, PLR0917 - as `_frames`
-    plan: ScanPlan,
-    names: list[str],
-    steps: list[Step],
-    window: list[Covered],
-    report: Report,
-    writer: StoreWriter,
-    tables: StoredTables,
-) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a window of covered sessions: small columns from the store, arrays from the files."""
-    by_file = [step for step in steps if plan.per_file.issuperset(step.columns)]
-    whole = Query(
-        plan._replace(sources=tuple(one.table.source for one in window)),
-        names,
-        steps,
-        report=report,
-        writer=writer,
-    )
-    files = whole.files(by_file)
-    count(files_skipped=len(window) - len(files))
-    limit = sum(one.rows for one in window)
-    window = [window[number] for number in files[_FILE]]
-    if not window:
-        return
-    steps = [step for step in steps if not plan.per_file.issuperset(step.columns)]
-    regions = {region.name for region in plan.regions}
-    absent = {name for one in window for name in one.cover.absent} | regions
-    early = [step for step in steps if absent.isdisjoint(step.columns)]
-    rest = [step for step in steps if not absent.isdisjoint(step.columns)]
-    needed = {*names, *(name for step in rest for name in step.columns)}
-    kept = [name for name in needed if name not in regions]
-    try:
-        found = read_window(window, plan, kept, early, files)
-    except LazyNWBError as error:
-        # A part is missing, or a session does not fit: its file is read, which raises any error.
-        if isinstance(error, PartLostError):
-            drop_lost(tables.store, error)
-        yield from whole.frames(limit)
-        return
-    for one in window:
-        if one.table.problems:
-            report.problems(one.table, one.table.problems)
-    while rest and not any(_lacks(one.cover.absent | regions, rest[0]) for one in _present(window, found)):
-        found = found.filter(rest.pop(0).expression)
-    query: Query | None = None
-    for missing, some in _alike_runs(window, found, needed, regions):
-        if not missing and not rest:
-            yield pl.DataFrame([some[name] for name in names])
-            continue
-        if query is None:
-            sources = tuple(one.table.source for one in window)
-            query = Query(
-                plan._replace(sources=sources),
-                names,
-                rest,
-                filtered=bool(steps),
-                report=report,
-                writer=writer,
-            )
-        yield from query.resume(window, some, [name for name in kept if name not in missing])
-
-
-def _present(window: list[Covered], found: pl.DataFrame) -> list[Covered]:
-    """Return the sessions of which there are rows."""
-    return [window[number] for number in found[SESSION].unique()]
-
-
-def _lacks(absent: frozenset[str] | set[str], step: Step) -> bool:
-    return not absent.isdisjoint(step.columns)
-
-
-def _alike_runs(
-    window: list[Covered], found: pl.DataFrame, needed: set[str], regions: set[str]
-) -> Iterator[tuple[frozenset[str], pl.DataFrame]]:
-    """Yield the rows of consecutive sessions of which the same columns are read from their files.
-
-    Of remote files they are read together, so that no file waits for another.
-    """
-    always = frozenset(regions & needed)
-    absent = {name for one in _present(window, found) for name in one.cover.absent}
-    if not absent or any(one.table.source.is_remote for one in window):
-        if len(found):
-            yield always | (absent & needed), found
-        return
-    counts = found.group_by(SESSION, maintain_order=True).len()
-    start = stop = 0
-    before: frozenset[str] | None = None
-    for number, rows in counts.iter_rows():
-        missing = (window[number].cover.absent & needed) | always
-        if before is not None and missing != before:
-            yield before, found[start:stop]
-            start = stop
-        before = missing
-        stop += rows
-    if before is not None:
-        yield before, found[start:stop]
 
 
 class Query:
@@ -268,6 +75,8 @@ class Query:
         Takes note of what goes wrong.
     writer : StoreWriter or None
         Takes small columns for the column store.
+    scan_metadata : callable
+        `lazynwb.engine.batches.scan_metadata`: an argument, because that module imports this one.
 
     Attributes
     ----------
@@ -292,8 +101,10 @@ class Query:
         filtered: bool = False,
         report: Report | None = None,
         writer: StoreWriter | None = None,
+        scan_metadata: Callable[..., Iterator[pl.DataFrame]],
     ) -> None:
         self._plan = plan
+        self._scan_metadata = scan_metadata
         self._writer = writer
         self.rows_left: int | None = None
         self._names = names
@@ -460,7 +271,7 @@ class Query:
         names = {name for step in self._by_file for name in step.columns}
         tables = {column.table for column in self._session if column.name in names}
         deciding = [column for column in self._session if column.table in tables]
-        files = session_frame(block, deciding, self._scan_metadata)
+        files = session_frame(block, deciding, partial(self._scan_metadata, self._plan))
         wanted = np.ones(len(block), bool)
         for step in self._by_file:
             wanted &= mask(files, step.expression)
@@ -468,55 +279,10 @@ class Query:
         left = tuple(source for source, kept in zip(block, keep, strict=True) if kept)
         if left:
             others = [column for column in self._session if column.table not in tables]
-            rest = session_frame(left, others, self._scan_metadata)
+            rest = session_frame(left, others, partial(self._scan_metadata, self._plan))
             # Of a list: the first array that Polars takes makes it import numpy.ma.
             self._per_file.add(left, files.filter(keep), rest)
         return keep
-
-    def files(self, steps: list[Step]) -> pl.DataFrame:
-        """Return the columns whose value is the same in all rows of a file, of files that pass a predicate.
-
-        Parameters
-        ----------
-        steps : list of Step
-            The predicate's parts, which need no other columns.
-
-        Returns
-        -------
-        DataFrame
-            `_nwb_path`, the metadata that is needed, and the number of the file.
-        """
-        sources = self._plan.sources
-        if self._session:
-            found = session_frame(sources, self._session, self._scan_metadata)
-        else:
-            found = pl.DataFrame({NWB_PATH: pl.Series([source.path for source in sources], dtype=pl.String)})
-        found = found.with_row_index(_FILE)
-        for step in steps:
-            found = found.filter(step.expression)
-        return found
-
-    def _scan_metadata(
-        self, sources: tuple[Source, ...], table: str, schema: dict[str, pl.DataType]
-    ) -> Iterator[pl.DataFrame]:
-        catalogs = self._plan.catalogs
-        known = catalogs.metadata(sources, table, schema) if catalogs is not None else None
-        if known is not None:
-            return iter([known])
-        known_ones, others = parted(sources, table, catalogs)
-        if known_ones and others:
-            return chain(*(self._scan_metadata(some, table, schema) for some in (known_ones, others)))
-        plan = self._plan._replace(
-            sources=sources,
-            table=table,
-            schema=schema,
-            session=(),
-            regions=(),
-            raise_on_missing=False,
-            optional=True,
-            tables=None,
-        )
-        return run(plan, [*schema, NWB_PATH], None, None)
 
     def _load(self, source: Source, table: str, load: Callable[[], TableFile | None]) -> TableFile | None:
         plan = self._plan

@@ -15,8 +15,8 @@ from lazynwb.catalog.dtypes import INTERNAL, RESERVED
 from lazynwb.column_store.nan_bounds import drop_nan_bounds_of
 from lazynwb.column_store.parts import ROW_GROUP_ROWS
 from lazynwb.column_store.small_columns import is_small
+from lazynwb.engine.batches import run
 from lazynwb.engine.plan import ScanPlan
-from lazynwb.engine.scan import run
 from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import GENERAL, SUBJECT
 from lazynwb.index.model import TableValues, ValueFile

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from lazynwb.catalog.model import TABLE_ROLES
 from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import OTHER_PATHS, ROOT_GROUPS, SERIES_MEMBERS
-from lazynwb.lookup.loader import load_listing
-from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.lookup.schema import normalize_table_path, not_found
 from lazynwb.progress import Progress
@@ -187,6 +185,8 @@ def _paths_of(
     disable_progress: bool,
 ) -> tuple[dict[Source, list[str]], dict[Source, str]]:
     """Return the paths of the tables of each file, and under `ignore_errors` why some cannot be read."""
+    from lazynwb.lookup.loader import load_listing
+
     paths: dict[Source, list[str]] = {source: [] for source in sources}
     left: Sequence[Source] = list(paths)
     if catalogs is not None:
@@ -271,6 +271,8 @@ def find_by_name(
 def _find_whole(
     sources: Sequence[Source], path: str, roles: Collection[str], *, ignore_errors: bool
 ) -> str | None:
+    from lazynwb.lookup.prefetch import load_tables
+
     for load in load_tables(sources, path):
         try:
             file = load()
@@ -287,6 +289,8 @@ def _find_whole(
 def _find_end(
     sources: Sequence[Source], term: str, roles: Collection[str], *, ignore_errors: bool
 ) -> str | None:
+    from lazynwb.lookup.loader import load_listing
+
     for source in sources:
         try:
             listing = load_listing(source)

@@ -10,8 +10,6 @@ from lazynwb.catalog.merge import merge_schemas
 from lazynwb.catalog.model import TABLE_ROLES
 from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import TABLE_SHORTCUTS
-from lazynwb.lookup.loader import TableFile, load_listing
-from lazynwb.lookup.prefetch import load_pairs, load_tables
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.lookup.stored_tables import StoredTable, StoredTables, store_layouts
 from lazynwb.progress import Progress
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from lazynwb.lookup.loader import TableFile
     from lazynwb.lookup.providers import CatalogProvider
     from lazynwb.storage.source import Source
 
@@ -96,7 +95,7 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
             left = _distinct(sources, table, catalogs, raise_on_missing=raise_on_missing)
             progress.update(len(sources) - len(left))
 
-        loading = load_tables([source for source in left if source not in stored], table, catalogs)
+        loading = _loading([(source, table) for source in left if source not in stored], catalogs)
 
         def having() -> Iterator[TableFile | StoredTable]:
             for source, file in _looked_at(
@@ -176,7 +175,7 @@ def collect_union(  # noqa: PLR0913 - the options of a scan
     with Progress(label, len(pairs), disabled=disable_progress) as progress:
         listed = [source for source, _ in pairs]
         looked_at = _looked_at(
-            listed, load_pairs(pairs, catalogs), {}, progress, failures if ignore_errors else None
+            listed, _loading(pairs, catalogs), {}, progress, failures if ignore_errors else None
         )
 
         def files() -> Iterator[TableFile | StoredTable]:
@@ -224,6 +223,17 @@ def _unlike(
         elif loaded is not None and len(loaded) < _STORED:
             loaded.append(file)
         yield file
+
+
+def _loading(
+    pairs: Sequence[tuple[Source, str]], catalogs: CatalogProvider | None
+) -> Iterator[Callable[[], TableFile | None]]:
+    """Yield for each pair of a source and the path of a table what loads it; see `load_tables`."""
+    if not pairs:
+        return iter(())
+    from lazynwb.lookup.prefetch import load_pairs  # late: a scan that the column store answers loads nothing
+
+    return load_pairs(pairs, catalogs)
 
 
 def _looked_at(
@@ -285,6 +295,8 @@ def not_found(
     catalogs : CatalogProvider or None
         Provider that may list the tables without opening files.
     """
+    from lazynwb.lookup.loader import load_listing
+
     existing: list[str] = catalogs.table_paths() if catalogs is not None else []
     one, many = ("series", "series") if set(roles) == {"series"} else ("table", "tables")
     for source in sources if not existing else ():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -150,6 +149,8 @@ def _tables(path: str) -> tuple[str, ...]:
 
 
 def _unknown(path: str, names: Sequence[str], sources: Sequence[Source]) -> str:
+    import difflib
+
     close = difflib.get_close_matches(path.rsplit("/", 1)[-1], names, n=3)
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
     more = f" and {len(sources) - 1} more files" if len(sources) > 1 else ""

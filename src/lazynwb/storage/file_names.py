@@ -16,8 +16,8 @@ ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
 WILDCARDS = frozenset("*?[")
 #: Ends of the names of HDF5 files, which may be NWB or not.
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
-_PACKED = re.compile(r"\.nwb(\.\w+)*\.(gz|bz2|xz|zst|7z|rar|tar|tgz)$", re.IGNORECASE)
-_UNFINISHED = re.compile(r"\.nwb(\.\w+)*\.(part|partial|filepart|tmp|download|crdownload)$", re.IGNORECASE)
+_PACKED = r"\.nwb(\.\w+)*\.(gz|bz2|xz|zst|7z|rar|tar|tgz)$"
+_UNFINISHED = r"\.nwb(\.\w+)*\.(part|partial|filepart|tmp|download|crdownload)$"
 #: Names that a message lists.
 _LISTED = 5
 
@@ -29,9 +29,9 @@ def is_nwb_name(name: str) -> bool:
 
 def unusable(name: str) -> str:
     """Return why a file that is called like an NWB file is none; an empty text for all others."""
-    if _PACKED.search(name):
+    if re.search(_PACKED, name, re.IGNORECASE):
         return "compressed"
-    return "a transfer that was not finished" if _UNFINISHED.search(name) else ""
+    return "a transfer that was not finished" if re.search(_UNFINISHED, name, re.IGNORECASE) else ""
 
 
 def passed_over(where: str, names: list[str]) -> str:

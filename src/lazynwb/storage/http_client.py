@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import time
-import urllib.request
-from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    import urllib.request
     from email.message import Message
 
 #: Seconds that nobody waits for.
@@ -22,6 +21,8 @@ def opener() -> urllib.request.OpenerDirector:
 
     What `urllib.request.urlopen` uses would follow redirects, and take the user's key along to anywhere.
     """
+    import urllib.request
+
     made = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -53,6 +54,8 @@ def retry_after(headers: Message) -> float:
     text = headers.get("Retry-After", "").strip()
     if text.isdecimal():
         return min(float(text), _FOR_EVER)
+    from email.utils import parsedate_to_datetime
+
     try:
         return max(parsedate_to_datetime(text).timestamp() - time.time(), 0.0)
     except (ValueError, TypeError, OverflowError):

@@ -16,7 +16,6 @@ from lazynwb.errors import (
     SourceNotFoundError,
 )
 from lazynwb.profile import count
-from lazynwb.storage import placeholders
 from lazynwb.threads import DECODERS
 
 if TYPE_CHECKING:
@@ -231,9 +230,11 @@ def verify_path(path: str, expected: str) -> None:
 
 def placeholder(path: str) -> str:
     """Return what a placeholder stands for and what to do; nothing for any other file."""
+    from lazynwb.storage.placeholders import MOST_BYTES, describe
+
     try:
         with open(path, "rb") as file:
-            return placeholders.describe(path, file.read(placeholders.MOST_BYTES))
+            return describe(path, file.read(MOST_BYTES))
     except OSError:
         return ""
 
@@ -246,6 +247,8 @@ def changed(path: str) -> SourceChangedError:
 def _not_readable(path: str, error: OSError) -> LazyNWBError:
     if isinstance(error, FileNotFoundError):
         if os.path.islink(path):
-            return SourceNotFoundError(placeholders.describe_link(path, os.readlink(path)))
+            from lazynwb.storage.placeholders import describe_link
+
+            return SourceNotFoundError(describe_link(path, os.readlink(path)))
         return SourceNotFoundError(f"no such file: {path}: check its name, or whether it was moved")
     return NotNWBError(f"{path} cannot be read: {error.strerror}")

@@ -208,7 +208,7 @@ def _is_text(path: str) -> bool:
 
 def _translated(sources: Iterable[PathOrUrl]) -> list[PathOrUrl]:
     """Return sources in the place of web addresses that stand for them; assets are looked up together."""
-    found = [web_addresses.translate(one) if isinstance(one, str) else one for one in sources]
+    found = [web_addresses.translate(one) if isinstance(one, str) and ":" in one else one for one in sources]
     assets = {one for one in found if isinstance(one, ApiAsset)}
     if not assets:
         return [one for one in found if not isinstance(one, ApiAsset)]

@@ -24,12 +24,11 @@ ABSENT = "absent"
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 #: Names of options whose values are secrets.
-_SECRET = re.compile(r"key|secret|token|passw|sas|credential|sign|auth|header|cookie|client", re.IGNORECASE)
+_SENSITIVE = r"key|secret|token|passw|sas|credential|sign|auth|header|cookie|client"
 #: Parts of a query that only let somebody in, and for how long: of Amazon, Google and Azure, and tokens.
-_SIGNATURE = re.compile(
+_SIGNATURE = (
     r"x-(amz|goog)-.*|signature|sig|expires|policy|key-pair-id|awsaccesskeyid|googleaccessid"
-    r"|s[eprvst]|spr|sip|sdd|srt|sk(oid|tid|[estv])|(access_?|auth_?|id_?)?token|jwt",
-    re.IGNORECASE,
+    r"|s[eprvst]|spr|sip|sdd|srt|sk(oid|tid|[estv])|(access_?|auth_?|id_?)?token|jwt"
 )
 
 
@@ -184,7 +183,7 @@ class Source:
     @property
     def secrets(self) -> list[str]:
         """Names in the public path's query whose values may be secrets all the same."""
-        return [name for name, _, _ in _unsigned(_parts(self.path)[1]) if _SECRET.search(name)]
+        return [name for name, _, _ in _unsigned(_parts(self.path)[1]) if _is_sensitive(name)]
 
     @property
     def key(self) -> str:
@@ -197,7 +196,7 @@ class Source:
             return self.path
         base, query = _parts(self.path)
         kept = _unsigned(query)
-        plain = [(name, repr(value)) for name, value in self.options.items if not _SECRET.search(name)]
+        plain = [(name, repr(value)) for name, value in self.options.items if not _is_sensitive(name)]
         distinct = hashlib.blake2b(repr((kept, plain)).encode(), digest_size=12).hexdigest()
         return f"{_without_user(base)}\0{distinct if kept or plain else ''}"
 
@@ -305,8 +304,12 @@ def _pairs(query: str) -> list[tuple[str, str, str]]:
     return [pair.partition("=") for pair in query.split("&")] if query else []
 
 
+def _is_sensitive(name: str) -> bool:
+    return re.search(_SENSITIVE, name, re.IGNORECASE) is not None
+
+
 def _unsigned(query: str) -> list[tuple[str, str, str]]:
-    return [pair for pair in _pairs(query) if not _SIGNATURE.fullmatch(pair[0])]
+    return [pair for pair in _pairs(query) if not re.fullmatch(_SIGNATURE, pair[0], re.IGNORECASE)]
 
 
 def _without_user(base: str, instead: str = "") -> str:

@@ -11,29 +11,28 @@ from lazynwb.config import config
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
+# Patterns are compiled when an address is looked at: paths of local files need none of them.
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _VERSION = r"\d+\.\d+\.\d+|draft"
 #: The asset of a dandiset and an asset by itself, in the API.
-_ASSET = re.compile(
+_ASSET = (
     rf"/(?:dandisets/(?P<dandiset>\d{{6}})/versions/(?P<version>{_VERSION})/)?"
-    rf"assets/(?P<asset>{_UUID})(?:/(?:download|info))?/?",
-    re.IGNORECASE,
+    rf"assets/(?P<asset>{_UUID})(?:/(?:download|info))?/?"
 )
-_DOWNLOAD = re.compile(rf"/assets/{_UUID}/download/?$", re.IGNORECASE)
+_DOWNLOAD = rf"/assets/{_UUID}/download/?$"
 #: A dandiset, on the archive's website, in its API, and as identifiers.org names it.
-_DANDISET = re.compile(
-    rf"/(?:dandisets?/)?(?:DANDI:)?(?P<dandiset>\d{{6}})(?:/(?:versions/)?(?P<version>{_VERSION}))?(?:/.*)?",
-    re.IGNORECASE,
+_DANDISET = (
+    rf"/(?:dandisets?/)?(?:DANDI:)?(?P<dandiset>\d{{6}})(?:/(?:versions/)?(?P<version>{_VERSION}))?(?:/.*)?"
 )
-_IDENTIFIER = re.compile(rf"DANDI:(?P<dandiset>\d{{6}})(?:/(?P<version>{_VERSION}))?/?", re.IGNORECASE)
-_SITE = re.compile(r"(?:(?:gui|www|gui-staging)\.)?(?:sandbox\.)?dandiarchive\.org|identifiers\.org")
-_API = re.compile(r"api(?:-staging)?\.(?:sandbox\.)?dandiarchive\.org")
-_NEUROSIFT = re.compile(r"(?:[\w-]+\.)*neurosift\.app|(?:flatironinstitute|magland)\.github\.io")
+_IDENTIFIER = rf"DANDI:(?P<dandiset>\d{{6}})(?:/(?P<version>{_VERSION}))?/?"
+_SITE = r"(?:(?:gui|www|gui-staging)\.)?(?:sandbox\.)?dandiarchive\.org|identifiers\.org"
+_API = r"api(?:-staging)?\.(?:sandbox\.)?dandiarchive\.org"
+_NEUROSIFT = r"(?:[\w-]+\.)*neurosift\.app|(?:flatironinstitute|magland)\.github\.io"
 
 
 def is_download(path: str) -> bool:
     """Return whether a URL without its query is one from which the API lets a file be downloaded."""
-    return _DOWNLOAD.search(path) is not None
+    return re.search(_DOWNLOAD, path, re.IGNORECASE) is not None
 
 
 class ApiAsset(NamedTuple):
@@ -68,7 +67,7 @@ def translate(url: str) -> str | ApiAsset:
     str or ApiAsset
         An asset of the API; the `dandi://` URL of a dandiset or of a place in it; any other URL as it is.
     """
-    if (found := _IDENTIFIER.fullmatch(url)) is not None:
+    if (found := re.fullmatch(_IDENTIFIER, url, re.IGNORECASE)) is not None:
         return _dandiset(found, "")
     try:
         parts = urlsplit(url)
@@ -78,23 +77,23 @@ def translate(url: str) -> str | ApiAsset:
         return url
     if parts.scheme not in {"http", "https"}:
         return url
-    if _NEUROSIFT.fullmatch(host):
+    if re.fullmatch(_NEUROSIFT, host):
         return _shown_by_neurosift(url, parts)
     is_own = parts[:2] == own[:2]
-    if _API.fullmatch(host) or is_own:
+    if re.fullmatch(_API, host) or is_own:
         base = own.path.rstrip("/") if is_own else "/api"
         if not parts.path.startswith(f"{base}/"):
             return url
         path = parts.path.removeprefix(base)
-        if (asset := _ASSET.fullmatch(path)) is not None:
+        if (asset := re.fullmatch(_ASSET, path, re.IGNORECASE)) is not None:
             download = f"{parts.scheme}://{parts.netloc}{base}/assets/{asset['asset']}/download/"
             return ApiAsset(download, asset["asset"].lower(), asset["dandiset"] or "", asset["version"] or "")
-        found = _DANDISET.fullmatch(path) if path.startswith("/dandisets/") else None
+        found = re.fullmatch(_DANDISET, path, re.IGNORECASE) if path.startswith("/dandisets/") else None
         return url if found is None else _dandiset(found, "")
-    if _SITE.fullmatch(host):
+    if re.fullmatch(_SITE, host):
         # The website used to keep its pages behind a hash.
         page = urlsplit(parts.fragment) if parts.fragment.startswith("/") else parts
-        found = _DANDISET.fullmatch(page.path)
+        found = re.fullmatch(_DANDISET, page.path, re.IGNORECASE)
         if found is not None:
             return _dandiset(found, dict(parse_qsl(page.query)).get("location", ""))
     return url

@@ -1,0 +1,296 @@
+"""Batches of a scan: from the column store where it has a session's columns, else read from the files.
+
+The modules that read files are imported with the first file that has to be read: a query that the store
+answers needs none of them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from lazynwb.catalog.dtypes import NWB_PATH
+from lazynwb.column_store.parts import SESSION
+from lazynwb.column_store.reading import PartLostError, drop_lost
+from lazynwb.column_store.store import column_store
+from lazynwb.engine.plan import plan_steps
+from lazynwb.engine.report import Report
+from lazynwb.engine.stored_scan import plan_runs, read_window, windows_of
+from lazynwb.errors import LazyNWBError
+from lazynwb.lookup.session_columns import parted, session_frame
+from lazynwb.lookup.stored_tables import StoredTables
+from lazynwb.profile import count
+from lazynwb.shutdown import is_leaving
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from lazynwb.engine.plan import ScanPlan, Step
+    from lazynwb.engine.scan import Query
+    from lazynwb.engine.stored_columns import StoreWriter
+    from lazynwb.engine.stored_scan import Covered
+    from lazynwb.storage.source import Source
+
+#: The column with the number of a file.
+_FILE = "_lazynwb_file"
+
+
+def run(
+    plan: ScanPlan, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a scan in source order.
+
+    Parameters
+    ----------
+    plan : ScanPlan
+    with_columns : list of str or None
+        Columns to return; None for all.
+    predicate : Expr or None
+        Row-wise; rows where it is not true are left out.
+    n_rows : int or None
+        Rows to look at, *before* the predicate.
+
+    Yields
+    ------
+    DataFrame
+        With exactly the requested columns, in the published types. Nothing is open while it is out.
+    """
+    names = list(with_columns) if with_columns is not None else list(plan.all_columns)
+    steps = plan_steps(predicate, plan.schema, plan.per_table)
+    scan = _Scan(plan, names, steps)
+    is_empty = True
+    try:
+        for frame in scan.frames(n_rows):
+            is_empty = False
+            yield frame
+    finally:
+        scan.close()
+    scan.report.log()
+    if is_empty:
+        yield pl.DataFrame(schema={name: plan.all_columns[name] for name in names})
+
+
+def scan_metadata(
+    plan: ScanPlan, sources: tuple[Source, ...], table: str, schema: dict[str, pl.DataType]
+) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a table of metadata of some files of a scan: the given columns, and `_nwb_path`."""
+    catalogs = plan.catalogs
+    known = catalogs.metadata(sources, table, schema) if catalogs is not None else None
+    if known is not None:
+        return iter([known])
+    known_ones, others = parted(sources, table, catalogs)
+    if known_ones and others:
+        return chain(*(scan_metadata(plan, some, table, schema) for some in (known_ones, others)))
+    plan = plan._replace(
+        sources=sources,
+        table=table,
+        schema=schema,
+        session=(),
+        regions=(),
+        raise_on_missing=False,
+        optional=True,
+        tables=None,
+    )
+    return run(plan, [*schema, NWB_PATH], None, None)
+
+
+class _Scan:
+    """One run of a scan.
+
+    Parameters
+    ----------
+    plan : ScanPlan
+    names : list of str
+        Columns to return.
+    steps : list of Step
+        The predicate, in the order in which it is evaluated.
+
+    Attributes
+    ----------
+    report : Report
+        Problems that did not end the query.
+    """
+
+    def __init__(self, plan: ScanPlan, names: list[str], steps: list[Step]) -> None:
+        self._plan = plan
+        self._names = names
+        self._steps = steps
+        self._store = column_store()
+        # An index says by itself what is stored of its files; the store knows tables by one path each.
+        self._is_storing = (
+            self._store.limit > 0
+            and plan.catalogs is None
+            and plan.tables is None
+            and SESSION not in plan.schema
+        )
+        self._regions = {region.name for region in plan.regions}
+        self._session = [
+            column
+            for column in plan.session
+            if column.name in {*names, *(name for step in steps for name in step.columns)}
+        ]
+        self._writer: StoreWriter | None = None
+        self.report = Report(plan.table, len(plan.sources))
+
+    def frames(self, n_rows: int | None) -> Iterator[pl.DataFrame]:
+        """Yield the rows, those of sessions that the column store covers from there."""
+        plan, steps = self._plan, self._steps
+        if not self._is_storing:
+            yield from self._query(plan.sources, steps).frames(n_rows)
+            return
+        needed = {*self._names, *(name for step in steps for name in step.columns)}
+        tables = StoredTables(plan.table)
+        runs = plan_runs(
+            tables, plan.sources, frozenset(needed.intersection(plan.schema).difference(self._regions))
+        )
+        if self._session and not all(run.covered for run in runs):
+            yield from self._query(plan.sources, steps).frames(n_rows)
+            return
+        left = n_rows
+        for run in runs:
+            if left is not None and left <= 0:
+                return
+            if run.covered:
+                windows = windows_of(list(_limited(run.covered, left)))
+                if left is not None:
+                    left -= sum(one.rows for one in run.covered)
+                for window in windows:
+                    yield from self._stored_frames(window)
+                continue
+            query = self._query(run.sources, steps)
+            yield from query.frames(left)
+            left = query.rows_left
+
+    def close(self) -> None:
+        """Store small columns that were decoded."""
+        if self._writer is not None and not is_leaving():
+            self._writer.flush()
+
+    def _query(self, sources: Sequence[Source], steps: list[Step], *, filtered: bool = False) -> Query:
+        """Return a query that reads files; `filtered` if rows have passed other parts of the predicate."""
+        from lazynwb.engine.scan import Query
+
+        if self._is_storing and self._writer is None:
+            from lazynwb.engine.stored_columns import StoreWriter
+
+            self._writer = StoreWriter(self._plan.table)
+        return Query(
+            self._plan._replace(sources=tuple(sources)),
+            self._names,
+            steps,
+            filtered=filtered,
+            report=self.report,
+            writer=self._writer,
+            scan_metadata=scan_metadata,
+        )
+
+    def _per_file(self, sources: Sequence[Source], steps: Sequence[Step]) -> pl.DataFrame:
+        """Return the columns whose value is the same in all rows of a file, of files that pass a predicate.
+
+        Parameters
+        ----------
+        sources : sequence of Source
+        steps : sequence of Step
+            The predicate's parts, which need no other columns.
+
+        Returns
+        -------
+        DataFrame
+            `_nwb_path`, the metadata that is needed, and the number of the file.
+        """
+        found = session_frame(sources, self._session, partial(scan_metadata, self._plan))
+        found = found.with_row_index(_FILE)
+        for step in steps:
+            found = found.filter(step.expression)
+        return found
+
+    def _stored_frames(self, window: list[Covered]) -> Iterator[pl.DataFrame]:
+        """Yield the rows of some sessions: small columns from the store, the others from the files."""
+        plan = self._plan
+        sources = [one.table.source for one in window]
+        by_file = [step for step in self._steps if plan.per_file.issuperset(step.columns)]
+        files = self._per_file(sources, by_file)
+        count(files_skipped=len(window) - len(files))
+        limit = sum(one.rows for one in window)
+        window = [window[number] for number in files[_FILE]]
+        if not window:
+            return
+        steps = [step for step in self._steps if not plan.per_file.issuperset(step.columns)]
+        absent = {name for one in window for name in one.cover.absent} | self._regions
+        early = [step for step in steps if absent.isdisjoint(step.columns)]
+        rest = [step for step in steps if not absent.isdisjoint(step.columns)]
+        needed = {*self._names, *(name for step in rest for name in step.columns)}
+        kept = [name for name in needed if name not in self._regions]
+        try:
+            found = read_window(window, plan, kept, early, files)
+        except LazyNWBError as error:
+            # A part is missing, or a session does not fit: its file is read, which raises any error.
+            if isinstance(error, PartLostError):
+                drop_lost(self._store, error)
+            yield from self._query(sources, self._steps).frames(limit)
+            return
+        for one in window:
+            if one.table.problems:
+                self.report.problems(one.table, one.table.problems)
+        while rest and not any(
+            _lacks(one.cover.absent | self._regions, rest[0]) for one in _present(window, found)
+        ):
+            found = found.filter(rest.pop(0).expression)
+        query: Query | None = None
+        for missing, some in _alike_runs(window, found, needed, self._regions):
+            if not missing and not rest:
+                yield pl.DataFrame([some[name] for name in self._names])
+                continue
+            if query is None:
+                query = self._query([one.table.source for one in window], rest, filtered=bool(steps))
+            yield from query.resume(window, some, [name for name in kept if name not in missing])
+
+
+def _limited(covered: list[Covered], left: int | None) -> Iterator[Covered]:
+    """Yield sessions until so many rows are looked at."""
+    for one in covered:
+        if left is None:
+            yield one
+            continue
+        if left > 0:
+            yield one._replace(rows=min(one.rows, left))
+        left -= one.rows
+
+
+def _present(window: list[Covered], found: pl.DataFrame) -> list[Covered]:
+    """Return the sessions of which there are rows."""
+    return [window[number] for number in found[SESSION].unique()]
+
+
+def _lacks(absent: frozenset[str] | set[str], step: Step) -> bool:
+    return not absent.isdisjoint(step.columns)
+
+
+def _alike_runs(
+    window: list[Covered], found: pl.DataFrame, needed: set[str], regions: set[str]
+) -> Iterator[tuple[frozenset[str], pl.DataFrame]]:
+    """Yield the rows of consecutive sessions of which the same columns are read from their files.
+
+    Of remote files they are read together, so that no file waits for another.
+    """
+    always = frozenset(regions & needed)
+    absent = {name for one in _present(window, found) for name in one.cover.absent}
+    if not absent or any(one.table.source.is_remote for one in window):
+        if len(found):
+            yield always | (absent & needed), found
+        return
+    counts = found.group_by(SESSION, maintain_order=True).len()
+    start = stop = 0
+    before: frozenset[str] | None = None
+    for number, rows in counts.iter_rows():
+        missing = (window[number].cover.absent & needed) | always
+        if before is not None and missing != before:
+            yield before, found[start:stop]
+            start = stop
+        before = missing
+        stop += rows
+    if before is not None:
+        yield before, found[start:stop]
