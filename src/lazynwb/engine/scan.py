@@ -231,7 +231,7 @@ class Query:
             tables = self._tables_in(looked_at)
             tables = [one for one in tables if one[2] or limited]
             pairs = [(source, table) for source, table, _ in tables]
-            loading = load_pairs(pairs, self._plan.catalogs, reading=self._reads)
+            loading = load_pairs(pairs, self._plan.catalogs, reading=self._reads, columns=self._needed)
             for (source, table, keep), load in zip(tables, loading, strict=True):
                 self._positions.setdefault(source, len(self._positions) + passed_over)
                 yield source, table, keep, load

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import copy
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
@@ -48,6 +49,8 @@ _FEW_CHUNKS, _FEW_SHARDS = 4096, 16
 #: The same for remote arrays if the wanted chunks are known: their entries of the index are fetched at once,
 #: whereas listing an index takes one request after the other.
 _FEW_REMOTE_CHUNKS = 64
+#: Arrays with no more chunks are looked up while the table's file is open, though few rows may be wanted.
+_FEW_WITH_TABLE = 16
 #: Looking up one chunk costs as much as listing this many, in a local file and in a remote one.
 _SINGLY, _SINGLY_REMOTE = 16, 4
 #: An array and the numbers of the chunks of it that are wanted, in row-major order of the grid; None for all.
@@ -287,7 +290,7 @@ def is_listed_at_once(array: Array) -> bool:
     return math.prod(grid_of(array)) <= _FEW_CHUNKS
 
 
-def load_table(source: Source, table_path: str) -> TableFile | None:
+def load_table(source: Source, table_path: str, columns: Collection[str] = ()) -> TableFile | None:
     """Return a table's catalog; None if the file has no such table.
 
     Parameters
@@ -295,23 +298,30 @@ def load_table(source: Source, table_path: str) -> TableFile | None:
     source : Source
     table_path : str
         Without the leading slash.
+    columns : collection of str
+        Columns that are going to be read: if the file is parsed now, those of their chunks are looked up
+        with it that take next to nothing.
 
     Raises
     ------
     SourceNotFoundError, NotNWBError
         If the file cannot be read.
     """
-    return load_described("table", source, table_path, _table_and_chunks)
+    return load_described("table", source, table_path, partial(_table_and_chunks, columns))
 
 
 def _table_and_chunks(
-    reader: Reader, source: Source, path: str
+    columns: Collection[str], reader: Reader, source: Source, path: str
 ) -> tuple[Table | None, dict[str, ChunkIndex]]:
     table = reader.describe_table(path)
-    if table is None or not source.is_remote:
-        return table, {}
-    few = [array for array in _chunked(table.columns) if is_listed_at_once(array)]
-    return table, reader.chunk_indices_here(few)
+    if table is None:
+        return None, {}
+    if source.is_remote:
+        few = [array for array in _chunked(table.columns) if is_listed_at_once(array)]
+    else:
+        few = _chunked(column for column in table.columns if column.name in columns)
+        few = [array for array in few if math.prod(grid_of(array)) <= _FEW_WITH_TABLE]
+    return table, reader.chunk_indices_here(few) if few else {}
 
 
 def key_of(kind: str, source: Source, path: str = "") -> str:

@@ -16,7 +16,7 @@ from lazynwb.storage.remote_state import prefetch
 from lazynwb.threads import LOADERS, ForkSafeLock, wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
     from lazynwb.lookup.providers import CatalogProvider, NotCatalogued
@@ -52,10 +52,14 @@ def load_pairs(
     catalogs: CatalogProvider | None = None,
     *,
     reading: bool | None = None,
+    columns: Collection[str] = (),
 ) -> Iterator[Callable[[], TableFile | None]]:
-    """Yield for each pair of a source and the path of a table the same as `load_tables`."""
+    """Yield for each pair of a source and the path of a table the same as `load_tables`.
+
+    `columns` are those that are going to be read: see `load_table`.
+    """
     if catalogs is not None:
-        yield from _load_with_catalogs(pairs, catalogs, reading=reading)
+        yield from _load_with_catalogs(pairs, catalogs, reading=reading, columns=columns)
         return
     prefetch(dict.fromkeys(source for source, _ in pairs))
     ahead: deque[Callable[[], TableFile | None]] = deque()
@@ -63,11 +67,11 @@ def load_pairs(
     try:
         for source, table_path in pairs:
             if source.is_remote:
-                future, is_own = _begin(source, table_path)
+                future, is_own = _begin(source, table_path, columns)
                 begun.append(future)
                 ahead.append(partial(_finish, future, source, table_path, is_own=is_own))
             else:
-                ahead.append(partial(load_table, source, table_path))
+                ahead.append(partial(load_table, source, table_path, columns))
             while ahead and (not source.is_remote or len(ahead) >= _MOST_AHEAD):
                 yield ahead.popleft()
         while ahead:
@@ -78,14 +82,19 @@ def load_pairs(
 
 
 def _load_with_catalogs(
-    pairs: Sequence[tuple[Source, str]], catalogs: CatalogProvider, *, reading: bool | None
+    pairs: Sequence[tuple[Source, str]],
+    catalogs: CatalogProvider,
+    *,
+    reading: bool | None,
+    columns: Collection[str],
 ) -> Iterator[Callable[[], TableFile | None]]:
     start, size = 0, _LEAST_GIVEN
     while start < len(pairs):
         block = pairs[start : start + size]
         start, size = start + size, min(size * 4, _MOST_GIVEN)
         given = _given(block, catalogs, reading=reading)
-        rest = load_pairs([pair for pair, file in zip(block, given, strict=True) if file is NOT_CATALOGUED])
+        others = [pair for pair, file in zip(block, given, strict=True) if file is NOT_CATALOGUED]
+        rest = load_pairs(others, columns=columns)
         checked = _verified([file for file in given if reading and isinstance(file, TableFile)])
         for file in given:
             if file is NOT_CATALOGUED:
@@ -149,14 +158,16 @@ _begun: dict[tuple[Source, str, str], Future[TableFile | None]] = {}
 _lock = ForkSafeLock(after_fork=_begun.clear)
 
 
-def _begin(source: Source, table_path: str) -> tuple[Future[TableFile | None], bool]:
+def _begin(
+    source: Source, table_path: str, columns: Collection[str]
+) -> tuple[Future[TableFile | None], bool]:
     """Load a table on another thread unless it is being loaded; return whether this call has started it."""
     key = (source, table_path, config.external_links)
     with _lock:
         future = _begun.get(key)
         is_own = future is None or future.done()
         if future is None or is_own:
-            future = _begun[key] = LOADERS.submit(load_table, source, table_path)
+            future = _begun[key] = LOADERS.submit(load_table, source, table_path, columns)
             future.add_done_callback(lambda _: _begun.pop(key, None))
     return future, is_own
 

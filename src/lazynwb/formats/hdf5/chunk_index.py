@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import struct
+from functools import cache
+from operator import floordiv, lt, mod
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -70,6 +72,10 @@ class Chunked(NamedTuple):
         return math.prod(self.layout.chunk) * self.layout.element
 
 
+#: A chunk: number in the grid, address, stored size, and filter mask.
+_Chunk = tuple[int, int, int, int]
+
+
 class _Found(NamedTuple):
     """Chunks by their numbers in the grid of the dataset: address, stored size, and filter mask."""
 
@@ -88,19 +94,57 @@ def read_chunk_index(file: FileBytes, dataset: Chunked) -> ChunkIndex:
     UnsupportedStructureError
     MissingRangesError
     """
-    total = math.prod(dataset.grid)
+    grid = dataset.grid
+    total = math.prod(grid)
     if total > MOST_CHUNKS:
         raise DamagedStructureError(f"a dataset of {total} chunks")
+    if total <= _FEW:
+        few = _few_chunks(file, dataset, grid)
+        if few is not None:
+            return _packed(few, total, file.base)
     found = _found(file, dataset, None)
-    if total == 1 and len(found.numbers) == 1:
-        mask = int(found.masks[0])
-        place = int(found.addresses[0]), int(found.sizes[0])
-        return ChunkIndex(U8.pack(place[0]), U8.pack(place[1]), mask.to_bytes(4, "little") if mask else b"")
     offsets = np.full(total, MISSING, "<u8")
     sizes = np.zeros(total, "<u8")
     masks = np.zeros(total, "<u4")
     offsets[found.numbers], sizes[found.numbers], masks[found.numbers] = found[1:]
     return ChunkIndex(offsets.tobytes(), sizes.tobytes(), masks.tobytes() if masks.any() else b"")
+
+
+def _packed(few: list[_Chunk], total: int, base: int) -> ChunkIndex:
+    """Return the index of a dataset of `total` chunks, of which those in `few` were written."""
+    offsets, sizes, masks = [MISSING] * total, [0] * total, [0] * total
+    for number, address, size, mask in few:
+        if address == UNDEFINED:
+            continue
+        if (size and not address) or address > 2**63:
+            raise DamagedStructureError("a chunk lies outside of the file")
+        offsets[number], sizes[number], masks[number] = address + base, size, mask
+    return ChunkIndex(
+        struct.pack(f"<{total}Q", *offsets),
+        struct.pack(f"<{total}Q", *sizes),
+        struct.pack(f"<{total}I", *masks) if any(masks) else b"",
+    )
+
+
+def _few_chunks(file: FileBytes, dataset: Chunked, grid: tuple[int, ...]) -> list[_Chunk] | None:
+    """Look up the chunks of a dataset that has few, without NumPy, whose calls would take most of the time.
+
+    Returns
+    -------
+    list of (number, address, stored size, filter mask), or None
+        None where the index is not that simple.
+    """
+    layout = dataset.layout
+    if layout.address == UNDEFINED:
+        return []
+    if layout.kind_of_index == BTREE_1:
+        return _leaf_1(file, dataset, grid)
+    if layout.kind_of_index == SINGLE and len(grid) == grid.count(1) and not layout.plain_edges:
+        if bool(dataset.filters) != bool(layout.parameters):
+            raise DamagedStructureError("a single chunk, and filters that contradict it")
+        size, mask = layout.parameters or (dataset.chunk_size, 0)
+        return [(0, layout.address, size, mask)]
+    return None
 
 
 def read_some_chunks(file: FileBytes, dataset: Chunked, numbers: np.ndarray) -> SomeChunks:
@@ -167,6 +211,35 @@ def _from_cells(dataset: Chunked, cells: np.ndarray, records: np.ndarray) -> _Fo
 # --- B-trees of version 1 ------------------------------------------------------------------------------
 
 
+@cache
+def _entry_1(rank: int) -> struct.Struct:
+    """Return the format of an entry: stored size, filter mask, corner of the chunk, 0, and its address."""
+    return struct.Struct(f"<II{rank + 2}Q")
+
+
+def _leaf_1(file: FileBytes, dataset: Chunked, grid: tuple[int, ...]) -> list[_Chunk] | None:
+    """Return the chunks of a tree of one node with a few entries; None for larger ones."""
+    chunk = dataset.layout.chunk
+    entry = _entry_1(len(chunk))
+    level, count, data = _node(file, dataset.layout.address, -1, entry.size)
+    if level or count > _FEW:
+        return None
+    found: list[_Chunk] = []
+    before: tuple[int, ...] = ()
+    for size, mask, *corner, rest, address in entry.iter_unpack(data[: count * entry.size]):
+        cell = tuple(map(floordiv, corner, chunk))
+        if rest or cell <= before or max(corner) >= 2**63 or any(map(mod, corner, chunk)):
+            raise DamagedStructureError("chunks are out of order")
+        before = cell
+        # Chunks past the end stay in the file when a dataset is shrunk: they are not its data.
+        if all(map(lt, cell, grid)):
+            number = 0
+            for place, length in zip(cell, grid, strict=True):
+                number = number * length + place
+            found.append((number, address, size, mask))
+    return found
+
+
 def _btree_1(file: FileBytes, dataset: Chunked, wanted: np.ndarray | None) -> _Found:
     rank = len(dataset.shape)
     record = np.dtype([("size", "<u4"), ("mask", "<u4"), ("corner", "<u8", (rank + 1,)), ("address", "<u8")])
@@ -181,7 +254,7 @@ def _btree_1(file: FileBytes, dataset: Chunked, wanted: np.ndarray | None) -> _F
             raise DamagedStructureError("the nodes of a B-tree form a circle")
         visited.add(address)
         try:
-            level, data = _node(file, address, expected, record.itemsize)
+            level, _, data = _node(file, address, expected, record.itemsize)
         except MissingRangesError as error:
             missing = error
             continue
@@ -207,8 +280,8 @@ def _btree_1(file: FileBytes, dataset: Chunked, wanted: np.ndarray | None) -> _F
     return _from_cells(dataset, cells[:, :rank], records)
 
 
-def _node(file: FileBytes, address: int, expected: int, size: int) -> tuple[int, bytes]:
-    """Read a node: its level; and its keys and children, which alternate and end with a key."""
+def _node(file: FileBytes, address: int, expected: int, size: int) -> tuple[int, int, bytes]:
+    """Read a node: level, number of children, and keys and children, which alternate and end with a key."""
     most = 2 * file.superblock.chunk_k
     key = size - 8
     head = file.get(address, _NODE.size, _NODE.size + most * size + key)
@@ -217,7 +290,7 @@ def _node(file: FileBytes, address: int, expected: int, size: int) -> tuple[int,
         raise DamagedStructureError(f"no node of a chunk index at {address}")
     if expected >= 0 and level != expected:
         raise DamagedStructureError("the levels of a B-tree do not follow one another")
-    return level, file.get(address + _NODE.size, count * size + key)
+    return level, count, file.get(address + _NODE.size, count * size + key)
 
 
 def _children(
