@@ -358,7 +358,7 @@ def test_a_delta_table_of_many_parts_is_one_transaction_that_keeps_its_history(
 ):
     from deltalake import DeltaTable
 
-    monkeypatch.setattr("lazynwb.convert.databases._DELTA_BYTES", 1)
+    monkeypatch.setattr("lazynwb.convert.databases.DELTA_BYTES", 1)
     options = {"output_format": "delta", "tables": "units", "description": "mine"}
     out = lazynwb.convert_nwb_tables(sessions[:1], tmp_path / "out", **options)["/units"]
     lazynwb.convert_nwb_tables(

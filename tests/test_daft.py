@@ -252,7 +252,7 @@ def test_a_limit_counts_the_rows_that_survive_the_filters(cube):
 
 
 def test_a_task_stops_at_its_limit(cube, monkeypatch):
-    monkeypatch.setattr("lazynwb.daft.data_source._TASKS", 1)
+    monkeypatch.setattr("lazynwb.daft.data_source.MAX_TASKS", 1)
     source = source_of(cube)
     text = col("presence_ratio").cast(daft.DataType.string())
     asked = {"filters": (text >= "0") & (col("presence_ratio") >= 0.3), "columns": ["spike_times"]}
@@ -335,7 +335,7 @@ def test_batches_are_read_no_faster_than_they_are_taken(cube, read_rows):
 
 
 def test_who_wants_no_more_rows_ends_the_reading(cube, read_rows, monkeypatch):
-    monkeypatch.setattr("lazynwb.daft.data_source._PATIENCE", 0.2)
+    monkeypatch.setattr("lazynwb.daft.data_source.PATIENCE_SECONDS", 0.2)
     (task,) = tasks_of(source_of(cube[:1]), columns=["spike_times"])
     batches = _get_record_batches(task)
     next(batches)

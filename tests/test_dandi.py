@@ -410,7 +410,7 @@ def test_drafts_are_remembered_for_a_while(archive, monkeypatch):
 
 
 def test_what_is_remembered_is_bounded(archive, monkeypatch):
-    monkeypatch.setattr(dandi_listing, "_MOST_KEPT", 10)
+    monkeypatch.setattr(dandi_listing, "MAX_ASSETS_KEPT", 10)
     paths = [f"{number:02}.nwb" for number in range(50)]
     archive.publish("000363", VERSION, paths)
     sources = get_dandi_sources("000363")
@@ -685,7 +685,7 @@ def test_pages_that_do_not_end(archive, monkeypatch):
         get_dandi_sources("000363", "draft")
     assert len(archive.log) == 2
     archive.faults.clear()
-    monkeypatch.setattr(dandi_api, "_MOST_PAGES", 5)
+    monkeypatch.setattr(dandi_api, "MAX_PAGES", 5)
     archive.faults.extend(Fault(body=again.replace("page=2", f"page={number}")) for number in range(2, 100))
     with pytest.raises(LazyNWBError, match="do not end"):
         get_dandi_sources("000363", "draft")
@@ -694,7 +694,7 @@ def test_pages_that_do_not_end(archive, monkeypatch):
 
 @pytest.mark.parametrize("compressed", [True, False])
 def test_an_answer_without_an_end(archive, monkeypatch, compressed):
-    monkeypatch.setattr(dandi_api, "_MOST_BYTES", 20_000)
+    monkeypatch.setattr(dandi_api, "MAX_BYTES", 20_000)
     body = b" " * 30_000 + b"{}"
     zipped = Fault(body=gzip.compress(body), headers={"Content-Encoding": "gzip"})
     archive.faults.append(zipped if compressed else Fault(body=body))

@@ -41,7 +41,7 @@ SECRETS = ("s3cret-token", "s3cret-header")
 @pytest.fixture(autouse=True)
 def quick(cache_dir, request, monkeypatch):
     """Pauses are short, and so are waits where a test is about them."""
-    monkeypatch.setattr(store_request, "_SILENCE", 60)
+    monkeypatch.setattr(store_request, "MAX_SILENCE_SECONDS", 60)
     with impatient(cache_dir):
         config.request_timeout = 0.4 if "stall" in request.node.name else config.request_timeout
         yield

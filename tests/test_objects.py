@@ -262,7 +262,7 @@ def test_what_is_no_file_is_refused_at_once(folder):
 
 
 def test_separators_of_another_system_are_no_part_of_a_name(folder, monkeypatch):
-    monkeypatch.setattr(folder_module, "_SEPARATORS", frozenset("\\:"))
+    monkeypatch.setattr(folder_module, "SEPARATORS", frozenset("\\:"))
     for key in ("..\\secret", "C:\\secret", "units\\.zgroup", "units/0:stream", "..\\a/b"):
         with pytest.raises(CorruptDataError, match="no name of a file"):
             opened(folder).get(key)

@@ -35,8 +35,8 @@ config = lazynwb.config
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """Pauses are short, and identities are not believed, unless a test is about them."""
-    monkeypatch.setattr(error_mapping, "_PAUSE", 0.01)
-    monkeypatch.setattr(error_mapping, "_BUSY_PAUSE", 0.02)
+    monkeypatch.setattr(error_mapping, "PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(error_mapping, "BUSY_PAUSE_SECONDS", 0.02)
     config.max_retries, config.request_timeout, config.recheck_seconds = 3, 10, 0
 
 
@@ -158,7 +158,7 @@ def test_nothing_is_repeated_after_a_time(server, url):
 
 
 def test_a_busy_server_is_left_alone_for_as_long_as_it_mostly_asks_for(server, url, units, monkeypatch):
-    monkeypatch.setattr(error_mapping, "_BUSY_PAUSE", 1.0)
+    monkeypatch.setattr(error_mapping, "BUSY_PAUSE_SECONDS", 1.0)
     refused = []
 
     def refuse_for_a_second(seen):

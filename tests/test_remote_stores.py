@@ -462,7 +462,7 @@ def lists(pages):
 
 
 def test_a_listing_goes_on_after_a_fault_from_where_it_was(server, monkeypatch):
-    monkeypatch.setattr(remote_listing, "_PAGE", 10)
+    monkeypatch.setattr(remote_listing, "PAGE_ENTRIES", 10)
     lazynwb.config.max_retries = 2
     names = [f"{number:03}.nwb" for number in range(30)]
     fault = first(1, refuse(500))

@@ -115,7 +115,7 @@ def test_numbers_along_two_dimensions_are_refused_rather_than_misread(layouts):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_rows_that_are_far_more_than_a_block_are_read_in_blocks(layouts, layout, monkeypatch):
-    monkeypatch.setattr(slicing, "_BLOCK", 20_000)
+    monkeypatch.setattr(slicing, "BLOCK_BYTES", 20_000)
     array = lazy(layouts, layout)
     for selection in (slice(None), slice(None, None, 2), slice(4990, 3, -7), DATA[:, 0] % 2 == 0):
         assert (array[selection] == DATA[selection]).all()

@@ -230,7 +230,7 @@ def test_a_large_result_comes_in_parts_that_the_workers_go_on_from(tmp_path, mon
     import h5py
 
     monkeypatch.setattr(lazynwb.config, "batch_bytes", 100_000)
-    monkeypatch.setattr("lazynwb.distributed.execution._LEAST_BYTES", 200_000)
+    monkeypatch.setattr("lazynwb.distributed.execution.MIN_BYTES", 200_000)
     for number in range(3):
         with h5py.File(tmp_path / f"{number}.nwb", "w") as file:
             builders.table(file, "t", {"x": np.arange(40_000) + number, "y": np.arange(40_000) % 7})

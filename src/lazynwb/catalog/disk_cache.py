@@ -29,7 +29,7 @@ _MAGIC = b"LNWB" + CATALOG_VERSION.to_bytes(2, "little")
 _HEADER = len(_MAGIC) + 4
 _SHARDS = 256
 #: One write in this many checks the size of the shard that it wrote to.
-_PRUNE_EVERY = 32
+PRUNE_EVERY = 32
 #: Prefix of files that are being written; seconds after which such a file is taken to be abandoned.
 _UNFINISHED, _LONGEST_WRITE = ".new-", 3600.0
 #: Counted from anywhere, so that processes which write a few entries each also prune now and then.
@@ -93,7 +93,7 @@ def save(key: str, entry: object, encoder: msgspec.msgpack.Encoder) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        if next(_writes) % _PRUNE_EVERY == 0:
+        if next(_writes) % PRUNE_EVERY == 0:
             _prune(file.parent, config.cache_max_bytes // _SHARDS)
     except OSError as error:
         _warn_once(f"the catalog cache cannot be written ({_why(error)}); queries go on without it")

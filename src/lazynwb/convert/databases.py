@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: Names of the database and of the rows for it in DuckDB's SQL.
 _DATABASE, _ROWS = "lazynwb_output", "lazynwb_rows"
 #: Bytes of values passed to Delta Lake's writer at a time: it collects its input.
-_DELTA_BYTES = 64 * 1024 * 1024
+DELTA_BYTES = 64 * 1024 * 1024
 #: Rows that it encodes at a time.
 _MOST_AT_ONCE = 1024
 #: Arguments about the Delta table rather than its files.
@@ -130,7 +130,7 @@ def _stage(
     held: list[pl.DataFrame] = []
     for batch in content.batches(stored):
         held.append(batch)
-        while len(held) > 1 and sum(part.estimated_size() for part in held) > _DELTA_BYTES:
+        while len(held) > 1 and sum(part.estimated_size() for part in held) > DELTA_BYTES:
             # All but the last, which may be the one too much.
             write_deltalake(str(folder), pl.concat(held[:-1]), mode="append", **how)
             del held[:-1]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: Batches' worth of rows that may be on their way from the workers at the same time.
 _IN_FLIGHT = 16
 #: Bytes of rows that a worker returns at once at least, however many of them there are.
-_LEAST_BYTES = 4 * 1024 * 1024
+MIN_BYTES = 4 * 1024 * 1024
 #: Files of one task; tasks per worker into which the remaining files are divided, so the last are small.
 _MOST_FILES, _EACH = 64, 4
 
@@ -93,7 +93,7 @@ def run_on(
 def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Iterator[Read]:
     """Yield the tasks of a query: of few files at first, as in a local scan."""
     at_once = workers.under_way
-    most = max(_LEAST_BYTES, min(config.batch_bytes, _IN_FLIGHT * config.batch_bytes // at_once))
+    most = max(MIN_BYTES, min(config.batch_bytes, _IN_FLIGHT * config.batch_bytes // at_once))
     if n_rows is not None:
         for source, rows in _limited(query.plan, n_rows):
             yield task_on(query, (source,), rows, most)

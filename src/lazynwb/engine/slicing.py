@@ -224,7 +224,7 @@ def value_bytes(dtype: DType) -> int:
 #: Wanted rows closer than this, in bytes, are read with those between them.
 _GAP = 4096
 #: Rows of which not all are wanted are read in blocks of this size.
-_BLOCK = 64 * 1024 * 1024
+BLOCK_BYTES = 64 * 1024 * 1024
 
 
 def read_slice(file: TableFile, array: Array, selection: Selection) -> np.ndarray:
@@ -328,7 +328,7 @@ def _stored(
     indirect = array.layout == "indirect"
     width = max(row_bytes(array, () if indirect else box), 1)
     count = length_of(rows)
-    if isinstance(rows, slice) and rows.step == 1 and not (indirect and count * width > _BLOCK):
+    if isinstance(rows, slice) and rows.step == 1 and not (indirect and count * width > BLOCK_BYTES):
         ranges = np.array([[rows.start, rows.stop]], np.int64)
         blocks: list[tuple[np.ndarray, np.ndarray | None]] = [(ranges, None)]
     else:
@@ -384,7 +384,7 @@ def _blocks(
     which = np.searchsorted(ranges[:, 1], numbers, side="right")
     place = numbers - ranges[which, 1] + ends[which]
     band = (array.shard or array.chunk or (1,))[0]
-    at_once = max(_BLOCK // width // band, 1) * band
+    at_once = max(BLOCK_BYTES // width // band, 1) * band
     cuts = np.flatnonzero(np.diff((place + numbers[0] % band) // at_once)) + 1
     blocks: list[tuple[np.ndarray, np.ndarray | None]] = []
     for part in np.split(numbers, cuts):

@@ -23,7 +23,7 @@ _CODE = re.compile(r"<Code>(\w{1,40})</Code>")
 #: Answers that say: later. A server that asks to be left alone is given more time than one that stumbled: as
 #: much as it asks for, where it says so (`lazynwb.storage.store_request`).
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
-_PAUSE, _BUSY_PAUSE = 0.1, 1.0
+PAUSE_SECONDS, BUSY_PAUSE_SECONDS = 0.1, 1.0
 #: Errors of a server that are no accidents.
 _FINAL = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
 _ABSENT = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
@@ -78,7 +78,7 @@ def web_page(source: Source) -> WebPageError:
 
 def passing(source: Source, what: str) -> Failure:
     """Return a failure that may well be over with the next try."""
-    return Failure(LazyNWBError(f"{source.name}: {what}"), _PAUSE)
+    return Failure(LazyNWBError(f"{source.name}: {what}"), PAUSE_SECONDS)
 
 
 def changed(source: Source, known: str = "", seen: str = "") -> SourceChangedError:
@@ -130,7 +130,7 @@ def explain(source: Source, error: Exception, *, known: bool = False) -> Failure
         named = f", {word}" if word else ""
         message = f"{source.name}: the server is busy or failing (it answers {status}{named})"
         busy = status in _BUSY
-        return Failure(LazyNWBError(message), _BUSY_PAUSE if busy else _PAUSE, busy=busy)
+        return Failure(LazyNWBError(message), BUSY_PAUSE_SECONDS if busy else PAUSE_SECONDS, busy=busy)
     if status:
         answer = _answer(status, text, word)
         denied = status in _DENIED or (status == HTTPStatus.BAD_REQUEST and word in _EXPIRED)

@@ -41,7 +41,7 @@ _STORE = re.compile(rf"(.+?)/(?:{_ANY_MARK})")
 #: The documents that a store has one of in its root.
 _DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zmetadata"})
 #: Objects that a listing names at a time.
-_PAGE = 1000
+PAGE_ENTRIES = 1000
 
 
 def search(source: Source) -> list[Source]:
@@ -200,7 +200,7 @@ def _paths(source: Source, bucket: str, prefix: str) -> list[str]:
         # After a fault, from where it was.
         after = found[-1] if found else None
         try:
-            for page in obstore.list(location.store, folder, offset=after, chunk_size=_PAGE):
+            for page in obstore.list(location.store, folder, offset=after, chunk_size=PAGE_ENTRIES):
                 found.extend(meta["path"] for meta in page)
         except InvalidPathError:
             message = (

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 #: Seconds for which a server that did not say anything is not asked again.
-_SILENCE = 1.0
+MAX_SILENCE_SECONDS = 1.0
 
 
 class _Server:
@@ -37,7 +37,7 @@ class _Server:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.asked = -_SILENCE
+        self.asked = -MAX_SILENCE_SECONDS
         self.until = 0.0
 
 
@@ -60,7 +60,7 @@ def seconds_asked_for(source: Source) -> float:
         now = time.monotonic()
         if server.until > now:
             return server.until - now
-        if now - server.asked < _SILENCE:
+        if now - server.asked < MAX_SILENCE_SECONDS:
             return 0.0
         found = _ask(url, headers)
         server.asked = time.monotonic()

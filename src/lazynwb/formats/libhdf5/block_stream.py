@@ -29,7 +29,7 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _MOST_ROUNDS = 2000
 #: After a read that failed, older libraries take what could not be read for absent, or free what was never
 #: allocated. From those nothing is held back, although they wait for one thing after the other then.
-_MAY_FAIL = version.hdf5_version_tuple >= (2, 0, 0)
+MAY_FAIL = version.hdf5_version_tuple >= (2, 0, 0)
 
 
 class MissingBytesError(OSError):
@@ -201,7 +201,7 @@ class BlockStream(Watch):
         if not size:
             return b""
         found = self._file.peek(start, size)
-        if found is None and not _MAY_FAIL:
+        if found is None and not MAY_FAIL:
             try:
                 self._file.fetch_blocks({(start, start + size)}, ahead=self.ahead)
             except Exception as error:  # noqa: BLE001 - raised again where libhdf5 does not reword it

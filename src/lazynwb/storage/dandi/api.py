@@ -30,8 +30,8 @@ KEY_VARIABLE = "DANDI_API_KEY"
 #: Seconds before a request is repeated for the first time.
 _FIRST_PAUSE = 0.5
 #: A page of a thousand assets with their metadata has a few MiB.
-_MOST_BYTES = 64 * 1024 * 1024
-_MOST_PAGES = 10_000
+MAX_BYTES = 64 * 1024 * 1024
+MAX_PAGES = 10_000
 _PIECE = 64 * 1024
 
 _OK, _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TOO_MANY, _SERVER_ERROR = 200, 401, 403, 404, 429, 500
@@ -111,7 +111,7 @@ def pages(path: str, query: Mapping[str, str]) -> Iterator[list[dict[str, Any]]]
             raise unexpected(path, "no list of results")
         yield results
         url = _following(following, url, path)
-        if url is not None and (url in seen or len(seen) >= _MOST_PAGES or not results):
+        if url is not None and (url in seen or len(seen) >= MAX_PAGES or not results):
             raise unexpected(path, "its pages do not end")
 
 
@@ -228,7 +228,7 @@ def _body(response: http.client.HTTPResponse, path: str, deadline: float) -> byt
     read = bytearray()
     while piece := response.read1(_PIECE):
         read += piece
-        if len(read) > _MOST_BYTES:
+        if len(read) > MAX_BYTES:
             raise unexpected(path, "too long")
         if time.monotonic() > deadline:
             raise TimeoutError("timed out")
@@ -237,7 +237,7 @@ def _body(response: http.client.HTTPResponse, path: str, deadline: float) -> byt
     if response.headers.get("Content-Encoding", "").lower() != "gzip":
         return bytes(read)
     inflate = zlib.decompressobj(wbits=31)
-    plain = inflate.decompress(read, _MOST_BYTES)
+    plain = inflate.decompress(read, MAX_BYTES)
     if inflate.unconsumed_tail:
         raise unexpected(path, "too long")
     if not inflate.eof:

@@ -34,7 +34,7 @@ _FEW = 4
 _LOOKUPS_PER_PAGE = 40
 
 #: Assets that are remembered, and for how long what may change is: drafts, and which version is the newest.
-_MOST_KEPT = 100_000
+MAX_ASSETS_KEPT = 100_000
 _SECONDS = 600.0
 
 LOOKUPS = Pool("dandi", lambda: 8)
@@ -285,7 +285,7 @@ def _remember(address: Address, entry: Entry) -> None:
 
 
 def _trim(kept: dict[Any, Any]) -> None:
-    while len(kept) >= _MOST_KEPT:
+    while len(kept) >= MAX_ASSETS_KEPT:
         del kept[next(iter(kept))]
 
 

@@ -30,7 +30,7 @@ for _name in ("O_BINARY", "O_CLOEXEC", "O_NONBLOCK"):
 _IS_LINK = frozenset({errno.ELOOP, errno.EMLINK})
 _NOT_THERE = (FileNotFoundError, NotADirectoryError)
 #: What a file system makes more of than a name: on Windows, other separators, drives and streams.
-_SEPARATORS = frozenset("\\:") if os.name == "nt" else frozenset[str]()
+SEPARATORS = frozenset("\\:") if os.name == "nt" else frozenset[str]()
 #: Fewer files than this are read sooner than handed to threads.
 _FEW = 8
 
@@ -175,7 +175,7 @@ class FolderObjects:
 
     @staticmethod
     def _is_name(text: str) -> bool:
-        return _SEPARATORS.isdisjoint(text)
+        return SEPARATORS.isdisjoint(text)
 
     def _no_name(self, key: str) -> str:
         raise CorruptDataError(f"{self.source.name}: {key!r} is no name of a file on this system")
