@@ -63,7 +63,7 @@ def make_index(folder: Path, sessions: int, variants: list[Any]) -> Path:
     """Write an index of files that do not exist."""
     from lazynwb.index import writer as writing
     from lazynwb.index.location import open_folder
-    from lazynwb.index.model import MOST_SESSIONS, Values
+    from lazynwb.index.model import MAX_SESSIONS, Values
     from lazynwb.index.part_io import records_of, write_part
     from lazynwb.index.source_record import ChunkLocationRequest
 
@@ -71,7 +71,7 @@ def make_index(folder: Path, sessions: int, variants: list[Any]) -> Path:
     shutil.rmtree(place, ignore_errors=True)
     into = open_folder(place, None)
     writer = writing.Writer(into, Values(), ignore_errors=False)
-    size = min(MOST_SESSIONS, sessions)
+    size = min(MAX_SESSIONS, sessions)
     first = [
         msgspec.structs.replace(variants[number % VARIANTS], path=f"{number:06}") for number in range(size)
     ]

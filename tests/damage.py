@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 
 FORMATS = ("hdf5", "zarr")
 SECONDS = 10
-MOST_BYTES = 2**30
+MAX_BYTES = 2**30
 #: Address space on top of that: what threads and allocators reserve and never touch.
 _RESERVED = 2**30
 #: Values that differ and are compared with the independent reader's, per case.
-_MOST_ASKED = 40
+_MAX_ASKED = 40
 _LONGEST = 160
 #: What h5py says where it cannot tell a name.
 _AT_A_LOSS = ("visitation failed", "Iteration operator failed", "UnicodeDecodeError")
@@ -254,7 +254,7 @@ def _serve_reader(connection: Connection, warm: Path, cache: Path) -> None:
     look(warm, ())
     limited = Path("/proc/self/clear_refs").exists()
     if limited:
-        most = process_status("VmSize") + MOST_BYTES + _RESERVED
+        most = process_status("VmSize") + MAX_BYTES + _RESERVED
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     connection.send("ready")
@@ -415,7 +415,7 @@ class Bench:
             case.outcome, case.faults = "FAULT", [str(error)]
             return
         case.seconds, case.peak, case.errors = seen.seconds, seen.peak, seen.errors
-        if seen.peak > MOST_BYTES:
+        if seen.peak > MAX_BYTES:
             case.faults.append(f"memory: {seen.peak >> 20} MiB")
         case.faults += seen.faults
         changed = self._compare(case, victim, copy, before, seen)
@@ -445,7 +445,7 @@ class Bench:
         if not seen.errors and usual.issuperset(seen.said):
             # What has gone without a word.
             different += [key for key in before.values if key not in seen.values]
-        for key in itertools.islice(different, _MOST_ASKED):
+        for key in itertools.islice(different, _MAX_ASKED):
             ours = seen.values.get(key, repr(ABSENT))
             if "<unreadable" in ours or any("\N{REPLACEMENT CHARACTER}" in part for part in key):
                 continue  # said to be so, or a name that nobody can ask for

@@ -36,10 +36,10 @@ SIGNATURES = (
     *(b"OHDR", b"OCHK", b"FRHP", b"FHDB", b"FHIB", b"FSHD", b"FSSE", b"BTHD", b"BTLF", b"BTIN"),
     *(b"FAHD", b"FADB", b"EAHD", b"EAIB", b"EASB", b"EADB", b"SMTB", b"SMLI"),
 )
-_LARGEST = 300_000
+_MAX_BYTES = 300_000
 #: Larger ones of those that tests build say nothing new.
 _LARGEST_BUILT = 300_000
-_MOST_OBJECTS = 5000
+_MAX_OBJECTS = 5000
 #: Bytes of a structure that are taken for it: most are shorter, and most of what is in longer ones repeats.
 _HEAD = 400
 
@@ -160,7 +160,7 @@ def build(folder: Path) -> list[Path]:
             victims.append(path)
     real = os.environ.get("LAZYNWB_TEST_DATA")
     for source in sorted(Path(real).rglob("*.nwb")) if real else []:
-        if source.is_file() and source.stat().st_size <= _LARGEST and h5py.is_hdf5(source):
+        if source.is_file() and source.stat().st_size <= _MAX_BYTES and h5py.is_hdf5(source):
             path = folder / "_".join(source.relative_to(real).parts).removesuffix(".nwb") / "file.nwb"
             path.parent.mkdir(parents=True)
             shutil.copyfile(source, path)
@@ -503,7 +503,7 @@ def _addresses(file: h5py.File) -> list[int]:
     def walk(group: h5py.Group, above: frozenset[int]) -> None:
         for name in group:
             with contextlib.suppress(Exception):
-                if len(found) < _MOST_OBJECTS and isinstance(group.get(name, getlink=True), h5py.HardLink):
+                if len(found) < _MAX_OBJECTS and isinstance(group.get(name, getlink=True), h5py.HardLink):
                     item = group[name]
                     found.append(_address(item))
                     if isinstance(item, h5py.Group) and found[-1] not in above:

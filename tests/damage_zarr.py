@@ -130,7 +130,7 @@ LIKELY: dict[str, list[Any]] = {
 
 
 #: Lists and objects within one another that attributes are shown with.
-_DEEPEST = 32
+_MAX_DEPTH = 32
 
 
 class Damage(NamedTuple):
@@ -684,7 +684,7 @@ def _attribute(path: Path, name: str, attribute: str) -> Any:
 
 
 def _shallow(value: Any, depth: int) -> Any:
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         return unreadable("nested too deeply")
     if isinstance(value, dict):
         return {name: _shallow(item, depth + 1) for name, item in value.items()}

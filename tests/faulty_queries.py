@@ -46,7 +46,7 @@ OLD, NEW = 1_600_000_000, 1_600_000_100
 #: Requests that one attempt may take: with the file whole, and with a look at what a busy server asks for.
 _PER_ATTEMPT = 3
 #: Rounds are few, and each is tried as often as the settings say, for as long as they say.
-_MOST_SECONDS = 30
+_MAX_SECONDS = 30
 #: Seconds for which a server may be silent: one that fails, and one that may only be slow.
 _IMPATIENT, _PATIENT = 0.4, 10
 
@@ -335,7 +335,7 @@ class _Log(logging.Handler):
 def impatient(folder):
     """Short pauses and timeouts, a cache of its own."""
     saved = {one.name: getattr(config, one.name) for one in fields(config)}
-    patches = {error_mapping: {"_PAUSE": 0.002, "_BUSY_PAUSE": 0.004}, retry: {"_LONGEST_PAUSE": 0.02}}
+    patches = {error_mapping: {"_PAUSE": 0.002, "_BUSY_PAUSE": 0.004}, retry: {"_MAX_PAUSE": 0.02}}
     with ExitStack() as stack:
         for module, values in patches.items():
             stack.enter_context(patch.multiple(module, **values))
@@ -408,7 +408,7 @@ class Run:
         self.outcome.slowest = max(self.outcome.slowest, took)
         self.outcome.most_requests = max(self.outcome.most_requests, self.proxy.count / max(bound, 1))
         most = self.attempts * config.max_retries
-        if self.proxy.count > bound or took > _MOST_SECONDS or spent_now.retries > most:
+        if self.proxy.count > bound or took > _MAX_SECONDS or spent_now.retries > most:
             self._wrong(seed, query, before, f"{self.proxy.count} requests, of at most {bound}; {took:.1f} s")
         self.outcome.queries += 1
         self.outcome.requests += self.proxy.count

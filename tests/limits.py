@@ -39,7 +39,7 @@ BATCHES, ROWS = 10, 3
 SINK = 512 * MIB
 #: What the second half of a thousand cycles may add to the first: allocators' slack.
 LEAK = 16 * MIB
-MOST_CONNECTIONS = 64  # that a store keeps for its next request
+MAX_CONNECTIONS = 64  # that a store keeps for its next request
 #: Samples of a waveform: 82 samples of 384 channels, 126 kB.
 WAVEFORM = (82, 384)
 
@@ -311,10 +311,10 @@ def _long_runs(given: argparse.Namespace) -> int:
     if given.only in "open and close":
         found = long_runs.opened_in_a_child(max(int(1000 * given.scale), 50))
         kept = found["bytes"] <= LEAK and found["descriptors"] <= 0 and found["threads"] <= 0
-        kept = kept and found["connections"] <= MOST_CONNECTIONS
+        kept = kept and found["connections"] <= MAX_CONNECTIONS
         measured = "{bytes} bytes, {descriptors} descriptors, {threads} threads, {connections} connections"
         broken += _told(
-            "open and close", measured.format(**found), f"{LEAK} bytes, 0, 0, {MOST_CONNECTIONS}", kept
+            "open and close", measured.format(**found), f"{LEAK} bytes, 0, 0, {MAX_CONNECTIONS}", kept
         )
     if given.only in "killed":
         found = long_runs.killed(max(int(100 * given.scale), 2))

@@ -316,7 +316,7 @@ def contents(draw, kind: Kind, rows: int, rng: np.random.Generator) -> Stored:
 
 ROWS = st.sampled_from([30, 13, 70, 5, 2, 1, 0, 8, 30, 200, 3])
 #: Of a column, about.
-MOST_ELEMENTS = 3000
+MAX_ELEMENTS = 3000
 #: Text for the metadata of sessions.
 SUBJECTS = ("m1", "m2", "Mäuschen", "")
 
@@ -324,7 +324,7 @@ SUBJECTS = ("m1", "m2", "Mäuschen", "")
 @st.composite
 def tables(draw, plan: dict[str, Kind | None], rng: np.random.Generator, *, tidy: bool = False) -> Table:
     sizes = [int(np.prod(kind.inner)) * 2**kind.depth for kind in plan.values() if kind is not None]
-    rows = min(draw(ROWS), MOST_ELEMENTS // max(sizes, default=1), *([30] if tidy else []))
+    rows = min(draw(ROWS), MAX_ELEMENTS // max(sizes, default=1), *([30] if tidy else []))
     has_id = tidy or bool(draw(st.integers(0, 9)))
     found = {}
     for name, kind in plan.items():

@@ -19,7 +19,7 @@ from random_expressions import INTERNAL, computed, is_scalar, keeping, keys_of
 Frame = Any  # a DataFrame or a LazyFrame
 Step = Callable[[Frame, dict[str, Frame]], Frame]
 #: Rows of the largest join.
-MOST_ROWS = 20_000
+MAX_ROWS = 20_000
 
 
 @dataclass
@@ -250,10 +250,10 @@ def queries(draw, frame: pl.DataFrame, others: dict[str, pl.DataFrame], *, rows_
     query = Query(frame)
     for _ in range(draw(st.integers(1, 5))):
         before = query.expected
-        if not before.width or before.height > MOST_ROWS:
+        if not before.width or before.height > MAX_ROWS:
             break
         step = draw(row_steps(before) if rows_only else steps(before, others))
-        if step[0] == "join" and before.height * max(other.height for other in others.values()) > MOST_ROWS:
+        if step[0] == "join" and before.height * max(other.height for other in others.values()) > MAX_ROWS:
             continue
         try:
             query.expected = step[2](before, others)

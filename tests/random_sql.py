@@ -11,7 +11,7 @@ import polars as pl
 from random_expressions import INTERNAL, keys_of
 
 #: Rows of the largest join.
-MOST_ROWS = 20_000
+MAX_ROWS = 20_000
 
 
 def quoted(name: str) -> str:
@@ -64,7 +64,7 @@ def statements(draw, frames: dict[str, pl.DataFrame]) -> tuple[str, bool]:
         ), False
     if kind == "join" and len(frames) > 1:
         other = draw(st.sampled_from(sorted(set(frames) - {table})))
-        if frame.height * frames[other].height <= MOST_ROWS:
+        if frame.height * frames[other].height <= MAX_ROWS:
             right = quoted(
                 draw(
                     st.sampled_from(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import lazynwb
 from lazynwb.engine.batches import run
-from lazynwb.engine.batching import MOST_ROWS, batch_bounds
+from lazynwb.engine.batching import MAX_ROWS, batch_bounds
 from lazynwb.engine.plan import Growth, ScanPlan
 from lazynwb.engine.row_selection import Handles, Part, to_ranges
 from lazynwb.lookup.loader import load_table
@@ -85,7 +85,7 @@ def test_batches_take_every_row_once_and_stay_within_the_limit(path, rows, few, 
     lazynwb.config.batch_bytes = limit
     try:
         with Handles() as handles:
-            growth = Growth(few, MOST_ROWS) if few else None
+            growth = Growth(few, MAX_ROWS) if few else None
             bounds = batch_bounds(handles, parts, sorted(names), growth)
     finally:
         lazynwb.config.batch_bytes = before

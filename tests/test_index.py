@@ -325,8 +325,8 @@ def test_a_file_that_could_not_be_read_is_in_the_index_with_the_reason(cube, tmp
 @pytest.fixture
 def small_parts(monkeypatch):
     """Parts of two sessions, none of which is small."""
-    monkeypatch.setattr(writing, "MOST_SESSIONS", 2)
-    monkeypatch.setattr(updating, "MOST_SESSIONS", 2)
+    monkeypatch.setattr(writing, "MAX_SESSIONS", 2)
+    monkeypatch.setattr(updating, "MAX_SESSIONS", 2)
     monkeypatch.setattr(updating, "_SMALL", 1)
 
 
@@ -365,8 +365,8 @@ def test_an_update_without_changes_writes_nothing(own):
 
 
 def test_small_parts_are_joined(cube, tmp_path, monkeypatch):
-    monkeypatch.setattr(writing, "MOST_SESSIONS", 6)
-    monkeypatch.setattr(updating, "MOST_SESSIONS", 6)
+    monkeypatch.setattr(writing, "MAX_SESSIONS", 6)
+    monkeypatch.setattr(updating, "MAX_SESSIONS", 6)
     monkeypatch.setattr(updating, "_SMALL", 3)
     build_index(cube[:1], tmp_path)
     for path in cube[1:]:

@@ -49,7 +49,7 @@ _TABLE = pl.Struct({"path": pl.String(), "kind": pl.String(), "rows": pl.Int64()
 #: Columns that tell when something happened, in seconds from the session's reference time.
 _TIMES = ("timestamps", "start_time", "stop_time", "timestamp")
 #: Files of the first block, and of the largest; of an index, whose answers are tables, many more.
-_FIRST_FILES, _MOST_FILES, _MOST_INDEXED = 16, 1024, 16_384
+_FIRST_FILES, _MAX_FILES, _MAX_INDEXED = 16, 1024, 16_384
 #: The column with the number of a file.
 _FILE = "_lazynwb_file"
 #: Files that a warning names.
@@ -213,7 +213,7 @@ class SessionScan(NamedTuple):
         parts = [] if predicate is None else conjuncts(predicate)
         steps = [(part, list(dict.fromkeys(part.meta.root_names()))) for part in parts]
         steps.sort(key=lambda step: max(map(self._cost, step[1]), default=0))
-        most = _MOST_FILES if self.catalogs is None else _MOST_INDEXED
+        most = _MAX_FILES if self.catalogs is None else _MAX_INDEXED
         growth = Growth(min(_FIRST_FILES if steps or self.catalogs is None else most, most), most)
         left = iter(self.sources if n_rows is None else self.sources[:n_rows])
         failures: dict[str, str] = {}

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 #: Least similarity of names that share no word, as difflib measures it.
 _CUTOFF = 0.6
 #: Letters of the shortest name that is looked for inside words.
-_SHORTEST = 3
+_MIN_LENGTH = 3
 
 
 def similar_names(name: str, names: Collection[str], count: int = 3) -> list[str]:
@@ -72,7 +72,7 @@ def _rank(wanted: str, name: str) -> int | None:
         return 0
     if _stem(name) == _stem(wanted):
         return 1
-    if len(wanted) < _SHORTEST:
+    if len(wanted) < _MIN_LENGTH:
         return None
     words = [word for word in re.split(r"[\W_]+", name) if word]
     if _stem(wanted) in map(_stem, words):

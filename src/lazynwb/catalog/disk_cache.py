@@ -31,7 +31,7 @@ _SHARDS = 256
 #: One write in this many checks the size of the shard that it wrote to.
 PRUNE_EVERY = 32
 #: Prefix of files that are being written; seconds after which such a file is taken to be abandoned.
-_UNFINISHED, _LONGEST_WRITE = ".new-", 3600.0
+_UNFINISHED, _MAX_WRITE = ".new-", 3600.0
 #: Counted from anywhere, so that processes which write a few entries each also prune now and then.
 _writes = itertools.count(os.getpid())
 _warned: set[str] = set()
@@ -112,7 +112,7 @@ def _prune(folder: Path, limit: int) -> None:
     """
     files = sorted(_entries(folder))
     total = sum(size for _, size, _ in files)
-    abandoned = time.time() - _LONGEST_WRITE
+    abandoned = time.time() - _MAX_WRITE
     for written, size, file in files:
         if file.name.startswith(_UNFINISHED) and written < abandoned:
             _remove(file)

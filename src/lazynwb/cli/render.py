@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Widths that cells are shortened to, the first that lets every column fit; then columns are left out.
 _WIDTHS = (60, 40, 28, 20, 16)
 #: Of a cell where nothing has to fit; elements of a list that are shown; depth.
-_LONGEST, _ELEMENTS, _DEEPEST = 1000, 2, 2
+_MAX_TEXT, _ELEMENTS, _MAX_DEPTH = 1000, 2, 2
 _GAP = 2
 _ELLIPSIS = "…"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -90,10 +90,10 @@ def say(text: str) -> None:
     sys.stdout.flush()
     if sys.stderr.isatty():
         Console(file=sys.stderr, highlight=False, markup=False, emoji=False).print(
-            visible(text, _LONGEST), style="dim"
+            visible(text, _MAX_TEXT), style="dim"
         )
     else:
-        sys.stderr.write(f"{visible(text, _LONGEST)}\n")
+        sys.stderr.write(f"{visible(text, _MAX_TEXT)}\n")
 
 
 def show(columns: Sequence[Column]) -> list[str]:
@@ -112,8 +112,8 @@ def show_vertically(columns: Sequence[Column]) -> None:
     types: list[str | None] = [cut(column.note, width // 4, tail=False) for column in columns]
     for row in range(max((len(column.cells) for column in columns), default=0)):
         named = [Column(f"row {row + 1:,}", titles, whole=True), Column("", types, whole=True, style="dim")]
-        _widen(named, _LONGEST)
-        room = max(min(width - _width_of(named) - _GAP, _LONGEST), 1)
+        _widen(named, _MAX_TEXT)
+        room = max(min(width - _width_of(named) - _GAP, _MAX_TEXT), 1)
         values = [column.cells[row] or "null" for column in columns]
         cells = [cut(value, room, tail=column.tail) for value, column in zip(values, columns, strict=True)]
         show([*named, Column("", [*cells], whole=True)])
@@ -159,7 +159,7 @@ def _cell(column: Column, row: int) -> Text:
 def _fit(columns: Sequence[Column], width: int | None) -> list[Column]:
     """Return the columns that are shown, with the widths that they get."""
     if width is None:
-        _widen(columns, _LONGEST)
+        _widen(columns, _MAX_TEXT)
         return list(columns)
     for limit in _WIDTHS:
         _widen(columns, limit)
@@ -248,14 +248,14 @@ def value_text(value: Any, depth: int = 0) -> str:  # noqa: ANN401 - whatever a 
         inner = ", ".join(f"{visible(name)}: {value_text(one, depth + 1)}" for name, one in value.items())
         return f"{{{inner}}}"
     if _is_list(value):
-        if depth >= _DEEPEST:
+        if depth >= _MAX_DEPTH:
             return f"[{_ELLIPSIS}]" if len(value) else "[]"
         few = _ELEMENTS if not len(value) or not _is_list(value[0]) else 1
         first = [value_text(one, depth + 1) for one in value[:few]]
         more = len(value) - len(first)
         text = ", ".join([*first, *([_ELLIPSIS] if more else [])])
         return f"[{text}]" + (f" {len(value):,}" if more and not depth else "")
-    return visible(value, _LONGEST)
+    return visible(value, _MAX_TEXT)
 
 
 def _is_list(value: object) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: Characters of a message: lists of tables in it may be long.
-_LONGEST = 2000
+_MAX_MESSAGE = 2000
 
 
 class _OnStderr(logging.Handler):
@@ -28,7 +28,7 @@ class _OnStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         lines = record.getMessage().splitlines() or [""]
-        text = "\n".join(visible(line, _LONGEST) for line in lines)
+        text = "\n".join(visible(line, _MAX_MESSAGE) for line in lines)
         with contextlib.suppress(OSError, ValueError):
             from tqdm import tqdm
 
@@ -88,5 +88,5 @@ def _told(error: Exception, arguments: Sequence[str]) -> int:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"lazynwb: {visible(message, _LONGEST)}\n")
+        sys.stderr.write(f"lazynwb: {visible(message, _MAX_MESSAGE)}\n")
     return code

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: Of an array with more chunks, the size is not added up.
-_MOST_CHUNKS = 200_000
+_MAX_CHUNKS = 200_000
 
 
 class Stored(NamedTuple):
@@ -89,7 +89,7 @@ def _type_of(dtype: DType) -> str:
 def _look_up(table: TableFile, arrays: Sequence[Array]) -> None:
     from lazynwb.catalog.model import grid_of
 
-    few = [a for a in arrays if a.layout == "chunked" and math.prod(grid_of(a)) <= _MOST_CHUNKS]
+    few = [a for a in arrays if a.layout == "chunked" and math.prod(grid_of(a)) <= _MAX_CHUNKS]
     table.look_up([(array, None) for array in few])
 
 

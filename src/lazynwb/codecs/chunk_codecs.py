@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from lazynwb.codecs import Buffer
 
 #: A DEFLATE stream expands at most 1,032 times; what claims more is damaged, or a decompression bomb.
-_DEFLATE_MOST = 1032
+_MAX_DEFLATE_RATIO = 1032
 #: The other codecs have no such bound (a run of zeros takes a few bytes), so their chunks are bounded.
-_MOST_CHUNK_BYTES = 4 * 1024**3
+_MAX_CHUNK_BYTES = 4 * 1024**3
 #: Bytes of a checksum, and of what a Blosc frame begins with.
 _CHECKSUM, _BLOSC_HEADER = 4, 16
 #: What a block of Zstandard holds at most (RFC 8878, 3.1.1.2); it takes four bytes or more.
@@ -174,7 +174,7 @@ def _gunzip(data: Buffer, nbytes: int) -> Buffer:
 
 
 def _inflated(decompress: Callable[[Buffer, int], Buffer], name: str, data: Buffer, nbytes: int) -> Buffer:
-    if nbytes > _DEFLATE_MOST * len(data) + 4096:
+    if nbytes > _MAX_DEFLATE_RATIO * len(data) + 4096:
         raise CorruptDataError(f"{len(data)} compressed bytes cannot hold the {nbytes} bytes of a chunk")
     try:
         return decompress(data, nbytes)
@@ -208,7 +208,7 @@ def _numcodecs(name: str) -> Callable[..., Buffer]:
 
 
 def _bounded(data: Buffer, nbytes: int) -> None:
-    if nbytes > _MOST_CHUNK_BYTES or not data:
+    if nbytes > _MAX_CHUNK_BYTES or not data:
         raise CorruptDataError(f"{len(data)} compressed bytes for a chunk of {nbytes} bytes")
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 OBJECT_CODECS = frozenset({"vlen-utf8", "vlen-bytes", "vlen-array", "json2", "msgpack2", "pickle"})
 #: The largest decoded chunk, and what it may hold at all and for each element. Anything beyond that is a
 #: decompression bomb.
-_MOST_BYTES, _FEW_BYTES, _ELEMENT_BYTES = 2**28, 2**25, 2**20
+_MAX_BYTES, _FEW_BYTES, _ELEMENT_BYTES = 2**28, 2**25, 2**20
 _CHECKSUM = 4
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -70,7 +70,7 @@ def decode_objects(data: Buffer, codec: ObjectCodec, others: Sequence[Codec], co
     CorruptDataError
         If the chunk holds another number of elements, or is damaged.
     """
-    most = min(_MOST_BYTES, _FEW_BYTES + count * _ELEMENT_BYTES)
+    most = min(_MAX_BYTES, _FEW_BYTES + count * _ELEMENT_BYTES)
     for step in reversed(others):
         data = _decode_bounded(data, step, most)
     try:

@@ -124,7 +124,7 @@ class ColumnStore:
             return None
         if entry is None or entry.table != table:
             return None
-        if len(_loaded) >= _MOST_LOADED:
+        if len(_loaded) >= _MAX_LOADED:
             _loaded.clear()
         part = _loaded[path] = StoredPart(path, entry)
         return part
@@ -243,7 +243,7 @@ class ColumnStore:
 
 #: Entries that this process has read. They never change, and are found by listing their folder.
 _loaded: dict[Path, StoredPart] = {}
-_MOST_LOADED = 512
+_MAX_LOADED = 512
 
 
 def _write_file(path: Path, data: bytes) -> None:

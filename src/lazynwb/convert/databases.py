@@ -35,7 +35,7 @@ _DATABASE, _ROWS = "lazynwb_output", "lazynwb_rows"
 #: Bytes of values passed to Delta Lake's writer at a time: it collects its input.
 DELTA_BYTES = 64 * 1024 * 1024
 #: Rows that it encodes at a time.
-_MOST_AT_ONCE = 1024
+_MAX_AT_ONCE = 1024
 #: Arguments about the Delta table rather than its files.
 # What is moved stays, whatever happens: an error may come from behind the commit. Files that no
 _OF_TABLE = frozenset({"name", "description", "configuration"})
@@ -120,7 +120,7 @@ def _stage(
     properties = WriterProperties(
         # Its writer holds a row group in memory, and takes a million rows for one.
         max_row_group_size=content.group_rows,
-        write_batch_size=min(content.group_rows, _MOST_AT_ONCE),
+        write_batch_size=min(content.group_rows, _MAX_AT_ONCE),
         compression=(compression or "zstd").upper(),  # type: ignore[arg-type]
     )
     how = {"writer_properties": properties, **arguments, "partition_by": list(partitions) or None}

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: Limits of rows of a row group or record batch.
-_MOST_ROWS, _FEWEST_ROWS = 262_144, 16
+_MAX_ROWS, _MIN_ROWS = 262_144, 16
 #: How much larger than asked for the row groups of the file with the largest rows may be.
 _SKEW = 8
 #: Rows of a long table whose text is measured; shorter tables are not sampled.
@@ -102,10 +102,10 @@ class Job:
             if file.table.rows
         ]
         if not sizes:
-            return _MOST_ROWS
+            return _MAX_ROWS
         mean = sum(total for total, _ in sizes) / sum(rows for _, rows in sizes)
         largest = max(total / rows for total, rows in sizes)
-        return int(min(max(size / max(mean, largest / _SKEW), _FEWEST_ROWS), _MOST_ROWS))
+        return int(min(max(size / max(mean, largest / _SKEW), _MIN_ROWS), _MAX_ROWS))
 
     def _text_bytes(self) -> float:
         """Return the mean bytes of text in a row, from a sample of rows."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Characters kept besides letters and digits of any script.
 _PLAIN = frozenset("._-+() ")
 #: Bytes of a name; file systems allow 255, and an ending and a temporary mark are added.
-_MOST_BYTES = 160
+_MAX_BYTES = 160
 #: Names of devices on Windows, with any ending.
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))]
@@ -42,8 +42,8 @@ def safe_name(text: str) -> str:
     name = name.strip(" ").rstrip(". ") or "_"
     if name.partition(".")[0].lower() in _DEVICES:
         name = "_" + name
-    if len(name.encode()) > _MOST_BYTES:
-        name = name.encode()[:_MOST_BYTES].decode(errors="ignore").rstrip(". ") + "-" + digest(text)
+    if len(name.encode()) > _MAX_BYTES:
+        name = name.encode()[:_MAX_BYTES].decode(errors="ignore").rstrip(". ") + "-" + digest(text)
     return name
 
 
@@ -79,8 +79,8 @@ def partition_names(column: str, values: Iterable[str | None]) -> dict[str | Non
     folders: dict[str | None, str] = {None: f"{column}={_HIVE_NULL}"}
     for value, text in encoded.items():
         name = _encoded(value, capitals=True) if _folded(text) in crowded else text
-        if len(name) > _MOST_BYTES:
-            name = f"{_CUT.sub('', name[:_MOST_BYTES])}-{digest(value)}"
+        if len(name) > _MAX_BYTES:
+            name = f"{_CUT.sub('', name[:_MAX_BYTES])}-{digest(value)}"
         folders[value] = f"{column}={name}"
     return {value: folders[value] for value in distinct}
 

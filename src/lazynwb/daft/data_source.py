@@ -93,7 +93,7 @@ def plain(dtype: Any) -> pl.DataType:  # noqa: ANN401 - of Polars, which has cla
 
 #: Tasks that a scan is cut into, as long as they have no more files than these: each has to be planned, sent
 #: and begun, and files are read together only within one.
-MAX_TASKS, _MOST_FILES = 32, 64
+MAX_TASKS, _MAX_FILES = 32, 64
 #: Rows up to which a query without filters is one task that reads file after file.
 _FEW_ROWS = 100_000
 #: Batches read ahead of Daft; seconds after which the next one is read although none was taken.
@@ -161,7 +161,7 @@ class NWBSource(DataSource):
         if n_rows is not None and n_rows <= _FEW_ROWS:  # one task reads the first files
             groups = iter([files] if files else [])
         else:
-            most = self._files_per_task or min(math.ceil(len(files) / MAX_TASKS), _MOST_FILES)
+            most = self._files_per_task or min(math.ceil(len(files) / MAX_TASKS), _MAX_FILES)
             groups = _groups(files, 1 if limit is not None else most, most)
         reads = [task_on(query, group, n_rows, 0) for group in groups]
         shared = _Shared(f"/{plan.table}", Report(plan.table, len(plan.sources)), len(reads))

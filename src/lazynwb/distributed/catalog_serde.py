@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: Bytes of a file's chunk locations that are shipped; a worker looks up the others.
-_MOST_CHUNK_BYTES = 4096
+_MAX_CHUNK_BYTES = 4096
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(Entry)
@@ -32,7 +32,7 @@ def pack_table(file: TableFile, columns: Collection[str] | None = None) -> bytes
     """Return a table's catalog as bytes: of some columns, with chunk locations where they are few."""
     kept = [column for column in file.table.columns if columns is None or column.name in columns]
     chunks = {}
-    room = _MOST_CHUNK_BYTES
+    room = _MAX_CHUNK_BYTES
     for array in (array for column in kept for array in arrays_of(column)):
         index = file.chunks(array)
         if isinstance(index, ChunkIndex) and array.path not in chunks and len(index.offsets) <= room:

@@ -32,7 +32,7 @@ _IN_FLIGHT = 16
 #: Bytes of rows that a worker returns at once at least, however many of them there are.
 MIN_BYTES = 4 * 1024 * 1024
 #: Files of one task; tasks per worker into which the remaining files are divided, so the last are small.
-_MOST_FILES, _EACH = 64, 4
+_MAX_FILES, _EACH = 64, 4
 
 
 class DistributedQuery(NamedTuple):
@@ -101,7 +101,7 @@ def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Ite
     left = wanted_files(query)
     given = 0
     while left:
-        size = min(len(left) // (_EACH * workers.width), _MOST_FILES, 4 ** (given // at_once))
+        size = min(len(left) // (_EACH * workers.width), _MAX_FILES, 4 ** (given // at_once))
         block = tuple(dict.fromkeys(left[: max(size, 1)]))
         if len(block) < size:  # the same file twice: progress within a task is recorded by file
             block = block[:1]

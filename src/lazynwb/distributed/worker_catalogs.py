@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: Bytes of catalogs that are kept.
-_MOST_KEPT = 64 * 1024 * 1024
+_MAX_KEPT = 64 * 1024 * 1024
 #: Files that one worker describes, at most.
-_MOST_FILES = 64
+_MAX_FILES = 64
 
 
 class WorkerCatalogs(ShippedCatalogs):
@@ -59,13 +59,13 @@ class WorkerCatalogs(ShippedCatalogs):
         if not sources:
             return
         at_once = self._workers.under_way
-        each = min(max(-(-len(sources) // at_once), 1), _MOST_FILES)
+        each = min(max(-(-len(sources) // at_once), 1), _MAX_FILES)
         units = (Describe(tuple(sources[at : at + each]), table) for at in range(0, len(sources), each))
         for _, found in self._workers.in_order(units, at_once):
             if isinstance(found, LazyNWBError):
                 raise found
             for source, data in found:
                 self._size += len(data or b"")
-                if self._size <= _MOST_KEPT:
+                if self._size <= _MAX_KEPT:
                     self._entries[source, table] = data
                 yield source, data

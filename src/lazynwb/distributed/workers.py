@@ -30,7 +30,7 @@ T = TypeVar("T")
 #: Threads that an executor is taken to have if it does not say.
 _WIDTH = 16
 #: Units of work under way: enough for every worker to find the next one waiting, and no more than these.
-_EACH, _LEAST, _MOST = 2, 4, 512
+_ITEMS_PER_WORKER, _MIN_ITEMS, _MAX_ITEMS = 2, 4, 512
 #: Settings that are the same wherever a file is read.
 _SETTINGS = (
     "external_links",
@@ -188,7 +188,7 @@ class Workers:
     @property
     def under_way(self) -> int:
         """Number of units submitted before the result of the first is awaited."""
-        return min(max(_EACH * self.width, _LEAST), _MOST)
+        return min(max(_ITEMS_PER_WORKER * self.width, _MIN_ITEMS), _MAX_ITEMS)
 
     def in_order(self, units: Iterable[Work[T]], at_once: int) -> Iterator[Outcome[T]]:
         """Execute units of work, and yield the result or error of each, in order.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lazynwb.engine.row_selection import Handles, Part
 
 #: Rows of the largest batch.
-MOST_ROWS = 1_000_000
+MAX_ROWS = 1_000_000
 #: Layouts of which whole chunks are decoded.
 _IN_CHUNKS = frozenset({"chunked", "objects"})
 #: Bytes per row, in columns that are not decoded by chunks, that may be read before they are needed.
@@ -79,9 +79,9 @@ def batch_bounds(
     rows = sum(part.rows for part in parts)
     limit = config.batch_bytes
     if not rest:
-        starts = range(0, rows, MOST_ROWS)
-        return [(start, min(start + MOST_ROWS, rows)) for start in starts] or [(0, 0)]
-    few = growth.take() if growth is not None else MOST_ROWS
+        starts = range(0, rows, MAX_ROWS)
+        return [(start, min(start + MAX_ROWS, rows)) for start in starts] or [(0, 0)]
+    few = growth.take() if growth is not None else MAX_ROWS
     heavy = sum(most_bytes(part.file, rest) for part in parts)
     if heavy <= limit // 16 or (heavy <= limit and rows <= few):
         return [(0, rows)]

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 _HEADER = 16
 #: libhdf5 never makes a smaller collection.
-_SMALLEST = 4096
+_MIN_BYTES = 4096
 #: Addresses share a 64-bit key with the number of their file.
 _ADDRESS_BITS = 48
 _BYTES = DType("number", 1, "|u1")
 #: Of 8 bytes, in collections whose objects are found together.
-_MOST_WORDS = 256 * 1024
+_MAX_WORDS = 256 * 1024
 
 
 class Slices(NamedTuple):
@@ -109,7 +109,7 @@ class Heap:
             return np.zeros(0, np.uint8), addresses, addresses
         addresses += np.array(bases, np.int64)[owners]
         room = (np.array([file.size for file in self._files], np.int64)[owners] - addresses).clip(min=0)
-        buffer, first = _read_ranges(self._files, owners, addresses, np.minimum(_SMALLEST, room))
+        buffer, first = _read_ranges(self._files, owners, addresses, np.minimum(_MIN_BYTES, room))
         words = buffer.view("<u8")
         declared = words[(first >> 3) + 1].astype(np.int64)
         signed = (words[first >> 3] & _low(32)) == int.from_bytes(b"GCOL", "little")
@@ -119,16 +119,16 @@ class Heap:
                 f"byte {int(addresses[i])} should begin a heap of variable-length data, but does not"
             )
         sizes = np.where(bad, 0, declared)
-        if (sizes > _SMALLEST).any():
+        if (sizes > _MIN_BYTES).any():
             buffer, first = _read_ranges(self._files, owners, addresses, sizes)
         return buffer, first, sizes
 
     def _index(self) -> None:
         """Find every object of every collection, of some at a time: it takes several times their size."""
         words = self._sizes >> 3
-        large = np.flatnonzero(words > _MOST_WORDS)
-        small = np.flatnonzero(words <= _MOST_WORDS)
-        groups = np.cumsum(words[small]) // _MOST_WORDS
+        large = np.flatnonzero(words > _MAX_WORDS)
+        small = np.flatnonzero(words <= _MAX_WORDS)
+        groups = np.cumsum(words[small]) // _MAX_WORDS
         borders = np.flatnonzero(groups[1:] != groups[:-1]) + 1
         found = [self._walk(i) for i in large.tolist()]
         found += [self._chains(group) for group in np.split(small, borders)]

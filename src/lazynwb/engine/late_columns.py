@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lazynwb.lookup.provenance import Origins
 
 #: Files that are open at the same time.
-_MOST_FILES = 64
+_MAX_FILES = 64
 
 
 def gather_columns(
@@ -115,7 +115,7 @@ def _windows(parts: list[Part], names: list[str]) -> Iterator[list[Part]]:
     for part in parts:
         window.append(part)
         weight += _bytes_of(part.file, part.rows, names)
-        if len(window) >= _MOST_FILES or weight >= config.batch_bytes:
+        if len(window) >= _MAX_FILES or weight >= config.batch_bytes:
             yield window
             window, weight = [], 0.0
     if window:

@@ -11,7 +11,7 @@ import polars as pl
 from lazynwb.catalog.dtypes import TABLE_INDEX
 from lazynwb.column_store.parts import SESSION
 from lazynwb.config import config
-from lazynwb.engine.batching import MOST_ROWS, OversizedError, batch_bounds
+from lazynwb.engine.batching import MAX_ROWS, OversizedError, batch_bounds
 from lazynwb.engine.columns import read_columns
 from lazynwb.engine.plan import Growth, Step
 from lazynwb.engine.regions import Regions
@@ -46,13 +46,13 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: Files of the first window, and of the largest. Remote ones take about as long for many as for one.
-_FIRST_FILES, _MOST_FILES = 1, 64
+_FIRST_FILES, _MAX_FILES = 1, 64
 #: Rows of the first batch of a filtered query, whose consumer may stop after a few.
 _FIRST_ROWS = 16
 #: Errors that concern single columns of a file. Damaged bytes put the whole file in doubt.
 _COLUMN_ERRORS = (UnsupportedTypeError,)
 #: Bytes that a row takes while it is filtered, whatever its columns: its number, and the mask.
-_LEAST_ROW_BYTES = 16
+_MIN_ROW_BYTES = 16
 
 
 class Query:
@@ -126,7 +126,7 @@ class Query:
         self.report = report if report is not None else Report(plan.table, len(plan.sources))
         self._regions = Regions(plan.regions, self.report.problems)
         self._rows_growth = (
-            Growth(_FIRST_ROWS, MOST_ROWS) if (steps or filtered) and not read_everything else None
+            Growth(_FIRST_ROWS, MAX_ROWS) if (steps or filtered) and not read_everything else None
         )
         self._looked_at = self._finished = 0
         self._positions: dict[Source, int] = {}
@@ -172,7 +172,7 @@ class Query:
     def _files_growth(self, *, is_filtered: bool) -> Growth:
         """Return how many files are read together: few at first if a consumer may stop after some rows."""
         at_once = self._read_everything or not is_filtered or any(s.is_remote for s in self._plan.sources)
-        return Growth(_MOST_FILES if at_once else _FIRST_FILES, _MOST_FILES)
+        return Growth(_MAX_FILES if at_once else _FIRST_FILES, _MAX_FILES)
 
     def _parts(self, n_rows: int | None, filtering: list[str]) -> Iterator[tuple[Part, int]]:
         """Yield the rows of each file that may pass, with about how many bytes filtering them takes."""
@@ -183,9 +183,7 @@ class Query:
             if not rows:
                 continue
             size = (
-                max(most_bytes(file, filtering) * rows // limit, _LEAST_ROW_BYTES * rows)
-                if self._steps
-                else 0
+                max(most_bytes(file, filtering) * rows // limit, _MIN_ROW_BYTES * rows) if self._steps else 0
             )
             # A table too large to filter at once is filtered in slices.
             slices = max(1, min(rows, -(-size // config.batch_bytes)))
@@ -218,7 +216,7 @@ class Query:
         """Yield the tables to look at, whether their rows are wanted, and a function that loads each."""
         sources = self._plan.sources
         # Metadata is read some files ahead, not of all files: the consumer may stop before.
-        size = _MOST_FILES if self._session else len(sources)
+        size = _MAX_FILES if self._session else len(sources)
         start = passed_over = 0
         while start < len(sources):
             block = sources[start : start + size]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: Text and sequences: bytes that a row is assumed to need beyond its reference.
 _VARIABLE_BYTES = 64
 #: Bytes of a row beside its columns: provenance.
-_LEAST_BYTES = 16
+_MIN_BYTES = 16
 #: A generated timestamp.
 _REGULAR_BYTES = 8
 
@@ -54,7 +54,7 @@ def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> l
         For each part the bytes of each of its rows; one number where all take the same.
     """
     listed = list(names)
-    sizes: list[np.ndarray | int] = [_LEAST_BYTES] * len(parts)
+    sizes: list[np.ndarray | int] = [_MIN_BYTES] * len(parts)
     requests: list[tuple[TableFile, Request]] = []
     ragged: list[tuple[int, Column, np.ndarray]] = []
     held = [[part.file.columns[name] for name in listed if name in part.file.columns] for part in parts]

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 #: Decoded bytes of a column of one file up to which all of its rows are read for those that are wanted,
 #: if they are in one chunk, so that no other chunk is decoded for it.
-_MOST_IN_CHUNK = 64 * 1024
+_MAX_IN_CHUNK = 64 * 1024
 #: The same for a column that is missing in the store, of a local file from which other columns are stored:
 #: this is no first query, and the next one may find the column, too.
-_MOST_MISSING = 256 * 1024
-_MOST_CHUNKS_MISSING = 4
+_MAX_MISSING = 256 * 1024
+_MAX_CHUNKS_MISSING = 4
 #: Types whose elements only lead to their values, each of which costs.
 _INDIRECT = frozenset({"vlen_text", "vlen", "reference"})
 
@@ -160,9 +160,9 @@ def _is_in_one_chunk(file: TableFile, name: str, is_stored: bool) -> bool:  # no
     chunks = max((math.prod(grid_of(array)) if array.chunk else 1 for array in arrays), default=1)
     size = most_bytes(file, [name])
     if is_stored and not file.source.is_remote:  # of remote files the elements would be asked for one by one
-        return size <= _MOST_MISSING and chunks <= _MOST_CHUNKS_MISSING
+        return size <= _MAX_MISSING and chunks <= _MAX_CHUNKS_MISSING
     return (
-        size <= _MOST_IN_CHUNK
+        size <= _MAX_IN_CHUNK
         and chunks == 1
         and all(array.dtype.kind not in _INDIRECT and array.layout != "indirect" for array in arrays)
     )

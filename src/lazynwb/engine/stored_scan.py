@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: Rows of sessions of which no column is read.
-_MOST_ROWS = 1_000_000
+_MAX_ROWS = 1_000_000
 
 
 class Covered(NamedTuple):
@@ -94,7 +94,7 @@ def windows_of(covered: Sequence[Covered]) -> Iterator[list[Covered]]:
         if window and (
             weight + own > config.batch_bytes * 3 // 2
             or (weight >= config.batch_bytes // 2 and parts != last)
-            or rows + one.rows > _MOST_ROWS
+            or rows + one.rows > _MAX_ROWS
             or key in keys
         ):
             yield window

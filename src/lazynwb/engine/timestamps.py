@@ -42,15 +42,15 @@ TIMESTAMPS = "timestamps"
 #: Rows of a block of the search, or at least of a zone, where the data has no chunks: 64 KiB of timestamps.
 UNCHUNKED_ROWS = 8192
 #: A zone of fewer rows costs more to keep than to read, and so many zones are enough for any array.
-_LEAST_ZONE_ROWS, _MOST_ZONES = 1024, 65_536
+_MIN_ZONE_ROWS, _MAX_ZONES = 1024, 65_536
 #: So few zones are not worth a map: all rows are read.
 _FEW_ZONES = 2
 #: Decoded bytes that are read at a time while a zone map is made.
 _BLOCK_BYTES = 32 * 1024 * 1024
 #: Remote files whose timestamps are read ahead of the file that is waited for, unless they take more bytes.
-_MOST_AHEAD, _MOST_AHEAD_BYTES = 16, 32 * 1024 * 1024
+_MAX_AHEAD, _MAX_AHEAD_BYTES = 16, 32 * 1024 * 1024
 #: Timestamps that were read for a zone map are kept for the query up to this many, of all files.
-_MOST_KEPT = 4_000_000
+_MAX_KEPT = 4_000_000
 
 
 def first_regular(value: float, start: float, rate: float, rows: int) -> int:
@@ -64,7 +64,7 @@ def first_regular(value: float, start: float, rate: float, rows: int) -> int:
 def zone_rows_of(array: Array) -> int:
     """Return the rows of a zone of an array: whole chunks, not too few rows and not too many zones."""
     unit = max(array.chunk[0], 1) if array.chunk else UNCHUNKED_ROWS
-    least = max(_LEAST_ZONE_ROWS, -(-array.rows // _MOST_ZONES))
+    least = max(_MIN_ZONE_ROWS, -(-array.rows // _MAX_ZONES))
     return unit * -(-least // unit)
 
 
@@ -170,7 +170,7 @@ class TimestampFilter:
             else:
                 ranges = partial(self.row_ranges, file, rows)
             waiting.append((file, rows, ranges))
-            while waiting and (not is_concurrent or len(waiting) >= _MOST_AHEAD):
+            while waiting and (not is_concurrent or len(waiting) >= _MAX_AHEAD):
                 first = waiting.popleft()
                 yield first[0], first[1], first[2]()
         for file, rows, ranges in waiting:
@@ -197,7 +197,7 @@ class TimestampFilter:
 
     def _is_large(self, file: TableFile) -> bool:
         array = _numbers(file)
-        return array is not None and array.rows * array.dtype.itemsize > _MOST_AHEAD_BYTES
+        return array is not None and array.rows * array.dtype.itemsize > _MAX_AHEAD_BYTES
 
     def _of_regular(self, rows: int, start: float, rate: float) -> np.ndarray:
         def edge(side: Side) -> int:
@@ -219,7 +219,7 @@ class TimestampFilter:
         if zones is None:
             kept: list[np.ndarray] = []
             total = array.rows + sum(len(values) for values in list(self._kept.values()))
-            fits = total <= _MOST_KEPT and array.dtype.numpy[1:] != "f2"
+            fits = total <= _MAX_KEPT and array.dtype.numpy[1:] != "f2"
             quiet = self._plan.disable_progress
             zones = make_zone_map(file, array, disable_progress=quiet, keep=kept if fits else None)
             if fits:

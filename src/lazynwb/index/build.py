@@ -11,7 +11,7 @@ from lazynwb.catalog.model import CATALOG_VERSION
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError, may_skip
 from lazynwb.index.location import open_folder
-from lazynwb.index.model import MANIFEST, MOST_SESSIONS, Values
+from lazynwb.index.model import MANIFEST, MAX_SESSIONS, Values
 from lazynwb.index.part_io import in_order, joined, read_frame, read_records, records_of, without
 from lazynwb.index.snapshot import State
 from lazynwb.index.source_record import POOL, ChunkLocationRequest
@@ -151,7 +151,7 @@ def _publish_with_values(  # noqa: PLR0913, PLR0917 - what is put in force
 
 
 #: A part with fewer sessions is joined with its neighbours, if these are small too.
-_SMALL = MOST_SESSIONS // 2
+_SMALL = MAX_SESSIONS // 2
 #: Local files whose identities are asked for at a time.
 _STATS = 256
 
@@ -352,7 +352,7 @@ def _groups(checked: list[_Checked], new: int) -> list[list[_Checked | None]]:
             room -= size
         else:
             groups.append([item])
-            room = MOST_SESSIONS - size if size < _SMALL else 0
+            room = MAX_SESSIONS - size if size < _SMALL else 0
     return groups
 
 

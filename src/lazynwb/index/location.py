@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.stores.registry import Location
 
 #: Far more than a manifest of millions of sessions.
-_MOST_MANIFEST_BYTES = 256 * 1024 * 1024
+_MAX_MANIFEST_BYTES = 256 * 1024 * 1024
 #: What one request asks for.
 _PIECE = 8 * 1024 * 1024
 
@@ -118,7 +118,7 @@ class LocalFolder:
         """Return a small file; see `Folder`."""
         try:
             with (self._path / name).open("rb") as file:
-                return Found(file.read(_MOST_MANIFEST_BYTES), None)
+                return Found(file.read(_MAX_MANIFEST_BYTES), None)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -221,7 +221,7 @@ class RemoteFolder:
             try:
                 answer = obstore.get(location.store, location.path)
                 meta = answer.meta
-                if meta["size"] > _MOST_MANIFEST_BYTES:
+                if meta["size"] > _MAX_MANIFEST_BYTES:
                     raise LazyNWBError(f"index {self.name} is damaged: its {name} is larger than any")
                 data = bytes(answer.bytes())
             except (BaseError, OSError, ValueError) as error:

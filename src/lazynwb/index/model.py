@@ -24,7 +24,7 @@ INDEX_VERSION = 1
 FORMAT = "lazynwb-index"
 MANIFEST = "manifest.json"
 #: Sessions of one part.
-MOST_SESSIONS = 4096
+MAX_SESSIONS = 4096
 
 #: Tables that users read, and the catalogs' entries, which they do not.
 Kind = Literal["sessions", "tables", "columns"]
@@ -253,7 +253,7 @@ _SCALARS: dict[str, type[pl.DataType]] = {
     )
 }
 #: Types within types: more than files have.
-_DEEPEST = 16
+_MAX_DEPTH = 16
 
 
 def described(dtype: pl.DataType) -> Any:  # noqa: ANN401 - JSON
@@ -281,13 +281,13 @@ def dtype_of(found: Any, depth: int = 0) -> pl.DataType:  # noqa: ANN401 - JSON
     match found:
         case str() if found in _SCALARS:
             return _SCALARS[found]()
-        case ["List", inner] if depth < _DEEPEST:
+        case ["List", inner] if depth < _MAX_DEPTH:
             return pl.List(dtype_of(inner, depth + 1))
-        case ["Array", inner, int(size)] if depth < _DEEPEST and 0 <= size < 2**32:
+        case ["Array", inner, int(size)] if depth < _MAX_DEPTH and 0 <= size < 2**32:
             return pl.Array(dtype_of(inner, depth + 1), size)
         case ["Enum", [*names]] if all(isinstance(name, str) for name in names):
             return pl.Enum(list(dict.fromkeys(names)))
-        case ["Struct", [*fields]] if depth < _DEEPEST and all(map(_is_field, fields)):
+        case ["Struct", [*fields]] if depth < _MAX_DEPTH and all(map(_is_field, fields)):
             return pl.Struct({name: dtype_of(inner, depth + 1) for name, inner in fields})
     raise CorruptDataError(
         f"the index names a type of metadata that does not exist: {str(found)[:80]}: build it anew"

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 #: Entries lie in blocks, each a Parquet file of its own, so that a query fetches those of one table: a block
 #: ends at this size, and where another table begins once it has reached the smaller one.
-_BLOCK_BYTES, _LEAST_BLOCK_BYTES = 4 * 1024 * 1024, 256 * 1024
+_BLOCK_BYTES, _MIN_BLOCK_BYTES = 4 * 1024 * 1024, 256 * 1024
 #: Limits of what a block may claim to hold: an index is not trusted.
-_MOST_BLOCK_BYTES = 1024 * 1024 * 1024
+_MAX_BLOCK_BYTES = 1024 * 1024 * 1024
 
 
 T = TypeVar("T")
@@ -199,7 +199,7 @@ def _packed(tables: pl.DataFrame, entries: list[bytes]) -> tuple[bytes, pl.DataF
 
     for name, row in zip(tables["table"], tables["_row"], strict=True):
         entry = entries[row]
-        if begun and (size + len(entry) > _BLOCK_BYTES or (name != before and size >= _LEAST_BLOCK_BYTES)):
+        if begun and (size + len(entry) > _BLOCK_BYTES or (name != before and size >= _MIN_BLOCK_BYTES)):
             close()
         begun.append(entry)
         size, before = size + len(entry), name

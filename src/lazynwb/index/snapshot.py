@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from lazynwb.lookup.providers import NotCatalogued
 
 #: Tables of parts, and blocks of entries, that are kept in memory.
-_MOST_TABLES, _MOST_BLOCKS = 256, 8
+_MAX_TABLES, _MAX_BLOCKS = 256, 8
 _KINDS = frozenset({"table", "series", "metadata"})
 _DECODER = msgspec.msgpack.Decoder(Entry)
 
@@ -213,7 +213,7 @@ class State:
         rows = _Rows(found) if len(found) else None
         with self._lock:
             self._tables[part, table] = rows
-            while len(self._tables) > _MOST_TABLES:
+            while len(self._tables) > _MAX_TABLES:
                 self._tables.popitem(last=False)
         return rows
 
@@ -353,7 +353,7 @@ class State:
         block = block_of(self._folder, data)
         with self._lock:
             self._blocks[key] = block
-            while len(self._blocks) > _MOST_BLOCKS:
+            while len(self._blocks) > _MAX_BLOCKS:
                 self._blocks.popitem(last=False)
         return block
 

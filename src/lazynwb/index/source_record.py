@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: Of an array with a larger index, readers look the chunks up themselves.
-_MOST_INDEX_BYTES = 4 * 1024 * 1024
+_MAX_INDEX_BYTES = 4 * 1024 * 1024
 #: Metadata larger than this is left out: it is not searched.
-_MOST_VALUE_BYTES = 16 * 1024
+_MAX_VALUE_BYTES = 16 * 1024
 #: Seconds that a local file which has just been written is waited for, until a change could not go unnoticed.
 _PATIENCE = 3.0
 #: Sources that are described at the same time: mostly these wait for servers.
@@ -248,7 +248,7 @@ def _chunks(reader: Reader, file: TableFile, wish: ChunkLocationRequest) -> dict
     return {
         path: index
         for path, index in indices.items()
-        if isinstance(index, ChunkIndex) and len(index.offsets) <= _MOST_INDEX_BYTES
+        if isinstance(index, ChunkIndex) and len(index.offsets) <= _MAX_INDEX_BYTES
     }
 
 
@@ -298,7 +298,7 @@ def _row(file: TableFile) -> tuple[pl.DataFrame, list[str]]:
                 series += _read(file, {name: dtype})
             except LazyNWBError:
                 lost.append(name)
-    large = [one.name for one in series if one.estimated_size() > _MOST_VALUE_BYTES]
+    large = [one.name for one in series if one.estimated_size() > _MAX_VALUE_BYTES]
     return pl.DataFrame([one for one in series if one.name not in large]), lost + large
 
 
@@ -311,7 +311,7 @@ def _read(file: TableFile, schema: dict[str, pl.DataType]) -> list[pl.Series]:
 
 def _is_large(column: Column) -> bool:
     return any(
-        math.prod(array.shape) * stored_size(array.dtype) > _MOST_VALUE_BYTES for array in arrays_of(column)
+        math.prod(array.shape) * stored_size(array.dtype) > _MAX_VALUE_BYTES for array in arrays_of(column)
     )
 
 

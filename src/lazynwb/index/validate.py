@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"[<>|=]([biufc])(1|2|4|8|16)")
 _SIZES = {"b": {1}, "i": {1, 2, 4, 8}, "u": {1, 2, 4, 8}, "f": {2, 4, 8}, "c": {8, 16}}
 #: HDF5 allows no larger chunks, and rows are numbered by 32 bits.
-_MOST_CHUNK_BYTES = _MOST_ROWS = 2**32
+_MAX_CHUNK_BYTES = _MAX_ROWS = 2**32
 #: More than any array has.
-_MOST_BYTES = 2**62
-_MOST_DIMENSIONS, _DEEPEST = 32, 8
+_MAX_BYTES = 2**62
+_MAX_DIMENSIONS, _MAX_DEPTH = 32, 8
 _OFFSET = 8
 _MASK = 4
 
 
 def is_row_count(rows: int) -> bool:
     """Return whether a table can have so many rows."""
-    return 0 <= rows <= _MOST_ROWS
+    return 0 <= rows <= _MAX_ROWS
 
 
 def is_sound(table: Table, chunks: Mapping[str, ChunkIndex]) -> bool:
@@ -44,8 +44,8 @@ def is_sound(table: Table, chunks: Mapping[str, ChunkIndex]) -> bool:
 def _is_column(column: Column, linked: set[str], depth: int) -> bool:
     arrays = [*column.indices, *([column.data] if column.data is not None else [])]
     return (
-        depth < _DEEPEST
-        and 0 <= column.length <= _MOST_ROWS
+        depth < _MAX_DEPTH
+        and 0 <= column.length <= _MAX_ROWS
         and all(_is_array(array, linked) for array in arrays)
         and all(len(index.shape) == 1 and index.dtype.numpy[1:2] in {"i", "u"} for index in column.indices)
         and (column.data is not None or not column.indices)
@@ -55,18 +55,18 @@ def _is_column(column: Column, linked: set[str], depth: int) -> bool:
 
 
 def _is_array(array: Array, linked: set[str]) -> bool:
-    if len(array.shape) > _MOST_DIMENSIONS or min(array.shape, default=0) < 0:
+    if len(array.shape) > _MAX_DIMENSIONS or min(array.shape, default=0) < 0:
         return False
     if not _is_dtype(array.dtype, 0) or (array.source is not None and array.source not in linked):
         return False
     size = stored_size(array.dtype)
-    if math.prod(array.shape) * max(size, 1) > _MOST_BYTES or array.offset < -1 or array.base < 0:
+    if math.prod(array.shape) * max(size, 1) > _MAX_BYTES or array.offset < -1 or array.base < 0:
         return False
     if array.layout in {"chunked", "objects"}:
         grids = [array.chunk, *([array.shard] if array.shard else [])]
         return (
             all(len(grid) == len(array.shape) and min(grid, default=1) > 0 for grid in grids)
-            and math.prod(array.chunk) * size <= _MOST_CHUNK_BYTES
+            and math.prod(array.chunk) * size <= _MAX_CHUNK_BYTES
             and (array.layout == "chunked" or array.keys is not None)
             and all(s % c == 0 for s, c in zip(array.shard, array.chunk, strict=False))
         )
@@ -74,7 +74,7 @@ def _is_array(array: Array, linked: set[str]) -> bool:
 
 
 def _is_dtype(dtype: DType, depth: int) -> bool:
-    if depth > _DEEPEST or dtype.itemsize < 0 or min(dtype.dims, default=1) < 0:
+    if depth > _MAX_DEPTH or dtype.itemsize < 0 or min(dtype.dims, default=1) < 0:
         return False
     if dtype.kind in {"number", "bool", "enum"}:
         found = _NUMBER.fullmatch(dtype.numpy)

@@ -41,7 +41,7 @@ METADATA = (
 #: Sessions that are read together, and decoded bytes of a file.
 _SESSIONS, _FILE_BYTES = 256, 64 * 1024 * 1024
 #: A column counts as small if it would be in a session of so many rows.
-_LEAST_ROWS = 1024
+_MIN_ROWS = 1024
 _STRANGE = re.compile(r"[^A-Za-z0-9_-]+")
 
 
@@ -163,7 +163,7 @@ class ValueWriter:
                 lacking.add(source.public)
                 continue
             table = file.table
-            rows = max(table.rows, _LEAST_ROWS)
+            rows = max(table.rows, _MIN_ROWS)
             large |= {name for name, c in file.columns.items() if not is_small(c, table.kind, rows)}
         columns = {
             name: dtype

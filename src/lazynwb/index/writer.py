@@ -18,7 +18,7 @@ from lazynwb.index.model import (
     ENTRIES,
     KINDS,
     MANIFEST,
-    MOST_SESSIONS,
+    MAX_SESSIONS,
     Manifest,
     Values,
     decode,
@@ -50,7 +50,7 @@ _TASK, _TASKS = 16, 256
 #: Remote sources that are looked at ahead of the one that is waited for.
 _AHEAD = 64
 #: Catalog entries of a part, in bytes: what a build holds in memory.
-_MOST_BYTES = 128 * 1024 * 1024
+_MAX_BYTES = 128 * 1024 * 1024
 
 _DECODER = msgspec.msgpack.Decoder(list[SourceRecord])
 
@@ -157,7 +157,7 @@ class Writer:
         """Append a session."""
         self._waiting.append(self.take(one))
         self._bytes += sum(len(found.entry) for found in one.tables)
-        if len(self._waiting) >= MOST_SESSIONS or self._bytes >= _MOST_BYTES:
+        if len(self._waiting) >= MAX_SESSIONS or self._bytes >= _MAX_BYTES:
             self.flush()
 
     def flush(self) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: Errors of damaged files.
 DAMAGE = (CorruptDataError, NotNWBError)
 #: Entries kept in memory.
-_MOST_KEPT = 2048
+_MAX_KEPT = 2048
 
 
 class CacheEntry(msgspec.Struct, array_like=True, gc=False):
@@ -109,7 +109,7 @@ def is_valid(entry: CacheEntry, source: Source, now: str) -> bool:
 def _keep(entry: CacheEntry) -> None:
     with _lock:
         _memory[entry.key] = entry
-        while len(_memory) > _MOST_KEPT:
+        while len(_memory) > _MAX_KEPT:
             _memory.popitem(last=False)
 
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: Chunk indices larger than this are looked up again by every process rather than kept on disk.
-_MOST_INDEX_BYTES = 4 * 1024 * 1024
+_MAX_INDEX_BYTES = 4 * 1024 * 1024
 #: Arrays with no more chunks, or shards, are looked up as a whole.
 _FEW_CHUNKS, _FEW_SHARDS = 4096, 16
 #: The same for remote arrays if the wanted chunks are known: their entries of the index are fetched at once,
@@ -73,9 +73,7 @@ class Entry(CacheEntry):
 
     def for_disk(self) -> Entry:
         """Return the entry without large chunk indices."""
-        small = {
-            name: index for name, index in self.chunks.items() if len(index.offsets) <= _MOST_INDEX_BYTES
-        }
+        small = {name: index for name, index in self.chunks.items() if len(index.offsets) <= _MAX_INDEX_BYTES}
         return Entry(self.key, self.identity, self.table, small, self.zone_maps)
 
 

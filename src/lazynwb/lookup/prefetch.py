@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: Remote files that are parsed ahead.
-_MOST_AHEAD = 32
+_MAX_AHEAD = 32
 #: Files per request to a catalog provider: few at first, then more.
-_LEAST_GIVEN, _MOST_GIVEN = 16, 1024
+_MIN_GIVEN, _MAX_GIVEN = 16, 1024
 
 
 def load_tables(
@@ -72,7 +72,7 @@ def load_pairs(
                 ahead.append(partial(_finish, future, source, table_path, is_own=is_own))
             else:
                 ahead.append(partial(load_table, source, table_path, columns))
-            while ahead and (not source.is_remote or len(ahead) >= _MOST_AHEAD):
+            while ahead and (not source.is_remote or len(ahead) >= _MAX_AHEAD):
                 yield ahead.popleft()
         while ahead:
             yield ahead.popleft()
@@ -88,10 +88,10 @@ def _load_with_catalogs(
     reading: bool | None,
     columns: Collection[str],
 ) -> Iterator[Callable[[], TableFile | None]]:
-    start, size = 0, _LEAST_GIVEN
+    start, size = 0, _MIN_GIVEN
     while start < len(pairs):
         block = pairs[start : start + size]
-        start, size = start + size, min(size * 4, _MOST_GIVEN)
+        start, size = start + size, min(size * 4, _MAX_GIVEN)
         given = _given(block, catalogs, reading=reading)
         others = [pair for pair, file in zip(block, given, strict=True) if file is NOT_CATALOGUED]
         rest = load_pairs(others, columns=columns)
@@ -128,7 +128,7 @@ def _verified(files: list[TableFile]) -> Iterator[Callable[[], TableFile | None]
     for file in files:
         asks = file.source.is_remote and _may_change_unnoticed(file)
         begun.append(partial(wait, LOADERS.submit(_verify, file)) if asks else partial(_verify, file))
-        if len(begun) > (_MOST_AHEAD if file.source.is_remote else 0):
+        if len(begun) > (_MAX_AHEAD if file.source.is_remote else 0):
             yield begun.popleft()
     yield from begun
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lazynwb.series.info import SeriesInfo
 
 #: pynapple's intervals have a duration: this one, in seconds, where there is a single time.
-_SHORTEST = 1e-6
+_MIN_SECONDS = 1e-6
 
 
 def to_polars(series: SeriesInfo, data: LazyArray, stamps: LazyArray) -> pl.DataFrame:
@@ -117,4 +117,4 @@ def time_order(stamps: np.ndarray) -> np.ndarray | None:
 
 def time_support(nap: ModuleType, start: float, stop: float) -> Any:  # noqa: ANN401
     """Return a pynapple IntervalSet of one interval, which may start and stop at the same time."""
-    return nap.IntervalSet(start, stop if stop > start else start + _SHORTEST)
+    return nap.IntervalSet(start, stop if stop > start else start + _MIN_SECONDS)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: Decoded bytes of timestamps that `between` reads once, in a local file and in a remote one.
-_MOST_READ_LOCAL, _MOST_READ_REMOTE = 256 * 1024 * 1024, 32 * 1024 * 1024
+_MAX_READ_LOCAL, _MAX_READ_REMOTE = 256 * 1024 * 1024, 32 * 1024 * 1024
 #: Rows of timestamps that are compared at a time.
 _COMPARED_ROWS = 2_000_000
 
@@ -79,7 +79,7 @@ def rows_between(
     if zones is None and array.shape and not has_few_zones(array):
         if assume_ascending:
             return _searched(times, array, window)
-        if times.nbytes > (_MOST_READ_REMOTE if file.source.is_remote else _MOST_READ_LOCAL):
+        if times.nbytes > (_MAX_READ_REMOTE if file.source.is_remote else _MAX_READ_LOCAL):
             raise NotAscendingError(
                 f"{times.file}: {times.path}: whether the {len(times):,} timestamps ascend is not known, and "
                 f"takes reading {times.nbytes / 2**20:,.0f} MiB: pass assume_ascending=True to search them "

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Lines of the text, lines of the HTML, members that are shown of one group, levels.
 _TEXT_LINES, _HTML_LINES = 80, 2000
 _TEXT_MEMBERS, _HTML_MEMBERS = 12, 100
-_DEEPEST = 24
+_MAX_DEPTH = 24
 #: Characters of a name, and of a value.
 _NAME, _VALUE = 80, 300
 #: Groups without information about the session: not descended into.
@@ -163,7 +163,7 @@ def _lines(
 ) -> list[Line]:
     """Return the lines of a tree, with as many levels as fit into `most` lines, and one at least."""
     lines: list[Line] = []
-    for levels in range(1, _DEEPEST + 1):
+    for levels in range(1, _MAX_DEPTH + 1):
         found = list(islice(walk(contents, path, members, options, levels), most + 1))
         if (len(found) > most and lines) or len(found) == len(lines):
             break

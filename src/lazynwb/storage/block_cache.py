@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: Bytes of one file that go to disk, and of all files that stay in memory.
-_MOST_ON_DISK = 1024 * 1024
-_MOST_IN_MEMORY = 256 * 1024 * 1024
+_MAX_ON_DISK = 1024 * 1024
+_MAX_IN_MEMORY = 256 * 1024 * 1024
 #: Notes of what was used, before they are summed up.
-_MOST_NOTES = 50_000
+_MAX_NOTES = 50_000
 
 
 class _Entry(msgspec.Struct, array_like=True, gc=False):
@@ -118,7 +118,7 @@ class BlockCache:
 
     def add_small(self, start: int, data: memoryview) -> None:
         """Keep a range that a column was read from, while what the columns read is little."""
-        if self._small + len(data) <= _MOST_ON_DISK and not self._notes_full:
+        if self._small + len(data) <= _MAX_ON_DISK and not self._notes_full:
             self._small += len(data)
             self.add(start, bytes(data))
             self.use(start, len(data))
@@ -136,9 +136,9 @@ class BlockCache:
             return
         self._used.append((start, start + size))
         self._fresh = True
-        if len(self._used) > _MOST_NOTES:
+        if len(self._used) > _MAX_NOTES:
             self._used = _merged(self._used)
-            self._notes_full = len(self._used) > _MOST_NOTES // 2
+            self._notes_full = len(self._used) > _MAX_NOTES // 2
 
     def save(self) -> None:
         """Write what was used to the cache on disk, if anything was since the last time."""
@@ -146,7 +146,7 @@ class BlockCache:
             return
         self._fresh = False
         entry = _Entry(self._key, self._identity, [], [])
-        room = _MOST_ON_DISK
+        room = _MAX_ON_DISK
         with self._lock:
             used = _merged(self._used)
             self._used = used
@@ -196,7 +196,7 @@ def block_cache_of(source: Source, identity: str, *, lasting: bool = False) -> B
     with _lock:
         found = _all.setdefault((key, identity), made)
         total = sum(kept.size for kept in _all.values())
-        while total > _MOST_IN_MEMORY and len(_all) > 1:
+        while total > _MAX_IN_MEMORY and len(_all) > 1:
             total -= _all.popitem(last=False)[1].size
     return found
 

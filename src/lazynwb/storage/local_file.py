@@ -230,11 +230,11 @@ def verify_path(path: str, expected: str) -> None:
 
 def placeholder(path: str) -> str:
     """Return what a placeholder stands for and what to do; nothing for any other file."""
-    from lazynwb.storage.placeholders import MOST_BYTES, describe
+    from lazynwb.storage.placeholders import MAX_BYTES, describe
 
     try:
         with open(path, "rb") as file:
-            return describe(path, file.read(MOST_BYTES))
+            return describe(path, file.read(MAX_BYTES))
     except OSError:
         return ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 #: The longest placeholder that either writes.
-MOST_BYTES = 32 * 1024
+MAX_BYTES = 32 * 1024
 _LFS = re.compile(rb"version https://(git-lfs\.github\.com|hawser\.github\.com)/")
 #: A path into the annex, as the contents of an unlocked file and as the target of a link.
 _ANNEX = re.compile(rb"\s*(\S*/)?(\.git/)?annex/objects/\S+\s*")
@@ -15,7 +15,7 @@ def describe(name: str, head: bytes) -> str:
     """Return what a placeholder that begins with `head` is and what to do; nothing for any other file."""
     if _LFS.match(head):
         return f"{name} is a Git LFS pointer, not the file itself: fetch it (git lfs pull)"
-    if _ANNEX.match(head) and len(head) < MOST_BYTES:
+    if _ANNEX.match(head) and len(head) < MAX_BYTES:
         return f"{name} is a git-annex pointer, not the file itself: {_GET}"
     return ""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_MOST_REDIRECTS = 5
+_MAX_REDIRECTS = 5
 _PART = re.compile(r"bytes (\d+)-(\d+)/\*")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
@@ -60,7 +60,7 @@ def get(source: Source, most: int, span: tuple[int, int] | None = None) -> Answe
     headers = {**headers, "Accept-Encoding": "identity"}
     if span is not None:
         headers["Range"] = f"bytes={span[0]}-{span[1] - 1}"
-    for _ in range(_MOST_REDIRECTS):
+    for _ in range(_MAX_REDIRECTS):
         if not http_client.is_web_url(url):
             return None
         count(requests=1)

@@ -39,7 +39,7 @@ _GAP = 64 * 1024
 _NEAR = 128 * 1024
 #: How much further it goes, of the length of what it came near to; and at most.
 _GROWTH = 1
-_MOST_AHEAD = 64 * 1024
+_MAX_AHEAD = 64 * 1024
 #: Requests are merged, and large ones cut, at this size, so that several are under way.
 _MERGED = 4 * 1024 * 1024
 #: What is asked for in pieces up to this size is kept for later queries.
@@ -88,7 +88,7 @@ def identity(source: Source, *, known: bool) -> str:
             raise web_page(source)
     found = response.identity
     placeholder = placeholders.describe(source.name, bytes(response.data[:_POINTER]))
-    if placeholder and int(found.partition("\t")[0]) <= placeholders.MOST_BYTES:
+    if placeholder and int(found.partition("\t")[0]) <= placeholders.MAX_BYTES:
         raise NotNWBError(placeholder)
     if before is not None and before.identity == found:
         first = before.first
@@ -273,9 +273,9 @@ class RemoteFile:
         """
         before, behind = self._kept.near(low)
         if before[1] > 0 and 0 <= low - before[1] <= _NEAR:
-            low, high = before[1], high + min(_GROWTH * (before[1] - before[0]), _MOST_AHEAD)
+            low, high = before[1], high + min(_GROWTH * (before[1] - before[0]), _MAX_AHEAD)
         if 0 <= behind[0] - high <= _NEAR:
-            low, high = low - min(_GROWTH * (behind[1] - behind[0]), _MOST_AHEAD), behind[0]
+            low, high = low - min(_GROWTH * (behind[1] - behind[0]), _MAX_AHEAD), behind[0]
         return max(low, 0), min(high, self.size)
 
     def _request(self, start: int, stop: int) -> Response:

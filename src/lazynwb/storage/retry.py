@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Seconds before a request is repeated for the last time, at most.
-_LONGEST_PAUSE = 20.0
+_MAX_PAUSE = 20.0
 T = TypeVar("T")
 
 
@@ -45,7 +45,7 @@ def repeat(ask: Callable[[], T | Failure], seconds_to_wait: Callable[[Failure], 
             raise answer.error
         # From the first failure on: a request may have had to wait for its turn.
         deadline = deadline or time.monotonic() + config.retry_seconds
-        pause = min(answer.pause * 2 ** (tries - 1), _LONGEST_PAUSE)
+        pause = min(answer.pause * 2 ** (tries - 1), _MAX_PAUSE)
         pause *= random.uniform(1, 1.4)  # noqa: S311 - so that many clients do not come back together
         later = ""
         if answer.busy and tries <= config.max_retries:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 _LISTED = frozenset({"table", "series_data"})
-_MOST_LINES, _DEEPEST = 20_000, 64
+_MAX_LINES, _MAX_DEPTH = 20_000, 64
 
 
 class ObjectDescription(NamedTuple):
@@ -174,9 +174,9 @@ def show_tree(described: ObjectDescription, *, depth: int | None, columns: bool)
     title = cut(visible(described.source.name, None), screen_width(), tail=True)
     root = Tree(Text(title, style="bold"), guide_style="dim")
     contents = Contents(described.listing)
-    lines = walk(contents, "", contents.members(""), TreeOptions(columns=columns), depth or _DEEPEST)
+    lines = walk(contents, "", contents.members(""), TreeOptions(columns=columns), depth or _MAX_DEPTH)
     branches = [root]
-    for line in islice(lines, _MOST_LINES):
+    for line in islice(lines, _MAX_LINES):
         if line.entry is not None:
             text = _line_text(contents, line.name, line.entry, described.stored.get(line.entry.path))
             branches[line.depth + 1 :] = [branches[line.depth].add(text)]

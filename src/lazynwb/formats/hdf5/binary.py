@@ -29,7 +29,7 @@ CHECKSUM_SIZE = 4
 _BLOCK_BITS = 14
 _BLOCK = 1 << _BLOCK_BITS
 #: Blocks of a local file that are kept: 64 MiB.
-_MOST_BLOCKS = 4096
+_MAX_BLOCKS = 4096
 _WORD = 0xFFFFFFFF
 #: Bytes whose checksums take as long in Python as it takes to import numcodecs.
 _WORTH_AN_IMPORT = 160 * 1024
@@ -106,7 +106,7 @@ class LocalBytes:
         return found
 
     def _block(self, number: int) -> bytes:
-        if len(self._blocks) >= _MOST_BLOCKS:
+        if len(self._blocks) >= _MAX_BLOCKS:
             self._blocks.clear()
         block = self._blocks[number] = self._pread(number << _BLOCK_BITS, _BLOCK)
         return block

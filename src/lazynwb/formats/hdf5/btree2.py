@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 _HEADER = struct.Struct("<4sBBIHHBBQHQI")
 _PREFIX, _CHECKSUM = 6, 4
-_DEEPEST = 16
-_LARGEST_NODE = 1 << 24
+_MAX_DEPTH = 16
+_MAX_NODE_BYTES = 1 << 24
 #: Types of records.
 HUGE_OBJECTS, LINK_NAMES, ATTRIBUTE_NAMES, CHUNKS, FILTERED_CHUNKS = 1, 5, 8, 10, 11
 
@@ -70,7 +70,7 @@ def read_records(
     verify_checksum(data, "a B-tree")
     if found != kind:
         raise DamagedStructureError(f"a B-tree of records of type {found} in the place of type {kind}")
-    if depth > _DEEPEST or not size or not _PREFIX + _CHECKSUM + size <= node <= _LARGEST_NODE:
+    if depth > _MAX_DEPTH or not size or not _PREFIX + _CHECKSUM + size <= node <= _MAX_NODE_BYTES:
         raise DamagedStructureError("a B-tree contradicts itself")
     if root == UNDEFINED or not count:
         if total or count:

@@ -36,9 +36,9 @@ _EXTENSIBLE = struct.Struct("<4s8B7Q")
 _BLOCK = struct.Struct("<4sBBQ")
 _CHECKSUM = 4
 _ADDRESS, _MASK = 8, 4
-_DEEPEST = 64
+_MAX_DEPTH = 64
 #: More chunks than any dataset has in a file of less than a petabyte: a damaged shape, not a real one.
-MOST_CHUNKS = 100_000_000
+MAX_CHUNKS = 100_000_000
 #: Of this many chunks or fewer it is sooner to list all than to choose.
 _FEW = 64
 
@@ -96,7 +96,7 @@ def read_chunk_index(file: FileBytes, dataset: Chunked) -> ChunkIndex:
     """
     grid = dataset.grid
     total = math.prod(grid)
-    if total > MOST_CHUNKS:
+    if total > MAX_CHUNKS:
         raise DamagedStructureError(f"a dataset of {total} chunks")
     if total <= _FEW:
         few = _few_chunks(file, dataset, grid)
@@ -286,7 +286,7 @@ def _node(file: FileBytes, address: int, expected: int, size: int) -> tuple[int,
     key = size - 8
     head = file.get(address, _NODE.size, _NODE.size + most * size + key)
     signature, kind, level, count, _, _ = _NODE.unpack(head)
-    if signature != b"TREE" or kind != 1 or count > most or level > _DEEPEST or not (count or expected < 0):
+    if signature != b"TREE" or kind != 1 or count > most or level > _MAX_DEPTH or not (count or expected < 0):
         raise DamagedStructureError(f"no node of a chunk index at {address}")
     if expected >= 0 and level != expected:
         raise DamagedStructureError("the levels of a B-tree do not follow one another")

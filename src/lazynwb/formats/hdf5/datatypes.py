@@ -24,9 +24,9 @@ _IMPLIED = 2
 _INTEGER_SIZES = (1, 2, 4, 8)
 _PADDING = {0: "term", 1: "null", 2: "space"}
 _HEAP_REFERENCE = 16
-_DEEPEST = 16
-_LARGEST = 1 << 31
-_MOST_DIMENSIONS = 32
+_MAX_DEPTH = 16
+_MAX_BYTES = 1 << 31
+_MAX_DIMENSIONS = 32
 _PACKED = 3
 _NEWEST = 5
 _OBJECT, _REGION = 0, 1
@@ -91,9 +91,9 @@ def _decode(data: bytes, at: int, depth: int) -> tuple[StoredType, int]:
     size = _U4.unpack_from(data, at + 4)[0]
     if not 1 <= version <= _NEWEST:
         raise UnsupportedStructureError(f"datatype version {version}")
-    if not 0 < size < _LARGEST:
+    if not 0 < size < _MAX_BYTES:
         raise UnsupportedStructureError(f"a datatype of {size} bytes")
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         raise UnsupportedStructureError("types nested too deeply")
     if kind not in _CLASSES:
         raise UnsupportedStructureError(f"datatype class {kind}")
@@ -283,7 +283,7 @@ def _vlen(data: bytes, at: int, _v: int, bits: int, size: int, depth: int) -> tu
 
 def _array(data: bytes, at: int, version: int, _bits: int, size: int, depth: int) -> tuple[StoredType, int]:
     rank = data[at]
-    if version < 2 or not 0 < rank <= _MOST_DIMENSIONS:  # noqa: PLR2004
+    if version < 2 or not 0 < rank <= _MAX_DIMENSIONS:  # noqa: PLR2004
         raise DamagedStructureError("an array type of no or too many dimensions")
     at += 1 if version >= _PACKED else 4
     dims = struct.unpack_from(f"<{rank}I", data, at)
@@ -300,7 +300,7 @@ def _as_array(base: StoredType, dims: tuple[int, ...]) -> StoredType:
     for n in dims:
         count *= n
     size = count * base.size
-    if not 0 < size < _LARGEST:
+    if not 0 < size < _MAX_BYTES:
         raise DamagedStructureError("an array type of no or too many elements")
     if base.dtype.kind == "unsupported" or base.dtype.dims:
         found = _unsupported(count * base.memory, base.dtype.note or "arrays of arrays", "array")

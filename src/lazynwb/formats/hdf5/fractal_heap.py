@@ -22,9 +22,9 @@ _HEADER = struct.Struct("<4sBHHBIQQQQQQQQQQQQHQQHHQH")
 _HUGE = struct.Struct("<QQQ")
 _MANAGED, _HUGE_KIND, _TINY = range(3)
 _CHECKSUMMED = 2
-_MOST_ROWS = 64
+_MAX_ROWS = 64
 _LONG_TINY = 18
-_DEEPEST = 32
+_MAX_DEPTH = 32
 
 
 class FractalHeap:
@@ -59,7 +59,7 @@ class FractalHeap:
             or width & width - 1
         ):
             raise DamagedStructureError("a fractal heap contradicts itself")
-        if not 0 < bits <= 64 or start > largest or rows > _MOST_ROWS:  # noqa: PLR2004
+        if not 0 < bits <= 64 or start > largest or rows > _MAX_ROWS:  # noqa: PLR2004
             raise DamagedStructureError("a fractal heap contradicts itself")
         self._width, self._start, self._largest = width, start, largest
         self._root, self._rows = root, rows
@@ -116,7 +116,7 @@ class FractalHeap:
         if not self._rows:
             return self._from_block(self._root, self._start, 0, offset, length)
         address, rows, start = self._root, self._rows, 0
-        for _ in range(_DEEPEST):
+        for _ in range(_MAX_DEPTH):
             row, column, block_start, size = self._place(offset - start)
             if row >= rows:
                 break

@@ -15,7 +15,7 @@ _OBJECT = struct.Struct("<HH4xQ")
 _ELEMENT = struct.Struct("<IQI")
 _SIGNATURE = b"GCOL"
 #: libhdf5 makes no smaller collection.
-_SMALLEST = 4096
+_MIN_BYTES = 4096
 
 
 def read_collection(file: Structure, address: int) -> dict[int, bytes]:
@@ -26,8 +26,8 @@ def read_collection(file: Structure, address: int) -> dict[int, bytes]:
     DamagedStructureError
     MissingRangesError
     """
-    signature, version, size = _COLLECTION.unpack(file.get(address, _COLLECTION.size, _SMALLEST))
-    if signature != _SIGNATURE or version != 1 or size < _SMALLEST:
+    signature, version, size = _COLLECTION.unpack(file.get(address, _COLLECTION.size, _MIN_BYTES))
+    if signature != _SIGNATURE or version != 1 or size < _MIN_BYTES:
         raise DamagedStructureError(f"no global heap collection at {address}")
     data = file.get(address, size)
     found: dict[int, bytes] = {}

@@ -27,7 +27,7 @@ _ENTRY = struct.Struct("<QQI4x16s")
 _INDEX = struct.Struct("<QQ")
 _HEAP = struct.Struct("<4sB3xQQQ")
 _IS_GROUP, _IS_SOFT = 1, 2
-_DEEPEST = 64
+_MAX_DEPTH = 64
 #: What is asked for of a remote group's B-tree and heap: libhdf5 writes them one behind another.
 _AHEAD = 1024
 
@@ -137,7 +137,7 @@ def _leaves(file: Structure, root: int) -> list[int]:
         visited.add(address)
         try:
             signature, kind, level, count, _, _ = _NODE.unpack(file.get(address, _NODE.size, 32 + 32 * most))
-            if signature != b"TREE" or kind or count > most or level > _DEEPEST:
+            if signature != b"TREE" or kind or count > most or level > _MAX_DEPTH:
                 raise DamagedStructureError(f"no node of a group's B-tree at {address}")
             if expected >= 0 and level != expected:
                 raise DamagedStructureError("the levels of a B-tree do not follow one another")

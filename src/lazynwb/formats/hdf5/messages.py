@@ -18,7 +18,7 @@ from lazynwb.formats.hdf5.binary import (
     UnsupportedStructureError,
 )
 
-_MOST_DIMENSIONS = 32
+_MAX_DIMENSIONS = 32
 _UNLIMITED = 2**64 - 1
 _NULL = 2
 #: Classes of layouts, and of chunk indices in newer ones.
@@ -26,7 +26,7 @@ COMPACT, CONTIGUOUS, CHUNKED, VIRTUAL = range(4)
 BTREE_1, SINGLE, IMPLICIT, FIXED_ARRAY, EXTENSIBLE_ARRAY, BTREE_2 = range(6)
 _PLAIN_EDGES, _FILTERED_SINGLE = 1, 2
 HARD, SOFT, EXTERNAL = 0, 1, 64
-_MOST_FILTERS = 32
+_MAX_FILTERS = 32
 _FIRST_WITH_OWN_NAME = 256
 
 
@@ -51,7 +51,7 @@ def decode_dataspace(data: bytes) -> Dataspace:
     at = 8 if version == 1 else 4
     if version not in {1, 2} or flags & ~(3 if version == 1 else 1) or flags & 2:
         raise UnsupportedStructureError(f"a dataspace of version {version} with flags {flags}")
-    if rank > _MOST_DIMENSIONS:
+    if rank > _MAX_DIMENSIONS:
         raise DamagedStructureError(f"a dataspace of {rank} dimensions")
     if version == 2:  # noqa: PLR2004
         if kind > _NULL or (rank and kind != 1) or (not rank and kind == 1):
@@ -161,7 +161,7 @@ def decode_layout(data: bytes) -> DataLayout:
 def _old_layout(data: bytes) -> DataLayout:
     rank, kind = data[1], data[2]
     at, address = 8, UNDEFINED
-    if not 0 < rank <= _MOST_DIMENSIONS + 1:
+    if not 0 < rank <= _MAX_DIMENSIONS + 1:
         raise DamagedStructureError(f"a layout of {rank} dimensions")
     if kind != COMPACT:
         address, at = U8.unpack_from(data, at)[0], 16
@@ -251,7 +251,7 @@ def decode_filters(data: bytes) -> tuple[Filter, ...]:
     found = []
     try:
         count = data[1]
-        if count > _MOST_FILTERS:
+        if count > _MAX_FILTERS:
             raise DamagedStructureError(f"{count} filters")
         at = 8 if version == 1 else 2
         for _ in range(count):

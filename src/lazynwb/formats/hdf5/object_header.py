@@ -52,7 +52,7 @@ _OLD_VERSION, _NEW_VERSION = 1, 2
 _NEW_SIGNATURE, _CONTINUED = b"OHDR", b"OCHK"
 _TIMES, _PHASE_CHANGE, _ORDER, _RESERVED_FLAGS = 0x20, 0x10, 0x04, 0xC0
 #: libhdf5 writes a few blocks per header.
-_MOST_BLOCKS = 10_000
+_MAX_BLOCKS = 10_000
 #: What is asked for at first of a remote header: most are shorter.
 _AHEAD = 256
 
@@ -114,7 +114,7 @@ def _read_old(file: FileBytes, address: int, start: bytes, messages: dict[int, l
     visited = set()
     while number < len(blocks):
         position, length = blocks[number]
-        if position in visited or number > _MOST_BLOCKS:
+        if position in visited or number > _MAX_BLOCKS:
             raise DamagedStructureError("an object header continues in a circle")
         visited.add(position)
         data = file.get(position, length, _AHEAD)
@@ -167,7 +167,7 @@ def _read_new(file: FileBytes, address: int, start: bytes, messages: dict[int, l
     number = 0
     while number < len(blocks):
         position, length = blocks[number]
-        if position in visited or number > _MOST_BLOCKS:
+        if position in visited or number > _MAX_BLOCKS:
             raise DamagedStructureError("an object header continues in a circle")
         visited.add(position)
         data = file.get(position, length)

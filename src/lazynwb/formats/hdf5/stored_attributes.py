@@ -14,7 +14,7 @@ from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
 from lazynwb.formats.hdf5.global_heap import element
 from lazynwb.formats.hdf5.messages import decode_attribute_info, decode_dataspace
 from lazynwb.formats.hdf5.object_header import ATTRIBUTE, ATTRIBUTE_INFO, SHARED
-from lazynwb.formats.nwb.object_listing import MOST_BYTES, MOST_ELEMENTS, Reference, unreadable
+from lazynwb.formats.nwb.object_listing import MAX_BYTES, MAX_ELEMENTS, Reference, unreadable
 
 if TYPE_CHECKING:
     from lazynwb.formats.hdf5.object_header import ObjectHeader
@@ -116,7 +116,7 @@ def is_too_large(attribute: StoredAttribute) -> bool:
         count *= max(stored.size // stored.base.size, 1)
         stored = stored.base
     width = _POINTER if stored.name in {"vlen", "vlen_text", "object", "region"} else stored.memory
-    return count > MOST_ELEMENTS or count * width > MOST_BYTES
+    return count > MAX_ELEMENTS or count * width > MAX_BYTES
 
 
 def plain_value(file: Structure, attribute: StoredAttribute) -> Any:  # noqa: ANN401 - of any type
@@ -130,7 +130,7 @@ def plain_value(file: Structure, attribute: StoredAttribute) -> Any:  # noqa: AN
     shape, stored, data = attribute
     if shape is None:
         return None
-    if stored.name == "object" and math.prod(shape) > MOST_ELEMENTS:
+    if stored.name == "object" and math.prod(shape) > MAX_ELEMENTS:
         return unreadable(f"{math.prod(shape)} references")
     if stored.name != "object" and is_too_large(attribute):
         inner = stored.base.size if stored.name == "array" and stored.base is not None else stored.size

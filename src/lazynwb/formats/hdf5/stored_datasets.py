@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 _SHUFFLE = 2
 _CODECS = {1: "zlib", _SHUFFLE: "shuffle", 3: "fletcher32", 32001: "blosc", 32004: "lz4", 32015: "zstd"}
 #: h5py reports no more values of a filter than these.
-_MOST_VALUES = 16
-_MOST_INLINE = 65536
+_MAX_VALUES = 16
+_MAX_INLINE = 65536
 _NUMBERS = frozenset({"number", "bool", "enum"})
 
 
@@ -140,14 +140,14 @@ def describe_dataset(file: Structure, header: ObjectHeader, path: str, source: s
         return Array(path, shape, dtype, "contiguous", offset, fill=fill, base=file.base, source=source)
     if direct and layout.kind == CHUNKED:
         codecs = codecs_of(filters)
-        if codecs is not None and any(len(codec.args) > _MOST_VALUES for codec in codecs):
+        if codecs is not None and any(len(codec.args) > _MAX_VALUES for codec in codecs):
             raise UnsupportedStructureError("a filter of many values")
         # libhdf5 lists the chunks of these in another order than it reads them in.
         if codecs is not None and not space.grows_oddly:
             return Array(
                 path, shape, dtype, "chunked", -1, layout.chunk, codecs, fill, base=file.base, source=source
             )
-    elif direct and dtype.kind in _NUMBERS and len(layout.data) <= _MOST_INLINE:
+    elif direct and dtype.kind in _NUMBERS and len(layout.data) <= _MAX_INLINE:
         inline = layout.data[: math.prod(shape) * stored.size]
         return Array(path, shape, dtype, "inline", fill=fill, inline=inline, base=file.base, source=source)
     return Array(path, shape, dtype, "indirect", fill=fill, base=file.base, source=source)

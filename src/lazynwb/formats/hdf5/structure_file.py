@@ -76,10 +76,10 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
-_MOST_LINKS = 32
-_WIDEST_TEXT = 4096
+_MAX_LINKS = 32
+_MAX_TEXT_WIDTH = 4096
 #: Headers, collections and groups that are kept; a walk through a larger file reads some of them again.
-_MOST_KEPT = 50_000
+_MAX_KEPT = 50_000
 _K = struct.Struct("<BHHH")
 
 T = TypeVar("T")
@@ -163,7 +163,7 @@ class StructureFile:
         """Return the object header at an address."""
         found = self._headers.get(address)
         if found is None:
-            if len(self._headers) >= _MOST_KEPT:
+            if len(self._headers) >= _MAX_KEPT:
                 self._headers.clear()
             found = self._headers[address] = read_header(self, address)
         return found
@@ -172,7 +172,7 @@ class StructureFile:
         """Return the links of a group."""
         found = self._links.get(header.address)
         if found is None:
-            if len(self._links) >= _MOST_KEPT:
+            if len(self._links) >= _MAX_KEPT:
                 self._links.clear()
             found = self._links[header.address] = read_links(self, header)
         return found
@@ -181,7 +181,7 @@ class StructureFile:
         """Return the objects of a global heap collection."""
         found = self._collections.get(address)
         if found is None:
-            if len(self._collections) >= _MOST_KEPT // 50:
+            if len(self._collections) >= _MAX_KEPT // 50:
                 self._collections.clear()
             found = self._collections[address] = read_collection(self, address)
         return found
@@ -190,7 +190,7 @@ class StructureFile:
         """Return the fractal heap at an address."""
         found = self._heaps.get(address)
         if found is None:
-            if len(self._heaps) >= _MOST_KEPT // 50:
+            if len(self._heaps) >= _MAX_KEPT // 50:
                 self._heaps.clear()
             found = self._heaps[address] = FractalHeap(self, address)
         return found
@@ -463,7 +463,7 @@ class StructureNode:
 
     def texts(self, most: int) -> list[str] | None:
         """Return the elements of a list of text; None of any other dataset, or where there are too many."""
-        return text_elements(self.file, self.header, most, _WIDEST_TEXT) if self.is_dataset else None
+        return text_elements(self.file, self.header, most, _MAX_TEXT_WIDTH) if self.is_dataset else None
 
     def is_null(self) -> bool:
         """Return whether a dataset has no dataspace (h5py.Empty)."""
@@ -499,7 +499,7 @@ def follow(start: StructureNode, path: bytes, hops: int) -> StructureNode:
     BrokenLinkError
         If it leads nowhere; the message says at which link.
     """
-    if hops > _MOST_LINKS:
+    if hops > _MAX_LINKS:
         raise CyclicLinkError("links form a cycle")
     here = start.file.root if path.startswith(b"/") else start
     for name in path.split(b"/"):

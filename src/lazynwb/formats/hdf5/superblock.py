@@ -25,7 +25,7 @@ _OLD_END, _NEW_END = 24, 48
 _ENTRY_SIZE = 40
 _FIRST_INDEXED_K, _FIRST_CHECKSUMMED, _NEWEST = 1, 2, 3
 _WIDTH = 8
-_MOST_POSITIONS = 50
+_MAX_POSITIONS = 50
 #: What is likely to follow the superblock, and is needed next.
 _AHEAD = 4096
 
@@ -83,7 +83,7 @@ def read_superblock(source: ByteSource) -> Superblock:
 
 def _find(source: ByteSource) -> int:
     position = 0
-    for _ in range(_MOST_POSITIONS):
+    for _ in range(_MAX_POSITIONS):
         if position + _NEW_END > source.size:
             break
         if source.get(position, len(SIGNATURE), _AHEAD) == SIGNATURE:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from h5py import h5a, h5o, h5r, h5t
 
-from lazynwb.formats.nwb.object_listing import MOST_BYTES, MOST_ELEMENTS, Reference, unreadable
+from lazynwb.formats.nwb.object_listing import MAX_BYTES, MAX_ELEMENTS, Reference, unreadable
 from lazynwb.formats.protocols import DamagedObjectError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _read(attribute: h5a.AttrID, owner: GroupID, file: LibHdf5File) -> Any:  # n
         dtype, inner = dtype.subdtype
         shape = (*shape, *inner)
     size = math.prod(shape)
-    if size > MOST_ELEMENTS or size * dtype.itemsize > MOST_BYTES:
+    if size > MAX_ELEMENTS or size * dtype.itemsize > MAX_BYTES:
         raise ValueError(f"an attribute of {size} elements")
     if dtype.hasobject and file.heaps is not None:
         file.heaps.check_attributes(int(h5o.get_info(owner).addr))
@@ -108,7 +108,7 @@ def _references(attribute: h5a.AttrID, file: LibHdf5File) -> Any:  # noqa: ANN40
     shape = attribute.shape
     if shape is None:
         return None
-    if math.prod(shape) > MOST_ELEMENTS:
+    if math.prod(shape) > MAX_ELEMENTS:
         raise ValueError(f"{math.prod(shape)} references")
     addresses = np.zeros(shape, "<u8")
     attribute.read(addresses, mtype=h5t.STD_REF_OBJ)

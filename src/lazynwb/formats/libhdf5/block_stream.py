@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: Bytes at the beginning of every HDF5 file, or of what follows its user block.
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 #: Rounds of fetching that one parse may take: each brings new bytes, but a damaged file could ask for all.
-_MOST_ROUNDS = 2000
+_MAX_ROUNDS = 2000
 #: After a read that failed, older libraries take what could not be read for absent, or free what was never
 #: allocated. From those nothing is held back, although they wait for one thing after the other then.
 MAY_FAIL = version.hdf5_version_tuple >= (2, 0, 0)
@@ -238,7 +238,7 @@ class BlockStream(Watch):
         if not missing:
             return False
         self._rounds += 1
-        if self._rounds > _MOST_ROUNDS:
+        if self._rounds > _MAX_ROUNDS:
             raise OSError("the structure of the file does not end: it is damaged")
         self._file.fetch_blocks(missing, ahead=self.ahead)
         return True

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _U8, _U4 = struct.Struct("<Q"), struct.Struct("<I")
 #: More chunks than any dataset has in a file of less than a petabyte: a damaged shape, not a real one.
-_MOST_CHUNKS = 100_000_000
+_MAX_CHUNKS = 100_000_000
 
 
 def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
@@ -41,7 +41,7 @@ def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
     """
     grid = tuple(-(-n // c) for n, c in zip(array.shape, array.chunk, strict=True))
     total = math.prod(grid)
-    if total > _MOST_CHUNKS:
+    if total > _MAX_CHUNKS:
         raise CorruptDataError(f"{file.name}: /{array.path} claims {total} chunks")
     dataset = file.find(array.path).id
     found: list[tuple[tuple[int, ...], int, int, int]] = []

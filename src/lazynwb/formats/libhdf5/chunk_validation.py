@@ -39,7 +39,7 @@ _NBIT_NUMBER = 1
 #: A literal run of LZF (a control byte below 32 is one less than its length), which may hold any bytes.
 _MARK = 32
 #: Bytes that LZF makes of one, at most: three say that 264 come once more.
-_LZF_MOST = 88
+_MAX_LZF_RATIO = 88
 #: Bytes of chunks that are decoded at once to see how many they are.
 _AT_ONCE = 8 << 20
 
@@ -152,7 +152,7 @@ def _undone(raw: bytes, filters: list[_Filter], mask: int, most: int) -> bytes:
 def _is_sound(number: int, raw: bytes, values: tuple[int, ...], count: int, nbytes: int) -> bool:
     """Return whether a chunk of `count` elements has as many bytes as its header or its parameters say."""
     if number == _LZF:
-        return nbytes <= _LZF_MOST * len(raw)  # it says nothing itself
+        return nbytes <= _MAX_LZF_RATIO * len(raw)  # it says nothing itself
     if number == h5z.FILTER_SZIP:
         return int.from_bytes(raw[:4], "little") == nbytes
     if values[2:3] != (count,):

@@ -22,7 +22,7 @@ _PADDING = {h5t.STR_NULLTERM: "term", h5t.STR_NULLPAD: "null", h5t.STR_SPACEPAD:
 #: (libhdf5 reports the size of the pointer that it becomes in memory.)
 _HEAP_REFERENCE = 16
 #: Compounds inside compounds inside ...: a file that nests deeper is not one that anybody wrote.
-_DEEPEST = 16
+_MAX_DEPTH = 16
 
 
 class StoredType(NamedTuple):
@@ -36,7 +36,7 @@ def describe_type(type_id: TypeID, depth: int = 0) -> StoredType:
     """Translate an HDF5 datatype; what has no translation becomes kind "unsupported" with the reason."""
     size = type_id.get_size()
     kind = type_id.get_class()
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         return _unsupported(size, "types nested too deeply")
     if kind in _NESTED:
         return _NESTED[kind](type_id, size, depth)

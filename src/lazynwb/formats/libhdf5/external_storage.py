@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lazynwb.formats.libhdf5.file import LibHdf5File, Located
 
 #: Virtual datasets that may lie behind one another.
-_DEEPEST = 16
+_MAX_DEPTH = 16
 #: How libhdf5 is told to take names from the folder of the file that has them (H5Pset_efile_prefix).
 _BESIDE = b"${ORIGIN}"
 
@@ -111,8 +111,8 @@ def _checked(found: Located) -> str:
 
 def _behind(dataset: DatasetID, file: LibHdf5File, seen: set[tuple[str, str, str]], depth: int) -> str:
     """Describe any source of a virtual dataset, direct or not, that may not be read; empty if none."""
-    if depth > _DEEPEST:
-        return f"data behind more than {_DEEPEST} virtual datasets"
+    if depth > _MAX_DEPTH:
+        return f"data behind more than {_MAX_DEPTH} virtual datasets"
     for name, path in _virtual(dataset.get_create_plist()):
         key = (file.source.path, name, path)
         if key in seen:

@@ -31,11 +31,11 @@ _ATTRIBUTE_MESSAGE, _CONTINUATION, _ATTRIBUTE_INFO = 0x0C, 0x10, 0x15
 #: Classes of types: variable length; and those that may have parts of it.
 _VARIABLE, _COMPOUND, _ARRAY = 9, 6, 10
 #: Blocks of one header: libhdf5 writes a few, and a loop of them is damage.
-_MOST_BLOCKS = 1000
+_MAX_BLOCKS = 1000
 #: What is read at first: most headers are shorter.
 _FIRST_READ = 768
 #: libhdf5 writes no larger header block, nor collection, in any file of ours; what claims more is left to it.
-_LARGEST = 1 << 26
+_MAX_BYTES = 1 << 26
 
 
 class DamagedHeapError(OSError):
@@ -87,7 +87,7 @@ class Collections:
         if len(head) >= _COLLECTION.size and head.startswith(SIGNATURE):
             size = int(_COLLECTION.unpack_from(head)[2])
             if size > len(head):
-                head = self._read(position, size) if size <= _LARGEST else b""
+                head = self._read(position, size) if size <= _MAX_BYTES else b""
             # Of a collection that the file cuts off libhdf5 says so itself.
             check_collection(head[:size] if len(head) >= size else b"", position)
         self._sound[position] = size
@@ -178,7 +178,7 @@ class Heaps(Collections):
             first, skip = _OLD_HEADER.size, 8
         blocks = [(position, first, size)]
         for start, skipped, length in blocks:
-            if length > _LARGEST or len(blocks) > _MOST_BLOCKS:
+            if length > _MAX_BYTES or len(blocks) > _MAX_BLOCKS:
                 return
             block = head if start == position else b""
             if len(block) < skipped + length:
@@ -207,19 +207,19 @@ class Heaps(Collections):
         header = self._read(heap + self._base, 146) if heap < _UNDEFINED else b""
         if not header.startswith(b"FRHP"):
             return
-        largest = min(_U8.unpack_from(header, 120)[0], _LARGEST >> 6)
+        largest = min(_U8.unpack_from(header, 120)[0], _MAX_BYTES >> 6)
         blocks, seen = [int.from_bytes(header[132:140], "little")], set[int]()
-        while blocks and len(seen) < _MOST_BLOCKS:
+        while blocks and len(seen) < _MAX_BLOCKS:
             address = blocks.pop()
             if address in seen or address >= _UNDEFINED:
                 continue
             seen.add(address)
             if self._read(address + self._base, 4) not in {b"FHIB", b"FHDB"}:
                 continue
-            block = self._read(address + self._base, max(largest, 8 * _MOST_CHILDREN + 64))
+            block = self._read(address + self._base, max(largest, 8 * _MAX_CHILDREN + 64))
             if block.startswith(b"FHIB"):
                 first = 13 + (int.from_bytes(header[128:130], "little") + 7) // 8
-                blocks += [child for (child,) in _U8.iter_unpack(block[first : first + 8 * _MOST_CHILDREN])]
+                blocks += [child for (child,) in _U8.iter_unpack(block[first : first + 8 * _MAX_CHILDREN])]
             else:
                 for collection in _any_address(block):
                     if self._read(collection + self._base, 4) == SIGNATURE:
@@ -228,7 +228,7 @@ class Heaps(Collections):
 
 #: Addresses beyond any file's end: "undefined" is one of them.
 _UNDEFINED = 2**48
-_MOST_CHILDREN = 512
+_MAX_CHILDREN = 512
 
 
 def _messages_of(block: bytes, head: struct.Struct, skipped: int) -> list[tuple[int, bytes]]:

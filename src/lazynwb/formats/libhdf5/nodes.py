@@ -48,9 +48,9 @@ if TYPE_CHECKING:
 
 
 #: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
-_MOST_LINKS = 32
+_MAX_LINKS = 32
 #: Bytes of the widest fixed-length text that may be a name for something.
-_WIDEST_TEXT = 4096
+_MAX_TEXT_WIDTH = 4096
 
 
 class Hdf5File(LibHdf5File):
@@ -164,7 +164,7 @@ class Hdf5Node(NamedTuple):
         shape = self.id.shape
         if dtype.kind not in {"text", "vlen_text"} or shape is None or len(shape) != 1 or shape[0] > most:
             return None
-        if dtype.itemsize > _WIDEST_TEXT:
+        if dtype.itemsize > _MAX_TEXT_WIDTH:
             return None
         try:
             with with_checked_heaps(self) as here, permitted_dataset(here) as dataset:
@@ -226,7 +226,7 @@ def follow(start: Hdf5Node, path: bytes, hops: int) -> Hdf5Node:
     BrokenLinkError
         If it leads nowhere; the message says at which link.
     """
-    if hops > _MOST_LINKS:
+    if hops > _MAX_LINKS:
         raise CyclicLinkError("links form a cycle")
     here = start.file.root if path.startswith(b"/") else start
     for name in path.split(b"/"):
@@ -314,7 +314,7 @@ _CODECS = {
     32004: "lz4",
     32015: "zstd",
 }
-_MOST_INLINE = 65536
+_MAX_INLINE = 65536
 #: Older libraries say where a chunk is without counting the user block in front of the file.
 _CHUNKS_WITHOUT_BASE = h5py.version.hdf5_version_tuple < (1, 14, 4)
 
@@ -352,7 +352,7 @@ def _with_layout(array: Array, dataset: DatasetID, properties: PropDCID) -> Arra
         if codecs is None or (array.base and _CHUNKS_WITHOUT_BASE) or _is_listed_wrongly(dataset):
             return array
         return replace(array, layout="chunked", chunk=tuple(properties.get_chunk()), codecs=codecs)
-    if array.dtype.kind in {"number", "bool", "enum"} and dataset.get_storage_size() <= _MOST_INLINE:
+    if array.dtype.kind in {"number", "bool", "enum"} and dataset.get_storage_size() <= _MAX_INLINE:
         stored = np.zeros(array.shape, np.dtype((np.dtype(array.dtype.numpy), array.dtype.dims)))
         if stored.size:
             dataset.read(h5s.ALL, h5s.ALL, stored, mtype=dataset.get_type())

@@ -135,7 +135,7 @@ def _cyclic(name: str, indexed: dict[str, str]) -> bool:
 
 
 #: More are no small fixed set, and would make every catalog large that has them.
-_MOST_ELEMENTS = 10_000
+_MAX_ELEMENTS = 10_000
 
 
 def enumerated(codes: Node, array: Array) -> tuple[Array, Hashable | None, str]:
@@ -162,9 +162,9 @@ def enumerated(codes: Node, array: Array) -> tuple[Array, Hashable | None, str]:
     elements = codes.referred("elements")
     if elements is None or not elements.is_dataset:
         return array, None, "shows codes: its attribute 'elements' leads to no dataset"
-    texts = elements.texts(_MOST_ELEMENTS)
+    texts = elements.texts(_MAX_ELEMENTS)
     if texts is None:
-        reason = f"shows codes: its elements are not a list of at most {_MOST_ELEMENTS} texts"
+        reason = f"shows codes: its elements are not a list of at most {_MAX_ELEMENTS} texts"
         return array, elements.address, reason
     if not texts:
         return array, elements.address, ""

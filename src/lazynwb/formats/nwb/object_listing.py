@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from lazynwb.formats.protocols import Node, OpenFile, ReferenceFile
 
 #: As for listings: far more objects than a session has.
-_MOST_OBJECTS = 1_000_000
+_MAX_OBJECTS = 1_000_000
 #: Elements, and bytes, of one attribute: NWB's are short, and what is larger is not read.
-MOST_ELEMENTS = 100_000
-MOST_BYTES = 16 * 1024 * 1024
+MAX_ELEMENTS = 100_000
+MAX_BYTES = 16 * 1024 * 1024
 
 
 class Reference(NamedTuple):
@@ -73,7 +73,7 @@ def describe_attributes(  # noqa: C901 - one walk
         group, prefix = groups.pop()
         below = []
         for key in group.member_names():
-            if len(by_path) >= _MOST_OBJECTS:
+            if len(by_path) >= _MAX_OBJECTS:
                 break
             relative = prefix + key.decode("utf-8", "replace")
             with file.collect_misses():
@@ -163,7 +163,7 @@ def _with_paths(value: Any, known: dict[tuple[int, Hashable], str]) -> Any:  # n
 
 
 #: Far more objects than a session has; a bound for files whose links multiply.
-_MOST_ENTRIES = 1_000_000
+_MAX_ENTRIES = 1_000_000
 
 
 class _Walk(NamedTuple):
@@ -202,7 +202,7 @@ def list_objects(file: OpenFile) -> Listing:
 
 def _walk(walk: _Walk, group: Node, path: str, role: str) -> None:
     for key in group.member_names():
-        if len(walk.entries) >= _MOST_ENTRIES:
+        if len(walk.entries) >= _MAX_ENTRIES:
             return
         full = f"{path}/{key.decode('utf-8', 'replace')}"
         with walk.file.collect_misses():

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 #: Groups that are one-row tables of the session's metadata, by path.
 METADATA_PATHS = ("general", "general/subject")
 #: Rows are numbered by 32 bits: more frames are a damaged number.
-_MOST_FRAMES = 2**32
+_MAX_FRAMES = 2**32
 #: Rows that a column may lack: files in the wild lack a few, and what lacks more is a damaged number.
-_MOST_PADDED = 1_000_000
+_MAX_PADDED = 1_000_000
 
 
 def describe_table(file: OpenFile, path: str) -> Table | None:
@@ -159,7 +159,7 @@ def _has_an_index(members: dict[str, Member], name: str) -> bool:
 
 
 def _check_rows(main: OpenFile, path: str, name: str, length: int, rows: int) -> None:
-    if rows - length > _MOST_PADDED:
+    if rows - length > _MAX_PADDED:
         raise CorruptDataError(
             f"{main.name}: /{path}: column {name!r} has {length:,} rows where the table claims {rows:,}: "
             "its `id` is damaged"
@@ -344,7 +344,7 @@ def _series_members(group: Node, problems: list[str]) -> dict[str, Node]:
 
 def _count(dataset: Node | None) -> int:
     number = dataset.number() if dataset is not None else None
-    return int(number) if number is not None and 0 <= number < _MOST_FRAMES else 0
+    return int(number) if number is not None and 0 <= number < _MAX_FRAMES else 0
 
 
 def whole_column(name: str, array: Array, ndim: int | None, *, is_null: bool = False) -> Column:

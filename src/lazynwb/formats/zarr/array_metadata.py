@@ -13,11 +13,11 @@ from lazynwb.formats.zarr.codec_configuration import catalog_codecs
 from lazynwb.formats.zarr.data_types import as_number, catalog_dtype, describe_v3, fill_bytes, numpy_dtype
 
 #: Bounds that no real array comes near: what is beyond them is damaged, and must not be allocated.
-_MOST_DIMENSIONS = 32
-_MOST_BYTES = 2**62
-_MOST_CHUNK_BYTES = 2**40
-_MOST_ELEMENT_BYTES = 2**24
-_MOST_CHUNKS, _MOST_OBJECTS = 100_000_000, 10_000_000
+_MAX_DIMENSIONS = 32
+_MAX_BYTES = 2**62
+_MAX_CHUNK_BYTES = 2**40
+_MAX_ELEMENT_BYTES = 2**24
+_MAX_CHUNKS, _MAX_OBJECTS = 100_000_000, 10_000_000
 #: Bytes-to-bytes codecs of version 3 that are numcodecs' own, under these names.
 _V3_CODECS = frozenset({"gzip", "zstd", "blosc", "crc32c", "vlen-utf8", "vlen-bytes"})
 #: Codecs without settings that decoding needs.
@@ -66,14 +66,14 @@ def array_metadata(document: dict[str, Any], path: str) -> Stored:
     """
     stored = _version_3(document, path) if "node_type" in document else _version_2(document, path)
     itemsize = numpy_dtype(stored.dtype).itemsize
-    if itemsize > _MOST_ELEMENT_BYTES:
+    if itemsize > _MAX_ELEMENT_BYTES:
         raise ValueError(f"it claims elements of {itemsize:,} bytes")
     chunks = math.prod(-(-n // c) for n, c in zip(stored.shape, stored.chunk, strict=True))
     objects = math.prod(-(-n // c) for n, c in zip(stored.shape, stored.shard or stored.chunk, strict=True))
-    too_many = chunks > _MOST_CHUNKS or objects > _MOST_OBJECTS
-    if math.prod(stored.shape) * itemsize > _MOST_BYTES or too_many:
+    too_many = chunks > _MAX_CHUNKS or objects > _MAX_OBJECTS
+    if math.prod(stored.shape) * itemsize > _MAX_BYTES or too_many:
         raise ValueError(f"it claims a shape of {stored.shape} in {chunks} chunks")
-    if math.prod(stored.shard or stored.chunk) * itemsize > _MOST_CHUNK_BYTES:
+    if math.prod(stored.shard or stored.chunk) * itemsize > _MAX_CHUNK_BYTES:
         raise ValueError(f"it claims chunks of shape {stored.shard or stored.chunk}")
     return stored
 
@@ -203,7 +203,7 @@ def _list(document: dict[str, Any], name: str) -> list[Any]:
 
 def _sizes(document: dict[str, Any], name: str, least: int) -> tuple[int, ...]:
     found = _list(document, name)
-    if len(found) > _MOST_DIMENSIONS or any(type(n) is not int or not least <= n < 2**62 for n in found):
+    if len(found) > _MAX_DIMENSIONS or any(type(n) is not int or not least <= n < 2**62 for n in found):
         raise ValueError(f"{name} is {found!r}")
     return tuple(found)
 

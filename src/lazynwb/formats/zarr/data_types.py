@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 #: Levels of nested types: more than files have.
-_DEEPEST = 16
+_MAX_DEPTH = 16
 _NUMPY = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c(8|16)|[SUV]\d{1,9}|O|[mM]8(\[\w{1,16}\])?)")
 _V3_NUMBER = re.compile(r"(u?int|float|complex)(8|16|32|64|128)")
 _V3_RAW = re.compile(r"r(\d{1,9})")
@@ -37,7 +37,7 @@ def numpy_dtype(described: Any, depth: int = 0) -> np.dtype:  # noqa: ANN401 - J
     """
     if isinstance(described, str) and _NUMPY.fullmatch(described):
         return np.dtype(described)
-    if isinstance(described, list) and described and depth < _DEEPEST:
+    if isinstance(described, list) and described and depth < _MAX_DEPTH:
         fields = []
         for field in described:
             if not isinstance(field, list) or len(field) not in {2, 3} or not isinstance(field[0], str):
@@ -61,7 +61,7 @@ def describe_v3(data_type: Any, endian: Any, depth: int = 0) -> Any:  # noqa: AN
     order = {"little": "<", "big": ">"}.get(endian) if isinstance(endian, str) else None
     said = data_type if isinstance(data_type, dict) else {"name": data_type}
     name, settings = said.get("name"), said.get("configuration") or {}
-    if isinstance(name, str) and isinstance(settings, dict) and order and depth < _DEEPEST:
+    if isinstance(name, str) and isinstance(settings, dict) and order and depth < _MAX_DEPTH:
         if name == "bool":
             return "|b1"
         if number := _V3_NUMBER.fullmatch(name):

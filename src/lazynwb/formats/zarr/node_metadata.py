@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from lazynwb.formats.nwb.object_listing import MOST_ELEMENTS, unreadable
+from lazynwb.formats.nwb.object_listing import MAX_ELEMENTS, unreadable
 from lazynwb.formats.protocols import DamagedObjectError
 from lazynwb.storage.objects.key_validation import is_plain
 
@@ -30,10 +30,10 @@ _BOOKKEEPING = frozenset(
 #: The attribute of the root group that says where the schema is: a reference in HDF5, a path here.
 _SPECIFICATIONS = ".specloc"
 #: Lists within lists; HDF5 knows 32 dimensions.
-_DEEPEST = 32
+_MAX_DEPTH = 32
 _INTEGERS = range(-(2**63), 2**64)
 #: Names of a list in an attribute that are read: lists of names in NWB are short.
-_MOST_NAMES = 100_000
+_MAX_NAMES = 100_000
 #: Documents that define the kind of an object.
 _KINDS = (".zarray", ".zgroup", "zarr.json")
 
@@ -47,10 +47,10 @@ def plain_attributes(stored: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any, depth: int) -> Any:  # noqa: ANN401 - JSON
-    if depth > _DEEPEST:
+    if depth > _MAX_DEPTH:
         return unreadable("nested too deeply")
     if isinstance(value, list):
-        if len(value) > MOST_ELEMENTS:
+        if len(value) > MAX_ELEMENTS:
             return unreadable(f"an attribute of {len(value)} elements")
         return [_plain(item, depth + 1) for item in value]
     if isinstance(value, dict):
@@ -99,7 +99,7 @@ class Meta(NamedTuple):
         if value is None:
             return None
         items = value if isinstance(value, list) else [value]
-        found = [item.strip(" ") for item in items[:_MOST_NAMES] if isinstance(item, str)]
+        found = [item.strip(" ") for item in items[:_MAX_NAMES] if isinstance(item, str)]
         return list(dict.fromkeys(item for item in found if item))
 
     def links(self) -> dict[str, tuple[str | None, str]]:

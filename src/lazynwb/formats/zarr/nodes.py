@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 #: Links that may follow one another before they count as cyclic.
-_MOST_LINKS = 32
+_MAX_LINKS = 32
 #: Bytes of a pointer: what objects take in memory, and so in the types that listings show.
 _POINTER = 8
 
@@ -244,7 +244,7 @@ def follow(start: ZarrNode, path: str, hops: int) -> ZarrNode:
     BrokenLinkError
         If it leads nowhere; the message says at which link.
     """
-    if hops > _MOST_LINKS:
+    if hops > _MAX_LINKS:
         raise CyclicLinkError("links form a cycle")
     here = start.file.root if path.startswith("/") else start
     for name in path.split("/"):

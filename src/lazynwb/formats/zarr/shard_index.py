@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Bytes of a chunk's place in an index, and of the checksum behind it.
 _ENTRY, _CHECKSUM = 16, 4
-_MOST_CHUNKS = 100_000_000
+_MAX_CHUNKS = 100_000_000
 
 
 def chunk_index(objects: Objects, array: Array, numbers: np.ndarray | None = None) -> ChunkIndex | SomeChunks:
@@ -40,7 +40,7 @@ def chunk_index(objects: Objects, array: Array, numbers: np.ndarray | None = Non
         return ChunkIndex(b"", b"")
     grid = [-(-n // c) for n, c in zip(array.shape, array.chunk, strict=True)]
     within = [s // c for s, c in zip(array.shard, array.chunk, strict=True)]
-    if math.prod(grid) > _MOST_CHUNKS or math.prod(within) > _MOST_CHUNKS:
+    if math.prod(grid) > _MAX_CHUNKS or math.prod(within) > _MAX_CHUNKS:
         raise CorruptDataError(f"{objects.source.name}: /{array.path} claims {math.prod(grid)} chunks")
     shards = [-(-n // r) for n, r in zip(grid, within, strict=True)]
     try:

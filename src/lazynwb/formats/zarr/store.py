@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: More than the metadata of any session; what is larger is not parsed.
-_MOST_BYTES = 512 * 1024 * 1024
+_MAX_BYTES = 512 * 1024 * 1024
 #: Rounds of fetching that one parse may take: links could lead from one group to the next for ever.
-_MOST_ROUNDS = 2000
+_MAX_ROUNDS = 2000
 #: The documents of one node, by version.
 _DOCUMENTS = {2: (".zarray", ".zgroup", ".zattrs"), 3: ("zarr.json",)}
 
@@ -134,7 +134,7 @@ class ZarrStore:
         data = self._here.get(key)
         if data is None:
             return None
-        if len(data) > _MOST_BYTES:
+        if len(data) > _MAX_BYTES:
             raise NotNWBError(f"{self.name}: {key} has {len(data)} bytes: metadata is not that large")
         try:
             found = parse_json(data)
@@ -273,7 +273,7 @@ class ZarrStore:
         unlisted, self._unlisted = sorted(self._unlisted), set()
         if missing or unlisted:
             self._rounds += 1
-            if self._rounds > _MOST_ROUNDS:
+            if self._rounds > _MAX_ROUNDS:
                 raise NotNWBError(f"{self.name}: the structure of the store does not end: it is damaged")
             self._here.update(self.objects.get_many(sorted(missing)) if missing else {})
             self._lists.update(

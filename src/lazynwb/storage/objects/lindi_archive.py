@@ -13,7 +13,7 @@ import msgspec
 
 from lazynwb.errors import NotNWBError
 from lazynwb.storage.objects.reference_file import (
-    MOST_BYTES,
+    MAX_BYTES,
     Document,
     Reference,
     ReferenceObjects,
@@ -117,7 +117,7 @@ def _archive(source: Source, expected: str) -> _Archive:
 def _content(file: File, ranges: Ranges, member: _Member) -> bytes:
     """Read a member, of which the header is compared: an archive that was packed again has other places."""
     _check(file, member)
-    if member.size > MOST_BYTES:
+    if member.size > MAX_BYTES:
         raise _damaged(file, f"{member.name!r} has {member.size:,} bytes")
     data = bytes(ranges.read(member.start - _BLOCK, member.size + _BLOCK))
     if _name(data) != member.name:

@@ -26,7 +26,7 @@ IS_STORE = True
 #: Documents that describe a store as a whole, the most informative first (Zarr v2 consolidated, v3, v2).
 DOCUMENTS = (".zmetadata", "zarr.json", ".zgroup")
 #: Documents that are kept in memory until they are parsed.
-_MOST_KEPT = 64
+_MAX_KEPT = 64
 
 _documents: OrderedDict[tuple[Source, str], dict[str, bytes | None]] = OrderedDict()
 _seen: dict[Source, tuple[str, float]] = {}
@@ -122,7 +122,7 @@ def _identity(objects: Objects, *, known: bool) -> str:
         if document is not None:
             with _lock:
                 _documents[objects.source, found] = looked_at
-                while len(_documents) > _MOST_KEPT:
+                while len(_documents) > _MAX_KEPT:
                     _documents.popitem(last=False)
         return found
     if refused is not None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: More than the references to some million chunks take.
-MOST_BYTES = 512 * 1024 * 1024
+MAX_BYTES = 512 * 1024 * 1024
 #: Files of references that are remembered.
 _FILES = 4
 _NAME = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -232,7 +232,7 @@ def _read(found: Reference, start: int, size: int) -> memoryview:
 @lru_cache(maxsize=_FILES)
 def _document(source: Source, expected: str) -> Document:
     file = source.open(expected)
-    if file.size > MOST_BYTES:
+    if file.size > MAX_BYTES:
         raise NotNWBError(f"{source.name} has {file.size:,} bytes, more than a file of references can have")
     with file.reading() as ranges:
         return decode_document(source.name, bytes(ranges.read(0, file.size)))

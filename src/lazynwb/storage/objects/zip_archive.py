@@ -26,8 +26,8 @@ _SLACK = 64
 _STORED, _DEFLATED = 0, 8
 _ENCRYPTED = 0x1 | 0x40 | 0x2000
 #: Deflate does not shrink anything further, and no chunk of an array gets as large.
-_MOST_RATIO = 1032
-_MOST_INFLATED = 2 * 1024**3
+_MAX_RATIO = 1032
+_MAX_INFLATED = 2 * 1024**3
 #: Archives whose directories are remembered: as many as a process reads in turns.
 _ARCHIVES = 8
 
@@ -175,7 +175,7 @@ class ArchiveObjects:
                 f"{self.source.name}: {key} is compressed by the zip method {member.method}: write the store "
                 "without compression (zip -0), which Zarr's chunks do not need"
             )
-        most = min(member.stored * _MOST_RATIO, _MOST_INFLATED) if member.method else member.stored
+        most = min(member.stored * _MAX_RATIO, _MAX_INFLATED) if member.method else member.stored
         if member.size > most or (not member.method and member.size != member.stored):
             raise self._damaged(key, f"cannot have {member.size:,} bytes in {member.stored:,}")
 

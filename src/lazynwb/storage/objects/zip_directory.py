@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: The end record has a comment behind it, which is short or missing; small directories lie before it.
 _TAIL = 64 * 1024
 #: More than any archive's directory: it is fetched and parsed as one.
-_MOST_BYTES = 512 * 1024 * 1024
+_MAX_BYTES = 512 * 1024 * 1024
 _ROOTS = ("zarr.json", ".zgroup", ".zmetadata", ".zarray")
 
 
@@ -97,7 +97,7 @@ class _Tail(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         rest = max(self._size - self._at, 0)
         wanted = rest if size < 0 else min(size, rest)
-        if wanted > _MOST_BYTES:
+        if wanted > _MAX_BYTES:
             raise CorruptDataError(f"its directory has {wanted:,} bytes")
         start = self._at
         self._at += wanted

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.stores.registry import Location
 
 #: Assets whose places are remembered, and seconds for which they are: drafts change, and signatures expire.
-_MOST = 20_000
+_MAX_PLACES = 20_000
 _SECONDS = 600.0
 
 
@@ -82,6 +82,6 @@ def _find(source: Source, *, fresh: bool) -> _Place:
     place = _Place(Source(asset.url, Options(options)), asset.expires, time.monotonic())
     with _lock:
         _places[api.api_url(), source] = place
-        while len(_places) > _MOST:
+        while len(_places) > _MAX_PLACES:
             _places.popitem(last=False)
     return place

@@ -41,7 +41,7 @@ SCHEMES = frozenset(_MODULES)
 NO_RETRIES: RetryConfig = {"max_retries": 0}
 
 #: How often `config.request_timeout` an answer may take, if it comes without pauses.
-_LONGEST = 20
+_MAX_TIMEOUTS = 20
 
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -192,7 +192,7 @@ def client_options(options: Mapping[str, Any], *, allow_http: bool = False) -> C
     client: dict[str, Any] = {
         # What counts is how long nothing comes: a large answer takes its time, if not for ever.
         "read_timeout": _milliseconds(timeout),
-        "timeout": _milliseconds(_LONGEST * timeout),
+        "timeout": _milliseconds(_MAX_TIMEOUTS * timeout),
         "connect_timeout": _milliseconds(min(10.0, timeout)),
         "pool_max_idle_per_host": str(config.max_requests),
     }
