@@ -150,7 +150,7 @@ def test_a_path_needs_no_look_at_the_rest_of_the_file(session, monkeypatch):
     def fail(source):
         raise AssertionError(source)
 
-    monkeypatch.setattr("lazynwb.lookup.names.load_listing", fail)
+    monkeypatch.setattr("lazynwb.lookup.loader.load_listing", fail)
     assert find(session, "/units") == find(session, "units") == "units"
     with pytest.raises(AssertionError):
         find(session, "running_speed")
