@@ -188,9 +188,9 @@ def test_only_the_tables_asked_for_are_described(tmp_path, monkeypatch):
     described = []
     describe = loader.load_table
 
-    def counted(source, path):
+    def counted(source, path, *args):
         described.append(path)
-        return describe(source, path)
+        return describe(source, path, *args)
 
     monkeypatch.setattr("lazynwb.lookup.prefetch.load_table", counted)
     context = lazynwb.get_sql_context(tmp_path, table_names=["t7"])
