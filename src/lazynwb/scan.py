@@ -520,7 +520,7 @@ def scan_index(
         frame = source_frame(
             functools.partial(opened.value_batches, table), opened.value_schema(table), f"values of {table}"
         )
-        return frame.select(pl.all())
+        return frame.select(selectors.exclude(ROWS))
     if table not in KINDS:
         raise ValueError(f"an index has the tables {', '.join(map(repr, KINDS))}, not {table!r}")
     detail = f"{table} of an index of {len(opened)} sessions"

@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING, Literal
 import deflate
 import msgspec
 
+from lazynwb.catalog.dtypes import column_dtype
 from lazynwb.catalog.model import CATALOG_VERSION, Array, Column, DType
-from lazynwb.column_store.parts import SESSION, PartFile
+from lazynwb.column_store.parts import SESSION, LocalPart, PartFile
 from lazynwb.errors import CorruptDataError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import polars as pl
+
+    from lazynwb.column_store.parts import PartBytes
 
 #: Raised whenever a struct below or the meaning of a stored value changes: older entries are then ignored.
 STORE_VERSION = 2
@@ -114,6 +119,9 @@ class StoredPart:
 
     __slots__ = ("entry", "ordinals", "path", "starts")
 
+    #: Whether its rows are certain to be those of the sessions, because this user has written them.
+    is_trusted = True
+
     def __init__(self, path: Path, entry: Entry) -> None:
         self.path = path
         self.entry = entry
@@ -124,6 +132,16 @@ class StoredPart:
     def part_path(self) -> Path:
         """Path of the part."""
         return self.path.with_suffix(".parquet")
+
+    @property
+    def bytes(self) -> PartBytes:
+        """The bytes of the part."""
+        return LocalPart(self.part_path)
+
+    def dtype(self, ordinal: int, name: str) -> pl.DataType | None:
+        """Return the type in which a stored column of a session is in the part."""
+        column = next((one for one in self.layout(ordinal).columns if one.name == name), None)
+        return column_dtype(column) if column is not None else None
 
     @property
     def size(self) -> int:

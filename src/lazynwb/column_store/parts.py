@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from io import BytesIO
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import deflate
 import msgspec
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 SESSION = "_lazynwb_session"
 #: Rows of a row group: what a query on a few sessions decodes.
 ROW_GROUP_ROWS = 64 * 1024
-_COMPRESSION_LEVEL = 1
+#: Of parts that fill while queries run, and of those that are published.
+_COMPRESSION_LEVEL, _PUBLISHED_LEVEL = 1, 3
 #: Ranges closer than this are read as one.
 _GAP = 64 * 1024
 
@@ -82,20 +83,68 @@ class PartFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
             raise CorruptDataError("the description of a part is inconsistent")
 
 
-def write_part(frame: pl.DataFrame) -> tuple[bytes, PartFile]:
+class PartBytes(Protocol):
+    """The bytes of a part, wherever it is."""
+
+    def read_into(self, view: memoryview, ranges: Sequence[tuple[int, int]]) -> None:
+        """Read ranges of the file into the same ranges of a view that has the size of the file.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read.
+        CorruptDataError
+            If its size is another one.
+        """
+        ...
+
+
+class LocalPart:
+    """A part in the file system.
+
+    Parameters
+    ----------
+    path : Path
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def read_into(self, view: memoryview, ranges: Sequence[tuple[int, int]]) -> None:
+        """Read ranges of the file; see `PartBytes`."""
+        with self._path.open("rb", buffering=0) as file:
+            for start, stop in _merged(ranges):
+                file.seek(start)
+                _read_into(file, view[start:stop])
+                count(bytes_stored=stop - start)
+            if file.read(1):
+                raise CorruptDataError("a part is longer than it was")
+
+
+def write_part(frame: pl.DataFrame, *, is_published: bool = False) -> tuple[bytes, PartFile]:
     """Return rows as a Parquet file in memory, and its description.
 
     The values of the file are equal to those of the frame, bit by bit, for every type that columns have.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    is_published : bool
+        Other engines read the file, too: see `nan_bounds`.
     """
     stream = BytesIO()
     frame.write_parquet(
         stream,
         compression="zstd",
-        compression_level=_COMPRESSION_LEVEL,
+        compression_level=_PUBLISHED_LEVEL if is_published else _COMPRESSION_LEVEL,
         row_group_size=ROW_GROUP_ROWS,
         # Polars itself does not prune on floating-point columns, so NaN does not hide rows from it.
         statistics=True,
     )
+    if is_published:
+        from lazynwb.column_store.nan_bounds import drop_nan_bounds_of
+
+        drop_nan_bounds_of(stream, frame)
     data = stream.getvalue()
     groups = row_groups(data)
     columns = tuple(frame.columns)
@@ -121,7 +170,7 @@ def _frame_checksum(view: memoryview, start: int, stop: int) -> int:
 
 
 def scan_part(
-    path: Path,
+    source: PartBytes,
     file: PartFile,
     columns: Collection[str],
     wanted: Sequence[tuple[int, int]],
@@ -132,7 +181,7 @@ def scan_part(
 
     Parameters
     ----------
-    path : Path
+    source : PartBytes
     file : PartFile
     columns : collection of str
         Columns of the part, at least one.
@@ -148,7 +197,7 @@ def scan_part(
     """
     groups = _groups_of(file.rows, wanted)
     names = [name for name in file.columns if name in columns]
-    data = _read_checked(path, file, [file.columns.index(name) for name in names], groups)
+    data = _read_checked(source, file, [file.columns.index(name) for name in names], groups)
     # Not by plain names: Polars takes "*" and "^...$" for patterns.
     frame = pl.scan_parquet(data, glob=False, low_memory=False).select(selectors.by_name(*names))
     ends = [0, *accumulate(file.rows)]
@@ -185,21 +234,16 @@ def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield run
 
 
-def _read_checked(path: Path, file: PartFile, columns: list[int], groups: list[int]) -> bytes:
+def _read_checked(source: PartBytes, file: PartFile, columns: list[int], groups: list[int]) -> bytes:
     """Return a copy of a part with the chunks of some columns and row groups in it, and zeros elsewhere."""
     width = len(file.columns)
     numbers = [group * width + column for group in groups for column in columns]
     # `bytes` of zeros are not touched until they are written to, and are not copied: nobody else has them.
     stream = BytesIO(bytes(file.size))
-    with stream.getbuffer() as view, path.open("rb", buffering=0) as source:
+    with stream.getbuffer() as view:
         start, stop = file.bounds[0], file.bounds[-1]
         ranges = [(file.bounds[number], file.bounds[number + 1]) for number in numbers]
-        for first, last in _merged([(0, start), *ranges, (stop, file.size)]):
-            source.seek(first)
-            _read_into(source, view[first:last])
-            count(bytes_stored=last - first)
-        if source.read(1):
-            raise CorruptDataError("a part is longer than it was")
+        source.read_into(view, [(0, start), *ranges, (stop, file.size)])
         if _frame_checksum(view, start, stop) != file.frame_checksum:
             raise CorruptDataError("the checksum of a part's footer does not fit")
         for number, (first, last) in zip(numbers, ranges, strict=True):
@@ -210,7 +254,7 @@ def _read_checked(path: Path, file: PartFile, columns: list[int], groups: list[i
     return stream.getvalue()
 
 
-def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     merged: list[tuple[int, int]] = []
     for start, stop in ranges:
         if merged and start - merged[-1][1] <= _GAP:

@@ -107,7 +107,7 @@ def scan_sessions(part: StoredPart, ordinals: Sequence[int], columns: Collection
     listed = list(ordinals)
     ranges = ranges_of(part, listed)
     try:
-        frame = scan_part(part.part_path, file, {*columns, SESSION, TABLE_INDEX}, ranges)
+        frame = scan_part(part.bytes, file, {*columns, SESSION, TABLE_INDEX}, ranges)
     except (OSError, CorruptDataError) as error:
         raise PartLostError(part, str(error)) from None
     if not listed:

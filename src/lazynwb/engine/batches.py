@@ -14,11 +14,11 @@ import polars as pl
 
 from lazynwb.catalog.dtypes import NWB_PATH
 from lazynwb.column_store.parts import SESSION
-from lazynwb.column_store.reading import PartLostError, drop_lost
+from lazynwb.column_store.reading import PartLostError
 from lazynwb.column_store.store import column_store
 from lazynwb.engine.plan import plan_steps
 from lazynwb.engine.report import Report
-from lazynwb.engine.stored_scan import plan_runs, read_window, windows_of
+from lazynwb.engine.stored_scan import plan_runs, read_whole, read_window, windows_of
 from lazynwb.errors import LazyNWBError
 from lazynwb.lookup.session_columns import parted, session_frame
 from lazynwb.lookup.stored_tables import StoredTables
@@ -28,10 +28,12 @@ from lazynwb.shutdown import is_leaving
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from lazynwb.column_store.entries import StoredPart
     from lazynwb.engine.plan import ScanPlan, Step
     from lazynwb.engine.scan import Query
     from lazynwb.engine.stored_columns import StoreWriter
     from lazynwb.engine.stored_scan import Covered
+    from lazynwb.lookup.stored_tables import StoredValues
     from lazynwb.storage.source import Source
 
 #: The column with the number of a file.
@@ -120,12 +122,13 @@ class _Scan:
         self._steps = steps
         self._store = column_store()
         # An index says by itself what is stored of its files; the store knows tables by one path each.
-        self._is_storing = (
-            self._store.limit > 0
-            and plan.catalogs is None
-            and plan.tables is None
-            and SESSION not in plan.schema
-        )
+        is_one_table = plan.tables is None and SESSION not in plan.schema
+        self._is_storing = self._store.limit > 0 and plan.catalogs is None and is_one_table
+        self._stored: StoredValues | None = None
+        if self._is_storing:
+            self._stored = StoredTables(plan.table)
+        elif plan.catalogs is not None and is_one_table:
+            self._stored = plan.catalogs.stored_values(plan.table, plan.schema, plan.overridden)
         self._regions = {region.name for region in plan.regions}
         self._session = [
             column
@@ -138,15 +141,22 @@ class _Scan:
     def frames(self, n_rows: int | None) -> Iterator[pl.DataFrame]:
         """Yield the rows, those of sessions that the column store covers from there."""
         plan, steps = self._plan, self._steps
-        if not self._is_storing:
+        if self._stored is None:
             yield from self._query(plan.sources, steps).frames(n_rows)
             return
         needed = {*self._names, *(name for step in steps for name in step.columns)}
-        tables = StoredTables(plan.table)
+        if not self._session and self._regions.isdisjoint(needed):
+            parts = self._stored.whole(plan.sources, frozenset(needed))
+            if parts is not None and self._has_all(parts):
+                yield from self._whole_frames(parts, n_rows)
+                return
         runs = plan_runs(
-            tables, plan.sources, frozenset(needed.intersection(plan.schema).difference(self._regions))
+            self._stored,
+            self._holders(self._stored),
+            frozenset(needed.intersection(plan.schema).difference(self._regions)),
         )
-        if self._session and not all(run.covered for run in runs):
+        # Metadata of all files is read at once, unless that is known without reading them.
+        if self._session and plan.catalogs is None and not all(run.covered for run in runs):
             yield from self._query(plan.sources, steps).frames(n_rows)
             return
         left = n_rows
@@ -163,6 +173,57 @@ class _Scan:
             query = self._query(run.sources, steps)
             yield from query.frames(left)
             left = query.rows_left
+
+    def _holders(self, stored: StoredValues) -> Sequence[Source]:
+        """Return the sources without those that are known to lack the table, which are reported."""
+        plan = self._plan
+        if plan.catalogs is None or plan.raise_on_missing:
+            return plan.sources
+        found = zip(plan.sources, stored.find(plan.sources), strict=True)
+        rest = [source for source, table in found if table is None]
+        known = zip(rest, plan.catalogs.schemas(rest, plan.table), strict=True)
+        lacking = {source for source, columns in known if columns is None}
+        if not plan.optional:
+            for source in rest:
+                if source in lacking:
+                    self.report.missing(source.name)
+        return [source for source in plan.sources if source not in lacking] if lacking else plan.sources
+
+    def _has_all(self, parts: Sequence[StoredPart]) -> bool:
+        """Return whether parts are all that there is to read; report the files that lack the table."""
+        plan = self._plan
+        if sum(len(part.entry.sessions) for part in parts) == len(plan.sources):
+            return True
+        if not plan.raise_on_missing and not plan.optional:
+            keys = {session.key for part in parts for session in part.entry.sessions}
+            for source in plan.sources:
+                if source.public not in keys:
+                    self.report.missing(source.name)
+        return not plan.raise_on_missing
+
+    def _whole_frames(self, parts: Sequence[StoredPart], n_rows: int | None) -> Iterator[pl.DataFrame]:
+        """Yield the rows of parts whose sessions are just the sources."""
+        left = n_rows
+        for at, part in enumerate(parts):
+            if left is not None and left <= 0:
+                return
+            try:
+                frame = read_whole(part, self._plan, self._names, self._steps, left)
+            except LazyNWBError as error:
+                if isinstance(error, PartLostError):
+                    self._lost(error)
+                keys = {session.key for one in parts[at:] for session in one.entry.sessions}
+                rest = [source for source in self._plan.sources if source.public in keys]
+                yield from self._query(rest, self._steps).frames(left)
+                return
+            if left is not None:
+                left -= part.starts[-1]
+            if len(frame):
+                yield frame
+
+    def _lost(self, error: PartLostError) -> None:
+        assert self._stored is not None  # noqa: S101 - parts are of something
+        self._stored.lost(error)
 
     def close(self) -> None:
         """Store small columns that were decoded."""
@@ -229,7 +290,7 @@ class _Scan:
         except LazyNWBError as error:
             # A part is missing, or a session does not fit: its file is read, which raises any error.
             if isinstance(error, PartLostError):
-                drop_lost(self._store, error)
+                self._lost(error)
             yield from self._query(sources, self._steps).frames(limit)
             return
         for one in window:

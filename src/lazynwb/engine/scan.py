@@ -53,6 +53,10 @@ _FIRST_ROWS = 16
 _COLUMN_ERRORS = (UnsupportedTypeError,)
 #: Bytes that a row takes while it is filtered, whatever its columns: its number, and the mask.
 _MIN_ROW_BYTES = 16
+_OUTDATED = (
+    "{} was changed since it was catalogued: if that was by an index, update it (lazynwb index update) or "
+    "scan without it; else run the query again"
+)
 
 
 class Query:
@@ -355,11 +359,7 @@ class Query:
     def _give_up(self, part: Part, error: LazyNWBError) -> None:
         """Record that a file cannot be read under `ignore_errors`; else raise."""
         if isinstance(error, SourceChangedError) and part.file.is_given:
-            message = (
-                f"{part.file.name} was changed since it was catalogued: if that was by an index, update it "
-                "(lazynwb index update) or scan without it; else run the query again"
-            )
-            error = SourceChangedError(message)
+            error = SourceChangedError(_OUTDATED.format(part.file.name))
         if not may_skip(error, ignore_errors=self._plan.ignore_errors):
             raise error from None
         first_row = int(part.ranges[0, 0]) if len(part.ranges) else 0
@@ -443,9 +443,13 @@ class Query:
         """Return rows of stored tables as parts of their files."""
         parts = []
         start = 0
-        loading = load_tables((table.source for table in tables), self._plan.table)
+        loading = load_tables(
+            [table.source for table in tables], self._plan.table, self._plan.catalogs, reading=True
+        )
         for table, rows, load in zip(tables, counts, loading, strict=True):
             file = load()
+            if file is not None and file.is_renewed:
+                raise SourceChangedError(_OUTDATED.format(file.name))
             if file is None or file.identity != table.session.identity:
                 raise SourceChangedError(
                     f"{table.source.name} was changed while it was being read: run the query again"

@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import polars as pl
 from polars import selectors
 
-from lazynwb.catalog.dtypes import INTERNAL, ROWS, TABLE_INDEX, TABLE_PATH, column_dtype
+from lazynwb.catalog.dtypes import INTERNAL, ROWS, TABLE_INDEX, TABLE_PATH
 from lazynwb.catalog.merge import conform, nulls
-from lazynwb.column_store.parts import SESSION
+from lazynwb.column_store.parts import SESSION, scan_part
 from lazynwb.column_store.reading import PartLostError, guarded, scan_picks
 from lazynwb.config import config
+from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from lazynwb.column_store.entries import StoredPart
     from lazynwb.column_store.reading import Pick
     from lazynwb.engine.plan import ScanPlan, Step
-    from lazynwb.lookup.stored_tables import Cover, StoredTable, StoredTables
+    from lazynwb.lookup.stored_tables import Cover, StoredTable, StoredValues
     from lazynwb.storage.source import Source
 
 #: Rows of sessions of which no column is read.
@@ -56,12 +58,12 @@ class Run(NamedTuple):
     covered: list[Covered]
 
 
-def plan_runs(tables: StoredTables, sources: Sequence[Source], needed: frozenset[str]) -> list[Run]:
+def plan_runs(tables: StoredValues, sources: Sequence[Source], needed: frozenset[str]) -> list[Run]:
     """Cut the sources of a scan into runs, in order.
 
     Parameters
     ----------
-    tables : StoredTables
+    tables : StoredValues
     sources : sequence of Source
     needed : frozenset of str
         Columns of the files that the query needs.
@@ -156,7 +158,9 @@ def read_window(
         groups.setdefault(key, []).append(position)
     frames = []
     for positions in groups.values():
-        frame = _read_group([window[position] for position in positions], plan, columns, steps)
+        group = [window[position] for position in positions]
+        frame = _read_group(group, plan, columns, steps)
+        _check_rows(frame, group)
         if len(groups) > 1:
             places = pl.Series(positions, dtype=pl.UInt32)
             frame = frame.with_columns(places.gather(frame[SESSION]).alias(SESSION))
@@ -170,6 +174,83 @@ def read_window(
     for step in late:
         found = found.filter(step.expression)
     return found
+
+
+def _check_rows(frame: pl.DataFrame, group: Sequence[Covered]) -> None:
+    """Raise if rows are not of the sessions that they are stored as, in order."""
+    parts = [pick.part for one in group for pick in one.cover.picks if not pick.part.is_trusted]
+    if not parts or not len(frame):
+        return
+    rows = pl.Series([one.table.session.rows for one in group], dtype=pl.Int64)
+    session, row = frame[SESSION], frame[TABLE_INDEX]
+    if session.null_count() or row.null_count() or session.max() >= len(group):  # type: ignore[operator]
+        raise PartLostError(parts[0], "rows of no session")
+    place = session.cast(pl.Int64) * 2**32 + row.cast(pl.Int64)
+    if not (row < rows.gather(session)).all() or not (place.diff().drop_nulls() > 0).all():
+        raise PartLostError(parts[0], "rows that its sessions do not have, or not in order")
+
+
+def read_whole(
+    part: StoredPart, plan: ScanPlan, columns: Sequence[str], steps: Sequence[Step], limit: int | None
+) -> pl.DataFrame:
+    """Return the rows of a whole part that pass a predicate, in order; see `StoredValues.whole`.
+
+    Parameters
+    ----------
+    part : StoredPart
+    plan : ScanPlan
+    columns : sequence of str
+        Columns to return.
+    steps : sequence of Step
+        The predicate's parts.
+    limit : int or None
+        Rows to look at.
+
+    Raises
+    ------
+    PartLostError
+        If the part is gone or damaged.
+    LazyNWBError
+        If values do not fit the types of the scan.
+    """
+    file = part.entry.part
+    rows = part.starts[-1] if limit is None else min(limit, part.starts[-1])
+    if file is None:
+        raise PartLostError(part, "the entry has no part")
+    read = list(dict.fromkeys((*columns, *(name for step in steps for name in step.columns))))
+    known = plan.all_columns
+    dtypes = {name: known[name] for name in read}
+    stored = {name: part.dtype(0, name) for name in read if name in file.columns}
+    count(rows_stored=rows)
+    if not stored:
+        frame = pl.DataFrame([nulls(name, dtype, rows) for name, dtype in dtypes.items()])
+        return _filtered(frame, steps).select(selectors.by_name(*columns))
+    try:
+        scan = scan_part(part.bytes, file, stored, [(0, rows)])
+    except (OSError, CorruptDataError) as error:
+        raise PartLostError(part, str(error)) from None
+    scan = scan.head(rows)
+    lacking = [name for name in read if name not in stored]
+    if lacking:
+        scan = scan.with_columns(pl.lit(None, dtype=dtypes[name]).alias(name) for name in lacking)
+    if any(dtype != dtypes[name] for name, dtype in stored.items()):
+        frame = guarded(part, scan.collect)
+        frame = frame.with_columns(
+            conform(frame[name], dtypes[name], None if name in plan.overridden else plan.origin)
+            for name in stored
+        )
+        return _filtered(frame, steps).select(selectors.by_name(*columns))
+    filtered = scan
+    for step in steps:
+        filtered = filtered.filter(step.expression)
+    try:
+        frame = guarded(part, filtered.select(selectors.by_name(*columns)).collect)
+    except PartLostError:
+        # The part may be sound, and the predicate fail on its rows.
+        frame = _filtered(guarded(part, scan.collect), steps).select(selectors.by_name(*columns))
+    if any(frame.schema[name] != dtypes[name] for name in columns):
+        raise PartLostError(part, "columns of other types than the catalog says")
+    return frame
 
 
 def _is_stored(step: Step, plan: ScanPlan) -> bool:
@@ -205,8 +286,12 @@ def _read_group(
     if limit is not None:
         scan = scan.filter((pl.col(SESSION) != limit) | (pl.col(TABLE_INDEX) < group[limit].rows))
     part = picks[0].part
-    own = group[0].table.columns
-    stored = {name: column_dtype(own[name]) for pick in picks for name in pick.columns if name in plan.schema}
+    stored = {
+        name: pick.part.dtype(pick.ordinal, name)
+        for pick in picks
+        for name in pick.columns
+        if name in plan.schema
+    }
     lacking = [name for name in read if name not in stored]
     if lacking:
         scan = scan.with_columns(pl.lit(None, dtype=plan.schema[name]).alias(name) for name in lacking)

@@ -9,6 +9,7 @@ import msgspec
 
 from lazynwb.catalog.model import CATALOG_VERSION
 from lazynwb.config import config
+from lazynwb.distributed.workers import Workers
 from lazynwb.errors import LazyNWBError, SourceNotFoundError, may_skip
 from lazynwb.index.location import open_folder
 from lazynwb.index.model import MANIFEST, MAX_SESSIONS, Values
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from lazynwb.index.location import Folder, Found
-    from lazynwb.index.model import Manifest, Part
+    from lazynwb.index.model import Manifest, Part, TableValues
     from lazynwb.index.part_io import Records
     from lazynwb.index.source_record import SourceRecord
     from lazynwb.storage.resolve import Sources
@@ -81,9 +82,9 @@ def build_index(  # noqa: PLR0913 - the options of a build
     values : bool, str or iterable of str
         Keep the values of small columns (scalars, text, enumerations, references, short arrays), of these
         tables (`"units"`, `"/intervals/trials"`), of all tables that are no series, or of none (False or
-        "none"). They are read from the files by this process. See `scan_index` and `Index.value_files`.
+        "none"). See `scan_index` and `Index.value_files`.
     executor : concurrent.futures.Executor or None
-        Executor that describes the sources: Dask, MPI, SLURM, or a process pool.
+        Executor that describes the sources and reads their values: Dask, MPI, SLURM, or a process pool.
     storage_options : mapping or None
         As for `scan_nwb`; for the sources and the destination. They are not written down.
     ignore_errors : bool
@@ -115,7 +116,7 @@ def build_index(  # noqa: PLR0913 - the options of a build
         old = decoded(before, folder)
         manifest = manifest_of(old, writer, wish, [part.token for part in old.parts] if old else [])
         failed = _publish_with_values(
-            folder, before, old, manifest, writer, requested_tables(values), storage_options,
+            folder, before, old, manifest, writer, requested_tables(values), storage_options, executor,
             ignore_errors=ignore_errors, disable_progress=disable_progress,
         )  # fmt: skip
     return IndexChanges(sum(p.sessions for p in writer.parts), len(found), 0, 0, writer.failed + failed)
@@ -129,25 +130,43 @@ def _publish_with_values(  # noqa: PLR0913, PLR0917 - what is put in force
     writer: Writer,
     wanted: bool | list[str],  # noqa: FBT001 - as in the manifest
     storage_options: Mapping[str, Any] | None,
+    executor: Executor | None,
     *,
     ignore_errors: bool,
     disable_progress: bool,
+    is_update: bool = False,
 ) -> list[str]:
     """Write the values of tables, and put a manifest in force; return what could not be read."""
-    dropped = [file.name for table in old.table_values for file in table.files] if old is not None else []
-    values = ValueWriter(folder, State(folder, manifest))
+    values = ValueWriter(
+        folder,
+        State(folder, manifest),
+        State(folder, old) if old is not None and is_update else None,
+        Workers(executor) if executor is not None else None,
+    )
     try:
         tables = values.write(
             wanted, storage_options, ignore_errors=ignore_errors, disable_progress=disable_progress
         )
+        kept = value_names(tables)
         manifest = msgspec.structs.replace(
-            manifest, values_of=wanted, table_values=tables, superseded_files=tuple(dropped)
+            manifest,
+            values_of=wanted,
+            table_values=tables,
+            superseded_files=tuple(name for name in value_names(old.table_values) if name not in kept)
+            if old is not None
+            else (),
         )
         publish(folder, before, manifest, writer)
     except BaseException:
         folder.remove(values.written)
         raise
     return values.failed
+
+
+def value_names(tables: Iterable[TableValues]) -> dict[str, None]:
+    """Return the names of all files with values, and of their entries."""
+    names = ((file.name, file.entry_name) for table in tables for file in table.files)
+    return dict.fromkeys(name for pair in names for name in pair)
 
 
 #: A part with fewer sessions is joined with its neighbours, if these are small too.
@@ -169,9 +188,9 @@ def update_index(  # noqa: PLR0913 - the options of an update
     """Bring an index up to date: describe changed and new sources.
 
     Of each source that it knows, the identity is asked for. Those that are gone are removed from it. The
-    parts of the index without changes stay as they are; values (`values=` of `build_index`) are read anew
-    from all files if any has changed. Readers are not disturbed; files that are no longer in force are
-    removed by the next update.
+    parts of the index without changes stay as they are. Values (`values=` of `build_index`) are read of files
+    that have changed, and only the Parquet files that these are in are written anew. Readers are not
+    disturbed; files that are no longer in force are removed by the next update.
 
     Parameters
     ----------
@@ -229,7 +248,8 @@ def update_index(  # noqa: PLR0913 - the options of an update
         if dropped or len(writer.parts) != len(old.parts) or old.superseded:
             failed = _publish_with_values(
                 folder, before, old, manifest_of(old, writer, wish, dropped), writer, old.values_of,
-                storage_options, ignore_errors=ignore_errors, disable_progress=disable_progress,
+                storage_options, executor, ignore_errors=ignore_errors, disable_progress=disable_progress,
+                is_update=True,
             )  # fmt: skip
             folder.remove([*files_of(old.superseded), *old.superseded_files])
     sessions = sum(part.sessions for part in writer.parts)

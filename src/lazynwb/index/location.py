@@ -58,6 +58,10 @@ class Folder(Protocol):
         """Return a part of a file; SourceNotFoundError if there is none."""
         ...
 
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+        """Return parts of a file, each from a first byte to the one before another."""
+        ...
+
     def write(self, name: str, data: bytes) -> None:
         """Write a file that is not there yet."""
         ...
@@ -134,6 +138,10 @@ class LocalFolder:
             raise SourceNotFoundError(f"index {self.name}: its file {name} is gone") from None
         except OSError as error:
             raise LazyNWBError(f"index {self.name} cannot be read: {name}: {error.strerror}") from None
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+        """Return parts of a file; see `Folder`."""
+        return [self.read(name, start, stop) for start, stop in ranges]
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file; see `Folder`."""
@@ -237,14 +245,21 @@ class RemoteFolder:
 
     def read(self, name: str, start: int, stop: int) -> bytes | memoryview:
         """Return a part of a file; see `Folder`."""
+        return self.read_ranges(name, [(start, stop)])[0]
+
+    def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+        """Return parts of a file, asked for at the same time; see `Folder`."""
         from lazynwb.storage.range_request import request
         from lazynwb.threads import REQUESTS
 
         source = self._source(name)
-        if stop - start <= _PIECE:
-            return request(source, start, stop).data
-        ends = [(low, min(low + _PIECE, stop)) for low in range(start, stop, _PIECE)]
-        return b"".join(REQUESTS.map(lambda span: request(source, *span).data, ends))
+        if len(ranges) == 1 and ranges[0][1] - ranges[0][0] <= _PIECE:
+            return [request(source, *ranges[0]).data]
+        pieces = [
+            (low, min(low + _PIECE, stop)) for start, stop in ranges for low in range(start, stop, _PIECE)
+        ]
+        answers = iter(list(REQUESTS.map(lambda span: request(source, *span).data, pieces)))
+        return [b"".join(next(answers) for _ in range(start, stop, _PIECE)) for start, stop in ranges]
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file; see `Folder`."""

@@ -14,6 +14,7 @@ import polars as pl
 from lazynwb.catalog.dtypes import instance
 from lazynwb.catalog.merge import common_dtype, conform
 from lazynwb.catalog.model import CATALOG_VERSION
+from lazynwb.column_store.parts import PartFile  # noqa: TC001 - decoded
 from lazynwb.errors import CorruptDataError, LazyNWBError
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ ENTRIES = "entries"
 
 _Token = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 _ValueName = Annotated[str, msgspec.Meta(pattern=r"^tables=[A-Za-z0-9_.-]+/part-[0-9a-f]{32}\.parquet$")]
+_ValueOrEntry = Annotated[
+    str, msgspec.Meta(pattern=r"^tables=[A-Za-z0-9_.-]+/part-[0-9a-f]{32}\.(parquet|entry)$")
+]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 #: Columns of the tables on disk. What begins with an underscore is not for users.
@@ -125,15 +129,22 @@ class ValueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ----------
     name : str
         Within the index.
-    bytes, rows : int
-    checksum : int
-        CRC-32 of the file.
+    rows : int
+    entry_bytes : int
+        Size of its entry, which says whose rows these are: see `lazynwb.column_store.entries`.
+    part : PartFile
+        Where its column chunks are, with their checksums.
     """
 
     name: _ValueName
-    bytes: _Count
     rows: _Count
-    checksum: _Count
+    entry_bytes: _Count
+    part: PartFile
+
+    @property
+    def entry_name(self) -> str:
+        """Name of its entry."""
+        return self.name.removesuffix("parquet") + "entry"
 
 
 class TableValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -145,13 +156,21 @@ class TableValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         Path, without the leading slash.
     files : tuple of ValueFile
         In the order of the sessions.
+    schema : tuple of (str, Any)
+        The columns with their types, the same in all files: see `dtype_of`.
     lacking : tuple of str
         Sessions whose rows are not there because they could not be read.
     """
 
     table: str
     files: tuple[ValueFile, ...]
+    schema: tuple[tuple[str, Any], ...]
     lacking: tuple[str, ...] = ()
+
+    @property
+    def dtypes(self) -> dict[str, pl.DataType]:
+        """The columns with their types."""
+        return {name: dtype_of(described) for name, described in self.schema}
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -193,7 +212,7 @@ class Manifest(msgspec.Struct, frozen=True):
     superseded: tuple[_Token, ...] = ()
     values_of: bool | list[str] = False
     table_values: tuple[TableValues, ...] = ()
-    superseded_files: tuple[_ValueName, ...] = ()
+    superseded_files: tuple[_ValueOrEntry, ...] = ()
     format: str = FORMAT
     version: int = INDEX_VERSION
     catalog_version: int = CATALOG_VERSION

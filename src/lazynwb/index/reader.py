@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import polars as pl
 from polars import selectors
 
+from lazynwb.catalog.dtypes import ROWS, TABLE_INDEX
+from lazynwb.catalog.merge import nulls
+from lazynwb.column_store.parts import SESSION
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.index.location import open_folder
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
     from lazynwb.index.model import Kind, Manifest, TableValues
     from lazynwb.index.snapshot import TableSummary
+    from lazynwb.index.value_parts import ValueParts
     from lazynwb.lookup.loader import TableFile
     from lazynwb.lookup.providers import NotCatalogued
     from lazynwb.storage.resolve import Sources
@@ -166,6 +170,12 @@ class Index(CatalogProvider):
         """Return the fingerprints of a table's columns; see `CatalogProvider`."""
         return self._on_latest(lambda state: state.schemas(sources, table))
 
+    def stored_values(
+        self, table: str, schema: Mapping[str, pl.DataType], overridden: frozenset[str]
+    ) -> ValueParts | None:
+        """Return the values of a table; see `CatalogProvider`."""
+        return self._on_latest(lambda state: state.stored_values(table, schema, overridden, self._renewed))
+
     def table_paths(self) -> list[str]:
         """Return the paths of all tables; see `CatalogProvider`."""
         return self._on_latest(State.table_paths)
@@ -210,33 +220,42 @@ class Index(CatalogProvider):
     # -- tables -------------------------------------------------------------------------------------------
 
     def value_schema(self, table: str) -> dict[str, pl.DataType]:
-        """Return the columns of the values of a table."""
-        file = self.table_values(table).files[0]
-        return dict(self._on_latest(lambda state: state.values_in(file)).collect_schema())
+        """Return the columns of the values of a table; the first is hidden from users."""
+        dtypes = self.table_values(table).dtypes
+        return {ROWS: pl.Null(), **{name: dtype for name, dtype in dtypes.items() if name != SESSION}}
 
     def value_batches(
         self, table: str, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
         """Yield the values of a table, a frame for each file; see `batches`."""
-        state = self._state
         schema = self.value_schema(table)
         names = with_columns if with_columns is not None else list(schema)
-        left = n_rows
+        roots = predicate.meta.root_names() if predicate is not None else []
+        state, left = self._state, n_rows
         for file in self.table_values(table).files:
             if left is not None and left <= 0:
                 break
-            try:
-                rows = state.values_in(file)
-            except GoneError:
-                raise LazyNWBError(
-                    f"index {self.name} was updated while it was read: open it anew, and run the query again"
-                ) from None
-            if left is not None:
-                rows, left = rows.head(left), left - file.rows
-            if predicate is not None:
-                rows = rows.filter(predicate)
-            frame = rows.select(selectors.by_name(*names)).collect()
-            if len(frame):
+            rows = file.rows if left is None else min(left, file.rows)
+            left = None if left is None else left - rows
+            stored = [name for name in dict.fromkeys((*names, *roots)) if name != ROWS]
+            if predicate is not None and not stored:
+                stored = [TABLE_INDEX]  # any column: how many rows there are
+            if stored:
+                try:
+                    frame = state.values_in(self.table_values(table), file, stored, rows, predicate)
+                except GoneError:
+                    raise LazyNWBError(
+                        f"index {self.name} was updated while it was read: open it anew, and run the query "
+                        "again"
+                    ) from None
+                frame = frame.select(selectors.by_name(*(name for name in names if name != ROWS)))
+                rows = len(frame)
+            else:
+                frame = pl.DataFrame()
+            if ROWS in names:
+                frame = pl.DataFrame([*frame.get_columns(), nulls(ROWS, pl.Null(), rows)])
+                frame = frame.select(selectors.by_name(*names))
+            if rows:
                 yield frame
         yield pl.DataFrame(schema={name: schema[name] for name in names})
 

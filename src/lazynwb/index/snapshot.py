@@ -9,20 +9,21 @@ from collections import OrderedDict
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import deflate
 import msgspec
 import polars as pl
 
 from lazynwb.catalog.dtypes import NWB_PATH
 from lazynwb.catalog.merge import conform
 from lazynwb.catalog.model import CATALOG_VERSION, Table
+from lazynwb.column_store.parts import scan_part
 from lazynwb.config import config
-from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.errors import CorruptDataError, LazyNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS
 from lazynwb.index.model import ENTRIES, MANIFEST, SCHEMAS, SESSIONS, Values, decode
 from lazynwb.index.part_io import block_of, damaged, guarded, read_frame
 from lazynwb.index.source_record import ATTRIBUTES
 from lazynwb.index.validate import is_row_count, is_sound
+from lazynwb.index.value_parts import FolderPart, TableParts, ValueParts, check_part, is_gone
 from lazynwb.lookup.loader import Entry, TableFile, key_of
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.profile import count
@@ -31,10 +32,11 @@ from lazynwb.storage.source import Options, Source, is_url
 from lazynwb.storage.stores.registry import SCHEMES
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
+    from lazynwb.column_store.reading import PartLostError
     from lazynwb.index.location import Folder
-    from lazynwb.index.model import Kind, Manifest, Part, ValueFile
+    from lazynwb.index.model import Kind, Manifest, Part, TableValues, ValueFile
     from lazynwb.lookup.providers import NotCatalogued
 
 #: Tables of parts, and blocks of entries, that are kept in memory.
@@ -95,6 +97,7 @@ class State:
         self._tables: OrderedDict[tuple[int, str], _Rows | None] = OrderedDict()
         self._frames: OrderedDict[int, pl.DataFrame] = OrderedDict()
         self._blocks: OrderedDict[tuple[int, int, int], pl.Series] = OrderedDict()
+        self._value_parts: dict[str, TableParts | None] = {}
         self._sessions: pl.DataFrame | None = None
         self._numbers: dict[str, int] = {}
         self._links: dict[int, list[str]] = {}
@@ -127,16 +130,93 @@ class State:
         except SourceNotFoundError as error:
             raise GoneError(str(error)) from None
 
-    def values_in(self, file: ValueFile) -> pl.LazyFrame:
-        """Return a scan of a file with values of a table, of which every byte was checked."""
+    def table_parts(self, table: str) -> TableParts | None:
+        """Return the files with values of a table; None if there are none."""
+        with self._lock:
+            if table not in self._value_parts:
+                values = next((one for one in self.manifest.table_values if one.table == table), None)
+                try:
+                    found = TableParts(self._folder, values, self.identities) if values is not None else None
+                except SourceNotFoundError as error:
+                    raise GoneError(str(error)) from None
+                self._value_parts[table] = found
+            return self._value_parts[table]
+
+    def stored_values(
+        self,
+        table: str,
+        schema: Mapping[str, pl.DataType],
+        overridden: frozenset[str],
+        on_gone: Callable[[State, GoneError], object] | None = None,
+    ) -> ValueParts | None:
+        """Return the values of a table; see `Index`.
+
+        Parameters
+        ----------
+        table, schema, overridden
+            See `CatalogProvider`.
+        on_gone : callable or None
+            Called with this state if a file of it has been removed.
+        """
+        if self.manifest.catalog_version != CATALOG_VERSION:
+            return None
+        found = self.table_parts(table)
+        if found is None:
+            return None
+
+        def on_loss(error: PartLostError) -> None:
+            if not is_gone(self._folder, error.part.path.as_posix()):
+                raise damaged(self._folder, error.part.path.as_posix(), error) from None
+            if on_gone is not None:
+                on_gone(self, GoneError(str(error)))
+
+        return ValueParts(
+            table,
+            found,
+            schema,
+            overridden,
+            links_as_built=self.manifest.external_links == config.external_links,
+            lacks=lambda sources: all(one is None for one in self.schemas(sources, table)),
+            on_loss=on_loss,
+        )
+
+    def values_in(
+        self, values: TableValues, file: ValueFile, names: Sequence[str], rows: int, predicate: pl.Expr | None
+    ) -> pl.DataFrame:
+        """Return rows of a file with values, of which every byte that was read was checked.
+
+        Parameters
+        ----------
+        values : TableValues
+        file : ValueFile
+            One of them.
+        names : sequence of str
+            Columns.
+        rows : int
+            How many are looked at, the first ones.
+        predicate : Expr or None
+        """
+        check_part(self._folder, values, file)
+        source = FolderPart(self._folder, file)
         try:
-            data = bytes(self._folder.read(file.name, 0, file.bytes))
+            scan = guarded(self._folder, file.name, lambda: scan_part(source, file.part, names, [(0, rows)]))
         except SourceNotFoundError as error:
             raise GoneError(str(error)) from None
-        if len(data) != file.bytes or deflate.crc32(data) != file.checksum:
-            raise damaged(self._folder, file.name, "its checksum does not fit")
-        count(bytes_stored=len(data))
-        return guarded(self._folder, file.name, lambda: pl.scan_parquet(data, glob=False))
+        except CorruptDataError as error:
+            raise damaged(self._folder, file.name, error) from None
+        scan = scan.head(rows)
+        try:
+            frame = (scan if predicate is None else scan.filter(predicate)).collect()
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:  # noqa: BLE001 - a panic of Rust's is no `Exception`
+            # The file may be sound, and the predicate fail on its rows.
+            frame = guarded(self._folder, file.name, scan.collect)
+            frame = frame if predicate is None else frame.filter(predicate)
+        dtypes = values.dtypes
+        if any(frame.schema[name] != dtypes[name] for name in names):
+            raise damaged(self._folder, file.name, "columns of other types than the manifest says")
+        return frame
 
     # -- sources ------------------------------------------------------------------------------------------
 
@@ -145,6 +225,12 @@ class State:
         """Numbers of the sessions by their paths."""
         self._known()
         return self._numbers
+
+    @property
+    def identities(self) -> dict[str, str | None]:
+        """Identities of the sessions by their paths; None where there is no valid catalog."""
+        known = self._known()
+        return dict(zip(known["path"], known["identity"], strict=True))
 
     def _known(self) -> pl.DataFrame:
         """Return paths and identities of all sessions."""

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 import re
 import uuid
+from functools import partial
 from hashlib import blake2b
-from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-import deflate
+import msgspec
 import polars as pl
 
 from lazynwb.catalog.dtypes import INTERNAL, RESERVED
-from lazynwb.column_store.nan_bounds import drop_nan_bounds_of
-from lazynwb.column_store.parts import ROW_GROUP_ROWS
+from lazynwb.catalog.merge import conform, nulls
+from lazynwb.column_store.entries import Entry, Session
+from lazynwb.column_store.parts import SESSION, write_part
 from lazynwb.column_store.small_columns import is_small
-from lazynwb.engine.batches import run
+from lazynwb.engine.batches import run, scan_metadata
 from lazynwb.engine.plan import ScanPlan
-from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
+from lazynwb.errors import LazyNWBError, SchemaError, SourceChangedError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import GENERAL, SUBJECT
-from lazynwb.index.model import TableValues, ValueFile
+from lazynwb.index.model import TableValues, ValueFile, described
+from lazynwb.index.value_parts import packed, read_entry
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.schema import collect_schema, normalize_table_path
-from lazynwb.lookup.session_columns import SessionColumn
+from lazynwb.lookup.session_columns import SessionColumn, session_frame
+from lazynwb.lookup.stored_tables import layout_of, session_of
 from lazynwb.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
+    from lazynwb.column_store.entries import Layout
+    from lazynwb.distributed.workers import Workers
     from lazynwb.index.location import Folder
     from lazynwb.index.snapshot import State
+    from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source
 
 #: Metadata that are columns of every row, where the index has them: short, and what rows are told apart by.
@@ -38,8 +44,10 @@ METADATA = (
     *((GENERAL, name) for name in ("session_id", "session_start_time")),
     *((SUBJECT, name) for name in ("subject_id", "age", "sex", "species", "strain", "genotype")),
 )
-#: Sessions that are read together, and decoded bytes of a file.
-_SESSIONS, _FILE_BYTES = 256, 64 * 1024 * 1024
+#: Sessions and rows that are read together.
+_SESSIONS, _ROWS = 256, 256 * 1024
+#: Decoded bytes of a file, and of one that is written anew with rows that come to lie next to it.
+_FILE_BYTES, _SMALL_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
 #: A column counts as small if it would be in a session of so many rows.
 _MIN_ROWS = 1024
 _STRANGE = re.compile(r"[^A-Za-z0-9_-]+")
@@ -52,6 +60,53 @@ def requested_tables(given: bool | str | Iterable[str]) -> bool | list[str]:  # 
     return [normalize_table_path(one) for one in ([given] if isinstance(given, str) else given)]
 
 
+class _Kept(NamedTuple):
+    """A file with values of the index before.
+
+    Attributes
+    ----------
+    file : ValueFile
+    values : TableValues
+        Which it is of.
+    entry : Entry
+    """
+
+    file: ValueFile
+    values: TableValues
+    entry: Entry
+
+
+class _Row(NamedTuple):
+    """A session whose rows are to be in a file with values.
+
+    Attributes
+    ----------
+    file : TableFile
+    kept : (_Kept, int) or None
+        The file that has its rows already, and which of its sessions it is.
+    """
+
+    file: TableFile
+    kept: tuple[_Kept, int] | None
+
+
+class _Session(NamedTuple):
+    """A session whose rows were read.
+
+    Attributes
+    ----------
+    file : TableFile
+    frame : DataFrame
+        All columns but `SESSION`.
+    stored : frozenset of str
+        Columns whose values are those of a scan.
+    """
+
+    file: TableFile
+    frame: pl.DataFrame
+    stored: frozenset[str]
+
+
 class ValueWriter:
     """Writes files with values; they are removed if they are not published.
 
@@ -60,11 +115,19 @@ class ValueWriter:
     folder : Folder
     state : State
         Of the index whose sessions are read.
+    before : State or None
+        Of the index that it replaces: values of sessions that have not changed are taken from there.
+    workers : Workers or None
+        They read the files.
     """
 
-    def __init__(self, folder: Folder, state: State) -> None:
+    def __init__(
+        self, folder: Folder, state: State, before: State | None = None, workers: Workers | None = None
+    ) -> None:
         self._folder = folder
         self._state = state
+        self._before = before
+        self._workers = workers
         self.written: list[str] = []
         self.failed: list[str] = []
 
@@ -101,10 +164,10 @@ class ValueWriter:
         tables = {path: having for path, having in holders.items() if path not in {GENERAL, SUBJECT}}
         if wanted is not True:
             absent = next((path for path in wanted if path not in tables), None)
-            if absent is not None:
+            if absent is not None and self._before is None:
                 known = ", ".join(f"/{path}" for path in sorted(tables)[:20]) or "none"
                 raise TableNotFoundError(f"values=: no session has a table /{absent}; tables there: {known}")
-            tables = {path: tables[path] for path in dict.fromkeys(wanted)}
+            tables = {path: tables[path] for path in dict.fromkeys(wanted) if path in tables}
         total = sum(map(len, tables.values()))
         folders: dict[str, str] = {}
         with Progress("Reading NWB values", total, disabled=disable_progress) as progress:
@@ -118,27 +181,50 @@ class ValueWriter:
     def _write_table(
         self, path: str, sources: list[Source], place: str, progress: Progress, *, ignore_errors: bool
     ) -> TableValues:
-        plan, lacking = self._plan(path, sources, ignore_errors=ignore_errors)
+        # Which sessions have a table is known by part: they are put in the order of the index.
+        sources = sorted(sources, key=lambda source: self._state.numbers[source.public])
+        before, known_lacking = self._before_of(path)
+        plan, tables, lacking = self._plan(path, sources, ignore_errors=ignore_errors)
+        lacking |= known_lacking & {file.source.public for file in tables}
+        schema = tuple((name, described(dtype)) for name, dtype in _dtypes(plan).items())
+        kept = {session.key: (one, at) for one in before for at, session in enumerate(one.entry.sessions)}
+        rows = []
+        for file in tables:
+            if file.source.public not in lacking:
+                was = kept.get(file.source.public)
+                if was is not None and not _is_same(file, was[0].entry.sessions[was[1]]):
+                    was = None
+                rows.append(_Row(file, was))
+        writing = _TableWriting(self, plan, place, lacking, ignore_errors=ignore_errors)
         files: list[ValueFile] = []
-        frames: list[pl.DataFrame] = []
-        size = 0
-        for start in range(0, len(sources), _SESSIONS):
-            block = sources[start : start + _SESSIONS]
-            for frame in self._rows(plan, block, lacking, ignore_errors=ignore_errors):
-                frames.append(frame)
-                size += int(frame.estimated_size())
-                if size >= _FILE_BYTES:
-                    files.append(self._write_file(place, frames))
-                    frames, size = [], 0
-            progress.update(len(block))
+        for one, some in _runs(rows, schema):
+            if one is not None:
+                files.append(one.file)
+            else:
+                files += writing.write(some)
+            progress.update(len(some))
         # A table of no rows has a file all the same: its columns are what the table has.
-        if frames or not files:
-            empty = pl.DataFrame(schema={name: plan.all_columns[name] for name in _names(plan)})
-            files.append(self._write_file(place, [empty, *frames]))
-        return TableValues(path, tuple(files), tuple(sorted(lacking)))
+        return TableValues(path, tuple(files or writing.write([])), schema, tuple(sorted(lacking)))
 
-    def _plan(self, path: str, sources: list[Source], *, ignore_errors: bool) -> tuple[ScanPlan, set[str]]:
-        """Return the plan of a scan of the columns that are small in every session."""
+    def _before_of(self, path: str) -> tuple[list[_Kept], set[str]]:
+        """Return the files with values of a table in the index before, and unreadable sessions."""
+        if self._before is None:
+            return [], set()
+        values = next((one for one in self._before.manifest.table_values if one.table == path), None)
+        if values is None:
+            return [], set()
+        found = []
+        for file in values.files:
+            entry = read_entry(self._folder, values, file)
+            if entry is not None:
+                found.append(_Kept(file, values, entry))
+        was, now = self._before.identities, self._state.identities
+        return found, {key for key in values.lacking if key in now and was.get(key) == now[key]}
+
+    def _plan(
+        self, path: str, sources: list[Source], *, ignore_errors: bool
+    ) -> tuple[ScanPlan, list[TableFile], set[str]]:
+        """Return the plan of a scan of the columns that are small in every session, and their tables."""
         schema, files = collect_schema(
             sources,
             path,
@@ -152,6 +238,7 @@ class ValueWriter:
         )
         large: set[str] = set()
         lacking: set[str] = set()
+        tables: list[TableFile] = []
         for source, load in zip(sources, load_tables(sources, path, self._state), strict=True):
             try:
                 file = load()
@@ -162,13 +249,14 @@ class ValueWriter:
             if file is None:
                 lacking.add(source.public)
                 continue
+            tables.append(file)
             table = file.table
             rows = max(table.rows, _MIN_ROWS)
             large |= {name for name, c in file.columns.items() if not is_small(c, table.kind, rows)}
         columns = {
             name: dtype
             for name, dtype in schema.items()
-            if name not in large and name not in RESERVED and not isinstance(dtype, pl.Null)
+            if name not in large and name not in {*RESERVED, SESSION} and not isinstance(dtype, pl.Null)
         }
         plan = ScanPlan(
             tuple(sources),
@@ -180,7 +268,7 @@ class ValueWriter:
             optional=True,
             catalogs=self._state,
         )
-        return plan, lacking
+        return plan, tables, lacking
 
     def _session_columns(self, taken: Mapping[str, pl.DataType]) -> tuple[SessionColumn, ...]:
         found = []
@@ -197,43 +285,258 @@ class ValueWriter:
             found.append(SessionColumn(column, table, name, dtype))
         return tuple(found)
 
-    def _rows(
-        self, plan: ScanPlan, sources: Sequence[Source], lacking: set[str], *, ignore_errors: bool
-    ) -> Iterator[pl.DataFrame]:
-        """Yield the rows of sessions; those that cannot be read are left out under `ignore_errors`."""
-        wanted = tuple(source for source in sources if source.public not in lacking)
-        if not wanted:
-            return
-        try:
-            frames = list(run(plan._replace(sources=wanted), _names(plan), None, None))
-        except LazyNWBError as error:
-            if not may_skip(error, ignore_errors=ignore_errors):
-                raise
-            if len(wanted) > 1:
-                for source in wanted:
-                    yield from self._rows(plan, [source], lacking, ignore_errors=True)
-                return
-            lacking.add(wanted[0].public)
-            text = str(error)
-            self.failed.append(text if wanted[0].name in text else f"{wanted[0].name}: {text}")
-            return
-        yield from frames
+    def rows_of(self, plan: ScanPlan) -> Iterator[pl.DataFrame]:
+        """Yield the rows of the files of a plan, in order."""
+        if self._workers is None:
+            return run(plan, list(_dtypes(plan))[:-1], None, None)
+        from lazynwb.distributed.execution import run_on
 
-    def _write_file(self, place: str, frames: Sequence[pl.DataFrame]) -> ValueFile:
-        frame = pl.concat(frames)
-        stream = BytesIO()
-        frame.write_parquet(stream, compression="zstd", statistics=True, row_group_size=ROW_GROUP_ROWS)
-        drop_nan_bounds_of(stream, frame)
-        data = stream.getvalue()
+        return run_on(self._workers, plan, list(_dtypes(plan))[:-1], None, None)
+
+    def write_file(
+        self, place: str, table: str, sessions: list[Session], layouts: list[Layout], frame: pl.DataFrame
+    ) -> ValueFile:
+        """Write rows of sessions, and their entry."""
+        data, part = write_part(frame, is_published=True)
+        entry = packed(Entry(table, 0, tuple(sessions), tuple(layouts), part))
         name = f"tables={place}/part-{uuid.uuid4().hex}.parquet"
-        self._folder.write(name, data)
-        self.written.append(name)
-        return ValueFile(name, len(data), len(frame), deflate.crc32(data))
+        file = ValueFile(name, len(frame), len(entry), part)
+        self.written += [file.name, file.entry_name]
+        self._folder.write(file.name, data)
+        self._folder.write(file.entry_name, entry)
+        return file
+
+    def rows_before(self, kept: _Kept) -> pl.DataFrame:
+        """Return all rows of a file of the index before."""
+        assert self._before is not None  # noqa: S101 - there are files of it
+        names = [name for name, _ in kept.values.schema]
+        return self._before.values_in(kept.values, kept.file, names, kept.file.rows, None)
 
 
-def _names(plan: ScanPlan) -> list[str]:
-    """Return the columns of a file."""
-    return [*plan.schema, *(column.name for column in plan.session), *INTERNAL]
+class _TableWriting:
+    """Reads the rows of sessions for one table, and writes them.
+
+    Parameters
+    ----------
+    writer : ValueWriter
+    plan : ScanPlan
+        Of all sessions.
+    place : str
+        Folder of the table.
+    lacking : set of str
+        Sessions that cannot be read: more are added.
+    ignore_errors : bool
+        Leave them out; else they are an error.
+    """
+
+    def __init__(
+        self, writer: ValueWriter, plan: ScanPlan, place: str, lacking: set[str], *, ignore_errors: bool
+    ) -> None:
+        self._writer = writer
+        self._plan = plan
+        self._place = place
+        self._lacking = lacking
+        self._ignore_errors = ignore_errors
+        self._last: tuple[str, pl.DataFrame] = "", pl.DataFrame()
+
+    def write(self, rows: Sequence[_Row]) -> list[ValueFile]:
+        """Write the rows of sessions to as many files as they fill, one if there are none."""
+        files: list[ValueFile] = []
+        waiting: list[_Session] = []
+        size = 0
+        for block in _blocks(rows):
+            for one in self._read(block):
+                waiting.append(one)
+                size += int(one.frame.estimated_size())
+            if size >= _FILE_BYTES:
+                files.append(self._write_file(waiting))
+                waiting, size = [], 0
+        if waiting or not rows:
+            files.append(self._write_file(waiting))
+        return files
+
+    def _write_file(self, read: Sequence[_Session]) -> ValueFile:
+        layouts: dict[Layout, int] = {}
+        sessions = []
+        for one in read:
+            layout = layouts.setdefault(layout_of(one.file, one.stored), len(layouts))
+            sessions.append(msgspec.structs.replace(session_of(one.file, layout), key=one.file.source.public))
+        numbers = pl.DataFrame(
+            {SESSION: range(len(read)), "rows": [len(one.frame) for one in read]},
+            schema={SESSION: pl.UInt32, "rows": pl.UInt32},
+        ).filter(pl.col("rows") > 0)
+        numbers = numbers.select(pl.col(SESSION).repeat_by("rows").explode())
+        dtypes = _dtypes(self._plan)
+        empty = pl.DataFrame(schema={name: dtype for name, dtype in dtypes.items() if name != SESSION})
+        frame = pl.concat([empty, *(one.frame for one in read)])
+        return self._writer.write_file(
+            self._place, self._plan.table, sessions, list(layouts), frame.hstack(numbers).rechunk()
+        )
+
+    def _read(self, block: list[_Row]) -> Iterator[_Session]:
+        """Read sessions that are all in the same file with values, or all in none."""
+        kept = block[0].kept
+        if kept is None:
+            yield from self._of_files([row.file for row in block])
+            return
+        name = kept[0].file.name
+        if self._last[0] != name:
+            self._last = name, self._writer.rows_before(kept[0])
+        for row in block:
+            found = self._of_kept(row, self._last[1])
+            if found is None:
+                yield from self._of_files([row.file])
+            else:
+                yield found
+
+    def _of_kept(self, row: _Row, frame: pl.DataFrame) -> _Session | None:
+        """Return the rows of a session out of a file with values; None if it does not have all of them."""
+        assert row.kept is not None  # noqa: S101 - of the one caller
+        one, at = row.kept
+        stored = one.entry.layouts[one.entry.sessions[at].layout].stored
+        wanted = [name for name in self._plan.schema if name in row.file.columns]
+        if not set(wanted) <= set(stored):
+            return None
+        start = sum(session.rows for session in one.entry.sessions[:at])
+        own = frame[start : start + row.file.table.rows]
+        try:
+            columns = [
+                conform(own[name], dtype, "the index") if name in wanted else nulls(name, dtype, len(own))
+                for name, dtype in self._plan.schema.items()
+            ]
+        except LazyNWBError:
+            return None
+        metadata = session_frame([row.file.source], self._plan.session, partial(scan_metadata, self._plan))
+        columns += [metadata[c.name].new_from_index(0, len(own)) for c in self._plan.session]
+        return _Session(row.file, pl.DataFrame([*columns, *own.select(*INTERNAL)]), frozenset(wanted))
+
+    def _of_files(self, files: Sequence[TableFile]) -> Iterator[_Session]:
+        """Read sessions from their files; those that cannot be read are left out under `ignore_errors`."""
+        plan = self._plan._replace(sources=tuple(file.source for file in files))
+        try:
+            found = pl.concat(self._writer.rows_of(plan))
+        except LazyNWBError as error:
+            if not may_skip(error, ignore_errors=self._ignore_errors) and not isinstance(error, SchemaError):
+                raise
+            if len(files) > 1:
+                for file in files:
+                    yield from self._of_files([file])
+            else:
+                yield from self._of_columns(files[0], plan, error)
+            return
+        if len(found) != sum(file.table.rows for file in files):
+            raise SourceChangedError(
+                f"{files[0].name} or another session was changed while the index was built: build it again"
+            )
+        start = 0
+        for file in files:
+            stop = start + file.table.rows
+            yield _Session(file, found[start:stop], frozenset(plan.schema) & file.columns.keys())
+            start = stop
+
+    def _of_columns(self, file: TableFile, plan: ScanPlan, error: LazyNWBError) -> Iterator[_Session]:
+        """Read those columns of a session that lose no value as they are cast to the type of the table."""
+        fitting: dict[str, pl.DataType] = {}
+        if isinstance(error, SchemaError):
+            for name, dtype in plan.schema.items():
+                try:
+                    for _ in self._writer.rows_of(plan._replace(schema={name: dtype}, session=())):
+                        pass
+                except SchemaError:
+                    continue
+                fitting[name] = dtype
+        if fitting:
+            found = pl.concat(self._writer.rows_of(plan._replace(schema=fitting)))
+            found = found.select(
+                pl.col(name) if name in found.columns else nulls(name, dtype, len(found)).alias(name)
+                for name, dtype in _dtypes(plan).items()
+                if name != SESSION
+            )
+            yield _Session(file, found, frozenset(fitting) & file.columns.keys())
+            return
+        if not may_skip(error, ignore_errors=self._ignore_errors):
+            raise error
+        self._lacking.add(file.source.public)
+        text = str(error)
+        self._writer.failed.append(text if file.name in text else f"{file.name}: {text}")
+
+
+def _dtypes(plan: ScanPlan) -> dict[str, pl.DataType]:
+    """Return the columns of a file with values, in order."""
+    session = {column.name: column.dtype for column in plan.session}
+    return {**plan.schema, **session, **INTERNAL, SESSION: pl.UInt32()}
+
+
+def _is_same(file: TableFile, session: Session) -> bool:
+    """Return whether a table is the one whose rows were written."""
+    return (
+        file.identity == session.identity
+        and file.table.depends == session.depends
+        and file.table.rows == session.rows
+    )
+
+
+def _runs(
+    rows: Sequence[_Row], schema: tuple[tuple[str, Any], ...]
+) -> Iterator[tuple[_Kept | None, Sequence[_Row]]]:
+    """Yield files that stay as they are, with their rows, and between them rows that have to be written."""
+    runs: list[tuple[_Kept | None, int, int]] = []
+    at = 0
+    while at < len(rows):
+        one = rows[at].kept
+        stop = at + (len(one[0].entry.sessions) if one is not None else 0)
+        if (
+            one is not None
+            and one[1] == 0
+            and one[0].values.schema == schema
+            and stop <= len(rows)
+            and all(
+                row.kept is not None and row.kept[0] is one[0] and row.kept[1] == number
+                for number, row in enumerate(rows[at:stop])
+            )
+        ):
+            runs.append((one[0], at, stop))
+        else:
+            stop = at + 1
+            if runs and runs[-1][0] is None:
+                runs[-1] = None, runs[-1][1], stop
+            else:
+                runs.append((None, at, stop))
+        at = stop
+    # Small files next to rows that are written are written with them: else there would be ever more of these.
+    merged: list[tuple[_Kept | None, int, int]] = []
+    for number, (one_kept, start, stop) in enumerate(runs):
+        is_next_to_new = any(
+            runs[other][0] is None for other in (number - 1, number + 1) if 0 <= other < len(runs)
+        )
+        kept = one_kept
+        if kept is not None and is_next_to_new and kept.file.part.decoded < _SMALL_BYTES:
+            kept = None
+        if kept is None and merged and merged[-1][0] is None:
+            merged[-1] = None, merged[-1][1], stop
+        else:
+            merged.append((kept, start, stop))
+    for kept, start, stop in merged:
+        yield kept, rows[start:stop]
+
+
+def _blocks(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+    """Yield rows that are read together."""
+    block: list[_Row] = []
+    total = 0
+    for row in rows:
+        own = row.kept[0] if row.kept is not None else None
+        if block and (
+            len(block) >= _SESSIONS
+            or total + row.file.table.rows > _ROWS
+            or own is not (block[0].kept[0] if block[0].kept is not None else None)
+        ):
+            yield block
+            block, total = [], 0
+        block.append(row)
+        total += row.file.table.rows
+    if block:
+        yield block
 
 
 def _folder_of(path: str, taken: dict[str, str]) -> str:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from lazynwb.lookup.loader import TableFile
+    from lazynwb.lookup.stored_tables import StoredValues
     from lazynwb.storage.source import Source
 
 
@@ -91,6 +92,23 @@ class CatalogProvider(Protocol):
         """
         del table
         return [NOT_CATALOGUED] * len(sources)
+
+    def stored_values(
+        self, table: str, schema: Mapping[str, pl.DataType], overridden: frozenset[str]
+    ) -> StoredValues | None:
+        """Return small columns that are kept with the catalogs; None if there are none of the table.
+
+        Parameters
+        ----------
+        table : str
+            Path without the leading slash.
+        schema : mapping of str to DataType
+            The columns of the scan.
+        overridden : frozenset of str
+            Those whose types the user chose.
+        """
+        del table, schema, overridden
+        return None
 
     def table_paths(self) -> list[str]:
         """Return the paths of the tables that any file has, as far as they are known."""

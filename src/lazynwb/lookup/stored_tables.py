@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import polars as pl
 
@@ -11,7 +11,7 @@ from lazynwb.catalog.dtypes import RESERVED
 from lazynwb.catalog.model import Table
 from lazynwb.column_store.compaction import add
 from lazynwb.column_store.entries import Layout, Session, without_places
-from lazynwb.column_store.reading import Pick
+from lazynwb.column_store.reading import Pick, drop_lost
 from lazynwb.column_store.store import Block, column_store
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from lazynwb.catalog.model import Column
+    from lazynwb.column_store.entries import StoredPart
+    from lazynwb.column_store.reading import PartLostError
     from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source
 
@@ -88,6 +90,30 @@ class Cover(NamedTuple):
 
     picks: tuple[Pick, ...]
     absent: frozenset[str]
+
+
+class StoredValues(Protocol):
+    """Small columns of one table of many files, in parts: of the column store, or of an index."""
+
+    def find(self, sources: Sequence[Source]) -> list[StoredTable | None]:
+        """Return the table of each source; None if nothing of it is stored, or not of the file as it is."""
+        ...
+
+    def cover(self, table: StoredTable, names: frozenset[str]) -> Cover:
+        """Return where columns of a table are; names that the file does not have are left out."""
+        ...
+
+    def whole(self, sources: Sequence[Source], names: frozenset[str]) -> Sequence[StoredPart] | None:
+        """Return the parts that hold columns of just these sources, in order, and of no other ones.
+
+        Such parts have the types of the whole table, and `_nwb_path` and `_table_path` as columns. None if
+        there are none.
+        """
+        ...
+
+    def lost(self, error: PartLostError) -> None:
+        """Take note of a part that is gone or damaged: what it holds is read from the files, or an error."""
+        ...
 
 
 class StoredTables:
@@ -163,6 +189,13 @@ class StoredTables:
                 picks.append(Pick(part, ordinal, found))
                 left -= found
         return Cover(tuple(picks), left)
+
+    def whole(self, sources: Sequence[Source], names: frozenset[str]) -> None:
+        """See `StoredValues`."""
+
+    def lost(self, error: PartLostError) -> None:
+        """Unpublish a part."""
+        drop_lost(self.store, error)
 
     def _names_of(self, layout: Layout) -> frozenset[str]:
         names = self._columns.get(id(layout))

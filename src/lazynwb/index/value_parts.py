@@ -1,0 +1,339 @@
+"""Values of an index as parts of the column store: read, checked, and offered to scans of the files.
+
+A file with values and its entry are what a part and its entry are in the column store, with three
+differences: values are in the types of the whole table, metadata and `_nwb_path` are columns, too, and it is
+not known who has written them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lazynwb.catalog.dtypes import INTERNAL, RESERVED, column_dtype
+from lazynwb.column_store.entries import StoredPart, decode, encode
+from lazynwb.column_store.parts import SESSION
+from lazynwb.column_store.reading import Pick
+from lazynwb.errors import CorruptDataError, SourceNotFoundError
+from lazynwb.formats.nwb.names import OTHER_PATHS
+from lazynwb.index.part_io import damaged
+from lazynwb.lookup.stored_tables import Cover, StoredTable
+from lazynwb.profile import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import polars as pl
+
+    from lazynwb.column_store.entries import Entry, Layout
+    from lazynwb.column_store.reading import PartLostError
+    from lazynwb.index.location import Folder
+    from lazynwb.index.model import TableValues, ValueFile
+    from lazynwb.storage.source import Source
+
+#: Limits of what a file and its entry may claim to hold: an index is not trusted.
+_MAX_FILE_BYTES = 1024 * 1024 * 1024
+_MAX_ENTRY_BYTES = 256 * 1024 * 1024
+#: Ranges of a remote file that are closer than this are one request.
+_GAP = 256 * 1024
+_LEVEL = 6
+
+
+def packed(entry: Entry) -> bytes:
+    """Return an entry as the contents of a file of an index: paths and identities are much alike."""
+    return zlib.compress(encode(entry), _LEVEL)
+
+
+def read_entry(folder: Folder, values: TableValues, file: ValueFile) -> Entry | None:
+    """Return the entry of a file with values; None if it is of another version of this package.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If it is gone.
+    CorruptDataError
+        If it is not what it should be.
+    """
+    name = file.entry_name
+    check_part(folder, values, file)
+    if file.entry_bytes > _MAX_ENTRY_BYTES:
+        raise damaged(folder, name, "it is larger than any")
+    data = folder.read(name, 0, file.entry_bytes)
+    count(bytes_stored=len(data))
+    unpacking = zlib.decompressobj()
+    try:
+        entry = decode(unpacking.decompress(data, _MAX_ENTRY_BYTES))
+    except (zlib.error, CorruptDataError) as error:
+        raise damaged(folder, name, error) from None
+    if entry is None:
+        return None
+    if (
+        entry.part != file.part
+        or entry.table != values.table
+        or any(layout.path is None for layout in entry.layouts)
+    ):
+        raise damaged(folder, name, "it does not fit to its file")
+    return entry
+
+
+def check_part(folder: Folder, values: TableValues, file: ValueFile) -> None:
+    """Raise if a manifest describes a file with values that cannot be.
+
+    Raises
+    ------
+    CorruptDataError
+    """
+    part = file.part
+    try:
+        part.check()
+    except CorruptDataError as error:
+        raise damaged(folder, file.name, error) from None
+    if (
+        part.size > _MAX_FILE_BYTES
+        or sum(part.rows) != file.rows
+        or not {SESSION, *INTERNAL} <= set(part.columns)
+        or part.columns != tuple(name for name, _ in values.schema)
+    ):
+        raise damaged(folder, file.name, "its description in the manifest is inconsistent")
+
+
+class FolderPart:
+    """The bytes of a file of an index; see `lazynwb.column_store.parts.PartBytes`.
+
+    Parameters
+    ----------
+    folder : Folder
+    file : ValueFile
+    """
+
+    def __init__(self, folder: Folder, file: ValueFile) -> None:
+        self._folder = folder
+        self._file = file
+
+    def read_into(self, view: memoryview, ranges: Sequence[tuple[int, int]]) -> None:
+        """Read ranges of the file into the same ranges of a view."""
+        spans: list[tuple[int, int]] = []
+        for start, stop in ranges:
+            if spans and start - spans[-1][1] <= _GAP:
+                spans[-1] = spans[-1][0], stop
+            else:
+                spans.append((start, stop))
+        for (start, stop), data in zip(spans, self._folder.read_ranges(self._file.name, spans), strict=True):
+            if len(data) != stop - start:
+                raise CorruptDataError("it is shorter than it was")
+            view[start:stop] = data
+            count(bytes_stored=len(data))
+
+
+class IndexPart(StoredPart):
+    """A file with values of an index.
+
+    Parameters
+    ----------
+    folder : Folder
+    file : ValueFile
+    entry : Entry
+    dtypes : mapping of str to DataType
+        Of its columns.
+    """
+
+    __slots__ = ("_bytes", "_dtypes")
+
+    is_trusted = False
+
+    def __init__(
+        self, folder: Folder, file: ValueFile, entry: Entry, dtypes: Mapping[str, pl.DataType]
+    ) -> None:
+        super().__init__(Path(file.name), entry)
+        self._bytes = FolderPart(folder, file)
+        self._dtypes = dtypes
+
+    @property
+    def bytes(self) -> FolderPart:
+        """The bytes of the file."""
+        return self._bytes
+
+    def dtype(self, ordinal: int, name: str) -> pl.DataType | None:
+        """Return the type of a column, which is the same for all sessions."""
+        del ordinal
+        return self._dtypes.get(name)
+
+
+class TableParts:
+    """The files with values of one table of an index.
+
+    Parameters
+    ----------
+    folder : Folder
+    values : TableValues
+    identities : mapping of str to str or None
+        Of the sessions, by their paths, as the index has them.
+
+    Raises
+    ------
+    SourceNotFoundError
+        If an entry is gone.
+    CorruptDataError
+        If one is damaged.
+
+    Attributes
+    ----------
+    dtypes : dict of str to DataType
+    parts : list of IndexPart
+    is_complete : bool
+        Whether all files can be used, and are of the sessions as the index describes them.
+    """
+
+    def __init__(self, folder: Folder, values: TableValues, identities: Mapping[str, str | None]) -> None:
+        self.dtypes = values.dtypes
+        self.parts: list[IndexPart] = []
+        self.is_complete = True
+        #: The part and the position in it of each session.
+        self.places: dict[str, tuple[IndexPart, int]] = {}
+        for file in values.files:
+            entry = read_entry(folder, values, file)
+            if entry is None:
+                self.is_complete = False
+                continue
+            part = IndexPart(folder, file, entry, self.dtypes)
+            self.parts.append(part)
+            for ordinal, session in enumerate(entry.sessions):
+                identity = identities.get(session.key)
+                if identity is None or identity != session.identity or session.key in self.places:
+                    self.is_complete = False
+                else:
+                    self.places[session.key] = part, ordinal
+        self.keys = list(self.places)
+        self.is_linked = any(s.depends or s.problems for part in self.parts for s in part.entry.sessions)
+
+
+class ValueParts:
+    """The values of one table for a scan; see `lazynwb.lookup.stored_tables.StoredValues`.
+
+    Parameters
+    ----------
+    table : str
+        Without the leading slash.
+    found : TableParts
+    schema : mapping of str to DataType
+        The columns of the scan.
+    overridden : frozenset of str
+        Those whose types the user chose.
+    links_as_built : bool
+        Whether links are followed as they were when the index was built.
+    lacks : callable
+        Returns whether sources are known to lack the table.
+    on_loss : callable
+        Called with the error of a part that is gone or damaged.
+    """
+
+    def __init__(  # noqa: PLR0913 - what is offered, and to whom
+        self,
+        table: str,
+        found: TableParts,
+        schema: Mapping[str, pl.DataType],
+        overridden: frozenset[str],
+        *,
+        links_as_built: bool,
+        lacks: Callable[[Sequence[Source]], bool],
+        on_loss: Callable[[PartLostError], None],
+    ) -> None:
+        self._table = table
+        self._found = found
+        self._schema = schema
+        self._overridden = overridden
+        self._links_as_built = links_as_built
+        self._lacks = lacks
+        self._on_loss = on_loss
+        self._usable: dict[tuple[int, int], tuple[frozenset[str], frozenset[str]]] = {}
+
+    def find(self, sources: Sequence[Source]) -> list[StoredTable | None]:
+        """Return the table of each source; None if its values are not known."""
+        places = self._found.places
+        found: list[StoredTable | None] = []
+        for source in sources:
+            place = places.get(source.public)
+            if place is None:
+                found.append(None)
+                continue
+            part, ordinal = place
+            session, layout = part.session(ordinal), part.layout(ordinal)
+            is_other = self._table in OTHER_PATHS and layout.path != self._table
+            if is_other or ((session.depends or session.problems) and not self._links_as_built):
+                found.append(None)
+            else:
+                found.append(StoredTable(source, session, layout))
+        return found
+
+    def cover(self, table: StoredTable, names: frozenset[str]) -> Cover:
+        """Return where columns of a table are."""
+        part, ordinal = self._found.places[table.source.public]
+        own, usable = self._columns(part, part.session(ordinal).layout)
+        taken = names & usable
+        return Cover((Pick(part, ordinal, taken),) if taken else (), (names & own) - usable)
+
+    def _columns(self, part: IndexPart, number: int) -> tuple[frozenset[str], frozenset[str]]:
+        """Return the columns that sessions of a layout have, and those of them that a scan can take."""
+        key = id(part), number
+        found = self._usable.get(key)
+        if found is None:
+            layout = part.entry.layouts[number]
+            found = self._usable[key] = (
+                frozenset(column.name for column in layout.columns if column.name not in RESERVED),
+                self._usable_of(layout),
+            )
+        return found
+
+    def _usable_of(self, layout: Layout) -> frozenset[str]:
+        """Return the columns of which a scan of the file would have the same values."""
+        kept = self._found.dtypes
+        usable = []
+        for column in layout.columns:
+            name = column.name
+            if name in layout.stored and name in self._schema and name in kept:
+                # Values were cast to the table's type: a scan casts them to its own.
+                is_own = column_dtype(column) == kept[name]
+                if is_own or (kept[name] == self._schema[name] and name not in self._overridden):
+                    usable.append(name)
+        return frozenset(usable)
+
+    def whole(self, sources: Sequence[Source], names: frozenset[str]) -> list[IndexPart] | None:
+        """Return all parts, if they hold the columns of just these sources, in order."""
+        found = self._found
+        if (
+            not found.is_complete
+            or any(layout.path != self._table for part in found.parts for layout in part.entry.layouts)
+            or (found.is_linked and (not self._links_as_built or self._has_problems()))
+        ):
+            return None
+        publics = [source.public for source in sources]
+        if publics != found.keys:
+            others = [source for source in sources if source.public not in found.places]
+            inside = [path for path in publics if path in found.places]
+            if inside != found.keys or not self._lacks(others):
+                return None
+        if any(source.path != public for source, public in zip(sources, publics, strict=True)):
+            return None
+        for part in found.parts:
+            for number in range(len(part.entry.layouts)):
+                own, usable = self._columns(part, number)
+                if not names & own <= usable:
+                    return None
+        return list(found.parts)
+
+    def _has_problems(self) -> bool:
+        return any(session.problems for part in self._found.parts for session in part.entry.sessions)
+
+    def lost(self, error: PartLostError) -> None:
+        """Raise if a part is damaged; if it is gone, the files are read."""
+        self._on_loss(error)
+
+
+def is_gone(folder: Folder, name: str) -> bool:
+    """Return whether a file of an index has been removed."""
+    try:
+        folder.read(name, 0, 1)
+    except SourceNotFoundError:
+        return True
+    return False
