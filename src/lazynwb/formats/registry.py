@@ -102,16 +102,11 @@ def open_reader(source: Source, version: str) -> Reader:
     SourceNotFoundError
         If there is no such file.
     """
-    if source.is_store:
+    if is_zarr(source):
         from lazynwb.formats.zarr.reader import ZarrReader
         from lazynwb.storage.objects.metadata_identity import opened
 
         return ZarrReader(opened(source, version))
-    if is_zarr(source):
-        from lazynwb.formats.zarr.reader import ZarrReader
-        from lazynwb.storage.objects.object_store import open_objects
-
-        return ZarrReader(open_objects(source))
     return _hdf5_reader()(source, version)
 
 

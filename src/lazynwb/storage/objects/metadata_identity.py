@@ -131,7 +131,7 @@ def _identity(objects: Objects, *, known: bool) -> str:
 
 
 def opened(source: Source, version: str) -> Objects:
-    """Open a store with the documents that `identity` has just fetched: none is requested again."""
+    """Open a store, or a file that stands for one, with the documents that `identity` has just fetched."""
     with _lock:
         documents = _documents.pop((source, version), None)
     objects = open_objects(source)
