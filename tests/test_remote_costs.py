@@ -64,7 +64,7 @@ def test_a_cold_query_stays_within_its_budget(query, requests, size, urls, serve
         query(urls)
     spikes = query is good_spikes
     # Chunks of spike times come on top: how many and how large, and how far apart, is their writer's choice.
-    if not block_stream._MAY_FAIL:  # an older libhdf5 asks for one part after the other
+    if not block_stream.MAY_FAIL:  # an older libhdf5 asks for one part after the other
         requests, size = 2 * requests, 2 * size
     assert server.count == cold.requests <= requests * SESSIONS + spikes * cold.chunks_decoded
     assert server.bytes == cold.bytes_read <= size * SESSIONS + spikes * cold.bytes_used
