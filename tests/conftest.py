@@ -30,9 +30,9 @@ hypothesis.settings.load_profile("quick")
 MARKERS = {
     "integration": """
         attributes batches cache chunk_lookup cli clients column_store config convert convert_formats
-        hdf5_structure index index_values interop kinds late_columns limits metadata oracle processes random
-        real_files regions returning session session_columns sessions spikes stored_scan table_patterns tables
-        times tree windows zarr zarr_random
+        hdf5_structure index index_values interop kinds late_columns lengths limits metadata oracle
+        processes random real_files regions returning session session_columns sessions spikes
+        stored_scan table_patterns tables times tree windows zarr zarr_random
     """,
     "servers": """
         dandi faulty_stores index_remote objects range_server remote remote_costs remote_faults remote_stores

@@ -114,11 +114,32 @@ def comparisons(draw, frame: pl.DataFrame) -> pl.Expr:
     """A condition on two columns."""
     numbers = [name for name, dtype in frame.schema.items() if dtype.is_numeric()]
     texts = [name for name, dtype in frame.schema.items() if dtype == pl.String]
+    lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, pl.List)]
+    if lists and draw(st.booleans()):
+        return draw(length_comparisons(lists, numbers))
     names = draw(st.sampled_from([group for group in (numbers, texts) if group] or [[]]))
     if not names:
         return draw(conditions(frame))
     one, other = (pl.col(draw(st.sampled_from(names))) for _ in "ab")
     ways = [one < other, one == other, one != other, one.eq_missing(other)]
+    return draw(st.sampled_from(ways))
+
+
+@st.composite
+def length_comparisons(draw, lists: list[str], numbers: list[str]) -> pl.Expr:
+    """A condition on the lengths and nulls of lists, which may be answered without their elements."""
+    one, other = (pl.col(draw(st.sampled_from(lists))) for _ in "ab")
+    length = one.list.len()
+    number = pl.col(draw(st.sampled_from(numbers))) if numbers else pl.lit(2)
+    ways = [
+        length > other.list.len(),
+        length.eq_missing(other.list.len()),
+        length < number,
+        (length > 1) & other.is_not_null() | number.is_null(),
+        pl.when(other.is_null()).then(0).otherwise(length) >= 1,
+        ~(length.is_in([0, 2]) | other.is_null()),
+        one.is_null() ^ (number > 1),
+    ]
     return draw(st.sampled_from(ways))
 
 

@@ -196,6 +196,9 @@ def scan_options(draw, files: Sequence[Session]) -> tuple[dict[str, Any], dict[s
         }
     if not draw(st.integers(0, 2)):
         options["resolve_regions"] = True
+    if draw(st.booleans()):
+        options["length_columns"] = True
+        seen("scans: with length columns")
     return options, wanted
 
 
@@ -208,7 +211,7 @@ def check_tables(draw: Any) -> None:
         frames = {
             TABLE: (
                 lazynwb.scan_nwb(paths, TABLE, **options),
-                truth.frame(TABLE, wanted, regions_of=resolved),
+                truth.frame(TABLE, wanted, regions_of=resolved, lengths=options.get("length_columns", False)),
             ),
             "other": (lazynwb.scan_nwb(paths, OTHER), truth.frame(OTHER)),
         }

@@ -3,6 +3,7 @@
 import polars as pl
 import pytest
 
+from lazynwb.catalog.lengths import length_name
 from lazynwb.engine.plan import Growth, conjuncts, plan_steps
 
 SCHEMA = {"n": pl.Float64(), "m": pl.Int8(), "text": pl.String(), "list": pl.List(pl.Float64())}
@@ -30,7 +31,7 @@ def test_a_conjunction_is_split_and_nothing_else_is(predicate, parts):
 
 def test_cheap_parts_come_first_and_those_of_one_cost_together():
     predicate = (
-        (pl.col("list").list.len() > 3)
+        (pl.col("list").list.sum() > 3)
         & (pl.col("text") == "a")
         & (pl.col("n") > 1)
         & (pl.col("_nwb_path") != "x")
@@ -38,6 +39,12 @@ def test_cheap_parts_come_first_and_those_of_one_cost_together():
     )
     steps = [set(step.columns) for step in plan_steps(predicate, SCHEMA)]
     assert steps == [{"_nwb_path"}, {"n", "m"}, {"text"}, {"list"}]
+
+
+def test_lengths_of_lists_are_as_cheap_as_numbers():
+    predicate = (pl.col("list").list.len() > 3) & (pl.col("n") > 1) & pl.col("list").list.first().is_null()
+    steps = [set(step.columns) for step in plan_steps(predicate, SCHEMA)]
+    assert steps == [{length_name("list"), "n"}, {"list"}]
 
 
 def test_batches_stay_small_until_three_were_given_out():

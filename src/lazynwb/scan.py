@@ -14,6 +14,7 @@ from polars import selectors
 from polars.io.plugins import register_io_source
 
 from lazynwb.catalog.dtypes import INTERNAL, ROWS, instance, is_array_dtype
+from lazynwb.catalog.lengths import measured_name, shown_name, with_length_columns
 from lazynwb.config import config
 from lazynwb.engine.batches import run
 from lazynwb.engine.plan import ScanPlan
@@ -66,6 +67,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     *,
     session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
     resolve_regions: bool | str | Iterable[str] = False,
+    length_columns: bool | str | Iterable[str] = False,
     storage_options: Mapping[str, Any] | None = None,
     executor: Any = None,  # noqa: ANN401 - of any package
     index: Index | str | os.PathLike[str] | None = None,
@@ -121,6 +123,12 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         structs: `True` for all such columns, or their names. `electrodes` of the units then is a list of
         electrodes with their `location`, `x`, `y`, `z` and so on. Array columns of the other table are left
         out, its own regions stay positions, and a position that it does not have becomes null.
+    length_columns : bool, str or iterable of str
+        Add `<name>_len` (UInt32) for list columns, `True` for all of them, or their names: how many elements
+        each row has, as `list.len()` of the column gives it, and null where that is null. Of ragged columns
+        only the index is read: the spike counts of `"spike_times"` need no spike times, nor does a filter on
+        `spike_times_len`. Of nested lists it is the number of inner ones. Columns with an array of the same
+        shape in each row have none.
     storage_options : mapping or None
         For remote sources, beside `config.storage_options`: credentials, region, endpoint and so on, under
         obstore's names (`access_key_id`, `region`, `endpoint`, `skip_signature`, `request_payer`, ...) or
@@ -155,7 +163,10 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         If no file has the table; it is a KeyError, and lists the tables that do exist. Also if a file has
         several tables of that name.
     SchemaError
-        If a column's types in two files have no common type.
+        If a column's types in two files have no common type; if a column of `length_columns` has no lists, or
+        the table has a column of the name that the new one would have.
+    ColumnNotFoundError
+        If no file has a column of `length_columns`.
     NotNWBError
         If a file cannot be read as NWB.
 
@@ -186,6 +197,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         schema_overrides=schema_overrides,
         session_columns=session_columns,
         resolve_regions=resolve_regions,
+        length_columns=length_columns,
         raise_on_missing=raise_on_missing,
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,
@@ -206,6 +218,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     schema_overrides: SchemaDict | None = None,
     session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
     resolve_regions: bool | str | Iterable[str] = False,
+    length_columns: bool | str | Iterable[str] = False,
     raise_on_missing: bool = False,
     ignore_errors: bool = False,
     disable_progress: bool = False,
@@ -276,6 +289,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         disable_progress=disable_progress,
     )
     columns |= {region.name: region.dtype for region in regions}
+    columns = with_length_columns(columns, length_columns, table, is_lenient=conflicts is not None)
     if exclude_array_columns:
         # A column of type Null can be read in no file.
         columns = {
@@ -288,7 +302,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         session = find_session_columns(
             sources,
             session_columns,
-            columns,
+            map(shown_name, columns),
             infer_schema_length,
             ignore_errors=ignore_errors,
             disable_progress=disable_progress,
@@ -360,6 +374,7 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
     *,
     session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
     resolve_regions: bool | str | Iterable[str] = False,
+    length_columns: bool | str | Iterable[str] = False,
     storage_options: Mapping[str, Any] | None = None,
     index: Index | str | os.PathLike[str] | None = None,
 ) -> pl.Schema:
@@ -383,6 +398,8 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
         As for `scan_nwb`.
     resolve_regions : bool, str or iterable of str
         As for `scan_nwb`.
+    length_columns : bool, str or iterable of str
+        As for `scan_nwb`.
     storage_options : mapping or None
         As for `scan_nwb`.
     index : path or URL, Index or None
@@ -401,6 +418,7 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
         exclude_array_columns=exclude_array_columns,
         session_columns=session_columns,
         resolve_regions=resolve_regions,
+        length_columns=length_columns,
         storage_options=storage_options,
         index=index,
     )
@@ -450,11 +468,17 @@ def table_frame(
     schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema],
     table: str,
     sources: Sequence[Source],
+    *,
+    has_lengths: bool = False,
 ) -> pl.LazyFrame:
-    """Return a LazyFrame of a table of some files; the parameters are those of `source_frame`."""
+    """Return a LazyFrame of a table of some files; the parameters are those of `source_frame`.
+
+    With `has_lengths`, length columns get the names that users see: predicates are pushed down through that.
+    """
     count = len(sources)
     detail = f"/{visible(table.strip('/'), None)} of {count} file{'s' if count != 1 else ''}"
-    return source_frame(run, schema, detail).select(selectors.exclude(ROWS))
+    shown = selectors.exclude(ROWS)
+    return source_frame(run, schema, detail).select(shown.name.map(shown_name) if has_lengths else shown)
 
 
 def workers_of(executor: Any) -> Workers | None:  # noqa: ANN401 - of any package
@@ -473,7 +497,8 @@ def lazy_frame(plan: ScanPlan, workers: Workers | None = None) -> pl.LazyFrame:
         from lazynwb.distributed.execution import run_on
 
         batches = functools.partial(run_on, workers, plan)
-    return table_frame(batches, plan.all_columns, plan.table, plan.sources)
+    has_lengths = any(measured_name(name) is not None for name in plan.schema)
+    return table_frame(batches, plan.all_columns, plan.table, plan.sources, has_lengths=has_lengths)
 
 
 def scan_index(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from lazynwb.catalog.lengths import shown_name
 from lazynwb.engine.batches import run
 from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.index.scan_sources import sources_of
@@ -77,7 +78,8 @@ class _Table:
 
     def frame(self) -> pl.LazyFrame:
         """Return the LazyFrame of the table."""
-        return table_frame(self.run, self.schema, self._path, self._sources)
+        has_lengths = self._options["length_columns"] is not False
+        return table_frame(self.run, self.schema, self._path, self._sources, has_lengths=has_lengths)
 
     def run(
         self, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
@@ -93,7 +95,8 @@ class _Table:
             except BaseException as error:  # Polars raises an error of its own in place of any
                 self.error = error
                 raise
-            added = tuple(column for column in self._session if column.name not in plan.schema)
+            taken = set(map(shown_name, plan.schema))
+            added = tuple(column for column in self._session if column.name not in taken)
             for column, message in conflicts.items():
                 _LOGGER.warning("%s.%s was left out of the SQL context: %s", self._name, column, message)
             self.left_out = conflicts
@@ -147,6 +150,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     table_names: Iterable[str] | None = None,
     rename_general_metadata: bool = True,
     session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
+    length_columns: bool | str | Iterable[str] = False,
     storage_options: Mapping[str, Any] | None = None,
     index: Index | str | os.PathLike[str] | None = None,
     **sqlcontext_kwargs: Any,  # noqa: ANN401 - passed on to Polars
@@ -181,6 +185,9 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     session_columns : str, iterable of str or mapping of str to str, or None
         As for `scan_nwb`: metadata of the files as columns of every table, on which conditions skip whole
         files. A table that has a column of that name keeps its own.
+    length_columns : bool, str or iterable of str
+        As for `scan_nwb`, in each table that has such list columns. A table that has a column of the new name
+        keeps its own.
     storage_options : mapping or None
         As for `scan_nwb`.
     index : path or URL, Index or None
@@ -241,6 +248,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
             disable_progress=disable_progress,
             catalogs=catalogs,
         )
+    lengths = length_columns if isinstance(length_columns, bool | str) else list(length_columns)
     # Files that are known to lack a table need not be asked again.
     scans: dict[str, tuple[str, tuple[Source, ...], int | None]] = {
         name: (f"/{path}", (*holders[path], *sources[len(looked_at) :]), len(holders[path]))
@@ -255,6 +263,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
             session,
             infer_schema_length=first,
             exclude_array_columns=exclude_array_columns,
+            length_columns=lengths,
             ignore_errors=ignore_errors,
             disable_progress=disable_progress,
             catalogs=catalogs,

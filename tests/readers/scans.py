@@ -138,19 +138,29 @@ class Truth:
         )
 
     def frame(
-        self, table: str, session_columns: Mapping[str, str] | None = None, *, regions_of: str = ""
+        self,
+        table: str,
+        session_columns: Mapping[str, str] | None = None,
+        *,
+        regions_of: str = "",
+        lengths: bool = False,
     ) -> pl.DataFrame:
-        """A table of all files; `regions_of` names the table whose rows its regions show."""
+        """A table of all files; `regions_of` names the table whose rows its regions show.
+
+        With `lengths`, each list column has the lengths of its rows beside it.
+        """
         files = [
             (path, table, twin, found) for path, twin in self._files if (found := self._read(twin, table))
         ]
-        return self._frame(files, session_columns, regions_of)
+        return self._frame(files, session_columns, regions_of, lengths=lengths)
 
     def _frame(
         self,
         files: list[tuple[str, str, Path, oracle.Table]],
         session_columns: Mapping[str, str] | None = None,
         regions_of: str = "",
+        *,
+        lengths: bool = False,
     ) -> pl.DataFrame:
         series = []
         for name in sorted({name for *_, found in files for name in found.columns}):
@@ -163,6 +173,8 @@ class Truth:
             series.append(column(name, parts))
         if regions_of:
             series = [self._resolved(one, files[0][1], regions_of) for one in series]
+        if lengths:
+            series = [found for one in series for found in _with_lengths(one)]
         for name, place in (session_columns or {}).items():
             series.append(self._metadata(name, place, [(twin, found.rows) for _, _, twin, found in files]))
         owners = [(path, table, row) for path, table, _, found in files for row in range(found.rows)]
@@ -217,6 +229,13 @@ class Truth:
         while isinstance(kind, pl.List):
             kind, dtype = kind.inner, pl.List(dtype)
         return pl.Series(series.name, values, dtype=dtype)
+
+
+def _with_lengths(series: pl.Series) -> list[pl.Series]:
+    if not isinstance(series.dtype, pl.List):
+        return [series]
+    counts = [None if value is None else len(value) for value in series.to_list()]
+    return [series, pl.Series(f"{series.name}_len", counts, dtype=pl.UInt32)]
 
 
 def _scalar_fields(tables: list[oracle.Table]) -> dict[str, pl.DataType]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from lazynwb.catalog.lengths import LENGTH
 from lazynwb.errors import UnsupportedTypeError
 
 if TYPE_CHECKING:
@@ -81,6 +82,11 @@ def shaped(inner: pl.DataType, dims: tuple[int, ...]) -> pl.DataType:
 @lru_cache(maxsize=8192)
 def column_dtype(column: Column) -> pl.DataType | None:
     """Return the Polars type of a column; None where its stored type has none."""
+    dtype = _value_dtype(column)
+    return LENGTH if column.lengths and dtype is not None else dtype
+
+
+def _value_dtype(column: Column) -> pl.DataType | None:
     if column.regular is not None:
         return pl.Float64()
     if column.children is not None:
@@ -91,7 +97,7 @@ def column_dtype(column: Column) -> pl.DataType | None:
     if data is None or data.dtype.kind == "unsupported":
         return None
     inner = pl.Int64() if column.region else element_dtype(data.dtype)
-    dtype = shaped(inner, (*data.shape[1:], *data.dtype.dims))
+    dtype = shaped(inner, column.dims)
     for _ in range(len(column.indices) + column.whole):
         dtype = pl.List(dtype)
     return dtype

@@ -236,6 +236,8 @@ class Column(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False
         Timestamps in seconds that are generated: start + row / rate.
     children : tuple of Column or None
         Columns of a category of an AlignedDynamicTable.
+    lengths : bool
+        Rows hold how many elements there are, instead of the elements: see `lazynwb.catalog.lengths`.
     """
 
     name: str
@@ -246,6 +248,17 @@ class Column(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False
     whole: bool = False
     regular: tuple[float, float] | None = None
     children: tuple[Column, ...] | None = None
+    lengths: bool = False
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Dimensions of the stored value of each row, or of each element of a ragged row."""
+        return () if self.data is None else (*self.data.shape[1:], *self.data.dtype.dims)
+
+    @property
+    def has_fixed_length(self) -> bool:
+        """Whether each row is an array, of the same shape in all rows."""
+        return bool(self.dims) and not self.indices and not self.whole
 
 
 class Table(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
@@ -320,6 +333,8 @@ def stored_size(dtype: DType) -> int:
 
 def arrays_of(column: Column) -> list[Array]:
     """Return every stored array that a column is made of."""
+    if column.lengths and (column.indices or column.has_fixed_length):
+        return [*column.indices[:1]]
     found = [*column.indices]
     if column.data is not None:
         found.append(column.data)

@@ -16,6 +16,7 @@ from lazynwb.cli.options import (
     ExcludeArraysOption,
     FormatOption,
     IgnoreErrorsOption,
+    LengthsOption,
     OutputOption,
     SourceArgument,
     SourcesArgument,
@@ -205,6 +206,7 @@ def head(  # noqa: PLR0913
     output: OutputOption = None,
     vertical: VerticalOption = False,
     exclude_arrays: ExcludeArraysOption = False,
+    lengths: LengthsOption = False,
     ignore_errors: IgnoreErrorsOption = False,
     storage_option: StorageOption = None,
 ) -> None:
@@ -221,6 +223,7 @@ def head(  # noqa: PLR0913
         target,
         columns=columns,
         exclude_arrays=exclude_arrays,
+        lengths=lengths,
         ignore_errors=ignore_errors,
     )
 
@@ -243,6 +246,7 @@ def query(  # noqa: PLR0913
         bool, typer.Option("--full-path", help='Call tables by their whole path: "intervals/trials".')
     ] = False,
     exclude_arrays: ExcludeArraysOption = False,
+    lengths: LengthsOption = False,
     ignore_errors: IgnoreErrorsOption = False,
     storage_option: StorageOption = None,
 ) -> None:
@@ -261,6 +265,7 @@ def query(  # noqa: PLR0913
         target,
         full_path=full_path,
         exclude_arrays=exclude_arrays,
+        lengths=lengths,
         ignore_errors=ignore_errors,
     )
 

@@ -69,6 +69,11 @@ ExcludeArraysOption = Annotated[
     bool, typer.Option("--exclude-arrays", help="Leave out columns with an array or list in each row.")
 ]
 
+LengthsOption = Annotated[
+    bool,
+    typer.Option("--lengths", help="Add NAME_len for each list column: how many elements each row has."),
+]
+
 
 class CommandSources(NamedTuple):
     """The sources of a command, and what it takes to get in."""

@@ -14,6 +14,7 @@ import deflate
 import msgspec
 
 from lazynwb.catalog.dtypes import column_dtype
+from lazynwb.catalog.lengths import find_column
 from lazynwb.catalog.model import CATALOG_VERSION, Array, Column, DType
 from lazynwb.column_store.parts import SESSION, LocalPart, PartFile
 from lazynwb.errors import CorruptDataError
@@ -140,7 +141,7 @@ class StoredPart:
 
     def dtype(self, ordinal: int, name: str) -> pl.DataType | None:
         """Return the type in which a stored column of a session is in the part."""
-        column = next((one for one in self.layout(ordinal).columns if one.name == name), None)
+        column = find_column({one.name: one for one in self.layout(ordinal).columns}, name)
         return column_dtype(column) if column is not None else None
 
     @property

@@ -27,10 +27,13 @@ MAX_TIMESTAMPS_BYTES = 1024 * 1024
 #: Bytes that a column may have in any case, however long its few rows are: text of the metadata.
 ALWAYS_SMALL_BYTES = 64 * 1024
 _TIMESTAMPS = "timestamps"
+_LENGTH_BYTES = 4
 
 
 def is_small(column: Column, kind: str, rows: int) -> bool:
     """Return whether the values of a column are stored: scalars, text, enums, references, short fixed arrays.
+
+    Of ragged columns these are the lengths of the rows; see `lazynwb.catalog.lengths`.
 
     Parameters
     ----------
@@ -40,7 +43,12 @@ def is_small(column: Column, kind: str, rows: int) -> bool:
     rows : int
         Of the table.
     """
-    if column.name in RESERVED or column.name == SESSION or column.indices or column_dtype(column) is None:
+    if column.name in RESERVED or column.name == SESSION or column_dtype(column) is None:
+        return False
+    if column.lengths:
+        is_index = bool(column.indices) or column.has_fixed_length
+        return is_index and rows * _LENGTH_BYTES <= MAX_COLUMN_BYTES
+    if column.indices:
         return False
     if kind == "series":
         return column.name == _TIMESTAMPS and rows * 8 <= MAX_TIMESTAMPS_BYTES

@@ -155,7 +155,7 @@ class NWBSource(DataSource):
             predicate = part if predicate is None else predicate & part
         names = tuple(name for name in self._columns if name in wanted)
         plan = self._plan
-        query = DistributedQuery(plan, names, predicate, plan_steps(predicate, plan.schema, plan.per_table))
+        query = DistributedQuery.of(plan, names, predicate)
         n_rows = limit if filters is None and predicate is None else None
         files = wanted_files(query)
         if n_rows is not None and n_rows <= _FEW_ROWS:  # one task reads the first files

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
 
+from lazynwb.catalog.lengths import measured_name
 from lazynwb.catalog.model import ChunkIndex, arrays_of
 from lazynwb.lookup.loader import Entry, TableFile
 from lazynwb.lookup.providers import NOT_CATALOGUED, CatalogProvider, NotCatalogued
@@ -30,6 +31,8 @@ Packed: TypeAlias = "bytes | None"
 
 def pack_table(file: TableFile, columns: Collection[str] | None = None) -> bytes:
     """Return a table's catalog as bytes: of some columns, with chunk locations where they are few."""
+    if columns is not None:
+        columns = {*columns, *filter(None, map(measured_name, columns))}
     kept = [column for column in file.table.columns if columns is None or column.name in columns]
     chunks = {}
     room = _MAX_CHUNK_BYTES

@@ -43,6 +43,13 @@ class DistributedQuery(NamedTuple):
     predicate: pl.Expr | None
     steps: list[Step]
 
+    @classmethod
+    def of(cls, plan: ScanPlan, names: tuple[str, ...], predicate: pl.Expr | None) -> DistributedQuery:
+        """Plan a query; the parameters are those of the class."""
+        steps = plan_steps(predicate, plan.schema, plan.per_table)
+        filtering = (name for step in steps for name in step.columns)
+        return cls(plan.with_lengths(filtering), names, predicate, steps)
+
     @property
     def needed(self) -> frozenset[str]:
         """Columns that are returned or filtered by."""
@@ -64,7 +71,7 @@ def run_on(
         As `run` raises it; or if work on a file fails again and again: the message names the file.
     """
     names = tuple(with_columns if with_columns is not None else plan.all_columns)
-    query = DistributedQuery(plan, names, predicate, plan_steps(predicate, plan.schema, plan.per_table))
+    query = DistributedQuery.of(plan, names, predicate)
     if plan.catalogs is not None and not query.needed & plan.schema.keys():
         yield from run(plan, with_columns, predicate, n_rows)  # nothing of a file is read
         return

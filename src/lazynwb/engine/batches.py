@@ -117,7 +117,8 @@ class _Scan:
     """
 
     def __init__(self, plan: ScanPlan, names: list[str], steps: list[Step]) -> None:
-        self._plan = plan
+        self._needed = {*names, *(name for step in steps for name in step.columns)}
+        self._plan = plan = plan.with_lengths(self._needed)
         self._names = names
         self._steps = steps
         self._store = column_store()
@@ -130,11 +131,7 @@ class _Scan:
         elif plan.catalogs is not None and is_one_table:
             self._stored = plan.catalogs.stored_values(plan.table, plan.schema, plan.overridden)
         self._regions = {region.name for region in plan.regions}
-        self._session = [
-            column
-            for column in plan.session
-            if column.name in {*names, *(name for step in steps for name in step.columns)}
-        ]
+        self._session = [column for column in plan.session if column.name in self._needed]
         self._writer: StoreWriter | None = None
         self.report = Report(plan.table, len(plan.sources))
 
@@ -144,7 +141,7 @@ class _Scan:
         if self._stored is None:
             yield from self._query(plan.sources, steps).frames(n_rows)
             return
-        needed = {*self._names, *(name for step in steps for name in step.columns)}
+        needed = self._needed
         if not self._session and self._regions.isdisjoint(needed):
             parts = self._stored.whole(plan.sources, frozenset(needed))
             if parts is not None and self._has_all(parts):

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from lazynwb.catalog.dtypes import column_dtype
+from lazynwb.catalog.lengths import LENGTH
 from lazynwb.catalog.merge import conform, nulls
 from lazynwb.engine.arrow import (
     Context,
@@ -54,6 +55,10 @@ if TYPE_CHECKING:
     from lazynwb.lookup.loader import TableFile, Wanted
 
 
+#: Elements that a row may have for its length to be a `LENGTH`.
+_MOST_ELEMENTS = 2**32 - 1
+
+
 class StoredAs:
     """A key for grouping: equal where two columns' rows may go to one buffer."""
 
@@ -71,6 +76,8 @@ class StoredAs:
 def _alike(one: Column | None, other: Column | None) -> bool:
     if one is None or other is None:
         return one is other
+    if one.lengths and other.lengths and one.indices and other.indices:
+        return True
     if one.data is None or other.data is None:
         if one.data is not other.data or (one.regular is None) != (other.regular is None):
             return False
@@ -83,6 +90,7 @@ def _alike(one: Column | None, other: Column | None) -> bool:
         and one.data.shape[1:] == other.data.shape[1:]
         and one.region == other.region
         and one.whole == other.whole
+        and one.lengths == other.lengths
         and len(one.indices) == len(other.indices)
         and (one.data.layout == "indirect") == (other.data.layout == "indirect")
     )
@@ -148,7 +156,8 @@ def read_columns(  # noqa: PLR0913 - what, of what, and how
         handles.fetch(requests)
         for leaf in leaves:
             leaf.advance()
-    variable = [found for leaf in leaves for found in variable_length(leaf.elements())]
+    elements = [found for leaf in leaves if (found := leaf.elements()) is not None]
+    variable = [found for one in elements for found in variable_length(one)]
     if bounded and variable and sum(part.rows for part in parts) > 1:
         largest = max(file.size for file in handles.files)
         check_size(sum(referred_bytes(e.raw, _item_bytes(e.dtype), largest) for e in variable))
@@ -208,7 +217,9 @@ class _Run:
                     if p.column.children
                 ]
                 self._children.append(_Run(child.name, inner, sum(p.stored for p in pieces)))
-        elif column.regular is None:
+        elif column.lengths and column.indices:
+            self._leaf = _Ends(pieces)
+        elif column.regular is None and not (column.lengths and column.has_fixed_length):
             self._leaf = _Leaf(pieces)
 
     def where(self) -> str:
@@ -232,12 +243,7 @@ class _Run:
         """Return the rows, in the type that they are stored in."""
         if not self._pieces:
             return nulls("", pl.Null(), self._rows)
-        if self._leaf is not None:
-            stored = self._leaf.series(context)
-        elif self._children:
-            stored = pl.DataFrame([c.series(context).alias(c.name) for c in self._children]).to_struct("")
-        else:
-            stored = _regular(self._pieces)
+        stored = self._stored(context)
         if not any(piece.missing for piece in self._pieces):
             return stored
         places = np.full(self._rows, -1, np.int64)
@@ -247,6 +253,25 @@ class _Run:
             at += piece.stored + piece.missing
             done += piece.stored
         return stored.gather(pl.Series(places).replace(-1, None))
+
+    def _stored(self, context: Context) -> pl.Series:
+        """Return the rows that the files have."""
+        column = self._pieces[0].column
+        if self._leaf is not None:
+            series = self._leaf.series(context)
+            return series if not column.lengths or column.indices else _measured(series)
+        if self._children:
+            return pl.DataFrame([c.series(context).alias(c.name) for c in self._children]).to_struct("")
+        if column.lengths:
+            return pl.repeat(column.dims[0], sum(p.stored for p in self._pieces), dtype=LENGTH, eager=True)
+        return _regular(self._pieces)
+
+
+def _measured(values: pl.Series) -> pl.Series:
+    """Return how long rows are; where the scan's type is a list, a value alone is a list of one."""
+    if isinstance(values.dtype, pl.List):
+        return values.list.len().cast(LENGTH)
+    return pl.repeat(1, len(values), dtype=LENGTH, eager=True).set(values.is_null(), None)
 
 
 def _runs(name: str, parts: list[Part]) -> list[_Run]:
@@ -397,8 +422,11 @@ class _Leaf:
         self._level += 1
         self._pending = []
 
-    def elements(self) -> Elements:
-        """Return what was read, element by element."""
+    def elements(self) -> Elements | None:
+        """Return what was read, element by element; None if only the lengths of rows were."""
+        return self._values()
+
+    def _values(self) -> Elements:
         if self._elements is None:
             assert self._raw is not None  # noqa: S101 - called when complete
             one = np.broadcast_to(np.int64(0), (int(self._counts.sum()),))
@@ -409,7 +437,7 @@ class _Leaf:
     def series(self, context: Context) -> pl.Series:
         """Return the rows."""
         data = _data(self._first)
-        series = build(self.elements(), context)
+        series = build(self._values(), context)
         if self._first.region:
             series = series.cast(pl.Int64)
         dims = (*data.shape[1:], *data.dtype.dims)
@@ -417,6 +445,29 @@ class _Leaf:
         if levels:
             return as_lists(series, dims, levels)
         return as_array(series, dims, sum(rows_in(ranges) for ranges in self._ranges))
+
+
+class _Ends(_Leaf):
+    """The index of a ragged column in a run: how long its rows are."""
+
+    @property
+    def is_complete(self) -> bool:
+        return self._level > 0
+
+    def wanted(self) -> Iterator[tuple[TableFile, Wanted]]:
+        if not self.is_complete:
+            for piece, ranges in zip(self._pieces, self._ranges, strict=True):
+                yield from chunks_for(piece.file, piece.column.indices[:1], with_row_before(ranges))
+
+    def elements(self) -> None:
+        return None
+
+    def series(self, context: Context) -> pl.Series:
+        del context
+        lengths = np.concatenate(self._lengths[0])
+        if len(lengths) and int(lengths.max()) > _MOST_ELEMENTS:
+            raise CorruptDataError(f"a row has {int(lengths.max())} elements")
+        return from_buffer(lengths.astype(np.uint32))
 
 
 def _item_bytes(dtype: DType) -> int:

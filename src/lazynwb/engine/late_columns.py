@@ -11,10 +11,12 @@ import numpy as np
 import polars as pl
 from polars import selectors
 
-from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_PATH
+from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_PATH, is_array_dtype
+from lazynwb.catalog.lengths import LENGTH, measured_name
 from lazynwb.catalog.merge import nulls
 from lazynwb.config import config
 from lazynwb.engine.columns import read_columns
+from lazynwb.engine.length_predicates import on_lengths
 from lazynwb.engine.plan import conjuncts
 from lazynwb.engine.row_masks import mask
 from lazynwb.engine.row_selection import Handles, Part, to_ranges
@@ -70,6 +72,9 @@ def gather_columns(
     """
     files, owners, rows = origins
     origin = files[0].name if files else ""
+    lengths = [name for name in schema if measured_name(name) is not None]
+    if lengths:
+        files = [file.with_lengths(lengths) for file in files]
     inside = np.flatnonzero(owners != NOWHERE)
     order = inside[np.lexsort((rows[inside], owners[inside]))]
     sorted_owners, sorted_rows = owners[order], rows[order]
@@ -219,34 +224,37 @@ class LateColumns:
     ) -> Iterator[pl.DataFrame]:
         """Yield the rows; the parameters are those of `lazynwb.engine.batches.run`."""
         names = list(self.schema) if with_columns is None else with_columns
+        added = dict(self.added)
         frame = self._frame if n_rows is None else self._frame.head(n_rows)
         late: list[pl.Expr] = []
         for part in conjuncts(predicate) if predicate is not None else []:
             if self.added.keys().isdisjoint(part.meta.root_names()):
                 frame = frame.filter(part)
             else:
-                late.append(part)
+                measured = on_lengths(part, lambda name: is_array_dtype(self.added.get(name, pl.Null())))
+                late.append(part if measured is None else measured)
         filtering = [name for part in late for name in part.meta.root_names()]
+        added |= {name: LENGTH for name in filtering if measured_name(name) is not None}
         needed = dict.fromkeys([*filtering, *names])
-        stored = selectors.by_name(*[name for name in needed if name not in self.added])
-        if self.added.keys().isdisjoint(needed):
+        stored = selectors.by_name(*[name for name in needed if name not in added])
+        if added.keys().isdisjoint(needed):
             yield _in_order(frame.select(stored).collect(), names)
             return
         provenance = [pl.col(own).alias(_PREFIX + column) for column, own in self._own.items()]
         rows = frame.select(stored, *provenance).collect()
         origins = find_origins(rows.select(pl.col(_PREFIX + c).alias(c) for c in INTERNAL), self._options)
         check_present(origins.files, self.added, self._options)
-        for cut in cut_rows(origins, [name for name in needed if name in self.added]):
+        for cut in cut_rows(origins, [name for name in needed if name in added]):
             batch, of_batch = rows[cut], origins.take(cut)
             if late:
-                batch = batch.with_columns(self._read(of_batch, filtering))
+                batch = batch.with_columns(self._read(of_batch, filtering, added))
                 keep = mask(batch, pl.all_horizontal(late))
                 batch, of_batch = batch.filter(pl.Series(keep)), of_batch.take(keep)
             rest = [name for name in names if name not in batch.columns]
-            yield _in_order(batch.with_columns(self._read(of_batch, rest)), names)
+            yield _in_order(batch.with_columns(self._read(of_batch, rest, added)), names)
 
-    def _read(self, origins: Origins, names: list[str]) -> list[pl.Series]:
-        schema = {name: self.added[name] for name in names if name in self.added}
+    def _read(self, origins: Origins, names: list[str], added: Mapping[str, pl.DataType]) -> list[pl.Series]:
+        schema = {name: added[name] for name in names if name in added}
         return gather_columns(
             origins,
             schema,

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS, TABLE_PATH
+from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS, TABLE_PATH, is_array_dtype
+from lazynwb.catalog.lengths import LENGTH, length_name, measured_name
+from lazynwb.engine.length_predicates import on_lengths
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from lazynwb.lookup.providers import CatalogProvider
     from lazynwb.lookup.regions import Region
@@ -58,6 +60,9 @@ def plan_steps(
 ) -> list[Step]:
     """Return the steps in which a predicate is evaluated, the cheapest first.
 
+    Where a conjunct needs no more than the lengths of lists, its step has length columns in their place: see
+    `lazynwb.catalog.lengths`.
+
     Parameters
     ----------
     predicate : Expr or None
@@ -70,7 +75,7 @@ def plan_steps(
     if predicate is None:
         return []
     steps: list[Step] = []
-    for step in sorted(_parts(predicate), key=lambda step: _cost(step, schema)):
+    for step in sorted(_parts(predicate, schema), key=lambda step: _cost(step, schema)):
         cost = _cost(step, schema)
         # Conjuncts of the same cost are read and evaluated together: one round of reads, one of evaluation.
         if (
@@ -87,12 +92,23 @@ def plan_steps(
     return steps
 
 
-def _parts(predicate: pl.Expr) -> list[Step]:
-    return [Step(part, tuple(dict.fromkeys(part.meta.root_names()))) for part in conjuncts(predicate)]
+def _parts(predicate: pl.Expr, schema: Mapping[str, pl.DataType]) -> Iterator[Step]:
+    def can_measure(name: str) -> bool:
+        return is_array_dtype(schema.get(name, pl.Null())) or length_name(name) in schema
+
+    for part in conjuncts(predicate):
+        cheapest = on_lengths(part, can_measure)
+        if cheapest is None:
+            cheapest = part
+        yield Step(cheapest, tuple(dict.fromkeys(cheapest.meta.root_names())))
 
 
 def _cost(step: Step, schema: Mapping[str, pl.DataType]) -> int:
-    return max((column_cost(schema.get(name)) for name in step.columns), default=0)
+    return max((column_cost(_dtype(name, schema)) for name in step.columns), default=0)
+
+
+def _dtype(name: str, schema: Mapping[str, pl.DataType]) -> pl.DataType | None:
+    return LENGTH if measured_name(name) is not None else schema.get(name)
 
 
 def column_cost(dtype: pl.DataType | None) -> int:
@@ -186,6 +202,11 @@ class ScanPlan(NamedTuple):
     def tables_of(self, source: Source) -> tuple[str, ...]:
         """Return the paths of the tables that are looked for in a file."""
         return (self.table,) if self.tables is None else self.tables[source]
+
+    def with_lengths(self, names: Iterable[str]) -> ScanPlan:
+        """Return the plan with those of some columns that are length columns, which a predicate may need."""
+        lengths = {name: LENGTH for name in names if measured_name(name) is not None}
+        return self._replace(schema=self.schema | lengths) if lengths.keys() - self.schema.keys() else self
 
     @property
     def all_columns(self) -> dict[str, pl.DataType]:

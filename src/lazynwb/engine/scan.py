@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from lazynwb.catalog.dtypes import TABLE_INDEX
+from lazynwb.catalog.lengths import measured_name
 from lazynwb.column_store.parts import SESSION
 from lazynwb.config import config
 from lazynwb.engine.batching import MAX_ROWS, OversizedError, batch_bounds
@@ -107,7 +108,9 @@ class Query:
         writer: StoreWriter | None = None,
         scan_metadata: Callable[..., Iterator[pl.DataFrame]],
     ) -> None:
-        self._plan = plan
+        needed = self._needed = {*names, *(name for step in steps for name in step.columns)}
+        self._plan = plan = plan.with_lengths(needed)
+        self._lengths = [name for name in needed if measured_name(name) is not None]
         self._scan_metadata = scan_metadata
         self._writer = writer
         self.rows_left: int | None = None
@@ -117,7 +120,6 @@ class Query:
         late = [step for step in steps if not plan.per_file.issuperset(step.columns)]
         self._by_table = [step for step in late if plan.per_table.issuperset(step.columns)]
         self._steps = [step for step in late if not plan.per_table.issuperset(step.columns)]
-        needed = self._needed = {*names, *(name for step in steps for name in step.columns)}
         self._skipped: dict[tuple[Source, str], set[str]] = {}
         self._times = TimestampFilter(self._steps, plan)
         self._session = [column for column in plan.session if column.name in needed]
@@ -302,6 +304,8 @@ class Query:
                 self.report.problems(file, file.problems)
             if file.is_renewed:
                 self.report.outdated(source.name)
+            if self._lengths:
+                file = file.with_lengths(self._lengths)
         return file
 
     def _lacks(self, source: Source) -> None:
@@ -454,6 +458,8 @@ class Query:
                 raise SourceChangedError(
                     f"{table.source.name} was changed while it was being read: run the query again"
                 )
+            if self._lengths:
+                file = file.with_lengths(self._lengths)
             ranges = to_ranges(indices[start : start + rows].to_numpy().astype(np.int64))
             parts.append(Part(file, ranges, rows))
             start += rows

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 _VARIABLE_BYTES = 64
 #: Bytes of a row beside its columns: provenance.
 _MIN_BYTES = 16
-#: A generated timestamp.
-_REGULAR_BYTES = 8
+#: A generated timestamp, and the end of a row that its length is computed from.
+_REGULAR_BYTES = _LENGTH_BYTES = 8
 
 
 def most_bytes(file: TableFile, names: Iterable[str]) -> int:
@@ -34,7 +34,9 @@ def most_bytes(file: TableFile, names: Iterable[str]) -> int:
         if column is None:
             continue
         for child in column.children or (column,):
-            if child.regular is not None:
+            if child.lengths:
+                total += child.length * _LENGTH_BYTES
+            elif child.regular is not None:
                 total += child.length * _REGULAR_BYTES
             elif child.data is not None:
                 total += child.data.rows * _bytes_of(child.data)
@@ -63,7 +65,7 @@ def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> l
         for part, columns in zip(parts, held, strict=True)
         for column in columns
         for child in column.children or (column,)
-        if child.indices and child.data is not None
+        if child.indices and child.data is not None and not child.lengths
         for wanted in chunks_for(part.file, (*child.indices, child.data), whole(child.indices[0]))
     )
     for i, (part, columns) in enumerate(zip(parts, held, strict=True)):
@@ -71,8 +73,9 @@ def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> l
             for child in column.children or (column,):
                 if child.data is None:
                     sizes[i] += _REGULAR_BYTES
-                    continue
-                if child.indices:
+                elif child.lengths:
+                    sizes[i] += _LENGTH_BYTES
+                elif child.indices:
                     index = child.indices[0]
                     ragged.append((i, child, request_rows(handles, part.file, index, whole(index), requests)))
                 else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lazynwb.catalog.merge import nulls
-from lazynwb.catalog.model import grid_of
+from lazynwb.catalog.model import arrays_of, grid_of
 from lazynwb.column_store.compaction import MAX_PART_BYTES, add
 from lazynwb.column_store.small_columns import is_small, is_still_small
 from lazynwb.column_store.store import Block, column_store, warn_once
@@ -156,7 +156,10 @@ def _is_in_one_chunk(file: TableFile, name: str, is_stored: bool) -> bool:  # no
     column = file.columns.get(name)
     if column is None:
         return True
-    arrays = [child.data for child in column.children or (column,) if child.data is not None]
+    if column.lengths:
+        arrays = arrays_of(column)
+    else:
+        arrays = [child.data for child in column.children or (column,) if child.data is not None]
     chunks = max((math.prod(grid_of(array)) if array.chunk else 1 for array in arrays), default=1)
     size = most_bytes(file, [name])
     if is_stored and not file.source.is_remote:  # of remote files the elements would be asked for one by one

@@ -10,6 +10,7 @@ import polars as pl
 from polars import selectors
 
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_INDEX, TABLE_PATH, is_array_dtype
+from lazynwb.catalog.lengths import length_name, shown_name
 from lazynwb.engine.late_columns import gather_columns
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError, may_skip
 from lazynwb.frames.pandas_output import as_frame, wants_polars
@@ -55,6 +56,7 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
     as_polars: bool | None = None,  # noqa: FBT001
     *,
     session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
+    length_columns: bool | str | Iterable[str] = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pl.DataFrame | pd.DataFrame:
     """Read one table of any number of NWB files into a frame.
@@ -101,6 +103,9 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
     session_columns : str, iterable of str or mapping of str to str, or None
         As for `scan_nwb`: metadata of the files as columns of every row (lists of it, too, unless they are
         excluded by name).
+    length_columns : bool, str or iterable of str
+        As for `scan_nwb`: `spike_times_len`, how many spikes each unit has, whether `spike_times` are read or
+        not.
     storage_options : mapping or None
         As for `scan_nwb`.
 
@@ -123,11 +128,12 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
         If no file has a column that is included by name.
     SchemaError
         If a column's types in two files have no common type; if there is no such session column, or the
-        table has a column of that name.
+        table has a column of that name; or as `scan_nwb` raises it for `length_columns`.
     MissingPackageError
         If pandas is asked for and not installed.
     """
     wants_polars(as_polars)  # raises before anything is read
+    lengths = length_columns if isinstance(length_columns, bool) else _listed(length_columns)
     session = session_names(session_columns)
     sources = expand(nwb_data_sources, storage_options)
     wanted = None
@@ -147,6 +153,7 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,
         session_columns=session or None,
+        length_columns=lengths,
     )
     schema = frame.collect_schema()
     names = _choose(
@@ -161,7 +168,12 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
         # Not by plain names: Polars takes "*" and "^...$" for patterns.
         return as_frame(frame.select(selectors.by_name(*names)).collect(), as_polars)
     columns = {name: schema[name] for name in names if name not in session}
+    if isinstance(lengths, bool):
+        lengths = [name for name, dtype in schema.items() if lengths and isinstance(dtype, pl.List)]
+    hidden = {shown_name(length): length for length in map(length_name, lengths)}
+    columns = {hidden.get(name, name): dtype for name, dtype in columns.items()}
     found = _read_rows(wanted, path, columns, ignore_errors=ignore_errors, disable_progress=disable_progress)
+    found = found.rename(shown_name)
     if len(columns) < len(names):
         own = [name for name in names if name in session]
         files = frame.select(selectors.by_name(NWB_PATH, *own)).unique(NWB_PATH).collect()
@@ -184,6 +196,7 @@ def get(  # noqa: PLR0913 - the options of a frame
     raise_on_missing: bool = False,
     ignore_errors: bool = False,
     as_polars: bool | None = None,
+    length_columns: bool | str | Iterable[str] = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pl.DataFrame | pd.DataFrame | TimeSeries:
     """Return a table as a frame, or a series of one file as a `TimeSeries`.
@@ -214,6 +227,8 @@ def get(  # noqa: PLR0913 - the options of a frame
         Skip files that cannot be read, with a warning.
     as_polars : bool or None
         Return a Polars frame.
+    length_columns : bool, str or iterable of str
+        Of frames: as for `scan_nwb`.
     storage_options : mapping or None
         As for `scan_nwb`.
 
@@ -248,6 +263,7 @@ def get(  # noqa: PLR0913 - the options of a frame
         raise_on_missing=raise_on_missing,
         ignore_errors=ignore_errors,
         as_polars=as_polars,
+        length_columns=length_columns,
     )
 
 

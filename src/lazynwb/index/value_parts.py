@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lazynwb.catalog.dtypes import INTERNAL, RESERVED, column_dtype
+from lazynwb.catalog.lengths import length_name
 from lazynwb.column_store.entries import StoredPart, decode, encode
 from lazynwb.column_store.parts import SESSION
 from lazynwb.column_store.reading import Pick
@@ -279,10 +280,9 @@ class ValueParts:
         found = self._usable.get(key)
         if found is None:
             layout = part.entry.layouts[number]
-            found = self._usable[key] = (
-                frozenset(column.name for column in layout.columns if column.name not in RESERVED),
-                self._usable_of(layout),
-            )
+            own = frozenset(column.name for column in layout.columns if column.name not in RESERVED)
+            # An index keeps no length columns.
+            found = self._usable[key] = own.union(map(length_name, own)), self._usable_of(layout)
         return found
 
     def _usable_of(self, layout: Layout) -> frozenset[str]:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from lazynwb.catalog.dtypes import RESERVED
+from lazynwb.catalog.lengths import find_column
 from lazynwb.catalog.model import (
     Array,
     Attributes,
@@ -130,6 +131,13 @@ class TableFile:
         """Return the same table without some columns, as if the file lacked them."""
         other = copy(self)
         other.columns = {name: column for name, column in self.columns.items() if name not in names}
+        return other
+
+    def with_lengths(self, names: Iterable[str]) -> TableFile:
+        """Return the same table with length columns of these names, where it has the columns measured."""
+        found = {name: find_column(self.columns, name) for name in names}
+        other = copy(self)
+        other.columns = self.columns | {name: column for name, column in found.items() if column is not None}
         return other
 
     @property

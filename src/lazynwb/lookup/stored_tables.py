@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import polars as pl
 
 from lazynwb.catalog.dtypes import RESERVED
+from lazynwb.catalog.lengths import length_name
 from lazynwb.catalog.model import Table
 from lazynwb.column_store.compaction import add
 from lazynwb.column_store.entries import Layout, Session, without_places
@@ -200,9 +201,8 @@ class StoredTables:
     def _names_of(self, layout: Layout) -> frozenset[str]:
         names = self._columns.get(id(layout))
         if names is None:
-            names = self._columns[id(layout)] = frozenset(
-                column.name for column in layout.columns if column.name not in RESERVED
-            )
+            own = frozenset(column.name for column in layout.columns if column.name not in RESERVED)
+            names = self._columns[id(layout)] = own.union(map(length_name, own))
         return names
 
 

@@ -301,6 +301,8 @@ class LazyNWB:
         raise_on_missing: bool = True,  # noqa: FBT001, FBT002
         ignore_errors: bool = False,  # noqa: FBT001, FBT002
         as_polars: bool | None = None,  # noqa: FBT001
+        *,
+        length_columns: bool | str | Iterable[str] = False,
     ) -> pl.DataFrame | pd.DataFrame:
         """Return a table of this file as a frame: `lazynwb.get_df(path, ...)`."""
         from lazynwb.frames.get import get_df
@@ -317,6 +319,7 @@ class LazyNWB:
             raise_on_missing=raise_on_missing,
             ignore_errors=ignore_errors,
             as_polars=as_polars,
+            length_columns=length_columns,
         )
 
     def describe(self) -> dict[str, Any]:

@@ -58,6 +58,7 @@ def head(  # noqa: PLR0913 - what can be asked of it
     *,
     columns: Sequence[str] | None,
     exclude_arrays: bool,
+    lengths: bool,
     ignore_errors: bool,
 ) -> None:
     """Show or write the first rows of a table.
@@ -74,7 +75,13 @@ def head(  # noqa: PLR0913 - what can be asked of it
 
     from lazynwb.cli.commands.tables import scan
 
-    frame, _ = scan(given, table, exclude_array_columns=exclude_arrays, ignore_errors=ignore_errors)
+    frame, _ = scan(
+        given,
+        table,
+        exclude_array_columns=exclude_arrays,
+        length_columns=lengths,
+        ignore_errors=ignore_errors,
+    )
     chosen = _chosen(frame, table, columns) if columns else frame
     if not target.for_people:
         write(chosen.head(rows), target)
@@ -127,6 +134,7 @@ def query(  # noqa: PLR0913 - what can be asked of it
     *,
     full_path: bool,
     exclude_arrays: bool,
+    lengths: bool,
     ignore_errors: bool,
 ) -> None:
     """Run a query, and show the first of its rows or write all of them as they come.
@@ -151,6 +159,7 @@ def query(  # noqa: PLR0913 - what can be asked of it
         sources,
         full_path=full_path,
         exclude_array_columns=exclude_arrays,
+        length_columns=lengths,
         ignore_errors=ignore_errors,
         storage_options=given.storage,
     )

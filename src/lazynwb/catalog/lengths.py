@@ -1,0 +1,109 @@
+"""Length columns: how many elements each row of a list column has, known without its elements.
+
+Within a scan, a length column is called by the name of the list column and an ending that no stored column
+has: names of objects in files contain no slash. Users see `<name>_len`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import polars as pl
+
+from lazynwb.errors import ColumnNotFoundError, LazyNWBError, SchemaError
+from lazynwb.suggestions import did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from lazynwb.catalog.model import Column
+
+#: Type of length columns: that of `list.len()`.
+LENGTH = pl.UInt32()
+_ENDING = "/len"
+_SHOWN_ENDING = "_len"
+
+
+def length_name(name: str) -> str:
+    """Return the name of the length column of a column."""
+    return name + _ENDING
+
+
+def measured_name(name: str) -> str | None:
+    """Return the column whose rows a length column counts; None if the name is none of a length column."""
+    return name.removesuffix(_ENDING) if name.endswith(_ENDING) else None
+
+
+def shown_name(name: str) -> str:
+    """Return the name under which users see a column of a scan."""
+    measured = measured_name(name)
+    return name if measured is None else measured + _SHOWN_ENDING
+
+
+def with_length_columns(
+    schema: Mapping[str, pl.DataType],
+    wanted: bool | str | Iterable[str],  # noqa: FBT001 - as users say it
+    table: str,
+    *,
+    is_lenient: bool = False,
+) -> dict[str, pl.DataType]:
+    """Return the columns of a scan, with length columns behind the columns that they measure.
+
+    Parameters
+    ----------
+    schema : mapping of str to DataType
+    wanted : bool, str or iterable of str
+        True for all list columns, or the names of some.
+    table : str
+        For messages, without the leading slash.
+    is_lenient : bool
+        Leave out length columns that the table cannot have, instead of raising.
+
+    Raises
+    ------
+    ColumnNotFoundError
+        If the table has no column of such a name.
+    SchemaError
+        If a column has no lists, or a length column's name is that of another column.
+    """
+    if isinstance(wanted, bool):
+        names = {name for name, dtype in schema.items() if wanted and isinstance(dtype, pl.List)}
+    else:
+        names = {wanted} if isinstance(wanted, str) else set(wanted)
+    for name in sorted(names):
+        dtype = schema.get(name)
+        shown = shown_name(length_name(name))
+        if dtype is None:
+            problem: LazyNWBError = ColumnNotFoundError(
+                f"length_columns: /{table} has no column {name!r}{did_you_mean(name, list(schema))}"
+            )
+        elif not isinstance(dtype, pl.List):
+            problem = SchemaError(
+                f"length_columns: {name!r} of /{table} is {dtype}: only rows of lists differ in length"
+            )
+        elif shown in schema:
+            problem = SchemaError(
+                f"length_columns: /{table} has a column {shown!r} already: leave out {name!r}, and use "
+                f"pl.col({name!r}).list.len() instead"
+            )
+        else:
+            continue
+        if not is_lenient:
+            raise problem
+        names.remove(name)
+    columns: dict[str, pl.DataType] = {}
+    for name, dtype in schema.items():
+        columns[name] = dtype
+        if name in names:
+            columns[length_name(name)] = LENGTH
+    return columns
+
+
+def find_column(columns: Mapping[str, Column], name: str) -> Column | None:
+    """Return a column or a length column by its name in a scan; None if the file does not have it."""
+    measured = measured_name(name)
+    if measured is None:
+        return columns.get(name)
+    column = columns.get(measured)
+    return None if column is None else msgspec.structs.replace(column, name=name, lengths=True)
