@@ -82,6 +82,9 @@ class Config:
     recheck_seconds : float
         Seconds for which a remote file, once asked for its version, is taken not to have changed (60).
         With 0 each query asks. A change in the middle of a query is noticed whatever this says.
+    revalidate_seconds : float
+        Seconds for which other processes take it not to have changed, too (0: they ask). Of immutable objects
+        (blobs of a DANDI archive, URLs with a `versionId`) nothing is asked whatever this says.
     download_bytes : int
         Size up to which a file is fetched whole from a server that does not send parts of files (0: never).
     storage_options : dict
@@ -107,6 +110,7 @@ class Config:
     retry_seconds: float = 60.0
     request_timeout: float = 30.0
     recheck_seconds: float = 60.0
+    revalidate_seconds: float = 0.0
     download_bytes: int = 0
     storage_options: dict[str, Any] = field(default_factory=dict, repr=False)
     dandi_api_url: str = "https://api.dandiarchive.org/api"

@@ -51,6 +51,7 @@ _SETTINGS: dict[str, type] = {
     "recheck_seconds": float,
     "request_timeout": float,
     "retry_seconds": float,
+    "revalidate_seconds": float,
 }
 _WILDCARDS = frozenset("*?[")
 

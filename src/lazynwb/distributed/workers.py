@@ -38,6 +38,7 @@ _SETTINGS = (
     "retry_seconds",
     "request_timeout",
     "recheck_seconds",
+    "revalidate_seconds",
     "download_bytes",
     "dandi_api_url",
 )

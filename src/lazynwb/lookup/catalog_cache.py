@@ -79,7 +79,7 @@ def get_entry(key: str, source: Source, kind: type[K]) -> tuple[K | None, str]:
     stored = kept if kept is not None else disk_cache.load(key, _decoder(kind))
     if stored is None and source.is_remote:
         prepare(source)
-    now = source.identity(known=stored is not None)
+    now = source.identity(known=stored.identity if stored is not None else False)
     if kept is not None and kept.identity != now:
         stored = disk_cache.load(key, _decoder(kind))  # another process may have seen the file as it is now
     if not isinstance(stored, kind) or stored.key != key or not is_valid(stored, source, now):
@@ -102,7 +102,7 @@ def get_version(key: str, version: str, kind: type[K]) -> K | None:
 def is_valid(entry: CacheEntry, source: Source, now: str) -> bool:
     """Return whether an entry describes a file with the identity `now`, and the targets of its links."""
     return entry.identity == now and all(
-        source.with_path(path).identity_or_absent() == known for path, known in entry.depends
+        source.with_path(path).identity_or_absent(known) == known for path, known in entry.depends
     )
 
 

@@ -138,7 +138,7 @@ def _verify(file: TableFile) -> TableFile | None:
 
     Nothing is verified here if reading the file detects a change.
     """
-    if not _may_change_unnoticed(file) or file.is_valid(file.source.identity(known=True)):
+    if not _may_change_unnoticed(file) or file.is_valid(file.source.identity(known=file.identity)):
         return file
     found = load_table(file.source, file.table.path)
     if found is not None:

@@ -150,7 +150,10 @@ class StoredTables:
     def _find(self, source: Source) -> StoredTable | None:
         key = source.key
         try:
-            now = source.identity(known=True)
+            cached = next(
+                part.session(part.ordinals[key]).identity for part in self._parts if key in part.ordinals
+            )
+            now = source.identity(known=cached)
         except LazyNWBError:
             return None  # the read raises the error
         for part in self._parts:
@@ -162,7 +165,7 @@ class StoredTables:
             if path is None or (self._table in OTHER_PATHS and path != self._table):
                 continue  # whoever looks for the table may find it elsewhere
             if session.identity == now and all(
-                source.with_path(path).identity_or_absent() == known for path, known in session.depends
+                source.with_path(path).identity_or_absent(known) == known for path, known in session.depends
             ):
                 return StoredTable(source, session, part.layout(ordinal))
         return None

@@ -34,7 +34,7 @@ def _identity(status: os.stat_result) -> str:
     return f"{status.st_size}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}-{status.st_ino:x}"
 
 
-def identity(source: Source, *, known: bool) -> str:  # noqa: ARG001 - kinds share one signature
+def identity(source: Source, *, known: bool | str) -> str:  # noqa: ARG001 - kinds share one signature
     """Return the identity of a local file; see `path_identity`."""
     return path_identity(source.path)
 

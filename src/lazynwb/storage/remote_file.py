@@ -7,19 +7,18 @@ import re
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lazynwb.config import config
 from lazynwb.errors import CorruptDataError, LazyNWBError, NotNWBError
 from lazynwb.profile import count
-from lazynwb.storage import placeholders, range_request
+from lazynwb.storage import placeholders, range_request, revalidation
 from lazynwb.storage.block_cache import block_cache_of, clear_block_cache, forget_all, forget_file
 from lazynwb.storage.error_mapping import web_page
 from lazynwb.storage.range_request import request
 from lazynwb.threads import REQUESTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from lazynwb.storage.range_request import Response
     from lazynwb.storage.source import Source
@@ -63,7 +62,7 @@ _warned: set[str] = set()
 _lock = threading.Lock()
 
 
-def identity(source: Source, *, known: bool) -> str:
+def identity(source: Source, *, known: bool | str) -> str:
     """Return a text that changes whenever the object is replaced: its version, entity tag, or date; its size.
 
     It comes with the first bytes of the file, which parsing needs anyway, so nothing is asked for in vain.
@@ -72,14 +71,17 @@ def identity(source: Source, *, known: bool) -> str:
     Parameters
     ----------
     source : Source
-    known : bool
-        Whether the file is probably in the catalog, so that its first bytes are not needed.
+    known : bool or str
+        Whether the file is probably in the catalog, so that its first bytes are not needed; or the identity
+        that it has there.
     """
     with _lock:
         before = _seen.get(source)
-    if before is not None and time.monotonic() - before.last <= config.recheck_seconds:
+    if before is not None and time.monotonic() - before.last <= revalidation.trusted_seconds():
         return before.identity
     first = time.time()
+    if isinstance(known, str) and _is_confirmed(source, known, before, first):
+        return known
     response = request(source, 0, 1 if known else BLOCK)
     if bytes(response.data[:1]) in _PAGE_STARTS:  # of a page, or of the user block of an HDF5 file
         response = request(source, 0, BLOCK) if known else response
@@ -95,7 +97,9 @@ def identity(source: Source, *, known: bool) -> str:
     with _lock:
         _seen[source] = _Seen(found, first, time.monotonic())
     settled = is_version_certain(source, found)
-    if not settled:
+    if settled:
+        revalidation.note_check(source, found)
+    else:
         clear_block_cache(source, found)  # the file may be another one that only looks the same
         server = source.name.split("/")[2]
         if found.endswith("\t?") and server not in _warned:
@@ -109,17 +113,43 @@ def identity(source: Source, *, known: bool) -> str:
     return found
 
 
+def _is_confirmed(source: Source, known: str, before: _Seen | None, first: float) -> bool:
+    """Return whether a file is known to have an identity still, without a request."""
+    confirmed = None if source in range_request.disputed else revalidation.confirmed_at(source, known)
+    if confirmed is None:
+        return False
+    if before is not None and before.identity == known:
+        first = before.first
+    with _lock:
+        _seen[source] = _Seen(known, first, confirmed)
+    return True
+
+
+def accept_listing(listed: Mapping[Source, Mapping[str, Any] | None]) -> None:
+    """Take what a listing says of files: those that it shows to be others than before are looked at again."""
+    revalidation.note_listing(listed)
+    now = time.monotonic()
+    with _lock:
+        for source in listed.keys() & _seen.keys():
+            if revalidation.agrees(_seen[source].identity, listed[source]):
+                _seen[source] = _seen[source]._replace(last=now)
+            else:
+                del _seen[source]
+
+
 def forget() -> None:
     """Drop every identity, and all cached bytes from memory."""
     with _lock:
         _seen.clear()
         _warned.clear()
     range_request.forget()
+    revalidation.forget()
     forget_all()
 
 
 def invalidate(source: Source) -> None:
     """Drop the cached bytes of a file and its identity, whichever signature it was asked for by."""
+    revalidation.distrust(source)
     with _lock:
         for other in [other for other in _seen if other.key == source.key]:
             del _seen[other]
@@ -283,6 +313,7 @@ class RemoteFile:
             response = request(self.source, start, stop, self._expected)
         except LazyNWBError:
             # What the file was found to be may have been no answer of its server's either.
+            revalidation.distrust(self.source)
             with _lock:
                 _seen.pop(self.source, None)
             raise

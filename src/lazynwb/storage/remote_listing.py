@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.profile import count
+from lazynwb.storage import remote_file
 from lazynwb.storage.dandi.web_addresses import is_download
 from lazynwb.storage.file_names import (
     HDF5_SUFFIXES,
@@ -20,12 +21,17 @@ from lazynwb.storage.file_names import (
     pattern_of,
     unusable,
 )
+from lazynwb.storage.objects import metadata_identity
 from lazynwb.storage.objects.remote_prefix import RemoteObjects
 from lazynwb.storage.stores.bucket_urls import bucket_url
 from lazynwb.storage.stores.registry import module_of
 from lazynwb.threads import REQUESTS, wait
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from obstore import ObjectMeta
+
     from lazynwb.storage.source import Source
     from lazynwb.storage.stores.registry import Location
 
@@ -129,7 +135,10 @@ def _exists(source: Source) -> bool:
 
 
 def _listed(source: Source, bucket: str, prefix: str, pattern: str | None = None) -> list[Source]:
-    paths = [path for path in _paths(source, bucket, prefix) if path.startswith(prefix)]
+    listed = {
+        path: meta for path, meta in _objects(source, bucket, prefix).items() if path.startswith(prefix)
+    }
+    paths = list(listed)
     if pattern in paths:  # a name that looks like a pattern
         return [source]
     is_mark = (_NAMED_STORE if pattern is None else _STORE).fullmatch
@@ -148,7 +157,22 @@ def _listed(source: Source, bucket: str, prefix: str, pattern: str | None = None
         raise SourceNotFoundError(f"{what} {source.path}" + (f"; {note}" if note else ""))
     if note:
         _LOGGER.warning(note)
-    return [source.with_path(f"{bucket}/{name}{_mark_of(name, stores)}") for name in sorted(found)]
+    sources = {name: source.with_path(f"{bucket}/{name}{_mark_of(name, stores)}") for name in sorted(found)}
+    _accept(sources, stores, listed)
+    return list(sources.values())
+
+
+def _accept(sources: dict[str, Source], stores: set[str], listed: Mapping[str, ObjectMeta]) -> None:
+    """Let a listing say which of the files that it names are as they were."""
+    versions: dict[Source, ObjectMeta | None] = {}
+    for name, source in sources.items():
+        if name not in stores:
+            versions[source] = listed[name]
+            continue
+        metadata_identity.recheck(source)
+        for key in metadata_identity.DOCUMENTS:
+            versions[metadata_identity.document_of(source, key)] = listed.get(f"{name}/{key}")
+    remote_file.accept_listing(versions)
 
 
 def _others(paths: list[str], names: set[str], stores: set[str], prefix: str) -> list[str]:
@@ -184,7 +208,7 @@ def _is_hidden(path: str) -> bool:
     return path.startswith(".") or "/." in path
 
 
-def _paths(source: Source, bucket: str, prefix: str) -> list[str]:
+def _objects(source: Source, bucket: str, prefix: str) -> dict[str, ObjectMeta]:
     """Return the objects of a bucket that are below the folder which a prefix is in."""
     import obstore
     from obstore.exceptions import BaseError, InvalidPathError
@@ -193,15 +217,15 @@ def _paths(source: Source, bucket: str, prefix: str) -> list[str]:
     from lazynwb.storage.store_request import with_retry
 
     folder = prefix.rpartition("/")[0] or None
-    found: list[str] = []
+    found: dict[str, ObjectMeta] = {}
 
-    def ask(location: Location) -> list[str] | Failure:
+    def ask(location: Location) -> dict[str, ObjectMeta] | Failure:
         count(requests=1)
         # After a fault, from where it was.
-        after = found[-1] if found else None
+        after = next(reversed(found), None)
         try:
             for page in obstore.list(location.store, folder, offset=after, chunk_size=PAGE_ENTRIES):
-                found.extend(meta["path"] for meta in page)
+                found.update((meta["path"], meta) for meta in page)
         except InvalidPathError:
             message = (
                 f'{source.path}: an object there has a name with "//", "." or ".." between slashes, or '

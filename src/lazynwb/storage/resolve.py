@@ -122,7 +122,7 @@ class _ResolvedSource(Source):
         object.__setattr__(self, "_kind", kind)
         return kind
 
-    def identity(self, *, known: bool = False) -> str:
+    def identity(self, *, known: bool | str = False) -> str:
         """Return the identity; see `Source`. A URL that is no file may be a store, whatever its name."""
         try:
             return self.kind.identity(self, known=known)

@@ -38,7 +38,7 @@ class Kind(Protocol):
     #: Whether a source of this kind is a store of many objects rather than one file.
     IS_STORE: bool
 
-    def identity(self, source: Source, *, known: bool) -> str:
+    def identity(self, source: Source, *, known: bool | str) -> str:
         """Return a text that changes whenever the source is replaced or written to."""
         ...
 
@@ -98,13 +98,15 @@ class Source:
         """Whether it is a store of many objects (a folder, a prefix) rather than one file."""
         return self.kind.IS_STORE
 
-    def identity(self, *, known: bool = False) -> str:
+    def identity(self, *, known: bool | str = False) -> str:
         """Return a text that changes whenever the file is replaced or written to.
 
         Parameters
         ----------
-        known : bool
-            Whether the file is probably in the catalog, so that none of its contents are needed.
+        known : bool or str
+            Whether the file is probably in the catalog, so that none of its contents are needed; or the
+            identity that it has there, which is returned without a request where that is known to be the
+            file's still: see `lazynwb.storage.revalidation`.
 
         Raises
         ------
@@ -115,10 +117,10 @@ class Source:
         """
         return self.kind.identity(self, known=known)
 
-    def identity_or_absent(self) -> str:
+    def identity_or_absent(self, known: bool | str = False) -> str:  # noqa: FBT001, FBT002 - as above
         """Return the identity of a file, `ABSENT` if there is none (or none that can be read)."""
         try:
-            return self.identity()
+            return self.identity(known=known)
         except LazyNWBError:
             return ABSENT
 

@@ -7,10 +7,17 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.storage import local_file, remote_file
 from lazynwb.storage.objects.object_store import open_objects
+from lazynwb.storage.revalidation import (
+    checked_at,
+    confirmed_at,
+    distrust,
+    is_listed_absent,
+    note_check,
+    trusted_seconds,
+)
 from lazynwb.storage.source import ABSENT
 
 if TYPE_CHECKING:
@@ -33,7 +40,7 @@ _seen: dict[Source, tuple[str, float]] = {}
 _lock = threading.Lock()
 
 
-def identity(source: Source, *, known: bool) -> str:
+def identity(source: Source, *, known: bool | str) -> str:
     """Return a text that changes when the document that describes a store is replaced.
 
     A chunk that is overwritten in place leaves it as it is: chunks are never remembered.
@@ -41,8 +48,9 @@ def identity(source: Source, *, known: bool) -> str:
     Parameters
     ----------
     source : Source
-    known : bool
-        Whether the store is probably in the catalog, so that its description is not needed.
+    known : bool or str
+        Whether the store is probably in the catalog, so that its description is not needed; or the identity
+        that it has there.
 
     Raises
     ------
@@ -51,13 +59,41 @@ def identity(source: Source, *, known: bool) -> str:
     """
     with _lock:
         recent = _seen.get(source)
-    if recent is not None and time.monotonic() - recent[1] <= config.recheck_seconds:
+    if recent is not None and time.monotonic() - recent[1] <= trusted_seconds():
         return recent[0]
-    found = _identity(open_objects(source), known=known)
+    confirmed = _confirmed_at(source, known) if isinstance(known, str) and source.is_remote else None
+    if isinstance(known, str) and confirmed is not None:
+        with _lock:
+            _seen[source] = (known, confirmed)
+        return known
+    found = _identity(open_objects(source), known=bool(known))
     if source.is_remote:
+        note_check(source, found)
         with _lock:
             _seen[source] = (found, time.monotonic())
     return found
+
+
+def _confirmed_at(source: Source, known: str) -> float | None:
+    """Return when a store was found to have an identity still, as `revalidation.confirmed_at` does."""
+    key, _, version = known.partition("\t")
+    others = DOCUMENTS[: DOCUMENTS.index(key)] if key in DOCUMENTS else DOCUMENTS
+    if all(is_listed_absent(document_of(source, other)) for other in others):
+        confirmed = confirmed_at(document_of(source, key), version)
+        if confirmed is not None:
+            return confirmed
+    return checked_at(source, known)
+
+
+def document_of(source: Source, key: str) -> Source:
+    """Return where a document of a store in a bucket is."""
+    return source.with_path(f"{source.path.rstrip('/')}/{key}")
+
+
+def recheck(source: Source) -> None:
+    """Forget when a store was last checked."""
+    with _lock:
+        _seen.pop(source, None)
 
 
 def verify(source: Source, expected: str) -> None:
@@ -69,7 +105,7 @@ def verify(source: Source, expected: str) -> None:
 def is_settled(source: Source, known: str, now_ns: int) -> bool:
     """Return whether a write of the document from now on is certain to change its identity."""
     key, _, version = known.partition("\t")
-    document = source.with_path(f"{source.path.rstrip('/')}/{key}")
+    document = document_of(source, key)
     if source.is_remote:
         return remote_file.is_version_certain(document, version)
     return local_file.is_path_settled(document.path, now_ns)
@@ -88,6 +124,7 @@ def open_file(source: Source, expected: str) -> File:
 
 def invalidate(source: Source) -> None:
     """Drop what is cached of one store."""
+    distrust(source)
     with _lock:
         for other in [other for other in _seen if other.key == source.key]:
             del _seen[other]
