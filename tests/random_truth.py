@@ -294,10 +294,38 @@ def check_patterns(draw: Any) -> None:
     files = draw(sessions(parts=frozenset({"table"})))
     with written(draw, files) as (paths, truth):
         pattern, tables = draw(st.sampled_from([("[to]*", (OTHER, TABLE)), ("/gen*/o?her", (OTHER,))]))
-        frames = {pattern: (lazynwb.scan_nwb(paths, pattern), truth.union(*tables))}
+        options, wanted = draw(scan_options(files))
+        options.pop("resolve_regions", None)
+        lengths = options.get("length_columns", False)
+        frames = {
+            pattern: (
+                lazynwb.scan_nwb(paths, pattern, **options),
+                truth.union(*tables, session_columns=wanted, lengths=lengths),
+            )
+        }
         check_whole(*frames[pattern], draw(st.sampled_from(ENGINES)))
         for _ in range(QUERIES):
             check_query(draw, frames, pattern)
+
+
+def check_sessions(draw: Any) -> None:
+    """A row for each session: metadata, sizes, and how many rows its tables and series have."""
+    files = draw(sessions())
+    with written(draw, files) as (paths, truth):
+        metadata = {"session_id": SESSION_COLUMNS["session_id"]}
+        if any("keywords" in one.general for one in files):
+            metadata["keywords"] = SESSION_COLUMNS["keywords"]
+        if any(one.subject is not None for one in files):
+            metadata["subject_id"] = SESSION_COLUMNS["mouse"]
+        tables = {f"n_{path.rpartition('/')[2]}": path for path in (TABLE, OTHER, SERIES)}
+        expected = truth.sessions(tables, metadata)
+        lazy = lazynwb.scan_sessions(paths)
+        counts = [name for name in lazy.collect_schema() if name.startswith("n_")]
+        assert sorted(counts) == sorted(tables.keys() & set(expected.columns))
+        frames = {"sessions": (lazy.select(expected.columns), expected)}
+        check_whole(*frames["sessions"], draw(st.sampled_from(ENGINES)))
+        for _ in range(QUERIES):
+            check_query(draw, frames, "sessions")
 
 
 def check_sql(draw: Any) -> None:
@@ -386,9 +414,13 @@ CHECKS = {
     "late": check_late,
     "metadata": check_metadata,
     "patterns": check_patterns,
+    "sessions": check_sessions,
 }
 #: Of so many examples.
-SHARES = {"tables": 0.52, "series": 0.16, "sql": 0.14, "late": 0.1, "metadata": 0.04, "patterns": 0.04}
+SHARES = {
+    "tables": 0.5, "series": 0.15, "sql": 0.13, "late": 0.1,
+    "metadata": 0.04, "patterns": 0.05, "sessions": 0.03,
+}
 
 
 def as_test(name: str, **options: Any) -> Any:

@@ -6,6 +6,7 @@ Like `oracle` it knows nothing of how lazynwb reads: h5py and plain Python; Pola
 from __future__ import annotations
 
 from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -17,7 +18,6 @@ from readers import hdf5_tables as oracle
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 _NUMPY = {
     pl.Int8: "i1", pl.Int16: "i2", pl.Int32: "i4", pl.Int64: "i8", pl.UInt8: "u1", pl.UInt16: "u2",
@@ -126,7 +126,9 @@ class Truth:
             self._known[twin, table] = oracle.read_table(twin, table) if there else None
         return self._known[twin, table]
 
-    def union(self, *tables: str) -> pl.DataFrame:
+    def union(
+        self, *tables: str, session_columns: Mapping[str, str] | None = None, lengths: bool = False
+    ) -> pl.DataFrame:
         """Several tables of all files as one, by file, then by table in the order given."""
         return self._frame(
             [
@@ -134,7 +136,9 @@ class Truth:
                 for path, twin in self._files
                 for table in tables
                 if (found := self._read(twin, table))
-            ]
+            ],
+            session_columns,
+            lengths=lengths,
         )
 
     def frame(
@@ -182,6 +186,20 @@ class Truth:
             pl.Series(name, [owner[place] for owner in owners], dtype=dtype)
             for place, (name, dtype) in enumerate(INTERNAL.items())
         )
+
+    def sessions(self, tables: Mapping[str, str], metadata: Mapping[str, str]) -> pl.DataFrame:
+        """A row for each file: metadata, its size, and the number of rows of tables, by names of columns."""
+        columns = [
+            self._metadata(n, place, [(twin, 1) for _, twin in self._files]) for n, place in metadata.items()
+        ]
+        sizes = [Path(path).stat().st_size if Path(path).is_file() else None for path, _ in self._files]
+        columns.append(pl.Series("size", sizes, dtype=pl.Int64))
+        for name, table in tables.items():
+            found = [self._read(twin, table) for _, twin in self._files]
+            if any(one is not None for one in found):
+                counts = [one.rows if one is not None else None for one in found]
+                columns.append(pl.Series(name, counts, dtype=pl.Int64))
+        return pl.DataFrame([*columns, pl.Series("_nwb_path", [path for path, _ in self._files])])
 
     def _metadata(self, name: str, place: str, rows: list[tuple[Path, int]]) -> pl.Series:
         table, key = place.rsplit("/", 1)
