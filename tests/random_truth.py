@@ -418,8 +418,13 @@ CHECKS = {
 }
 #: Of so many examples.
 SHARES = {
-    "tables": 0.5, "series": 0.15, "sql": 0.13, "late": 0.1,
-    "metadata": 0.04, "patterns": 0.05, "sessions": 0.03,
+    "tables": 0.5,
+    "series": 0.15,
+    "sql": 0.13,
+    "late": 0.1,
+    "metadata": 0.04,
+    "patterns": 0.05,
+    "sessions": 0.03,
 }
 
 
