@@ -10,6 +10,7 @@ from polars.testing import assert_frame_equal
 import lazynwb
 from builders import write_session
 from checks import run_child
+from dandi_server import DandiServer, identifier
 from lazynwb.column_store.store import forget_entries
 from lazynwb.lookup import catalog_cache
 from lazynwb.storage import remote_state, revalidation
@@ -118,6 +119,30 @@ def test_an_immutable_object_that_did_change_is_an_error_at_most_once(server, se
     except lazynwb.SourceChangedError:
         found = spikes()
     assert_frame_equal(found, lazynwb.scan_nwb(sessions[1], "units").select("spike_times").collect())
+
+
+def test_nothing_is_asked_of_the_blobs_that_assets_of_an_archive_are_kept_as(server, sessions, monkeypatch):
+    monkeypatch.delenv("DANDI_API_KEY", raising=False)
+    paths = [f"sub-1/{path.name}" for path in sessions]
+    with DandiServer(server.url) as archive:
+        lazynwb.config.dandi_api_url = archive.url
+        for path, asset in zip(sessions, archive.publish("000001", "draft", paths).values(), strict=True):
+            server.objects[asset.key] = path.read_bytes()
+        url = "dandi://000001/draft/"
+        first, _ = cost(lambda: trials(url))
+        server.reset()
+        again, _ = cost(lambda: trials(url))
+        assert_frame_equal(again, first)
+        assert server.count == 0  # the archive alone was asked, for the listing
+        # The asset gets another content, and so another blob.
+        asset = archive.dandisets["000001"].versions["draft"][1]
+        asset.store_id = identifier("another")
+        server.objects[asset.key] = sessions[0].read_bytes()
+        changed, _ = cost(lambda: trials(url))
+        assert server.count > 0
+        assert {seen.path for seen in server.log} == {asset.key}
+        expected = trials([sessions[0], sessions[0], sessions[2]])
+        assert_frame_equal(changed.drop("_nwb_path"), expected.drop("_nwb_path"))
 
 
 # -- settings ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import msgspec
 from lazynwb.catalog import disk_cache
 from lazynwb.config import config
 from lazynwb.storage.source import ABSENT
+from lazynwb.storage.stores.registry import module_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +83,7 @@ def confirmed_at(source: Source, known: str) -> float | None:
     if source in _distrusted or known == ABSENT:
         return None
     now = time.monotonic()
-    if is_immutable(source):
+    if is_immutable(source) or _is_content(source, known):
         return now
     listed = _listed.get(source)
     if listed is not None and now - listed.when <= trusted_seconds():
@@ -102,6 +103,23 @@ def checked_at(source: Source, known: str) -> float | None:
         return None
     age = time.time() - check.when
     return time.monotonic() - age if 0 <= age <= config.revalidate_seconds else None
+
+
+def _is_content(source: Source, known: str) -> bool:
+    """Return whether an asset of a DANDI archive is kept as the blob that had an identity before."""
+    blob = _blob_of(source)
+    if blob is None:
+        return False
+    check = disk_cache.load(_key_of(blob), _DECODER)
+    return check is not None and check.key == _key_of(blob) and check.identity == known
+
+
+def _blob_of(source: Source) -> Source | None:
+    if not source.path.lower().startswith("dandi://"):
+        return None
+    content_of = getattr(module_of(source), "content_of", None)
+    blob: Source | None = content_of(source) if content_of is not None else None
+    return blob if blob is not None and is_immutable(blob) else None
 
 
 def is_immutable(source: Source) -> bool:
@@ -157,9 +175,14 @@ def note_listing(listed: Mapping[Source, Mapping[str, Any] | None]) -> None:
 
 
 def note_check(source: Source, identity: str) -> None:
-    """Remember the answer of a server, for other processes too if `config.revalidate_seconds` says so."""
-    if config.revalidate_seconds > 0:
-        key = _key_of(source)
+    """Remember the answer of a server for other processes, if `config.revalidate_seconds` says so.
+
+    Of an asset of a DANDI archive they remember which blob it was in any case.
+    """
+    sources = [source] if config.revalidate_seconds > 0 else []
+    blob = _blob_of(source)
+    for one in [*sources, blob] if blob is not None else sources:
+        key = _key_of(one)
         disk_cache.save(key, _Check(key, identity, time.time()), _ENCODER)
 
 

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
+from lazynwb.errors import LazyNWBError
 from lazynwb.storage.dandi import api, resolver
 from lazynwb.storage.source import Options, Source
 from lazynwb.storage.stores import http
@@ -56,6 +57,16 @@ def open_store(source: Source) -> Location:
         place = _find(source, fresh=False)
     _sent.to = place
     return http.open_store(place.source)
+
+
+def content_of(source: Source) -> Source | None:
+    """Return where the bytes of an asset are now; None if the archive does not say."""
+    try:
+        open_store(source)
+    except LazyNWBError:
+        return None  # the request raises the error
+    place: _Place = _sent.to
+    return place.source
 
 
 def look_again(source: Source, region: str | None) -> bool:
