@@ -7,6 +7,7 @@ of the index datasets as h5py gives them.
 import functools
 import json
 import operator
+import pickle
 import tempfile
 from pathlib import Path
 
@@ -317,6 +318,11 @@ class TestWays:
             )
         assert found["spike_times_len"].to_list() == [n for n in lengths_in(cube, TIMES) if 100 < n < 150]
 
+    def test_a_query_can_be_pickled(self, cube):
+        lf = lazynwb.scan_nwb(cube, "units", length_columns=True).filter(pl.col("spike_times_len") > 100)
+        copy = pickle.loads(pickle.dumps(lf.select("unit_id", "spike_times_len")))  # noqa: S301 - its own
+        assert_frames(copy.collect(), lf.select("unit_id", "spike_times_len").collect())
+
     def test_late_column(self, cube):
         whole = lazynwb.scan_nwb(cube, "units").collect()
         rows = lazynwb.scan_nwb(cube, "units", exclude_array_columns=True)
@@ -402,10 +408,10 @@ class TestShapes:
             file["units/x_index"][:] = [2, 1, 3]
         lf = lazynwb.scan_nwb(tmp_path / "a.nwb", "units", length_columns=True)
         for query in (lf.select("x_len"), lf.filter(pl.col("x").list.len() > 0), lf.select("x")):
-            with pytest.raises(lazynwb.CorruptDataError, match="x_index"):
+            with pytest.raises(lazynwb.CorruptDataError, match="column 'x': its index /units/x_index"):
                 query.collect()
 
-    def test_values_that_cannot_be_read(self, tmp_path):
+    def test_values_that_cannot_be_read(self, tmp_path, caplog):
         """A column that is null under `ignore_errors` has null lengths, too."""
         with h5py.File(tmp_path / "a.nwb", "w") as file:
             nwb_root(file)
@@ -418,7 +424,9 @@ class TestShapes:
             assert target != group["x"].ref
         good = self.write(tmp_path / "b.nwb", x=Ragged([[1.0, 2.0]]))
         lf = lazynwb.scan_nwb([tmp_path / "a.nwb", good], "units", length_columns="x", ignore_errors=True)
-        whole = lf.collect()
+        with caplog.at_level("WARNING", "lazynwb"):
+            whole = lf.collect()
+        assert caplog.text.count("column 'x' is null there") == 1
         assert whole["x_len"].to_list() == [None, None, 2]
         for predicate in (pl.col("x").is_null(), pl.col("x").list.len() >= 0, pl.col("x_len").is_null()):
             assert_frames(lf.filter(predicate).collect(), whole.filter(predicate))

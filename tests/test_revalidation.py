@@ -16,6 +16,7 @@ from lazynwb.lookup import catalog_cache
 from lazynwb.storage import remote_state, revalidation
 from lazynwb.storage.resolve import resolve
 from range_server import RangeServer
+from stores import call
 
 BLOB = "blobs/0a1/b2c/0a1b2c3d-1111-2222-3333-444455556666"
 IMMUTABLE = [
@@ -308,3 +309,33 @@ def test_dates_confirm_where_there_are_no_tags():
     assert not revalidation.agrees(identity, {"size": 10, "last_modified": when.replace(day=3)})
     assert not revalidation.agrees(identity, {"size": 10, "last_modified": when, "e_tag": '"a"'})
     assert not revalidation.agrees(identity, {"size": 10, "last_modified": None})
+
+
+@pytest.mark.parametrize("kind", ["s3"])
+def test_the_same_content_as_another_version_is_the_same_file(kind, cloud, sessions):
+    """A listing names ETags and no versions; what was uploaded again unchanged can be read on."""
+    signed = (
+        "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
+    )
+    port = int(cloud.url.rpartition(":")[2])
+    status = b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>"
+    call(port, "PUT", "/versioned", authorization=signed)
+    call(port, "PUT", "/versioned?versioning", status, authorization=signed)
+    url = "s3://versioned/*.nwb"
+
+    def put(data):
+        call(port, "PUT", "/versioned/a.nwb", data, authorization=signed)
+
+    def spikes():
+        lf = lazynwb.scan_nwb(url, "units", storage_options=cloud.options)
+        return lf.select("unit_id", "spike_times").collect()
+
+    put(sessions[0].read_bytes())
+    first, _ = cost(spikes)
+    identity = lazynwb.storage.resolve.expand(url, cloud.options)[0].identity()
+    assert identity.partition("\t")[2].startswith("v")
+    put(sessions[0].read_bytes())
+    assert_frame_equal(cost(spikes)[0], first)
+    put(sessions[1].read_bytes())
+    local = lazynwb.scan_nwb(sessions[1], "units").select("unit_id", "spike_times").collect()
+    assert_frame_equal(cost(spikes)[0], local)

@@ -35,6 +35,12 @@ def measured_name(name: str) -> str | None:
     return name.removesuffix(_ENDING) if name.endswith(_ENDING) else None
 
 
+def stored_name(name: str) -> str:
+    """Return the name of the stored column that a column of a scan is read from."""
+    measured = measured_name(name)
+    return name if measured is None else measured
+
+
 def shown_name(name: str) -> str:
     """Return the name under which users see a column of a scan."""
     measured = measured_name(name)

@@ -14,7 +14,7 @@ import deflate
 import msgspec
 
 from lazynwb.catalog.dtypes import column_dtype
-from lazynwb.catalog.lengths import find_column
+from lazynwb.catalog.lengths import LENGTH, stored_name
 from lazynwb.catalog.model import CATALOG_VERSION, Array, Column, DType
 from lazynwb.column_store.parts import SESSION, LocalPart, PartFile
 from lazynwb.errors import CorruptDataError
@@ -141,8 +141,11 @@ class StoredPart:
 
     def dtype(self, ordinal: int, name: str) -> pl.DataType | None:
         """Return the type in which a stored column of a session is in the part."""
-        column = find_column({one.name: one for one in self.layout(ordinal).columns}, name)
-        return column_dtype(column) if column is not None else None
+        stored = stored_name(name)
+        column = next((one for one in self.layout(ordinal).columns if one.name == stored), None)
+        if column is None:
+            return None
+        return column_dtype(column) if stored == name else LENGTH
 
     @property
     def size(self) -> int:

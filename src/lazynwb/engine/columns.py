@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from lazynwb.catalog.dtypes import column_dtype
-from lazynwb.catalog.lengths import LENGTH
+from lazynwb.catalog.lengths import LENGTH, stored_name
 from lazynwb.catalog.merge import conform, nulls
 from lazynwb.engine.arrow import (
     Context,
@@ -228,9 +228,9 @@ class _Run:
         Of several files the first is named: the caller reads them one by one to find the damaged one.
         """
         if not self._pieces:
-            return f"column {self.name!r}"
+            return f"column {stored_name(self.name)!r}"
         file = self._pieces[0].file
-        return f"{file.name}: /{file.table.path}: column {self.name!r}"
+        return f"{file.name}: /{file.table.path}: column {stored_name(self.name)!r}"
 
     def leaves(self) -> Iterable[_Leaf]:
         """Yield the arrays to be read."""
@@ -413,8 +413,9 @@ class _Leaf:
             try:
                 starts, stops = spans(as_integers(read, array), ranges, array, below)
             except CorruptDataError as error:
+                name = stored_name(piece.column.name)
                 raise CorruptDataError(
-                    f"{piece.file.name}: /{piece.file.table.path}: column {piece.column.name!r}: {error}"
+                    f"{piece.file.name}: /{piece.file.table.path}: column {name!r}: {error}"
                 ) from None
             lengths.append(stops - starts)
             self._ranges[i] = merged(starts, stops)

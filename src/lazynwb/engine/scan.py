@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 
 from lazynwb.catalog.dtypes import TABLE_INDEX
-from lazynwb.catalog.lengths import measured_name
+from lazynwb.catalog.lengths import measured_name, stored_name
 from lazynwb.column_store.parts import SESSION
 from lazynwb.config import config
 from lazynwb.engine.batching import MAX_ROWS, OversizedError, batch_bounds
@@ -401,7 +401,9 @@ class Query:
         self._skipped.setdefault(part.file.key, set()).update(found)
         self.report.problems(
             part.file,
-            [f"column {name!r} is null there: {reason}" for name, reason in sorted(found.items())],
+            list(
+                dict.fromkeys(f"column {stored_name(n)!r} is null there: {found[n]}" for n in sorted(found))
+            ),
         )
         return bool(found)
 
