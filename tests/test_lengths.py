@@ -292,11 +292,16 @@ class TestWays:
         assert profile.files_parsed == 0
 
     def test_index_with_values(self, cube, tmp_path):
-        """Values of an index have no lengths: they are read from the files."""
+        """Lengths are values of an index: no file is read."""
         lazynwb.build_index(cube, tmp_path / "index", values=True)
+        lazynwb.clear_cache()
         whole = lazynwb.scan_nwb(cube, "units", length_columns=True).collect()
         lf = lazynwb.scan_nwb(None, "units", index=tmp_path / "index", length_columns=True)
-        assert lf.select("spike_times_len").collect().to_series().to_list() == lengths_in(cube, TIMES)
+        found, profile = counted(lf.filter(pl.col("spike_times_len") >= 0).select("spike_times_len"))
+        assert found.to_series().to_list() == lengths_in(cube, TIMES)
+        assert (profile.bytes_read, profile.files_opened, profile.files_parsed) == (0, 0, 0)
+        values = lazynwb.scan_index(tmp_path / "index", "/units")
+        assert values.select("spike_times_len").collect().equals(found)
         for predicate in (LENGTH > 100, pl.col("spike_times_len") > 100, pl.col(TIMES).is_null()):
             both = lf.filter(predicate).select("unit_id", "spike_times_len").collect()
             assert_frames(both, whole.filter(predicate).select("unit_id", "spike_times_len"))

@@ -522,7 +522,8 @@ def scan_index(
         it is `ragged`, `rows`, the `shape` as stored, decoded `bytes`, `layout` and `codecs`; of timestamps
         that are not stored, `start` (seconds) and `rate` (Hz). A path with its leading slash, such as
         `"/units"`, gives the values of that table's small columns of all sessions, where `build_index` has
-        kept them: as `scan_nwb` does, with some metadata of the sessions, and in its order of rows.
+        kept them, and the lengths of its lists: as `scan_nwb(..., length_columns=True)` does, with some
+        metadata of the sessions, and in its order of rows.
     storage_options : mapping or None
         As for `scan_nwb`.
 
@@ -545,7 +546,7 @@ def scan_index(
         frame = source_frame(
             functools.partial(opened.value_batches, table), opened.value_schema(table), f"values of {table}"
         )
-        return frame.select(selectors.exclude(ROWS))
+        return frame.select(selectors.exclude(ROWS).name.map(shown_name))
     if table not in KINDS:
         raise ValueError(f"an index has the tables {', '.join(map(repr, KINDS))}, not {table!r}")
     detail = f"{table} of an index of {len(opened)} sessions"

@@ -281,7 +281,6 @@ class ValueParts:
         if found is None:
             layout = part.entry.layouts[number]
             own = frozenset(column.name for column in layout.columns if column.name not in RESERVED)
-            # An index keeps no length columns.
             found = self._usable[key] = own.union(map(length_name, own)), self._usable_of(layout)
         return found
 
@@ -296,6 +295,9 @@ class ValueParts:
                 is_own = column_dtype(column) == kept[name]
                 if is_own or (kept[name] == self._schema[name] and name not in self._overridden):
                     usable.append(name)
+            length = length_name(name)
+            if length in layout.stored and length in self._schema and length in kept:
+                usable.append(length)
         return frozenset(usable)
 
     def whole(self, sources: Sequence[Source], names: frozenset[str]) -> list[IndexPart] | None:

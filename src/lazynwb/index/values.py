@@ -12,6 +12,7 @@ import msgspec
 import polars as pl
 
 from lazynwb.catalog.dtypes import INTERNAL, RESERVED
+from lazynwb.catalog.lengths import measured_name, with_length_columns
 from lazynwb.catalog.merge import conform, nulls
 from lazynwb.column_store.entries import Entry, Session
 from lazynwb.column_store.parts import SESSION, write_part
@@ -236,6 +237,9 @@ class ValueWriter:
             catalogs=self._state,
             conflicts={},
         )
+        # Under their names within a scan, which no column of a file has.
+        schema = with_length_columns(schema, True, path, is_lenient=True)  # noqa: FBT003 - of all lists
+        lengths = [name for name in schema if measured_name(name) is not None]
         large: set[str] = set()
         lacking: set[str] = set()
         tables: list[TableFile] = []
@@ -249,6 +253,7 @@ class ValueWriter:
             if file is None:
                 lacking.add(source.public)
                 continue
+            file = file.with_lengths(lengths)
             tables.append(file)
             table = file.table
             rows = max(table.rows, _MIN_ROWS)
