@@ -335,7 +335,7 @@ class _Log(logging.Handler):
 def impatient(folder):
     """Short pauses and timeouts, a cache of its own."""
     saved = {one.name: getattr(config, one.name) for one in fields(config)}
-    patches = {error_mapping: {"_PAUSE": 0.002, "_BUSY_PAUSE": 0.004}, retry: {"_MAX_PAUSE": 0.02}}
+    patches = {error_mapping: {"PAUSE_SECONDS": 0.002, "BUSY_PAUSE_SECONDS": 0.004}, retry: {"_MAX_PAUSE": 0.02}}
     with ExitStack() as stack:
         for module, values in patches.items():
             stack.enter_context(patch.multiple(module, **values))
