@@ -335,7 +335,10 @@ class _Log(logging.Handler):
 def impatient(folder):
     """Short pauses and timeouts, a cache of its own."""
     saved = {one.name: getattr(config, one.name) for one in fields(config)}
-    patches = {error_mapping: {"PAUSE_SECONDS": 0.002, "BUSY_PAUSE_SECONDS": 0.004}, retry: {"_MAX_PAUSE": 0.02}}
+    patches = {
+        error_mapping: {"PAUSE_SECONDS": 0.002, "BUSY_PAUSE_SECONDS": 0.004},
+        retry: {"_MAX_PAUSE": 0.02},
+    }
     with ExitStack() as stack:
         for module, values in patches.items():
             stack.enter_context(patch.multiple(module, **values))
