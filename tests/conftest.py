@@ -36,6 +36,7 @@ MARKERS = {
     """,
     "servers": """
         dandi faulty_stores index_remote objects range_server remote remote_costs remote_faults remote_stores
+        revalidation
     """,
     "distributed": "daft daft_ray dask spread",
     "damage": "bad_input damage damage_zarr hostile_content",

@@ -491,7 +491,7 @@ def conditions(draw, names, depth=2):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=settings().max_examples * 2 // 3, deadline=None)
 @given(st.data())
 def test_random(data):
     draw = data.draw
