@@ -1,9 +1,12 @@
-"""The notebook runs from its first cell to its last, in a kernel of its own, and shows what it says."""
+"""The notebook runs in a kernel and shows its results; calls in a kernel can be interrupted."""
 
 import json
+import os
 from pathlib import Path
 
 import nbformat
+import pytest
+from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
 NOTEBOOK = Path(__file__).parent.parent / "examples" / "quickstart.ipynb"
@@ -35,3 +38,76 @@ def test_it_runs_and_shows_tables_pictures_and_the_tree_of_a_session():
 def test_it_is_kept_without_outputs():
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     assert all(not cell.get("outputs") for cell in cells)
+
+
+CALLS = {
+    "get_df": 'lazynwb.get_df(paths, "units", exclude_array_columns=False, as_polars=True)',
+    "collect": 'lazynwb.scan_nwb(paths, "units").collect()',
+    "convert": 'lazynwb.convert_nwb_tables(paths, folder + "/converted")',
+    "index": 'lazynwb.build_index(paths, folder + "/index", values=True)',
+}
+#: From the third read on, a read waits until the interrupt is sent.
+HELD = """
+import _thread, os, threading
+import lazynwb
+
+folder, paths, signal_fifo = {arguments!r}
+lazynwb.config.disable_cache = True
+lazynwb.config.max_threads = 2
+read, reads, reached, sent = os.preadv, [], threading.Event(), threading.Event()
+
+def held(*arguments):
+    reads.append(arguments)
+    if len(reads) >= 3:
+        reached.set()
+        sent.wait()
+    return read(*arguments)
+
+def interrupt():
+    reached.wait()
+    if {on_windows}:
+        _thread.interrupt_main()  # by ipykernel's ParentPollerWindows
+    else:
+        open(signal_fifo, "w").close()  # the test interrupts the kernel
+        open(signal_fifo).close()
+    sent.set()
+
+threading.Thread(target=interrupt, daemon=True).start()
+"""
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    manager, client = start_new_kernel()
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="needs os.preadv, to hold up reads")
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("on_windows", [False, True])
+def test_an_interrupted_kernel_ends_the_call_before_its_next_reads(kernel, call, on_windows, cube, tmp_path):
+    manager, client = kernel
+    fifo = tmp_path / "signal"
+    os.mkfifo(fifo)
+    arguments = (str(tmp_path), [str(path) for path in cube], str(fifo))
+    replies = [client.execute(HELD.format(arguments=arguments, on_windows=on_windows))]
+    replies.append(client.execute(f"os.preadv = held\n{CALLS[call]}", stop_on_error=False))
+    if not on_windows:
+        fifo.open().close()
+        manager.interrupt_kernel()
+        fifo.open("w").close()
+    replies.append(client.execute("os.preadv = read", user_expressions={"reads": "len(reads)"}))
+    contents = [reply_to(client, message) for message in replies]
+    assert [content["status"] for content in contents] == ["ok", "error", "ok"]
+    assert contents[1]["ename"] == "KeyboardInterrupt"
+    assert int(contents[2]["user_expressions"]["reads"]["data"]["text/plain"]) <= 6  # of about 80
+
+
+def reply_to(client, message):
+    """Return the content of a kernel's reply to a message."""
+    while True:
+        reply = client.get_shell_msg(timeout=60)
+        if reply["parent_header"].get("msg_id") == message:
+            return reply["content"]

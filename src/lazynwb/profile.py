@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
+from lazynwb import interrupts
+
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
@@ -108,6 +110,7 @@ class Query:
 
     def __init__(self, label: str) -> None:
         self.label = label
+        self.interrupts = interrupts.count()
         self._counts: dict[int, QueryCounts] = {}
 
     def of(self, profile: Profile) -> QueryCounts:

@@ -13,6 +13,7 @@ import polars as pl
 from polars import selectors
 from polars.io.plugins import register_io_source
 
+from lazynwb import interrupts
 from lazynwb.catalog.dtypes import INTERNAL, ROWS, instance, is_array_dtype
 from lazynwb.catalog.lengths import measured_name, shown_name, with_length_columns
 from lazynwb.config import config
@@ -441,6 +442,7 @@ class _Source:
         n_rows: int | None,
         batch_size: int | None,  # noqa: ARG002 - batches are bounded by bytes
     ) -> Iterator[pl.DataFrame]:
+        interrupts.watch()
         batches = self._run(with_columns, predicate, n_rows)
         return guard_shutdown(attributed(batches, self._detail))
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
+from lazynwb import interrupts
 from lazynwb.config import config
 from lazynwb.profile import Query, current, working_for
 
@@ -45,8 +46,11 @@ def wait(future: Future[T]) -> T:
 
 
 def raise_if_interrupted() -> None:
-    """Raise KeyboardInterrupt on any thread of a query once Polars has noted Ctrl-C; see `wait`."""
+    """Raise KeyboardInterrupt on any thread of a query that was interrupted; see `wait` and `interrupts`."""
     _NOTHING.rechunk()
+    query = current()
+    if query is not None and interrupts.count() > query.interrupts:
+        raise KeyboardInterrupt
 
 
 class ForkSafeLock:

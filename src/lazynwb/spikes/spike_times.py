@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
+from lazynwb import interrupts
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX
 from lazynwb.config import config
 from lazynwb.engine.arrow import as_lists, from_buffer, offsets_of
@@ -186,6 +187,7 @@ class Query:
         batch_size: int | None,  # noqa: ARG002 - blocks are bounded by units
     ) -> Iterator[pl.DataFrame]:
         """Yield batches of a query; called by Polars."""
+        interrupts.watch()
         return guard_shutdown(self._batches(with_columns, predicate, n_rows))
 
     def collect(self) -> pl.DataFrame:
