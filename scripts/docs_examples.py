@@ -160,9 +160,8 @@ def example_folder() -> Iterator[Path]:
     """Change to a temporary folder with ten sessions in `data`, in which the examples run."""
     from lazynwb.demo import write_cube
 
-    folder = Path(tempfile.gettempdir()) / "nwb"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    above = Path(tempfile.mkdtemp(prefix="lazynwb-"))
+    folder = above / "nwb"
     write_cube(folder / "data", 10, 60)
     before = Path.cwd()
     os.chdir(folder)
@@ -170,7 +169,7 @@ def example_folder() -> Iterator[Path]:
         yield folder
     finally:
         os.chdir(before)
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(above, ignore_errors=True)
 
 
 def with_output(text: str, page: str) -> str:

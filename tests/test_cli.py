@@ -678,6 +678,14 @@ def test_a_vertical_table_has_the_values_of_the_query(cube, answer):
     assert ["location", "str", row["location"]] in cells
 
 
+def test_vertical_sessions_have_every_column(cube, answer):
+    out = answer("sessions", cube[0], cube[1], "--vertical").decode()
+    names = [line.split()[0] for line in out.splitlines() if len(line.split()) > 2]
+    expected = lazynwb.scan_sessions(cube[:2]).collect_schema()
+    assert set(expected) <= set(names)
+    assert out.count("session_start_time") == 2
+
+
 @terminal
 def test_binary_does_not_go_to_a_terminal(cube):
     shown, code = on_terminal("head", cube[0], "units", "-f", "parquet")

@@ -41,6 +41,13 @@ def test_profiles_count_what_runs_inside_them_only(paths):
     assert inner.chunks_decoded == outer.chunks_decoded == 2
     assert outer.bytes_read == inner.bytes_read + 800
     assert "bytes_decoded 400,000" in repr(inner)
+    assert "retries" not in repr(inner)
+
+
+def test_a_profile_shows_no_count_of_zero():
+    with lazynwb.profile() as profile:
+        pass
+    assert repr(profile) == "<Profile: nothing was read>"
 
 
 @pytest.mark.parametrize("engine", ["in-memory", "streaming"])

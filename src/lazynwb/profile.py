@@ -68,7 +68,9 @@ class Counts:
         return {f.name: getattr(self, f.name) for f in fields(Counts)}
 
     def __str__(self) -> str:
-        return ", ".join(f"{f.name} {getattr(self, f.name):,}" for f in fields(Counts))
+        """Return the counts that are not zero."""
+        counted = [f"{name} {amount:,}" for name, amount in self.amounts().items() if amount]
+        return ", ".join(counted) or "nothing was read"
 
 
 @dataclass(repr=False)
@@ -84,7 +86,7 @@ class QueryCounts(Counts):
     label: str = ""
 
     def __repr__(self) -> str:
-        """Return the counts, one phrase each."""
+        """Return the label and the counts that are not zero."""
         return f"<{self.label}: {self}>"
 
 
@@ -101,8 +103,10 @@ class Profile(Counts):
     queries: list[QueryCounts] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        """Return the counts, one phrase each, and those of the queries, one line each."""
-        return "\n ".join([f"<Profile: {self}", *(f"{query.label}: {query}" for query in self.queries)]) + ">"
+        """Return the counts that are not zero, in all and of each query, a line each."""
+        return (
+            "\n  ".join([f"<Profile: {self}", *(f"{query.label}: {query}" for query in self.queries)]) + ">"
+        )
 
 
 class Query:

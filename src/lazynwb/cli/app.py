@@ -112,11 +112,12 @@ def sessions(  # noqa: PLR0913 - the options of a command
     ] = False,
     form: FormatOption = None,
     output: OutputOption = None,
+    vertical: VerticalOption = False,
     ignore_errors: IgnoreErrorsOption = False,
     storage_option: StorageOption = None,
 ) -> None:
     """Show a row for each session: of whom, when, how long, and how many rows its tables have."""
-    target = target_of(form, output)
+    target = target_of(form, output, vertical=vertical)
     given = sources_of(sources or ([index] if index else None), storage_option)
     from lazynwb.cli.commands.sessions import list_sessions, show_sessions
 

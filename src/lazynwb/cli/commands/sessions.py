@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lazynwb.cli.output import write
-from lazynwb.cli.render import Column, count_text, say, show, size_text
+from lazynwb.cli.render import Column, columns_of, count_text, say, show, show_vertically, size_text
 from lazynwb.terminal_text import visible
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ def show_sessions(sessions: pl.LazyFrame, target: Target) -> None:
     if not target.for_people:
         write(sessions, target)
         return
+    if target.vertical:
+        frame = sessions.collect()
+        show_vertically(columns_of(frame))
+        say(count_text(frame.height, "session"))
+        return
     from polars import selectors
 
     counts = [name for name in sessions.collect_schema() if name.startswith("n_")]
@@ -71,7 +76,7 @@ def show_sessions(sessions: pl.LazyFrame, target: Target) -> None:
             ),
         ]
     )
-    more = f"; no room for {count_text(len(hidden), 'column')}: --format csv has all" if hidden else ""
+    more = f"; no room for {count_text(len(hidden), 'column')}: --vertical shows all" if hidden else ""
     say(f"{count_text(len(rows), 'session')}{more}")
 
 
