@@ -156,12 +156,12 @@ def _figures(indent: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def example_folder() -> Iterator[Path]:
-    """Change to a temporary folder with ten sessions in `data`, in which the examples run."""
+def example_folder(folder: Path | None = None) -> Iterator[Path]:
+    """Change to a folder, by default a temporary one, with ten sessions in `data`: the examples run there."""
     from lazynwb.demo import write_cube
 
-    above = Path(tempfile.mkdtemp(prefix="lazynwb-"))
-    folder = above / "nwb"
+    folder = folder or Path(tempfile.mkdtemp(prefix="nwb-"))
+    shutil.rmtree(folder, ignore_errors=True)
     write_cube(folder / "data", 10, 60)
     before = Path.cwd()
     os.chdir(folder)
@@ -169,7 +169,7 @@ def example_folder() -> Iterator[Path]:
         yield folder
     finally:
         os.chdir(before)
-        shutil.rmtree(above, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def with_output(text: str, page: str) -> str:
@@ -208,7 +208,8 @@ def on_pre_build(config: object) -> None:  # noqa: ARG001 - MkDocs passes it
     pl.Config.set_fmt_str_lengths(36)
     os.environ["TQDM_DISABLE"] = "1"
     _Build.stack = contextlib.ExitStack()
-    _Build.stack.enter_context(example_folder())
+    # A short path, the same in every build: pages show it.
+    _Build.stack.enter_context(example_folder(Path(tempfile.gettempdir()) / "nwb"))
 
 
 def on_page_markdown(markdown: str, page: Any, **_: object) -> str:  # noqa: ANN401 - MkDocs' own
