@@ -1,8 +1,8 @@
-"""Leaving the process while Polars still asks a suspended scan for more.
+"""Interpreter exit while Polars holds a suspended scan.
 
-The streaming engine asks for a few batches more than a `head` needs, on threads of its own. If the
-interpreter is torn down while such a thread is inside Python code, the process aborts. So whoever is
-inside is waited for, and who asks later is told that there is nothing more.
+The streaming engine requests a few batches more than a `head` needs, on its own threads. The process aborts
+if the interpreter is finalized while such a thread runs Python code. Exit therefore waits for batches that
+are being read, and scans end early from then on.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-#: Seconds that leaving the process waits for a batch that is being read.
+#: Seconds that exit waits for a batch that is being read.
 _PATIENCE = 30.0
-#: Seconds for which nobody may have come or gone before the interpreter is left: handing over a batch, and
-#: letting go of a scan that is over, take less even on a busy machine.
+#: Seconds without any batch before the interpreter exits: handing over a batch, or releasing a scan that is
+#: complete, takes less even on a busy machine.
 _QUIET = 0.25
 
 
@@ -41,12 +41,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def is_leaving() -> bool:
-    """Return whether the process is being left: a scan that is closed now is to do nothing more."""
+    """Return whether the process is exiting: scans that are closed then do no further work."""
     return _state.leaving
 
 
 def guard_shutdown(batches: Generator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Pass batches on; end early once the process is being left."""
+    """Yield batches; end early once the process is exiting."""
     try:
         while True:
             with _state.condition:
@@ -81,16 +81,16 @@ _gates: list[Callable[[], None]] = []
 
 
 def on_exit(shut: Callable[[], None]) -> Callable[[], None]:
-    """Have a function called when the process is left and no scan is waited for any more.
+    """Register a function to call at exit, after the wait for scans.
 
-    It keeps threads that work ahead from entering what the interpreter is about to take apart.
+    It keeps prefetching threads from running Python code while the interpreter is finalized.
     """
     _gates.append(shut)
     return shut
 
 
 def wait_before_exit() -> None:
-    """Let the wait be the first thing to happen at exit: handlers run in reverse order of registration."""
+    """Register the wait last, so that it runs first: exit handlers run in reverse order of registration."""
     atexit.unregister(_leave)
     atexit.register(_leave)
 
