@@ -51,23 +51,6 @@ def test_a_profile_shows_no_count_of_zero():
 
 
 @pytest.mark.parametrize("engine", ["in-memory", "streaming"])
-@pytest.mark.parametrize("batch_bytes", [1 << 18, 1 << 25])
-def test_ignore_errors_drops_the_damaged_file_and_no_other(paths, engine, batch_bytes, caplog):
-    lazynwb.config.batch_bytes = batch_bytes
-    for lf, rows in (
-        (lazynwb.scan_nwb(paths, "/units", ignore_errors=True), 100),
-        (lazynwb.scan_nwb(paths, "/units", ignore_errors=True).filter(pl.col("x") >= 40), 60),
-    ):
-        caplog.clear()
-        counts = dict(lf.collect(engine=engine).group_by("_nwb_path").len().iter_rows())
-        damaged = counts.pop(str(paths[3]), 0)
-        assert counts == {str(path): rows for path in paths if path != paths[3]}
-        assert damaged < rows  # rows before the damage may have been given out already
-        assert "3.nwb" in caplog.text
-        assert "1 of 6 files" in caplog.text
-
-
-@pytest.mark.parametrize("engine", ["in-memory", "streaming"])
 def test_an_error_names_the_one_file_of_many(paths, engine):
     with pytest.raises(lazynwb.CorruptDataError, match=r"3\.nwb: /units/wide: "):
         lazynwb.scan_nwb(paths, "/units").collect(engine=engine)

@@ -565,7 +565,7 @@ def test_padded_rows_are_null(tmp_path):
     assert frame["many"].to_list() == [[rows[1], rows[2]], None, None]
 
 
-def test_a_damaged_other_table_is_an_error_that_names_it_or_is_skipped(tmp_path, caplog):
+def test_a_damaged_column_of_the_other_table_is_an_error_that_names_it_or_null(tmp_path, caplog):
     paths = [units(tmp_path / f"{k}.nwb", [[1], [0]], 600) for k in range(2)]
     with h5py.File(paths[1], "a") as file:
         del file[f"{ELECTRODES}/x"]
@@ -580,8 +580,12 @@ def test_a_damaged_other_table_is_an_error_that_names_it_or_is_skipped(tmp_path,
         lazynwb.read_nwb(paths, "/units", resolve_regions=True)
     with caplog.at_level(logging.WARNING, "lazynwb"):
         frame = lazynwb.read_nwb(paths, "/units", resolve_regions=True, ignore_errors=True)
-    assert frame["_nwb_path"].unique().to_list() == [str(paths[0])]
-    assert "1.nwb" in caplog.text
+    assert frame.height == 4
+    for path, null in zip(paths, (0, 3), strict=True):
+        rows = frame.filter(pl.col("_nwb_path") == str(path))["electrodes"].explode().struct
+        assert rows.field("x").null_count() == null
+        assert rows.field("id").null_count() == 0
+    assert "1.nwb: /general/extracellular_ephys/electrodes: column 'x' is null" in caplog.text
 
 
 def test_a_region_in_a_linked_file_refers_to_the_table_there(tmp_path):

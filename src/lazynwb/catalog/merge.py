@@ -46,12 +46,14 @@ def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
     overrides: Mapping[str, pl.DataType],
     names: Collection[str] | None = None,
     conflicts: dict[str, str] | None = None,
+    *,
+    keep_first: bool = False,
 ) -> dict[str, pl.DataType]:
     """Return the union of the files' columns, each in a type that holds every file's values.
 
     Columns with an override take that type, and their types in the files need not agree. With `names` only
     columns of these names are merged. With `conflicts`, columns whose types have no common one are left out
-    and added to it with the message of the error.
+    and added to it with the message of the error. With `keep_first` they have the type of the first file.
 
     Raises
     ------
@@ -79,6 +81,8 @@ def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
                     continue  # an empty column's type says nothing
                 if common is None and not origin[name].table.rows:
                     common, origin[name] = dtype, file
+                if common is None and conflicts is None and keep_first:
+                    continue
                 if common is None:
                     message = _conflict(name, known, origin[name], dtype, file)
                     if conflicts is None:

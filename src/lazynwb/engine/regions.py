@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from lazynwb.lookup.loader import TableFile
     from lazynwb.lookup.regions import Region
     from lazynwb.storage.source import Source
+
+    #: Reads columns of rows, as `read_columns` does.
+    Read: TypeAlias = Callable[
+        [Handles, list[Part], dict[str, pl.DataType], frozenset[str], str], list[pl.Series]
+    ]
 
 
 class Regions:
@@ -51,7 +56,9 @@ class Regions:
             for name, dtype in schema.items()
         }
 
-    def resolved(self, handles: Handles, parts: list[Part], series: pl.Series) -> pl.Series:
+    def resolved(
+        self, handles: Handles, parts: list[Part], series: pl.Series, read: Read = read_columns
+    ) -> pl.Series:
         """Return a column as the scan shows it: of a region the other table's rows.
 
         A position that the other table does not have (a damaged file) becomes a null; so does every position
@@ -64,6 +71,8 @@ class Regions:
             The rows of the column.
         series : Series
             As read.
+        read : callable
+            Reads the columns of the other table.
 
         Raises
         ------
@@ -76,7 +85,7 @@ class Regions:
         if region is None:
             return series
         parts = [part for part in parts if part.rows]
-        known = self._read(handles, region, list({part.file.key: part.file for part in parts}.values()))
+        known = self._read(handles, region, list({part.file.key: part.file for part in parts}.values()), read)
         tables = [known[part.file.key] for part in parts]
         flat, levels, owners = _flattened(series, np.repeat(np.arange(len(parts)), [p.rows for p in parts]))
         sizes = np.array([len(table) if table is not None else 0 for table in tables], np.int64)
@@ -95,7 +104,7 @@ class Regions:
         return with_nulls_of(series, folded)
 
     def _read(
-        self, handles: Handles, region: Region, files: list[TableFile]
+        self, handles: Handles, region: Region, files: list[TableFile], read: Read
     ) -> dict[tuple[Source, str], pl.Series | None]:
         """Return the other table's rows by table; None where it has no such table."""
         for file in files:
@@ -109,14 +118,14 @@ class Regions:
         new = [file for file in files if file.key not in before]
         found = dict(zip((file.key for file in new), load_targets(new, region.name), strict=True))
         targets = {key: target for key, target in found.items() if target is not None}
-        read = read_columns(
+        columns = read(
             handles,
             [Part.of_range(target, 0, target.table.rows) for target in targets.values()],
             region.fields,
             frozenset(region.fields if region.chosen else ()),
             region.origin,
         )
-        rows = pl.DataFrame(read).to_struct(region.name)
+        rows = pl.DataFrame(columns).to_struct(region.name)
         now: dict[tuple[Source, str], pl.Series | None] = {
             file.key: before[file.key] for file in files if file.key in before
         }

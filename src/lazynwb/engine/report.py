@@ -26,6 +26,7 @@ class Report:
         self._missing: list[str] = []
         self._failed: dict[tuple[Source, str], str] = {}
         self._problems: list[str] = []
+        self._unreadable: dict[tuple[str, str, str], str] = {}
         self._outdated: list[str] = []
 
     def missing(self, path: str) -> None:
@@ -50,6 +51,10 @@ class Report:
         """Record the problems that were repaired in a file's table."""
         self._problems += [f"{file.name}: /{file.table.path}: {problem}" for problem in problems]
 
+    def unreadable(self, file: NamedTable, column: str, error: Exception) -> None:
+        """Record a column that is null where it cannot be read."""
+        self._unreadable.setdefault((file.name, file.table.path, column), str(error))
+
     def outdated(self, path: str) -> None:
         """Record a file that has changed since the provider's catalog was made."""
         self._outdated.append(path)
@@ -59,6 +64,7 @@ class Report:
         self._missing += other._missing
         self._failed |= other._failed
         self._problems += other._problems
+        self._unreadable = {**other._unreadable, **self._unreadable}
         self._outdated += other._outdated
 
     def log(self) -> None:
@@ -82,6 +88,17 @@ class Report:
                 len(self._outdated),
                 self._total,
                 _some(self._outdated),
+            )
+        if self._unreadable:
+            _LOGGER.warning(
+                "table /%s was read in part: %s",
+                self._table,
+                _some(
+                    [
+                        f"{name}: /{path}: column {column!r} is null where it cannot be read: {reason}"
+                        for (name, path, column), reason in sorted(self._unreadable.items())
+                    ]
+                ),
             )
         if self._problems:
             _LOGGER.warning("table /%s was mended in places: %s", self._table, _some(self._problems))

@@ -10,11 +10,13 @@ import polars as pl
 
 from lazynwb.catalog.dtypes import TABLE_INDEX
 from lazynwb.catalog.lengths import measured_name, stored_name
+from lazynwb.catalog.merge import nulls
 from lazynwb.column_store.parts import SESSION
 from lazynwb.config import config
 from lazynwb.engine.batching import MAX_ROWS, OversizedError, batch_bounds
 from lazynwb.engine.columns import read_columns
 from lazynwb.engine.plan import Growth, Step
+from lazynwb.engine.readable_rows import COLUMN_ERRORS, ReadableRows, unreadable_columns
 from lazynwb.engine.regions import Regions
 from lazynwb.engine.report import Report
 from lazynwb.engine.row_masks import PerFile, assembled, cut, mask, take
@@ -26,7 +28,6 @@ from lazynwb.errors import (
     LazyNWBError,
     SourceChangedError,
     TableNotFoundError,
-    UnsupportedTypeError,
     may_skip,
 )
 from lazynwb.formats.nwb.names import OTHER_PATHS
@@ -50,8 +51,6 @@ if TYPE_CHECKING:
 _FIRST_FILES, _MAX_FILES = 1, 64
 #: Rows of the first batch of a filtered query, whose consumer may stop after a few.
 _FIRST_ROWS = 16
-#: Errors that concern single columns of a file. Damaged bytes put the whole file in doubt.
-_COLUMN_ERRORS = (UnsupportedTypeError,)
 #: Bytes that a row takes while it is filtered, whatever its columns: its number, and the mask.
 _MIN_ROW_BYTES = 16
 _OUTDATED = (
@@ -121,6 +120,7 @@ class Query:
         self._by_table = [step for step in late if plan.per_table.issuperset(step.columns)]
         self._steps = [step for step in late if not plan.per_table.issuperset(step.columns)]
         self._skipped: dict[tuple[Source, str], set[str]] = {}
+        self._damaged: set[tuple[Source, str]] = set()
         self._times = TimestampFilter(self._steps, plan)
         self._session = [column for column in plan.session if column.name in needed]
         self._reads = not needed.isdisjoint(plan.schema)
@@ -130,6 +130,7 @@ class Query:
         self._first = plan.sources[0], next(iter(plan.tables_of(plan.sources[0])), plan.table)
         self.reached = *self._first, first_row
         self.report = report if report is not None else Report(plan.table, len(plan.sources))
+        self._rows = ReadableRows(self._note)
         self._regions = Regions(plan.regions, self.report.problems)
         self._rows_growth = (
             Growth(_FIRST_ROWS, MAX_ROWS) if (steps or filtered) and not read_everything else None
@@ -332,6 +333,10 @@ class Query:
                 if not self.report.has_failed(one.file):
                     yield from self.batches([one], own)
             return
+        if len(parts) > 1 and any(part.file.key in self._damaged for part in parts):
+            for one, own in _singly(parts, known):
+                yield from self.batches([one], own)
+            return
         parts = [self._readable(part) for part in parts]
         frames = self._filter_and_read(parts, known)
         try:
@@ -355,7 +360,7 @@ class Query:
             # One file at a time: the others can be read, and the error names the one that cannot.
             for one, own in _singly(parts, known):
                 yield from self.batches([one], own)
-        elif self._skip_columns(parts[0], error):
+        elif self._read_again(parts[0], error):
             yield from self.batches(parts, known)
         else:
             self._give_up(parts[0], error)
@@ -370,42 +375,27 @@ class Query:
         self.report.failed(*part.file.key, error, first_row)
 
     def _readable(self, part: Part) -> Part:
-        """Return a part without the columns of its file that cannot be read: they are null."""
+        """Return a part without the columns of its file whose type cannot be read: they are null."""
         skipped = self._skipped.get(part.file.key)
         return part._replace(file=part.file.without(skipped)) if skipped else part
 
-    def _skip_columns(self, part: Part, error: LazyNWBError) -> bool:
-        """Find the columns of a file that cannot be read, and skip them from now on under `ignore_errors`.
+    def _read_again(self, part: Part, error: LazyNWBError) -> bool:
+        """Return whether to read a file again, with null for what cannot be read (`ignore_errors`).
 
-        Returns
-        -------
-        bool
-            Whether there were any. If not, the error is one of the whole file.
+        First without columns of types that cannot be read, then column by column. If neither helps, the error
+        is one of the whole file.
         """
-        if not self._plan.ignore_errors or not isinstance(error, _COLUMN_ERRORS):
+        key = part.file.key
+        if not self._plan.ignore_errors or not isinstance(error, COLUMN_ERRORS) or key in self._damaged:
             return False
-        found: dict[str, LazyNWBError] = {}
-        for name in self._needed & self._plan.schema.keys() & part.file.columns.keys():
-            try:
-                with Handles() as handles:
-                    for start, stop in batch_bounds(handles, [part], [name], None):
-                        self._add(handles, [part.cut(start, stop)], [name], {})
-            except OversizedError:
-                continue
-            except _COLUMN_ERRORS as reason:
-                found[name] = reason
-            except LazyNWBError as reason:
-                if not may_skip(reason, ignore_errors=True):
-                    raise
-                # Of the whole file: it is met again without the columns that are found here.
-        self._skipped.setdefault(part.file.key, set()).update(found)
-        self.report.problems(
-            part.file,
-            list(
-                dict.fromkeys(f"column {stored_name(n)!r} is null there: {found[n]}" for n in sorted(found))
-            ),
-        )
-        return bool(found)
+        found = unreadable_columns(part, self._needed & self._plan.schema.keys())
+        for name, reason in found.items():
+            self.report.unreadable(part.file, stored_name(name), reason)
+        if found:
+            self._skipped.setdefault(key, set()).update(found)
+        else:
+            self._damaged.add(key)
+        return True
 
     def resume(
         self, window: list[Covered], found: pl.DataFrame, columns: list[str]
@@ -472,7 +462,7 @@ class Query:
         names: list[str] = []
         if (
             self._writer is not None
-            and not any(part.file.key in self._skipped for part in parts)
+            and not any(part.file.key in self._skipped or part.file.key in self._damaged for part in parts)
             and len({part.file.source for part in parts}) == len(parts)
             # The store knows one path of a table.
             and all(
@@ -549,7 +539,7 @@ class Query:
             if parts:
                 self._read_whole(handles, parts, known, self._names, kept)
                 rest = [name for name in self._names if name not in known and name in self._plan.schema]
-                bounds = batch_bounds(handles, parts, rest, self._rows_growth)
+                bounds = self._bounds(handles, parts, rest)
                 if len(bounds) == 1:
                     self._add(handles, parts, self._names, known)
         if self._writer is not None:
@@ -581,7 +571,7 @@ class Query:
             return
         except LazyNWBError as error:
             if len(parts) == 1:
-                if self._skip_columns(parts[0], error):
+                if self._read_again(parts[0], error):
                     yield from self._read([self._readable(parts[0])], known)
                 else:
                     self._give_up(parts[0], error)
@@ -594,6 +584,17 @@ class Query:
             return
         self._reach(parts)
         yield assembled({name: have[name] for name in self._names}, sum(part.rows for part in parts))
+
+    def _bounds(self, handles: Handles, parts: list[Part], names: list[str]) -> list[tuple[int, int]]:
+        """Cut rows into batches (see `batch_bounds`), into even ones where an index is damaged."""
+        try:
+            return batch_bounds(handles, parts, names, self._rows_growth)
+        except COLUMN_ERRORS:
+            if parts[0].file.key not in self._damaged:
+                raise
+        rows, file = parts[0].rows, parts[0].file
+        size = most_bytes(file, names) * rows // file.table.rows
+        return OversizedError(size).bounds(rows) if rows > 1 else [(0, rows)]
 
     def _reach(self, parts: list[Part]) -> None:
         if parts:
@@ -624,12 +625,29 @@ class Query:
         stored = self._regions.stored(schema)
         if schema:
             origin, chosen = self._plan.origin, self._plan.overridden
-            for series in read_columns(handles, parts, stored, chosen, origin, bounded=True, decoded=decoded):
-                known[series.name] = self._regions.resolved(handles, parts, series)
-                self._count()
+            if parts and parts[0].file.key in self._damaged:
+                for series in self._rows.read(handles, parts, stored, chosen, origin):
+                    known[series.name] = self._resolved(handles, parts, series)
+            else:
+                for series in read_columns(
+                    handles, parts, stored, chosen, origin, bounded=True, decoded=decoded
+                ):
+                    known[series.name] = self._regions.resolved(handles, parts, series)
+                    self._count()
         for name in new:
             if name not in schema:
                 known[name] = self._per_file.column(name, parts)
+
+    def _note(self, file: TableFile, name: str, error: LazyNWBError) -> None:
+        self.report.unreadable(file, stored_name(name), error)
+
+    def _resolved(self, handles: Handles, parts: list[Part], series: pl.Series) -> pl.Series:
+        """Return a column of a damaged file as the scan shows it."""
+        try:
+            return self._regions.resolved(handles, parts, series, self._rows.read)
+        except COLUMN_ERRORS as error:
+            self.report.unreadable(parts[0].file, series.name, error)
+            return nulls(series.name, self._plan.schema[series.name], len(series))
 
 
 def _singly(

@@ -113,7 +113,7 @@ def collect_schema(  # noqa: PLR0913 - the options of a scan
             if first is None
             else islice(having(), max(first, 1))
         )
-        schema = merge_schemas(files, overrides, conflicts=conflicts)
+        schema = merge_schemas(files, overrides, conflicts=conflicts, keep_first=ignore_errors)
     if not found:
         message = not_found(table, sources, catalogs=catalogs)
         if failures:
@@ -185,7 +185,7 @@ def collect_union(  # noqa: PLR0913 - the options of a scan
                         found.append(file)
                     yield file
 
-        schema = merge_schemas(files(), overrides, conflicts=conflicts)
+        schema = merge_schemas(files(), overrides, conflicts=conflicts, keep_first=ignore_errors)
     if not found:
         message = not_found(pattern, sources, catalogs=catalogs)
         if failures:

@@ -1,0 +1,236 @@
+"""Under `ignore_errors` what cannot be read is null, the same in every query, and nothing else is lost."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import lazynwb
+import zarr_stores
+from builders import GZIP, Column, nwb_root, series, table
+from checks import ENGINES
+from test_bad_input import flip_chunk, warned
+
+ROWS = 120
+CHECKED = {"compression": "gzip", "fletcher32": True}
+#: Datasets of which a chunk is damaged, and the column that it belongs to.
+DAMAGED = {
+    "x": "x",
+    "matrix": "matrix",
+    "text": "text",
+    "ragged": "ragged",
+    "ragged_index": "ragged",
+    "nested": "nested",
+    "nested_index": "nested",
+    "nested_index_index": "nested",
+}
+
+
+@pytest.fixture(scope="module")
+def intact(tmp_path_factory):
+    path = tmp_path_factory.mktemp("intact") / "intact.nwb"
+    random = np.random.default_rng(0)
+    lengths = random.integers(0, 9, ROWS)
+    ends = np.cumsum(lengths)
+    inner = np.cumsum(random.integers(0, 4, ends[-1]))
+    with h5py.File(path, "w") as file:
+        nwb_root(file)
+        group = table(
+            file,
+            "units",
+            {
+                "x": Column(random.normal(size=ROWS), {"chunks": (20,), **CHECKED}),
+                "sound": np.arange(ROWS) * 1.5,
+                "matrix": Column(random.normal(size=(ROWS, 4)), {"chunks": (20, 2), **CHECKED}),
+                "text": Column([f"text {n} " * 5 for n in range(ROWS)], {"chunks": (20,), **GZIP}),
+            },
+        )
+        for name, values in {
+            "ragged": random.normal(size=ends[-1]),
+            "nested": random.normal(size=inner[-1]),
+        }.items():
+            group.create_dataset(name, data=values, chunks=(50,), **CHECKED)
+        for name, values in {"ragged_index": ends, "nested_index": inner, "nested_index_index": ends}.items():
+            index = group.create_dataset(name, data=values, chunks=(25,), **CHECKED)
+            index.attrs["neurodata_type"] = "VectorIndex"
+            index.attrs["target"] = group[name.removesuffix("_index")].ref
+        group.attrs["colnames"] = ["x", "sound", "matrix", "text", "ragged", "nested"]
+    return path
+
+
+def unreadable(path, column):
+    """Return of each row whether h5py cannot read it by itself."""
+    found = []
+    with h5py.File(path) as file:
+        group = file["units"]
+        names = [name for name in (f"{column}_index_index", f"{column}_index", column) if name in group]
+        for row in range(ROWS):
+            start, stop = row, row + 1
+            try:
+                for name in names[:-1]:
+                    first = int(group[name][start - 1]) if start else 0
+                    ends = group[name][start:stop]
+                    start, stop = first, int(ends[-1]) if len(ends) else first
+                group[names[-1]][start:stop]
+            except OSError:
+                found.append(True)
+            else:
+                found.append(False)
+    return pl.Series(found)
+
+
+def assert_same_everywhere(scan, expected, column):
+    """A filter, a projection, a limit and any size of batches see the rows and nulls of `expected`."""
+    null, positive = pl.col(column).is_null(), (pl.col("x") > 0) | (pl.col("sound") > 100)
+    for engine in ENGINES:
+        assert_frame_equal(scan.collect(engine=engine), expected)
+    assert_frame_equal(scan.filter(null).collect(), expected.filter(null))
+    assert_frame_equal(scan.filter(positive, ~null).collect(), expected.filter(positive, ~null))
+    assert_frame_equal(scan.head(35).filter(positive).collect(), expected.head(35).filter(positive))
+    one = pl.col("_table_index") == 25
+    assert_frame_equal(scan.filter(one).select(column).collect(), expected.filter(one).select(column))
+
+
+@pytest.mark.parametrize("batch_bytes", [1 << 12, 1 << 25])
+@pytest.mark.parametrize("dataset", DAMAGED)
+def test_what_cannot_be_read_is_null_and_nothing_else(dataset, batch_bytes, intact, tmp_path, caplog):
+    column = DAMAGED[dataset]
+    bad = tmp_path / "bad.nwb"
+    shutil.copy(intact, bad)
+    flip_chunk(bad, f"units/{dataset}")
+    null = unreadable(bad, column)
+    assert 0 < null.sum() < ROWS
+    whole = lazynwb.read_nwb(intact, "/units")
+    damaged = whole.with_columns(
+        pl.when(~null).then(column).alias(column), pl.lit(str(bad)).alias("_nwb_path")
+    )
+    lazynwb.config.batch_bytes = batch_bytes
+    paths = [bad, intact]
+    scan = lazynwb.scan_nwb(paths, "/units", ignore_errors=True)
+    assert_same_everywhere(scan, pl.concat([damaged, whole]), column)
+    caplog.clear()
+    found = lazynwb.get_sql_context(paths).execute("SELECT * FROM units", eager=True)
+    assert found.filter(pl.col(column).is_null())["_table_index"].to_list() == null.arg_true().to_list()
+    assert warned(caplog).count(f"bad.nwb: /units: column '{column}' is null where it cannot be read: ") == 1
+    with pytest.raises(lazynwb.LazyNWBError, match=rf"bad\.nwb.*units.*{column}"):
+        lazynwb.scan_nwb(paths, "/units").select(column).collect()
+    assert lazynwb.scan_nwb(paths, "/units").select("sound", "id").collect().height == 2 * ROWS
+
+
+@pytest.mark.parametrize(
+    "store",
+    ["v2-zlib-consolidated", "v2-crc32c-apart", "v3-gzip-start_crc32c-apart"],
+    ids=lambda name: name[:7],
+)
+def test_in_a_zarr_store(store, tmp_path, caplog):
+    good = zarr_stores.corpus()[store](tmp_path / "good.nwb.zarr")
+    bad = shutil.copytree(good, tmp_path / "bad.nwb.zarr")
+    damaged = ["f", "name", "x"]  # numbers, text, a ragged column
+    for column in damaged:
+        chunks = [
+            path
+            for path in (bad / "units" / column).rglob("*")
+            if path.name[0] not in ".z" and path.is_file()
+        ]
+        chunk = max(chunks, key=lambda path: path.stat().st_size)
+        data = bytearray(chunk.read_bytes())
+        middle = slice(len(data) // 2, len(data) // 2 + 3)
+        data[middle] = bytes(byte ^ 0xFF for byte in data[middle])
+        chunk.write_bytes(data)
+    expected = lazynwb.read_nwb(good, "/units")
+    scan = lazynwb.scan_nwb([bad, good], "/units", ignore_errors=True)
+    found = scan.collect()
+    assert all(warned(caplog).count(part) == 1 for part in ("column 'f' is null", "column 'name' is null"))
+    assert_frame_equal(found[expected.height :], expected)
+    for column in expected.columns[:-3]:
+        ours, theirs = found[column][: expected.height], expected[column]
+        assert bool(ours.null_count()) == (column in damaged or bool(theirs.null_count()))
+        present = ours.is_not_null()
+        assert ours.filter(present).equals(theirs.filter(present)), column
+    for column in damaged:
+        null = pl.col(column).is_null()
+        assert_frame_equal(scan.filter(null).collect(), found.filter(null))
+
+
+@pytest.fixture
+def pair(intact, tmp_path):
+    """A file with a damaged column of numbers, and one without."""
+    bad, good = tmp_path / "files" / "bad.nwb", tmp_path / "files" / "good.nwb"
+    bad.parent.mkdir()
+    for path in (bad, good):
+        shutil.copy(intact, path)
+    flip_chunk(bad, "units/x")
+    return [bad, good]
+
+
+def indexed(paths, folder):
+    lazynwb.build_index(paths, folder, values=True)
+    return lazynwb.read_nwb(None, "/units", index=folder, ignore_errors=True)
+
+
+def converted(paths, folder):
+    (written,) = lazynwb.convert_nwb_tables(paths, folder, tables="units").values()
+    return pl.read_parquet(written)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda paths, _: lazynwb.get_df(
+            paths, "units", ignore_errors=True, as_polars=True, exclude_array_columns=False
+        ),
+        lambda paths, _: lazynwb.get_sql_context(paths).execute("SELECT * FROM units", eager=True),
+        lambda paths, _: lazynwb.read_nwb(paths, "/un*s", ignore_errors=True),
+        lambda paths, _: lazynwb.scan_nwb(
+            paths, "/units", ignore_errors=True, executor=ThreadPoolExecutor(1)
+        ).collect(),
+        converted,
+        indexed,
+    ],
+    ids=["get_df", "sql", "pattern", "executor", "convert", "index"],
+)
+def test_every_way_to_read_has_the_same_nulls(read, pair, tmp_path, caplog):
+    expected = lazynwb.read_nwb(pair, "/units", ignore_errors=True)
+    assert expected["x"].null_count() == 20
+    for _ in range(2):  # the column store and the index hold no value that is not in a file
+        found = read(pair, tmp_path / "out")
+        assert_frame_equal(found.select(expected.columns[1:-3]), expected.select(expected.columns[1:-3]))
+    assert "column 'x' is null where it cannot be read" in warned(caplog)
+
+
+def test_a_series_with_damaged_timestamps(tmp_path):
+    """A filter cannot use them to skip rows, and sees nulls."""
+    path = tmp_path / "a.nwb"
+    times = np.arange(400.0)
+    with h5py.File(path, "w") as file:
+        nwb_root(file)
+        group = series(file, "acquisition/s", np.arange(400))
+        group.create_dataset("timestamps", data=times, chunks=(50,), **CHECKED)
+    flip_chunk(path, "acquisition/s/timestamps")
+    scan = lazynwb.scan_nwb(path, "/acquisition/s", ignore_errors=True)
+    expected = scan.collect()
+    assert expected["timestamps"].null_count() == 50
+    for condition in (pl.col("timestamps") > 300, pl.col("timestamps").is_null(), pl.col("timestamps") < 60):
+        assert_frame_equal(scan.filter(condition).collect(), expected.filter(condition))
+
+
+def test_values_that_do_not_fit_the_type_of_the_first_files(tmp_path, caplog):
+    """A conflict between files is an error; under `ignore_errors` the column is null in the later file."""
+    for name, values in {"a": [0, 1], "b": ["x", "y"], "c": [2, 3]}.items():
+        with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
+            nwb_root(file)
+            table(file, "units", {"odd": values, "rate": np.arange(2.0)})
+    with pytest.raises(lazynwb.SchemaError, match=r"column 'odd' of /units is .*a\.nwb but .*b\.nwb"):
+        lazynwb.scan_nwb(tmp_path, "/units")
+    odd = [0, 1, None, None, 2, 3]
+    for options in ({}, {"infer_schema_length": 1}):
+        caplog.clear()
+        frame = lazynwb.read_nwb(tmp_path, "/units", ignore_errors=True, **options)
+        assert frame["odd"].to_list() == odd
+        assert warned(caplog).count("column 'odd' is null where it cannot be read: ") == 1
+        assert "b.nwb: /units: column 'odd': stored as String but the scan's type is Int64" in warned(caplog)
+    assert converted(tmp_path, tmp_path / "out")["odd"].to_list() == odd
