@@ -268,7 +268,7 @@ class _Streamed(NamedTuple):
 
     def run(self) -> tuple[Query, None]:
         plan, names, predicate, *_ = self.read
-        steps = plan_steps(predicate, plan.schema, plan.per_table)
+        steps = plan_steps(predicate, plan.schema, plan.per_table, ignore_errors=plan.ignore_errors)
         query = Query(plan, list(names), steps, read_everything=self.whole, scan_metadata=scan_metadata)
         return query, None
 

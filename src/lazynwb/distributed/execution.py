@@ -46,7 +46,7 @@ class DistributedQuery(NamedTuple):
     @classmethod
     def of(cls, plan: ScanPlan, names: tuple[str, ...], predicate: pl.Expr | None) -> DistributedQuery:
         """Plan a query; the parameters are those of the class."""
-        steps = plan_steps(predicate, plan.schema, plan.per_table)
+        steps = plan_steps(predicate, plan.schema, plan.per_table, ignore_errors=plan.ignore_errors)
         filtering = (name for step in steps for name in step.columns)
         return cls(plan.with_lengths(filtering), names, predicate, steps)
 

@@ -88,7 +88,7 @@ class Read(NamedTuple):
     def run(self) -> tuple[Rows, Read | None]:
         """Read; see `Work.run`."""
         plan = self.plan
-        steps = plan_steps(self.predicate, plan.schema, plan.per_table)
+        steps = plan_steps(self.predicate, plan.schema, plan.per_table, ignore_errors=plan.ignore_errors)
         query = Query(
             plan,
             list(self.names),

@@ -61,7 +61,7 @@ def run(
         With exactly the requested columns, in the published types. Nothing is open while it is out.
     """
     names = list(with_columns) if with_columns is not None else list(plan.all_columns)
-    steps = plan_steps(predicate, plan.schema, plan.per_table)
+    steps = plan_steps(predicate, plan.schema, plan.per_table, ignore_errors=plan.ignore_errors)
     scan = _Scan(plan, names, steps)
     is_empty = True
     try:

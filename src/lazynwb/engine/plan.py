@@ -57,6 +57,8 @@ def plan_steps(
     predicate: pl.Expr | None,
     schema: Mapping[str, pl.DataType],
     per_file: frozenset[str] = frozenset({NWB_PATH}),
+    *,
+    ignore_errors: bool = False,
 ) -> list[Step]:
     """Return the steps in which a predicate is evaluated, the cheapest first.
 
@@ -71,11 +73,14 @@ def plan_steps(
     per_file : frozenset of str
         Columns whose value is the same in all rows of a file or a table: conjuncts of these alone are steps
         of their own, because they skip whole files and tables.
+    ignore_errors : bool
+        Whether rows that cannot be read are null: their lengths then do not stand in for them.
     """
     if predicate is None:
         return []
     steps: list[Step] = []
-    for step in sorted(_parts(predicate, schema), key=lambda step: _cost(step, schema)):
+    parts = _parts(predicate, schema, ignore_errors=ignore_errors)
+    for step in sorted(parts, key=lambda step: _cost(step, schema)):
         cost = _cost(step, schema)
         # Conjuncts of the same cost are read and evaluated together: one round of reads, one of evaluation.
         if (
@@ -92,12 +97,12 @@ def plan_steps(
     return steps
 
 
-def _parts(predicate: pl.Expr, schema: Mapping[str, pl.DataType]) -> Iterator[Step]:
+def _parts(predicate: pl.Expr, schema: Mapping[str, pl.DataType], *, ignore_errors: bool) -> Iterator[Step]:
     def can_measure(name: str) -> bool:
         return is_array_dtype(schema.get(name, pl.Null())) or length_name(name) in schema
 
     for part in conjuncts(predicate):
-        cheapest = on_lengths(part, can_measure)
+        cheapest = None if ignore_errors else on_lengths(part, can_measure)
         if cheapest is None:
             cheapest = part
         yield Step(cheapest, tuple(dict.fromkeys(cheapest.meta.root_names())))
