@@ -1,10 +1,12 @@
 """An archive as one table: an index with values beside Parquet for each session and one consolidated Parquet.
 
     python benchmarks/archive.py [--sessions 1000] [--folder FOLDER] [--keep]
+    python benchmarks/archive.py --stand-ins --sessions 100000
 
 Generated sessions have 60 units and 500 trials each. Every query runs in a process of its own, one after the
 other, and each has the result of the others; the figures are CPU seconds after the imports, the median of
-some runs, with all files in the page cache.
+some runs, with all files in the page cache. With `--stand-ins` there are no session files: the index has the
+catalog of one session under many names, and values that were never in a file.
 """
 
 import argparse
@@ -26,6 +28,36 @@ UNITS, TRIALS = 60, 500
 LOCATIONS = ["CA1", "CA3", "MOs", "VISp", "LP", "SCm"]
 
 
+def columns_of(number: int, sessions: int = 1) -> dict[str, dict[str, np.ndarray]]:
+    """Return the small columns of some sessions, one after the other."""
+    random = np.random.default_rng(number)
+    units, trials = UNITS * sessions, TRIALS * sessions
+    snr = random.random(units)
+    snr[::UNITS] = np.nan
+    start = np.tile(np.arange(TRIALS) * 7.0, sessions)
+    names = [f"{one}_{k}" for one in range(number, number + sessions) for k in range(UNITS)]
+    return {
+        "units": {
+            "unit_name": np.array(names, dtype=object),
+            "location": np.array(LOCATIONS, dtype=object)[random.integers(0, len(LOCATIONS), units)],
+            "presence_ratio": random.random(units),
+            "snr": snr,
+            **{name: random.random(units) for name in ("firing_rate", "isi_violations", "drift")},
+            "good": random.random(units) > 0.5,
+            "channel": random.integers(0, 384, units),
+        },
+        "intervals/trials": {
+            "start_time": start,
+            "stop_time": start + 5,
+            "is_hit": random.random(trials) > 0.5,
+            "contrast": random.choice([0.0, 0.25, 0.5, 1.0], trials),
+            "stimulus": np.array([f"image {k}" for k in range(8)], dtype=object)[
+                random.integers(0, 8, trials)
+            ],
+        },
+    }
+
+
 def write_session(path: Path, number: int) -> None:
     """Write one session: small columns, and spike times that nobody asks for here."""
     random = np.random.default_rng(number)
@@ -36,37 +68,20 @@ def write_session(path: Path, number: int) -> None:
         file["session_start_time"] = "2024-01-02T03:04:05+00:00"
         file["general/session_id"] = f"s{number}"
         file["general/subject/subject_id"] = f"m{number // 20}"
-        units = {
-            "unit_name": np.array([f"{number}_{k}" for k in range(UNITS)], dtype=text),
-            "location": np.array([LOCATIONS[k] for k in random.integers(0, 6, UNITS)], dtype=text),
-            **{
-                name: random.random(UNITS)
-                for name in ("presence_ratio", "snr", "firing_rate", "isi_violations", "drift")
-            },
-            "good": random.random(UNITS) > 0.5,
-            "channel": random.integers(0, 384, UNITS),
-        }
-        units["snr"][0] = np.nan
-        trials = {
-            "start_time": np.arange(TRIALS) * 7.0,
-            "stop_time": np.arange(TRIALS) * 7.0 + 5,
-            "is_hit": random.random(TRIALS) > 0.5,
-            "contrast": random.choice([0.0, 0.25, 0.5, 1.0], TRIALS),
-            "stimulus": np.array([f"image {k}" for k in random.integers(0, 8, TRIALS)], dtype=text),
-        }
-        for table, columns in {"units": units, "intervals/trials": trials}.items():
+        tables = columns_of(number)
+        for table, columns in tables.items():
             group = file.create_group(table)
             group.attrs.update({"neurodata_type": "DynamicTable", "colnames": list(columns)})
             group["id"] = np.arange(len(next(iter(columns.values()))))
             for name, values in columns.items():
-                group[name] = values
+                group.create_dataset(name, data=values, dtype=text if values.dtype == object else None)
         group = file["units"]
         ends = np.cumsum(random.integers(0, 40, UNITS))
         group["spike_times"] = np.sort(random.random(int(ends[-1])) * 3600)
         group["spike_times_index"] = ends.astype("u8")
         group["spike_times_index"].attrs["neurodata_type"] = "VectorIndex"
         group["spike_times_index"].attrs["target"] = group["spike_times"].ref
-        group.attrs["colnames"] = [*units, "spike_times"]
+        group.attrs["colnames"] = [*tables["units"], "spike_times"]
 
 
 def cpu() -> float:
@@ -86,8 +101,8 @@ def frames(folder: Path, contender: str) -> dict[str, pl.LazyFrame]:
         path = "/units" if table == "units" else "/intervals/trials"
         if contender == "index":
             found[table] = lazynwb.scan_index(folder / "index", path)
-        elif contender == "files":
-            found[table] = lazynwb.scan_nwb(None, path, index=folder / "index", infer_schema_length=1)
+        elif contender == "scan":
+            found[table] = lazynwb.scan_nwb(None, path, index=folder / "index")
         elif contender == "per session":
             found[table] = pl.scan_parquet(folder / table / "*.parquet")
         else:
@@ -109,7 +124,7 @@ QUERIES = {
         trials.group_by("stimulus", "contrast").agg(pl.col("is_hit").sum()).sort("stimulus", "contrast")
     ),
 }
-CONTENDERS = ("index", "consolidated", "per session", "files", "duckdb")
+CONTENDERS = ("index", "scan", "consolidated", "per session", "duckdb")
 SQL = {
     "count": "SELECT count(*) AS len FROM {units}",
     "filter, 0.1 %": "SELECT unit_name, snr FROM {units} "
@@ -184,7 +199,86 @@ def prepare(folder: Path, sessions: int) -> None:
         print(
             f"index{' with values' if values else ''}: {each:.1f} ms of CPU and {size:,.0f} bytes per session"
         )
+    write_parquet(folder, sessions, per_session=True)
+
+
+def prepare_stand_ins(folder: Path, sessions: int) -> None:
+    """Write an index of sessions that do not exist, with values, and the same rows as Parquet."""
+    import msgspec
+
+    import lazynwb
+    from lazynwb.index import writer as writing
+    from lazynwb.index.location import open_folder
+    from lazynwb.index.model import MANIFEST, MAX_SESSIONS, TableValues, Values, described
+    from lazynwb.index.part_io import records_of
+    from lazynwb.index.source_record import ChunkLocationRequest, describe
+    from lazynwb.index.values import ValueWriter
+    from lazynwb.lookup.loader import load_table
+    from lazynwb.lookup.stored_tables import layout_of, session_of
+    from lazynwb.storage.resolve import resolve
+
+    lazynwb.config.disable_progress = True
+    folder.mkdir(parents=True, exist_ok=True)
+    write_session(folder / "one.nwb", 0)
+    source = resolve(str(folder / "one.nwb"))
+    wish = ChunkLocationRequest.of(False)  # noqa: FBT003 - as it is said
+    record = describe(source, wish)
+    names = [f"/archive/sub-{n // 20:05}/sub-{n // 20:05}_ses-{n:06}_ecephys.nwb" for n in range(sessions)]
+    into = open_folder(folder / "index", None)
+    writer = writing.Writer(into, Values(), ignore_errors=False)
+    started = cpu()
+    with writer:
+        for start in range(0, sessions, MAX_SESSIONS):
+            some = names[start : start + MAX_SESSIONS]
+            writer.write(
+                records_of([msgspec.structs.replace(record, path=name) for name in some], writer.values)
+            )
+        values = ValueWriter(into, None)
+        kept = {"units": [], "intervals/trials": []}
+        for table, files in kept.items():
+            file = load_table(source, table)
+            columns = next(iter(columns_of(0, 1).items()))
+            each = 2048 if table == "units" else 1024
+            for start in range(0, sessions, each):
+                some = names[start : start + each]
+                columns = columns_of(start, len(some))[table]
+                rows = UNITS if table == "units" else TRIALS
+                frame = pl.DataFrame({"id": np.tile(np.arange(rows), len(some)), **columns})
+                frame = frame.select(sorted(frame.columns)).with_columns(
+                    session_id=pl.Series([f"s{n}" for n in range(start, start + len(some))]).gather(
+                        np.repeat(np.arange(len(some)), rows)
+                    ),
+                    _nwb_path=pl.Series(some).gather(np.repeat(np.arange(len(some)), rows)),
+                    _table_path=pl.lit(table),
+                    _table_index=pl.Series(np.tile(np.arange(rows, dtype="u4"), len(some))),
+                    _lazynwb_session=pl.Series(np.repeat(np.arange(len(some), dtype="u4"), rows)),
+                )
+                layout = layout_of(file, set(columns) | {"id"})
+                entries = [msgspec.structs.replace(session_of(file, 0), key=name) for name in some]
+                place = table.replace("/", ".")
+                files.append(values.write_file(place, table, entries, [layout], frame))
+                schema = tuple((name, described(dtype)) for name, dtype in frame.schema.items())
+            kept[table] = TableValues(table, tuple(files), schema)
+        manifest = msgspec.structs.replace(
+            writing.manifest_of(None, writer, wish, []), values_of=True, table_values=tuple(kept.values())
+        )
+        writing.publish(into, into.find(MANIFEST), manifest, writer)
+    each = (cpu() - started) / sessions * 1000
+    print(f"index with values: {size_of(folder / 'index') / sessions:,.0f} bytes per session")
+    print(f"writing it without reading any file: {each:.2f} ms of CPU per session")
+    write_parquet(folder, sessions, per_session=False)
+
+
+def write_parquet(folder: Path, sessions: int, *, per_session: bool) -> None:
+    """Write the rows of the index as one Parquet file, and as one for each session."""
+    import lazynwb
+
     for table, path in {"units": "/units", "trials": "/intervals/trials"}.items():
+        if not per_session:
+            lazynwb.scan_index(folder / "index", path).sink_parquet(folder / f"{table}.parquet")
+            one_file = size_of(folder / f"{table}.parquet") / sessions
+            print(f"{table}: {one_file:,.0f} bytes per session in one Parquet")
+            continue
         whole = lazynwb.scan_index(folder / "index", path).collect()
         whole.write_parquet(folder / f"{table}.parquet")
         (folder / table).mkdir(exist_ok=True)
@@ -202,6 +296,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--keep", action="store_true")
+    parser.add_argument("--reuse", action="store_true", help="what an earlier run has prepared and kept")
+    parser.add_argument("--stand-ins", action="store_true", help="no session files: catalogs and values")
     parser.add_argument("--one", nargs=2, metavar=("CONTENDER", "QUERY"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
@@ -209,20 +305,24 @@ def main() -> None:
         return
     folder = given.folder or Path(tempfile.mkdtemp(prefix="archive-"))
     os.environ["LAZYNWB_CACHE_DIR"] = str(folder / "cache")
-    prepare(folder, given.sessions)
+    if not given.reuse:
+        (prepare_stand_ins if given.stand_ins else prepare)(folder, given.sessions)
+    if not given.runs:
+        return
+    contenders = [one for one in CONTENDERS if one != "per session" or not given.stand_ins]
     failed = False
-    print(f"{'CPU seconds':20}" + "".join(f"{one:>14}" for one in CONTENDERS))
+    print(f"{'CPU seconds':20}" + "".join(f"{one:>14}" for one in contenders))
     for name in QUERIES:
         results = {}
-        for contender in CONTENDERS:
+        for contender in contenders:
             command = [sys.executable, __file__, "--folder", str(folder), "--one", contender, name]
             runs = [
                 json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
                 for _ in range(given.runs)
             ]
             results[contender] = {**runs[0], "seconds": statistics.median(run["seconds"] for run in runs)}
-        print(f"{name:20}" + "".join(f"{results[one]['seconds']:14.3f}" for one in CONTENDERS))
-        print(f"{'  MiB':20}" + "".join(f"{results[one]['memory']:14}" for one in CONTENDERS))
+        print(f"{name:20}" + "".join(f"{results[one]['seconds']:14.3f}" for one in contenders))
+        print(f"{'  MiB':20}" + "".join(f"{results[one]['memory']:14}" for one in contenders))
         if len({(one["rows"], one["sum"]) for one in results.values()}) > 1:
             failed = True
             print("    the results differ:", {key: (one["rows"], one["sum"]) for key, one in results.items()})

@@ -1,5 +1,7 @@
 """An index in a bucket or on a web server, of files there: what is asked for, and what is refused."""
 
+from pathlib import Path
+
 import obstore
 import polars as pl
 import pytest
@@ -199,3 +201,65 @@ def test_secrets_of_a_store_are_not_written_down(s3, cube, tmp_path):
     assert "topsecret" not in repr(index)
     found = lazynwb.read_nwb(None, "units", index=index, storage_options=s3.options)
     assert found.height == 40
+
+
+@pytest.mark.parametrize("kind", ["s3", "azure"])
+def test_values_in_a_bucket(kind, request, cube, monkeypatch):
+    """Of sessions there: built, read, and brought up to date as in a local folder."""
+    cloud = request.getfixturevalue(kind)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    sources = []
+    for path in cube[:3]:
+        cloud.put(f"private/values/{path.name}", path.read_bytes())
+        sources.append(f"{cloud.scheme}://private/values/{path.name}")
+    place = f"{cloud.scheme}://private/values/index"
+    build_index(sources[:2], place, values=["units"], storage_options=cloud.options)
+    check_values(place, sources[:2], cloud.options)
+    update_index(place, sources[2:], storage_options=cloud.options)
+    check_values(place, sources, cloud.options)
+    assert update_index(place, storage_options=cloud.options).changed == 0
+    check_values(place, sources, cloud.options)
+
+
+def test_values_in_a_bucket_of_google(gcs, cube, tmp_path, monkeypatch):
+    """Its stand-in takes no uploads from obstore: the index is copied there."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    sources = []
+    for path in cube[:2]:
+        gcs.put(f"private/values/{path.name}", path.read_bytes())
+        sources.append(f"gs://private/values/{path.name}")
+    build_index(sources, tmp_path, values=["units"], storage_options=gcs.options)
+    for file in filter(Path.is_file, tmp_path.rglob("*")):
+        gcs.put(f"private/values/index/{file.relative_to(tmp_path).as_posix()}", file.read_bytes())
+    check_values("gs://private/values/index", sources, gcs.options)
+
+
+def check_values(place, sources, options=None):
+    expected = lazynwb.read_nwb(sources, "units", storage_options=options)
+    index = open_index(place, options)
+    units = lazynwb.scan_nwb(None, "units", index=index, storage_options=options)
+    with lazynwb.profile() as counts:
+        small = units.filter(pl.col("presence_ratio") > 0.5).select("unit_id", "_nwb_path").collect()
+        values = scan_index(index, "/units").select("unit_id", "presence_ratio").collect()
+    assert counts.files_opened == 0
+    assert_frame_equal(small, expected.filter(pl.col("presence_ratio") > 0.5).select(small.columns))
+    assert_frame_equal(values, expected.select(values.columns))
+    one = units.filter(unit_id=expected["unit_id"][0]).select("spike_times").collect()
+    assert_frame_equal(one, expected.filter(unit_id=expected["unit_id"][0]).select("spike_times"))
+
+
+def test_values_on_a_web_server_are_read_by_column(server, urls, tmp_path):
+    build_index(urls, tmp_path, values=True)
+    for file in filter(Path.is_file, tmp_path.rglob("*")):
+        server.objects[f"index/{file.relative_to(tmp_path).as_posix()}"] = file.read_bytes()
+    index = server.url_of("index")
+    check_values(index, urls)
+    lazynwb.clear_cache()
+    units = lazynwb.scan_nwb(None, "units", index=index)
+    server.reset()
+    grouped = units.group_by("location").len().sort("location").collect()
+    assert asked_of_files(server) == []
+    assert len([seen for seen in server.log if "tables=" in seen.path]) <= 4
+    assert grouped["len"].sum() == units.select(pl.len()).collect().item()
+    with pytest.raises(LazyNWBError, match="cannot be written"):
+        update_index(index, urls[:1], chunk_locations=True)

@@ -17,9 +17,10 @@ from lazynwb.engine.plan import Growth, conjuncts
 from lazynwb.engine.slicing import read_slice
 from lazynwb.errors import LazyNWBError, may_skip
 from lazynwb.formats.nwb.names import GENERAL
+from lazynwb.index.model import VERSION
 from lazynwb.index.scan_sources import sources_of
 from lazynwb.index.snapshot import TableSummary
-from lazynwb.index.source_record import VERSION, size_of
+from lazynwb.index.source_record import size_of
 from lazynwb.lookup.loader import load_attributes, load_listing
 from lazynwb.lookup.prefetch import load_pairs
 from lazynwb.lookup.table_listing import find_tables, shortest_names

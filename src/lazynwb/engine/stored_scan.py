@@ -16,7 +16,7 @@ from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lazynwb.column_store.entries import StoredPart
     from lazynwb.column_store.reading import Pick
@@ -247,10 +247,17 @@ def read_whole(
         frame = guarded(part, filtered.select(selectors.by_name(*columns)).collect)
     except PartLostError:
         # The part may be sound, and the predicate fail on its rows.
-        frame = _filtered(guarded(part, scan.collect), steps).select(selectors.by_name(*columns))
-    if any(frame.schema[name] != dtypes[name] for name in columns):
-        raise PartLostError(part, "columns of other types than the catalog says")
+        frame = guarded(part, scan.collect)
+        _check_types(part, frame, dtypes)
+        frame = _filtered(frame, steps).select(selectors.by_name(*columns))
+    _check_types(part, frame, dtypes)
     return frame
+
+
+def _check_types(part: StoredPart, frame: pl.DataFrame, dtypes: Mapping[str, pl.DataType]) -> None:
+    """Raise if a part has columns of other types than its entry says."""
+    if any(dtypes.get(name, dtype) != dtype for name, dtype in frame.schema.items()):
+        raise PartLostError(part, "columns of other types than the catalog says")
 
 
 def _is_stored(step: Step, plan: ScanPlan) -> bool:
@@ -310,9 +317,9 @@ def _read_group(
     except PartLostError:
         # The part may be sound, and the predicate fail on its rows.
         frame = guarded(part, scan.collect)
+        _check_types(part, frame, plan.schema)
         frame = _filtered(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
-    if any(frame.schema[name] != plan.schema[name] for name in kept):
-        raise PartLostError(part, "columns of other types than the catalog says")
+    _check_types(part, frame, plan.schema)
     return frame
 
 

@@ -16,6 +16,7 @@ from lazynwb.catalog.merge import common_dtype, conform
 from lazynwb.catalog.model import CATALOG_VERSION
 from lazynwb.column_store.parts import PartFile  # noqa: TC001 - decoded
 from lazynwb.errors import CorruptDataError, LazyNWBError
+from lazynwb.formats.nwb.names import ATTRIBUTE_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -31,6 +32,11 @@ MAX_SESSIONS = 4096
 Kind = Literal["sessions", "tables", "columns"]
 KINDS: tuple[Kind, ...] = ("sessions", "tables", "columns")
 ENTRIES = "entries"
+
+#: The attribute of the root group that says which version of the schema a file follows.
+VERSION = "nwb_version"
+#: Values of the sessions that are attributes.
+ATTRIBUTES = frozenset({*ATTRIBUTE_FIELDS, VERSION})
 
 _Token = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 _ValueName = Annotated[str, msgspec.Meta(pattern=r"^tables=[A-Za-z0-9_.-]+/part-[0-9a-f]{32}\.parquet$")]

@@ -10,7 +10,6 @@ import polars as pl
 
 from lazynwb.errors import CorruptDataError, LazyNWBError
 from lazynwb.index.model import COLUMNS, ENTRIES, KINDS, SCHEMAS, SESSIONS, TABLES, Part, Values
-from lazynwb.index.source_record import column_rows, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -47,6 +46,8 @@ class Records(NamedTuple):
 
 def records_of(described: Sequence[SourceRecord], values: Values) -> Records:
     """Return the tables of sources' descriptions, and merge the types of their metadata."""
+    from lazynwb.index.source_record import column_rows, fingerprint
+
     tables: list[tuple[object, ...]] = []
     columns: list[tuple[object, ...]] = []
     entries: list[bytes] = []

@@ -6,6 +6,7 @@ import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
+from functools import cache
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,17 +20,14 @@ from lazynwb.column_store.parts import scan_part
 from lazynwb.config import config
 from lazynwb.errors import CorruptDataError, LazyNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS
-from lazynwb.index.model import ENTRIES, MANIFEST, SCHEMAS, SESSIONS, Values, decode
+from lazynwb.index.model import ATTRIBUTES, ENTRIES, MANIFEST, SCHEMAS, SESSIONS, Values, decode
 from lazynwb.index.part_io import block_of, damaged, guarded, read_frame
-from lazynwb.index.source_record import ATTRIBUTES
 from lazynwb.index.validate import is_row_count, is_sound
 from lazynwb.index.value_parts import FolderPart, TableParts, ValueParts, check_part, is_gone
-from lazynwb.lookup.loader import Entry, TableFile, key_of
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.profile import count
 from lazynwb.storage.resolve import resolve
 from lazynwb.storage.source import Options, Source, is_url
-from lazynwb.storage.stores.registry import SCHEMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -37,12 +35,12 @@ if TYPE_CHECKING:
     from lazynwb.column_store.reading import PartLostError
     from lazynwb.index.location import Folder
     from lazynwb.index.model import Kind, Manifest, Part, TableValues, ValueFile
+    from lazynwb.lookup.loader import Entry, TableFile
     from lazynwb.lookup.providers import NotCatalogued
 
 #: Tables of parts, and blocks of entries, that are kept in memory.
 _MAX_TABLES, _MAX_BLOCKS = 256, 8
 _KINDS = frozenset({"table", "series", "metadata"})
-_DECODER = msgspec.msgpack.Decoder(Entry)
 
 
 class TableSummary(NamedTuple):
@@ -77,6 +75,13 @@ class _Place(NamedTuple):
     path: str
     rows: _Rows
     at: int
+
+
+@cache
+def _decoder() -> msgspec.msgpack.Decoder[Entry]:
+    from lazynwb.lookup.loader import Entry
+
+    return msgspec.msgpack.Decoder(Entry)
 
 
 class State:
@@ -212,10 +217,9 @@ class State:
         except BaseException:  # noqa: BLE001 - a panic of Rust's is no `Exception`
             # The file may be sound, and the predicate fail on its rows.
             frame = guarded(self._folder, file.name, scan.collect)
+            _check_types(self._folder, values, file, frame)
             frame = frame if predicate is None else frame.filter(predicate)
-        dtypes = values.dtypes
-        if any(frame.schema[name] != dtypes[name] for name in names):
-            raise damaged(self._folder, file.name, "columns of other types than the manifest says")
+        _check_types(self._folder, values, file, frame)
         return frame
 
     # -- sources ------------------------------------------------------------------------------------------
@@ -257,6 +261,8 @@ class State:
             remote = is_url(path)
             found.append(resolve(path, options if remote else none))
             if remote:
+                from lazynwb.storage.stores.registry import SCHEMES
+
                 if path.partition("://")[0].lower() not in SCHEMES:
                     raise damaged(self._folder, "sessions", f"{path[:80]!r} is of no kind that can be read")
             elif self._folder.is_remote:
@@ -334,6 +340,8 @@ class State:
     def tables(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
         """See `Index`."""
         identities = self._known()["identity"]
+        from lazynwb.lookup.loader import TableFile
+
         found: list[TableFile | NotCatalogued | None] = []
         for source, (number, part, one) in zip(sources, self._each(sources, table), strict=True):
             if number < 0:
@@ -359,6 +367,8 @@ class State:
         """See `Index`."""
         if self.manifest.external_links != config.external_links:
             return self.tables(sources, table)
+        from lazynwb.lookup.loader import Entry, TableFile, key_of
+
         identities = self._known()["identity"]
         found: list[TableFile | NotCatalogued | None] = []
         for source, (number, _, one) in zip(sources, self._each(sources, table), strict=True):
@@ -403,9 +413,11 @@ class State:
     def _entry(
         self, source: Source, identity: str, part: int, place: tuple[int, int, int], table: str
     ) -> TableFile | NotCatalogued:
+        from lazynwb.lookup.loader import TableFile, key_of
+
         try:
             data = self._block(part, place[0], place[1])[place[2]]
-            entry = _DECODER.decode(data)
+            entry = _decoder().decode(data)
         except (IndexError, OverflowError, TypeError, msgspec.MsgspecError, RecursionError) as error:
             raise damaged(self._folder, self.manifest.parts[part].file(ENTRIES), error) from None
         count(cache_hits=1)
@@ -575,6 +587,13 @@ class State:
             frames.append(pl.DataFrame([*series, paths]))
             start = stop
         return pl.concat(frames) if frames else None
+
+
+def _check_types(folder: Folder, values: TableValues, file: ValueFile, frame: pl.DataFrame) -> None:
+    """Raise if a file has columns of other types than the manifest says."""
+    dtypes = values.dtypes
+    if any(dtypes[name] != dtype for name, dtype in frame.schema.items()):
+        raise damaged(folder, file.name, "columns of other types than the manifest says")
 
 
 def _may_follow(source: Source, linked: list[str]) -> bool:

@@ -18,6 +18,7 @@ from lazynwb.errors import LazyNWBError, MissingPackageError, SourceNotFoundErro
 from lazynwb.formats.nwb.names import ATTRIBUTE_FIELDS, GENERAL
 from lazynwb.formats.nwb.tables import METADATA_PATHS
 from lazynwb.formats.registry import is_zarr, open_reader
+from lazynwb.index.model import VERSION
 from lazynwb.lookup.catalog_cache import get_version
 from lazynwb.lookup.loader import Entry, TableFile, key_of
 from lazynwb.storage.remote_state import prefetch
@@ -39,10 +40,6 @@ _MAX_VALUE_BYTES = 16 * 1024
 _PATIENCE = 3.0
 #: Sources that are described at the same time: mostly these wait for servers.
 _AT_ONCE = 32
-#: The attribute of the root group that says which version of the schema a file follows.
-VERSION = "nwb_version"
-#: Values of the sessions that are attributes.
-ATTRIBUTES = frozenset({*ATTRIBUTE_FIELDS, VERSION})
 POOL = Pool("index", lambda: _AT_ONCE)
 
 ENCODER = msgspec.msgpack.Encoder()

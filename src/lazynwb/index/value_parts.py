@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 #: Limits of what a file and its entry may claim to hold: an index is not trusted.
 _MAX_FILE_BYTES = 1024 * 1024 * 1024
-_MAX_ENTRY_BYTES = 256 * 1024 * 1024
+MAX_ENTRY_BYTES = 256 * 1024 * 1024
 #: Ranges of a remote file that are closer than this are one request.
 _GAP = 256 * 1024
 _LEVEL = 6
@@ -58,13 +58,13 @@ def read_entry(folder: Folder, values: TableValues, file: ValueFile) -> Entry | 
     """
     name = file.entry_name
     check_part(folder, values, file)
-    if file.entry_bytes > _MAX_ENTRY_BYTES:
+    if file.entry_bytes > MAX_ENTRY_BYTES:
         raise damaged(folder, name, "it is larger than any")
     data = folder.read(name, 0, file.entry_bytes)
     count(bytes_stored=len(data))
     unpacking = zlib.decompressobj()
     try:
-        entry = decode(unpacking.decompress(data, _MAX_ENTRY_BYTES))
+        entry = decode(unpacking.decompress(data, MAX_ENTRY_BYTES))
     except (zlib.error, CorruptDataError) as error:
         raise damaged(folder, name, error) from None
     if entry is None:

@@ -46,9 +46,9 @@ METADATA = (
     *((SUBJECT, name) for name in ("subject_id", "age", "sex", "species", "strain", "genotype")),
 )
 #: Sessions and rows that are read together.
-_SESSIONS, _ROWS = 256, 256 * 1024
+SESSIONS_AT_ONCE, _ROWS = 256, 256 * 1024
 #: Decoded bytes of a file, and of one that is written anew with rows that come to lie next to it.
-_FILE_BYTES, _SMALL_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
+MAX_FILE_BYTES, SMALL_FILE_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
 #: A column counts as small if it would be in a session of so many rows.
 _MIN_ROWS = 1024
 _STRANGE = re.compile(r"[^A-Za-z0-9_-]+")
@@ -353,7 +353,7 @@ class _TableWriting:
             for one in self._read(block):
                 waiting.append(one)
                 size += int(one.frame.estimated_size())
-            if size >= _FILE_BYTES:
+            if size >= MAX_FILE_BYTES:
                 files.append(self._write_file(waiting))
                 waiting, size = [], 0
         if waiting or not rows:
@@ -515,7 +515,7 @@ def _runs(
             runs[other][0] is None for other in (number - 1, number + 1) if 0 <= other < len(runs)
         )
         kept = one_kept
-        if kept is not None and is_next_to_new and kept.file.part.decoded < _SMALL_BYTES:
+        if kept is not None and is_next_to_new and kept.file.part.decoded < SMALL_FILE_BYTES:
             kept = None
         if kept is None and merged and merged[-1][0] is None:
             merged[-1] = None, merged[-1][1], stop
@@ -532,7 +532,7 @@ def _blocks(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
     for row in rows:
         own = row.kept[0] if row.kept is not None else None
         if block and (
-            len(block) >= _SESSIONS
+            len(block) >= SESSIONS_AT_ONCE
             or total + row.file.table.rows > _ROWS
             or own is not (block[0].kept[0] if block[0].kept is not None else None)
         ):
