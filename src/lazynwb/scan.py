@@ -142,7 +142,8 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         that does not fork. Rows come back in the order of the sources, a bounded number of them at a time.
     index : path or URL, Index or None
         Written by `build_index`: the scan is planned from it, and touches no file but those that it reads,
-        each of which is compared with the index. Small columns come from its values, if it has any. Files that it does not have are opened as usual.
+        each of which is compared with the index. Small columns come from its values, if it has any. Files
+        that it does not have are opened as usual.
     assume_ascending : bool or None
         Search the timestamps of a series for the rows that a filter on `timestamps` asks for, a few chunks of
         them, instead of reading all of them once: rows are lost where they do not ascend. None stands for
