@@ -758,7 +758,7 @@ def tampered(**fields):
 )
 def test_entries_that_cannot_be_are_refused(own, monkeypatch, change):
     _, place = own
-    decode = msgspec.msgpack.Decoder(lazynwb.index.snapshot.Entry).decode
+    decode = lazynwb.index.snapshot._decoder().decode
 
     class Tampering:
         @staticmethod
@@ -767,7 +767,7 @@ def test_entries_that_cannot_be_are_refused(own, monkeypatch, change):
             entry.table = change(entry.table)
             return decode(msgspec.msgpack.encode(entry))
 
-    monkeypatch.setattr(lazynwb.index.snapshot, "_DECODER", Tampering)
+    monkeypatch.setattr(lazynwb.index.snapshot, "_decoder", lambda: Tampering)
     with pytest.raises(CorruptDataError, match=r"cannot be|build it anew"):
         lazynwb.read_nwb(None, "units", index=place)
 

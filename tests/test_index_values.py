@@ -1,6 +1,7 @@
 """Values in an index: the small columns of all sessions as plain Parquet, the same as a scan of the files."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -217,3 +218,12 @@ def test_on_the_command_line(paths, tmp_path, capsys):
     assert cli.main(["index", "build", *map(str, paths), "-o", str(place), "--values", "all"]) == 0
     capsys.readouterr()
     assert len(lazynwb.open_index(place).value_files("units")) == 1
+
+
+def test_an_executor_reads_the_values(paths, place, tmp_path):
+    with ThreadPoolExecutor(2) as executor:
+        lazynwb.build_index(paths, tmp_path / "index", values=True, executor=executor)
+    for table in ("/units", "/intervals/trials"):
+        assert_frame_equal(
+            scan_index(tmp_path / "index", table).collect(), scan_index(place, table).collect()
+        )
