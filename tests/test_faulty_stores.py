@@ -222,9 +222,9 @@ def test_one_damaged_file_does_not_make_the_others_be_read_again(folder, server,
         server._versions[name] = (content, server.find(name).etag, faulty_queries.OLD)
     urls = [server.url_of(name) for name in sorted(server.objects)]
     lf = lazynwb.scan_nwb(urls, "/units", ignore_errors=True).select("a", "b", "times")
-    assert lf.collect().height == 800
+    assert lf.collect().height == 1200
     server.reset()
-    assert lf.collect().height == 800
+    assert lf.collect().height == 1200
     assert {seen.path for seen in server.log} == {"1.nwb"}
 
 
