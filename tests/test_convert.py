@@ -649,13 +649,13 @@ def test_a_session_with_a_fault_is_left_out_and_named_once(damaged, tmp_path, ca
     assert named[0].levelno == logging.WARNING
 
 
-def test_what_lacks_rows_is_not_taken_for_done(damaged, tmp_path, caplog):
+def test_damaged_chunks_are_null_and_take_no_rows_with_them(damaged, tmp_path, caplog):
     found = lazynwb.convert_nwb_tables(damaged, tmp_path / "out")
     rows = pl.read_parquet(found["/units"])
-    assert set(rows["_nwb_path"]) >= {str(damaged[0]), str(damaged[2])}
-    assert rows.height < 120
-    assert "could be read; the next call tries again" in caplog.text
-    assert "units.parquet" not in json.loads((tmp_path / "out" / ".lazynwb-manifest").read_text())["outputs"]
+    assert rows.height == 120
+    null = rows.filter(pl.col("waveform_mean").is_null())
+    assert set(null["_nwb_path"]) == {str(damaged[1])}
+    assert "session_01.nwb: /units: column 'waveform_mean' is null where it cannot be read" in caplog.text
 
 
 def test_files_that_are_no_nwb_are_left_out(sessions, tmp_path, caplog):
@@ -668,14 +668,14 @@ def test_files_that_are_no_nwb_are_left_out(sessions, tmp_path, caplog):
         lazynwb.convert_nwb_tables(sessions, tmp_path / "out", ignore_errors=False)
 
 
-def test_a_table_without_a_common_schema_is_left_out(tmp_path, caplog):
+def test_a_column_without_a_common_type_has_that_of_the_first_file(tmp_path, caplog):
     for name, values in {"a": [1.0], "b": ["text"]}.items():
         with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
             table(file, "units", {"x": values})
             table(file, "intervals/trials", {"y": [1]})
     found = lazynwb.convert_nwb_tables(tmp_path, tmp_path / "out")
-    assert set(found) == {"/intervals/trials"}
-    assert "'x' of /units" in caplog.text
+    assert pl.read_parquet(found["/units"])["x"].to_list() == [1.0, None]
+    assert "/units: column 'x' is null where it cannot be read" in caplog.text
     with pytest.raises(lazynwb.SchemaError):
         lazynwb.convert_nwb_tables(tmp_path, tmp_path / "out", ignore_errors=False)
 
