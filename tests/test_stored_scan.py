@@ -498,7 +498,7 @@ frame = lf.filter(pl.col("location") == "CA1").select("unit_id", "_nwb_path", "_
 lf.select(pl.len()).collect()
 lf.filter(pl.col("subject_id").is_not_null()).group_by("location", "subject_id").len().collect()
 lf.select("unit_id").head(3).collect()
-lazynwb.scan_nwb(sys.argv[1], "/intervals/trials").collect()
+lazynwb.scan_nwb(sys.argv[1], "/intervals/trials", infer_schema_length=1).collect()
 lazynwb.get_table_schema(sys.argv[1], "/units")
 heavy = {"numpy", "h5py", "obstore", "nanoarrow", "numcodecs", "urllib.request"} & set(sys.modules)
 print(frame.height, *heavy, *(name for name in set(sys.modules) - imported if name.startswith("lazynwb")))

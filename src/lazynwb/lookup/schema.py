@@ -229,11 +229,9 @@ def _loading(
     pairs: Sequence[tuple[Source, str]], catalogs: CatalogProvider | None
 ) -> Iterator[Callable[[], TableFile | None]]:
     """Yield for each pair of a source and the path of a table what loads it; see `load_tables`."""
-    if not pairs:
-        return iter(())
     from lazynwb.lookup.prefetch import load_pairs  # late: a scan that the column store answers loads nothing
 
-    return load_pairs(pairs, catalogs)
+    yield from load_pairs(pairs, catalogs)
 
 
 def _looked_at(
