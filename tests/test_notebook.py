@@ -47,7 +47,7 @@ CALLS = {
     "index": 'lazynwb.build_index(paths, folder + "/index", values=True)',
 }
 #: Of 24 reads of a frame, and of hundreds of a conversion, which reads the structure of its files ahead.
-MOST_READS = {"get_df": 6, "collect": 6, "convert": 15, "index": 15}
+MAX_READS = {"get_df": 6, "collect": 6, "convert": 15, "index": 15}
 #: From the third read on, a read waits until the interrupt is sent.
 HELD = """
 import _thread, os, threading
@@ -104,7 +104,7 @@ def test_an_interrupted_kernel_ends_the_call_before_its_next_reads(kernel, call,
     contents = [reply_to(client, message) for message in replies]
     assert [content["status"] for content in contents] == ["ok", "error", "ok"]
     assert contents[1]["ename"] == "KeyboardInterrupt"
-    assert int(contents[2]["user_expressions"]["reads"]["data"]["text/plain"]) <= MOST_READS[call]
+    assert int(contents[2]["user_expressions"]["reads"]["data"]["text/plain"]) <= MAX_READS[call]
 
 
 def reply_to(client, message):

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 
 #: Elements that a row may have for its length to be a `LENGTH`.
-_MOST_ELEMENTS = 2**32 - 1
+_MAX_ELEMENTS = 2**32 - 1
 
 
 class StoredAs:
@@ -466,7 +466,7 @@ class _Ends(_Leaf):
     def series(self, context: Context) -> pl.Series:
         del context
         lengths = np.concatenate(self._lengths[0])
-        if len(lengths) and int(lengths.max()) > _MOST_ELEMENTS:
+        if len(lengths) and int(lengths.max()) > _MAX_ELEMENTS:
             raise CorruptDataError(f"a row has {int(lengths.max())} elements")
         return from_buffer(lengths.astype(np.uint32))
 
