@@ -184,12 +184,15 @@ class TableParts:
     parts : list of IndexPart
     is_complete : bool
         Whether all files can be used, and are of the sessions as the index describes them.
+    is_linked, has_problems : bool
+        Whether any session depends on other files, and whether any has links that lead nowhere.
     """
 
     def __init__(self, folder: Folder, values: TableValues, identities: Mapping[str, str | None]) -> None:
         self.dtypes = values.dtypes
         self.parts: list[IndexPart] = []
         self.is_complete = True
+        self.is_linked = self.has_problems = False
         #: The part and the position in it of each session.
         self.places: dict[str, tuple[IndexPart, int]] = {}
         for file in values.files:
@@ -200,13 +203,14 @@ class TableParts:
             part = IndexPart(folder, file, entry, self.dtypes)
             self.parts.append(part)
             for ordinal, session in enumerate(entry.sessions):
+                self.has_problems |= bool(session.problems)
+                self.is_linked |= bool(session.depends or session.problems)
                 identity = identities.get(session.key)
                 if identity is None or identity != session.identity or session.key in self.places:
                     self.is_complete = False
                 else:
                     self.places[session.key] = part, ordinal
         self.keys = list(self.places)
-        self.is_linked = any(s.depends or s.problems for part in self.parts for s in part.entry.sessions)
 
 
 class ValueParts:
@@ -306,7 +310,7 @@ class ValueParts:
         if (
             not found.is_complete
             or any(layout.path != self._table for part in found.parts for layout in part.entry.layouts)
-            or (found.is_linked and (not self._links_as_built or self._has_problems()))
+            or (found.is_linked and (not self._links_as_built or found.has_problems))
         ):
             return None
         publics = [source.public for source in sources]
@@ -323,9 +327,6 @@ class ValueParts:
                 if not names & own <= usable:
                     return None
         return list(found.parts)
-
-    def _has_problems(self) -> bool:
-        return any(session.problems for part in self._found.parts for session in part.entry.sessions)
 
     def lost(self, error: PartLostError) -> None:
         """Raise if a part is damaged; if it is gone, the files are read."""

@@ -85,8 +85,8 @@ def confirmed_at(source: Source, known: str) -> float | None:
     now = time.monotonic()
     if is_immutable(source) or _is_content(source, known):
         return now
-    listed = _listed.get(source)
-    if listed is not None and now - listed.when <= trusted_seconds():
+    listed = _recent_listing(source)
+    if listed is not None:
         return listed.when if agrees(known, listed.meta) else None
     return checked_at(source, known)
 
@@ -98,8 +98,8 @@ def checked_at(source: Source, known: str) -> float | None:
     """
     if config.revalidate_seconds <= 0 or source in _distrusted:
         return None
-    check = disk_cache.load(_key_of(source), _DECODER)
-    if check is None or check.key != _key_of(source) or check.identity != known:
+    check = _check_of(source, known)
+    if check is None:
         return None
     age = time.time() - check.when
     return time.monotonic() - age if 0 <= age <= config.revalidate_seconds else None
@@ -108,10 +108,14 @@ def checked_at(source: Source, known: str) -> float | None:
 def _is_content(source: Source, known: str) -> bool:
     """Return whether an asset of a DANDI archive is kept as the blob that had an identity before."""
     blob = _blob_of(source)
-    if blob is None:
-        return False
-    check = disk_cache.load(_key_of(blob), _DECODER)
-    return check is not None and check.key == _key_of(blob) and check.identity == known
+    return blob is not None and _check_of(blob, known) is not None
+
+
+def _check_of(source: Source, known: str) -> _Check | None:
+    """Return the last check of a file by any process; None if it found another identity."""
+    key = _key_of(source)
+    check = disk_cache.load(key, _DECODER)
+    return check if check is not None and check.key == key and check.identity == known else None
 
 
 def _blob_of(source: Source) -> Source | None:
@@ -135,13 +139,14 @@ def is_immutable(source: Source) -> bool:
 
 def is_listed_absent(source: Source) -> bool:
     """Return whether a recent listing of where an object would be has none of its name."""
+    listed = _recent_listing(source)
+    return listed is not None and listed.meta is None and source not in _distrusted
+
+
+def _recent_listing(source: Source) -> _Listed | None:
+    """Return what a listing says of an object; None if it is not to be trusted any more."""
     listed = _listed.get(source)
-    return (
-        listed is not None
-        and listed.meta is None
-        and time.monotonic() - listed.when <= trusted_seconds()
-        and source not in _distrusted
-    )
+    return listed if listed is not None and time.monotonic() - listed.when <= trusted_seconds() else None
 
 
 def agrees(identity: str, meta: Mapping[str, Any] | None) -> bool:
