@@ -219,7 +219,7 @@ def facts(path: Path, paths: list[str], *, libhdf5: bool) -> Facts:
 
     def note(what: str, find: Any) -> Any:
         try:
-            found = find()
+            found = find() if libhdf5 else file.run(lambda _: find())
         except Exception as error:  # noqa: BLE001 - either reader may raise anything of a damaged file
             errors[what] = f"{type(error).__name__}: {error}"
             return None

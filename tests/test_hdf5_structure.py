@@ -2,6 +2,7 @@
 
 import os
 import random
+import struct
 from collections import Counter
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import hdf5_structure
 import random_files
 import random_writers
 from lazynwb.catalog.model import MISSING
-from lazynwb.formats.hdf5 import binary
+from lazynwb.formats.hdf5 import binary, checksums
 from lazynwb.formats.hdf5.structure_file import StructureFile
 from lazynwb.storage.resolve import expand
 
@@ -137,7 +138,34 @@ def test_chunks_are_where_h5py_says_one_by_one(files):
 def test_checksums_are_those_of_a_compiled_implementation(size):
     numcodecs = pytest.importorskip("numcodecs.checksum32")
     data = random.Random(size).randbytes(size)  # noqa: S311
-    assert binary.plain_lookup3(data) == numcodecs.jenkins_lookup3(data)
+    assert checksums.plain_lookup3(data) == numcodecs.jenkins_lookup3(data)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=12))
+def test_checksums_side_by_side_are_those_of_each(structures):
+    found = checksums.parallel_lookup3(structures)
+    assert found == [checksums.plain_lookup3(data) for data in structures]
+
+
+@pytest.mark.parametrize("damaged", [None, 0, 4, 9])
+@pytest.mark.parametrize("count", [1, 10, 5000])
+def test_whatever_is_noted_is_verified(damaged, count):
+    noted = checksums.Checksums()
+    structures = [number.to_bytes(50, "little") for number in range(count)]
+    stored = [data + struct.pack("<I", checksums.plain_lookup3(data)) for data in structures]
+    if damaged is not None:
+        stored[damaged % count] = b"\xff" + stored[damaged % count][1:]
+
+    def verify():
+        for data in stored:
+            noted.note(data, "a structure")
+        noted.verify()
+
+    if damaged is None:
+        verify()
+        return
+    with pytest.raises(binary.DamagedStructureError, match="a structure"):
+        verify()
 
 
 @pytest.mark.skipif(

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
-from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 from lazynwb.formats.protocols import DamagedObjectError
@@ -24,16 +22,11 @@ if TYPE_CHECKING:
 UNDEFINED = 2**64 - 1
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 U2, U4, U8 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
-CHECKSUM_SIZE = 4
 #: What a local file is read in.
 _BLOCK_BITS = 14
 _BLOCK = 1 << _BLOCK_BITS
 #: Blocks of a local file that are kept: 64 MiB.
 _MAX_BLOCKS = 4096
-_WORD = 0xFFFFFFFF
-#: Bytes whose checksums take as long in Python as it takes to import numcodecs.
-_WORTH_AN_IMPORT = 160 * 1024
-_checksummed = 0
 
 
 class UnsupportedStructureError(Exception):
@@ -194,67 +187,3 @@ class RemoteBytes:
     def close(self) -> None:
         """Forget what was noted."""
         self.missing.clear()
-
-
-def verify_checksum(data: bytes, what: str) -> None:
-    """Raise `DamagedStructureError` unless the last four bytes are the lookup3 checksum of those before."""
-    size = len(data) - CHECKSUM_SIZE
-    if size < 0 or lookup3(data[:size]) != U4.unpack_from(data, size)[0]:
-        raise DamagedStructureError(f"the checksum of {what} does not match")
-
-
-def lookup3(data: bytes) -> int:
-    """Return the checksum that HDF5 has in its metadata (Bob Jenkins' lookup3, little-endian, from 0)."""
-    global _checksummed  # noqa: PLW0603 - of the process
-    _checksummed += len(data)
-    if _checksummed < _WORTH_AN_IMPORT and "numcodecs.checksum32" not in sys.modules:
-        return plain_lookup3(data)
-    return _compiled_lookup3()(data)
-
-
-@cache
-def _compiled_lookup3() -> Callable[[bytes], int]:
-    """Return the function of numcodecs, which is optional, or else the one in Python."""
-    try:
-        from numcodecs.checksum32 import jenkins_lookup3
-    except ImportError:
-        return plain_lookup3
-    compiled: Callable[[bytes], int] = jenkins_lookup3
-    return compiled
-
-
-def plain_lookup3(data: bytes) -> int:
-    """Return the lookup3 checksum, computed in Python."""
-    size = len(data)
-    a = b = c = (0xDEADBEEF + size) & _WORD
-    if not size:
-        return c
-    words = struct.unpack(f"<{-(-size // 12) * 3}I", data + bytes(-size % 12))
-    last = len(words) - 3
-    for i in range(0, last, 3):
-        a = (a + words[i]) & _WORD
-        b = (b + words[i + 1]) & _WORD
-        c = (c + words[i + 2]) & _WORD
-        a = (a - c ^ (c << 4 | c >> 28)) & _WORD
-        c = (c + b) & _WORD
-        b = (b - a ^ (a << 6 | a >> 26)) & _WORD
-        a = (a + c) & _WORD
-        c = (c - b ^ (b << 8 | b >> 24)) & _WORD
-        b = (b + a) & _WORD
-        a = (a - c ^ (c << 16 | c >> 16)) & _WORD
-        c = (c + b) & _WORD
-        b = (b - a ^ (a << 19 | a >> 13)) & _WORD
-        a = (a + c) & _WORD
-        c = (c - b ^ (b << 4 | b >> 28)) & _WORD
-        b = (b + a) & _WORD
-    a = (a + words[last]) & _WORD
-    b = (b + words[last + 1]) & _WORD
-    c = (c + words[last + 2]) & _WORD
-    c = ((c ^ b) - (b << 14 | b >> 18)) & _WORD
-    a = ((a ^ c) - (c << 11 | c >> 21)) & _WORD
-    b = ((b ^ a) - (a << 25 | a >> 7)) & _WORD
-    c = ((c ^ b) - (b << 16 | b >> 16)) & _WORD
-    a = ((a ^ c) - (c << 4 | c >> 28)) & _WORD
-    b = ((b ^ a) - (a << 14 | a >> 18)) & _WORD
-    checksum: int = ((c ^ b) - (b << 24 | b >> 8)) & _WORD
-    return checksum

@@ -10,7 +10,6 @@ from lazynwb.formats.hdf5.binary import (
     UNDEFINED,
     DamagedStructureError,
     MissingRangesError,
-    verify_checksum,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def read_records(
     signature, version, found, node, size, depth, _, _, root, count, total, _ = _HEADER.unpack(data)
     if signature != b"BTHD" or version:
         raise DamagedStructureError(f"no B-tree at {address}")
-    verify_checksum(data, "a B-tree")
+    file.verify(data, "a B-tree")
     if found != kind:
         raise DamagedStructureError(f"a B-tree of records of type {found} in the place of type {kind}")
     if depth > _MAX_DEPTH or not size or not _PREFIX + _CHECKSUM + size <= node <= _MAX_NODE_BYTES:
@@ -129,7 +128,7 @@ class _Tree:
         data = self._file.get(address, used + _CHECKSUM, self._node)
         if data[:4] != (b"BTIN" if depth else b"BTLF") or data[4] or data[5] != self._kind:
             raise DamagedStructureError(f"no node of a B-tree at {address}")
-        verify_checksum(data, "a node of a B-tree")
+        self._file.verify(data, "a node of a B-tree")
         records = data[_PREFIX : _PREFIX + count * self._size]
         if not depth:
             return records

@@ -21,7 +21,6 @@ from lazynwb.formats.hdf5.binary import (
     DamagedStructureError,
     MissingRangesError,
     UnsupportedStructureError,
-    verify_checksum,
 )
 from lazynwb.formats.hdf5.btree2 import CHUNKS, FILTERED_CHUNKS, read_records
 from lazynwb.formats.hdf5.messages import BTREE_1, BTREE_2, EXTENSIBLE_ARRAY, FIXED_ARRAY, IMPLICIT, SINGLE
@@ -422,7 +421,7 @@ def _block(file: FileBytes, address: int, size: int, signature: bytes, head: tup
     data = file.get(address, size)
     if _BLOCK.unpack_from(data) != (signature, 0, *head):
         raise DamagedStructureError(f"no block of a chunk index at {address}")
-    verify_checksum(data, "a block of a chunk index")
+    file.verify(data, "a block of a chunk index")
     return data
 
 
@@ -433,7 +432,7 @@ def _fixed(file: FileBytes, dataset: Chunked, places: np.ndarray) -> np.ndarray:
     signature, version, client, width, bits, count, block = _FIXED.unpack_from(data)
     if signature != b"FAHD" or version or client != bool(dataset.filters):
         raise DamagedStructureError(f"no fixed array at {address}")
-    verify_checksum(data, "a fixed array")
+    file.verify(data, "a fixed array")
     record = _element(dataset, width, [])
     if len(places) and int(places.max()) >= count:
         raise DamagedStructureError("a fixed array has fewer elements than there are chunks")
@@ -482,7 +481,7 @@ def _from_pages(  # noqa: PLR0913, PLR0917 - what pages are
         except MissingRangesError as error:
             missing = error
             continue
-        verify_checksum(data, "a page of a chunk index")
+        file.verify(data, "a page of a chunk index")
         here = numbers == number
         found[here] = np.frombuffer(data, record, held)[places[here] - number * page]
     if missing is not None:
@@ -539,7 +538,7 @@ def _extensible(file: FileBytes, dataset: Chunked, places: np.ndarray) -> np.nda
     )
     if signature != b"EAHD" or version or client != bool(dataset.filters):
         raise DamagedStructureError(f"no extensible array at {address}")
-    verify_checksum(data, "an extensible array")
+    file.verify(data, "an extensible array")
     record = _element(dataset, width, [])
     if index == UNDEFINED:
         return _unwritten(record, len(places))

@@ -10,8 +10,6 @@ from lazynwb.formats.hdf5.binary import (
     UNDEFINED,
     DamagedStructureError,
     UnsupportedStructureError,
-    lookup3,
-    verify_checksum,
 )
 from lazynwb.formats.hdf5.btree2 import HUGE_OBJECTS, encoded_size, read_records
 
@@ -48,7 +46,7 @@ class FractalHeap:
             raise DamagedStructureError(f"no fractal heap at {address}")
         if filters:
             raise UnsupportedStructureError("a fractal heap with filters")
-        verify_checksum(data, "a fractal heap")
+        file.verify(data, "a fractal heap")
         self._file = file
         self._address = address
         self._checksummed = bool(flags & _CHECKSUMMED)
@@ -146,7 +144,7 @@ class FractalHeap:
             size = 5 + 8 + self._offset_size + 8 * rows * self._width + 4
             found = self._file.get(address, size)
             self._check(found, b"FHIB", start)
-            verify_checksum(found, "a block of a fractal heap")
+            self._file.verify(found, "a block of a fractal heap")
             self._indirect[address, rows] = found
         return found
 
@@ -157,9 +155,9 @@ class FractalHeap:
             self._check(block, b"FHDB", start)
             if self._checksummed:
                 at = 5 + 8 + self._offset_size
-                stored = int.from_bytes(block[at : at + 4], "little")
-                if lookup3(block[:at] + bytes(4) + block[at + 4 :]) != stored:
-                    raise DamagedStructureError("the checksum of a block of a fractal heap does not match")
+                stored = block[at : at + 4]
+                rearranged = block[:at] + bytes(4) + block[at + 4 :] + stored
+                self._file.verify(rearranged, "a block of a fractal heap")
             self._blocks[address, size] = block
         at = offset - start
         if at < 5 + 8 + self._offset_size + 4 * self._checksummed or at + length > size:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lazynwb.formats.hdf5.binary import DamagedStructureError
 
@@ -11,15 +11,30 @@ if TYPE_CHECKING:
     from lazynwb.formats.hdf5.structure import Structure
 
 _COLLECTION = struct.Struct("<4sB3xQ")
-_OBJECT = struct.Struct("<HH4xQ")
+_OBJECT = struct.Struct("<H6xQ")
 _ELEMENT = struct.Struct("<IQI")
 _SIGNATURE = b"GCOL"
 #: libhdf5 makes no smaller collection.
 _MIN_BYTES = 4096
 
 
-def read_collection(file: Structure, address: int) -> dict[int, bytes]:
-    """Read the objects of a collection, by their numbers.
+class Collection(NamedTuple):
+    """A collection: its bytes, and where the headers of its objects are, by their numbers."""
+
+    data: bytes
+    places: dict[int, int]
+
+    def get(self, number: int) -> bytes | None:
+        """Return an object; None if there is none of that number."""
+        at = self.places.get(number)
+        if at is None:
+            return None
+        start = at + _OBJECT.size
+        return self.data[start : start + _OBJECT.unpack_from(self.data, at)[1]]
+
+
+def read_collection(file: Structure, address: int) -> Collection:
+    """Read a collection and find its objects.
 
     Raises
     ------
@@ -30,21 +45,24 @@ def read_collection(file: Structure, address: int) -> dict[int, bytes]:
     if signature != _SIGNATURE or version != 1 or size < _MIN_BYTES:
         raise DamagedStructureError(f"no global heap collection at {address}")
     data = file.get(address, size)
-    found: dict[int, bytes] = {}
-    at = _COLLECTION.size
-    while at + _OBJECT.size <= size:
-        number, _links, length = _OBJECT.unpack_from(data, at)
-        start = at + _OBJECT.size
-        # Object 0 is the free space, whose length includes its header.
-        step = _OBJECT.size + (length + 7 & ~7) if number else length
-        if step < _OBJECT.size or step > size - at:
-            raise DamagedStructureError(f"the heap of variable-length data at {address} is damaged")
+    places: dict[int, int] = {}
+    unpack, head = _OBJECT.unpack_from, _OBJECT.size
+    at, last, found = _COLLECTION.size, size - head, 0
+    while at <= last:
+        number, length = unpack(data, at)
         if number:
-            if number in found:
-                raise DamagedStructureError(f"the heap at {address} has two objects of one number")
-            found[number] = data[start : start + length]
-        at += step
-    return found
+            places[number] = at
+            at += head + (length + 7 & ~7)
+            found += 1
+        elif length < head:
+            break
+        else:  # the free space, whose length includes its header
+            at += length
+    if at <= last or at > size:
+        raise DamagedStructureError(f"the heap of variable-length data at {address} is damaged")
+    if len(places) != found:
+        raise DamagedStructureError(f"the heap at {address} has two objects of one number")
+    return Collection(data, places)
 
 
 def element(file: Structure, data: bytes, at: int, width: int) -> bytes:

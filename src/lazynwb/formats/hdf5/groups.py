@@ -46,20 +46,19 @@ def read_links(file: Structure, header: ObjectHeader) -> dict[bytes, Link]:
     UnsupportedStructureError
     MissingRangesError
     """
-    messages = header.messages
-    info = header.one(LINK_INFO)
-    table = header.one(SYMBOL_TABLE)
+    info, table = header.messages.get(LINK_INFO), header.messages.get(SYMBOL_TABLE)
     if info is not None and table is not None:
         raise DamagedStructureError("a group has links of two kinds")
     if info is not None:
         stored = decode_link_info(info[1])
         if stored.heap != UNDEFINED:
-            if LINK in messages:
+            if LINK in header.messages:
                 raise DamagedStructureError("a group has links of two kinds")
             return _sorted(_dense(file, stored), tracked=stored.tracked)
-        if any(flags & SHARED for flags, _ in messages.get(LINK, ())):
+        links = header.all(LINK)
+        if any(flags & SHARED for flags, _ in links):
             raise UnsupportedStructureError("shared links")
-        return _sorted([decode_link(body) for _, body in messages.get(LINK, ())], tracked=stored.tracked)
+        return _sorted([decode_link(body) for _, body in links], tracked=stored.tracked)
     if table is None:
         raise DamagedStructureError("a group without links")
     if len(table[1]) < _INDEX.size:

@@ -143,6 +143,7 @@ class DataLayout(NamedTuple):
     plain_edges: bool = False
 
 
+@lru_cache(maxsize=1024)
 def decode_layout(data: bytes) -> DataLayout:
     """Decode a data layout message."""
     try:
@@ -193,7 +194,7 @@ def _layout_3(data: bytes) -> DataLayout:
 def _chunked(address: int, dims: tuple[int, ...]) -> DataLayout:
     if len(dims) < 2 or not all(dims):  # noqa: PLR2004
         raise DamagedStructureError("chunks of no size")
-    return DataLayout(CHUNKED, address, chunk=dims[:-1], element=dims[-1])
+    return DataLayout(CHUNKED, address, -1, b"", dims[:-1], dims[-1])
 
 
 def _layout_4(data: bytes) -> DataLayout:  # noqa: C901

@@ -5,9 +5,12 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from lazynwb.formats.hdf5.binary import U8, DamagedStructureError, UnsupportedStructureError, verify_checksum
+from lazynwb.formats.hdf5.binary import U8, DamagedStructureError, UnsupportedStructureError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lazynwb.formats.hdf5.messages import DataLayout
     from lazynwb.formats.hdf5.superblock import FileBytes
 
 (
@@ -65,19 +68,34 @@ class ObjectHeader:
     Attributes
     ----------
     address : int
-    messages : dict of int to list of (flags, body)
+    messages : dict of int to (flags, body)
+        By their types; of those that a header may have several of, the first.
+    layout : DataLayout or None
+        The decoded layout message, once it has been.
     """
 
-    __slots__ = ("address", "messages")
+    __slots__ = ("_repeated", "address", "layout", "messages")
 
-    def __init__(self, address: int, messages: dict[int, list[Message]]) -> None:
+    def __init__(self, address: int) -> None:
         self.address = address
-        self.messages = messages
+        self.messages: dict[int, Message] = {}
+        self._repeated: dict[int, list[Message]] = {}
+        self.layout: DataLayout | None = None
 
-    def one(self, kind: int) -> Message | None:
-        """Return the message of a type; None if there is none."""
-        found = self.messages.get(kind)
-        return found[0] if found else None
+    def add(self, kind: int, flags: int, body: bytes) -> None:
+        """Add a message; raise `DamagedStructureError` if there is one of its type, and must not be."""
+        if kind not in self.messages:
+            self.messages[kind] = flags, body
+        elif kind in _SINGLE:
+            raise DamagedStructureError(f"more than one message of type {kind}")
+        elif kind in self._repeated:
+            self._repeated[kind].append((flags, body))
+        else:
+            self._repeated[kind] = [self.messages[kind], (flags, body)]
+
+    def all(self, kind: int) -> Sequence[Message]:
+        """Return the messages of a type."""
+        return self._repeated.get(kind) or ((self.messages[kind],) if kind in self.messages else ())
 
 
 def read_header(file: FileBytes, address: int) -> ObjectHeader:
@@ -90,24 +108,22 @@ def read_header(file: FileBytes, address: int) -> ObjectHeader:
     MissingRangesError
     """
     start = file.get(address, 16, _AHEAD)
-    messages: dict[int, list[Message]] = {}
+    header = ObjectHeader(address)
     if start[:4] == _NEW_SIGNATURE:
-        _read_new(file, address, start, messages)
+        _read_new(file, start, header)
     elif start[0] == _OLD_VERSION:
-        _read_old(file, address, start, messages)
+        _read_old(file, start, header)
     else:
         raise DamagedStructureError(f"no object header at {address}")
-    for kind in messages.keys() & _SINGLE:
-        if len(messages[kind]) > 1:
-            raise DamagedStructureError(f"more than one message of type {kind}")
-    if not messages.keys() <= _KNOWN:
-        raise UnsupportedStructureError(f"messages of types {sorted(messages.keys() - _KNOWN)}")
-    return ObjectHeader(address, messages)
+    if not header.messages.keys() <= _KNOWN:
+        raise UnsupportedStructureError(f"messages of types {sorted(header.messages.keys() - _KNOWN)}")
+    return header
 
 
-def _read_old(file: FileBytes, address: int, start: bytes, messages: dict[int, list[Message]]) -> None:
+def _read_old(file: FileBytes, start: bytes, header: ObjectHeader) -> None:
     _, count, _links, size = _OLD_PREFIX.unpack(start)
-    blocks = [(address + 16, size)]
+    blocks = [(header.address + 16, size)]
+    messages = header.messages
     unpack = _OLD_MESSAGE.unpack_from
     seen = 0
     number = 0
@@ -118,8 +134,8 @@ def _read_old(file: FileBytes, address: int, start: bytes, messages: dict[int, l
             raise DamagedStructureError("an object header continues in a circle")
         visited.add(position)
         data = file.get(position, length, _AHEAD)
-        at = 0
-        while at + 8 <= length:
+        at, last = 0, length - 8
+        while at <= last:
             kind, extent, flags = unpack(data, at)
             at += 8
             end = at + extent
@@ -130,9 +146,9 @@ def _read_old(file: FileBytes, address: int, start: bytes, messages: dict[int, l
                 blocks.append(_continuation(data[at:end]))
             elif kind:
                 if kind in messages:
-                    messages[kind].append((flags, data[at:end]))
+                    header.add(kind, flags, data[at:end])
                 else:
-                    messages[kind] = [(flags, data[at:end])]
+                    messages[kind] = flags, data[at:end]
             at = end
         if at != length:
             raise DamagedStructureError("an object header has bytes left over")
@@ -150,7 +166,8 @@ def _continuation(body: bytes) -> tuple[int, int]:
     return position, length
 
 
-def _read_new(file: FileBytes, address: int, start: bytes, messages: dict[int, list[Message]]) -> None:
+def _read_new(file: FileBytes, start: bytes, header: ObjectHeader) -> None:
+    address = header.address
     version, flags = start[4], start[5]
     if version != _NEW_VERSION or flags & _RESERVED_FLAGS:
         raise UnsupportedStructureError(f"object header version {version} with flags {flags}")
@@ -159,10 +176,10 @@ def _read_new(file: FileBytes, address: int, start: bytes, messages: dict[int, l
     head = file.get(address, prefix + width, _AHEAD)
     size = int.from_bytes(head[prefix:], "little")
     whole = file.get(address, prefix + width + size + 4, _AHEAD)
-    verify_checksum(whole, "an object header")
+    file.verify(whole, "an object header")
     ordered = bool(flags & _ORDER)
     blocks: list[tuple[int, int]] = []
-    _new_messages(whole, prefix + width, ordered, messages, blocks)
+    _new_messages(whole, prefix + width, ordered, header, blocks)
     visited = {address}
     number = 0
     while number < len(blocks):
@@ -173,8 +190,8 @@ def _read_new(file: FileBytes, address: int, start: bytes, messages: dict[int, l
         data = file.get(position, length)
         if data[:4] != _CONTINUED:
             raise DamagedStructureError("an object header continues in what is no such block")
-        verify_checksum(data, "a block of an object header")
-        _new_messages(data, 4, ordered, messages, blocks)
+        file.verify(data, "a block of an object header")
+        _new_messages(data, 4, ordered, header, blocks)
         number += 1
 
 
@@ -182,25 +199,22 @@ def _new_messages(
     data: bytes,
     at: int,
     ordered: bool,  # noqa: FBT001
-    messages: dict[int, list[Message]],
+    header: ObjectHeader,
     blocks: list[tuple[int, int]],
 ) -> None:
     unpack = _NEW_MESSAGE.unpack_from
-    head = 6 if ordered else 4
+    size = 6 if ordered else 4
     stop = len(data) - 4
-    while at + head <= stop:
+    while at + size <= stop:
         kind, extent, flags = unpack(data, at)
-        at += head
+        at += size
         end = at + extent
         if end > stop:
             raise DamagedStructureError("a message is longer than its object header")
         if kind == CONTINUATION:
             blocks.append(_continuation(data[at:end]))
         elif kind:
-            if kind in messages:
-                messages[kind].append((flags, data[at:end]))
-            else:
-                messages[kind] = [(flags, data[at:end])]
+            header.add(kind, flags, data[at:end])
         at = end
 
 

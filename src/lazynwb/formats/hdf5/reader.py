@@ -115,6 +115,10 @@ class Hdf5Reader(StructureReader):
                 found[array.path] = self._file.chunk_index(array)
             except Exception:  # noqa: BLE001 - whoever reads the array looks them up, and gets the error
                 self._file.forget_missing()
+        try:
+            self._file.verify_checksums()
+        except DamagedStructureError:
+            return {}
         return found
 
     def read_indirect(self, array: Array, ranges: np.ndarray) -> np.ndarray:
@@ -151,8 +155,7 @@ class Hdf5Reader(StructureReader):
         """
         while True:
             try:
-                file.open()
-                result = parse(file)
+                result = file.run(parse)
             except (UnsupportedStructureError, DamagedStructureError) as error:
                 raise _RefusedError from error
             except MissingRangesError as error:

@@ -37,10 +37,9 @@ class StoredAttribute(NamedTuple):
 
 def read_attributes(file: Structure, header: ObjectHeader) -> dict[bytes, bytes]:
     """Return the attribute messages of an object, by their names."""
-    messages = header.messages
     found: dict[bytes, bytes] = {}
-    bodies = messages.get(ATTRIBUTE, ())
-    info = header.one(ATTRIBUTE_INFO)
+    bodies = header.all(ATTRIBUTE)
+    info = header.messages.get(ATTRIBUTE_INFO)
     if info is not None:
         stored = decode_attribute_info(info[1])
         if stored.heap != UNDEFINED:

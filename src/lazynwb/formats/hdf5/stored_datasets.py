@@ -36,10 +36,11 @@ from lazynwb.formats.hdf5.object_header import (
     LAYOUT,
     OLD_FILL,
     SHARED,
+    ObjectHeader,
 )
 
 if TYPE_CHECKING:
-    from lazynwb.formats.hdf5.object_header import ObjectHeader
+    from lazynwb.formats.hdf5.object_header import Message
     from lazynwb.formats.hdf5.structure import Structure
 
 #: HDF5 filter numbers (registry of The HDF Group) that the engine decodes on its own.
@@ -48,6 +49,11 @@ _CODECS = {1: "zlib", _SHUFFLE: "shuffle", 3: "fletcher32", 32001: "blosc", 3200
 #: h5py reports no more values of a filter than these.
 _MAX_VALUES = 16
 _MAX_INLINE = 65536
+#: Version and class of layouts with chunks; the other messages that describe such a dataset.
+_CHUNKED_LAYOUTS = (b"\3\2", b"\4\2")
+_DESCRIBING = (DATATYPE, DATASPACE, FILL, OLD_FILL, FILTERS)
+#: Longer messages are not remembered.
+_MAX_REMEMBERED = 512
 _NUMBERS = frozenset({"number", "bool", "enum"})
 
 
@@ -81,7 +87,9 @@ def layout_of(header: ObjectHeader) -> DataLayout:
     UnsupportedStructureError
         If it is in other files.
     """
-    layout = decode_layout(_unshared(header, LAYOUT, "layout"))
+    layout = header.layout
+    if layout is None:
+        layout = header.layout = decode_layout(_unshared(header, LAYOUT, "layout"))
     if layout.kind == VIRTUAL:
         raise UnsupportedStructureError("a virtual dataset")
     if EXTERNAL_FILES in header.messages:
@@ -97,7 +105,7 @@ def filters_of(header: ObjectHeader) -> tuple[Filter, ...]:
 
 
 def _required(header: ObjectHeader, kind: int, what: str) -> tuple[int, bytes]:
-    found = header.one(kind)
+    found = header.messages.get(kind)
     if found is None:
         raise DamagedStructureError(f"a dataset without a {what}")
     return found
@@ -122,13 +130,36 @@ def describe_dataset(file: Structure, header: ObjectHeader, path: str, source: s
     source : str or None
         Path of the file, where that is not the one with the table.
     """
-    stored = type_of(file, header)
+    messages = header.messages
+    stored = messages.get(LAYOUT)
+    if stored is not None and stored[1][:2] in _CHUNKED_LAYOUTS and EXTERNAL_FILES not in messages:
+        layout = layout_of(header)
+        describing = tuple(map(messages.get, _DESCRIBING))
+        if all(one is None or not (one[0] & SHARED or len(one[1]) > _MAX_REMEMBERED) for one in describing):
+            found = _chunked_dataset(describing, layout.chunk, layout.element)
+            return Array(
+                *(path, found.shape, found.dtype, found.layout, -1, found.chunk, found.codecs, found.fill),
+                *(b"", file.base, source),
+            )
+    return _describe(header, type_of(file, header), path, file.base, source)
+
+
+@lru_cache(maxsize=4096)
+def _chunked_dataset(messages: tuple[Message | None, ...], chunk: tuple[int, ...], element: int) -> Array:
+    """Describe a chunked dataset by its messages: those of a table's columns are the same, but for places."""
+    header = ObjectHeader(0)
+    header.messages = {kind: one for kind, one in zip(_DESCRIBING, messages, strict=True) if one is not None}
+    header.layout = DataLayout(CHUNKED, chunk=chunk, element=element)
+    return _describe(header, decode_datatype(_required(header, DATATYPE, "type")[1]), "", 0, None)
+
+
+def _describe(header: ObjectHeader, stored: StoredType, path: str, base: int, source: str | None) -> Array:
     dtype = stored.dtype
     space = space_of(header)
     shape = (0,) if space.shape is None else space.shape
     fill, plain_fill = _fill_value(header, stored)
     if dtype.kind == "unsupported":
-        return Array(path, shape, dtype, "indirect", fill=fill, base=file.base, source=source)
+        return Array(path, shape, dtype, "indirect", fill=fill, base=base, source=source)
     layout = layout_of(header)
     filters = filters_of(header)
     if filters and layout.kind != CHUNKED:
@@ -136,8 +167,8 @@ def describe_dataset(file: Structure, header: ObjectHeader, path: str, source: s
     _check_layout(layout, space, stored)
     direct = stored.direct and plain_fill
     if direct and layout.kind == CONTIGUOUS:
-        offset = -1 if layout.address == UNDEFINED else layout.address + file.base
-        return Array(path, shape, dtype, "contiguous", offset, fill=fill, base=file.base, source=source)
+        offset = -1 if layout.address == UNDEFINED else layout.address + base
+        return Array(path, shape, dtype, "contiguous", offset, fill=fill, base=base, source=source)
     if direct and layout.kind == CHUNKED:
         codecs = codecs_of(filters)
         if codecs is not None and any(len(codec.args) > _MAX_VALUES for codec in codecs):
@@ -145,12 +176,12 @@ def describe_dataset(file: Structure, header: ObjectHeader, path: str, source: s
         # libhdf5 lists the chunks of these in another order than it reads them in.
         if codecs is not None and not space.grows_oddly:
             return Array(
-                path, shape, dtype, "chunked", -1, layout.chunk, codecs, fill, base=file.base, source=source
+                path, shape, dtype, "chunked", -1, layout.chunk, codecs, fill, base=base, source=source
             )
     elif direct and dtype.kind in _NUMBERS and len(layout.data) <= _MAX_INLINE:
         inline = layout.data[: math.prod(shape) * stored.size]
-        return Array(path, shape, dtype, "inline", fill=fill, inline=inline, base=file.base, source=source)
-    return Array(path, shape, dtype, "indirect", fill=fill, base=file.base, source=source)
+        return Array(path, shape, dtype, "inline", fill=fill, inline=inline, base=base, source=source)
+    return Array(path, shape, dtype, "indirect", fill=fill, base=base, source=source)
 
 
 def _check_layout(layout: DataLayout, space: Dataspace, stored: StoredType) -> None:

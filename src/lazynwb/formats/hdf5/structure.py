@@ -10,6 +10,7 @@ from lazynwb.formats.protocols import ReferenceFile
 if TYPE_CHECKING:
     from lazynwb.formats.hdf5.datatypes import StoredType
     from lazynwb.formats.hdf5.fractal_heap import FractalHeap
+    from lazynwb.formats.hdf5.global_heap import Collection
 
 
 class Structure(FileBytes, ReferenceFile, Protocol):
@@ -19,7 +20,7 @@ class Structure(FileBytes, ReferenceFile, Protocol):
         """Return the fractal heap at an address."""
         ...
 
-    def heap_collection(self, address: int) -> dict[int, bytes]:
+    def heap_collection(self, address: int) -> Collection:
         """Return the objects of a global heap collection."""
         ...
 

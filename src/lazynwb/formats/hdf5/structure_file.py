@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import struct
 from collections import deque
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -23,10 +22,11 @@ from lazynwb.formats.hdf5.binary import (
     RemoteBytes,
     UnsupportedStructureError,
 )
+from lazynwb.formats.hdf5.checksums import Checksums
 from lazynwb.formats.hdf5.chunk_index import read_chunk_index, read_some_chunks
 from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
 from lazynwb.formats.hdf5.fractal_heap import FractalHeap
-from lazynwb.formats.hdf5.global_heap import read_collection
+from lazynwb.formats.hdf5.global_heap import Collection, read_collection
 from lazynwb.formats.hdf5.groups import is_group, read_links
 from lazynwb.formats.hdf5.messages import EXTERNAL, HARD, SOFT, Link
 from lazynwb.formats.hdf5.object_header import (
@@ -70,7 +70,8 @@ from lazynwb.formats.references import find_paths
 from lazynwb.profile import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable
+    from types import TracebackType
 
     from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
     from lazynwb.storage.source import Source
@@ -105,9 +106,10 @@ class StructureFile:
         self._end = 0
         self._headers: dict[int, ObjectHeader] = {}
         self._links: dict[int, dict[bytes, Link]] = {}
-        self._collections: dict[int, dict[int, bytes]] = {}
+        self._collections: dict[int, Collection] = {}
         self._heaps: dict[int, FractalHeap] = {}
         self._types: dict[int, StoredType] = {}
+        self._checksums = Checksums()
         self._known: dict[str, object] = {}
         self._last: tuple[str, StructureNode] | None = None
         self._linked: dict[Source, StructureFile] = {}
@@ -142,7 +144,7 @@ class StructureFile:
         for kind in (SHARED_TABLE, DRIVER_INFO, CACHE_IMAGE):
             if kind in header.messages:
                 raise UnsupportedStructureError(f"a superblock extension with messages of type {kind}")
-        found = header.one(BTREE_K)
+        found = header.messages.get(BTREE_K)
         if found is None:
             return superblock
         if len(found[1]) < _K.size:
@@ -158,6 +160,24 @@ class StructureFile:
         if start + size > self._end:
             raise DamagedStructureError(f"bytes {start} to {start + size} lie outside of the file")
         return self.source.get(start, size, ahead)
+
+    def verify(self, data: bytes, what: str) -> None:
+        """Have the checksum verified that the last four bytes are, before anything of this parse is used."""
+        self._checksums.note(data, what)
+
+    def verify_checksums(self) -> None:
+        """Raise `DamagedStructureError` if a checksum of what was read does not match; behind links, too."""
+        self._checksums.verify()
+        for linked in self._linked.values():
+            linked.verify_checksums()
+
+    def run(self, parse: Callable[[StructureFile], T]) -> T:
+        """Return the result of a parse, or raise its error, once the checksums of what it has read match."""
+        try:
+            self.open()
+            return parse(self)
+        finally:
+            self.verify_checksums()
 
     def header(self, address: int) -> ObjectHeader:
         """Return the object header at an address."""
@@ -177,7 +197,7 @@ class StructureFile:
             found = self._links[header.address] = read_links(self, header)
         return found
 
-    def heap_collection(self, address: int) -> dict[int, bytes]:
+    def heap_collection(self, address: int) -> Collection:
         """Return the objects of a global heap collection."""
         found = self._collections.get(address)
         if found is None:
@@ -200,7 +220,7 @@ class StructureFile:
         address = shared_address(body)
         found = self._types.get(address)
         if found is None:
-            message = self.header(address).one(DATATYPE)
+            message = self.header(address).messages.get(DATATYPE)
             if message is None or message[0] & 2:
                 raise DamagedStructureError("a committed datatype that has no type")
             found = self._types[address] = decode_datatype(message[1])
@@ -244,16 +264,9 @@ class StructureFile:
             self._known[path] = found
         return found
 
-    @contextmanager
-    def collect_misses(self) -> Iterator[None]:
+    def collect_misses(self) -> _Misses:
         """Pass over missing ranges, so that one run of a parse notes all of them."""
-        try:
-            yield
-        except MissingRangesError:
-            pass
-        except Exception:
-            if not self.missed:
-                raise
+        return _Misses(self)
 
     def raise_if_missing(self) -> None:
         """Raise `MissingRangesError` if ranges were noted: what follows could only be thrown away."""
@@ -342,6 +355,24 @@ class StructureFile:
         return read_some_chunks(found.file, chunked(found.header), numbers)
 
 
+class _Misses:
+    """A context that errors of missing ranges end without leaving it."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, file: StructureFile) -> None:
+        self._file = file
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if kind is None:
+            return False
+        return issubclass(kind, MissingRangesError) or (issubclass(kind, Exception) and self._file.missed > 0)
+
+
 def _bytes_of(source: Source, version: str) -> LocalBytes | RemoteBytes:
     if not source.is_remote:
         return LocalBytes(source.path)
@@ -380,7 +411,9 @@ class StructureNode:
 
     def child(self, key: bytes) -> StructureNode:
         """Open one member of a group, following links; BrokenLinkError if the link leads nowhere."""
-        return follow(self, key, 0)
+        if b"/" in key or key == b".":
+            return follow(self, key, 0)
+        return _step(self, key, 0)
 
     def opened(self, link: Link) -> StructureNode:
         """Open what a hard link leads to."""

@@ -10,8 +10,8 @@ from lazynwb.formats.hdf5.binary import (
     UNDEFINED,
     DamagedStructureError,
     UnsupportedStructureError,
-    verify_checksum,
 )
+from lazynwb.formats.hdf5.checksums import verify_checksum
 
 if TYPE_CHECKING:
     from lazynwb.formats.hdf5.binary import ByteSource
@@ -147,4 +147,8 @@ class FileBytes(Protocol):
 
     def get(self, address: int, size: int, ahead: int = 0) -> bytes:
         """Return bytes from an address on; `ahead` bytes are likely to be needed from there."""
+        ...
+
+    def verify(self, data: bytes, what: str) -> None:
+        """Have the checksum verified that the last four bytes are, before anything of this parse is used."""
         ...

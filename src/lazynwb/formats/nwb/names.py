@@ -7,7 +7,10 @@ user's own, and keep the shape in which they are stored.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 #: Short names of tables that the schema puts at a fixed path.
 TABLE_SHORTCUTS = {
@@ -204,6 +207,11 @@ def field_ndim(neurodata_type: str, name: str, path: str | None = None) -> int |
     int or None
         0 for a scalar; None where the schema fixes none, and for the user's own columns.
     """
+    return fields_of(neurodata_type, path).get(name)
+
+
+def fields_of(neurodata_type: str, path: str | None = None) -> Mapping[str, int]:
+    """Return the number of dimensions that the schema fixes for the datasets of a group; see `field_ndim`."""
     if path == ELECTRODES:
         neurodata_type = "ElectrodesTable"
     elif path in {"", GENERAL}:
@@ -214,7 +222,7 @@ def field_ndim(neurodata_type: str, name: str, path: str | None = None) -> int |
         neurodata_type = "Units"
     elif path is not None and path.startswith("intervals/"):
         neurodata_type = "TimeIntervals"
-    return FIELD_NDIM.get(neurodata_type, {}).get(name)
+    return FIELD_NDIM.get(neurodata_type, {})
 
 
 #: Attributes that are arrays in the schema, of one dimension.

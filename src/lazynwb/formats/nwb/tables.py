@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from lazynwb.catalog.model import Array, Column, Table
 from lazynwb.errors import CorruptDataError
 from lazynwb.formats.nwb.columns import Member, enumerated, find_indices, forget_damaged
-from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS, field_ndim
+from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS, field_ndim, fields_of
 from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError
 
 if TYPE_CHECKING:
@@ -171,10 +171,10 @@ def _members(
 ) -> tuple[dict[str, Member], set[str]]:
     members: dict[str, Member] = {}
     lost: set[str] = set()
-    table_type = group.text("neurodata_type")
+    fields = fields_of(group.text("neurodata_type"), path)
     for key, name in _named(group, problems):
         full = f"{path}/{name}"
-        ndim = 1 if name == "id" else field_ndim(table_type, name, path)
+        ndim = 1 if name == "id" else fields.get(name)
         may_index = name not in listed
         try:
             with main.collect_misses():
