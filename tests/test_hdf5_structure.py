@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import struct
 from collections import Counter
 from pathlib import Path
@@ -16,9 +17,11 @@ import builders
 import hdf5_structure
 import random_files
 import random_writers
-from lazynwb.catalog.model import MISSING
+from lazynwb.catalog.model import MISSING, arrays_of
 from lazynwb.formats.hdf5 import binary, checksums
 from lazynwb.formats.hdf5.structure_file import StructureFile
+from lazynwb.formats.nwb.object_listing import describe_attributes
+from lazynwb.formats.nwb.reader import describe_members
 from lazynwb.storage.resolve import expand
 
 #: What the structure reader leaves to libhdf5, of the files that tests make.
@@ -166,6 +169,58 @@ def test_whatever_is_noted_is_verified(damaged, count):
         return
     with pytest.raises(binary.DamagedStructureError, match="a structure"):
         verify()
+
+
+SIGNATURES = b"OHDR|OCHK|BTHD|BTIN|BTLF|FRHP|FHIB|FHDB|FAHD|FADB|EAHD|EAIB|EASB|EADB"
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_nothing_is_used_whose_checksum_does_not_match(tmp_path, seed):
+    """Checksums are verified after a parse: what was read stays in memory, and no later parse may use it."""
+    path, copy = tmp_path / "file.nwb", tmp_path / "copy.nwb"
+    with h5py.File(path, "w", libver="latest") as file:
+        builders.nwb_root(file)
+        for name, limits in {"a": (20, 3), "b": (None, 3), "c": (None, None)}.items():
+            data = np.arange(60).reshape(20, 3)
+            file.create_dataset(f"t/{name}", data=data, chunks=(4, 1), maxshape=limits, **builders.GZIP)
+        for k in range(20):
+            file["t"].attrs[f"attribute {k}"] = k
+            file[f"many/{k}"] = k
+
+    def read(file):
+        groups = [describe_members(file, "t"), describe_members(file, "many")]
+        arrays = [array for column in groups[0].columns for array in arrays_of(column)]
+        chunks = [file.chunk_index(array) for array in arrays if array.layout == "chunked"]
+        assert len(chunks) == 3
+        return groups, chunks, describe_attributes(file, "", deep=True)
+
+    def parses(path):
+        (source,) = expand(path)
+        file = StructureFile(source, "")
+        for _ in range(3):
+            try:
+                yield file.run(read)
+            except (binary.DamagedStructureError, binary.UnsupportedStructureError):
+                yield None
+        file.close()
+
+    content = path.read_bytes()
+    rng = random.Random(seed)  # noqa: S311
+    refused = Counter()
+    (right, *again) = parses(path)
+    assert right is not None
+    assert again == [right, right]
+    for found in re.finditer(SIGNATURES, content):
+        for distance in rng.sample(range(4, 60), 2):
+            damaged = bytearray(content)
+            damaged[found.start() + distance] ^= 1 << rng.randrange(8)
+            copy.write_bytes(damaged)
+            results = list(parses(copy))
+            assert all(result is None or result == right for result in results), (found, distance)
+            assert results == results[:1] * 3
+            refused[found.group()] += results[0] is None
+    assert len(refused) > 8
+    assert all(refused.values()), refused
 
 
 @pytest.mark.skipif(

@@ -58,6 +58,8 @@ class Checksums:
         found = lookup3([data[:-CHECKSUM_SIZE] for data in noted])
         for (data, what), checksum in zip(noted.items(), found, strict=True):
             if data[-CHECKSUM_SIZE:] != U4.pack(checksum):
+                # Once and for all: what was decoded is kept, and a later parse would not note it again.
+                self._noted[data] = what
                 raise DamagedStructureError(f"the checksum of {what} does not match")
 
 
