@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 from lazynwb.formats.hdf5.binary import DamagedStructureError
-
-if TYPE_CHECKING:
-    from lazynwb.formats.hdf5.structure import Structure
+from lazynwb.formats.hdf5.superblock import FileBytes
 
 _COLLECTION = struct.Struct("<4sB3xQ")
 _OBJECT = struct.Struct("<H6xQ")
@@ -33,7 +31,15 @@ class Collection(NamedTuple):
         return self.data[start : start + _OBJECT.unpack_from(self.data, at)[1]]
 
 
-def read_collection(file: Structure, address: int) -> Collection:
+class CollectionFile(FileBytes, Protocol):
+    """The bytes of a file, with its collections."""
+
+    def heap_collection(self, address: int) -> Collection:
+        """Return the objects of a global heap collection."""
+        ...
+
+
+def read_collection(file: FileBytes, address: int) -> Collection:
     """Read a collection and find its objects.
 
     Raises
@@ -65,12 +71,12 @@ def read_collection(file: Structure, address: int) -> Collection:
     return Collection(data, places)
 
 
-def element(file: Structure, data: bytes, at: int, width: int) -> bytes:
+def element(file: CollectionFile, data: bytes, at: int, width: int) -> bytes:
     """Return the bytes of a text or sequence of variable length, whose elements take `width` bytes each.
 
     Parameters
     ----------
-    file : Structure
+    file : CollectionFile
     data : bytes
         Holds the 16 bytes that stand for it in a dataset or attribute.
     at : int

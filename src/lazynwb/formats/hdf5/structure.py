@@ -4,24 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from lazynwb.formats.hdf5.superblock import FileBytes
+from lazynwb.formats.hdf5.global_heap import CollectionFile
 from lazynwb.formats.protocols import ReferenceFile
 
 if TYPE_CHECKING:
     from lazynwb.formats.hdf5.datatypes import StoredType
     from lazynwb.formats.hdf5.fractal_heap import FractalHeap
-    from lazynwb.formats.hdf5.global_heap import Collection
 
 
-class Structure(FileBytes, ReferenceFile, Protocol):
+class Structure(CollectionFile, ReferenceFile, Protocol):
     """The bytes of a file, with its heaps and committed types."""
 
     def heap(self, address: int) -> FractalHeap:
         """Return the fractal heap at an address."""
-        ...
-
-    def heap_collection(self, address: int) -> Collection:
-        """Return the objects of a global heap collection."""
         ...
 
     def committed_type(self, body: bytes) -> StoredType:
