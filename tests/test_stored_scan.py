@@ -231,6 +231,51 @@ class TestWhatAFilteredQueryStores:
             assert_frames(stored(lambda: lf.collect(engine=engine))[0], expected)
 
 
+def test_files_without_the_table_are_remembered(cube, tmp_path, caplog):
+    with h5py.File(tmp_path / "other.nwb", "w") as file:
+        table(file, "intervals/blocks", {"x": Column(np.arange(3))})
+    time.sleep(0.1)
+    paths = [*cube, tmp_path / "other.nwb"]
+
+    def run():
+        return (
+            lazynwb.scan_nwb(paths, "/units", infer_schema_length=1).select("unit_id", "_nwb_path").collect()
+        )
+
+    expected = unstored(run)
+    for _ in range(3):
+        caplog.clear()
+        with lazynwb.profile() as profile:
+            found, rows, read = stored(run)
+        assert_frames(found, expected)
+        assert "no table /units in 1 of 7 files" in caplog.text
+    assert (rows, read, profile.cache_hits) == (240, 0, 0)
+    with pytest.raises(lazynwb.TableNotFoundError, match=r"other\.nwb has no table /units"):
+        lazynwb.scan_nwb(paths, "/units", infer_schema_length=1, raise_on_missing=True).collect()
+    with pytest.raises(lazynwb.TableNotFoundError, match=r"no table /units"):
+        lazynwb.scan_nwb(paths[-1], "/units")
+    assert (
+        len(
+            lazynwb.scan_nwb(paths, "/units").filter(pl.col("_nwb_path").str.ends_with("other.nwb")).collect()
+        )
+        == 0
+    )
+    time.sleep(0.1)
+    shutil.copy(cube[0], paths[-1])
+    time.sleep(0.1)
+    assert len(stored(run)[0]) == 280
+
+
+def test_a_count_is_remembered(cube):
+    def run():
+        return lazynwb.scan_nwb(cube, "/units", infer_schema_length=1).select(pl.len()).collect().item()
+
+    for rows in (0, 240, 240):
+        with lazynwb.profile() as profile:
+            assert stored(run)[:2] == (240, rows)
+    assert profile.cache_hits == 0
+
+
 def test_columns_of_several_queries_are_put_together(cube):
     columns = ["decoder_label", "location", "presence_ratio"]
     for name in columns:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lazynwb.engine.scan import Query
     from lazynwb.engine.stored_columns import StoreWriter
     from lazynwb.engine.stored_scan import Covered
-    from lazynwb.lookup.stored_tables import StoredValues
+    from lazynwb.lookup.stored_tables import StoredTable, StoredValues
     from lazynwb.storage.source import Source
 
 #: The column with the number of a file.
@@ -132,6 +132,7 @@ class _Scan:
             self._stored = plan.catalogs.stored_values(plan.table, plan.schema, plan.overridden)
         self._regions = {region.name for region in plan.regions}
         self._session = [column for column in plan.session if column.name in self._needed]
+        self._known: frozenset[str] = frozenset()
         self._writer: StoreWriter | None = None
         self.report = Report(plan.table, len(plan.sources))
 
@@ -147,11 +148,11 @@ class _Scan:
             if parts is not None and self._has_all(parts):
                 yield from self._whole_frames(parts, n_rows)
                 return
-        runs = plan_runs(
-            self._stored,
-            self._holders(self._stored),
-            frozenset(needed.intersection(plan.schema).difference(self._regions)),
-        )
+        sources, found = self._holders(self._stored)
+        if self._is_storing:
+            self._known = frozenset(table.session.key for table in found if table is not None)
+        stored = frozenset(needed.intersection(plan.schema).difference(self._regions))
+        runs = plan_runs(self._stored, sources, found, stored)
         # Metadata of all files is read at once, unless that is known without reading them.
         if self._session and plan.catalogs is None and not all(run.covered for run in runs):
             yield from self._query(plan.sources, steps).frames(n_rows)
@@ -171,20 +172,26 @@ class _Scan:
             yield from query.frames(left)
             left = query.rows_left
 
-    def _holders(self, stored: StoredValues) -> Sequence[Source]:
-        """Return the sources without those that are known to lack the table, which are reported."""
+    def _holders(self, stored: StoredValues) -> tuple[Sequence[Source], list[StoredTable | None]]:
+        """Return the sources with what is stored of each, without those that an index knows to lack the table.
+
+        The latter are reported.
+        """
         plan = self._plan
+        found = stored.find(plan.sources)
         if plan.catalogs is None or plan.raise_on_missing:
-            return plan.sources
-        found = zip(plan.sources, stored.find(plan.sources), strict=True)
-        rest = [source for source, table in found if table is None]
+            return plan.sources, found
+        rest = [source for source, table in zip(plan.sources, found, strict=True) if table is None]
         known = zip(rest, plan.catalogs.schemas(rest, plan.table), strict=True)
         lacking = {source for source, columns in known if columns is None}
+        if not lacking:
+            return plan.sources, found
         if not plan.optional:
             for source in rest:
                 if source in lacking:
                     self.report.missing(source.name)
-        return [source for source in plan.sources if source not in lacking] if lacking else plan.sources
+        pairs = [pair for pair in zip(plan.sources, found, strict=True) if pair[0] not in lacking]
+        return [source for source, _ in pairs], [table for _, table in pairs]
 
     def _has_all(self, parts: Sequence[StoredPart]) -> bool:
         """Return whether parts are all that there is to read; report the files that lack the table."""
@@ -234,7 +241,7 @@ class _Scan:
         if self._is_storing and self._writer is None:
             from lazynwb.engine.stored_columns import StoreWriter
 
-            self._writer = StoreWriter(self._plan.table)
+            self._writer = StoreWriter(self._plan.table, self._known)
         return Query(
             self._plan._replace(sources=tuple(sources)),
             self._names,
@@ -265,15 +272,24 @@ class _Scan:
             found = found.filter(step.expression)
         return found
 
+    def _wanted(self, window: list[Covered]) -> tuple[list[Covered], pl.DataFrame]:
+        """Return the sessions that have the table and pass the predicate on files; see `_per_file`."""
+        by_file = [step for step in self._steps if self._plan.per_file.issuperset(step.columns)]
+        files = self._per_file([one.table.source for one in window], by_file)
+        count(files_skipped=len(window) - len(files))
+        chosen = [window[number] for number in files[_FILE]]
+        for one in chosen:
+            if one.table.is_absent:
+                self.report.lacks_table(self._plan, one.table.source)
+        files = files.filter(pl.Series([not one.table.is_absent for one in chosen], dtype=pl.Boolean))
+        return [one for one in chosen if not one.table.is_absent], files
+
     def _stored_frames(self, window: list[Covered]) -> Iterator[pl.DataFrame]:
         """Yield the rows of some sessions: small columns from the store, the others from the files."""
         plan = self._plan
         sources = [one.table.source for one in window]
-        by_file = [step for step in self._steps if plan.per_file.issuperset(step.columns)]
-        files = self._per_file(sources, by_file)
-        count(files_skipped=len(window) - len(files))
         limit = sum(one.rows for one in window)
-        window = [window[number] for number in files[_FILE]]
+        window, files = self._wanted(window)
         if not window:
             return
         steps = [step for step in self._steps if not plan.per_file.issuperset(step.columns)]

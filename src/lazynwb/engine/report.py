@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from lazynwb.errors import TableNotFoundError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from lazynwb.catalog.merge import NamedTable
+    from lazynwb.engine.plan import ScanPlan
     from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source
 
@@ -32,6 +35,19 @@ class Report:
     def missing(self, path: str) -> None:
         """Record a file that lacks the table."""
         self._missing.append(path)
+
+    def lacks_table(self, plan: ScanPlan, source: Source) -> None:
+        """Record a file that lacks the table of a scan, or raise, as the scan demands.
+
+        Raises
+        ------
+        TableNotFoundError
+            With `raise_on_missing`.
+        """
+        if plan.raise_on_missing:
+            raise TableNotFoundError(f"{source.name} has no table /{plan.table} (raise_on_missing=True)")
+        if not plan.optional:
+            self.missing(source.name)
 
     def failed(self, source: Source, table: str, error: Exception, first_row: int = 0) -> None:
         """Note a table of a file that could not be read, or not from some row on."""

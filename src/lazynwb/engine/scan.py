@@ -27,7 +27,6 @@ from lazynwb.engine.timestamps import TIMESTAMPS, TimestampFilter
 from lazynwb.errors import (
     LazyNWBError,
     SourceChangedError,
-    TableNotFoundError,
     may_skip,
 )
 from lazynwb.formats.nwb.names import OTHER_PATHS
@@ -253,7 +252,7 @@ class Query:
             return [(source, self._plan.table, keep) for source, keep in files]
         for source, keep in files:
             if keep and not self._plan.tables_of(source):
-                self._lacks(source)
+                self.report.lacks_table(self._plan, source)
         pairs = [(source, table) for source, keep in files if keep for table in self._plan.tables_of(source)]
         wanted = np.ones(len(pairs), bool)
         if pairs and self._by_table:
@@ -299,8 +298,12 @@ class Query:
             self.report.failed(source, table, error)
             return None
         if file is None:
-            self._lacks(source)
+            self.report.lacks_table(plan, source)
+            if self._writer is not None:
+                self._writer.note_without(source)
         else:
+            if self._writer is not None and not self._reads:
+                self._writer.note(file)
             if file.problems:
                 self.report.problems(file, file.problems)
             if file.is_renewed:
@@ -308,14 +311,6 @@ class Query:
             if self._lengths:
                 file = file.with_lengths(self._lengths)
         return file
-
-    def _lacks(self, source: Source) -> None:
-        if self._plan.raise_on_missing:
-            raise TableNotFoundError(
-                f"{source.name} has no table /{self._plan.table} (raise_on_missing=True)"
-            )
-        if not self._plan.optional:
-            self.report.missing(source.name)
 
     # -- batches --------------------------------------------------------------------------------------
 

@@ -16,13 +16,14 @@ from lazynwb.column_store.store import Block, column_store, warn_once
 from lazynwb.config import config
 from lazynwb.engine.row_selection import Part
 from lazynwb.engine.size_estimates import most_bytes
-from lazynwb.lookup.stored_tables import is_unchanging, layout_of, session_of, store_key
+from lazynwb.lookup.stored_tables import is_unchanging, layout_block, layout_of, session_of, store_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from lazynwb.column_store.entries import Layout
     from lazynwb.lookup.loader import TableFile
+    from lazynwb.storage.source import Source
 
 
 #: Decoded bytes of a column of one file up to which all of its rows are read for those that are wanted,
@@ -190,19 +191,20 @@ class StoreWriter:
     ----------
     table : str
         Without the leading slash.
+    known : collection of str
+        Keys of sources that the store knows as they are now.
     """
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, known: Collection[str]) -> None:
+        self._path = table
         self._table = store_key(table)
+        self._known = known
+        self._counted: list[TableFile] = []
+        self._without: list[Source] = []
         self._store = column_store()
         self._blocks: list[Block] = []
         self._size = 0
         self._keys: set[str] = set()
-
-    @property
-    def is_active(self) -> bool:
-        """Whether there is a store."""
-        return self._store.limit > 0
 
     def take(self, window: WindowColumns) -> None:
         """Take in the columns of a window of which all rows were decoded."""
@@ -244,10 +246,22 @@ class StoreWriter:
         if self._size >= MAX_PART_BYTES:
             self.flush()
 
+    def note(self, file: TableFile) -> None:
+        """Take in the layout of a table of which only the rows are counted."""
+        if file.source.key not in self._known:
+            self._counted.append(file)
+
+    def note_without(self, source: Source) -> None:
+        """Take in that a file has no such table."""
+        if source.key not in self._known:
+            self._without.append(source)
+
     def flush(self) -> None:
         """Write the collected columns."""
         blocks, self._blocks, self._size = self._blocks, [], 0
         try:
+            if (layouts := layout_block(self._path, self._counted, self._without)) is not None:
+                blocks.append(layouts)
             add(self._store, self._table, blocks)
         except pl.exceptions.PolarsError as error:
             warn_once(f"small columns of a query could not be stored: {error}")

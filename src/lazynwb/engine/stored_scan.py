@@ -58,20 +58,27 @@ class Run(NamedTuple):
     covered: list[Covered]
 
 
-def plan_runs(tables: StoredValues, sources: Sequence[Source], needed: frozenset[str]) -> list[Run]:
+def plan_runs(
+    tables: StoredValues,
+    sources: Sequence[Source],
+    found: Sequence[StoredTable | None],
+    needed: frozenset[str],
+) -> list[Run]:
     """Cut the sources of a scan into runs, in order.
 
     Parameters
     ----------
     tables : StoredValues
     sources : sequence of Source
+    found : sequence of StoredTable or None
+        What the store knows of each.
     needed : frozenset of str
         Columns of the files that the query needs.
     """
     runs: list[Run] = []
-    for source, table in zip(sources, tables.find(sources), strict=True):
+    for source, table in zip(sources, found, strict=True):
         covered: Covered | None = None
-        if table is not None and table.layout.path is not None:
+        if table is not None:
             cover = tables.cover(table, needed)
             if cover.picks or not cover.absent:
                 covered = Covered(table, cover, table.session.rows)

@@ -380,6 +380,18 @@ def load_described(
     return TableFile(source, entry) if entry.table is not None else None
 
 
+def identity_without(source: Source, table_path: str) -> str | None:
+    """Return the identity of a file that has no such table; None if it has one. See `load_table`."""
+    key = key_of("table", source, table_path)
+    entry = _load(
+        key,
+        source,
+        Entry,
+        lambda reader, now: Entry(key, now, *_table_and_chunks(reader, source, table_path)),
+    )
+    return entry.identity if entry.table is None else None
+
+
 def look_up_chunks(wanted: Iterable[tuple[TableFile, Wanted]]) -> None:
     """Make sure that chunks are known, of several files at the same time where that helps."""
     files: dict[int, tuple[TableFile, list[Wanted]]] = {}

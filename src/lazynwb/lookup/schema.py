@@ -243,10 +243,10 @@ def _looked_at(
 ) -> Iterator[tuple[Source, TableFile | StoredTable | None]]:
     """Yield files with their tables; failures are appended to a list, or raised."""
     for source in sources:
-        file: TableFile | StoredTable | None = stored.get(source)
-        if file is not None:
+        known = stored.get(source)
+        if known is not None:
             progress.update()
-            yield source, file
+            yield source, None if known.is_absent else known
             continue
         try:
             file = next(loading)()

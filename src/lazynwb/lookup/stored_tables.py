@@ -62,9 +62,14 @@ class StoredTable(NamedTuple):
         return self.source.name
 
     @property
+    def is_absent(self) -> bool:
+        """Whether the file has no such table."""
+        return self.layout.path is None
+
+    @property
     def table(self) -> Table:
         """The table, without its columns."""
-        assert self.layout.path is not None  # noqa: S101 - `find` returns no other ones
+        assert self.layout.path is not None  # noqa: S101 - not asked for of a file without the table
         return Table(self.layout.path, self.layout.kind, self.session.rows, ())
 
     @property
@@ -161,8 +166,7 @@ class StoredTables:
             if ordinal is None:
                 continue
             session = part.session(ordinal)
-            path = part.layout(ordinal).path
-            if path is None or (self._table in OTHER_PATHS and path != self._table):
+            if self._table in OTHER_PATHS and part.layout(ordinal).path != self._table:
                 continue  # whoever looks for the table may find it elsewhere
             if session.identity == now and all(
                 source.with_path(path).identity_or_absent(known) == known for path, known in session.depends
@@ -232,23 +236,47 @@ def is_unchanging(file: TableFile) -> bool:
         return False
 
 
-def store_layouts(table: str, files: Iterable[TableFile]) -> None:
-    """Store the layouts of the tables of some files, without values.
+def layout_block(table: str, files: Iterable[TableFile], without: Iterable[Source] = ()) -> Block | None:
+    """Return the layouts of the tables of some files, without values; None if none may be stored.
 
     Parameters
     ----------
     table : str
         What the tables were asked for by, without the leading slash.
     files : iterable of TableFile
+    without : iterable of Source
+        Files that have no such table.
     """
-    store = column_store()
-    if not store.limit:
-        return
     layouts: dict[Layout, int] = {}
     sessions = {
         file.source.key: session_of(file, layouts.setdefault(layout_of(file), len(layouts)))
         for file in files
         if is_unchanging(file)
     }
-    if sessions:
-        add(store, store_key(table), [Block(list(sessions.values()), list(layouts), pl.DataFrame())])
+    if table not in OTHER_PATHS:  # a file may have the table elsewhere
+        for source in without:
+            identity = _identity_without(source, table)
+            if identity is not None:
+                layout = layouts.setdefault(Layout(None, "table", (), ()), len(layouts))
+                sessions[source.key] = Session(source.key, identity, 0, layout)
+    return Block(list(sessions.values()), list(layouts), pl.DataFrame()) if sessions else None
+
+
+def _identity_without(source: Source, table: str) -> str | None:
+    """Return the identity of a file that has no such table and may be remembered; else None."""
+    from lazynwb.lookup.loader import identity_without
+
+    try:
+        identity = identity_without(source, table)
+        if identity is not None and source.is_settled(identity, time.time_ns()):
+            return identity
+    except (LazyNWBError, OSError):
+        pass
+    return None
+
+
+def store_layouts(table: str, files: Iterable[TableFile]) -> None:
+    """Store the layouts of the tables of some files, without values; see `layout_block`."""
+    store = column_store()
+    if store.limit and (block := layout_block(table, files)) is not None:
+        add(store, store_key(table), [block])
