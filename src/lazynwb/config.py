@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import typing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -36,6 +37,10 @@ _FALSE = {"0", "false", "no", "off", ""}
 
 
 def _default_cache_dir() -> Path:
+    if sys.platform == "linux":
+        # As platformdirs has it, whose import takes as long as a query.
+        root = os.environ.get("XDG_CACHE_HOME", "").strip() or os.path.expanduser("~/.cache")  # noqa: PTH111 - no error
+        return Path(root, "lazynwb")
     from platformdirs import user_cache_path
 
     return user_cache_path("lazynwb", appauthor=False)

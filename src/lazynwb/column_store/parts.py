@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 SESSION = "_lazynwb_session"
 #: Rows of a row group: what a query on a few sessions decodes.
 ROW_GROUP_ROWS = 64 * 1024
-#: Of parts that fill while queries run, and of those that are published.
-_COMPRESSION_LEVEL, _PUBLISHED_LEVEL = 1, 3
+#: Level of zstd for parts that are published; those that fill while queries run are compressed with lz4.
+_PUBLISHED_LEVEL = 3
 #: Ranges closer than this are read as one.
 _GAP = 64 * 1024
 
@@ -135,8 +135,8 @@ def write_part(frame: pl.DataFrame, *, is_published: bool = False) -> tuple[byte
     stream = BytesIO()
     frame.write_parquet(
         stream,
-        compression="zstd",
-        compression_level=_PUBLISHED_LEVEL if is_published else _COMPRESSION_LEVEL,
+        compression="zstd" if is_published else "lz4",
+        compression_level=_PUBLISHED_LEVEL if is_published else None,
         row_group_size=ROW_GROUP_ROWS,
         # Polars itself does not prune on floating-point columns, so NaN does not hide rows from it.
         statistics=True,

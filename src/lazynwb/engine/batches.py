@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from lazynwb.catalog.dtypes import NWB_PATH
+from lazynwb.catalog.dtypes import NWB_PATH, ROWS
+from lazynwb.catalog.merge import nulls
 from lazynwb.column_store.parts import SESSION
 from lazynwb.column_store.reading import PartLostError
 from lazynwb.column_store.store import column_store
@@ -252,47 +253,49 @@ class _Scan:
             scan_metadata=scan_metadata,
         )
 
-    def _per_file(self, sources: Sequence[Source], steps: Sequence[Step]) -> pl.DataFrame:
-        """Return the columns whose value is the same in all rows of a file, of files that pass a predicate.
-
-        Parameters
-        ----------
-        sources : sequence of Source
-        steps : sequence of Step
-            The predicate's parts, which need no other columns.
+    def _wanted(self, window: list[Covered]) -> tuple[list[Covered], pl.DataFrame]:
+        """Return the sessions that have the table and pass the predicate's parts on files.
 
         Returns
         -------
+        list of Covered
         DataFrame
-            `_nwb_path`, the metadata that is needed, and the number of the file.
+            A row for each: the columns whose value is the same in all rows of a file.
         """
-        found = session_frame(sources, self._session, partial(scan_metadata, self._plan))
-        found = found.with_row_index(_FILE)
-        for step in steps:
-            found = found.filter(step.expression)
-        return found
-
-    def _wanted(self, window: list[Covered]) -> tuple[list[Covered], pl.DataFrame]:
-        """Return the sessions that have the table and pass the predicate on files; see `_per_file`."""
         by_file = [step for step in self._steps if self._plan.per_file.issuperset(step.columns)]
-        files = self._per_file([one.table.source for one in window], by_file)
-        count(files_skipped=len(window) - len(files))
-        chosen = [window[number] for number in files[_FILE]]
-        for one in chosen:
-            if one.table.is_absent:
-                self.report.lacks_table(self._plan, one.table.source)
-        files = files.filter(pl.Series([not one.table.is_absent for one in chosen], dtype=pl.Boolean))
-        return [one for one in chosen if not one.table.is_absent], files
+        files = session_frame(
+            [one.table.source for one in window], self._session, partial(scan_metadata, self._plan)
+        )
+        chosen = window
+        if by_file:
+            files = files.with_row_index(_FILE)
+            for step in by_file:
+                files = files.filter(step.expression)
+            chosen = [window[number] for number in files[_FILE]]
+            count(files_skipped=len(window) - len(chosen))
+        having = [not one.table.is_absent for one in chosen]
+        if not all(having):
+            for one in chosen:
+                if one.table.is_absent:
+                    self.report.lacks_table(self._plan, one.table.source)
+            files = files.filter(pl.Series(having, dtype=pl.Boolean))
+            chosen = [one for one in chosen if not one.table.is_absent]
+        return chosen, files
 
     def _stored_frames(self, window: list[Covered]) -> Iterator[pl.DataFrame]:
         """Yield the rows of some sessions: small columns from the store, the others from the files."""
         plan = self._plan
-        sources = [one.table.source for one in window]
-        limit = sum(one.rows for one in window)
         window, files = self._wanted(window)
         if not window:
             return
+        sources = [one.table.source for one in window]
         steps = [step for step in self._steps if not plan.per_file.issuperset(step.columns)]
+        if not steps and self._names == [ROWS]:
+            self._note_problems(window)
+            rows = sum(one.rows for one in window)
+            count(rows_stored=rows)
+            yield pl.DataFrame([nulls(ROWS, pl.Null(), rows)])
+            return
         absent = {name for one in window for name in one.cover.absent} | self._regions
         early = [step for step in steps if absent.isdisjoint(step.columns)]
         rest = [step for step in steps if not absent.isdisjoint(step.columns)]
@@ -304,23 +307,45 @@ class _Scan:
             # A part is missing, or a session does not fit: its file is read, which raises any error.
             if isinstance(error, PartLostError):
                 self._lost(error)
-            yield from self._query(sources, self._steps).frames(limit)
+            yield from self._query(sources, self._steps).frames(sum(one.rows for one in window))
             return
+        self._note_problems(window)
+        yield from self._completed(window, found, rest, is_filtered=bool(steps))
+
+    def _note_problems(self, window: list[Covered]) -> None:
         for one in window:
             if one.table.problems:
                 self.report.problems(one.table, one.table.problems)
-        while rest and not any(
-            _lacks(one.cover.absent | self._regions, rest[0]) for one in _present(window, found)
+
+    def _completed(
+        self, window: list[Covered], found: pl.DataFrame, steps: list[Step], *, is_filtered: bool
+    ) -> Iterator[pl.DataFrame]:
+        """Yield rows of which the small columns are known, with the columns that are read from the files.
+
+        Parameters
+        ----------
+        window : list of Covered
+        found : DataFrame
+            See `read_window`.
+        steps : list of Step
+            The predicate's parts that are left.
+        is_filtered : bool
+            The rows have passed other parts.
+        """
+        while steps and not any(
+            _lacks(one.cover.absent | self._regions, steps[0]) for one in _present(window, found)
         ):
-            found = found.filter(rest.pop(0).expression)
+            found = found.filter(steps.pop(0).expression)
+        needed = {*self._names, *(name for step in steps for name in step.columns)}
         query: Query | None = None
         for missing, some in _alike_runs(window, found, needed, self._regions):
-            if not missing and not rest:
+            if not missing and not steps:
                 yield pl.DataFrame([some[name] for name in self._names])
                 continue
             if query is None:
-                query = self._query([one.table.source for one in window], rest, filtered=bool(steps))
-            yield from query.resume(window, some, [name for name in kept if name not in missing])
+                query = self._query([one.table.source for one in window], steps, filtered=is_filtered)
+            known = [name for name in needed if name not in missing and name not in self._regions]
+            yield from query.resume(window, some, known)
 
 
 def _limited(covered: list[Covered], left: int | None) -> Iterator[Covered]:

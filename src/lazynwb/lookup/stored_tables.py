@@ -139,7 +139,7 @@ class StoredTables:
         self.store = column_store()
         self._table = table
         self._parts = self.store.parts_of(store_key(table))
-        self._columns: dict[int, frozenset[str]] = {}
+        self._columns: dict[tuple[frozenset[str], int, bool], frozenset[str]] = {}
 
     def find(self, sources: Sequence[Source]) -> list[StoredTable | None]:
         """Return the table of each source; None if the store lacks it, or the file has changed."""
@@ -184,18 +184,17 @@ class StoredTables:
             Those that the file does not have are left out.
         """
         picks: list[Pick] = []
-        left = names & self._names_of(table.layout)
+        left = self._among(names, table.layout, is_stored=False)
         for part in self._parts:
             if not left:
                 break
             ordinal = part.ordinals.get(table.session.key)
             if ordinal is None or part.session(ordinal).identity != table.session.identity:
                 continue
-            layout = part.layout(ordinal)
-            found = left.intersection(layout.stored)
+            found = self._among(left, part.layout(ordinal), is_stored=True)
             if found:
                 picks.append(Pick(part, ordinal, found))
-                left -= found
+                left = left - found if found != left else frozenset()
         return Cover(tuple(picks), left)
 
     def whole(self, sources: Sequence[Source], names: frozenset[str]) -> None:
@@ -205,12 +204,18 @@ class StoredTables:
         """Unpublish a part."""
         drop_lost(self.store, error)
 
-    def _names_of(self, layout: Layout) -> frozenset[str]:
-        names = self._columns.get(id(layout))
-        if names is None:
-            own = frozenset(column.name for column in layout.columns if column.name not in RESERVED)
-            names = self._columns[id(layout)] = own.union(map(length_name, own))
-        return names
+    def _among(self, names: frozenset[str], layout: Layout, *, is_stored: bool) -> frozenset[str]:
+        """Return those of some names that a table has, or that are stored; of many files it is the same."""
+        key = names, id(layout), is_stored
+        found = self._columns.get(key)
+        if found is None:
+            if is_stored:
+                found = names.intersection(layout.stored)
+            else:
+                own = [column.name for column in layout.columns if column.name not in RESERVED]
+                found = names & {*own, *map(length_name, own)}
+            self._columns[key] = found
+        return found
 
 
 def layout_of(file: TableFile, stored: Iterable[str] = ()) -> Layout:
