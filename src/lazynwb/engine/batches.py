@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from lazynwb.engine.plan import ScanPlan, Step
     from lazynwb.engine.scan import Query
     from lazynwb.engine.stored_columns import StoreWriter
-    from lazynwb.engine.stored_scan import Covered
+    from lazynwb.engine.stored_scan import Covered, Run
     from lazynwb.lookup.stored_tables import StoredTable, StoredValues
     from lazynwb.storage.source import Source
 
@@ -149,11 +149,7 @@ class _Scan:
             if parts is not None and self._has_all(parts):
                 yield from self._whole_frames(parts, n_rows)
                 return
-        sources, found = self._holders(self._stored)
-        if self._is_storing:
-            self._known = frozenset(table.session.key for table in found if table is not None)
-        stored = frozenset(needed.intersection(plan.schema).difference(self._regions))
-        runs = plan_runs(self._stored, sources, found, stored)
+        runs = self._runs(self._stored)
         # Metadata of all files is read at once, unless that is known without reading them.
         if self._session and plan.catalogs is None and not all(run.covered for run in runs):
             yield from self._query(plan.sources, steps).frames(n_rows)
@@ -173,10 +169,18 @@ class _Scan:
             yield from query.frames(left)
             left = query.rows_left
 
-    def _holders(self, stored: StoredValues) -> tuple[Sequence[Source], list[StoredTable | None]]:
-        """Return the sources with what is stored of each, without those that an index knows to lack the table.
+    def _runs(self, stored: StoredValues) -> list[Run]:
+        """Return the sources in runs that are read in the same way."""
+        sources, found = self._holders(stored)
+        if self._is_storing:
+            self._known = frozenset(table.session.key for table in found if table is not None)
+        needed = frozenset(self._needed.intersection(self._plan.schema).difference(self._regions))
+        return plan_runs(stored, sources, found, needed)
 
-        The latter are reported.
+    def _holders(self, stored: StoredValues) -> tuple[Sequence[Source], list[StoredTable | None]]:
+        """Return the sources with what is stored of each.
+
+        Those that an index knows to lack the table are left out and reported.
         """
         plan = self._plan
         found = stored.find(plan.sources)

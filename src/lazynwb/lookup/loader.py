@@ -387,7 +387,7 @@ def identity_without(source: Source, table_path: str) -> str | None:
         key,
         source,
         Entry,
-        lambda reader, now: Entry(key, now, *_table_and_chunks(reader, source, table_path)),
+        lambda reader, now: Entry(key, now, *_table_and_chunks((), reader, source, table_path)),
     )
     return entry.identity if entry.table is None else None
 
