@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 SESSION = "_lazynwb_session"
 #: Rows of a row group: what a query on a few sessions decodes.
 ROW_GROUP_ROWS = 64 * 1024
-#: Level of zstd for parts that are published; those that fill while queries run are compressed with lz4.
+#: Level of zstd for parts that are published. Those that fill while queries run are compressed with lz4:
+#: 5 % to 10 % larger, written with half of the CPU and read with a third.
 _PUBLISHED_LEVEL = 3
 #: Ranges closer than this are read as one.
 _GAP = 64 * 1024
