@@ -17,12 +17,13 @@ pytest.register_assert_rewrite("checks")
 import hypothesis
 
 import builders
+import checks
 from stores import azure, gcs, nginx, s3  # noqa: F401 - fixtures
 
 for part in ("storage", "types", "tables", "pynwb"):
     importlib.import_module(f"cases_{part}")  # each registers its files in `builders`
 
-hypothesis.settings.register_profile("quick", max_examples=30, deadline=None)
+hypothesis.settings.register_profile("quick", max_examples=20, deadline=None)
 hypothesis.settings.register_profile("slow", max_examples=200, deadline=None)
 hypothesis.settings.load_profile("quick")
 
@@ -54,6 +55,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--slow"):
         hypothesis.settings.load_profile("slow")
+        checks.THOROUGH = True
 
 
 def pytest_itemcollected(item):

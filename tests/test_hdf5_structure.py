@@ -226,7 +226,7 @@ def test_nothing_is_used_whose_checksum_does_not_match(tmp_path, seed):
 @pytest.mark.skipif(
     h5py.version.hdf5_version_tuple < (2, 0), reason="needs HDF5 2.0 or later: older ones may crash"
 )
-@pytest.mark.parametrize("cases", [100, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [50, pytest.param(2000, marks=pytest.mark.slow)])
 def test_damaged_structure_gives_right_values_or_errors(tmp_path, cases):
     victims = hdf5_structure.small_victims(tmp_path)
     outcomes = list(hdf5_structure.run(cases, cases, victims, tmp_path))

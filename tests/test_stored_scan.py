@@ -58,7 +58,7 @@ def parts():
 
 # -- random files and queries -----------------------------------------------------------------------------
 
-EXAMPLES = round(SHARES["tables"] * 2 * settings().max_examples)
+EXAMPLES = round(SHARES["tables"] * settings().max_examples)
 random_tables = as_test("tables", max_examples=EXAMPLES)
 
 

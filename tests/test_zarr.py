@@ -374,9 +374,20 @@ def test_a_zip_file_on_a_web_server(hdf5, store, tmp_path):
         assert {seen.path for seen in server.log} == {f"{store.name}.zip"}
 
 
-@each_version
-@pytest.mark.parametrize("consolidated", [True, False])
-@pytest.mark.parametrize("name", ["session"])
+@pytest.mark.parametrize(
+    ("name", "version", "consolidated"),
+    [
+        ("every_dtype", "v2", True),
+        ("units_alone", "v2", False),
+        ("units_alone", "v3", True),
+        ("linked_series", "v3", False),
+        *(
+            pytest.param("session", version, whole, marks=pytest.mark.slow)
+            for version in VERSIONS
+            for whole in (True, False)
+        ),
+    ],
+)
 def test_an_object_store(consolidated, hdf5, store, s3, tmp_path):
     """It can list, so that nothing is missing without consolidated metadata either."""
     local = store if consolidated else unconsolidated(store, tmp_path)
