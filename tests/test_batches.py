@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazynwb
+from lazynwb.arrays.row_selection import Handles, Part, to_ranges
 from lazynwb.engine.batches import run
 from lazynwb.engine.batching import MAX_ROWS, batch_bounds
 from lazynwb.engine.plan import Growth, ScanPlan
-from lazynwb.engine.row_selection import Handles, Part, to_ranges
 from lazynwb.lookup.loader import load_table
 from lazynwb.storage.resolve import expand
 

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 import lazynwb
 from builders import VLEN_TEXT, series
-from lazynwb.engine import slicing
-from lazynwb.engine.slicing import read_slice
+from lazynwb.arrays import slicing
+from lazynwb.arrays.slicing import read_slice
 from lazynwb.lookup.loader import load_table
 from lazynwb.series.arrays import StoredArray
 from lazynwb.storage.resolve import expand

@@ -20,13 +20,13 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
+from lazynwb.arrays.chunk_grid import row_bytes
+from lazynwb.arrays.fetch import Request, fetch
 from lazynwb.catalog.model import MISSING, Array, ChunkKeys, Codec, Table
 from lazynwb.codecs.checksums import crc32c
 from lazynwb.codecs.json_text import as_texts, parse_json
 from lazynwb.codecs.restricted_pickle import PickledArray, read_pickle
 from lazynwb.config import config
-from lazynwb.engine.chunk_grid import row_bytes
-from lazynwb.engine.fetch import Request, fetch
 from lazynwb.errors import CorruptDataError, LazyNWBError, NotNWBError, UnsupportedTypeError
 from lazynwb.formats.zarr import reader as zarr_format
 from lazynwb.formats.zarr import store as zarr_file

@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 from polars import selectors
 
+from lazynwb.arrays.slicing import read_slice
 from lazynwb.catalog.dtypes import NWB_PATH, ROWS
 from lazynwb.catalog.merge import nulls
 from lazynwb.engine.plan import Growth, conjuncts
-from lazynwb.engine.slicing import read_slice
 from lazynwb.errors import LazyNWBError, may_skip
 from lazynwb.formats.nwb.names import GENERAL
 from lazynwb.index.model import VERSION

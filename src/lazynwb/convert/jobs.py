@@ -13,11 +13,11 @@ import msgspec
 import polars as pl
 from polars import selectors
 
+from lazynwb.arrays.size_estimates import most_bytes
 from lazynwb.catalog.dtypes import NWB_PATH, TABLE_INDEX, instance
 from lazynwb.convert.manifest import SCHEMA
 from lazynwb.convert.output_names import distinct_names, file_stem, names_of, partition_names
 from lazynwb.convert.table_selection import partition_column
-from lazynwb.engine.size_estimates import most_bytes
 from lazynwb.errors import LazyNWBError
 from lazynwb.scan import scan_nwb
 

@@ -1,1 +1,1 @@
-"""From the catalog to columns: plan what to read, fetch it, decode it, assemble it."""
+"""From a query to batches of rows: plan what to read, filter, assemble columns over many files."""

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lazynwb.arrays.chunk_grid import row_bytes
+from lazynwb.arrays.size_estimates import measure_rows, most_bytes
 from lazynwb.config import config
-from lazynwb.engine.chunk_grid import row_bytes
-from lazynwb.engine.size_estimates import measure_rows, most_bytes
 
 if TYPE_CHECKING:
+    from lazynwb.arrays.row_selection import Handles, Part
     from lazynwb.engine.plan import Growth
-    from lazynwb.engine.row_selection import Handles, Part
 
 #: Rows of the largest batch.
 MAX_ROWS = 1_000_000

@@ -15,10 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import polars as pl
 
-from lazynwb.catalog.dtypes import column_dtype
-from lazynwb.catalog.lengths import LENGTH, stored_name
-from lazynwb.catalog.merge import conform, nulls
-from lazynwb.engine.arrow import (
+from lazynwb.arrays.arrow import (
     Context,
     Elements,
     as_array,
@@ -29,11 +26,10 @@ from lazynwb.engine.arrow import (
     offsets_of,
     variable_length,
 )
-from lazynwb.engine.batching import check_size
-from lazynwb.engine.chunk_grid import row_bytes
-from lazynwb.engine.fetch import Request
-from lazynwb.engine.heap import Heap, referred_bytes
-from lazynwb.engine.ragged import (
+from lazynwb.arrays.chunk_grid import row_bytes
+from lazynwb.arrays.fetch import Request
+from lazynwb.arrays.heap import Heap, referred_bytes
+from lazynwb.arrays.ragged import (
     as_integers,
     chunks_for,
     merged,
@@ -42,15 +38,19 @@ from lazynwb.engine.ragged import (
     spans,
     with_row_before,
 )
-from lazynwb.engine.row_selection import IndirectRead, expand
+from lazynwb.arrays.row_selection import IndirectRead, expand
+from lazynwb.catalog.dtypes import column_dtype
+from lazynwb.catalog.lengths import LENGTH, stored_name
+from lazynwb.catalog.merge import conform, nulls
+from lazynwb.engine.batching import check_size
 from lazynwb.errors import CorruptDataError, LazyNWBError, UnsupportedTypeError
 from lazynwb.lookup.loader import look_up_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from lazynwb.arrays.row_selection import Handles, Part
     from lazynwb.catalog.model import Array, Column, DType
-    from lazynwb.engine.row_selection import Handles, Part
     from lazynwb.engine.stored_columns import Decoded
     from lazynwb.lookup.loader import TableFile, Wanted
 

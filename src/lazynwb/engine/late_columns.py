@@ -11,6 +11,8 @@ import numpy as np
 import polars as pl
 from polars import selectors
 
+from lazynwb.arrays.row_selection import Handles, Part, to_ranges
+from lazynwb.arrays.size_estimates import most_bytes
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_PATH, is_array_dtype
 from lazynwb.catalog.lengths import LENGTH, measured_name
 from lazynwb.catalog.merge import nulls
@@ -19,8 +21,6 @@ from lazynwb.engine.columns import read_columns
 from lazynwb.engine.length_predicates import on_lengths
 from lazynwb.engine.plan import conjuncts
 from lazynwb.engine.row_masks import mask
-from lazynwb.engine.row_selection import Handles, Part, to_ranges
-from lazynwb.engine.size_estimates import most_bytes
 from lazynwb.errors import LazyNWBError
 from lazynwb.lookup.catalog_cache import invalidate_on_corruption
 from lazynwb.lookup.provenance import (

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from lazynwb.arrays.chunk_grid import chunk_numbers
+from lazynwb.arrays.ragged import as_integers, merged, request_rows, spans, with_row_before
+from lazynwb.arrays.row_selection import Handles, expand, to_ranges
 from lazynwb.catalog.dtypes import column_dtype
 from lazynwb.catalog.merge import conform, nulls
-from lazynwb.engine.chunk_grid import chunk_numbers
 from lazynwb.engine.columns import read_columns
-from lazynwb.engine.ragged import as_integers, merged, request_rows, spans, with_row_before
-from lazynwb.engine.row_selection import Handles, expand, to_ranges
 from lazynwb.errors import CorruptDataError, NotNWBError, SchemaError, UnsupportedTypeError
 from lazynwb.lookup.loader import look_up_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from lazynwb.arrays.fetch import Request
+    from lazynwb.arrays.row_selection import Part
     from lazynwb.catalog.model import Array, Column
-    from lazynwb.engine.fetch import Request
-    from lazynwb.engine.row_selection import Part
     from lazynwb.errors import LazyNWBError
     from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source

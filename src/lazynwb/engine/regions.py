@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import polars as pl
 
+from lazynwb.arrays.arrow import as_lists, offsets_of
+from lazynwb.arrays.row_selection import Part
 from lazynwb.catalog.merge import with_nulls_of
-from lazynwb.engine.arrow import as_lists, offsets_of
 from lazynwb.engine.columns import read_columns
-from lazynwb.engine.row_selection import Part
 from lazynwb.errors import SchemaError
 from lazynwb.lookup.regions import load_targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from lazynwb.engine.row_selection import Handles
+    from lazynwb.arrays.row_selection import Handles
     from lazynwb.lookup.loader import TableFile
     from lazynwb.lookup.regions import Region
     from lazynwb.storage.source import Source

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from lazynwb.arrays.row_selection import expand
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX, TABLE_PATH
 from lazynwb.catalog.merge import nulls
-from lazynwb.engine.row_selection import expand
 from lazynwb.formats.nwb.names import OTHER_PATHS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lazynwb.engine.row_selection import Part
+    from lazynwb.arrays.row_selection import Part
     from lazynwb.storage.source import Source
 
 

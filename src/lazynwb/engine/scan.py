@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from lazynwb.arrays.row_selection import Handles, Part, cut_ranges, to_ranges
+from lazynwb.arrays.size_estimates import most_bytes
 from lazynwb.catalog.dtypes import TABLE_INDEX
 from lazynwb.catalog.lengths import measured_name, stored_name
 from lazynwb.catalog.merge import nulls
@@ -20,8 +22,6 @@ from lazynwb.engine.readable_rows import COLUMN_ERRORS, ReadableRows, unreadable
 from lazynwb.engine.regions import Regions
 from lazynwb.engine.report import Report
 from lazynwb.engine.row_masks import PerFile, assembled, cut, mask, take
-from lazynwb.engine.row_selection import Handles, Part, cut_ranges, to_ranges
-from lazynwb.engine.size_estimates import most_bytes
 from lazynwb.engine.stored_columns import StoreWriter, WindowColumns, small_of
 from lazynwb.engine.timestamps import TIMESTAMPS, TimestampFilter
 from lazynwb.errors import (

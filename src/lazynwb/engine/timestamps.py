@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from lazynwb.arrays.ragged import rows_in
+from lazynwb.arrays.row_selection import Handles, Part, cut_ranges
+from lazynwb.arrays.slicing import read_slice
+from lazynwb.arrays.sorted_search import AscendingRows
 from lazynwb.catalog.merge import conform
 from lazynwb.catalog.zone_map import ZoneMap, zone_map_of
 from lazynwb.engine.columns import read_columns
 from lazynwb.engine.comparisons import Bound, Side, bounds_of
 from lazynwb.engine.plan import conjuncts
-from lazynwb.engine.ragged import rows_in
 from lazynwb.engine.row_masks import mask
-from lazynwb.engine.row_selection import Handles, Part, cut_ranges
-from lazynwb.engine.slicing import read_slice
-from lazynwb.engine.sorted_search import AscendingRows
 from lazynwb.errors import LazyNWBError, NotAscendingError
 from lazynwb.progress import Progress
 from lazynwb.threads import LOADERS, is_worker, wait

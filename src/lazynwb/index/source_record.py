@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import polars as pl
 
+from lazynwb.arrays.row_selection import Handles, Part
 from lazynwb.catalog.dtypes import RESERVED, column_dtype
 from lazynwb.catalog.model import ChunkIndex, DType, Table, arrays_of, stored_size
 from lazynwb.engine.columns import read_columns
-from lazynwb.engine.row_selection import Handles, Part
 from lazynwb.errors import LazyNWBError, MissingPackageError, SourceNotFoundError
 from lazynwb.formats.nwb.names import ATTRIBUTE_FIELDS, GENERAL
 from lazynwb.formats.nwb.tables import METADATA_PATHS

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lazynwb.engine.slicing import ordered, pick, read_picked, value_dtype
+from lazynwb.arrays.slicing import ordered, pick, read_picked, value_dtype
 from lazynwb.errors import UnsupportedTypeError
 from lazynwb.storage.remote_state import save
 from lazynwb.terminal_text import visible
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike
 
+    from lazynwb.arrays.chunk_grid import Indexer
+    from lazynwb.arrays.slicing import Selection
     from lazynwb.catalog.model import Array
-    from lazynwb.engine.chunk_grid import Indexer
-    from lazynwb.engine.slicing import Selection
     from lazynwb.lookup.loader import TableFile
 
 #: Bytes that are read at a time where an array is gone through from its beginning to its end.

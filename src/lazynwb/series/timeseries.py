@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lazynwb.arrays.row_selection import expand as expand_ranges
+from lazynwb.arrays.row_selection import to_ranges
+from lazynwb.arrays.sorted_search import AscendingRows
 from lazynwb.config import config
-from lazynwb.engine.row_selection import expand as expand_ranges
-from lazynwb.engine.row_selection import to_ranges
-from lazynwb.engine.sorted_search import AscendingRows
 from lazynwb.engine.timestamps import block_rows_of, first_regular, has_few_zones, make_zone_map
 from lazynwb.errors import (
     ColumnNotFoundError,

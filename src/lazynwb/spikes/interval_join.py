@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lazynwb.engine.arrow import offsets_of
+from lazynwb.arrays.arrow import offsets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

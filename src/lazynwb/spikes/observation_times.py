@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import numpy as np
 import polars as pl
 
+from lazynwb.arrays.arrow import as_lists, offsets_of
 from lazynwb.catalog.dtypes import NWB_PATH, TABLE_INDEX, TABLE_PATH
-from lazynwb.engine.arrow import as_lists, offsets_of
 from lazynwb.errors import ColumnNotFoundError, SchemaError
 from lazynwb.frames.coerce import as_lazy
 from lazynwb.frames.late_frames import with_columns

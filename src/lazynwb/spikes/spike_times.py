@@ -10,9 +10,9 @@ import polars as pl
 from polars.io.plugins import register_io_source
 
 from lazynwb import interrupts
+from lazynwb.arrays.arrow import as_lists, from_buffer, offsets_of
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX
 from lazynwb.config import config
-from lazynwb.engine.arrow import as_lists, from_buffer, offsets_of
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError, SchemaError
 from lazynwb.frames.coerce import as_lazy, is_pandas
 from lazynwb.frames.late_frames import with_columns

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from lazynwb.arrays.fetch import Request, fetch
 from lazynwb.catalog.model import Array, DType
-from lazynwb.engine.fetch import Request, fetch
 from lazynwb.errors import CorruptDataError
 
 if TYPE_CHECKING:

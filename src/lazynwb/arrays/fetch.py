@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
-from lazynwb.catalog.model import MISSING, stored_size
-from lazynwb.codecs.chunk_codecs import decode_into, unfilter, unshuffle, unshuffled
-from lazynwb.engine.chunk_grid import (
+from lazynwb.arrays.chunk_grid import (
     ChunkSlice,
     Indexer,
     chunk_count,
@@ -24,6 +22,8 @@ from lazynwb.engine.chunk_grid import (
     runs_of,
     wanted_shape,
 )
+from lazynwb.catalog.model import MISSING, stored_size
+from lazynwb.codecs.chunk_codecs import decode_into, unfilter, unshuffle, unshuffled
 from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
 from lazynwb.storage.objects.object_file import WHOLE, ObjectAbsentError, ObjectFile

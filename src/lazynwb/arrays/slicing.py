@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, NamedTuple, SupportsIndex
 
 import numpy as np
 
+from lazynwb.arrays.arrow import Context, Elements, as_stored, build, variable_length
+from lazynwb.arrays.chunk_grid import chunk_numbers, length_of, row_bytes
+from lazynwb.arrays.fetch import Request
+from lazynwb.arrays.heap import Heap
+from lazynwb.arrays.ragged import merged, rows_in
+from lazynwb.arrays.row_selection import Handles, expand
 from lazynwb.catalog.model import stored_size
-from lazynwb.engine.arrow import Context, Elements, as_stored, build, variable_length
-from lazynwb.engine.chunk_grid import chunk_numbers, length_of, row_bytes
-from lazynwb.engine.fetch import Request
-from lazynwb.engine.heap import Heap
-from lazynwb.engine.ragged import merged, rows_in
-from lazynwb.engine.row_selection import Handles, expand
 from lazynwb.errors import CorruptDataError, LazyNWBError, UnsupportedTypeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lazynwb.arrays.chunk_grid import Indexer
     from lazynwb.catalog.model import Array, DType
-    from lazynwb.engine.chunk_grid import Indexer
     from lazynwb.lookup.loader import TableFile
 
 Entry = SupportsIndex | slice | EllipsisType | np.ndarray | list[int] | list[bool]
@@ -236,7 +236,7 @@ def read_slice(file: TableFile, array: Array, selection: Selection) -> np.ndarra
         Of the table or series that the array belongs to.
     array : Array
     selection : int, slice, Ellipsis, array, or tuple of these
-        As in NumPy, see `lazynwb.engine.slicing.pick`.
+        As in NumPy, see `lazynwb.arrays.slicing.pick`.
 
     Returns
     -------

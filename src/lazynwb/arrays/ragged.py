@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lazynwb.engine.arrow import as_stored
-from lazynwb.engine.chunk_grid import chunk_numbers, row_bytes
-from lazynwb.engine.fetch import Request
-from lazynwb.engine.row_selection import expand
+from lazynwb.arrays.arrow import as_stored
+from lazynwb.arrays.chunk_grid import chunk_numbers, row_bytes
+from lazynwb.arrays.fetch import Request
+from lazynwb.arrays.row_selection import expand
 from lazynwb.errors import CorruptDataError
 from lazynwb.lookup.loader import is_listed_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from lazynwb.arrays.row_selection import Handles
     from lazynwb.catalog.model import Array
-    from lazynwb.engine.row_selection import Handles
     from lazynwb.lookup.loader import TableFile, Wanted
 
 

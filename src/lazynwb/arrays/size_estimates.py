@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lazynwb.engine.chunk_grid import row_bytes
-from lazynwb.engine.ragged import as_integers, chunks_for, request_rows, whole
+from lazynwb.arrays.chunk_grid import row_bytes
+from lazynwb.arrays.ragged import as_integers, chunks_for, request_rows, whole
 from lazynwb.lookup.loader import look_up_chunks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from lazynwb.arrays.fetch import Request
+    from lazynwb.arrays.row_selection import Handles, Part
     from lazynwb.catalog.model import Array, Column
-    from lazynwb.engine.fetch import Request
-    from lazynwb.engine.row_selection import Handles, Part
     from lazynwb.lookup.loader import TableFile
 
 #: Text and sequences: bytes that a row is assumed to need beyond its reference.

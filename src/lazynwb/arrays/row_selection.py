@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
-from lazynwb.engine.fetch import Request, fetch
+from lazynwb.arrays.fetch import Request, fetch
 from lazynwb.lookup.catalog_cache import DAMAGE, invalidate_source
 from lazynwb.storage.source import map_concurrently
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from nanoarrow.c_array import CArray
 
+    from lazynwb.arrays.heap import Heap
     from lazynwb.catalog.model import DType
-    from lazynwb.engine.heap import Heap
 
 #: Elements longer than this on average are joined one by one; shorter ones are gathered by NumPy.
 _LONG_TEXT = 64

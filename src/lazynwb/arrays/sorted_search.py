@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lazynwb.engine.ragged import merged
+from lazynwb.arrays.ragged import merged
 from lazynwb.errors import NotAscendingError
 
 if TYPE_CHECKING:
