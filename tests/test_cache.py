@@ -297,8 +297,8 @@ def test_flipped_bits_are_noticed(path, cache_dir):
 
 def test_the_size_is_bounded(tmp_path, cache_dir, monkeypatch):
     monkeypatch.setattr(disk_cache, "PRUNE_EVERY", 1)
-    lazynwb.config.cache_max_bytes = 128 * 1_000
-    paths = [tmp_path / f"{number:03}.nwb" for number in range(50)]
+    lazynwb.config.cache_max_bytes = 256 * 1_000
+    paths = [tmp_path / f"{number:03}.nwb" for number in range(100)]
     for path in paths:
         with h5py.File(path, "w") as file:
             for name in "abcdefgh":
