@@ -24,7 +24,7 @@ from lazynwb.formats.nwb.names import (
 from lazynwb.frames.pandas_output import as_frame, wants_polars
 from lazynwb.lookup.loader import load_attributes
 from lazynwb.lookup.prefetch import load_tables
-from lazynwb.lookup.schema import collect_schema
+from lazynwb.lookup.schema import SchemaInference
 from lazynwb.progress import Progress
 from lazynwb.scan import lazy_frame, plan_scan, scan_nwb
 from lazynwb.storage.remote_state import save
@@ -151,18 +151,14 @@ def metadata_fields(
     found: dict[str, dict[str, MetadataField]] = {}
     for table, fields in _COLUMNS.items():
         conflicts: dict[str, str] = {}
+        inference = SchemaInference(
+            ignore_errors=ignore_errors,
+            disable_progress=disable_progress,
+            catalogs=catalogs,
+            conflicts=conflicts,
+        )
         try:
-            schema, _ = collect_schema(
-                sources,
-                table,
-                None,
-                raise_on_missing=False,
-                ignore_errors=ignore_errors,
-                disable_progress=disable_progress,
-                overrides={},
-                catalogs=catalogs,
-                conflicts=conflicts,
-            )
+            schema, _ = inference.of_table(sources, table)
         except TableNotFoundError:
             schema = {}
         if conflicts:

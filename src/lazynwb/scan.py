@@ -22,7 +22,7 @@ from lazynwb.engine.plan import ScanPlan
 from lazynwb.formats.nwb.names import OTHER_PATHS
 from lazynwb.index.scan_sources import sources_of
 from lazynwb.lookup.names import match_tables, resolve_table
-from lazynwb.lookup.schema import collect_schema, collect_union, is_pattern, normalize_table_path
+from lazynwb.lookup.schema import SchemaInference, is_pattern, normalize_table_path
 from lazynwb.lookup.session_columns import SessionColumn, find_session_columns
 from lazynwb.lookup.stored_tables import StoredTable
 from lazynwb.profile import attributed
@@ -240,28 +240,19 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         from lazynwb.distributed.worker_catalogs import WorkerCatalogs
 
         catalogs = made = WorkerCatalogs(workers)
-    tables = None
-    if is_pattern(table_path):
-        tables = match_tables(
-            sources,
-            table_path,
-            ignore_errors=ignore_errors,
-            disable_progress=disable_progress,
-            catalogs=catalogs,
-        )
-    if tables is not None:
-        table = normalize_table_path(table_path)
-    else:
-        table = resolve_table(sources, table_path, ignore_errors=ignore_errors, catalogs=catalogs)
+    table, tables = _resolve_tables(
+        sources,
+        table_path,
+        ignore_errors=ignore_errors,
+        disable_progress=disable_progress,
+        catalogs=catalogs,
+    )
     overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
     origin = "the schema argument"
     inferred: dict[str, pl.DataType] = {}
     files: list[TableFile | StoredTable] = []
     if schema is None or resolve_regions is not False:
-        collect = collect_schema if tables is None else functools.partial(collect_union, tables=tables)
-        inferred, files = collect(
-            sources,
-            table,
+        inference = SchemaInference(
             first=infer_schema_length if schema is None else 1,
             raise_on_missing=raise_on_missing,
             ignore_errors=ignore_errors,
@@ -271,6 +262,10 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
             keep=resolve_regions is not False,
             conflicts=conflicts,
         )
+        if tables is None:
+            inferred, files = inference.of_table(sources, table)
+        else:
+            inferred, files = inference.of_matches(sources, table, tables)
         if tables is None and table not in OTHER_PATHS:  # of which each file may have its own path
             table = files[0].table.path
     if schema is None:
@@ -327,6 +322,29 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         assume_ascending=config.assume_ascending if assume_ascending is None else assume_ascending,
         tables=tables,
     )
+
+
+def _resolve_tables(
+    sources: tuple[Source, ...],
+    table_path: str,
+    *,
+    ignore_errors: bool,
+    disable_progress: bool,
+    catalogs: CatalogProvider | None,
+) -> tuple[str, Mapping[Source, tuple[str, ...]] | None]:
+    """Return a table's path, or a pattern and the paths of the tables that match it in each file."""
+    tables = None
+    if is_pattern(table_path):
+        tables = match_tables(
+            sources,
+            table_path,
+            ignore_errors=ignore_errors,
+            disable_progress=disable_progress,
+            catalogs=catalogs,
+        )
+    if tables is None:
+        return resolve_table(sources, table_path, ignore_errors=ignore_errors, catalogs=catalogs), None
+    return normalize_table_path(table_path), tables
 
 
 def _find_regions(  # noqa: PLR0913 - as `find_regions`

@@ -24,7 +24,7 @@ from lazynwb.formats.nwb.names import GENERAL, SUBJECT
 from lazynwb.index.model import TableValues, ValueFile, described
 from lazynwb.index.value_parts import packed, read_entry
 from lazynwb.lookup.prefetch import load_tables
-from lazynwb.lookup.schema import collect_schema, normalize_table_path
+from lazynwb.lookup.schema import SchemaInference, normalize_table_path
 from lazynwb.lookup.session_columns import SessionColumn, session_frame
 from lazynwb.lookup.stored_tables import layout_of, session_of
 from lazynwb.progress import Progress
@@ -226,17 +226,10 @@ class ValueWriter:
         self, path: str, sources: list[Source], *, ignore_errors: bool
     ) -> tuple[ScanPlan, list[TableFile], set[str]]:
         """Return the plan of a scan of the columns that are small in every session, and their tables."""
-        schema, files = collect_schema(
-            sources,
-            path,
-            None,
-            raise_on_missing=False,
-            ignore_errors=ignore_errors,
-            disable_progress=True,
-            overrides={},
-            catalogs=self._state,
-            conflicts={},
+        inference = SchemaInference(
+            ignore_errors=ignore_errors, disable_progress=True, catalogs=self._state, conflicts={}
         )
+        schema, files = inference.of_table(sources, path)
         # Under their names within a scan, which no column of a file has.
         schema = with_length_columns(schema, True, path, is_lenient=True)  # noqa: FBT003 - of all lists
         lengths = [name for name in schema if measured_name(name) is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -59,140 +60,173 @@ def is_pattern(table_path: str) -> bool:
     return not WILDCARDS.isdisjoint(table_path)
 
 
-def collect_schema(  # noqa: PLR0913 - the options of a scan
-    sources: Sequence[Source],
-    table: str,
-    first: int | None,
-    *,
-    raise_on_missing: bool,
-    ignore_errors: bool,
-    disable_progress: bool,
-    overrides: Mapping[str, pl.DataType],
-    catalogs: CatalogProvider | None = None,
-    keep: bool = False,
-    conflicts: dict[str, str] | None = None,
-) -> tuple[dict[str, pl.DataType], list[TableFile | StoredTable]]:
-    """Return the schema over the first n files that have the table, and these files, or only the first.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SchemaInference:
+    """How the schema of a table is inferred from many files.
 
-    Very many files take no more memory than one, unless they are to be kept: their types are merged as they
-    come, and where catalogs say which files are alike, one of these is looked at. With `conflicts`, columns
-    over whose types the files disagree are left out and noted there; see `merge_schemas`.
+    Very many files take no more memory than one, unless they are kept: their types are merged as they come,
+    and where catalogs say which files are alike, one of these is inspected.
 
-    Raises
-    ------
-    TableNotFoundError
-        If no file has the table.
-    SchemaError
-        If types have no common one and no override.
-    """
-    found: list[TableFile | StoredTable] = []
-    failures: list[str] = []
-    loaded: list[TableFile] = []
-    stored = _stored(sources, table, first) if catalogs is None and not keep else {}
-    with Progress(f"Inferring the schema of /{table}", len(sources), disabled=disable_progress) as progress:
-        left = sources
-        if first is None and not keep and catalogs is not None:
-            left = _distinct(sources, table, catalogs, raise_on_missing=raise_on_missing)
-            progress.update(len(sources) - len(left))
-
-        loading = _loading([(source, table) for source in left if source not in stored], catalogs)
-
-        def having() -> Iterator[TableFile | StoredTable]:
-            for source, file in _looked_at(
-                left, loading, stored, progress, failures if ignore_errors else None
-            ):
-                if file is not None:
-                    if keep or not found:
-                        found.append(file)
-                    yield file
-                elif raise_on_missing:
-                    raise TableNotFoundError(not_found(table, [source], catalogs=catalogs))
-
-        files = (
-            _unlike(having(), loaded if catalogs is None else None)
-            if first is None
-            else islice(having(), max(first, 1))
-        )
-        schema = merge_schemas(files, overrides, conflicts=conflicts, keep_first=ignore_errors)
-    if not found:
-        message = not_found(table, sources, catalogs=catalogs)
-        if failures:
-            message += f"; {len(failures)} files could not be read: {failures[0]}"
-        raise TableNotFoundError(message)
-    save()
-    if catalogs is None and not keep and len(loaded) > 1:
-        store_layouts(table, loaded)
-    return schema, found
-
-
-def collect_union(  # noqa: PLR0913 - the options of a scan
-    sources: Sequence[Source],
-    pattern: str,
-    tables: Mapping[Source, Sequence[str]],
-    first: int | None,
-    *,
-    raise_on_missing: bool,
-    ignore_errors: bool,
-    disable_progress: bool,
-    overrides: Mapping[str, pl.DataType],
-    catalogs: CatalogProvider | None = None,
-    keep: bool = False,
-    conflicts: dict[str, str] | None = None,
-) -> tuple[dict[str, pl.DataType], list[TableFile | StoredTable]]:
-    """Return the schema over all tables of the first n files that have any; the tables, or only the first.
-
-    Parameters
+    Attributes
     ----------
-    sources : sequence of Source
-    pattern : str
-        Without the leading slash.
-    tables : mapping of Source to sequence of str
-        The paths of the tables that match it: see `lazynwb.lookup.names.match_tables`.
-    first, raise_on_missing, ignore_errors, disable_progress, overrides, catalogs, keep, conflicts
-        As for `collect_schema`, as are the errors.
+    first : int or None
+        Files that are inspected, of those that have the table; all by default.
+    raise_on_missing, ignore_errors, disable_progress : bool
+    overrides : mapping of str to DataType
+        Types of columns that the caller chose.
+    catalogs : CatalogProvider or None
+    keep : bool
+        Whether all inspected tables are returned, rather than the first.
+    conflicts : dict of str to str or None
+        Takes columns over whose types the files disagree, which are then left out: see `merge_schemas`.
     """
-    lacking = next((source for source in sources if not tables[source]), None)
-    if raise_on_missing and lacking is not None:
-        raise TableNotFoundError(not_found(pattern, [lacking], catalogs=catalogs))
-    having = [source for source in dict.fromkeys(sources) if tables[source]]
-    pairs = [
-        (source, table)
-        for source in having[: None if first is None else max(first, 1)]
-        for table in tables[source]
-    ]
-    if first is None and not keep and catalogs is not None:
-        by_table: dict[str, list[Source]] = {}
-        for source, table in pairs:
-            by_table.setdefault(table, []).append(source)
+
+    first: int | None = None
+    raise_on_missing: bool = False
+    ignore_errors: bool = False
+    disable_progress: bool = False
+    overrides: Mapping[str, pl.DataType] = field(default_factory=dict)
+    catalogs: CatalogProvider | None = None
+    keep: bool = False
+    conflicts: dict[str, str] | None = None
+
+    def of_table(
+        self, sources: Sequence[Source], table: str
+    ) -> tuple[dict[str, pl.DataType], list[TableFile | StoredTable]]:
+        """Return the schema over the files that have a table, and their tables.
+
+        Raises
+        ------
+        TableNotFoundError
+            If no file has the table.
+        SchemaError
+            If types have no common one and no override.
+        """
+        use_store = self.catalogs is None and not self.keep
+        stored = _stored(sources, table, self.first) if use_store else {}
+        left = sources
+        if self._may_skip_alike:
+            left = self._distinct(sources, table)
+        loaded: list[TableFile] = []
+
+        def select(tables: Iterator[TableFile | StoredTable]) -> Iterator[TableFile | StoredTable]:
+            if self.first is not None:
+                return islice(tables, max(self.first, 1))
+            return _unlike(tables, loaded if self.catalogs is None else None)
+
+        found = self._merge([(source, table) for source in left], stored, table, sources, select)
+        if use_store and len(loaded) > 1:
+            store_layouts(table, loaded)
+        return found
+
+    def of_matches(
+        self, sources: Sequence[Source], pattern: str, tables: Mapping[Source, Sequence[str]]
+    ) -> tuple[dict[str, pl.DataType], list[TableFile | StoredTable]]:
+        """Return the schema over all tables that match a pattern, and the tables.
+
+        Parameters
+        ----------
+        sources : sequence of Source
+        pattern : str
+            Without the leading slash.
+        tables : mapping of Source to sequence of str
+            The paths of the tables that match it: see `lazynwb.lookup.names.match_tables`.
+
+        Raises
+        ------
+        TableNotFoundError, SchemaError
+            As for `of_table`.
+        """
+        lacking = next((source for source in sources if not tables[source]), None)
+        if self.raise_on_missing and lacking is not None:
+            raise TableNotFoundError(not_found(pattern, [lacking], catalogs=self.catalogs))
+        having = [source for source in dict.fromkeys(sources) if tables[source]]
         pairs = [
             (source, table)
-            for table, own in by_table.items()
-            for source in _distinct(own, table, catalogs, raise_on_missing=False)
+            for source in having[: None if self.first is None else max(self.first, 1)]
+            for table in tables[source]
         ]
-    found: list[TableFile | StoredTable] = []
-    failures: list[str] = []
-    label = f"Inferring the schema of /{pattern}"
-    with Progress(label, len(pairs), disabled=disable_progress) as progress:
-        listed = [source for source, _ in pairs]
-        looked_at = _looked_at(
-            listed, _loading(pairs, catalogs), {}, progress, failures if ignore_errors else None
-        )
+        if self._may_skip_alike:
+            by_table: dict[str, list[Source]] = {}
+            for source, table in pairs:
+                by_table.setdefault(table, []).append(source)
+            pairs = [
+                (source, table) for table, own in by_table.items() for source in self._distinct(own, table)
+            ]
+        return self._merge(pairs, {}, pattern, sources, iter)
 
-        def files() -> Iterator[TableFile | StoredTable]:
-            for _, file in looked_at:
-                if file is not None:
-                    if keep or not found:
-                        found.append(file)
-                    yield file
+    @property
+    def _may_skip_alike(self) -> bool:
+        return self.first is None and not self.keep and self.catalogs is not None
 
-        schema = merge_schemas(files(), overrides, conflicts=conflicts, keep_first=ignore_errors)
-    if not found:
-        message = not_found(pattern, sources, catalogs=catalogs)
-        if failures:
-            message += f"; {len(failures)} tables could not be read: {failures[0]}"
-        raise TableNotFoundError(message)
-    save()
-    return schema, found
+    def _merge(
+        self,
+        pairs: Sequence[tuple[Source, str]],
+        stored: Mapping[Source, StoredTable],
+        shown: str,
+        sources: Sequence[Source],
+        select: Callable[[Iterator[TableFile | StoredTable]], Iterator[TableFile | StoredTable]],
+    ) -> tuple[dict[str, pl.DataType], list[TableFile | StoredTable]]:
+        """Return the merged schema of the selected tables among pairs of a source and the path of a table.
+
+        Parameters
+        ----------
+        pairs : sequence of tuple
+        stored : mapping of Source to StoredTable
+            Tables that are not loaded.
+        shown : str
+            The table or pattern, for messages.
+        sources : sequence of Source
+            All sources of the scan, for messages.
+        select : callable
+            Yields the tables to inspect, of those that exist.
+        """
+        found: list[TableFile | StoredTable] = []
+        failures: list[str] = []
+        loading = _loading([pair for pair in pairs if pair[0] not in stored], self.catalogs)
+        label = f"Inferring the schema of /{shown}"
+        with Progress(label, len(pairs), disabled=self.disable_progress) as progress:
+
+            def existing() -> Iterator[TableFile | StoredTable]:
+                inspected = _inspect(
+                    [source for source, _ in pairs],
+                    loading,
+                    stored,
+                    progress,
+                    failures if self.ignore_errors else None,
+                )
+                for source, table in inspected:
+                    if table is not None:
+                        if self.keep or not found:
+                            found.append(table)
+                        yield table
+                    elif self.raise_on_missing:
+                        raise TableNotFoundError(not_found(shown, [source], catalogs=self.catalogs))
+
+            schema = merge_schemas(
+                select(existing()), self.overrides, conflicts=self.conflicts, keep_first=self.ignore_errors
+            )
+        if not found:
+            message = not_found(shown, sources, catalogs=self.catalogs)
+            if failures:
+                message += f"; {len(failures)} tables could not be read: {failures[0]}"
+            raise TableNotFoundError(message)
+        save()
+        return schema, found
+
+    def _distinct(self, sources: Sequence[Source], table: str) -> list[Source]:
+        """Return the first file of each distinct schema, and files without a catalog."""
+        if self.catalogs is None:
+            return list(sources)
+        seen: set[object] = set()
+        left = []
+        for source, schema in zip(sources, self.catalogs.schemas(sources, table), strict=True):
+            if schema is None and self.raise_on_missing:
+                raise TableNotFoundError(not_found(table, [source], catalogs=self.catalogs))
+            if schema is NOT_CATALOGUED or (schema is not None and schema not in seen):
+                seen.add(schema)
+                left.append(source)
+        return left
 
 
 def _stored(sources: Sequence[Source], table: str, first: int | None) -> dict[Source, StoredTable]:
@@ -234,7 +268,7 @@ def _loading(
     yield from load_pairs(pairs, catalogs)
 
 
-def _looked_at(
+def _inspect(
     sources: Sequence[Source],
     loading: Iterator[Callable[[], TableFile | None]],
     stored: Mapping[Source, StoredTable],
@@ -258,21 +292,6 @@ def _looked_at(
         finally:
             progress.update()
         yield source, file
-
-
-def _distinct(
-    sources: Sequence[Source], table: str, catalogs: CatalogProvider, *, raise_on_missing: bool
-) -> list[Source]:
-    """Return the first file of each distinct schema, and files without a catalog."""
-    seen: set[object] = set()
-    left = []
-    for source, schema in zip(sources, catalogs.schemas(sources, table), strict=True):
-        if schema is None and raise_on_missing:
-            raise TableNotFoundError(not_found(table, [source], catalogs=catalogs))
-        if schema is NOT_CATALOGUED or (schema is not None and schema not in seen):
-            seen.add(schema)
-            left.append(source)
-    return left
 
 
 def not_found(

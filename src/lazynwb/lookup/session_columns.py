@@ -11,7 +11,7 @@ from lazynwb.catalog.dtypes import NWB_PATH, RESERVED
 from lazynwb.errors import SchemaError, TableNotFoundError
 from lazynwb.formats.nwb.names import GENERAL, SUBJECT, SUBJECT_FIELDS
 from lazynwb.lookup.providers import NOT_CATALOGUED
-from lazynwb.lookup.schema import collect_schema
+from lazynwb.lookup.schema import SchemaInference
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -75,17 +75,14 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
     def schema(table: str) -> Mapping[str, pl.DataType]:
         if table not in schemas:
             try:
-                schemas[table], _ = collect_schema(
-                    sources,
-                    table,
-                    first,
-                    raise_on_missing=False,
+                inference = SchemaInference(
+                    first=first,
                     ignore_errors=ignore_errors,
                     disable_progress=disable_progress,
-                    overrides={},
                     catalogs=catalogs,
                     conflicts=conflicts.setdefault(table, {}),
                 )
+                schemas[table], _ = inference.of_table(sources, table)
             except TableNotFoundError:
                 schemas[table] = {}
         return schemas[table]
