@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 
 import polars as pl
 import pytest
@@ -14,6 +15,7 @@ from lazynwb.demo import write_cube
 from lazynwb.formats.libhdf5 import block_stream
 from lazynwb.lookup import catalog_cache
 from lazynwb.storage import remote_state
+from lazynwb.storage.remote_file import RemoteFile
 from range_server import RangeServer
 
 SESSIONS = 4
@@ -70,6 +72,22 @@ def test_a_cold_query_stays_within_its_budget(query, requests, size, urls, serve
     assert server.bytes == cold.bytes_read <= size * SESSIONS + spikes * cold.bytes_used
     assert cold.files_parsed == SESSIONS
     assert not any(seen.method == "HEAD" for seen in server.log)
+
+
+@pytest.mark.parametrize(("query", "most"), [(performance, 3), (good_spikes, 5), (trials, 3)])
+def test_structure_comes_in_as_many_rounds_as_its_chain_of_pointers_has_steps(query, most, urls, monkeypatch):
+    """On top of the first bytes, which come with a file's identity."""
+    rounds = Counter()
+    fetch = RemoteFile.fetch_blocks
+
+    def counted(file, ranges, **options):
+        rounds[file.name] += 1
+        fetch(file, ranges, **options)
+
+    monkeypatch.setattr(RemoteFile, "fetch_blocks", counted)
+    query(urls)
+    assert rounds.keys() == set(urls)
+    assert max(rounds.values()) <= most, rounds
 
 
 @pytest.mark.parametrize(("query", "requests", "size"), BUDGETS)

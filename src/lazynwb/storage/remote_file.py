@@ -289,6 +289,8 @@ class RemoteFile:
         for start, stop in sorted(ranges):
             low, high = start // BLOCK * BLOCK, min(-(-stop // BLOCK) * BLOCK, self.size)
             low, high = self._widened(low, high) if ahead else (low, high)
+            if low >= high:  # another thread has brought it
+                continue
             if spans and low - spans[-1][1] <= _GAP:
                 spans[-1] = (spans[-1][0], max(high, spans[-1][1]))
             else:
@@ -302,11 +304,14 @@ class RemoteFile:
         lies between them, and a round costs more than a few blocks.
         """
         before, behind = self._kept.near(low)
+        wanted = high
         if before[1] > 0 and 0 <= low - before[1] <= _NEAR:
             low, high = before[1], high + min(_GROWTH * (before[1] - before[0]), _MAX_AHEAD)
-        if 0 <= behind[0] - high <= _NEAR:
+        elif low < before[1] < high:
+            low = before[1]
+        if 0 <= behind[0] - wanted <= _NEAR:
             low, high = low - min(_GROWTH * (behind[1] - behind[0]), _MAX_AHEAD), behind[0]
-        return max(low, 0), min(high, self.size)
+        return max(low, before[1], 0), min(high, self.size)
 
     def _request(self, start: int, stop: int) -> Response:
         try:

@@ -32,11 +32,6 @@ _MAX_DEPTH = 64
 _AHEAD = 1024
 
 
-def is_group(header: ObjectHeader) -> bool:
-    """Return whether an object is a group."""
-    return SYMBOL_TABLE in header.messages or LINK_INFO in header.messages
-
-
 def read_links(file: Structure, header: ObjectHeader) -> dict[bytes, Link]:
     """Read the links of a group, in the order of their names, or in that of their creation if it tracks that.
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from lazynwb.formats.hdf5.binary import U8, DamagedStructureError, UnsupportedStructureError
+from lazynwb.formats.hdf5.binary import (
+    U8,
+    DamagedStructureError,
+    MissingRangesError,
+    UnsupportedStructureError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,15 +77,19 @@ class ObjectHeader:
         By their types; of those that a header may have several of, the first.
     layout : DataLayout or None
         The decoded layout message, once it has been.
+    missing : MissingRangesError or None
+        Why some of its messages are not here. A parse that meets such a header is going to be repeated: all
+        that it may do is to note what else is missing.
     """
 
-    __slots__ = ("_repeated", "address", "layout", "messages")
+    __slots__ = ("_repeated", "address", "layout", "messages", "missing")
 
     def __init__(self, address: int) -> None:
         self.address = address
         self.messages: dict[int, Message] = {}
         self._repeated: dict[int, list[Message]] = {}
         self.layout: DataLayout | None = None
+        self.missing: MissingRangesError | None = None
 
     def add(self, kind: int, flags: int, body: bytes) -> None:
         """Add a message; raise `DamagedStructureError` if there is one of its type, and must not be."""
@@ -101,6 +110,11 @@ class ObjectHeader:
 def read_header(file: FileBytes, address: int) -> ObjectHeader:
     """Read the header at an address, with its continuations.
 
+    Returns
+    -------
+    ObjectHeader
+        Of a group, one with messages missing, as soon as it is known where the links are.
+
     Raises
     ------
     DamagedStructureError
@@ -117,7 +131,22 @@ def read_header(file: FileBytes, address: int) -> ObjectHeader:
         raise DamagedStructureError(f"no object header at {address}")
     if not header.messages.keys() <= _KNOWN:
         raise UnsupportedStructureError(f"messages of types {sorted(header.messages.keys() - _KNOWN)}")
+    if header.missing is not None and not is_group(header):
+        raise header.missing
     return header
+
+
+def unread_group(address: int, links: tuple[int, int], missing: MissingRangesError) -> ObjectHeader:
+    """Return what is known of the header of a group that is not here: where its B-tree and its heap are."""
+    header = ObjectHeader(address)
+    header.add(SYMBOL_TABLE, 0, _BLOCK.pack(*links))
+    header.missing = missing
+    return header
+
+
+def is_group(header: ObjectHeader) -> bool:
+    """Return whether an object is a group."""
+    return SYMBOL_TABLE in header.messages or LINK_INFO in header.messages
 
 
 def _read_old(file: FileBytes, start: bytes, header: ObjectHeader) -> None:
@@ -133,8 +162,10 @@ def _read_old(file: FileBytes, start: bytes, header: ObjectHeader) -> None:
         if position in visited or number > _MAX_BLOCKS:
             raise DamagedStructureError("an object header continues in a circle")
         visited.add(position)
-        data = file.get(position, length, _AHEAD)
-        at, last = 0, length - 8
+        number += 1
+        data = _block(file, header, position, length)
+        at, length = 0, len(data)
+        last = length - 8
         while at <= last:
             kind, extent, flags = unpack(data, at)
             at += 8
@@ -152,9 +183,17 @@ def _read_old(file: FileBytes, start: bytes, header: ObjectHeader) -> None:
             at = end
         if at != length:
             raise DamagedStructureError("an object header has bytes left over")
-        number += 1
-    if seen != count:
+    if seen != count and header.missing is None:
         raise DamagedStructureError(f"an object header has {seen} messages, and should have {count}")
+
+
+def _block(file: FileBytes, header: ObjectHeader, position: int, length: int) -> bytes:
+    """Return a block of a header; nothing if it is missing, as the header notes."""
+    try:
+        return file.get(position, length, _AHEAD)
+    except MissingRangesError as error:
+        header.missing = error
+        return b""
 
 
 def _continuation(body: bytes) -> tuple[int, int]:
@@ -187,12 +226,14 @@ def _read_new(file: FileBytes, start: bytes, header: ObjectHeader) -> None:
         if position in visited or number > _MAX_BLOCKS:
             raise DamagedStructureError("an object header continues in a circle")
         visited.add(position)
-        data = file.get(position, length)
+        number += 1
+        data = _block(file, header, position, length)
+        if not data:
+            continue
         if data[:4] != _CONTINUED:
             raise DamagedStructureError("an object header continues in what is no such block")
         file.verify(data, "a block of an object header")
         _new_messages(data, 4, ordered, header, blocks)
-        number += 1
 
 
 def _new_messages(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from lazynwb import shutdown
 from lazynwb.errors import LazyNWBError
-from lazynwb.formats.hdf5.binary import DamagedStructureError, MissingRangesError, UnsupportedStructureError
+from lazynwb.formats.hdf5.binary import DamagedStructureError
 from lazynwb.formats.hdf5.structure_file import StructureFile
 from lazynwb.formats.nwb.reader import StructureReader
 
@@ -56,7 +57,8 @@ class Hdf5Reader(StructureReader):
         self._file: StructureFile | None = None
         try:
             self._file = StructureFile(source, version)
-            self._run(self._file, lambda file: file.root)
+            # Of a remote file the first parse reads the root, with what else that needs.
+            self._run(self._file, lambda file: None if source.is_remote else file.root)
         except (OSError, _RefusedError):
             self._close_structure()
             self._libhdf5()
@@ -111,10 +113,11 @@ class Hdf5Reader(StructureReader):
             return self._libhdf5().chunk_indices_here(arrays)
         found = {}
         for array in arrays:
-            try:
-                found[array.path] = self._file.chunk_index(array)
-            except Exception:  # noqa: BLE001 - whoever reads the array looks them up, and gets the error
-                self._file.forget_missing()
+            with suppress(Exception):  # whoever reads the array looks them up, and gets the error
+                index = self._file.chunk_index(array)
+                if not self._file.missed:
+                    found[array.path] = index
+            self._file.forget_missing()
         try:
             self._file.verify_checksums()
         except DamagedStructureError:
@@ -144,7 +147,7 @@ class Hdf5Reader(StructureReader):
         return self._libhdf5()._parse(path, parse)  # noqa: SLF001 - of its own kind
 
     @staticmethod
-    def _run(file: StructureFile, parse: Callable[[StructureFile], T], *, ahead: bool = True) -> T:  # noqa: C901
+    def _run(file: StructureFile, parse: Callable[[StructureFile], T], *, ahead: bool = True) -> T:
         """Run a parse, of a remote file until all the bytes that it needs are here.
 
         Raises
@@ -154,22 +157,18 @@ class Hdf5Reader(StructureReader):
             file's user, and which parts can be read all the same, libhdf5 decides.
         """
         while True:
+            error: Exception | None = None
             try:
                 result = file.run(parse)
-            except (UnsupportedStructureError, DamagedStructureError) as error:
-                raise _RefusedError from error
-            except MissingRangesError as error:
-                if not file.fetch_missing(ahead=ahead):
-                    raise _RefusedError from error
-            except LazyNWBError:
-                if not file.fetch_missing(ahead=ahead):
-                    raise
-            except Exception as error:
-                if not file.fetch_missing(ahead=ahead):
-                    raise _RefusedError from error
-            else:
-                if not file.fetch_missing(ahead=ahead):
-                    return result
+            except Exception as raised:  # noqa: BLE001 - while bytes are missing, it may be because of that
+                error = raised
+            if file.fetch_missing(ahead=ahead):
+                continue
+            if error is None:
+                return result
+            if isinstance(error, LazyNWBError):
+                raise error
+            raise _RefusedError from error
 
 
 @cache

@@ -27,7 +27,7 @@ from lazynwb.formats.hdf5.chunk_index import read_chunk_index, read_some_chunks
 from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
 from lazynwb.formats.hdf5.fractal_heap import FractalHeap
 from lazynwb.formats.hdf5.global_heap import Collection, read_collection
-from lazynwb.formats.hdf5.groups import is_group, read_links
+from lazynwb.formats.hdf5.groups import read_links
 from lazynwb.formats.hdf5.messages import EXTERNAL, HARD, SOFT, Link
 from lazynwb.formats.hdf5.object_header import (
     BTREE_K,
@@ -37,8 +37,10 @@ from lazynwb.formats.hdf5.object_header import (
     DRIVER_INFO,
     SHARED_TABLE,
     ObjectHeader,
+    is_group,
     read_header,
     shared_address,
+    unread_group,
 )
 from lazynwb.formats.hdf5.stored_attributes import (
     StoredAttribute,
@@ -79,6 +81,8 @@ if TYPE_CHECKING:
 #: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
 _MAX_LINKS = 32
 _MAX_TEXT_WIDTH = 4096
+#: What is fetched of a group's B-tree and heap together with its header.
+_LINKS_AHEAD = 1024
 #: Headers, collections and groups that are kept; a walk through a larger file reads some of them again.
 _MAX_KEPT = 50_000
 _K = struct.Struct("<BHHH")
@@ -185,8 +189,29 @@ class StructureFile:
         if found is None:
             if len(self._headers) >= _MAX_KEPT:
                 self._headers.clear()
-            found = self._headers[address] = read_header(self, address)
+            found = read_header(self, address)
+            if found.missing is None:
+                self._headers[address] = found
         return found
+
+    def opened(self, address: int, links: tuple[int, int] | None = None) -> StructureNode:
+        """Open the object at an address.
+
+        Parameters
+        ----------
+        address : int
+        links : (int, int), optional
+            Of a group its parent knows where its B-tree and heap are: of a remote file, they come with its
+            header, and what they lead to may be noted before it is here.
+        """
+        if links is not None and isinstance(self.source, RemoteBytes):
+            for place in links:
+                self.source.expect(place + self.base, _LINKS_AHEAD)
+            try:
+                return StructureNode(self, self.header(address))
+            except MissingRangesError as error:
+                return StructureNode(self, unread_group(address, links, error))
+        return StructureNode(self, self.header(address))
 
     def links(self, header: ObjectHeader) -> dict[bytes, Link]:
         """Return the links of a group."""
@@ -194,7 +219,9 @@ class StructureFile:
         if found is None:
             if len(self._links) >= _MAX_KEPT:
                 self._links.clear()
-            found = self._links[header.address] = read_links(self, header)
+            found = read_links(self, header)
+            if header.missing is None:
+                self._links[header.address] = found
         return found
 
     def heap_collection(self, address: int) -> Collection:
@@ -220,7 +247,10 @@ class StructureFile:
         address = shared_address(body)
         found = self._types.get(address)
         if found is None:
-            message = self.header(address).messages.get(DATATYPE)
+            header = self.header(address)
+            if header.missing is not None:
+                raise header.missing
+            message = header.messages.get(DATATYPE)
             if message is None or message[0] & 2:
                 raise DamagedStructureError("a committed datatype that has no type")
             found = self._types[address] = decode_datatype(message[1])
@@ -284,7 +314,7 @@ class StructureFile:
     def root(self) -> StructureNode:
         """The root group."""
         self.open()
-        found = StructureNode(self, self.header(self.superblock.root))
+        found = self.opened(self.superblock.root, self.superblock.root_links)
         if not found.is_group:
             raise DamagedStructureError("the root is no group")
         return found
@@ -292,9 +322,12 @@ class StructureFile:
     def find(self, path: str) -> StructureNode:
         """Open the object at a path from the root; BrokenLinkError if the path leads nowhere."""
         parent, _, name = path.rpartition("/")
-        if self._last is None or self._last[0] != parent:
-            self._last = parent, follow(self.root, parent.encode(), 0)
-        return follow(self._last[1], name.encode(), 0)
+        if self._last is not None and self._last[0] == parent:
+            return follow(self._last[1], name.encode(), 0)
+        found = follow(self.root, parent.encode(), 0)
+        if found.header.missing is None:
+            self._last = parent, found
+        return follow(found, name.encode(), 0)
 
     def paths_of(self, addresses: set[Hashable]) -> dict[Hashable, str]:
         """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
@@ -417,17 +450,17 @@ class StructureNode:
 
     def opened(self, link: Link) -> StructureNode:
         """Open what a hard link leads to."""
-        source = self.file.source
-        if link.group is not None and isinstance(source, RemoteBytes):
-            # Of a group its parent knows where its links are: they come with its header.
-            for address in link.group:
-                source.expect(address + self.file.base, 1024)
-        return StructureNode(self.file, self.file.header(link.address))
+        return self.file.opened(link.address, link.group)
 
     def address_of(self, key: bytes) -> int | None:
         """Return the address of what a hard link leads to; None for other links."""
         link = self.links()[key]
         return link.address if link.kind == HARD else None
+
+    def _raise_if_missing(self) -> None:
+        """Raise if messages of the object's header are missing: what it seems to lack may be among them."""
+        if self.header.missing is not None:
+            raise self.header.missing
 
     def _stored(self) -> dict[bytes, bytes]:
         if self._attributes is None:
@@ -438,13 +471,17 @@ class StructureNode:
         """Return an attribute; None if there is none, or it is larger than what is read."""
         body = self._stored().get(name.encode())
         if body is None:
+            self._raise_if_missing()
             return None
         found = decode_attribute(self.file, body)
         return None if is_too_large(found) else found
 
     def has_attribute(self, name: str) -> bool:
         """Return whether there is such an attribute, readable or not."""
-        return name.encode() in self._stored()
+        found = name.encode() in self._stored()
+        if not found:
+            self._raise_if_missing()
+        return found
 
     def text(self, name: str) -> str:
         """Return a text attribute; an empty text if there is none."""
@@ -467,6 +504,7 @@ class StructureNode:
 
     def attributes(self) -> dict[str, Any]:
         """Return all attributes as plain values, sorted by name."""
+        self._raise_if_missing()
         stored = self._stored()
         return {
             name.decode("utf-8", "replace"): plain_value(self.file, decode_attribute(self.file, stored[name]))
@@ -487,7 +525,7 @@ class StructureNode:
     def referred(self, name: str) -> StructureNode | None:
         """Open the object that an attribute refers to; None where it does not."""
         address = self.target(name)
-        return StructureNode(self.file, self.file.header(address)) if address is not None else None
+        return self.file.opened(address) if address is not None else None
 
     def describe(self, path: str, main: StructureFile) -> Array:
         """Describe a dataset, which an external link may have led to from the file `main`."""
@@ -547,6 +585,8 @@ def _step(here: StructureNode, name: bytes, hops: int) -> StructureNode:
         raise BrokenLinkError(f"{shown!r} was looked up in a dataset")
     link = here.links().get(name)
     if link is None:
+        if here.header.missing is not None:
+            raise here.header.missing
         raise BrokenLinkError(f"there is no {shown!r}")
     if link.kind == HARD:
         return here.opened(link)

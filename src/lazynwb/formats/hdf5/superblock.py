@@ -23,6 +23,7 @@ _NEW = struct.Struct("<BBBQQQQ")
 _VERSION_AT, _OLD_SIZES_AT = 8, 13
 _OLD_END, _NEW_END = 24, 48
 _ENTRY_SIZE = 40
+_HAS_LINKS = 1
 _FIRST_INDEXED_K, _FIRST_CHECKSUMMED, _NEWEST = 1, 2, 3
 _WIDTH = 8
 _MAX_POSITIONS = 50
@@ -46,6 +47,8 @@ class Superblock(NamedTuple):
         Half of the entries of a full symbol table node, and of B-tree nodes of groups and of chunks.
     extension : int
         Address of the object header with more of this; `UNDEFINED` if there is none.
+    root_links : (int, int) or None
+        Where the root's B-tree and heap are likely to be, if that is noted here.
     """
 
     version: int
@@ -56,6 +59,7 @@ class Superblock(NamedTuple):
     group_internal_k: int = 16
     chunk_k: int = 32
     extension: int = UNDEFINED
+    root_links: tuple[int, int] | None = None
 
 
 def read_superblock(source: ByteSource) -> Superblock:
@@ -104,10 +108,13 @@ def _old(source: ByteSource, base: int, version: int) -> Superblock:
     stored_base, _free, end, driver = _OLD_ADDRESSES.unpack_from(data, start)
     if driver != UNDEFINED:
         raise UnsupportedStructureError("driver information")
-    root = _ROOT_ENTRY.unpack_from(data, start + _OLD_ADDRESSES.size)[1]
+    _, root, kind, *links = _ROOT_ENTRY.unpack_from(data, start + _OLD_ADDRESSES.size)
     if not (leaf and internal and chunk):
         raise DamagedStructureError("the superblock has nodes without entries")
-    return _checked(Superblock(version, base, end, root, leaf, internal, chunk), stored_base, source.size)
+    found = Superblock(version, base, end, root, leaf, internal, chunk)
+    if kind == _HAS_LINKS:
+        found = found._replace(root_links=(links[0], links[1]))
+    return _checked(found, stored_base, source.size)
 
 
 def _check(offsets: int, lengths: int, flags: int) -> None:

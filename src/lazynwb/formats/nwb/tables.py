@@ -14,7 +14,7 @@ from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS, field_ndim, f
 from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from lazynwb.formats.protocols import Node, OpenFile
 
@@ -64,7 +64,9 @@ def _describe_at(file: OpenFile, path: str) -> Table | None:
         found = file.find(parent)
     if not found.is_group:
         return None
-    role = table_role(found)
+    role = "table"
+    with file.collect_misses():  # what a table's columns need is asked for before it is known to be one
+        role = table_role(found)
     if role == "table":
         return _describe_dynamic_table(file, found, path)
     if role == "series":
@@ -100,8 +102,11 @@ def _is_table_type(neurodata_type: str) -> bool:
 
 def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
     problems: list[str] = []
-    listed = group.names("colnames") or []
-    categories = group.names("categories") or []
+    listed: list[str] = []
+    categories: list[str] = []
+    with main.collect_misses():
+        listed = group.names("colnames") or []
+        categories = group.names("categories") or []
     members, lost = _members(main, group, path, listed, problems)
     main.raise_if_missing()
     forget_damaged(members, lost, problems)
@@ -171,14 +176,17 @@ def _members(
 ) -> tuple[dict[str, Member], set[str]]:
     members: dict[str, Member] = {}
     lost: set[str] = set()
-    fields = fields_of(group.text("neurodata_type"), path)
+    fields: Mapping[str, int] = {}
+    with main.collect_misses():
+        fields = fields_of(group.text("neurodata_type"), path)
     for key, name in _named(group, problems):
         full = f"{path}/{name}"
         ndim = 1 if name == "id" else fields.get(name)
         may_index = name not in listed
         try:
             with main.collect_misses():
-                member = main.once(full, partial(_member, main, group, key, full, ndim, may_index=may_index))
+                described = partial(_member, main, group, key, full, ndim, may_index=may_index)
+                member = main.once(f"{full}\0{ndim}\0{may_index}", described)
                 if member is not None:
                     members[name] = member
                     problems += [f"column {name!r} {member.problem}"] * bool(member.problem)
