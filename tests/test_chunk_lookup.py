@@ -17,9 +17,10 @@ from lazynwb.catalog.model import MISSING, ChunkIndex, SomeChunks
 from lazynwb.codecs.checksums import crc32c
 from lazynwb.errors import CorruptDataError
 from lazynwb.formats.hdf5 import structure_file
-from lazynwb.formats.libhdf5 import block_stream, chunk_lookup, fallback
+from lazynwb.formats.hdf5.reader import Hdf5Reader
+from lazynwb.formats.libhdf5 import block_stream, fallback
 from lazynwb.formats.libhdf5.fallback import Libhdf5Reader
-from lazynwb.formats.libhdf5.nodes import _CHUNKS_WITHOUT_BASE, describe_dataset
+from lazynwb.formats.libhdf5.nodes import _CHUNKS_WITHOUT_BASE
 from lazynwb.formats.zarr import shard_index
 from lazynwb.lookup import loader
 from lazynwb.storage.resolve import expand
@@ -93,15 +94,14 @@ def corners(array):
 
 
 @contextmanager
-def reading(source):
+def reading(source, kind=Hdf5Reader):
     (found,) = expand(source)
-    with Libhdf5Reader(found, found.identity()) as reader:
+    with kind(found, found.identity()) as reader:
         yield reader
 
 
 def describe(reader, name):
-    file = reader._file
-    return reader._parse(name, lambda _: describe_dataset(file.find(name).id, file, name, file))
+    return reader._parse(name, lambda file: file.find(name).describe(name, file))
 
 
 def names_of(path):
@@ -129,9 +129,10 @@ def no_listing(monkeypatch):
     return made
 
 
-def test_every_chunk_of_every_kind_of_index_is_where_h5py_says(kinds, no_listing):
+@pytest.mark.parametrize("kind", [Hdf5Reader, Libhdf5Reader])
+def test_every_chunk_of_every_kind_of_index_is_where_h5py_says(kinds, kind, no_listing):
     chunks = {name: listed(kinds, name) for name in names_of(kinds)}
-    with reading(kinds) as reader:
+    with reading(kinds, kind) as reader:
         for name, expected in chunks.items():
             array = describe(reader, name)
             places = corners(array)
@@ -140,8 +141,8 @@ def test_every_chunk_of_every_kind_of_index_is_where_h5py_says(kinds, no_listing
             assert [found.locate(number) for number in numbers] == [
                 expected.get(corner, (MISSING, 0, 0)) for corner in places
             ], name
-    # libhdf5 says nothing certain of datasets without any chunk; to list none takes no time.
-    assert all(name.endswith("_empty") for name in no_listing)
+    # libhdf5 looks up no single chunk without going through all of them.
+    assert sorted(no_listing) == ([] if kind is Hdf5Reader else sorted(chunks))
 
 
 def test_over_http_the_same_chunks_are_found_in_few_rounds(kinds, no_listing):
@@ -159,7 +160,7 @@ def test_over_http_the_same_chunks_are_found_in_few_rounds(kinds, no_listing):
             assert [found.locate(number) for number in numbers.tolist()] == [
                 expected.get(places[number], (MISSING, 0, 0)) for number in numbers
             ], name
-    assert all(name.endswith("_empty") for name in no_listing)
+    assert not no_listing
 
 
 def test_several_datasets_are_looked_up_together_some_in_part(kinds):
@@ -171,45 +172,6 @@ def test_several_datasets_are_looked_up_together_some_in_part(kinds):
     assert len(some) == 2
     assert isinstance(complete, ChunkIndex)
     assert empty.locate(0) == (MISSING, 0, 0)
-
-
-def test_a_dataset_whose_chunks_an_earlier_run_found_does_not_stop_the_next_run(kinds):
-    with reading(kinds) as reader:
-        array = describe(reader, "fixed_gzip")
-        reader._file = reader._file.reopened(watched=True)
-        known = {1: (10, 20, 0)}
-        again = chunk_lookup.some_chunks(reader._file, array, np.array([1]), known)
-    assert again.locate(1) == known[1]
-
-
-@pytest.mark.parametrize("says", ["anything else", "999999999999 bytes required", "0 bytes required"])
-def test_where_libhdf5_says_something_unknown_all_chunks_are_listed(kinds, no_listing, monkeypatch, says):
-    class Pattern:
-        @staticmethod
-        def search(_):
-            return chunk_lookup.re.search(r"(\d+) bytes required", says)
-
-    monkeypatch.setattr(chunk_lookup, "_NEEDED", Pattern)
-    with reading(kinds) as reader:
-        arrays = [describe(reader, name) for name in ("fixed_plain", "btree_gzip")]
-        found = reader.chunk_indices(arrays, [np.array([0])] * 2)
-    assert no_listing
-    for array, index in zip(arrays, found, strict=True):
-        assert index.locate(0) == listed(kinds, array.path)[corners(array)[0]]
-
-
-def test_a_second_read_where_one_is_expected_is_not_believed(kinds, no_listing, monkeypatch):
-    monkeypatch.setattr(
-        "lazynwb.formats.libhdf5.block_stream.Watch._is_noted",
-        lambda self, start, length: (
-            self._noted is not None and bool(self._noted.extend([(start, length)] * 2))
-        ),
-    )
-    with reading(kinds) as reader:
-        array = describe(reader, "extensible_gzip")
-        (index,) = reader.chunk_indices([array], [np.array([2])])
-    assert no_listing == ["extensible_gzip"]
-    assert index.locate(2) == listed(kinds, "extensible_gzip")[corners(array)[2]]
 
 
 def test_chunks_that_were_not_looked_up_are_not_made_up():

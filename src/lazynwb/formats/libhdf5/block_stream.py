@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from abc import ABC, abstractmethod
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +18,6 @@ from lazynwb.formats.libhdf5.heap_validation import SIGNATURE as HEAP
 from lazynwb.formats.libhdf5.heap_validation import Collections
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lazynwb.storage.remote_file import RemoteFile
 
 #: Bytes at the beginning of every HDF5 file, or of what follows its user block.
@@ -36,10 +33,8 @@ class MissingBytesError(OSError):
     """Bytes that libhdf5 asked for are not here yet."""
 
 
-class Watch(ABC):
-    """A part of file objects that looks at what libhdf5 asks for.
-
-    It notes what that is (see `lazynwb.formats.libhdf5.chunk_lookup`), and keeps damaged heaps from it.
+class CheckedStream(ABC):
+    """A part of file objects that keeps damaged heaps from libhdf5.
 
     Attributes
     ----------
@@ -48,8 +43,6 @@ class Watch(ABC):
     """
 
     size: int
-    _awaited: int = -1
-    _noted: list[tuple[int, int]] | None = None
 
     def __init__(self) -> None:
         self._heaps = Collections(self.peek)
@@ -58,26 +51,6 @@ class Watch(ABC):
     def peek(self, start: int, size: int) -> bytes:
         """Return bytes from a position on, as far as the file goes."""
 
-    @contextmanager
-    def noting(self, size: int) -> Iterator[list[tuple[int, int]]]:
-        """Give position and length of every read, for as long as the `with` block lasts.
-
-        Reads of the given length, which must be those of data, are not carried out.
-        """
-        noted = self._noted = []
-        self._awaited = size
-        try:
-            yield noted
-        finally:
-            self._noted = None
-
-    def _is_noted(self, start: int, length: int) -> bool:
-        """Note a read if anybody wants to know; tell whether that is all that is to be done."""
-        if self._noted is None:
-            return False
-        self._noted.append((start, length))
-        return length == self._awaited
-
     def _check(self, start: int, passing: memoryview) -> None:
         """Raise DamagedHeapError before libhdf5 loads a collection on which it would not end."""
         read = bytes(passing)
@@ -85,7 +58,7 @@ class Watch(ABC):
             self._heaps.check_passing(start, read)
 
 
-class LocalStream(Watch):
+class LocalStream(CheckedStream):
     """A read-only file object over a local file.
 
     Parameters
@@ -117,8 +90,6 @@ class LocalStream(Watch):
         DamagedHeapError
         """
         done, start = 0, self._file.tell()
-        if self._is_noted(start, len(buffer)):
-            return len(buffer)
         while done < len(buffer):
             got = self._file.readinto(buffer[done:])
             if not got:
@@ -137,7 +108,7 @@ class LocalStream(Watch):
         self._file.close()
 
 
-class BlockStream(Watch):
+class BlockStream(CheckedStream):
     """A read-only file object over the bytes of a remote file that are here.
 
     Parameters
@@ -156,7 +127,6 @@ class BlockStream(Watch):
         super().__init__()
         self._file = file
         self.size = file.size
-        self.ahead = True
         self._position = 0
         self.missing: set[tuple[int, int]] = set()
         self.misses = 0
@@ -187,8 +157,6 @@ class BlockStream(Watch):
         DamagedHeapError
         """
         start = self._position
-        if self._is_noted(start, len(buffer)):
-            return len(buffer)
         found = self.peek(start, len(buffer))
         buffer[: len(found)] = found
         self._check(start, memoryview(found))
@@ -203,7 +171,7 @@ class BlockStream(Watch):
         found = self._file.peek(start, size)
         if found is None and not MAY_FAIL:
             try:
-                self._file.fetch_blocks({(start, start + size)}, ahead=self.ahead)
+                self._file.fetch_blocks({(start, start + size)})
             except Exception as error:  # noqa: BLE001 - raised again where libhdf5 does not reword it
                 self._failure = error
             found = self._file.peek(start, size)
@@ -240,7 +208,7 @@ class BlockStream(Watch):
         self._rounds += 1
         if self._rounds > _MAX_ROUNDS:
             raise OSError("the structure of the file does not end: it is damaged")
-        self._file.fetch_blocks(missing, ahead=self.ahead)
+        self._file.fetch_blocks(missing)
         return True
 
     def has_signature(self) -> bool:

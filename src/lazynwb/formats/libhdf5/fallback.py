@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from lazynwb.errors import LazyNWBError, NotNWBError
-from lazynwb.formats.libhdf5.chunk_lookup import NotSingleError, chunk_index, some_chunks
+from lazynwb.formats.libhdf5.chunk_lookup import chunk_index
 from lazynwb.formats.libhdf5.nodes import Hdf5File, resolve_references
 from lazynwb.formats.libhdf5.reader import read_indirect
 from lazynwb.formats.nwb.reader import StructureReader
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
-    from lazynwb.formats.libhdf5.chunk_lookup import Place
     from lazynwb.formats.protocols import OpenFile
     from lazynwb.storage.source import Source
 
@@ -48,31 +47,17 @@ class Libhdf5Reader(StructureReader):
     def chunk_indices(
         self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
     ) -> list[ChunkIndex | SomeChunks]:
-        """Look up where the chunks of arrays are, or some of them."""
-        wanted = list(numbers) or [None] * len(arrays)
-        some = any(listed is not None for listed in wanted)
-        if some and self._file.watch is None:
-            self._file = self._file.reopened(watched=True)
-        known: list[dict[int, Place]] = [{} for _ in arrays]
+        """Look up where the chunks of arrays are: all of them, because libhdf5 lists them one by one."""
+        del numbers
 
         def look_up(_: OpenFile) -> list[ChunkIndex | SomeChunks]:
             found: list[ChunkIndex | SomeChunks] = []
-            for array, listed, places in zip(arrays, wanted, known, strict=True):
+            for array in arrays:
                 with self._file.collect_misses():
-                    if listed is None:
-                        found.append(chunk_index(self._file, array))
-                    else:
-                        found.append(some_chunks(self._file, array, listed, places))
+                    found.append(chunk_index(self._file, array))
             return found
 
-        try:
-            return self._parse(arrays[0].path if len(arrays) == 1 else "", look_up)
-        except NotSingleError as error:
-            self._file = self._file.reopened(watched=False)  # libhdf5 may remember what was not read
-            rest = [
-                None if array.path in error.args else some for array, some in zip(arrays, wanted, strict=True)
-            ]
-            return self.chunk_indices(arrays, rest)
+        return self._parse(arrays[0].path if len(arrays) == 1 else "", look_up)
 
     def chunk_indices_here(self, arrays: Sequence[Array]) -> dict[str, ChunkIndex]:
         """Look up the chunks of those arrays for which nothing more needs to be fetched, by their paths."""

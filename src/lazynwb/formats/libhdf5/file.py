@@ -14,7 +14,7 @@ from h5py import h5f, h5fd, h5p
 from h5py._objects import phil
 
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
-from lazynwb.formats.libhdf5.block_stream import SIGNATURE, BlockStream, LocalStream, MissingBytesError, Watch
+from lazynwb.formats.libhdf5.block_stream import SIGNATURE, BlockStream, LocalStream, MissingBytesError
 from lazynwb.formats.libhdf5.heap_validation import Heaps
 from lazynwb.formats.protocols import permitted_target, unfollowed
 from lazynwb.profile import count
@@ -95,8 +95,8 @@ class LibHdf5File:
     source : Source
     version : str
         Its identity: of a remote file, no other version is read.
-    watched : bool
-        Note what libhdf5 reads: see `watch`.
+    streamed : bool
+        Give libhdf5 a local file's bytes through a Python object, too.
 
     Raises
     ------
@@ -106,10 +106,10 @@ class LibHdf5File:
         If libhdf5 cannot open it; the message says what it is instead, as far as that can be told.
     """
 
-    def __init__(self, source: Source, version: str, *, watched: bool = False) -> None:
+    def __init__(self, source: Source, version: str, *, streamed: bool = False) -> None:
         self.source = source
         self._version = version
-        self._watched = watched
+        self._streamed = streamed
         self.name = source.name
         self._linked: dict[Source, Self] = {}
         self._unreadable: set[Source] = set()
@@ -119,9 +119,6 @@ class LibHdf5File:
         self._stream: LocalStream | None = None
         self.heaps: Heaps | None = None
         self._blocks = _block_stream(source, version)
-        if self._blocks is not None:
-            # The places of single chunks are far apart in an index.
-            self._blocks.ahead = not watched
         _open_objects.add(self)
         self._last: tuple[str, Any] | None = None
         self.id: h5f.FileID | None = None
@@ -166,7 +163,7 @@ class LibHdf5File:
                 opened.close()
 
     def _open(self) -> h5f.FileID:
-        if self._watched:
+        if self._streamed:
             self._stream = LocalStream(self.source.path)
             return _open_object(self._stream, self.name)
         access = h5p.create(h5p.FILE_ACCESS)
@@ -200,19 +197,9 @@ class LibHdf5File:
         """Whether libhdf5 has the bytes from a Python object, which stands for every file that it opens."""
         return self._blocks is not None or self._stream is not None
 
-    @property
-    def watch(self) -> Watch | None:
-        """The recorder of libhdf5's reads; None unless the file was opened as `watched`."""
-        return (self._blocks or self._stream) if self._watched else None
-
-    def reopened(self, *, watched: bool) -> Self:
-        """Close this file and return another on the same source."""
-        self.close()
-        return type(self)(self.source, self._version, watched=watched)
-
     def reopen(self) -> Self:
         """Open the source once more, so that libhdf5 takes it for another file than any that is open."""
-        return type(self)(self.source, self._version, watched=True)
+        return type(self)(self.source, self._version, streamed=True)
 
     @contextmanager
     def parse_lock(self) -> Iterator[None]:
@@ -325,7 +312,7 @@ class LibHdf5File:
             return self
         if target not in self._linked:
             try:
-                self._linked[target] = type(self)(target, target.identity(), watched=self._watched)
+                self._linked[target] = type(self)(target, target.identity(), streamed=self._streamed)
             except LazyNWBError as error:
                 self._unreadable.add(target)
                 target.invalidate()
