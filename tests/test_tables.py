@@ -15,8 +15,16 @@ from checks import ENGINES, PEAK_MIB, check_file, run_child
 from readers import hdf5_tables as oracle
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("name", [*CASES, *PYNWB_CASES])
+NAMES = [*CASES, *PYNWB_CASES]
+#: Every other kind of file with either engine; with `--slow`, both engines.
+NAMES_AND_ENGINES = [
+    pytest.param(name, engine, marks=() if (number + shift) % 2 else pytest.mark.slow)
+    for shift, engine in enumerate(ENGINES)
+    for number, name in enumerate(NAMES)
+]
+
+
+@pytest.mark.parametrize(("name", "engine"), NAMES_AND_ENGINES)
 def test_every_table_of(name, engine, built):
     if name == "plugins" and not plugin_filters():
         pytest.skip("pip install hdf5plugin")
