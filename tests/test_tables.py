@@ -14,7 +14,6 @@ from cases_storage import plugin_filters
 from checks import ENGINES, PEAK_MIB, check_file, run_child
 from readers import hdf5_tables as oracle
 
-
 NAMES = [*CASES, *PYNWB_CASES]
 #: Every other kind of file with either engine; with `--slow`, both engines.
 NAMES_AND_ENGINES = [
