@@ -92,7 +92,7 @@ def build(elements: Elements, context: Context) -> pl.Series:
     if dtype.kind == "number":
         return _numbers(raw.reshape(-1).view(np.dtype(dtype.numpy)))
     if dtype.kind == "bool":
-        return pl.Series(raw.reshape(-1) != 0)
+        return of_mask(raw.reshape(-1) != 0)
     if dtype.kind == "enum":
         return _enum(raw.reshape(-1).view(np.dtype(dtype.numpy)), dtype)
     if dtype.kind == "text":
@@ -133,13 +133,21 @@ def _numbers(values: np.ndarray) -> pl.Series:
     return from_buffer(native)
 
 
-def from_buffer(values: np.ndarray) -> pl.Series:
-    """Return numbers as a Series; large ones share the memory of the array."""
-    if values.nbytes < 1 << 20 or values.dtype == np.float16:
-        return pl.Series(values)
+def from_buffer(values: np.ndarray, name: str = "") -> pl.Series:
+    """Return numbers as a Series that shares the memory of the array.
+
+    Polars' own conversion imports `numpy.ma` first, which takes as long as a query for a few rows.
+    """
+    if not len(values) or values.dtype == np.float16:
+        return pl.Series(name, values)
     import nanoarrow as na
 
-    return pl.Series(na.c_array(values))
+    return pl.Series(na.c_array(np.ascontiguousarray(values))).alias(name)
+
+
+def of_mask(values: np.ndarray) -> pl.Series:
+    """Return booleans as a Series."""
+    return from_buffer(values.view(np.uint8)).cast(pl.Boolean)
 
 
 def _enum(codes: np.ndarray, dtype: DType) -> pl.Series:
@@ -219,7 +227,7 @@ def _converted(values: np.ndarray, dtype: DType) -> pl.Series:
     assert dtype.base is not None  # noqa: S101 - no other kind comes as objects
     parts = [np.asarray(v, np.dtype(dtype.base.numpy)).reshape(-1) for v in values]
     flat = np.concatenate(parts) if parts else np.zeros(0, np.dtype(dtype.base.numpy))
-    inner = pl.Series(flat != 0) if dtype.base.kind == "bool" else _numbers(flat)
+    inner = of_mask(flat != 0) if dtype.base.kind == "bool" else _numbers(flat)
     return as_lists(inner, (), [offsets_of(np.array([len(p) for p in parts], np.int64))])
 
 

@@ -252,7 +252,7 @@ class _Run:
             places[at : at + piece.stored] = np.arange(done, done + piece.stored)
             at += piece.stored + piece.missing
             done += piece.stored
-        return stored.gather(pl.Series(places).replace(-1, None))
+        return stored.gather(from_buffer(places).replace(-1, None))
 
     def _stored(self, context: Context) -> pl.Series:
         """Return the rows that the files have."""

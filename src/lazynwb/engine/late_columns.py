@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from polars import selectors
 
+from lazynwb.arrays.arrow import from_buffer, of_mask
 from lazynwb.arrays.row_selection import Handles, Part, to_ranges
 from lazynwb.arrays.size_estimates import most_bytes
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_PATH, is_array_dtype
@@ -165,7 +166,7 @@ def _placed(name: str, read: list[pl.Series], dtype: pl.DataType, places: np.nda
     series = read[0] if len(read) == 1 else pl.concat(read)
     if len(series) == len(places) and np.array_equal(places, np.arange(len(places))):
         return series.alias(name)
-    indices = pl.Series(places)
+    indices = from_buffer(places)
     return series.gather(indices.set(indices == NOWHERE, None)).alias(name)
 
 
@@ -249,7 +250,7 @@ class LateColumns:
             if late:
                 batch = batch.with_columns(self._read(of_batch, filtering, added))
                 keep = mask(batch, pl.all_horizontal(late))
-                batch, of_batch = batch.filter(pl.Series(keep)), of_batch.take(keep)
+                batch, of_batch = batch.filter(of_mask(keep)), of_batch.take(keep)
             rest = [name for name in names if name not in batch.columns]
             yield _in_order(batch.with_columns(self._read(of_batch, rest, added)), names)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from lazynwb.arrays.arrow import from_buffer
 from lazynwb.arrays.chunk_grid import chunk_numbers
 from lazynwb.arrays.ragged import as_integers, merged, request_rows, spans, with_row_before
 from lazynwb.arrays.row_selection import Handles, expand, to_ranges
@@ -106,7 +107,7 @@ class ReadableRows:
             return nulls(column.name, dtype, part.rows)
         found = _read_each(handles, part.take(keep), column.name, dtype)
         places = np.where(keep, np.cumsum(keep) - 1, -1)
-        return found.gather(pl.Series(places).replace(-1, None))
+        return found.gather(from_buffer(places).replace(-1, None))
 
     def _in_sound_chunks(self, handles: Handles, part: Part, column: Column) -> np.ndarray:
         """Return of each row whether its chunks can be decoded, as far as a row of each chunk tells."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from lazynwb.arrays.arrow import from_buffer
 from lazynwb.arrays.row_selection import expand
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX, TABLE_PATH
 from lazynwb.catalog.merge import nulls
@@ -56,7 +57,7 @@ class PerFile:
             return nulls(name, pl.Null(), sum(part.rows for part in parts))
         if name == TABLE_INDEX:
             rows = [expand(part.ranges, np.uint32) for part in parts]
-            return pl.Series(name, np.concatenate(rows) if rows else np.zeros(0, np.uint32))
+            return from_buffer(np.concatenate(rows) if rows else np.zeros(0, np.uint32), name)
         if name in self._files.columns:
             values = self._files[name].gather([self._numbers[part.file.source] for part in parts])
         else:
@@ -64,7 +65,8 @@ class PerFile:
             values = pl.Series(name, paths, dtype=INTERNAL[name])
         if len(parts) == 1:
             return values.new_from_index(0, parts[0].rows)
-        return values.gather(np.repeat(np.arange(len(parts), dtype=np.uint32), [part.rows for part in parts]))
+        numbers = np.repeat(np.arange(len(parts), dtype=np.uint32), [part.rows for part in parts])
+        return values[from_buffer(numbers)]
 
 
 def mask(frame: pl.DataFrame, expression: pl.Expr) -> np.ndarray:
@@ -77,7 +79,7 @@ def mask(frame: pl.DataFrame, expression: pl.Expr) -> np.ndarray:
 def assembled(columns: Mapping[str, pl.Series], rows: int) -> pl.DataFrame:
     """Return a frame of columns, or one of a given height without columns."""
     if not columns:
-        return pl.DataFrame({TABLE_INDEX: np.zeros(rows, np.uint32)})
+        return from_buffer(np.zeros(rows, np.uint32), TABLE_INDEX).to_frame()
     return pl.DataFrame(list(columns.values()))
 
 

@@ -6,8 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 
+from lazynwb.arrays.arrow import from_buffer, of_mask
 from lazynwb.arrays.row_selection import Handles, Part, cut_ranges, to_ranges
 from lazynwb.arrays.size_estimates import most_bytes
 from lazynwb.catalog.dtypes import TABLE_INDEX
@@ -38,6 +38,8 @@ from lazynwb.storage.remote_state import save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+
+    import polars as pl
 
     from lazynwb.engine.plan import ScanPlan
     from lazynwb.engine.stored_columns import Decoded
@@ -506,7 +508,8 @@ class Query:
                 [part.indices() + start for part, start in zip(parts, starts[:-1], strict=True)]
             )
             # Not `gather`: Polars takes the names of series for patterns there.
-            found = {name: series[rows] for name, series in found.items()}
+            places = from_buffer(rows)
+            found = {name: series[places] for name, series in found.items()}
         known.update(found)
 
     def _filter(
@@ -520,7 +523,7 @@ class Query:
             keep = mask(assembled({name: known[name] for name in step.columns}, rows), step.expression)
             if not keep.all():
                 parts = take(parts, keep)
-                known = {name: series.filter(pl.Series(keep)) for name, series in known.items()}
+                known = {name: series.filter(of_mask(keep)) for name, series in known.items()}
                 if not parts:
                     break
         return parts, {name: series for name, series in known.items() if name in self._names}

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from lazynwb.arrays.arrow import from_buffer
 from lazynwb.arrays.ragged import rows_in
 from lazynwb.arrays.row_selection import Handles, Part, cut_ranges
 from lazynwb.arrays.slicing import read_slice
@@ -193,7 +194,7 @@ class TimestampFilter:
     def _conformed(self, values: np.ndarray) -> pl.Series:
         """Return stored values in the published type, as `read_columns` does."""
         origin = None if TIMESTAMPS in self._plan.overridden else self._plan.origin
-        return conform(pl.Series(TIMESTAMPS, values), self._dtype, origin)
+        return conform(from_buffer(values, TIMESTAMPS), self._dtype, origin)
 
     def _is_large(self, file: TableFile) -> bool:
         array = _numbers(file)
@@ -253,7 +254,7 @@ class TimestampFilter:
         def passed(values: np.ndarray) -> np.ndarray:
             if not expressions:
                 return np.full(len(values), side == "lower")
-            frame = pl.DataFrame({TIMESTAMPS: pl.Series(values).cast(self._dtype)})
+            frame = pl.DataFrame({TIMESTAMPS: from_buffer(values).cast(self._dtype)})
             kept: np.ndarray = np.logical_and.reduce([mask(frame, expression) for expression in expressions])
             return kept if side == "lower" else ~kept
 

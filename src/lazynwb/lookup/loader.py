@@ -239,7 +239,8 @@ class TableFile:
             some = self._some.get(path)
             lacking = some.unknown(numbers) if some is not None else numbers
             if len(lacking):
-                lacking = np.union1d(lacking, others)
+                if len(others):  # NumPy imports all of numpy.ma for it
+                    lacking = np.union1d(lacking, others)
                 known = len(some) if some is not None else 0
                 missing[path] = (
                     array,
