@@ -235,13 +235,99 @@ def test_a_large_result_comes_in_parts_that_the_workers_go_on_from(tmp_path, mon
         with h5py.File(tmp_path / f"{number}.nwb", "w") as file:
             builders.table(file, "t", {"x": np.arange(40_000) + number, "y": np.arange(40_000) % 7})
     recorder = Recorder()
-    scan = lazynwb.scan_nwb(tmp_path, "t", executor=recorder)
+    scan = lazynwb.scan_nwb(tmp_path, "t", executor=recorder, infer_schema_length=1)
     tasks = len(recorder.works)
     alone = lazynwb.scan_nwb(tmp_path, "t")
     for query in (lambda frame: frame, lambda frame: frame.filter(pl.col("y") < 5).select("x")):
         assert_frame_equal(query(scan).collect(), query(alone).collect())
     assert len(recorder.works) - tasks > 2 * 3
     assert any(getattr(work, "first_row", 0) for work in recorder.works)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A file with a table of 3,000 rows in chunks of 100, and a small one; and a small file."""
+    import h5py
+
+    folder = tmp_path_factory.mktemp("large")
+    for name, rows in {"0": 5, "1": 3000, "2": 7}.items():
+        with h5py.File(folder / f"{name}.nwb", "w") as file:
+            columns = {
+                "x": np.arange(rows),
+                "label": [f"ü{n % 7}" for n in range(rows)],
+                "wide": builders.Column(
+                    np.arange(rows * 5.0).reshape(rows, 5),
+                    options={"chunks": (min(rows, 100), 5), "compression": "gzip"},
+                ),
+                "spikes": builders.Ragged([[n / 2] * (n % 4) for n in range(rows)]),
+            }
+            builders.table(file, "intervals/large", columns)
+            builders.table(file, "intervals/small", {"x": np.arange(10)})
+    return folder
+
+
+LARGE = {
+    "all": lambda frame: frame,
+    "array": lambda frame: frame.select("wide", "_table_index"),
+    "filter": lambda frame: frame.filter(pl.col("label") == "ü3").select("x", "wide"),
+    "ragged": lambda frame: frame.filter(pl.col("spikes").list.len() > 2).select("spikes", "wide"),
+    "head": lambda frame: frame.head(1777).select("wide"),
+    "slice": lambda frame: frame.slice(1234, 1000).select("x", "wide"),
+    "streaming": lambda frame: frame.filter(pl.col("x") % 5 == 1).select("wide", "_nwb_path"),
+}
+
+
+@pytest.mark.parametrize("table", ["intervals/large", "/intervals/*"])
+@pytest.mark.parametrize("query", LARGE)
+def test_a_large_table_is_divided_by_rows(large, monkeypatch, query, table):
+    monkeypatch.setattr(lazynwb.config, "batch_bytes", 20_000)
+    recorder = Recorder(width=4)
+    engine = "streaming" if query == "streaming" else "in-memory"
+    found = LARGE[query](lazynwb.scan_nwb(large, table, executor=recorder)).collect(engine=engine)
+    assert_frame_equal(found, LARGE[query](lazynwb.scan_nwb(large, table)).collect())
+    ranges = [(work.first_row, work.n_rows) for work in recorder.works if getattr(work, "first_row", 0)]
+    assert len(set(ranges)) == len(ranges) >= 2
+    assert recorder.most >= 4  # at the same time
+
+
+@pytest.mark.usefixtures("no_store")
+def test_no_chunk_of_a_table_that_is_divided_is_decoded_twice(large, monkeypatch, processes):
+    monkeypatch.setattr(lazynwb.config, "batch_bytes", 20_000)
+
+    def decoded(**options):
+        with lazynwb.profile() as costs:
+            lazynwb.scan_nwb(large, "intervals/large", **options).select("wide").collect()
+        return costs.chunks_decoded
+
+    assert decoded(executor=processes) == decoded() == 32
+
+
+def test_a_column_in_one_chunk_is_read_by_one_worker(tmp_path, monkeypatch):
+    import h5py
+
+    monkeypatch.setattr(lazynwb.config, "batch_bytes", 1000)
+    with h5py.File(tmp_path / "a.nwb", "w") as file:
+        builders.table(file, "t", {"x": builders.Column(np.arange(1000), options={"chunks": (1000,)})})
+    recorder = Recorder()
+    scan = lazynwb.scan_nwb(tmp_path, "t", executor=recorder, infer_schema_length=1)
+    assert scan.select("x").collect()["x"].to_list() == list(range(1000))
+    assert len(recorder.works) == 1
+
+
+def test_rows_that_a_large_table_got_meanwhile_are_read(tmp_path, monkeypatch):
+    import h5py
+
+    monkeypatch.setattr(lazynwb.config, "batch_bytes", 10_000)
+    with h5py.File(tmp_path / "a.nwb", "w") as file:
+        options = {"chunks": (100,), "maxshape": (None,)}
+        columns = {name: builders.Column(np.arange(3000), options=options) for name in ("id", "x")}
+        builders.table(file, "t", columns, colnames=["x"])
+    scan = lazynwb.scan_nwb(tmp_path, "t", executor=Recorder())
+    with h5py.File(tmp_path / "a.nwb", "a") as file:
+        for name in ("id", "x"):
+            file["t"][name].resize((4000,))
+            file["t"][name][:] = np.arange(4000)
+    assert scan.select("x").collect()["x"].to_list() == list(range(4000))
 
 
 def test_tasks_are_cancelled_when_the_rows_are_enough(cube):

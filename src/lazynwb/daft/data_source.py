@@ -18,7 +18,7 @@ from daft.recordbatch import RecordBatch
 
 from lazynwb.catalog.dtypes import ROWS, instance
 from lazynwb.daft.expressions import translated
-from lazynwb.distributed.execution import DistributedQuery, task_on, wanted_files
+from lazynwb.distributed.execution import DistributedQuery, task_on, tasks_on, wanted_files
 from lazynwb.distributed.workers import execute, work_item
 from lazynwb.engine.batches import scan_metadata
 from lazynwb.engine.plan import plan_steps
@@ -159,11 +159,11 @@ class NWBSource(DataSource):
         n_rows = limit if filters is None and predicate is None else None
         files = wanted_files(query)
         if n_rows is not None and n_rows <= _FEW_ROWS:  # one task reads the first files
-            groups = iter([files] if files else [])
+            reads = [task_on(query, files, 0, n_rows)] if files else []
         else:
             most = self._files_per_task or min(math.ceil(len(files) / MAX_TASKS), _MAX_FILES)
             groups = _groups(files, 1 if limit is not None else most, most)
-        reads = [task_on(query, group, n_rows, 0) for group in groups]
+            reads = [read for group in groups for read in tasks_on(query, group, 0, n_rows)]
         shared = _Shared(f"/{plan.table}", Report(plan.table, len(plan.sources)), len(reads))
         return [NWBTask(self._schema, read, filters, limit, shared) for read in reads]
 
@@ -267,9 +267,16 @@ class _Streamed(NamedTuple):
         return self.read.sources
 
     def run(self) -> tuple[Query, None]:
-        plan, names, predicate, *_ = self.read
+        plan, names, predicate, _, _, first_row = self.read
         steps = plan_steps(predicate, plan.schema, plan.per_table, ignore_errors=plan.ignore_errors)
-        query = Query(plan, list(names), steps, read_everything=self.whole, scan_metadata=scan_metadata)
+        query = Query(
+            plan,
+            list(names),
+            steps,
+            first_row=first_row,
+            read_everything=self.whole,
+            scan_metadata=scan_metadata,
+        )
         return query, None
 
     def split(self) -> list[_Streamed]:

@@ -88,7 +88,8 @@ class ShippedCatalogs(CatalogProvider):
 
 def pack_catalogs(
     catalogs: CatalogProvider,
-    pairs: Sequence[tuple[Source, str]],
+    sources: Sequence[Source],
+    tables: Mapping[tuple[Source, str], TableFile | None],
     columns: Collection[str],
     metadata: Mapping[str, Mapping[str, pl.DataType]],
 ) -> ShippedCatalogs:
@@ -98,19 +99,17 @@ def pack_catalogs(
     ----------
     catalogs : CatalogProvider
         Catalogs of all files of the scan.
-    pairs : sequence of (Source, str)
-        Files of the task, and paths of tables in them.
+    sources : sequence of Source
+        Files of the task.
+    tables : mapping of (Source, str) to TableFile or None
+        What is known of their tables, by file and path; None where a file has no such table.
     columns : collection of str
         Columns that the query reads.
     metadata : mapping of str to mapping of str to DataType
         Columns of the session metadata that the query reads, by table.
     """
-    entries: dict[tuple[Source, str], Packed] = {}
-    for table in dict.fromkeys(table for _, table in pairs):
-        own = [source for source, one in pairs if one == table]
-        for source, file in zip(own, catalogs.tables(own, table), strict=True):
-            if file is not NOT_CATALOGUED:
-                entries[source, table] = None if file is None else pack_table(file, columns)
-    sources = list(dict.fromkeys(source for source, _ in pairs))
+    entries: dict[tuple[Source, str], Packed] = {
+        pair: None if file is None else pack_table(file, columns) for pair, file in tables.items()
+    }
     frames = {name: catalogs.metadata(sources, name, schema) for name, schema in metadata.items()}
     return ShippedCatalogs(entries, {name: frame for name, frame in frames.items() if frame is not None})

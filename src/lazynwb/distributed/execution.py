@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import polars as pl
 
 from lazynwb.config import config
-from lazynwb.distributed.catalog_serde import pack_catalogs
+from lazynwb.distributed.catalog_serde import ShippedCatalogs, pack_catalogs, pack_table
+from lazynwb.distributed.row_ranges import row_ranges
 from lazynwb.distributed.tasks import Read
 from lazynwb.engine.batches import run
 from lazynwb.engine.plan import plan_steps
@@ -16,15 +17,17 @@ from lazynwb.engine.report import Report
 from lazynwb.engine.row_masks import mask
 from lazynwb.errors import LazyNWBError, may_skip
 from lazynwb.lookup.prefetch import load_pairs
+from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.lookup.session_columns import session_frame
 from lazynwb.profile import count
 from lazynwb.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lazynwb.distributed.workers import Workers
     from lazynwb.engine.plan import ScanPlan, Step
+    from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source
 
 #: Batches' worth of rows that may be on their way from the workers at the same time.
@@ -50,10 +53,20 @@ class DistributedQuery(NamedTuple):
         filtering = (name for step in steps for name in step.columns)
         return cls(plan.with_lengths(filtering), names, predicate, steps)
 
+    def on(self, source: Source, table: str) -> DistributedQuery:
+        """Return the query on one table of one file."""
+        tables = None if self.plan.tables is None else {source: (table,)}
+        return self._replace(plan=self.plan._replace(tables=tables))
+
     @property
     def needed(self) -> frozenset[str]:
         """Columns that are returned or filtered by."""
-        return frozenset({*self.names, *(name for step in self.steps for name in step.columns)})
+        return frozenset({*self.names, *self.filtered})
+
+    @property
+    def filtered(self) -> frozenset[str]:
+        """Columns that are filtered by."""
+        return frozenset(name for step in self.steps for name in step.columns)
 
 
 def run_on(
@@ -78,9 +91,11 @@ def run_on(
     report = Report(plan.table, len(plan.sources))
     progress = Progress(f"Scanning NWB /{plan.table}", len(plan.sources), disabled=plan.disable_progress)
     is_empty = True
+    last: tuple[Source, ...] = ()
     with progress:
         for task, rows in workers.in_order(_tasks(query, workers, n_rows), workers.under_way):
-            progress.update(len(task.sources))
+            progress.update(len(task.sources) if task.sources != last else 0)  # or more rows of one file
+            last = task.sources
             if isinstance(rows, LazyNWBError):
                 if not may_skip(rows, ignore_errors=plan.ignore_errors):
                     raise rows
@@ -102,10 +117,12 @@ def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Ite
     at_once = workers.under_way
     most = max(MIN_BYTES, min(config.batch_bytes, _IN_FLIGHT * config.batch_bytes // at_once))
     if n_rows is not None:
-        for source, rows in _limited(query.plan, n_rows):
-            yield task_on(query, (source,), rows, most)
+        for source, table, rows in _limited(query.plan, n_rows):
+            yield from tasks_on(query if table is None else query.on(source, table), (source,), most, rows)
         return
     left = wanted_files(query)
+    if query.plan.catalogs is None and len(left) < workers.width:
+        query = _described(query, left)  # with fewer files than workers, it matters which are large
     given = 0
     while left:
         size = min(len(left) // (_EACH * workers.width), _MAX_FILES, 4 ** (given // at_once))
@@ -113,12 +130,58 @@ def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Ite
         if len(block) < size:  # the same file twice: progress within a task is recorded by file
             block = block[:1]
         left = left[len(block) :]
-        given += 1
-        yield task_on(query, block, None, most)
+        for task in tasks_on(query, block, most):
+            given += 1
+            yield task
 
 
-def task_on(query: DistributedQuery, sources: tuple[Source, ...], n_rows: int | None, most: int) -> Read:
-    """Return the task on some files, with the catalogs and columns that it needs."""
+def tasks_on(
+    query: DistributedQuery, sources: tuple[Source, ...], most: int, n_rows: int | None = None
+) -> Iterator[Read]:
+    """Yield the tasks on some files: one on small files, and several on a file that is large.
+
+    Parameters
+    ----------
+    query : DistributedQuery
+    sources : tuple of Source
+    most : int
+        Bytes of rows that are enough for one result.
+    n_rows : int or None
+        Rows that each task looks at, at most.
+    """
+    plan = query.plan
+    known = _catalogs_of(plan, sources)
+    small: list[Source] = []
+    for source in sources:
+        ranges = {
+            table: row_ranges(known.get((source, table)), query.needed, query.filtered, n_rows)
+            for table in plan.tables_of(source)
+        }
+        if all(len(found) == 1 for found in ranges.values()):
+            small.append(source)
+            continue
+        if small:
+            yield task_on(query, tuple(small), most, n_rows, known=known)
+            small = []
+        for table, found in ranges.items():
+            whole = task_on(query.on(source, table), (source,), most, None, known=known)
+            yield from (whole._replace(first_row=first, n_rows=stop) for first, stop in found)
+    if small:
+        yield task_on(query, tuple(small), most, n_rows, known=known)
+
+
+def task_on(
+    query: DistributedQuery,
+    sources: tuple[Source, ...],
+    most: int,
+    n_rows: int | None,
+    *,
+    known: Mapping[tuple[Source, str], TableFile | None] | None = None,
+) -> Read:
+    """Return the task on some files, with the catalogs and columns that it needs; see `Read`.
+
+    `known` are catalogs of these files and of others, if they have been looked up.
+    """
     needed = query.needed
     whole = query.plan
     session = tuple(column for column in whole.session if column.name in needed)
@@ -127,8 +190,9 @@ def task_on(query: DistributedQuery, sources: tuple[Source, ...], n_rows: int | 
         metadata: dict[str, dict[str, pl.DataType]] = {}
         for column in session:
             metadata.setdefault(column.table, {})[column.column] = column.dtype
-        pairs = [(source, table) for source in sources for table in whole.tables_of(source)]
-        given = pack_catalogs(whole.catalogs, pairs, needed, metadata)
+        known = _catalogs_of(whole, sources) if known is None else known
+        own = {pair: known[pair] for pair in _pairs(whole, sources) if pair in known}
+        given = pack_catalogs(whole.catalogs, sources, own, needed, metadata)
     plan = whole._replace(
         sources=sources,
         schema={name: dtype for name, dtype in whole.schema.items() if name in needed},
@@ -140,6 +204,39 @@ def task_on(query: DistributedQuery, sources: tuple[Source, ...], n_rows: int | 
         tables=None if whole.tables is None else {source: whole.tables[source] for source in sources},
     )
     return Read(plan, query.names, query.predicate, n_rows, most)
+
+
+def _pairs(plan: ScanPlan, sources: Sequence[Source]) -> list[tuple[Source, str]]:
+    """Return the tables that are looked for in some files."""
+    return [(source, table) for source in sources for table in plan.tables_of(source)]
+
+
+def _catalogs_of(plan: ScanPlan, sources: Sequence[Source]) -> dict[tuple[Source, str], TableFile | None]:
+    """Return the catalogs of the tables of some files, as far as no file is opened for them."""
+    found: dict[tuple[Source, str], TableFile | None] = {}
+    if plan.catalogs is None:
+        return found
+    pairs = _pairs(plan, sources)
+    for table in dict.fromkeys(table for _, table in pairs):
+        own = [source for source, one in pairs if one == table]
+        for source, file in zip(own, plan.catalogs.tables(own, table), strict=True):
+            if file is not NOT_CATALOGUED:
+                found[source, table] = file
+    return found
+
+
+def _described(query: DistributedQuery, sources: tuple[Source, ...]) -> DistributedQuery:
+    """Return a query with the catalogs of some files, which are looked up here."""
+    plan = query.plan
+    pairs = _pairs(plan, sources)
+    entries = {}
+    for pair, load in zip(pairs, load_pairs(pairs, None), strict=True):
+        try:
+            file = load()
+        except LazyNWBError:
+            continue  # its task raises it
+        entries[pair] = None if file is None else pack_table(file, query.needed)
+    return query._replace(plan=plan._replace(catalogs=ShippedCatalogs(entries)))
 
 
 def wanted_files(query: DistributedQuery) -> tuple[Source, ...]:
@@ -169,28 +266,26 @@ def _known(plan: ScanPlan, sources: tuple[Source, ...], names: tuple[str, ...]) 
     return session_frame(sources, columns, lambda _, table, __: iter([frames[table]]))
 
 
-def _limited(plan: ScanPlan, n_rows: int) -> Iterator[tuple[Source, int]]:
-    """Yield the files that hold the first rows, with how many each has of them.
+def _limited(plan: ScanPlan, n_rows: int) -> Iterator[tuple[Source, str | None, int | None]]:
+    """Yield the tables that hold the first rows, with how many each has of them.
 
-    Rows are counted here, not by the workers: how many a file contributes depends on the files before it.
+    Rows are counted here, not by the workers: how many a table contributes depends on those before it. A file
+    without tables, which may have to be reported, has None for both.
     """
-    pairs = [(source, table) for source in plan.sources for table in plan.tables_of(source)]
-    loading = load_pairs(pairs, plan.catalogs)
+    loading = load_pairs(_pairs(plan, plan.sources), plan.catalogs)
     for source in plan.sources:
-        if n_rows <= 0:
-            return
-        rows = 0
-        for _ in plan.tables_of(source):
+        tables = plan.tables_of(source)
+        if not tables and n_rows > 0:
+            yield source, None, None
+        for table in tables:
+            if n_rows <= 0:
+                return
             try:
                 file = next(loading)()
             except LazyNWBError as error:
                 if not may_skip(error, ignore_errors=plan.ignore_errors):
                     raise
                 file = None
-            rows += file.table.rows if file is not None else 0
-        rows = min(n_rows, rows)
-        n_rows -= rows
-        yield (
-            source,
-            max(rows, 1),
-        )  # a file without rows is read as well: it may be reported
+            rows = min(n_rows, file.table.rows if file is not None else 0)
+            n_rows -= rows
+            yield source, table, max(rows, 1)  # without rows it is read as well: it may be reported

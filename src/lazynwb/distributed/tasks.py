@@ -62,11 +62,11 @@ class Read(NamedTuple):
         Columns to return.
     predicate : Expr or None
     n_rows : int or None
-        Rows to look at, before the predicate.
+        Rows to look at, before the predicate, with those before `first_row`.
     most : int
         Bytes of rows that are enough for one result: the rest is work of its own.
     first_row : int
-        Of the first file.
+        Of the first file: rows before it are left out.
     """
 
     plan: ScanPlan
@@ -94,7 +94,7 @@ class Read(NamedTuple):
             list(self.names),
             steps,
             first_row=self.first_row,
-            read_everything=self.n_rows is None,
+            read_everything=True,
             scan_metadata=scan_metadata,
         )
         found: list[pl.DataFrame] = []

@@ -28,9 +28,9 @@ class Report:
         self._total = total
         self._missing: list[str] = []
         self._failed: dict[tuple[Source, str], str] = {}
-        self._problems: list[str] = []
+        self._problems: dict[str, None] = {}
         self._unreadable: dict[tuple[str, str, str], str] = {}
-        self._outdated: list[str] = []
+        self._outdated: dict[str, None] = {}
 
     def missing(self, path: str) -> None:
         """Record a file that lacks the table."""
@@ -65,7 +65,7 @@ class Report:
 
     def problems(self, file: NamedTable, problems: Iterable[str]) -> None:
         """Record the problems that were repaired in a file's table."""
-        self._problems += [f"{file.name}: /{file.table.path}: {problem}" for problem in problems]
+        self._problems |= {f"{file.name}: /{file.table.path}: {problem}": None for problem in problems}
 
     def unreadable(self, file: NamedTable, column: str, error: Exception) -> None:
         """Record a column that is null where it cannot be read."""
@@ -73,15 +73,15 @@ class Report:
 
     def outdated(self, path: str) -> None:
         """Record a file that has changed since the provider's catalog was made."""
-        self._outdated.append(path)
+        self._outdated[path] = None
 
     def add(self, other: Report) -> None:
         """Merge the report of another part of the query."""
         self._missing += other._missing
         self._failed |= other._failed
-        self._problems += other._problems
+        self._problems |= other._problems
         self._unreadable = {**other._unreadable, **self._unreadable}
-        self._outdated += other._outdated
+        self._outdated |= other._outdated
 
     def log(self) -> None:
         """Log one warning for each kind of trouble."""
@@ -103,7 +103,7 @@ class Report:
                 "an index, update it (lazynwb index update): %s",
                 len(self._outdated),
                 self._total,
-                _some(self._outdated),
+                _some(list(self._outdated)),
             )
         if self._unreadable:
             _LOGGER.warning(
@@ -117,7 +117,7 @@ class Report:
                 ),
             )
         if self._problems:
-            _LOGGER.warning("table /%s was mended in places: %s", self._table, _some(self._problems))
+            _LOGGER.warning("table /%s was mended in places: %s", self._table, _some(list(self._problems)))
 
 
 def _some(items: list[str]) -> str:
