@@ -15,6 +15,7 @@ import lazynwb
 from lazynwb import scan_nwb
 from lazynwb.errors import LazyNWBError, SchemaError, SourceChangedError
 from test_index_values import write
+from test_spread import Recorder
 
 #: Files of the sessions: the second has no rows and one column, `other.nwb` has no units.
 FILES = 4
@@ -83,8 +84,8 @@ def queries(draw):
     )
 
 
-@given(queries(), st.sampled_from(["in-memory", "streaming"]))
-def test_a_scan_is_the_same_with_the_values(folder, index, query, engine):
+@given(queries(), st.sampled_from(["in-memory", "streaming"]), st.booleans())
+def test_a_scan_is_the_same_with_the_values(folder, index, query, engine, on_workers):
     sources, predicate, columns, limit, overrides = query
     given_ones = None if sources is None else [folder / name for name in sources]
 
@@ -101,7 +102,7 @@ def test_a_scan_is_the_same_with_the_values(folder, index, query, engine):
             return type(error)
 
     expected = rows(source=given_ones or sorted(folder.glob("*.nwb")))
-    found = rows(source=given_ones, index=index)
+    found = rows(source=given_ones, index=index, executor=Recorder() if on_workers else None)
     if isinstance(expected, type):
         assert found is expected
     else:
@@ -125,6 +126,41 @@ def test_small_columns_open_no_file(index, paths):
     assert grouped.rows() == expected.group_by("good").len().sort("good").rows()
     assert of_one["session_id"].to_list() == ["s2"] * 7
     assert of_one["score"].to_list() == [number / 4 for number in range(7)]
+
+
+def test_workers_are_asked_for_nothing_that_the_values_answer(index, paths):
+    recorder = Recorder()
+    units = scan_nwb(None, "/units", index=index, executor=recorder, session_columns=["session_id"])
+    expected = scan_nwb(paths, "/units", session_columns=["session_id"]).collect()
+    with lazynwb.profile() as counts:
+        found = units.filter(pl.col("channel") > 0).select("label", "session_id", "_nwb_path").collect()
+        assert units.select(pl.len()).collect().item() == len(expected)
+    assert (recorder.works, counts.files_opened) == ([], 0)
+    assert_frame_equal(found, expected.filter(pl.col("channel") > 0).select(found.columns))
+    # Of what has to be read, only files with rows that pass are tasks.
+    some = units.filter(pl.col("label") == "ü5", pl.col("channel") >= 0).select("spikes").collect()
+    assert some["spikes"].to_list() == [[0.5] * 5]
+    assert [source.path for work in recorder.works for source in work.sources] == [str(paths[2])]
+
+
+def test_daft_reads_what_the_values_answer_in_one_task_without_a_file(index, paths):
+    pytest.importorskip("daft", reason="pip install daft")
+    import lazynwb.daft as daft_scans
+
+    order = ["_nwb_path", "_table_index"]
+    expected = scan_nwb(paths, "/units", length_columns=True).collect()
+    frame = daft_scans.scan_nwb(None, "/units", index=index, length_columns=True)
+    assert frame.column_names == expected.columns
+    with lazynwb.profile() as counts:
+        small = frame.where(frame["spikes_len"] > 2).select("label", "spikes_len", *order).sort(order)
+        found = pl.from_arrow(small.to_arrow())
+    assert counts.files_opened == 0
+    truth = expected.filter(pl.col("spikes_len") > 2).select(found.columns)
+    assert found.rows() == truth.sort(order).rows()
+    with lazynwb.profile() as counts:
+        one = frame.where(frame["label"] == "ü5").select("spikes").to_pydict()
+    assert counts.files_opened == 1
+    assert one == {"spikes": [[0.5] * 5]}
 
 
 def test_arrays_are_read_of_files_with_survivors(index, paths):

@@ -15,6 +15,7 @@ import builders
 import lazynwb
 from lazynwb import cli
 from lazynwb.errors import LazyNWBError, SchemaError, TableNotFoundError, UnsupportedTypeError
+from test_spread import Recorder
 from zarr_stores import CODECS, Writer
 
 PATTERN = "/intervals/*_presentations"
@@ -307,6 +308,55 @@ def test_from_an_index_no_file_is_opened_for_the_plan(files, tmp_path):
     assert_frame_equal(found, truth)
     with pytest.raises(TableNotFoundError, match="no table matches"):
         lazynwb.scan_nwb(None, "/intervals/*_movies", index=index)
+
+
+@pytest.fixture(scope="module")
+def with_values(presence, tmp_path_factory):
+    """Files, and an index of them with the values of all tables."""
+    names = list(COLUMNS)
+    tables = [{*names, *OTHERS}, {names[1]}, set(OTHERS), {names[0], names[2]}]
+    files = {presence(number, "nwb", own): own for number, own in enumerate(tables)}
+    index = tmp_path_factory.mktemp("index") / "index"
+    assert lazynwb.build_index(list(files), index, values=True).failed == []
+    return files, lazynwb.open_index(index)
+
+
+@given(data=st.data())
+def test_values_of_an_index_are_the_rows_of_all_tables(with_values, data):
+    files, index = with_values
+    some = data.draw(st.permutations(list(files)))[: data.draw(st.integers(2, 4))]
+    truth = expected({path: files[path] for path in some})
+    predicates = {
+        "none": pl.lit(value=True),
+        "table": pl.col("_table_path") == data.draw(st.sampled_from(list(COLUMNS))),
+        "file": pl.col("_nwb_path") == str(data.draw(st.sampled_from(some))),
+        "values": pl.col("start") > data.draw(st.integers(-1, 12)),
+        "session": pl.col("session_id") == "s0",
+        "all": pl.col("_table_path").str.contains("_p") & (pl.col("start") < 11) & pl.col("id").is_in([0, 2]),
+    }
+    predicate = predicates[data.draw(st.sampled_from(list(predicates)))]
+    sessions = {str(path): f"s{number}" for number, path in enumerate(files)}
+    truth = truth.with_columns(session_id=pl.col("_nwb_path").replace_strict(sessions))
+    columns = data.draw(st.lists(st.sampled_from(truth.columns), min_size=1, unique=True))
+    limit = data.draw(st.none() | st.integers(0, 20))
+    recorder = data.draw(st.sampled_from([None, Recorder()]))
+    query = lazynwb.scan_nwb(some, PATTERN, index=index, session_columns="session_id", executor=recorder)
+    if limit is not None:
+        query, truth = query.head(limit), truth.head(limit)
+    lazynwb.clear_cache()
+    with lazynwb.profile() as counts:
+        found = query.filter(predicate).select(columns).collect()
+    assert_frame_equal(found, truth.filter(predicate).select(columns))
+    if limit is None:
+        assert counts.files_opened == 0
+        assert recorder is None or recorder.works == []
+
+
+def test_a_table_that_is_not_among_the_values_is_read(with_values, tmp_path):
+    files, _ = with_values
+    lazynwb.build_index(list(files), tmp_path / "index", values=["intervals/flash_presentations"])
+    query = lazynwb.scan_nwb(list(files), PATTERN, index=tmp_path / "index")
+    assert_frame_equal(query.collect(), expected(files))
 
 
 @pytest.mark.parametrize("indexed", [False, True])

@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import polars as pl
 from daft import Schema
@@ -17,10 +17,12 @@ from daft.io.source import DataSource, DataSourceTask
 from daft.recordbatch import RecordBatch
 
 from lazynwb.catalog.dtypes import ROWS, instance
+from lazynwb.catalog.lengths import shown_name
 from lazynwb.daft.expressions import translated
 from lazynwb.distributed.execution import DistributedQuery, task_on, tasks_on, wanted_files
+from lazynwb.distributed.tasks import Read
 from lazynwb.distributed.workers import execute, work_item
-from lazynwb.engine.batches import scan_metadata
+from lazynwb.engine.batches import is_stored, run, scan_metadata
 from lazynwb.engine.plan import plan_steps
 from lazynwb.engine.report import Report
 from lazynwb.engine.scan import Query
@@ -35,7 +37,6 @@ if TYPE_CHECKING:
     from daft import Expression
     from daft.io.pushdowns import Pushdowns
 
-    from lazynwb.distributed.tasks import Read
     from lazynwb.distributed.workers import WorkItem
     from lazynwb.engine.plan import ScanPlan
     from lazynwb.storage.source import Source
@@ -61,8 +62,8 @@ def daft_schema(columns: Mapping[str, pl.DataType]) -> Schema:
 
 
 def record_batch(frame: pl.DataFrame) -> RecordBatch:
-    """Return a frame as a Daft record batch."""
-    return RecordBatch.from_arrow_table(_arrow(frame))
+    """Return a frame as a Daft record batch, with the names that users see."""
+    return RecordBatch.from_arrow_table(_arrow(frame.rename(shown_name)))
 
 
 def _arrow(frame: pl.DataFrame) -> Any:  # noqa: ANN401 - pyarrow has no types
@@ -100,6 +101,14 @@ _FEW_ROWS = 100_000
 _AHEAD, PATIENCE_SECONDS = 2, 10.0
 
 
+class Frames(Protocol):
+    """The rows of a task; see `lazynwb.engine.scan.Query`."""
+
+    report: Report
+
+    def frames(self, n_rows: int | None) -> Generator[pl.DataFrame]: ...  # noqa: D102
+
+
 class NWBSource(DataSource):
     """One table of many files.
 
@@ -124,7 +133,9 @@ class NWBSource(DataSource):
         self._plan = plan
         self._predicate = predicate
         self._files_per_task = files_per_task
-        self._columns = {name: dtype for name, dtype in plan.all_columns.items() if name != ROWS}
+        # By the names that users see; a scan has its own ones for length columns.
+        self._names = {shown_name(name): name for name in plan.all_columns if name != ROWS}
+        self._columns = {shown: plan.all_columns[name] for shown, name in self._names.items()}
         self._schema = daft_schema(self._columns)
 
     @property
@@ -147,16 +158,20 @@ class NWBSource(DataSource):
         parts = [self._predicate] if self._predicate is not None else []
         wanted = set(self._columns if pushdowns.columns is None else pushdowns.columns)
         if filters is not None:
-            parts += translated(filters, self._columns, self._schema)
+            parts += translated(filters, self._columns, self._schema, self._names)
             # Daft applies its filters again, and needs their columns.
             wanted |= pushdowns.filter_required_column_names()
         predicate = None
         for part in parts:
             predicate = part if predicate is None else predicate & part
-        names = tuple(name for name in self._columns if name in wanted)
+        names = tuple(name for shown, name in self._names.items() if shown in wanted)
         plan = self._plan
         query = DistributedQuery.of(plan, names, predicate)
         n_rows = limit if filters is None and predicate is None else None
+        if is_stored(query.plan, query.needed):
+            shared = _Shared(f"/{plan.table}", Report(plan.table, len(plan.sources)), 1)
+            read = Read(query.plan._replace(disable_progress=True), names, predicate, n_rows, 0)
+            return [NWBTask(self._schema, _OfIndex(read), filters, limit, shared)]
         files = wanted_files(query)
         if n_rows is not None and n_rows <= _FEW_ROWS:  # one task reads the first files
             reads = [task_on(query, files, 0, n_rows)] if files else []
@@ -165,7 +180,8 @@ class NWBSource(DataSource):
             groups = _groups(files, 1 if limit is not None else most, most)
             reads = [read for group in groups for read in tasks_on(query, group, 0, n_rows)]
         shared = _Shared(f"/{plan.table}", Report(plan.table, len(plan.sources)), len(reads))
-        return [NWBTask(self._schema, read, filters, limit, shared) for read in reads]
+        works = [_Streamed(read, whole=limit is None) for read in reads]
+        return [NWBTask(self._schema, work, filters, limit, shared) for work in works]
 
 
 def _groups(files: tuple[Source, ...], size: int, most: int) -> Iterator[tuple[Source, ...]]:
@@ -210,7 +226,7 @@ class NWBTask(DataSourceTask):
     ----------
     schema : Schema
         Of the whole source: Daft takes from each batch what it needs of that.
-    read : Read
+    work : _Streamed or _OfIndex
         What is read of which files.
     filters : Expression or None
         Daft's.
@@ -222,14 +238,14 @@ class NWBTask(DataSourceTask):
     def __init__(
         self,
         schema: Schema,
-        read: Read,
+        work: _Streamed | _OfIndex,
         filters: Expression | None,
         limit: int | None,
         shared: _Shared | None,
     ) -> None:
         self._schema = schema
-        self._order = work_item(_Streamed(read, whole=limit is None))
-        self._n_rows = read.n_rows
+        self._order: WorkItem[Frames] = work_item(work)
+        self._n_rows = work.read.n_rows
         self._filters = filters
         self._limit = limit
         self._shared = shared
@@ -266,7 +282,7 @@ class _Streamed(NamedTuple):
     def sources(self) -> tuple[Source, ...]:
         return self.read.sources
 
-    def run(self) -> tuple[Query, None]:
+    def run(self) -> tuple[Frames, None]:
         plan, names, predicate, _, _, first_row = self.read
         steps = plan_steps(predicate, plan.schema, plan.per_table, ignore_errors=plan.ignore_errors)
         query = Query(
@@ -283,8 +299,39 @@ class _Streamed(NamedTuple):
         return [self._replace(read=read) for read in self.read.split()]
 
 
+class _OfIndex(NamedTuple):
+    """A task that an index answers: what it has of the files stays there, and the task has its address."""
+
+    read: Read
+
+    def __repr__(self) -> str:
+        return repr(self.read)
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        return self.read.sources
+
+    def run(self) -> tuple[Frames, None]:
+        return _StoredRows(self.read), None
+
+    def split(self) -> list[_OfIndex]:
+        return [self]
+
+
+class _StoredRows:
+    """Rows that an index has; see `Query` for the attributes."""
+
+    def __init__(self, read: Read) -> None:
+        self._read = read
+        self.report = Report(read.plan.table, len(read.plan.sources))
+
+    def frames(self, n_rows: int | None) -> Generator[pl.DataFrame]:
+        plan, names, predicate, *_ = self._read
+        yield from run(plan, list(names), predicate, n_rows)
+
+
 def _batches(
-    order: WorkItem[Query],
+    order: WorkItem[Frames],
     n_rows: int | None,
     filters: Expression | None,
     limit: int | None,

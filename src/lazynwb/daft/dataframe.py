@@ -37,6 +37,7 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
     disable_progress: bool = False,
     session_columns: str | Iterable[str] | Mapping[str, str] | None = None,
     resolve_regions: bool | str | Iterable[str] = False,
+    length_columns: bool | str | Iterable[str] = False,
     storage_options: Mapping[str, Any] | None = None,
     index: Index | str | os.PathLike[str] | None = None,
 ) -> DataFrame:
@@ -67,12 +68,13 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
         As for `lazynwb.scan_nwb`, in types of Polars.
     disable_progress : bool
         As for `lazynwb.scan_nwb`.
-    session_columns, resolve_regions
+    session_columns, resolve_regions, length_columns
         As for `lazynwb.scan_nwb`.
     storage_options : mapping or None
         As for `lazynwb.scan_nwb`. They travel to the machines of a cluster with the tasks.
     index : path or URL, Index or None
-        As for `lazynwb.scan_nwb`. What it says of the files of a task travels with that task.
+        As for `lazynwb.scan_nwb`. What it says of the files of a task travels with that task. A query that
+        its values answer is one task, which opens the index: workers reach it by the same path or URL.
 
     Returns
     -------
@@ -123,6 +125,7 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
         schema_overrides=schema_overrides,
         session_columns=session_columns,
         resolve_regions=resolve_regions,
+        length_columns=length_columns,
         raise_on_missing=raise_on_missing,
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,

@@ -6,6 +6,7 @@ import functools
 import inspect
 import math
 import operator
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
@@ -95,7 +96,12 @@ class _Term(NamedTuple):
         return self.least is None
 
 
-def translated(filters: Expression, columns: Mapping[str, pl.DataType], schema: Schema) -> list[pl.Expr]:
+def translated(
+    filters: Expression,
+    columns: Mapping[str, pl.DataType],
+    schema: Schema,
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> list[pl.Expr]:
     """Return the parts of a filter that can be expressed in Polars.
 
     Parameters
@@ -106,6 +112,8 @@ def translated(filters: Expression, columns: Mapping[str, pl.DataType], schema: 
         As Polars has them.
     schema : Schema
         The same as Daft has them.
+    names : mapping of str to str
+        What columns are called in the result, where that is something else.
 
     Returns
     -------
@@ -121,7 +129,7 @@ def translated(filters: Expression, columns: Mapping[str, pl.DataType], schema: 
             pending += reversed(both)
             continue
         try:
-            term = _Translator(columns, schema).term(part)
+            term = _Translator(columns, schema, names).term(part)
         except _UnlikeError:
             continue
         if isinstance(term.dtype, pl.Boolean):
@@ -166,9 +174,10 @@ def _sides(part: Expression) -> list[Expression] | None:
 
 
 class _Translator(_Visitor):
-    def __init__(self, columns: Mapping[str, pl.DataType], schema: Schema) -> None:
+    def __init__(self, columns: Mapping[str, pl.DataType], schema: Schema, names: Mapping[str, str]) -> None:
         self._columns = columns
         self._schema = schema
+        self._names = names
 
     def term(self, expr: Expression) -> _Term:
         """Translate an expression, or raise `_UnlikeError`."""
@@ -189,7 +198,7 @@ class _Translator(_Visitor):
 
     def visit_col(self, name: str) -> _Term:
         dtype = self._columns[name]
-        column = pl.col(name)
+        column = pl.col(self._names.get(name, name))
         if isinstance(dtype, pl.Enum | pl.Categorical):
             column = column.cast(pl.String)  # it is text to Daft, and Polars orders an Enum by its members
         return _Term(column, dtype)
@@ -254,7 +263,7 @@ class _Translator(_Visitor):
         """Return an expression; of a column, whatever its type."""
         name = expr.column_name() if expr.is_column() else None
         if name is not None:
-            return pl.col(name)
+            return pl.col(self._names.get(name, name))
         term = self.term(expr)
         if not term.is_exact:
             raise _UnlikeError(expr)

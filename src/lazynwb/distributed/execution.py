@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from itertools import compress
+from operator import and_
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from lazynwb.catalog.dtypes import NWB_PATH
 from lazynwb.config import config
 from lazynwb.distributed.catalog_serde import ShippedCatalogs, pack_catalogs, pack_table
 from lazynwb.distributed.row_ranges import row_ranges
 from lazynwb.distributed.tasks import Read
-from lazynwb.engine.batches import run
+from lazynwb.engine.batches import is_stored, run
 from lazynwb.engine.plan import plan_steps
 from lazynwb.engine.report import Report
 from lazynwb.engine.row_masks import mask
@@ -85,7 +88,8 @@ def run_on(
     """
     names = tuple(with_columns if with_columns is not None else plan.all_columns)
     query = DistributedQuery.of(plan, names, predicate)
-    if plan.catalogs is not None and not query.needed & plan.schema.keys():
+    is_counting = plan.catalogs is not None and not query.needed & plan.schema.keys()
+    if is_counting or is_stored(query.plan, query.needed):
         yield from run(plan, with_columns, predicate, n_rows)  # nothing of a file is read
         return
     report = Report(plan.table, len(plan.sources))
@@ -240,7 +244,11 @@ def _described(query: DistributedQuery, sources: tuple[Source, ...]) -> Distribu
 
 
 def wanted_files(query: DistributedQuery) -> tuple[Source, ...]:
-    """Return the files that remain after predicates on paths and on known session metadata."""
+    """Return the files that remain after predicates on paths, on known session metadata, and on values.
+
+    Of the values of an index, those of the predicate's columns are filtered here: files without a row that
+    passes are no task.
+    """
     plan = query.plan
     sources = plan.sources
     for step in query.steps:
@@ -249,7 +257,27 @@ def wanted_files(query: DistributedQuery) -> tuple[Source, ...]:
             keep = mask(known, step.expression).tolist()
             count(files_skipped=keep.count(False))
             sources = tuple(compress(sources, keep))
-    return sources
+    return _with_survivors(query, sources)
+
+
+def _with_survivors(query: DistributedQuery, sources: tuple[Source, ...]) -> tuple[Source, ...]:
+    """Return the files that have rows that pass those parts of a predicate that an index's values answer."""
+    plan = query.plan._replace(sources=sources)
+    if plan.catalogs is None or not sources:
+        return sources
+    parts = [
+        step.expression
+        for step in query.steps
+        if not plan.per_table.issuperset(step.columns) and is_stored(plan, step.columns)
+    ]
+    if not parts:
+        return sources
+    found: set[str] = set()
+    for frame in run(plan, [NWB_PATH], reduce(and_, parts), None):
+        found.update(frame[NWB_PATH].unique().to_list())
+    kept = tuple(source for source in sources if source.path in found)
+    count(files_skipped=len(sources) - len(kept))
+    return kept
 
 
 def _known(plan: ScanPlan, sources: tuple[Source, ...], names: tuple[str, ...]) -> pl.DataFrame | None:

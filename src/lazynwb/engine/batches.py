@@ -19,6 +19,7 @@ from lazynwb.column_store.reading import PartLostError
 from lazynwb.column_store.store import column_store
 from lazynwb.engine.plan import plan_steps
 from lazynwb.engine.report import Report
+from lazynwb.engine.stored_patterns import StoredPattern
 from lazynwb.engine.stored_scan import plan_runs, read_whole, read_window, windows_of
 from lazynwb.errors import LazyNWBError
 from lazynwb.lookup.session_columns import parted, session_frame
@@ -27,7 +28,7 @@ from lazynwb.profile import count
 from lazynwb.shutdown import is_leaving
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from lazynwb.column_store.entries import StoredPart
     from lazynwb.engine.plan import ScanPlan, Step
@@ -74,6 +75,11 @@ def run(
     scan.report.log()
     if is_empty:
         yield pl.DataFrame(schema={name: plan.all_columns[name] for name in names})
+
+
+def is_stored(plan: ScanPlan, names: Collection[str]) -> bool:
+    """Return whether an index holds columns of all files of a scan: a query on them opens no file."""
+    return plan.catalogs is not None and _Scan(plan, list(names), []).is_stored()
 
 
 def scan_metadata(
@@ -136,20 +142,27 @@ class _Scan:
         self._known: frozenset[str] = frozenset()
         self._writer: StoreWriter | None = None
         self.report = Report(plan.table, len(plan.sources))
+        self._pattern: StoredPattern | None = None
+        if plan.catalogs is not None and plan.tables is not None and SESSION not in plan.schema:
+            self._pattern = StoredPattern(plan, names, steps, self.report)
 
     def frames(self, n_rows: int | None) -> Iterator[pl.DataFrame]:
         """Yield the rows, those of sessions that the column store covers from there."""
-        plan, steps = self._plan, self._steps
+        if self._pattern is not None and n_rows is None:
+            return self._pattern_frames(self._pattern)
         if self._stored is None:
-            yield from self._query(plan.sources, steps).frames(n_rows)
-            return
+            return self._query(self._plan.sources, self._steps).frames(n_rows)
+        return self._frames_of(self._stored, n_rows)
+
+    def _frames_of(self, stored: StoredValues, n_rows: int | None) -> Iterator[pl.DataFrame]:
+        plan, steps = self._plan, self._steps
         needed = self._needed
         if not self._session and self._regions.isdisjoint(needed):
-            parts = self._stored.whole(plan.sources, frozenset(needed))
+            parts = stored.whole(plan.sources, frozenset(needed))
             if parts is not None and self._has_all(parts):
                 yield from self._whole_frames(parts, n_rows)
                 return
-        runs = self._runs(self._stored)
+        runs = self._runs(stored)
         # Metadata of all files is read at once, unless that is known without reading them.
         if self._session and plan.catalogs is None and not all(run.covered for run in runs):
             yield from self._query(plan.sources, steps).frames(n_rows)
@@ -168,6 +181,38 @@ class _Scan:
             query = self._query(run.sources, steps)
             yield from query.frames(left)
             left = query.rows_left
+
+    def is_stored(self) -> bool:
+        """Return whether an index holds all columns that are needed."""
+        plan = self._plan
+        tables: dict[str, dict[str, pl.DataType]] = {}
+        for column in self._session:
+            tables.setdefault(column.table, {})[column.column] = column.dtype
+        sources = tuple(dict.fromkeys(plan.sources))
+        if plan.catalogs is None or any(
+            plan.catalogs.metadata(sources, table, schema) is None for table, schema in tables.items()
+        ):
+            return False
+        if self._pattern is not None:
+            return self._pattern.is_whole()
+        if self._stored is None or not self._regions.isdisjoint(self._needed):
+            return False
+        parts = self._stored.whole(plan.sources, frozenset(self._needed - {c.name for c in self._session}))
+        if parts is not None and self._has_all(parts):
+            return True
+        return all(
+            run.covered and not any(one.cover.absent for one in run.covered)
+            for run in self._runs(self._stored)
+        )
+
+    def _pattern_frames(self, pattern: StoredPattern) -> Iterator[pl.DataFrame]:
+        """Yield the rows of several tables of each file, from an index's values where it has all columns."""
+        for block in pattern.blocks():
+            found = pattern.rows(block, scan_metadata)
+            if found is None:
+                yield from self._query(block, self._steps).frames(None)
+            elif len(found):
+                yield found
 
     def _runs(self, stored: StoredValues) -> list[Run]:
         """Return the sources in runs that are read in the same way."""
