@@ -10,9 +10,10 @@ import msgspec
 from lazynwb.catalog.model import CATALOG_VERSION
 from lazynwb.config import config
 from lazynwb.distributed.workers import Workers
-from lazynwb.errors import LazyNWBError, SourceNotFoundError, may_skip
+from lazynwb.errors import CorruptDataError, LazyNWBError, SourceNotFoundError, may_skip
+from lazynwb.index.checkpoint import Checkpoint
 from lazynwb.index.location import open_folder
-from lazynwb.index.model import MANIFEST, MAX_SESSIONS, Values
+from lazynwb.index.model import MANIFEST, MAX_SESSIONS, Values, value_names
 from lazynwb.index.part_io import in_order, joined, read_frame, read_records, records_of, without
 from lazynwb.index.snapshot import State
 from lazynwb.index.source_record import POOL, ChunkLocationRequest
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from lazynwb.index.location import Folder, Found
-    from lazynwb.index.model import Manifest, Part, TableValues
+    from lazynwb.index.model import Manifest, Part
     from lazynwb.index.part_io import Records
     from lazynwb.index.source_record import SourceRecord
     from lazynwb.storage.resolve import Sources
@@ -67,7 +68,9 @@ def build_index(  # noqa: PLR0913 - the options of a build
 ) -> IndexChanges:
     """Write an index of sessions: what their files contain, to be searched, and to plan scans from.
 
-    An existing index is replaced at once; open readers keep the old one.
+    An existing index is replaced at once; open readers keep the old one. A build that was cut off is gone on
+    with: what it had described and read of sources that have not changed since is taken from there, if this
+    one begins with the same sources.
 
     Parameters
     ----------
@@ -105,21 +108,72 @@ def build_index(  # noqa: PLR0913 - the options of a build
     found = distinct(expand(sources, storage_options), folder)
     wish = ChunkLocationRequest.of(chunk_locations)
     before = folder.find(MANIFEST)
-    writer = Writer(folder, Values(), ignore_errors=ignore_errors)
+    checkpoint = Checkpoint(folder)
+    begun = checkpoint.load()
+    checked = _begun(folder, begun, found, wish, storage_options, ignore_errors=ignore_errors)
+    if not checked:
+        begun = None
+    old = decoded(before, folder)
+    writer = Writer(folder, Values(begun.values if begun else ()), ignore_errors=ignore_errors)
+
+    def save() -> None:
+        manifest = manifest_of(old, writer, wish, [])
+        tables = begun.table_values if begun is not None else ()
+        checkpoint.save(msgspec.structs.replace(manifest, table_values=tables))
+
+    writer.keep_in(checkpoint, save)
     with writer, Progress("Describing NWB", len(found), disabled=disable_progress) as progress:
-        for one in described(found, wish, executor):
+        done = sum(len(one.paths) for one in checked)
+        work = [source for one in checked for source in one.changed] + found[done:]
+        progress.update(len(found) - len(work))
+
+        def counted() -> Iterator[SourceRecord]:
+            for one in described(work, wish, executor):
+                yield one
+                progress.update()
+
+        stream = counted()
+        for part in checked:
+            if part.is_as_before:
+                writer.parts.append(part.part)
+            else:
+                writer.write(_renewed(writer, part, stream))
+        for one in stream:
             writer.add(one)
-            progress.update()
         writer.flush()
         if len(writer.failed) == len(found):
             raise LazyNWBError(f"none of {len(found)} sources could be read; the first: {writer.failed[0]}")
-        old = decoded(before, folder)
-        manifest = manifest_of(old, writer, wish, [part.token for part in old.parts] if old else [])
+        in_force = {part.token for part in writer.parts}
+        unused = [part.token for part in (old.parts if old is not None else ())] + [*checkpoint.tokens]
+        dropped = [token for token in dict.fromkeys(unused) if token not in in_force]
+        manifest = manifest_of(old, writer, wish, dropped)
         failed = _publish_with_values(
             folder, before, old, manifest, writer, requested_tables(values), storage_options, executor,
-            ignore_errors=ignore_errors, disable_progress=disable_progress,
+            ignore_errors=ignore_errors, disable_progress=disable_progress, checkpoint=checkpoint,
+            values_of=begun,
         )  # fmt: skip
     return IndexChanges(sum(p.sessions for p in writer.parts), len(found), 0, 0, writer.failed + failed)
+
+
+def _begun(  # noqa: PLR0913 - as `_check`
+    folder: Folder,
+    begun: Manifest | None,
+    sources: list[Source],
+    wish: ChunkLocationRequest,
+    storage_options: Mapping[str, Any] | None,
+    *,
+    ignore_errors: bool,
+) -> list[_Checked]:
+    """Return the parts of a build that was cut off, if this one begins with the same sources."""
+    if begun is None:
+        return []
+    given = {source.public: source for source in sources}
+    try:
+        checked = _check(folder, begun, given, wish, storage_options, ignore_errors=ignore_errors)
+    except (SourceNotFoundError, CorruptDataError):
+        return []  # a file of it is gone
+    known = [path for one in checked for path in one.paths]
+    return checked if known == [source.public for source in sources[: len(known)]] else []
 
 
 def _publish_with_values(  # noqa: PLR0913, PLR0917 - what is put in force
@@ -134,39 +188,51 @@ def _publish_with_values(  # noqa: PLR0913, PLR0917 - what is put in force
     *,
     ignore_errors: bool,
     disable_progress: bool,
-    is_update: bool = False,
+    values_of: Manifest | None,
+    checkpoint: Checkpoint | None = None,
 ) -> list[str]:
-    """Write the values of tables, and put a manifest in force; return what could not be read."""
+    """Write the values of tables, and put a manifest in force; return what could not be read.
+
+    Values of sessions that have not changed are taken from the manifest `values_of`. What the one before, and
+    that one, have superseded is removed.
+    """
     values = ValueWriter(
         folder,
         State(folder, manifest),
-        State(folder, old) if old is not None and is_update else None,
+        State(folder, values_of) if values_of is not None else None,
         Workers(executor) if executor is not None else None,
+        checkpoint,
     )
     try:
         tables = values.write(
-            wanted, storage_options, ignore_errors=ignore_errors, disable_progress=disable_progress
+            wanted,
+            storage_options,
+            ignore_errors=ignore_errors,
+            disable_progress=disable_progress,
+            is_update=checkpoint is None,
         )
         kept = value_names(tables)
+        unused = [*(value_names(old.table_values) if old is not None else ())]
+        unused += checkpoint.value_files if checkpoint is not None else []
         manifest = msgspec.structs.replace(
             manifest,
             values_of=wanted,
             table_values=tables,
-            superseded_files=tuple(name for name in value_names(old.table_values) if name not in kept)
-            if old is not None
-            else (),
+            superseded_files=tuple(name for name in dict.fromkeys(unused) if name not in kept),
         )
         publish(folder, before, manifest, writer)
     except BaseException:
-        folder.remove(values.written)
+        named = set(checkpoint.value_files) if checkpoint is not None else set()
+        folder.remove([name for name in values.written if name not in named])
         raise
+    if checkpoint is not None:
+        checkpoint.drop()
+    if old is not None:
+        in_force = {*files_of(part.token for part in manifest.parts), *kept}
+        folder.remove(
+            [name for name in (*files_of(old.superseded), *old.superseded_files) if name not in in_force]
+        )
     return values.failed
-
-
-def value_names(tables: Iterable[TableValues]) -> dict[str, None]:
-    """Return the names of all files with values, and of their entries."""
-    names = ((file.name, file.entry_name) for table in tables for file in table.files)
-    return dict.fromkeys(name for pair in names for name in pair)
 
 
 #: A part with fewer sessions is joined with its neighbours, if these are small too.
@@ -249,9 +315,8 @@ def update_index(  # noqa: PLR0913 - the options of an update
             failed = _publish_with_values(
                 folder, before, old, manifest_of(old, writer, wish, dropped), writer, old.values_of,
                 storage_options, executor, ignore_errors=ignore_errors, disable_progress=disable_progress,
-                is_update=True,
+                values_of=old,
             )  # fmt: skip
-            folder.remove([*files_of(old.superseded), *old.superseded_files])
     sessions = sum(part.sessions for part in writer.parts)
     return IndexChanges(sessions, len(new), len(work) - len(new), removed, writer.failed + failed)
 

@@ -239,6 +239,12 @@ def file_of(kind: str, token: str) -> str:
     return f"{kind}-{token}.{'bin' if kind == ENTRIES else 'parquet'}"
 
 
+def value_names(tables: Iterable[TableValues]) -> dict[str, None]:
+    """Return the names of all files with values, and of their entries."""
+    names = ((file.name, file.entry_name) for table in tables for file in table.files)
+    return dict.fromkeys(name for pair in names for name in pair)
+
+
 def encode(manifest: Manifest) -> bytes:
     """Return a manifest as JSON."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1)

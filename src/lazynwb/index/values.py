@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from lazynwb.column_store.entries import Layout
     from lazynwb.distributed.workers import Workers
+    from lazynwb.index.checkpoint import Checkpoint
     from lazynwb.index.location import Folder
     from lazynwb.index.snapshot import State
     from lazynwb.lookup.loader import TableFile
@@ -120,15 +121,24 @@ class ValueWriter:
         Of the index that it replaces: values of sessions that have not changed are taken from there.
     workers : Workers or None
         They read the files.
+    checkpoint : Checkpoint or None
+        Names the files from time to time.
     """
 
     def __init__(
-        self, folder: Folder, state: State, before: State | None = None, workers: Workers | None = None
+        self,
+        folder: Folder,
+        state: State,
+        before: State | None = None,
+        workers: Workers | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self._folder = folder
         self._state = state
         self._before = before
         self._workers = workers
+        self.checkpoint = checkpoint
+        self._done: list[TableValues] = []
         self.written: list[str] = []
         self.failed: list[str] = []
 
@@ -139,6 +149,7 @@ class ValueWriter:
         *,
         ignore_errors: bool,
         disable_progress: bool,
+        is_update: bool,
     ) -> tuple[TableValues, ...]:
         """Write the small columns of tables.
 
@@ -150,6 +161,8 @@ class ValueWriter:
         ignore_errors : bool
             Leave out sessions that cannot be read.
         disable_progress : bool
+        is_update : bool
+            Of an index whose tables were asked for earlier, and may be gone.
 
         Raises
         ------
@@ -165,19 +178,30 @@ class ValueWriter:
         tables = {path: having for path, having in holders.items() if path not in {GENERAL, SUBJECT}}
         if wanted is not True:
             absent = next((path for path in wanted if path not in tables), None)
-            if absent is not None and self._before is None:
+            if absent is not None and not is_update:
                 known = ", ".join(f"/{path}" for path in sorted(tables)[:20]) or "none"
                 raise TableNotFoundError(f"values=: no session has a table /{absent}; tables there: {known}")
             tables = {path: tables[path] for path in dict.fromkeys(wanted) if path in tables}
         total = sum(map(len, tables.values()))
         folders: dict[str, str] = {}
         with Progress("Reading NWB values", total, disabled=disable_progress) as progress:
-            return tuple(
-                self._write_table(
-                    path, having, _folder_of(path, folders), progress, ignore_errors=ignore_errors
+            for path, having in sorted(tables.items()):
+                self._done.append(
+                    self._write_table(
+                        path, having, _folder_of(path, folders), progress, ignore_errors=ignore_errors
+                    )
                 )
-                for path, having in sorted(tables.items())
-            )
+        return tuple(self._done)
+
+    def save(self, table: str, files: Sequence[ValueFile], schema: tuple[tuple[str, Any], ...]) -> None:
+        """Name the files that have been written: of the tables before, and those of one table so far."""
+        if self.checkpoint is not None:
+            begun = self._before.manifest.table_values if self._before is not None else ()
+            tables = {one.table: one for one in (*begun, *self._done)}
+            tables[table] = TableValues(table, tuple(files), schema)
+            # Sessions that could not be read are tried again, and reported.
+            named = tuple(msgspec.structs.replace(one, lacking=()) for one in tables.values())
+            self.checkpoint.save(msgspec.structs.replace(self._state.manifest, table_values=named))
 
     def _write_table(
         self, path: str, sources: list[Source], place: str, progress: Progress, *, ignore_errors: bool
@@ -201,11 +225,17 @@ class ValueWriter:
         for one, some in _runs(rows, schema):
             if one is not None:
                 files.append(one.file)
-            else:
-                files += writing.write(some)
-            progress.update(len(some))
+                progress.update(len(some))
+                continue
+            for written, sessions in writing.write(some):
+                files.append(written)
+                progress.update(sessions)
+                if self.checkpoint is not None and self.checkpoint.is_due:
+                    self.save(path, files, schema)
         # A table of no rows has a file all the same: its columns are what the table has.
-        return TableValues(path, tuple(files or writing.write([])), schema, tuple(sorted(lacking)))
+        return TableValues(
+            path, tuple(files or [file for file, _ in writing.write([])]), schema, tuple(sorted(lacking))
+        )
 
     def _before_of(self, path: str) -> tuple[list[_Kept], set[str]]:
         """Return the files with values of a table in the index before, and unreadable sessions."""
@@ -337,21 +367,26 @@ class _TableWriting:
         self._ignore_errors = ignore_errors
         self._last: tuple[str, pl.DataFrame] = "", pl.DataFrame()
 
-    def write(self, rows: Sequence[_Row]) -> list[ValueFile]:
-        """Write the rows of sessions to as many files as they fill, one if there are none."""
-        files: list[ValueFile] = []
+    def write(self, rows: Sequence[_Row]) -> Iterator[tuple[ValueFile, int]]:
+        """Write the rows of sessions, and yield the files that they fill, with the sessions of each.
+
+        There is one if there are no rows.
+        """
         waiting: list[_Session] = []
-        size = 0
+        size = sessions = 0
+        is_empty = True
         for block in _blocks(rows):
             for one in self._read(block):
                 waiting.append(one)
                 size += int(one.frame.estimated_size())
-            if size >= MAX_FILE_BYTES:
-                files.append(self._write_file(waiting))
-                waiting, size = [], 0
-        if waiting or not rows:
-            files.append(self._write_file(waiting))
-        return files
+            sessions += len(block)
+            checkpoint = self._writer.checkpoint
+            if size >= MAX_FILE_BYTES or (checkpoint is not None and checkpoint.is_due and waiting):
+                yield self._write_file(waiting), sessions
+                waiting, size, sessions = [], 0, 0
+                is_empty = False
+        if waiting or is_empty:
+            yield self._write_file(waiting), sessions
 
     def _write_file(self, read: Sequence[_Session]) -> ValueFile:
         layouts: dict[Layout, int] = {}

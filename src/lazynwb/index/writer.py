@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Executor, Future
 
+    from lazynwb.index.checkpoint import Checkpoint
     from lazynwb.index.location import Folder, Found
     from lazynwb.index.model import Part
     from lazynwb.index.part_io import Records
@@ -51,6 +52,8 @@ _TASK, _TASKS = 16, 256
 _AHEAD = 64
 #: Catalog entries of a part, in bytes: what a build holds in memory.
 _MAX_BYTES = 128 * 1024 * 1024
+#: Sessions of a part that is written because it is time for a checkpoint: not too few for readers.
+_MIN_SESSIONS = 512
 
 _DECODER = msgspec.msgpack.Decoder(list[SourceRecord])
 
@@ -126,13 +129,20 @@ class Writer:
         self.parts: list[Part] = []
         self.failed: list[str] = []
         self.ispublished = False
+        self._checkpoint: Checkpoint | None = None
+        self._save: Callable[[], None] | None = None
+
+    def keep_in(self, checkpoint: Checkpoint, save: Callable[[], None]) -> None:
+        """Name parts in a checkpoint, by a function that saves it: these stay where a build is cut off."""
+        self._checkpoint, self._save = checkpoint, save
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         if not self.ispublished:
-            self._folder.remove(files_of(self._new))
+            named = set(self._checkpoint.tokens) if self._checkpoint is not None else set()
+            self._folder.remove(files_of(token for token in self._new if token not in named))
 
     @property
     def folder(self) -> Folder:
@@ -157,8 +167,15 @@ class Writer:
         """Append a session."""
         self._waiting.append(self.take(one))
         self._bytes += sum(len(found.entry) for found in one.tables)
-        if len(self._waiting) >= MAX_SESSIONS or self._bytes >= _MAX_BYTES:
+        is_due = self._checkpoint is not None and self._checkpoint.is_due
+        if (
+            len(self._waiting) >= MAX_SESSIONS
+            or self._bytes >= _MAX_BYTES
+            or (is_due and len(self._waiting) >= _MIN_SESSIONS)
+        ):
             self.flush()
+            if self._save is not None:
+                self._save()
 
     def flush(self) -> None:
         """Write the collected sessions."""

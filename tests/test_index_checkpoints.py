@@ -1,0 +1,225 @@
+"""Builds of an index that are cut off: the next one repeats nothing, and gives the same index."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import h5py
+import numpy as np
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+import builders
+import lazynwb
+from lazynwb.index import checkpoint, writer
+from lazynwb.index import values as writing
+from lazynwb.index.location import LocalFolder
+
+COUNT = 12
+
+
+def write(path, number):
+    rows = 2 + number % 3
+    with h5py.File(path, "w") as file:
+        builders.nwb_root(file, f"s{number}")
+        builders.table(file, "units", {"x": np.arange(rows) * 10 + number, "label": ["a"] * rows})
+        builders.table(file, "intervals/trials", {"start_time": np.arange(rows + 1.0)})
+
+
+@pytest.fixture
+def sessions(tmp_path):
+    folder = tmp_path / "sessions"
+    folder.mkdir()
+    paths = [folder / f"{number:02}.nwb" for number in range(COUNT)]
+    for number, path in enumerate(paths):
+        write(path, number)
+    return paths
+
+
+@pytest.fixture
+def often(monkeypatch):
+    """A checkpoint after every two sessions, and every file with values."""
+    monkeypatch.setattr(checkpoint, "INTERVAL_SECONDS", 0)
+    monkeypatch.setattr(writer, "_MIN_SESSIONS", 2)
+    monkeypatch.setattr(writing, "SESSIONS_AT_ONCE", 2)
+
+
+class CutOff(BaseException):
+    """The end of the process: whoever catches it can write and remove nothing."""
+
+
+def check(place, paths, *, is_clean=True):
+    """The index is whole, and nothing else is in its folder.
+
+    Files that a process was writing when it was killed may be: nothing names them.
+    """
+    expected = lazynwb.scan_nwb(paths, "/units").collect()
+    assert_frame_equal(lazynwb.scan_nwb(None, "/units", index=place).collect(), expected)
+    values = lazynwb.scan_index(place, "/units").select("x", "label", "_nwb_path", "_table_index").collect()
+    assert_frame_equal(values, expected.select(values.columns))
+    assert lazynwb.scan_index(place).collect()["path"].to_list() == [str(path) for path in paths]
+    lazynwb.update_index(place)
+    lazynwb.update_index(place)
+    if not is_clean:
+        return
+    index = lazynwb.open_index(place)
+    kinds = ("sessions", "tables", "columns")
+    named = {file for kind in kinds for file in index.files(kind)}
+    named |= {str(place / f"entries-{part.token}.bin") for part in index.manifest.parts}
+    for table in ("units", "intervals/trials"):
+        named |= {name for file in index.value_files(table) for name in (file, file[:-7] + "entry")}
+    there = {str(path) for path in place.rglob("*") if path.is_file() and not path.name.startswith(".")}
+    assert there == named | {str(place / "manifest.json")}
+
+
+@pytest.mark.usefixtures("often")
+def test_a_build_that_is_cut_off_again_and_again_gets_done(sessions, tmp_path, monkeypatch):
+    """Each try ends after a few writes of files; no try repeats what a checkpoint names."""
+    place = tmp_path / "index"
+    limit = calls = 0
+
+    def cutting(method):
+        def call(self, *arguments):
+            nonlocal calls
+            calls += 1
+            if calls > limit:
+                raise CutOff
+            return method(self, *arguments)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        for name in ("write", "replace", "remove"):
+            patched.setattr(LocalFolder, name, cutting(getattr(LocalFolder, name)))
+        tries = described = 0
+        while True:
+            calls, limit = 0, 17
+            tries += 1
+            lazynwb.clear_cache()
+            with lazynwb.profile() as counts:
+                try:
+                    lazynwb.build_index(sessions, place, values=True)
+                except CutOff:
+                    assert not (place / "manifest.json").exists()
+                    continue
+                finally:
+                    described += counts.files_opened
+            break
+    assert tries > 3
+    # Twice each, described and read, and what lay between a checkpoint and the end of a try.
+    assert described <= 3 * COUNT + 8 * tries
+    check(place, sessions, is_clean=False)
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("on_workers", [False, True])
+def test_what_was_done_is_not_repeated(sessions, tmp_path, monkeypatch, on_workers):
+    place = tmp_path / "index"
+    publish = "lazynwb.index.build.publish"
+
+    def cut(*_):
+        raise CutOff
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publish, cut)
+        patched.setattr(LocalFolder, "remove", cut)
+        with pytest.raises(CutOff):
+            lazynwb.build_index(sessions, place, values=True)
+    lazynwb.clear_cache()
+    with ThreadPoolExecutor(2) as pool, lazynwb.profile() as counts:
+        done = lazynwb.build_index(sessions, place, values=True, executor=pool if on_workers else None)
+    assert (done.sessions, done.failed) == (COUNT, [])
+    assert counts.files_opened <= 4  # the last two sessions, of which there was no checkpoint
+    assert not (place / checkpoint.CHECKPOINT).exists()
+    check(place, sessions)
+
+
+@pytest.mark.usefixtures("often")
+def test_sessions_that_changed_since_are_described_and_read_anew(sessions, tmp_path, monkeypatch):
+    place = tmp_path / "index"
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalFolder, "remove", lambda *_: None)
+        patched.setattr("lazynwb.index.build.publish", lambda *_: sys.exit(1))
+        with pytest.raises(SystemExit):
+            lazynwb.build_index(sessions, place, values=True)
+    write(sessions[3], 20)
+    lazynwb.build_index(sessions, place, values=True)
+    check(place, sessions)
+
+
+@pytest.mark.usefixtures("often")
+def test_other_sources_are_another_build(sessions, tmp_path, monkeypatch):
+    """What the first one had written is superseded, and removed by the update after."""
+    place = tmp_path / "index"
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalFolder, "remove", lambda *_: None)
+        patched.setattr("lazynwb.index.build.publish", lambda *_: sys.exit(1))
+        with pytest.raises(SystemExit):
+            lazynwb.build_index(sessions, place, values=True)
+    lazynwb.build_index(sessions[::-1], place, values=True)
+    check(place, sessions[::-1])
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("damage", ["no checkpoint", "a part is gone", "values are gone", "of two builds"])
+def test_a_checkpoint_that_cannot_be_used_does_no_harm(sessions, tmp_path, monkeypatch, damage):
+    place = tmp_path / "index"
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalFolder, "remove", lambda *_: None)
+        patched.setattr("lazynwb.index.build.publish", lambda *_: sys.exit(1))
+        with pytest.raises(SystemExit):
+            lazynwb.build_index(sessions, place, values=True)
+    if damage == "no checkpoint":
+        (place / checkpoint.CHECKPOINT).write_bytes(b"{")
+    elif damage == "of two builds":  # another one goes on from the same checkpoint, and is done first
+        replace = LocalFolder.replace
+        others = []
+
+        def slowly(folder, name, data, before):
+            if name == "manifest.json" and not others:
+                others.append(name)
+                lazynwb.build_index(sessions, place, values=True)
+            replace(folder, name, data, before)
+
+        monkeypatch.setattr(LocalFolder, "replace", slowly)
+        with pytest.raises(lazynwb.errors.LazyNWBError, match="another process"):
+            lazynwb.build_index(sessions, place, values=True)
+        assert lazynwb.scan_index(place, "/units").collect().height > 0
+    else:
+        pattern = "sessions-*.parquet" if damage == "a part is gone" else "tables=units/*.parquet"
+        next(iter(sorted(place.glob(pattern)))).unlink()
+    lazynwb.build_index(sessions, place, values=True)
+    found = lazynwb.scan_index(place, "/units").select("x", "_nwb_path").collect()
+    assert_frame_equal(found, lazynwb.scan_nwb(sessions, "/units").select("x", "_nwb_path").collect())
+
+
+def test_a_build_in_a_process_that_is_killed(sessions, tmp_path):
+    """By SIGKILL, in the middle: the next one, here, describes only what is left."""
+    place = tmp_path / "index"
+    code = (
+        "import os, signal, sys\n"
+        "import lazynwb\n"
+        "from lazynwb.index import checkpoint, writer\n"
+        "checkpoint.INTERVAL_SECONDS = 0; writer._MIN_SESSIONS = 3\n"
+        "describe, calls = writer.describe, []\n"
+        "def counted(source, wish):\n"
+        "    calls.append(source)\n"
+        "    if len(calls) == 8: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return describe(source, wish)\n"
+        "writer.describe = counted\n"
+        "lazynwb.build_index(sys.argv[1], sys.argv[2])\n"
+    )
+    command = [sys.executable, "-c", code, str(sessions[0].parent), str(place)]
+    killed = subprocess.run(command, check=False, env={**os.environ})  # noqa: S603
+    assert killed.returncode < 0
+    assert (place / checkpoint.CHECKPOINT).exists()
+    opened = []
+    for folder in (place, tmp_path / "other"):
+        lazynwb.clear_cache()
+        with lazynwb.profile() as counts:
+            assert lazynwb.build_index(sessions, folder).sessions == COUNT
+        opened.append(counts.files_opened)
+    assert opened[0] * COUNT == opened[1] * (COUNT - 6)
+    assert lazynwb.scan_nwb(None, "/units", index=place).select(pl.len()).collect().item() > 0
