@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from lazynwb.arrays.size_estimates import most_bytes
 from lazynwb.catalog.model import grid_of
 from lazynwb.config import config
-from lazynwb.engine.size_estimates import most_bytes
 from lazynwb.engine.timestamps import TIMESTAMPS
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from lazynwb.column_store.reading import PartLostError
 from lazynwb.column_store.store import column_store
 from lazynwb.engine.plan import plan_steps
 from lazynwb.engine.report import Report
-from lazynwb.engine.stored_patterns import StoredPattern
 from lazynwb.engine.stored_scan import plan_runs, read_whole, read_window, windows_of
 from lazynwb.errors import LazyNWBError
 from lazynwb.lookup.session_columns import parted, session_frame
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from lazynwb.engine.plan import ScanPlan, Step
     from lazynwb.engine.scan import Query
     from lazynwb.engine.stored_columns import StoreWriter
+    from lazynwb.engine.stored_patterns import StoredPattern
     from lazynwb.engine.stored_scan import Covered, Run
     from lazynwb.lookup.stored_tables import StoredTable, StoredValues
     from lazynwb.storage.source import Source
@@ -144,6 +144,8 @@ class _Scan:
         self.report = Report(plan.table, len(plan.sources))
         self._pattern: StoredPattern | None = None
         if plan.catalogs is not None and plan.tables is not None and SESSION not in plan.schema:
+            from lazynwb.engine.stored_patterns import StoredPattern
+
             self._pattern = StoredPattern(plan, names, steps, self.report)
 
     def frames(self, n_rows: int | None) -> Iterator[pl.DataFrame]:
@@ -290,6 +292,7 @@ class _Scan:
 
         if self._is_storing and self._writer is None:
             from lazynwb.engine.stored_columns import StoreWriter
+    from lazynwb.engine.stored_patterns import StoredPattern
 
             self._writer = StoreWriter(self._plan.table, self._known)
         return Query(
