@@ -292,7 +292,6 @@ class _Scan:
 
         if self._is_storing and self._writer is None:
             from lazynwb.engine.stored_columns import StoreWriter
-    from lazynwb.engine.stored_patterns import StoredPattern
 
             self._writer = StoreWriter(self._plan.table, self._known)
         return Query(
