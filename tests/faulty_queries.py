@@ -30,6 +30,7 @@ import lazynwb
 from builders import GZIP, Column, Ragged, nwb_root, series, table, write_cube
 from checks import same
 from faulty_proxy import FAULTS, PASSING, FaultyProxy, by_chance, since
+from lazynwb.column_store.store import forget_entries
 from lazynwb.errors import LazyNWBError, SourceChangedError
 from lazynwb.lookup import catalog_cache
 from lazynwb.storage import error_mapping, range_request, remote_state, retry, store_request
@@ -42,6 +43,9 @@ config = lazynwb.config
 SECRETS = ("s3cret-token", "s3cret-header", "s3cret-signature")
 #: Sessions of the twins: what makes a structure, and what takes reads beside the data.
 TWINS = ("session", "described", "enumerated", "lfp", "regions", "compressed_table", "linked_series")
+#: Sessions that are queried together, and the queries that find them by a listing.
+CUBE = ("session_00.nwb", "session_01.nwb", "session_02.nwb")
+_LISTED = {"scan", "metadata", "schema"}
 OLD, NEW = 1_600_000_000, 1_600_000_100
 #: Requests that one attempt may take: with the file whole, and with a look at what a busy server asks for.
 _PER_ATTEMPT = 3
@@ -303,6 +307,8 @@ class Outcome:
     met: Counter = field(default_factory=Counter)
     requests: int = 0
     retries: int = 0
+    stored: int = 0  # queries that met faults and took values from the column store
+    validated: int = 0  # of these, queries that made requests all the same
     slowest: float = 0.0
     most_requests: float = 0.0  # in parts of the bound
     wrong: list[str] = field(default_factory=list)
@@ -312,6 +318,7 @@ class Outcome:
         lines = [
             f"{self.queries} queries: {self.answers} answered, {failed} failed, {len(self.wrong)} wrong",
             f"{self.requests} requests, {self.retries} repeated; {met} met a fault",
+            f"{self.stored} took values from the column store, {self.validated} of them after requests",
             f"the slowest took {self.slowest:.1f} s; {self.most_requests:.0%} of the requests that may be",
             f"errors: {', '.join(f'{name} {n}' for name, n in self.errors.most_common())}",
             f"faults: {', '.join(f'{name} {n}' for name, n in sorted(self.met.items()))}",
@@ -374,17 +381,22 @@ class Run:
         self.names, self.outcome = names, outcome
         self.attempts = 0
         self.origin = None
+        self.pattern = None
 
     def one(self, seed):
         """Draw a query and faults, and note what comes of them."""
         dice = random.Random(seed)  # noqa: S311 - nothing is kept secret
         config.recheck_seconds, config.request_timeout = 60, _PATIENT
+        config.revalidate_seconds = dice.choice([0, 0, 60])
         query = draw(dice, self.folder, self.names)
         if query is None:
             return False
+        is_listed = self.pattern is not None and query.name in _LISTED and set(query.sources) == set(CUBE)
+        if is_listed:
+            query.sources.sort()
         local = [str(self.folder / name) for name in query.sources]
         expected = [query.ask(local, None)]
-        urls = [self.url_of(name, dice) for name in query.sources]
+        urls = [self.pattern] if is_listed else [self.url_of(name, dice) for name in query.sources]
         if self.origin is not None:
             self.origin.etag = dice.choice(["strong", "strong", "weak", None])
         self.proxy.newer = {}
@@ -406,7 +418,7 @@ class Run:
         bound = (
             _PER_ATTEMPT
             * (1 + config.max_retries)
-            * min(self.attempts, spent.attempts * (2 + len(urls)) + 16)
+            * min(self.attempts, spent.attempts * (2 + len(query.sources)) + 16)
         )
         self.outcome.slowest = max(self.outcome.slowest, took)
         self.outcome.most_requests = max(self.outcome.most_requests, self.proxy.count / max(bound, 1))
@@ -417,6 +429,8 @@ class Run:
         self.outcome.requests += self.proxy.count
         self.outcome.retries += spent_now.retries
         self.outcome.met += self.proxy.met
+        self.outcome.stored += spent_now.bytes_stored > 0
+        self.outcome.validated += spent_now.bytes_stored > 0 and self.proxy.count > 0
         if isinstance(result, LazyNWBError):
             self.outcome.errors[type(result).__name__] += 1
         else:
@@ -496,7 +510,7 @@ class Run:
             return
         told = "".join(traceback.format_exception(result)) + repr(result)
         bases = [url.partition("?")[0] for url in map(self.url_of, query.sources)]
-        bases.append(self.url_of("session_00.nwb"))
+        bases += [self.url_of("session_00.nwb"), *filter(None, [self.pattern])]
         if not isinstance(result, LazyNWBError):
             self._wrong(seed, query, when, told)
         elif not any(base in str(result) for base in bases):
@@ -516,6 +530,7 @@ def forget():
     """Keep what is on disk only, as if in a new process."""
     remote_state.save()
     catalog_cache.clear_memory()
+    forget_entries()
     remote_state.forget()
 
 
@@ -550,7 +565,9 @@ def over_s3(folder, outcome, seed):
                 cloud.put(f"private/{path.relative_to(folder).as_posix()}", path.read_bytes())
         proxy.checksummed = {f"private/{name}": checksummed(folder / name) for name in (names[0], names[2])}
         options = {**cloud.options, "endpoint": proxy.url, "session_token": SECRETS[0]}
-        yield Run(folder, proxy, lambda name, _=None: f"s3://private/{name}", options, names, outcome)
+        run = Run(folder, proxy, lambda name, _=None: f"s3://private/{name}", options, names, outcome)
+        run.pattern = "s3://private/session_*.nwb"
+        yield run
 
 
 def run(folder, queries, seed, *, s3_share=0.25, told=lambda _: None):
