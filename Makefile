@@ -53,6 +53,7 @@ fuzz: $(VENV)/.installed-dev
 	@$(BIN)/python tests/hdf5_structure.py --cases 20000 --seed 0
 	@$(BIN)/python tests/random_truth.py --examples 5000 --seed 0 --jobs 2
 	@$(BIN)/python tests/faulty_proxy.py --queries 1000 --seed 0
+	@$(BIN)/python tests/shared_store.py --seed 0
 
 clean:
 	rm -rf $(VENV) site .bench .mypy_cache .pytest_cache .ruff_cache .hypothesis dist

@@ -14,8 +14,7 @@ import os
 import signal
 import threading
 from contextlib import ExitStack
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from unittest.mock import patch
 
 if TYPE_CHECKING:
@@ -42,15 +41,13 @@ class Disk(NamedTuple):
     share: float = 1.0
 
 
-#: By name. On "late" disks a rename is seen later, by its own process as well and not in order; on "short" ones
-#: a file may be read that is not all there yet. Both are what network file systems do.
+#: By name. On "late" disks a rename is seen later, by its own process as well and not in order; on "short"
+#: ones a file may be read that is not all there yet. Both are what network file systems do.
 DISKS = {
     "full": Disk(frozenset({"write"}), (errno.ENOSPC,)),
     "quota": Disk(frozenset({"create", "write", "mkdir"}), (errno.EDQUOT,), 0.3),
     "read-only": Disk(_WRITES, (errno.EROFS,)),
-    "flaky": Disk(
-        _WRITES | {"read", "list"}, (errno.EIO, errno.EACCES, errno.ENOLCK, errno.EINTR), 0.05
-    ),
+    "flaky": Disk(_WRITES | {"read", "list"}, (errno.EIO, errno.EACCES, errno.ENOLCK, errno.EINTR), 0.05),
     "stale": Disk(frozenset({"read", "list", "utime"}), (errno.ESTALE, errno.ENOENT), 0.2),
     "late": Disk(),
     "short": Disk(),
@@ -62,7 +59,7 @@ class FaultyDisk:
 
     Parameters
     ----------
-    root : Path
+    root : Path or str
         Calls below it are concerned.
     kind : str
         One of `DISKS`, or "killed": the process kills itself at one of these calls.
@@ -76,7 +73,9 @@ class FaultyDisk:
         Calls that were refused, put off or cut short.
     """
 
-    def __init__(self, root: Path, kind: str, choose: random.Random, at: int | None = None) -> None:
+    def __init__(
+        self, root: os.PathLike[str] | str, kind: str, choose: random.Random, at: int | None = None
+    ) -> None:
         self._root = str(root)
         self._kind = kind
         self._disk = DISKS.get(kind, Disk())
@@ -88,7 +87,7 @@ class FaultyDisk:
         self._stack = ExitStack()
         self.failed = 0
 
-    def __enter__(self) -> FaultyDisk:
+    def __enter__(self) -> Self:
         self._open, self._io_open, self._fdopen, self._rename = os.open, io.open, os.fdopen, os.replace
         replaced: dict[str, Any] = {"open": self._opened, "fdopen": self._written, "replace": self._replaced}
         for name in ("unlink", "utime", "mkdir", "listdir"):
@@ -139,10 +138,9 @@ class FaultyDisk:
         self._call("read" if mode.startswith("r") else "create", file)
         if self._kind == "short" and mode == "rb" and self._choose.random() < 0.1:
             self.failed += 1
-            data = Path(file).stat().st_size
-            copy = io.BytesIO(os.pread(number := self._open(file, os.O_RDONLY), self._choose.randrange(data + 1), 0))
-            os.close(number)
-            return copy
+            with self._io_open(file, mode) as stream:
+                data = stream.read()
+            return io.BytesIO(data[: self._choose.randrange(len(data) + 1)])
         return self._io_open(file, mode, *args, **options)
 
     def _written(self, number: int, *args: Any, **options: Any) -> Any:
@@ -191,7 +189,7 @@ class _Writer:
     def write(self, data: bytes) -> int:
         return int(self._write(self._stream, data))
 
-    def __enter__(self) -> _Writer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -383,7 +383,7 @@ class Run:
         self.origin = None
         self.pattern = None
 
-    def one(self, seed):
+    def one(self, seed):  # noqa: PLR0915 - one step after the other
         """Draw a query and faults, and note what comes of them."""
         dice = random.Random(seed)  # noqa: S311 - nothing is kept secret
         config.recheck_seconds, config.request_timeout = 60, _PATIENT
@@ -414,15 +414,16 @@ class Run:
         result, spent_now = self._count(lambda: self._asked(query, urls))
         took = time.monotonic() - begin
         self._check(seed, query, before, result, expected)
+        attempts = self.attempts + is_listed  # a listing is repeated by itself
         # A fault may cost a file's window, of which the files are then read one by one: no more than that.
         bound = (
             _PER_ATTEMPT
             * (1 + config.max_retries)
-            * min(self.attempts, spent.attempts * (2 + len(query.sources)) + 16)
+            * min(attempts, spent.attempts * (2 + len(query.sources)) + 16)
         )
         self.outcome.slowest = max(self.outcome.slowest, took)
         self.outcome.most_requests = max(self.outcome.most_requests, self.proxy.count / max(bound, 1))
-        most = self.attempts * config.max_retries
+        most = attempts * config.max_retries
         if self.proxy.count > bound or took > _MAX_SECONDS or spent_now.retries > most:
             self._wrong(seed, query, before, f"{self.proxy.count} requests, of at most {bound}; {took:.1f} s")
         self.outcome.queries += 1

@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import os
 import random
 import struct
@@ -31,6 +32,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,8 +50,8 @@ from checks import child_environment
 from faulty_disk import DISKS, FaultyDisk
 from lazynwb.catalog import disk_cache
 from lazynwb.column_store import compaction, entries, store
-from lazynwb.lookup.stored_tables import store_key
 from lazynwb.lookup import catalog_cache
+from lazynwb.lookup.stored_tables import store_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,6 +63,8 @@ COLUMNS = ["number", "real", "text", "flag", "events", "extra"]
 _SAME_TIME = 1_600_000_000
 #: Seconds after which a file counts as settled; see `is_path_settled`.
 _SETTLED = 0.06
+#: Rows of a limited query: of a session in part, or of several.
+_FIRST = 23
 
 # --- files whose values say what they are of ------------------------------------------------------------
 
@@ -110,8 +114,8 @@ class Change(NamedTuple):
     ----------
     version : int
     kind : str
-        "renamed", "dated" (renamed, with the same time of modification), "overwritten" in place, or "gone" for
-        a while and then renamed.
+        "renamed", "dated" (renamed, with the same time of modification), "overwritten" in place, or "gone"
+        for a while and then renamed.
     begin, end : float
         Seconds; an end that is not known yet is infinite.
     """
@@ -261,6 +265,7 @@ QUERIES = {
         lambda lf, _: lf.group_by("_nwb_path", maintain_order=True).agg(pl.len().alias("n")),
         lambda rows, _: [[len(rows)]],
     ),
+    "first": Query(lambda lf, names: lf.select("_nwb_path", *names).head(_FIRST), _plain),
     "sums": Query(
         lambda lf, _: lf.group_by("_nwb_path", maintain_order=True).agg(pl.col("number").sum()),
         lambda rows, _: [[sum(row["number"] for row in rows)]],
@@ -315,24 +320,32 @@ class Asked:
                 or (isinstance(result, lazynwb.SourceNotFoundError) and "gone" in kinds)
                 or (isinstance(result, lazynwb.LazyNWBError) and "overwritten" in kinds)
             )
-            return None if expected else f"{type(result).__name__}: {result} ({kinds})"
+            if expected:
+                return None
+            trace = "".join(traceback.format_exception(result)[-6:])
+            return f"{type(result).__name__}: {result} ({kinds})\n{trace}"
         names = [column for column in result.columns if column != "_nwb_path"]
         groups = {
             path: frame.drop("_nwb_path").rows()
-            for (path,), frame in result.partition_by(
-                "_nwb_path", as_dict=True, maintain_order=True
-            ).items()
+            for (path,), frame in result.partition_by("_nwb_path", as_dict=True, maintain_order=True).items()
         }
         order = [self.history.path(session) for session in sessions]
         if list(groups) != [path for path in order if path in groups]:
             return f"sessions come as {list(groups)}"
+        left = _FIRST if name == "first" else None
         for session, (versions, changes) in seen.items():
             if any(change.kind == "overwritten" for change in changes):
+                if left is not None:
+                    return None  # nor is known how many rows it had
                 continue  # it was neither of the two
             found = [list(row) for row in groups.get(self.history.path(session), [])]
             allowed = [QUERIES[name].expect(rows_of(session, version), names) for version in versions]
+            if left is not None:
+                allowed = [rows[:left] for rows in allowed]
+                left -= len(found)
             if found not in allowed:
-                return f"session {session}: {str(found)[:300]}, where versions {versions} have {str(allowed)[:600]}"
+                of_it = f"versions {versions} have {str(allowed)[:600]}"
+                return f"session {session}: {str(found)[:300]}, where {of_it}"
         return None
 
 
@@ -373,8 +386,27 @@ def forget() -> None:
     catalog_cache.clear_memory()
 
 
-def busy(folder: Path, cache: Path, what: str, threads: int, seconds: float, seed: int) -> dict[str, Any]:
-    """Query at random on threads, and keep house now and then; gives counts and what was wrong."""
+def busy(  # noqa: PLR0913 - where, as what, how much
+    folder: Path,
+    cache: Path,
+    what: str,
+    *,
+    threads: int,
+    seed: int,
+    seconds: float,
+    queries: float = math.inf,
+) -> dict[str, Any]:
+    """Query at random on threads, and keep house now and then; gives counts and what was wrong.
+
+    Parameters
+    ----------
+    folder, cache : Path
+    what : str
+        One of `ROLES`.
+    threads, seed : int
+    seconds, queries : float
+        After which each thread ends.
+    """
     logging.getLogger("lazynwb").setLevel(logging.ERROR)
     lazynwb.config.cache_dir = cache
     history = History(folder)
@@ -385,7 +417,8 @@ def busy(folder: Path, cache: Path, what: str, threads: int, seconds: float, see
 
     def work(number: int) -> None:
         choose = random.Random(f"{seed} {number}")  # noqa: S311 - which query
-        while time.monotonic() < stop and not asked[number].wrong:
+        own = asked[number]
+        while time.monotonic() < stop and own.queries < queries and not own.wrong:
             event = choose.random()
             if event < 0.1:
                 forget()
@@ -397,7 +430,7 @@ def busy(folder: Path, cache: Path, what: str, threads: int, seconds: float, see
                 store.column_store().sweep()
             elif event < (0.2 if what == "clears" else 0.121):
                 lazynwb.clear_cache()
-            asked[number].one(choose)
+            own.one(choose)
 
     with role(what, cache, seed):
         running = [threading.Thread(target=work, args=(number,)) for number in range(threads)]
@@ -422,8 +455,8 @@ def churn(processes: int, threads: int, seconds: float, seed: int, pause: float 
         code = (
             "import json, sys; from pathlib import Path; from shared_store import busy\n"
             "folder, cache, what, threads, seconds, seed = sys.argv[1:]\n"
-            "found = busy(Path(folder), Path(cache), what, int(threads), float(seconds), int(seed))\n"
-            "print(json.dumps(found))"
+            "counts = {'threads': int(threads), 'seconds': float(seconds), 'seed': int(seed)}\n"
+            "print(json.dumps(busy(Path(folder), Path(cache), what, **counts)))"
         )
         children = [
             start(code, history.folder, cache, ROLES[n % len(ROLES)], threads, seconds, seed + n)
@@ -437,7 +470,10 @@ def churn(processes: int, threads: int, seconds: float, seed: int, pause: float 
         total |= {"compactions": 0, "wrong": []}
         for child in children:
             out, err = child.communicate()
-            found = json.loads(out.splitlines()[-1]) if not child.returncode else {"wrong": [err[-2000:]]}
+            if child.returncode:
+                total["wrong"].append(f"{child.args[7]}: ended with {child.returncode}: {err[-4000:]}")
+                continue
+            found = json.loads(out.splitlines()[-1])
             for name, value in found.items():
                 total[name] += value
         return total
@@ -446,7 +482,7 @@ def churn(processes: int, threads: int, seconds: float, seed: int, pause: float 
 def start(code: str, *arguments: object) -> subprocess.Popen[str]:
     """Start a process of our own code."""
     return subprocess.Popen(  # noqa: S603 - our own code
-        [sys.executable, "-c", code, *map(str, arguments)],
+        [sys.executable, "-X", "faulthandler", "-c", code, *map(str, arguments)],
         env=child_environment(LAZYNWB_DISABLE_PROGRESS="1"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -481,7 +517,7 @@ print(asked.wrong)
 
 
 def kills(times: int, seed: int) -> dict[str, Any]:
-    """Kill a process while it writes or compacts, and read what it leaves; gives counts and what was wrong."""
+    """Kill a process while it writes or compacts, and read what it leaves; gives counts and faults."""
     choose = random.Random(seed)  # noqa: S311 - when
     with tempfile.TemporaryDirectory() as home, role("compacts", Path(home), seed):
         history = make(Path(home) / "nwb")
@@ -589,7 +625,7 @@ def disks(queries: int, seed: int) -> dict[str, Any]:
                     asked.one(choose)
             forget()
             time.sleep(_SETTLED)
-            for name in QUERIES:
+            for name in ("columns", "count"):
                 asked.ask(name, list(range(SESSIONS)), COLUMNS)
         total["queries"] += asked.queries
         total["failed calls"] += disk.failed

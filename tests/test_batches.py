@@ -1,6 +1,7 @@
 """Where batches end: bounded in bytes, and at the borders of chunks, so that none is decoded twice."""
 
 import itertools
+import os
 
 import h5py
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lazynwb
+from builders import table
 from lazynwb.arrays.row_selection import Handles, Part, to_ranges
 from lazynwb.engine.batches import run
 from lazynwb.engine.batching import MAX_ROWS, batch_bounds
@@ -96,3 +98,20 @@ def test_batches_take_every_row_once_and_stay_within_the_limit(path, rows, few, 
     assert all(
         start < stop and (stop - start == 1 or (stop - start) * row <= limit) for start, stop in bounds
     )
+
+
+def test_a_file_that_cannot_be_opened_leaves_no_number_behind(tmp_path):
+    """Else the next file would be taken for it."""
+    paths = [tmp_path / f"{number}.nwb" for number in range(2)]
+    for number, path in enumerate(paths):
+        with h5py.File(path, "w") as file:
+            table(file, "t", {"x": np.arange(3) + number})
+    files = [load_table(source, "t") for source in expand(paths)]
+    arrays = [next(one.data for one in file.table.columns if one.name == "x") for file in files]
+    os.utime(paths[0], (1, 1))
+    with Handles() as handles:
+        for _ in range(2):
+            with pytest.raises(lazynwb.SourceChangedError):
+                handles.number(files[0], arrays[0])
+        number = handles.number(files[1], arrays[1])
+        assert handles.files[number].name == str(paths[1])

@@ -16,6 +16,7 @@ from hypothesis import settings
 import lazynwb
 from builders import Column, Ragged, table, write_cube, write_session
 from checks import ENGINES, assert_frames, child_environment
+from lazynwb.column_store.parts import LocalPart
 from lazynwb.column_store.store import column_store, forget_entries
 from lazynwb.lookup import catalog_cache
 from lazynwb.storage.source import Source
@@ -443,6 +444,31 @@ def test_changes_of_files_are_noticed(tmp_path):
         file["intervals/trials/start_time"][0] = -7.0
     os.utime(paths[0], ns=(status.st_atime_ns, status.st_mtime_ns))
     assert check(paths[:3])["start_time"][0] == -7.0
+
+
+@pytest.mark.parametrize("limit", [None, 1, 6, 9])
+def test_a_file_that_grows_while_its_part_vanishes(tmp_path, monkeypatch, limit):
+    """Rows are not counted by what is stored of a file, once the file itself is read."""
+    paths = [tmp_path / f"{number}.nwb" for number in range(2)]
+
+    def write(rows):
+        for path in paths:
+            with h5py.File(path, "w") as file:
+                table(file, "t", {"x": np.arange(rows)})
+
+    def run():
+        scan = lazynwb.scan_nwb(paths, "t").select("x")
+        return scan.collect() if limit is None else scan.head(limit).collect()
+
+    def vanish(*_):
+        write(7)
+        raise FileNotFoundError
+
+    write(5)
+    time.sleep(0.1)
+    stored(lambda: lazynwb.read_nwb(paths, "t"))
+    monkeypatch.setattr(LocalPart, "read_into", vanish)
+    assert stored(run)[0]["x"].to_list() == [*range(7), *range(7)][:limit]
 
 
 def test_a_file_that_was_just_written_is_not_remembered(tmp_path):

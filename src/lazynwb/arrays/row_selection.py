@@ -151,8 +151,8 @@ class Handles:
         holder = owner.owning_file(array)
         number = self._numbers.get(holder[0])
         if number is None:
-            number = self._numbers[holder[0]] = len(self.files)
             self.files.append(holder[0].open(holder[1]))
+            number = self._numbers[holder[0]] = len(self.files) - 1
             self._holders.append(holder)
             self.bases.append(array.base)
         return number

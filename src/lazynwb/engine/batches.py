@@ -27,7 +27,7 @@ from lazynwb.profile import count
 from lazynwb.shutdown import is_leaving
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Generator, Iterator, Sequence
 
     from lazynwb.column_store.entries import StoredPart
     from lazynwb.engine.plan import ScanPlan, Step
@@ -174,11 +174,10 @@ class _Scan:
             if left is not None and left <= 0:
                 return
             if run.covered:
-                windows = windows_of(list(_limited(run.covered, left)))
-                if left is not None:
-                    left -= sum(one.rows for one in run.covered)
-                for window in windows:
-                    yield from self._stored_frames(window)
+                for window in windows_of(run.covered):
+                    left = yield from self._stored_frames(window, left)
+                    if left is not None and left <= 0:
+                        return
                 continue
             query = self._query(run.sources, steps)
             yield from query.frames(left)
@@ -333,20 +332,35 @@ class _Scan:
             chosen = [one for one in chosen if not one.table.is_absent]
         return chosen, files
 
-    def _stored_frames(self, window: list[Covered]) -> Iterator[pl.DataFrame]:
-        """Yield the rows of some sessions: small columns from the store, the others from the files."""
+    def _stored_frames(
+        self, covered: list[Covered], limit: int | None
+    ) -> Generator[pl.DataFrame, None, int | None]:
+        """Yield the rows of some sessions: small columns from the store, the others from the files.
+
+        Parameters
+        ----------
+        covered : list of Covered
+        limit : int or None
+            Rows to look at.
+
+        Returns
+        -------
+        int or None
+            Rows that may still be looked at: those of files that had to be read are counted as they are now.
+        """
         plan = self._plan
-        window, files = self._wanted(window)
+        looked_at = covered if limit is None else list(_limited(covered, limit))
+        left = None if limit is None else limit - sum(one.rows for one in looked_at)
+        window, files = self._wanted(looked_at)
         if not window:
-            return
-        sources = [one.table.source for one in window]
+            return left
         steps = [step for step in self._steps if not plan.per_file.issuperset(step.columns)]
         if not steps and self._names == [ROWS]:
             self._note_problems(window)
             rows = sum(one.rows for one in window)
             count(rows_stored=rows)
             yield pl.DataFrame([nulls(ROWS, pl.Null(), rows)])
-            return
+            return left
         absent = {name for one in window for name in one.cover.absent} | self._regions
         early = [step for step in steps if absent.isdisjoint(step.columns)]
         rest = [step for step in steps if not absent.isdisjoint(step.columns)]
@@ -358,10 +372,13 @@ class _Scan:
             # A part is missing, or a session does not fit: its file is read, which raises any error.
             if isinstance(error, PartLostError):
                 self._lost(error)
-            yield from self._query(sources, self._steps).frames(sum(one.rows for one in window))
-            return
+            sources = [one.table.source for one in covered if not one.table.is_absent]
+            query = self._query(sources, self._steps)
+            yield from query.frames(limit)
+            return query.rows_left
         self._note_problems(window)
         yield from self._completed(window, found, rest, is_filtered=bool(steps))
+        return left
 
     def _note_problems(self, window: list[Covered]) -> None:
         for one in window:

@@ -49,13 +49,18 @@ def path_identity(path: str) -> str:
     NotNWBError
         If it is no regular file (opening a pipe would wait for ever), or may not be looked at.
     """
+    return _identity(_status_of(path))
+
+
+def _status_of(path: str) -> os.stat_result:
+    """Return the status of a regular file or a folder; see `path_identity` for what is raised."""
     try:
         status = os.stat(path)
     except OSError as error:
         raise _not_readable(path, error) from None
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise NotNWBError(f"{path} is a device, a pipe or a socket, not a file")
-    return _identity(status)
+    return status
 
 
 def is_settled(source: Source, known: str, now_ns: int) -> bool:  # noqa: ARG001 - kinds share one signature
@@ -126,8 +131,10 @@ class LocalFile:
     def __init__(self, path: str, expected: str) -> None:
         self.name = path
         self._expected = expected
-        verify_path(path, expected)
-        self.size = os.stat(path).st_size
+        status = _status_of(path)  # one, so that the size is that of the file that is expected
+        if _identity(status) != expected:
+            raise changed(path)
+        self.size = status.st_size
         count(files_opened=1)
 
     def has(self, offset: int, size: int) -> bool:
