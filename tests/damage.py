@@ -2,6 +2,7 @@
 
     python tests/damage.py --cases 10000 --seed 0 --format hdf5
     python tests/damage.py --seed 0 --format hdf5 --case 1234 --keep folder    # one of them again
+    python tests/damage.py --cases 2000 --format hdf5 --without-libhdf5        # what is read without it
 
 This part knows nothing of any format. `damage_hdf5` and `damage_zarr` build undamaged files, damage copies of
 them, and say what an independent reader makes of a damaged copy. Here copies are read by lazynwb in a process
@@ -240,7 +241,30 @@ def _look_at_table(path: Path, name: str, is_table: bool, seen: Seen, reading: A
 # --- the processes -------------------------------------------------------------------------------------
 
 
-def _serve_reader(connection: Connection, warm: Path, cache: Path) -> None:
+class _NoLibhdf5:
+    """Refuses to import what reads files through libhdf5, for as long as the process lasts.
+
+    Attributes
+    ----------
+    path : Path
+        The file that is being read: an error has to name it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        assert "lazynwb.formats.libhdf5" not in sys.modules
+        sys.meta_path.insert(0, self)  # type: ignore[arg-type]
+
+    def find_spec(self, name: str, *_: Any) -> None:
+        """Raise for modules of libhdf5, and leave the others to the next finder."""
+        if name.startswith("lazynwb.formats.libhdf5"):
+            import lazynwb
+
+            message = f"{self.path}: libhdf5 is not there"
+            raise lazynwb.LazyNWBError(message)
+
+
+def _serve_reader(connection: Connection, warm: Path, cache: Path, has_libhdf5: bool) -> None:  # noqa: FBT001
     """Look at one file after the other, within limits."""
     os.environ["LAZYNWB_CACHE_DIR"] = str(cache)
     os.environ["LAZYNWB_DISABLE_PROGRESS"] = "1"
@@ -251,6 +275,7 @@ def _serve_reader(connection: Connection, warm: Path, cache: Path) -> None:
     lazynwb.config.disable_cache = True
     lazynwb.config.disable_progress = True
     logging.getLogger("lazynwb").propagate = False
+    blocked = None if has_libhdf5 else _NoLibhdf5(warm)
     look(warm, ())
     limited = Path("/proc/self/clear_refs").exists()
     if limited:
@@ -260,6 +285,8 @@ def _serve_reader(connection: Connection, warm: Path, cache: Path) -> None:
     connection.send("ready")
     while True:
         path, tables = connection.recv()
+        if blocked is not None:
+            blocked.path = path
         gc.collect()
         before = 0
         if limited:
@@ -355,17 +382,27 @@ class Case:
     errors: list[str] = field(default_factory=list)
     seconds: float = 0.0
     peak: int = 0
+    values: int = 0  # columns, attributes, slices and objects that were read
+    undamaged: int = 0  # those of the file before
 
 
 class Bench:
     """Undamaged files of a format, and processes for one thread to read damaged copies with."""
 
-    def __init__(self, name: str, seed: int, folder: Path, victims: list[Path], keep: Path | None) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - what is run, and how
+        self,
+        name: str,
+        seed: int,
+        folder: Path,
+        victims: list[Path],
+        keep: Path | None,
+        has_libhdf5: bool,  # noqa: FBT001
+    ) -> None:
         self.name, self.seed, self.folder, self.victims, self.keep = name, seed, folder, victims, keep
         self._format = module(name)
         cache = folder / "cache"
         cache.mkdir(parents=True, exist_ok=True)
-        self._reader = Server(_serve_reader, victims[0], cache)
+        self._reader = Server(_serve_reader, victims[0], cache, has_libhdf5)
         self._oracle = Server(_serve_oracle, name)
         self._known: dict[Path, Seen] = {}
 
@@ -415,6 +452,7 @@ class Bench:
             case.outcome, case.faults = "FAULT", [str(error)]
             return
         case.seconds, case.peak, case.errors = seen.seconds, seen.peak, seen.errors
+        case.values, case.undamaged = len(seen.values), len(before.values)
         if seen.peak > MAX_BYTES:
             case.faults.append(f"memory: {seen.peak >> 20} MiB")
         case.faults += seen.faults
@@ -497,9 +535,16 @@ def _is_said(key: Key, said: list[str]) -> bool:
 
 
 def run(  # noqa: PLR0913 - what is run, and how
-    name: str, seed: int, numbers: Iterable[int], *, jobs: int = 1, keep: Path | None = None, tell: Any = None
+    name: str,
+    seed: int,
+    numbers: Iterable[int],
+    *,
+    jobs: int = 1,
+    keep: Path | None = None,
+    tell: Any = None,
+    has_libhdf5: bool = True,
 ) -> list[Case]:
-    """Run cases of a format; `tell` is called with each."""
+    """Run cases of a format; `tell` is called with each. Without libhdf5, what needs it is an error."""
     with tempfile.TemporaryDirectory(prefix="damage_") as temporary:
         folder = Path(temporary)
         victims = module(name).build(folder / "undamaged")
@@ -509,7 +554,7 @@ def run(  # noqa: PLR0913 - what is run, and how
         done: list[Case] = []
 
         def work(job: int) -> None:
-            with Bench(name, seed, folder / f"job_{job}", victims, keep) as bench:
+            with Bench(name, seed, folder / f"job_{job}", victims, keep, has_libhdf5) as bench:
                 while True:
                     with lock:
                         number = next(waiting, None)
@@ -543,6 +588,9 @@ def summary(name: str, seed: int, cases: list[Case]) -> str:
             lines.append(f"{what[:33]:34}" + "".join(f"{counts[what][outcome]:11}" for outcome in OUTCOMES))
     slowest = max(cases, key=lambda case: case.seconds)
     largest = max(cases, key=lambda case: case.peak)
+    whole = sum(not case.errors and not case.faults for case in cases)
+    values, undamaged = sum(case.values for case in cases), sum(case.undamaged for case in cases)
+    lines += ["", f"without an error: {whole} files; {values:,} values, {undamaged:,} before the damage"]
     lines += ["", f"longest: {slowest.seconds:.1f} s (case {slowest.number})"]
     lines += [f"most memory above the baseline: {largest.peak / 2**20:.0f} MiB (case {largest.number})"]
     for case in cases:
@@ -565,6 +613,7 @@ def main() -> int:
     parser.add_argument("--format", choices=FORMATS, help="by default each in turn")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--keep", type=Path, help="where to keep the files of faults")
+    parser.add_argument("--without-libhdf5", action="store_true", help="count what is read without it")
     given = parser.parse_args()
     numbers = given.case or range(given.first, given.first + given.cases)
     faults = 0
@@ -580,7 +629,8 @@ def main() -> int:
                     f"{sum(ends.values())} cases, {time.monotonic() - start:.0f} s: {dict(ends)}\n"
                 )
 
-        cases = run(name, given.seed, numbers, jobs=given.jobs, keep=given.keep, tell=tell)
+        has = not given.without_libhdf5
+        cases = run(name, given.seed, numbers, jobs=given.jobs, keep=given.keep, tell=tell, has_libhdf5=has)
         faults += sum(case.outcome == "FAULT" for case in cases)
         if given.case:
             for case in cases:

@@ -41,14 +41,16 @@ class Disk(NamedTuple):
     share: float = 1.0
 
 
-#: By name. On "late" disks a rename is seen later, by its own process as well and not in order; on "short"
-#: ones a file may be read that is not all there yet. Both are what network file systems do.
+#: By name. "in use" is what Windows answers for files that others have open. On "late" disks a rename is
+#: seen later, by its own process as well, and not in order; on "short" ones a file may be read that is not
+#: all there yet: both are what network file systems do.
 DISKS = {
     "full": Disk(frozenset({"write"}), (errno.ENOSPC,)),
     "quota": Disk(frozenset({"create", "write", "mkdir"}), (errno.EDQUOT,), 0.3),
     "read-only": Disk(_WRITES, (errno.EROFS,)),
     "flaky": Disk(_WRITES | {"read", "list"}, (errno.EIO, errno.EACCES, errno.ENOLCK, errno.EINTR), 0.05),
     "stale": Disk(frozenset({"read", "list", "utime"}), (errno.ESTALE, errno.ENOENT), 0.2),
+    "in use": Disk(frozenset({"replace", "unlink"}), (errno.EACCES,), 0.5),
     "late": Disk(),
     "short": Disk(),
 }
