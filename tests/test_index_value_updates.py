@@ -146,6 +146,36 @@ def test_an_update_that_is_cut_off_anywhere(sessions, tmp_path, monkeypatch):
     same(place, sessions[:5])
 
 
+@pytest.mark.usefixtures("small_files")
+def test_readers_at_every_step_of_an_update_find_the_old_values_or_the_new_ones(
+    sessions, tmp_path, monkeypatch
+):
+    place = tmp_path / "index"
+    lazynwb.build_index(sessions, place, values=True)
+    early = lazynwb.open_index(place)
+    before = lazynwb.scan_index(place, "/units").collect()
+    write(sessions[1], 11)
+    sessions[5].unlink()
+    seen = []
+
+    def followed_by_readers(method):
+        def call(self, *arguments):
+            result = method(self, *arguments)
+            seen.extend(lazynwb.scan_index(index, "/units").collect() for index in (early, place))
+            return result
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("write", "replace", "remove"):
+            patch.setattr(LocalFolder, name, followed_by_readers(getattr(LocalFolder, name)))
+        lazynwb.update_index(place)
+    same(place, sessions[:5])
+    after = lazynwb.scan_index(place, "/units").collect()
+    assert [found.equals(before) or found.equals(after) for found in seen] == [True] * len(seen)
+    assert {found.equals(after) for found in seen} == {True, False}
+
+
 def test_of_two_updates_at_once_one_is_refused(sessions, tmp_path, monkeypatch):
     place = tmp_path / "index"
     lazynwb.build_index(sessions[:3], place, values=True)
