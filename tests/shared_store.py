@@ -447,8 +447,19 @@ def busy(  # noqa: PLR0913 - where, as what, how much
     }
 
 
-def churn(processes: int, threads: int, seconds: float, seed: int, pause: float = 0.1) -> dict[str, Any]:
-    """Have processes of each role use one store while files are replaced."""
+def churn(  # noqa: PLR0913, PLR0917 - how many of what, and for how long
+    processes: int, threads: int, seconds: float, seed: int, pause: float = 0.1, other: Path | None = None
+) -> dict[str, Any]:
+    """Have processes of each role use one store while files are replaced.
+
+    Parameters
+    ----------
+    processes, threads, seed : int
+    seconds, pause : float
+        Of the run, and between two changes of files.
+    other : Path, optional
+        The folder `src` of another version of the package, which every second process runs.
+    """
     with tempfile.TemporaryDirectory() as home:
         history = make(Path(home) / "nwb")
         cache = Path(home) / "cache"
@@ -459,7 +470,11 @@ def churn(processes: int, threads: int, seconds: float, seed: int, pause: float 
             "print(json.dumps(busy(Path(folder), Path(cache), what, **counts)))"
         )
         children = [
-            start(code, history.folder, cache, ROLES[n % len(ROLES)], threads, seconds, seed + n)
+            start(
+                code,
+                *(history.folder, cache, ROLES[n % len(ROLES)], threads, seconds, seed + n),
+                src=other if n % 2 else None,
+            )
             for n in range(processes)
         ]
         choose = random.Random(seed)  # noqa: S311 - which file
@@ -479,11 +494,14 @@ def churn(processes: int, threads: int, seconds: float, seed: int, pause: float 
         return total
 
 
-def start(code: str, *arguments: object) -> subprocess.Popen[str]:
-    """Start a process of our own code."""
+def start(code: str, *arguments: object, src: Path | None = None) -> subprocess.Popen[str]:
+    """Start a process of our own code, with the package of another folder if one is named."""
+    env = child_environment(LAZYNWB_DISABLE_PROGRESS="1")
+    if src is not None:
+        env["PYTHONPATH"] = os.pathsep.join([str(src), env["PYTHONPATH"]])
     return subprocess.Popen(  # noqa: S603 - our own code
         [sys.executable, "-X", "faulthandler", "-c", code, *map(str, arguments)],
-        env=child_environment(LAZYNWB_DISABLE_PROGRESS="1"),
+        env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -663,12 +681,17 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--other", type=Path, help="src of another version, for every second process of churn"
+    )
     given = parser.parse_args()
     runs = {
         "bytes": lambda: flipped(1, given.seed),
         "disks": lambda: disks(given.queries, given.seed),
         "kills": lambda: kills(given.kills, given.seed),
-        "churn": lambda: churn(given.processes, given.threads, 60 * given.minutes, given.seed),
+        "churn": lambda: churn(
+            given.processes, given.threads, 60 * given.minutes, given.seed, other=given.other
+        ),
     }
     wrong = 0
     for name, run in runs.items():
