@@ -494,7 +494,7 @@ def churn(  # noqa: PLR0913, PLR0917 - how many of what, and for how long
         for child in children:
             out, err = child.communicate()
             if child.returncode:
-                total["wrong"].append(f"{child.args[7]}: ended with {child.returncode}: {err[-4000:]}")
+                total["wrong"].append(f"{child.args[7]}: ended with {child.returncode}: {err[:4000]}")
                 continue
             found = json.loads(out.splitlines()[-1])
             for name, value in found.items():
