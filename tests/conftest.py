@@ -18,7 +18,7 @@ import hypothesis
 
 import builders
 import checks
-from stores import azure, gcs, nginx, s3  # noqa: F401 - fixtures
+from stores import azure, gcs, gcs_uploads, nginx, s3  # noqa: F401 - fixtures
 
 for part in ("storage", "types", "tables", "pynwb"):
     importlib.import_module(f"cases_{part}")  # each registers its files in `builders`

@@ -14,14 +14,16 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import formatdate
 from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 
@@ -214,9 +216,79 @@ def azure_signature(method, target, query, length, headers):
 # --- GCS ----------------------------------------------------------------------------------------------
 
 
+class Uploads(BaseHTTPRequestHandler):
+    """A proxy of the stand-in for GCS: uploads by the XML API, which it refuses, go to its JSON API.
+
+    Their conditions, which it does not heed there, are checked here.
+    """
+
+    protocol_version = "HTTP/1.1"
+    port = 0
+    lock = threading.Lock()
+
+    def log_message(self, *_):
+        pass
+
+    def ask(self, method, target, body=b"", **headers):
+        """Return the status, headers and body of a response of the stand-in."""
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with contextlib.closing(connection):
+            connection.request(method, target, body, headers)
+            answer = connection.getresponse()
+            return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
+
+    def upload(self, body):
+        """Upload an object if it has the generation that is demanded; 0 stands for none."""
+        demanded = self.headers.get("x-goog-if-generation-match")
+        with self.lock:
+            found = self.ask("HEAD", self.path)[1].get("x-goog-generation", "0")
+            if demanded not in {None, found}:
+                return 412, {}, b""
+            bucket, _, name = unquote(self.path.partition("?")[0]).lstrip("/").partition("/")
+            target = f"/upload/storage/v1/b/{bucket}/o?uploadType=media&name={quote(name, safe='')}"
+            status, _, data = self.ask("POST", target, body, **{"content-type": "application/octet-stream"})
+            return status, {"etag": json.loads(data)["etag"]} | self.ask("HEAD", self.path)[1], b""
+
+    def answer(self):
+        body = self.rfile.read(int(self.headers.get("content-length") or 0))
+        if self.command == "PUT":
+            status, headers, data = self.upload(body)
+        else:
+            kept = {k: v for k, v in self.headers.items() if k.lower() in {"range", "content-type"}}
+            status, headers, data = self.ask(self.command, self.path, body, **kept)
+        self.send_response(status)
+        if self.command != "HEAD":
+            headers["content-length"] = str(len(data))
+        for name, value in headers.items():
+            if name not in {"transfer-encoding", "connection", "date"}:
+                self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = answer  # noqa: N815 - as http.server calls them
+
+
+@pytest.fixture(scope="session")
+def gcs_uploads(gcs):
+    """The same stand-in, with uploads."""
+    handler = type("OfPort", (Uploads,), {"port": int(gcs.url.rpartition(":")[2])})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    account = json.loads(gcs.options["service_account_key"]) | {"gcs_base_url": url}
+    try:
+        yield replace(gcs, url=url, options=gcs.options | {"service_account_key": json.dumps(account)})
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
 @pytest.fixture(scope="session")
 def gcs(tmp_path_factory):
-    """It asks nobody for credentials, and does not heed If-Match."""
+    """It asks nobody for credentials, does not heed If-Match, and takes no uploads by the XML API.
+
+    To `PUT /bucket/name` of obstore, with or without a condition, it answers "400 invalid uploadType".
+    """
     tool, folder = find("fake-gcs-server"), tmp_path_factory.mktemp("gcs")
 
     def command(port):

@@ -1,5 +1,6 @@
 """An index in a bucket or on a web server, of files there: what is asked for, and what is refused."""
 
+import sys
 from pathlib import Path
 
 import obstore
@@ -12,6 +13,8 @@ import builders
 import lazynwb
 from lazynwb.errors import LazyNWBError, SourceChangedError
 from lazynwb.index import build as updating
+from lazynwb.index import checkpoint
+from lazynwb.index import writer as writing
 from lazynwb.index.build import build_index, update_index
 from lazynwb.index.location import RemoteFolder
 from lazynwb.index.reader import open_index
@@ -203,7 +206,7 @@ def test_secrets_of_a_store_are_not_written_down(s3, cube, tmp_path):
     assert found.height == 40
 
 
-@pytest.mark.parametrize("kind", ["s3", "azure"])
+@pytest.mark.parametrize("kind", ["s3", "azure", "gcs_uploads"])
 def test_values_in_a_bucket(kind, request, cube, monkeypatch):
     """Of sessions there: built, read, and brought up to date as in a local folder."""
     cloud = request.getfixturevalue(kind)
@@ -219,19 +222,44 @@ def test_values_in_a_bucket(kind, request, cube, monkeypatch):
     check_values(place, sources, cloud.options)
     assert update_index(place, storage_options=cloud.options).changed == 0
     check_values(place, sources, cloud.options)
+    # Two updates at once: the store refuses the one that comes later.
+    cloud.put(f"private/values/{cube[0].name}", cube[3].read_bytes())
+    lazynwb.clear_cache()
+    publish = writing.publish
+
+    def slowly(*arguments):
+        monkeypatch.setattr(updating, "publish", publish)
+        update_index(place, storage_options=cloud.options)
+        publish(*arguments)
+
+    monkeypatch.setattr(updating, "publish", slowly)
+    with pytest.raises(LazyNWBError, match="another process"):
+        update_index(place, storage_options=cloud.options)
+    lazynwb.clear_cache()
+    check_values(place, sources, cloud.options)
 
 
-def test_values_in_a_bucket_of_google(gcs, cube, tmp_path, monkeypatch):
-    """Its stand-in takes no uploads from obstore: the index is copied there."""
+@pytest.mark.parametrize("kind", ["azure", "gcs_uploads"])
+def test_a_build_in_a_bucket_that_was_cut_off_is_gone_on_with(kind, request, cube, monkeypatch):
+    cloud = request.getfixturevalue(kind)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     sources = []
-    for path in cube[:2]:
-        gcs.put(f"private/values/{path.name}", path.read_bytes())
-        sources.append(f"gs://private/values/{path.name}")
-    build_index(sources, tmp_path, values=["units"], storage_options=gcs.options)
-    for file in filter(Path.is_file, tmp_path.rglob("*")):
-        gcs.put(f"private/values/index/{file.relative_to(tmp_path).as_posix()}", file.read_bytes())
-    check_values("gs://private/values/index", sources, gcs.options)
+    for path in cube[:4]:
+        cloud.put(f"private/resumed/{path.name}", path.read_bytes())
+        sources.append(f"{cloud.scheme}://private/resumed/{path.name}")
+    place = f"{cloud.scheme}://private/resumed/index"
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "INTERVAL_SECONDS", 0)
+        patched.setattr(writing, "_MIN_SESSIONS", 2)
+        patched.setattr(RemoteFolder, "remove", lambda *_: None)
+        patched.setattr(updating, "publish", lambda *_: sys.exit(1))
+        with pytest.raises(SystemExit):
+            build_index(sources, place, values=["units"], storage_options=cloud.options)
+    lazynwb.clear_cache()
+    with lazynwb.profile() as counts:
+        build_index(sources, place, values=["units"], storage_options=cloud.options)
+    assert counts.files_opened == 0
+    check_values(place, sources, cloud.options)
 
 
 def check_values(place, sources, options=None):
