@@ -3,16 +3,21 @@
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
 
+import h5py
+import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+import builders
 import lazynwb
 from lazynwb.errors import LazyNWBError
+from lazynwb.index import checkpoint, writer
 
 distributed = pytest.importorskip("distributed", reason="needs the extra dask")
 
@@ -119,3 +124,40 @@ def test_tasks_are_cancelled_when_the_consumer_stops_early(client, many):
     while (left := tasks_of(client) - before) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left  # the scheduler has forgotten them all, done or not
+
+
+def test_the_rows_of_one_large_file_are_read_by_all_workers(client, tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "large.nwb", "w") as file:
+        wide = builders.Column(np.arange(40_000.0).reshape(-1, 10), options={"chunks": (100, 10)})
+        spikes = builders.Ragged([[n / 2] * (n % 3) for n in range(4000)])
+        builders.table(file, "units", {"wide": wide, "spikes": spikes})
+    alone = lazynwb.read_nwb(tmp_path, "units")
+    monkeypatch.setattr(lazynwb.config, "batch_bytes", 40_000)
+    scan = lazynwb.scan_nwb(tmp_path, "units", executor=client)
+    before = {worker: len(ran) for worker, ran in transitions(client).items()}
+    assert_frame_equal(scan.collect(), alone)
+    busy = [worker for worker, ran in transitions(client).items() if len(ran) > before.get(worker, 0)]
+    assert len(busy) > 1
+
+
+def transitions(client):
+    """Return the tasks that each worker has executed."""
+    return client.run(
+        lambda dask_worker: [key for key, _, end, *_ in dask_worker.state.log if end == "executing"]
+    )
+
+
+def test_an_index_is_built_by_the_workers_and_gone_on_with(client, cube, tmp_path, monkeypatch):
+    """The process that asks is cut off before it publishes the index: the next one has nothing to do."""
+    monkeypatch.setattr(checkpoint, "INTERVAL_SECONDS", 0)
+    monkeypatch.setattr(writer, "_MIN_SESSIONS", 2)
+    with monkeypatch.context() as patched:
+        patched.setattr("lazynwb.index.build.publish", lambda *_: sys.exit(1))
+        with pytest.raises(SystemExit):
+            lazynwb.build_index(cube, tmp_path, values=["units"], executor=client.get_executor())
+    tasks = sum(map(len, transitions(client).values()))
+    done = lazynwb.build_index(cube, tmp_path, values=["units"], executor=client.get_executor())
+    assert (done.sessions, done.failed) == (len(cube), [])
+    assert sum(map(len, transitions(client).values())) == tasks
+    found = lazynwb.scan_index(tmp_path, "/units").select("unit_id", "presence_ratio").collect()
+    assert_frame_equal(found, lazynwb.read_nwb(cube, "units").select("unit_id", "presence_ratio"))
