@@ -258,8 +258,8 @@ def _consolidated(name: str, by_file: dict[str, dict[str, Any]]) -> dict[str, An
 
 def _not_found(path: str, sources: list[Source]) -> str:
     listing = load_listing(sources[0])
-    if (note := listing.broken_link(path)) is not None:
-        return f"{sources[0].name}: /{path} cannot be read: {note}"
+    if (broken := listing.broken_link(path)) is not None:
+        return f"{sources[0].name}: /{path} cannot be read: {broken[1]}"
     listed = [entry.path for entry in listing.entries if entry.kind != "broken"]
     close = difflib.get_close_matches(f"/{path}", listed, n=3, cutoff=0.6)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""

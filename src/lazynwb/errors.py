@@ -46,6 +46,10 @@ class TableNotFoundError(LazyNWBError, KeyError):
         return harmless(str(self.args[0])) if self.args else ""
 
 
+class BrokenTableLinkError(TableNotFoundError):
+    """A file has a link in the place of a table, and the link leads nowhere; the message says where to."""
+
+
 class ColumnNotFoundError(LazyNWBError, KeyError):
     """A column that was asked for is in no file, or a frame lacks one that is needed."""
 

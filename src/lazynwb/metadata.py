@@ -12,7 +12,7 @@ import polars as pl
 
 from lazynwb.catalog.dtypes import NWB_PATH, RESERVED, column_dtype
 from lazynwb.catalog.merge import conform, merge_schemas
-from lazynwb.errors import LazyNWBError, SchemaError, TableNotFoundError, may_skip
+from lazynwb.errors import BrokenTableLinkError, LazyNWBError, SchemaError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import (
     ATTRIBUTE_FIELDS,
     DATETIME_FIELDS,
@@ -159,6 +159,8 @@ def metadata_fields(
         )
         try:
             schema, _ = inference.of_table(sources, table)
+        except BrokenTableLinkError:
+            raise
         except TableNotFoundError:
             schema = {}
         if conflicts:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -13,7 +15,7 @@ from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.index.scan_sources import sources_of
 from lazynwb.lookup.schema import is_pattern
 from lazynwb.lookup.session_columns import SessionColumn, find_session_columns
-from lazynwb.lookup.table_listing import find_tables, nothing_found, shortest_names
+from lazynwb.lookup.table_listing import broken_link_named, find_tables, nothing_found, shortest_names
 from lazynwb.scan import plan_scan, table_frame
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("lazynwb")
 #: What Polars raises for a column that a table does not have.
 _UNKNOWN_COLUMN = (pl.exceptions.ColumnNotFoundError, pl.exceptions.SQLInterfaceError)
+#: What Polars says of a table that a context does not have.
+NO_SUCH_TABLE = re.compile(r"relation '(.+)' was not found")
 #: What the one-row tables of the metadata are called; `general` stays as a second name of the session's.
 METADATA_NAMES = {"general": "session", "general/subject": "subject"}
 
@@ -112,6 +116,7 @@ class _Context(pl.SQLContext[Any]):
     """
 
     nwb_tables: tuple[_Table, ...] = ()
+    broken_links: Mapping[str, str] = MappingProxyType({})
 
     def execute(self, query: str, *, eager: bool | None = None) -> Any:  # noqa: ANN401 - as Polars
         for table in self.nwb_tables:
@@ -125,6 +130,9 @@ class _Context(pl.SQLContext[Any]):
                 raise failures[0] from None
             what = str(error).partition("\n")[0]
             missing = what.partition(";")[0]
+            absent = NO_SUCH_TABLE.search(what)
+            if absent is not None and (reason := broken_link_named(absent[1], self.broken_links)):
+                raise type(error)(what + reason) from None
             reasons = [
                 reason
                 for table in self.nwb_tables
@@ -214,9 +222,11 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     sources, catalogs = sources_of(nwb_sources, index, storage_options)
     looked_at = sources[:infer_schema_length]
     failures: list[str] = []
+    broken: dict[str, str] = {}
     holders = find_tables(
         looked_at,
         failures=failures,
+        broken=broken,
         series=not exclude_timeseries,
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,
@@ -236,7 +246,8 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
         ]
         names = {p: name for p, name in names.items() if wanted & {p, name, p.rsplit("/", 1)[-1]}}
     if not names and not patterns:
-        raise TableNotFoundError(nothing_found(sources, failures))
+        reasons = (broken_link_named(name, broken) for name in given) if table_names is not None else ()
+        raise TableNotFoundError(nothing_found(sources, failures) + "".join(reasons))
     session: tuple[SessionColumn, ...] = ()
     if session_columns is not None:
         session = find_session_columns(
@@ -292,4 +303,5 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
             frames[name] = scan_index(catalogs, kind)
     context = _Context(frames, **sqlcontext_kwargs)
     context.nwb_tables = tuple(registered.values())
+    context.broken_links = broken
     return context

@@ -457,12 +457,32 @@ class Listing(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, 
         """Return the paths of the groups that play one of these parts, without the leading slash."""
         return [e.path.lstrip("/") for e in self.entries if e.kind == "group" and e.role in roles]
 
-    def broken_link(self, path: str) -> str | None:
-        """Return why the link that a path goes by is broken; None if it goes by no such link."""
+    def broken_link(self, path: str, *, exact: bool = True) -> tuple[str, str] | None:
+        """Return the path that goes by a broken link, and why it is broken; None if it goes by no such link.
+
+        Unless it is exact, the path may be the end of one.
+        """
         above = f"/{path.strip('/')}/"
-        return next(
-            (e.note for e in self.entries if e.kind == "broken" and above.startswith(f"{e.path}/")), None
-        )
+        for entry in self.entries:
+            if entry.kind != "broken":
+                continue
+            if above.startswith(f"{entry.path}/"):
+                return path.strip("/"), entry.note
+            if not exact and f"{entry.path}/".endswith(above):
+                return entry.path.lstrip("/"), entry.note
+        return None
+
+    def broken_tables(self) -> dict[str, str]:
+        """Return the paths at which tables may be missing, without the leading slash, and why.
+
+        These are broken links in groups that are no tables themselves.
+        """
+        inner = {e.path for e in self.entries if e.role in {"table", "series", "specification"}}
+        return {
+            e.path.lstrip("/"): e.note
+            for e in self.entries
+            if e.kind == "broken" and e.path.rpartition("/")[0] not in inner
+        }
 
 
 class Attributes(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):

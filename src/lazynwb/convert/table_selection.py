@@ -13,7 +13,7 @@ from lazynwb.convert.output_names import distinct_names, names_of
 from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.schema import normalize_table_path
-from lazynwb.lookup.table_listing import find_tables, nothing_found, shortest_names
+from lazynwb.lookup.table_listing import broken_link_named, find_tables, nothing_found, shortest_names
 from lazynwb.scan import scan_nwb
 from lazynwb.suggestions import did_you_mean
 
@@ -78,8 +78,10 @@ def find(sources: Sequence[Source], request: Request) -> dict[str, list[Source]]
         If there is none, or none of a name that was asked for.
     """
     failures: list[str] = []
+    broken: dict[str, str] = {}
     holders = find_tables(
         sources,
+        broken=broken,
         failures=failures,
         series=request.tables is not None,
         ignore_errors=request.ignore_errors,
@@ -93,7 +95,7 @@ def find(sources: Sequence[Source], request: Request) -> dict[str, list[Source]]
                 t for t in holders if t.rsplit("/", 1)[-1] == name.strip("/")
             ]
             if not found:
-                raise TableNotFoundError(_not_found(name, holders, sources))
+                raise TableNotFoundError(_not_found(name, holders, sources) + broken_link_named(name, broken))
             chosen += found
         holders = {path: having for path, having in holders.items() if path in chosen}
     holders = {path: having for path, having in holders.items() if len(having) >= request.min_file_count}

@@ -6,7 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lazynwb.config import config
-from lazynwb.errors import SourceNotFoundError
+from lazynwb.errors import BrokenTableLinkError, SourceNotFoundError
+from lazynwb.storage.source import UNREACHABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -23,12 +24,20 @@ class BrokenLinkError(Exception):
     """A path that leads nowhere: nothing there, a dangling, cyclic or forbidden link."""
 
 
+class NoObjectError(BrokenLinkError):
+    """A path at which there is nothing, and no link, either."""
+
+
 class CyclicLinkError(BrokenLinkError):
     """A link that leads back to itself, directly or by way of others."""
 
 
 class ForbiddenLinkError(BrokenLinkError):
     """A link to another file that the settings forbid to follow."""
+
+
+class UnreachableLinkError(BrokenLinkError):
+    """A link to a remote file that was refused, or whose server fails: it is not known what is there."""
 
 
 def broken_at(name: str, error: BrokenLinkError, hops: int) -> BrokenLinkError:
@@ -45,7 +54,8 @@ def broken_at(name: str, error: BrokenLinkError, hops: int) -> BrokenLinkError:
     """
     if isinstance(error, CyclicLinkError):
         return error if hops else CyclicLinkError(f"link {name!r} leads back to itself")
-    return type(error)(f"link {name!r} is broken: {error}")
+    kind = BrokenLinkError if isinstance(error, NoObjectError) else type(error)
+    return kind(f"link {name!r} is broken: {error}")
 
 
 def permitted_target(here: Source, target: Source | None, what: str, name: str) -> Source:
@@ -79,11 +89,11 @@ def permitted_target(here: Source, target: Source | None, what: str, name: str) 
     )
 
 
-def unfollowed(name: str, target: Source, error: LazyNWBError) -> Exception:
+def unfollowed(name: str, target: Source, error: LazyNWBError) -> BrokenLinkError:
     """Return what it means for a file that another one, to which it has a link, cannot be opened.
 
     One that is not there makes a broken link. Of a remote one that was refused, or whose server fails, it is
-    not known what is there: columns without values would be wrong ones.
+    not known what is there: a column behind the link is not left out, but cannot be read.
 
     Parameters
     ----------
@@ -99,9 +109,35 @@ def unfollowed(name: str, target: Source, error: LazyNWBError) -> Exception:
         if isinstance(error, SourceNotFoundError):
             remedy = "; put it back there, or write the link anew"
         return BrokenLinkError(f"link to another file that cannot be read: {error}{remedy}")
-    return type(error)(
+    return UnreachableLinkError(
         f"{name} has a link to another file that cannot be read: {error} "
-        '(lazynwb.config.external_links = "never" reads the rest)'
+        '(lazynwb.config.external_links = "never" does without it)'
+    )
+
+
+def identity_of_unread(target: Source, error: BrokenLinkError) -> str:
+    """Return the identity of a file that a link led to, and that could not be opened."""
+    return UNREACHABLE if isinstance(error, UnreachableLinkError) else target.identity_or_absent()
+
+
+def broken_table(name: str, path: str, why: object, what: str = "table") -> BrokenTableLinkError:
+    """Return the error of a table behind a broken link.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    path : str
+        Of the table, without the leading slash.
+    why : object
+        Why the link is broken, as text.
+    what : str
+        "table" or "series".
+    """
+    remedy = "" if "anew" in str(why) or "external_links" in str(why) else "write the link anew; "
+    return BrokenTableLinkError(
+        f"{name}: {what} /{path.lstrip('/')} cannot be read: {why} "
+        f"({remedy}ignore_errors=True leaves out such files)"
     )
 
 
@@ -109,7 +145,7 @@ class DamagedObjectError(BrokenLinkError):
     """A link that leads to something which its format's library cannot open."""
 
 
-def tell_damaged(file: OpenFile, path: str, error: DamagedObjectError) -> None:
+def tell_damaged(file: OpenFile, path: str, error: BrokenLinkError) -> None:
     """Log that an object is left out."""
     file.raise_if_missing()  # it may be intact when the parse is repeated
     logging.getLogger("lazynwb").warning("%s: %s was left out: %s", file.name, path, error)

@@ -493,7 +493,11 @@ class State:
             for path, table, kind in frame.iter_rows():
                 if kind != "series" or series:
                     found.setdefault(table, []).extend(by_number.get(numbers.get(path, -1), ()))
-        return {table: having for table, having in found.items() if having}, unknown
+        for number, links in self._links.items():
+            for table in found.keys() & set(links):  # maybe a broken link: reading the table raises the error
+                found[table] += [s for s in by_number.get(number, ()) if s not in found[table]]
+        order = {source: at for at, source in enumerate(sources)}
+        return {t: sorted(having, key=order.__getitem__) for t, having in found.items() if having}, unknown
 
     def session_values(
         self, sources: Sequence[Source], wanted: Sequence[tuple[str, str]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Listing
     from lazynwb.lookup.providers import CatalogProvider
     from lazynwb.storage.source import Source
+
+_LOGGER = logging.getLogger("lazynwb")
 
 #: Candidates that an error lists.
 _LISTED = 20
@@ -115,7 +118,7 @@ def find_table(
     if found is None and not is_whole:
         found = _find_end(sources, term, roles, ignore_errors=ignore_errors)
     if found is None:
-        raise TableNotFoundError(not_found(path, sources, roles))
+        raise TableNotFoundError(not_found(path, sources, roles, exact=is_whole))
     return found
 
 
@@ -159,12 +162,25 @@ def match_tables(
         matching = pattern_of(path if is_whole else f"**/{path}")
     except re.error as error:
         raise TableNotFoundError(f"{pattern!r} is no path of a table, and no pattern: {error}") from None
-    paths, unread = _paths_of(
+    paths, unread, broken = _paths_of(
         sources, catalogs, ignore_errors=ignore_errors, disable_progress=disable_progress
     )
     for listed in paths.values():
         if path in listed:
             return None
+    present = {table for listed in paths.values() for table in listed}
+    for source, links in broken.items():
+        for link, why in links.items():
+            if link in present:  # reading it raises the error
+                paths[source].append(link)
+            elif matching.fullmatch(link):
+                _LOGGER.warning(
+                    "%s: /%s matches /%s and cannot be read: %s (write the link anew)",
+                    source.name,
+                    link,
+                    path,
+                    why,
+                )
     found = {
         source: (path,) if source in unread else tuple(sorted(filter(matching.fullmatch, listed)))
         for source, listed in paths.items()
@@ -183,8 +199,8 @@ def _paths_of(
     *,
     ignore_errors: bool,
     disable_progress: bool,
-) -> tuple[dict[Source, list[str]], dict[Source, str]]:
-    """Return the paths of the tables of each file, and under `ignore_errors` why some cannot be read."""
+) -> tuple[dict[Source, list[str]], dict[Source, str], dict[Source, dict[str, str]]]:
+    """Return the paths of the tables of each file, why some files cannot be read, and the broken links."""
     from lazynwb.lookup.loader import load_listing
 
     paths: dict[Source, list[str]] = {source: [] for source in sources}
@@ -195,22 +211,26 @@ def _paths_of(
             for source in having:
                 paths[source].append(path)
     unread: dict[Source, str] = {}
+    broken: dict[Source, dict[str, str]] = {}
 
     def listed(source: Source) -> list[str]:
         try:
-            return load_listing(source).tables()
+            listing = load_listing(source)
         except LazyNWBError as error:
             if not may_skip(error, ignore_errors=ignore_errors):
                 raise
             unread[source] = str(error)
             return []
+        if links := listing.broken_tables():
+            broken[source] = links
+        return listing.tables()
 
     with Progress("Finding tables in NWB", len(left), disabled=disable_progress) as progress:
         for start in range(0, len(left), _LISTED_AT_ONCE):
             block = left[start : start + _LISTED_AT_ONCE]
             paths.update(zip(block, map_concurrently(listed, block, block), strict=True))
             progress.update(len(block))
-    return paths, unread
+    return paths, unread, broken
 
 
 def resolve_table(

@@ -11,6 +11,7 @@ from lazynwb.catalog.merge import merge_schemas
 from lazynwb.catalog.model import TABLE_ROLES
 from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import TABLE_SHORTCUTS
+from lazynwb.formats.protocols import broken_table
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.lookup.stored_tables import StoredTable, StoredTables, store_layouts
 from lazynwb.progress import Progress
@@ -300,6 +301,7 @@ def not_found(
     roles: Collection[str] = TABLE_ROLES,
     *,
     catalogs: CatalogProvider | None = None,
+    exact: bool = True,
 ) -> str:
     """Return the message that no file has a table, with existing tables and similar names.
 
@@ -311,6 +313,8 @@ def not_found(
         Roles looked for: "table", "series", "metadata".
     catalogs : CatalogProvider or None
         Provider that may list the tables without opening files.
+    exact : bool
+        The name is a path, not the end of one.
     """
     from lazynwb.lookup.loader import load_listing
 
@@ -321,8 +325,8 @@ def not_found(
             listing = load_listing(source)
         except LazyNWBError:
             continue
-        if (note := listing.broken_link(table)) is not None:
-            return f"{source.name}: {one} /{table} cannot be read: {note}"
+        if (broken := listing.broken_link(table, exact=exact)) is not None:
+            return str(broken_table(source.name, *broken, one))
         existing = listing.groups(roles)
         if existing:
             break

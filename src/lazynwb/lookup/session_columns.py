@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import polars as pl
 
 from lazynwb.catalog.dtypes import NWB_PATH, RESERVED
-from lazynwb.errors import SchemaError, TableNotFoundError
+from lazynwb.errors import BrokenTableLinkError, SchemaError, TableNotFoundError
 from lazynwb.formats.nwb.names import GENERAL, SUBJECT, SUBJECT_FIELDS
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.lookup.schema import SchemaInference
@@ -83,6 +83,8 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
                     conflicts=conflicts.setdefault(table, {}),
                 )
                 schemas[table], _ = inference.of_table(sources, table)
+            except BrokenTableLinkError:
+                raise
             except TableNotFoundError:
                 schemas[table] = {}
         return schemas[table]

@@ -27,8 +27,12 @@ def find_tables(  # noqa: PLR0913 - what is looked for, and what takes note
     disable_progress: bool,
     catalogs: CatalogProvider | None = None,
     failures: list[str] | None = None,
+    broken: dict[str, str] | None = None,
 ) -> dict[str, list[Source]]:
     """Return every table's path, without the leading slash, with the files that have it.
+
+    A file with a broken link in the place of another file's table counts as one that has it: reading the
+    table raises the error.
 
     Parameters
     ----------
@@ -42,6 +46,8 @@ def find_tables(  # noqa: PLR0913 - what is looked for, and what takes note
         Provider that may list the tables without opening files.
     failures : list of str or None
         Takes the errors of files that were skipped.
+    broken : dict of str to str or None
+        Takes the paths of broken links, without the leading slash, and why they are broken.
 
     Raises
     ------
@@ -49,13 +55,20 @@ def find_tables(  # noqa: PLR0913 - what is looked for, and what takes note
         If a file cannot be read.
     """
     holders: dict[str, list[Source]] = {}
+    links: dict[str, list[Source]] = {}
+    order = {source: number for number, source in enumerate(sources)}
     if catalogs is not None:
         holders, sources = catalogs.sources_by_table(sources, series=series)
     with Progress("Finding tables in NWB", len(sources), disabled=disable_progress) as progress:
         for source in sources:
             try:
-                for table in load_listing(source).tables(series=series):
+                listing = load_listing(source)
+                for table in listing.tables(series=series):
                     holders.setdefault(table, []).append(source)
+                for path, why in listing.broken_tables().items():
+                    links.setdefault(path, []).append(source)
+                    if broken is not None:
+                        broken.setdefault(path, f"{source.name}: {why}")
             except LazyNWBError as error:
                 if not may_skip(error, ignore_errors=ignore_errors):
                     raise
@@ -63,7 +76,17 @@ def find_tables(  # noqa: PLR0913 - what is looked for, and what takes note
                 if failures is not None:
                     failures.append(str(error))
             progress.update()
+    for path in holders.keys() & links.keys():
+        holders[path] = sorted((*holders[path], *links[path]), key=order.__getitem__)
     return holders
+
+
+def broken_link_named(name: str, broken: Mapping[str, str]) -> str:
+    """Return the broken link that has a table's name, as the end of a message; empty if there is none."""
+    for path, why in broken.items():
+        if f"/{path}".endswith(f"/{name.strip('/')}"):
+            return f"; there is a link /{path}: {why} (write it anew)"
+    return ""
 
 
 def nothing_found(sources: Sequence[Source], failures: Sequence[str]) -> str:

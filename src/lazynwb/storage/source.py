@@ -21,6 +21,9 @@ T = TypeVar("T")
 
 #: The identity of a file that does not exist: what a broken external link depends on.
 ABSENT = "absent"
+#: In the place of the identity of a file that could not be opened for now: it equals no identity, so that
+#: nothing is cached that depends on the file.
+UNREACHABLE = "unreachable"
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 #: Names of options whose values are secrets.
@@ -120,7 +123,7 @@ class Source:
     def identity_or_absent(self, known: bool | str = False) -> str:  # noqa: FBT001, FBT002 - as above
         """Return the identity of a file, `ABSENT` if there is none (or none that can be read)."""
         try:
-            return self.identity(known=known)
+            return self.identity(known=known != UNREACHABLE and known)
         except LazyNWBError:
             return ABSENT
 
@@ -138,7 +141,7 @@ class Source:
 
     def is_settled(self, known: str, now_ns: int) -> bool:
         """Return whether a write from now on is certain to change the identity; else it is not cached."""
-        return self.kind_for(known).is_settled(self, known, now_ns)
+        return known != UNREACHABLE and self.kind_for(known).is_settled(self, known, now_ns)
 
     def shows_change(self, known: str) -> bool:
         """Return whether reading asks a server for bytes, whose answers say which version they are of.

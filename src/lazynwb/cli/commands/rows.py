@@ -199,7 +199,10 @@ def _lazy(context: pl.SQLContext[Any], sql: str) -> pl.LazyFrame:
         absent = _NO_SUCH_TABLE.search(str(error))
         if absent is None:
             raise
-        raise TableNotFoundError(f"no table {absent[1]!r}{hint(absent[1], context.tables())}") from error
+        reason = str(error).partition("was not found")[2].partition("\n")[0]
+        raise TableNotFoundError(
+            f"no table {absent[1]!r}{reason or hint(absent[1], context.tables())}"
+        ) from error
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -66,13 +67,16 @@ def list_tables(given: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataF
 
 
 def _load(pairs: list[tuple[Source, str]], *, ignore_errors: bool) -> list[TableFile]:
-    from lazynwb.errors import LazyNWBError, may_skip
+    from lazynwb.errors import BrokenTableLinkError, LazyNWBError, may_skip
     from lazynwb.lookup.prefetch import load_pairs
 
     found = []
     for load in load_pairs(pairs):
         try:
             file = load()
+        except BrokenTableLinkError as error:
+            logging.getLogger("lazynwb").warning("%s", error)
+            continue
         except LazyNWBError as error:
             if not may_skip(error, ignore_errors=ignore_errors):
                 raise

@@ -64,7 +64,9 @@ from lazynwb.formats.hdf5.superblock import Superblock, read_superblock
 from lazynwb.formats.protocols import (
     BrokenLinkError,
     CyclicLinkError,
+    NoObjectError,
     broken_at,
+    identity_of_unread,
     permitted_target,
     unfollowed,
 )
@@ -117,7 +119,7 @@ class StructureFile:
         self._known: dict[str, object] = {}
         self._last: tuple[str, StructureNode] | None = None
         self._linked: dict[Source, StructureFile] = {}
-        self._unreadable: set[Source] = set()
+        self._unreadable: dict[Source, BrokenLinkError] = {}
         count(files_opened=1)
 
     def close(self) -> None:
@@ -307,7 +309,7 @@ class StructureFile:
     def depends(self) -> tuple[tuple[str, str], ...]:
         """Path and identity of every other file that links led to so far, readable or not."""
         own = [(source.path, linked._version) for source, linked in self._linked.items()]  # noqa: SLF001 - of its own kind
-        own += [(source.path, source.identity_or_absent()) for source in self._unreadable]
+        own += [(source.path, identity_of_unread(source, why)) for source, why in self._unreadable.items()]
         return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
 
     @property
@@ -366,13 +368,15 @@ class StructureFile:
         target = permitted_target(self.path, self.path.sibling(text), "the external link to {}", text)
         if target == self.path.resolved():
             return self
+        if target in self._unreadable:
+            raise self._unreadable[target]
         if target not in self._linked:
             try:
                 self._linked[target] = StructureFile(target, target.identity())
             except LazyNWBError as error:
-                self._unreadable.add(target)
                 target.invalidate()
-                raise unfollowed(self.name, target, error) from None
+                self._unreadable[target] = unfollowed(self.name, target, error)
+                raise self._unreadable[target] from None
         return self._linked[target]
 
     # --- chunks ---------------------------------------------------------------------------------------
@@ -582,12 +586,12 @@ def follow(start: StructureNode, path: bytes, hops: int) -> StructureNode:
 def _step(here: StructureNode, name: bytes, hops: int) -> StructureNode:
     shown = name.decode("utf-8", "replace")
     if not here.is_group:
-        raise BrokenLinkError(f"{shown!r} was looked up in a dataset")
+        raise NoObjectError(f"{shown!r} was looked up in a dataset")
     link = here.links().get(name)
     if link is None:
         if here.header.missing is not None:
             raise here.header.missing
-        raise BrokenLinkError(f"there is no {shown!r}")
+        raise NoObjectError(f"there is no {shown!r}")
     if link.kind == HARD:
         return here.opened(link)
     try:

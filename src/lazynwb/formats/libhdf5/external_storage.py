@@ -15,7 +15,7 @@ from h5py import h5d, h5i, h5p, h5t
 
 from lazynwb.config import config
 from lazynwb.errors import UnsupportedTypeError
-from lazynwb.formats.protocols import BrokenLinkError, ForbiddenLinkError
+from lazynwb.formats.protocols import BrokenLinkError, ForbiddenLinkError, UnreachableLinkError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -139,7 +139,7 @@ def _source(file: LibHdf5File, name: str, path: str) -> Located | str:
     try:
         holder = file if name == "." else file.external(os.fsencode(name))
         return holder.open_path(path.encode("utf-8", "surrogateescape"))
-    except ForbiddenLinkError:
+    except (ForbiddenLinkError, UnreachableLinkError):
         raise
     except BrokenLinkError:
         file.raise_if_missing()

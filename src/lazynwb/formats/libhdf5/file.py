@@ -16,7 +16,12 @@ from h5py._objects import phil
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.formats.libhdf5.block_stream import SIGNATURE, BlockStream, LocalStream, MissingBytesError
 from lazynwb.formats.libhdf5.heap_validation import Heaps
-from lazynwb.formats.protocols import permitted_target, unfollowed
+from lazynwb.formats.protocols import (
+    BrokenLinkError,
+    identity_of_unread,
+    permitted_target,
+    unfollowed,
+)
 from lazynwb.profile import count
 from lazynwb.shutdown import on_exit
 from lazynwb.storage import local_file
@@ -112,7 +117,7 @@ class LibHdf5File:
         self._streamed = streamed
         self.name = source.name
         self._linked: dict[Source, Self] = {}
-        self._unreadable: set[Source] = set()
+        self._unreadable: dict[Source, BrokenLinkError] = {}
         self._known: dict[str, object] = {}
         self._opened: dict[str, Any] = {}
         self._announced: list[tuple[int, int]] = []
@@ -288,7 +293,7 @@ class LibHdf5File:
     def depends(self) -> tuple[tuple[str, str], ...]:
         """Path and identity of every other file that links led to so far, readable or not."""
         own = [(source.path, linked._version) for source, linked in self._linked.items()]  # noqa: SLF001 - of its own kind
-        own += [(source.path, source.identity_or_absent()) for source in self._unreadable]
+        own += [(source.path, identity_of_unread(source, why)) for source, why in self._unreadable.items()]
         return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
 
     def open_path(self, path: bytes) -> Located:
@@ -310,13 +315,15 @@ class LibHdf5File:
         target = permitted_target(self.source, self.source.sibling(text), "the external link to {}", text)
         if target == self.source.resolved():
             return self
+        if target in self._unreadable:
+            raise self._unreadable[target]
         if target not in self._linked:
             try:
                 self._linked[target] = type(self)(target, target.identity(), streamed=self._streamed)
             except LazyNWBError as error:
-                self._unreadable.add(target)
                 target.invalidate()
-                raise unfollowed(self.name, target, error) from None
+                self._unreadable[target] = unfollowed(self.name, target, error)
+                raise self._unreadable[target] from None
         return self._linked[target]
 
 

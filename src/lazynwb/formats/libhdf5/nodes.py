@@ -37,7 +37,13 @@ from lazynwb.formats.libhdf5.external_storage import (
     with_checked_heaps,
 )
 from lazynwb.formats.libhdf5.file import LibHdf5File
-from lazynwb.formats.protocols import BrokenLinkError, CyclicLinkError, DamagedObjectError, broken_at
+from lazynwb.formats.protocols import (
+    BrokenLinkError,
+    CyclicLinkError,
+    DamagedObjectError,
+    NoObjectError,
+    broken_at,
+)
 from lazynwb.formats.references import find_paths
 
 if TYPE_CHECKING:
@@ -238,7 +244,7 @@ def follow(start: Hdf5Node, path: bytes, hops: int) -> Hdf5Node:
 def _step(here: Hdf5Node, name: bytes, hops: int) -> Hdf5Node:
     shown = name.decode("utf-8", "replace")
     if not here.is_group:
-        raise BrokenLinkError(f"{shown!r} was looked up in a dataset")
+        raise NoObjectError(f"{shown!r} was looked up in a dataset")
     try:
         link = here.id.links.get_info(name)
     except (KeyError, RuntimeError, OSError, ValueError) as error:
@@ -263,7 +269,7 @@ def _step(here: Hdf5Node, name: bytes, hops: int) -> Hdf5Node:
 def _why_no_link(here: Hdf5Node, name: bytes, shown: str, error: Exception) -> BrokenLinkError:
     try:
         if name not in here.id:
-            return BrokenLinkError(f"there is no {shown!r}")
+            return NoObjectError(f"there is no {shown!r}")
     except (KeyError, RuntimeError, OSError, ValueError):
         pass
     return DamagedObjectError(f"{shown!r} cannot be looked up: {error}")

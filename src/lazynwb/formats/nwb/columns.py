@@ -14,7 +14,7 @@ from lazynwb.catalog.model import Array, DType
 from lazynwb.formats.protocols import BrokenLinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator
+    from collections.abc import Collection, Hashable, Iterator
 
     from lazynwb.catalog.model import Array
     from lazynwb.formats.protocols import Node
@@ -44,14 +44,14 @@ class Member(NamedTuple):
         return self._replace(array=replace(self.array, dtype=dtype))
 
 
-def forget_damaged(members: dict[str, Member], lost: set[str], problems: list[str]) -> None:
+def forget_damaged(members: dict[str, Member], lost: Collection[str], problems: list[str]) -> None:
     """Take out indices that hold no integers; what they, or indices that cannot be opened, cut is unreadable.
 
     Without its index the rows of a ragged column cannot be told apart: better none than wrong ones.
     """
     damaged = {name for name, m in members.items() if m.neurodata_type == "VectorIndex" and not m.is_integers}
-    for name in sorted(lost | damaged):
-        stems = [stem for stem in _stems(name) if stem in members]
+    for name in sorted({*lost, *damaged}):
+        stems = [stem for stem in stems_of(name) if stem in members]
         if not stems:
             continue
         if members.pop(name, None) is not None:
@@ -60,14 +60,15 @@ def forget_damaged(members: dict[str, Member], lost: set[str], problems: list[st
         members[column] = members[column].unreadable(f"ragged rows whose index {name!r} cannot be read")
 
 
-def _stems(name: str) -> Iterator[str]:
+def stems_of(name: str) -> Iterator[str]:
+    """Yield what a dataset may be the index of, by its name."""
     while name.endswith("_index"):
         name = name.removesuffix("_index")
         yield name
 
 
 def find_indices(
-    group: Node, members: dict[str, Member], listed: list[str], lost: set[str], problems: list[str]
+    group: Node, members: dict[str, Member], listed: list[str], lost: Collection[str], problems: list[str]
 ) -> tuple[dict[str, str], set[str]]:
     """Find the indices among datasets, and what they index, by the best evidence in the file.
 
@@ -80,7 +81,7 @@ def find_indices(
     members : dict of str to Member
     listed : list of str
         The table's `colnames`.
-    lost : set of str
+    lost : collection of str
         Members that cannot be opened.
     problems : list of str
         Indices that belong to nothing are added.

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from lazynwb.catalog.model import Attributes, Entry, Listing
 from lazynwb.formats.nwb.names import ARRAY_ATTRIBUTES, SCALAR_ATTRIBUTES
 from lazynwb.formats.nwb.tables import METADATA_PATHS, table_role
-from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError, tell_damaged
+from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError, UnreachableLinkError, tell_damaged
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -83,7 +83,7 @@ def describe_attributes(  # noqa: C901 - one walk
                 full = f"{path}/{relative}\0attributes"
                 try:
                     child, attributes = file.once(full, partial(_member, group, key))
-                except DamagedObjectError as error:
+                except (DamagedObjectError, UnreachableLinkError) as error:
                     tell_damaged(file, f"/{path}/{relative}".replace("//", "/"), error)
                     continue
                 except BrokenLinkError:

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from lazynwb.catalog.model import Array, Column, Table
+from lazynwb.catalog.model import Array, Column, DType, Table
 from lazynwb.errors import CorruptDataError
-from lazynwb.formats.nwb.columns import Member, enumerated, find_indices, forget_damaged
+from lazynwb.formats.nwb.columns import Member, enumerated, find_indices, forget_damaged, stems_of
 from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS, field_ndim, fields_of
-from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError
+from lazynwb.formats.protocols import (
+    BrokenLinkError,
+    DamagedObjectError,
+    NoObjectError,
+    UnreachableLinkError,
+    broken_table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,6 +50,11 @@ def describe_table(file: OpenFile, path: str) -> Table | None:
         datasets all have as many rows is a table, too, though no listing says so. Where a file lacks
         `/intervals/trials` and the like, the path is that of the table in older files, such as `/trials`, and
         the other way round: see `OTHER_PATHS`.
+
+    Raises
+    ------
+    BrokenTableLinkError
+        If a link on the path leads nowhere, or all data of the table is behind such links.
     """
     table = _describe_at(file, path)
     return _describe_at(file, OTHER_PATHS[path]) if table is None and path in OTHER_PATHS else table
@@ -55,10 +66,12 @@ def _describe_at(file: OpenFile, path: str) -> Table | None:
     parent, _, last = path.rpartition("/")
     try:
         found = file.find(path)
+    except NoObjectError:
+        return None
     except DamagedObjectError:
         raise
-    except BrokenLinkError:
-        return None
+    except BrokenLinkError as error:
+        raise broken_table(file.name, path, error) from None
     if found.is_dataset and last in SERIES_MEMBERS and parent:
         path = parent
         found = file.find(parent)
@@ -86,13 +99,17 @@ def table_role(group: Node) -> str:
     if b"id" in members and _is_table_type(group.text("neurodata_type")):
         return "table"
     has_time = b"timestamps" in members or b"starting_time" in members
-    if has_time or (b"data" in members and group.text("neurodata_type").endswith("Series")):
+    is_series_type = group.text("neurodata_type").endswith("Series")
+    if has_time or (b"data" in members and is_series_type):
         for name in (b"data", b"timestamps", b"starting_time"):
             try:
                 if name in members and group.child(name).is_dataset:
                     return "series"
-            except BrokenLinkError:
+            except DamagedObjectError:
                 continue
+            except BrokenLinkError:
+                if is_series_type:
+                    return "series"
     return ""
 
 
@@ -111,6 +128,8 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
     main.raise_if_missing()
     forget_damaged(members, lost, problems)
     indexed, indices = find_indices(group, members, listed, lost, problems)
+    if not any(name in members for name in (*listed, "id")):
+        _raise_if_unreachable(main, path, lost)
     rows = _row_count(main, path, members, listed, indexed, id_lost="id" in lost)
     columns = []
     hidden = indices | _elements(group, members, listed)
@@ -131,6 +150,7 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
         elif column.length != rows or not (member.array.shape or indexed.get(name)):
             continue
         columns.append(column)
+    columns += _unreachable(path, members, lost, rows)
     for name in categories:
         category = _category(main, group, path, name, rows, problems)
         if category is not None:
@@ -152,9 +172,34 @@ def _describe_plain_group(main: OpenFile, group: Node, path: str) -> Table | Non
     indexed, indices = find_indices(group, members, [], lost, problems)
     columns = [_column(name, members, indexed) for name in sorted(members.keys() - indices)]
     have_rows = all(members[column.name].array.shape or column.name in indexed for column in columns)
+    if not columns:
+        _raise_if_unreachable(main, path, lost)
     if not have_rows or len({column.length for column in columns}) != 1:
         return None
-    return Table(path, "table", columns[0].length, tuple(columns), tuple(problems), main.depends)
+    rows = columns[0].length
+    columns += _unreachable(path, members, lost, rows)
+    return Table(path, "table", rows, tuple(columns), tuple(problems), main.depends)
+
+
+def _raise_if_unreachable(main: OpenFile, path: str, lost: dict[str, BrokenLinkError]) -> None:
+    """Raise if all that is known of a table is that it is in a file that cannot be opened for now."""
+    for error in lost.values():
+        if isinstance(error, UnreachableLinkError):
+            raise broken_table(main.name, path, error)
+
+
+def _unreachable(
+    path: str, members: dict[str, Member], lost: dict[str, BrokenLinkError], rows: int
+) -> Iterator[Column]:
+    """Yield the columns that are in files which cannot be opened for now: their values cannot be read."""
+    for name, error in lost.items():
+        is_index = any(stem in members or stem in lost for stem in stems_of(name))
+        if isinstance(error, UnreachableLinkError) and not is_index:
+            yield Column(name, _unreachable_array(f"{path}/{name}", (rows,), error), length=rows)
+
+
+def _unreachable_array(path: str, shape: tuple[int, ...], error: UnreachableLinkError) -> Array:
+    return Array(path, shape, DType("unsupported", 0, note=str(error)), "indirect")
 
 
 def _has_an_index(members: dict[str, Member], name: str) -> bool:
@@ -173,9 +218,9 @@ def _check_rows(main: OpenFile, path: str, name: str, length: int, rows: int) ->
 
 def _members(
     main: OpenFile, group: Node, path: str, listed: list[str], problems: list[str]
-) -> tuple[dict[str, Member], set[str]]:
+) -> tuple[dict[str, Member], dict[str, BrokenLinkError]]:
     members: dict[str, Member] = {}
-    lost: set[str] = set()
+    lost: dict[str, BrokenLinkError] = {}
     fields: Mapping[str, int] = {}
     with main.collect_misses():
         fields = fields_of(group.text("neurodata_type"), path)
@@ -191,8 +236,9 @@ def _members(
                     members[name] = member
                     problems += [f"column {name!r} {member.problem}"] * bool(member.problem)
         except BrokenLinkError as error:
-            problems.append(f"column {name!r} was left out: {error}")
-            lost.add(name)
+            if not isinstance(error, UnreachableLinkError):
+                problems.append(f"column {name!r} was left out: {error}")
+            lost[name] = error
     return members, lost
 
 
@@ -286,6 +332,8 @@ def _category(  # noqa: PLR0913, PLR0917 - what a category is, and where its pro
     """Return a category of an AlignedDynamicTable as a column of structs (hdmf-common, section 3)."""
     try:
         found = group.child(name.encode())
+    except UnreachableLinkError as error:
+        return Column(name, _unreachable_array(f"{path}/{name}", (rows,), error), length=rows)
     except BrokenLinkError as error:
         problems.append(f"category {name!r} was left out: {error}")
         return None
@@ -303,10 +351,12 @@ def _category(  # noqa: PLR0913, PLR0917 - what a category is, and where its pro
 
 def _describe_series(main: OpenFile, group: Node, path: str) -> Table:
     problems: list[str] = []
-    found = _series_members(group, problems)
+    found, lost = _series_members(group, problems)
     arrays = {
         name: found[name].describe(f"{path}/{name}", main) for name in ("data", "timestamps") if name in found
     }
+    if not arrays and lost.keys() & {"data", "timestamps"}:
+        raise broken_table(main.name, path, "; ".join(map(str, lost.values())), "series")
     if "timestamps" in arrays:
         arrays["timestamps"] = arrays["timestamps"].with_ndim(1) or arrays["timestamps"]
     if "data" in arrays and not arrays["data"].shape:
@@ -330,12 +380,20 @@ def _describe_series(main: OpenFile, group: Node, path: str) -> Table:
             problems.append("column 'timestamps' was left out: starting_time has no valid rate")
         else:
             columns.append(Column("timestamps", length=rows, regular=regular))
+    out_of_reach = {
+        "timestamps" if name == "starting_time" else name: error
+        for name, error in lost.items()
+        if name in {"data", "timestamps", "starting_time"}
+    }
+    columns += _unreachable(path, {}, out_of_reach, rows)
+    columns.sort(key=lambda column: column.name)
     return Table(path, "series", rows, tuple(columns), tuple(problems), main.depends)
 
 
-def _series_members(group: Node, problems: list[str]) -> dict[str, Node]:
-    """Open the datasets that make a TimeSeries a table."""
+def _series_members(group: Node, problems: list[str]) -> tuple[dict[str, Node], dict[str, BrokenLinkError]]:
+    """Open the datasets that make a TimeSeries a table; return those that cannot be opened, too."""
     found: dict[str, Node] = {}
+    lost: dict[str, BrokenLinkError] = {}
     present = set(group.member_names())
     for name in ("data", "timestamps", "starting_time", "external_file", "num_samples"):
         if name.encode() not in present:
@@ -343,11 +401,13 @@ def _series_members(group: Node, problems: list[str]) -> dict[str, Node]:
         try:
             member = group.child(name.encode())
         except BrokenLinkError as error:
-            problems.append(f"column {name!r} was left out: {error}")
+            if not isinstance(error, UnreachableLinkError):
+                problems.append(f"column {name!r} was left out: {error}")
+            lost[name] = error
             continue
         if member.is_dataset or name == "external_file":
             found[name] = member
-    return found
+    return found, lost
 
 
 def _count(dataset: Node | None) -> int:
@@ -380,7 +440,9 @@ def whole_column(name: str, array: Array, ndim: int | None, *, is_null: bool = F
     return Column(name, array, length=0 if is_null else 1, whole=whole)
 
 
-def _describe_metadata(main: OpenFile, path: str) -> Table | None:
+def _describe_metadata(  # noqa: C901 - one walk
+    main: OpenFile, path: str
+) -> Table | None:
     """Describe `/general` or `/general/subject`; the root's datasets belong to the session's row.
 
     An empty path is the root group alone.
@@ -394,9 +456,14 @@ def _describe_metadata(main: OpenFile, path: str) -> Table | None:
     for prefix, where in groups:
         try:
             group = main.find(where)
+        except NoObjectError:
+            continue
         except DamagedObjectError:
             raise
-        except BrokenLinkError:
+        except BrokenLinkError as error:
+            if len(groups) == 1:
+                raise broken_table(main.name, path, error) from None
+            problems.append(f"group /{where} was left out: {error}")
             continue
         if not group.is_group:
             continue
@@ -405,6 +472,9 @@ def _describe_metadata(main: OpenFile, path: str) -> Table | None:
         for key, name in _named(group, problems):
             try:
                 found = group.child(key)
+            except UnreachableLinkError as error:
+                arrays[name] = _unreachable_array(f"{prefix}/{name}", (), error)
+                continue
             except BrokenLinkError as error:
                 problems.append(f"column {name!r} was left out: {error}")
                 continue

@@ -9,7 +9,12 @@ import numpy as np
 
 from lazynwb.catalog.model import Array, DType, stored_size
 from lazynwb.errors import CorruptDataError, NotNWBError
-from lazynwb.formats.protocols import BrokenLinkError, CyclicLinkError, broken_at
+from lazynwb.formats.protocols import (
+    BrokenLinkError,
+    CyclicLinkError,
+    NoObjectError,
+    broken_at,
+)
 from lazynwb.formats.zarr.array_metadata import array_metadata, describe_array
 from lazynwb.formats.zarr.node_metadata import Meta, plain_attributes
 from lazynwb.formats.zarr.object_arrays import read_indirect, read_scalar
@@ -92,15 +97,20 @@ class ZarrNode(NamedTuple):
         BrokenLinkError
         """
         if not self.is_group:
-            raise BrokenLinkError(f"{name!r} was looked up in a dataset")
+            raise NoObjectError(f"{name!r} was looked up in a dataset")
         path = self._below(name)
         link = self.meta.links().get(name)
         meta = self.file.meta(path) if link is None and name != ".." and "\0" not in name else None
         if meta is not None:
             soft = meta.soft_link()
-            return ZarrNode(path, meta, self.file) if soft is None else follow(self, soft, hops + 1)
+            if soft is None:
+                return ZarrNode(path, meta, self.file)
+            try:
+                return follow(self, soft, hops + 1)
+            except BrokenLinkError as error:
+                raise broken_at(name, error, hops) from None
         if link is None:
-            raise BrokenLinkError(f"there is no {name!r}")
+            raise NoObjectError(f"there is no {name!r}")
         source, target = link
         try:
             file = self.file if self.file.is_own_name(source) else self.file.external(str(source))

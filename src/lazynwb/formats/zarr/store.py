@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 from lazynwb.codecs.json_text import parse_json
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import likely_members
-from lazynwb.formats.protocols import DamagedObjectError, permitted_target, unfollowed
+from lazynwb.formats.protocols import (
+    BrokenLinkError,
+    DamagedObjectError,
+    identity_of_unread,
+    permitted_target,
+    unfollowed,
+)
 from lazynwb.formats.zarr.node_metadata import Meta, check_described
 from lazynwb.storage.objects.object_store import open_objects
 
@@ -68,7 +74,7 @@ class ZarrStore:
         self._metas: dict[str, Meta | None] = {}
         self._known: dict[str, object] = {}
         self._linked: dict[Source, Self] = {}
-        self._unreadable: set[Source] = set()
+        self._unreadable: dict[Source, BrokenLinkError] = {}
         self._rounds = 0
         self._members: dict[str, set[str]] | None = None
         self._documents: dict[str, dict[str, Any]] = {}
@@ -329,13 +335,15 @@ class ZarrStore:
         target = permitted_target(here, self._linked_source(name), "the link to another store, {},", name)
         if target in {here, here.resolved()}:
             return self
+        if target in self._unreadable:
+            raise self._unreadable[target]
         if target not in self._linked:
             try:
                 self._linked[target] = type(self)(open_objects(target))
             except LazyNWBError as error:
-                self._unreadable.add(target)
                 target.invalidate()
-                raise unfollowed(self.name, target, error) from None
+                self._unreadable[target] = unfollowed(self.name, target, error)
+                raise self._unreadable[target] from None
         return self._linked[target]
 
     @property
@@ -346,7 +354,8 @@ class ZarrStore:
         it is not, a local store's documents and folders count too, each of them; asking a server for the
         versions of hundreds of documents would take as long as reading them.
         """
-        others = [(source.path, source.identity_or_absent()) for source in (*self._linked, *self._unreadable)]
+        others = [(source.path, source.identity_or_absent()) for source in self._linked]
+        others += [(source.path, identity_of_unread(source, why)) for source, why in self._unreadable.items()]
         if self._members is None and self._at_once and os.path.isdir(self.source.path):  # noqa: PTH112
             read = [key for key, data in self._here.items() if data is not None]
             paths = [os.path.join(self.source.path, key) for key in (*read, *self._lists)]  # noqa: PTH118
