@@ -2,8 +2,10 @@
 
 import io
 import json
+import re
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,10 +13,11 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import polars as pl
 import pytest
 
 import lazynwb
-from builders import nwb_root, table
+from builders import nwb_root, series, table
 from dandi_server import DandiServer
 from lazynwb.cli import main
 from lazynwb.errors import (
@@ -29,6 +32,7 @@ from lazynwb.storage.dandi.web_addresses import ApiAsset, translate
 from lazynwb.storage.resolve import expand, resolve
 from lazynwb.storage.stores.bucket_urls import bucket_url
 from range_server import RangeServer, always, redirect, refuse
+from zarr_stores import Writer
 
 ROWS = 3
 ASSET = "0b2f3c4d-0000-4000-8000-000000000000"
@@ -431,6 +435,128 @@ def test_a_link_to_itself_is_told_in_one_line(name, linking):
         lazynwb.scan_nwb(linking, f"/processing/{name}").collect()
     assert f"link {name!r} leads back to itself" in str(caught.value)
     assert len(str(caught.value)) < 200 + len(str(linking))
+
+
+#: A table of two files that is a link to nowhere in the second: how it is read.
+WAYS = {
+    "scan": lambda paths, _: lazynwb.scan_nwb(paths, "trials").collect(),
+    "schema of the first": lambda paths, _: lazynwb.read_nwb(
+        paths, "/intervals/trials", infer_schema_length=1
+    ),
+    "count": lambda paths, _: lazynwb.scan_nwb(paths, "trials").select(pl.len()).collect(),
+    "pattern": lambda paths, _: lazynwb.read_nwb(paths, "/intervals/*"),
+    "SQL": lambda paths, _: _query(paths, ignore_errors=False),
+    "SQL of one file": lambda paths, _: _query(paths[1:]),
+    "SQL by name": lambda paths, _: lazynwb.get_sql_context(paths[1:], table_names=["trials"]),
+    "get_df": lambda paths, _: lazynwb.get_df(paths, "trials"),
+    "end of a path": lambda paths, _: lazynwb.get_df(paths[1:], "speed"),
+    "series": lambda paths, _: lazynwb.get_timeseries(paths[1], "/acquisition/speed"),
+    "session": lambda paths, _: lazynwb.LazyNWB(paths[1]).intervals["trials"],
+    "attributes": lambda paths, _: lazynwb.get_attrs(paths[1], "/intervals/trials"),
+    "sessions": lambda paths, _: lazynwb.scan_sessions(paths).select("n_trials").collect(),
+    "index": lambda paths, folder: lazynwb.read_nwb(None, "trials", index=_index(paths, folder)),
+    "pattern in an index": lambda paths, folder: lazynwb.read_nwb(
+        None, "/intervals/*", index=_index(paths, folder)
+    ),
+    "SQL of an index": lambda paths, folder: _query(None, index=_index(paths, folder), ignore_errors=False),
+    "conversion": lambda paths, folder: lazynwb.convert_nwb_tables(
+        paths, folder, tables="trials", ignore_errors=False
+    ),
+    "conversion of one file": lambda paths, folder: lazynwb.convert_nwb_tables(
+        paths[1:], folder, tables="trials"
+    ),
+    "executor": lambda paths, _: lazynwb.read_nwb(paths, "trials", executor=ThreadPoolExecutor(2)),
+}
+LINKS = {
+    "to a file that moved": ("gone", "/intervals/trials", r"gone.*put it back there, or write"),
+    "to itself": ("broken.nwb", None, r"link '(trials|speed)' leads back to itself.*"),
+}
+
+
+def _query(paths, **options):
+    context = lazynwb.get_sql_context(paths, **options)
+    return context.execute("SELECT COUNT(*) FROM trials", eager=True)
+
+
+def _index(paths, folder):
+    lazynwb.build_index(paths, folder / "index")
+    return folder / "index"
+
+
+PLACES = ("intervals/trials", "acquisition/speed")
+
+
+def _write_linked(path, source, target):
+    with h5py.File(path, "w") as file:
+        nwb_root(file)
+        table(file, PLACES[0], {"a": [0, 1, 2]}, kind="TimeIntervals")
+        series(file, PLACES[1], np.arange(3.0))
+        for name in PLACES if source else ():
+            del file[name]
+            file[name] = h5py.ExternalLink(f"{source}.nwb", target) if target else h5py.SoftLink(f"/{name}")
+    return str(path)
+
+
+def _write_linked_store(path, version, source, target):
+    writer = Writer(version, [])
+    writer.group("", neurodata_type="NWBFile")
+    for name in PLACES:
+        parent, _, last = name.partition("/")
+        link = {"name": last, "source": source and f"../{source}", "path": target or f"/{name}"}
+        writer.group(parent, **({"zarr_link": [link]} if source else {}))
+        if not source:
+            kind = {"colnames": ["a"]} if parent == "intervals" else {}
+            writer.group(name, neurodata_type="TimeIntervals" if kind else "TimeSeries", **kind)
+            writer.array(f"{name}/{'a' if kind else 'data'}", np.arange(3), (3,))
+    return str(writer.write(path))
+
+
+@pytest.fixture(scope="module", params=["HDF5", 2, 3])
+def linked(request, tmp_path_factory):
+    """By the kind of link, two files of which the second has links in the place of a table and a series."""
+    made = {}
+    for kind, (source, target, _) in LINKS.items():
+        folder = tmp_path_factory.mktemp("linked")
+        made[kind] = [
+            _write_linked(folder / name, *link)
+            if request.param == "HDF5"
+            else _write_linked_store(folder / name, request.param, *link)
+            for name, link in (("whole.nwb", (None, None)), ("broken.nwb", (source, target)))
+        ]
+    return made
+
+
+@pytest.mark.parametrize("kind", LINKS)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_broken_link_is_no_missing_table(way, kind, linked, tmp_path):
+    with pytest.raises((LazyNWBError, pl.exceptions.SQLInterfaceError)) as caught:
+        WAYS[way](linked[kind], tmp_path)
+    message = str(caught.value)
+    assert linked[kind][1] in message
+    assert re.search(r"/intervals/trials|/acquisition/speed", message)
+    assert re.search(LINKS[kind][2], message, re.DOTALL)
+    assert len(message) < 400 + 3 * len(linked[kind][1])
+
+
+@pytest.mark.parametrize("kind", LINKS)
+@pytest.mark.parametrize("way", ["scan", "pattern", "get_df", "SQL", "index", "conversion", "executor"])
+def test_a_broken_link_is_passed_over_with_one_warning(way, kind, linked, tmp_path, caplog):
+    paths, options = linked[kind], {"ignore_errors": True}
+    found = {
+        "scan": lambda: lazynwb.read_nwb(paths, "trials", **options),
+        "pattern": lambda: lazynwb.read_nwb(paths, "/intervals/*", **options),
+        "get_df": lambda: lazynwb.get_df(paths, "trials", as_polars=True, **options),
+        "SQL": lambda: lazynwb.get_sql_context(paths).execute("SELECT * FROM trials", eager=True),
+        "index": lambda: lazynwb.read_nwb(None, "trials", index=_index(paths, tmp_path), **options),
+        "conversion": lambda: pl.read_parquet(
+            lazynwb.convert_nwb_tables(paths, tmp_path, tables="trials", **options)["/intervals/trials"]
+        ),
+        "executor": lambda: lazynwb.read_nwb(paths, "trials", executor=ThreadPoolExecutor(2), **options),
+    }[way]()
+    assert found["a"].to_list() == [0, 1, 2]
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert paths[1] in warning
+    assert re.search(LINKS[kind][2], warning, re.DOTALL)
 
 
 def test_a_dangling_symbolic_link(tmp_path):

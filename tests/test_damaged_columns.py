@@ -202,6 +202,33 @@ def test_every_way_to_read_has_the_same_nulls(read, pair, tmp_path, caplog):
     assert "column 'x' is null where it cannot be read" in warned(caplog)
 
 
+@pytest.mark.parametrize(
+    "dataset", ["ragged", "ragged_index", "nested", "nested_index", "nested_index_index"]
+)
+def test_lengths_are_those_of_the_index_whether_or_not_elements_can_be_read(dataset, intact, tmp_path):
+    """In every query, so whether or not the list is read, too; where the index is damaged, there is none."""
+    column = DAMAGED[dataset]
+    shutil.copy(intact, bad := tmp_path / "bad.nwb")
+    outer = "ragged_index" if column == "ragged" else "nested_index_index"
+    with h5py.File(bad) as file:
+        lengths = np.diff(file[f"units/{outer}"][:], prepend=0)
+    flip_chunk(bad, f"units/{dataset}")
+    known = ~unreadable(bad, column) if dataset == outer else np.ones(ROWS, bool)
+    expected = pl.Series(f"{column}_len", lengths, pl.UInt32).to_frame().select(pl.when(known).then(pl.all()))
+    length = pl.col(f"{column}_len")
+    scan = lazynwb.scan_nwb(bad, "/units", ignore_errors=True, length_columns=column)
+    assert scan.select(column, length).collect()[column].null_count() > 0
+    sql = lazynwb.get_sql_context(bad, length_columns=True)
+    for _ in range(2):  # the second time from the column store
+        assert_frame_equal(scan.select(length).collect(), expected)
+        assert_frame_equal(scan.select(column, length).collect().select(length), expected)
+        assert_frame_equal(scan.filter(length > 3).select(length).collect(), expected.filter(length > 3))
+        assert_frame_equal(
+            scan.filter(length.is_null()).collect().select(length), expected.filter(length.is_null())
+        )
+        assert_frame_equal(sql.execute("SELECT * FROM units", eager=True).select(length), expected)
+
+
 def test_a_series_with_damaged_timestamps(tmp_path):
     """A filter cannot use them to skip rows, and sees nulls."""
     path = tmp_path / "a.nwb"

@@ -280,7 +280,7 @@ def linking(server, folder, *, there=True):
 
 
 @pytest.mark.parametrize("fault", ["403", "500", "a page in its place", "reset in answer", "400, expired"])
-def test_a_linked_file_that_was_refused_is_no_broken_link(fault, server, proxy, tmp_path):
+def test_a_linked_file_that_was_refused_is_no_broken_link(fault, server, proxy, tmp_path, caplog):
     """The linked column would be null in every row."""
     with linking(server, tmp_path):
         url = proxy.url_of("main.nwb")
@@ -288,6 +288,12 @@ def test_a_linked_file_that_was_refused_is_no_broken_link(fault, server, proxy, 
         error = fails(url)
         assert proxy.url_of("other.nwb") in error
         assert 'external_links = "never"' in error
+        scan = lazynwb.scan_nwb(url, "/units", ignore_errors=True)
+        assert scan.select("own").collect()["own"].to_list() == list(range(40))
+        assert "other.nwb" not in caplog.text
+        assert scan.collect()["far"].null_count() == 40
+        (warning,) = [r.getMessage() for r in caplog.records if "other.nwb" in r.getMessage()]
+        assert "main.nwb: /units: column 'far' is null where it cannot be read" in warning
         proxy.reset()
         assert units(url)["far"].to_list() == list(range(40))
         proxy.reset(always(fault, "other.nwb"))

@@ -229,6 +229,11 @@ def test_a_field_of_a_type_that_cannot_be_read_is_left_out_with_a_warning(tmp_pa
     assert "strange" not in found.columns
     assert found["session_id"].to_list() == ["s0"]
     assert "strange was left out" in caplog.text
+    other = write(tmp_path / "b.nwb", general__strange="fine")
+    with caplog.at_level(logging.WARNING):
+        assert metadata(path, other)["strange"].to_list() == [None, "fine"]
+    assert "strange is null where its type cannot be read (region references)" in caplog.text
+    assert str(path) in caplog.text
 
 
 def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path, cube):

@@ -350,12 +350,21 @@ def _load(sources: list[Source], table: str, *, disable_progress: bool) -> list[
 
 def _scan(files: list[TableFile], table: str, *, disable_progress: bool) -> pl.DataFrame:
     schema: dict[str, pl.DataType] = {}
+    in_part: dict[str, list[TableFile]] = {}
     for name in sorted({name for file in files for name in file.columns if name not in RESERVED}):
-        own = [file for file in files if name in file.columns]
-        unreadable = [file.name for file in own if column_dtype(file.columns[name]) is None]
+        unreadable = [f for f in files if name in f.columns and column_dtype(f.columns[name]) is None]
+        own = [file for file in files if name in file.columns and file not in unreadable]
         if unreadable:
-            _warn(f"/{table}: {name} was left out, whose type cannot be read", unreadable)
-            continue
+            data = unreadable[0].columns[name].data
+            reason = f" ({data.dtype.note})" if data is not None and data.dtype.note else ""
+            what = "is null" if own else "was left out"
+            _warn(
+                f"/{table}: {name} {what} where its type cannot be read{reason}",
+                [file.name for file in unreadable],
+            )
+            if not own:
+                continue
+            in_part[name] = own
         try:
             schema |= merge_schemas(own, {}, {name})
         except SchemaError as error:
@@ -363,8 +372,16 @@ def _scan(files: list[TableFile], table: str, *, disable_progress: bool) -> pl.D
             schema[name] = _as_text(name, own)
     if not schema:
         return pl.DataFrame(schema={NWB_PATH: _TEXT})
-    frame = scan_nwb([file.source for file in files], table, schema=schema, disable_progress=disable_progress)
-    return frame.select(*map(_column, schema), NWB_PATH).collect()
+
+    def read(own: list[TableFile], names: Iterable[str]) -> pl.DataFrame:
+        types = {name: schema[name] for name in names}
+        frame = scan_nwb([f.source for f in own], table, schema=types, disable_progress=disable_progress)
+        return frame.select(*map(_column, types), NWB_PATH).collect()
+
+    found = read(files, schema.keys() - in_part.keys())
+    for name, own in in_part.items():
+        found = found.join(read(own, [name]).unique(NWB_PATH), on=NWB_PATH, how="left", maintain_order="left")
+    return found[[*schema, NWB_PATH]]
 
 
 def _as_text(name: str, files: Sequence[TableFile]) -> pl.DataType:

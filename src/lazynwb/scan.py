@@ -98,8 +98,8 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     raise_on_missing : bool
         Raise if a file lacks the table; by default it is skipped, and one warning says so at the end.
     ignore_errors : bool
-        Skip files that cannot be read, and show columns that cannot be read in a file as null there, with a
-        warning that names them.
+        Skip files that cannot be read, or in which the table is a broken link, and show columns that cannot be
+        read in a file as null there, with a warning that names them.
     infer_schema_length : int or None
         Take the schema from the first n files that have the table; None looks at all of them.
     exclude_array_columns : bool
@@ -125,11 +125,12 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         electrodes with their `location`, `x`, `y`, `z` and so on. Array columns of the other table are left
         out, its own regions stay positions, and a position that it does not have becomes null.
     length_columns : bool, str or iterable of str
-        Add `<name>_len` (UInt32) for list columns, `True` for all of them, or their names: how many elements
-        each row has, as `list.len()` of the column gives it, and null where that is null. Of ragged columns
-        only the index is read: the spike counts of `"spike_times"` need no spike times, nor does a filter on
-        `spike_times_len`. Of nested lists it is the number of inner ones. Columns with an array of the same
-        shape in each row have none.
+        Add `<name>_len` (UInt32) for list columns, `True` for all of them, or their names: how many
+        elements each row has, as `list.len()` of the column gives it, and null where that is null. Of
+        ragged columns only the index is read: the spike counts of `"spike_times"` need no spike
+        times, nor does a filter on `spike_times_len`; under `ignore_errors` the length is known where
+        the elements cannot be read. Of nested lists it is the number of inner ones. Columns with an
+        array of the same shape in each row have none.
     storage_options : mapping or None
         For remote sources, beside `config.storage_options`: credentials, region, endpoint and so on, under
         obstore's names (`access_key_id`, `region`, `endpoint`, `skip_signature`, `request_payer`, ...) or
@@ -163,7 +164,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         If a source does not exist; it is a FileNotFoundError.
     TableNotFoundError
         If no file has the table; it is a KeyError, and lists the tables that do exist. Also if a file has
-        several tables of that name.
+        several tables of that name, or a link in its place that leads nowhere.
     SchemaError
         If a column's types in two files have no common type; if a column of `length_columns` has no lists, or
         the table has a column of the name that the new one would have.

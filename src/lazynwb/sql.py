@@ -246,8 +246,8 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
         ]
         names = {p: name for p, name in names.items() if wanted & {p, name, p.rsplit("/", 1)[-1]}}
     if not names and not patterns:
-        reasons = (broken_link_named(name, broken) for name in given) if table_names is not None else ()
-        raise TableNotFoundError(nothing_found(sources, failures) + "".join(reasons))
+        reasons = [broken_link_named(name, broken) for name in (broken if table_names is None else given)]
+        raise TableNotFoundError(nothing_found(sources, failures) + next(filter(None, reasons), ""))
     session: tuple[SessionColumn, ...] = ()
     if session_columns is not None:
         session = find_session_columns(

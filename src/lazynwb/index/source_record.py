@@ -22,6 +22,7 @@ from lazynwb.index.model import VERSION
 from lazynwb.lookup.catalog_cache import get_version
 from lazynwb.lookup.loader import Entry, TableFile, key_of
 from lazynwb.storage.remote_state import prefetch
+from lazynwb.storage.source import UNREACHABLE
 from lazynwb.threads import Pool
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def describe(source: Source, wish: ChunkLocationRequest) -> SourceRecord:
         now = source.identity()
         found = _described(source, now, wish)
         source.verify(now)
-        if not _settles(source, now):
+        if found.identity is not None and not _settles(source, now):
             found.identity = None
             found.problem = (
                 "its store tells no version, or it was only just written: changes could go unnoticed, so "
@@ -178,6 +179,10 @@ def _described(source: Source, now: str, wish: ChunkLocationRequest) -> SourceRe
         attributes = _attributes(reader, kept)
     if not found.tables:
         found.problem = "it has no tables"
+    depends = [listing.depends, *(one.table.depends for one in found.tables if one.table is not None)]
+    if any(known == UNREACHABLE for pairs in depends for _, known in pairs):
+        found.identity = None
+        found.problem = "it has links to a file that cannot be read for now, so queries look at it anew"
     for path, file in kept.items():
         row, lost = _row(file)
         own = {name: value for (table, name), value in attributes.items() if table == path}

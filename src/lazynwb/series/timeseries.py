@@ -69,6 +69,8 @@ def rows_between(
     UnsupportedTypeError
         If they are of a type that cannot be times.
     """
+    if array.dtype.kind == "unsupported":
+        raise UnsupportedTypeError(f"{file.name}: /{array.path} cannot be read: {array.dtype.note}")
     times = samples_of(file, array)
     if times.dtype.kind not in "iuf" or times.ndim != 1:
         raise UnsupportedTypeError(
