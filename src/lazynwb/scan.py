@@ -98,8 +98,8 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     raise_on_missing : bool
         Raise if a file lacks the table; by default it is skipped, and one warning says so at the end.
     ignore_errors : bool
-        Skip files that cannot be read, or in which the table is a broken link, and show columns that cannot be
-        read in a file as null there, with a warning that names them.
+        Skip files that cannot be read, or whose table is behind a broken link, and show columns that cannot
+        be read in a file as null there, with a warning that names them.
     infer_schema_length : int or None
         Take the schema from the first n files that have the table; None looks at all of them.
     exclude_array_columns : bool
