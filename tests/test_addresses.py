@@ -252,6 +252,46 @@ def test_a_store_of_any_name_on_a_web_server(name, slash, consolidated, server):
     assert set(lazynwb.get_internal_path_info(url)) >= {"/units"}
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_store_that_neither_lists_nor_has_consolidated_metadata_is_said_to(
+    version, server, tmp_path, caplog
+):
+    """Everything is found by its whole path; a list of what is there, or a name, may miss something."""
+    writer = Writer(version, [])
+    writer.group("", neurodata_type="NWBFile")
+    for name in ("acquisition", "processing", "processing/mine"):
+        writer.group(name)
+    writer.group("processing/mine/lick_rate", neurodata_type="TimeSeries")
+    writer.array("processing/mine/lick_rate/data", np.arange(4.0), (2,))
+    writer.array("processing/mine/lick_rate/timestamps", np.arange(4.0), (2,))
+    server.objects.update({f"{version}.zarr/{key}": data for key, data in writer.objects.items()})
+    url = f"{server.url}/{version}.zarr"
+    path = "/processing/mine/lick_rate"
+    assert lazynwb.scan_nwb(url, path).collect()["data"].to_list() == [0, 1, 2, 3]
+    assert lazynwb.get_timeseries(url, path).between(1, 3).shape == (2,)
+    assert not caplog.records
+    remedy = r"not consolidated: .*consolidate_metadata, or pass the whole paths"
+    calls = [
+        lambda: lazynwb.scan_nwb(url, "lick_rate").collect(),
+        lambda: lazynwb.scan_nwb(url, "/processing/**").collect(),
+        lambda: lazynwb.get_df(url, "lick_rate"),
+        lambda: lazynwb.get_sql_context(url),
+        lambda: lazynwb.get_timeseries(url, "lick_rate"),
+    ]
+    for call in calls:
+        with pytest.raises(TableNotFoundError, match=f"{version}.zarr.*{remedy}"):
+            call()
+    lazynwb.get_internal_paths(url)
+    (warning,) = [record.getMessage() for record in caplog.records if url in record.getMessage()]
+    assert re.search(remedy, warning)
+    lazynwb.build_index(url, tmp_path / "index")
+    assert re.search(remedy, lazynwb.scan_index(tmp_path / "index").collect()["problem"].item())
+    assert lazynwb.scan_nwb(None, path, index=tmp_path / "index").collect()["data"].to_list() == [0, 1, 2, 3]
+    writer.consolidate()
+    server.objects.update({f"c{version}.zarr/{key}": data for key, data in writer.objects.items()})
+    assert lazynwb.scan_nwb(f"{server.url}/c{version}.zarr", "lick_rate").collect().height == 4
+
+
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_store_of_any_name_in_a_bucket(name, slash, s3):

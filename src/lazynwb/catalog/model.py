@@ -443,11 +443,14 @@ class Listing(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, 
         Other files that links led to.
     members : int
         Of the root group.
+    is_partial : bool
+        The store does not list its objects: only those of likely names were found.
     """
 
     entries: tuple[Entry, ...]
     depends: tuple[tuple[str, str], ...] = ()
     members: int = 0
+    is_partial: bool = False
 
     def tables(self, *, series: bool = True) -> list[str]:
         """Return the paths of tables, series and metadata, without the leading slash."""

@@ -172,6 +172,11 @@ class OpenFile(ReferenceFile, Protocol):
         ...
 
     @property
+    def guesses_members(self) -> bool:
+        """Whether members of a group were looked for by likely names: the store does not list them."""
+        ...
+
+    @property
     def depends(self) -> tuple[tuple[str, str], ...]:
         """Path and identity of every other file that links led to so far."""
         ...

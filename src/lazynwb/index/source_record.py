@@ -20,7 +20,7 @@ from lazynwb.formats.nwb.tables import METADATA_PATHS
 from lazynwb.formats.registry import is_zarr, open_reader
 from lazynwb.index.model import VERSION
 from lazynwb.lookup.catalog_cache import get_version
-from lazynwb.lookup.loader import Entry, TableFile, key_of
+from lazynwb.lookup.loader import PARTIAL_LISTING, Entry, TableFile, key_of
 from lazynwb.storage.remote_state import prefetch
 from lazynwb.storage.source import UNREACHABLE
 from lazynwb.threads import Pool
@@ -179,6 +179,8 @@ def _described(source: Source, now: str, wish: ChunkLocationRequest) -> SourceRe
         attributes = _attributes(reader, kept)
     if not found.tables:
         found.problem = "it has no tables"
+    if listing.is_partial:
+        found.problem = PARTIAL_LISTING
     depends = [listing.depends, *(one.table.depends for one in found.tables if one.table is not None)]
     if any(known == UNREACHABLE for pairs in depends for _, known in pairs):
         found.identity = None

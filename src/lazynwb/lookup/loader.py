@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from copy import copy
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
@@ -408,7 +409,23 @@ def load_listing(source: Source) -> Listing:
     entry = _load(
         key, source, ListingEntry, lambda reader, now: ListingEntry(key, now, reader.list_objects())
     )
+    if entry.listing.is_partial:
+        _warn_of_partial_listing(source.name)
     return entry.listing
+
+
+#: Why objects may be missing in a listing, and what to do about it.
+PARTIAL_LISTING = (
+    "its server does not list folders, and its metadata is not consolidated: only objects are found that "
+    "NWB or a table's colnames give a name to (consolidate it, zarr.consolidate_metadata, or pass the whole "
+    "paths of tables and series)"
+)
+
+
+@cache
+def _warn_of_partial_listing(name: str) -> None:
+    """Warn once in a process."""
+    logging.getLogger("lazynwb").warning("%s: %s", name, PARTIAL_LISTING)
 
 
 def load_members(source: Source, path: str) -> TableFile | None:

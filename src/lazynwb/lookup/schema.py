@@ -316,8 +316,9 @@ def not_found(
     exact : bool
         The name is a path, not the end of one.
     """
-    from lazynwb.lookup.loader import load_listing
+    from lazynwb.lookup.loader import PARTIAL_LISTING, load_listing
 
+    partial = ""
     existing: list[str] = catalogs.table_paths() if catalogs is not None else []
     one, many = ("series", "series") if set(roles) == {"series"} else ("table", "tables")
     for source in sources if not existing else ():
@@ -327,6 +328,7 @@ def not_found(
             continue
         if (broken := listing.broken_link(table, exact=exact)) is not None:
             return str(broken_table(source.name, *broken, one))
+        partial = f"; {source.name}: {PARTIAL_LISTING}" if listing.is_partial else partial
         existing = listing.groups(roles)
         if existing:
             break
@@ -340,4 +342,4 @@ def not_found(
         ", ..." if len(existing) > _LISTED else ""
     )
     which = f"no {one} matches /{table}" if is_pattern(table) else f"no {one} /{table}"
-    return f"{which} in {where}{hint}; {many} there: {shown or 'none'}"
+    return f"{which} in {where}{hint}; {many} there: {shown or 'none'}{partial}"

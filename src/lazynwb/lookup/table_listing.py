@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from lazynwb.errors import LazyNWBError, may_skip
-from lazynwb.lookup.loader import load_listing
+from lazynwb.lookup.loader import PARTIAL_LISTING, load_listing
 from lazynwb.progress import Progress
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def nothing_found(sources: Sequence[Source], failures: Sequence[str]) -> str:
         message += f" and {len(sources) - 1} more files"
     if failures:
         message += f"; {len(failures)} could not be read, the first of them: {failures[0]}"
+    elif load_listing(sources[0]).is_partial:
+        message += f": {PARTIAL_LISTING}"
     return message
 
 

@@ -260,6 +260,8 @@ class StructureFile:
 
     # --- lazynwb.formats.protocols.OpenFile ---------------------------------------------------------------
 
+    guesses_members = False
+
     @property
     def missed(self) -> int:
         """Ranges of this file, and of those that links led to, that have not been fetched."""

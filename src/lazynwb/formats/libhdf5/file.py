@@ -219,6 +219,8 @@ class LibHdf5File:
             with _turns[0]:
                 yield
 
+    guesses_members = False
+
     @property
     def missed(self) -> int:
         """Ranges of this file, and of those that links led to, that were asked for and are not here."""

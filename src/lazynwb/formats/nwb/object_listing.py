@@ -197,7 +197,8 @@ def list_objects(file: OpenFile) -> Listing:
     _walk(walk, root, "", "group")
     for number, address in walk.links.items():
         walk.entries[number] = replace(walk.entries[number], target=walk.seen.get(address, ""))
-    return Listing(tuple(walk.entries), file.depends, len(list(root.member_names())))
+    members = len(list(root.member_names()))
+    return Listing(tuple(walk.entries), file.depends, members, file.guesses_members)
 
 
 def _walk(walk: _Walk, group: Node, path: str, role: str) -> None:

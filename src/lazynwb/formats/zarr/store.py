@@ -76,6 +76,7 @@ class ZarrStore:
         self._linked: dict[Source, Self] = {}
         self._unreadable: dict[Source, BrokenLinkError] = {}
         self._rounds = 0
+        self.guesses_members = False
         self._members: dict[str, set[str]] | None = None
         self._documents: dict[str, dict[str, Any]] = {}
         self._version = self._open()
@@ -204,6 +205,7 @@ class ZarrStore:
             names = sorted(name for name in listed if not name.startswith(".") and name != "zarr.json")
             self.prefetch([key for name in names for key in self._keys(prefix + name)])
             return names
+        self.guesses_members = True
         columns = [*(meta.names("colnames") or []), *(meta.names("categories") or [])]
         likely = likely_members(path, columns)
         self.prefetch([key for name in likely for key in self._keys(prefix + name)])
