@@ -2,6 +2,7 @@
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import h5py
 import numpy as np
@@ -13,6 +14,7 @@ import lazynwb
 import zarr_stores
 from builders import GZIP, Column, nwb_root, series, table
 from checks import ENGINES
+from range_server import RangeServer
 from test_bad_input import flip_chunk, warned
 
 ROWS = 120
@@ -177,6 +179,16 @@ def converted(paths, folder):
     return pl.read_parquet(written)
 
 
+def converted_by_session(paths, folder):
+    (written,) = lazynwb.convert_nwb_tables(paths, folder, tables="units", partition_by="session").values()
+    return pl.concat(map(pl.read_parquet, sorted(written.rglob("*.parquet"))))
+
+
+def converted_into_folders(paths, folder):
+    written = lazynwb.convert_nwb_tables(paths, folder, tables="units", session_subdirs=True)
+    return pl.concat(map(pl.read_parquet, written.values()))
+
+
 @pytest.mark.parametrize(
     "read",
     [
@@ -189,9 +201,11 @@ def converted(paths, folder):
             paths, "/units", ignore_errors=True, executor=ThreadPoolExecutor(1)
         ).collect(),
         converted,
+        converted_by_session,
+        converted_into_folders,
         indexed,
     ],
-    ids=["get_df", "sql", "pattern", "executor", "convert", "index"],
+    ids=["get_df", "sql", "pattern", "executor", "convert", "by session", "into folders", "index"],
 )
 def test_every_way_to_read_has_the_same_nulls(read, pair, tmp_path, caplog):
     expected = lazynwb.read_nwb(pair, "/units", ignore_errors=True)
@@ -227,6 +241,56 @@ def test_lengths_are_those_of_the_index_whether_or_not_elements_can_be_read(data
             scan.filter(length.is_null()).collect().select(length), expected.filter(length.is_null())
         )
         assert_frame_equal(sql.execute("SELECT * FROM units", eager=True).select(length), expected)
+
+
+@pytest.fixture
+def damaged(request, pair, tmp_path):
+    """A folder with `bad.nwb` and `good.nwb`, as HDF5 or as Zarr."""
+    if request.param == "HDF5":
+        return pair[0].parent
+    good = zarr_stores.corpus()["v3-crc32c-consolidated"](tmp_path / "stores" / "good.nwb")
+    bad = shutil.copytree(good, tmp_path / "stores" / "bad.nwb")
+    chunk = max((bad / "units" / "x" / "c").iterdir(), key=lambda path: path.stat().st_size)
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    chunk.write_bytes(data)
+    return tmp_path / "stores"
+
+
+@pytest.mark.parametrize(
+    ("where", "damaged"),
+    [("web server", "Zarr"), ("bucket", "HDF5")],
+    indirect=["damaged"],
+)
+def test_in_a_remote_file(where, damaged, request, caplog):
+    """The same values and nulls as in local files, cold and warm; the error names the URL."""
+    columns = ["id", "x"]
+    local = lazynwb.scan_nwb(damaged / "*.nwb", "/units", ignore_errors=True).select(columns).collect()
+    assert 0 < local["x"].null_count() < local.height / 2
+    objects = {str(p.relative_to(damaged)): p.read_bytes() for p in damaged.rglob("*") if p.is_file()}
+    options = {}
+    with ExitStack() as stack:
+        if where == "bucket":
+            cloud = request.getfixturevalue("s3")
+            folder, options = f"private/damaged/{damaged.name}", cloud.options
+            for key, data in objects.items():
+                cloud.put(f"{folder}/{key}", data)
+            base = f"s3://{folder}"
+        else:
+            server = stack.enter_context(RangeServer())
+            server.objects.update(objects)
+            base = server.url
+        urls = [f"{base}/bad.nwb", f"{base}/good.nwb"]
+        scan = lazynwb.scan_nwb(urls, "/units", ignore_errors=True, storage_options=options).select(columns)
+        for _ in range(2):
+            assert_frame_equal(scan.collect(), local)
+        null = pl.col("x").is_null()
+        assert_frame_equal(scan.filter(null).collect(), local.filter(null))
+        assert f"{urls[0]}: /units: column 'x' is null where it cannot be read" in warned(caplog)
+        strict = lazynwb.scan_nwb(urls, "/units", storage_options=options)
+        with pytest.raises(lazynwb.CorruptDataError, match=rf"{urls[0]}: /units/x"):
+            strict.select("x").collect()
+        assert_frame_equal(strict.select("id").collect(), local.select("id"))
 
 
 def test_a_series_with_damaged_timestamps(tmp_path):

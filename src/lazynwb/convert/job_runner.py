@@ -183,7 +183,8 @@ class Run:
         group_rows = job.group_rows(target.row_group_bytes)
 
         def check() -> None:
-            if counter.rows != job.rows and not self._ignore_errors:
+            is_empty = not counter.rows and target.layout != "table"
+            if counter.rows != job.rows and (is_empty or not self._ignore_errors):
                 raise LazyNWBError(
                     f"{counter.rows} of {job.rows} rows of {job.label} arrived: run the conversion again"
                 )

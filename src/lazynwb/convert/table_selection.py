@@ -138,8 +138,7 @@ def open_tables(
                 [file.source for file in files],
                 f"/{path}",
                 exclude_array_columns=request.exclude_array_columns,
-                # If each file is a job of its own, that job reports the failure.
-                ignore_errors=request.ignore_errors and request.layout == "table",
+                ignore_errors=request.ignore_errors,
                 disable_progress=request.disable_progress or request.layout != "table",
             )
         except LazyNWBError as error:
