@@ -26,6 +26,8 @@ MEMBERS = ("left", "right", "größer", "no", "yes")
 FIELDS = {"x": "<i4", "y": "<f8", "be": ">i2", "flag": "?", "name": "S3", "pair": ("<f4", (2,))}
 INNER = ((), (), (), (2,), (3,), (2, 3))
 NAMES = ("a", "b", "c", "d", "Größe", "two words", "from", "block_index")
+#: Names of columns that have a part in the duration of a session.
+TIMES = ("start_time", "stop_time")
 TABLE, OTHER, SERIES = "t", "general/other", "acquisition/s"
 
 
@@ -382,7 +384,7 @@ def sessions(draw, *, parts: frozenset[str] = frozenset({"table", "series"})) ->
     plans = {name: draw(columns(files))[1] for name in names} if "table" in parts else {}
     others = {
         name: draw(kinds(FAMILIES, 1))
-        for name in draw(st.lists(st.sampled_from("pqr"), max_size=2, unique=True))
+        for name in draw(st.lists(st.sampled_from([*"pqr", *TIMES]), max_size=2, unique=True))
     }
     of_series = draw(kinds(("number", "number", "bool", "text"), 0))
     subjects = draw(st.booleans())
@@ -479,3 +481,38 @@ def _as_text(draw, texts: np.ndarray) -> np.ndarray:
         return texts
     coded = [text.encode() for text in texts.ravel()]
     return np.array(coded, f"S{max(1, *map(len, coded), 1)}").reshape(texts.shape)
+
+
+# --- attributes ---------------------------------------------------------------------------------------
+
+#: Attributes of which the NWB schema says that they are scalars, and one that it does not know.
+SCALAR_ATTRIBUTES, FREE_ATTRIBUTES = ("unit", "conversion", "description", "resolution"), ("mine", "Größe")
+
+
+@st.composite
+def attributes(draw) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Attributes of one object: as they are stored, and as plain values."""
+    stored, expected = {}, {}
+    for name in draw(st.lists(st.sampled_from([*SCALAR_ATTRIBUTES, *FREE_ATTRIBUTES]), unique=True)):
+        dtype = draw(st.sampled_from(["f8", "f4", ">f8", "i8", "u1", ">i2", "bool", "text"]))
+        items = (
+            st.sampled_from(SUBJECTS)
+            if dtype == "text"
+            else number_values(dtype)
+            if dtype != "bool"
+            else st.booleans()
+        )
+        count = draw(st.sampled_from([None, 1, 1, 0, 3]))
+        values = draw(
+            st.lists(items, min_size=count or int(count is None), max_size=1 if count is None else count)
+        )
+        array = np.array(values, "O" if dtype == "text" else dtype)
+        shape = draw(st.sampled_from([(-1,), (1, -1)])) if count == 1 else (-1,)
+        stored[name] = array.reshape(() if count is None else shape)
+        plain = stored[name].tolist()
+        if name in SCALAR_ATTRIBUTES:
+            while isinstance(plain, list) and len(plain) == 1:
+                plain = plain[0]
+            plain = None if plain == [] else plain
+        expected[name] = plain
+    return stored, expected

@@ -18,10 +18,12 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import hypothesis
 import hypothesis.strategies as st
@@ -34,15 +36,16 @@ sys.path.insert(0, str(Path(__file__).parent))  # the helpers, however this is r
 
 import lazynwb
 from checks import ENGINES, same
+from lazynwb.storage.source import Source
 from random_expressions import INTERNAL
-from random_files import OTHER, SERIES, TABLE, Series, Session, metadata, sessions
+from random_files import OTHER, SERIES, TABLE, Series, Session, attributes, metadata, sessions
 from random_queries import Query, queries
 from random_sql import statements
-from random_writers import write_hdf5, write_metadata, write_zarr
+from random_writers import write_attributes, write_hdf5, write_metadata, write_zarr
 from readers.scans import Truth, metadata_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 #: What was generated and what came of it, for the summary.
 SEEN: Counter[str] = Counter()
@@ -66,7 +69,10 @@ def seen(what: str, count: int = 1) -> None:
 @contextmanager
 def written(draw: Any, files: Sequence[Session]) -> Iterator[tuple[list[Path], Truth]]:
     """Write sessions as files, and as the HDF5 files that the oracle reads; settings are drawn as well."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        if draw(st.booleans()):  # as if they were old: later queries find catalogs, zone maps and values
+            stack.enter_context(patch.object(Source, "is_settled", lambda *_: True))
+            seen("examples: files that are cached")
         paths, twins = [], []
         for number, session in enumerate(files):
             twins.append(write_hdf5(Path(folder) / f"{number}.nwb", session))
@@ -85,6 +91,20 @@ def written(draw: Any, files: Sequence[Session]) -> Iterator[tuple[list[Path], T
             yield paths, Truth(paths, twins)
         finally:
             lazynwb.config.batch_bytes = before
+
+
+@contextmanager
+def scans(draw: Any, paths: list[Path]) -> Iterator[Callable[..., pl.LazyFrame]]:
+    """A function that scans tables of the files: as they are, from an index of them, or on an executor."""
+    how = draw(st.sampled_from(["files", "files", "files", "index", "index with values", "executor"]))
+    note(f"scans: {how}")
+    seen(f"examples: scans of {how}")
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as executor:
+        options: dict[str, Any] = {"executor": executor} if how == "executor" else {}
+        if how.startswith("index"):
+            lazynwb.build_index(paths, folder, values=how.endswith("values"))
+            options["index"] = folder
+        yield partial(lazynwb.scan_nwb, paths, **options)
 
 
 def assert_same(actual: pl.DataFrame, expected: pl.DataFrame, *, ordered: bool = True) -> None:
@@ -206,14 +226,14 @@ def check_tables(draw: Any) -> None:
     """Tables of up to four files: their content, and queries over them."""
     files = draw(sessions(parts=frozenset({"table"})))
     options, wanted = draw(scan_options(files))
-    with written(draw, files) as (paths, truth):
+    with written(draw, files) as (paths, truth), scans(draw, paths) as scan:
         resolved = OTHER if options.get("resolve_regions") else ""
         frames = {
             TABLE: (
-                lazynwb.scan_nwb(paths, TABLE, **options),
+                scan(TABLE, **options),
                 truth.frame(TABLE, wanted, regions_of=resolved, lengths=options.get("length_columns", False)),
             ),
-            "other": (lazynwb.scan_nwb(paths, OTHER), truth.frame(OTHER)),
+            "other": (scan(OTHER), truth.frame(OTHER)),
         }
         for lf, frame in frames.values():
             check_whole(lf, frame, draw(st.sampled_from(ENGINES)))
@@ -224,8 +244,8 @@ def check_tables(draw: Any) -> None:
 def check_series(draw: Any) -> None:
     """A series of up to four files, at a rate and with timestamps, whose order may be any."""
     files = draw(sessions(parts=frozenset({"series"})))
-    with written(draw, files) as (paths, truth):
-        frames = {"s": (lazynwb.scan_nwb(paths, SERIES), truth.frame(SERIES))}
+    with written(draw, files) as (paths, truth), scans(draw, paths) as scan:
+        frames = {"s": (scan(SERIES), truth.frame(SERIES))}
         check_whole(*frames["s"], draw(st.sampled_from(ENGINES)))
         for _ in range(QUERIES):
             check_query(draw, frames, "s")
@@ -291,15 +311,17 @@ def check_metadata(draw: Any) -> None:
 
 def check_patterns(draw: Any) -> None:
     """Tables whose paths match a pattern, as one."""
-    files = draw(sessions(parts=frozenset({"table"})))
-    with written(draw, files) as (paths, truth):
-        pattern, tables = draw(st.sampled_from([("[to]*", (OTHER, TABLE)), ("/gen*/o?her", (OTHER,))]))
+    files = draw(sessions())
+    with written(draw, files) as (paths, truth), scans(draw, paths) as scan:
+        pattern, tables = draw(
+            st.sampled_from([("[to]*", (OTHER, TABLE)), ("/gen*/o?her", (OTHER,)), ("/acq*/**", (SERIES,))])
+        )
         options, wanted = draw(scan_options(files))
         options.pop("resolve_regions", None)
         lengths = options.get("length_columns", False)
         frames = {
             pattern: (
-                lazynwb.scan_nwb(paths, pattern, **options),
+                scan(pattern, **options),
                 truth.union(*tables, session_columns=wanted, lengths=lengths),
             )
         }
@@ -350,16 +372,17 @@ def check_sql(draw: Any) -> None:
 
 def check_late(draw: Any) -> None:
     """Columns that are read late, for the rows that a query left; and `get_df` of some rows."""
-    files = draw(sessions(parts=frozenset({"table"})))
-    with written(draw, files) as (paths, truth):
-        frame = truth.frame(TABLE)
-        lf = lazynwb.scan_nwb(paths, TABLE)
+    files = draw(sessions())
+    with written(draw, files) as (paths, truth), scans(draw, paths) as scan:
+        table = draw(st.sampled_from([TABLE, TABLE, SERIES]))
+        frame = truth.frame(table)
+        lf = scan(table)
         check_whole(lf, frame, draw(st.sampled_from(ENGINES)))
         names = [name for name in frame.columns if name not in INTERNAL]
         late = draw(st.lists(st.sampled_from(names), min_size=1, unique=True)) if names else []
         for _ in range(QUERIES if late else 0):
             query = draw(queries(frame, {}, rows_only=True))
-            note(f"{TABLE}{query}\n    then {late}")
+            note(f"{table}{query}\n    then {late}")
             expected = query.expected.select(*INTERNAL, *late)
             types = {name: frame.schema[name] for name in late}
             for engine in ENGINES:
@@ -375,10 +398,10 @@ def check_late(draw: Any) -> None:
                     assert nested or same(inferred[name].to_list(), expected[name].to_list())
             seen("queries: columns read late")
             seen("results: with rows" if expected.height else "results: without rows")
-        check_rows(draw, paths, frame)
+        check_rows(draw, paths, table, frame)
 
 
-def check_rows(draw: Any, paths: list[Path], frame: pl.DataFrame) -> None:
+def check_rows(draw: Any, paths: list[Path], table: str, frame: pl.DataFrame) -> None:
     """Rows of a table by their numbers, in any order."""
     rows = {}
     parts = [frame.clear()]
@@ -388,7 +411,7 @@ def check_rows(draw: Any, paths: list[Path], frame: pl.DataFrame) -> None:
     found = (
         lazynwb.get_df(
             paths,
-            TABLE,
+            table,
             exact_path=True,
             nwb_path_to_row_indices=rows,
             exclude_array_columns=False,
@@ -407,6 +430,31 @@ def check_rows(draw: Any, paths: list[Path], frame: pl.DataFrame) -> None:
     seen("queries: rows by number")
 
 
+def check_attributes(draw: Any) -> None:
+    """Attributes of objects of up to three files, in whatever shape; and of all that is below a group."""
+    objects = ("", "acquisition", "acquisition/s", "acquisition/s/data")
+    with tempfile.TemporaryDirectory() as folder:
+        paths, all_expected = [], []
+        for number in range(draw(st.integers(1, 3))):
+            drawn = {path: draw(attributes()) for path in objects}
+            stored = {path: values for path, (values, _) in drawn.items()}
+            store = draw(st.sampled_from(["HDF5", "HDF5", 2, 3]))
+            paths.append(write_attributes(Path(folder) / f"{number}.nwb", stored, store))
+            all_expected.append({path: values for path, (_, values) in drawn.items()})
+        place = draw(st.sampled_from(objects))
+        for path, expected in zip(paths, all_expected, strict=True):
+            for name, values in expected.items():
+                assert repr(lazynwb.get_attrs(path, f"/{name}")) == repr(dict(sorted(values.items())))
+            below = {
+                name: values for name, values in expected.items() if f"{name}/".startswith(place) and values
+            }
+            found = lazynwb.get_sub_attrs(path, f"/{place}")
+            assert repr({k: v for k, v in sorted(found.items()) if v}) == repr(
+                {f"/{name}": dict(sorted(values.items())) for name, values in sorted(below.items())}
+            )
+            seen("attributes compared", sum(map(len, expected.values())))
+
+
 CHECKS = {
     "tables": check_tables,
     "series": check_series,
@@ -415,16 +463,18 @@ CHECKS = {
     "metadata": check_metadata,
     "patterns": check_patterns,
     "sessions": check_sessions,
+    "attributes": check_attributes,
 }
 #: Of so many examples.
 SHARES = {
-    "tables": 0.5,
+    "tables": 0.48,
     "series": 0.15,
     "sql": 0.13,
     "late": 0.1,
     "metadata": 0.04,
     "patterns": 0.05,
     "sessions": 0.03,
+    "attributes": 0.02,
 }
 
 

@@ -54,6 +54,29 @@ def write_metadata(path: Path, stored: dict[str, Any]) -> Path:
     return path
 
 
+def write_attributes(path: Path, stored: dict[str, dict[str, np.ndarray]], store: str | int) -> Path:
+    """Write groups and a dataset with attributes, by path, as HDF5 or as a Zarr store of some version."""
+    if store == "HDF5":
+        with h5py.File(path, "w") as file:
+            for name, attributes in stored.items():
+                found = (
+                    file.require_dataset(name, (), "f8")
+                    if name.endswith("/data")
+                    else file.require_group(name or "/")
+                )
+                for key, value in attributes.items():
+                    found.attrs.create(key, value, dtype=VLEN_TEXT if value.dtype == "O" else value.dtype)
+        return path
+    writer = Writer(int(store), [])
+    for name, attributes in stored.items():
+        plain = {key: value.tolist() for key, value in attributes.items()}
+        if name.endswith("/data"):
+            writer.array(name, np.float64(0), (), **plain)
+        else:
+            writer.group(name, **plain)
+    return writer.write(path)
+
+
 def _table(file: h5py.File, path: str, table: Table, other: h5py.Group | None) -> h5py.Group:
     group = file.create_group(path)
     group.attrs["neurodata_type"] = "DynamicTable"

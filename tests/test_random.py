@@ -27,6 +27,7 @@ test_sql = as_test("sql", max_examples=EXAMPLES["sql"])
 test_columns_that_are_read_late = as_test("late", max_examples=EXAMPLES["late"])
 test_metadata = as_test("metadata", max_examples=EXAMPLES["metadata"])
 test_sessions = as_test("sessions", max_examples=EXAMPLES["sessions"])
+test_attributes = as_test("attributes", max_examples=EXAMPLES["attributes"])
 test_tables_that_match_a_pattern = as_test("patterns", max_examples=EXAMPLES["patterns"])
 
 

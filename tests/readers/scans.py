@@ -194,6 +194,7 @@ class Truth:
         ]
         sizes = [Path(path).stat().st_size if Path(path).is_file() else None for path, _ in self._files]
         columns.append(pl.Series("size", sizes, dtype=pl.Int64))
+        columns.append(pl.Series("duration", [duration(twin) for _, twin in self._files], dtype=pl.Float64))
         for name, table in tables.items():
             found = [self._read(twin, table) for _, twin in self._files]
             if any(one is not None for one in found):
@@ -247,6 +248,28 @@ class Truth:
         while isinstance(kind, pl.List):
             kind, dtype = kind.inner, pl.List(dtype)
         return pl.Series(series.name, values, dtype=dtype)
+
+
+def duration(path: Path) -> float | None:
+    """Return the seconds between the least and the greatest of the first and last times in a file."""
+    times: list[float] = []
+
+    def visit(name: str, found: Any) -> None:
+        if not isinstance(found, h5py.Dataset):
+            return
+        last, group = name.rpartition("/")[2], found.parent
+        if last == "starting_time":
+            first, rate = float(found[()]), float(found.attrs["rate"])
+            times.extend([first, first + (len(group["data"]) - 1) / rate] if len(group["data"]) else [])
+        elif last in {"timestamps", "start_time", "stop_time"} and f"{last}_index" not in group:
+            kind = found.dtype.kind if h5py.check_enum_dtype(found.dtype) is None else "e"
+            if found.ndim == 1 and kind in "iuf" and len(found):
+                times.extend([float(found[0]), float(found[len(found) - 1])])
+
+    with h5py.File(path) as file:
+        file.visititems(visit)
+    finite = [time for time in times if np.isfinite(time)]
+    return max(finite) - min(finite) if finite else None
 
 
 def _with_lengths(series: pl.Series) -> list[pl.Series]:
