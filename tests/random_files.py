@@ -372,7 +372,8 @@ def clocks(draw, rng: np.random.Generator, rows: int, start: float) -> np.ndarra
         odd = draw(st.sampled_from([(np.nan,), (np.inf, -np.inf), (np.nan, 0.0, -0.0)]))
         places = rng.integers(0, rows, draw(st.integers(1, 3)))
         stamps[places] = rng.choice(odd, len(places))
-    return stamps.astype(draw(st.sampled_from(["f8", "f8", "f8", "f4"])))
+    whole = ["i8", "i2", "u4"] if np.isfinite(stamps).all() and 0 <= start < 1e4 else []
+    return stamps.astype(draw(st.sampled_from(["f8", "f8", "f8", "f4", ">f8", *whole])))
 
 
 @st.composite

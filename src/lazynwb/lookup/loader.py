@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import contextmanager
 from copy import copy
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -39,7 +40,8 @@ from lazynwb.storage.source import map_concurrently
 from lazynwb.threads import ForkSafeLock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Iterator
+    from typing import Self
 
     from lazynwb.catalog.model import SomeChunks
     from lazynwb.storage.source import Source
@@ -298,7 +300,40 @@ def is_listed_at_once(array: Array) -> bool:
     return math.prod(grid_of(array)) <= _FEW_CHUNKS
 
 
-def load_table(source: Source, table_path: str, columns: Collection[str] = ()) -> TableFile | None:
+class SharedReader:
+    """Opens a file once for several of its tables; a context manager, which closes the file.
+
+    A group's links are read once for all tables in it.
+    """
+
+    def __init__(self) -> None:
+        self._reader: Reader | None = None
+        self._opened: tuple[Source, str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        reader, self._reader, self._opened = self._reader, None, None
+        if reader is not None:
+            reader.__exit__(None, None, None)
+
+    @contextmanager
+    def open(self, source: Source, version: str) -> Iterator[Reader]:
+        """Give the open file; it is opened anew after an error, and where it has changed."""
+        if self._reader is None or self._opened != (source, version):
+            self.__exit__()
+            self._reader, self._opened = open_reader(source, version).__enter__(), (source, version)
+        try:
+            yield self._reader
+        except BaseException:
+            self.__exit__()
+            raise
+
+
+def load_table(
+    source: Source, table_path: str, columns: Collection[str] = (), shared: SharedReader | None = None
+) -> TableFile | None:
     """Return a table's catalog; None if the file has no such table.
 
     Parameters
@@ -309,13 +344,15 @@ def load_table(source: Source, table_path: str, columns: Collection[str] = ()) -
     columns : collection of str
         Columns that are going to be read: if the file is parsed now, those of their chunks are looked up
         with it that take next to nothing.
+    shared : SharedReader or None
+        Opens the file, if it has to be.
 
     Raises
     ------
     SourceNotFoundError, NotNWBError
         If the file cannot be read.
     """
-    return load_described("table", source, table_path, partial(_table_and_chunks, columns))
+    return load_described("table", source, table_path, partial(_table_and_chunks, columns), shared)
 
 
 def _table_and_chunks(
@@ -347,11 +384,18 @@ def key_of(kind: str, source: Source, path: str = "") -> str:
     return f"{kind}\0{source.key}\0{path}\0{config.external_links}"
 
 
-def _load(key: str, source: Source, kind: type[K], describe: Callable[[Reader, str], K]) -> K:
+def _load(
+    key: str,
+    source: Source,
+    kind: type[K],
+    describe: Callable[[Reader, str], K],
+    shared: SharedReader | None = None,
+) -> K:
     """Return an entry: from memory, from the disk cache, or made now by `describe(reader, identity)`."""
     entry, now = get_entry(key, source, kind)
     if entry is None:
-        with invalidate_on_corruption(source), open_reader(source, now) as reader:
+        opened = open_reader if shared is None else shared.open
+        with invalidate_on_corruption(source), opened(source, now) as reader:
             entry = describe(reader, now)
             source.verify(now)
         put_entry(entry, source)
@@ -363,6 +407,7 @@ def load_described(
     source: Source,
     path: str,
     describe: Callable[[Reader, Source, str], tuple[Table | None, dict[str, ChunkIndex]]],
+    shared: SharedReader | None = None,
 ) -> TableFile | None:
     """Return a description of a group: from memory, from the cache, or made now; None if there is none.
 
@@ -376,9 +421,13 @@ def load_described(
         Path of the group, without the leading slash.
     describe : callable
         Returns the description, and the chunk indices that making it has brought.
+    shared : SharedReader or None
+        As for `load_table`.
     """
     key = key_of(kind, source, path)
-    entry = _load(key, source, Entry, lambda reader, now: Entry(key, now, *describe(reader, source, path)))
+    entry = _load(
+        key, source, Entry, lambda reader, now: Entry(key, now, *describe(reader, source, path)), shared
+    )
     return TableFile(source, entry) if entry.table is not None else None
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import CancelledError
 from functools import partial
-from typing import TYPE_CHECKING
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any
 
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError
 from lazynwb.formats.registry import is_zarr
-from lazynwb.lookup.loader import TableFile, load_table
+from lazynwb.lookup.loader import SharedReader, TableFile, load_table
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.storage.remote_state import prefetch
 from lazynwb.threads import LOADERS, ForkSafeLock, wait
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 #: Remote files that are parsed ahead.
 _MAX_AHEAD = 32
+#: Tables of one file that are parsed together.
+_MAX_AT_ONCE = 64
 #: Files per request to a catalog provider: few at first, then more.
 _MIN_GIVEN, _MAX_GIVEN = 16, 1024
 
@@ -63,22 +67,74 @@ def load_pairs(
         return
     prefetch(dict.fromkeys(source for source, _ in pairs))
     ahead: deque[Callable[[], TableFile | None]] = deque()
-    begun: list[Future[TableFile | None]] = []
+    begun: list[Future[Any]] = []
     try:
-        for source, table_path in pairs:
-            if source.is_remote:
+        for source, tables in _runs(pairs):
+            table_path = tables[0]
+            if len(tables) > 1:
+                several = _Several(source, tables, columns)
+                if source.is_remote:
+                    begun.append(several.begin())
+                ahead += [partial(several.get, number) for number in range(len(tables))]
+            elif source.is_remote:
                 future, is_own = _begin(source, table_path, columns)
                 begun.append(future)
                 ahead.append(partial(_finish, future, source, table_path, is_own=is_own))
             else:
                 ahead.append(partial(load_table, source, table_path, columns))
-            while ahead and (not source.is_remote or len(ahead) >= _MAX_AHEAD):
+            while ahead and (not source.is_remote or len(ahead) >= _MAX_AHEAD * len(tables)):
                 yield ahead.popleft()
         while ahead:
             yield ahead.popleft()
     finally:
         for future in begun:
             future.cancel()
+
+
+def _runs(pairs: Iterable[tuple[Source, str]]) -> Iterator[tuple[Source, list[str]]]:
+    """Yield each source with the paths of some of its tables that come one after the other."""
+    for source, own in groupby(pairs, key=itemgetter(0)):
+        tables = [table for _, table in own]
+        for start in range(0, len(tables), _MAX_AT_ONCE):
+            yield source, tables[start : start + _MAX_AT_ONCE]
+
+
+class _Several:
+    """Some tables of one file, which are parsed together when the first of them is asked for."""
+
+    def __init__(self, source: Source, tables: list[str], columns: Collection[str]) -> None:
+        self._source = source
+        self._tables = tables
+        self._columns = columns
+        self._found: list[TableFile | LazyNWBError | None] | None = None
+        self._future: Future[list[TableFile | LazyNWBError | None]] | None = None
+
+    def begin(self) -> Future[list[TableFile | LazyNWBError | None]]:
+        """Parse them on another thread."""
+        self._future = LOADERS.submit(self._load)
+        return self._future
+
+    def get(self, number: int) -> TableFile | None:
+        """Return one of them, or raise its error."""
+        if self._found is None:
+            try:
+                self._found = wait(self._future) if self._future is not None else self._load()
+            except CancelledError:
+                self._found = self._load()
+        found = self._found[number]
+        if isinstance(found, LazyNWBError):
+            raise found
+        return found
+
+    def _load(self) -> list[TableFile | LazyNWBError | None]:
+        found: list[TableFile | LazyNWBError | None] = []
+        with SharedReader() as shared:
+            for table in self._tables:
+                try:
+                    found.append(load_table(self._source, table, self._columns, shared))
+                except LazyNWBError as error:
+                    found.append(error)
+        return found
 
 
 def _load_with_catalogs(
