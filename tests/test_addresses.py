@@ -628,6 +628,34 @@ def test_pointers_are_named_as_what_they_are(what, name, tmp_path, server):
         assert source in str(caught.value)
 
 
+@pytest.mark.parametrize("what", POINTERS)
+@pytest.mark.parametrize("key", ["units/x/1", "units/name/1", "units/x/.zattrs", "units/.zattrs"])
+def test_pointers_in_a_store_are_named_as_what_they_are(key, what, tmp_path):
+    """Of a chunk, of one of texts, and of metadata; other columns are there where it is a chunk."""
+    writer = Writer(2, [])
+    writer.group("", neurodata_type="NWBFile")
+    writer.group("units", neurodata_type="Units", colnames=["x", "name"])
+    writer.array("units/id", np.arange(4), (2,))
+    writer.array("units/x", np.arange(4), (2,))
+    writer.array("units/name", np.array(list("abcd"), "O"), (2,), objects="vlen-utf8")
+    writer.array("units/x", np.arange(4), (2,), unit="s")
+    writer.objects[key] = POINTERS[what]
+    path = writer.write(tmp_path / "a.nwb.zarr")
+    with pytest.raises(LazyNWBError, match=f"{path.name}.*{what}") as caught:
+        lazynwb.read_nwb(path, "/units")
+    assert key in str(caught.value)
+    if key.endswith("/1"):
+        assert lazynwb.scan_nwb(path, "/units").select("id").collect()["id"].to_list() == [0, 1, 2, 3]
+
+
+def test_a_store_whose_root_is_a_dangling_link(tmp_path):
+    folder = write_store(tmp_path / "a.nwb.zarr", consolidated=False)
+    (folder / ".zgroup").unlink()
+    (folder / ".zgroup").symlink_to(".git/annex/objects/Xx/Yy/MD5E-s9--ab/MD5E-s9--ab")
+    with pytest.raises(LazyNWBError, match=r"a\.nwb\.zarr/\.zgroup is a git-annex link.*datalad get"):
+        read(folder)
+
+
 def _command(path, capsys):
     assert main(["tables", str(path)]) != 0
     raise LazyNWBError(" ".join(capsys.readouterr().err.split()))

@@ -28,6 +28,7 @@ from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
 from lazynwb.storage.objects.object_file import WHOLE, ObjectAbsentError, ObjectFile
 from lazynwb.storage.objects.sparsity import check_written
+from lazynwb.storage.placeholders import describe
 from lazynwb.threads import raise_if_interrupted
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ Store: TypeAlias = "File | Objects"
 #: Returns where a chunk is, by its band of rows and its number in the band; None if it was never written.
 _ChunkLocator: TypeAlias = "Callable[[int, int], tuple[ChunkRef | None, int]]"
 
+#: Bytes of an object that tell a pointer.
+_POINTER = 256
 #: Jobs of one read that are cached one by one.
 _FEW_JOBS = 64
 #: Rows of one chunk that are copied one range at a time; more are gathered by an index.
@@ -218,9 +221,11 @@ def _read_and_handle(
 ) -> None:
     """Carry out one job, on bytes that were read from `start` on, or else by reading its own."""
     _, key, offset, size = job.ref
+    part: memoryview | None = None
     try:
         if data is not None:
-            job.handle(data[offset - start : offset - start + size])
+            part = data[offset - start : offset - start + size]
+            job.handle(part)
         elif job.into is not None:
             opened.read_into(offset, job.into.data)
         else:
@@ -233,8 +238,10 @@ def _read_and_handle(
         job.fill()  # never written: its elements are the fill value (Zarr specification)
         return
     except CorruptDataError as error:
-        where = f"{job.path}: chunk {key}" if key else job.path
-        raise CorruptDataError(f"{file.name}: /{where}: {error}") from None
+        where = f"{file.name}: /{job.path}" + (f": chunk {key}" if key else "")
+        # In a folder under Git LFS or git-annex each object may be one of their pointers.
+        pointer = describe(where, bytes(part[:_POINTER])) if key and part is not None else ""
+        raise CorruptDataError(pointer or f"{where}: {error}") from None
     count(bytes_used=size)
 
 

@@ -24,6 +24,7 @@ from lazynwb.storage.file_names import (
     passed_over,
     unusable,
 )
+from lazynwb.storage.placeholders import describe_link
 from lazynwb.storage.source import NO_OPTIONS, Options, Source, is_url, redacted
 
 if TYPE_CHECKING:
@@ -240,6 +241,10 @@ def _expand_local(path: str) -> list[str]:
         inside, others = _search(Path(path))
         note = passed_over(path, others)
         if not inside:
+            for name in ("zarr.json", ".zmetadata", ".zgroup"):
+                document = os.path.join(path, name)
+                if os.path.islink(document):  # to nothing, or it would be a store
+                    raise SourceNotFoundError(describe_link(document, os.readlink(document)))
             names = ", ".join("*" + suffix for suffix in NWB_SUFFIXES)
             raise SourceNotFoundError(
                 f"no NWB file ({names}) in folder {path} or below" + (f"; {note}" if note else "")

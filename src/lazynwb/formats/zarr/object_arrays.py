@@ -22,6 +22,7 @@ from lazynwb.formats.zarr.data_types import numpy_dtype
 from lazynwb.formats.zarr.shard_index import shard_index
 from lazynwb.profile import count
 from lazynwb.storage.objects.sparsity import check_written
+from lazynwb.storage.placeholders import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +89,8 @@ def read_indirect(objects: Objects, array: Array, ranges: np.ndarray) -> np.ndar
         try:
             values = _elements(found.data, stored, array)
         except (TypeError, ValueError, OverflowError, MemoryError) as error:
-            message = f"{objects.source.name}: /{array.path}: chunk {found.key}: {error}"
+            where = f"{objects.source.name}: /{array.path}: chunk {found.key}"
+            message = describe(where, bytes(found.data or b"")) or f"{where}: {error}"
             kind = UnsupportedTypeError if isinstance(error, UnsupportedTypeError) else CorruptDataError
             raise kind(message) from None
         if out is None:  # only after the chunk was found to match the metadata

@@ -18,6 +18,7 @@ from lazynwb.formats.protocols import (
 )
 from lazynwb.formats.zarr.node_metadata import Meta, check_described
 from lazynwb.storage.objects.object_store import open_objects
+from lazynwb.storage.placeholders import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -146,7 +147,8 @@ class ZarrStore:
         try:
             found = parse_json(data)
         except (ValueError, RecursionError) as error:
-            raise NotNWBError(f"{self.name}: {key} is no valid JSON: {error}") from None
+            where = f"{self.name}: {key}"
+            raise NotNWBError(describe(where, bytes(data)) or f"{where} is no valid JSON: {error}") from None
         if not isinstance(found, dict):
             raise NotNWBError(f"{self.name}: {key} is no JSON object")
         return found

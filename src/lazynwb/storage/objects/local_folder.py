@@ -13,6 +13,7 @@ from lazynwb.errors import CorruptDataError, LazyNWBError, NotNWBError
 from lazynwb.profile import count
 from lazynwb.storage import local_file
 from lazynwb.storage.objects.key_validation import bounds, checked, folder_of
+from lazynwb.storage.placeholders import describe_link
 from lazynwb.storage.source import ABSENT
 from lazynwb.threads import DECODERS
 
@@ -152,10 +153,8 @@ class FolderObjects:
         """
         found = os.path.realpath(path)
         if os.path.islink(path) and not os.path.exists(found):
-            raise NotNWBError(
-                f"{self.source.name}: {key} cannot be read: it is a symbolic link to {found}, where there is "
-                "nothing; fetch or restore what should be there"
-            )
+            what = describe_link(f"{self.source.name}/{key}", os.readlink(path))
+            raise NotNWBError(f"{self.source.name} cannot be read: {what}")
         return found
 
     def _inside(self, path: str, key: str) -> str:
