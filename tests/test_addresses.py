@@ -509,7 +509,7 @@ WAYS = {
 }
 LINKS = {
     "to a file that moved": ("gone", "/intervals/trials", r"gone.*put it back there, or write"),
-    "to itself": ("broken.nwb", None, r"link '(trials|speed)' leads back to itself.*"),
+    "to itself": ("broken.nwb", None, r"link '(trials|speed)' leads back to itself; write the link anew"),
 }
 
 

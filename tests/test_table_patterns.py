@@ -15,6 +15,7 @@ import builders
 import lazynwb
 from lazynwb import cli
 from lazynwb.errors import LazyNWBError, SchemaError, TableNotFoundError, UnsupportedTypeError
+from lazynwb.lookup import loader
 from test_spread import Recorder
 from zarr_stores import CODECS, Writer
 
@@ -432,3 +433,18 @@ def test_on_the_command_line(files, capsys, monkeypatch, tmp_path):
     having = [own for own in files.values() if not own.isdisjoint(COLUMNS)]
     assert rows["start"] == str(len(having))
     assert rows["angle"] == str(sum("intervals/drifting_presentations" in own for own in having))
+
+
+def test_the_tables_of_one_file_are_parsed_together(tmp_path, monkeypatch):
+    """Or the links of their group would be read once for each of them."""
+    opened = []
+    original = loader.open_reader
+    monkeypatch.setattr(loader, "open_reader", lambda *given: opened.append(given) or original(*given))
+    count = 130
+    with h5py.File(tmp_path / "a.nwb", "w") as file:
+        builders.nwb_root(file)
+        for number in range(count):
+            builders.series(file, f"acquisition/s{number:03}", [number], start=0.0)
+    frame = lazynwb.read_nwb(tmp_path / "a.nwb", "/acquisition/*")
+    assert frame["data"].to_list() == list(range(count))
+    assert len(opened) < 10

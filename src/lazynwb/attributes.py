@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.errors import TableNotFoundError
+from lazynwb.formats.protocols import with_remedy
 from lazynwb.lookup.loader import (
     copied,
     forget_attributes,
@@ -259,7 +260,7 @@ def _consolidated(name: str, by_file: dict[str, dict[str, Any]]) -> dict[str, An
 def _not_found(path: str, sources: list[Source]) -> str:
     listing = load_listing(sources[0])
     if (broken := listing.broken_link(path)) is not None:
-        return f"{sources[0].name}: /{path} cannot be read: {broken[1]}"
+        return f"{sources[0].name}: /{path} cannot be read: {with_remedy(broken[1])}"
     listed = [entry.path for entry in listing.entries if entry.kind != "broken"]
     close = difflib.get_close_matches(f"/{path}", listed, n=3, cutoff=0.6)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""

@@ -134,11 +134,15 @@ def broken_table(name: str, path: str, why: object, what: str = "table") -> Brok
     what : str
         "table" or "series".
     """
-    remedy = "" if "anew" in str(why) or "external_links" in str(why) else "write the link anew; "
     return BrokenTableLinkError(
-        f"{name}: {what} /{path.lstrip('/')} cannot be read: {why} "
-        f"({remedy}ignore_errors=True leaves out such files)"
+        f"{name}: {what} /{path.lstrip('/')} cannot be read: {with_remedy(str(why))}; "
+        "ignore_errors=True leaves out such files"
     )
+
+
+def with_remedy(why: str) -> str:
+    """Return why a link is broken, with what to do about it."""
+    return why if "anew" in why or "external_links" in why else f"{why}; write the link anew"
 
 
 class DamagedObjectError(BrokenLinkError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lazynwb.catalog.model import TABLE_ROLES
 from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import OTHER_PATHS, ROOT_GROUPS, SERIES_MEMBERS
+from lazynwb.formats.protocols import with_remedy
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.lookup.schema import normalize_table_path, not_found
 from lazynwb.progress import Progress
@@ -175,11 +176,11 @@ def match_tables(
                 paths[source].append(link)
             elif matching.fullmatch(link):
                 _LOGGER.warning(
-                    "%s: /%s matches /%s and cannot be read: %s (write the link anew)",
+                    "%s: /%s matches /%s and cannot be read: %s",
                     source.name,
                     link,
                     path,
-                    why,
+                    with_remedy(why),
                 )
     found = {
         source: (path,) if source in unread else tuple(sorted(filter(matching.fullmatch, listed)))

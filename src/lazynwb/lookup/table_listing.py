@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from lazynwb.errors import LazyNWBError, may_skip
+from lazynwb.formats.protocols import with_remedy
 from lazynwb.lookup.loader import PARTIAL_LISTING, load_listing
 from lazynwb.progress import Progress
 
@@ -85,7 +86,7 @@ def broken_link_named(name: str, broken: Mapping[str, str]) -> str:
     """Return the broken link that has a table's name, as the end of a message; empty if there is none."""
     for path, why in broken.items():
         if f"/{path}".endswith(f"/{name.strip('/')}"):
-            return f"; there is a link /{path}: {why} (write it anew)"
+            return f"; there is a link /{path}: {with_remedy(why)}"
     return ""
 
 

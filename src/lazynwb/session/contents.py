@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.errors import NotNWBError, TableNotFoundError
+from lazynwb.formats.protocols import with_remedy
 from lazynwb.lookup.loader import copied, load_attributes, load_listing, load_table
 from lazynwb.session.tree import Contents, html_tree, text_tree
 from lazynwb.storage.remote_state import save
@@ -56,7 +57,7 @@ class File:
             If it is a link that leads nowhere.
         """
         if entry.kind == "broken":
-            raise NotNWBError(f"{self.source.name}: {path} cannot be opened: {entry.note}")
+            raise NotNWBError(f"{self.source.name}: {path} cannot be opened: {with_remedy(entry.note)}")
         if entry.kind == "dataset":
             return self._value(path)
         if entry.role == "table":
