@@ -89,8 +89,8 @@ def read_indirect(objects: Objects, array: Array, ranges: np.ndarray) -> np.ndar
         try:
             values = _elements(found.data, stored, array)
         except (TypeError, ValueError, OverflowError, MemoryError) as error:
-            where = f"{objects.source.name}: /{array.path}: chunk {found.key}"
-            message = describe(where, bytes(found.data or b"")) or f"{where}: {error}"
+            chunk_name = f"{objects.source.name}: /{array.path}: chunk {found.key}"
+            message = describe(chunk_name, bytes(found.data or b"")) or f"{chunk_name}: {error}"
             kind = UnsupportedTypeError if isinstance(error, UnsupportedTypeError) else CorruptDataError
             raise kind(message) from None
         if out is None:  # only after the chunk was found to match the metadata
