@@ -18,6 +18,7 @@ from lazynwb.catalog.lengths import LENGTH, stored_name
 from lazynwb.catalog.model import CATALOG_VERSION, Array, Column, DType
 from lazynwb.column_store.parts import SESSION, LocalPart, PartFile
 from lazynwb.errors import CorruptDataError
+from lazynwb.struct_decoders import msgpack_decoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,7 +163,7 @@ class StoredPart:
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(Entry)
+_DECODER = msgpack_decoder(Entry)
 
 
 def encode(entry: Entry) -> bytes:

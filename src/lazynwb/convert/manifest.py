@@ -18,6 +18,7 @@ import msgspec
 
 from lazynwb.errors import LazyNWBError
 from lazynwb.file_lock import hold
+from lazynwb.struct_decoders import json_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -129,7 +130,7 @@ class Manifest:
 
 def _load(file: Path) -> dict[str, Output]:
     try:
-        stored = msgspec.json.decode(file.read_bytes(), type=_Stored)
+        stored = json_decoder(_Stored).decode(file.read_bytes())
     except FileNotFoundError:
         return {}
     except (OSError, msgspec.MsgspecError) as error:

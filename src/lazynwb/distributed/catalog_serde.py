@@ -11,6 +11,7 @@ from lazynwb.catalog.lengths import measured_name
 from lazynwb.catalog.model import ChunkIndex, arrays_of
 from lazynwb.lookup.loader import Entry, TableFile
 from lazynwb.lookup.providers import NOT_CATALOGUED, CatalogProvider, NotCatalogued
+from lazynwb.struct_decoders import msgpack_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _MAX_CHUNK_BYTES = 4096
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(Entry)
+_DECODER = msgpack_decoder(Entry)
 
 #: An encoded entry; None where the file has no such table.
 Packed: TypeAlias = "bytes | None"

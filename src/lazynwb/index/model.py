@@ -17,6 +17,7 @@ from lazynwb.catalog.model import CATALOG_VERSION
 from lazynwb.column_store.parts import PartFile  # noqa: TC001 - decoded
 from lazynwb.errors import CorruptDataError, LazyNWBError
 from lazynwb.formats.nwb.names import ATTRIBUTE_FIELDS
+from lazynwb.struct_decoders import json_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -259,14 +260,14 @@ def decode(data: bytes | memoryview, name: str) -> Manifest:
         If it is none, or of a later version.
     """
     try:
-        head = msgspec.json.decode(data, type=_Head)
+        head = json_decoder(_Head).decode(data)
         if head.format != FORMAT:
             raise msgspec.ValidationError("it is of another format")
         if head.version > INDEX_VERSION:
             raise LazyNWBError(
                 f"index {name} was made by a later version of lazynwb: upgrade lazynwb to read it"
             )
-        return msgspec.json.decode(data, type=Manifest)
+        return json_decoder(Manifest).decode(data)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise CorruptDataError(
             f"{name} is no index of sessions, or a damaged one ({MANIFEST}: {error}): name the folder that "

@@ -28,6 +28,7 @@ from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.profile import count
 from lazynwb.storage.resolve import resolve
 from lazynwb.storage.source import Options, Source, is_url
+from lazynwb.struct_decoders import msgpack_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
@@ -81,7 +82,7 @@ class _Place(NamedTuple):
 def _decoder() -> msgspec.msgpack.Decoder[Entry]:
     from lazynwb.lookup.loader import Entry
 
-    return msgspec.msgpack.Decoder(Entry)
+    return msgpack_decoder(Entry)
 
 
 class State:

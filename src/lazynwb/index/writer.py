@@ -8,8 +8,6 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
-import msgspec
-
 from lazynwb._version import __version__
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
@@ -34,6 +32,7 @@ from lazynwb.index.source_record import (
     describe,
     describe_all,
 )
+from lazynwb.struct_decoders import msgpack_decoder
 from lazynwb.threads import wait
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ _MAX_BYTES = 128 * 1024 * 1024
 #: Sessions of a part that is written because it is time for a checkpoint: not too few for readers.
 _MIN_SESSIONS = 512
 
-_DECODER = msgspec.msgpack.Decoder(list[SourceRecord])
+_DECODER = msgpack_decoder(list[SourceRecord])
 
 
 def distinct(found: Iterable[Source], folder: Folder) -> list[Source]:

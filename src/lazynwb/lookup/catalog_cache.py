@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from contextlib import contextmanager
-from functools import cache as once
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import msgspec
@@ -20,6 +19,7 @@ from lazynwb.formats.registry import prepare
 from lazynwb.profile import count
 from lazynwb.storage.remote_state import forget
 from lazynwb.storage.source import ABSENT
+from lazynwb.struct_decoders import msgpack_decoder
 from lazynwb.threads import ForkSafeLock
 
 if TYPE_CHECKING:
@@ -65,23 +65,19 @@ _memory: OrderedDict[str, CacheEntry] = OrderedDict()
 _lock = ForkSafeLock()
 
 
-@once
-def _decoder(kind: type[K]) -> msgspec.msgpack.Decoder[K]:
-    return msgspec.msgpack.Decoder(kind)
-
-
 def get_entry(key: str, source: Source, kind: type[K]) -> tuple[K | None, str]:
     """Return the valid entry of a file, or None, from memory or disk; and the file's identity."""
     with _lock:
         kept = _memory.get(key)
         if kept is not None:
             _memory.move_to_end(key)
-    stored = kept if kept is not None else disk_cache.load(key, _decoder(kind))
+    stored = kept if kept is not None else disk_cache.load(key, msgpack_decoder(kind))
     if stored is None and source.is_remote:
         prepare(source)
     now = source.identity(known=stored.identity if stored is not None else False)
     if kept is not None and kept.identity != now:
-        stored = disk_cache.load(key, _decoder(kind))  # another process may have seen the file as it is now
+        # Another process may have seen the file as it is now.
+        stored = disk_cache.load(key, msgpack_decoder(kind))
     if not isinstance(stored, kind) or stored.key != key or not is_valid(stored, source, now):
         return None, now
     if stored is not kept:
@@ -95,7 +91,7 @@ def get_version(key: str, version: str, kind: type[K]) -> K | None:
     with _lock:
         kept = _memory.get(key)
     if kept is None or kept.identity != version:
-        kept = disk_cache.load(key, _decoder(kind))
+        kept = disk_cache.load(key, msgpack_decoder(kind))
     return kept if isinstance(kept, kind) and kept.key == key and kept.identity == version else None
 
 

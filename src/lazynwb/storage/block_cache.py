@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lazynwb.catalog import disk_cache
+from lazynwb.struct_decoders import msgpack_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,7 @@ class _Entry(msgspec.Struct, array_like=True, gc=False):
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(_Entry)
+_DECODER = msgpack_decoder(_Entry)
 
 
 class BlockCache:

@@ -13,6 +13,7 @@ from lazynwb.catalog import disk_cache
 from lazynwb.config import config
 from lazynwb.storage.source import ABSENT
 from lazynwb.storage.stores.registry import module_of
+from lazynwb.struct_decoders import msgpack_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,7 +60,7 @@ class _Check(msgspec.Struct, array_like=True, gc=False):
 
 
 _ENCODER = msgspec.msgpack.Encoder()
-_DECODER = msgspec.msgpack.Decoder(_Check)
+_DECODER = msgpack_decoder(_Check)
 
 _listed: dict[Source, _Listed] = {}
 _distrusted: set[Source] = set()

@@ -11,6 +11,7 @@ from lazynwb.catalog.model import Array, ChunkKeys, Codec
 from lazynwb.errors import CorruptDataError
 from lazynwb.formats.zarr.codec_configuration import catalog_codecs
 from lazynwb.formats.zarr.data_types import as_number, catalog_dtype, describe_v3, fill_bytes, numpy_dtype
+from lazynwb.struct_decoders import json_decoder
 
 #: Bounds that no real array comes near: what is beyond them is damaged, and must not be allocated.
 _MAX_DIMENSIONS = 32
@@ -303,6 +304,6 @@ def stored_array(array: Array) -> Stored:
         If it has none.
     """
     try:
-        return msgspec.json.decode(array.codecs[0].config, type=Stored)
+        return json_decoder(Stored).decode(array.codecs[0].config)
     except (IndexError, msgspec.MsgspecError) as error:
         raise CorruptDataError(f"/{array.path} is not described: {error}") from None

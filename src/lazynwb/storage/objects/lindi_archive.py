@@ -19,6 +19,7 @@ from lazynwb.storage.objects.reference_file import (
     ReferenceObjects,
     decode_document,
 )
+from lazynwb.struct_decoders import json_decoder
 
 if TYPE_CHECKING:
     from lazynwb.storage.file import File, Ranges
@@ -100,8 +101,8 @@ def _archive(source: Source, expected: str) -> _Archive:
                 "'.tar_entry.json'"
             )
         try:
-            index = msgspec.json.decode(first[_BLOCK:], type=_Entry).index
-            listed = msgspec.json.decode(_content(file, ranges, index), type=_Index).files
+            index = json_decoder(_Entry).decode(first[_BLOCK:]).index
+            listed = json_decoder(_Index).decode(_content(file, ranges, index)).files
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
             raise _damaged(file, f"its index cannot be read: {error}") from None
         members: dict[str, _Member] = {}

@@ -18,6 +18,7 @@ from lazynwb.config import config
 from lazynwb.errors import CorruptDataError, NotNWBError
 from lazynwb.storage.objects.key_validation import bounds, checked, folder_of, is_plain, tree
 from lazynwb.storage.source import ABSENT, NO_OPTIONS, Options, is_url, redacted
+from lazynwb.struct_decoders import json_decoder
 from lazynwb.threads import REQUESTS
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ def _document(source: Source, expected: str) -> Document:
 def decode_document(name: str, data: bytes) -> Document:
     """Return the references in a JSON file; NotNWBError if it has none."""
     try:
-        found = msgspec.json.decode(data, type=Document)
+        found = json_decoder(Document).decode(data)
     except (msgspec.MsgspecError, RecursionError, ValueError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise NotNWBError(

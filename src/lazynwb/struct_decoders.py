@@ -1,0 +1,35 @@
+"""Decoders of structs, built one at a time.
+
+msgspec shares what it derives of a struct's annotations between all decoders of the struct, and publishes it
+before it is complete, because structs may be recursive. Where two threads build decoders of structs that have
+others in them, one of them may decode with what the other has begun: the process crashes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from lazynwb.threads import ForkSafeLock
+
+T = TypeVar("T")
+_building = ForkSafeLock()
+_msgpack: dict[Any, msgspec.msgpack.Decoder[Any]] = {}
+_json: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+def msgpack_decoder(kind: type[T]) -> msgspec.msgpack.Decoder[T]:
+    """Return the decoder of a type in MessagePack."""
+    with _building:
+        if kind not in _msgpack:
+            _msgpack[kind] = msgspec.msgpack.Decoder(kind)
+        return _msgpack[kind]
+
+
+def json_decoder(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """Return the decoder of a type in JSON."""
+    with _building:
+        if kind not in _json:
+            _json[kind] = msgspec.json.Decoder(kind)
+        return _json[kind]
