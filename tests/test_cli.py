@@ -26,6 +26,7 @@ from checks import child_environment
 from dandi_server import DandiServer
 from lazynwb import cli
 from lazynwb.demo import write_cube
+from lazynwb.storage.source import Source
 from range_server import SILENT, RangeServer, always
 from zarr_twins.make import ARCHIVE
 
@@ -288,6 +289,22 @@ def test_cache_info_and_clear(cube, answer, run, cache_dir):
     assert (code, out) == (0, b"")
     assert f"{len(files)} files removed" in err
     assert not [file for file in cache_dir.rglob("*") if file.is_file()]
+
+
+def test_cache_info_lists_what_is_kept_of_which_sources(cube, answer, cache_dir, monkeypatch):
+    monkeypatch.setattr(Source, "is_settled", lambda *_: True)  # else files made just now are not kept
+    lazynwb.scan_nwb(cube[:2], "/intervals/trials").collect()
+    lazynwb.scan_nwb(cube[:1], "/general/subject").collect()
+    kept = json.loads(answer("cache", "info", "--sources", "-f", "json"))
+    assert {one["source"] for one in kept} == {str(path) for path in cube[:2]}
+    tables = {one["source"]: one["tables"] for one in kept}
+    assert tables[str(cube[0])] == ["general/subject", "intervals/trials"]
+    assert tables[str(cube[1])] == ["intervals/trials"]
+    files = [file for file in cache_dir.rglob("*") if file.is_file()]
+    stored = sum(file.stat().st_size for file in files if "columns" in file.parts)
+    assert sum(one["column_bytes"] for one in kept) == stored > 0
+    assert sum(one["catalog_bytes"] for one in kept) + stored == sum(file.stat().st_size for file in files)
+    assert "/intervals/trials" in answer("cache", "info", "--sources").decode()
 
 
 def test_demo_on_ones_own_files(cube):

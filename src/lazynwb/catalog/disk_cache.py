@@ -22,6 +22,7 @@ from lazynwb.catalog.model import CATALOG_VERSION
 from lazynwb.config import config
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _LOGGER = logging.getLogger("lazynwb")
@@ -37,6 +38,15 @@ _writes = itertools.count(os.getpid())
 _warned: set[str] = set()
 
 T = TypeVar("T")
+
+
+class _Keyed(msgspec.Struct, array_like=True):
+    """An entry, as far as all kinds of entries are alike."""
+
+    key: str
+
+
+_KEYED = msgspec.msgpack.Decoder(_Keyed)
 
 
 def _file_of(key: str) -> Path:
@@ -153,6 +163,14 @@ def usage() -> tuple[int, int]:
     shards = [shard for version in config.cache_path.glob("v*") for shard in version.glob("[0-9a-f][0-9a-f]")]
     sizes = [size for shard in shards for _, size, _ in _entries(shard)]
     return len(sizes), sum(sizes)
+
+
+def all_entries() -> Iterator[tuple[str, int]]:
+    """Yield the keys of the entries of this version, each with the bytes of its file."""
+    for shard in (config.cache_path / f"v{CATALOG_VERSION}").glob("[0-9a-f][0-9a-f]"):
+        for _, size, file in _entries(shard):
+            with suppress(OSError, msgspec.MsgspecError):
+                yield _KEYED.decode(memoryview(file.read_bytes())[_HEADER:]).key, size
 
 
 def clear() -> None:

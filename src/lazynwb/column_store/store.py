@@ -188,6 +188,18 @@ class ColumnStore:
                     with suppress(OSError):
                         yield file, file.stat()
 
+    def all_parts(self) -> Iterator[tuple[StoredPart, int]]:
+        """Yield the parts of all tables, each with the bytes that its files take."""
+        files = dict(self.files())
+        for path, status in files.items():
+            if path.suffix == _ENTRY:
+                with suppress(OSError, CorruptDataError):
+                    entry = decode(path.read_bytes())
+                    if entry is not None:
+                        part = files.get(path.with_suffix(_PART))
+                        size = status.st_size + (part.st_size if part is not None else 0)
+                        yield StoredPart(path, entry), size
+
     def usage(self) -> tuple[int, int]:
         """Return how many parts there are, and the bytes that all files of the store take."""
         files = list(self.files())

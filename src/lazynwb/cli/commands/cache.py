@@ -1,19 +1,31 @@
 """`lazynwb cache`: the catalog cache and the column store on disk."""
 
+from typing import Annotated
+
 import typer
 
 from lazynwb.cli.options import FormatOption, OutputOption
-from lazynwb.cli.output import emit, target_of
+from lazynwb.cli.output import Target, emit, target_of
 from lazynwb.cli.project_file import apply_project
 
 cache_app = typer.Typer(help="The catalog cache and the column store.", no_args_is_help=True)
 
 
 @cache_app.command("info")
-def cache_info(*, form: FormatOption = None, output: OutputOption = None) -> None:
+def cache_info(
+    *,
+    sources: Annotated[
+        bool, typer.Option("--sources", help="What is kept of each source, and in how many bytes.")
+    ] = False,
+    form: FormatOption = None,
+    output: OutputOption = None,
+) -> None:
     """Show where the catalog cache and the column store are, and how large."""
     target = target_of(form, output)
     apply_project()
+    if sources:
+        _show_sources(target)
+        return
     import polars as pl
 
     from lazynwb.catalog.disk_cache import usage
@@ -44,8 +56,41 @@ def cache_info(*, form: FormatOption = None, output: OutputOption = None) -> Non
             "size": f"{size_text(size)} of at most {size_text(config.cache_max_bytes)}",
             "small columns": f"{size_text(stored)} of at most {size_text(config.column_cache_bytes)}",
             "in use": "no (disable_cache)" if config.disable_cache else "yes",
+            "sources": "lazynwb cache info --sources",
         }
         show([Column("cache", list(said)), Column("", list(said.values()))])
+
+    emit(frame, target, lines)
+
+
+def _show_sources(target: Target) -> None:
+    import polars as pl
+
+    from lazynwb.cli.render import Column, show, size_text
+    from lazynwb.lookup.inventory import inventory
+    from lazynwb.terminal_text import visible
+
+    held = sorted(inventory(), key=lambda one: one.catalog_bytes + one.column_bytes, reverse=True)
+    frame = pl.DataFrame(
+        held,
+        schema={
+            "source": pl.String,
+            "catalog_bytes": pl.Int64,
+            "column_bytes": pl.Int64,
+            "tables": pl.List(pl.String),
+        },
+        orient="row",
+    )
+
+    def lines() -> None:
+        show(
+            [
+                Column("source", [visible(one.source, None) for one in held], tail=True),
+                Column("structure", [size_text(one.catalog_bytes) for one in held], right=True),
+                Column("small columns", [size_text(one.column_bytes) for one in held], right=True),
+                Column("of tables", [visible(", ".join(f"/{t}" for t in one.tables), None) for one in held]),
+            ]
+        )
 
     emit(frame, target, lines)
 
