@@ -18,7 +18,11 @@ from builders import Column, Ragged, table, write_cube, write_session
 from checks import ENGINES, assert_frames, child_environment
 from lazynwb.column_store.parts import LocalPart
 from lazynwb.column_store.store import column_store, forget_entries
+from lazynwb.engine.batches import run
 from lazynwb.lookup import catalog_cache
+from lazynwb.lookup.stored_tables import store_key
+from lazynwb.scan import plan_scan
+from lazynwb.storage.resolve import expand
 from lazynwb.storage.source import Source
 from random_truth import SHARES, as_test
 
@@ -284,6 +288,19 @@ def test_columns_of_several_queries_are_put_together(cube):
     found, rows, read = stored(lambda: lazynwb.scan_nwb(cube, "units").select(columns).collect())
     assert (rows, read) == (240, 0)
     assert_frames(found, unstored(lambda: lazynwb.scan_nwb(cube, "units").select(columns).collect()))
+
+
+def test_a_scan_yields_the_rows_of_one_part_after_the_other(cube):
+    """Beside its rows, it has no more than one part in memory."""
+    for path in cube:
+        stored(lambda path=path: lazynwb.read_nwb(path, "intervals/trials"))
+    expected = unstored(lambda: lazynwb.read_nwb(cube, "intervals/trials"))
+    kept = column_store().parts_of(store_key("intervals/trials"))
+    lazynwb.config.batch_bytes = sum(part.decoded for part in kept) // 2
+    plan = plan_scan(tuple(expand(cube)), "/intervals/trials")
+    batches, rows, read = stored(lambda: list(run(plan, expected.columns, None, None)))
+    assert (len(batches), rows, read) == (len(kept), expected.height, 0)
+    assert_frames(pl.concat(batches), expected)
 
 
 def test_sources_come_in_any_order_and_more_than_once(cube):

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from lazynwb.column_store.entries import StoredPart
     from lazynwb.column_store.store import ColumnStore
 
-#: Bytes of rows in memory that one part holds: up to about half as many on disk.
-MAX_PART_BYTES = 64 * 1024 * 1024
+#: Bytes of rows in memory that one part holds. A query reads the wanted columns of a part as a whole, so this
+#: is about what it holds beside its rows.
+MAX_PART_BYTES = 16 * 1024 * 1024
 #: Parts of one table after which the small ones are merged.
 MAX_PARTS = 8
-#: A part of fewer bytes is small.
-SMALL_PART_BYTES = 8 * 1024 * 1024
+#: A part of fewer bytes in memory is small.
+SMALL_PART_BYTES = 4 * 1024 * 1024
 
 
 def add(store: ColumnStore, table: str, blocks: Sequence[Block]) -> None:
@@ -141,7 +142,7 @@ def compact(store: ColumnStore, table: str) -> None:
     compaction.
     """
     parts = store.parts_of(table)
-    merged = [part for part in parts if part.size < SMALL_PART_BYTES or _is_superseded(part, parts)]
+    merged = [part for part in parts if part.decoded < SMALL_PART_BYTES or _is_superseded(part, parts)]
     if len(parts) <= MAX_PARTS or len(merged) < 2:  # noqa: PLR2004 - one part is no merger
         return
     try:

@@ -149,9 +149,9 @@ class StoredPart:
         return column_dtype(column) if stored == name else LENGTH
 
     @property
-    def size(self) -> int:
-        """Bytes of the part."""
-        return self.entry.part.size if self.entry.part is not None else 0
+    def decoded(self) -> int:
+        """Bytes that the rows of the part take in memory."""
+        return self.entry.part.decoded if self.entry.part is not None else 0
 
     def session(self, ordinal: int) -> Session:
         """Return a session by its position."""

@@ -102,7 +102,7 @@ def windows_of(covered: Sequence[Covered]) -> Iterator[list[Covered]]:
         key = one.table.session.key
         if window and (
             weight + own > config.batch_bytes * 3 // 2
-            or (weight >= config.batch_bytes // 2 and parts != last)
+            or (weight >= config.batch_bytes // 8 and parts != last)
             or rows + one.rows > _MAX_ROWS
             or key in keys
         ):
