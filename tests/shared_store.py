@@ -26,6 +26,7 @@ import logging
 import math
 import os
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -63,6 +64,8 @@ COLUMNS = ["number", "real", "text", "flag", "events", "extra"]
 _SAME_TIME = 1_600_000_000
 #: Seconds after which a file counts as settled; see `is_path_settled`.
 _SETTLED = 0.06
+#: Sessions of a store of which each byte is changed.
+_FEW = 3
 #: Of five versions the one without the table.
 _LACKING = 4
 #: Rows of a limited query: of a session in part, or of several.
@@ -191,6 +194,12 @@ class History:
                     changes.append(Change(version, KINDS[kind], when, float("inf")))
             return list(self._changes[session])
 
+    @property
+    def sessions(self) -> list[int]:
+        """The sessions that there are."""
+        self.of(0)
+        return sorted(self._changes)
+
     def between(self, session: int, begin: float, end: float) -> tuple[list[int], list[Change]]:
         """Return the versions that a file had within a time, and the changes that fell into it."""
         changes = self.of(session)
@@ -289,7 +298,8 @@ class Asked:
     def one(self, choose: random.Random) -> None:
         """Ask something at random, and compare the answer with what it may be."""
         name = choose.choice(list(QUERIES))
-        sessions = sorted(choose.sample(range(SESSIONS), choose.randint(1, SESSIONS)))
+        there = self.history.sessions
+        sessions = sorted(choose.sample(there, choose.randint(1, len(there))))
         wanted = choose.sample(COLUMNS, choose.randint(1, len(COLUMNS)))
         self.ask(name, sessions, wanted, choose.choice(["in-memory", "streaming"]))
 
@@ -512,33 +522,45 @@ def start(code: str, *arguments: object, src: Path | None = None) -> subprocess.
         env=env,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        stdin=subprocess.PIPE,
         text=True,
     )
 
 
 # --- kills ------------------------------------------------------------------------------------------------
 
-#: Fills and compacts a store until it is killed: at a call of the file system, or from outside.
-WRITER = """
+#: Starts a process for each line that it is given, and says how it ended. Each fills and merges a store until
+#: it is killed: at a call of the file system, or from outside. All have what is imported from the first one,
+#: which has started no thread.
+WRITERS = """
 import os, random, signal, sys
 from pathlib import Path
 from unittest.mock import patch
-import lazynwb, shared_store
+import polars as pl
+import lazynwb, lazynwb.engine.scan, lazynwb.engine.stored_columns, lazynwb.formats.hdf5.reader
+import shared_store
 from faulty_disk import FaultyDisk
 from shared_store import Asked, History, compaction
-folder, cache, seed, at = sys.argv[1:]
-lazynwb.config.cache_dir = cache
-asked, choose = Asked(History(Path(folder))), random.Random(seed)
-asked.ask("count", [0], ["number"])  # what is imported late
-print("ready", flush=True)
-disk = FaultyDisk(Path(cache), "killed", choose, int(at) or None)
-with disk, patch.object(compaction, "MAX_PARTS", 2):
-    while not asked.wrong:
-        if choose.random() < 0.05:
-            lazynwb.clear_cache()
-        shared_store.forget()
-        asked.one(choose)
-print(asked.wrong)
+
+def write(folder, cache, seed, at):
+    lazynwb.config.cache_dir = cache
+    asked, choose = Asked(History(Path(folder))), random.Random(seed)
+    disk = FaultyDisk(Path(cache), "killed", choose, int(at) or None)
+    with disk, patch.object(compaction, "MAX_PARTS", 2):
+        while not asked.wrong:
+            if choose.random() < 0.05:
+                lazynwb.clear_cache()
+            shared_store.forget()
+            asked.one(choose)
+    print(asked.wrong, flush=True)
+
+for line in sys.stdin:
+    writer = os.fork()
+    if not writer:
+        write(*sys.argv[1:], *line.split())
+        os._exit(1)
+    print(writer, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(writer, 0)[1]), flush=True)
 """
 
 
@@ -551,37 +573,33 @@ def kills(times: int, seed: int) -> dict[str, Any]:
         lazynwb.config.cache_dir = cache
         asked = Asked(history)
         versions = dict.fromkeys(range(SESSIONS), 0)
-        killed = 0
+        found = {"kills": 0, "at a call": 0}
+        writers = start(WRITERS, history.folder, cache)
+        assert writers.stdin is not None
+        assert writers.stdout is not None
         for number in range(times):
             at = choose.randint(1, 120) if number % 2 else 0
-            writer = start(WRITER, history.folder, cache, f"{seed} {number}", at)
-            assert writer.stdout is not None
-            if writer.stdout.readline() != "ready\n":
-                asked.wrong.append("".join(writer.communicate()))
-                break
+            print(f"{seed}.{number} {at}", file=writers.stdin, flush=True)
+            writer = int(writers.stdout.readline())
             if not at:
-                time.sleep(choose.uniform(0, 0.4))
-                writer.kill()
-            try:
-                out, err = writer.communicate(timeout=120)
-            except subprocess.TimeoutExpired:
-                writer.kill()
-                out, err = writer.communicate()
-            killed += writer.returncode < 0
-            if writer.returncode >= 0:
-                asked.wrong.append(out + err)
+                time.sleep(choose.expovariate(3))
+                os.kill(writer, signal.SIGKILL)
+            said = writers.stdout.readline()
+            if said.strip() != f"{-signal.SIGKILL}":
+                asked.wrong.append(f"a writer ended with {said}")
+                writers.kill()
+                asked.wrong += writers.communicate()
+                break
+            found["kills"] += 1
+            found["at a call"] += at > 0
             forget()
-            for name in QUERIES:
+            for name in choose.sample(list(QUERIES), 3):
                 asked.ask(name, list(range(SESSIONS)), COLUMNS)
             session = choose.randrange(SESSIONS)
             versions[session] += 1
             history.change(session, versions[session], choose.choice(KINDS))
-        return {
-            "kills": killed,
-            "queries": asked.queries,
-            "stored": asked.stored,
-            "wrong": asked.wrong,
-        }
+        writers.communicate()
+        return found | {"queries": asked.queries, "stored": asked.stored, "wrong": asked.wrong}
 
 
 # --- bytes ------------------------------------------------------------------------------------------------
@@ -595,7 +613,7 @@ def flipped(every: int, seed: int) -> dict[str, Any]:
         time.sleep(_SETTLED)
         lazynwb.config.cache_dir = Path(home) / "cache"
         asked = Asked(history)
-        everything = list(range(SESSIONS))
+        everything = list(range(_FEW))
         for _ in range(2):
             asked.ask("columns", everything, COLUMNS)
         assert asked.stored == 1, "the second query reads the store"

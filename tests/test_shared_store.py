@@ -60,6 +60,20 @@ def test_a_byte_that_was_changed_is_noticed_or_without_effect():
 
 
 @pytest.mark.slow
+def test_no_row_is_wrong_after_many_kills():
+    found = shared_store.kills(times=200, seed=2911)
+    assert found["wrong"] == []
+    assert found["kills"] == 200
+
+
+@pytest.mark.slow
+def test_every_byte_that_was_changed_is_noticed_or_without_effect():
+    found = shared_store.flipped(every=1, seed=2911)
+    assert found["wrong"] == []
+    assert found["noticed"] > 1000
+
+
+@pytest.mark.slow
 def test_no_row_is_wrong_while_processes_share_a_store():
     found = shared_store.churn(processes=6, threads=2, seconds=20, seed=2)
     assert found["wrong"] == []
