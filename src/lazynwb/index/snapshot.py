@@ -235,7 +235,7 @@ class State:
     def identities(self) -> dict[str, str | None]:
         """Identities of the sessions by their paths; None where there is no valid catalog."""
         known = self._known()
-        return dict(zip(known["path"], known["identity"], strict=True))
+        return dict(zip(known["path"].to_list(), known["identity"].to_list(), strict=True))
 
     def _known(self) -> pl.DataFrame:
         """Return paths and identities of all sessions."""
@@ -249,16 +249,21 @@ class State:
                     raise damaged(self._folder, "sessions", "sessions without a path")
                 linked = found.with_row_index("_at").filter(pl.col("_links").list.len() > 0)
                 self._links = dict(linked.select("_at", "_links").iter_rows())
-                self._numbers = dict(zip(found["path"], range(len(found)), strict=True))
+                self._numbers = dict(zip(found["path"].to_list(), range(len(found)), strict=True))
                 self._sessions = found.drop("_links")
             return self._sessions
 
     def sources(self, storage_options: Mapping[str, Any] | None) -> list[Source]:
         """Return the files of all sessions."""
-        paths = self._known()["path"].to_list()
+        known = self._known()["path"]
         options, none = Options({**config.storage_options, **(storage_options or {})}), Options()
         found = []
-        for path in paths:
+        # Of local paths, which have no colon as a rule, all are looked at together.
+        is_plain = not known.str.contains(":", literal=True).any() and known.str.starts_with("/").all()
+        if is_plain and os.sep == "/" and not self._folder.is_remote:
+            found = [resolve(path, none) for path in known.to_list()]
+            known = known.clear()
+        for path in known.to_list():
             remote = is_url(path)
             found.append(resolve(path, options if remote else none))
             if remote:
