@@ -9,6 +9,8 @@ import os
 import pickle
 import time
 
+import h5py
+import numpy as np
 import polars as pl
 import pytest
 
@@ -305,6 +307,28 @@ def test_many_files_are_not_as_many_tasks(cube):
     assert [len(task._order.work.sources) for task in tasks_of(few)] == [4, 4, 2]
     with pytest.raises(ValueError, match="files_per_task"):
         lazynwb.daft.scan_nwb(cube, "/units", files_per_task=0)
+
+
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_large_file_is_several_tasks(tmp_path, monkeypatch, indexed):
+    with h5py.File(tmp_path / "large.nwb", "w") as file:
+        wide = builders.Column(np.arange(20_000.0).reshape(-1, 10), options={"chunks": (100, 10)})
+        spikes = builders.Ragged([[n / 2] * (n % 3) for n in range(2000)])
+        builders.table(file, "units", {"wide": wide, "spikes": spikes})
+    if indexed:
+        lazynwb.build_index(tmp_path, tmp_path / "index")
+    monkeypatch.setattr(lazynwb.config, "batch_bytes", 40_000)
+    made = []
+    tasks = NWBSource._tasks
+    monkeypatch.setattr(NWBSource, "_tasks", lambda *given: made.append(tasks(*given)) or made[-1])
+    index = tmp_path / "index" if indexed else None
+    frame = lazynwb.daft.scan_nwb(None if indexed else tmp_path, "units", index=index)
+    found = polars_of(frame.where(col("_table_index") >= 50).sort(ORDER))
+    expected = lazynwb.read_nwb(tmp_path / "large.nwb", "units").filter(pl.col("_table_index") >= 50)
+    assert same(found.to_dict(as_series=False), expected.to_dict(as_series=False))
+    ranges = [(work.read.first_row, work.read.n_rows) for work in (task._order.work for task in made[-1])]
+    assert len(ranges) > 3
+    assert [first for first, _ in ranges[1:]] == [stop for _, stop in ranges[:-1]]
 
 
 def test_the_rows_of_a_task_come_in_source_order(cube):

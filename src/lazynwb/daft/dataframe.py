@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["scan_nwb"]
 
+#: Files that are looked at for whether they are large, where there is no index.
+_FEW_FILES = 4
+
 
 def scan_nwb(  # noqa: PLR0913 - the options of a scan
     source: Sources | None,
@@ -131,4 +134,8 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
         disable_progress=disable_progress,
         catalogs=catalogs,
     )
+    if catalogs is None and len(sources) <= _FEW_FILES:
+        from lazynwb.distributed.execution import described
+
+        plan = described(plan, sources)  # a large one is several tasks
     return NWBSource(plan, predicate, files_per_task).read()

@@ -26,7 +26,7 @@ from lazynwb.profile import count
 from lazynwb.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from lazynwb.distributed.workers import Workers
     from lazynwb.engine.plan import ScanPlan, Step
@@ -126,7 +126,8 @@ def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Ite
         return
     left = wanted_files(query)
     if query.plan.catalogs is None and len(left) < workers.width:
-        query = _described(query, left)  # with fewer files than workers, it matters which are large
+        # With fewer files than workers, it matters which are large.
+        query = query._replace(plan=described(query.plan, left, query.needed))
     given = 0
     while left:
         size = min(len(left) // (_EACH * workers.width), _MAX_FILES, 4 ** (given // at_once))
@@ -229,9 +230,8 @@ def _catalogs_of(plan: ScanPlan, sources: Sequence[Source]) -> dict[tuple[Source
     return found
 
 
-def _described(query: DistributedQuery, sources: tuple[Source, ...]) -> DistributedQuery:
-    """Return a query with the catalogs of some files, which are looked up here."""
-    plan = query.plan
+def described(plan: ScanPlan, sources: Sequence[Source], columns: Collection[str] | None = None) -> ScanPlan:
+    """Return a plan with the catalogs of some files, which are looked up here, and of some columns or all."""
     pairs = _pairs(plan, sources)
     entries = {}
     for pair, load in zip(pairs, load_pairs(pairs, None), strict=True):
@@ -239,8 +239,8 @@ def _described(query: DistributedQuery, sources: tuple[Source, ...]) -> Distribu
             file = load()
         except LazyNWBError:
             continue  # its task raises it
-        entries[pair] = None if file is None else pack_table(file, query.needed)
-    return query._replace(plan=plan._replace(catalogs=ShippedCatalogs(entries)))
+        entries[pair] = None if file is None else pack_table(file, columns)
+    return plan._replace(catalogs=ShippedCatalogs(entries))
 
 
 def wanted_files(query: DistributedQuery) -> tuple[Source, ...]:
