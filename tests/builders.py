@@ -1,4 +1,4 @@
-"""What makes files for the tests: tables, ragged columns, series and sessions, written by h5py.
+"""Builders of test files: tables, ragged columns, series and sessions, written by h5py.
 
 Each function of the `cases_*` modules writes one file; `CASES` and `PYNWB_CASES` hold them by name.
 """

@@ -1,4 +1,4 @@
-"""Call patterns of code for lazynwb 1.x, on the package that is installed: `python call_patterns.py FOLDER`.
+"""Call patterns of code for lazynwb 1.x, run on the installed package: `python call_patterns.py FOLDER`.
 
 Prints what each gives as JSON. `DIFFERENT` are those that give something else here on purpose, with words of
 the row of `docs/from-lazynwb-1.md` that says so. The tests run them on this package and compare with what

@@ -1,4 +1,4 @@
-"""Files as pynwb writes them."""
+"""Test files written by pynwb."""
 # ruff: noqa: PLR0915 - a file has many parts
 
 from __future__ import annotations

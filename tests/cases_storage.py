@@ -1,4 +1,4 @@
-"""Every layout, chunk index and filter of HDF5."""
+"""Test files with every layout, chunk index and filter of HDF5."""
 
 from __future__ import annotations
 

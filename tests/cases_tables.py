@@ -1,4 +1,4 @@
-"""Every shape of table, series and metadata, links, and kinds of HDF5 file."""
+"""Test files with every shape of table, series and metadata, links, and kinds of HDF5 file."""
 
 from __future__ import annotations
 

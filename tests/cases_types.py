@@ -1,4 +1,4 @@
-"""Every data type that a column may have."""
+"""Test files with every data type of a column."""
 
 from __future__ import annotations
 

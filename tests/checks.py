@@ -1,4 +1,4 @@
-"""Comparing what lazynwb gives with what the oracle expects."""
+"""Comparison of results of lazynwb with those of the oracle."""
 
 from __future__ import annotations
 

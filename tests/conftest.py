@@ -1,4 +1,4 @@
-"""Fixtures: a cache folder for each test; files, and servers, that are made once per session."""
+"""Fixtures: a cache folder per test; files and servers, which are created once per session."""
 # ruff: noqa: E402 - the helpers are found after the path is set
 
 import importlib

@@ -1,4 +1,4 @@
-"""Damaged files by the thousand: right values, or an error that names the file; within bounds, and no crash.
+"""Thousands of damaged files: correct values or an error that names the file; bounded memory, and no crash.
 
     python tests/damage.py --cases 10000 --seed 0 --format hdf5
     python tests/damage.py --seed 0 --format hdf5 --case 1234 --keep folder    # one of them again

@@ -1,4 +1,4 @@
-"""HDF5 for `damage.py`: files of every layout and filter, ways to damage them, and h5py to compare with.
+"""HDF5 for `damage.py`: files of every layout and filter, kinds of damage, and h5py for comparison.
 
 What is damaged is found by the signatures that the format has everywhere, and by the addresses of the object
 headers, whose older form has none: so half of the damage meets structure, however large the data beside it.

@@ -1,4 +1,4 @@
-"""Zarr for `damage.py`: stores of every kind, ways to damage them, and a plain reader of what is left."""
+"""Zarr for `damage.py`: stores of every kind, kinds of damage, and a plain reader for comparison."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A DANDI archive on loopback: the paths of its API that reading needs, and its faults on request.
+"""A DANDI archive on loopback: the API paths that reading requires, and faults on request.
 
     with DandiServer() as archive:
         archive.publish("000363", "0.231012.2129", ["sub-1/a.nwb", "sub-1/b.nwb.zarr"])

@@ -1,4 +1,4 @@
-"""A proxy that spoils the answers of a real server: by request, by chance, or from some request on.
+"""A proxy that corrupts responses of a real server: by request, at random, or from some request on.
 
 It stands before a web server (`range_server.py`) or an object store (S3, of moto), asks it for what it is
 asked for itself, and sends the answer on: whole, in part, late, twice as long, of another range, as another

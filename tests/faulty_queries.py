@@ -1,4 +1,4 @@
-"""Random queries through `faulty_proxy.py`: each is answered as by the local files, or fails in our words.
+"""Random queries through `faulty_proxy.py`: results equal those of local files, or a LazyNWBError is raised.
 
 A query is drawn, answered from local files, then through the proxy without faults (which counts its
 requests), then with faults, and once more without, on whatever caches the faults have left behind. The same

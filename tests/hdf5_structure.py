@@ -1,4 +1,4 @@
-"""The structure reader beside libhdf5: files of every kind of structure, what both read of them, and damage.
+"""The structure reader compared with libhdf5: files with every kind of structure, and damage.
 
 usage: hdf5_structure.py [--cases N] [--seed S]
 

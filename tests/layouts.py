@@ -1,4 +1,4 @@
-"""One file, laid out in four ways: the same objects at other places, as writers leave them."""
+"""One file in four layouts: the same objects at other addresses, as writers arrange them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What queries hold in memory, and what is left after many of them: measured against what the docs promise.
+"""Memory of queries, and resources that remain after many of them, compared with the documented limits.
 
     python tests/limits.py [--minutes 10] [--only NAME] [--scale 1] [--folder FOLDER]
 

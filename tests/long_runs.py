@@ -1,4 +1,4 @@
-"""What is left after many queries, at once and in processes that are killed; `limits.py` runs these.
+"""Resources that remain after many queries, concurrent and in killed processes; run by `limits.py`.
 
 Each function takes how long, or how often, and gives what was counted. Values are compared with h5py's.
 """

@@ -1,4 +1,4 @@
-"""The test suite on other versions: of Python, and of what the package and its tests need.
+"""The test suite on other versions of Python, dependencies and test dependencies.
 
 ::
 

@@ -1,4 +1,4 @@
-"""nwb-mcp-server in a process of its own, spoken to over its stdio protocol: JSON-RPC, a message a line.
+"""A client of nwb-mcp-server in a separate process, over its stdio protocol (JSON-RPC, one message per line).
 
 with McpServer(python, "--root-dir", folder, PYTHONPATH=...) as server:
     server.call("get_tables")

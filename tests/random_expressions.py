@@ -1,4 +1,4 @@
-"""Random expressions for hypothesis: conditions and computed columns over whatever columns a frame has.
+"""Random expressions for hypothesis: conditions and computed columns of a frame.
 
 Literals are values that occur in the frame, so that a filter keeps some rows more often than none.
 """

@@ -1,4 +1,4 @@
-"""Random sessions for hypothesis: tables, series and metadata that files share, and where they disagree.
+"""Random sessions for hypothesis: tables, series and metadata, and differences between files.
 
 What is drawn is plain content, which `random_writers` puts into HDF5 or Zarr. Hypothesis draws structures and
 the few values that a column is made of; which of them is in which row comes from NumPy's generator, so that

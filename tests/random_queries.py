@@ -1,4 +1,4 @@
-"""Random queries for hypothesis: steps that do the same to a DataFrame and to a LazyFrame.
+"""Random queries for hypothesis: steps that apply to a DataFrame and to a LazyFrame.
 
 A step is drawn for the frame that the steps before it have left. Steps that Polars refuses on the frame
 itself are not taken.

@@ -1,4 +1,4 @@
-"""Random statements in SQL for hypothesis."""
+"""Random SQL statements for hypothesis."""
 # ruff: noqa: S608 - to put statements together is what this is for
 
 from __future__ import annotations

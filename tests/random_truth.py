@@ -1,4 +1,4 @@
-"""Random sessions and random queries: lazy on either engine == eager == what h5py reads.
+"""Random sessions and random queries: lazy on both engines == eager == h5py.
 
     python tests/random_truth.py --examples 5000 --seed 0
 

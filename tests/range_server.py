@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server of byte ranges on loopback: it counts, it can be slow, and it misbehaves on request.
+"""An HTTP/1.1 server of byte ranges on loopback that counts requests, with optional delays and faults.
 
 In a test it runs in a thread::
 

@@ -1,4 +1,4 @@
-"""Addresses as people have them: what they stand for, and what is said of those that cannot be read."""
+"""Paths, URLs and web addresses: the sources that they stand for, and errors for unreadable ones."""
 
 import io
 import json
@@ -153,7 +153,7 @@ def test_urls_of_assets(ending):
         ),
     ],
 )
-def test_pages_stand_for_what_they_show(address, wanted):
+def test_web_pages_are_translated_to_their_sources(address, wanted):
     assert translate(address) == wanted
 
 
@@ -168,7 +168,7 @@ def test_pages_stand_for_what_they_show(address, wanted):
         "/data/DANDI:000363.nwb",
     ],
 )
-def test_other_addresses_are_taken_as_they_are(address):
+def test_other_addresses_are_unchanged(address):
     assert translate(address) == address
 
 
@@ -181,7 +181,7 @@ def archive(server):
 
 @pytest.mark.parametrize("name", ["sub-1/a.nwb", "sub-1/a.nwb.zarr"])
 @pytest.mark.parametrize("ending", ["", "/", "/download/"])
-def test_an_asset_by_any_of_its_urls(name, ending, archive, server, hdf5):
+def test_all_urls_of_an_asset_are_equivalent(name, ending, archive, server, hdf5):
     [asset] = archive.publish("000363", "draft", [name]).values()
     contents = {"": hdf5} if name.endswith(".nwb") else zarr_objects()
     server.objects.update({f"{asset.key}{key}": data for key, data in contents.items()})
@@ -319,7 +319,7 @@ def test_a_store_behind_a_server_that_shows_its_folders(server):
 
 def test_a_web_page_is_named_as_one(server):
     server.objects["a.nwb"] = b"\n<!doctype HTML>\n<html><head></head></html>"
-    with pytest.raises(NotNWBError, match=r"a\.nwb is a web page .*pass the address that downloads the file"):
+    with pytest.raises(NotNWBError, match=r"a\.nwb is a web page .*pass the URL that downloads the file"):
         read(f"{server.url}/a.nwb")
 
 
@@ -361,17 +361,17 @@ def _odd_names(put):
         put(name, b"plain")
 
 
-_PASSED_OVER = (
-    "4 files or folders that look like NWB passed over",
-    "5f0a-uuid (a Zarr store, by another name)",
+_SKIPPED = (
+    "4 files or folders that look like NWB skipped",
+    "5f0a-uuid (a Zarr store without an NWB suffix)",
     "deep/er/packed.nwb.gz (compressed)",
-    "got.nwb.part (a transfer that was not finished)",
+    "got.nwb.part (an unfinished transfer)",
     "other.h5 (",
-    "pass the paths of those that are meant",
+    "pass their paths or a pattern",
 )
 
 
-def test_what_looks_like_nwb_in_a_folder_and_is_not_read_is_named_once(tmp_path, caplog):
+def test_skipped_files_in_a_folder_are_reported_once(tmp_path, caplog):
     def put(name, data):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(data)
@@ -380,18 +380,18 @@ def test_what_looks_like_nwb_in_a_folder_and_is_not_read_is_named_once(tmp_path,
     put("analysis.h5", b"\x89HDF\r\n\x1a\n and nothing of a session")
     with pytest.raises(SourceNotFoundError, match="no NWB file") as caught:
         expand(tmp_path)
-    assert all(part in str(caught.value) for part in _PASSED_OVER), str(caught.value)
+    assert all(part in str(caught.value) for part in _SKIPPED), str(caught.value)
     write_hdf5(tmp_path / "a.nwb")
     assert read(tmp_path) == [0, 1, 2]
-    warnings = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
+    warnings = [record.getMessage() for record in caplog.records if "NWB skipped in" in record.getMessage()]
     assert len(warnings) == 1
-    assert all(part in warnings[0] for part in (*_PASSED_OVER, str(tmp_path))), warnings[0]
+    assert all(part in warnings[0] for part in (*_SKIPPED, str(tmp_path))), warnings[0]
     caplog.clear()
     assert read([tmp_path / "a.nwb", tmp_path / "other.h5", tmp_path / "5f0a-uuid"]) == [0, 1, 2] * 3
     assert not caplog.records
 
 
-def test_a_folder_with_other_things_gives_no_warning(tmp_path, caplog):
+def test_unrelated_files_in_a_folder_cause_no_warning(tmp_path, caplog):
     write_hdf5(tmp_path / "a.nwb")
     for name in ("README.txt", "b.csv", "c.png", "d.json", "e.zip", "a.nwb.md5"):
         (tmp_path / name).write_bytes(b"plain")
@@ -410,17 +410,17 @@ def test_links_to_folders_and_folders_that_cannot_be_listed_are_named(tmp_path, 
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     (folder / "half.nwb.zarr").mkdir()
     assert read(folder) == [0, 1, 2]
-    assert "half.nwb.zarr (no Zarr store" in caplog.text
+    assert "half.nwb.zarr (not a Zarr store" in caplog.text
     assert "linked (a symbolic link to a folder)" in caplog.text
 
 
-def test_what_looks_like_nwb_in_a_bucket_and_is_not_read_is_named(s3, caplog):
+def test_skipped_objects_in_a_bucket_are_reported(s3, caplog):
     _odd_names(lambda name, data: s3.put(f"private/odd/{name}", data))
     s3.put("private/odd/a.nwb", hdf5_bytes())
     assert read("s3://private/odd/", storage_options=s3.options) == [0, 1, 2]
-    warnings = [record.getMessage() for record in caplog.records if "passed over" in record.getMessage()]
+    warnings = [record.getMessage() for record in caplog.records if "NWB skipped in" in record.getMessage()]
     assert len(warnings) == 1
-    assert all(part in warnings[0] for part in _PASSED_OVER), warnings[0]
+    assert all(part in warnings[0] for part in _SKIPPED), warnings[0]
 
 
 # -- links and placeholders -------------------------------------------------------------------------------
@@ -470,7 +470,7 @@ def test_a_table_behind_a_link_to_a_file_that_moved(call, linking):
 
 
 @pytest.mark.parametrize("name", ["self", "one", "other"])
-def test_a_link_to_itself_is_told_in_one_line(name, linking):
+def test_a_link_to_itself_is_a_one_line_error(name, linking):
     with pytest.raises(TableNotFoundError) as caught:
         lazynwb.scan_nwb(linking, f"/processing/{name}").collect()
     assert f"link {name!r} leads back to itself" in str(caught.value)
@@ -602,7 +602,7 @@ def test_a_broken_link_is_passed_over_with_one_warning(way, kind, linked, tmp_pa
 def test_a_dangling_symbolic_link(tmp_path):
     (tmp_path / "a.nwb").symlink_to("moved/a.nwb")
     with pytest.raises(
-        SourceNotFoundError, match=r"a\.nwb is a symbolic link to moved/a\.nwb, where there is"
+        SourceNotFoundError, match=r"a\.nwb is a symbolic link to moved/a\.nwb, which does not exist"
     ):
         read(tmp_path / "a.nwb")
     key = ".git/annex/objects/Xx/Yy/SHA256E-s9--ab.nwb/SHA256E-s9--ab.nwb"
@@ -619,7 +619,7 @@ POINTERS = {
 
 @pytest.mark.parametrize("what", POINTERS)
 @pytest.mark.parametrize("name", ["a.nwb", "a.nwb.zarr.zip", "a.nwb.lindi.json"])
-def test_pointers_are_named_as_what_they_are(what, name, tmp_path, server):
+def test_lfs_and_annex_pointers_are_identified(what, name, tmp_path, server):
     (tmp_path / name).write_bytes(POINTERS[what])
     server.objects[name] = POINTERS[what]
     for source in (str(tmp_path / name), f"{server.url}/{name}"):
@@ -677,7 +677,7 @@ _WAYS = {
 
 @pytest.mark.parametrize("way", _WAYS)
 @pytest.mark.parametrize("what", ["LFS", "annex", "dangling", "annex link"])
-def test_placeholders_are_named_whatever_asks_for_them(way, what, tmp_path, capsys):
+def test_every_function_identifies_placeholders(way, what, tmp_path, capsys):
     path = tmp_path / "a.nwb"
     key = ".git/annex/objects/Xx/Yy/SHA256E-s9--ab.nwb/SHA256E-s9--ab.nwb"
     said = {
@@ -762,7 +762,7 @@ def unusual(hdf5, monkeypatch):
 def test_an_answer_in_chunks_without_a_length(unusual):
     url = f"http://127.0.0.1:{unusual.server_port}/chunks/a.nwb"
     with pytest.raises(
-        LazyNWBError, match=r"/chunks/a\.nwb: the server does not say how large .*download_bytes"
+        LazyNWBError, match=r"/chunks/a\.nwb: the server does not send the size .*download_bytes"
     ):
         read(url)
     lazynwb.config.download_bytes = len(unusual.data)

@@ -1,4 +1,4 @@
-"""Attributes of objects: what h5py reads, in plain values, from memory once they were looked up."""
+"""Attributes of objects: plain values that equal those of h5py, and their cache."""
 
 import inspect
 import json
@@ -104,7 +104,7 @@ def assert_same(actual, wanted):
 
 
 @pytest.mark.parametrize("name", ["session", "intracellular"])
-def test_every_attribute_of_a_file_is_what_h5py_reads(name, built):
+def test_attributes_of_a_file_equal_h5py(name, built):
     path = built(name)
     assert_same(lazynwb.get_sub_attrs(path, **ALL), expected(path))
 
@@ -118,7 +118,7 @@ def in_schema_shape(attributes):
     }
 
 
-def test_every_attribute_of_real_files_is_what_h5py_reads():
+def test_attributes_of_real_files_equal_h5py():
     for path in REAL:
         assert_same(
             lazynwb.get_sub_attrs(path, **ALL), {p: in_schema_shape(a) for p, a in expected(path).items()}
@@ -216,7 +216,7 @@ VALUES = st.one_of(
 
 
 @given(st.dictionaries(st.sampled_from("abcdefgh"), VALUES, max_size=6))
-def test_whatever_is_written_is_read_as_h5py_reads_it(values):
+def test_any_written_attributes_equal_h5py(values):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.nwb"
         with h5py.File(path, "w") as file:
@@ -225,7 +225,7 @@ def test_whatever_is_written_is_read_as_h5py_reads_it(values):
         assert_same(lazynwb.get_sub_attrs(path, **ALL), expected(path))
 
 
-def test_what_cannot_be_read_says_so_and_costs_nothing_else(tmp_path):
+def test_unreadable_attributes_do_not_affect_others(tmp_path):
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         data = file.create_dataset("data", data=np.arange(9))
@@ -248,7 +248,7 @@ def test_what_cannot_be_read_says_so_and_costs_nothing_else(tmp_path):
     }
 
 
-def test_a_size_is_checked_before_there_is_memory_for_it(tmp_path):
+def test_sizes_are_checked_before_allocation(tmp_path):
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w", libver="latest") as file:
         group = file.create_group("group")
@@ -322,7 +322,7 @@ def path_with_two_names(path):
     return path
 
 
-def test_private_and_empty_attributes_can_be_left_out(path):
+def test_private_and_empty_attributes_can_be_excluded(path):
     everything = lazynwb.get_attrs(path, "/units", exclude_private=False)
     assert {"_hidden", "namespace", "object_id", "empty", "colnames"} <= everything.keys()
     public = lazynwb.get_attrs(path, "units")
@@ -356,7 +356,7 @@ def test_links_have_the_attributes_of_their_targets_and_broken_ones_none(path):
 
 
 @pytest.mark.parametrize("before", ["/", "/units", None])
-def test_answers_do_not_depend_on_what_was_asked_before(path_with_two_names, before):
+def test_results_do_not_depend_on_earlier_calls(path_with_two_names, before):
     path = path_with_two_names
     asked = ["/units", "/units/a", "/analysis/again/a", "/analysis", "/", "/acquisition/linked/data"]
     wanted = {internal: lazynwb.get_attrs(path, internal) for internal in asked}
@@ -372,14 +372,14 @@ def test_answers_do_not_depend_on_what_was_asked_before(path_with_two_names, bef
 
 
 @pytest.mark.parametrize("function", [lazynwb.get_attrs, lazynwb.consolidate_attrs])
-def test_an_object_that_is_not_there_is_an_error_that_names_similar_ones(path, function):
+def test_a_missing_object_is_an_error_with_suggestions(path, function):
     with pytest.raises(lazynwb.TableNotFoundError, match=r"/unit in .*did you mean /units"):
         function(path, "/unit")
     with pytest.raises(KeyError):
         function(path, "/acquisition/broken")
 
 
-def test_nothing_is_below_an_object_that_is_not_there(path):
+def test_a_missing_object_has_no_sub_attributes(path):
     assert lazynwb.get_sub_attrs(path, "/unit") == {}
     assert lazynwb.get_sub_attrs(path, "/acquisition/broken") == {}
 
@@ -405,7 +405,7 @@ def test_indices_and_the_schema_are_private(tmp_path):
     assert everything["/specifications/core"] == {"version": "2.8.0"}
 
 
-def test_what_is_returned_may_be_changed(path):
+def test_results_may_be_modified(path):
     lazynwb.get_attrs(path, "/units")["colnames"].clear()
     lazynwb.get_sub_attrs(path, "/units")["/units"]["colnames"].clear()
     assert lazynwb.get_attrs(path, "/units")["colnames"] == ["a", "b"]

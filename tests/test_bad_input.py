@@ -1,4 +1,4 @@
-"""Bad files: the right rows with a warning, or one clear error; never a crash, a hang or wrong values."""
+"""Bad files: correct rows with a warning, or one clear error; never a crash, a hang or wrong values."""
 # ruff: noqa: C901 - one function for each odd structure
 
 import logging
@@ -300,7 +300,7 @@ def test_a_filter_that_libhdf5_lacks(number, error, said, tmp_path, monkeypatch)
         assert frame.collect()["odd"].to_list() == [None] * 3
 
 
-def test_a_column_of_a_type_that_cannot_be_read_leaves_the_others_readable(tmp_path, caplog):
+def test_an_unsupported_column_does_not_affect_others(tmp_path, caplog):
     for name, values in {"bad": np.zeros(3, np.longdouble), "good": np.arange(3.0)}.items():
         with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
             table(file, "units", {"odd": values, "rate": np.arange(3) * 1.5})
@@ -493,7 +493,7 @@ def retarget(path, index, target):
         file[f"units/{index}"].attrs["target"] = file[target].ref
 
 
-def test_an_index_whose_target_is_itself_belongs_to_the_column_of_its_name(write):
+def test_an_index_that_targets_itself_belongs_to_the_column_of_its_name(write):
     path = write({"x": Ragged([[1.0, 2.0], [3.0]])})
     retarget(path, "x_index", "units/x_index")
     assert lazynwb.read_nwb(path, "/units")["x"].to_list() == [[1.0, 2.0], [3.0]]
@@ -541,7 +541,7 @@ def test_two_names_of_one_ragged_dataset(write):
     assert frame["w"].to_list() == frame["x"].to_list() == [[1.0, 2.0], [3.0]]
 
 
-def test_a_lost_id_says_nothing_of_the_rows(write):
+def test_a_missing_id_does_not_change_the_number_of_rows(write):
     path = write({"x": np.arange(3), "y": np.arange(2)})
     with h5py.File(path, "a") as file:
         del file["units/id"]
@@ -664,7 +664,7 @@ def test_series_with_timestamps_of_another_length(built, caplog):
     assert lazynwb.read_nwb(built("time_series"), "/acquisition/long_stamps").height == 5
 
 
-def test_broken_links_are_left_out(built):
+def test_broken_links_are_excluded(built):
     frame = lazynwb.read_nwb(built("links"), "/intervals/trials")
     assert {"broken_soft", "broken_external", "cycle_a", "cycle_b"}.isdisjoint(frame.columns)
     assert frame["soft"].to_list() == [0, 1, 2]

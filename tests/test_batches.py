@@ -1,4 +1,4 @@
-"""Where batches end: bounded in bytes, and at the borders of chunks, so that none is decoded twice."""
+"""Boundaries of batches: limited in bytes and aligned with chunks, so that no chunk is decoded twice."""
 
 import itertools
 import os

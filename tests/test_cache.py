@@ -1,4 +1,4 @@
-"""The catalog cache on disk: right whatever happens to the files, and harmless whatever happens to itself."""
+"""The catalog cache on disk: correct after changes of files, and harmless if it is damaged."""
 
 import os
 import pickle
@@ -159,7 +159,7 @@ def test_a_file_that_changes_under_a_frame_is_never_mixed(path, how):
         assert values == [5, 6, 7, 8, 9]
 
 
-def test_a_touched_file_gives_the_same(path):
+def test_a_touched_file_gives_equal_results(path):
     expected = lazynwb.read_nwb(path, "/t")
     os.utime(path)
     assert_frames(lazynwb.read_nwb(path, "/t"), expected)
@@ -171,7 +171,7 @@ def test_two_names_of_one_file(path, tmp_path):
     assert frame["a"].to_list() == [0, 1, 2, 3, 4] * 2
 
 
-def test_a_symbolic_link_that_points_elsewhere_now(path, tmp_path):
+def test_a_symbolic_link_with_a_new_target(path, tmp_path):
     other, link = tmp_path / "b.nwb", tmp_path / "link.nwb"
     with h5py.File(other, "w") as file:
         table(file, "t", {"a": [9]})
@@ -329,7 +329,7 @@ def test_clear_cache(path, cache_dir):
     assert p.files_parsed == 1
 
 
-def test_clear_cache_leaves_other_files_alone(path, cache_dir):
+def test_clear_cache_keeps_other_files(path, cache_dir):
     """Somebody may point `cache_dir` at a folder that holds more than the cache."""
     (cache_dir / "thesis.txt").write_text("important")
     lazynwb.read_nwb(path, "/t")
@@ -378,7 +378,7 @@ def test_a_file_behind_an_external_link_is_replaced(linked):
     assert lazynwb.read_nwb(linked, "t")["far"].to_list() == [3, 4]
 
 
-def test_a_file_behind_an_external_link_goes_and_comes(linked):
+def test_the_target_of_an_external_link_disappears_and_returns(linked):
     far = linked.with_name("far.nwb")
     content = far.read_bytes()
     assert "far" in lazynwb.read_nwb(linked, "t").columns

@@ -1,4 +1,4 @@
-"""Where single chunks are: looked up one by one in large indices, as h5py lists them all."""
+"""Look-ups of single chunks in large indices, compared with h5py."""
 
 import json
 import struct
@@ -130,7 +130,7 @@ def no_listing(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [Hdf5Reader, Libhdf5Reader])
-def test_every_chunk_of_every_kind_of_index_is_where_h5py_says(kinds, kind, no_listing):
+def test_chunk_locations_of_every_index_type_equal_h5py(kinds, kind, no_listing):
     chunks = {name: listed(kinds, name) for name in names_of(kinds)}
     with reading(kinds, kind) as reader:
         for name, expected in chunks.items():
@@ -250,7 +250,7 @@ def test_a_long_ragged_column_is_looked_up_when_its_elements_are_known(long_tabl
     assert "units/spike_times" not in no_listing
 
 
-def test_what_is_known_of_a_series_grows_and_threads_lose_nothing_of_it(long_tables, no_listing):
+def test_concurrent_lookups_of_a_series_are_all_kept(long_tables, no_listing):
     (source,) = expand(long_tables / "long.nwb")
     file = loader.load_table(source, "acquisition/s")
     array = file.columns["data"].data
@@ -325,7 +325,7 @@ def write_shards(folder: Path, count: int) -> np.ndarray:
     return values
 
 
-def test_of_shards_only_the_indices_of_those_wanted_are_read(tmp_path, monkeypatch):
+def test_only_indices_of_required_shards_are_read(tmp_path, monkeypatch):
     values = write_shards(tmp_path / "a.nwb.zarr", 40)
     asked = []
     original = shard_index.shard_index

@@ -1,4 +1,4 @@
-"""The command line: results on stdout, everything else on stderr, exit codes, and what a terminal shows."""
+"""The command line: results on stdout, messages on stderr, exit codes, and output for terminals."""
 
 import csv
 import io
@@ -186,7 +186,7 @@ def test_head_is_the_head_of_the_frame(suffix, form, session, answer):
     assert_frame_equal(read(io.BytesIO(out)), expected)
 
 
-def test_a_table_goes_by_its_name_in_sql_too(cube, answer):
+def test_sql_commands_accept_table_names(cube, answer):
     by_path = answer("head", *cube, "/intervals/performance", "-f", "csv")
     assert by_path.count(b"\n") == 11
     assert answer("head", *cube, "performance", "-f", "csv") == by_path
@@ -222,7 +222,7 @@ def test_paths_with_shapes_types_sizes_and_chunks(suffix, session, answer):
     assert [row["path"] for row in json.loads(answer("paths", session[suffix], "-f", "json"))] == list(listed)
 
 
-def test_sizes_are_those_that_libhdf5_says(session, answer):
+def test_sizes_equal_those_of_libhdf5(session, answer):
     rows = json.loads(answer("tree", session[".nwb"], "-f", "json"))
     known = {row["path"]: row["bytes"] for row in rows if row["bytes"] is not None}
     assert len(known) > 50
@@ -243,7 +243,7 @@ def test_sizes_of_zarr_arrays_are_those_of_their_chunks(suffix, session, answer)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_the_tree_has_every_object_and_what_is_broken(suffix, session, answer):
+def test_the_tree_has_every_object_and_broken_links(suffix, session, answer):
     text = answer("tree", session[suffix]).decode()
     for path in lazynwb.get_internal_paths(session[suffix], include_table_columns=True):
         assert re.search(rf"[─ ]{re.escape(path.rpartition('/')[2])}  ", text), path
@@ -388,7 +388,7 @@ def test_only_the_tables_of_a_query_are_looked_at(cube, answer):
     assert cost.files_parsed == 2  # what the file contains, and the one table
 
 
-def test_a_table_shows_the_first_rows_and_says_that_there_are_more(cube, run):
+def test_a_table_shows_the_first_rows_and_the_number_of_others(cube, run):
     code, out, err = run("query", "SELECT unit_id FROM units ORDER BY unit_id", *cube)
     assert code == 0
     assert len(out.decode().splitlines()) == 3 + 20
@@ -487,7 +487,7 @@ def test_wrong_usage(kind, cube, run):
         (["data folder"], "lazynwb tables 'data folder'"),
     ],
 )
-def test_wrong_usage_is_told_with_the_command_that_is_meant(arguments, said, run, tmp_path):
+def test_wrong_usage_suggests_the_intended_command(arguments, said, run, tmp_path):
     (tmp_path / "data folder").mkdir()
     code, _, err = run(*arguments)
     assert code == 2
@@ -569,7 +569,7 @@ def test_failures_are_told_in_one_line(kind, cube, run, tmp_path):
 
 
 @pytest.mark.parametrize("place", [0, -1])
-def test_a_traceback_is_shown_when_it_is_asked_for(place, cube, run):
+def test_a_traceback_is_shown_on_request(place, cube, run):
     arguments = ["query", "SELEC 1", cube[0]]
     arguments.insert(place if place == 0 else len(arguments), "--debug")
     code, _, err = run(*arguments)
@@ -577,7 +577,7 @@ def test_a_traceback_is_shown_when_it_is_asked_for(place, cube, run):
     assert "Traceback" in err
 
 
-def test_bad_files_can_be_left_out(cube, run, tmp_path):
+def test_bad_files_can_be_skipped(cube, run, tmp_path):
     bad = tmp_path / "bad.nwb"
     bad.write_text("not HDF5")
     code, out, err = run("tables", cube[0], bad, "--ignore-errors", "-f", "json")
@@ -597,7 +597,7 @@ def test_values_of_options_are_not_repeated(cube, run):
     assert "hunter2" not in err
 
 
-def test_without_its_packages_the_command_says_what_to_install(run, monkeypatch):
+def test_missing_packages_are_named_with_the_install_command(run, monkeypatch):
     monkeypatch.setattr("lazynwb.cli.entry_point.find_spec", lambda name: None if name == "typer" else True)
     code, out, err = run("--help")
     assert (code, out) == (1, b"")
@@ -646,7 +646,7 @@ def test_ctrl_c_ends_it_quietly(command, cube, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT for another process: run on Linux or macOS")
 @pytest.mark.parametrize("form", ["csv", "parquet", "ndjson"])
-def test_ctrl_c_in_the_middle_of_a_query_leaves_nothing(form, cube, tmp_path):
+def test_ctrl_c_during_a_query_leaves_no_files(form, cube, tmp_path):
     """Polars goes on with the query on its threads: leaving the process must not wait for it, nor abort."""
     out = tmp_path / f"out.{form}"
     for seconds in (0.0, 0.1, 0.3):
@@ -661,7 +661,7 @@ def test_ctrl_c_in_the_middle_of_a_query_leaves_nothing(form, cube, tmp_path):
 
 
 @terminal
-def test_a_terminal_gets_what_fits_it(cube):
+def test_output_fits_the_terminal(cube):
     for columns in (60, 100):
         shown, code = on_terminal("head", cube[0], "units", "-n", 3, columns=columns)
         assert code == 0
@@ -741,7 +741,7 @@ HOSTILE_COMMANDS = {
 
 
 @terminal
-def test_nothing_from_a_file_steers_the_terminal(hostile):
+def test_text_of_files_cannot_control_the_terminal(hostile):
     commands = [[hostile if one == "FILE" else one for one in given] for given in HOSTILE_COMMANDS.values()]
     parts, code = all_on_terminal(commands, columns=400)
     assert code == 3
@@ -755,7 +755,7 @@ def test_nothing_from_a_file_steers_the_terminal(hostile):
             assert json.loads(text) == lazynwb.read_nwb(hostile, "units").to_dicts()
 
 
-def test_what_goes_to_programs_is_as_it_is_in_the_file(hostile, answer):
+def test_output_for_programs_is_not_escaped(hostile, answer):
     (row,) = json.loads(answer("head", hostile, "units", "-f", "json"))
     assert row[f"col {NAME}"] == f"value {HOSTILE}"
 
@@ -779,7 +779,7 @@ def test_the_version_needs_no_other_package():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["head", "--help"], ["query", "-h"]])
-def test_help_needs_nothing_that_is_slow_to_import(arguments):
+def test_help_imports_no_slow_modules(arguments):
     _, imported = imports_of(*arguments)
     assert "lazynwb.cli.app" in imported
     assert not {"polars", "numpy", "msgspec", "h5py", "obstore", "pandas", "pyarrow", "nanoarrow"} & imported
@@ -812,7 +812,7 @@ PAGE = Path(__file__).parent.parent / "docs/cli.md"
 _VARIES = re.compile(r"[\d.]+ k?M?B\b|(?<=─)─+")
 
 
-def test_the_commands_of_the_documentation_give_what_it_shows(run, tmp_path):
+def test_commands_in_the_documentation_print_the_documented_output(run, tmp_path):
     write_cube(tmp_path / "data", 10, 60)
     blocks = re.findall(r"^```console\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     commands = [one for block in blocks for one in re.split(r"^\$ lazynwb ", block, flags=re.MULTILINE)[1:]]
@@ -831,7 +831,7 @@ def test_the_commands_of_the_documentation_give_what_it_shows(run, tmp_path):
 # -- lazynwb index ----------------------------------------------------------------------------------------
 
 
-def test_an_index_is_built_shown_and_brought_up_to_date(run, answer, tmp_path):
+def test_an_index_is_built_shown_and_updated(run, answer, tmp_path):
     folder = tmp_path / "data"
     first, second, third = write_cube(folder, sessions=3)
     kept = third.read_bytes()

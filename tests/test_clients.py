@@ -1,4 +1,4 @@
-"""Code for lazynwb 1.x on this package: its names, its call patterns, and nwb-mcp-server over stdio.
+"""Code for lazynwb 1.x: public names, call patterns, and nwb-mcp-server over stdio.
 
 What 1.0.0 does is written down in `names_1.0.0.json` and `call_patterns_1.0.0.json`. With the environment
 variable LAZYNWB_PEER_PYTHON, the interpreter of an environment that has it, the package itself is asked:
@@ -45,7 +45,7 @@ needs_peer = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize(("module", "name"), [(m, name) for m, names in NAMES.items() for name in names])
-def test_a_public_name_of_1_0_is_here_or_its_error_says_what_replaces_it(module, name):
+def test_public_names_of_1_0_exist_or_name_their_replacement(module, name):
     found = importlib.import_module(module)
     try:
         getattr(found, name)
@@ -82,7 +82,7 @@ def test_modules_of_1_0_need_no_import_of_their_own():
 @pytest.mark.parametrize("sources", [[], ()])
 @pytest.mark.parametrize("function", ["scan_nwb", "get_df", "get_table_schema"])
 def test_no_sources_are_a_value_error(function, sources):
-    with pytest.raises(ValueError, match="no source was given"):
+    with pytest.raises(ValueError, match="no source given"):
         getattr(lazynwb, function)(sources, "units")
 
 
@@ -293,13 +293,13 @@ def ours(sessions, tmp_path_factory):
     return run_patterns(sys.executable, sessions, environment)
 
 
-def test_every_call_pattern_is_written_down():
+def test_every_call_pattern_is_recorded():
     assert RECORDED.keys() == call_patterns.PATTERNS.keys()
     assert call_patterns.DIFFERENT.keys() <= call_patterns.PATTERNS.keys()
 
 
 @pytest.mark.parametrize("name", call_patterns.PATTERNS)
-def test_a_call_pattern_gives_what_it_gives_there_or_the_page_says_so(name, ours):
+def test_call_patterns_equal_1_0_except_for_documented_changes(name, ours):
     if name in call_patterns.DIFFERENT:
         assert not agree(RECORDED[name], ours[name])
         assert call_patterns.DIFFERENT[name] in " ".join(PAGE.read_text().split())
@@ -308,7 +308,7 @@ def test_a_call_pattern_gives_what_it_gives_there_or_the_page_says_so(name, ours
 
 
 @needs_peer
-def test_what_is_written_down_is_what_1_0_gives(sessions):
+def test_recorded_results_equal_1_0(sessions):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     assert run_patterns(PEER, sessions, environment) == RECORDED
 
@@ -345,7 +345,7 @@ def server_environment(tmp_path):
 
 
 @needs_peer
-def test_the_tools_of_nwb_mcp_server_give_what_they_give_there(sessions, server_environment):
+def test_tools_of_nwb_mcp_server_give_equal_results(sessions, server_environment):
     found = []
     for environment in ({}, server_environment):
         with McpServer(PEER, **environment) as server:

@@ -1,4 +1,4 @@
-"""The column store: what was stored comes back value by value, or not at all."""
+"""The column store: stored values are read unchanged, or not at all."""
 
 import errno
 import os
@@ -136,7 +136,7 @@ def test_nan_is_not_pruned(made):
     assert frame.filter(pl.col("x").is_nan()).collect()["_table_index"].to_list() == [1, rows - 1]
 
 
-def test_rows_come_in_the_order_that_is_asked_for(made):
+def test_rows_are_in_the_requested_order(made):
     sizes = {"a": 3, "b": 0, "c": 40_000, "d": 50_000, "e": 1}
     add(made, TABLE, [block({k: {"x": [f"{k}{i}" for i in range(n)]} for k, n in sizes.items()})])
     (part,) = made.parts_of(TABLE)
@@ -151,7 +151,7 @@ def test_rows_come_in_the_order_that_is_asked_for(made):
         assert frame.select(SESSION, "_table_index", "x").rows() == expected
 
 
-def test_files_whose_types_differ_keep_their_own(made):
+def test_files_with_different_types_keep_them(made):
     add(made, TABLE, [block({"a": {"x": [1, 2]}}), block({"b": {"x": ["1"]}}), block({"c": {"x": [3]}})])
     assert read(made, "a", ["x"]) == {"x": [1, 2]}
     assert read(made, "b", ["x"]) == {"x": ["1"]}
@@ -309,7 +309,7 @@ def test_files_are_private(made):
     assert stat.S_IMODE(made.folder_of(TABLE).stat().st_mode) & 0o077 == 0
 
 
-def test_a_full_disk_costs_nothing_but_the_store(made, monkeypatch, caplog):
+def test_a_full_disk_only_disables_the_store(made, monkeypatch, caplog):
     def full(*_args, **_options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -334,14 +334,14 @@ def test_a_store_that_cannot_be_made_is_none(tmp_path, caplog):
     assert (tmp_path / "file").exists()
 
 
-def test_a_limit_of_nothing_stores_nothing(tmp_path):
+def test_a_limit_of_zero_disables_the_store(tmp_path):
     made = ColumnStore(tmp_path / "columns", 0)
     add(made, TABLE, [block({"a": {"x": [1]}})])
     assert made.parts_of(TABLE) == []
     assert not (tmp_path / "columns").exists()
 
 
-def test_what_was_used_last_stays(made):
+def test_recently_used_parts_are_kept(made):
     values = os.urandom(50_000).hex()
     for number in range(4):
         add(made, f"{number}", [block({"a": {"x": [values[number:]]}})])
@@ -358,7 +358,7 @@ def test_what_was_used_last_stays(made):
     assert [bool(made.parts_of(f"{number}")) for number in range(4)] == [True, True, False, False]
 
 
-def test_leftovers_go_after_a_while(made, monkeypatch):
+def test_abandoned_files_are_removed_later(made, monkeypatch):
     add(made, TABLE, [block({"a": {"x": [1]}})])
     folder = made.folder_of(TABLE)
     for name in ("killed-1.new", "part-without-entry.parquet"):
@@ -375,7 +375,7 @@ def test_leftovers_go_after_a_while(made, monkeypatch):
     assert list(folder.iterdir()) == []
 
 
-def test_clearing_removes_parts_and_nothing_else(made):
+def test_clearing_only_removes_parts(made):
     add(made, TABLE, [block({"a": {"x": [1]}})])
     other = made.folder_of(TABLE) / "notes.txt"
     other.write_text("mine")
@@ -430,7 +430,7 @@ def test_two_processes_fill_and_compact_at_once(made):
 
 
 @pytest.mark.integration
-def test_a_process_that_is_killed_leaves_nothing_that_is_wrong(made):
+def test_a_killed_process_leaves_a_valid_store(made):
     generator = random.Random(3)  # noqa: S311 - the same bits each time
     for turn in range(4):
         process = child(made, turn, 1000)
@@ -507,7 +507,7 @@ STEPS = st.lists(
 
 @settings(deadline=None)
 @given(STEPS, st.randoms(use_true_random=False))
-def test_any_history_gives_the_values_that_were_stored(tmp_path_factory, steps, generator):
+def test_any_history_preserves_the_stored_values(tmp_path_factory, steps, generator):
     made = ColumnStore(Path(tmp_path_factory.mktemp("history")), GIB)
 
     def rows(key, version):

@@ -1,4 +1,4 @@
-"""Conversion: what is written where, what a second call does, and what an interrupted one leaves behind."""
+"""Conversion: outputs, incremental runs, and interrupted runs."""
 
 import inspect
 import json
@@ -128,7 +128,7 @@ def test_a_partition_does_not_hide_a_column_of_its_name(tmp_path):
     assert frame["nwb_session"].to_list() == ["s9", "s9"]
 
 
-def test_sessions_of_one_name_are_kept_apart(tmp_path):
+def test_sessions_with_equal_names_have_distinct_outputs(tmp_path):
     paths = []
     for folder in "ab":
         (tmp_path / folder).mkdir()
@@ -177,7 +177,7 @@ def test_tables_that_few_files_have(cube, tmp_path):
     assert "/intervals/performance" not in lazynwb.convert_nwb_tables(cube, tmp_path, min_file_count=6)
 
 
-def test_arrays_can_be_left_out(cube, tmp_path):
+def test_arrays_can_be_excluded(cube, tmp_path):
     found = lazynwb.convert_nwb_tables(cube, tmp_path, exclude_array_columns=True)
     schema = pl.read_parquet_schema(found["/units"])
     assert not any(isinstance(dtype, pl.List | pl.Array) for dtype in schema.values())
@@ -199,7 +199,7 @@ def test_arrays_can_be_left_out(cube, tmp_path):
         ({"no_such_option": 1}, TypeError, "no_such_option"),
     ],
 )
-def test_what_is_refused(cube, tmp_path, options, error, words):
+def test_invalid_options_are_refused(cube, tmp_path, options, error, words):
     with pytest.raises(error, match=words):
         lazynwb.convert_nwb_tables(cube, tmp_path, **options)
     assert not outputs(tmp_path)
@@ -289,7 +289,7 @@ FORMATS = ["parquet", "arrow", "csv", "json", "ndjson", "delta", "duckdb"]
 
 
 @pytest.mark.parametrize("output_format", FORMATS)
-def test_nothing_is_done_where_nothing_changed(sessions, tmp_path, output_format):
+def test_unchanged_outputs_are_not_written_again(sessions, tmp_path, output_format):
     out = tmp_path / "out"
     first = lazynwb.convert_nwb_tables(sessions, out, output_format=output_format)
     before = outputs(out)
@@ -397,7 +397,7 @@ def test_other_options_convert_again(sessions, tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["removed", "cut"])
-def test_output_that_is_not_what_it_was_is_written_again(sessions, tmp_path, harm):
+def test_modified_outputs_are_written_again(sessions, tmp_path, harm):
     out = lazynwb.convert_nwb_tables(sessions, tmp_path)["/units"]
     good = out.read_bytes()
     if harm == "removed":
@@ -419,7 +419,7 @@ def test_a_damaged_record_costs_a_conversion(sessions, tmp_path, text):
     assert len(json.loads((out / ".lazynwb-manifest").read_text())["outputs"]) == 5
 
 
-def test_a_record_does_not_make_us_remove_files_elsewhere(sessions, tmp_path):
+def test_a_manifest_cannot_remove_files_outside_of_the_folder(sessions, tmp_path):
     out, victim = tmp_path / "out", tmp_path / "precious.parquet"
     victim.write_text("mine")
     lazynwb.convert_nwb_tables(sessions, out, session_subdirs=True, tables="units")
@@ -479,7 +479,7 @@ def test_a_file_that_a_link_leads_to_counts_as_a_source(tmp_path):
         assert pl.read_parquet(out)["x"].to_list() == [value, 2.0]
 
 
-def test_a_file_that_was_written_just_now_is_not_taken_for_done(tmp_path):
+def test_outputs_of_unsettled_files_are_written_again(tmp_path):
     """Its identity could survive another write within the same tick of the clock."""
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
@@ -491,7 +491,7 @@ def test_a_file_that_was_written_just_now_is_not_taken_for_done(tmp_path):
         assert cost.bytes_read > 0
 
 
-def test_no_secret_is_written_down(tmp_path, cube):
+def test_secrets_are_not_written(tmp_path, cube):
     from range_server import RangeServer
 
     with RangeServer(cube[0].parent) as server:
@@ -511,7 +511,7 @@ def test_no_secret_is_written_down(tmp_path, cube):
 
 @pytest.mark.parametrize("output_format", FORMATS)
 @pytest.mark.usefixtures("no_store")
-def test_an_error_in_the_middle_leaves_whole_outputs_only(sessions, tmp_path, monkeypatch, output_format):
+def test_an_error_leaves_only_complete_outputs(sessions, tmp_path, monkeypatch, output_format):
     out = tmp_path / "out"
     _break_after(monkeypatch, 2)
     with pytest.raises(RuntimeError, match="out of luck"):
@@ -566,7 +566,7 @@ lazynwb.convert_nwb_tables(sys.argv[3:], sys.argv[1], output_format=sys.argv[2],
 @pytest.mark.parametrize(
     ("output_format", "partition"), [("parquet", "session"), ("csv", None), ("delta", None), ("duckdb", None)]
 )
-def test_a_killed_run_leaves_no_half_file_and_the_next_one_goes_on(
+def test_a_killed_run_leaves_no_partial_file_and_can_be_resumed(
     sessions, tmp_path, output_format, partition, no_store
 ):
     out = tmp_path / "out"
@@ -639,7 +639,7 @@ def test_a_fault_is_raised_with_file_and_table_if_asked_for(damaged, tmp_path, o
     assert not list((tmp_path / "out").rglob("*.part"))
 
 
-def test_a_session_with_a_fault_is_left_out_and_named_once(damaged, tmp_path, caplog):
+def test_a_faulty_session_is_skipped_and_reported_once(damaged, tmp_path, caplog):
     found = lazynwb.convert_nwb_tables(damaged, tmp_path / "out", partition_by="session")
     assert set(pl.read_parquet(found["/units"])["session"]) == {"s0", "s2"}
     assert set(pl.read_parquet(found["/intervals/trials"])["session"]) == {"s0", "s1", "s2"}
@@ -658,7 +658,7 @@ def test_damaged_chunks_are_null_and_take_no_rows_with_them(damaged, tmp_path, c
     assert "session_01.nwb: /units: column 'waveform_mean' is null where it cannot be read" in caplog.text
 
 
-def test_files_that_are_no_nwb_are_left_out(sessions, tmp_path, caplog):
+def test_files_that_are_not_nwb_are_skipped(sessions, tmp_path, caplog):
     sessions[1].write_bytes(b"not HDF5")
     settle()
     found = lazynwb.convert_nwb_tables(sessions, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""What each output format makes of each type, read back with its own tools: the reader is independent."""
+"""Types in each output format, read by independent libraries of these formats."""
 
 import json
 import math
@@ -60,7 +60,7 @@ def _is_series(path, label):
 
 
 @pytest.mark.parametrize("name", FEW)
-def test_delta_lake_gives_back_every_value(built, tmp_path, name):
+def test_delta_lake_preserves_every_value(built, tmp_path, name):
     path = built(name)
     for label, out in convert(path, tmp_path, "delta").items():
         expected = lazynwb.read_nwb(path, label)
@@ -69,7 +69,7 @@ def test_delta_lake_gives_back_every_value(built, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", FEW)
-def test_duckdb_gives_back_every_value(built, tmp_path, name):
+def test_duckdb_preserves_every_value(built, tmp_path, name):
     import duckdb
 
     path = built(name)
@@ -134,7 +134,7 @@ TYPES = {
 }
 
 
-def test_what_each_type_becomes_in_delta_lake(typed, tmp_path):
+def test_types_in_delta_lake(typed, tmp_path):
     from deltalake import DeltaTable
 
     out = convert(typed, tmp_path, "delta")["/t"]
@@ -154,7 +154,7 @@ def _spelled(kind):
     return f"array<{_spelled(kind.element_type)}>" if hasattr(kind, "element_type") else kind.type
 
 
-def test_what_each_type_becomes_in_duckdb(typed, tmp_path):
+def test_types_in_duckdb(typed, tmp_path):
     import duckdb
 
     out = convert(typed, tmp_path, "duckdb")["/t"]

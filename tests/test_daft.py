@@ -1,4 +1,4 @@
-"""Tables as data frames of Daft: the same rows as Polars gives, for the same bytes."""
+"""Daft data frames of tables: the same rows as in Polars, for the same bytes."""
 # ruff: noqa: E402 - whether Daft is there is asked first
 
 import asyncio
@@ -86,7 +86,7 @@ def test_a_table_has_the_columns_and_rows_of_scan_nwb(cube):
     assert same(found.to_dict(as_series=False), expected.to_dict(as_series=False))
 
 
-def test_an_index_plans_tasks_that_take_what_it_says_with_them(cube, tmp_path):
+def test_tasks_planned_from_an_index_carry_its_catalogs(cube, tmp_path):
     lazynwb.build_index(cube, tmp_path / "index")
     expected = polars_of(lazynwb.daft.scan_nwb(cube, "/units").sort(ORDER))
     lazynwb.clear_cache()
@@ -115,7 +115,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_type_of_column_arrives_as_arrow_has_it(built, case):
+def test_every_column_type_equals_its_arrow_type(built, case):
     path = built(case)
     for table in lazynwb.get_internal_paths(path):
         try:
@@ -193,7 +193,7 @@ def test_the_second_query_of_the_notebook_reads_the_same_bytes(cube):
     assert [query.label for query in p.queries] == ["/units"]
 
 
-def test_a_predicate_of_polars_says_what_daft_does_not_hand_on(cube, no_store):
+def test_predicates_replace_filters_that_daft_does_not_push_down(cube, no_store):
     prefix = pl.col("location").str.starts_with("CA1")
     scan = lazynwb.scan_nwb(cube, "/units", infer_schema_length=1)
     good_in_polars(scan).collect()
@@ -206,7 +206,7 @@ def test_a_predicate_of_polars_says_what_daft_does_not_hand_on(cube, no_store):
     assert p.bytes_read == expected.bytes_read
 
 
-def test_a_function_in_a_filter_is_left_to_daft(cube):
+def test_functions_in_filters_are_not_pushed_down(cube):
     units = lazynwb.daft.scan_nwb(cube, "/units")
     frame = polars_of(units.where(col("location").startswith("CA1") & (col("presence_ratio") > 0.5)))
     expected = lazynwb.read_nwb(cube, "/units").filter(
@@ -270,7 +270,7 @@ def test_a_task_stops_at_its_limit(cube, monkeypatch):
 # -- tasks ------------------------------------------------------------------------------------------------
 
 
-def test_a_task_travels_as_a_small_value_and_gives_the_same_rows(cube):
+def test_a_task_is_pickled_as_a_small_value_with_equal_rows(cube):
     source = source_of(cube)
     for task in tasks_of(source, filters=col("location") == "LP", columns=["unit_id", "location"]):
         data = pickle.dumps(task)
@@ -287,7 +287,7 @@ def _batches(task):
         yield RecordBatch._from_pyrecordbatch(batch)
 
 
-def test_nothing_that_is_shown_of_a_task_is_secret(cube):
+def test_representations_of_tasks_contain_no_secrets(cube):
     spec = plan_scan(tuple(expand(cube[:1])), "/units")
     secret = Source("https://host/a.nwb?sig=hidden", Options({"token": "hidden"}))
     source = NWBSource(spec._replace(sources=(secret,)), None)
@@ -369,11 +369,11 @@ def test_who_wants_no_more_rows_ends_the_reading(cube, read_rows, monkeypatch):
     assert _settled(read_rows) < 10
 
 
-def test_a_task_that_is_let_go_of_says_so_to_who_still_listens(cube):
+def test_a_dropped_task_is_reported(cube):
     async def read():
         return [batch async for batch in tasks_of(source_of(cube[:1]))[0].read()]
 
-    with pytest.raises(lazynwb.LazyNWBError, match="let go of"):
+    with pytest.raises(lazynwb.LazyNWBError, match="dropped"):
         asyncio.run(read())
 
 
@@ -508,7 +508,7 @@ def test_of_a_conjunction_the_parts_that_can_be_translated_are_used():
     assert part.meta.eq(pl.col("Int64") > pl.lit(0, dtype=pl.Int64))
 
 
-def test_what_both_might_see_differently_is_left_to_daft():
+def test_filters_with_different_semantics_are_not_pushed_down():
     for filters in (
         col("Float64") == lit(math.nan),
         col("Float64").cast(daft.DataType.int64()) == 1,
@@ -605,7 +605,7 @@ def test_a_column_that_cannot_be_read_is_named_with_its_file(cube, tmp_path):
     assert units.select("unit_id").count_rows() == 40
 
 
-def test_nothing_of_daft_is_imported_before_it_is_asked_for():
+def test_daft_is_imported_on_demand():
     run_child(
         "import sys, lazynwb, lazynwb.daft\n"
         "assert not {'daft', 'pyarrow', 'ray'} & set(sys.modules)\n"

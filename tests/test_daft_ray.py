@@ -1,4 +1,4 @@
-"""Tables as data frames of Daft on Ray: its workers are processes of their own."""
+"""Daft data frames of tables on Ray, whose workers are separate processes."""
 
 import importlib.util
 import os

@@ -1,4 +1,4 @@
-"""A hundred damaged files: see `damage.py`, which runs any number of them."""
+"""A hundred damaged files; `damage.py` runs any number of them."""
 
 import itertools
 import os
@@ -95,7 +95,7 @@ def test_values_that_the_independent_reader_does_not_confirm_are_faults(bench):
     assert not changed
 
 
-def test_values_that_changed_in_the_file_are_what_it_says(bench, tmp_path):
+def test_changed_values_are_read_from_the_file(bench, tmp_path):
     path, copy = bench.victims[0], tmp_path / "copy.nwb"
     content = bytearray(path.read_bytes())
     with h5py.File(path) as file:
@@ -298,7 +298,7 @@ def widened(raw):
     "filters", [{"compression": "lzf"}, {"scaleoffset": 0}, {"scaleoffset": 0, "compression": "gzip"}]
 )
 @pytest.mark.parametrize("how", ["shorter", "skipped"])
-def test_a_chunk_that_does_not_hold_what_it_should(tmp_path, filters, how):
+def test_a_chunk_with_unexpected_contents(tmp_path, filters, how):
     """Libhdf5 would show whatever is in the memory behind it."""
     path = tmp_path / "damaged.nwb"
     values = np.arange(64) % 5

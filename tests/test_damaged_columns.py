@@ -1,4 +1,4 @@
-"""Under `ignore_errors` what cannot be read is null, the same in every query, and nothing else is lost."""
+"""`ignore_errors`: only unreadable values are null, consistently in all queries."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -99,7 +99,7 @@ def assert_same_everywhere(scan, expected, column):
 
 @pytest.mark.parametrize("batch_bytes", [1 << 12, 1 << 25])
 @pytest.mark.parametrize("dataset", DAMAGED)
-def test_what_cannot_be_read_is_null_and_nothing_else(dataset, batch_bytes, intact, tmp_path, caplog):
+def test_only_unreadable_values_are_null(dataset, batch_bytes, intact, tmp_path, caplog):
     column = DAMAGED[dataset]
     bad = tmp_path / "bad.nwb"
     shutil.copy(intact, bad)

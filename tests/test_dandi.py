@@ -1,4 +1,4 @@
-"""Dandisets as sources: listings, and where the bytes are, against an archive on loopback."""
+"""Dandisets as sources: listings and locations of assets, from an archive on loopback."""
 
 import gzip
 import logging
@@ -11,7 +11,7 @@ import pytest
 import lazynwb
 from dandi_server import DandiServer, Fault, identifier
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
-from lazynwb.storage import retry
+from lazynwb.storage import http_client, retry
 from lazynwb.storage.dandi import api as dandi_api
 from lazynwb.storage.dandi import asset_listing as dandi_listing
 from lazynwb.storage.dandi import resolver
@@ -93,7 +93,7 @@ def test_a_listing_of_many_pages(archive):
     assert archive.log[0].query == {"order": "path", "glob": "*.nwb*", "page_size": "1000"}
 
 
-def test_a_draft_that_grows_while_it_is_listed_has_nothing_twice(archive):
+def test_a_growing_draft_is_listed_without_duplicates(archive):
     archive.publish("000800", "draft", ["b.nwb", "c.nwb", "d.nwb"])
     archive.page_size = 2
     pages = dandi_api.pages
@@ -147,14 +147,14 @@ def test_a_filter_sees_the_listing_and_the_metadata(archive):
     assert seen[0]["metadata"]["wasAttributedTo"] == [{"identifier": "sub-1"}]
 
 
-def test_a_filter_with_a_limit_counts_what_passes(archive):
+def test_a_limit_applies_after_the_filter(archive):
     archive.page_size = 1
     sources = get_dandi_sources("000363", VERSION, asset_filter=lambda a: a["zarr"] is None, max_assets=3)
     assert sources == urls(FILES[:3])
     assert get_dandi_sources("000363", VERSION, asset_filter=lambda a: False) == []
 
 
-def test_metadata_are_not_asked_for_without_a_filter(archive):
+def test_metadata_are_only_requested_with_a_filter(archive):
     get_dandi_sources("000363", VERSION)
     assert "metadata" not in archive.log[-1].query
 
@@ -198,7 +198,7 @@ def test_chosen_assets_that_are_none(archive):
         get_dandi_sources("000363", "0.0.1", asset_ids=[unknown])
     with pytest.raises(SourceNotFoundError, match=r"movie\.mp4"):
         get_dandi_sources("000363", asset_ids=ids([FILES[0], "sub-1/movie.mp4"]))
-    with pytest.raises(SourceNotFoundError, match=r"'\.\./x' is no asset"):
+    with pytest.raises(SourceNotFoundError, match=r"'\.\./x' is not the identifier of an asset"):
         get_dandi_sources("000363", asset_ids=["../x"])
 
 
@@ -219,12 +219,12 @@ def test_an_unknown_version(archive, version):
         get_dandi_sources("000363", version)
     assert repr(version) in str(caught.value)
     assert VERSION in str(caught.value)
-    with pytest.raises(SourceNotFoundError, match="none was published, and there is 'draft'"):
+    with pytest.raises(SourceNotFoundError, match="none has been published; 'draft' always exists"):
         get_dandi_sources("000728", version)
 
 
 @pytest.mark.parametrize("dandiset", ["", "abc", "0003631", "000363/draft", "../info"])
-def test_what_is_no_dandiset(archive, dandiset):
+def test_invalid_dandiset_identifiers(archive, dandiset):
     with pytest.raises(SourceNotFoundError, match="six digits"):
         get_dandi_sources(dandiset)
     assert archive.log == []
@@ -262,7 +262,7 @@ def test_arguments_that_make_no_sense(archive):
         ("dandi://000363/sub-1/mov", []),
     ],
 )
-def test_what_a_url_means(archive, url, expected):
+def test_urls_are_expanded(archive, url, expected):
     if expected:
         assert expand(url) == urls(expected)
         assert [expand(one) for one in urls(expected)] == [[one] for one in urls(expected)]
@@ -272,7 +272,7 @@ def test_what_a_url_means(archive, url, expected):
         assert url in str(caught.value)
 
 
-def test_the_url_of_an_asset_asks_for_nothing_but_its_version(archive):
+def test_the_url_of_an_asset_only_requests_its_version(archive):
     assert expand("dandi://000363/draft/gone.nwb") == ["dandi://000363/draft/gone.nwb"]
     assert archive.log == []
     assert expand("dandi://000363/gone.nwb") == urls(["gone.nwb"])
@@ -307,7 +307,7 @@ def test_open_assets_are_in_the_bucket(archive):
     assert "/blobs/" in resolve(urls(FILES)[0]).url
 
 
-def test_what_a_listing_found_needs_no_more_requests(archive):
+def test_listed_assets_need_no_more_requests(archive):
     paths = [f"sub-{number:03}.nwb" for number in range(200)]
     assets = archive.publish("000363", VERSION, paths)
     sources = get_dandi_sources("000363")
@@ -321,7 +321,7 @@ def test_what_a_listing_found_needs_no_more_requests(archive):
     assert archive.log == []
 
 
-def test_a_listing_with_metadata_says_where_the_bucket_is(archive):
+def test_a_listing_with_metadata_reveals_the_bucket(archive):
     sources = get_dandi_sources("000363", VERSION, asset_filter=lambda asset: True)
     resolve_all(sources)
     assert len(archive.log) == 1
@@ -352,7 +352,7 @@ def test_an_asset_of_any_name(archive):
     assert [one.url for one in resolve_all(urls(paths))] == [archive.url_of(assets[path]) for path in paths]
 
 
-def test_names_that_begin_alike(archive):
+def test_names_with_a_common_prefix(archive):
     assets = archive.publish("000363", VERSION, ["a.nwb", "A.nwb", "a.nwb.zarr", "a.nwb2"])
     assert resolve(urls(["a.nwb"])[0]).url == archive.url_of(assets["a.nwb"])
     assert resolve(urls(["a.nwb2"])[0]).url == archive.url_of(assets["a.nwb2"])
@@ -409,12 +409,17 @@ def test_drafts_are_remembered_for_a_while(archive, monkeypatch):
     assert resolve(url) != after
 
 
-def test_what_is_remembered_is_bounded(archive, monkeypatch):
+def test_the_cache_of_assets_is_bounded(archive, monkeypatch):
     monkeypatch.setattr(dandi_listing, "MAX_ASSETS_KEPT", 10)
     paths = [f"{number:02}.nwb" for number in range(50)]
     archive.publish("000363", VERSION, paths)
     sources = get_dandi_sources("000363")
-    assert len(dandi_listing._assets) == 10
+    resolve(sources[-1])
+    before = len(archive.log)
+    resolve(sources[-10])
+    assert len(archive.log) == before  # one of the ten that are cached
+    resolve(sources[0])
+    assert len(archive.log) > before
     assert len({one.url for one in resolve_all(sources)}) == 50
 
 
@@ -460,8 +465,8 @@ def _folders(name):
     ("key", "hint"),
     [
         ("", "if it is embargoed, set the environment variable DANDI_API_KEY"),
-        ("wr0ngkey", "the key in the environment variable DANDI_API_KEY is not accepted"),
-        ("0ther", "ask its owners to let in the account of the key"),
+        ("wr0ngkey", "the key in the environment variable DANDI_API_KEY is invalid"),
+        ("0ther", "ask its owners for access with the account of the key"),
     ],
 )
 @pytest.mark.parametrize(
@@ -483,7 +488,7 @@ def test_embargoed_dandisets_without_the_right_key(embargoed, monkeypatch, key, 
 
 
 @pytest.mark.parametrize("key", ["a b", "line\nbreak", "schlüssel"])
-def test_what_cannot_be_a_key(archive, monkeypatch, key):
+def test_invalid_keys_are_refused(archive, monkeypatch, key):
     monkeypatch.setenv("DANDI_API_KEY", key)
     with pytest.raises(LazyNWBError, match="DANDI_API_KEY") as caught:
         get_dandi_sources("000363")
@@ -495,22 +500,22 @@ def test_spaces_around_a_key_are_not_a_part_of_it(embargoed, monkeypatch):
     assert len(get_dandi_sources("001111")) == 3
 
 
-def test_nothing_shows_a_signature_or_a_key(embargoed, caplog):
+def test_signatures_and_keys_are_not_shown(embargoed, caplog):
     caplog.set_level(logging.DEBUG)
     shown = repr(resolve_all(get_dandi_sources("001111")))
     assert "bucket.test/blobs" in shown
-    for text in (shown, caplog.text, repr(dandi_listing._assets)):
+    for text in (shown, caplog.text):
         assert KEY not in text
         assert "secret" not in text
 
 
-def test_the_key_goes_to_no_other_server(embargoed):
+def test_the_key_is_not_sent_to_other_servers(embargoed):
     with DandiServer() as other:
         page = Fault(body=f'{{"results": [], "next": "{other.url}/dandisets/001111/"}}')
         moved = Fault(302, headers={"Location": f"{other.url}/dandisets/001111/"})
         for fault in (page, moved):
             embargoed.faults.append(fault)
-            with pytest.raises(LazyNWBError, match="not the DANDI API's"):
+            with pytest.raises(LazyNWBError, match="not of the DANDI API"):
                 get_dandi_sources("001111", "draft")
         assert other.log == []
 
@@ -532,7 +537,7 @@ def test_the_key_goes_to_no_other_server(embargoed):
         Fault(body=b"not gzip", headers={"Content-Encoding": "gzip"}),
     ],
 )
-def test_what_may_pass_is_tried_again(archive, pauses, fault):
+def test_transient_failures_are_retried(archive, pauses, fault):
     archive.faults.extend([fault, fault, None, fault])
     with lazynwb.profile() as counted:
         assert get_dandi_sources("000363") == urls(FILES)
@@ -542,7 +547,7 @@ def test_what_may_pass_is_tried_again(archive, pauses, fault):
     assert counted.retries == 3
 
 
-def test_a_busy_archive_is_left_alone_for_as_long_as_it_asks(archive, pauses):
+def test_retry_after_of_the_archive_is_respected(archive, pauses):
     archive.faults.append(Fault(429, headers={"Retry-After": "7"}))
     archive.faults.append(Fault(503, headers={"Retry-After": formatdate(time.time() + 20, usegmt=True)}))
     archive.faults.append(Fault(503, headers={"Retry-After": "soon"}))
@@ -565,7 +570,7 @@ def test_tries_end(archive, pauses):
 def test_waiting_ends(archive, pauses):
     archive.faults.append(Fault(429, headers={"Retry-After": "3600"}))
     with pytest.raises(
-        LazyNWBError, match=r"status 429.*\(tried 1 time; it asks to be left alone for 3600 s"
+        LazyNWBError, match=r"status 429.*\(tried 1 time; the server asks to retry after 3600 s"
     ):
         get_dandi_sources("000363")
     assert pauses == []
@@ -582,35 +587,35 @@ def test_a_server_that_is_not_there(archive, pauses):
 
 def test_a_proxy_that_the_environment_names(archive, monkeypatch):
     monkeypatch.setenv("http_proxy", archive.url.removesuffix("/api"))
-    dandi_api._opener.cache_clear()
+    http_client.opener.cache_clear()
     lazynwb.config.dandi_api_url = "http://api.test/api"
     try:
         assert get_dandi_sources("000363") == urls(FILES)
     finally:
-        dandi_api._opener.cache_clear()
+        http_client.opener.cache_clear()
     assert {seen.headers["host"] for seen in archive.log} == {"api.test"}
 
 
-def test_a_server_that_says_nothing(archive, pauses, monkeypatch):
+def test_a_server_that_does_not_respond(archive, pauses, monkeypatch):
     lazynwb.config.max_retries = 0
     lazynwb.config.request_timeout = 0.1
     answer = archive.answer
     monkeypatch.setattr(archive, "answer", lambda seen: time.sleep(0.5) or answer(seen))
-    with pytest.raises(LazyNWBError, match="no answer in time"):
+    with pytest.raises(LazyNWBError, match="timeout"):
         get_dandi_sources("000363")
 
 
-def test_a_server_that_never_ends_what_it_says(archive, pauses):
+def test_a_server_with_an_endless_response(archive, pauses):
     lazynwb.config.max_retries = 0
     lazynwb.config.request_timeout = 0.1
     archive.faults.append(Fault(body=" " * 1000, end="drip"))
-    with pytest.raises(LazyNWBError, match="no answer in time"):
+    with pytest.raises(LazyNWBError, match="timeout"):
         get_dandi_sources("000363")
 
 
 def test_an_answer_of_another_kind(archive):
     archive.faults.append(Fault(body="{}", headers={"Content-Type": "text/html"}))
-    with pytest.raises(LazyNWBError, match="no JSON"):
+    with pytest.raises(LazyNWBError, match="invalid JSON"):
         get_dandi_sources("000363")
 
 
@@ -652,7 +657,7 @@ def page(**changes):
 def test_answers_that_are_not_the_apis(archive, pauses, body):
     archive.faults.append(Fault(body=body))
     with pytest.raises(
-        LazyNWBError, match="000363/versions/draft/assets/ gave an answer that is not the DANDI"
+        LazyNWBError, match="000363/versions/draft/assets/ sent a response that is not of the DANDI"
     ):
         get_dandi_sources("000363", "draft")
     assert pauses == []
@@ -666,12 +671,12 @@ def test_the_answer_that_these_are_made_of_is_right(archive):
 @pytest.mark.parametrize("version", ["5", '{"version": null}', '{"version": "../x"}', "[]"])
 def test_a_dandiset_without_a_version(archive, version):
     archive.faults.append(Fault(body=f'{{"most_recent_published_version": {version}}}'))
-    with pytest.raises(LazyNWBError, match="no version"):
+    with pytest.raises(LazyNWBError, match="an invalid version"):
         get_dandi_sources("000363")
 
 
 @pytest.mark.parametrize("fault", [Fault(302), Fault(302, headers={"Location": "/local"}), Fault(200)])
-def test_a_download_that_leads_nowhere(embargoed, fault):
+def test_a_download_without_a_valid_redirect(embargoed, fault):
     get_dandi_sources("001111")
     embargoed.faults.append(fault)
     with pytest.raises(LazyNWBError, match=f"status {fault.status}, no redirect"):
@@ -681,13 +686,13 @@ def test_a_download_that_leads_nowhere(embargoed, fault):
 def test_pages_that_do_not_end(archive, monkeypatch):
     again = page().replace("null, ", '"?page=2", ', 1)
     archive.faults.extend([Fault(body=again)] * 10)
-    with pytest.raises(LazyNWBError, match="do not end"):
+    with pytest.raises(LazyNWBError, match="never end"):
         get_dandi_sources("000363", "draft")
     assert len(archive.log) == 2
     archive.faults.clear()
     monkeypatch.setattr(dandi_api, "MAX_PAGES", 5)
     archive.faults.extend(Fault(body=again.replace("page=2", f"page={number}")) for number in range(2, 100))
-    with pytest.raises(LazyNWBError, match="do not end"):
+    with pytest.raises(LazyNWBError, match="never end"):
         get_dandi_sources("000363", "draft")
     assert len(archive.log) == 2 + 5
 

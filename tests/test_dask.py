@@ -1,4 +1,4 @@
-"""`executor=` on a real scheduler of Dask with four worker processes over TCP."""
+"""`executor=` on a scheduler of Dask with four worker processes over TCP."""
 
 import logging
 import os
@@ -73,7 +73,7 @@ def slow(seconds):
     return pl.col("unit_id").map_batches(wait, return_dtype=pl.Boolean, is_elementwise=True)
 
 
-def test_a_worker_killed_in_the_middle_of_a_query_loses_nothing(client, many):
+def test_a_worker_killed_during_a_query_loses_no_rows(client, many):
     before = pids(client)
     scan = lazynwb.scan_nwb(many, "/units", executor=client, infer_schema_length=1)
     found = []
@@ -93,7 +93,7 @@ def test_a_worker_killed_in_the_middle_of_a_query_loses_nothing(client, many):
     assert pids(client) != before  # they were killed indeed, and replaced
 
 
-def test_what_kills_every_worker_that_tries_it_is_named(client, cube):
+def test_a_file_that_kills_every_worker_is_named(client, cube):
     bad = str(cube[2])
 
     def fatal(rows):

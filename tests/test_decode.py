@@ -1,4 +1,4 @@
-"""Codecs against NumPy, zlib and h5py; and what a damaged or hostile chunk may not do."""
+"""Codecs compared with NumPy, zlib and h5py, and damaged or hostile chunks."""
 
 import struct
 import tracemalloc
@@ -30,7 +30,7 @@ def test_unshuffle_is_a_transposition(size, count, data):
 
 
 @given(st.binary(max_size=300).map(lambda piece: piece * 40))
-def test_fletcher32_is_what_hdf5_stores(data):
+def test_fletcher32_equals_the_checksum_of_hdf5(data):
     if not data:
         return
     with h5py.File("fletcher", "w", driver="core", backing_store=False) as file:
@@ -90,7 +90,7 @@ def test_garbage_is_an_error_of_ours(name, content):
         ("lz4", struct.pack(">QI", 1 << 30, 1 << 30) + bytes(64)),
     ],
 )
-def test_a_size_that_is_claimed_is_checked_before_memory_is_taken(name, content):
+def test_declared_sizes_are_checked_before_allocation(name, content):
     tracemalloc.start()
     try:
         with pytest.raises(lazynwb.CorruptDataError):

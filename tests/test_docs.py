@@ -1,4 +1,4 @@
-"""The Python of the README and of the documentation runs as it stands there, page by page."""
+"""The Python code of the README and of the documentation runs as printed, page by page."""
 
 import importlib.util
 import re

@@ -1,4 +1,4 @@
-"""Stores that fail: the answer is that of the local file, or an error; and the next query is right.
+"""Failing stores: results equal those of local files or are errors, and the next query is correct.
 
 `faulty_proxy.py` stands before real servers, `faulty_queries.py` draws queries and faults.
 """
@@ -41,7 +41,7 @@ SECRETS = ("s3cret-token", "s3cret-header")
 @pytest.fixture(autouse=True)
 def quick(cache_dir, request, monkeypatch):
     """Pauses are short, and so are waits where a test is about them."""
-    monkeypatch.setattr(store_request, "MAX_SILENCE_SECONDS", 60)
+    monkeypatch.setattr(store_request, "QUERY_INTERVAL_SECONDS", 60)
     with impatient(cache_dir):
         config.request_timeout = 0.4 if "stall" in request.node.name else config.request_timeout
         yield
@@ -151,7 +151,7 @@ def test_a_fault_that_stays_is_given_up_on_within_the_bounds(fault, proxy):
         fails(proxy.url_of("checked.nwb"))
     tries = 1 if fault == "403" else 1 + config.max_retries
     assert p.retries == tries - 1
-    questions = sum(asked.range == (0, 1) for asked in proxy.log)  # how long it wants to be left alone
+    questions = sum(asked.range == (0, 1) for asked in proxy.log)  # queries of Retry-After
     assert p.requests == proxy.count == tries + questions
     assert (questions > 0) == (fault == "503")
 
@@ -167,7 +167,7 @@ def test_a_fault_that_stays_is_given_up_on_within_the_bounds(fault, proxy):
         ("session.v3.nwb.zarr", "a page in its place"),
     ],
 )
-def test_what_was_not_the_file_is_not_remembered(name, fault, proxy, folder):
+def test_responses_that_are_not_the_file_are_not_cached(name, fault, proxy, folder):
     """Though identities are believed for a minute."""
     config.recheck_seconds = 60
     url = proxy.url_of(name)
@@ -184,7 +184,7 @@ def test_what_was_not_the_file_is_not_remembered(name, fault, proxy, folder):
 @pytest.mark.parametrize(
     ("query", "name"), [("scan", "units/b"), ("late", "units/b"), ("slice", "acquisition/s/data")]
 )
-def test_bytes_that_fail_their_checksum_are_not_kept(query, name, proxy, folder):
+def test_bytes_with_a_wrong_checksum_are_not_cached(query, name, proxy, folder):
     proxy.checksummed = {"checked.nwb": checksummed(folder / "checked.nwb", name)}
     url, local = proxy.url_of("checked.nwb"), folder / "checked.nwb"
     rows = lazynwb.scan_nwb(url, "/units").select("_nwb_path", "_table_path", "_table_index").collect()
@@ -319,7 +319,7 @@ def test_a_linked_file_that_is_not_there_is_a_broken_link(server, proxy, tmp_pat
     assert "other.nwb" in caplog.text
 
 
-def test_an_identity_that_is_asked_for_in_vain_is_not_one(server, proxy, tmp_path):
+def test_a_failed_request_gives_no_identity(server, proxy, tmp_path):
     """Of a linked file: what it was opened as counts, not what it was found to be once the parse was over."""
     with linking(server, tmp_path):
         url = proxy.url_of("main.nwb")
@@ -339,7 +339,7 @@ def test_an_identity_that_is_asked_for_in_vain_is_not_one(server, proxy, tmp_pat
 @pytest.mark.parametrize(
     ("name", "kind"), [("enumerated.v2.nwb.zarr", "table"), ("rated_series.v2.nwb.zarr", "series")]
 )
-def test_what_belongs_to_a_tables_structure_is_not_done_without(fault, name, kind, proxy, folder):
+def test_missing_structure_of_a_table_is_an_error(fault, name, kind, proxy, folder):
     """Texts of an enumeration, the time at which a series begins: without them, values would be others."""
     url = proxy.url_of(name)
     path = folder / name
@@ -371,7 +371,7 @@ def test_what_belongs_to_a_tables_structure_is_not_done_without(fault, name, kin
 # --- what the server says -----------------------------------------------------------------------------
 
 
-def test_what_is_compressed_in_transit_is_named(proxy):
+def test_compression_in_transit_is_an_error(proxy):
     proxy.reset(always("compressed in transit"))
     for name in ("checked.nwb", "session.v3.nwb.zarr"):
         assert "sends it compressed (Content-Encoding: gzip)" in fails(proxy.url_of(name))
@@ -387,7 +387,7 @@ def bucket(folder):
         yield proxy
 
 
-def test_what_s3_says_with_the_status_400(bucket, folder):
+def test_s3_error_codes_with_status_400(bucket, folder):
     url, expected = "s3://private/checked.nwb", units(folder / "checked.nwb")
     for fault, retries in (("400, a timeout", 2), ("503", 2), ("408", 2)):
         lazynwb.clear_cache()
@@ -405,7 +405,7 @@ def test_credentials_that_expire_half_way(bucket, folder):
     url = "s3://private/checked.nwb"
     bucket.reset(since(2, "400, expired"))
     error = fails(url, storage_options=bucket.options)
-    assert "may not be read (the server answers 400, ExpiredToken): " in error
+    assert "is denied (the server responds with 400, ExpiredToken): " in error
     assert "credentials in storage_options" in error
     bucket.reset()
     assert_frame_equal(units(url, storage_options=bucket.options), units(folder / "checked.nwb"))
@@ -413,20 +413,22 @@ def test_credentials_that_expire_half_way(bucket, folder):
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("text", ["3600", "date"])
-def test_a_server_that_wants_to_be_left_alone_for_long_is(status, text, server):
+def test_a_long_retry_after_is_respected(status, text, server):
     """For longer than requests are repeated: nobody waits for that."""
     config.retry_seconds = 10
     text = formatdate(time.time() + 3600, usegmt=True) if text == "date" else text
     server.faults.append(always_of_server(refuse(status, retry_after=text)))
     error = fails(server.url_of("checked.nwb"))
-    assert re.search(rf"answers {status}\) \(tried 1 time; it asks to be left alone for 3\d\d\d s: ", error)
+    assert re.search(
+        rf"responds with {status}\) \(tried 1 time; the server asks to retry after 3\d\d\d s: ", error
+    )
     assert server.count == 2
     fails(server.url_of("session.v3.nwb.zarr"))
     assert server.count <= 3 + 2  # what it said is remembered: none of these asked again
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-3", "1.5", "9" * 40, "0", "Wed, 21 Oct 2015 07:28:00 GMT"])
-def test_a_retry_after_of_no_use_changes_nothing(text, server, folder):
+def test_an_invalid_retry_after_is_ignored(text, server, folder):
     config.retry_seconds = 10
     left = [3]
 
@@ -482,7 +484,7 @@ def test_one_question_is_enough_for_all_requests(server, folder):
 # --- what nobody else gets to know --------------------------------------------------------------------
 
 
-def test_the_question_how_long_is_asked_as_the_request_was_and_of_nobody_else(server, caplog, cache_dir):
+def test_retry_after_is_queried_with_the_headers_of_the_request(server, caplog, cache_dir):
     """With the headers and the signature that let it in; a redirect is not followed."""
     with RangeServer() as other:
         answers = iter([refuse(503), refuse(302, location=f"{other.url}/s.nwb")])
@@ -534,7 +536,7 @@ lazynwb.scan_nwb(sys.argv[1], "/units").collect()
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals: run on Linux or macOS")
 @pytest.mark.parametrize("what", ["stall in headers", "stall in body", "Retry-After"])
-def test_ctrl_c_ends_a_stall_and_a_pause_that_a_server_asked_for(what, server, proxy):
+def test_ctrl_c_ends_a_stall_and_a_retry_delay(what, server, proxy):
     if what == "Retry-After":
         server.faults.append(always_of_server(refuse(503, retry_after="30")))
     else:

@@ -1,4 +1,4 @@
-"""A table's name to its path: by what files have, and never by a guess."""
+"""Resolution of table names to paths, by the contents of files."""
 
 import h5py
 import numpy as np
@@ -52,7 +52,7 @@ def find(path, term, **options):
     ],
 )
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_path_or_a_shortcut_is_taken_as_it_is(session, term, path, exact):
+def test_paths_and_shortcuts_are_unchanged(session, term, path, exact):
     assert find(session, term, exact=exact) == path
     assert find_path(load_listing(expand(session)[0]), term, exact=exact) == path
 
@@ -88,12 +88,12 @@ def test_a_name_that_fits_several_is_an_error_that_lists_them(session, term):
 
 
 @pytest.mark.parametrize("term", ["unit", "nits", "speed", "running", "trial", "ials", "", "x", "deep/b"])
-def test_a_name_that_nothing_has_is_an_error_and_no_guess(session, term):
+def test_an_unknown_name_is_an_error_and_not_guessed(session, term):
     with pytest.raises(TableNotFoundError, match="no table"):
         find(session, term)
 
 
-def test_the_error_names_what_may_have_been_meant(session):
+def test_the_error_suggests_similar_names(session):
     with pytest.raises(TableNotFoundError, match="did you mean /units"):
         find(session, "unit")
 
@@ -107,7 +107,7 @@ def test_with_exact_path_only_a_path_counts(session, term):
         find(session, f"/{term}")
 
 
-def test_what_it_may_be_can_be_narrowed_down(session):
+def test_a_search_can_be_limited_to_roles(session):
     listing = load_listing(expand(session)[0])
     assert find_path(listing, "position", {"series"}) == "stimulus/presentation/position"
     assert find_path(listing, "units", {"series"}) is None
@@ -222,7 +222,7 @@ def test_an_index_answers_for_names_without_a_look_at_the_files(session, tmp_pat
         ("/interval/trials", "/intervals/trials"),
     ],
 )
-def test_suggestions_are_those_that_a_person_would_make(name, suggested, tmp_path):
+def test_suggestions_are_plausible(name, suggested, tmp_path):
     paths = ["units", "intervals/trials", "intervals/rf_trials", "processing/behavior/licks"]
     file = write(tmp_path / "a.nwb", paths, ["processing/behavior/running_speed"])
     with pytest.raises(TableNotFoundError) as caught:

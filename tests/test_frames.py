@@ -1,4 +1,4 @@
-"""`get_df` and `get`: the columns and rows that are asked for, and no more of the files."""
+"""`get_df` and `get`: the requested columns and rows, and nothing else is read."""
 
 import functools
 
@@ -32,7 +32,7 @@ def polars_df(*args, **kwargs):
 
 
 @pytest.mark.parametrize("term", ["/units", "units", "UNITS", "/intervals/trials", "trials", "performance"])
-def test_a_table_is_what_scan_nwb_gives_in_the_order_of_the_sources(cube, term):
+def test_a_table_equals_scan_nwb_in_the_order_of_the_sources(cube, term):
     sources = cube[::-1]
     frame = polars_df(sources, term, exclude_array_columns=False)
     path = {"UNITS": "units", "performance": "intervals/performance"}.get(term, term)
@@ -64,7 +64,7 @@ def test_pandas_by_default_and_polars_on_request(cube):
     assert isinstance(lazynwb.get_df(cube[0], "units", as_polars=False), pd.DataFrame)
 
 
-def test_array_columns_are_left_out_and_not_read(cube):
+def test_array_columns_are_excluded_and_not_read(cube):
     with lazynwb.profile() as p:
         frame = polars_df(cube, "units")
     assert set(ARRAYS).isdisjoint(frame.columns)
@@ -73,7 +73,7 @@ def test_array_columns_are_left_out_and_not_read(cube):
     assert p.chunks_decoded == 0  # only arrays are compressed in these files
 
 
-def test_lists_of_metadata_are_not_left_out(cube):
+def test_lists_of_metadata_are_included(cube):
     frame = polars_df(cube, "session")
     assert frame["keywords"].to_list()[1] == ["production", "ecephys"]
     assert frame["session_id"].to_list() == [f"s{k}" for k in range(6)]
@@ -212,7 +212,7 @@ def test_rows_of_a_file_that_is_named_twice_are_an_error(cube, monkeypatch):
         lazynwb.get_df(cube, "units", nwb_path_to_row_indices=rows)
 
 
-def test_session_columns_are_those_of_a_scan(cube):
+def test_session_columns_equal_those_of_a_scan(cube):
     options = {"session_columns": {"mouse": "subject_id", "words": "keywords"}}
     every = lazynwb.scan_nwb(cube, "units", **options).collect()
     found = polars_df(cube, "units", **options)
@@ -258,7 +258,7 @@ def test_remote_files(cube):
         assert frame["unit_id"].to_list() == ["s3_5", "s3_2"]
 
 
-def test_get_gives_a_frame_for_a_table(cube):
+def test_get_returns_a_frame_for_a_table(cube):
     assert_frames(lazynwb.get(cube, "trials", as_polars=True), polars_df(cube, "trials"))
     frame = lazynwb.get(cube[0], "trials", include_column_names="start_time")
     assert isinstance(frame, pd.DataFrame)
@@ -268,7 +268,7 @@ def test_get_gives_a_frame_for_a_table(cube):
 @pytest.mark.parametrize(
     "term", ["running_speed", "/processing/behavior/running_speed", "behavior/running_speed"]
 )
-def test_get_gives_a_series_for_a_series_of_one_file(cube, term):
+def test_get_returns_a_series_for_a_series_of_one_file(cube, term):
     found = lazynwb.get(cube[0], term)
     assert isinstance(found, lazynwb.TimeSeries)
     with h5py.File(cube[0]) as file:
@@ -276,7 +276,7 @@ def test_get_gives_a_series_for_a_series_of_one_file(cube, term):
     assert found.rate == 60.0
 
 
-def test_get_gives_a_frame_for_a_series_on_request_and_for_several_files(cube):
+def test_get_returns_a_frame_for_a_series_on_request_and_for_several_files(cube):
     one = lazynwb.get(cube[0], "running_speed", as_df=True, as_polars=True)
     assert_frames(one, lazynwb.read_nwb(cube[0], "/processing/behavior/running_speed"))
     many = lazynwb.get(cube, "running_speed", as_polars=True)

@@ -1,4 +1,4 @@
-"""The structure reader: equal to libhdf5 on every file, and never a wrong value of a damaged one."""
+"""The structure reader: equal to libhdf5 on every file, and no wrong values from damaged files."""
 
 import os
 import random
@@ -109,7 +109,7 @@ def test_some_chunks_are_where_all_chunks_say_that_they_are(files, name):
     file.close()
 
 
-def test_chunks_are_where_h5py_says_one_by_one(files):
+def test_single_chunk_locations_equal_h5py(files):
     with h5py.File(files["latest"]) as stored:
         (source,) = expand(files["latest"])
         file = StructureFile(source, "")
@@ -138,7 +138,7 @@ def test_chunks_are_where_h5py_says_one_by_one(files):
 
 
 @pytest.mark.parametrize("size", [*range(1, 40), 300, 4096])
-def test_checksums_are_those_of_a_compiled_implementation(size):
+def test_checksums_equal_a_compiled_implementation(size):
     numcodecs = pytest.importorskip("numcodecs.checksum32")
     data = random.Random(size).randbytes(size)  # noqa: S311
     assert checksums.plain_lookup3(data) == numcodecs.jenkins_lookup3(data)
@@ -175,7 +175,7 @@ SIGNATURES = b"OHDR|OCHK|BTHD|BTIN|BTLF|FRHP|FHIB|FHDB|FAHD|FADB|EAHD|EAIB|EASB|
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_nothing_is_used_whose_checksum_does_not_match(tmp_path, seed):
+def test_structure_with_a_wrong_checksum_is_refused(tmp_path, seed):
     """Checksums are verified after a parse: what was read stays in memory, and no later parse may use it."""
     path, copy = tmp_path / "file.nwb", tmp_path / "copy.nwb"
     with h5py.File(path, "w", libver="latest") as file:

@@ -1,4 +1,4 @@
-"""Heap collections: text that does not lie in order, in shared and in grown collections, against h5py."""
+"""Heap collections: unordered text in shared and in grown collections, compared with h5py."""
 
 import h5py
 import numpy as np

@@ -1,4 +1,4 @@
-"""What is in files, and in names, may not do: run code, read elsewhere, steer terminals, tell secrets.
+"""Hostile contents and names cannot run code, read other files, control terminals or reveal secrets.
 
 Beside what each module's own tests say of this: links in `test_objects.py`, trees in `test_tree.py`,
 terminals in `test_cli.py`, web servers in `test_remote_faults.py`, names of files in `test_convert.py`.
@@ -127,7 +127,7 @@ print(seen)
 """
 
 
-def test_nothing_in_a_file_is_run(tmp_path):
+def test_contents_of_files_are_never_executed(tmp_path):
     mark = tmp_path / "was run"
     paths = [hostile_store(tmp_path / f"{name}.zarr", mark, name) for name in STORED]
     columns = [*STORED, *hostile_file(tmp_path / "a.nwb", mark)]
@@ -268,7 +268,7 @@ def test_with_the_users_leave_they_are_read(linked):
         assert found.to_list() == THERE.tolist(), name
 
 
-def test_without_it_nothing_but_the_file_is_read(linked):
+def test_external_files_are_only_read_with_permission(linked):
     lazynwb.config.external_links = "never"
     assert lazynwb.scan_nwb(linked, "t").select("itself").collect().to_series().to_list() == [0, 1, 2, 3]
     for name in ("near raw", "beside", "through a near link"):
@@ -341,7 +341,7 @@ def steering(tmp_path):
     return path
 
 
-def test_errors_and_what_is_logged_are_harmless(steering, caplog):
+def test_errors_and_log_messages_are_harmless(steering, caplog):
     asked = [
         lambda: lazynwb.read_nwb(steering, f"no {STEERS}"),
         lambda: lazynwb.read_nwb(f"{steering}{STEERS}", "units"),
@@ -359,7 +359,7 @@ def test_errors_and_what_is_logged_are_harmless(steering, caplog):
     assert_harmless(caplog.text)
 
 
-def test_what_the_prompt_shows_is_harmless(steering):
+def test_representations_are_harmless(steering):
     name = f"acquisition/{STEERS}"
     series_ = lazynwb.get_timeseries(steering, name)
     session = lazynwb.LazyNWB(steering)
@@ -518,7 +518,7 @@ def told_by(work):
 @pytest.mark.usefixtures("silence")
 @pytest.mark.parametrize("kind", STORES)
 @pytest.mark.parametrize("how", ["given", "config", "command"])
-def test_no_store_tells_what_lets_one_in(kind, how, capfd, monkeypatch, tmp_path):
+def test_stores_do_not_reveal_credentials(kind, how, capfd, monkeypatch, tmp_path):
     url, options = STORES[kind]
     monkeypatch.chdir(tmp_path)
     if how == "config":

@@ -1,4 +1,4 @@
-"""An index of sessions: what it says, what is planned from it, and what it makes of files that change."""
+"""An index of sessions: its tables, scans that are planned from it, and changes of files."""
 
 import logging
 import multiprocessing
@@ -80,7 +80,7 @@ def in_force(place):
 
 
 @pytest.mark.parametrize("table", CUBE_TABLES)
-def test_a_scan_gives_the_same_with_an_index_as_without(cube, indexed, table):
+def test_a_scan_with_an_index_equals_one_without(cube, indexed, table):
     live = lazynwb.scan_nwb(cube, table)
     planned = lazynwb.scan_nwb(None, table, index=indexed)
     assert planned.collect_schema() == live.collect_schema()
@@ -191,7 +191,7 @@ def test_planning_touches_no_file_not_even_by_asking_whether_it_is_there(own):
     assert touches(profile) == (0, 0, 0)
 
 
-def test_a_filter_on_session_columns_leaves_the_other_files_alone(own):
+def test_a_filter_on_session_columns_skips_other_files(own):
     paths, place = own
     for path in paths[:3] + paths[4:]:
         Path(path).unlink()
@@ -203,7 +203,7 @@ def test_a_filter_on_session_columns_leaves_the_other_files_alone(own):
     assert profile.files_parsed == 0
 
 
-def test_files_that_are_alike_are_looked_up_once_for_the_schema(indexed):
+def test_equal_schemas_are_looked_up_once(indexed):
     with lazynwb.profile() as profile:
         lazynwb.scan_nwb(None, "units", index=indexed)
     assert profile.cache_hits == 1
@@ -272,7 +272,7 @@ def test_a_file_that_is_gone_is_an_error_when_it_is_read(own):
     assert kept.select("presence_ratio").collect().height == 200
 
 
-def test_the_device_of_a_file_is_no_part_of_what_it_is_known_by(own, monkeypatch):
+def test_the_device_is_not_part_of_the_identity(own, monkeypatch):
     """Machines number the same share differently."""
     paths, _ = own
     stat = os.stat
@@ -331,7 +331,7 @@ def small_parts(monkeypatch):
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_an_update_works_on_what_has_changed_and_leaves_other_parts_alone(cube, tmp_path):
+def test_an_update_only_rewrites_changed_parts(cube, tmp_path):
     paths = [str(shutil.copy(path, tmp_path)) for path in cube]
     place = tmp_path / "index"
     build_index(paths, place)
@@ -378,7 +378,7 @@ def test_small_parts_are_joined(cube, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_who_reads_goes_on_while_the_index_is_rewritten(cube, tmp_path):
+def test_readers_are_not_disturbed_by_an_update(cube, tmp_path):
     paths = [str(shutil.copy(path, tmp_path)) for path in cube]
     place = tmp_path / "index"
     build_index(paths, place)
@@ -519,7 +519,7 @@ def test_a_new_build_takes_the_place_of_the_old_one(own):
     assert len([name for name in names_in(place) if name.endswith(".bin")]) == 1
 
 
-def test_metadata_that_comes_up_later_is_a_column_of_all_sessions(tmp_path):
+def test_new_metadata_become_a_column_of_all_sessions(tmp_path):
     paths = [str(tmp_path / f"{number}.nwb") for number in range(3)]
     values = [{"weight": 0.02}, {"weight": "20 g"}, {"weight": "21 g", "species": "mouse"}]
     for path, own in zip(paths, values, strict=True):
@@ -721,7 +721,7 @@ def test_damaged_parts_are_errors(own, kind, damage):
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[:-40] if damage == "cut" else os.urandom(file.stat().st_size))
-    with pytest.raises(CorruptDataError, match="build it anew"):
+    with pytest.raises(CorruptDataError, match="rebuild it"):
         lazynwb.read_nwb(None, "units", index=place)
 
 
@@ -768,7 +768,7 @@ def test_entries_that_cannot_be_are_refused(own, monkeypatch, change):
             return decode(msgspec.msgpack.encode(entry))
 
     monkeypatch.setattr(lazynwb.index.snapshot, "_decoder", lambda: Tampering)
-    with pytest.raises(CorruptDataError, match=r"cannot be|build it anew"):
+    with pytest.raises(CorruptDataError, match=r"cannot be|rebuild it"):
         lazynwb.read_nwb(None, "units", index=place)
 
 
@@ -782,7 +782,7 @@ def test_numbers_of_rows_that_cannot_be_are_not_believed(own, rows):
 def test_a_column_of_another_type_is_an_error(own):
     _, place = own
     rewrite_rows(place, "many")
-    with pytest.raises(CorruptDataError, match="build it anew"):
+    with pytest.raises(CorruptDataError, match="rebuild it"):
         lazynwb.scan_nwb(None, "units", index=place).select(pl.len()).collect()
 
 
@@ -792,7 +792,7 @@ def rewrite_rows(place, rows):
     pl.read_parquet(file).with_columns(rows=changed).write_parquet(file)
 
 
-def test_what_lets_somebody_in_is_not_written_down(cube, tmp_path):
+def test_credentials_are_not_written(cube, tmp_path):
     from range_server import RangeServer
 
     with RangeServer(cube[0].parent) as server:

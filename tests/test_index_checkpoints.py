@@ -1,4 +1,4 @@
-"""Builds of an index that are cut off: the next one repeats nothing, and gives the same index."""
+"""Interrupted builds of an index: the next build repeats nothing and produces the same index."""
 
 import os
 import subprocess
@@ -115,7 +115,7 @@ def test_a_build_that_is_cut_off_again_and_again_gets_done(sessions, tmp_path, m
 
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("on_workers", [False, True])
-def test_what_was_done_is_not_repeated(sessions, tmp_path, monkeypatch, on_workers):
+def test_finished_work_is_not_repeated(sessions, tmp_path, monkeypatch, on_workers):
     place = tmp_path / "index"
     publish = "lazynwb.index.build.publish"
 

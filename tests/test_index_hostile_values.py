@@ -1,4 +1,4 @@
-"""Values of an index that somebody else has made: what cannot be is refused, and nothing else is touched."""
+"""Values of an untrusted index: impossible ones are refused, and other data are not affected."""
 
 import json
 import zlib
@@ -80,7 +80,7 @@ def part_with(number, value):
         lambda table, _: table.update(schema=[*table["schema"], ["y", "Int64"]]),
     ],
 )
-def test_a_manifest_of_what_cannot_be(place, change):
+def test_an_impossible_manifest(place, change):
     edit(place, change)
     with pytest.raises(CorruptDataError, match="index"):
         QUERIES["scan"](place)

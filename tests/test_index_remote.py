@@ -1,4 +1,4 @@
-"""An index in a bucket or on a web server, of files there: what is asked for, and what is refused."""
+"""Indices in buckets and on web servers: their requests, and what is refused."""
 
 import sys
 from pathlib import Path
@@ -46,7 +46,7 @@ def asked_of_files(server):
     return [seen.path for seen in server.log if not seen.path.startswith("index/")]
 
 
-def test_planning_asks_for_no_file_and_reading_for_none_but_those_that_are_left(server, urls, cube, tmp_path):
+def test_planning_reads_no_file_and_reading_only_the_remaining_ones(server, urls, cube, tmp_path):
     build_index(urls, tmp_path)
     index = serve(server, tmp_path)
     expected = lazynwb.read_nwb(cube, "units")
@@ -121,7 +121,7 @@ def test_an_update_asks_once_for_each_file_that_did_not_change(server, urls, tmp
     assert server.bytes <= len(urls)
 
 
-def test_a_file_that_is_gone_leaves_the_index_and_one_that_is_refused_stays(server, urls, cube, tmp_path):
+def test_deleted_files_leave_the_index_and_unreadable_ones_stay(server, urls, cube, tmp_path):
     build_index(urls, tmp_path)
     lazynwb.clear_cache()
     del server.objects[cube[5].name]
@@ -130,7 +130,7 @@ def test_a_file_that_is_gone_leaves_the_index_and_one_that_is_refused_stays(serv
     assert (done.sessions, done.removed, done.changed) == (5, 1, 0)
 
 
-def test_an_index_from_elsewhere_names_no_files_of_this_machine(server, cube, tmp_path):
+def test_an_index_cannot_name_files_of_this_machine(server, cube, tmp_path):
     build_index(cube, tmp_path)
     index = serve(server, tmp_path)
     with pytest.raises(LazyNWBError, match="names files of a machine"):
@@ -139,7 +139,7 @@ def test_an_index_from_elsewhere_names_no_files_of_this_machine(server, cube, tm
 
 
 def test_a_web_server_is_not_written_to(server, urls):
-    with pytest.raises(LazyNWBError, match="web servers are only read"):
+    with pytest.raises(LazyNWBError, match="web servers are read-only"):
         build_index(urls, server.url_of("index"))
 
 
@@ -168,7 +168,7 @@ def test_an_index_in_a_bucket(s3, cube, urls, monkeypatch):
     assert len(open_index(place, s3.options)) == 1
 
 
-def test_a_store_that_knows_no_conditional_writes_is_looked_at_before_each(s3, urls, monkeypatch):
+def test_stores_without_conditional_writes_are_checked_before_each_write(s3, urls, monkeypatch):
     put, found = obstore.put, RemoteFolder.find
 
     def unconditional(*arguments, mode="overwrite", **options):
@@ -195,7 +195,7 @@ def test_a_store_that_knows_no_conditional_writes_is_looked_at_before_each(s3, u
     assert len(open_index(place, s3.options)) == 4
 
 
-def test_secrets_of_a_store_are_not_written_down(s3, cube, tmp_path):
+def test_secrets_of_a_store_are_not_written(s3, cube, tmp_path):
     s3.put("private/cube/a.nwb", cube[0].read_bytes())
     options = {**s3.options, "access_key_id": "topsecretkey", "secret_access_key": "topsecretvalue"}
     build_index("s3://private/cube/a.nwb", tmp_path, storage_options=options)

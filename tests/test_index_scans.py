@@ -1,4 +1,4 @@
-"""Scans of the files that an index answers from its values: the same rows, and only files that are needed."""
+"""Scans that an index answers from its values: the same rows, and only required files are read."""
 
 import shutil
 
@@ -128,7 +128,7 @@ def test_small_columns_open_no_file(index, paths):
     assert of_one["score"].to_list() == [number / 4 for number in range(7)]
 
 
-def test_workers_are_asked_for_nothing_that_the_values_answer(index, paths):
+def test_workers_do_not_read_what_the_values_contain(index, paths):
     recorder = Recorder()
     units = scan_nwb(None, "/units", index=index, executor=recorder, session_columns=["session_id"])
     expected = scan_nwb(paths, "/units", session_columns=["session_id"]).collect()
@@ -143,7 +143,7 @@ def test_workers_are_asked_for_nothing_that_the_values_answer(index, paths):
     assert [source.path for work in recorder.works for source in work.sources] == [str(paths[2])]
 
 
-def test_daft_reads_what_the_values_answer_in_one_task_without_a_file(index, paths):
+def test_daft_reads_values_in_one_task_without_files(index, paths):
     pytest.importorskip("daft", reason="pip install daft")
     import lazynwb.daft as daft_scans
 

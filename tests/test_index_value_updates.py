@@ -1,4 +1,4 @@
-"""Updates of the values of an index: what is written and read, and what is left when they are cut off."""
+"""Updates of the values of an index: reads and writes, and interrupted updates."""
 
 import shutil
 
@@ -78,7 +78,7 @@ def test_only_files_with_sessions_that_changed_are_written(sessions, tmp_path):
 
 
 @pytest.mark.usefixtures("small_files")
-def test_rows_of_sessions_without_changes_are_taken_from_the_values(sessions, tmp_path):
+def test_unchanged_sessions_are_read_from_the_values(sessions, tmp_path):
     """Also where the type of a column widens, and every file is written anew."""
     place = tmp_path / "index"
     lazynwb.build_index(sessions, place, values=True)

@@ -1,4 +1,4 @@
-"""Values in an index: the small columns of all sessions as plain Parquet, the same as a scan of the files."""
+"""Values of an index: small columns of all sessions as plain Parquet, equal to a scan of the files."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +70,7 @@ def truth(paths, table="/units", names=SMALL):
     return frame.select(*names, *columns, *INTERNAL).collect()
 
 
-def test_values_are_those_of_a_scan(place, paths):
+def test_values_equal_a_scan(place, paths):
     found = scan_index(place, "/units").collect()
     expected = truth(paths)
     assert_frame_equal(found, expected)
@@ -136,7 +136,7 @@ def test_tables_by_name(paths, tmp_path):
     assert not (tmp_path / "wrong" / "manifest.json").exists()
 
 
-def test_a_column_that_is_large_in_one_session_is_none_of_the_values(tmp_path):
+def test_a_column_that_is_large_in_one_session_has_no_values(tmp_path):
     for number, width in enumerate((2, 200)):
         with h5py.File(tmp_path / f"{number}.nwb", "w") as file:
             builders.nwb_root(file)
@@ -145,7 +145,7 @@ def test_a_column_that_is_large_in_one_session_is_none_of_the_values(tmp_path):
     assert list(scan_index(tmp_path / "index", "/units").collect_schema())[:3] == ["id", "wave_len", "x"]
 
 
-def test_a_column_without_a_common_type_is_none_of_the_values(tmp_path):
+def test_a_column_without_a_common_type_has_no_values(tmp_path):
     for number, value in enumerate((["a"], [1])):
         with h5py.File(tmp_path / f"{number}.nwb", "w") as file:
             builders.nwb_root(file)

@@ -1,4 +1,4 @@
-"""Units, series and frames in the terms of pynapple, xarray, DuckDB, pandas and pyarrow: the real ones."""
+"""Conversion of units, series and frames to pynapple, xarray, DuckDB, pandas and pyarrow."""
 
 import sys
 import warnings
@@ -140,7 +140,7 @@ def test_series_are_tsd_frames_and_tensors(file, pynapple):
     assert lazynwb.to_pynapple(window).values.tolist() == window.scaled[:].tolist() == [[5, 5.5]] + [
         [5.0 + k, 5.5 + k] for k in range(1, 5)
     ]  # fmt: skip
-    with pytest.raises(lazynwb.UnsupportedTypeError, match="takes numbers only"):
+    with pytest.raises(lazynwb.UnsupportedTypeError, match="only supports numbers"):
         one(file, "notes").to_pynapple()
 
 
@@ -320,7 +320,7 @@ def nested(tmp_path):
     return lazynwb.scan_nwb(tmp_path / "nested.nwb", "units").collect()
 
 
-def test_pyarrow_takes_a_frame_and_gives_it_back(nested):
+def test_frames_round_trip_through_pyarrow(nested):
     pyarrow = pytest.importorskip("pyarrow")
     assert isinstance(nested.schema["side"], pl.Enum)
     arrow = pyarrow.table(nested)  # through __arrow_c_stream__

@@ -1,4 +1,4 @@
-"""What each kind of NWB table becomes, against pynwb's own reading (hdmf-common 1.10, NWB core 2.10)."""
+"""Each kind of NWB table compared with pynwb (hdmf-common 1.10, NWB core 2.10)."""
 
 import datetime as dt
 import itertools
@@ -74,12 +74,12 @@ def check_against_pynwb(path, **options):
         ("plane_segmentations", 4),
     ],
 )
-def test_every_table_is_what_pynwb_reads(name, tables, built):
+def test_every_table_equals_pynwb(name, tables, built):
     assert check_against_pynwb(built(name)) >= tables
 
 
 @pytest.mark.parametrize("name", ["aligned", "enumerated", "events", "intracellular", "ophys", "regions"])
-def test_every_table_of_a_zarr_store_is_what_pynwb_reads_in_its_twin(name, twins):
+def test_every_table_of_a_zarr_store_equals_pynwb_on_its_twin(name, twins):
     """The references of both versions of hdmf-zarr lead to the paths that pynwb gives."""
     with pynwb_session.reading(twins / f"{name}.nwb") as session:
         for table_path, expected in session.tables.items():
@@ -95,7 +95,7 @@ def test_every_table_of_a_zarr_store_is_what_pynwb_reads_in_its_twin(name, twins
 
 @pytest.mark.slow
 @pytest.mark.skipif(not FILES, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
-def test_every_table_of_the_real_files_is_what_pynwb_reads():
+def test_every_table_of_the_real_files_equals_pynwb():
     """Of the files that pynwb can read: `test_real_files` compares all of them with h5py."""
     read = 0
     for path in FILES:
@@ -142,7 +142,7 @@ def test_a_category_is_a_table_of_its_own_too(built):
     assert whole["responses"].struct.unnest().equals(own.select("id", "peaks", "response"))
 
 
-def test_what_refers_to_no_series_is_as_stored(built):
+def test_references_to_no_series_are_unchanged(built):
     """NWB writes -1 for the start and the count, and refers to the other series of the recording."""
     frame = lazynwb.read_nwb(built("icephys_hierarchy"), f"{ICEPHYS}/intracellular_recordings/stimuli")
     assert frame["stimulus"][3] == {"idx_start": -1, "count": -1, "timeseries": "/acquisition/resp3"}
@@ -172,7 +172,7 @@ def test_the_hierarchy_is_followed_by_joins(built):
 # --- events and meanings ------------------------------------------------------------------------------
 
 
-def test_events_have_times_in_seconds_and_what_happened(built):
+def test_events_have_times_in_seconds_and_values(built):
     frame = lazynwb.read_nwb(built("event_tables"), "/events/stimuli")
     assert frame["timestamp"].to_list() == [k / 3 for k in range(8)]
     assert frame["duration"].is_nan().to_list() == [k == 2 for k in range(8)]
@@ -281,7 +281,7 @@ def enumerated(file, name, columns, **options):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_codes_are_an_enum_of_what_they_mean(suffix, twins):
+def test_codes_are_an_enum_of_their_meanings(suffix, twins):
     frame = lazynwb.read_nwb(twins / f"enumerated{suffix}", "/processing/enums/colors")
     assert frame.schema["color"] == pl.Enum(["red", "grün", "blue"])
     assert frame["color"].to_list() == ["red", "blue", "grün", "grün"]
@@ -323,7 +323,7 @@ _number = itertools.count()
 
 
 @given(texts=TEXTS, data=st.data(), fixed=st.booleans())
-def test_any_codes_and_elements_are_what_plain_python_gives(texts, data, fixed, tmp_path_factory):
+def test_any_codes_and_elements_equal_plain_python(texts, data, fixed, tmp_path_factory):
     """In cells and in lists, with elements of variable and of fixed length."""
     path = tmp_path_factory.getbasetemp() / f"enum_{next(_number)}.nwb"
     code = st.integers(0, len(texts) - 1)
@@ -353,7 +353,7 @@ def test_elements_are_no_column_though_they_fit(tmp_path):
     assert lazynwb.read_nwb(path, "listed").columns[:3] == ["id", "kind", "kind_elements"]
 
 
-def test_texts_that_are_not_unique_are_still_what_the_codes_mean(tmp_path):
+def test_duplicate_texts_keep_their_meaning(tmp_path):
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         enumerated(file, "t", {"kind": (np.array([0, 1, 2, 3], "u1"), ["a", "b", "a", "b"])})
@@ -368,7 +368,7 @@ def test_texts_that_are_not_unique_are_still_what_the_codes_mean(tmp_path):
     [None, np.array([10.0, 20.0]), np.array([["a", "b"]], dtype="S1"), "dangling"],
     ids=["none", "numbers", "two dimensions", "dangling"],
 )
-def test_codes_without_texts_are_shown_as_codes_and_said_to_be(elements, tmp_path, caplog):
+def test_codes_without_texts_are_shown_as_codes_with_a_warning(elements, tmp_path, caplog):
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         stored = ["x", "y"] if isinstance(elements, str) else elements
@@ -382,7 +382,7 @@ def test_codes_without_texts_are_shown_as_codes_and_said_to_be(elements, tmp_pat
     assert "column 'kind' shows codes" in caplog.text
 
 
-def test_a_code_without_a_meaning_is_an_error_that_says_where(tmp_path):
+def test_a_code_without_a_meaning_is_an_error_with_its_location(tmp_path):
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         enumerated(file, "t", {"kind": (np.array([1, 0, 7], "u1"), ["a", "b"]), "fine": (np.arange(3), None)})
@@ -493,7 +493,7 @@ def test_masks_of_regions_of_interest(built):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_masks_of_the_rows_that_a_filter_leaves(engine, built):
+def test_masks_of_filtered_rows(engine, built):
     lf = lazynwb.scan_nwb(built("plane_segmentations"), "/processing/ophys/ImageSegmentation/pixels")
     found = lf.filter(pl.col("label") == "cell 3").select("pixel_mask").collect(engine=engine)
     expected = [{"x": i, "y": i + 3, "weight": 0.5 * i} for i in range(4)]

@@ -1,4 +1,4 @@
-"""Late columns: each row of any frame finds its value in its file, whatever became of the frame."""
+"""Late materialization: values of the rows of any frame, after any operations on it."""
 
 import functools
 import math
@@ -60,12 +60,12 @@ def assert_late(added, before, *names):
 # -- any frame ---------------------------------------------------------------------------------------------
 
 
-def test_columns_for_the_rows_that_are_left(thin):
+def test_columns_for_the_remaining_rows(thin):
     best = thin.sort("presence_ratio").tail(10)
     assert_late(best.nwb.with_columns(*ARRAYS), best, *ARRAYS)
 
 
-def test_types_are_those_of_a_scan(cube, thin):
+def test_types_equal_those_of_a_scan(cube, thin):
     added = thin.head(1).nwb.with_columns(ARRAYS)
     schema = lazynwb.scan_nwb(cube, "/units").collect_schema()
     assert {name: added.schema[name] for name in ARRAYS} == {name: schema[name] for name in ARRAYS}
@@ -138,7 +138,7 @@ def test_both_sides_of_a_join(cube, thin):
         both.nwb.with_columns("spike_times", provenance_suffix="_left")
 
 
-def test_columns_that_are_there_are_replaced_by_what_the_files_hold(thin):
+def test_existing_columns_are_replaced_by_those_of_the_files(thin):
     frame = thin.head(5).with_columns(location=pl.lit(7))
     added = frame.nwb.with_columns("location")
     assert added.columns == frame.columns
@@ -197,7 +197,7 @@ def test_each_chunk_is_decoded_once_however_often_its_rows_occur(thin, lazy, nam
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_lazy_column_is_read_for_the_rows_that_the_rest_of_the_query_leaves(cube, engine):
+def test_a_lazy_column_is_read_for_the_remaining_rows_of_the_query(cube, engine):
     thin = lazynwb.scan_nwb(cube, "/units").drop(ARRAYS)
     late = thin.nwb.with_columns(*ARRAYS)
 
@@ -370,7 +370,7 @@ def test_types_that_differ_widen(tmp_path):
     assert chosen["k"].to_list() == ["a", "1"]
 
 
-def test_a_file_that_lacks_the_column_gives_nulls_or_an_error(tmp_path):
+def test_a_missing_column_is_null_or_an_error(tmp_path):
     one, two = write(tmp_path / "1.nwb", x=[1]), write(tmp_path / "2.nwb", x=[2], extra=[5])
     frame = rows_of(one, two, one)
     for kind in (frame, frame.lazy()):
@@ -399,7 +399,7 @@ def test_a_column_that_no_file_has_is_an_error_with_the_closest_names(thin, lazy
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_merge_array_column_leaves_the_frame_as_it_is_and_says_so(thin, lazy, caplog):
+def test_merge_array_column_returns_the_frame_unchanged_with_a_warning(thin, lazy, caplog):
     frame = thin.lazy() if lazy else thin
     assert_frame_equal(lazynwb.merge_array_column(frame, "spike_time").lazy().collect(), thin)
     assert "spike_times" in caplog.text
@@ -408,7 +408,7 @@ def test_merge_array_column_leaves_the_frame_as_it_is_and_says_so(thin, lazy, ca
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_what_the_frame_says_must_be_true(thin, lazy):
+def test_invalid_provenance_is_an_error(thin, lazy):
     frame = thin.head(2)
 
     def add(**columns):
@@ -437,7 +437,7 @@ def test_a_frame_without_one_of_the_three_columns_is_an_error(thin, column):
             lazynwb.merge_array_column(frame, column)
 
 
-def test_what_is_no_frame_is_a_type_error():
+def test_other_objects_than_frames_are_type_errors():
     with pytest.raises(TypeError, match="list"):
         lazynwb.merge_array_column([], "x")
 

@@ -212,7 +212,9 @@ class TestNames:
 
     @pytest.mark.parametrize("name", ["unit_id", "waveform_mean"])
     def test_not_a_list(self, cube, name):
-        with pytest.raises(lazynwb.SchemaError, match=f"'{name}' of /units is .*only rows of lists differ"):
+        with pytest.raises(
+            lazynwb.SchemaError, match=f"'{name}' of /units is .*only list columns have length columns"
+        ):
             lazynwb.scan_nwb(cube, "units", length_columns=["spike_times", name])
 
     @pytest.mark.parametrize("length_columns", [True, "a"])

@@ -1,4 +1,4 @@
-"""What a query holds in memory and leaves behind: the small versions of what `limits.py` measures in full."""
+"""Memory of queries and remaining resources: small versions of the measurements of `limits.py`."""
 
 import json
 import os
@@ -116,7 +116,7 @@ def test_memory_is_bounded(name, tmp_path):
 # --- what is left ------------------------------------------------------------------------------------------
 
 
-def test_opening_and_closing_leaves_nothing_open():
+def test_opening_and_closing_leaves_no_open_files():
     found = long_runs.opened_in_a_child(60)
     assert found["descriptors"] <= 0
     assert found["connections"] < 20  # of 30 cycles behind the server
@@ -136,7 +136,7 @@ def test_a_process_that_is_killed_while_it_writes_the_cache():
     assert found["kills"] == 2
 
 
-def test_what_killed_processes_left_goes_after_an_hour(cube, cache_dir):
+def test_files_of_killed_processes_are_removed_after_an_hour(cube, cache_dir):
     lazynwb.read_nwb(cube, "units")
     shards = [shard for version in cache_dir.glob("v*") for shard in version.iterdir()]
     old, new = ([shard / f".new-{age}" for shard in shards] for age in ("old", "young"))
@@ -242,7 +242,7 @@ def test_a_cache_that_a_disk_refuses_costs_a_warning(cube, tmp_path):
         (ValueError("(os error 2)"), None),
     ],
 )
-def test_what_a_disk_refuses_is_told_from_other_errors(error, number):
+def test_disk_errors_differ_from_other_errors(error, number):
     found = refusal(error, Path("out.parquet"))
     assert (found.errno if found else None) == number
     assert found is None or "out.parquet" in str(found)

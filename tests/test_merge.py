@@ -1,4 +1,4 @@
-"""Casting a file's rows to the published type: nothing is lost, and what was null stays null."""
+"""Casts of a file's rows to the schema: no value is lost, and null stays null."""
 
 import h5py
 import numpy as np
@@ -30,7 +30,7 @@ LARGE = 2**53 + 1
         (pl.Series([1]), pl.String()),
     ],
 )
-def test_what_would_change_is_an_error_that_names_the_origin(stored, dtype):
+def test_lossy_casts_are_errors_that_name_the_origin(stored, dtype):
     with pytest.raises(lazynwb.SchemaError, match=r"first\.nwb"):
         conform(stored, dtype, "first.nwb")
 
@@ -66,7 +66,7 @@ def test_what_would_change_is_an_error_that_names_the_origin(stored, dtype):
         (pl.Series(["a"], dtype=pl.Enum(["a"])), pl.String(), ["a"]),
     ],
 )
-def test_what_loses_nothing_is_cast(stored, dtype, expected):
+def test_lossless_casts_are_allowed(stored, dtype, expected):
     cast = conform(stored, dtype, "first.nwb")
     assert cast.dtype == dtype
     assert cast.to_list() == expected

@@ -1,4 +1,4 @@
-"""A row for each file, as pynwb reads it: `get_metadata_df`."""
+"""`get_metadata_df`: one row per file, compared with pynwb."""
 
 import datetime as dt
 import logging
@@ -55,7 +55,7 @@ def metadata(*paths):
 
 
 @pytest.mark.parametrize("name", ["session", "described", "one_row", "bare", "with_subject"])
-def test_a_row_is_what_pynwb_reads(name, twins):
+def test_a_row_equals_pynwb(name, twins):
     pynwb = pytest.importorskip("pynwb")
     path = twins / f"{name}.nwb"
     row = metadata(path).row(0, named=True)
@@ -85,7 +85,7 @@ def test_stores_give_the_rows_of_their_twins(twins):
         assert stores.schema == hdf5.schema
 
 
-def test_the_paths_are_those_of_every_scan_in_the_order_of_the_files(cube):
+def test_paths_equal_those_of_a_scan_in_the_order_of_the_files(cube):
     files = [cube[3], cube[0], cube[3]]
     found = metadata(*files)
     assert found["_nwb_path"].to_list() == list(map(str, files))
@@ -169,7 +169,7 @@ def test_times_of_several_offsets_are_in_utc(tmp_path):
 @pytest.mark.parametrize(
     "text", ["yesterday", "", "2024-13-01T00:00:00Z", "0001-01-01T00:00:00+10:00", 17.25]
 )
-def test_what_is_no_time_is_null_and_a_warning_names_the_file(text, tmp_path, caplog):
+def test_invalid_times_are_null_with_a_warning_that_names_the_file(text, tmp_path, caplog):
     good = write(tmp_path / "good.nwb")
     bad = write(tmp_path / "bad.nwb", session_start_time=text)
     with caplog.at_level(logging.WARNING):
@@ -181,7 +181,7 @@ def test_what_is_no_time_is_null_and_a_warning_names_the_file(text, tmp_path, ca
     assert "good.nwb" not in message
 
 
-def test_a_time_without_an_offset_is_taken_to_be_in_utc_and_said_so(tmp_path, caplog):
+def test_a_time_without_an_offset_is_utc_with_a_warning(tmp_path, caplog):
     path = write(tmp_path / "a.nwb", session_start_time="2024-01-02T03:04:05", subject__date_of_birth=None)
     with caplog.at_level(logging.WARNING):
         found = metadata(path)
@@ -207,7 +207,7 @@ def test_a_field_that_is_a_number_in_one_file_and_text_in_another_is_text(tmp_pa
     assert "weight" in caplog.text
 
 
-def test_a_field_that_is_one_text_here_and_a_list_there_is_a_list(tmp_path):
+def test_a_field_that_is_text_or_a_list_is_a_list(tmp_path):
     paths = [
         write(tmp_path / "a.nwb", general__experimenter="Doe, Jane"),
         write(tmp_path / "b.nwb", general__experimenter=["A", "B"]),
@@ -220,7 +220,7 @@ def test_a_field_that_is_one_text_here_and_a_list_there_is_a_list(tmp_path):
     assert metadata(paths[0], bare)["experimenter"].to_list() == [["Doe, Jane"], None]
 
 
-def test_a_field_of_a_type_that_cannot_be_read_is_left_out_with_a_warning(tmp_path, caplog):
+def test_a_field_of_an_unsupported_type_is_excluded_with_a_warning(tmp_path, caplog):
     path = write(tmp_path / "a.nwb")
     with h5py.File(path, "a") as file:
         file["general/strange"] = file["general/keywords"].regionref[:1]

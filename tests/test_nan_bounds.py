@@ -1,4 +1,4 @@
-"""Least and greatest values of Parquet files with NaN: DuckDB, Polars and the rows themselves agree."""
+"""Minima and maxima of Parquet files with NaN: DuckDB, Polars and the rows agree."""
 
 import math
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""The names that NWB fixes, compared with the schema that pynwb brings along."""
+"""Names in the NWB schema, compared with the schema in pynwb."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_fields_that_are_times_are_isodatetime_in_the_schema(types):
         assert attribute in {part["name"] for part in owner["attributes"]}
 
 
-def test_a_path_says_what_an_older_file_does_not():
+def test_roles_of_older_files_follow_from_paths():
     assert field_ndim("DynamicTable", "x", "general/extracellular_ephys/electrodes") == 1
     assert field_ndim("DynamicTable", "x", "processing/ecephys/mine") is None
     assert field_ndim("NWBFile", "keywords", "general") == 1

@@ -1,4 +1,4 @@
-"""The oracle itself, against pynwb's `to_dataframe()`."""
+"""The oracle, compared with `to_dataframe()` of pynwb."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Splitting predicates, ordering their parts by cost, and growing batches."""
+"""Splitting of predicates, order of their parts by cost, and growth of batches."""
 
 import polars as pl
 import pytest
@@ -21,7 +21,7 @@ SCHEMA = {"n": pl.Float64(), "m": pl.Int8(), "text": pl.String(), "list": pl.Lis
         (pl.lit(value=True), 1),
     ],
 )
-def test_a_conjunction_is_split_and_nothing_else_is(predicate, parts):
+def test_only_conjunctions_are_split(predicate, parts):
     split = conjuncts(predicate)
     assert len(split) == parts
     frame = pl.DataFrame({"n": [0.0, 2.0, 5.0, None], "m": [2, 2, 0, 1], "text": ["a", None, None, "b"]})
@@ -29,7 +29,7 @@ def test_a_conjunction_is_split_and_nothing_else_is(predicate, parts):
     assert frame.filter(together).equals(frame.filter(predicate))
 
 
-def test_cheap_parts_come_first_and_those_of_one_cost_together():
+def test_cheap_predicates_run_first_and_equal_costs_together():
     predicate = (
         (pl.col("list").list.sum() > 3)
         & (pl.col("text") == "a")
@@ -56,7 +56,7 @@ def test_batches_stay_small_until_three_were_given_out():
     assert sizes == [1, 1, 1, 4, 16, 64]
 
 
-def test_what_gives_out_nothing_grows_at_once():
+def test_batches_without_rows_grow_immediately():
     growth = Growth(1, 64)
     sizes = []
     for _ in range(4):

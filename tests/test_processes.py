@@ -1,4 +1,4 @@
-"""Engines, threads and processes; and that a query holds nothing when it is over."""
+"""Engines, threads and processes, and resources that are released after a query."""
 
 import asyncio
 import os
@@ -122,7 +122,7 @@ def test_sink_parquet(cube, units, tmp_path):
 
 
 @engines
-def test_a_pickled_scan_gives_the_same(cube, units, engine):
+def test_a_pickled_scan_gives_equal_rows(cube, units, engine):
     lf = lazynwb.scan_nwb(cube, "/units").filter(pl.col("location") == "CA1").select("unit_id", "spike_times")
     again = cloudpickle.loads(cloudpickle.dumps(lf))
     assert_frames(
@@ -286,7 +286,7 @@ print(*sorted(set(sys.modules) - before))
 """
 
 
-def test_importing_brings_what_every_query_needs_and_no_more():
+def test_the_import_only_loads_modules_of_every_query():
     added = set(run_child(IMPORTED).split())
     late = ("h5py", "obstore", "nanoarrow", "numcodecs", "pandas", "pyarrow", "tqdm", "typer", "rich")
     late += ("numpy", "http.client", "urllib.request", "platformdirs", "difflib")

@@ -1,4 +1,4 @@
-"""The counters, and what they say about files that cannot be read."""
+"""Counters of queries, and those of files that cannot be read."""
 
 import h5py
 import numpy as np
@@ -29,7 +29,7 @@ def paths(tmp_path):
     return made
 
 
-def test_profiles_count_what_runs_inside_them_only(paths):
+def test_profiles_only_count_their_own_queries(paths):
     lf = lazynwb.scan_nwb(paths[0], "/units")
     with lazynwb.profile() as outer:
         lf.select("x").collect()

@@ -1,4 +1,4 @@
-"""Progress bars: shown late, once for a whole stage, and never beside anything else."""
+"""Progress bars: shown late, once per stage, and never beside other output."""
 
 import time
 
@@ -57,13 +57,13 @@ def test_a_bar_shows_count_rate_and_time_left(terminal):
         assert terminal.line.endswith("NWB/s]")
 
 
-def test_nothing_is_left_of_a_bar_after_an_error(terminal):
+def test_a_bar_is_removed_after_an_error(terminal):
     with pytest.raises(ValueError, match="x"), begun():
         raise ValueError("x")
     assert terminal.line == ""
 
 
-def test_a_bar_is_hidden_while_a_scan_is_suspended_and_goes_on_after_it(terminal):
+def test_a_bar_is_hidden_while_a_scan_is_suspended(terminal):
     progress = begun()
     with progress.suspended():
         assert terminal.line == ""

@@ -64,7 +64,7 @@ def test_a_table_alone_is_that_of_the_projects_sources(data, write, capsys, monk
     assert capsys.readouterr().out == "unit_id\ns0_0\n"
 
 
-def test_sources_that_are_named_stand_in_for_those_of_the_file(data, write, files_of, monkeypatch):
+def test_given_sources_replace_those_of_the_project_file(data, write, files_of, monkeypatch):
     write('[sources]\npaths = ["data"]', data.parent)
     monkeypatch.chdir(data)
     assert files_of("session_02.nwb")[0] == ["session_02.nwb"]
@@ -100,7 +100,7 @@ def test_urls_stay_as_they_are_and_absolute_paths_too(write):
     assert found.paths == ("s3://bucket/a*.nwb", "/data/*.nwb", "dandi://000363/")
 
 
-def test_settings_are_put_in_force_unless_the_environment_says_otherwise(write, monkeypatch, tmp_path):
+def test_settings_apply_unless_the_environment_overrides_them(write, monkeypatch, tmp_path):
     monkeypatch.delenv("LAZYNWB_CACHE_DIR")
     monkeypatch.setenv("LAZYNWB_MAX_THREADS", "3")
     before = lazynwb.config.max_threads
@@ -134,7 +134,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_what_is_wrong_with_it_is_told(kind, write, monkeypatch, tmp_path, capsys):
+def test_errors_in_the_project_file_are_explained(kind, write, monkeypatch, tmp_path, capsys):
     text, said = WRONG[kind]
     file = write(text)
     with pytest.raises(ProjectError) as error:

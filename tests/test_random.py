@@ -1,4 +1,4 @@
-"""Random sessions and random queries over them (`random_truth`), and what cannot be united.
+"""Random sessions and random queries (`random_truth`), and files without a common schema.
 
 Some hundred examples with the suite; `python tests/random_truth.py` runs thousands.
 """
@@ -68,7 +68,7 @@ UNLIKE = {
 
 
 @pytest.mark.parametrize(("one", "other"), [*itertools.permutations(UNLIKE, 2)])
-def test_types_that_have_nothing_in_common_are_an_error_that_names_both_files(one, other, tmp_path):
+def test_types_without_a_common_type_are_an_error_that_names_both_files(one, other, tmp_path):
     for name in (one, other):
         with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
             table(file, "t", {"y": np.arange(3), "x": UNLIKE[name]})

@@ -1,4 +1,4 @@
-"""The tests' own HTTP server, against Python's client."""
+"""The HTTP server of the tests, with Python's client."""
 
 import contextlib
 import http.client
@@ -160,7 +160,7 @@ def test_broken_connections(server, fault, error):
     assert get(server)[1] == DATA
 
 
-def test_a_process_of_its_own(tmp_path):
+def test_a_separate_process(tmp_path):
     (tmp_path / "a.nwb").write_bytes(DATA)
     command = [sys.executable, range_server.__file__, str(tmp_path), "--latency", "0.01"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:  # noqa: S603

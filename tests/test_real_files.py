@@ -1,4 +1,4 @@
-"""Every table of every real file below the folder that LAZYNWB_TEST_DATA names, against the oracle."""
+"""Every table of every real file in the folder LAZYNWB_TEST_DATA, compared with the oracle."""
 
 import os
 from pathlib import Path

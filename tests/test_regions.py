@@ -1,4 +1,4 @@
-"""`resolve_regions`: the rows that a DynamicTableRegion refers to, in the place of their positions."""
+"""`resolve_regions`: target rows of DynamicTableRegions instead of their positions."""
 
 import itertools
 import logging
@@ -92,7 +92,7 @@ def regions_of(path):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_electrodes_of_each_unit_are_those_that_pynwb_gives(suffix, engine, twins):
+def test_electrodes_of_each_unit_equal_pynwb(suffix, engine, twins):
     with pynwb_session.reading(twins / "units.nwb") as session:
         columns = session.columns(session.nwb.electrodes)
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
@@ -165,7 +165,7 @@ def test_regions_of_the_other_table_stay_positions(built):
     assert lf.collect()["simultaneous_recordings"].to_list() == [[{"id": 1}, {"id": 2}], [{"id": 0}]]
 
 
-def test_categories_with_arrays_are_left_out(built):
+def test_categories_with_arrays_are_excluded(built):
     path = built("icephys_hierarchy")
     schema = lazynwb.scan_nwb(
         path, f"{ICEPHYS}/simultaneous_recordings", resolve_regions=True
@@ -173,7 +173,7 @@ def test_categories_with_arrays_are_left_out(built):
     assert [field.name for field in schema["recordings"].inner.fields] == ["electrodes", "id", "tag"]
 
 
-def test_masks_are_left_out_and_labels_are_not(built):
+def test_masks_are_excluded_and_labels_are_not(built):
     frame = lazynwb.read_nwb(built("plane_segmentations"), "/processing/ophys/chosen", resolve_regions=True)
     assert frame["roi"].to_list() == [{"id": k, "label": f"cell {k}"} for k in (4, 1, 1)]
 
@@ -197,11 +197,11 @@ def test_columns_can_be_chosen_by_name(twins):
 
 @pytest.mark.parametrize("name", ["id", "nothing"])
 def test_a_name_that_is_no_region_is_an_error_that_lists_the_regions(name, twins):
-    with pytest.raises(lazynwb.SchemaError, match=f"{name}.*regions there: electrode, electrodes"):
+    with pytest.raises(lazynwb.SchemaError, match=f"{name}.*available regions: electrode, electrodes"):
         lazynwb.scan_nwb(twins / "regions.nwb", "/processing/ecephys/rows", resolve_regions=name)
 
 
-def test_a_table_without_regions_is_as_it_is(cube):
+def test_a_table_without_regions_is_unchanged(cube):
     plain = lazynwb.read_nwb(cube, "/intervals/trials")
     assert lazynwb.read_nwb(cube, "/intervals/trials", resolve_regions=True).equals(plain, null_equal=True)
 
@@ -226,7 +226,7 @@ _number = itertools.count()
     deep=st.lists(st.lists(st.lists(POSITIONS, max_size=3), max_size=3), min_size=12, max_size=12),
     count=st.integers(0, 7),
 )
-def test_any_regions_are_what_plain_python_gives(rows, singles, deep, count, tmp_path_factory):
+def test_any_regions_equal_plain_python(rows, singles, deep, count, tmp_path_factory):
     """One, several, or lists of several positions in each row, of which some may lead nowhere."""
     path = tmp_path_factory.getbasetemp() / f"any_{next(_number)}.nwb"
     n = len(rows)
@@ -319,7 +319,7 @@ def test_a_filter_on_electrodes_reads_the_spike_times_of_survivors_only(many):
 
 
 @pytest.mark.usefixtures("no_store")
-def test_the_other_table_is_not_read_where_its_rows_are_not_asked_for(many):
+def test_the_target_table_is_only_read_if_required(many):
     lf = lazynwb.scan_nwb(many, "/units", resolve_regions=True)
     plain = lazynwb.scan_nwb(many, "/units")
     with lazynwb.profile() as with_regions:
@@ -369,7 +369,7 @@ def test_which_tables_are_referred_to_is_remembered(many):
     assert p.files_parsed == 0
 
 
-def test_who_does_not_ask_pays_nothing(many):
+def test_unresolved_regions_cost_nothing(many):
     lazynwb.clear_cache()
     with lazynwb.profile() as p:
         lazynwb.scan_nwb(many, "/units").select("quality").collect()
@@ -401,7 +401,7 @@ def test_columns_of_the_other_table_are_united(tmp_path):
     assert rows[3] == []
 
 
-def test_the_schema_of_the_first_file_is_kept_to(tmp_path):
+def test_later_files_follow_the_schema_of_the_first(tmp_path):
     one = units(tmp_path / "a.nwb", [[0]], 2, own=["p", "q"])
     other = units(tmp_path / "b.nwb", [[1]], 2, extra=np.arange(2))
     frame = lazynwb.read_nwb([one, other], "/units", infer_schema_length=1, resolve_regions=True)
@@ -447,19 +447,19 @@ def test_a_file_where_it_is_no_region_is_an_error_rather_than_a_wrong_electrode(
     paths = [one, tmp_path / "b.nwb"]
     lf = lazynwb.scan_nwb(paths, "/units", infer_schema_length=1, resolve_regions=True)
     with pytest.raises(
-        lazynwb.SchemaError, match=r"b\.nwb: /units: column 'electrodes' is no DynamicTableRegion"
+        lazynwb.SchemaError, match=r"b\.nwb: /units: column 'electrodes' is not a DynamicTableRegion"
     ):
         lf.collect()
     everywhere = lazynwb.read_nwb(paths, "/units", resolve_regions=True)
     assert everywhere["electrodes"].to_list() == [[1], [1]]  # not a region in each of them
-    with pytest.raises(lazynwb.SchemaError, match="is no DynamicTableRegion"):
+    with pytest.raises(lazynwb.SchemaError, match="is not a DynamicTableRegion"):
         lazynwb.scan_nwb(paths, "/units", resolve_regions="electrodes")
 
 
 # --- broken files -------------------------------------------------------------------------------------
 
 
-def test_positions_that_lead_nowhere_are_null_and_said_once(tmp_path, caplog):
+def test_invalid_positions_are_null_with_one_warning(tmp_path, caplog):
     path = units(tmp_path / "a.nwb", [[0, 6], [-1], [5, -7, 2**31 - 1], []])
     with caplog.at_level(logging.WARNING, "lazynwb"):
         frame = (
@@ -477,7 +477,7 @@ def test_positions_that_lead_nowhere_are_null_and_said_once(tmp_path, caplog):
     assert caplog.text.count("a.nwb: /units: column 'electrodes'") == 1
 
 
-def test_however_many_batches_there_are_it_is_said_once(tmp_path, caplog):
+def test_several_batches_cause_one_warning(tmp_path, caplog):
     path = units(tmp_path / "a.nwb", [[k % 9] for k in range(3_000)])
     lazynwb.config.batch_bytes = 4_096
     lf = lazynwb.scan_nwb(path, "/units", resolve_regions=True).filter(pl.col("quality") >= 0)
@@ -495,7 +495,7 @@ def without_target(path):
     return path
 
 
-def test_a_file_whose_region_refers_to_nothing_has_nulls_and_says_so(tmp_path, caplog):
+def test_a_region_without_a_target_is_null_with_a_warning(tmp_path, caplog):
     paths = [units(tmp_path / "a.nwb", [[1]], 2), without_target(tmp_path / "b.nwb")]
     with caplog.at_level(logging.WARNING, "lazynwb"):
         frame = lazynwb.read_nwb(paths, "/units", resolve_regions=True)
@@ -533,7 +533,7 @@ def test_regions_that_stay_positions_are_named_with_the_reason(tmp_path, caplog)
     assert "column 'lost' of /units shows row positions: it is a DynamicTableRegion in some" in caplog.text
 
 
-def test_where_no_file_has_the_other_table_positions_are_shown(tmp_path):
+def test_positions_are_shown_if_no_file_has_the_target_table(tmp_path):
     path = without_target(tmp_path / "a.nwb")
     assert lazynwb.read_nwb(path, "/units", resolve_regions=True)["electrodes"].to_list() == [[1], [], [0, 1]]
     with pytest.raises(lazynwb.SchemaError, match="refers to no table"):
@@ -541,7 +541,7 @@ def test_where_no_file_has_the_other_table_positions_are_shown(tmp_path):
 
 
 @pytest.mark.parametrize("target", ["units/quality", "general", "gone"])
-def test_a_reference_to_what_is_no_table_is_one_to_nothing(target, tmp_path):
+def test_a_reference_to_another_object_than_a_table_has_no_target(target, tmp_path):
     path = units(tmp_path / "a.nwb", [[1]], 2)
     with h5py.File(path, "a") as file:
         referred = file.require_group("gone") if target == "gone" else file[target]
@@ -617,7 +617,7 @@ def test_every_region_of_the_real_files():
 # --- what it costs ------------------------------------------------------------------------------------
 
 
-def test_a_remote_file_is_asked_for_no_more_than_both_tables(tmp_path):
+def test_resolving_regions_of_a_remote_file_only_requests_both_tables(tmp_path):
     """Where the other table is, is found on the way to it; and nobody walks through the rest of the file."""
     with h5py.File(tmp_path / "far.nwb", "w") as file:
         for k in range(300):

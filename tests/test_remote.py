@@ -1,4 +1,4 @@
-"""A remote file is the local file: every kind of column, every table, every filter, the same frame."""
+"""Remote files equal local files: every kind of column, table and filter."""
 
 import os
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_older_libraries_never_hear_of_missing_bytes(name, built, server, monkey
     assert not told
 
 
-def test_what_older_libraries_wait_for_in_vain_is_the_error(built, monkeypatch):
+def test_a_timeout_of_older_libraries_is_the_error(built, monkeypatch):
     monkeypatch.setattr(block_stream, "MAY_FAIL", False)
     lazynwb.config.max_retries = 0
     path = built("many_columns")

@@ -1,4 +1,4 @@
-"""What queries on remote files cost, in requests and bytes: the budgets of docs/remote.md."""
+"""Requests and bytes of queries on remote files: the budgets of docs/remote.md."""
 
 import os
 import subprocess
@@ -75,7 +75,7 @@ def test_a_cold_query_stays_within_its_budget(query, requests, size, urls, serve
 
 
 @pytest.mark.parametrize(("query", "most"), [(performance, 3), (good_spikes, 5), (trials, 3)])
-def test_structure_comes_in_as_many_rounds_as_its_chain_of_pointers_has_steps(query, most, urls, monkeypatch):
+def test_structure_needs_one_round_trip_per_pointer(query, most, urls, monkeypatch):
     """On top of the first bytes, which come with a file's identity."""
     rounds = Counter()
     fetch = RemoteFile.fetch_blocks
@@ -140,14 +140,14 @@ def test_another_process_finds_it_in_the_cache(urls, server, cache_dir):
     assert outputs[1].stdout.split() == [str(SESSIONS), str(SESSIONS), "0"]
 
 
-def test_within_the_time_that_identities_are_believed_nothing_is_asked(urls, server):
+def test_trusted_identities_need_no_requests(urls, server):
     trials(urls)
     server.reset()
     trials(urls)
     assert server.count == 0
 
 
-def test_a_condition_on_the_path_leaves_other_files_alone(urls, server):
+def test_a_condition_on_the_path_skips_other_files(urls, server):
     lf = lazynwb.scan_nwb(urls, "/units", infer_schema_length=1, schema={"unit_id": pl.String})
     lf.filter(pl.col("_nwb_path") == urls[2]).collect()
     assert {seen.path for seen in server.log} == {urls[2].rpartition("/")[2]}

@@ -1,4 +1,4 @@
-"""Servers that fail, refuse, change their minds or keep silent; and what nobody else may get to know."""
+"""Servers that fail, refuse, change files or do not respond; and secrets that must not be revealed."""
 
 import itertools
 import logging
@@ -80,8 +80,8 @@ def error_of(source, kind=LazyNWBError, table="/units", **options):
 # --- faults that pass, and those that stay ------------------------------------------------------------
 
 BUSY = "the server is busy or failing"
-BROKE = "the connection broke"
-LATE = "the server did not answer in time"
+BROKE = "the connection was lost"
+LATE = "the server did not respond in time"
 FAULTS = {
     "408": (refuse(408), f"{BUSY} .*408"),
     "429": (refuse(429, retry_after=0), f"{BUSY} .*429"),
@@ -109,12 +109,12 @@ def fault(request):
 
 
 def questions(server):
-    """How often the server was asked how long it wants to be left alone."""
+    """Return the number of queries of `Retry-After`."""
     return sum("urllib" in seen.headers["user-agent"] for seen in server.log)  # obstore does not tell
 
 
 @faults
-def test_a_fault_that_passes_changes_nothing(fault, server, url, units):
+def test_a_transient_fault_changes_nothing(fault, server, url, units):
     server.faults.append(first(2, FAULTS[fault][0]))
     with lazynwb.profile() as p:
         assert_frame_equal(read(url), units)
@@ -124,7 +124,7 @@ def test_a_fault_that_passes_changes_nothing(fault, server, url, units):
 
 
 @faults
-def test_a_fault_that_stays_is_an_error_that_says_how_often_it_was_tried(fault, server, url):
+def test_a_persistent_fault_is_an_error_with_the_number_of_tries(fault, server, url):
     kind, what = FAULTS[fault]
     server.faults.append(always(kind))
     with lazynwb.profile() as p:
@@ -148,7 +148,7 @@ def test_a_server_that_stumbles_all_the_time(server, url, units):
     assert_frame_equal(read(url), units)
 
 
-def test_nothing_is_repeated_after_a_time(server, url):
+def test_retries_end_after_a_time(server, url):
     server.faults.append(always(refuse(500)))
     config.max_retries, config.retry_seconds = 1000, 0.3
     begin = time.monotonic()
@@ -157,7 +157,7 @@ def test_nothing_is_repeated_after_a_time(server, url):
     assert 2 < server.count < 10
 
 
-def test_a_busy_server_is_left_alone_for_as_long_as_it_mostly_asks_for(server, url, units, monkeypatch):
+def test_retry_delays_follow_typical_retry_after(server, url, units, monkeypatch):
     monkeypatch.setattr(error_mapping, "BUSY_PAUSE_SECONDS", 1.0)
     refused = []
 
@@ -201,12 +201,12 @@ def test_a_certificate_that_is_not_trusted():
 # --- refusals -----------------------------------------------------------------------------------------
 
 REFUSALS = {
-    404: (SourceNotFoundError, "no such file: .*check its name"),
-    410: (SourceNotFoundError, "no such file: .*check its name"),
-    403: (LazyNWBError, "may not be read .*check the URL, and the headers in storage_options"),
-    401: (LazyNWBError, "may not be read .*check the URL, and the headers in storage_options"),
-    400: (LazyNWBError, "cannot be read: the server answers 400"),
-    501: (LazyNWBError, "cannot be read: the server answers 501"),
+    404: (SourceNotFoundError, "no such file: .*check the path"),
+    410: (SourceNotFoundError, "no such file: .*check the path"),
+    403: (LazyNWBError, "access to .* is denied .*check the URL, and the headers in storage_options"),
+    401: (LazyNWBError, "access to .* is denied .*check the URL, and the headers in storage_options"),
+    400: (LazyNWBError, "cannot be read: the server responds with 400"),
+    501: (LazyNWBError, "cannot be read: the server responds with 501"),
 }
 
 
@@ -240,7 +240,7 @@ def test_a_refusal_in_another_encoding(server, url):
 
 
 @pytest.mark.parametrize("status", [400, 403])
-def test_what_an_object_store_calls_its_refusal(status, server):
+def test_error_codes_of_object_stores(status, server):
     server.faults.append(always(refuse(status, b"<Error><Code>ExpiredToken</Code></Error>")))
     options = {"endpoint": server.url, "region": "us-east-1", "anon": True}
     assert f"{status}, ExpiredToken" in str(error_of("s3://bucket/s.nwb", storage_options=options))
@@ -253,18 +253,18 @@ def test_credentials_that_cannot_be_had(server):
 
     options = {"endpoint": server.url, "region": "us-east-1", "credential_provider": provide}
     for error in chain(error_of("s3://bucket/s.nwb", storage_options=options)):
-        assert "no credentials could be had" in str(error)
+        assert "no credentials could be obtained" in str(error)
         assert_silent(error, repr(error))
 
 
 @pytest.mark.parametrize(
     ("fault", "what"),
     [
-        (refuse(302), "redirects without saying where to"),
-        (redirect("/s.nwb"), "redirects in a circle"),
-        (Fault(206, {"ETag": '"x"'}, b"abc"), "contradict"),
-        (Fault(206, {"Content-Range": "bytes 7-9/99", "ETag": '"x"'}, b"abc"), "contradict"),
-        (Fault(206, {"Content-Range": "bytes 0-2/99", "Last-Modified": "today"}, b"abc"), "contradict"),
+        (refuse(302), "redirects without a target"),
+        (redirect("/s.nwb"), "redirects in a loop"),
+        (Fault(206, {"ETag": '"x"'}, b"abc"), "violate"),
+        (Fault(206, {"Content-Range": "bytes 7-9/99", "ETag": '"x"'}, b"abc"), "violate"),
+        (Fault(206, {"Content-Range": "bytes 0-2/99", "Last-Modified": "today"}, b"abc"), "violate"),
     ],
 )
 def test_an_answer_that_makes_no_sense(fault, what, server, url):
@@ -272,7 +272,7 @@ def test_an_answer_that_makes_no_sense(fault, what, server, url):
     assert what in str(error_of(url))
     assert len({seen.path for seen in server.log}) == 1
     # Once more without obstore, where the headers contradict each other: they may only lack a total.
-    assert server.count == 1 + (what == "contradict") or "circle" in what
+    assert server.count == 1 + (what == "violate") or "loop" in what
 
 
 # --- servers that do not send parts -------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_a_server_without_ranges(allowed, server, url, whole):
     with lazynwb.profile() as p:
         error = str(error_of(url))
     assert f"{whole:,} bytes" in error
-    assert f"download_bytes is {allowed:,}" in error
+    assert f"download_bytes ({allowed:,}" in error
     assert p.bytes_read == 0
 
 
@@ -694,14 +694,14 @@ def test_no_frame_and_no_file_of_the_cache_holds_a_secret(server, units, silence
         "/a//b.nwb",
     ],
 )
-def test_a_url_is_asked_for_as_it_was_given(target, server, units):
+def test_a_url_is_requested_unchanged(target, server, units):
     server.objects = dict.fromkeys(["s.nwb", unquote(target).lstrip("/")], server.objects["s.nwb"])
     for fragment in ("", "#part"):
         assert_frame_equal(read(server.url + target + fragment), units)
     assert {seen.target for seen in server.log} == {target}
 
 
-def test_what_no_request_can_hold_is_quoted(server, units):
+def test_invalid_characters_of_requests_are_quoted(server, units):
     server.objects["a é.nwb"] = server.objects["s.nwb"]
     assert_frame_equal(read(f"{server.url}/a é.nwb?b c=é"), units)
     assert {seen.target for seen in server.log} == {"/a%20%C3%A9.nwb?b%20c=%C3%A9"}
@@ -801,7 +801,7 @@ def test_ctrl_c_ends_the_wait_for_a_silent_server(code, count, stalled, versions
         ("scan(1).head(3).collect(engine='streaming'); wait(); 1 / 0", 1),
     ],
 )
-def test_what_still_loads_holds_nobody_up(code, status, cube, server):
+def test_pending_loads_block_nothing(code, status, cube, server):
     """A schema that is taken from the first file has others begun, whose server keeps silent."""
     server.objects = {f"{number}.nwb": cube[number % 6].read_bytes() for number in range(12)}
     server.faults.append(lambda seen: None if seen.path == "0.nwb" else SILENT)

@@ -1,4 +1,4 @@
-"""Frames as users want them: Polars or pandas, with the same values in both."""
+"""Output of frames: Polars or pandas, with equal values."""
 
 import datetime as dt
 import math
@@ -26,14 +26,14 @@ def test_pandas_is_the_default():
 
 
 @pytest.mark.parametrize("use_polars", [True, False])
-def test_what_is_asked_for_wins_over_the_setting(use_polars):
+def test_arguments_override_the_setting(use_polars):
     lazynwb.config.use_polars = use_polars
     assert as_frame(FRAME, as_polars=True) is FRAME
     assert isinstance(as_frame(FRAME, as_polars=False), pd.DataFrame)
     assert wants_polars(None) is use_polars
 
 
-def test_what_is_returned_does_not_depend_on_whether_pandas_is_installed():
+def test_output_does_not_depend_on_whether_pandas_is_installed():
     code = """
 import sys
 sys.modules["pandas"] = None
@@ -155,7 +155,7 @@ def test_rows_of_arrays_of_one_length_stay_rows():
     assert frame["n"].tolist() == [[1, 2], [3, None]]
 
 
-def test_time_zones_are_kept():
+def test_time_zones_are_preserved():
     stamp = dt.datetime(2024, 7, 1, 12, tzinfo=dt.UTC)
     series = pl.Series([stamp, None]).dt.convert_time_zone("Europe/Berlin")
     frame = to_pandas(pl.DataFrame({"when": series}))

@@ -1,4 +1,4 @@
-"""Warm queries on remote files: what confirms, without a request, that a file is still the same."""
+"""Warm queries on remote files: confirmation without a request that a file has not changed."""
 
 import os
 import time
@@ -82,7 +82,7 @@ def test_urls_that_name_one_content_for_ever(url, expected):
 
 
 @pytest.mark.parametrize("path", [BLOB, f"bucket/{BLOB}", "a.nwb?versionId=3HL4kqt"])
-def test_nothing_is_asked_of_immutable_objects(path, server, sessions):
+def test_immutable_objects_need_no_requests(path, server, sessions):
     server.objects[path.partition("?")[0]] = sessions[0].read_bytes()
     url = f"{server.url}/{path}"
     lazynwb.config.recheck_seconds = 0
@@ -98,7 +98,7 @@ def test_nothing_is_asked_of_immutable_objects(path, server, sessions):
     assert server.count > 0
 
 
-def test_other_processes_ask_nothing_of_immutable_objects_either(server, sessions, cache_dir):
+def test_immutable_objects_need_no_requests_in_other_processes(server, sessions, cache_dir):
     server.objects[BLOB] = sessions[0].read_bytes()
     url = f"{server.url}/{BLOB}"
     expected = trials(url)
@@ -122,7 +122,7 @@ def test_an_immutable_object_that_did_change_is_an_error_at_most_once(server, se
     assert_frame_equal(found, lazynwb.scan_nwb(sessions[1], "units").select("spike_times").collect())
 
 
-def test_nothing_is_asked_of_the_blobs_that_assets_of_an_archive_are_kept_as(server, sessions, monkeypatch):
+def test_blobs_of_assets_need_no_requests(server, sessions, monkeypatch):
     monkeypatch.delenv("DANDI_API_KEY", raising=False)
     paths = [f"sub-1/{path.name}" for path in sessions]
     with DandiServer(server.url) as archive:
@@ -298,8 +298,8 @@ def test_zarr_stores_are_validated_by_the_listing_of_their_documents(kind, cloud
         ("absent", {"size": 10}, False),
     ],
 )
-def test_a_listing_that_says_less_confirms_nothing(identity, meta, expected):
-    assert revalidation.agrees(identity, meta) is expected
+def test_an_incomplete_listing_confirms_nothing(identity, meta, expected):
+    assert revalidation.matches_listing(identity, meta) is expected
 
 
 def test_dates_confirm_where_there_are_no_tags():
@@ -307,10 +307,10 @@ def test_dates_confirm_where_there_are_no_tags():
 
     when = datetime(2024, 1, 2, tzinfo=UTC)
     identity = f"10\tm{when.timestamp()}"
-    assert revalidation.agrees(identity, {"size": 10, "last_modified": when})
-    assert not revalidation.agrees(identity, {"size": 10, "last_modified": when.replace(day=3)})
-    assert not revalidation.agrees(identity, {"size": 10, "last_modified": when, "e_tag": '"a"'})
-    assert not revalidation.agrees(identity, {"size": 10, "last_modified": None})
+    assert revalidation.matches_listing(identity, {"size": 10, "last_modified": when})
+    assert not revalidation.matches_listing(identity, {"size": 10, "last_modified": when.replace(day=3)})
+    assert not revalidation.matches_listing(identity, {"size": 10, "last_modified": when, "e_tag": '"a"'})
+    assert not revalidation.matches_listing(identity, {"size": 10, "last_modified": None})
 
 
 @pytest.mark.parametrize("kind", ["s3"])

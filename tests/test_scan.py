@@ -1,4 +1,4 @@
-"""What Polars does with a scan: the notebook's queries, projections, predicates and limits."""
+"""Scans in Polars: the queries of the notebook, projections, predicates and limits."""
 
 import h5py
 import numpy as np
@@ -95,7 +95,7 @@ def test_the_performance_query_of_the_notebook(cube, engine):
     ],
     ids=str,
 )
-def test_a_predicate_gives_what_it_gives_in_memory(cube, units, engine, predicate):
+def test_a_predicate_equals_the_same_filter_in_memory(cube, units, engine, predicate):
     lazy = lazynwb.scan_nwb(cube, "/units").filter(predicate).select("unit_id", "spike_times")
     assert_frames(lazy.collect(engine=engine), units.filter(predicate).select("unit_id", "spike_times"))
 
@@ -130,7 +130,7 @@ QUERIES_OF_A_FRAME = {
 
 @engines
 @pytest.mark.parametrize("name", QUERIES_OF_A_FRAME)
-def test_a_query_gives_what_it_gives_in_memory(cube, units, engine, name):
+def test_a_query_equals_the_same_query_in_memory(cube, units, engine, name):
     query = QUERIES_OF_A_FRAME[name]
     assert_frames(
         query(lazynwb.scan_nwb(cube, "/units")).collect(engine=engine), query(units.lazy()).collect()
@@ -175,7 +175,7 @@ def test_a_limit_before_a_filter_limits_first(cube, units, engine):
 
 
 @engines
-def test_columns_come_in_the_order_that_was_asked_for(cube, units, engine):
+def test_columns_are_in_the_requested_order(cube, units, engine):
     names = ["_table_index", "spike_times", "id", "_nwb_path", "activity_drift"]
     assert_frames(lazynwb.scan_nwb(cube, "/units").select(names).collect(engine=engine), units.select(names))
 

@@ -1,4 +1,4 @@
-"""What the NWB schema calls a scalar or a list is one, whatever shape a writer stored it with."""
+"""Scalars and lists of the NWB schema keep their dimensions in any stored shape."""
 
 from __future__ import annotations
 
@@ -173,14 +173,14 @@ def disagreeing(tmp_path):
     ]
 
 
-def test_a_conflict_concerns_only_those_who_select_the_column(disagreeing):
+def test_a_conflict_only_affects_queries_of_the_column(disagreeing):
     trials = lazynwb.scan_nwb(disagreeing, "trials", session_columns="subject_id").collect()
     assert trials["subject_id"].to_list() == ["m"] * 4
     with pytest.raises(SchemaError, match=r"'weight'.*0\.nwb.*1\.nwb.*schema_overrides"):
         lazynwb.scan_nwb(disagreeing, "trials", session_columns="weight")
 
 
-def test_sql_leaves_out_the_column_rather_than_the_table(disagreeing, caplog):
+def test_sql_excludes_the_column_rather_than_the_table(disagreeing, caplog):
     sql = lazynwb.get_sql_context(disagreeing)
     assert sql.execute("SELECT * FROM subject", eager=True)["subject_id"].to_list() == ["m", "m"]
     assert "subject.weight was left out" in caplog.text
@@ -188,7 +188,7 @@ def test_sql_leaves_out_the_column_rather_than_the_table(disagreeing, caplog):
     assert "schema_overrides" in caplog.text
 
 
-def test_sql_gives_the_reason_where_such_a_column_is_selected(disagreeing):
+def test_sql_explains_a_missing_column(disagreeing):
     sql = lazynwb.get_sql_context(disagreeing)
     for query in (
         "SELECT weight FROM subject",
@@ -558,7 +558,7 @@ def ways(tmp_path_factory):
 @pytest.mark.parametrize(
     "way", [f"{web}m.nwb{end}" for web in ("", "web ") for end in ("", ".zarr", ".lindi.json")]
 )
-def test_shapes_are_those_of_the_schema_whatever_way_they_come(way, table, ways, monkeypatch, capsysbinary):
+def test_shapes_follow_the_schema_in_any_encoding(way, table, ways, monkeypatch, capsysbinary):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     expected = {
         name.rpartition("/")[2]: value

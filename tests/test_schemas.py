@@ -1,4 +1,4 @@
-"""Schemas across files: the union, wider types, conflicts, and the options that choose."""
+"""Schemas of several files: unions, wider types, conflicts, and the options for them."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -155,7 +155,7 @@ def test_infer_schema_length_looks_at_the_first_files_that_have_the_table(files,
     assert "later" not in frame.columns
 
 
-def test_a_published_schema_casts_later_files_where_that_loses_nothing(files):
+def test_later_files_are_cast_losslessly_to_the_schema(files):
     paths = files({"x": np.array([1.5])}, {"x": np.array([2], "i4")}, {"x": np.array([2.5], "f4")})
     assert collected(paths, infer_schema_length=1).to_list() == [1.5, 2.0, 2.5]
     paths = files({"x": np.array([1])}, {"x": np.array([3.0])})
@@ -177,7 +177,7 @@ def test_a_column_that_a_later_file_lacks_is_null(files):
     assert collected(files({"x": [1]}, {"y": [2]}), infer_schema_length=1).to_list() == [1, None]
 
 
-def test_a_given_schema_is_used_as_it_is(files, cube):
+def test_a_given_schema_is_unchanged(files, cube):
     schema = lazynwb.scan_nwb(cube, "/units").collect_schema()
     with lazynwb.profile() as p:
         lf = lazynwb.scan_nwb(cube, "/units", schema=schema)
@@ -203,7 +203,7 @@ def test_the_options_of_the_other_package_bind(cube, units):
     assert_frames(frame, units)
 
 
-def test_ignore_errors_skips_and_names_what_cannot_be_read(cube, tmp_path, caplog):
+def test_ignore_errors_skips_and_names_unreadable_files(cube, tmp_path, caplog):
     bad = tmp_path / "bad.nwb"
     bad.write_bytes(b"no HDF5 in here")
     with pytest.raises(lazynwb.NotNWBError, match=r"bad\.nwb"):

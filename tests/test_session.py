@@ -1,4 +1,4 @@
-"""One session as an object, with the names of PyNWB's NWBFile: `LazyNWB`."""
+"""`LazyNWB`: one session as an object with the attribute names of PyNWB's NWBFile."""
 
 import copy
 import datetime as dt
@@ -69,7 +69,7 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["session", "described", "with_subject", "bare", "modules", "lfp", "ophys"])
-def test_metadata_and_groups_are_what_pynwb_reads(name, twins):
+def test_metadata_and_groups_equal_pynwb(name, twins):
     pynwb = pytest.importorskip("pynwb")
     path = twins / f"{name}.nwb"
     ours = lazynwb.LazyNWB(path)
@@ -124,7 +124,7 @@ def test_series_are_reached_as_in_pynwb(twins):
 
 
 @pytest.mark.parametrize("version", ["v2", "v3"])
-def test_stores_are_what_their_twins_are(version, twins):
+def test_zarr_stores_equal_their_hdf5_twins(version, twins):
     one = lazynwb.LazyNWB(twins / "session.nwb")
     other = lazynwb.LazyNWB(twins / f"session.{version}.nwb.zarr")
     assert one.describe() == other.describe()
@@ -175,7 +175,7 @@ def test_a_time_that_is_none_is_none_and_a_warning_names_the_file(path, caplog):
     assert "a.nwb: session_start_time is no time" in caplog.text
 
 
-def test_what_the_schema_defines_and_the_file_lacks_is_none_or_empty(path):
+def test_missing_objects_of_the_schema_are_none_or_empty(path):
     session = lazynwb.LazyNWB(path)
     assert session.lab is session.pharmacology is session.trials is session.electrodes is None
     assert session.subject.weight is session.subject.strain is None
@@ -185,7 +185,7 @@ def test_what_the_schema_defines_and_the_file_lacks_is_none_or_empty(path):
     assert session.subject is None
 
 
-def test_the_subject_is_its_fields_and_what_else_its_group_has(path):
+def test_the_subject_has_its_fields_and_other_members(path):
     subject = lazynwb.LazyNWB(path).subject
     assert (subject.subject_id, subject["sex"]) == ("mouse-20240102", "F")
     assert subject.implants.count == 2
@@ -225,7 +225,7 @@ def test_other_groups_of_the_file_are_reached_by_their_names(path):
 # --- names --------------------------------------------------------------------------------------------
 
 
-def test_unknown_names_are_errors_that_name_similar_ones(path):
+def test_unknown_names_are_errors_with_suggestions(path):
     session = lazynwb.LazyNWB(path)
     with pytest.raises(AttributeError, match=r"a\.nwb has no 'unit'; did you mean 'units'"):
         _ = session.unit
@@ -276,7 +276,7 @@ def test_sessions_are_copied_and_pickled_by_their_path(path):
     assert pickle.loads(pickle.dumps(session.processing)) == session.processing  # noqa: S301
 
 
-def test_what_is_returned_may_be_changed(path):
+def test_results_may_be_modified(path):
     session = lazynwb.LazyNWB(path)
     session.keywords.append("x")
     session.attrs["neurodata_type"] = "x"
@@ -347,7 +347,7 @@ def test_a_file_that_is_replaced_is_read_anew(path):
     assert (session.session_id, list(processing)) == ("another", ["behavior", "more"])
 
 
-def test_nothing_stays_open(path):
+def test_files_are_closed(path):
     session = lazynwb.LazyNWB(path)
     _ = session.units, session.processing.behavior["running speed"].data[:], repr(session)
     with h5py.File(path, "r+"):

@@ -1,4 +1,4 @@
-"""`session_columns`: metadata of the files as columns of every row, and files that it decides on."""
+"""`session_columns`: metadata of the files as columns of every row, and files that filters skip."""
 
 import h5py
 import numpy as np
@@ -67,7 +67,7 @@ def test_they_equal_joins_on_the_path(sessions):
     assert frame["subject_id"].to_list() == [m for n, m in enumerate(MICE) for _ in range(n + 1)]
 
 
-def test_the_schema_is_known_before_anything_is_collected(sessions):
+def test_the_schema_is_known_before_collect(sessions):
     schema = scan(sessions).collect_schema()
     assert schema["keywords"] == pl.List(pl.String)
     assert list(schema) == COLUMNS
@@ -190,12 +190,12 @@ def test_the_same_file_twice_gives_its_rows_twice(sessions):
     assert found.to_series().to_list() == ["s1"] * 2 + ["s0"] + ["s1"] * 2
 
 
-def test_unknown_metadata_is_an_error_that_names_what_there_is(sessions):
+def test_unknown_metadata_are_an_error_with_the_available_names(sessions):
     with pytest.raises(SchemaError, match=r"no session metadata 'subjectid'.*did you mean 'subject_id'"):
         lazynwb.scan_nwb(sessions, "/units", session_columns="subjectid")
 
 
-def test_two_that_end_alike_need_names(sessions):
+def test_columns_with_equal_endings_need_names(sessions):
     wanted = ["general/session_id", "session_id"]
     with pytest.raises(SchemaError, match="'general/session_id' and 'session_id' would both be called"):
         lazynwb.scan_nwb(sessions, "/units", session_columns=wanted)
@@ -204,7 +204,7 @@ def test_two_that_end_alike_need_names(sessions):
 
 
 @pytest.mark.parametrize("wrong", [[5], {"a": 5}, {5: "age"}])
-def test_what_is_no_name_is_a_type_error(sessions, wrong):
+def test_other_objects_than_names_are_type_errors(sessions, wrong):
     with pytest.raises(TypeError, match="session_columns are names"):
         lazynwb.scan_nwb(sessions, "/units", session_columns=wrong)
 
@@ -222,7 +222,7 @@ def test_they_come_with_the_table_that_excludes_arrays_and_with_a_given_schema(s
     assert given_schema["rate"].dtype == pl.Float32
 
 
-def test_a_file_that_cannot_be_read_is_skipped_where_that_was_asked_for(sessions, tmp_path, caplog):
+def test_unreadable_files_are_skipped_on_request(sessions, tmp_path, caplog):
     bad = tmp_path / "bad.nwb"
     bad.write_bytes(b"not HDF5")
     with pytest.raises(lazynwb.NotNWBError, match=r"bad\.nwb"):
@@ -231,12 +231,12 @@ def test_a_file_that_cannot_be_read_is_skipped_where_that_was_asked_for(sessions
     assert found["session_id"].unique().sort().to_list() == ["s0", "s2"]
 
 
-def test_sessions_without_the_metadata_are_nothing_to_warn_of(sessions, caplog):
+def test_sessions_without_the_metadata_cause_no_warning(sessions, caplog):
     scan(sessions).collect()
     assert not caplog.records
 
 
-def test_only_the_types_of_the_asked_columns_have_to_agree(tmp_path):
+def test_only_types_of_requested_columns_must_agree(tmp_path):
     paths = [tmp_path / f"{number}.nwb" for number in range(2)]
     for number, weight in enumerate(("20 g", 20.0)):
         with h5py.File(paths[number], "w") as file:

@@ -1,4 +1,4 @@
-"""`scan_sessions`: a row for each session, from the catalog or an index; what it says, and what it reads."""
+"""`scan_sessions`: one row per session, from catalogs or an index, and the costs of columns."""
 
 import logging
 
@@ -63,7 +63,7 @@ def scan(request, paths, index):
     )
 
 
-def test_metadata_are_those_of_get_metadata_df(scan, paths):
+def test_metadata_equal_get_metadata_df(scan, paths):
     metadata = lazynwb.get_metadata_df(paths, as_polars=True)
     found = scan().collect()
     assert_frame_equal(found.select(metadata.columns), metadata)
@@ -85,7 +85,7 @@ def test_tables_are_counted(scan):
     assert found.schema["n_units"] == pl.Int64
 
 
-def test_series_can_be_left_out(scan):
+def test_series_can_be_excluded(scan):
     found = scan(exclude_timeseries=True).collect()
     assert [name for name in found.columns if name.startswith("n_")] == ["n_trials", "n_units"]
     assert found["tables"].list.len().to_list() == [1, 0, 1, 2]
@@ -138,7 +138,7 @@ def test_an_index_answers_everything_but_the_duration_without_a_file(paths, inde
 
 
 @pytest.mark.usefixtures("no_store")
-def test_only_what_is_asked_for_is_looked_up(paths):
+def test_only_requested_columns_are_read(paths):
     query = lazynwb.scan_sessions(paths)
     lazynwb.clear_cache()
     with lazynwb.profile() as counts:
@@ -178,7 +178,7 @@ def test_zarr(tmp_path):
     assert_frame_equal(indexed, found)
 
 
-def test_metadata_with_a_name_that_is_taken(tmp_path):
+def test_metadata_with_a_reserved_name(tmp_path):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         builders.nwb_root(file)
         file["general/size"] = "large"

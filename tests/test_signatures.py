@@ -1,4 +1,4 @@
-"""Every call that is valid for the PyPI package of the same name, version 1.0.0, is valid here."""
+"""Every valid call of the PyPI package of the same name, version 1.0.0, is valid here."""
 
 import importlib
 import inspect
@@ -205,17 +205,17 @@ def test_unknown_options_are_refused(function, cube):
 
 
 @pytest.mark.parametrize("name", SESSION)
-def test_what_a_session_has(cube, name):
+def test_members_of_a_session(cube, name):
     getattr(lazynwb.LazyNWB(cube[0]), name)
 
 
 @pytest.mark.parametrize("name", SUBJECT)
-def test_what_a_subject_has(cube, name):
+def test_members_of_a_subject(cube, name):
     getattr(lazynwb.LazyNWB(cube[0]).subject, name)
 
 
 @pytest.mark.parametrize("name", SERIES)
-def test_what_a_series_has(name):
+def test_members_of_a_series(name):
     assert (
         inspect.getattr_static(importlib.import_module("lazynwb.series.timeseries").TimeSeries, name)
         is not None

@@ -1,4 +1,4 @@
-"""Slices of stored arrays: the values that NumPy gives, out of no more chunks or bytes than hold them."""
+"""Slices of stored arrays: values equal NumPy, and only required chunks or bytes are read."""
 
 import json
 import zlib
@@ -103,7 +103,7 @@ def test_a_selection_has_numpys_values_and_shape(layouts, layout, selection):
     ],
     ids=repr,
 )
-def test_what_numpy_refuses_is_an_index_error(layouts, selection):
+def test_invalid_selections_are_index_errors(layouts, selection):
     with pytest.raises(IndexError):
         lazy(layouts, "gzip")[selection]
 
@@ -202,7 +202,7 @@ def write_zarr(store, values, chunks, *, compressed):
 # -- types ------------------------------------------------------------------------------------------------
 
 
-def test_text_comes_as_str_and_bools_as_bools(tmp_path):
+def test_text_is_str_and_bools_are_bools(tmp_path):
     words = np.array([[f"ü{i}", "" if i % 3 else "ends"] for i in range(50)], object)
     with h5py.File(tmp_path / "types.nwb", "w") as file:
         series(file, "text", words, start=0.0, dtype=VLEN_TEXT)
@@ -238,7 +238,7 @@ def test_enums_are_names_and_compounds_are_structured(tmp_path):
     assert lazy(path, "references")[:].tolist() == ["/enum", None]
 
 
-def test_what_was_never_written_is_the_fill_value(tmp_path):
+def test_unwritten_chunks_are_fill_values(tmp_path):
     with h5py.File(tmp_path / "fill.nwb", "w") as file:
         group = series(file, "series", start=0.0)
         group.create_dataset("data", (1000, 8), "f4", chunks=(10, 4), fillvalue=-1.5)[500:505] = 2
@@ -307,7 +307,7 @@ def test_only_the_chunks_of_the_columns_are_decoded(layouts):
     assert cost.chunks_decoded == 2
 
 
-def test_each_chunk_is_decoded_once_whatever_the_order(layouts):
+def test_each_chunk_is_decoded_once_in_any_order(layouts):
     array = lazy(layouts, "gzip")
     for selection in (slice(None, None, -3), np.random.default_rng(0).permutation(5000)):
         with lazynwb.profile() as cost:
@@ -372,7 +372,7 @@ def twins(tmp_path_factory):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("version", ["v2", "v3"])
-def test_slices_of_a_zarr_twin_are_those_of_the_hdf5_file(twins, version):
+def test_slices_of_a_zarr_twin_equal_those_of_the_hdf5_file(twins, version):
     stores = [path for path in twins.rglob("compressed_series*") if version in str(path) and path.is_dir()]
     with h5py.File(next(twins.rglob("compressed_series.nwb"))) as file:
         data = file["acquisition/zipped/data"][:]
@@ -410,7 +410,7 @@ def test_slices_of_zarr_v3_look_at_their_chunks_within_shards(tmp_path, shards):
 # -- what files claim -------------------------------------------------------------------------------------
 
 
-def test_contiguous_data_that_the_file_cannot_hold_is_refused_before_memory_is_taken(layouts):
+def test_contiguous_data_larger_than_the_file_are_refused_before_allocation(layouts):
     file, array = stored(layouts, "contiguous")
     claimed = replace(array, shape=(10**8, 37))
     with pytest.raises(
@@ -419,7 +419,7 @@ def test_contiguous_data_that_the_file_cannot_hold_is_refused_before_memory_is_t
         read_slice(file, claimed, slice(None))
 
 
-def test_a_selection_beyond_this_machines_memory_says_so(tmp_path):
+def test_a_selection_larger_than_memory_is_an_error(tmp_path):
     with h5py.File(tmp_path / "huge.nwb", "w") as file:
         series(file, "series", start=0.0).create_dataset("data", (10**9, 10**5), "f8", chunks=(10, 100))
     array = lazy(tmp_path / "huge.nwb")
@@ -467,7 +467,7 @@ def test_a_lazy_array_describes_itself(layouts):
         assert part in repr(array)
 
 
-def test_numpy_takes_a_lazy_array_as_it_is(layouts):
+def test_numpy_functions_accept_lazy_arrays(layouts):
     array = lazy(layouts, "gzip")
     assert (np.asarray(array) == DATA).all()
     assert np.asarray(array, "f4").dtype == np.float32

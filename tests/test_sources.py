@@ -1,4 +1,4 @@
-"""What a source may be, and tables that are missing."""
+"""Kinds of sources, and missing tables."""
 
 import numpy as np
 import polars as pl

@@ -1,4 +1,4 @@
-"""Spikes in intervals, and observed intervals, against plain loops over every unit, interval and spike."""
+"""Spikes in intervals, and observed intervals, compared with loops over units, intervals and spikes."""
 
 import importlib.util
 import math

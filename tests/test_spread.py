@@ -1,4 +1,4 @@
-"""`executor=`: the same frames, whoever reads the files."""
+"""`executor=`: equal frames on every executor."""
 
 import multiprocessing
 import os

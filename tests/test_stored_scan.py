@@ -1,4 +1,4 @@
-"""Scans that are answered by the column store: the same rows as from the files, whatever became of either."""
+"""Scans that the column store answers: the same rows as from the files, after any changes of either."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""What obstore makes of real servers: the behaviour that reading from them relies on."""
+"""Behavior of obstore with real servers that this package relies on."""
 
 import obstore
 import pytest

@@ -1,4 +1,4 @@
-"""A glob pattern as the path of a table: all tables that match, as one frame."""
+"""Glob patterns as table paths: all matching tables as one frame."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor

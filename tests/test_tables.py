@@ -1,4 +1,4 @@
-"""Every layout, filter, data type and table shape that `builders` makes, against the oracle."""
+"""Every layout, filter, data type and table shape of `builders`, compared with the oracle."""
 
 import pickle
 from pathlib import Path

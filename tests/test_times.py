@@ -1,4 +1,4 @@
-"""Filters on the timestamps of a series: no row is lost, whatever their order, and what is read for them."""
+"""Filters on timestamps of series: no row is lost in any order of timestamps, and the costs of reading."""
 
 import itertools
 import math

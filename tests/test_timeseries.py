@@ -1,4 +1,4 @@
-"""Series as objects: what pynwb reads of them, by slices and by windows of time; and what that costs."""
+"""TimeSeries objects compared with pynwb, by slices and by windows in time, and the costs of reading them."""
 
 import json
 import tarfile
@@ -588,7 +588,7 @@ def test_series_of_text_cannot_be_scaled(tmp_path):
         series(file, "notes", ["a", "ü"], np.arange(2.0), dtype=VLEN_TEXT)
     notes = open_series(tmp_path / "text.nwb", "notes")
     assert notes.between(1, 2).data[:].tolist() == ["ü"]
-    with pytest.raises(lazynwb.UnsupportedTypeError, match="no numbers"):
+    with pytest.raises(lazynwb.UnsupportedTypeError, match="not numbers"):
         _ = notes.scaled
 
 

@@ -1,4 +1,4 @@
-"""The contents of a file, as text and as HTML: complete where they are small, bounded, and harmless."""
+"""Trees of the contents of a file, as text and HTML: complete if small, limited if large, and harmless."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The size of a plain installation, as the README states it."""
+"""The size of a plain installation, as stated in the README."""
 
 import importlib.metadata
 import re

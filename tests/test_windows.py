@@ -1,4 +1,4 @@
-"""What differs on Windows, simulated: no positioned reads, drive letters, open files, long paths, names."""
+"""Differences on Windows, simulated: no positioned reads, drive letters, open files, long paths, names."""
 
 from __future__ import annotations
 

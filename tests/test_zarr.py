@@ -1,4 +1,4 @@
-"""A session in Zarr is the same session in HDF5: in versions 2 and 3, in folders and archives, near and far.
+"""Sessions in Zarr equal the same sessions in HDF5: versions 2 and 3, folders and archives, local and remote.
 
 The twins are those of `zarr_twins/make.py`, made anew where LAZYNWB_ZARR2_PYTHON and LAZYNWB_ZARR3_PYTHON
 name interpreters that can, and else unpacked from its archive. The oracle reads the HDF5 file, which both
@@ -529,8 +529,8 @@ def test_a_lindi_archive_in_a_folder_and_behind_a_web_server(archived, tmp_path)
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
-        ("packed again", "packed again by another program: '.tar_index.json' is not where the index says"),
-        ("plain", "no archive that LINDI wrote: its first member is 'lindi.json'"),
+        ("repacked", "repacked by another program: '.tar_index.json' is not at its offset in the index"),
+        ("plain", "not a LINDI archive: its first member is 'lindi.json'"),
         ("cut off", "reaches beyond its end"),
         ("no member", "'blobs/nowhere', which the archive does not have"),
         ("too long", "1000000 bytes from 0 on of 'blobs/x', which has 3 bytes"),
@@ -544,10 +544,10 @@ def test_a_damaged_lindi_archive(damage, said, tmp_path):
     url, size = ("./blobs/nowhere", 3) if damage == "no member" else ("./blobs/x", 3)
     refs["t/x/0"] = [url, 0, 1_000_000 if damage == "too long" else size]
     path = write_lindi_archive(tmp_path / "a.nwb.lindi.tar", {"refs": refs}, {"blobs/x": b"abc"})
-    if damage in {"packed again", "plain"}:
+    if damage in {"repacked", "plain"}:
         with tarfile.open(path) as archive:
             members = [(info, archive.extractfile(info).read()) for info in archive]
-        order = [0, 2, 3, 1] if damage == "packed again" else [3]
+        order = [0, 2, 3, 1] if damage == "repacked" else [3]
         with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
             for info, data in (members[number] for number in order):
                 archive.addfile(info, io.BytesIO(data))

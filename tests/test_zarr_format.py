@@ -1,4 +1,4 @@
-"""Zarr stores written by hand, as JSON and bytes; zarr-python is the oracle where it is installed."""
+"""Zarr stores written by hand, as JSON and bytes; zarr-python is the oracle if it is installed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lazynwb.arrays.chunk_grid import row_bytes
 from lazynwb.arrays.fetch import Request, fetch
 from lazynwb.catalog.model import MISSING, Array, ChunkKeys, Codec, Table
 from lazynwb.codecs.checksums import crc32c
-from lazynwb.codecs.json_text import as_texts, parse_json
+from lazynwb.codecs.json_text import decode_utf32, parse_json
 from lazynwb.codecs.restricted_pickle import PickledArray, read_pickle
 from lazynwb.config import config
 from lazynwb.errors import (
@@ -603,7 +603,7 @@ def test_malicious_pickles_are_refused_and_have_no_effect(tmp_path, protocol, ne
     ],
 )
 def test_pickles_of_anything_but_data_are_refused(data):
-    with pytest.raises(UnsupportedTypeError, match="nothing is unpickled"):
+    with pytest.raises(UnsupportedTypeError, match="nothing is executed"):
         read_pickle(data)
 
 
@@ -790,7 +790,7 @@ def test_data_types_that_are_not_known(data_type):
 @pytest.mark.parametrize("order", "<>")
 def test_code_points_that_are_no_characters(order):
     codes = np.array([[0x61, 0xD800], [0x110000, 0], [0xFFFFFFFF, 0x1F600]], f"{order}u4")
-    found = as_texts(codes.view(f"{order}U2")[:, 0])
+    found = decode_utf32(codes.view(f"{order}U2")[:, 0])
     assert found.tolist() == ["a\ufffd", "\ufffd", "\ufffd\U0001f600"]
 
 

@@ -1,4 +1,4 @@
-"""Random arrays in every kind of chunk, against what zarr-python reads.
+"""Random arrays in every kind of chunk, compared with zarr-python.
 
 zarr-python writes them: version 2 of it in Zarr v2, version 3 in both. Hypothesis chooses shapes, chunks and
 shards, types, orders, codecs, fill values and chunks that are not there; the columns of a table are stored in

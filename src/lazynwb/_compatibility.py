@@ -1,17 +1,17 @@
-"""Names of lazynwb 1.x on PyPI: where each of them is here, or what replaces it."""
+"""Names of lazynwb 1.x on PyPI: their modules here, or their replacements."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-#: Modules of 1.x that are here under the same name.
+#: Modules of 1.x that exist here under the same name.
 MODULES = frozenset({
     "attrs", "base", "conversion", "dandi", "exceptions", "file_io", "lazyframe", "tables", "timeseries",
     "utils",
 })  # fmt: skip
 
-#: Names that are public in 1.x only, and the modules here that have them.
+#: Names that are only public in 1.x, and their modules here.
 MOVED = {
     "Config": "config",
     "DANDI_API_BASE": "dandi",
@@ -23,7 +23,7 @@ MOVED = {
 _ANNOTATION = "it was a type variable for annotations"
 _SCHEMA = "use lazynwb.get_table_schema(paths, table), and scan_nwb(...).select(pl.len()) for the row count"
 _SOURCE = "pass the path or URL itself to each function, with storage_options=... where it needs any"
-#: Names without a counterpart, and what to do instead.
+#: Names without a counterpart, and their replacements.
 REPLACED = {
     "AsyncValueType": _ANNOTATION,
     "ColumnMetadataType": _ANNOTATION,
@@ -50,7 +50,7 @@ REPLACED = {
     "types_": "paths are str, os.PathLike or UPath",
 }
 
-#: Modules and classes that 1.x had imported for its own use.
+#: Modules and classes that 1.x imports from elsewhere.
 _IMPORTED = {
     "Any": "typing.Any", "Counter": "collections.Counter", "Iterable": "collections.abc.Iterable",
     "Iterator": "collections.abc.Iterator", "Literal": "typing.Literal",
@@ -74,12 +74,12 @@ _INTERNAL = frozenset({
 
 
 def find(name: str) -> Any:  # noqa: ANN401 - any object that 1.x had under this name
-    """Return what `lazynwb.<name>` of 1.x is here.
+    """Return the counterpart of `lazynwb.<name>` of 1.x.
 
     Raises
     ------
     AttributeError
-        If it has no counterpart; the message says what to use instead.
+        If it has no counterpart; the message names the replacement.
     """
     if name in MODULES:
         return importlib.import_module(f"lazynwb.{name}")
@@ -89,7 +89,7 @@ def find(name: str) -> Any:  # noqa: ANN401 - any object that 1.x had under this
 
 
 def missing(module: str, name: str) -> AttributeError:
-    """Return the error of a name that a module lacks; of a name of 1.x, with what to use instead."""
+    """Return the error for a name that a module lacks, with the replacement of a name of 1.x."""
     if name in REPLACED:
         why = f"{name!r} of lazynwb 1.x: {REPLACED[name]}"
     elif name in _IMPORTED:

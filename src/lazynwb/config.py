@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 _LOGGER = logging.getLogger("lazynwb")
 
-#: Environment variables of lazynwb 1.x, and the settings that they stand for.
+#: Environment variables of lazynwb 1.x and their settings.
 _OTHER_VARIABLES = {
     "LAZYNWB_ANON": "anon",
     "LAZYNWB_FILE_IO_ANON": "anon",
@@ -21,8 +21,8 @@ _OTHER_VARIABLES = {
     "LAZYNWB_FILE_IO_USE_POLARS": "use_polars",
     "LAZYNWB_FSSPEC_STORAGE_OPTIONS": "fsspec_storage_options",
 }
-_ONE_READER = "remote files are read in one way only: unset it"
-#: Those without effect here, and what to do about them.
+_ONE_READER = "there is only one reader of remote files: unset it"
+#: Environment variables without effect, each with a remedy.
 _IGNORED_VARIABLES = {
     "LAZYNWB_CATALOG_CACHE_PATH": "the cache is a folder, not a database: set LAZYNWB_CACHE_DIR",
     "LAZYNWB_FILE_IO_USE_OBSTORE": _ONE_READER,
@@ -38,7 +38,7 @@ _FALSE = {"0", "false", "no", "off", ""}
 
 def _default_cache_dir() -> Path:
     if sys.platform == "linux":
-        # As platformdirs has it, whose import takes as long as a query.
+        # The same as platformdirs, whose import takes as long as a query.
         root = os.environ.get("XDG_CACHE_HOME", "").strip() or os.path.expanduser("~/.cache")  # noqa: PTH111 - no error
         return Path(root, "lazynwb")
     from platformdirs import user_cache_path
@@ -48,58 +48,58 @@ def _default_cache_dir() -> Path:
 
 @dataclass(slots=True, init=False)
 class Config:
-    """Settings that every call reads; assign to an attribute of `lazynwb.config` to change one.
+    """Settings of the process; assign to an attribute of `lazynwb.config` to change one.
 
-    A setting that is not given has the value of its environment variable, `LAZYNWB_` and its name in
+    The initial value of a setting is that of its environment variable, `LAZYNWB_` followed by its name in
     capitals, or else its default. The variables of lazynwb 1.x (`LAZYNWB_ANON`,
-    `LAZYNWB_FSSPEC_STORAGE_OPTIONS`, and all of them with `FILE_IO_` in their names) are read, too; those
-    without effect here cause one warning.
+    `LAZYNWB_FSSPEC_STORAGE_OPTIONS`, and those with `FILE_IO_` in their names) are supported, too; one
+    warning lists those without effect.
 
     Attributes
     ----------
     cache_dir : Path or None
         Folder of the catalog cache; None (the default) is the platform's cache folder for the user.
     cache_max_bytes : int
-        Size that the catalog cache on disk is kept under (512 MiB).
+        Maximum size of the catalog cache on disk (512 MiB).
     column_cache_bytes : int
-        Size that the column store on disk is kept under (2 GiB): small columns that were decoded before.
-        With 0 nothing is stored or read there.
+        Maximum size of the column store on disk (2 GiB), which contains small decoded columns; 0 disables it.
     disable_cache : bool
-        Neither read nor write the catalog cache and the column store on disk.
+        Whether to disable the catalog cache and the column store on disk.
     disable_progress : bool
-        Show no progress bars (`TQDM_DISABLE` of tqdm does the same).
+        Whether to hide progress bars (also `TQDM_DISABLE` of tqdm).
     external_links : {"folder", "anywhere", "never"}
-        Which HDF5 external links are followed: to files in the linking file's folder or below
-        (the default), to any file, or none. A file that is not trusted should not get "anywhere".
+        Which HDF5 external links are followed: to files in the folder of the linking file or below (the
+        default), to any file, or none. Do not use "anywhere" for files that are not trusted.
     batch_bytes : int
-        Decoded bytes that one batch of rows may hold (64 MiB): the bound on memory in flight.
-        Smaller ones cost re-reading at their borders, larger ones fresh memory from the system each time.
+        Maximum size of a batch of decoded rows in bytes (64 MiB), which bounds the memory in flight. Smaller
+        batches read chunks at their borders twice, larger ones allocate new memory from the system each time.
     max_threads : int
-        Threads that read and decode; 0 means as many as there are processors, at most 16.
+        Number of threads that read and decode; 0 means the number of processors, but at most 16.
     max_requests : int
-        Requests to object stores and web servers that are under way at the same time (64).
+        Maximum number of concurrent requests to object stores and web servers (64).
     max_retries : int
-        Times that a request is repeated after a fault that may pass (6), with growing pauses between them.
+        Maximum number of retries of a request after a transient failure (6), with exponential backoff.
     retry_seconds : float
-        Seconds after which a request is not repeated any more (60).
+        Seconds after which a request is not retried any more (60).
     request_timeout : float
-        Seconds for which a server may be silent (30); of the stores that are opened after it is set.
+        Timeout in seconds for a server that sends nothing (30); applies to stores that are opened later.
     recheck_seconds : float
-        Seconds for which a remote file, once asked for its version, is taken not to have changed (60).
-        With 0 each query asks. A change in the middle of a query is noticed whatever this says.
+        Seconds for which the version of a remote file is trusted (60); 0 requests it for each query. A change
+        during a query is detected in any case.
     revalidate_seconds : float
-        Seconds for which other processes take it not to have changed, too (0: they ask). Of immutable objects
-        (blobs of a DANDI archive, URLs with a `versionId`) nothing is asked whatever this says.
+        Seconds for which other processes trust the version, too (0: they request it). The version of
+        immutable objects (blobs of a DANDI archive, URLs with a `versionId`) is never requested.
     download_bytes : int
-        Size up to which a file is fetched whole from a server that does not send parts of files (0: never).
+        Maximum size of a file that is downloaded as a whole from a server without range requests (0: never).
     storage_options : dict
-        Options for every remote source, under obstore's or fsspec's names: see `scan_nwb`.
+        Options of all remote sources, under the names of obstore or fsspec; see `scan_nwb`.
     dandi_api_url : str
-        Where the DANDI archive's API is.
+        URL of the API of the DANDI archive.
     use_polars : bool
-        Return Polars rather than pandas frames where a function offers both and `as_polars` is None.
+        Whether functions with the option `as_polars` return Polars rather than pandas frames by default.
     assume_ascending : bool
-        Search the timestamps of series instead of reading all of them once: see `scan_nwb`.
+        Whether to use binary search on timestamps of series instead of reading all of them once; see
+        `scan_nwb`.
     """
 
     cache_dir: Path | None = None
@@ -124,21 +124,21 @@ class Config:
     _cache_root: Path | None = field(default=None, repr=False, compare=False)
 
     def __init__(self, **settings: Any) -> None:  # noqa: ANN401 - each of its own type
-        """Make a configuration of settings, environment variables and defaults.
+        """Create a configuration from settings, environment variables and defaults.
 
         Raises
         ------
         TypeError
-            If there is no such setting.
+            If a setting does not exist.
         ValueError
-            If a variable does not hold a value of its setting's type; the message names it.
+            If the value of a variable does not have the type of its setting; the message names the variable.
         """
         hints = typing.get_type_hints(type(self))
         names = [f"LAZYNWB_{setting.name.upper()}" for setting in fields(self) if setting.name[0] != "_"]
         for setting in fields(self):
             default = setting.default_factory() if callable(setting.default_factory) else setting.default
             setattr(self, setting.name, default)
-        # Names of lazynwb 1.x come first, so that those of today win.
+        # Names of lazynwb 1.x come first, so that the current ones take precedence.
         for variable in (*_OTHER_VARIABLES, *names):
             text = os.environ.get(variable)
             if text is None:
@@ -148,7 +148,7 @@ class Config:
             try:
                 value = _parse(text, hint)
             except ValueError as error:
-                shown = "" if hint == dict[str, Any] else f"={text!r}"  # it may hold credentials
+                shown = "" if hint == dict[str, Any] else f"={text!r}"  # it may contain credentials
                 raise ValueError(f"environment variable {variable}{shown}: {error}") from None
             setattr(self, name, {**self.storage_options, **value} if isinstance(value, dict) else value)
         for variable, why in _IGNORED_VARIABLES.items():
@@ -162,18 +162,18 @@ class Config:
 
     @property
     def cache_path(self) -> Path:
-        """Folder of the catalog cache that is in force."""
+        """The folder of the catalog cache."""
         if self.cache_dir is not None:
             return Path(self.cache_dir)
         if self._cache_root is None:
             self._cache_root = _default_cache_dir()
         return self._cache_root
 
-    # -- names that code for lazynwb 1 has ----------------------------------------------------------------
+    # -- names of lazynwb 1.x -----------------------------------------------------------------------------
 
     @property
     def fsspec_storage_options(self) -> dict[str, Any]:
-        """The same as `storage_options`, which understands fsspec's names."""
+        """An alias of `storage_options`, which supports the names of fsspec."""
         return self.storage_options
 
     @fsspec_storage_options.setter
@@ -182,7 +182,7 @@ class Config:
 
     @property
     def anon(self) -> bool | None:
-        """Whether requests are not signed: `storage_options["anon"]`; None where nothing was said."""
+        """Whether requests are unsigned: `storage_options["anon"]`; None if it is not set."""
         return self.storage_options.get("anon")
 
     @anon.setter
@@ -192,7 +192,7 @@ class Config:
 
     @property
     def use_remfile(self) -> bool:
-        """Without effect: there is one way to read remote files."""
+        """Without effect: there is only one reader of remote files."""
         return False
 
     @use_remfile.setter
@@ -201,7 +201,7 @@ class Config:
 
     @property
     def use_obstore(self) -> bool:
-        """Without effect, as `use_remfile`."""
+        """Without effect, like `use_remfile`."""
         return True
 
     @use_obstore.setter
@@ -209,7 +209,7 @@ class Config:
         pass
 
 
-def _parse(text: str, hint: Any) -> Any:  # noqa: ANN401 - the value's type is what the hint says
+def _parse(text: str, hint: Any) -> Any:  # noqa: ANN401 - the type of the hint
     if hint is bool:
         lowered = text.strip().lower()
         if lowered not in _TRUE | _FALSE:

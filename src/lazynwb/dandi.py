@@ -1,6 +1,6 @@
-"""Names of `lazynwb.dandi` of lazynwb 1.x, with those private ones that other packages call.
+"""Names of `lazynwb.dandi` of lazynwb 1.x, including private ones that other packages call.
 
-`get_dandi_sources` is the function to use; its `dandi://` URLs need no look-up before a scan.
+New code should use `get_dandi_sources`, whose `dandi://` URLs need no look-up before a scan.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ DANDI_API_BASE = "https://api.dandiarchive.org/api"
 
 def _get_most_recent_dandiset_version(dandiset_id: str) -> str:
     """Return the newest published version of a dandiset, or else "draft"."""
-    return asset_listing.about(dandiset_number(dandiset_id), fresh=True).newest
+    return asset_listing.get_dandiset(dandiset_number(dandiset_id), fresh=True).newest
 
 
 def _get_dandiset_assets(
     dandiset_id: str, version: str | None = None, order: str = "path"
 ) -> list[dict[str, Any]]:
-    """Return the archive's listing of all assets of a dandiset, of whatever kind."""
+    """Return the archive's listing of all assets of a dandiset, of any kind."""
     version = version or _get_most_recent_dandiset_version(dandiset_id)
     query = {"order": order, "page_size": str(asset_listing.PAGE)}
-    return list(asset_listing.listed(dandiset_number(dandiset_id), version, query))
+    return list(asset_listing.list_assets(dandiset_number(dandiset_id), version, query))
 
 
 def _get_asset_s3_url(dandiset_id: str, asset_id: str, version: str | None = None) -> str:  # noqa: ARG001
     """Return the URL of an asset in the archive's bucket; its identifier is enough to find it."""
     url = asset_listing.content_url(api.get(f"assets/{asset_id}/"))
     if url is None:
-        raise SourceNotFoundError(f"the metadata of asset {asset_id} name no URL of its content")
+        raise SourceNotFoundError(f"the metadata of asset {asset_id} contain no URL of its contents")
     return url
 
 

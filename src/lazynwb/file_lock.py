@@ -16,12 +16,12 @@ _LOGGER = logging.getLogger("lazynwb")
 
 @contextlib.contextmanager
 def hold(file: Path) -> Iterator[None]:
-    """Hold the lock of a file, which is created and stays; without effect where a file system has no locks.
+    """Hold the lock of a file, which is created and kept; without effect on file systems without locks.
 
     Raises
     ------
     BlockingIOError
-        If it is held already, by another process or in this one.
+        If the lock is held already, by this process or another one.
     """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
     try:

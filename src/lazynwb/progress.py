@@ -19,16 +19,15 @@ if TYPE_CHECKING:
 
 #: Seconds of work before a bar is shown.
 _DELAY = 0.5
-#: Labels of the bars that are open: two scans of one table in a query have different ones.
+#: Labels of open bars, which differ for two scans of one table in a query.
 _labels: set[str] = set()
 
 
 class Progress:
-    """The progress of one stage over many files: a context manager, or closed with `close`.
+    """A progress bar of one stage over many files; a context manager.
 
-    The bar is opened once and belongs to the whole stage. In a terminal it is not visible while a scan is
-    suspended (see `suspended`), so that nothing is printed beside it, and it is removed at the end, whether
-    that is an error or not.
+    In a terminal the bar is hidden while a scan is suspended (see `suspended`), so that output of the caller
+    does not interfere, and removed at the end, also after an error.
 
     Parameters
     ----------
@@ -37,9 +36,9 @@ class Progress:
     total : int
         Number of files, or of other units.
     disabled : bool
-        Show no bar.
+        Whether to hide the bar.
     unit : str
-        Unit that is counted: files by default.
+        Name of the unit; files by default.
     """
 
     def __init__(self, description: str, total: int, *, disabled: bool, unit: str = "NWB") -> None:
@@ -61,11 +60,11 @@ class Progress:
         self.close()
 
     def update(self, units: int = 1) -> None:
-        """Count units that are done; show the bar once the work has taken long enough."""
+        """Add finished units, and show the bar once the stage has taken long enough."""
         self.update_to(self._done + units)
 
     def update_to(self, done: int) -> None:
-        """Set the number of units that are done, which never decreases; refresh the time that is shown."""
+        """Set the number of finished units, which never decreases, and refresh the elapsed time."""
         self._done = max(self._done, min(done, self._total))
         if self._disabled or time.perf_counter() - self._started < _DELAY:
             return
@@ -116,12 +115,12 @@ class Progress:
         if not bar.disable:
             bar.start_t -= time.perf_counter() - self._started
             bar.last_print_t = 0
-        # Polars finalizes a scan that a `head` has left when it is next called: soon, while the bar is open.
+        # Polars only finalizes a scan that a `head` ended on its next call: enforce it while the bar is open.
         RELEASING.__enter__()
         return bar
 
 
 def _unused(label: str) -> str:
-    """Return a label that no open bar has: with a number, from the second bar on."""
+    """Return a label that no open bar has, with a number from the second bar on."""
     candidates = (f"{label} ({number})" if number > 1 else label for number in count(1))
     return next(one for one in candidates if one not in _labels)

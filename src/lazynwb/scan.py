@@ -307,7 +307,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
             catalogs=catalogs,
         )
     if made is not None:
-        made.stop_asking()
+        made.stop_requests()
     return ScanPlan(
         sources,
         table,

@@ -1,4 +1,4 @@
-"""`scan_sessions`: a row for each session, of what it is about, what is in it, and how long it is."""
+"""`scan_sessions`: one row per session with its metadata, tables and duration."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ T = TypeVar("T")
 _LOGGER = logging.getLogger("lazynwb")
 
 SIZE, DURATION, TABLES = "size", "duration", "tables"
-#: What a table of a session is said to be, in the column `tables`.
+#: Type of an element of the column `tables`.
 _TABLE = pl.Struct({"path": pl.String(), "kind": pl.String(), "rows": pl.Int64(), "columns": pl.UInt32()})
-#: Columns that tell when something happened, in seconds from the session's reference time.
+#: Columns of times in seconds relative to the reference time of the session.
 _TIMES = ("timestamps", "start_time", "stop_time", "timestamp")
-#: Files of the first block, and of the largest; of an index, whose answers are tables, many more.
+#: Number of files of the first block and of the largest one, without and with an index.
 _FIRST_FILES, _MAX_FILES, _MAX_INDEXED = 16, 1024, 16_384
 #: The column with the number of a file.
 _FILE = "_lazynwb_file"
-#: Files that a warning names.
+#: Maximum number of files in a warning.
 _NAMED = 3
 
 
@@ -67,45 +67,46 @@ def scan_sessions(  # noqa: PLR0913 - the options of a scan
     disable_progress: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pl.LazyFrame:
-    """Scan many NWB files as one LazyFrame with a row for each: what is in which session.
+    """Scan many NWB files as one LazyFrame with one row per session.
 
-    Only what a query asks for is looked up: a selection of `subject_id` reads one value of each file, and a
-    filter on it is evaluated before anything else of a file is looked at. With an index, everything but
-    `duration` comes from there, and no file is opened.
+    A query only reads what it needs: a projection of `subject_id` reads one value per file, and a filter on
+    it is evaluated before other columns are read. With an index, all columns except `duration` are read from
+    it, and no file is opened.
 
     Parameters
     ----------
     source : path or URL, or iterable of these, or None
-        As for `scan_nwb`. A file that is given twice has two rows. With an index, None stands for all that
-        it has.
+        As for `scan_nwb`. A file that is given twice has two rows. With an index, None stands for all of its
+        files.
     index : path or URL, Index or None
-        Written by `build_index`. A session that has changed since is shown as the index knows it.
+        An index written by `build_index`. Changes of sessions since then are not detected.
     exclude_timeseries : bool
-        Leave series out of the columns `n_...` and out of `tables`.
+        Whether to leave series out of the columns `n_...` and `tables`.
     infer_schema_length : int or None
-        Look at the first n files for the columns that there are; None looks at all.
+        Number of files that determine the columns; None for all.
     ignore_errors : bool
-        Show what cannot be read as null, with a warning; else it is an error.
+        Whether values that cannot be read are null, with a warning, rather than an error.
     disable_progress : bool
-        Show no progress bars.
+        Whether to hide progress bars.
     storage_options : mapping or None
         As for `scan_nwb`.
 
     Returns
     -------
     LazyFrame
-        In the order of the sources, with the columns
+        Rows are in the order of the sources. The columns are
 
-        - of `get_metadata_df`, in its types: `session_id`, `session_start_time`, `subject_id`, ... (one that
-          is called like a column below begins with `session_`);
-        - `nwb_version` (String), an attribute of the file, null where it has none (NWB 1);
-        - `size` (Int64) of the file in bytes; null of a store of many objects, whose size no store tells;
+        - those of `get_metadata_df` with their types: `session_id`, `session_start_time`, `subject_id`, ...
+          (with the prefix `session_` if the name is that of a column below);
+        - `nwb_version` (String), an attribute of the file; null if it has none (NWB 1);
+        - `size` (Int64) of the file in bytes; null for a store of many objects;
         - `duration` (Float64) in seconds, see the notes;
-        - `n_units`, `n_trials`, `n_running_speed`, ... (Int64): the number of rows of each table, and of
-          samples of each series; null if the session has none. They are called as in SQL: by the last part of
-          the path, or as much of it as tells tables apart (`n_behavior/position`);
-        - `tables` (List of Struct of `path`, `kind`, `rows` and `columns`): the same of all tables and series
-          of the session, whatever they are called;
+        - `n_units`, `n_trials`, `n_running_speed`, ... (Int64): the number of rows of each table and of
+        samples
+          of each series; null if the session lacks it. Tables are named as in SQL: by the last part of the
+          path, or as many parts as are necessary to distinguish them (`n_behavior/position`);
+        - `tables` (List of Struct of `path`, `kind`, `rows` and `columns`): all tables and series of the
+          session;
         - `_nwb_path` (String), as in every scan.
 
     Raises
@@ -117,17 +118,16 @@ def scan_sessions(  # noqa: PLR0913 - the options of a scan
 
     Notes
     -----
-    Questions about sessions are filters on what they have, so what is asked for most often is a plain column:
-    `pl.col("n_units") > 100` reads better, and reads less, than a search in a list. Which tables there are is
-    the data's to say and not the schema's, so `tables` has them as values: for tables that only few sessions
-    have, for patterns, and to `explode`.
+    The numbers of rows are plain columns, because they are the most common filters: `pl.col("n_units") > 100`
+    is simpler, and reads less, than a search in a list. `tables` has the same information as values: for
+    tables that only few sessions have, for patterns, and for `explode`.
 
-    `duration` is the time from the first to the last event that a session has: of the first and last sample
-    of each series (`timestamps`, or `starting_time` and `rate`), and of the first and last row of each table
-    with `start_time`, `stop_time` or `timestamp` in seconds. Only these rows are read, one or two chunks of
-    each such column, and no minimum or maximum is looked for: where times do not ascend, it is that of the
-    rows as stored. Spikes do not count. It is null if a session has no times. It is the one column whose
-    values are read from the data of the files.
+    `duration` is the time from the first to the last event of a session: the first and last sample of each
+    series (`timestamps`, or `starting_time` and `rate`), and the first and last row of each table with
+    `start_time`, `stop_time` or `timestamp` in seconds. Only these rows are read, which are in one or two
+    chunks of each column. Minimum and maximum are not computed: if times do not ascend, `duration` is that of
+    the stored order. Spikes are not included. It is null if a session has no times. It is the only column
+    whose values are read from the data of the files.
 
     NWB core, nwb.file.yaml: the types NWBFile and Subject; nwb.base.yaml: TimeSeries.
 
@@ -177,24 +177,28 @@ def scan_sessions(  # noqa: PLR0913 - the options of a scan
         *(not exclude_timeseries, ignore_errors, disable_progress),
     )
     detail = f"sessions of {len(sources)} file{'s' if len(sources) != 1 else ''}"
-    # Polars asks for the first column of a source where rows are counted.
+    # Polars projects the first column of a source to count rows.
     frame = source_frame(scan.batches, {ROWS: pl.Null(), **schema}, detail)
     return frame.select(selectors.by_name(*schema))
 
 
 class SessionScan(NamedTuple):
-    """The rows of sessions, as plain values: what `scan_sessions` has found out.
+    """A planned scan of sessions; a plain value that can be pickled.
 
     Attributes
     ----------
     sources : tuple of Source
+        The files.
     catalogs : Index or None
+        The index, if there is one.
     metadata : dict of str to MetadataField
-        By the name of the column.
+        Metadata fields by column.
     counts : dict of str to str
-        The paths of tables by the names of the columns with their number of rows.
+        Paths of tables by the column with their number of rows.
     schema : dict of str to DataType
+        Schema of the scan.
     series, ignore_errors, disable_progress : bool
+        Options of the scan.
     """
 
     sources: tuple[Source, ...]
@@ -240,7 +244,7 @@ class SessionScan(NamedTuple):
         return pl.DataFrame(schema={name: self.schema.get(name, pl.Null()) for name in names})
 
     def _cost(self, name: str) -> int:
-        """Return a number that is greater for columns that take more to look up."""
+        """Return a relative cost of reading a column."""
         if name in self.metadata:
             return 2
         return {NWB_PATH: 0, SIZE: 1, VERSION: 3, TABLES: 5, DURATION: 6}.get(name, 4)
@@ -268,14 +272,14 @@ class SessionScan(NamedTuple):
 
 
 class _Columns:
-    """Columns of sessions, looked up group by group."""
+    """Columns of sessions, which are read in groups."""
 
     def __init__(self, scan: SessionScan, failures: dict[str, str]) -> None:
         self._scan = scan
         self._failures = failures
 
     def added(self, frame: pl.DataFrame, block: list[Source], names: Sequence[str]) -> pl.DataFrame:
-        """Return the frame with columns that it does not have yet."""
+        """Return the frame with additional columns."""
         scan = self._scan
         lacking = [name for name in names if name not in frame.columns]
         if not lacking or not len(frame):
@@ -307,7 +311,7 @@ class _Columns:
         look_up: Callable[[Source], T],
         known: tuple[str, str] | None = None,
     ) -> list[T | None]:
-        """Return something of each source; an index may know it under a name: see `Index.session_values`."""
+        """Return a value of each source; from the index if it has the value, see `Index.session_values`."""
         values: dict[Source, T | None] = {}
         catalogs = self._scan.catalogs
         distinct = list(dict.fromkeys(sources))
@@ -327,7 +331,7 @@ class _Columns:
             return None
 
     def _note(self, source: Source, error: LazyNWBError) -> None:
-        """Note what cannot be read under `ignore_errors`; else raise."""
+        """Record an error with `ignore_errors`; otherwise raise it."""
         if not may_skip(error, ignore_errors=self._scan.ignore_errors):
             raise error
         text = str(error)
@@ -343,7 +347,7 @@ class _Columns:
     # -- tables -------------------------------------------------------------------------------------------
 
     def _tables(self, sources: list[Source], counted: Sequence[str]) -> dict[str, list[Any]]:
-        """Return all tables of sources, and the number of rows of some of them."""
+        """Return all tables of sources, and the numbers of rows of some of them."""
         known: dict[Source, list[TableSummary] | None] = {}
         distinct = list(dict.fromkeys(sources))
         if self._scan.catalogs is not None:
@@ -367,7 +371,7 @@ class _Columns:
         return sorted(load_listing(source).tables())
 
     def load(self, pairs: list[tuple[Source, str]], *, reading: bool) -> Iterator[TableFile | None]:
-        """Yield the tables of files; None for those that are not there, or cannot be read."""
+        """Yield the tables of files; None for tables that do not exist or cannot be read."""
         loads = load_pairs(pairs, self._scan.catalogs, reading=reading)
         for (source, _), load in zip(pairs, loads, strict=True):
             try:
@@ -377,13 +381,13 @@ class _Columns:
                 yield None
 
     def _counts(self, sources: list[Source], counted: Sequence[str]) -> dict[str, list[Any]]:
-        """Return the number of rows of some tables of sources."""
+        """Return the numbers of rows of some tables of sources."""
         distinct = list(dict.fromkeys(sources))
         paths = [self._scan.counts[name] for name in counted]
         pairs = [(source, path) for path in paths for source in distinct]
         rows: dict[tuple[Source, str], int | None] = {}
         for pair, file in zip(pairs, self.load(pairs, reading=False), strict=True):
-            # Not the table at another path that stands for it in files from before NWB 2.
+            # Exclude tables at other paths, which replace it in files before NWB 2.
             rows[pair] = file.table.rows if file is not None and file.table.path == pair[1] else None
         return {
             name: [rows[source, path] for source in sources]
@@ -416,7 +420,7 @@ class _Columns:
 def listed_summaries(
     columns: _Columns, sources: list[Source], listed: list[list[str] | None]
 ) -> list[list[TableSummary] | None]:
-    """Return what the tables of sources are like, of which the paths are known."""
+    """Return summaries of the tables of sources with known paths."""
     pairs = [(source, path) for source, paths in zip(sources, listed, strict=True) for path in paths or ()]
     loaded = columns.load(pairs, reading=False)
     found: list[list[TableSummary] | None] = []

@@ -36,7 +36,7 @@ class _State:
 _state = _State()
 
 if hasattr(os, "register_at_fork"):
-    # A forked child has none of the threads that were inside, one of which may have held the lock.
+    # The threads that were inside do not exist in a forked child, and one of them may have held the lock.
     os.register_at_fork(after_in_child=_state.__init__)  # type: ignore[misc]
 
 
@@ -69,7 +69,7 @@ def guard_shutdown(batches: Generator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
             _state.inside += closes
         try:
             if closes:
-                batches.close()  # not when it is collected: it may still write to the column store
+                batches.close()  # explicitly, because closing may write to the column store
         finally:
             with _state.condition:
                 _state.inside -= closes

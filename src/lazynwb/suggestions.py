@@ -1,4 +1,4 @@
-"""Suggestions for names that do not exist: what a person may have meant among those that do."""
+"""Suggestions of similar names for names that do not exist."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-#: Least similarity of names that share no word, as difflib measures it.
+#: Minimum similarity (difflib) of names that share no word.
 _CUTOFF = 0.6
-#: Letters of the shortest name that is looked for inside words.
+#: Minimum length of a name that may match the beginning of a word.
 _MIN_LENGTH = 3
 
 
 def similar_names(name: str, names: Collection[str], count: int = 3) -> list[str]:
-    """Return the names that may have been meant, the most likely first.
+    """Return similar names, the most similar first.
 
-    Names are compared by their last part behind a slash, whatever their case: the same name, its plural or
-    singular, then names with a word that is or begins with it. Only the names that match best are returned:
-    `trial` is `trials`, not `rf_mapping_trials`. Spelling mistakes are looked for only if none matches.
+    The last parts of paths are compared without case: first equal names, then plural and singular forms, then
+    names with a word that is or begins with the name. Only the best matches are returned: for `trial`,
+    `trials` but not `rf_mapping_trials`. Spelling mistakes are only considered if nothing matches.
 
     Parameters
     ----------
     name : str
         A name, or a path.
     names : collection of str
-        The names or paths that exist.
+        Existing names or paths.
     count : int
-        The most that are returned.
+        Maximum number of suggestions.
     """
     wanted = _last(name)
     ranked = [(rank, one) for one in names if (rank := _rank(wanted, _last(one))) is not None]
@@ -52,9 +52,9 @@ def did_you_mean(name: str, names: Collection[str], prefix: str = "") -> str:
     name : str
         The name that does not exist.
     names : collection of str
-        Those that exist.
+        Existing names.
     prefix : str
-        Put before each suggestion, such as a slash; without one, suggestions are quoted.
+        Prefix of each suggestion, such as a slash; without one, suggestions are quoted.
     """
     found = [prefix + one if prefix else repr(one) for one in similar_names(name, names)]
     return f"; did you mean {' or '.join(found)}?" if found else ""
@@ -65,7 +65,7 @@ def _last(name: str) -> str:
 
 
 def _rank(wanted: str, name: str) -> int | None:
-    """Return how good a suggestion a name is, 0 for the best; None if it is none."""
+    """Return the rank of a name as a suggestion, 0 for the best; None if it does not match."""
     if not wanted:
         return None
     if name == wanted:

@@ -1,4 +1,4 @@
-"""Text that comes from files, made fit for a terminal: nothing in it steers one, or changes what is read."""
+"""Escaping of text from files for terminals: control characters and those that change the order of text."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ _BREAKS = {"\n": " ", "\t": " ", "\r": " "}
 
 
 def visible(text: object, limit: int | None = 80) -> str:
-    """Return text on one line, of bounded length, without characters that are not printed as themselves.
+    """Return text on one line with limited length and non-printable characters escaped.
 
     Parameters
     ----------
     text : object
-        Its `str` is taken.
+        An object, which is converted by `str`.
     limit : int or None
-        Characters that are shown of it; None shows all.
+        Maximum number of characters; None for all.
     """
     raw = str(text)
     short = raw if limit is None or len(raw) <= limit else raw[: limit - 1] + "…"
@@ -26,7 +26,7 @@ def visible(text: object, limit: int | None = 80) -> str:
 
 
 def harmless(text: str) -> str:
-    """Return text as it is, lines included, but for characters that steer a terminal or change the order."""
+    """Escape characters that control a terminal or change the order of text; line breaks are kept."""
     if text.isprintable():
         return text
     return "".join(c if _is_harmless(c) else escaped(c) for c in text)
@@ -37,12 +37,12 @@ def _is_harmless(character: str) -> bool:
 
 
 def escaped(character: str) -> str:
-    """Return a character as Python would write it in a text, with a backslash and its number."""
+    """Return a character as a Python escape sequence."""
     return character.encode("unicode_escape", "replace").decode()
 
 
 def _make_harmless(record: logging.LogRecord) -> bool:
-    """Escape a log message for any handler: it contains names of files, tables and columns."""
+    """Escape a log message, which contains names of files, tables and columns."""
     record.msg, record.args = harmless(record.getMessage()), None
     return True
 

@@ -1,4 +1,4 @@
-"""Threads that work for queries: a pool whose threads neither outlive the process nor hold it up."""
+"""Thread pools of queries, whose threads do not delay the exit of the process, and interruptible waits."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _NOTHING = pl.Series([], dtype=pl.UInt8)
 
 
 def wait(future: Future[T]) -> T:
-    """Return a future's result; Ctrl-C ends the wait on any thread.
+    """Return the result of a future; Ctrl-C ends the wait on any thread.
 
-    Python interrupts its main thread only, and there no wait without a time limit, once Polars is imported.
-    During a query the main thread is inside Polars, which notes Ctrl-C for itself, and whose functions then
-    raise KeyboardInterrupt wherever they are called.
+    Python only interrupts its main thread, and once Polars is imported, only waits with a timeout. During a
+    query the main thread is inside Polars, which records Ctrl-C; its functions then raise KeyboardInterrupt
+    on any thread.
     """
     while True:
         try:
@@ -59,7 +59,7 @@ class ForkSafeLock:
     Parameters
     ----------
     after_fork : callable or None
-        Called in the child: drops state of the parent's threads.
+        Called in the child to drop state of the parent's threads.
     """
 
     def __init__(self, after_fork: Callable[[], object] | None = None) -> None:
@@ -85,10 +85,10 @@ class _Worker(threading.Thread):
 
 
 class _Releasing:
-    """Lets Polars finalise objects that it has dropped on threads without Python.
+    """Finalization of Python objects that Polars has dropped on its own threads.
 
-    Such objects, a scan's generator among them, wait for the next call of Polars from Python, which may be
-    hours away: until then, what others do for a query that is over would go on.
+    Such objects, including generators of scans, are only released by the next call of Polars from Python,
+    which may be hours later. Until then, workers would continue to process a query that has ended.
     """
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class _Releasing:
     def _look(self) -> None:
         while self._open:
             time.sleep(_LOOK)
-            with suppress(KeyboardInterrupt):  # raised on the thread that runs the query, too
+            with suppress(KeyboardInterrupt):  # also raised on the thread that runs the query
                 raise_if_interrupted()
 
 
@@ -116,22 +116,22 @@ RELEASING = _Releasing()
 
 
 def is_worker() -> bool:
-    """Return whether the current thread is one that may be left waiting when the process ends."""
+    """Return whether the current thread belongs to a pool."""
     return isinstance(threading.current_thread(), _Worker)
 
 
 class Pool:
-    """A pool of daemon threads, started as they are needed.
+    """A pool of daemon threads, which are started on demand.
 
-    The standard library's pool is waited for when the process ends, however long a server keeps one of its
-    threads waiting: Ctrl-C would end nothing.
+    The exit of a process waits for pools of the standard library, however long a server blocks one of their
+    threads, so that Ctrl-C has no effect.
 
     Parameters
     ----------
     name : str
-        Of the threads.
+        Name of the threads.
     size : callable
-        Returns how many threads there may be; asked at each submission, so settings may change.
+        Returns the maximum number of threads; called for each submission, so that settings may change.
     """
 
     def __init__(self, name: str, size: Callable[[], int]) -> None:
@@ -139,7 +139,7 @@ class Pool:
         self.size = size
         self._reset()
         if hasattr(os, "register_at_fork"):
-            # A forked child has none of the threads, one of which may have held the lock.
+            # The threads do not exist in a forked child, and one of them may have held the lock.
             os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
@@ -149,7 +149,7 @@ class Pool:
         self._idle = 0
 
     def submit(self, work: Callable[..., T], *arguments: Any) -> Future[T]:  # noqa: ANN401 - as for `Executor.submit`
-        """Have a function called on one of the threads."""
+        """Call a function on one of the threads."""
         future: Future[T] = Future()
         with self._condition:
             self._tasks.append((future, work, arguments, current()))
@@ -161,9 +161,9 @@ class Pool:
         return future
 
     def begin(self, work: Callable[[A], T], items: Iterable[A]) -> Callable[[], list[T]]:
-        """Have a function called for each item; what is returned waits, and gives the results in order.
+        """Call a function for each item; return a function that waits and returns the results in order.
 
-        The first error is raised at once; what has not begun by then never does.
+        The first error is raised immediately, and cancels the calls that have not started.
         """
         futures = [self.submit(work, item) for item in items]
 
@@ -206,7 +206,7 @@ class Pool:
 
 #: Reading and decoding local files.
 DECODERS = Pool("decode", lambda: config.max_threads or min(16, os.cpu_count() or 1))
-#: Requests to servers, and decoding what they send.
+#: Requests to servers, and decoding of the responses.
 REQUESTS = Pool("request", lambda: config.max_requests)
-#: Parsing remote files: each thread looks after one, and mostly waits for requests.
+#: Parsing of remote files: one file per thread, which mostly waits for requests.
 LOADERS = Pool("load", lambda: min(config.max_requests, 32))

@@ -1,4 +1,4 @@
-"""Helpers of lazynwb 1.x that its users call: executors, and the form of paths inside files."""
+"""Public helpers of lazynwb 1.x: executors, and normalization of paths inside files."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ __all__ = [
 
 @functools.cache
 def get_threadpool_executor() -> concurrent.futures.ThreadPoolExecutor:
-    """Return one executor of threads for the process; lazynwb itself does not use it."""
+    """Return the process-wide thread pool; lazynwb itself does not use it."""
     return concurrent.futures.ThreadPoolExecutor()
 
 
 @functools.cache
 def get_processpool_executor() -> concurrent.futures.ProcessPoolExecutor:
-    """Return one executor of processes that do not fork, such as `scan_nwb(executor=...)` takes."""
+    """Return the process-wide pool of processes that do not fork, for `scan_nwb(executor=...)`."""
     method = "spawn" if os.name == "posix" else None
     return concurrent.futures.ProcessPoolExecutor(mp_context=multiprocessing.get_context(method))
 
 
 def normalize_internal_file_path(path: str) -> str:
-    """Return a path without its leading slash, shortcuts such as `trials` spelled out; "/" for the root."""
+    """Return a path without its leading slash, with shortcuts (`trials`) expanded; "/" for the root."""
     return normalize_table_path(path.lstrip("/")) or "/"
 
 

@@ -1,4 +1,4 @@
-"""Independent readers: what lazynwb must return, found without any of its code.
+"""Independent readers: expected results of lazynwb, without any of its code.
 
 - `hdf5_tables`: the tables of one HDF5 file, by h5py and plain Python.
 - `pynwb_session`: the tables of one file, by PyNWB.

@@ -1,4 +1,4 @@
-"""A plain reader of Zarr stores, slow and easy to check by eye: NumPy, numcodecs, and the specifications.
+"""A plain reader of Zarr stores for inspection by eye: NumPy, numcodecs, and the specifications.
 
 It looks to `readers.zarr_python` like zarr-python, which continuous integration does not have. It refuses
 whatever is not exactly as it should be: nothing is padded, clipped or guessed.

@@ -1,4 +1,4 @@
-"""Every table of a file as pynwb reads it: plain Python values by row, under lazynwb's names."""
+"""Tables of a file as read by pynwb: plain Python values by row, under the names of lazynwb."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a scan of several files must give: the oracle's values of each file, and the contract's common types.
+"""Expected scans of several files: values of the oracle for each file, and the common types of the contract.
 
 Like `oracle` it knows nothing of how lazynwb reads: h5py and plain Python; Polars only makes the frames.
 """

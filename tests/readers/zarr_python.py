@@ -1,4 +1,4 @@
-"""What zarr-python reads in a store, as an HDF5 file: the oracle for one format serves for the others.
+"""Contents of a store as read by zarr-python, as an HDF5 file for the HDF5 oracle.
 
 It knows the conventions of hdmf-zarr (`zarr_dtype` and `zarr_link` up to 0.13; `_DTYPE`, `_LINKS`,
 `_REFERENCE` and `_REFERENCE_FIELDS` from 0.14 on) and leaves all else to zarr-python and h5py. zarr-python 3

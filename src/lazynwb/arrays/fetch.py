@@ -161,10 +161,10 @@ def _divide(file: File, jobs: list[_Job], apart: list[_Task], here: list[_Task])
     if known:
         here.append(_Task(file, [[job] for job in known]))
         jobs = [job for job in jobs if not file.has(job.ref.offset, job.ref.size)]
-    large = [job for job in jobs if job.ref.size >= file.parallel]
+    large = [job for job in jobs if job.ref.size >= file.thread_threshold]
     if large:
         apart.extend(_Task(file, [group]) for group in _merge(large, file))
-        jobs = [job for job in jobs if job.ref.size < file.parallel]
+        jobs = [job for job in jobs if job.ref.size < file.thread_threshold]
     if jobs:
         here.append(_Task(file, _merge(jobs, file)))
 
@@ -179,7 +179,12 @@ def _merge(jobs: list[_Job], file: File) -> list[list[_Job]]:
     start = end = 0
     for job in jobs:
         _, _, offset, size = job.ref
-        if groups and offset - end <= file.gap and offset + size - start <= file.merged and size >= 0:
+        if (
+            groups
+            and offset - end <= file.coalesce_gap
+            and offset + size - start <= file.coalesce_limit
+            and size >= 0
+        ):
             groups[-1].append(job)
             end = max(end, offset + size)
         else:

@@ -1,8 +1,8 @@
-"""The on-disk cache of catalog entries: immutable files, one per source and table, shared by any processes.
+"""The on-disk cache of catalog entries: immutable files, one per source and table, shared by all processes.
 
-A file is written under a temporary name and renamed, so a reader sees a whole entry or none; concurrent
-writers write equal entries. There is no lock and no database, because home folders on clusters are
-network file systems. Whatever goes wrong here costs a log message and a second parse, never a query.
+A file is written under a temporary name and renamed, so a reader sees a complete entry or none; concurrent
+writers write equal entries. There is no lock and no database, because home folders on clusters are network
+file systems. A failure of the cache causes a log message and a second parse, but never fails a query.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _LOGGER = logging.getLogger("lazynwb")
 _MAGIC = b"LNWB" + CATALOG_VERSION.to_bytes(2, "little")
 _HEADER = len(_MAGIC) + 4
 _SHARDS = 256
-#: One write in this many checks the size of the shard that it wrote to.
+#: Number of writes after which a write checks the size of its shard.
 PRUNE_EVERY = 32
-#: Prefix of files that are being written; seconds after which such a file is taken to be abandoned.
-_UNFINISHED, _MAX_WRITE = ".new-", 3600.0
-#: Counted from anywhere, so that processes which write a few entries each also prune now and then.
+#: Prefix of temporary files, and the seconds after which such a file counts as abandoned.
+_TEMPORARY_PREFIX, _ABANDONED_SECONDS = ".new-", 3600.0
+#: Starts at the process number, so that many processes with a few writes each also prune now and then.
 _writes = itertools.count(os.getpid())
 _warned: set[str] = set()
 
@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 
 class _Keyed(msgspec.Struct, array_like=True):
-    """An entry, as far as all kinds of entries are alike."""
+    """The part that all kinds of entries share."""
 
     key: str
 
@@ -49,22 +49,22 @@ class _Keyed(msgspec.Struct, array_like=True):
 _KEYED = msgspec.msgpack.Decoder(_Keyed)
 
 
-def _file_of(key: str) -> Path:
+def _entry_path(key: str) -> Path:
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
     return config.cache_path / f"v{CATALOG_VERSION}" / digest[:2] / digest[2:]
 
 
 def load(key: str, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
-    """Return the entry of a key; None if there is none or it is damaged."""
+    """Return the entry of a key; None if it does not exist or is damaged."""
     if config.disable_cache:
         return None
-    file = _file_of(key)
+    file = _entry_path(key)
     try:
         data = file.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:  # unreadable, or a folder in its place
-        _warn_once(f"the catalog cache cannot be read ({_why(error)}); queries go on without it")
+        _warn_once(f"the catalog cache cannot be read ({_describe(error)}); continuing without it")
         return None
     body = memoryview(data)[_HEADER:]
     if data[:4] == _MAGIC[:4] and data[: len(_MAGIC)] != _MAGIC:
@@ -74,7 +74,7 @@ def load(key: str, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
             data[len(_MAGIC) : _HEADER], "little"
         ) == zlib.crc32(body):
             return decoder.decode(body)
-        reason = "its checksum does not fit"
+        reason = "checksum mismatch"
     except msgspec.MsgspecError as error:
         reason = str(error)
     _warn_once(f"an entry of the catalog cache is damaged and was ignored ({file}: {reason})")
@@ -85,13 +85,13 @@ def save(key: str, entry: object, encoder: msgspec.msgpack.Encoder) -> None:
     """Write an entry, replacing an older one; failure is logged once and otherwise ignored."""
     if config.disable_cache:
         return
-    file = _file_of(key)
+    file = _entry_path(key)
     body = encoder.encode(entry)
     if len(body) > config.cache_max_bytes // 4:
         return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f"{_UNFINISHED}{os.urandom(8).hex()}")
+        temporary = file.with_name(f"{_TEMPORARY_PREFIX}{os.urandom(8).hex()}")
         descriptor = os.open(
             temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600
         )
@@ -106,28 +106,28 @@ def save(key: str, entry: object, encoder: msgspec.msgpack.Encoder) -> None:
         if next(_writes) % PRUNE_EVERY == 0:
             _prune(file.parent, config.cache_max_bytes // _SHARDS)
     except OSError as error:
-        _warn_once(f"the catalog cache cannot be written ({_why(error)}); queries go on without it")
+        _warn_once(f"the catalog cache cannot be written ({_describe(error)}); continuing without it")
 
 
 def remove(key: str) -> None:
     """Remove the entry of a key, if there is one."""
     if not config.disable_cache:
-        _remove(_file_of(key))
+        _remove(_entry_path(key))
 
 
 def _prune(folder: Path, limit: int) -> None:
     """Remove the oldest entries of one shard until it is within its share of the limit.
 
-    Temporary files of killed processes are removed too.
+    Also remove temporary files of killed processes.
     """
     files = sorted(_entries(folder))
     total = sum(size for _, size, _ in files)
-    abandoned = time.time() - _MAX_WRITE
+    abandoned = time.time() - _ABANDONED_SECONDS
     for written, size, file in files:
-        if file.name.startswith(_UNFINISHED) and written < abandoned:
+        if file.name.startswith(_TEMPORARY_PREFIX) and written < abandoned:
             _remove(file)
             total -= size
-    files = [entry for entry in files if not entry[2].name.startswith(_UNFINISHED)]
+    files = [entry for entry in files if not entry[2].name.startswith(_TEMPORARY_PREFIX)]
     for _, size, file in files:
         if total <= limit:
             return
@@ -136,7 +136,7 @@ def _prune(folder: Path, limit: int) -> None:
 
 
 def _entries(folder: Path) -> list[tuple[float, int, Path]]:
-    """Return time, size and path of what a folder holds; other processes may remove any of it meanwhile."""
+    """Return time, size and path of the files in a folder, which other processes may be removing."""
     found = []
     try:
         files = list(folder.iterdir())
@@ -159,7 +159,7 @@ def _remove(file: Path) -> None:
 
 
 def usage() -> tuple[int, int]:
-    """Return how many entries there are, of this version and others, and the bytes that they take."""
+    """Return the number of entries of all versions, and their size in bytes."""
     shards = [shard for version in config.cache_path.glob("v*") for shard in version.glob("[0-9a-f][0-9a-f]")]
     sizes = [size for shard in shards for _, size, _ in _entries(shard)]
     return len(sizes), sum(sizes)
@@ -174,10 +174,10 @@ def all_entries() -> Iterator[tuple[str, int]]:
 
 
 def clear() -> None:
-    """Remove every entry that this package wrote; other files in the folder are left alone."""
+    """Remove every entry of this package; keep other files in the folder."""
     root = config.cache_path
     for version in root.glob("v*"):
-        with suppress(FileNotFoundError):  # of a folder that another process has removed
+        with suppress(FileNotFoundError):  # another process may have removed the folder
             for shard in version.glob("[0-9a-f][0-9a-f]"):
                 for _, _, file in _entries(shard):
                     _remove(file)
@@ -192,8 +192,8 @@ def _remove_if_empty(folder: Path) -> None:
         return
 
 
-def _why(error: OSError) -> str:
-    """Return the message of an error, the same for all entries of the folder."""
+def _describe(error: OSError) -> str:
+    """Return the message of an error with the folder, so that it is the same for all entries."""
     return f"{config.cache_path}: {error.strerror or error}"
 
 

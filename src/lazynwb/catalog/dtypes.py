@@ -1,4 +1,4 @@
-"""Polars types of stored types, and the provenance columns that every scan has."""
+"""Mapping of stored types to Polars types, and the provenance columns of every scan."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ if TYPE_CHECKING:
 NWB_PATH = "_nwb_path"
 TABLE_PATH = "_table_path"
 TABLE_INDEX = "_table_index"
-INTERNAL: dict[str, pl.DataType] = {NWB_PATH: pl.String(), TABLE_PATH: pl.String(), TABLE_INDEX: pl.UInt32()}
+INTERNAL: dict[str, pl.DataType] = {
+    NWB_PATH: pl.String(),
+    TABLE_PATH: pl.String(),
+    TABLE_INDEX: pl.UInt32(),
+}
 INTERNAL_COLUMN_NAMES = frozenset(INTERNAL)
-#: A column that users never see: Polars counts rows by projecting the first column of a source, or the one
-#: of the smallest type, and this one is both, and is read from no file.
+#: A hidden column for counting rows: Polars projects the first column of a source, or the one of the smallest
+#: type. This column is both, and needs no file access.
 ROWS = "_lazynwb_rows"
 RESERVED = frozenset({*INTERNAL, ROWS})
 
@@ -42,12 +46,12 @@ _COMPLEX: dict[str, type[pl.DataType]] = {"c8": pl.Float32, "c16": pl.Float64}
 
 
 def element_dtype(dtype: DType) -> pl.DataType:
-    """Return the Polars type of one stored element, the dimensions of an array type left aside.
+    """Return the Polars type of one stored element, without the dimensions of an array type.
 
     Raises
     ------
     UnsupportedTypeError
-        If there is none; the message says what the type is.
+        If the type has no counterpart; the message names the type.
     """
     kind = dtype.kind
     if kind == "number":
@@ -63,7 +67,7 @@ def element_dtype(dtype: DType) -> pl.DataType:
         return pl.Enum(list(dict.fromkeys(name for name, _ in sorted(dtype.members, key=_value))))
     if kind == "compound":
         return pl.Struct(
-            {field.name: shaped(element_dtype(field.dtype), field.dtype.dims) for field in dtype.fields}
+            {field.name: array_dtype(element_dtype(field.dtype), field.dtype.dims) for field in dtype.fields}
         )
     if kind == "vlen" and dtype.base is not None:
         return pl.List(element_dtype(dtype.base))
@@ -74,19 +78,19 @@ def _value(member: tuple[str, int]) -> int:
     return member[1]
 
 
-def shaped(inner: pl.DataType, dims: tuple[int, ...]) -> pl.DataType:
+def array_dtype(inner: pl.DataType, dims: tuple[int, ...]) -> pl.DataType:
     """Wrap a type in an `Array` of the given dimensions."""
     return pl.Array(inner, dims) if dims else inner
 
 
 @lru_cache(maxsize=8192)
 def column_dtype(column: Column) -> pl.DataType | None:
-    """Return the Polars type of a column; None where its stored type has none."""
-    dtype = _value_dtype(column)
+    """Return the Polars type of a column; None if its stored type has no counterpart."""
+    dtype = _stored_dtype(column)
     return LENGTH if column.lengths and dtype is not None else dtype
 
 
-def _value_dtype(column: Column) -> pl.DataType | None:
+def _stored_dtype(column: Column) -> pl.DataType | None:
     if column.regular is not None:
         return pl.Float64()
     if column.children is not None:
@@ -97,17 +101,17 @@ def _value_dtype(column: Column) -> pl.DataType | None:
     if data is None or data.dtype.kind == "unsupported":
         return None
     inner = pl.Int64() if column.region else element_dtype(data.dtype)
-    dtype = shaped(inner, column.dims)
+    dtype = array_dtype(inner, column.dims)
     for _ in range(len(column.indices) + column.whole):
         dtype = pl.List(dtype)
     return dtype
 
 
 def instance(dtype: object) -> pl.DataType:
-    """Return a type as Polars compares them: users write `pl.Int64`, schemas hold `pl.Int64()`."""
+    """Return a type as an instance: users write `pl.Int64`, schemas contain `pl.Int64()`."""
     return dtype() if isinstance(dtype, type) else dtype  # type: ignore[return-value]
 
 
 def is_array_dtype(dtype: pl.DataType) -> bool:
-    """Return whether a column of this type holds an array in each row."""
+    """Return whether each row of a column of this type is a list or an array."""
     return isinstance(dtype, pl.List | pl.Array)

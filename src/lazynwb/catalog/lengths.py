@@ -1,7 +1,7 @@
-"""Length columns: how many elements each row of a list column has, known without its elements.
+"""Length columns: the number of elements in each row of a list column, without reading the elements.
 
-Within a scan, a length column is called by the name of the list column and an ending that no stored column
-has: names of objects in files contain no slash. Users see `<name>_len`.
+Within a scan, the name of a length column is that of the list column with the suffix `/len`, which no stored
+column has: names of objects in files contain no slash. Users see `<name>_len`.
 """
 
 from __future__ import annotations
@@ -19,59 +19,60 @@ if TYPE_CHECKING:
 
     from lazynwb.catalog.model import Column
 
-#: Type of length columns: that of `list.len()`.
+#: Type of length columns, which is that of `list.len()`.
 LENGTH = pl.UInt32()
-_ENDING = "/len"
-_SHOWN_ENDING = "_len"
+_SUFFIX = "/len"
+_SHOWN_SUFFIX = "_len"
 
 
 def length_name(name: str) -> str:
     """Return the name of the length column of a column."""
-    return name + _ENDING
+    return name + _SUFFIX
 
 
 def measured_name(name: str) -> str | None:
-    """Return the column whose rows a length column counts; None if the name is none of a length column."""
-    return name.removesuffix(_ENDING) if name.endswith(_ENDING) else None
+    """Return the list column of a length column; None if the name is not that of a length column."""
+    return name.removesuffix(_SUFFIX) if name.endswith(_SUFFIX) else None
 
 
 def stored_name(name: str) -> str:
-    """Return the name of the stored column that a column of a scan is read from."""
+    """Return the name of the stored column of a scan's column."""
     measured = measured_name(name)
     return name if measured is None else measured
 
 
 def shown_name(name: str) -> str:
-    """Return the name under which users see a column of a scan."""
+    """Return the public name of a scan's column."""
     measured = measured_name(name)
-    return name if measured is None else measured + _SHOWN_ENDING
+    return name if measured is None else measured + _SHOWN_SUFFIX
 
 
 def with_length_columns(
     schema: Mapping[str, pl.DataType],
-    wanted: bool | str | Iterable[str],  # noqa: FBT001 - as users say it
+    wanted: bool | str | Iterable[str],  # noqa: FBT001 - the public option
     table: str,
     *,
     is_lenient: bool = False,
 ) -> dict[str, pl.DataType]:
-    """Return the columns of a scan, with length columns behind the columns that they measure.
+    """Return the schema of a scan with each length column after its list column.
 
     Parameters
     ----------
     schema : mapping of str to DataType
+        Columns of the table.
     wanted : bool, str or iterable of str
         True for all list columns, or the names of some.
     table : str
-        For messages, without the leading slash.
+        Path of the table in messages, without the leading slash.
     is_lenient : bool
-        Leave out length columns that the table cannot have, instead of raising.
+        Whether to leave out length columns that the table cannot have, instead of raising.
 
     Raises
     ------
     ColumnNotFoundError
-        If the table has no column of such a name.
+        If the table has no column of a given name.
     SchemaError
-        If a column has no lists, or a length column's name is that of another column.
+        If a given column is not a list column, or the name of a length column is taken.
     """
     if isinstance(wanted, bool):
         names = {name for name, dtype in schema.items() if wanted and isinstance(dtype, pl.List)}
@@ -86,7 +87,7 @@ def with_length_columns(
             )
         elif not isinstance(dtype, pl.List):
             problem = SchemaError(
-                f"length_columns: {name!r} of /{table} is {dtype}: only rows of lists differ in length"
+                f"length_columns: {name!r} of /{table} is {dtype}: only list columns have length columns"
             )
         elif shown in schema:
             problem = SchemaError(
@@ -107,7 +108,7 @@ def with_length_columns(
 
 
 def find_column(columns: Mapping[str, Column], name: str) -> Column | None:
-    """Return a column or a length column by its name in a scan; None if the file does not have it."""
+    """Return a column or a length column by its name in a scan; None if the file lacks it."""
     measured = measured_name(name)
     if measured is None:
         return columns.get(name)

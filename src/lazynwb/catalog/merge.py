@@ -1,4 +1,4 @@
-"""One schema for many files: common types, and casts of files that differ."""
+"""Merging of schemas of many files: common types, and casts of files that differ."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
 
 
 class NamedTable(Protocol):
-    """A table of one file, as far as its schema is concerned.
+    """A table of one file with its name in messages.
 
     Attributes
     ----------
     name : str
-        The file, for messages.
+        Name of the file in messages.
     table : Table
+        Catalog of the table.
     columns : mapping of str to Column
+        Columns by name.
     """
 
     @property
@@ -37,7 +39,7 @@ class NamedTable(Protocol):
 
 
 _TEXT = (pl.String, pl.Enum)
-#: Bits of the integers that a floating-point type holds exactly.
+#: Bits of the integers that a floating-point type represents exactly.
 _FLOAT_DIGITS: dict[type[pl.DataType], int] = {pl.Float32: 24, pl.Float64: 53}
 
 
@@ -49,16 +51,17 @@ def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
     *,
     keep_first: bool = False,
 ) -> dict[str, pl.DataType]:
-    """Return the union of the files' columns, each in a type that holds every file's values.
+    """Return the union of the files' columns, each with a type that represents the values of every file.
 
-    Columns with an override take that type, and their types in the files need not agree. With `names` only
-    columns of these names are merged. With `conflicts`, columns whose types have no common one are left out
-    and added to it with the message of the error. With `keep_first` they have the type of the first file.
+    Columns with an override have that type, whatever their types in the files. With `names` only these
+    columns are merged. With `conflicts`, columns without a common type are left out and added to it with the
+    message of the error. With `keep_first` they have the type of the first file.
 
     Raises
     ------
     SchemaError
-        If two files' types have no common one; the message names both files and the remedy.
+        If the types of a column in two files have no common type; the message names both files and the
+        remedy.
     """
     merged: dict[str, pl.DataType] = {}
     origin: dict[str, NamedTable] = {}
@@ -66,7 +69,7 @@ def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
         for name, column in file.columns.items():
             if (names is not None and name not in names) or (conflicts is not None and name in conflicts):
                 continue
-            # A column whose stored type has no counterpart is an error when it is read, not before.
+            # A column whose stored type has no counterpart raises an error only when it is read.
             dtype = column_dtype(column) or pl.Null()
             known = merged.get(name)
             if name in overrides:
@@ -78,13 +81,13 @@ def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
                 if common is None and file.table.kind == "metadata":
                     common = _scalar_and_list(known, dtype)
                 if common is None and not file.table.rows:
-                    continue  # an empty column's type says nothing
+                    continue  # the type of an empty column does not matter
                 if common is None and not origin[name].table.rows:
                     common, origin[name] = dtype, file
                 if common is None and conflicts is None and keep_first:
                     continue
                 if common is None:
-                    message = _conflict(name, known, origin[name], dtype, file)
+                    message = _conflict_message(name, known, origin[name], dtype, file)
                     if conflicts is None:
                         raise SchemaError(message)
                     conflicts[name] = message
@@ -94,7 +97,9 @@ def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
     return dict(sorted(merged.items()))
 
 
-def _conflict(name: str, one: pl.DataType, first: NamedTable, other: pl.DataType, second: NamedTable) -> str:
+def _conflict_message(
+    name: str, one: pl.DataType, first: NamedTable, other: pl.DataType, second: NamedTable
+) -> str:
     if first.table.path == second.table.path:
         where = f"of /{first.table.path} is {one} in {first.name} but {other} in {second.name}"
     else:
@@ -104,12 +109,12 @@ def _conflict(name: str, one: pl.DataType, first: NamedTable, other: pl.DataType
         )
     return (
         f"column {name!r} {where}, and these have no common type: choose one with "
-        f"schema_overrides={{{name!r}: ...}}, or leave one out"
+        f"schema_overrides={{{name!r}: ...}}, or leave out one of the files"
     )
 
 
 def common_dtype(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
-    """Return the narrowest type that holds the values of both; None if there is none."""
+    """Return the narrowest type that represents the values of both types; None if there is none."""
     if one == other:
         return one
     if isinstance(one, pl.Null):
@@ -131,7 +136,7 @@ def common_dtype(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
 
 
 def _scalar_and_list(one: pl.DataType, other: pl.DataType) -> pl.DataType | None:
-    """Return the list type for a metadata field that some files store as a scalar and some as a list."""
+    """Return the list type of a metadata field that is a scalar in some files and a list in others."""
     for scalar, nested in ((one, other), (other, one)):
         if isinstance(nested, pl.List) and not scalar.is_nested():
             inner = common_dtype(scalar, _element(nested))
@@ -177,15 +182,17 @@ def _common_number(one: pl.DataType, other: pl.DataType) -> pl.DataType:
 
 
 def conform(series: pl.Series, dtype: pl.DataType, origin: str | None) -> pl.Series:
-    """Cast a file's rows to the type that the scan has published.
+    """Cast the rows of a file to the type in the schema of the scan.
 
     Parameters
     ----------
     series : Series
+        Rows of one file.
     dtype : DataType
+        Type in the schema.
     origin : str or None
-        The file that the type was taken from; None where the user chose it, which allows whatever Polars'
-        strict cast allows.
+        File that the type was taken from; None if the user chose the type, which permits any strict cast of
+        Polars.
 
     Raises
     ------
@@ -202,28 +209,28 @@ def conform(series: pl.Series, dtype: pl.DataType, origin: str | None) -> pl.Ser
         cast = _cast(series, dtype)
     except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
         reason = str(error).split("\n", 1)[0]
-        raise SchemaError(_misfit(series.dtype, dtype, origin, reason)) from None
+        raise SchemaError(_cast_error(series.dtype, dtype, origin, reason)) from None
     if origin is not None and not _is_lossless(series, cast):
-        raise SchemaError(_misfit(series.dtype, dtype, origin, "values would change"))
+        raise SchemaError(_cast_error(series.dtype, dtype, origin, "values would change"))
     return cast
 
 
-def _misfit(stored: pl.DataType, dtype: pl.DataType, origin: str | None, reason: str) -> str:
+def _cast_error(stored: pl.DataType, dtype: pl.DataType, origin: str | None, reason: str) -> str:
     if origin is None:
         return f"stored as {stored}, which cannot be cast to the chosen {dtype} ({reason})"
     return (
-        f"stored as {stored} but the scan's type is {dtype}, taken from {origin} ({reason}): let the schema "
-        "take in this file (infer_schema_length=None), or choose a type with schema_overrides"
+        f"stored as {stored} but the scan's type is {dtype}, taken from {origin} ({reason}): infer the "
+        "schema from all files (infer_schema_length=None), or choose a type with schema_overrides"
     )
 
 
 def _cast(series: pl.Series, dtype: pl.DataType) -> pl.Series:
-    # As an expression: what Polars cannot cast may be inside of lists, where only expressions get at it.
+    # As an expression, because values inside of lists can only be cast by expressions.
     frame = series.rename("x").to_frame()
-    return frame.select(_recast(pl.col("x"), series.dtype, dtype)).to_series().alias(series.name)
+    return frame.select(_cast_expression(pl.col("x"), series.dtype, dtype)).to_series().alias(series.name)
 
 
-def _recast(value: pl.Expr, stored: pl.DataType, dtype: pl.DataType) -> pl.Expr:
+def _cast_expression(value: pl.Expr, stored: pl.DataType, dtype: pl.DataType) -> pl.Expr:
     if stored == dtype:
         return value
     if isinstance(stored, pl.Struct) and isinstance(dtype, pl.Struct):
@@ -232,26 +239,28 @@ def _recast(value: pl.Expr, stored: pl.DataType, dtype: pl.DataType) -> pl.Expr:
         if lost:
             raise ValueError(f"its fields {sorted(lost)} are not in the scan's type")
         parts = [
-            _recast(value.struct.field(field.name), own[field.name], instance(field.dtype)).alias(field.name)
+            _cast_expression(value.struct.field(field.name), own[field.name], instance(field.dtype)).alias(
+                field.name
+            )
             if field.name in own
             else pl.lit(None, dtype=field.dtype).alias(field.name)
             for field in dtype.fields
         ]
-        # A struct of nulls is something else than a null, and so is a list around one.
+        # A struct of nulls is not null, and neither is a list of a null.
         return pl.when(value.is_not_null()).then(pl.struct(parts))
     if isinstance(dtype, pl.List) and isinstance(stored, pl.Array):
         value, stored = value.arr.to_list(), pl.List(_element(stored))
     if isinstance(dtype, pl.List) and isinstance(stored, pl.List) and instance(dtype.inner).is_nested():
-        return value.list.eval(_recast(pl.element(), instance(stored.inner), instance(dtype.inner)))
+        return value.list.eval(_cast_expression(pl.element(), instance(stored.inner), instance(dtype.inner)))
     if isinstance(dtype, pl.List) and not isinstance(stored, pl.List):
         return pl.when(value.is_not_null()).then(
-            pl.concat_list(_recast(value, stored, instance(dtype.inner)))
+            pl.concat_list(_cast_expression(value, stored, instance(dtype.inner)))
         )
     return value.cast(dtype)
 
 
 def with_nulls_of(series: pl.Series, cast: pl.Series) -> pl.Series:
-    """Make null what was null: a list around a null, or a struct of nulls, is something else."""
+    """Restore nulls that a cast turned into lists of a null or structs of nulls."""
     if not series.null_count():
         return cast
     return pl.select(pl.when(series.is_not_null()).then(cast).alias(series.name)).to_series()
@@ -263,7 +272,7 @@ def nulls(name: str, dtype: pl.DataType, rows: int) -> pl.Series:
 
 
 def _is_lossless(stored: pl.Series, cast: pl.Series) -> bool:
-    """Return whether every value can be had back from its cast."""
+    """Return whether casting back restores every value."""
     one, other = stored.dtype, cast.dtype
     if one == other:
         return True

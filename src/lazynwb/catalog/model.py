@@ -1,11 +1,8 @@
-"""The structs of the catalog: plain, frozen, without handles, small enough to send to another machine.
+"""Structs of the catalog: tables, arrays, chunk indices, listings and attributes of one file.
 
-Whatever the file format, a table comes down to named arrays; an array to a grid of chunks; a chunk to a
-range of bytes and a pipeline of codecs. Nothing past this module knows which format it is reading.
-
-Chunks of an array by their numbers, and an index of some of them.
-
-What a file contains, object by object.
+They are independent of the file format: a table consists of named arrays, an array of a grid of chunks, and
+a chunk is a byte range with a filter pipeline. They are frozen, have no handles, and are small enough to be
+sent to another machine.
 """
 
 from __future__ import annotations
@@ -23,9 +20,9 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-#: Raised whenever a struct below or the meaning of a field changes: older cache entries are then ignored.
+#: Increased whenever a struct or the meaning of a field changes, so that older cache entries are ignored.
 CATALOG_VERSION = 4
-#: The byte offset that stands for a chunk that was never written: its elements are the fill value.
+#: Offset of a chunk that was never written, whose elements are the fill value.
 MISSING = 2**64 - 1
 _U8, _U4 = struct.Struct("<Q"), struct.Struct("<I")
 Kind = Literal["number", "bool", "enum", "text", "vlen_text", "reference", "compound", "vlen", "unsupported"]
@@ -37,7 +34,7 @@ class _Struct(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, 
 
 
 class Field(_Struct, frozen=True, array_like=True, gc=False):
-    """One member of a compound type, at a byte offset within the element."""
+    """One member of a compound type with its byte offset within the element."""
 
     name: str
     offset: int
@@ -50,15 +47,15 @@ class DType(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
     Attributes
     ----------
     kind : str
-        What the bytes mean.
+        Kind of type.
     itemsize : int
-        Bytes of one element as stored.
+        Stored size of one element in bytes.
     numpy : str
-        NumPy type string of a number, or of the integer behind a bool or an enum.
+        NumPy type string of a number, or of the underlying integer of a bool or an enum.
     members : tuple of (name, value)
-        Of an enum.
+        Members of an enum.
     fields : tuple of Field
-        Of a compound.
+        Fields of a compound type.
     base : DType or None
         Element type of a variable-length sequence.
     dims : tuple of int
@@ -78,14 +75,16 @@ class DType(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
 
 
 class Codec(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
-    """One step of the pipeline that chunks went through when they were written.
+    """One step of the filter pipeline of an array.
 
     Attributes
     ----------
     name : str
+        Name of the codec.
     args : tuple of int
+        Integer parameters.
     config : str
-        JSON, for a codec that is configured by more than integers.
+        JSON configuration of a codec with other parameters.
     """
 
     name: str
@@ -94,14 +93,14 @@ class Codec(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
 
 
 class ChunkKeys(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
-    """Keys of the objects that hold the chunks of an array, or its shards.
+    """Keys of the objects that contain the chunks of an array, or its shards.
 
     Attributes
     ----------
     prefix : str
         Prefix of all keys.
     separator : str
-        Between a chunk's place along the dimensions.
+        Separator of the grid coordinates.
     suffix : str
         Suffix of all keys.
     """
@@ -111,11 +110,11 @@ class ChunkKeys(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=Fa
     suffix: str = ""
 
     def of(self, place: tuple[int, ...]) -> str:
-        """Return the name of the object at a place in the grid."""
+        """Return the key of the object at a position in the grid."""
         return self.prefix + self.separator.join(map(str, place)) + self.suffix
 
     def depth(self, ndim: int) -> int:
-        """Return how many levels of folders the objects of an array are in, below the prefix."""
+        """Return the number of levels of folders below the prefix."""
         return ndim + self.suffix.count("/") if self.separator == "/" else 1
 
 
@@ -127,30 +126,31 @@ class Array(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
     path : str
         Path of the dataset inside its file.
     shape : tuple of int
-        As stored; `()` for a scalar.
+        Stored shape; `()` for a scalar.
     dtype : DType
+        Type of one element.
     layout : str
-        "contiguous": one range of bytes. "chunked": a grid of chunks, see `ChunkIndex`. "inline": the
-        bytes are in `inline`. "objects": a grid of chunks, each an object of its own, or many together in
-        one, if `shard` is set. "indirect": only the format's own reader can read it.
+        "contiguous": one byte range. "chunked": a grid of chunks, see `ChunkIndex`. "inline": the bytes are
+        in `inline`. "objects": a grid of chunks, each an object of its own, or shards of many chunks if
+        `shard` is set. "indirect": only readable by the reader of the file format.
     offset : int
-        First byte of contiguous data; -1 where nothing was ever written (all elements are `fill`).
+        Offset of contiguous data; -1 if nothing was ever written (all elements are `fill`).
     chunk : tuple of int
         Shape of one chunk.
     codecs : tuple of Codec
-        In the order in which they were applied when writing.
+        Filter pipeline in the order of writing.
     fill : bytes
-        One element's fill value as stored; empty for zeros.
+        Stored fill value of one element; empty for zeros.
     inline : bytes
-        Data kept in the catalog itself.
+        Data in the catalog itself.
     base : int
-        What is added to addresses within the file (an HDF5 user block's size).
+        Offset that is added to addresses within the file (the size of an HDF5 user block).
     source : str or None
-        The file that holds the data, where that is another one (an external link).
+        File that contains the data, if it is another one (an external link).
     keys : ChunkKeys or None
-        What the objects are called that hold the data of layout "objects" and of Zarr's "indirect" ones.
+        Keys of the objects of layout "objects", and of "indirect" arrays of Zarr.
     shard : tuple of int
-        Shape of what one object holds, where that is a grid of chunks; see `ChunkIndex`.
+        Shape of a shard; empty without shards. See `ChunkIndex`.
     """
 
     path: str
@@ -169,13 +169,13 @@ class Array(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
 
     @property
     def rows(self) -> int:
-        """How many rows it has: a scalar has one."""
+        """The number of rows; 1 for a scalar."""
         return self.shape[0] if self.shape else 1
 
     def with_ndim(self, ndim: int) -> Array | None:
-        """Return the array with 0 or 1 dimensions, where that only adds or drops dimensions of length 1.
+        """Return the array with 0 or 1 dimensions, if that only adds or drops dimensions of length 1.
 
-        Chunks of HDF5 keep their stored dimensions, so such arrays are left to the format's own reader.
+        Chunks of HDF5 have the stored number of dimensions, so chunked arrays become "indirect".
 
         Returns
         -------
@@ -196,7 +196,7 @@ class Array(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
         return msgspec.structs.replace(self, shape=(size,)[:ndim], layout=layout)
 
     def _as_list(self) -> Array | None:
-        """Return the array with the only one of its dimensions that is not 1."""
+        """Return the array with only the dimension that is not 1."""
         axis = next((i for i, n in enumerate(self.shape) if n != 1), 0)
         cells = self.shard or self.chunk
         others = [i for i in range(len(self.shape)) if i != axis]
@@ -217,27 +217,28 @@ class Array(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
 
 
 class Column(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
-    """A column of a table: the array of its values, and the indices that make its rows ragged.
+    """A column of a table: the array of its values, and the indices of ragged rows.
 
     Attributes
     ----------
     name : str
+        Name of the column.
     data : Array or None
-        The values; None for generated timestamps and for the categories of an aligned table.
+        The values; None for generated timestamps and for categories of an aligned table.
     indices : tuple of Array
         Cumulative ends (VectorIndex), the outermost first; empty for a column that is not ragged.
     length : int
-        Rows that the file stores; fewer or more than the table's in broken files.
+        Number of stored rows, which differs from that of the table in malformed files.
     region : bool
-        Values are row positions in another table (DynamicTableRegion).
+        Whether values are row positions in another table (DynamicTableRegion).
     whole : bool
-        The array as a whole is the value of the one row (a text list in the metadata).
+        Whether the whole array is the value of a single row (a list in the metadata).
     regular : tuple of (start, rate) or None
-        Timestamps in seconds that are generated: start + row / rate.
+        Start and rate of generated timestamps in seconds: start + row / rate.
     children : tuple of Column or None
         Columns of a category of an AlignedDynamicTable.
     lengths : bool
-        Rows hold how many elements there are, instead of the elements: see `lazynwb.catalog.lengths`.
+        Whether values are numbers of elements instead of the elements; see `lazynwb.catalog.lengths`.
     """
 
     name: str
@@ -252,12 +253,12 @@ class Column(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """Dimensions of the stored value of each row, or of each element of a ragged row."""
+        """The dimensions of the stored value of each row, or of each element of a ragged row."""
         return () if self.data is None else (*self.data.shape[1:], *self.data.dtype.dims)
 
     @property
     def has_fixed_length(self) -> bool:
-        """Whether each row is an array, of the same shape in all rows."""
+        """Whether all rows are arrays of the same shape."""
         return bool(self.dims) and not self.indices and not self.whole
 
 
@@ -271,12 +272,13 @@ class Table(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
     kind : str
         "table", "series" or "metadata".
     rows : int
+        Number of rows.
     columns : tuple of Column
-        In alphabetical order.
+        Columns in alphabetical order.
     problems : tuple of str
         Problems of the stored table that were repaired (padded, clipped or left out).
     depends : tuple of (path, identity)
-        Other files that external links of this table lead to.
+        Targets of external links of this table.
     """
 
     path: str
@@ -288,18 +290,18 @@ class Table(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
 
 
 class ChunkIndex(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
-    """Where the chunks of one array are, in row-major order of the chunk grid.
+    """Locations of the chunks of one array, in row-major order of the chunk grid.
 
-    Packed little-endian integers rather than objects: an index of 100,000 chunks decodes in no time.
+    Locations are packed little-endian integers rather than objects, so that large indices decode quickly.
 
     Attributes
     ----------
     offsets : bytes
-        uint64 per chunk: absolute position in the file, or within the shard that holds it; or `MISSING`.
+        uint64 per chunk: offset in the file or in its shard, or `MISSING`.
     sizes : bytes
-        uint64 per chunk: bytes as stored.
+        uint64 per chunk: stored size in bytes.
     masks : bytes
-        uint32 per chunk: bit i set where codec i was skipped; empty when no bit is set.
+        uint32 per chunk: bit i is set if codec i was skipped; empty if no bit is set.
     """
 
     offsets: bytes
@@ -312,7 +314,7 @@ class ChunkIndex(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=F
         Parameters
         ----------
         number : int
-            Of the chunk, in row-major order of the chunk grid.
+            Number of the chunk, in row-major order of the chunk grid.
 
         Raises
         ------
@@ -327,12 +329,12 @@ class ChunkIndex(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=F
 
 
 def stored_size(dtype: DType) -> int:
-    """Return the bytes that one element takes in a dataset, an array type's dimensions included."""
+    """Return the stored size of one element, including the dimensions of an array type."""
     return dtype.itemsize * math.prod(dtype.dims)
 
 
 def arrays_of(column: Column) -> list[Array]:
-    """Return every stored array that a column is made of."""
+    """Return all stored arrays of a column."""
     if column.lengths and (column.indices or column.has_fixed_length):
         return [*column.indices[:1]]
     found = [*column.indices]
@@ -344,17 +346,17 @@ def arrays_of(column: Column) -> list[Array]:
 
 
 def grid_of(array: Array) -> tuple[int, ...]:
-    """Return how many chunks an array has along each dimension; readers check that they fit."""
+    """Return the number of chunks along each dimension, without a check that they match the array."""
     return tuple(-(-n // max(c, 1)) for n, c in zip(array.shape, array.chunk, strict=False))
 
 
 class SomeChunks:
-    """Where some of the chunks of one array are; see `ChunkIndex`.
+    """Locations of some chunks of one array; see `ChunkIndex`.
 
     Parameters
     ----------
     places : mapping of int to (offset, size, mask)
-        By the chunk's number.
+        Locations by the numbers of chunks.
     """
 
     __slots__ = ("_places",)
@@ -363,7 +365,7 @@ class SomeChunks:
         self._places = dict(places)
 
     def __len__(self) -> int:
-        """Return how many chunks are known."""
+        """Return the number of known chunks."""
         return len(self._places)
 
     def locate(self, number: int) -> tuple[int, int, int]:
@@ -380,7 +382,7 @@ class SomeChunks:
         return place
 
     def unknown(self, numbers: np.ndarray) -> np.ndarray:
-        """Return those of the given chunks that are not known yet."""
+        """Return the given chunks that are not known yet."""
         if not self._places:
             return numbers
         import numpy as np
@@ -388,11 +390,11 @@ class SomeChunks:
         return np.array([number for number in numbers.tolist() if number not in self._places], np.int64)
 
     def with_more(self, other: SomeChunks) -> SomeChunks:
-        """Return the chunks of both."""
+        """Return the union with other chunks."""
         return SomeChunks(self._places | other._places)
 
 
-#: Parts that groups play which can be read as tables.
+#: Roles of groups that can be read as tables.
 TABLE_ROLES = frozenset({"table", "series", "metadata"})
 
 
@@ -402,24 +404,24 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc
     Attributes
     ----------
     path : str
-        With the leading slash.
+        Path with the leading slash.
     kind : str
-        "group", "dataset", or "broken" for a link that leads nowhere.
+        "group", "dataset", or "broken" for a broken link.
     role : str
-        The part that it plays: "table", "series", "metadata", "group" for groups; "column",
-        "series_data", "child", "metadata", "specification", "dataset" for datasets.
+        Role in the file: "table", "series", "metadata", "group" for groups; "column", "series_data", "child",
+        "metadata", "specification", "dataset" for datasets.
     members : int
-        Of a group.
+        Number of members of a group.
     shape : tuple of int or None
-        Of a dataset; None where it has no dataspace.
+        Shape of a dataset; None without a dataspace.
     dtype : str
-        NumPy's type string ("|O" for text and references).
+        NumPy type string ("|O" for text and references).
     note : str
-        Why a link is broken.
+        Reason why a link is broken.
     neurodata_type : str
-        Of a group, or of a dataset that is no part of a table or a series.
+        Type of a group, or of a dataset that is not part of a table or a series.
     target : str
-        Of a group that a soft link leads to: its own path, under which its members are listed.
+        Path of the group that a soft link leads to, under which its members are listed.
     """
 
     path: str
@@ -439,12 +441,13 @@ class Listing(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, 
     Attributes
     ----------
     entries : tuple of Entry
+        Objects in the order of the file.
     depends : tuple of (path, identity)
-        Other files that links led to.
+        Targets of external links.
     members : int
-        Of the root group.
+        Number of members of the root group.
     is_partial : bool
-        The store does not list its objects: only those of likely names were found.
+        Whether the store cannot be listed, so that only objects with likely names were found.
     """
 
     entries: tuple[Entry, ...]
@@ -457,13 +460,13 @@ class Listing(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, 
         return self.groups(TABLE_ROLES if series else TABLE_ROLES - {"series"})
 
     def groups(self, roles: Collection[str]) -> list[str]:
-        """Return the paths of the groups that play one of these parts, without the leading slash."""
+        """Return the paths of the groups with one of these roles, without the leading slash."""
         return [e.path.lstrip("/") for e in self.entries if e.kind == "group" and e.role in roles]
 
     def broken_link(self, path: str, *, exact: bool = True) -> tuple[str, str] | None:
-        """Return the path that goes by a broken link, and why it is broken; None if it goes by no such link.
+        """Return the path with a broken link and the reason; None if there is no broken link on the path.
 
-        Unless it is exact, the path may be the end of one.
+        Unless `exact`, the path may be the end of a path.
         """
         above = f"/{path.strip('/')}/"
         for entry in self.entries:
@@ -494,11 +497,11 @@ class Attributes(msgspec.Struct, frozen=True, array_like=True, omit_defaults=Tru
     Attributes
     ----------
     by_path : dict of str to dict
-        By the path below the object; an empty text is the object itself.
+        Attributes by the path relative to the object, which itself has the empty path.
     depends : tuple of (path, identity)
-        Other files that links led to.
+        Targets of external links.
     nested : bool
-        What is below a path here is all that is below it in the file: no group has two paths.
+        Whether all objects below a path in the file are below it here, because no group has two paths.
     """
 
     by_path: dict[str, dict[str, Any]]

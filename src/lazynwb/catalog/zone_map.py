@@ -1,4 +1,4 @@
-"""Zone maps: the least and the greatest value of each run of rows, by which a filter skips whole runs."""
+"""Zone maps: minimum and maximum of each zone of rows, by which predicates skip whole zones."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
 
 
 class ZoneMap(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """The statistics of a one-dimensional array of numbers, zone by zone: a zone is a number of whole chunks.
+    """Statistics of the zones of a one-dimensional array of numbers; a zone consists of whole chunks.
 
-    NaN counts as greater than any number, as Polars compares it: `NaN >= x` is true. A zone has NaN where
-    its maximum is NaN, and nothing else where its minimum is. Stored numbers are never null; rows past the
-    end of a timestamps array that is too short are, and no zone covers them.
+    NaN is greater than any number, as in Polars: `NaN >= x` is true. A zone contains NaN if its maximum is
+    NaN, and only NaN if its minimum is NaN. Stored numbers are never null. Rows past the end of a timestamps
+    array that is too short are null, and not covered by any zone.
 
     Attributes
     ----------
     rows : int
-        Of the array.
+        Number of rows of the array.
     zone_rows : int
-        Of each zone but the last.
+        Number of rows of each zone except the last.
     dtype : str
         NumPy type string of the values, in native byte order.
     minima, maxima : bytes
         One value per zone.
     ascending : bytes
-        One byte per zone: 1 where no value is less than the one before it in the zone, and none is NaN.
+        One byte per zone: 1 if the values of the zone ascend and none is NaN.
     """
 
     rows: int
@@ -40,7 +40,7 @@ class ZoneMap(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ascending: bytes
 
     def describes(self, rows: int) -> bool:
-        """Return whether this is consistent, and of an array of so many rows."""
+        """Return whether the zone map is consistent and belongs to an array with this number of rows."""
         if self.rows != rows or self.zone_rows < 1 or self.dtype[1:2] not in {"i", "u", "f"}:
             return False
         try:
@@ -56,22 +56,22 @@ class ZoneMap(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def minimum(self) -> np.ndarray:
-        """The least value of each zone; NaN where there is no number."""
+        """The minimum of each zone; NaN if the zone contains only NaN."""
         return np.frombuffer(self.minima, self.dtype)
 
     @property
     def maximum(self) -> np.ndarray:
-        """The greatest value of each zone; NaN where there is any."""
+        """The maximum of each zone; NaN if the zone contains NaN."""
         return np.frombuffer(self.maxima, self.dtype)
 
     @property
     def is_ascending(self) -> bool:
-        """Whether no value of the array is less than the one before it, and none is NaN."""
+        """Whether the values of the array ascend and none is NaN."""
         within = np.frombuffer(self.ascending, np.uint8).all()
         return bool(within) and bool((self.maximum[:-1] <= self.minimum[1:]).all())
 
     def ranges(self, keep: np.ndarray) -> np.ndarray:
-        """Return the rows of the zones where a mask is true, as ranges of shape (n, 2)."""
+        """Return the rows of the zones that a mask selects, as ranges of shape (n, 2)."""
         steps = np.diff(np.concatenate([[False], keep, [False]]).astype(np.int8))
         starts, stops = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
         return np.minimum(np.stack([starts, stops], axis=1) * self.zone_rows, self.rows)
@@ -83,9 +83,9 @@ def zone_map_of(blocks: Iterable[np.ndarray], rows: int, zone_rows: int) -> Zone
     Parameters
     ----------
     blocks : iterable of ndarray
-        The values in order; each block but the last holds whole zones.
+        The values in order; each block except the last consists of whole zones.
     rows, zone_rows : int
-        Of the array, and of a zone.
+        Number of rows of the array and of a zone.
     """
     minima, maxima, ascending = [], [], []
     dtype = np.dtype(np.float64)

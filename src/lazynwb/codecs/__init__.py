@@ -1,4 +1,4 @@
-"""Codecs: the stored bytes of chunks and of objects to their elements."""
+"""Codecs: decoding of chunks of numbers and of objects."""
 
 __all__ = ["Buffer"]
 

@@ -1,4 +1,4 @@
-"""Checksums of chunks: CRC-32C (Zarr's codec and shard indices) and Fletcher-32 (HDF5's filter 3)."""
+"""Checksums of chunks: CRC-32C (codec and shard indices of Zarr) and Fletcher-32 (filter 3 of HDF5)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 def crc32c(data: Buffer) -> int:
     """Return the CRC-32C (Castagnoli, RFC 3720) of bytes."""
-    # The C implementation refuses a memoryview and a bytearray, whose buffers must be released, but takes an
-    # array over the same bytes; the Python one, where there is no wheel, needs Python's integers.
+    # The C implementation refuses memoryviews and bytearrays, but accepts an array over the same bytes. The
+    # Python implementation, used without a wheel, needs Python integers.
     is_compiled = google_crc32c.implementation == "c"
     return int(google_crc32c.value(np.frombuffer(data, np.uint8) if is_compiled else bytes(data)))
 
@@ -37,10 +37,10 @@ def fletcher32(data: Buffer) -> int:
 
 
 def fletcher32_matches(data: Buffer, stored: int) -> bool:
-    """Return whether a stored Fletcher-32 checksum is that of some bytes.
+    """Return whether a stored Fletcher-32 checksum matches some bytes.
 
-    The sums are defined modulo 65535, where 0 and 65535 are the same, and early versions of libhdf5 stored
-    the bytes of both sums in the other order.
+    The sums are defined modulo 65535, where 0 and 65535 are equal. Early versions of libhdf5 stored the bytes
+    of both sums in reverse order.
     """
     actual = fletcher32(memoryview(data))
     low, high = stored.to_bytes(4, "little")[:2], stored.to_bytes(4, "little")[2:]

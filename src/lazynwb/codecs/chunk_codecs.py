@@ -1,4 +1,4 @@
-"""Filter pipelines: the bytes of a chunk as stored to the bytes of its elements."""
+"""Decoding of chunks by their filter pipelines."""
 
 from __future__ import annotations
 
@@ -19,45 +19,45 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Codec
     from lazynwb.codecs import Buffer
 
-#: A DEFLATE stream expands at most 1,032 times; what claims more is damaged, or a decompression bomb.
+#: The maximum compression ratio of DEFLATE; beyond it, a stream is damaged or a decompression bomb.
 _MAX_DEFLATE_RATIO = 1032
-#: The other codecs have no such bound (a run of zeros takes a few bytes), so their chunks are bounded.
+#: Maximum size of chunks of the other codecs, whose compression ratio is not bounded.
 _MAX_CHUNK_BYTES = 4 * 1024**3
-#: Bytes of a checksum, and of what a Blosc frame begins with.
-_CHECKSUM, _BLOSC_HEADER = 4, 16
-#: What a block of Zstandard holds at most (RFC 8878, 3.1.1.2); it takes four bytes or more.
+#: Size of a checksum and of the header of a Blosc frame.
+_CHECKSUM_BYTES, _BLOSC_HEADER = 4, 16
+#: Maximum decoded size of a Zstandard block (RFC 8878, 3.1.1.2), which has at least four bytes.
 _ZSTD_BLOCK = 128 * 1024
-#: What LZMA may take for its dictionary, of which a damaged stream claims up to 4 GiB; presets take 64 MiB.
+#: Memory limit of LZMA: presets need up to 64 MiB, a damaged stream may claim a dictionary of 4 GiB.
 LZMA_MEMORY = 256 * 1024**2
-#: Below this many elements NumPy's transposed copy is faster than one copy per byte plane.
-_FEW_ELEMENTS = 2048
+#: Below this number of elements, a transposed copy is faster than one copy per byte plane.
+_TRANSPOSE_LIMIT = 2048
 
 
 def unfilter(data: Buffer, codecs: tuple[Codec, ...], mask: int, nbytes: int) -> tuple[Buffer, int]:
-    """Undo every codec but a shuffle that was applied first.
+    """Decode a chunk, except for a shuffle that was applied first.
 
     Parameters
     ----------
     data : buffer
-        The chunk as stored.
+        The stored chunk.
     codecs : tuple of Codec
-        In the order of writing.
+        Filter pipeline in the order of writing.
     mask : int
-        Bit i set: codec i was skipped for this chunk.
+        Bit i is set if codec i was skipped for this chunk.
     nbytes : int
-        Bytes of the decoded chunk.
+        Size of the decoded chunk.
 
     Returns
     -------
     data : buffer
         `nbytes` bytes.
     shuffled : int
-        Element size of a shuffle that is still to be undone (`unshuffle` does it while copying); 0 if none.
+        Element size of a remaining shuffle, which `unshuffle` undoes while copying; 0 if there is none.
 
     Raises
     ------
     CorruptDataError
-        If a checksum or a size does not fit.
+        If a checksum or a size does not match.
     """
     shuffled = 0
     for i in range(len(codecs) - 1, -1, -1):
@@ -75,13 +75,15 @@ def unfilter(data: Buffer, codecs: tuple[Codec, ...], mask: int, nbytes: int) ->
             compressed = False
             for k in range(i):
                 if not mask >> k & 1:
-                    wanted = _written(codecs[k], wanted)
+                    wanted = _encoded_size(codecs[k], wanted)
                     compressed = compressed or codecs[k].name in _COMPRESSORS
             if compressed:
-                data = _twice_compressed(codec, data, wanted)
+                data = _decode_nested(codec, data, wanted)
             else:
                 data = (
-                    _configured(codec, data, wanted) if codec.config else _DECODERS[codec.name](data, wanted)
+                    _decode_numcodecs_filter(codec, data, wanted)
+                    if codec.config
+                    else _DECODERS[codec.name](data, wanted)
                 )
     if len(data) != nbytes:
         raise CorruptDataError(f"a chunk decodes to {len(data)} bytes where {nbytes} are needed")
@@ -95,39 +97,39 @@ def decode(data: Buffer, codecs: tuple[Codec, ...], nbytes: int) -> Buffer:
 
 
 def decode_into(data: Buffer, codecs: tuple[Codec, ...], mask: int, out: np.ndarray) -> bool:
-    """Decode a whole chunk to where it belongs, without a copy in between; return whether that was possible.
+    """Decode a whole chunk into an output array without a copy, if possible; return whether it was decoded.
 
     Parameters
     ----------
     data, codecs, mask
         As for `unfilter`.
     out : ndarray of uint8
-        Contiguous, of the decoded chunk's size.
+        Contiguous array with the size of the decoded chunk.
 
     Raises
     ------
     CorruptDataError
-        If a size does not fit.
+        If a size does not match.
     """
     active = [codec for i, codec in enumerate(codecs) if not mask >> i & 1]
     if len(active) != 1 or active[0].name not in {"blosc", "zstd"} or not out.flags.c_contiguous:
         return False
     if len(data) < _BLOSC_HEADER or _declared_size(active[0], data) != out.nbytes:
-        return False  # refused, or found to fit after all, by the ordinary way
-    _bounded(data, out.nbytes)
+        return False  # the regular path decodes or refuses it
+    _check_size(data, out.nbytes)
     decompress = _numcodecs(active[0].name)
-    _guarded(lambda stored: decompress(stored, out), data)
+    _map_errors(lambda stored: decompress(stored, out), data)
     return True
 
 
-def _written(codec: Codec, nbytes: int) -> int:
-    """Return how many bytes a step that does not compress makes of so many."""
+def _encoded_size(codec: Codec, nbytes: int) -> int:
+    """Return the encoded size of `nbytes` bytes by a codec that does not compress."""
     if codec.name in {"fletcher32", "crc32c"}:
-        return nbytes + _CHECKSUM
+        return nbytes + _CHECKSUM_BYTES
     if codec.config:
         config = json.loads(codec.config)
         if config.get("id") == "packbits":
-            return 1 + -(-nbytes // 8)  # how many bits are left over in the last byte, and the bits
+            return 1 + -(-nbytes // 8)  # a byte with the number of unused bits, and the bits
         decoded = config.get("decode_dtype", config.get("dtype"))
         encoded = config.get("encode_dtype", config.get("astype"))
         if decoded and encoded:
@@ -141,15 +143,18 @@ def unshuffle(data: Buffer, size: int, first: int, stop: int, out: np.ndarray) -
     Parameters
     ----------
     data : buffer
-        Whole shuffled chunk: all first bytes of its elements, then all second bytes, ...
+        Whole shuffled chunk: the first bytes of all elements, then the second bytes, and so on.
     size : int
-        Bytes of one element.
-    out : ndarray of uint8, shape ((stop - first) * size,)
+        Size of one element in bytes.
+    first, stop : int
+        Range of elements.
+    out : ndarray of uint8
+        Output of shape ((stop - first) * size,).
     """
     count = len(data) // size
     planes = np.frombuffer(data, np.uint8, count * size).reshape(size, count)[:, first:stop]
     target = out.reshape(stop - first, size)
-    if stop - first < _FEW_ELEMENTS:
+    if stop - first < _TRANSPOSE_LIMIT:
         target[...] = planes.T
     else:
         for k in range(size):
@@ -157,7 +162,7 @@ def unshuffle(data: Buffer, size: int, first: int, stop: int, out: np.ndarray) -
 
 
 def unshuffled(data: Buffer, size: int) -> Buffer:
-    """Return byte-shuffled data in order; an incomplete element at the end was never shuffled."""
+    """Return unshuffled data; an incomplete element at the end is not shuffled."""
     whole = len(data) // size
     out = np.empty(len(data), np.uint8)
     unshuffle(data, size, 0, whole, out[: whole * size])
@@ -166,14 +171,16 @@ def unshuffled(data: Buffer, size: int) -> Buffer:
 
 
 def _inflate(data: Buffer, nbytes: int) -> Buffer:
-    return _inflated(deflate.zlib_decompress, "zlib", data, nbytes)
+    return _decompress_deflate(deflate.zlib_decompress, "zlib", data, nbytes)
 
 
 def _gunzip(data: Buffer, nbytes: int) -> Buffer:
-    return _inflated(deflate.gzip_decompress, "gzip", data, nbytes)
+    return _decompress_deflate(deflate.gzip_decompress, "gzip", data, nbytes)
 
 
-def _inflated(decompress: Callable[[Buffer, int], Buffer], name: str, data: Buffer, nbytes: int) -> Buffer:
+def _decompress_deflate(
+    decompress: Callable[[Buffer, int], Buffer], name: str, data: Buffer, nbytes: int
+) -> Buffer:
     if nbytes > _MAX_DEFLATE_RATIO * len(data) + 4096:
         raise CorruptDataError(f"{len(data)} compressed bytes cannot hold the {nbytes} bytes of a chunk")
     try:
@@ -182,21 +189,21 @@ def _inflated(decompress: Callable[[Buffer, int], Buffer], name: str, data: Buff
         raise CorruptDataError(f"a chunk's {name} stream is damaged ({error})") from None
 
 
-def _crc_checked(data: Buffer, nbytes: int) -> Buffer:  # noqa: ARG001 - the codecs share one signature
-    body, stored = data[:-_CHECKSUM], data[-_CHECKSUM:]
+def _verify_crc32c(data: Buffer, nbytes: int) -> Buffer:  # noqa: ARG001 - the codecs share one signature
+    body, stored = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
     value = int.from_bytes(stored, "little")
-    if len(stored) < _CHECKSUM or crc32c(body) != value:
-        raise CorruptDataError(f"a chunk's CRC-32C checksum is not the {value:08x} that is stored")
+    if len(stored) < _CHECKSUM_BYTES or crc32c(body) != value:
+        raise CorruptDataError(f"a chunk does not match its CRC-32C checksum ({value:08x})")
     return body
 
 
-def _checked(data: Buffer, nbytes: int) -> Buffer:  # noqa: ARG001 - the codecs share one signature
-    body, stored = data[:-_CHECKSUM], data[-_CHECKSUM:]
-    if len(stored) < _CHECKSUM:
-        raise CorruptDataError("a chunk is too short for its checksum")
+def _verify_fletcher32(data: Buffer, nbytes: int) -> Buffer:  # noqa: ARG001 - the codecs share one signature
+    body, stored = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+    if len(stored) < _CHECKSUM_BYTES:
+        raise CorruptDataError("a chunk is too short to contain its checksum")
     value = int.from_bytes(stored, "little")
     if not fletcher32_matches(body, value):
-        raise CorruptDataError(f"a chunk's Fletcher-32 checksum is not the {value:08x} that is stored")
+        raise CorruptDataError(f"a chunk does not match its Fletcher-32 checksum ({value:08x})")
     return body
 
 
@@ -207,46 +214,46 @@ def _numcodecs(name: str) -> Callable[..., Buffer]:
     return decompress
 
 
-def _bounded(data: Buffer, nbytes: int) -> None:
+def _check_size(data: Buffer, nbytes: int) -> None:
     if nbytes > _MAX_CHUNK_BYTES or not data:
         raise CorruptDataError(f"{len(data)} compressed bytes for a chunk of {nbytes} bytes")
 
 
 def _blosc(data: Buffer, nbytes: int) -> Buffer:
-    _bounded(data, nbytes)
+    _check_size(data, nbytes)
     if _blosc_content_size(data) != nbytes:
-        raise CorruptDataError("a chunk's blosc header contradicts the chunk's size")
-    return _guarded(_numcodecs("blosc"), data)
+        raise CorruptDataError("the size in a chunk's blosc header does not match the chunk")
+    return _map_errors(_numcodecs("blosc"), data)
 
 
 def _blosc_content_size(data: Buffer) -> int | None:
-    """Return the size that a Blosc frame declares; None if it is cut off, past whose end Blosc would read."""
+    """Return the decoded size of a Blosc frame; None if it is truncated, because Blosc reads past its end."""
     whole = len(data) >= _BLOSC_HEADER and int.from_bytes(data[12:16], "little") <= len(data)
     return int.from_bytes(data[4:8], "little") if whole else None
 
 
 def _zstd(data: Buffer, nbytes: int) -> Buffer:
-    _bounded(data, nbytes)
+    _check_size(data, nbytes)
     size = zstd_content_size(data)
     if size not in {None, nbytes}:
-        raise CorruptDataError("a chunk's zstd header contradicts the chunk's size")
+        raise CorruptDataError("the size in a chunk's zstd header does not match the chunk")
     if nbytes > (len(data) // 4 + 1) * _ZSTD_BLOCK:
         raise CorruptDataError(f"{len(data)} bytes of zstd cannot hold the {nbytes} bytes of a chunk")
     decompress = _numcodecs("zstd")
-    out = np.empty(nbytes, np.uint8)  # the room that there is for a frame that does not say how much it holds
+    out = np.empty(nbytes, np.uint8)  # limits a frame without a declared size
     try:
-        _guarded(lambda stored: decompress(stored, out), data)
+        _map_errors(lambda stored: decompress(stored, out), data)
     except CorruptDataError as error:
         if size is not None:
             raise
         raise CorruptDataError(
-            f"{error}; a frame that does not say its size needs numcodecs 0.16 or later"
+            f"{error}; a frame without a declared size requires numcodecs 0.16 or later"
         ) from None
     return out.data
 
 
 def zstd_content_size(data: Buffer) -> int | None:
-    """Return the size that a Zstandard frame declares (RFC 8878, 3.1.1.1), None if it declares none."""
+    """Return the decoded size that a Zstandard frame declares (RFC 8878, 3.1.1.1); None if it has none."""
     if len(data) < 6:  # noqa: PLR2004
         return None
     descriptor = data[4]
@@ -259,11 +266,11 @@ def zstd_content_size(data: Buffer) -> int | None:
 
 
 def _lz4(data: Buffer, nbytes: int) -> Buffer:
-    """Undo HDF5 filter 32004: a big-endian header, then blocks that each have their size in front."""
-    _bounded(data, nbytes)
+    """Decode HDF5 filter 32004: a big-endian header, then blocks with their sizes in front."""
+    _check_size(data, nbytes)
     decode = _numcodecs("lz4")
     if len(data) < 12 or struct.unpack_from(">Q", data)[0] != nbytes:  # noqa: PLR2004
-        raise CorruptDataError("a chunk's lz4 header contradicts the chunk's size")
+        raise CorruptDataError("the size in a chunk's lz4 header does not match the chunk")
     block = struct.unpack_from(">I", data, 8)[0] or nbytes
     position, out = 12, bytearray()
     while len(out) < nbytes:
@@ -273,63 +280,67 @@ def _lz4(data: Buffer, nbytes: int) -> Buffer:
         body = data[position + 4 : position + 4 + size]
         position += 4 + size
         wanted = min(block, nbytes - len(out))
-        out += body if size == wanted else _guarded(decode, struct.pack("<I", wanted) + bytes(body))
+        out += body if size == wanted else _map_errors(decode, struct.pack("<I", wanted) + bytes(body))
     return out
 
 
 def _lz4_block(data: Buffer, nbytes: int) -> Buffer:
-    """Undo numcodecs' LZ4: one block, with its decoded size in front."""
-    _bounded(data, nbytes)
-    if len(data) < _CHECKSUM or int.from_bytes(data[:4], "little") != nbytes:
-        raise CorruptDataError("a chunk's lz4 header contradicts the chunk's size")
-    return _guarded(_numcodecs("lz4"), data)
+    """Decode LZ4 of numcodecs: one block with its decoded size in front."""
+    _check_size(data, nbytes)
+    if len(data) < _CHECKSUM_BYTES or int.from_bytes(data[:4], "little") != nbytes:
+        raise CorruptDataError("the size in a chunk's lz4 header does not match the chunk")
+    return _map_errors(_numcodecs("lz4"), data)
 
 
 def _bz2(data: Buffer, nbytes: int) -> Buffer:
     import bz2
 
-    return _guarded(lambda data: bz2.BZ2Decompressor().decompress(data, nbytes + 1), data)
+    return _map_errors(lambda data: bz2.BZ2Decompressor().decompress(data, nbytes + 1), data)
 
 
 def _lzma(data: Buffer, nbytes: int) -> Buffer:
     import lzma
 
     stream = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
-    return _guarded(lambda data: stream.decompress(data, nbytes + 1), data, lzma.LZMAError)
+    return _map_errors(lambda data: stream.decompress(data, nbytes + 1), data, lzma.LZMAError)
 
 
-def _configured(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
-    """Undo one of numcodecs' filters, which give back as many elements as they are given."""
+def _decode_numcodecs_filter(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
+    """Decode a filter of numcodecs, which preserves the number of elements."""
     config = json.loads(codec.config)
     if config.get("id") not in FILTERS:
-        raise UnsupportedTypeError(f"codec {config.get('id')!r} is not known")
+        raise UnsupportedTypeError(f"codec {config.get('id')!r} is not supported")
     import numcodecs
 
-    if len(data) != _written(codec, nbytes):
+    if len(data) != _encoded_size(codec, nbytes):
         raise CorruptDataError(
-            f"a filtered chunk has {len(data)} bytes where {_written(codec, nbytes)} are needed"
+            f"a filtered chunk has {len(data)} bytes where {_encoded_size(codec, nbytes)} are needed"
         )
-    decoded = _guarded(lambda stored: numcodecs.get_codec(config).decode(stored), data)
+    decoded = _map_errors(lambda stored: numcodecs.get_codec(config).decode(stored), data)
     return np.ascontiguousarray(decoded).reshape(-1).view(np.uint8).data
 
 
-def _twice_compressed(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
-    """Undo a step that was given compressed bytes, of which there are about as many as `nbytes` at most."""
-    most = nbytes + nbytes // 8 + _OVERHEAD
+def _decode_nested(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
+    """Decode a codec whose input was compressed already, to at most about `nbytes` bytes."""
+    most = nbytes + nbytes // 8 + _MAX_OVERHEAD
     if codec.name in {"zlib", "gzip"}:
-        return _guarded(lambda data: zlib.decompressobj(_ANY_HEADER).decompress(data, most + 1), data)
+        return _map_errors(lambda data: zlib.decompressobj(_ANY_HEADER).decompress(data, most + 1), data)
     if codec.name in {"bz2", "lzma"}:
         return _DECODERS[codec.name](data, most)
     declared = _declared_size(codec, data)
     if declared is None or declared > most:
         raise CorruptDataError(
-            f"a chunk's {codec.name} step gives back {declared} bytes, of {nbytes} at the end"
+            f"a chunk's {codec.name} codec declares {declared} bytes, too many for {nbytes} decoded bytes"
         )
-    return _configured(codec, data, declared) if codec.config else _DECODERS[codec.name](data, declared)
+    return (
+        _decode_numcodecs_filter(codec, data, declared)
+        if codec.config
+        else _DECODERS[codec.name](data, declared)
+    )
 
 
 def _declared_size(codec: Codec, data: Buffer) -> int | None:
-    """Return how many bytes a compressed frame says that it holds, or a step must give back."""
+    """Return the decoded size that a frame declares or that follows from its size; None if unknown."""
     if codec.name == "blosc":
         return _blosc_content_size(data)
     if codec.name == "zstd":
@@ -338,10 +349,12 @@ def _declared_size(codec: Codec, data: Buffer) -> int | None:
         return int.from_bytes(data[:8], "big")
     if codec.name == "lz4block":
         return int.from_bytes(data[:4], "little")
-    return len(data) - _CHECKSUM if codec.name in {"crc32c", "fletcher32"} else len(data)
+    return len(data) - _CHECKSUM_BYTES if codec.name in {"crc32c", "fletcher32"} else len(data)
 
 
-def _guarded(decode: Callable[[Buffer], Buffer], data: Buffer, own: type[Exception] = RuntimeError) -> Buffer:
+def _map_errors(
+    decode: Callable[[Buffer], Buffer], data: Buffer, own: type[Exception] = RuntimeError
+) -> Buffer:
     try:
         return decode(data)
     except (RuntimeError, ValueError, TypeError, OSError, EOFError, zlib.error, own) as error:
@@ -350,20 +363,20 @@ def _guarded(decode: Callable[[Buffer], Buffer], data: Buffer, own: type[Excepti
 
 _DECODERS: dict[str, Callable[[Buffer, int], Buffer]] = {
     "zlib": _inflate,
-    "fletcher32": _checked,
+    "fletcher32": _verify_fletcher32,
     "blosc": _blosc,
     "zstd": _zstd,
     "lz4": _lz4,
     "gzip": _gunzip,
-    "crc32c": _crc_checked,
+    "crc32c": _verify_crc32c,
     "lz4block": _lz4_block,
     "bz2": _bz2,
     "lzma": _lzma,
 }
 
 _COMPRESSORS = frozenset({"zlib", "gzip", "blosc", "zstd", "lz4", "lz4block", "bz2", "lzma"})
-#: What headers add to bytes that do not get smaller; and zlib's word for: zlib or gzip, whichever it is.
-_OVERHEAD, _ANY_HEADER = 65_536, 47
+#: Maximum overhead of headers on incompressible bytes, and zlib's window size for zlib or gzip headers.
+_MAX_OVERHEAD, _ANY_HEADER = 65_536, 47
 
-#: Codecs of numcodecs that are configured by more than integers, and hold no code.
+#: Filters of numcodecs with a JSON configuration, none of which execute code from it.
 FILTERS = frozenset({"delta", "fixedscaleoffset", "astype", "packbits", "quantize", "bitround"})

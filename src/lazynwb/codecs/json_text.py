@@ -1,4 +1,4 @@
-"""Text of Zarr stores: JSON as zarr-python writes it, and characters that are none."""
+"""Text of Zarr stores: JSON with the extensions of zarr-python, and UTF-32 with invalid characters."""
 
 from __future__ import annotations
 
@@ -8,19 +8,17 @@ from typing import Any
 import msgspec
 import numpy as np
 
-#: The last code point, those that stand for no character, and what is shown instead of them (Unicode 3.9).
+#: The last code point, the range of surrogates, and the replacement character (Unicode 3.9).
 _LAST, _SURROGATES, _REPLACEMENT = 0x10FFFF, (0xD800, 0xDFFF), 0xFFFD
 
 
 def parse_json(data: bytes | bytearray | memoryview) -> Any:  # noqa: ANN401 - JSON
-    """Parse a JSON text.
-
-    NaN and infinities are allowed, which zarr-python writes although JSON has none.
+    """Parse JSON, with NaN and infinities as zarr-python writes them.
 
     Raises
     ------
     ValueError
-        If it is no JSON, or holds text that is no Unicode.
+        If it is not valid JSON, or contains text that is not valid Unicode.
     RecursionError
         If it is nested too deeply.
     """
@@ -34,8 +32,8 @@ def parse_json(data: bytes | bytearray | memoryview) -> Any:  # noqa: ANN401 - J
         return found
 
 
-def as_texts(values: np.ndarray) -> np.ndarray:
-    """Return text of fixed length (UTF-32) as objects; what is no character is replaced."""
+def decode_utf32(values: np.ndarray) -> np.ndarray:
+    """Return fixed-length text (UTF-32) as objects, with invalid characters replaced."""
     codes = np.ascontiguousarray(values).reshape(-1, 1).view(f"{values.dtype.str[0]}u4")
     bad = (codes > _LAST) | ((codes >= _SURROGATES[0]) & (codes <= _SURROGATES[1]))
     if bad.any():

@@ -1,6 +1,7 @@
 """Codecs of variable-length elements: text, bytes, arrays, JSON, MessagePack and pickles.
 
-The size of a decoded chunk is not known beforehand, so every step is bounded by what the elements may take.
+The size of a decoded chunk is not known in advance, so every step is limited by the maximum size of the
+elements.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Codec
     from lazynwb.codecs import Buffer
 
-#: Names of the codecs that make bytes of objects.
+#: Names of codecs of objects.
 OBJECT_CODECS = frozenset({"vlen-utf8", "vlen-bytes", "vlen-array", "json2", "msgpack2", "pickle"})
-#: The largest decoded chunk, and what it may hold at all and for each element. Anything beyond that is a
+#: Maximum size of a decoded chunk: in total, and as a base plus an allowance per element. Beyond that it is a
 #: decompression bomb.
-_MAX_BYTES, _FEW_BYTES, _ELEMENT_BYTES = 2**28, 2**25, 2**20
+_MAX_BYTES, _BASE_BYTES, _ELEMENT_BYTES = 2**28, 2**25, 2**20
 _CHECKSUM = 4
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
 class ObjectCodec(NamedTuple):
-    """A codec that makes bytes of objects.
+    """A codec of objects.
 
     Attributes
     ----------
     name : str
         One of `OBJECT_CODECS`.
     dtype : object
-        The element type of `vlen-array`, as NumPy takes it.
+        The element type of `vlen-array`, as an argument of `numpy.dtype`.
     """
 
     name: str
@@ -50,27 +51,27 @@ class ObjectCodec(NamedTuple):
 
 
 def decode_objects(data: Buffer, codec: ObjectCodec, others: Sequence[Codec], count: int) -> np.ndarray:
-    """Return the elements of a chunk of objects, in the order in which they are stored.
+    """Return the elements of a chunk of objects in stored order.
 
     Parameters
     ----------
     data : buffer
-        The chunk as stored.
+        The stored chunk.
     codec : ObjectCodec
         The first codec of the array.
     others : sequence of Codec
         The codecs after it, in the order of writing.
     count : int
-        Elements of the chunk.
+        Number of elements of the chunk.
 
     Raises
     ------
     UnsupportedTypeError
-        If a pickled array holds anything but plain data, or a step does not declare its size.
+        If a pickled array contains anything but plain data, or a codec does not declare its size.
     CorruptDataError
-        If the chunk holds another number of elements, or is damaged.
+        If the chunk has another number of elements, or is damaged.
     """
-    most = min(_MAX_BYTES, _FEW_BYTES + count * _ELEMENT_BYTES)
+    most = min(_MAX_BYTES, _BASE_BYTES + count * _ELEMENT_BYTES)
     for step in reversed(others):
         data = _decode_bounded(data, step, most)
     try:
@@ -80,11 +81,11 @@ def decode_objects(data: Buffer, codec: ObjectCodec, others: Sequence[Codec], co
             raise
         raise CorruptDataError(f"its {codec.name} elements are damaged ({error})") from None
     if len(values) != count:
-        raise CorruptDataError(f"it holds {len(values)} elements where {count} are needed")
+        raise CorruptDataError(f"it has {len(values)} elements where {count} are needed")
     return values
 
 
-# -- steps whose decoded size only their own bytes declare --------------------------------------------
+# -- codecs that declare their decoded size -----------------------------------------------------------
 
 
 def _decode_bounded(data: Buffer, codec: Codec, most: int) -> Buffer:
@@ -94,18 +95,18 @@ def _decode_bounded(data: Buffer, codec: Codec, most: int) -> Buffer:
         except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
             raise CorruptDataError(f"its {codec.name} stream is damaged ({error})") from None
         if rest:
-            raise CorruptDataError(f"its {codec.name} stream ends early, or holds more than {most} bytes")
+            raise CorruptDataError(f"its {codec.name} stream ends early, or has more than {most} bytes")
         return found
     if codec.config:
-        raise UnsupportedTypeError("objects are filtered as if they were numbers")
-    size = _declared(data, codec.name)
+        raise UnsupportedTypeError("filters of numbers are not supported for objects")
+    size = _declared_size(data, codec.name)
     if not 0 <= size <= most:
-        raise CorruptDataError(f"it claims to hold {size} bytes")
+        raise CorruptDataError(f"it declares a size of {size} bytes")
     return decode(data, (codec,), size)
 
 
-def _declared(data: Buffer, name: str) -> int:
-    """Return the decoded size that a frame declares; -1 if it is cut off."""
+def _declared_size(data: Buffer, name: str) -> int:
+    """Return the decoded size that a frame declares; -1 if it is truncated."""
     if name == "shuffle":
         return len(data)
     if name in {"crc32c", "fletcher32"}:
@@ -117,53 +118,53 @@ def _declared(data: Buffer, name: str) -> int:
 
 
 def _zstd_size(data: Buffer) -> int:
-    """Return the size that a Zstandard frame declares (RFC 8878, 3.1.1.1).
+    """Return the decoded size that a Zstandard frame declares (RFC 8878, 3.1.1.1).
 
     Raises
     ------
     UnsupportedTypeError
-        If it declares none.
+        If the frame does not declare its size.
     CorruptDataError
-        If it is no such frame.
+        If the bytes are not a Zstandard frame.
     """
     if bytes(data[:4]) != _ZSTD_MAGIC:
-        raise CorruptDataError("its bytes are no zstd frame")
+        raise CorruptDataError("its bytes are not a zstd frame")
     size = zstd_content_size(data)
     if size is None:
         raise UnsupportedTypeError("its zstd frame does not declare its size")
     return size
 
 
-def _inflated(data: bytes, most: int, bits: int) -> tuple[bytes, bool]:
+def _inflate(data: bytes, most: int, bits: int) -> tuple[bytes, bool]:
     stream = zlib.decompressobj(bits)
     return stream.decompress(data, most), not stream.eof
 
 
-def _unbz2(data: bytes, most: int) -> tuple[bytes, bool]:
+def _decompress_bz2(data: bytes, most: int) -> tuple[bytes, bool]:
     stream = bz2.BZ2Decompressor()
     return stream.decompress(data, most), not stream.eof
 
 
-def _unxz(data: bytes, most: int) -> tuple[bytes, bool]:
+def _decompress_lzma(data: bytes, most: int) -> tuple[bytes, bool]:
     stream = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
     return stream.decompress(data, most), not stream.eof
 
 
 _STREAMS: dict[str, Callable[[bytes, int], tuple[bytes, bool]]] = {
-    "zlib": lambda data, most: _inflated(data, most, 15),
-    "gzip": lambda data, most: _inflated(data, most, 31),
-    "bz2": _unbz2,
-    "lzma": _unxz,
+    "zlib": lambda data, most: _inflate(data, most, 15),
+    "gzip": lambda data, most: _inflate(data, most, 31),
+    "bz2": _decompress_bz2,
+    "lzma": _decompress_lzma,
 }
 
 
 # -- elements -----------------------------------------------------------------------------------------
 
 
-def _slices(data: Buffer, count: int) -> list[Buffer]:
-    """Return the elements of numcodecs' variable-length codecs: their number, then each behind its size."""
+def _split_elements(data: Buffer, count: int) -> list[Buffer]:
+    """Split the encoding of numcodecs' variable-length codecs: a count, then each element after its size."""
     if len(data) < 4 or int.from_bytes(data[:4], "little") != count:  # noqa: PLR2004 - a number's size
-        raise CorruptDataError(f"it does not hold {count} elements")
+        raise CorruptDataError(f"it does not have {count} elements")
     found = []
     at = 4
     for _ in range(count):
@@ -175,11 +176,11 @@ def _slices(data: Buffer, count: int) -> list[Buffer]:
     return found
 
 
-def _texts(data: bytes, count: int, _: object) -> np.ndarray:
-    """Return text, or bytes where it is not UTF-8."""
+def _decode_text(data: bytes, count: int, _: object) -> np.ndarray:
+    """Return text, or bytes for elements that are not UTF-8."""
     from numcodecs.vlen import VLenUTF8
 
-    # Its decoder allocates what the number of elements says before it looks at them.
+    # The decoder allocates memory for the number of elements before it checks them.
     if data[:4] == count.to_bytes(4, "little") and 4 * count + 4 <= len(data):
         try:
             decoded: np.ndarray = VLenUTF8().decode(data)
@@ -187,41 +188,41 @@ def _texts(data: bytes, count: int, _: object) -> np.ndarray:
             pass
         else:
             return decoded.reshape(-1)
-    return _objects(_slices(data, count))
+    return _object_array(_split_elements(data, count))
 
 
-def _arrays(data: bytes, count: int, dtype: Any) -> np.ndarray:  # noqa: ANN401 - as NumPy takes it
+def _decode_arrays(data: bytes, count: int, dtype: Any) -> np.ndarray:  # noqa: ANN401 - as NumPy takes it
     if dtype is None:
         raise ValueError("no element type is given")
-    return _objects([np.frombuffer(item, np.dtype(dtype)) for item in _slices(data, count)])
+    return _object_array([np.frombuffer(item, np.dtype(dtype)) for item in _split_elements(data, count)])
 
 
-def _listed(items: Any, count: int) -> np.ndarray:  # noqa: ANN401 - JSON or MessagePack
-    """Return what JSON2 and MsgPack2 hold: items, in nested lists if need be, then a type and a shape."""
+def _decode_items(items: Any, count: int) -> np.ndarray:  # noqa: ANN401 - JSON or MessagePack
+    """Return the items of JSON2 and MsgPack2, which are in nested lists, followed by a type and a shape."""
     *found, _, shape = items
     for _ in range(len(shape) - 1):
         found = [item for part in found for item in part]
     if len(found) > count:
-        raise CorruptDataError(f"it holds {len(found)} elements where {count} are needed")
-    return _objects(found)
+        raise CorruptDataError(f"it has {len(found)} elements where {count} are needed")
+    return _object_array(found)
 
 
-def _unpickled(data: bytes, count: int, _: object) -> np.ndarray:
+def _decode_pickle(data: bytes, count: int, _: object) -> np.ndarray:
     found = read_pickle(data)
     if not isinstance(found, PickledArray) or found.values.size != count:
-        raise CorruptDataError(f"a pickle that is no array of {count} elements")
+        raise CorruptDataError(f"its pickle is not an array of {count} elements")
     return found.values.reshape(-1, order="A")
 
 
-def _objects(items: list[Any]) -> np.ndarray:
+def _object_array(items: list[Any]) -> np.ndarray:
     return np.fromiter(items, object, len(items))
 
 
 _DECODERS: dict[str, Callable[[bytes, int, Any], np.ndarray]] = {
-    "vlen-utf8": _texts,
-    "vlen-bytes": _texts,
-    "vlen-array": _arrays,
-    "json2": lambda data, count, _: _listed(parse_json(data), count),
-    "msgpack2": lambda data, count, _: _listed(msgspec.msgpack.decode(data), count),
-    "pickle": _unpickled,
+    "vlen-utf8": _decode_text,
+    "vlen-bytes": _decode_text,
+    "vlen-array": _decode_arrays,
+    "json2": lambda data, count, _: _decode_items(parse_json(data), count),
+    "msgpack2": lambda data, count, _: _decode_items(msgspec.msgpack.decode(data), count),
+    "pickle": _decode_pickle,
 }

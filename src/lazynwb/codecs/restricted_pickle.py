@@ -1,8 +1,8 @@
-"""Pickled object arrays, read without unpickling.
+"""A reader of pickled object arrays that cannot execute code.
 
-hdmf-zarr up to 0.13 stores object references as arrays that numcodecs pickled. What is here reads the opcodes
-that describe data (the format is documented in Python's `pickletools`) and has none that could import or call
-anything: names of classes and functions are compared with those that such arrays have, and never looked up.
+hdmf-zarr up to 0.13 stores object references as arrays pickled by numcodecs. This reader implements the
+opcodes that describe data (the format is documented in Python's `pickletools`) and none that import or call
+anything: names of classes and functions are compared with a list of allowed names, and never looked up.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from lazynwb.errors import CorruptDataError, UnsupportedTypeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Modules have moved between versions of NumPy.
+#: Modules by their names in different versions of NumPy.
 _MODULES = {
     "numpy.core.multiarray": "numpy",
     "numpy._core.multiarray": "numpy",
     "hdmf_zarr.utils": "hdmf_zarr",
 }
-_KNOWN = frozenset(
+_ALLOWED = frozenset(
     {
         ("numpy", "_reconstruct"),
         ("numpy", "ndarray"),
@@ -38,24 +38,24 @@ _PLAIN = re.compile(r"[biufcSU]\d{1,9}")
 
 
 class _Name:
-    """A class or function that a pickle names: a mark on the stack that nothing can be done with."""
+    """The name of a class or function in a pickle: an inert value on the stack."""
 
     def __init__(self, module: str, name: str) -> None:
         key = (_MODULES.get(module, module), name)
-        if key not in _KNOWN:
+        if key not in _ALLOWED:
             _refuse(f"names {module}.{name}")
         self.name = name
 
 
 class _Type:
-    """A NumPy type as far as a pickle has described it."""
+    """A NumPy type under construction."""
 
     def __init__(self, code: str) -> None:
         self.code = code
         self.order = "="
 
     def plain(self) -> np.dtype:
-        """Return the type of numbers or text of fixed length."""
+        """Return the NumPy type, if it is one of numbers or fixed-length text."""
         if not _PLAIN.fullmatch(self.code):
             raise UnsupportedTypeError(f"pickled elements of type {self.code!r}")
         return np.dtype((self.order if self.order in {"<", ">"} else "=") + self.code)
@@ -67,17 +67,17 @@ class PickledArray:
     Attributes
     ----------
     values : ndarray
-        Objects, or numbers.
+        Elements: objects or numbers.
     """
 
     def __init__(self) -> None:
         self.values: np.ndarray = np.zeros(0, object)
 
-    def fill(self, state: Any) -> None:  # noqa: ANN401 - what the pickle says
+    def fill(self, state: Any) -> None:  # noqa: ANN401 - any pickled value
         """Set the state of a NumPy array."""
         _, shape, dtype, is_fortran, content = state
         if not isinstance(shape, tuple) or any(type(n) is not int or n < 0 for n in shape):
-            raise CorruptDataError(f"a pickled array of shape {shape!r}")
+            raise CorruptDataError(f"a pickled array has the invalid shape {shape!r}")
         if isinstance(content, list):
             flat = np.fromiter(content, object, len(content))
             values = flat.reshape(shape)
@@ -87,13 +87,13 @@ class PickledArray:
             self.values = numbers.reshape(shape, order="F" if is_fortran else "C")
 
 
-def read_pickle(data: bytes) -> Any:  # noqa: ANN401 - whatever plain data it holds
+def read_pickle(data: bytes) -> Any:  # noqa: ANN401 - any plain data
     """Return the data of a pickle: plain containers, text, bytes, numbers, None and NumPy arrays.
 
     Raises
     ------
     UnsupportedTypeError
-        If it has anything else. Nothing has happened then.
+        If it contains anything else; no code is executed.
     CorruptDataError
         If it is damaged.
     """
@@ -106,7 +106,7 @@ def read_pickle(data: bytes) -> Any:  # noqa: ANN401 - whatever plain data it ho
 
 
 class _Machine:
-    """The stack that a pickle's opcodes work on."""
+    """The stack machine that executes the opcodes of a pickle."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -116,7 +116,7 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def run(self) -> Any:  # noqa: ANN401
-        """Follow the opcodes to the end."""
+        """Execute the opcodes and return the result."""
         while (code := self._take(1)) != b".":
             operation = _OPERATIONS.get(code)
             if operation is None:
@@ -144,62 +144,62 @@ class _Machine:
         del self._stack[start:]
         return found
 
-    # -- what opcodes do ------------------------------------------------------------------------------
+    # -- opcodes --------------------------------------------------------------------------------------
 
     def skip(self, size: int) -> None:
-        """Skip an operand that is not needed: the protocol, the size of a frame."""
+        """Skip an operand that is not needed, such as the protocol or the size of a frame."""
         self._take(size)
 
     def push(self, value: Any) -> None:  # noqa: ANN401
-        """Put a value on the stack."""
+        """Push a value."""
         self._stack.append(value)
 
     def push_number(self, form: str) -> None:
-        """Put a number on the stack."""
+        """Push a number."""
         self._stack.append(self._number(form))
 
     def push_long(self, form: str) -> None:
-        """Put a long integer on the stack."""
+        """Push a long integer."""
         self._stack.append(int.from_bytes(self._take(self._number(form)), "little", signed=True))
 
     def push_bytes(self, form: str) -> None:
-        """Put bytes on the stack."""
+        """Push bytes."""
         self._stack.append(self._take(self._number(form)))
 
     def push_text(self, form: str) -> None:
-        """Put text on the stack."""
+        """Push text."""
         self._stack.append(self._take(self._number(form)).decode("utf-8", "replace"))
 
     def push_name(self) -> None:
-        """Put a name on the stack that is in the pickle itself."""
+        """Push a name that follows the opcode."""
         module = self._line()
         self._stack.append(_Name(module, self._line()))
 
-    def take_name(self) -> None:
+    def push_name_from_stack(self) -> None:
         """Push a name whose parts are on the stack."""
         name, module = self._stack.pop(), self._stack.pop()
         if not isinstance(module, str) or not isinstance(name, str):
-            raise TypeError("a name is no text")
+            raise TypeError("a name is not text")
         self._stack.append(_Name(module, name))
 
     def mark(self) -> None:
-        """Note how high the stack is."""
+        """Push a mark."""
         self._marks.append(len(self._stack))
 
     def drop(self) -> None:
         """Pop the top of the stack."""
         self._stack.pop()
 
-    def remember(self, form: str) -> None:
+    def memoize(self, form: str) -> None:
         """Store the top of the stack in the memo."""
         self._memo[self._number(form) if form else len(self._memo)] = self._stack[-1]
 
-    def recall(self, form: str) -> None:
+    def push_memo(self, form: str) -> None:
         """Push an entry of the memo."""
         self._stack.append(self._memo[self._number(form)])
 
     def make_tuple(self, size: int) -> None:
-        """Replace the topmost items by a tuple of them."""
+        """Replace the topmost items with a tuple of them."""
         if size > len(self._stack):
             raise ValueError("the stack is empty")
         found = tuple(self._stack[len(self._stack) - size :])
@@ -207,11 +207,11 @@ class _Machine:
         self._stack.append(found)
 
     def make_marked_tuple(self) -> None:
-        """Replace the items above the mark by a tuple of them."""
+        """Replace the items above the mark with a tuple of them."""
         self._stack.append(tuple(self._marked()))
 
     def append(self) -> None:
-        """Add to a list."""
+        """Append the top of the stack to a list."""
         item = self._stack.pop()
         self._list().append(item)
 
@@ -222,7 +222,7 @@ class _Machine:
 
     def _list(self) -> list[Any]:
         if type(self._stack[-1]) is not list:
-            raise TypeError("there is no list to add to")
+            raise TypeError("there is no list to append to")
         found: list[Any] = self._stack[-1]
         return found
 
@@ -232,17 +232,17 @@ class _Machine:
         self._set([key, value])
 
     def set_items(self) -> None:
-        """Set the items of a dictionary that are above the mark."""
+        """Set items of a dictionary to those above the mark."""
         self._set(self._marked())
 
     def _set(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if type(target) is not dict:
-            raise TypeError("there is no dictionary to set items of")
+            raise TypeError("there is no dictionary to set items in")
         target.update(zip(items[::2], items[1::2], strict=True))
 
     def reduce(self) -> None:
-        """Apply one of NumPy's functions to its arguments."""
+        """Emulate the call of one of NumPy's functions."""
         arguments, function = self._stack.pop(), self._stack.pop()
         name = function.name if isinstance(function, _Name) else ""
         if name == "_reconstruct":
@@ -257,7 +257,7 @@ class _Machine:
             _refuse(f"would call {name!r}")
 
     def make_object(self) -> None:
-        """Make an empty reference: hdmf-zarr's class is a dictionary."""
+        """Push an empty reference: the class of hdmf-zarr is a dictionary."""
         arguments, kind = self._stack.pop(), self._stack.pop()
         name = kind.name if isinstance(kind, _Name) else ""
         if name != "ZarrReference" or arguments != ():
@@ -276,37 +276,37 @@ class _Machine:
 
 
 def _refuse(what: str) -> NoReturn:
-    raise UnsupportedTypeError(f"its pickle {what}: only plain data is read, and nothing is unpickled")
+    raise UnsupportedTypeError(f"its pickle {what}: only plain data is supported, and nothing is executed")
 
 
-def _with(method: Callable[..., None], *arguments: Any) -> Callable[[_Machine], None]:  # noqa: ANN401
+def _bind(method: Callable[..., None], *arguments: Any) -> Callable[[_Machine], None]:  # noqa: ANN401
     return lambda machine: method(machine, *arguments)
 
 
 _OPERATIONS: dict[bytes, Callable[[_Machine], None]] = {
-    b"\x80": _with(_Machine.skip, 1),
-    b"\x95": _with(_Machine.skip, 8),
-    b"N": _with(_Machine.push, None),
-    b"\x88": _with(_Machine.push, True),  # noqa: FBT003 - a value
-    b"\x89": _with(_Machine.push, False),  # noqa: FBT003
-    b"J": _with(_Machine.push_number, "<i"),
-    b"K": _with(_Machine.push_number, "<B"),
-    b"M": _with(_Machine.push_number, "<H"),
-    b"G": _with(_Machine.push_number, ">d"),
-    b"\x8a": _with(_Machine.push_long, "<B"),
-    b"\x8b": _with(_Machine.push_long, "<I"),
-    b"\x8c": _with(_Machine.push_text, "<B"),
-    b"X": _with(_Machine.push_text, "<I"),
-    b"\x8d": _with(_Machine.push_text, "<Q"),
-    b"C": _with(_Machine.push_bytes, "<B"),
-    b"B": _with(_Machine.push_bytes, "<I"),
-    b"\x8e": _with(_Machine.push_bytes, "<Q"),
+    b"\x80": _bind(_Machine.skip, 1),
+    b"\x95": _bind(_Machine.skip, 8),
+    b"N": _bind(_Machine.push, None),
+    b"\x88": _bind(_Machine.push, True),  # noqa: FBT003 - a value
+    b"\x89": _bind(_Machine.push, False),  # noqa: FBT003
+    b"J": _bind(_Machine.push_number, "<i"),
+    b"K": _bind(_Machine.push_number, "<B"),
+    b"M": _bind(_Machine.push_number, "<H"),
+    b"G": _bind(_Machine.push_number, ">d"),
+    b"\x8a": _bind(_Machine.push_long, "<B"),
+    b"\x8b": _bind(_Machine.push_long, "<I"),
+    b"\x8c": _bind(_Machine.push_text, "<B"),
+    b"X": _bind(_Machine.push_text, "<I"),
+    b"\x8d": _bind(_Machine.push_text, "<Q"),
+    b"C": _bind(_Machine.push_bytes, "<B"),
+    b"B": _bind(_Machine.push_bytes, "<I"),
+    b"\x8e": _bind(_Machine.push_bytes, "<Q"),
     b"]": lambda machine: machine.push([]),
     b"}": lambda machine: machine.push({}),
-    b")": _with(_Machine.push, ()),
-    b"\x85": _with(_Machine.make_tuple, 1),
-    b"\x86": _with(_Machine.make_tuple, 2),
-    b"\x87": _with(_Machine.make_tuple, 3),
+    b")": _bind(_Machine.push, ()),
+    b"\x85": _bind(_Machine.make_tuple, 1),
+    b"\x86": _bind(_Machine.make_tuple, 2),
+    b"\x87": _bind(_Machine.make_tuple, 3),
     b"t": _Machine.make_marked_tuple,
     b"a": _Machine.append,
     b"e": _Machine.extend,
@@ -314,13 +314,13 @@ _OPERATIONS: dict[bytes, Callable[[_Machine], None]] = {
     b"u": _Machine.set_items,
     b"(": _Machine.mark,
     b"0": _Machine.drop,
-    b"\x94": _with(_Machine.remember, ""),
-    b"q": _with(_Machine.remember, "<B"),
-    b"r": _with(_Machine.remember, "<I"),
-    b"h": _with(_Machine.recall, "<B"),
-    b"j": _with(_Machine.recall, "<I"),
+    b"\x94": _bind(_Machine.memoize, ""),
+    b"q": _bind(_Machine.memoize, "<B"),
+    b"r": _bind(_Machine.memoize, "<I"),
+    b"h": _bind(_Machine.push_memo, "<B"),
+    b"j": _bind(_Machine.push_memo, "<I"),
     b"c": _Machine.push_name,
-    b"\x93": _Machine.take_name,
+    b"\x93": _Machine.push_name_from_stack,
     b"R": _Machine.reduce,
     b"\x81": _Machine.make_object,
     b"b": _Machine.build,

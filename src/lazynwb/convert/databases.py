@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 #: Names of the database and of the rows for it in DuckDB's SQL.
 _DATABASE, _ROWS = "lazynwb_output", "lazynwb_rows"
-#: Bytes of values passed to Delta Lake's writer at a time: it collects its input.
+#: Bytes of values per call of Delta Lake's writer, which collects its input.
 DELTA_BYTES = 64 * 1024 * 1024
 #: Rows that it encodes at a time.
 _MAX_AT_ONCE = 1024
@@ -40,19 +40,19 @@ _MAX_AT_ONCE = 1024
 # What is moved stays, whatever happens: an error may come from behind the commit. Files that no
 _OF_TABLE = frozenset({"name", "description", "configuration"})
 _OF_COMMIT = frozenset({"commit_properties", "post_commithook_properties"})
-#: DuckDB's memory beside the rows of one vector.
+#: Memory limit of DuckDB in addition to the rows of one vector.
 _DUCKDB_BYTES = 512 * 1024 * 1024
-#: Rows of a vector, the least that makes a row group; and of a row group unless it is told otherwise.
+#: Rows of a vector, which is the minimum of a row group, and default rows of a row group.
 _VECTOR_ROWS, _DUCKDB_GROUP_ROWS = 2048, 122_880
-#: How often a row group is in memory while it is written.
+#: Copies of a row group in memory while it is written.
 _COPIES = 2
 
 
 def write_delta(content: Content, path: Path, options: Options, partitions: Sequence[str] = ()) -> None:
-    """Replace a Delta table: readers see the old version until the new one is whole.
+    """Replace a Delta table; readers see the old version until the new one is committed.
 
-    Older versions stay in its folder until they are vacuumed. The files are written beside the table, some
-    at a time because deltalake collects what it is given, then moved and committed in one transaction.
+    Older versions stay in its folder until they are vacuumed. The files are written beside the table, in
+    parts because deltalake collects its input, then moved and committed in one transaction.
     """
     from deltalake import DeltaTable
     from deltalake.transaction import create_table_with_add_actions
@@ -89,7 +89,7 @@ def delta_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If they ask for anything but replacing the table.
+        If they request anything but replacing the table.
     """
     found = dict(arguments)
     found = {**found.pop("delta_write_options", {}), **found}  # as `write_delta` of Polars takes them
@@ -109,7 +109,7 @@ def _stage(
     compression: str | None,
     partitions: Sequence[str],
 ) -> None:
-    """Write the rows as a Delta table, part after part."""
+    """Write the rows as a Delta table in parts."""
     from deltalake import WriterProperties, write_deltalake
 
     renamed = distinct_ignoring_case(list(content.schema))
@@ -118,7 +118,7 @@ def _stage(
         return cast(frame, content.schema, for_delta).rename(renamed)
 
     properties = WriterProperties(
-        # Its writer holds a row group in memory, and takes a million rows for one.
+        # The writer keeps a row group in memory, which has a million rows by default.
         max_row_group_size=content.group_rows,
         write_batch_size=min(content.group_rows, _MAX_AT_ONCE),
         compression=(compression or "zstd").upper(),  # type: ignore[arg-type]
@@ -131,7 +131,7 @@ def _stage(
     for batch in content.batches(stored):
         held.append(batch)
         while len(held) > 1 and sum(part.estimated_size() for part in held) > DELTA_BYTES:
-            # All but the last, which may be the one too much.
+            # All but the last one, which may be incomplete.
             write_deltalake(str(folder), pl.concat(held[:-1]), mode="append", **how)
             del held[:-1]
     if held:
@@ -139,7 +139,7 @@ def _stage(
 
 
 def _added(folder: Path) -> Iterator[AddAction]:
-    """Yield the entries of the log for files of a Delta table that was only appended to."""
+    """Yield the log entries of the files of a Delta table without removals."""
     from deltalake.transaction import AddAction
 
     for log in sorted((folder / "_delta_log").glob("*.json")):
@@ -157,14 +157,14 @@ def _added(folder: Path) -> Iterator[AddAction]:
 
 
 def has_delta(path: Path) -> bool:
-    """Return whether there is a Delta table."""
+    """Return whether a folder is a Delta table."""
     from deltalake import DeltaTable
 
     return path.is_dir() and DeltaTable.is_deltatable(str(path))
 
 
 class DuckDB:
-    """Connections to databases, one open at a time: opening takes longer than writing a small table."""
+    """A reusable connection to one database: opening takes longer than writing a small table."""
 
     def __init__(self) -> None:
         self._opened: tuple[Path, int] | None = None
@@ -194,7 +194,7 @@ class DuckDB:
         ):
             self._close()
             rows = group_rows or _DUCKDB_GROUP_ROWS
-            # Each further thread holds row groups of its own.
+            # Each additional thread needs memory for its own row groups.
             config: dict[str, Any] = {"threads": 1, "temp_directory": f"{path}.tmp"}
             try:
                 self._connection = duckdb.connect(config=config)
@@ -210,17 +210,17 @@ class DuckDB:
         return self._connection
 
     def tables(self, path: Path) -> frozenset[str]:
-        """Return the names of a database's tables; none where there is no database."""
+        """Return the names of the tables of a database; nothing if it does not exist."""
         if not path.is_file():
             return frozenset()
         found = self._at(path).execute("SELECT table_name FROM duckdb_tables()").fetchall()
         return frozenset(name for (name,) in found)
 
     def write(self, content: Content, path: Path, name: str) -> None:
-        """Replace a table of a database: readers see the old one until the new one is whole.
+        """Replace a table of a database; readers see the old one until the new one is committed.
 
-        All rows are inserted by one statement, because DuckDB writes row groups to the file as they fill
-        only then; what several statements of a transaction insert is kept until it is committed.
+        All rows are inserted by one statement, so that DuckDB writes row groups to the file as they fill.
+        Rows of several statements in a transaction stay in memory until it is committed.
         """
         import duckdb
 
@@ -232,7 +232,7 @@ class DuckDB:
             return cast(frame, content.schema, for_duckdb).rename(renamed)
 
         group_rows = None
-        if content.rows > _VECTOR_ROWS:  # less is one row group anyway
+        if content.rows > _VECTOR_ROWS:  # fewer rows are a single row group
             group_rows = _DUCKDB_GROUP_ROWS if content.group_rows >= _DUCKDB_GROUP_ROWS else _VECTOR_ROWS
         connection = self._at(path, group_rows)
         vector = content.row_bytes * min(_VECTOR_ROWS, content.rows)
@@ -246,7 +246,7 @@ class DuckDB:
             content.check()
             connection.commit()
         except BaseException:
-            with suppress(duckdb.Error):  # where the disk refused, it has none any more
+            with suppress(duckdb.Error):  # after a disk error, the transaction no longer exists
                 connection.rollback()
             if raised:
                 raise raised[0] from None
@@ -255,13 +255,13 @@ class DuckDB:
             connection.unregister(_ROWS)
 
     def drop(self, path: Path, name: str) -> None:
-        """Remove a table that its session no longer has."""
+        """Remove a table that a session no longer has."""
         if path.is_file():
             self._at(path).execute(f"DROP TABLE IF EXISTS {quoted(name)}")
 
 
 def _reader(empty: pl.DataFrame, batches: Iterator[pl.DataFrame], raised: list[BaseException]) -> Any:  # noqa: ANN401 - pyarrow has no types
-    """Return frames as one Arrow stream; errors are appended to the list, since libraries drop their type."""
+    """Return frames as an Arrow stream; append errors to the list, because libraries lose their type."""
     import pyarrow as pa  # type: ignore[import-untyped]
 
     def parts() -> Iterator[Any]:

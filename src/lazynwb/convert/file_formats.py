@@ -18,32 +18,34 @@ if TYPE_CHECKING:
 
 #: The limits of a worksheet; one row is the header.
 _SHEET_ROWS, _SHEET_COLUMNS, _CELL_CHARACTERS = 1_048_576, 16_384, 32_767
-#: Excel's numbers are doubles.
+#: The largest integer up to which all integers are exact in Excel, whose numbers are doubles.
 _EXACT = 2**53
-#: Bytes of values that are converted to text at a time.
+#: Bytes of values per conversion to text.
 _TEXT_BYTES = 8 * 1024 * 1024
 _COMPRESSED = {"gzip": ".gz", "zstd": ".zst"}
 
 
 class Content(NamedTuple):
-    """The rows of one output, and what writers need to know of them.
+    """The rows of one output, and their properties that writers need.
 
     Attributes
     ----------
     label : str
-        Of the table, for messages.
+        Name of the table in messages.
     frame : LazyFrame
+        The rows.
     schema : mapping of str to DataType
+        Schema of the rows.
     rows : int
-        That the frame has, as far as its files can be read.
+        Number of rows, if all files can be read.
     group_rows : int
-        Of a row group or record batch.
+        Number of rows of a row group or record batch.
     row_bytes : int
-        About what a row takes when it is decoded.
+        Approximate size of a decoded row.
     check : callable
-        Raises an error if rows are missing from what has been read; to be called before it counts.
+        Raises an error if rows are missing; called before the output is committed.
     tally : callable
-        Takes and returns a frame, whose rows it counts.
+        Counts the rows of a frame, and returns the frame.
     """
 
     label: str
@@ -56,26 +58,26 @@ class Content(NamedTuple):
     tally: Callable[[pl.DataFrame], pl.DataFrame]
 
     def counted(self) -> pl.LazyFrame:
-        """Return the frame for a sink of Polars, which counts its rows as they pass."""
+        """Return the frame for a sink of Polars, with its rows counted as they pass."""
         return self.frame.map_batches(self.tally, streamable=True, validate_output_schema=False)
 
     def batches(
         self, change: Callable[[pl.LazyFrame], pl.LazyFrame] = lambda frame: frame
     ) -> Iterator[pl.DataFrame]:
-        """Yield the rows in batches, counted; fewer are held at a time than by a sink."""
+        """Yield the rows in counted batches, with less memory than a sink."""
         for batch in change(self.frame).collect_batches(maintain_order=True):
             yield self.tally(batch)
 
 
 class Options(NamedTuple):
-    """Compression and arguments for the writer."""
+    """Compression and arguments of the writer."""
 
     compression: str | None
     arguments: Mapping[str, Any]
 
 
 class FileFormat(NamedTuple):
-    """A format: the ending of its files, what writes one, and which compressions can be asked for."""
+    """A file format: suffix, writer, and supported compressions."""
 
     suffix: str
     write: Callable[[Content, Path, Options], None]
@@ -84,7 +86,7 @@ class FileFormat(NamedTuple):
     needs: str | None = None
 
     def ending(self, compression: str | None) -> str:
-        """Return the ending of a file's name."""
+        """Return the suffix of files."""
         return self.suffix + self.endings.get(compression or "", "")
 
 
@@ -129,7 +131,7 @@ def _write_ndjson(content: Content, path: Path, options: Options) -> None:
 
 
 def _write_json(content: Content, path: Path, options: Options) -> None:
-    """Write one array of objects."""
+    """Write an array of objects."""
     with path.open("wb") as file:
         file.write(b"[")
         for number, part in enumerate(_parts(content)):
@@ -139,24 +141,24 @@ def _write_json(content: Content, path: Path, options: Options) -> None:
 
 
 def _parts(content: Content) -> Iterator[pl.DataFrame]:
-    """Yield the rows in parts whose text, several times as large, is no burden."""
+    """Yield the rows in parts whose text, which is several times as large, fits into memory."""
     for batch in content.batches():
         count = max(1, -(-int(batch.estimated_size()) // _TEXT_BYTES))
         yield from batch.iter_slices(max(1, -(-batch.height // count)))
 
 
 def _write_excel(content: Content, path: Path, options: Options) -> None:
-    """Write one worksheet, if every value fits.
+    """Write a worksheet.
 
     Raises
     ------
     LazyNWBError
-        If there are more rows, columns or characters in a cell than Excel has room for.
+        If the rows, columns or characters of a cell exceed the limits of Excel.
     """
     if content.rows >= _SHEET_ROWS or len(content.schema) > _SHEET_COLUMNS:
         raise LazyNWBError(
             f"{content.label} has {content.rows} rows and {len(content.schema)} columns, but a worksheet "
-            f"has room for {_SHEET_ROWS - 1} rows below its header and {_SHEET_COLUMNS} columns: use "
+            f"has at most {_SHEET_ROWS - 1} rows below its header and {_SHEET_COLUMNS} columns: use "
             "output_format='parquet'"
         )
     frame = as_text(content.counted(), content.schema).collect()
@@ -169,7 +171,7 @@ def _write_excel(content: Content, path: Path, options: Options) -> None:
             )
             raise UnsupportedTypeError(
                 f"column {column.name!r} of {content.label} has a value of {longest} characters, but a cell "
-                f"of Excel holds {_CELL_CHARACTERS}: use {hint}"
+                f"of Excel has at most {_CELL_CHARACTERS}: use {hint}"
             )
     from xlsxwriter import Workbook
 
@@ -180,7 +182,7 @@ def _write_excel(content: Content, path: Path, options: Options) -> None:
 
 
 def _exact(frame: pl.DataFrame) -> list[pl.Expr]:
-    """Turn integer columns into text where a double would not hold them exactly."""
+    """Convert integer columns to text if a double does not represent them exactly."""
     wide = [c for c in frame.iter_columns() if c.dtype in {pl.Int64, pl.UInt64}]
     return [
         selectors.by_name(c.name).cast(pl.String)

@@ -1,4 +1,4 @@
-"""Jobs of a conversion: one for each output, with everything that the output depends on."""
+"""Jobs of a conversion: one per output, with a fingerprint of everything that the output depends on."""
 
 from __future__ import annotations
 
@@ -28,31 +28,32 @@ if TYPE_CHECKING:
     from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source
 
-#: Limits of rows of a row group or record batch.
+#: Maximum and minimum number of rows of a row group or record batch.
 _MAX_ROWS, _MIN_ROWS = 262_144, 16
-#: How much larger than asked for the row groups of the file with the largest rows may be.
+#: Maximum excess of a row group over the requested size, in the file with the largest rows.
 _SKEW = 8
-#: Rows of a long table whose text is measured; shorter tables are not sampled.
+#: Number of sampled rows for the size of text, and rows up to which tables are not sampled.
 _SAMPLE, _FEW = 64, 4096
-#: Bytes of the provenance columns of a row.
+#: Size of the provenance columns of a row in bytes.
 _PROVENANCE_BYTES = 32
 
 
 @dataclass(frozen=True)
 class Job:
-    """One output.
+    """One output of a conversion.
 
     Attributes
     ----------
     key : str
-        In the result.
+        Key in the result.
     table : Table
+        Table to convert.
     files : tuple of TableFile
-        Whose rows it holds.
+        Files whose rows the output contains.
     target : PurePosixPath
-        Where it goes, in the output folder and without an ending.
+        Path in the output folder, without a suffix.
     folder : str
-        Of a dataset that it is a part of; empty if it stands alone.
+        Folder of the dataset that the output is a part of; empty if there is none.
     """
 
     key: str
@@ -63,7 +64,7 @@ class Job:
 
     @property
     def label(self) -> str:
-        """Name for messages: the table, and the file or files."""
+        """The table and its files, for messages."""
         first = self.files[0].name
         return f"{self.table.label} of {first}" + (
             f" and {len(self.files) - 1} more files" if len(self.files) > 1 else ""
@@ -71,29 +72,29 @@ class Job:
 
     @property
     def rows(self) -> int:
-        """Rows of the files' tables."""
+        """The number of rows of all files."""
         return sum(file.table.rows for file in self.files)
 
     @property
     def frame(self) -> pl.LazyFrame:
-        """The rows of this job's files, in their order."""
+        """The rows of the files in their order."""
         if len(self.files) == len(self.table.files):
             return self.table.frame
         return self.table.frame.filter(pl.col(NWB_PATH).is_in([file.source.path for file in self.files]))
 
     @cached_property
     def sources(self) -> dict[str, str]:
-        """Paths of the files without secrets, with the files' identities."""
+        """The identities of the files by their paths without secrets."""
         return {known_as(file.source): identity_of(file) for file in self.files}
 
     def fingerprint(self, options: Sequence[Any]) -> str:
-        """Return a text that changes whenever the output could."""
+        """Return a string that changes whenever the output may change."""
         schema = [(name, repr(dtype)) for name, dtype in self.table.schema.items()]
         described = [SCHEMA, self.table.path, schema, list(self.sources.items()), list(options)]
         return hashlib.blake2b(msgspec.json.encode(described), digest_size=16).hexdigest()
 
     def group_rows(self, size: int) -> int:
-        """Return how many rows make a row group of about this many bytes."""
+        """Return the number of rows of a row group with approximately this size in bytes."""
         names = [name for name in self.table.schema if name != NWB_PATH]
         text = self._text_bytes()
         sizes = [
@@ -108,7 +109,7 @@ class Job:
         return int(min(max(size / max(mean, largest / _SKEW), _MIN_ROWS), _MAX_ROWS))
 
     def _text_bytes(self) -> float:
-        """Return the mean bytes of text in a row, from a sample of rows."""
+        """Return the mean size of text per row in bytes, from a sample of rows."""
         file = max(self.files, key=lambda file: file.table.rows)
         rows = file.table.rows
         names = [
@@ -134,12 +135,12 @@ def _has_text(dtype: pl.DataType) -> bool:
 
 
 def known_as(source: Source) -> str:
-    """Return a file's path for the manifest: without secrets, on one line."""
+    """Return the path of a file in the manifest: without secrets, on one line."""
     return source.key.rstrip("\0").replace("\0", "#")
 
 
 def identity_of(file: TableFile) -> str:
-    """Return a text that changes whenever a file, or the target of one of its links, is written to."""
+    """Return a string that changes whenever a file or the target of one of its links is written to."""
     if not file.table.depends:
         return file.identity
     linked = hashlib.blake2b(repr(file.table.depends).encode("utf-8", "surrogatepass"), digest_size=8)
@@ -147,7 +148,7 @@ def identity_of(file: TableFile) -> str:
 
 
 def plan(tables: Iterable[Table], sources: Sequence[Source], request: Request) -> list[Job]:
-    """Return the jobs of a conversion, by session if the layout separates sessions."""
+    """Return the jobs of a conversion, one per session if the layout separates sessions."""
     if request.layout == "table":
         return [Job(t.label, t, t.files, PurePosixPath(t.name)) for t in tables]
     tables = list(tables)

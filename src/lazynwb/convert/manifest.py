@@ -1,7 +1,7 @@
-"""The manifest of a folder of output: sources and options of each file, so that unchanged ones are kept.
+"""The manifest of an output folder: sources and options of each output, so that unchanged ones are kept.
 
-It is written under a temporary name and renamed, as the output itself is. Whatever is missing from it, or
-does not fit the files that are there, is converted again: a lost record costs time, never a wrong answer.
+It is written under a temporary name and renamed, like the outputs. Outputs that are missing from it, or do
+not match it, are converted again: losing the manifest costs time, but never causes wrong output.
 """
 
 from __future__ import annotations
@@ -26,30 +26,31 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("lazynwb")
 #: Version of the manifest and of its fingerprints.
 SCHEMA = 1
-#: Without an ending, so that a pattern such as `*.json` finds output alone.
+#: Without a suffix, so that a pattern such as `*.json` only matches outputs.
 NAME = ".lazynwb-manifest"
 _LOCK = ".lazynwb-lock"
 _PART = (".lazynwb-", ".part")
-#: Saving may take this fraction of the time.
+#: Maximum fraction of the time spent on saving.
 _SHARE = 0.05
 
 
 class Output(msgspec.Struct):
-    """One table, or one session's part of a table, as it was written.
+    """The entry of an output: one table, or the part of a table of one session.
 
     Attributes
     ----------
     table : str
-        Its path in the NWB files, with the leading slash.
+        Path in the NWB files, with the leading slash.
     kind : str
-        Format and layout; output of another kind may lie in the same folder.
+        Format and layout; the folder may contain outputs of several kinds.
     fingerprint : str
-        Of everything that the output depends on: the sources' identities, the schema, the options.
+        Hash of everything that the output depends on: identities of sources, schema, options.
     rows : int
+        Number of rows.
     size : int or None
-        Bytes; None for a folder or a table in a database.
+        Size in bytes; None for a folder or a table in a database.
     sources : dict of str to str
-        The files that it was made from, by what is safe to show of their path, with their identities.
+        Identities of the sources by their paths without secrets.
     """
 
     table: str
@@ -66,11 +67,12 @@ class _Stored(msgspec.Struct):
 
 
 class Manifest:
-    """Entries of a folder's outputs, by path in the folder (with `#table` in a database).
+    """Entries of the outputs of a folder, by path in the folder (with `#table` in a database).
 
     Parameters
     ----------
     folder : Path
+        Output folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -90,12 +92,12 @@ class Manifest:
         self._note()
 
     def forget(self, name: str) -> None:
-        """Remove an output that is about to be replaced, or is gone."""
+        """Remove the entry of an output that is about to be replaced, or does not exist any more."""
         if self._outputs.pop(name, None) is not None:
             self._note()
 
     def single(self) -> list[tuple[str, str, Output]]:
-        """Return the outputs that were made from one file alone: name, file, and what is known."""
+        """Return the outputs of a single source as (name, source, entry)."""
         return [
             (name, next(iter(out.sources)), out)
             for name, out in self._outputs.items()
@@ -168,7 +170,7 @@ def staging_folder(target: Path) -> Iterator[Path]:
 
 
 def remove_stale(folders: Iterable[Path]) -> None:
-    """Remove temporary files of killed runs; the folder is locked meanwhile."""
+    """Remove temporary files of killed runs; the folder must be locked."""
     for folder in folders:
         with contextlib.suppress(OSError):
             for file in list(folder.iterdir()):
@@ -181,12 +183,12 @@ def remove_stale(folders: Iterable[Path]) -> None:
 
 @contextlib.contextmanager
 def holding(folder: Path) -> Iterator[None]:
-    """Hold the right to write into a folder, which ends with the process at the latest.
+    """Lock a folder for writing; the lock ends with the process at the latest.
 
     Raises
     ------
     LazyNWBError
-        If another conversion is writing into it.
+        If another conversion has locked it.
     """
     with contextlib.ExitStack() as stack:
         try:

@@ -1,4 +1,4 @@
-"""Names of output files and folders: safe on every system, and distinct."""
+"""Names of output files and folders, which are distinct and safe on every system."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
     from lazynwb.storage.source import Source
 
-#: Characters kept besides letters and digits of any script.
+#: Allowed characters in addition to letters and digits of any script.
 _PLAIN = frozenset("._-+() ")
-#: Bytes of a name; file systems allow 255, and an ending and a temporary mark are added.
+#: Maximum bytes of a name; file systems allow 255, and suffixes are added.
 _MAX_BYTES = 160
-#: Names of devices on Windows, with any ending.
+#: Names of devices on Windows, whatever their suffix.
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))]
 )
 #: Null in names of hive partitions.
 _HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-#: The rest of a percent-encoded byte.
+#: A truncated percent-encoded byte.
 _CUT = re.compile(r"%[0-9A-F]?$")
 
 
 def safe_name(text: str) -> str:
-    """Return a text as the name of a file: one step of a path, neither hidden nor reserved."""
+    """Convert a string to a file name that is neither hidden nor reserved."""
     plain = unicodedata.normalize("NFC", text)
     name = "".join(c if c.isalnum() or c in _PLAIN else "_" for c in plain)
     if name.startswith("."):
@@ -64,14 +64,15 @@ def distinct_names(wanted: Mapping[str, str]) -> dict[str, str]:
 def partition_names(column: str, values: Iterable[str | None]) -> dict[str | None, str]:
     """Return the folder of each value of a hive partition, such as `session=abc`.
 
-    Readers get the values back as they were, unless they are far too long for a folder's name: what is not
-    plain is percent-encoded, and so are the capitals of values that differ in nothing else, which some file
-    systems would take for one.
+    Readers recover the values, unless these are too long for a folder name. Special characters are
+    percent-encoded, and so are capitals of values that only differ in case, which some file systems ignore.
 
     Parameters
     ----------
     column : str
+        Name of the partition column.
     values : iterable of str or None
+        Values of the column.
     """
     distinct = dict.fromkeys(values)
     encoded = {value: _encoded(value) for value in distinct if value is not None}
@@ -102,7 +103,7 @@ def _encoded(value: str, *, capitals: bool = False) -> str:
 
 
 def file_stem(path: str) -> str:
-    """Return the name of a file, local or remote, without its folder and ending."""
+    """Return the name of a file, local or remote, without its folder and suffix."""
     last = path.partition("?")[0].rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
     base = last
     for ending in (".zarr", ".nwb", ".h5", ".hdf5", ".json"):
@@ -111,7 +112,7 @@ def file_stem(path: str) -> str:
 
 
 def digest(text: str) -> str:
-    """Return eight characters of a text's hash."""
+    """Return eight characters of the hash of a string."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=4).hexdigest()
 
 
@@ -135,16 +136,19 @@ _PLACES = {
 
 
 def names_of(sources: Sequence[Source], kind: str, *, disable_progress: bool) -> dict[str, str | None]:
-    """Return the session or subject of each file, by the file's path.
+    """Return the session or subject of each file, by the path of the file.
 
-    A session is called by `session_id` (nwb-schema, /general), else by the root's `identifier`, else by the
-    file's name; a subject by `subject_id`, and a file without one has none.
+    The name of a session is its `session_id` (nwb-schema, /general), or else the `identifier` of the root, or
+    else the file name. The name of a subject is its `subject_id`; a file without one has no subject.
 
     Parameters
     ----------
     sources : sequence of Source
+        The files.
     kind : {"session", "subject"}
+        Which name to return.
     disable_progress : bool
+        Whether to hide progress bars.
     """
     table, columns = _PLACES[kind]
     found: dict[str, str | None] = {source.path: None for source in sources}

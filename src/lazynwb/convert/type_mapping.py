@@ -1,4 +1,4 @@
-"""Types of columns in formats that lack some types.
+"""Mapping of column types to those of output formats.
 
 | type | Parquet, Arrow | Delta Lake | DuckDB | CSV, Excel | JSON |
 |---|---|---|---|---|---|
@@ -46,18 +46,18 @@ _DUCKDB_NAMES: dict[type[pl.DataType], str] = {
     pl.Float64: "DOUBLE",
     pl.String: "VARCHAR",
 }
-#: Values of a fixed-size array: DuckDB makes room for 2048 of them at once, however few rows there are.
+#: Maximum size of a fixed-size array: DuckDB allocates 2048 of them, however few rows there are.
 _DUCKDB_ARRAY = 2048
 _KEY = "v"
 
 
 def for_delta(dtype: pl.DataType) -> pl.DataType:
-    """Return the type in which Delta Lake stores values of another type."""
+    """Return the type of a column in Delta Lake."""
     return _mapped(dtype, _DELTA, arrays=False)
 
 
 def for_duckdb(dtype: pl.DataType) -> pl.DataType:
-    """Return the type in which DuckDB gets values of another type."""
+    """Return the type of the rows that DuckDB reads for a column."""
     return _mapped(dtype, _DUCKDB, arrays=True)
 
 
@@ -77,7 +77,7 @@ def _mapped(
 
 
 def duckdb_type(dtype: pl.DataType) -> str:
-    """Return the type of a column in DuckDB's SQL."""
+    """Return the type of a column in SQL of DuckDB."""
     if isinstance(dtype, pl.Enum):
         return f"ENUM({', '.join(map(literal, dtype.categories))})"
     if isinstance(dtype, pl.Array):
@@ -92,27 +92,27 @@ def duckdb_type(dtype: pl.DataType) -> str:
 
 
 def quoted(name: str) -> str:
-    """Return a name as an identifier of SQL."""
+    """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def literal(text: str) -> str:
-    """Return a text as a literal of SQL."""
+    """Return a string as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def cast(
     frame: pl.LazyFrame, schema: Mapping[str, pl.DataType], to: Callable[[pl.DataType], pl.DataType]
 ) -> pl.LazyFrame:
-    """Cast columns to the types that a format has for them; values stay what they are."""
-    # By selectors, because `pl.col` takes "*" and "^...$" for patterns.
+    """Cast columns to the types of a format, without changing values."""
+    # By selectors, because `pl.col` interprets "*" and "^...$" as patterns.
     return frame.with_columns(
         selectors.by_name(name).cast(to(dtype)) for name, dtype in schema.items() if to(dtype) != dtype
     )
 
 
 def as_text(frame: pl.LazyFrame, schema: Mapping[str, pl.DataType]) -> pl.LazyFrame:
-    """Turn columns of arrays, lists and structs into JSON text; null stays null."""
+    """Convert arrays, lists and structs to JSON text; null stays null."""
     return frame.with_columns(_json(name) for name, dtype in schema.items() if dtype.is_nested())
 
 
@@ -124,7 +124,7 @@ def _json(name: str) -> pl.Expr:
 
 
 def distinct_ignoring_case(names: list[str]) -> dict[str, str]:
-    """Return new names for those that differ from an earlier one in case alone."""
+    """Return new names for names that differ from an earlier one only in case."""
     taken = {name.lower() for name in names}
     seen: set[str] = set()
     renamed = {}

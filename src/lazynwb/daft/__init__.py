@@ -1,4 +1,4 @@
-"""Tables of NWB files as data frames of Daft, which reads them on one machine or on a Ray cluster."""
+"""Scans of tables as Daft data frames, on one machine or on a Ray cluster."""
 
 from lazynwb.daft.dataframe import scan_nwb
 

@@ -1,4 +1,4 @@
-"""Tables of NWB files as a data source of Daft, and Polars frames as Daft record batches."""
+"""The Daft data source of tables, its tasks, and conversion of Polars frames to Daft record batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from daft.recordbatch import RecordBatch
 from lazynwb.catalog.dtypes import ROWS, instance
 from lazynwb.catalog.lengths import shown_name
 from lazynwb.daft.expressions import translated
-from lazynwb.distributed.execution import DistributedQuery, task_on, tasks_on, wanted_files
+from lazynwb.distributed.execution import DistributedQuery, read_task, select_files, tasks_on
 from lazynwb.distributed.tasks import Read
 from lazynwb.distributed.workers import execute, work_item
 from lazynwb.engine.batches import is_stored, run, scan_metadata
@@ -46,12 +46,12 @@ _UNKNOWN = {"Object", "Unknown", "Int128", "UInt128"}
 
 
 def daft_schema(columns: Mapping[str, pl.DataType]) -> Schema:
-    """Return a schema in Daft's types; see `plain`.
+    """Return a schema in Daft types; see `plain`.
 
     Raises
     ------
     UnsupportedTypeError
-        If Daft has no such type; the message names the column.
+        If Daft lacks a type; the message names the column.
     """
     for name, dtype in columns.items():
         if str(dtype.base_type()) in _UNKNOWN:
@@ -62,14 +62,14 @@ def daft_schema(columns: Mapping[str, pl.DataType]) -> Schema:
 
 
 def record_batch(frame: pl.DataFrame) -> RecordBatch:
-    """Return a frame as a Daft record batch, with the names that users see."""
+    """Return a frame as a Daft record batch with public column names."""
     return RecordBatch.from_arrow_table(_arrow(frame.rename(shown_name)))
 
 
 def _arrow(frame: pl.DataFrame) -> Any:  # noqa: ANN401 - pyarrow has no types
     casts = {name: plain(dtype) for name, dtype in frame.schema.items()}
     plainer = frame.cast({name: dtype for name, dtype in casts.items() if dtype != frame.schema[name]})
-    # Daft lacks Arrow's newer types, such as string views.
+    # Daft lacks newer types of Arrow, such as string views.
     return plainer.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
 
 
@@ -92,12 +92,12 @@ def plain(dtype: Any) -> pl.DataType:  # noqa: ANN401 - of Polars, which has cla
     return instance(dtype)
 
 
-#: Tasks that a scan is cut into, as long as they have no more files than these: each has to be planned, sent
-#: and begun, and files are read together only within one.
+#: Number of tasks of a scan, up to a maximum number of files per task: each task must be planned, sent and
+#: started, and files are only read concurrently within a task.
 MAX_TASKS, _MAX_FILES = 32, 64
-#: Rows up to which a query without filters is one task that reads file after file.
+#: Limit up to which a query without filters is a single task that reads files sequentially.
 _FEW_ROWS = 100_000
-#: Batches read ahead of Daft; seconds after which the next one is read although none was taken.
+#: Number of prefetched batches, and seconds after which the next one is read although none was consumed.
 _AHEAD, PATIENCE_SECONDS = 2, 10.0
 
 
@@ -115,11 +115,11 @@ class NWBSource(DataSource):
     Parameters
     ----------
     plan : ScanPlan
-        What is scanned.
+        Plan of the scan.
     predicate : Expr or None
-        Rows where it is not true are left out before anything else.
+        Filter that is applied before those of Daft.
     files_per_task : int or None
-        None chooses by the number of files.
+        Number of files per task; None depends on the number of files.
 
     Raises
     ------
@@ -133,7 +133,7 @@ class NWBSource(DataSource):
         self._plan = plan
         self._predicate = predicate
         self._files_per_task = files_per_task
-        # By the names that users see; a scan has its own ones for length columns.
+        # By public names; a scan has internal names of length columns.
         self._names = {shown_name(name): name for name in plan.all_columns if name != ROWS}
         self._columns = {shown: plan.all_columns[name] for shown, name in self._names.items()}
         self._schema = daft_schema(self._columns)
@@ -149,7 +149,7 @@ class NWBSource(DataSource):
         return self._schema
 
     async def get_tasks(self, pushdowns: Pushdowns) -> AsyncIterator[DataSourceTask]:
-        """Yield tasks on some files each."""
+        """Yield tasks of some files each."""
         for task in self._tasks(pushdowns):
             yield task
 
@@ -172,9 +172,9 @@ class NWBSource(DataSource):
             shared = _Shared(f"/{plan.table}", Report(plan.table, len(plan.sources)), 1)
             read = Read(query.plan._replace(disable_progress=True), names, predicate, n_rows, 0)
             return [NWBTask(self._schema, _OfIndex(read), filters, limit, shared)]
-        files = wanted_files(query)
+        files = select_files(query)
         if n_rows is not None and n_rows <= _FEW_ROWS:  # one task reads the first files
-            reads = [task_on(query, files, 0, n_rows)] if files else []
+            reads = [read_task(query, files, 0, n_rows)] if files else []
         else:
             most = self._files_per_task or min(math.ceil(len(files) / MAX_TASKS), _MAX_FILES)
             groups = _groups(files, 1 if limit is not None else most, most)
@@ -185,7 +185,7 @@ class NWBSource(DataSource):
 
 
 def _groups(files: tuple[Source, ...], size: int, most: int) -> Iterator[tuple[Source, ...]]:
-    """Yield the files of each task: twice as many each time, up to a number."""
+    """Yield the files of each task, doubling their number up to a maximum."""
     start = 0
     while start < len(files):
         yield files[start : start + size]
@@ -198,10 +198,11 @@ class _Shared:
     Parameters
     ----------
     label : str
-        What a profile calls the query.
+        Name of the query in profiles.
     report : Report
+        Merged report of the tasks.
     left : int
-        Tasks that are not done yet.
+        Number of unfinished tasks.
     """
 
     def __init__(self, label: str, report: Report, left: int) -> None:
@@ -225,14 +226,15 @@ class NWBTask(DataSourceTask):
     Parameters
     ----------
     schema : Schema
-        Of the whole source: Daft takes from each batch what it needs of that.
+        Schema of the whole source: Daft selects the columns of each batch.
     work : _Streamed or _OfIndex
-        What is read of which files.
+        Rows to read.
     filters : Expression or None
-        Daft's.
+        Filters of Daft.
     limit : int or None
-        Number of rows that pass the filters after which the task ends.
+        Number of rows after the filters at which the task ends.
     shared : _Shared or None
+        State of the query in this process.
     """
 
     def __init__(
@@ -255,7 +257,7 @@ class NWBTask(DataSourceTask):
         return repr(self._order.work)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the state without what belongs to this process."""
+        """Return the state without that of this process."""
         return {**self.__dict__, "_shared": None}
 
     @property
@@ -266,7 +268,7 @@ class NWBTask(DataSourceTask):
     def read(self) -> AsyncIterator[RecordBatch]:
         """Yield the rows in source order."""
         batches = _batches(self._order, self._n_rows, self._filters, self._limit, self._shared)
-        return _in_step(batches, weakref.ref(self))  # which must not keep this task
+        return _in_step(batches, weakref.ref(self))  # a strong reference would keep the task alive
 
 
 class _Streamed(NamedTuple):
@@ -300,7 +302,7 @@ class _Streamed(NamedTuple):
 
 
 class _OfIndex(NamedTuple):
-    """A task that an index answers: what it has of the files stays there, and the task has its address."""
+    """A task that an index answers; it contains the location of the index rather than the catalogs."""
 
     read: Read
 
@@ -319,7 +321,7 @@ class _OfIndex(NamedTuple):
 
 
 class _StoredRows:
-    """Rows that an index has; see `Query` for the attributes."""
+    """Rows in the values of an index; see `Query` for the attributes."""
 
     def __init__(self, read: Read) -> None:
         self._read = read
@@ -369,8 +371,8 @@ async def _in_step(batches: Generator[RecordBatch], task: weakref.ref[NWBTask]) 
     loop = asyncio.get_running_loop()
     try:
         while True:
-            if task() is None:  # never raised to a user unless rows are missing
-                raise LazyNWBError("a task was let go of before all of its rows were taken")
+            if task() is None:  # users only see it if rows are missing
+                raise LazyNWBError("a task was dropped before all of its rows were consumed")
             batch = await asyncio.to_thread(next, batches, None)
             if batch is None:
                 return

@@ -1,4 +1,4 @@
-"""Tables of NWB files as data frames of Daft, which reads them on one machine or on a Ray cluster."""
+"""`lazynwb.daft.scan_nwb`: scans of tables as Daft data frames, on one machine or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -44,27 +44,27 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
     storage_options: Mapping[str, Any] | None = None,
     index: Index | str | os.PathLike[str] | None = None,
 ) -> DataFrame:
-    """Scan one table of any number of NWB files as one data frame of Daft.
+    """Scan one table of any number of NWB files as one Daft data frame.
 
-    Daft runs the query, on this machine or, after `daft.set_runner_ray()`, on a Ray cluster. Each of its
-    tasks reads some of the files: only the columns that the query needs, cheap ones first, and arrays for the
-    rows that survive its filters. A condition on `_nwb_path` drops files before there are tasks.
+    Daft runs the query, on this machine or, after `daft.set_runner_ray()`, on a Ray cluster. Each task reads
+    some of the files: only the columns that the query needs, cheap ones first, and arrays only for the rows
+    that pass the filters. A condition on `_nwb_path` skips files before tasks are created.
 
     Parameters
     ----------
     source : path or URL, or iterable of these, or None
-        As for `lazynwb.scan_nwb`; on a cluster, what all of its machines can open.
+        As for `lazynwb.scan_nwb`; all machines of a cluster must be able to open the sources.
     table_path : str
         As for `lazynwb.scan_nwb`.
     predicate : Expr or None
-        A filter of Polars, applied while files are read: for conditions that Daft does not hand to a source,
-        which are all with a function in them (`startswith`, `contains`, `is_nan`, of lists, ...).
+        A Polars filter that is applied while files are read, for conditions that Daft does not push down: all
+        conditions with a function (`startswith`, `contains`, `is_nan`, functions of lists, ...).
     files_per_task : int or None
-        Files that one task of Daft reads; None for a thirty-second part of them, but no more than 64.
+        Number of files per task; None for a thirty-second of all files, but at most 64.
     raise_on_missing, ignore_errors : bool
         As for `lazynwb.scan_nwb`.
     infer_schema_length : int or None
-        As for `lazynwb.scan_nwb`: None looks at all files, here and now; with many, set it.
+        As for `lazynwb.scan_nwb`. None reads the schemas of all files immediately; set it for many files.
     exclude_array_columns : bool
         As for `lazynwb.scan_nwb`.
     schema, schema_overrides : dict or None
@@ -74,17 +74,18 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
     session_columns, resolve_regions, length_columns
         As for `lazynwb.scan_nwb`.
     storage_options : mapping or None
-        As for `lazynwb.scan_nwb`. They travel to the machines of a cluster with the tasks.
+        As for `lazynwb.scan_nwb`. They are sent to the machines of a cluster with the tasks.
     index : path or URL, Index or None
-        As for `lazynwb.scan_nwb`. What it says of the files of a task travels with that task. A query that
-        its values answer is one task, which opens the index: workers reach it by the same path or URL.
+        As for `lazynwb.scan_nwb`. Catalogs of the files of a task are sent with the task. A query that the
+        values of the index answer is a single task, which opens the index: workers must reach it by the same
+        path or URL.
 
     Returns
     -------
     daft.DataFrame
-        The columns of `lazynwb.scan_nwb`. Arrays of a fixed shape are nested lists of a fixed size;
-        enumerations are strings. Rows of one file come in its order, and Daft promises no other: sort by
-        `_nwb_path` and `_table_index`.
+        The columns of `lazynwb.scan_nwb`. Arrays are nested fixed-size lists, and enumerations are strings.
+        Rows of one file are in its order. Daft does not guarantee an order of files: sort by `_nwb_path` and
+        `_table_index`.
 
     Raises
     ------
@@ -95,13 +96,13 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
     UnsupportedTypeError
         If Daft has no type for a column.
     LazyNWBError
-        As `lazynwb.scan_nwb` does. What goes wrong later, in a task, Daft and Ray raise as errors of their
-        own, with this package's message in theirs.
+        As `lazynwb.scan_nwb` does. For errors in tasks, Daft and Ray raise their own errors, which contain
+        the message of this package.
 
     Notes
     -----
-    Daft filters what it gets once more, so that its own semantics hold: it has NaN by its sign before or
-    behind all numbers, and -0.0 before 0.0. Only of `timestamps` it is trusted that they ascend, as NWB asks.
+    Daft applies filters again, so that its own semantics hold: NaN sorts before or after all numbers
+    depending on its sign, and -0.0 before 0.0. `timestamps` are assumed to ascend, as NWB requires.
 
     Examples
     --------
@@ -111,7 +112,7 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
     ... ).select("unit_id", "spike_times").write_parquet("ca1")  # doctest: +SKIP
     """
     if files_per_task is not None and files_per_task < 1:
-        raise ValueError(f"files_per_task is at least 1, not {files_per_task}")
+        raise ValueError(f"files_per_task must be at least 1, not {files_per_task}")
     try:
         from lazynwb.daft.data_source import NWBSource
     except ImportError as error:

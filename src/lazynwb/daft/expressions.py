@@ -1,4 +1,4 @@
-"""Translation of Daft filters to Polars expressions, where both have the same semantics."""
+"""Translation of Daft filters to Polars expressions if both have the same semantics."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _COMPARISONS: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
     "greater_than_or_equal": operator.ge,
     "eq_null_safe": pl.Expr.eq_missing,
 }
-#: Whether this version of Polars shows the bits of floating-point numbers.
+#: Whether this version of Polars can reinterpret floating-point numbers as integers.
 _SEES_BITS = "dtype" in inspect.signature(pl.Expr.reinterpret).parameters
 _EQUALITY = {"equal", "not_equal", "eq_null_safe"}
 _ARITHMETIC: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
@@ -53,22 +53,25 @@ _ARITHMETIC: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
 
 
 class _UnlikeError(Exception):
-    """An expression has no counterpart in Polars that is certain to have the same semantics."""
+    """An expression has no Polars counterpart with certainly the same semantics."""
 
 
 class _Term(NamedTuple):
-    """An expression with its type, which is the one that Daft gives it.
+    """A Polars expression with its type in Daft.
 
     Attributes
     ----------
     expression : Expr
-        Of truth values: true at least wherever Daft's is, and false at most where Daft's is.
+        For booleans, an upper bound: true wherever the Daft expression is true.
     dtype : DataType
+        Type of the expression in Daft.
     least : Expr or None
-        Of truth values: the same the other way round; None where it is no other one.
+        For booleans, a lower bound: true only where the Daft expression is true; None if it equals the upper
+        one.
     value : object
-        Of a literal; else None.
+        Value of a literal; otherwise None.
     is_literal : bool
+        Whether it is a literal.
     """
 
     expression: pl.Expr
@@ -78,7 +81,7 @@ class _Term(NamedTuple):
     is_literal: bool = False
 
     def to(self, dtype: pl.DataType) -> pl.Expr:
-        """Return it in a type that Daft casts it to."""
+        """Return the expression cast to another type as in Daft."""
         if dtype == self.dtype:
             return self.expression
         if self.is_literal:
@@ -87,12 +90,12 @@ class _Term(NamedTuple):
 
     @property
     def both(self) -> tuple[pl.Expr, pl.Expr]:
-        """Upper and lower bound: true wherever Daft's may be, and true only where Daft's is."""
+        """The upper and the lower bound of a boolean."""
         return self.expression, self.expression if self.least is None else self.least
 
     @property
     def is_exact(self) -> bool:
-        """Whether it equals Daft's in every row."""
+        """Whether both bounds are equal."""
         return self.least is None
 
 
@@ -107,18 +110,18 @@ def translated(
     Parameters
     ----------
     filters : Expression
-        Of Daft; rows where it is not true are left out.
+        Filter of Daft.
     columns : mapping of str to DataType
-        As Polars has them.
+        Columns with their Polars types.
     schema : Schema
-        The same as Daft has them.
+        Columns with their Daft types.
     names : mapping of str to str
-        What columns are called in the result, where that is something else.
+        Different names of columns in the result.
 
     Returns
     -------
     list of Expr
-        Each of them true wherever the filter is true: what is left out here, Daft has to look after.
+        Expressions that are true wherever the filter is true: Daft applies the complete filter again.
     """
     found: list[pl.Expr] = []
     pending = [filters]
@@ -165,10 +168,10 @@ class _Sides(_Visitor):
 
 
 def _sides(part: Expression) -> list[Expression] | None:
-    """Return the two sides of a conjunction; None of anything else."""
+    """Return the two sides of a conjunction; None for other expressions."""
     try:
         sides: list[Expression] = _Sides().visit(part)
-    except (_UnlikeError, ValueError):  # a ValueError: Daft does not show every expression
+    except (_UnlikeError, ValueError):  # a ValueError: Daft does not expose every expression
         return None
     return sides
 
@@ -184,7 +187,7 @@ class _Translator(_Visitor):
         try:
             term: _Term = self.visit(expr)
             dtype = self._dtype(expr)
-        except ValueError as error:  # Daft does not show every expression
+        except ValueError as error:  # Daft does not expose every expression
             raise _UnlikeError(expr) from error
         if term.is_literal:
             return term._replace(expression=pl.lit(term.value, dtype=dtype), dtype=dtype)
@@ -200,7 +203,7 @@ class _Translator(_Visitor):
         dtype = self._columns[name]
         column = pl.col(self._names.get(name, name))
         if isinstance(dtype, pl.Enum | pl.Categorical):
-            column = column.cast(pl.String)  # it is text to Daft, and Polars orders an Enum by its members
+            column = column.cast(pl.String)  # Daft compares text, Polars orders an Enum by its members
         return _Term(column, dtype)
 
     def visit_lit(self, value: Any) -> _Term:  # noqa: ANN401
@@ -260,7 +263,7 @@ class _Translator(_Visitor):
         return _truth(join(most, other_most), join(least, other_least))
 
     def _any(self, expr: Expression) -> pl.Expr:
-        """Return an expression; of a column, whatever its type."""
+        """Return an expression; columns may have any type."""
         name = expr.column_name() if expr.is_column() else None
         if name is not None:
             return pl.col(self._names.get(name, name))
@@ -270,10 +273,10 @@ class _Translator(_Visitor):
         return term.expression
 
     def _comparison(self, name: str, left: Expression, right: Expression) -> _Term:
-        """Compare in the type in which Daft does.
+        """Compare in the same type as Daft.
 
-        Daft has -0.0 before 0.0, and NaN by its sign before or behind all numbers; to Polars the zeros are
-        equal, and all NaN are the greatest number.
+        In Daft, -0.0 sorts before 0.0, and NaN before or after all numbers depending on its sign. In Polars,
+        the zeros are equal, and NaN is greater than all numbers.
         """
         first, second = self.term(left), self.term(right)
         if not (first.is_exact and second.is_exact):
@@ -320,18 +323,18 @@ def _truth(most: pl.Expr, least: pl.Expr | None = None) -> _Term:
 
 
 def _is_negative_nan(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:
-    """Return where values are NaN with the sign bit set, such as quotients of zeros on many processors."""
+    """Return whether values are NaN with the sign bit set, such as quotients of zeros on many processors."""
     bits = values.reinterpret(dtype=pl.Int64() if dtype == pl.Float64 else pl.Int32())
     return values.is_nan() & (bits < 0)
 
 
 def _ascends(column: pl.Expr) -> bool:
-    """Return whether a column holds the times of a series, which ascend: none of them is NaN."""
+    """Return whether a column contains the timestamps of a series, which ascend and are not NaN."""
     return column.meta.root_names() == [TIMESTAMPS]
 
 
 def _keeps_values(before: pl.DataType, after: pl.DataType) -> bool:
-    """Return whether a cast changes no value: Polars widens one type to the other."""
+    """Return whether a cast preserves all values, because Polars widens one type to the other."""
     if before == after:
         return True
     both = pl.DataFrame(schema={"before": before, "after": after})

@@ -1,1 +1,1 @@
-"""Scans on executors: work items of some files each, whose rows come back in order."""
+"""Scans on executors: work items of a few files each, whose results are returned in order."""

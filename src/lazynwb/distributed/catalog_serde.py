@@ -1,4 +1,4 @@
-"""Catalogs encoded and shipped with a task, so that workers do not parse files again."""
+"""Serialization of catalogs that are shipped with a task, so that workers do not parse files again."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
     from lazynwb.storage.source import Source
 
-#: Bytes of a file's chunk locations that are shipped; a worker looks up the others.
-_MAX_CHUNK_BYTES = 4096
+#: Maximum bytes of chunk locations per file that are shipped; a worker looks up the others.
+_MAX_CHUNK_INDEX_BYTES = 4096
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgpack_decoder(Entry)
 
-#: An encoded entry; None where the file has no such table.
+#: An encoded entry; None if the file lacks the table.
 Packed: TypeAlias = "bytes | None"
 
 
 def pack_table(file: TableFile, columns: Collection[str] | None = None) -> bytes:
-    """Return a table's catalog as bytes: of some columns, with chunk locations where they are few."""
+    """Encode the catalog of a table, of some columns, with chunk locations if they are small enough."""
     if columns is not None:
         columns = {*columns, *filter(None, map(measured_name, columns))}
     kept = [column for column in file.table.columns if columns is None or column.name in columns]
     chunks = {}
-    room = _MAX_CHUNK_BYTES
+    room = _MAX_CHUNK_INDEX_BYTES
     for array in (array for column in kept for array in arrays_of(column)):
         index = file.chunks(array)
         if isinstance(index, ChunkIndex) and array.path not in chunks and len(index.offsets) <= room:
@@ -47,8 +47,8 @@ def pack_table(file: TableFile, columns: Collection[str] | None = None) -> bytes
     return _ENCODER.encode(Entry("", file.identity, table, chunks, zone_maps))
 
 
-def unpack(source: Source, data: Packed) -> TableFile | None:
-    """Return the catalog of a source's table."""
+def unpack_table(source: Source, data: Packed) -> TableFile | None:
+    """Decode the catalog of a table."""
     return None if data is None else TableFile(source, _DECODER.decode(data), is_given=True)
 
 
@@ -60,7 +60,7 @@ class ShippedCatalogs(CatalogProvider):
     entries : mapping of (Source, str) to bytes or None
         Encoded catalogs by file and path of the table.
     metadata : mapping of str to DataFrame
-        Values of the session metadata of all files, by table.
+        Session metadata of all files, by table.
     """
 
     def __init__(
@@ -75,14 +75,15 @@ class ShippedCatalogs(CatalogProvider):
         """Return the catalogs of one table; see `CatalogProvider`."""
         entries = self._entries
         return [
-            unpack(one, entries[one, table]) if (one, table) in entries else NOT_CATALOGUED for one in sources
+            unpack_table(one, entries[one, table]) if (one, table) in entries else NOT_CATALOGUED
+            for one in sources
         ]
 
     def metadata(
         self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
     ) -> pl.DataFrame | None:
-        """Return values of session metadata; see `CatalogProvider`."""
-        del sources  # the values are those of all files of the task
+        """Return session metadata; see `CatalogProvider`."""
+        del sources  # the frames contain all files of the task
         found = self._metadata.get(table)
         return found if found is not None and set(schema) <= set(found.columns) else None
 
@@ -94,7 +95,7 @@ def pack_catalogs(
     columns: Collection[str],
     metadata: Mapping[str, Mapping[str, pl.DataType]],
 ) -> ShippedCatalogs:
-    """Return the part of a provider's catalogs that a query on some files needs.
+    """Encode the catalogs that a query on some files needs.
 
     Parameters
     ----------
@@ -107,7 +108,7 @@ def pack_catalogs(
     columns : collection of str
         Columns that the query reads.
     metadata : mapping of str to mapping of str to DataType
-        Columns of the session metadata that the query reads, by table.
+        Schema of the session metadata that the query reads, by table.
     """
     entries: dict[tuple[Source, str], Packed] = {
         pair: None if file is None else pack_table(file, columns) for pair, file in tables.items()

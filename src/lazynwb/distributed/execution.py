@@ -1,4 +1,4 @@
-"""Run one scan on an executor: the same rows in the same order as `lazynwb.engine.batches.run` gives."""
+"""Execution of scans on an executor, with the same rows in the same order as `lazynwb.engine.batches.run`."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source
 
-#: Batches' worth of rows that may be on their way from the workers at the same time.
-_IN_FLIGHT = 16
-#: Bytes of rows that a worker returns at once at least, however many of them there are.
+#: Maximum size of all concurrent results, in batches.
+_MAX_BATCHES_IN_FLIGHT = 16
+#: Minimum size limit of a result in bytes, whatever the number of workers.
 MIN_BYTES = 4 * 1024 * 1024
-#: Files of one task; tasks per worker into which the remaining files are divided, so the last are small.
-_MAX_FILES, _EACH = 64, 4
+#: Maximum number of files of a task; number of tasks per worker into which the remaining files are divided.
+_MAX_FILES, _TASKS_PER_WORKER = 64, 4
 
 
 class DistributedQuery(NamedTuple):
-    """The parts of a query that all of its tasks share."""
+    """The part of a query that all of its tasks share."""
 
     plan: ScanPlan
     names: tuple[str, ...]
@@ -51,7 +51,7 @@ class DistributedQuery(NamedTuple):
 
     @classmethod
     def of(cls, plan: ScanPlan, names: tuple[str, ...], predicate: pl.Expr | None) -> DistributedQuery:
-        """Plan a query; the parameters are those of the class."""
+        """Plan a query on all files of a scan."""
         steps = plan_steps(predicate, plan.schema, plan.per_table, ignore_errors=plan.ignore_errors)
         filtering = (name for step in steps for name in step.columns)
         return cls(plan.with_lengths(filtering), names, predicate, steps)
@@ -63,7 +63,7 @@ class DistributedQuery(NamedTuple):
 
     @property
     def needed(self) -> frozenset[str]:
-        """Columns that are returned or filtered by."""
+        """The columns of the projection and of the predicate."""
         return frozenset({*self.names, *self.filtered})
 
     @property
@@ -79,25 +79,25 @@ def run_on(
     predicate: pl.Expr | None,
     n_rows: int | None,
 ) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a scan in source order; the parameters are those of `run`, and workers before them.
+    """Yield the rows of a scan in source order; for the other parameters see `run`.
 
     Raises
     ------
     LazyNWBError
-        As `run` raises it; or if work on a file fails again and again: the message names the file.
+        As `run` does; or if the executor cannot process a file, which the message names.
     """
     names = tuple(with_columns if with_columns is not None else plan.all_columns)
     query = DistributedQuery.of(plan, names, predicate)
     is_counting = plan.catalogs is not None and not query.needed & plan.schema.keys()
     if is_counting or is_stored(query.plan, query.needed):
-        yield from run(plan, with_columns, predicate, n_rows)  # nothing of a file is read
+        yield from run(plan, with_columns, predicate, n_rows)  # no file is read
         return
     report = Report(plan.table, len(plan.sources))
     progress = Progress(f"Scanning NWB /{plan.table}", len(plan.sources), disabled=plan.disable_progress)
     is_empty = True
     last: tuple[Source, ...] = ()
     with progress:
-        for task, rows in workers.in_order(_tasks(query, workers, n_rows), workers.under_way):
+        for task, rows in workers.in_order(_tasks(query, workers, n_rows), workers.max_in_flight):
             progress.update(len(task.sources) if task.sources != last else 0)  # or more rows of one file
             last = task.sources
             if isinstance(rows, LazyNWBError):
@@ -117,22 +117,22 @@ def run_on(
 
 
 def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Iterator[Read]:
-    """Yield the tasks of a query: of few files at first, as in a local scan."""
-    at_once = workers.under_way
-    most = max(MIN_BYTES, min(config.batch_bytes, _IN_FLIGHT * config.batch_bytes // at_once))
+    """Yield the tasks of a query, which begin with few files, as a local scan does."""
+    at_once = workers.max_in_flight
+    most = max(MIN_BYTES, min(config.batch_bytes, _MAX_BATCHES_IN_FLIGHT * config.batch_bytes // at_once))
     if n_rows is not None:
-        for source, table, rows in _limited(query.plan, n_rows):
+        for source, table, rows in _files_of_first_rows(query.plan, n_rows):
             yield from tasks_on(query if table is None else query.on(source, table), (source,), most, rows)
         return
-    left = wanted_files(query)
+    left = select_files(query)
     if query.plan.catalogs is None and len(left) < workers.width:
         # With fewer files than workers, it matters which are large.
         query = query._replace(plan=described(query.plan, left, query.needed))
     given = 0
     while left:
-        size = min(len(left) // (_EACH * workers.width), _MAX_FILES, 4 ** (given // at_once))
+        size = min(len(left) // (_TASKS_PER_WORKER * workers.width), _MAX_FILES, 4 ** (given // at_once))
         block = tuple(dict.fromkeys(left[: max(size, 1)]))
-        if len(block) < size:  # the same file twice: progress within a task is recorded by file
+        if len(block) < size:  # duplicate files are separated: the position within a task is recorded by file
             block = block[:1]
         left = left[len(block) :]
         for task in tasks_on(query, block, most):
@@ -166,16 +166,16 @@ def tasks_on(
             small.append(source)
             continue
         if small:
-            yield task_on(query, tuple(small), most, n_rows, known=known)
+            yield read_task(query, tuple(small), most, n_rows, known=known)
             small = []
         for table, found in ranges.items():
-            whole = task_on(query.on(source, table), (source,), most, None, known=known)
+            whole = read_task(query.on(source, table), (source,), most, None, known=known)
             yield from (whole._replace(first_row=first, n_rows=stop) for first, stop in found)
     if small:
-        yield task_on(query, tuple(small), most, n_rows, known=known)
+        yield read_task(query, tuple(small), most, n_rows, known=known)
 
 
-def task_on(
+def read_task(
     query: DistributedQuery,
     sources: tuple[Source, ...],
     most: int,
@@ -243,7 +243,7 @@ def described(plan: ScanPlan, sources: Sequence[Source], columns: Collection[str
     return plan._replace(catalogs=ShippedCatalogs(entries))
 
 
-def wanted_files(query: DistributedQuery) -> tuple[Source, ...]:
+def select_files(query: DistributedQuery) -> tuple[Source, ...]:
     """Return the files that remain after predicates on paths, on known session metadata, and on values.
 
     Of the values of an index, those of the predicate's columns are filtered here: files without a row that
@@ -252,7 +252,7 @@ def wanted_files(query: DistributedQuery) -> tuple[Source, ...]:
     plan = query.plan
     sources = plan.sources
     for step in query.steps:
-        known = _known(plan, sources, step.columns) if plan.per_file.issuperset(step.columns) else None
+        known = _file_values(plan, sources, step.columns) if plan.per_file.issuperset(step.columns) else None
         if known is not None:
             keep = mask(known, step.expression).tolist()
             count(files_skipped=keep.count(False))
@@ -280,8 +280,8 @@ def _with_survivors(query: DistributedQuery, sources: tuple[Source, ...]) -> tup
     return kept
 
 
-def _known(plan: ScanPlan, sources: tuple[Source, ...], names: tuple[str, ...]) -> pl.DataFrame | None:
-    """Return columns with one value per file; None if a file would have to be opened."""
+def _file_values(plan: ScanPlan, sources: tuple[Source, ...], names: tuple[str, ...]) -> pl.DataFrame | None:
+    """Return columns with one value per file; None if that requires opening a file."""
     columns = [column for column in plan.session if column.name in names]
     frames: dict[str, pl.DataFrame] = {}
     distinct = tuple(dict.fromkeys(sources))
@@ -294,7 +294,7 @@ def _known(plan: ScanPlan, sources: tuple[Source, ...], names: tuple[str, ...]) 
     return session_frame(sources, columns, lambda _, table, __: iter([frames[table]]))
 
 
-def _limited(plan: ScanPlan, n_rows: int) -> Iterator[tuple[Source, str | None, int | None]]:
+def _files_of_first_rows(plan: ScanPlan, n_rows: int) -> Iterator[tuple[Source, str | None, int | None]]:
     """Yield the tables that hold the first rows, with how many each has of them.
 
     Rows are counted here, not by the workers: how many a table contributes depends on those before it. A file

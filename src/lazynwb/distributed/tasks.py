@@ -1,4 +1,4 @@
-"""Tasks of workers: read rows of some files, or describe their tables."""
+"""Tasks of workers: reading rows of some files, and cataloguing their tables."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 
 class Rows:
-    """Rows that a worker has read: they travel as Arrow IPC, but not between threads of one process.
+    """Rows that a worker has read; they are pickled as Arrow IPC streams.
 
     Parameters
     ----------
     frames : list of DataFrame
+        The rows.
     report : Report
-        Problems met while reading.
+        Problems of the files.
     """
 
     def __init__(self, frames: list[pl.DataFrame], report: Report) -> None:
@@ -40,7 +41,7 @@ class Rows:
         return [_to_ipc(frame) for frame in self.frames], self.report
 
     def __setstate__(self, state: tuple[list[bytes], Report]) -> None:
-        """Take the frames from Arrow IPC streams."""
+        """Restore the frames from Arrow IPC streams."""
         streams, self.report = state
         self.frames = [pl.read_ipc_stream(stream) for stream in streams]
 
@@ -77,8 +78,8 @@ class Read(NamedTuple):
     first_row: int = 0
 
     def __repr__(self) -> str:
-        """Return the table and the files, without secrets of the query or of storage options."""
-        return _shown("rows", self.plan.table, self.sources)
+        """Return a representation without secrets of the query or of storage options."""
+        return _describe("rows", self.plan.table, self.sources)
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -86,7 +87,7 @@ class Read(NamedTuple):
         return self.plan.sources
 
     def run(self) -> tuple[Rows, Read | None]:
-        """Read; see `Work.run`."""
+        """Read the rows; see `Work.run`."""
         plan = self.plan
         steps = plan_steps(self.predicate, plan.schema, plan.per_table, ignore_errors=plan.ignore_errors)
         query = Query(
@@ -104,17 +105,17 @@ class Read(NamedTuple):
                 found.append(frame)
                 room -= int(frame.estimated_size())
                 if room <= 0:
-                    return Rows(found, query.report), self._behind(*query.reached)
+                    return Rows(found, query.report), self._remaining(*query.reached)
         return Rows(found, query.report), None
 
     def split(self) -> list[Read]:
-        """Return the work on each of the files; see `Work.split`."""
+        """Return a task for each file; see `Work.split`."""
         return [
             self._replace(plan=self.plan._replace(sources=(source,)), first_row=0 if at else self.first_row)
             for at, source in enumerate(self.sources)
         ]
 
-    def _behind(self, source: Source, table: str, row: int) -> Read:
+    def _remaining(self, source: Source, table: str, row: int) -> Read:
         left = self.sources[self.sources.index(source) :]
         tables = self.plan.tables
         if tables is not None:
@@ -124,23 +125,25 @@ class Read(NamedTuple):
 
 
 class Describe(NamedTuple):
-    """Describe a table in some files.
+    """Catalog a table in some files.
 
     Attributes
     ----------
     sources : tuple of Source
+        The files.
     table : str
+        Path of the table.
     """
 
     sources: tuple[Source, ...]
     table: str
 
     def __repr__(self) -> str:
-        """Return the table and the files."""
-        return _shown("schema", self.table, self.sources)
+        """Return a representation without secrets."""
+        return _describe("schema", self.table, self.sources)
 
     def run(self) -> tuple[list[tuple[Source, Packed]], None]:
-        """Describe; files that cannot be read are left out: the caller reads them and gets the error."""
+        """Catalog the table; leave out unreadable files, whose error the caller gets when it reads them."""
         found: list[tuple[Source, Packed]] = []
         for source, load in zip(self.sources, load_tables(self.sources, self.table), strict=True):
             try:
@@ -151,10 +154,10 @@ class Describe(NamedTuple):
         return found, None
 
     def split(self) -> list[Describe]:
-        """Return the work on each of the files; see `Work.split`."""
+        """Return a task for each file; see `Work.split`."""
         return [self._replace(sources=(source,)) for source in self.sources]
 
 
-def _shown(what: str, table: str, sources: tuple[Any, ...]) -> str:
+def _describe(what: str, table: str, sources: tuple[Any, ...]) -> str:
     more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
     return f"<{what} of /{table} in {sources[0].name}{more}>"

@@ -1,4 +1,4 @@
-"""Executors as pools of workers: work items are submitted, and their results returned in order."""
+"""Pools of workers on executors: submission of work items, and their results in order."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
-#: Threads that an executor is taken to have if it does not say.
-_WIDTH = 16
-#: Units of work under way: enough for every worker to find the next one waiting, and no more than these.
+#: Assumed number of workers of an executor that does not report it.
+_DEFAULT_WIDTH = 16
+#: Units of work in flight: enough for every worker to have another one queued, within limits.
 _ITEMS_PER_WORKER, _MIN_ITEMS, _MAX_ITEMS = 2, 4, 512
-#: Settings that are the same wherever a file is read.
+#: Settings that are shipped to workers.
 _SETTINGS = (
     "external_links",
     "max_retries",
@@ -45,38 +45,39 @@ _SETTINGS = (
 
 
 class Work(Protocol[T_co]):
-    """A unit of work: a small value that can be pickled, without secrets in its repr.
+    """A unit of work: a small picklable value without secrets in its repr.
 
     Attributes
     ----------
     sources : tuple of Source
-        The files that it is about, for messages.
+        Files that are processed, for messages.
     """
 
     @property
     def sources(self) -> tuple[Source, ...]: ...  # noqa: D102
 
     def run(self) -> tuple[T_co, Work[T_co] | None]:
-        """Return a result, and the remaining work if the result has reached its size limit."""
+        """Return a result, and the remaining work if the result reached its size limit."""
         ...
 
     def split(self) -> Sequence[Work[T_co]]:
-        """Return the work on each of the sources."""
+        """Return a unit of work for each source."""
         ...
 
 
-class Done(NamedTuple, Generic[T]):
+class Result(NamedTuple, Generic[T]):
     """The result of a work item.
 
     Attributes
     ----------
     value : object
+        The result.
     rest : Work or None
         Remaining work.
     process : str
-        Process that executed it.
+        Process that executed the item.
     counts : dict of str to int
-        Its costs; see `lazynwb.profile.Counts`.
+        Costs of the execution; see `lazynwb.profile.Counts`.
     """
 
     value: T
@@ -103,12 +104,13 @@ class WorkItem(NamedTuple, Generic[T]):
     Attributes
     ----------
     work : Work
+        The unit of work.
     settings : dict
-        Of `lazynwb.config`.
+        Values of `lazynwb.config`.
     versions : tuple of str
-        Of this package and of Polars: expressions and frames travel in Polars' own encoding.
+        Versions of this package and of Polars, whose encoding of expressions and frames depends on them.
     process : str
-        Process that submitted it.
+        Process that submitted the item.
     """
 
     work: Work[T]
@@ -122,7 +124,7 @@ def work_item(work: Work[T]) -> WorkItem[T]:
     return WorkItem(work, {name: getattr(config, name) for name in _SETTINGS}, _versions(), _process())
 
 
-def execute(order: WorkItem[T]) -> Done[T]:
+def execute(order: WorkItem[T]) -> Result[T]:
     """Execute a work item; called by workers."""
     if order.versions != _versions():
         raise LazyNWBError(
@@ -131,12 +133,12 @@ def execute(order: WorkItem[T]) -> Done[T]:
         )
     if order.process == _process():
         value, rest = order.work.run()
-        return Done(value, rest, order.process, {})
+        return Result(value, rest, order.process, {})
     for name, setting in order.settings.items():
         setattr(config, name, setting)
     with measured() as counts:
         value, rest = order.work.run()
-    return Done(value, rest, _process(), counts.amounts())
+    return Result(value, rest, _process(), counts.amounts())
 
 
 def _versions() -> tuple[str, str]:
@@ -149,15 +151,15 @@ class Workers:
     Parameters
     ----------
     executor : Executor
-        Anything with the `submit` of `concurrent.futures.Executor`; or with the `get_executor` of a
-        `dask.distributed.Client`.
+        An object with the `submit` method of `concurrent.futures.Executor`, or with the `get_executor` method
+        of a `dask.distributed.Client`.
 
     Raises
     ------
     TypeError
-        If it is something else.
+        If it has neither method.
     ValueError
-        If it forks processes, in which Polars would wait for ever.
+        If it forks processes, in which Polars deadlocks.
     """
 
     def __init__(self, executor: Any) -> None:  # noqa: ANN401 - of any package
@@ -165,7 +167,7 @@ class Workers:
         self._executor = get() if callable(get) else executor
         if not callable(getattr(self._executor, "submit", None)):
             raise TypeError(
-                "executor is a concurrent.futures.Executor, such as ProcessPoolExecutor or dask's "
+                "executor must be a concurrent.futures.Executor, such as ProcessPoolExecutor or dask's "
                 f"Client.get_executor(), not {type(executor).__name__}"
             )
         if _forks(self._executor):
@@ -176,19 +178,19 @@ class Workers:
 
     @property
     def width(self) -> int:
-        """Number of units executed at the same time, as far as the executor reports it."""
+        """The number of workers, as far as the executor reports it."""
         client = getattr(self._executor, "_client", None)
         if client is not None and hasattr(client, "nthreads"):
-            return sum(client.nthreads().values()) or _WIDTH
+            return sum(client.nthreads().values()) or _DEFAULT_WIDTH
         for name in ("_max_workers", "num_workers"):
             number = getattr(self._executor, name, None)
             if isinstance(number, int) and number > 0:
                 return number
-        return _WIDTH
+        return _DEFAULT_WIDTH
 
     @property
-    def under_way(self) -> int:
-        """Number of units submitted before the result of the first is awaited."""
+    def max_in_flight(self) -> int:
+        """The number of units that are submitted before the first result is awaited."""
         return min(max(_ITEMS_PER_WORKER * self.width, _MIN_ITEMS), _MAX_ITEMS)
 
     def in_order(self, units: Iterable[Work[T]], at_once: int) -> Iterator[Outcome[T]]:
@@ -197,13 +199,13 @@ class Workers:
         Parameters
         ----------
         units : iterable of Work
-            Taken as they are needed.
+            Units of work, consumed lazily.
         at_once : int
-            How many of them are under way at the same time.
+            Maximum number of units in flight.
         """
         coming = iter(units)
         waiting: deque[tuple[Work[T], Any]] = deque()
-        with RELEASING, _cancelling(waiting):
+        with RELEASING, _cancel_at_exit(waiting):
             while True:
                 room = max(at_once - len(waiting), 0)
                 waiting.extend((unit, self._submit(unit)) for unit in islice(coming, room))
@@ -214,7 +216,7 @@ class Workers:
                 del future
                 if isinstance(outcome, LazyNWBError):
                     yield unit, outcome
-                elif isinstance(outcome, Done):
+                elif isinstance(outcome, Result):
                     if outcome.rest is not None:
                         waiting.appendleft((outcome.rest, self._submit(outcome.rest)))
                     count(**outcome.counts)
@@ -227,15 +229,15 @@ class Workers:
         try:
             return self._executor.submit(execute, work_item(unit))
         except (RuntimeError, BrokenExecutor) as error:
-            raise _lost(unit, error) from None
+            raise _execution_error(unit, error) from None
 
 
 @contextmanager
-def _cancelling(waiting: Iterable[tuple[object, Any]]) -> Iterator[None]:
-    """Cancel what is still under way at the end.
+def _cancel_at_exit(waiting: Iterable[tuple[object, Any]]) -> Iterator[None]:
+    """Cancel the remaining futures on exit.
 
-    On another thread: a dropped query may end on any thread, also on the one that does all communication of
-    an executor and cannot wait for itself.
+    This happens on another thread: a dropped query may end on any thread, including the communication thread
+    of an executor, which cannot wait for itself.
     """
     try:
         yield
@@ -244,18 +246,18 @@ def _cancelling(waiting: Iterable[tuple[object, Any]]) -> Iterator[None]:
             LOADERS.submit(future.cancel)
 
 
-def _outcome(unit: Work[T], future: Any) -> Done[T] | LazyNWBError | Sequence[Work[T]]:  # noqa: ANN401
+def _outcome(unit: Work[T], future: Any) -> Result[T] | LazyNWBError | Sequence[Work[T]]:  # noqa: ANN401
     """Return the result of a unit of work, its error, or the units to try instead."""
     try:
-        done: Done[T] = wait(future) if isinstance(future, Future) else future.result()
+        done: Result[T] = wait(future) if isinstance(future, Future) else future.result()
     except LazyNWBError as error:
         return error
     except ImportError as error:
         return MissingPackageError(f"a worker lacks a package: {error}")
-    except Exception as error:  # noqa: BLE001 - whatever an executor has to say
+    except Exception as error:  # noqa: BLE001 - any error of an executor
         if len(unit.sources) == 1 or isinstance(error, BrokenExecutor | CancelledError):
-            return _lost(unit, error)
-        # One at a time: the others can be read, and the error names the one that cannot.
+            return _execution_error(unit, error)
+        # Retry file by file: the others can be read, and the error names the one that cannot.
         return unit.split()
     return done
 
@@ -265,11 +267,11 @@ def _forks(executor: object) -> bool:
     return isinstance(executor, ProcessPoolExecutor) and context.get_start_method() == "fork"
 
 
-def _lost(unit: Work[T], error: BaseException) -> LazyNWBError:
+def _execution_error(unit: Work[T], error: BaseException) -> LazyNWBError:
     first, *others = unit.sources
     names = first.name + (f" and {len(others)} more files" if others else "")
     reason = str(error).strip().split("\n", 1)[0]
     return LazyNWBError(
-        f"{names}: the executor could not carry out the work on it ({type(error).__name__}"
-        f"{f': {reason}' if reason else ''}): its worker's log says more, and a scan without executor may too"
+        f"{names}: the executor failed to process it ({type(error).__name__}"
+        f"{f': {reason}' if reason else ''}): see the log of the worker, or scan without an executor"
     )

@@ -111,8 +111,8 @@ class Regions:
             column = file.columns.get(region.name)
             if column is not None and not column.region:
                 raise SchemaError(
-                    f"{file.name}: /{file.table.path}: column {region.name!r} is no DynamicTableRegion here, "
-                    "so its values are no rows of another table: leave it out of resolve_regions"
+                    f"{file.name}: /{file.table.path}: column {region.name!r} is not a DynamicTableRegion "
+                    "here, so its values are not rows of another table: leave it out of resolve_regions"
                 )
         before = self._rows.get(region.name, {})
         new = [file for file in files if file.key not in before]

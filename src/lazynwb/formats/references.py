@@ -1,4 +1,4 @@
-"""Paths of the objects that references lead to, which HDF5 stores as addresses."""
+"""Resolution of object references, which HDF5 stores as addresses, to paths."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lazynwb.formats.protocols import BrokenLinkError, OpenFile
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping
 
-#: Target of most references in attributes: to look there first saves a walk through the file.
+#: Targets of most references in attributes; checking them first avoids a walk through the file.
 _LIKELY_TARGETS = ("general/extracellular_ephys/electrodes",)
 
 
@@ -19,21 +19,23 @@ class ParsedFile(OpenFile, Protocol):
 
     @property
     def missed(self) -> int:
-        """Number of times that bytes were missing so far."""
+        """The number of missing ranges so far."""
         ...
 
 
 def find_paths(
     file: ParsedFile, addresses: set[Hashable], walk: Callable[[set[int]], Mapping[int, str]]
 ) -> dict[Hashable, str]:
-    """Find the paths of objects by their addresses; those without a path are left out.
+    """Return the paths of objects by their addresses; objects without a path are left out.
 
     Parameters
     ----------
     file : ParsedFile
+        File with the objects.
     addresses : set of Hashable
+        Addresses to resolve.
     walk : callable
-        Walks through the file for the paths of addresses that are not those of likely targets.
+        Walks through the file for the paths of the remaining addresses.
     """
     found: dict[Hashable, str] = {}
     for path in _LIKELY_TARGETS:

@@ -1,4 +1,4 @@
-"""File formats: each folder here turns the bytes of one format into the catalog's structs."""
+"""The protocol of readers of file formats, and the function that opens a file of any format."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Reader(Protocol):
-    """An open file of any format, described in the catalog's structs.
+    """An open file of any format, whose contents are described by the structs of the catalog.
 
     Attributes
     ----------
@@ -36,19 +36,19 @@ class Reader(Protocol):
     ) -> None: ...
 
     def describe_table(self, path: str) -> Table | None:
-        """Describe the table, series or metadata at a path; None if there is none."""
+        """Return the catalog of the table, series or metadata at a path; None if there is none."""
         ...
 
     def describe_members(self, path: str) -> Table | None:
-        """Describe every dataset of the group at a path, whatever it is; None if there is no such group."""
+        """Return the catalog of all datasets of the group at a path; None if the group does not exist."""
         ...
 
     def list_objects(self) -> Listing:
-        """Describe everything that the file contains."""
+        """Return a listing of all objects of the file."""
         ...
 
     def attributes(self, path: str) -> Attributes | None:
-        """Return the attributes of the object at a path and of its direct members; None if there is none."""
+        """Return the attributes of an object and of its direct members; None if it does not exist."""
         ...
 
     def all_attributes(self, path: str) -> Attributes | None:
@@ -58,19 +58,20 @@ class Reader(Protocol):
     def chunk_indices(
         self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
     ) -> list[ChunkIndex | SomeChunks]:
-        """Look up where the chunks of arrays are.
+        """Look up the locations of chunks.
 
         Parameters
         ----------
         arrays : sequence of Array
+            Catalogs of the arrays.
         numbers : sequence of ndarray of int64 or None
-            For each array, the chunks that are wanted, in row-major order of the chunk grid, or None for all;
-            nothing for all of every array. More may be found than is wanted.
+            Chunks to look up for each array, in row-major order of the chunk grid, or None for all; omitted
+            for all chunks of every array. The result may include other chunks.
         """
         ...
 
     def chunk_indices_here(self, arrays: Sequence[Array]) -> dict[str, ChunkIndex]:
-        """Look up the chunks of those arrays for which nothing more needs to be fetched, by their paths."""
+        """Return the chunk indices, by path, of the arrays that need no further requests."""
         ...
 
     def read_indirect(self, array: Array, ranges: np.ndarray) -> np.ndarray:
@@ -78,11 +79,11 @@ class Reader(Protocol):
         ...
 
     def region_tables(self, paths: Sequence[str]) -> dict[str, str]:
-        """Find the tables that DynamicTableRegions refer to, by the regions' paths."""
+        """Return the target tables of DynamicTableRegions by the paths of the regions."""
         ...
 
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:
-        """Find the paths of the objects that object references name."""
+        """Return the paths of the targets of object references."""
         ...
 
 
@@ -92,31 +93,32 @@ def open_reader(source: Source, version: str) -> Reader:
     Parameters
     ----------
     source : Source
+        The file or store.
     version : str
-        The identity that the file was found to have.
+        Identity of the file.
 
     Raises
     ------
     NotNWBError
-        If it is of no known format.
+        If the format is unknown.
     SourceNotFoundError
-        If there is no such file.
+        If the file does not exist.
     """
     if is_zarr(source):
         from lazynwb.formats.zarr.reader import ZarrReader
-        from lazynwb.storage.objects.metadata_identity import opened
+        from lazynwb.storage.objects.metadata_identity import open_prefetched
 
-        return ZarrReader(opened(source, version))
+        return ZarrReader(open_prefetched(source, version))
     return _hdf5_reader()(source, version)
 
 
 def is_zarr(source: Source) -> bool:
-    """Return whether a source is a Zarr store: a folder, a prefix, or a single file that stands for one."""
+    """Return whether a source is a Zarr store: a folder, a prefix, or a store in a single file."""
     return source.is_store or is_single_file_store(source.path)
 
 
 def prepare(source: Source) -> None:
-    """Import what parsing needs while the first requests are under way."""
+    """Import the modules for parsing while the first requests are in flight."""
     if not is_zarr(source):
         LOADERS.submit(_hdf5_reader)
 

@@ -1,1 +1,1 @@
-"""Frames of Polars or pandas: input, output, and columns added later."""
+"""Frames of Polars and pandas: input, output, and late materialization of columns."""

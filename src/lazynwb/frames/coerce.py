@@ -1,4 +1,4 @@
-"""Frames of callers as LazyFrames: Polars, lazy or eager, and pandas."""
+"""Conversion of Polars and pandas frames to LazyFrames."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def as_lazy(frame: AnyFrame, columns: Iterable[str] | None = None) -> pl.LazyFra
     ----------
     frame : polars.DataFrame, polars.LazyFrame or pandas.DataFrame
     columns : iterable of str or None
-        Of a pandas frame, those to convert, if it has them; None converts all. The index is left out.
+        Columns of a pandas frame to convert, if it has them; None converts all. The index is left out.
 
     Raises
     ------
     TypeError
-        If it is no frame.
+        If the object is not a frame.
     """
     if isinstance(frame, pl.LazyFrame):
         return frame
@@ -49,7 +49,7 @@ def is_pandas(frame: object) -> bool:
 
 
 def _series(name: str, column: pd.Series[Any]) -> pl.Series:
-    """Return a column without pyarrow: what is missing is null, NaN of floating-point numbers stays NaN."""
+    """Convert a column without pyarrow: missing values become null, NaN of floating-point columns stays."""
     dtype = column.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "biufmM":
         return pl.Series(name, column.to_numpy())
@@ -57,9 +57,9 @@ def _series(name: str, column: pd.Series[Any]) -> pl.Series:
     return pl.Series(name, values, strict=False)
 
 
-def _value(value: Any) -> Any:  # noqa: ANN401 - whatever pandas holds
+def _value(value: Any) -> Any:  # noqa: ANN401 - any value of pandas
     if isinstance(value, np.ndarray):
-        # Polars makes lists of one-dimensional arrays only.
+        # Polars converts only one-dimensional arrays to lists.
         return value if value.ndim == 1 and value.dtype.kind in "biuf" else value.tolist()
     if isinstance(value, str | bytes | list | tuple | dict):
         return value

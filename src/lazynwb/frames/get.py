@@ -1,4 +1,4 @@
-"""`get_df` and `get`: tables as frames in memory, by name."""
+"""`get_df` and `get`: eager reading of tables, by path or by name."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from lazynwb.storage.resolve import PathOrUrl, Sources
     from lazynwb.storage.source import Source
 
-#: One-row tables of small values, whose lists (keywords, experimenters) are no reason to leave anything out.
-_METADATA = frozenset({"/", "general", "general/subject"})
-#: Names that an error lists.
-_LISTED = 40
+#: One-row metadata tables, whose list columns (keywords, experimenters) are small and always included.
+_METADATA_TABLES = frozenset({"/", "general", "general/subject"})
+#: Maximum number of names in an error.
+_MAX_LISTED = 40
 
 
 def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
@@ -61,86 +61,86 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
 ) -> pl.DataFrame | pd.DataFrame:
     """Read one table of any number of NWB files into a frame.
 
-    Only the columns and rows that are asked for are read. `scan_nwb` does the same lazily, and is the better
-    choice where rows are filtered; columns that are left out here can be added later, for the rows that
-    matter, with `merge_array_column`.
+    Only the requested columns and rows are read. `scan_nwb` is the lazy equivalent, and better if rows are
+    filtered. Columns that are left out here can be added later, for the remaining rows, with
+    `merge_array_column`.
 
     Parameters
     ----------
     nwb_data_sources : path or URL, or iterable of these
         As for `scan_nwb`.
     search_term : str
-        A table's or series' path, with or without the leading slash; a shortcut (`units`, `trials`,
+        The path of a table or series, with or without the leading slash; a shortcut (`units`, `trials`,
         `epochs`, `electrodes`, `session`, `subject`); or the end of a path: `"running_speed"`,
-        `"behavior/running_speed"`. A table of another name is never guessed at. A glob pattern means all
-        tables and series that match, as for `scan_nwb`: `"/intervals/*_presentations"`.
+        `"behavior/running_speed"`. Names are matched exactly. A glob pattern selects all matching tables and
+        series, as for `scan_nwb`: `"/intervals/*_presentations"`.
     exact_path : bool
-        Take the term for a path only.
+        Whether the term is always a path.
     include_column_names : str or iterable of str, or None
-        Only these columns, array columns among them.
+        Columns to read, which may be array columns.
     exclude_column_names : str or iterable of str, or None
-        All but these; names that no file has are ignored.
+        Columns to leave out; names that no file has are ignored.
     nwb_path_to_row_indices : mapping of path or URL to sequence of int, or None
         Rows to read, counted from 0, by file; files that it does not name are not read.
     exclude_array_columns : bool
-        Leave out columns with an array or a list in each row, unless they are included by name. Lists of
-        metadata (`keywords`) stay.
+        Whether to leave out columns with an array or a list in each row, unless they are included by name.
+        Lists of metadata (`keywords`) are kept.
     parallel : bool
         Accepted for compatibility: reading is always parallel, in threads.
     use_process_pool : bool
-        Accepted for compatibility, as `parallel` is.
+        Accepted for compatibility, without effect.
     low_memory : bool
-        Accepted for compatibility, as `parallel` is.
+        Accepted for compatibility, without effect.
     disable_progress : bool
-        Show no progress bars.
+        Whether to hide progress bars.
     raise_on_missing : bool
-        Raise if a file lacks the table; by default it is skipped, and one warning says so.
+        Whether to raise if a file lacks the table; by default such files are skipped with one warning.
     ignore_errors : bool
-        Skip files that cannot be read, with a warning.
+        Whether to skip files that cannot be read, with a warning.
     as_polars : bool or None
-        True for Polars, False for pandas, None for the setting `config.use_polars`: by default pandas, which
-        has to be installed then.
+        True for Polars, False for pandas, None for `config.use_polars`, whose default is pandas, which then
+        must be installed.
     session_columns : str, iterable of str or mapping of str to str, or None
-        As for `scan_nwb`: metadata of the files as columns of every row (lists of it, too, unless they are
-        excluded by name).
+        As for `scan_nwb`: metadata of the files as columns of every row. Lists are included unless they are
+        excluded by name.
     length_columns : bool, str or iterable of str
-        As for `scan_nwb`: `spike_times_len`, how many spikes each unit has, whether `spike_times` are read or
-        not.
+        As for `scan_nwb`: for example `spike_times_len`, the number of spikes of each unit, whether or not
+        `spike_times` is read.
     storage_options : mapping or None
         As for `scan_nwb`.
 
     Returns
     -------
     pandas.DataFrame or polars.DataFrame
-        Columns and types as `scan_nwb` gives them, then those of `session_columns`, then `_nwb_path`,
-        `_table_path` and `_table_index`; rows in the order of the sources, and within a file that of the
-        table, or of `nwb_path_to_row_indices`.
-        In pandas, arrays and lists of numbers are NumPy arrays, those of several dimensions lists of
-        one-dimensional ones (`np.array(cell)` is the whole), and the index is the row number.
+        Columns and types as in `scan_nwb`, then those of `session_columns`, then `_nwb_path`, `_table_path`
+        and `_table_index`. Rows are in the order of the sources, and within a file in the order of the table
+        or of `nwb_path_to_row_indices`. In pandas, the index is the row number, and arrays and lists of
+        numbers are NumPy arrays; arrays of several dimensions are lists of one-dimensional arrays, which
+        `np.array(cell)` combines.
 
     Raises
     ------
     SourceNotFoundError, NotNWBError
-        If a file does not exist, or is none of NWB.
+        If a file does not exist, or is not an NWB file.
     TableNotFoundError
-        If no file has the table, or the name fits several.
+        If no file has the table, or several tables match the name.
     ColumnNotFoundError
         If no file has a column that is included by name.
     SchemaError
-        If a column's types in two files have no common type; if there is no such session column, or the
-        table has a column of that name; or as `scan_nwb` raises it for `length_columns`.
+        If the types of a column in two files have no common type; if a session column does not exist or is
+        also a column of the table; or as `scan_nwb` does for `length_columns`.
     MissingPackageError
-        If pandas is asked for and not installed.
+        If pandas is required and not installed.
     """
     wants_polars(as_polars)  # raises before anything is read
-    lengths = length_columns if isinstance(length_columns, bool) else _listed(length_columns)
+    lengths = length_columns if isinstance(length_columns, bool) else _as_list(length_columns)
     session = session_names(session_columns)
     sources = expand(nwb_data_sources, storage_options)
     wanted = None
     if nwb_path_to_row_indices is not None:
         wanted = _rows_by_source(sources, nwb_path_to_row_indices, storage_options)
         sources = list(wanted)
-    path = _path_of(sources, search_term, exact=exact_path, ignore_errors=ignore_errors)
+    path = _find_path(sources, search_term, exact=exact_path, ignore_errors=ignore_errors)
     if wanted is not None and is_pattern(path):
         raise LazyNWBError(
             f"nwb_path_to_row_indices counts the rows of one table of each file: {search_term!r} may match "
@@ -156,7 +156,7 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
         length_columns=lengths,
     )
     schema = frame.collect_schema()
-    names = _choose(
+    names = _select_columns(
         schema,
         path,
         include_column_names,
@@ -165,7 +165,7 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
         without_arrays=exclude_array_columns,
     )
     if wanted is None:
-        # Not by plain names: Polars takes "*" and "^...$" for patterns.
+        # By selector, because Polars interprets the names "*" and "^...$" as patterns.
         return as_frame(frame.select(selectors.by_name(*names)).collect(), as_polars)
     columns = {name: schema[name] for name in names if name not in session}
     if isinstance(lengths, bool):
@@ -204,38 +204,38 @@ def get(  # noqa: PLR0913 - the options of a frame
     Parameters
     ----------
     nwb_data_sources : path or URL, or iterable of these
-        As for `get_df`, and so are all parameters but `as_df`.
+        As for `get_df`.
     search_term : str
-        A table's or series' path, a shortcut or the end of a path.
+        The path of a table or series, a shortcut or the end of a path.
     as_df : bool
-        A frame also for a series; several files give one in any case.
+        Whether to return a frame for a series, too; series of several files are always frames.
     exact_path : bool
-        Take the term for a path only.
+        Whether the term is always a path.
     include_column_names : str or iterable of str, or None
-        Of frames: only these columns.
+        Columns to read, for frames.
     exclude_column_names : str or iterable of str, or None
-        Of frames: all but these.
+        Columns to leave out, for frames.
     exclude_array_columns : bool
-        Of frames: leave out columns with an array or a list in each row.
+        Whether to leave out columns with an array or a list in each row, for frames.
     use_process_pool : bool
-        Accepted for compatibility.
+        Accepted for compatibility, without effect.
     disable_progress : bool
-        Show no progress bars.
+        Whether to hide progress bars.
     raise_on_missing : bool
-        Raise if a file lacks the table.
+        Whether to raise if a file lacks the table.
     ignore_errors : bool
-        Skip files that cannot be read, with a warning.
+        Whether to skip files that cannot be read, with a warning.
     as_polars : bool or None
-        Return a Polars frame.
+        Whether to return a Polars frame.
     length_columns : bool, str or iterable of str
-        Of frames: as for `scan_nwb`.
+        As for `scan_nwb`, for frames.
     storage_options : mapping or None
         As for `scan_nwb`.
 
     Returns
     -------
     pandas.DataFrame, polars.DataFrame or TimeSeries
-        A series where the term names one and there is one file; else a frame.
+        A series if the term names one and there is one file; otherwise a frame.
 
     Raises
     ------
@@ -243,7 +243,7 @@ def get(  # noqa: PLR0913 - the options of a frame
         As `get_df` and `get_timeseries` do.
     """
     sources = expand(nwb_data_sources, storage_options)
-    path = _path_of(sources, search_term, exact=exact_path, ignore_errors=ignore_errors)
+    path = _find_path(sources, search_term, exact=exact_path, ignore_errors=ignore_errors)
     if not as_df and not is_pattern(path) and len(sources) == 1:
         file = load_table(sources[0], path)
         if file is not None and file.table.kind == "series":
@@ -267,8 +267,8 @@ def get(  # noqa: PLR0913 - the options of a frame
     )
 
 
-def _path_of(sources: Sequence[Source], term: str, *, exact: bool, ignore_errors: bool) -> str:
-    """Return the path of a term; glob patterns are returned as they are."""
+def _find_path(sources: Sequence[Source], term: str, *, exact: bool, ignore_errors: bool) -> str:
+    """Return the path of a search term; glob patterns are returned unchanged."""
     if is_pattern(term):
         pattern = f"/{term.lstrip('/')}" if exact else term
         if match_tables(sources, pattern, ignore_errors=ignore_errors) is not None:
@@ -276,13 +276,13 @@ def _path_of(sources: Sequence[Source], term: str, *, exact: bool, ignore_errors
     return find_table(sources, term, exact=exact, ignore_errors=ignore_errors)
 
 
-def _listed(names: str | Iterable[str] | None) -> list[str]:
+def _as_list(names: str | Iterable[str] | None) -> list[str]:
     if names is None:
         return []
     return [names] if isinstance(names, str) else list(names)
 
 
-def _choose(  # noqa: PLR0913 - the options of a frame
+def _select_columns(  # noqa: PLR0913 - the options of a frame
     schema: Mapping[str, pl.DataType],
     path: str,
     include: str | Iterable[str] | None,
@@ -292,17 +292,17 @@ def _choose(  # noqa: PLR0913 - the options of a frame
     without_arrays: bool,
 ) -> list[str]:
     """Return the names of the columns to read, in the order of the schema."""
-    included, excluded = _listed(include), set(_listed(exclude))
+    included, excluded = _as_list(include), set(_as_list(exclude))
     both = [name for name in included if name in excluded]
     if both:
-        raise LazyNWBError(f"column {both[0]!r} is named in include_column_names and in exclude_column_names")
+        raise LazyNWBError(f"column {both[0]!r} is both in include_column_names and in exclude_column_names")
     for name in included:
         if name not in schema:
-            raise ColumnNotFoundError(_unknown(name, schema, path))
+            raise ColumnNotFoundError(_unknown_column_message(name, schema, path))
     if include is not None:
         chosen = {*included, *session, *INTERNAL}
-    elif without_arrays and path not in _METADATA:
-        # A column of type Null can be read in no file.
+    elif without_arrays and path not in _METADATA_TABLES:
+        # A column of type Null cannot be read in any file.
         left_out = {
             name for name, dtype in schema.items() if is_array_dtype(dtype) or isinstance(dtype, pl.Null)
         }
@@ -312,13 +312,13 @@ def _choose(  # noqa: PLR0913 - the options of a frame
     return [name for name in schema if name in chosen - excluded]
 
 
-def _unknown(name: str, schema: Mapping[str, pl.DataType], path: str) -> str:
+def _unknown_column_message(name: str, schema: Mapping[str, pl.DataType], path: str) -> str:
     there = [column for column in schema if column not in INTERNAL]
     close = difflib.get_close_matches(name, there, n=3)
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-    more = ", ..." if len(there) > _LISTED else ""
-    known = ", ".join(there[:_LISTED]) + more
-    return f"no file has a column {name!r} in /{path.lstrip('/')}{hint}; columns there: {known}"
+    more = ", ..." if len(there) > _MAX_LISTED else ""
+    known = ", ".join(there[:_MAX_LISTED]) + more
+    return f"no file has a column {name!r} in /{path.lstrip('/')}{hint}; available columns: {known}"
 
 
 # -- single rows -----------------------------------------------------------------------------------------
@@ -334,8 +334,7 @@ def _rows_by_source(
     Raises
     ------
     LazyNWBError
-        If a path is none of the sources', or stands for the same file as another, or a row number is no
-        integer.
+        If a path is not among the sources, or two paths are the same file, or a row number is not an integer.
     """
     by_path: dict[str, np.ndarray] = {}
     known = {source.path for source in sources}
@@ -343,7 +342,7 @@ def _rows_by_source(
         named = [key] if key in known else [source.path for source in expand(key, storage_options)]
         numbers = np.asarray(rows)
         if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
-            raise LazyNWBError(f"nwb_path_to_row_indices has no list of row numbers for {key}: {rows!r}")
+            raise LazyNWBError(f"nwb_path_to_row_indices must have a list of row numbers for {key}: {rows!r}")
         for path in named:
             if path not in known:
                 raise LazyNWBError(
@@ -351,7 +350,7 @@ def _rows_by_source(
                 )
             if path in by_path:
                 raise LazyNWBError(
-                    f"nwb_path_to_row_indices names {path} twice, once as {key}: put its rows together"
+                    f"nwb_path_to_row_indices has {path} twice, once as {key}: combine the row numbers"
                 )
             by_path[path] = numbers.astype(np.int64)
     return {source: by_path[source.path] for source in sources if source.path in by_path}

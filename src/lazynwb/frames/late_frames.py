@@ -1,4 +1,4 @@
-"""Late materialization for frames: columns of the files added to any frame with provenance columns."""
+"""Late materialization: columns of the files added to any frame with provenance columns."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ def merge_array_column(
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Frame:
-    """Add a column of the NWB files to a frame that was made without it, for the rows that it has now.
+    """Add a column of the NWB files to a frame, for its current rows.
 
     Parameters
     ----------
     df : polars.DataFrame, polars.LazyFrame or pandas.DataFrame
-        With the columns `_nwb_path`, `_table_path` and `_table_index`; see `with_columns`.
+        A frame with the columns `_nwb_path`, `_table_path` and `_table_index`; see `with_columns`.
     column_name : str
-        A column of the table or tables that the rows are from: `"spike_times"`, `"waveform_mean"`, ...
+        A column of the tables that the rows are from, such as `"spike_times"` or `"waveform_mean"`.
     missing_ok : bool
-        Rows of a file that lacks the column are null; if none has it, the frame comes back as it is, and a
-        warning says so. With False either is an error.
+        Whether files may lack the column: its values are null in their rows; if no file has it, the frame is
+        returned unchanged with a warning.
     storage_options : mapping or None
         As for `scan_nwb`.
 
     Returns
     -------
     frame
-        Of the same kind, with the same rows (and index), the new column last. One of that name is replaced
-        by what the files hold.
+        A frame of the same kind with the same rows (and index), and the new column last. An existing column
+        with that name is replaced.
 
     Raises
     ------
     ColumnNotFoundError
         If the frame lacks one of the three columns, or a file lacks the column and `missing_ok` is false.
     LazyNWBError
-        If a file cannot be read, or lacks the table or the row that the frame names.
+        If a file cannot be read, or lacks a table or a row of the frame.
     """
     options = LateOptions(missing_ok, missing_ok, storage_options=storage_options)
     added: Frame = _add(df, [column_name], options)
@@ -72,9 +72,9 @@ def with_columns(  # noqa: PLR0913 - keywords
     storage_options: Mapping[str, Any] | None = None,
     disable_progress: bool = False,
 ) -> Frame:
-    """Add columns of the NWB files to any frame that has kept the provenance columns.
+    """Add columns of the NWB files to any frame with the provenance columns.
 
-    This is `df.nwb.with_columns(...)`, which has the parameters' description, as a function.
+    This is the function behind `df.nwb.with_columns(...)`, where the parameters are described.
     """
     overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
     options = LateOptions(missing_ok, False, overrides, storage_options, disable_progress)  # noqa: FBT003
@@ -85,9 +85,7 @@ def with_columns(  # noqa: PLR0913 - keywords
 def _add(df: Any, names: list[str], options: LateOptions, suffix: str = "") -> Any:  # noqa: ANN401 - any kind
     reserved = [name for name in names if name in INTERNAL]
     if reserved:
-        raise ColumnNotFoundError(
-            f"{reserved[0]!r} is a provenance column: no file has a column of that name"
-        )
+        raise ColumnNotFoundError(f"{reserved[0]!r} is a provenance column, not a column of the files")
     if isinstance(df, pl.LazyFrame):
         own = provenance_columns(df.collect_schema(), suffix)
         late = LateColumns(df, own, names, options)
@@ -100,7 +98,7 @@ def _add(df: Any, names: list[str], options: LateOptions, suffix: str = "") -> A
         return df.with_columns(_read(provenance, names, options))
     if is_pandas(df):
         return _add_to_pandas(df, names, options, suffix)
-    raise TypeError(f"a Polars or pandas frame is needed, not {type(df).__name__}")
+    raise TypeError(f"expected a Polars or pandas frame, not {type(df).__name__}")
 
 
 def _read(provenance: pl.DataFrame, names: list[str], options: LateOptions) -> list[pl.Series]:
@@ -120,6 +118,6 @@ def _add_to_pandas(df: pd.DataFrame, names: list[str], options: LateOptions, suf
     provenance = rows.select(pl.col(there).alias(name) for name, there in own.items())
     added = df.copy(deep=False)
     for series in _read(provenance, names, options):
-        # By position: aligned by pandas' index, rows with repeated labels would get wrong values.
+        # By position: aligning by the pandas index would give rows with repeated labels wrong values.
         added[series.name] = pandas_values(series)
     return added

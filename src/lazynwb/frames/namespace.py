@@ -15,7 +15,7 @@ Frame = TypeVar("Frame")
 
 
 class _Namespace(Generic[Frame]):
-    """Methods of frames of NWB rows."""
+    """Methods of frames with rows of NWB tables."""
 
     def __init__(self, frame: Frame) -> None:
         self._frame = frame
@@ -29,49 +29,48 @@ class _Namespace(Generic[Frame]):
         storage_options: Mapping[str, Any] | None = None,
         disable_progress: bool = False,
     ) -> Frame:
-        """Add columns of the NWB files, read for the rows that the frame has now.
+        """Add columns of the NWB files for the current rows of the frame.
 
-        Rows may have been filtered, joined, sorted, repeated: as long as `_nwb_path`, `_table_path` and
-        `_table_index` are there, every row gets its value. No row of a file is read twice.
+        The rows may have been filtered, joined, sorted or repeated, as long as the frame has `_nwb_path`,
+        `_table_path` and `_table_index`. No row of a file is read twice.
 
         Parameters
         ----------
         *names : str or iterable of str
             Columns of the tables that the rows are from.
         missing_ok : bool
-            Rows of a file that lacks a column are null there; with False that is an error.
+            Whether files may lack a column, whose values are then null in their rows.
         schema_overrides : dict or None
-            Types of single columns; values are cast to them strictly.
+            Types of single columns; values are cast strictly.
         provenance_suffix : str
-            Of the three columns' names, for the right side of a join: `"_right"`. One that the join merged
-            into the left side's is taken from there.
+            Suffix of the three provenance columns, for the right side of a join: `"_right"`. A column that
+            the join merged into the left side's is taken from there.
         storage_options : mapping or None
-            As for `scan_nwb`: a frame does not remember them. (`config.storage_options` are always in force.)
+            As for `scan_nwb`, because a frame does not contain them. `config.storage_options` always apply.
         disable_progress : bool
-            Show no progress bars.
+            Whether to hide progress bars.
 
         Returns
         -------
         DataFrame or LazyFrame
-            The frame with the new columns last, with the types that `scan_nwb` gives them over the files
-            that occur in it. Columns of these names are replaced where they are.
+            The frame with the new columns last. Their types are those of `scan_nwb` over the files in the
+            frame. Existing columns with these names are replaced in place.
 
         Raises
         ------
         ColumnNotFoundError
             If the frame lacks one of the three columns, or no file has a column of that name.
         SchemaError
-            If a column's types in two files have no common type.
+            If the types of a column in two files have no common type.
         LazyNWBError
-            If a file cannot be read, or lacks the table or the row that the frame names.
+            If a file cannot be read, or lacks a table or a row of the frame.
 
         Notes
         -----
-        A LazyFrame stays lazy: values are read when the query runs, for the rows that later filters and
-        limits leave, and not at all if a later `select` drops the column. But types have to be known
-        beforehand, so the plan so far is run once for `_nwb_path` and `_table_path` alone, unless
-        `schema_overrides` has all of the columns. Without any rows nothing is known, and columns are of type
-        Null.
+        A LazyFrame stays lazy: values are read when the query runs, only for the rows that later filters and
+        limits keep, and not at all if a later `select` drops the column. To determine the types, the query is
+        run once for `_nwb_path` and `_table_path` only, unless `schema_overrides` has all of the columns. If
+        it has no rows, the columns have type Null.
 
         Examples
         --------

@@ -1,4 +1,4 @@
-"""Frames as Polars or pandas."""
+"""Output of frames as Polars or pandas."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-#: Integers up to this size are floating-point numbers too.
-_EXACT = 2**53
-#: The first major version of pandas that has a type for text.
+#: The largest integer up to which all integers are exact as floating-point numbers.
+_MAX_EXACT_INTEGER = 2**53
+#: The first major version of pandas with a string type by default.
 _PANDAS_WITH_TEXT = 3
 
 
@@ -34,14 +34,14 @@ def wants_polars(as_polars: bool | None) -> bool:  # noqa: FBT001 - passed on fr
     Raises
     ------
     MissingPackageError
-        If pandas is asked for and not installed.
+        If pandas is required and not installed.
     """
     if as_polars or (as_polars is None and config.use_polars):
         return True
     if importlib.util.find_spec("pandas") is not None:
         return False
     raise MissingPackageError(
-        "this returns a pandas frame, and pandas is not installed: pass as_polars=True or set "
+        "pandas, which is the default output, is not installed: pass as_polars=True or set "
         "lazynwb.config.use_polars = True (LAZYNWB_USE_POLARS=1) for Polars, or pip install pandas"
     )
 
@@ -52,14 +52,14 @@ def as_frame(df: pl.DataFrame, as_polars: bool | None) -> pl.DataFrame | pd.Data
 
 
 def to_pandas(df: pl.DataFrame) -> pd.DataFrame:
-    """Return a pandas frame with the same rows and columns, and the row numbers as its index.
+    """Convert a frame to pandas, with row numbers as the index and without pyarrow.
 
-    pyarrow is not needed. Numbers keep their types; where some are missing, integers become floating-point
-    numbers with NaN, as usual in pandas, or its nullable integers if they are too large for that. Lists and
-    arrays of numbers become NumPy arrays, one for each row, which share their memory with the Polars frame
-    and are read-only. Those of several dimensions become lists of one-dimensional arrays: `np.array(cell)`
-    is the whole, and Arrow, Parquet and `pl.DataFrame` take them. Lists of anything else become Python
-    lists, structs dictionaries. What is missing is NaN or NaT, in columns of objects None.
+    Numbers keep their types. Integers with missing values become floating-point numbers with NaN, as usual in
+    pandas, or nullable integers if they are too large for that. Lists and arrays of numbers become one
+    read-only NumPy array per row, which shares its memory with the Polars frame. Arrays of several dimensions
+    become lists of one-dimensional arrays, which `np.array(cell)` combines, and which Arrow, Parquet and
+    `pl.DataFrame` accept. Other lists become Python lists, and structs dictionaries. Missing values are NaN
+    or NaT, and None in columns of objects.
     """
     import pandas as pd
 
@@ -70,13 +70,15 @@ def to_pandas(df: pl.DataFrame) -> pd.DataFrame:
 
 
 def pandas_values(series: pl.Series) -> Any:  # noqa: ANN401 - NumPy's or pandas' kind of array
-    """Return a column as an array that a pandas frame takes as it is; see `to_pandas`."""
+    """Return a column as an array for a pandas frame; see `to_pandas`."""
     import pandas as pd
 
     dtype = series.dtype
     if dtype.is_numeric() and not dtype.is_decimal():
         if _would_round(series):
-            return pd.array(series.to_list(), dtype=str(dtype))  # Polars and pandas call them the same
+            return pd.array(
+                series.to_list(), dtype=str(dtype)
+            )  # the type names of Polars and pandas are equal
         return series.to_numpy(writable=True)
     if isinstance(dtype, pl.Boolean) and not series.null_count():
         return series.to_numpy(writable=True)
@@ -99,54 +101,54 @@ def pandas_values(series: pl.Series) -> Any:  # noqa: ANN401 - NumPy's or pandas
 
 
 def _would_round(series: pl.Series) -> bool:
-    """Return whether integers with nulls are too large for floating-point numbers."""
+    """Return whether a column has nulls and integers that are not exact as floating-point numbers."""
     if not series.dtype.is_integer() or not series.null_count():
         return False
     least, most = series.min(), series.max()
-    return isinstance(least, int) and isinstance(most, int) and max(-least, most) > _EXACT
+    return isinstance(least, int) and isinstance(most, int) and max(-least, most) > _MAX_EXACT_INTEGER
 
 
 def _objects(series: pl.Series) -> np.ndarray:
-    """Return an array of one object for each row."""
+    """Return an array with one object per row."""
     objects = np.empty(len(series), object)
-    if _leaf(series.dtype).is_numeric() or isinstance(_leaf(series.dtype), pl.Boolean):
+    if _innermost_dtype(series.dtype).is_numeric() or isinstance(_innermost_dtype(series.dtype), pl.Boolean):
         present = series.is_not_null()
         rows = series.filter(present)
         objects[present.to_numpy()] = _arrays(rows)
     else:
-        objects[:] = _listed(series.to_list(), len(series))
+        objects[:] = _object_array(series.to_list(), len(series))
     return objects
 
 
 def _arrays(rows: pl.Series) -> np.ndarray:
-    """Return an array of arrays; of Python's lists where a missing number would change its neighbours."""
+    """Return an array of arrays; of Python lists if missing integers would turn the others into floats."""
     if not isinstance(rows.dtype, pl.List | pl.Array) or _has_missing_elements(rows):
         values = rows.to_list()
-        return _listed(values, len(values))
-    return _listed(map(_nested, rows.to_numpy()), len(rows))
+        return _object_array(values, len(values))
+    return _object_array(map(_nested_lists, rows.to_numpy()), len(rows))
 
 
-def _nested(cell: Any) -> Any:  # noqa: ANN401 - a NumPy array
-    """Return an array of several dimensions as nested lists of one-dimensional arrays."""
-    return list(map(_nested, cell)) if cell.ndim > 1 or cell.dtype == object else cell
+def _nested_lists(cell: Any) -> Any:  # noqa: ANN401 - a NumPy array
+    """Convert an array of several dimensions to nested lists of one-dimensional arrays."""
+    return list(map(_nested_lists, cell)) if cell.ndim > 1 or cell.dtype == object else cell
 
 
-def _listed(values: Iterable[Any], length: int) -> np.ndarray:
-    """Return an array of one object for each row, whatever their shapes."""
+def _object_array(values: Iterable[Any], length: int) -> np.ndarray:
+    """Return an array with one object per row, whatever their shapes."""
     objects = np.empty(length, object)
     for i, value in enumerate(values):
         objects[i] = value
     return objects
 
 
-def _leaf(dtype: pl.DataType) -> pl.DataType:
+def _innermost_dtype(dtype: pl.DataType) -> pl.DataType:
     while isinstance(dtype, pl.List | pl.Array):
         dtype = instance(dtype.inner)
     return dtype
 
 
 def _has_missing_elements(series: pl.Series) -> bool:
-    """Return whether lists have nulls that are not floating-point numbers, which become NaN."""
+    """Return whether lists contain nulls that cannot become NaN, because they are not floating-point."""
     while True:
         if isinstance(series.dtype, pl.Array):
             series = series.arr.to_list()

@@ -1,4 +1,4 @@
-"""The folder that an index lies in: a local one, or a prefix in an object store or on a web server."""
+"""Folders of indices: local folders, and prefixes in object stores or on web servers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from lazynwb.storage.error_mapping import Failure
     from lazynwb.storage.stores.registry import Location
 
-#: Far more than a manifest of millions of sessions.
+#: Maximum size of a manifest.
 _MAX_MANIFEST_BYTES = 256 * 1024 * 1024
-#: What one request asks for.
+#: Size of a request.
 _PIECE = 8 * 1024 * 1024
 
 
 class Conflict(Exception):  # noqa: N818 - not an error yet
-    """Another process has replaced a file meanwhile."""
+    """Another process has replaced a file."""
 
 
 class Found(NamedTuple):
@@ -35,13 +35,14 @@ class Found(NamedTuple):
 
 
 class Folder(Protocol):
-    """Where the files of an index are.
+    """Protocol of the folder of an index.
 
     Attributes
     ----------
     name : str
-        For messages.
+        Name in messages.
     is_remote : bool
+        Whether access makes requests.
     """
 
     @property
@@ -51,28 +52,28 @@ class Folder(Protocol):
     def is_remote(self) -> bool: ...  # noqa: D102
 
     def find(self, name: str) -> Found | None:
-        """Return a small file; None if there is none."""
+        """Return a small file; None if it does not exist."""
         ...
 
     def read(self, name: str, start: int, stop: int) -> bytes | memoryview:
-        """Return a part of a file; SourceNotFoundError if there is none."""
+        """Return a range of a file; raise SourceNotFoundError if the file does not exist."""
         ...
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
-        """Return parts of a file, each from a first byte to the one before another."""
+        """Return several ranges (start, stop) of a file."""
         ...
 
     def write(self, name: str, data: bytes) -> None:
-        """Write a file that is not there yet."""
+        """Write a new file."""
         ...
 
     def replace(self, name: str, data: bytes, before: Found | None) -> None:
-        """Write a file in one go, in the place of what was found there before, or of nothing.
+        """Replace a file atomically, or create it if `before` is None.
 
         Raises
         ------
         Conflict
-            If there is something else by now.
+            If the file is no longer the one in `before`.
         """
         ...
 
@@ -91,11 +92,11 @@ def open_folder(place: str | os.PathLike[str], storage_options: Mapping[str, Any
     Raises
     ------
     LazyNWBError
-        If it is a URL that cannot be a folder.
+        If the URL cannot be a folder.
     """
     text = os.fspath(place)
     if not isinstance(text, str):
-        raise TypeError(f"an index is named by a path or a URL, not {type(text).__name__}")
+        raise TypeError(f"an index must be a path or a URL, not {type(text).__name__}")
     if is_url(text) and not text.lower().startswith("file:"):
         return RemoteFolder(text, Options({**config.storage_options, **(storage_options or {})}))
     from lazynwb.storage.resolve import local_path
@@ -135,12 +136,12 @@ class LocalFolder:
                 file.seek(start)
                 return file.read(stop - start)
         except FileNotFoundError:
-            raise SourceNotFoundError(f"index {self.name}: its file {name} is gone") from None
+            raise SourceNotFoundError(f"index {self.name}: its file {name} does not exist") from None
         except OSError as error:
             raise LazyNWBError(f"index {self.name} cannot be read: {name}: {error.strerror}") from None
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
-        """Return parts of a file; see `Folder`."""
+        """Return several ranges of a file; see `Folder`."""
         return [self.read(name, start, stop) for start, stop in ranges]
 
     def write(self, name: str, data: bytes) -> None:
@@ -154,7 +155,7 @@ class LocalFolder:
             raise self._unwritable(error) from None
 
     def replace(self, name: str, data: bytes, before: Found | None) -> None:
-        """Write a file in one go; see `Folder`. From look to rename, a lock keeps others out."""
+        """Replace a file atomically; see `Folder`. A lock is held from the comparison to the rename."""
         temporary = f".{name}-{os.urandom(8).hex()}"
         try:
             self._path.mkdir(parents=True, exist_ok=True)
@@ -175,7 +176,7 @@ class LocalFolder:
         for name in names:
             try:
                 (self._path / name).unlink()
-            except OSError:  # of another user, or in use on Windows: it only takes space
+            except OSError:  # the file of another user, or in use on Windows; it only takes space
                 continue
 
     def address(self, name: str) -> str:
@@ -187,7 +188,7 @@ class LocalFolder:
 
 
 class RemoteFolder:
-    """A prefix in an object store, or a folder on a web server, which can only be read.
+    """A prefix in an object store, or a read-only folder on a web server.
 
     Parameters
     ----------
@@ -223,17 +224,17 @@ class RemoteFolder:
             from obstore.exceptions import BaseError
 
             from lazynwb.profile import count
-            from lazynwb.storage.range_request import refused
+            from lazynwb.storage.range_request import explain_refusal
 
             count(requests=1)
             try:
                 answer = obstore.get(location.store, location.path)
                 meta = answer.meta
                 if meta["size"] > _MAX_MANIFEST_BYTES:
-                    raise LazyNWBError(f"index {self.name} is damaged: its {name} is larger than any")
+                    raise LazyNWBError(f"index {self.name} is damaged: its {name} is too large")
                 data = bytes(answer.bytes())
             except (BaseError, OSError, ValueError) as error:
-                return refused(source, location, error)
+                return explain_refusal(source, location, error)
             count(bytes_read=len(data))
             return Found(data, {"e_tag": meta.get("e_tag"), "version": meta.get("version")})
 
@@ -248,7 +249,7 @@ class RemoteFolder:
         return self.read_ranges(name, [(start, stop)])[0]
 
     def read_ranges(self, name: str, ranges: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
-        """Return parts of a file, asked for at the same time; see `Folder`."""
+        """Return several ranges of a file, requested concurrently; see `Folder`."""
         from lazynwb.storage.range_request import request
         from lazynwb.threads import REQUESTS
 
@@ -266,13 +267,13 @@ class RemoteFolder:
         self._put(name, data, "overwrite")
 
     def replace(self, name: str, data: bytes, before: Found | None) -> None:
-        """Write a file in one go; see `Folder`. The store compares versions, if it can."""
+        """Replace a file atomically; see `Folder`. The store compares versions, if it supports that."""
         from obstore.exceptions import NotSupportedError
 
         mode: Any = "create" if before is None else {k: v for k, v in (before.version or {}).items() if v}
         try:
             self._put(name, data, mode or "overwrite")
-        except (NotSupportedError, NotImplementedError):  # of stores without conditions
+        except (NotSupportedError, NotImplementedError):  # stores without conditional writes
             now = self.find(name)
             if (now.data if now else None) != (before.data if before else None):
                 raise Conflict from None
@@ -290,8 +291,8 @@ class RemoteFolder:
         source = self._source(name)
         if source.path.lower().startswith(("http:", "https:", "dandi:")):
             raise LazyNWBError(
-                f"{self.name} cannot be written: web servers are only read; build the index in a local "
-                "folder or a bucket (s3://, gs://, az://), and copy the folder to where it is served from"
+                f"{self.name} cannot be written: web servers are read-only; build the index in a local "
+                "folder or a bucket (s3://, gs://, az://), and copy the folder to the web server"
             )
 
         def ask(location: Location) -> bool | Failure:
@@ -304,7 +305,7 @@ class RemoteFolder:
             )
 
             from lazynwb.profile import count
-            from lazynwb.storage.range_request import refused
+            from lazynwb.storage.range_request import explain_refusal
 
             count(requests=1)
             try:
@@ -314,7 +315,7 @@ class RemoteFolder:
             except (NotSupportedError, NotImplementedError):
                 raise
             except (BaseError, OSError, ValueError) as error:
-                return refused(source, location, error)
+                return explain_refusal(source, location, error)
             return True
 
         if not wait(REQUESTS.submit(with_retry, source, ask)):

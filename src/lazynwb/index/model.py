@@ -271,7 +271,7 @@ def decode(data: bytes | memoryview, name: str) -> Manifest:
     except (msgspec.MsgspecError, RecursionError) as error:
         raise CorruptDataError(
             f"{name} is no index of sessions, or a damaged one ({MANIFEST}: {error}): name the folder that "
-            "lazynwb.build_index wrote, or build it anew"
+            "lazynwb.build_index wrote, or rebuild it"
         ) from None
 
 
@@ -322,7 +322,7 @@ def dtype_of(found: Any, depth: int = 0) -> pl.DataType:  # noqa: ANN401 - JSON
         case ["Struct", [*fields]] if depth < _MAX_DEPTH and all(map(_is_field, fields)):
             return pl.Struct({name: dtype_of(inner, depth + 1) for name, inner in fields})
     raise CorruptDataError(
-        f"the index names a type of metadata that does not exist: {str(found)[:80]}: build it anew"
+        f"the index names a type of metadata that does not exist: {str(found)[:80]}: rebuild it"
     )
 
 
@@ -347,9 +347,7 @@ class Values:
         taken = {*SESSIONS}
         for value in known:
             if value.column in taken or value.column.startswith("_"):
-                raise CorruptDataError(
-                    f"the index has two columns {value.column!r} of metadata: build it anew"
-                )
+                raise CorruptDataError(f"the index has two columns {value.column!r} of metadata: rebuild it")
             taken.add(value.column)
             self._known[value.table, value.name] = value
             self._dtypes[value.table, value.name] = dtype_of(value.dtype)

@@ -1,4 +1,4 @@
-"""Reading and writing the files of one part."""
+"""Reading and writing the files of a part of an index."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from lazynwb.index.model import Kind
     from lazynwb.index.source_record import SourceRecord
 
-#: Entries lie in blocks, each a Parquet file of its own, so that a query fetches those of one table: a block
-#: ends at this size, and where another table begins once it has reached the smaller one.
+#: Entries are stored in blocks, each a separate Parquet file, so that a query fetches those of one table: a
+#: block ends at the maximum size, or at the next table once it has the minimum size.
 _BLOCK_BYTES, _MIN_BLOCK_BYTES = 4 * 1024 * 1024, 256 * 1024
-#: Limits of what a block may claim to hold: an index is not trusted.
+#: Maximum decoded size of a block: an index is not trusted.
 _MAX_BLOCK_BYTES = 1024 * 1024 * 1024
 
 
@@ -45,7 +45,7 @@ class Records(NamedTuple):
 
 
 def records_of(described: Sequence[SourceRecord], values: Values) -> Records:
-    """Return the tables of sources' descriptions, and merge the types of their metadata."""
+    """Return the tables of source records, and merge the types of their metadata."""
     from lazynwb.index.source_record import column_rows, fingerprint
 
     tables: list[tuple[object, ...]] = []
@@ -87,7 +87,7 @@ def records_of(described: Sequence[SourceRecord], values: Values) -> Records:
 
 
 def _metadata(described: Sequence[SourceRecord], values: Values) -> list[pl.Series]:
-    """Return the metadata of sources as columns, each of the type that the index has by now."""
+    """Return the metadata of sources as columns with the current types of the index."""
     cells: dict[str, list[tuple[int, pl.Series]]] = {}
     for number, one in enumerate(described):
         for table, data in one.values.items():
@@ -123,7 +123,7 @@ def joined(parts: Sequence[Records], values: Values) -> Records:
 
 
 def without(records: Records, paths: Collection[str]) -> Records:
-    """Leave sessions out."""
+    """Remove sessions."""
     unwanted = pl.Series(list(paths), dtype=pl.String).implode()
     sessions, tables, columns = (
         frame.filter(~pl.col("path").is_in(unwanted))
@@ -175,7 +175,7 @@ def write_part(folder: Folder, records: Records) -> Part:
 
 def _parquet(frame: pl.DataFrame) -> bytes:
     stream = BytesIO()
-    # Large pages: what repeats, as paths do from table to table, is then stored once.
+    # Large pages store repeated values, such as paths, only once.
     frame.write_parquet(
         stream, compression="zstd", statistics=True, row_group_size=256 * 1024, data_page_size=8 * 1024 * 1024
     )
@@ -183,7 +183,7 @@ def _parquet(frame: pl.DataFrame) -> bytes:
 
 
 def _packed(tables: pl.DataFrame, entries: list[bytes]) -> tuple[bytes, pl.DataFrame]:
-    """Return the entries of tables, in order, as blocks; and the tables with where theirs are."""
+    """Return the entries of tables as blocks, and the tables with the positions of their entries."""
     blocks: list[bytes] = []
     places: list[tuple[int, int, int]] = []
     begun: list[bytes] = []
@@ -211,7 +211,7 @@ def _packed(tables: pl.DataFrame, entries: list[bytes]) -> tuple[bytes, pl.DataF
 
 
 def read_records(folder: Folder, part: Part, values: Values) -> Records:
-    """Read all of a part."""
+    """Read a whole part."""
     frames = {kind: read_frame(folder, part, kind) for kind in KINDS}
     tables = frames["tables"]
     data = memoryview(folder.read(part.file(ENTRIES), 0, part.bytes[ENTRIES]))
@@ -231,14 +231,14 @@ def read_records(folder: Folder, part: Part, values: Values) -> Records:
 
 
 def read_frame(folder: Folder, part: Part, kind: Kind, columns: Iterable[str] | None = None) -> pl.DataFrame:
-    """Read a table of a part, or some columns of it, checked for their types.
+    """Read a table of a part, or some of its columns, and check their types.
 
     Raises
     ------
     SourceNotFoundError
-        If it is gone.
+        If the file does not exist.
     LazyNWBError
-        If it is not what it should be.
+        If the file is damaged.
     """
     name = part.file(kind)
     wanted = list(columns) if columns is not None else None
@@ -252,7 +252,7 @@ def read_frame(folder: Folder, part: Part, kind: Kind, columns: Iterable[str] | 
         if (wanted is None or column in wanted) and frame.schema.get(column) != dtype:
             raise damaged(folder, name, f"column {column!r} is not {dtype}")
     if kind == "sessions" and len(frame) != part.sessions:
-        raise damaged(folder, name, f"it has {len(frame)} sessions where {part.sessions} should be")
+        raise damaged(folder, name, f"it has {len(frame)} sessions where {part.sessions} are expected")
     return frame
 
 
@@ -283,13 +283,13 @@ def guarded(folder: Folder, name: str, read: Callable[[], T]) -> T:
     except (pl.exceptions.PolarsError, OSError, ValueError, TypeError, MemoryError) as error:
         reason: object = str(error).partition("\n")[0]
     except BaseException as error:
-        # A panic of Rust's is no `Exception`, and its class cannot be imported.
+        # A Rust panic is not an `Exception`, and its class is not importable.
         if type(error).__name__ != "PanicException":
             raise
-        reason = "it makes no sense"
+        reason = "it is invalid"
     raise damaged(folder, name, reason)
 
 
 def damaged(folder: Folder, name: str, reason: object) -> CorruptDataError:
-    """Return the error of a file that is not what it should be."""
-    return CorruptDataError(f"index {folder.name} is damaged: {name}: {reason}: build it anew")
+    """Return the error for a damaged file of an index."""
+    return CorruptDataError(f"index {folder.name} is damaged: {name}: {reason}: rebuild it")

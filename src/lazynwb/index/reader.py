@@ -1,4 +1,4 @@
-"""`open_index` and `Index`: the catalogs of an index, and its tables."""
+"""`open_index` and `Index`: catalogs and tables of an index."""
 
 from __future__ import annotations
 
@@ -37,22 +37,22 @@ T = TypeVar("T")
 
 
 class Index(CatalogProvider):
-    """An index of sessions, opened: what `scan_nwb(index=...)` plans from.
+    """An open index of sessions, from which `scan_nwb(index=...)` plans.
 
-    It may be used by several threads, and pickled. It shows the index as it was when it was opened, or, if
-    files of that state have been removed since, as it is now.
+    It can be used by several threads, and pickled. It has the state in which it was opened, or the current
+    state if files of the former have been removed.
 
     Parameters
     ----------
     place : path or URL
         The folder that `build_index` wrote.
     storage_options : mapping or None
-        For the index; as for `scan_nwb`.
+        Storage options of the index; as for `scan_nwb`.
 
     Raises
     ------
     SourceNotFoundError
-        If there is no index.
+        If the index does not exist.
     CorruptDataError
         If it is damaged.
     """
@@ -78,25 +78,25 @@ class Index(CatalogProvider):
 
     @property
     def name(self) -> str:
-        """Location, for messages."""
+        """The location of the index in messages."""
         return self._folder.name
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest in force."""
+        """The current manifest."""
         return self._state.manifest
 
     def files(self, table: Kind) -> list[str]:
-        """Return the Parquet files of one of its tables: "sessions", "tables" or "columns".
+        """Return the Parquet files of one table, "sessions", "tables" or "columns", for other tools.
 
-        For DuckDB and others. The folder may hold more files, which are no longer in force.
+        The folder may contain other files, which are obsolete.
         """
         return [self._folder.address(part.file(table)) for part in self.manifest.parts]
 
     def value_files(self, table: str) -> list[str]:
-        """Return the Parquet files with the small columns of a table, in the order of the sessions.
+        """Return the Parquet files with the small columns of a table, in the order of sessions.
 
-        For DuckDB and others. They are written by `build_index(values=...)`; each row has `_nwb_path`.
+        They are written by `build_index(values=...)`; each row has `_nwb_path`.
 
         Parameters
         ----------
@@ -111,19 +111,19 @@ class Index(CatalogProvider):
         return [self._folder.address(file.name) for file in self.table_values(table).files]
 
     def table_values(self, table: str) -> TableValues:
-        """Return which files have values of a table, and of which sessions they do not.
+        """Return the files with values of a table, and the sessions without values.
 
         Raises
         ------
         TableNotFoundError
-            If the index has no values of it.
+            If the index has no values of the table.
         """
         path = normalize_table_path(table)
         known = {one.table: one for one in self.manifest.table_values}
         if path not in known:
             listed = ", ".join(f"/{one}" for one in known) or "none"
             raise TableNotFoundError(
-                f"index {self.name} has no values of /{path}, but of {listed}: build it with values=..."
+                f"index {self.name} has no values of /{path}, only of {listed}: build it with values=..."
             )
         return known[path]
 
@@ -167,7 +167,7 @@ class Index(CatalogProvider):
         return self._on_latest(lambda state: state.row_counts(sources, table))
 
     def schemas(self, sources: Sequence[Source], table: str) -> list[Hashable | NotCatalogued | None]:
-        """Return the fingerprints of a table's columns; see `CatalogProvider`."""
+        """Return fingerprints of the columns of a table; see `CatalogProvider`."""
         return self._on_latest(lambda state: state.schemas(sources, table))
 
     def stored_values(
@@ -183,13 +183,13 @@ class Index(CatalogProvider):
     def metadata(
         self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
     ) -> pl.DataFrame | None:
-        """Return values of the sessions' metadata; see `CatalogProvider`."""
+        """Return session metadata; see `CatalogProvider`."""
         return self._on_latest(lambda state: state.metadata(sources, table, schema))
 
     def sources_by_table(
         self, sources: Sequence[Source], *, series: bool
     ) -> tuple[dict[str, list[Source]], list[Source]]:
-        """Return the files that have each table, and files without a catalog; see `CatalogProvider`."""
+        """Return the files with each table, and the files without a catalog; see `CatalogProvider`."""
         return self._on_latest(lambda state: state.sources_by_table(sources, series=series))
 
     def session_values(
@@ -201,33 +201,33 @@ class Index(CatalogProvider):
         ----------
         sources : sequence of Source
         wanted : sequence of (str, str)
-            "general" or "general/subject", and the name of a value of theirs; or an empty text, and a column
-            of the table "sessions".
+            "general" or "general/subject" and the name of a value; or an empty string and a column of the
+            table "sessions".
 
         Returns
         -------
         list of int
-            The positions of the sources that it knows, in any order.
+            Positions of the sources that are in the index, in any order.
         dict of (str, str) to Series
-            What it knows of these, in the same order; of type Null where no session has such a value.
+            Their values in the same order; of type Null if no session has the value.
         """
         return self._on_latest(lambda state: state.session_values(sources, wanted))
 
     def summaries(self, sources: Sequence[Source]) -> dict[Source, list[TableSummary]]:
-        """Return what tables each of some sources has, of those of which that is known."""
+        """Return the tables of the sources that are in the index."""
         return self._on_latest(lambda state: state.summaries(sources))
 
     # -- tables -------------------------------------------------------------------------------------------
 
     def value_schema(self, table: str) -> dict[str, pl.DataType]:
-        """Return the columns of the values of a table; the first is hidden from users."""
+        """Return the schema of the values of a table, whose first column is hidden."""
         dtypes = self.table_values(table).dtypes
         return {ROWS: pl.Null(), **{name: dtype for name, dtype in dtypes.items() if name != SESSION}}
 
     def value_batches(
         self, table: str, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
-        """Yield the values of a table, a frame for each file; see `batches`."""
+        """Yield the values of a table, one frame per file; see `batches`."""
         schema = self.value_schema(table)
         names = with_columns if with_columns is not None else list(schema)
         roots = predicate.meta.root_names() if predicate is not None else []
@@ -239,13 +239,13 @@ class Index(CatalogProvider):
             left = None if left is None else left - rows
             stored = [name for name in dict.fromkeys((*names, *roots)) if name != ROWS]
             if predicate is not None and not stored:
-                stored = [TABLE_INDEX]  # any column: how many rows there are
+                stored = [TABLE_INDEX]  # any column, for the number of rows
             if stored:
                 try:
                     frame = state.values_in(self.table_values(table), file, stored, rows, predicate)
                 except GoneError:
                     raise LazyNWBError(
-                        f"index {self.name} was updated while it was read: open it anew, and run the query "
+                        f"index {self.name} was updated while it was read: open it again, and run the query "
                         "again"
                     ) from None
                 frame = frame.select(selectors.by_name(*(name for name in names if name != ROWS)))
@@ -260,7 +260,7 @@ class Index(CatalogProvider):
         yield pl.DataFrame(schema={name: schema[name] for name in names})
 
     def schema(self, table: Kind) -> dict[str, pl.DataType]:
-        """Return the columns of one of its tables."""
+        """Return the schema of one of the tables."""
         own = {name: dtype for name, dtype in SCHEMAS[table].items() if not name.startswith("_")}
         return {**own, **self._state.values.schema} if table == "sessions" else own
 
@@ -286,7 +286,7 @@ class Index(CatalogProvider):
         yield pl.DataFrame(schema={name: schema[name] for name in names})
 
     def _frames(self, table: Kind, names: list[str]) -> Iterator[pl.DataFrame]:
-        """Yield columns of a table part by part, all of the same state."""
+        """Yield columns of a table part by part, all of one state."""
         state, number = self._state, 0
         while number < len(state.manifest.parts):
             try:
@@ -302,7 +302,7 @@ class Index(CatalogProvider):
             number += 1
 
     def _on_latest(self, work: Callable[[State], T]) -> T:
-        """Call a function with the state that was read, or with the latest if files of it are gone."""
+        """Call a function with the current state, or with a new one if files of it have been removed."""
         state = self._state
         while True:
             try:
@@ -311,7 +311,7 @@ class Index(CatalogProvider):
                 state = self._renewed(state, error)
 
     def _renewed(self, state: State, error: GoneError) -> State:
-        """Return the state that has come after another."""
+        """Return the state that replaced another one."""
         with self._lock:
             if self._state is state:
                 fresh = State(self._folder)
@@ -324,18 +324,18 @@ class Index(CatalogProvider):
 def open_index(
     index: Index | str | os.PathLike[str], storage_options: Mapping[str, Any] | None = None
 ) -> Index:
-    """Open an index of sessions, once for any number of scans.
+    """Open an index of sessions for any number of scans.
 
     Parameters
     ----------
     index : path or URL
-        The folder that `build_index` wrote; one that is open is given back.
+        The folder that `build_index` wrote; an open index is returned unchanged.
     storage_options : mapping or None
         As for `scan_nwb`.
 
     Raises
     ------
     SourceNotFoundError
-        If there is no index.
+        If the index does not exist.
     """
     return index if isinstance(index, Index) else Index(index, storage_options)

@@ -20,12 +20,12 @@ def sources_of(
     index: Index | str | os.PathLike[str] | None,
     storage_options: Mapping[str, Any] | None,
 ) -> tuple[tuple[Source, ...], Index | None]:
-    """Return the files of a call, and the opened index that it plans from.
+    """Return the sources of a call, and the open index.
 
     Raises
     ------
     TypeError
-        If there is neither.
+        If neither is given.
     """
     if index is not None:
         from lazynwb.index.reader import open_index
@@ -33,5 +33,5 @@ def sources_of(
         opened = open_index(index, storage_options)
         return tuple(opened.sources(source, storage_options)), opened
     if source is None:
-        raise TypeError("pass a source: paths or URLs of NWB files, or index=..., for all that an index has")
+        raise TypeError("pass a source: paths or URLs of NWB files, or index=... for all files of an index")
     return tuple(expand(source, storage_options)), None

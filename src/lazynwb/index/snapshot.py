@@ -466,7 +466,7 @@ class State:
         if self.manifest.catalog_version != CATALOG_VERSION:
             older = self.manifest.catalog_version < CATALOG_VERSION
             what = (
-                "an earlier version of lazynwb: build it anew (lazynwb.build_index)"
+                "an earlier version of lazynwb: rebuild it (lazynwb.build_index)"
                 if older
                 else "a later version of lazynwb: upgrade lazynwb"
             )

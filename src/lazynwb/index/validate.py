@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"[<>|=]([biufc])(1|2|4|8|16)")
 _SIZES = {"b": {1}, "i": {1, 2, 4, 8}, "u": {1, 2, 4, 8}, "f": {2, 4, 8}, "c": {8, 16}}
-#: HDF5 allows no larger chunks, and rows are numbered by 32 bits.
+#: Limits of HDF5 chunks and of 32-bit row numbers.
 _MAX_CHUNK_BYTES = _MAX_ROWS = 2**32
-#: More than any array has.
+#: Maximum size of an array.
 _MAX_BYTES = 2**62
 _MAX_DIMENSIONS, _MAX_DEPTH = 32, 8
 _OFFSET = 8
@@ -25,7 +25,7 @@ _MASK = 4
 
 
 def is_row_count(rows: int) -> bool:
-    """Return whether a table can have so many rows."""
+    """Return whether a number of rows is valid."""
     return 0 <= rows <= _MAX_ROWS
 
 

@@ -1,8 +1,8 @@
-"""Values of an index as parts of the column store: read, checked, and offered to scans of the files.
+"""Values of an index as parts of the column store, for scans of the files.
 
-A file with values and its entry are what a part and its entry are in the column store, with three
-differences: values are in the types of the whole table, metadata and `_nwb_path` are columns, too, and it is
-not known who has written them.
+A file with values and its entry correspond to a part and its entry in the column store, with three
+differences: values have the types of the whole table, metadata and `_nwb_path` are also columns, and the
+files are not trusted.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from lazynwb.index.model import TableValues, ValueFile
     from lazynwb.storage.source import Source
 
-#: Limits of what a file and its entry may claim to hold: an index is not trusted.
+#: Maximum sizes of a file and of its entry: an index is not trusted.
 _MAX_FILE_BYTES = 1024 * 1024 * 1024
 MAX_ENTRY_BYTES = 256 * 1024 * 1024
-#: Ranges of a remote file that are closer than this are one request.
+#: Ranges of a remote file that are closer together than this are coalesced.
 _GAP = 256 * 1024
 _LEVEL = 6
 
 
 def packed(entry: Entry) -> bytes:
-    """Return an entry as the contents of a file of an index: paths and identities are much alike."""
+    """Encode and compress an entry, whose paths and identities are similar."""
     return zlib.compress(encode(entry), _LEVEL)
 
 
@@ -52,14 +52,14 @@ def read_entry(folder: Folder, values: TableValues, file: ValueFile) -> Entry | 
     Raises
     ------
     SourceNotFoundError
-        If it is gone.
+        If it does not exist.
     CorruptDataError
-        If it is not what it should be.
+        If it is damaged.
     """
     name = file.entry_name
     check_part(folder, values, file)
     if file.entry_bytes > MAX_ENTRY_BYTES:
-        raise damaged(folder, name, "it is larger than any")
+        raise damaged(folder, name, "it is too large")
     data = folder.read(name, 0, file.entry_bytes)
     count(bytes_stored=len(data))
     unpacking = zlib.decompressobj()
@@ -74,16 +74,17 @@ def read_entry(folder: Folder, values: TableValues, file: ValueFile) -> Entry | 
         or entry.table != values.table
         or any(layout.path is None for layout in entry.layouts)
     ):
-        raise damaged(folder, name, "it does not fit to its file")
+        raise damaged(folder, name, "it does not match its file")
     return entry
 
 
 def check_part(folder: Folder, values: TableValues, file: ValueFile) -> None:
-    """Raise if a manifest describes a file with values that cannot be.
+    """Check the description of a file with values in a manifest.
 
     Raises
     ------
     CorruptDataError
+        If it is inconsistent.
     """
     part = file.part
     try:

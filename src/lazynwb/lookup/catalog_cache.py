@@ -1,6 +1,6 @@
 """The cache of catalogs, in memory and on disk.
 
-An entry is valid for one identity of its file, and of the files that its links lead to.
+An entry is valid for one identity of its file, and of the targets of external links.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 #: Errors of damaged files.
 DAMAGE = (CorruptDataError, NotNWBError)
-#: Entries kept in memory.
+#: Maximum number of entries in memory.
 _MAX_KEPT = 2048
 
 
 class CacheEntry(msgspec.Struct, array_like=True, gc=False):
-    """An entry of the cache, about one source.
+    """A cache entry of one source.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class CacheEntry(msgspec.Struct, array_like=True, gc=False):
         return ()
 
     def for_disk(self) -> Self:
-        """Return the entry as it is stored on disk."""
+        """Return the entry to store on disk."""
         return self
 
 
@@ -66,7 +66,7 @@ _lock = ForkSafeLock()
 
 
 def get_entry(key: str, source: Source, kind: type[K]) -> tuple[K | None, str]:
-    """Return the valid entry of a file, or None, from memory or disk; and the file's identity."""
+    """Return the valid entry of a file from memory or disk, or None, and the identity of the file."""
     with _lock:
         kept = _memory.get(key)
         if kept is not None:
@@ -76,7 +76,7 @@ def get_entry(key: str, source: Source, kind: type[K]) -> tuple[K | None, str]:
         prepare(source)
     now = source.identity(known=stored.identity if stored is not None else False)
     if kept is not None and kept.identity != now:
-        # Another process may have seen the file as it is now.
+        # Another process may have stored the current version.
         stored = disk_cache.load(key, msgpack_decoder(kind))
     if not isinstance(stored, kind) or stored.key != key or not is_valid(stored, source, now):
         return None, now
@@ -96,7 +96,7 @@ def get_version(key: str, version: str, kind: type[K]) -> K | None:
 
 
 def is_valid(entry: CacheEntry, source: Source, now: str) -> bool:
-    """Return whether an entry describes a file with the identity `now`, and the targets of its links."""
+    """Return whether an entry is valid for the identity `now` of a file and the targets of its links."""
     return entry.identity == now and all(
         source.with_path(path).identity_or_absent(known) == known for path, known in entry.depends
     )
@@ -110,7 +110,7 @@ def _keep(entry: CacheEntry) -> None:
 
 
 def put_entry(entry: CacheEntry, source: Source) -> None:
-    """Keep an entry in memory and on disk, unless the file is so new that a change could go unnoticed."""
+    """Store an entry in memory and on disk, unless the file is so new that a change might not be detected."""
     files = [(source, entry.identity)]
     files += [(source.with_path(other), known) for other, known in entry.depends if known != ABSENT]
     try:
@@ -124,10 +124,10 @@ def put_entry(entry: CacheEntry, source: Source) -> None:
 
 @contextmanager
 def invalidate_on_corruption(*sources: Source) -> Iterator[None]:
-    """Remove all entries of remote files that turn out to be damaged.
+    """Remove all entries of remote files if they are damaged.
 
-    A server or proxy may send something other than the file: an error page, a part, flipped bits. A cached
-    copy would fail even after the server has recovered.
+    A server or proxy may have sent an error page, a partial file or flipped bits. A cached copy would fail
+    even after the server has recovered.
     """
     try:
         yield
@@ -152,23 +152,23 @@ def invalidate_source(source: Source) -> None:
 
 
 def remove_entries(is_unwanted: Callable[[str], bool]) -> None:
-    """Forget the entries of some keys, in this process."""
+    """Remove entries from memory by their keys."""
     with _lock:
         for key in [key for key in _memory if is_unwanted(key)]:
             del _memory[key]
 
 
 def clear_memory() -> None:
-    """Forget every entry in this process; those on disk stay."""
+    """Remove all entries from memory; keep those on disk."""
     with _lock:
         _memory.clear()
 
 
 def clear_cache() -> None:
-    """Forget every catalog and the column store, in memory and on disk.
+    """Remove all catalogs and the column store, in memory and on disk.
 
-    Nothing else is removed from the cache's folder (`lazynwb.config.cache_path`), and no query needs the
-    cache: what is not there is read from the files again.
+    Other files in the folder of the cache (`lazynwb.config.cache_path`) are kept. Queries do not need the
+    cache: they read the files again.
     """
     clear_memory()
     forget()

@@ -13,7 +13,7 @@ from lazynwb.formats.protocols import with_remedy
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.lookup.schema import normalize_table_path, not_found
 from lazynwb.progress import Progress
-from lazynwb.storage.file_names import pattern_of
+from lazynwb.storage.file_names import compile_glob
 from lazynwb.storage.source import map_concurrently
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ def match_tables(
     path = normalize_table_path(pattern)
     is_whole = pattern.startswith("/") or path.partition("/")[0] in ROOT_GROUPS
     try:
-        matching = pattern_of(path if is_whole else f"**/{path}")
+        matching = compile_glob(path if is_whole else f"**/{path}")
     except re.error as error:
         raise TableNotFoundError(f"{pattern!r} is no path of a table, and no pattern: {error}") from None
     paths, unread, broken = _paths_of(

@@ -203,7 +203,7 @@ def _verify(file: TableFile) -> TableFile | None:
 
 
 def _may_change_unnoticed(file: TableFile) -> bool:
-    return file.is_given and (is_zarr(file.source) or not file.source.shows_change(file.identity))
+    return file.is_given and (is_zarr(file.source) or not file.source.read_reveals_change(file.identity))
 
 
 def _unverified(file: TableFile | None) -> TableFile | None:

@@ -1,4 +1,4 @@
-"""Provenance of rows: the tables that rows come from, and the types of columns to add to them."""
+"""Provenance of rows: the tables and row numbers of rows, and the types of columns to add to them."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("lazynwb")
 
-#: Number of the table of a row without provenance.
+#: Table number of a row without provenance.
 NOWHERE = -1
-#: Names that an error lists.
+#: Maximum number of names in an error.
 _LISTED = 20
 
 
 class LateOptions(NamedTuple):
-    """How columns are read for the rows of a frame.
+    """Options of the late materialization of columns.
 
     Attributes
     ----------
     missing_ok : bool
-        A file may lack a column: its rows are null.
+        Whether a file may lack a column, which is then null in its rows.
     nowhere_ok : bool
-        All files may lack it: it is left out.
+        Whether all files may lack a column, which is then left out.
     overrides : dict of str to DataType
         Types that the user chose.
     storage_options : mapping or None
@@ -54,15 +54,15 @@ class LateOptions(NamedTuple):
 
 
 class Origins(NamedTuple):
-    """The table and row that each row of a frame comes from.
+    """The table and row number of each row of a frame.
 
     Attributes
     ----------
     files : list of TableFile
-        Each table once.
+        Distinct tables.
     owners, rows : ndarray of int64
-        For each row, the number of its table in `files` and the row within it; the number is `NOWHERE` where
-        any of the three columns is null.
+        For each row, the number of its table in `files` and the row within it; the number is `NOWHERE` if any
+        of the three columns is null.
     """
 
     files: list[TableFile]
@@ -80,14 +80,14 @@ def provenance_columns(present: Iterable[str], suffix: str) -> dict[str, str]:
     Parameters
     ----------
     present : iterable of str
-        The frame's columns.
+        Columns of the frame.
     suffix : str
-        Of these columns, for the right side of a join; one that has it not is the left side's.
+        Suffix of the columns on the right side of a join; a column without it belongs to the left side.
 
     Raises
     ------
     ColumnNotFoundError
-        If one is not there.
+        If one of the columns is missing.
     """
     present = set(present)
     found = {name: name + suffix if name + suffix in present else name for name in INTERNAL}
@@ -102,7 +102,7 @@ def provenance_columns(present: Iterable[str], suffix: str) -> dict[str, str]:
 
 
 def find_origins(provenance: pl.DataFrame, options: LateOptions) -> Origins:
-    """Find the tables that rows come from.
+    """Find the tables of rows.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ def find_origins(provenance: pl.DataFrame, options: LateOptions) -> Origins:
         # pandas stores integers with missing values as floats.
         index = index.fill_nan(None)
         if not provenance.select((index == index.floor()).all()).item():
-            raise LazyNWBError(f"{TABLE_INDEX} counts rows, but the frame has fractions there")
+            raise LazyNWBError(f"{TABLE_INDEX} must be an integer row number, but the frame has fractions")
     rows = provenance.select(
         pl.col(NWB_PATH).cast(pl.String), pl.col(TABLE_PATH).cast(pl.String), index.cast(pl.Int64)
     )
@@ -139,7 +139,7 @@ def find_origins(provenance: pl.DataFrame, options: LateOptions) -> Origins:
 
 
 def distinct_tables(rows: pl.DataFrame) -> pl.DataFrame:
-    """Return each pair of a file and a table once, in the order of their first rows."""
+    """Return the distinct pairs of file and table, in the order of their first rows."""
     return rows.select(NWB_PATH, TABLE_PATH).drop_nulls().unique(maintain_order=True)
 
 

@@ -1,4 +1,4 @@
-"""The protocol of catalog providers: catalogs made earlier, by an index or by another process."""
+"""The protocol of catalog providers, which supply catalogs of an index or of another process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class NotCatalogued(Enum):
-    """The provider has no catalog of a file's table, and does not know that the file lacks the table."""
+    """The provider has no catalog of a file's table, and does not know whether the file lacks it."""
 
     NOT_CATALOGUED = "unknown"
 
@@ -27,8 +27,8 @@ NOT_CATALOGUED = NotCatalogued.NOT_CATALOGUED
 class CatalogProvider(Protocol):
     """Catalogs that exist before a scan begins: in an index, or shipped with a task.
 
-    Files without one are looked up in the disk cache, or parsed (`lazynwb.lookup.loader`). A catalog is taken
-    as valid until its file is read; then the file's identity is compared with the catalog's.
+    Other files are looked up in the disk cache, or parsed (`lazynwb.lookup.loader`). A catalog counts as
+    valid until its file is read; then the identity of the file is compared with that of the catalog.
     """
 
     def tables(self, sources: Sequence[Source], table: str) -> Sequence[TableFile | NotCatalogued | None]:
@@ -44,18 +44,18 @@ class CatalogProvider(Protocol):
         Returns
         -------
         sequence of TableFile, None or NOT_CATALOGUED
-            One for each source; None where the file has no such table.
+            One for each source; None if the file lacks the table.
         """
         ...
 
     def row_counts(self, sources: Sequence[Source], table: str) -> Sequence[TableFile | NotCatalogued | None]:
-        """Return what `tables` returns, where only the number of rows is needed: columns may be left out."""
+        """Return the catalogs for counting rows, which may lack columns; otherwise like `tables`."""
         return self.tables(sources, table)
 
     def metadata(
         self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
     ) -> pl.DataFrame | None:
-        """Return values of session metadata.
+        """Return session metadata.
 
         Parameters
         ----------
@@ -64,19 +64,19 @@ class CatalogProvider(Protocol):
         table : str
             "general" or "general/subject".
         schema : mapping of str to DataType
-            Columns and the types in which they are wanted.
+            Required columns and types.
 
         Returns
         -------
         DataFrame or None
-            The columns and `_nwb_path`, one row for each file that has the table; None unless the values of
+            The columns and `_nwb_path`, with one row per file that has the table; None unless the values of
             all files are known.
         """
         del sources, table, schema
         return None
 
     def schemas(self, sources: Sequence[Source], table: str) -> Sequence[Hashable | NotCatalogued | None]:
-        """Return a key for each source that is equal where the columns of a table have equal types.
+        """Return a key for each source, which is equal if the columns of a table have equal types.
 
         Parameters
         ----------
@@ -88,7 +88,7 @@ class CatalogProvider(Protocol):
         Returns
         -------
         sequence of Hashable, None or NOT_CATALOGUED
-            None where the file has no such table.
+            None if the file lacks the table.
         """
         del table
         return [NOT_CATALOGUED] * len(sources)
@@ -96,7 +96,7 @@ class CatalogProvider(Protocol):
     def stored_values(
         self, table: str, schema: Mapping[str, pl.DataType], overridden: frozenset[str]
     ) -> StoredValues | None:
-        """Return small columns that are kept with the catalogs; None if there are none of the table.
+        """Return the small columns of a table that are stored with the catalogs; None if there are none.
 
         Parameters
         ----------
@@ -105,26 +105,26 @@ class CatalogProvider(Protocol):
         schema : mapping of str to DataType
             The columns of the scan.
         overridden : frozenset of str
-            Those whose types the user chose.
+            Columns whose types the user chose.
         """
         del table, schema, overridden
         return None
 
     def table_paths(self) -> list[str]:
-        """Return the paths of the tables that any file has, as far as they are known."""
+        """Return the known paths of tables in any file."""
         return []
 
     def sources_by_table(
         self, sources: Sequence[Source], *, series: bool
     ) -> tuple[dict[str, list[Source]], Sequence[Source]]:
-        """Return the files that have each table, by its path, and the files whose tables are not known.
+        """Return the files with each table, by its path, and the files whose tables are not known.
 
         Parameters
         ----------
         sources : sequence of Source
             Files of the scan.
         series : bool
-            Include TimeSeries.
+            Whether to include TimeSeries.
         """
         del series
         return {}, sources

@@ -1,4 +1,4 @@
-"""Target tables of regions, and the types of their rows."""
+"""Target tables of DynamicTableRegion columns, and the types of their rows."""
 
 from __future__ import annotations
 
@@ -23,36 +23,37 @@ if TYPE_CHECKING:
     from lazynwb.lookup.loader import TableFile
 
 _LOGGER = logging.getLogger("lazynwb")
-#: Files that are looked at together.
+#: Number of files per look-up.
 _AT_ONCE = 64
 
 
 class TargetsEntry(CacheEntry):
-    """Cache entry of the target tables of a table's regions, by the regions' paths."""
+    """Cache entry of the target tables of the regions of a table, by the paths of the regions."""
 
     targets: dict[str, str]
     linked: tuple[tuple[str, str], ...] = ()
 
     @property
     def depends(self) -> tuple[tuple[str, str], ...]:
-        """Other files that links of the table led to."""
+        """Targets of external links of the table."""
         return self.linked
 
 
 class Region(NamedTuple):
-    """A column of row positions in another table, of which a scan shows the rows.
+    """A column of row positions that a scan replaces by rows of the target table.
 
     Attributes
     ----------
     name : str
+        Name of the column.
     stored : DataType
-        Of the positions: Int64, in as many lists as the column is ragged.
+        Type of the positions: Int64, in as many nested lists as the column is ragged.
     fields : dict of str to DataType
-        Columns of the other table.
+        Columns of the target table.
     origin : str
-        The file that the types of the fields were first taken from.
+        File that the types of the fields were taken from.
     chosen : bool
-        The user chose them.
+        Whether the user chose the fields.
     """
 
     name: str
@@ -63,7 +64,7 @@ class Region(NamedTuple):
 
     @property
     def dtype(self) -> pl.DataType:
-        """The type of the column as the scan shows it."""
+        """The type of the column in the scan."""
         return _with_leaf(self.stored, pl.Struct(self.fields))
 
 
@@ -71,7 +72,7 @@ class Region(NamedTuple):
 
 
 def load_targets(files: Sequence[TableFile], name: str) -> list[TableFile | None]:
-    """Return for each file the table that a region of it refers to.
+    """Return the target table of a region for each file.
 
     Parameters
     ----------
@@ -82,7 +83,7 @@ def load_targets(files: Sequence[TableFile], name: str) -> list[TableFile | None
     Returns
     -------
     list of TableFile or None
-        None where the file has no such column, or it refers to no table.
+        None if the file lacks the column, or the column has no target table.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def load_targets(files: Sequence[TableFile], name: str) -> list[TableFile | None
 
 
 def _target_paths(file: TableFile) -> dict[str, str]:
-    """Return the tables that a table's regions refer to, from memory, from the cache, or looked up now."""
+    """Return the paths of the target tables of a table's regions, from the cache or by a look-up."""
     paths = [c.data.path for c in file.columns.values() if c.region and c.data is not None]
     if not paths:
         return {}
@@ -132,7 +133,7 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
     ignore_errors: bool,
     disable_progress: bool,
 ) -> tuple[Region, ...]:
-    """Find the regions of a table, and the fields of the rows that they refer to.
+    """Find the regions of a table, and the fields of their target rows.
 
     Parameters
     ----------
@@ -151,7 +152,7 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
     Raises
     ------
     SchemaError
-        If a column that was asked for is no region, or the tables of two files do not fit together.
+        If a requested column is not a region, or the target tables of two files have no common type.
     """
     if wanted is False:
         return ()
@@ -165,8 +166,8 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
         if name not in schema or name not in regions:
             there = ", ".join(regions) or "none"
             raise SchemaError(
-                f"resolve_regions: {name!r} is no DynamicTableRegion of /{files[0].table.path} in "
-                f"{_named(files)}; regions there: {there}"
+                f"resolve_regions: {name!r} is not a DynamicTableRegion of /{files[0].table.path} in "
+                f"{_named(files)}; available regions: {there}"
             )
         region = (
             _chosen_region(name, schema[name], files)
@@ -197,7 +198,7 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
 def _warn_of_unresolved(
     files: Sequence[TableFile], schema: Mapping[str, pl.DataType], resolved: Collection[str]
 ) -> None:
-    """Log which regions are shown as row positions although all were to be resolved, and why."""
+    """Log which regions are not resolved although all regions were requested, and why."""
     reasons: dict[str, str] = {}
     for file in files:
         for name, column in file.columns.items():
@@ -218,7 +219,7 @@ def _warn_of_unresolved(
 
 
 def _names(wanted: bool | str | Iterable[str]) -> list[str] | None:  # noqa: FBT001
-    """Return the columns that were asked for by name; None for all regions."""
+    """Return the requested columns; None for all regions."""
     if isinstance(wanted, bool):
         return None
     return [wanted] if isinstance(wanted, str) else list(wanted)
@@ -229,7 +230,7 @@ def _named(files: Sequence[TableFile]) -> str:
 
 
 def _regions(files: Iterable[TableFile]) -> list[str]:
-    """Return the columns that are regions in every file that has rows of them."""
+    """Return the columns that are regions in every file with rows."""
     verdicts: dict[str, bool] = {}
     for file in files:
         for name, column in file.columns.items():

@@ -1,4 +1,4 @@
-"""Series as objects: arrays that are read when they are sliced."""
+"""TimeSeries objects with lazy arrays, which are read when they are sliced."""
 
 from lazynwb.series.timeseries import TimeSeries, get_timeseries
 

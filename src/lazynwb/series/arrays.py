@@ -1,4 +1,4 @@
-"""Lazy arrays: read when they are sliced."""
+"""Lazy arrays, which are read when they are sliced."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Array
     from lazynwb.lookup.loader import TableFile
 
-#: Bytes that are read at a time where an array is gone through from its beginning to its end.
-_BLOCK = 16 * 1024 * 1024
+#: Bytes per block when iterating over an array.
+_BLOCK_BYTES = 16 * 1024 * 1024
 
 
 class LazyArray(ABC):
-    """An array whose elements are read, or made, when they are asked for.
+    """An array whose elements are read, or computed, on access.
 
-    `array[1000:2000, :4]`, `array[-1]`, `array[::2]`, `array[mask]` and `array[[3, 1, 1]]` give NumPy
-    arrays, or single values, as NumPy would: integers, slices and an ellipsis along all dimensions, and
-    along one of them a boolean mask or numbers in any order. `np.asarray(array)` and `array[:]` read all of
-    it. Nothing is kept open, and nothing that was read is kept.
+    `array[1000:2000, :4]`, `array[-1]`, `array[::2]`, `array[mask]` and `array[[3, 1, 1]]` return NumPy
+    arrays or single values, as NumPy does: integers, slices and an ellipsis are supported along all
+    dimensions, and a boolean mask or integers in any order along one of them. `np.asarray(array)` and
+    `array[:]` read the whole array. No file is kept open, and no values are cached.
 
     Attributes
     ----------
     shape : tuple of int
-        As NumPy's.
+        Shape, as in NumPy.
     dtype : numpy.dtype
-        In native byte order; `object` for text (`str`), names of enums, and the paths behind references.
+        Type in native byte order; `object` for text (`str`), names of enums, and paths of references.
     chunks : tuple of int or None
-        The shape of what is read and decoded at once; None where any part can be read.
+        Shape of the chunks, which are read and decoded as a whole; None if any part can be read.
     path : str
-        Of the dataset, with the leading slash.
+        Path of the dataset, with the leading slash.
     file : str
-        Path or URL, without secrets.
+        Path or URL of the file, without secrets.
     """
 
     shape: tuple[int, ...]
@@ -58,25 +58,25 @@ class LazyArray(ABC):
 
     @abstractmethod
     def read(self, spans: tuple[Indexer, ...]) -> np.ndarray:
-        """Return the values of spans along all dimensions."""
+        """Return the values selected by one indexer per dimension."""
 
     @abstractmethod
     def rows(self, start: int, stop: int) -> Self:
-        """Return some consecutive rows, again lazily: `0 <= start <= stop <= len(array)`."""
+        """Return consecutive rows as a lazy array; `0 <= start <= stop <= len(array)`."""
 
     @property
     def ndim(self) -> int:
-        """How many dimensions it has."""
+        """The number of dimensions."""
         return len(self.shape)
 
     @property
     def size(self) -> int:
-        """How many elements it has."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all elements in memory; of those that are objects, without what these refer to."""
+        """The size of all elements in memory; of objects, only the size of the references."""
         return self.size * self.dtype.itemsize
 
     def __len__(self) -> int:
@@ -90,41 +90,39 @@ class LazyArray(ABC):
         Raises
         ------
         IndexError
-            If it is out of range, or of a kind that is not supported.
+            If the selection is out of range or not supported.
         CorruptDataError, SourceChangedError, UnsupportedTypeError
-            If it cannot be read.
+            If the values cannot be read.
         """
         picked = pick(self.shape, selection)
         values = ordered(self.read(picked.spans), picked)
         return values if values.ndim else values[()]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 - NumPy's
-        """Read all of it.
+        """Read the whole array.
 
         Raises
         ------
         ValueError
-            If `copy` is false: there is nothing that could be shared.
+            If `copy` is false, because the values are not in memory.
         """
         if copy is False:
-            raise ValueError(
-                "a lazy array cannot be made a NumPy array without reading it: leave out copy=False"
-            )
+            raise ValueError("a lazy array cannot become a NumPy array without a copy: leave out copy=False")
         values = np.asarray(self[...])
         return values if dtype is None else values.astype(dtype, copy=False)
 
     def __iter__(self) -> Iterator[Any]:
-        """Yield row after row, reading many at a time."""
+        """Yield the rows, which are read in blocks."""
         for start, stop in self.blocks():
             yield from self[start:stop]
 
-    def blocks(self, size: int = _BLOCK) -> Iterator[tuple[int, int]]:
-        """Yield the first row and the row past the last of blocks of whole chunks.
+    def blocks(self, size: int = _BLOCK_BYTES) -> Iterator[tuple[int, int]]:
+        """Yield the ranges of rows (start, stop) of blocks of whole chunks.
 
         Parameters
         ----------
         size : int
-            About how many bytes a block has; whole chunks in any case.
+            Approximate size of a block in bytes.
         """
         band = self.chunks[0] if self.chunks else 1
         width = max(math.prod(self.shape[1:]) * self.dtype.itemsize, 1)
@@ -138,15 +136,16 @@ class LazyArray(ABC):
 
 
 class StoredArray(LazyArray):
-    """A dataset of a file, or some rows of it.
+    """A dataset of a file, or a range of its rows.
 
     Parameters
     ----------
     table : TableFile
-        The table or series that it belongs to.
+        Table or series of the dataset.
     array : Array
+        Catalog of the dataset.
     start, stop : int or None
-        The rows; None for all.
+        Range of rows; None for all.
     """
 
     def __init__(self, table: TableFile, array: Array, start: int = 0, stop: int | None = None) -> None:
@@ -160,18 +159,18 @@ class StoredArray(LazyArray):
         self.path = f"/{array.path}"
         self.file = table.name
         if array.dtype.dims:
-            # An element that is an array itself: its dimensions are the last ones.
+            # The dimensions of an array type are the last ones.
             self._element = array.dtype.dims
             self.shape += array.dtype.dims
         else:
             self._element = ()
 
     def rows(self, start: int, stop: int) -> StoredArray:
-        """Return some consecutive rows, again lazily."""
+        """Return consecutive rows as a lazy array."""
         return StoredArray(self._table, self._array, self._start + start, self._start + stop)
 
     def read(self, spans: tuple[Indexer, ...]) -> np.ndarray:
-        """Read the chunks, or ranges of bytes, that hold the spans."""
+        """Read the chunks or byte ranges of a selection."""
         within = spans[len(self._array.shape) :]
         spans = spans[: len(self._array.shape)]
         if spans and self._start:
@@ -187,14 +186,14 @@ class StoredArray(LazyArray):
 
 
 class SingleSample(LazyArray):
-    """The one sample of a series that stores it as a scalar: an array of one row, or of none in a window.
+    """A scalar dataset as an array of one row, or of none in an empty window.
 
     Parameters
     ----------
     scalar : StoredArray
         The dataset.
     start, stop : int
-        The rows: 0 to 1, or none.
+        Range of rows: 0 to 1, or empty.
     """
 
     def __init__(self, scalar: StoredArray, start: int = 0, stop: int = 1) -> None:
@@ -208,7 +207,7 @@ class SingleSample(LazyArray):
         self.file = scalar.file
 
     def rows(self, start: int, stop: int) -> SingleSample:
-        """Return the row, or none, again lazily."""
+        """Return the row, or none, as a lazy array."""
         return SingleSample(self._scalar, self._start + start, self._start + stop)
 
     def read(self, spans: tuple[Indexer, ...]) -> np.ndarray:
@@ -219,22 +218,22 @@ class SingleSample(LazyArray):
 
 
 def samples_of(table: TableFile, array: Array) -> StoredArray | SingleSample:
-    """Return a dataset of a series with the samples along its first dimension."""
+    """Return a dataset of a series with samples along the first dimension."""
     stored = StoredArray(table, array)
     return stored if array.shape else SingleSample(stored)
 
 
 class RegularTimes(LazyArray):
-    """Timestamps in seconds of a series that was sampled at a constant rate: `start + row / rate`.
+    """Timestamps in seconds of a series with a constant sampling rate: `start + row / rate`.
 
     Parameters
     ----------
     table : TableFile
         The series.
     start, rate : float
-        In seconds, and in hertz.
+        Start in seconds, and rate in hertz.
     first, stop : int
-        Rows of the series.
+        Range of rows of the series.
     """
 
     def __init__(self, table: TableFile, start: float, rate: float, first: int, stop: int) -> None:
@@ -248,11 +247,11 @@ class RegularTimes(LazyArray):
         self.file = table.name
 
     def rows(self, start: int, stop: int) -> RegularTimes:
-        """Return some consecutive rows, again lazily."""
+        """Return consecutive rows as a lazy array."""
         return RegularTimes(self._table, *self._regular, self._first + start, self._first + stop)
 
     def read(self, spans: tuple[Indexer, ...]) -> np.ndarray:
-        """Compute timestamps; nothing is read."""
+        """Compute timestamps without file access."""
         span = spans[0]
         rows = np.arange(span.start, span.stop, span.step) if isinstance(span, slice) else span
         start, rate = self._regular
@@ -261,26 +260,27 @@ class RegularTimes(LazyArray):
 
 
 class ScaledArray(LazyArray):
-    """Another array's values in physical units, as float64: `value * factor * factors[column] + offset`.
+    """An array in physical units as float64: `value * factor * factors[column] + offset`.
 
     Parameters
     ----------
     raw : LazyArray
-        Numbers.
+        Stored numbers.
     factor, offset : float
+        Scale and offset of all values.
     factors : ndarray or None
-        One for each position along the second dimension.
+        One more factor for each position along the second dimension.
 
     Raises
     ------
     UnsupportedTypeError
-        If the array does not hold numbers.
+        If the array does not contain numbers.
     """
 
     def __init__(self, raw: LazyArray, factor: float, offset: float, factors: np.ndarray | None) -> None:
         if raw.dtype.kind not in "iufb":
             raise UnsupportedTypeError(
-                f"{raw.file}: {raw.path} holds no numbers that could be scaled, but {raw.dtype}"
+                f"{raw.file}: {raw.path} cannot be scaled: it contains {raw.dtype}, not numbers"
             )
         self._raw = raw
         self._factor = factor
@@ -293,11 +293,11 @@ class ScaledArray(LazyArray):
         self.file = raw.file
 
     def rows(self, start: int, stop: int) -> ScaledArray:
-        """Return some consecutive rows, again lazily."""
+        """Return consecutive rows as a lazy array."""
         return ScaledArray(self._raw.rows(start, stop), self._factor, self._offset, self._factors)
 
     def read(self, spans: tuple[Indexer, ...]) -> np.ndarray:
-        """Read the stored values, and scale them."""
+        """Read the stored values and scale them."""
         values = self._raw.read(spans).astype(np.float64)
         values *= self._factor
         if self._factors is not None:

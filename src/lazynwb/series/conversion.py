@@ -1,4 +1,4 @@
-"""Series as objects of Polars, xarray and pynapple."""
+"""Conversion of series to Polars, xarray and pynapple."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from lazynwb.series.arrays import LazyArray
     from lazynwb.series.info import SeriesInfo
 
-#: pynapple's intervals have a duration: this one, in seconds, where there is a single time.
-_MIN_SECONDS = 1e-6
+#: Duration in seconds of the pynapple interval of a single time, which must not be empty.
+_MIN_DURATION = 1e-6
 
 
 def to_polars(series: SeriesInfo, data: LazyArray, stamps: LazyArray) -> pl.DataFrame:
     """Return samples as a frame with the columns `timestamps` and `data`.
 
-    `data` is a column of dtype `Array` where a sample has several values.
+    The type of `data` is `Array` if samples have several values.
     """
     values, times = _read(series, data, stamps)
     column = (
@@ -73,7 +73,7 @@ def to_pynapple(series: SeriesInfo, data: LazyArray, stamps: LazyArray) -> Any: 
     nap = require_package("pynapple")
     if data.dtype.kind not in "iufb":
         raise UnsupportedTypeError(
-            f"{series.file}: {series.path} has the dtype {data.dtype}: pynapple takes numbers only"
+            f"{series.file}: {series.path} has the dtype {data.dtype}: pynapple only supports numbers"
         )
     values, times = _read(series, data, stamps)
     order = time_order(times)
@@ -88,14 +88,14 @@ def _read(series: SeriesInfo, data: LazyArray, stamps: LazyArray) -> tuple[np.nd
     """Return all data and timestamps."""
     if len(data) != len(stamps):
         raise LazyNWBError(
-            f"{series.file}: {series.path} has {len(stamps)} timestamps for {len(data)} samples: which "
-            "belong together cannot be told; take slices of data and timestamps"
+            f"{series.file}: {series.path} has {len(stamps)} timestamps for {len(data)} samples, which "
+            "cannot be matched: slice data and timestamps instead"
         )
     return np.asarray(data), np.asarray(stamps)
 
 
 def require_package(package: str) -> ModuleType:
-    """Import an optional package; MissingPackageError names its extra."""
+    """Import an optional package; raise MissingPackageError with the name of its extra."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -105,9 +105,9 @@ def require_package(package: str) -> ModuleType:
 
 
 def time_order(stamps: np.ndarray) -> np.ndarray | None:
-    """Return positions that put times in order, and leave out NaN; None if they are in order already.
+    """Return the positions that sort times and leave out NaN; None if they are sorted already.
 
-    pynapple sorts times, but leaves the samples as they are: they would belong to other times.
+    pynapple sorts times without sorting the samples, which would then belong to other times.
     """
     if (stamps[:-1] <= stamps[1:]).all() and not np.isnan(stamps[-1:]).any():
         return None
@@ -116,5 +116,5 @@ def time_order(stamps: np.ndarray) -> np.ndarray | None:
 
 
 def time_support(nap: ModuleType, start: float, stop: float) -> Any:  # noqa: ANN401
-    """Return a pynapple IntervalSet of one interval, which may start and stop at the same time."""
-    return nap.IntervalSet(start, stop if stop > start else start + _MIN_SECONDS)
+    """Return a pynapple IntervalSet of one interval, which may be a single time."""
+    return nap.IntervalSet(start, stop if stop > start else start + _MIN_DURATION)

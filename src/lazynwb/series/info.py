@@ -1,4 +1,4 @@
-"""The attributes and the small datasets of a series, beside its data and timestamps."""
+"""Attributes and small datasets of a series, other than its data and timestamps."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 
 
 class SeriesInfo:
-    """The attributes of a TimeSeries and its small datasets, read when one is first asked for.
+    """The attributes and small datasets of a TimeSeries, read on first access.
 
     Parameters
     ----------
     table : TableFile
+        Catalog of the series.
     window : tuple of int or None
-        First sample and the one past the last; None for all.
+        Range of samples (start, stop); None for all.
 
     Attributes
     ----------
     path : str
-        Inside the file, with the leading slash.
+        Path in the file, with the leading slash.
     file : str
-        Path or URL, without secrets.
+        Path or URL of the file, without secrets.
     """
 
     def __init__(self, table: TableFile, window: tuple[int, int] | None) -> None:
@@ -41,7 +42,7 @@ class SeriesInfo:
         self._members: TableFile | None = None
 
     def share_metadata(self, other: SeriesInfo) -> None:
-        """Take over the attributes that another window of the same series has read."""
+        """Reuse the attributes that another window of the same series has read."""
         self._attributes, self._members = other._attributes, other._members
 
     @property
@@ -53,8 +54,8 @@ class SeriesInfo:
         column = self._table.columns.get("timestamps")
         return column.regular if column is not None else None
 
-    def _within(self, array: LazyArray) -> LazyArray:
-        """Return the rows of the window that an array has."""
+    def _window_of(self, array: LazyArray) -> LazyArray:
+        """Return the rows of an array that are in the window."""
         if self._window is None:
             return array
         first, stop = (min(row, len(array)) for row in self._window)
@@ -62,17 +63,17 @@ class SeriesInfo:
 
     @property
     def attributes(self) -> dict[str, dict[str, Any]]:
-        """All attributes: the series' own under an empty text, its datasets' under their names."""
-        return copied(self._known())  # type: ignore[no-any-return]
+        """All attributes: those of the series under an empty string, others by the names of datasets."""
+        return copied(self._load_attributes())  # type: ignore[no-any-return]
 
-    def _known(self) -> dict[str, dict[str, Any]]:
+    def _load_attributes(self) -> dict[str, dict[str, Any]]:
         if self._attributes is None:
             self._attributes = load_attributes(self._table.source, self._table.table.path) or {}
             save()
         return self._attributes
 
     def _attribute(self, member: str, name: str) -> Any:  # noqa: ANN401 - an attribute
-        return self._known().get(member, {}).get(name)
+        return self._load_attributes().get(member, {}).get(name)
 
     def _number(self, member: str, name: str, default: float) -> float:
         value = self._attribute(member, name)
@@ -82,7 +83,7 @@ class SeriesInfo:
             return default
         if not _is_number(value):
             raise CorruptDataError(
-                f"{self.file}: {self.path}/{member}: the attribute {name} is no number: {value!r}"
+                f"{self.file}: {self.path}/{member}: the attribute {name} is not a number: {value!r}"
             )
         return float(value)
 
@@ -92,7 +93,7 @@ class SeriesInfo:
 
     @property
     def neurodata_type(self) -> str:
-        """The type's name in its schema: "TimeSeries", "ElectricalSeries", ..."""
+        """The name of the type in its schema, such as "TimeSeries" or "ElectricalSeries"."""
         return self._text("", "neurodata_type") or ""
 
     @property
@@ -103,23 +104,23 @@ class SeriesInfo:
 
     @property
     def comments(self) -> str:
-        """Comments of the author."""
+        """The comments of the author."""
         text = self._text("", "comments")
         return "no comments" if text is None else text
 
     @property
     def unit(self) -> str | None:
-        """The unit of the data once scaled ("volts"); None where the file does not say."""
+        """The unit of the scaled data, such as "volts"; None if the file has none."""
         return self._text("data", "unit")
 
     @property
     def conversion(self) -> float:
-        """What stored values are multiplied by to have the data in `unit`."""
+        """The factor that converts stored values to `unit`."""
         return self._number("data", "conversion", 1.0)
 
     @property
     def offset(self) -> float:
-        """What is added to the values after that, in `unit`."""
+        """The offset in `unit` that is added after the conversion."""
         return self._number("data", "offset", 0.0)
 
     @property
@@ -129,27 +130,27 @@ class SeriesInfo:
 
     @property
     def starting_time(self) -> float | None:
-        """The first sample's time in seconds, of the whole series; None where timestamps are stored."""
+        """The time of the first sample of the whole series in seconds; None if timestamps are stored."""
         regular = self._regular()
         return regular[0] if regular is not None else None
 
     @property
     def rate(self) -> float | None:
-        """Samples per second; None where timestamps are stored."""
+        """The sampling rate in hertz; None if timestamps are stored."""
         regular = self._regular()
         return regular[1] if regular is not None else None
 
     @property
     def timestamps_unit(self) -> str:
-        """The unit of times: NWB knows only "seconds"."""
-        member = "timestamps" if "timestamps" in self._known() else "starting_time"
+        """The unit of timestamps, which is always "seconds" in NWB."""
+        member = "timestamps" if "timestamps" in self._load_attributes() else "starting_time"
         return self._text(member, "unit") or "seconds"
 
-    # -- its other datasets -------------------------------------------------------------------------------
+    # -- other datasets -----------------------------------------------------------------------------------
 
     def _member(self, name: str) -> LazyArray | None:
-        """Return another dataset of the group; None if it has none of that name."""
-        if name not in self._known():
+        """Return another dataset of the group; None if it does not exist."""
+        if name not in self._load_attributes():
             return None
         if self._members is None:
             self._members = load_members(self._table.source, self._table.table.path)
@@ -161,37 +162,37 @@ class SeriesInfo:
 
     @property
     def channel_conversion(self) -> np.ndarray | None:
-        """A factor for each channel, shape (channels,), that `conversion` is multiplied by; None for none."""
+        """The factor of each channel in addition to `conversion`, shape (channels,); None if not stored."""
         member = self._member("channel_conversion")
         return None if member is None else np.asarray(member)
 
     @property
     def electrodes(self) -> np.ndarray | None:
-        """The row of the electrodes table for each channel, int64 of shape (channels,); None for none."""
+        """The row in the electrodes table of each channel, int64 of shape (channels,); None if not stored."""
         member = self._member("electrodes")
         return None if member is None else np.asarray(member)
 
     @property
     def control(self) -> LazyArray | None:
-        """A number for each sample that `control_description` explains; None for none."""
+        """The control number of each sample, described by `control_description`; None if not stored."""
         member = self._member("control")
-        return None if member is None else self._within(member)
+        return None if member is None else self._window_of(member)
 
     @property
     def control_description(self) -> list[str] | None:
-        """What each number in `control` stands for; None for none."""
+        """The description of each number in `control`; None if not stored."""
         member = self._member("control_description")
         return None if member is None else [str(text) for text in np.atleast_1d(np.asarray(member))]
 
     @property
     def external_file(self) -> list[str] | None:
-        """The video or image files of an external ImageSeries, as the file names them; None for none."""
+        """The stored paths of the files of an external ImageSeries; None if there are none."""
         member = self._member("external_file")
         return None if member is None else [str(text) for text in np.atleast_1d(np.asarray(member))]
 
     @property
     def starting_frame(self) -> np.ndarray | None:
-        """The first frame of each external file; None for none."""
+        """The first frame of each external file; None if not stored."""
         value = self._attribute("external_file", "starting_frame")
         return None if value is None else np.atleast_1d(np.asarray(value))
 

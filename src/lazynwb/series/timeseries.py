@@ -1,4 +1,4 @@
-"""TimeSeries of one file as objects: data and timestamps that are read when they are sliced."""
+"""TimeSeries objects: lazy data and timestamps of one file, and windows in time."""
 
 from __future__ import annotations
 
@@ -40,34 +40,34 @@ if TYPE_CHECKING:
     from lazynwb.storage.resolve import PathOrUrl
     from lazynwb.storage.source import Source
 
-#: Decoded bytes of timestamps that `between` reads once, in a local file and in a remote one.
+#: Maximum size of the timestamps that `between` reads as a whole, in local and in remote files.
 _MAX_READ_LOCAL, _MAX_READ_REMOTE = 256 * 1024 * 1024, 32 * 1024 * 1024
-#: Rows of timestamps that are compared at a time.
+#: Number of timestamps that are compared at a time.
 _COMPARED_ROWS = 2_000_000
 
 
 def rows_between(
     file: TableFile, array: Array, start: float, stop: float, *, assume_ascending: bool
 ) -> tuple[int, int]:
-    """Return the first row with `start <= time < stop`, and the row past the last.
+    """Return the range of rows (first, stop) with `start <= time < stop`.
 
     Parameters
     ----------
     file : TableFile
-        Of the series.
+        The series.
     array : Array
-        All of its stored timestamps, in seconds.
+        Stored timestamps in seconds.
     start, stop : float
-        In seconds.
+        Window in seconds.
     assume_ascending : bool
-        Search timestamps of which no zone map is known.
+        Whether to use binary search for timestamps without a zone map.
 
     Raises
     ------
     NotAscendingError
-        If the rows are not consecutive; or if that is not known, and takes reading very many timestamps.
+        If the rows are not consecutive; or if checking that requires reading too many timestamps.
     UnsupportedTypeError
-        If they are of a type that cannot be times.
+        If the type of the timestamps is not numeric.
     """
     if array.dtype.kind == "unsupported":
         raise UnsupportedTypeError(f"{file.name}: /{array.path} cannot be read: {array.dtype.note}")
@@ -76,24 +76,24 @@ def rows_between(
         raise UnsupportedTypeError(
             f"{times.file}: {times.path} cannot be times: {times.ndim}-dimensional {times.dtype}"
         )
-    window = np.float64(start), np.float64(stop)  # no Python numbers, which NumPy would round to float32
+    window = np.float64(start), np.float64(stop)  # NumPy would round Python numbers to float32
     zones = file.zone_map(array) if array.shape else None
     if zones is None and array.shape and not has_few_zones(array):
         if assume_ascending:
-            return _searched(times, array, window)
+            return _search_window(times, array, window)
         if times.nbytes > (_MAX_READ_REMOTE if file.source.is_remote else _MAX_READ_LOCAL):
             raise NotAscendingError(
-                f"{times.file}: {times.path}: whether the {len(times):,} timestamps ascend is not known, and "
-                f"takes reading {times.nbytes / 2**20:,.0f} MiB: pass assume_ascending=True to search them "
-                "as they are, or filter lazynwb.scan_nwb(...) by timestamps, which reads all of them once; "
-                "after that, between() is exact and fast"
+                f"{times.file}: {times.path}: it is not known whether the {len(times):,} timestamps ascend, "
+                f"and checking requires reading {times.nbytes / 2**20:,.0f} MiB: pass assume_ascending=True "
+                "to search them without a check, or filter lazynwb.scan_nwb(...) by timestamps, which reads "
+                "all of them once; after that, between() is exact and fast"
             )
         zones = make_zone_map(file, array)
-    return _matching(times, zones, window)
+    return _match_window(times, zones, window)
 
 
-def _searched(times: LazyArray, array: Array, window: tuple[np.float64, np.float64]) -> tuple[int, int]:
-    """Return the rows of a window among timestamps that are taken to ascend."""
+def _search_window(times: LazyArray, array: Array, window: tuple[np.float64, np.float64]) -> tuple[int, int]:
+    """Return the rows of a window by binary search, assuming that timestamps ascend."""
 
     def read(ranges: np.ndarray) -> np.ndarray:
         parts = times[expand_ranges(ranges)] if len(ranges) > 1 else times[ranges[0, 0] : ranges[0, 1]]
@@ -111,14 +111,14 @@ def _searched(times: LazyArray, array: Array, window: tuple[np.float64, np.float
     return first, last
 
 
-def _matching(
+def _match_window(
     times: LazyArray, zones: ZoneMap | None, window: tuple[np.float64, np.float64]
 ) -> tuple[int, int]:
-    """Return the rows of a window, whatever the order of timestamps, as long as they are consecutive."""
+    """Return the rows of a window by comparison with all timestamps; the rows must be consecutive."""
     start, stop = window
     matching = [np.zeros((0, 2), np.int64)]
     undecided = np.array([[0, len(times)]], np.int64)
-    before = 0  # timestamps before the window: where an empty one is
+    before = 0  # number of earlier timestamps: the position of an empty window
     if zones is not None:
         low, high = zones.minimum, zones.maximum
         is_inside = (low >= start) & (high < stop)
@@ -150,45 +150,45 @@ def get_timeseries(
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> TimeSeries | dict[str, TimeSeries]:
-    """Return a TimeSeries of a file by its path or its name, or all that match.
+    """Return a TimeSeries of a file by its path or name, or all that match.
 
-    Nothing but the file's structure is read before the series is sliced.
+    Only the structure of the file is read; data and timestamps are read when they are sliced.
 
     Parameters
     ----------
     nwb_path : path or URL
         One file.
     search_term : str or None
-        The path of a TimeSeries, with or without the leading slash, its `data` or `timestamps`; or the last
-        part, or parts, of a path that no other series ends in: `"running_speed"`. With `match_all`, any
-        part of the path.
+        The path of a TimeSeries, with or without the leading slash, or of its `data` or `timestamps`; or the
+        end of a path, which must be unique: `"running_speed"`. With `match_all`, any part of the path.
     exact_path : bool
-        Take `search_term` for a path only: nothing is searched for.
+        Whether `search_term` is always a path.
     match_all : bool
-        Return every series whose path contains `search_term`; without one, every series of the file.
+        Whether to return every series whose path contains `search_term`; without one, every series of the
+        file.
     storage_options : mapping or None
         As for `scan_nwb`.
 
     Returns
     -------
     TimeSeries or dict of str to TimeSeries
-        With `match_all` a dictionary by paths (with the leading slash), in the file's order.
+        With `match_all` a dictionary by path (with the leading slash), in the order of the file.
 
     Raises
     ------
     TableNotFoundError
-        If there is no such series, or a name means several; the message lists them.
+        If the series does not exist, or several series match a name; the message lists them.
     ValueError
         If neither `search_term` nor `match_all` is given.
     SourceNotFoundError, NotNWBError
         If the file cannot be read.
     """
     if search_term is None and not match_all:
-        raise ValueError("say which series: give search_term, or match_all=True for every one of the file")
+        raise ValueError("pass search_term, or match_all=True for every series of the file")
     found = expand(nwb_path, storage_options)
     if len(found) != 1:
         raise LazyNWBError(
-            f"get_timeseries reads one file, not {len(found)}: pass one of them, such as {found[0].name}"
+            f"get_timeseries reads a single file, not {len(found)}: pass one of them, such as {found[0].name}"
         )
     source = found[0]
     if match_all:
@@ -207,27 +207,27 @@ def _open(source: Source, path: str) -> TimeSeries:
 
 
 class TimeSeries(SeriesInfo):
-    """A TimeSeries (NWB core, TimeSeries and all types derived from it), or a window of one.
+    """A TimeSeries or a window of one; `get_timeseries` returns it.
 
-    `ts.data` and `ts.timestamps` slice like NumPy arrays and read only the chunks concerned; attributes are
-    read when one is first asked for. What a file leaves out has the value that the NWB schema gives it.
-    No file is kept open.
+    All types that derive from TimeSeries of NWB core are supported. `ts.data` and `ts.timestamps` slice like
+    NumPy arrays and read only the chunks of the slice. Attributes are read on first access; missing ones have
+    the default value of the NWB schema. No file is kept open.
 
     Parameters
     ----------
     table : TableFile
-        See `get_timeseries`, which makes these.
+        Catalog of the series.
     window : tuple of int or None
-        First sample and the one past the last; None for all.
+        Range of samples (start, stop); None for all.
     is_scaled : bool
         Whether `data` is in physical units.
 
     Attributes
     ----------
     path : str
-        Inside the file, with the leading slash.
+        Path in the file, with the leading slash.
     file : str
-        Path or URL, without secrets.
+        Path or URL of the file, without secrets.
     is_scaled : bool
         Whether `data` is in physical units.
     """
@@ -248,7 +248,7 @@ class TimeSeries(SeriesInfo):
         return f"<TimeSeries {path}: shape {shape}, {timing}{window}, in {file}>"
 
     def __len__(self) -> int:
-        """Return how many samples there are; of an external ImageSeries, how many frames have times."""
+        """Return the number of samples; for an external ImageSeries, the number of frames with times."""
         first, stop = self._window or (0, self._table.table.rows)
         return stop - first
 
@@ -261,20 +261,20 @@ class TimeSeries(SeriesInfo):
 
     @property
     def data(self) -> LazyArray:
-        """The data, time along the first dimension: as stored, or in physical units if `is_scaled`.
+        """The data with time along the first dimension, as stored or, if `is_scaled`, in physical units.
 
         Raises
         ------
         ColumnNotFoundError
-            If the series has none.
+            If the series has no data.
         """
         return self.scaled if self.is_scaled else self._stored("data")
 
     @property
     def timestamps(self) -> LazyArray:
-        """The samples' times in seconds since the session's `timestamps_reference_time`.
+        """The times of the samples in seconds since the `timestamps_reference_time` of the session.
 
-        Of a series with `starting_time` and `rate` they are computed: nothing is read.
+        For a series with `starting_time` and `rate` they are computed without file access.
 
         Raises
         ------
@@ -290,15 +290,15 @@ class TimeSeries(SeriesInfo):
     def scaled(self) -> LazyArray:
         """The data in physical units, float64: `data * conversion * channel_conversion + offset`.
 
-        The unit is `unit`; conversion and offset are those of NWB core's TimeSeries.data. ElectricalSeries
-        has a channel conversion as well: a factor for each position along the second dimension.
+        The unit is `unit`; conversion and offset are attributes of TimeSeries.data in NWB core. The channel
+        conversion of an ElectricalSeries is a factor for each position along the second dimension.
 
         Raises
         ------
         UnsupportedTypeError
-            If the data are no numbers.
+            If the data are not numeric.
         CorruptDataError
-            If there are more or fewer channel conversions than channels.
+            If the number of channel conversions is not that of the channels.
         """
         raw = self._stored("data")
         factors = self.channel_conversion
@@ -307,8 +307,8 @@ class TimeSeries(SeriesInfo):
             channels = raw.shape[1] if raw.ndim > 1 else 1
             if factors.shape != (channels,) or factors.dtype.kind not in "iuf":
                 raise CorruptDataError(
-                    f"{self.file}: {self.path}/channel_conversion has the shape {factors.shape} where the "
-                    f"data has {channels} channels; use `data` with a factor of your own"
+                    f"{self.file}: {self.path}/channel_conversion has the shape {factors.shape}, but data "
+                    f"has {channels} channels: scale `data` yourself"
                 )
             if raw.ndim == 1:
                 factor, factors = factor * float(factors[0]), None
@@ -322,30 +322,30 @@ class TimeSeries(SeriesInfo):
         scaled: bool | None = None,
         assume_ascending: bool | None = None,
     ) -> TimeSeries:
-        """Return the samples with `start <= timestamp < stop`, again as a lazy TimeSeries.
+        """Return the samples with `start <= timestamp < stop` as a lazy TimeSeries.
 
-        Stored timestamps are read once, up to 256 MiB of them in a local file and 32 MiB in a remote one; the
-        least and greatest of each chunk is kept in the catalog cache, and later only the chunks at both ends
-        of the window are read. Nothing is assumed about their order. Timestamps of a constant rate are
-        computed.
+        Stored timestamps are read once, up to 256 MiB in a local file and 32 MiB in a remote one. The minimum
+        and maximum of each chunk are cached, so that later only chunks at the ends of the window are read.
+        Timestamps may be in any order. Those of a constant rate are computed.
 
         Parameters
         ----------
         start, stop : float
-            In seconds; infinite for an open end.
+            Window in seconds; infinite for an open end.
         scaled : bool or None
-            Whether the result's `data` is in physical units; None for as it is here.
+            Whether `data` of the result is in physical units; None for the same as here.
         assume_ascending : bool or None
-            Search the timestamps for both ends, a few chunks of them, instead of reading all of them once:
-            samples are lost where they do not ascend. None stands for `config.assume_ascending`.
+            Whether to find both ends by binary search, which reads a few chunks, instead of reading all
+            timestamps once. Samples are lost if timestamps do not ascend. None stands for
+            `config.assume_ascending`.
 
         Raises
         ------
         NotAscendingError
-            If the samples are not consecutive, because timestamps do not ascend; or if there are more
-            timestamps than are read once. The message names the ways on.
+            If the samples are not consecutive, because timestamps do not ascend; or if there are too many
+            timestamps to read all of them. The message names the alternatives.
         ValueError
-            If `stop` is before `start`, or one of them is no number.
+            If `stop` is before `start`, or one of them is NaN.
         """
         if not start <= stop:
             raise ValueError(f"between({start}, {stop}): the end is before the start, or not a number")
@@ -375,7 +375,7 @@ class TimeSeries(SeriesInfo):
         return column.data
 
     def _stored(self, name: str) -> LazyArray:
-        return self._within(samples_of(self._table, self._array(name)))
+        return self._window_of(samples_of(self._table, self._array(name)))
 
     # -- conversion ---------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""One session as an object, and its tree."""
+"""`LazyNWB`: one session as an object, with its tree as text and HTML."""
 
 from lazynwb.session.session import LazyNWB
 

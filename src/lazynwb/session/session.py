@@ -1,7 +1,4 @@
-"""The metadata of a session, and its subject.
-
-`LazyNWB`: one session as an object, with the names of PyNWB's NWBFile.
-"""
+"""`LazyNWB`: one session as an object with the attribute names of PyNWB's NWBFile."""
 
 from __future__ import annotations
 
@@ -32,7 +29,7 @@ _LOGGER = logging.getLogger("lazynwb")
 
 
 class SessionFile(File):
-    """A file with the metadata of its session and subject, kept while the file is the same."""
+    """A file with the metadata of its session and subject, cached until the file changes."""
 
     _read: tuple[Listing, dict[str, Any], dict[str, Any]] | None = None
 
@@ -58,20 +55,22 @@ class SessionFile(File):
         items = value if isinstance(value, list) else [value]
         times = [parse_time(item) for item in items]
         if None in times:
-            _LOGGER.warning("%s: %s is no time in ISO 8601, and None here: %r", self.source.name, name, value)
+            _LOGGER.warning(
+                "%s: %s is not a time in ISO 8601 and becomes None: %r", self.source.name, name, value
+            )
         return times if isinstance(value, list) else times[0]
 
 
 class Subject(Container):
-    """The subject of a session: its fields, and whatever else the file has in `/general/subject`.
+    """The subject of a session: its fields, and all other members of `/general/subject`.
 
-    The fields that the schema defines are None where the file does not say. Values have the types of the
-    file; `date_of_birth` is a datetime, with the file's own offset from UTC.
+    Fields of the schema that the file lacks are None. Values have their stored types; `date_of_birth` is a
+    datetime with the stored offset from UTC.
     """
 
     _file: SessionFile
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what the file says
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any stored value
         """Return a field, a member of the group, or an attribute of it."""
         if not name.startswith("_"):
             fields = self._file.metadata()[1]
@@ -85,7 +84,7 @@ class Subject(Container):
         return fields[name] if name in self and name in fields else super().__getitem__(name)
 
     def __dir__(self) -> list[str]:
-        """Name the fields too."""
+        """Include the fields."""
         return sorted({*super().__dir__(), *filter(str.isidentifier, self._file.metadata()[1])})
 
     def __repr__(self) -> str:
@@ -102,13 +101,13 @@ class Subject(Container):
         return html_tree(self.path, said, self._file.contents, self._path, others, unfolded=True)
 
 
-#: Members of /general that the schema defines (NWB core, nwb.file.yaml); others are a lab's own metadata.
+#: Members of /general in the schema (NWB core, nwb.file.yaml); others are metadata of a lab.
 _GENERAL = frozenset({
     "devices", "extracellular_ephys", "intracellular_ephys", "optogenetics", "optophysiology", "subject",
 })  # fmt: skip
-#: Metadata that the text shows; the HTML shows all of it.
+#: Metadata in the text representation; HTML shows all of it.
 _SHORTLY = ("identifier", "session_id", "session_start_time", "session_description", "subject.subject_id")
-#: Characters of an error that stands for the text.
+#: Maximum number of characters of an error in a representation.
 _ERROR = 500
 
 
@@ -129,9 +128,9 @@ def _group(path: str, about: str, chosen: Callable[[str, Entry], bool] | None = 
 
 
 class LazyNWB:
-    """One NWB file as an object, with the names of PyNWB's NWBFile; nothing is read before it is asked for.
+    """One NWB file as an object with the attribute names of PyNWB's NWBFile, which are read on access.
 
-    Nothing is kept open, so nothing has to be closed, and a file that is replaced is read anew.
+    The file is not kept open, so it need not be closed, and is read again after it was replaced.
 
     Parameters
     ----------
@@ -143,20 +142,19 @@ class LazyNWB:
     Raises
     ------
     LazyNWBError
-        If the path stands for several files. That there is no such file (SourceNotFoundError) turns out when
-        something of it is asked for.
+        If the path stands for several files. A missing file raises SourceNotFoundError on the first access.
 
     Notes
     -----
-    Metadata (`identifier`, `session_id`, `keywords`, `subject.age`, ...) have the types of the file:
-    "20240102" is text. Only the schema's times (`session_start_time`, `timestamps_reference_time`,
-    `file_create_date`, `subject.date_of_birth`) are datetimes, with the offset from UTC that the file gives.
+    Metadata (`identifier`, `session_id`, `keywords`, `subject.age`, ...) have their stored types: "20240102"
+    is text. Only times of the schema (`session_start_time`, `timestamps_reference_time`, `file_create_date`,
+    `subject.date_of_birth`) are datetimes, with the stored offset from UTC.
 
-    `units`, `trials`, `epochs`, `invalid_times` and `electrodes` are frames, as `get_df` gives them: pandas,
-    which has to be installed then, or Polars with `config.use_polars`. Groups (`acquisition`, `processing`,
-    `intervals`, ...) are mappings whose members are attributes too, see `lazynwb.session.contents.Container`:
-    tables in them are LazyFrames with all their columns, series are `TimeSeries`. What the schema defines and
-    the file lacks is None, or an empty mapping.
+    `units`, `trials`, `epochs`, `invalid_times` and `electrodes` are frames, as returned by `get_df`: pandas,
+    which then must be installed, or Polars with `config.use_polars`. Groups (`acquisition`, `processing`,
+    `intervals`, ...) are mappings whose members are also attributes, see
+    `lazynwb.session.contents.Container`: tables are LazyFrames with all of their columns, and series are
+    `TimeSeries`. Objects of the schema that the file lacks are None, or an empty mapping.
 
     Examples
     --------
@@ -172,27 +170,29 @@ class LazyNWB:
     # -- metadata -------------------------------------------------------------------------------------
 
     identifier = _field("identifier", "A unique identifier of the file.")
-    session_id = _field("session_id", "The lab's own identifier of the session.")
-    session_description = _field("session_description", "What the session was.")
-    session_start_time = _field("session_start_time", "When the session started: a datetime.")
-    timestamps_reference_time = _field("timestamps_reference_time", "What timestamps count from: a datetime.")
-    file_create_date = _field("file_create_date", "When the file was created and changed: datetimes.")
-    experiment_description = _field("experiment_description", "What the experiment was.")
+    session_id = _field("session_id", "The identifier of the session in the lab.")
+    session_description = _field("session_description", "A description of the session.")
+    session_start_time = _field("session_start_time", "The start of the session as a datetime.")
+    timestamps_reference_time = _field(
+        "timestamps_reference_time", "The datetime that timestamps are relative to."
+    )
+    file_create_date = _field("file_create_date", "The datetimes when the file was created and changed.")
+    experiment_description = _field("experiment_description", "A description of the experiment.")
     experimenter = _field("experimenter", "A list of names.")
-    lab = _field("lab", "The lab in which it was done.")
-    institution = _field("institution", "The institution at which it was done.")
+    lab = _field("lab", "The lab of the experiment.")
+    institution = _field("institution", "The institution of the experiment.")
     related_publications = _field("related_publications", "A list of DOIs, URLs or PMIDs.")
-    keywords = _field("keywords", "A list of terms to search by.")
+    keywords = _field("keywords", "A list of search terms.")
     notes = _field("notes", "Notes about the experiment.")
-    data_collection = _field("data_collection", "Notes about how data were collected and analysed.")
-    surgery = _field("surgery", "About surgery, with dates.")
-    pharmacology = _field("pharmacology", "Drugs that were used, and when.")
-    virus = _field("virus", "Viruses that were used.")
-    protocol = _field("protocol", "The experimental protocol, such as an IACUC's number.")
-    slices = _field("slices", "About slices: thickness, orientation, temperature, bath.")
+    data_collection = _field("data_collection", "Notes about data collection and analysis.")
+    surgery = _field("surgery", "Notes about surgery, with dates.")
+    pharmacology = _field("pharmacology", "Notes about drugs, with times.")
+    virus = _field("virus", "Notes about viruses.")
+    protocol = _field("protocol", "The experimental protocol, such as an IACUC number.")
+    slices = _field("slices", "Notes about slices: thickness, orientation, temperature, bath.")
     stimulus_notes = _field("stimulus", "Notes about stimuli.")
-    source_script = _field("source_script", "The script that made the file.")
-    source_script_file_name = _field("source_script_file_name", "The name of that script's file.")
+    source_script = _field("source_script", "The script that created the file.")
+    source_script_file_name = _field("source_script_file_name", "The file name of that script.")
 
     @property
     def subject(self) -> Subject | None:
@@ -205,7 +205,7 @@ class LazyNWB:
     units = _table("units", "Sorted units")
     trials = _table("intervals/trials", "Trials, times in seconds")
     epochs = _table("intervals/epochs", "Epochs, times in seconds")
-    invalid_times = _table("intervals/invalid_times", "Times to leave out of analysis, in seconds")
+    invalid_times = _table("intervals/invalid_times", "Times to exclude from analysis, in seconds")
     electrodes = _table("general/extracellular_ephys/electrodes", "Extracellular electrodes")
 
     # -- groups ---------------------------------------------------------------------------------------
@@ -217,7 +217,7 @@ class LazyNWB:
     events = _group("/events", "Tables of events")
     stimulus = _group("/stimulus/presentation", "Stimuli as they were presented")
     stimulus_template = _group("/stimulus/templates", "Templates of stimuli")
-    scratch = _group("/scratch", "What the file's authors put aside")
+    scratch = _group("/scratch", "Scratch data of the authors")
     devices = _group("/general/devices", "Devices", lambda name, _: name != "models")
     electrode_groups = _group(
         "/general/extracellular_ephys",
@@ -229,20 +229,20 @@ class LazyNWB:
     icephys = _group("/general/intracellular_ephys", "Intracellular electrodes, and tables of recordings")
     lab_meta_data = _group(
         "/general",
-        "A lab's own metadata",
+        "Metadata of the lab",
         lambda name, entry: entry.kind == "group" and name not in _GENERAL,
     )
 
-    # -- what the functions of the package do, for this file ------------------------------------------
+    # -- functions of the package for this file -------------------------------------------------------
 
     @property
     def path(self) -> str:
-        """The file, as `_nwb_path` has it."""
+        """The path of the file, as in `_nwb_path`."""
         return self._file.source.path
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """Attributes of the root group, `nwb_version` among them."""
+        """The attributes of the root group, such as `nwb_version`."""
         return self._file.attributes("")
 
     def get_timeseries(
@@ -271,7 +271,7 @@ class LazyNWB:
         ignore_errors: bool = False,
         as_polars: bool | None = None,
     ) -> pl.DataFrame | pd.DataFrame | TimeSeries:
-        """Return a table or a series of this file, by what is there: `lazynwb.get(path, ...)`."""
+        """Return a table as a frame, or a series as a `TimeSeries`: `lazynwb.get(path, ...)`."""
         from lazynwb.frames.get import get
 
         return get(
@@ -328,9 +328,9 @@ class LazyNWB:
         Returns
         -------
         dict of str to value
-            The fields that the schema defines, None where the file does not say, and those that it has
-            beside them; a field of the subject whose name the session has too begins with `subject_`.
-            `paths` is the list of paths, with leading slashes, each good for `get`.
+            All fields of the schema, None if the file lacks them, and additional fields of the file. Fields
+            of the subject whose names are also fields of the session have the prefix `subject_`. `paths` is
+            the list of the paths of tables and series, with leading slashes, for `get`.
         """
         session, subject = self._file.metadata()
         names = with_prefix(subject, session)
@@ -339,7 +339,7 @@ class LazyNWB:
         paths = [e.path for e in entries if e.kind == "group" and e.role in {"table", "series"}]
         return {**fields, "paths": paths}
 
-    # -- how it is asked ------------------------------------------------------------------------------
+    # -- access ---------------------------------------------------------------------------------------
 
     def _field(self, name: str) -> Any:  # noqa: ANN401 - what the file says
         return self._file.metadata()[0].get(name)
@@ -357,7 +357,7 @@ class LazyNWB:
         Raises
         ------
         AttributeError
-            If there is none of that name; the message names those that are similar.
+            If it does not exist; the message suggests similar names.
         """
         if name.startswith("_"):
             raise AttributeError(name)
@@ -373,7 +373,7 @@ class LazyNWB:
         raise AttributeError(f"{self._file.source.name} has no {name!r}{hint(name, others)}")
 
     def __dir__(self) -> list[str]:
-        """Name what this file has beside the fields of the schema, too."""
+        """Include additional fields and groups of this file."""
         own = [*self._file.metadata()[0], *self._file.contents.members("")]
         return sorted({*super().__dir__(), *filter(str.isidentifier, own)})
 
@@ -409,7 +409,7 @@ class LazyNWB:
         return html_tree(title, said, contents, "", _without_metadata(contents.members("")))
 
     def _shown_metadata(self) -> dict[str, Any]:
-        """Return the metadata of session and subject to be shown."""
+        """Return the metadata of session and subject to show."""
         session, subject = self._file.metadata()
         fields = {**session, **{f"subject.{name}": value for name, value in subject.items()}}
         return {name: value for name, value in fields.items() if value is not None}

@@ -1,7 +1,7 @@
-"""The contents of a file as a tree: as text, and as HTML that notebooks show.
+"""Trees of the contents of a file, as text and as HTML for notebooks.
 
-Names and values come from files, which are not trusted: text is escaped, and what could steer a terminal, or
-change the order of characters, is made visible.
+Names and values of files are not trusted: HTML is escaped, and control characters, including those that
+change the order of characters, are made visible.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from lazynwb.catalog.model import Entry, Listing
 
-#: Lines of the text, lines of the HTML, members that are shown of one group, levels.
+#: Maximum number of lines, members per group, and levels.
 _TEXT_LINES, _HTML_LINES = 80, 2000
 _TEXT_MEMBERS, _HTML_MEMBERS = 12, 100
 _MAX_DEPTH = 24
-#: Characters of a name, and of a value.
+#: Maximum number of characters of a name and of a value.
 _NAME, _VALUE = 80, 300
-#: Groups without information about the session: not descended into.
+#: Groups without information about the session, whose members are not shown.
 _HIDDEN = frozenset({"specification"})
 #: Groups whose values are shown before the tree.
 _METADATA = frozenset({"/general", "/general/subject"})
@@ -47,12 +47,12 @@ class Contents:
             self._members.setdefault(parent, {})[name] = entry
 
     def members(self, path: str) -> dict[str, Entry]:
-        """Return the members of a group, in the file's order; of the root group for an empty path."""
+        """Return the members of a group in the order of the file; an empty path is the root group."""
         entry = self.at(path) if path else None
         return self._members.get(_home(entry) if entry is not None else path, {})
 
     def at(self, path: str) -> Entry | None:
-        """Return what is at a path, with its leading slash, links followed; None if nothing is."""
+        """Return the entry at a path with its leading slash, following links; None if it does not exist."""
         here, found = "", None
         for name in path.split("/")[1:]:
             found = self._members.get(here, {}).get(name)
@@ -73,15 +73,15 @@ class Line(NamedTuple):
     Attributes
     ----------
     depth : int
-        0 for the members of the group whose tree it is.
+        Level in the tree; 0 for the members of its root.
     name : str
-        Name of the object, as it is stored; empty for the line that counts the members left out.
+        Stored name of the object; empty for a line with the number of omitted members.
     entry : Entry or None
-        None for the line that counts the members left out.
+        Entry of the object; None for a line with the number of omitted members.
     left_out : int
-        Number of members that are not shown.
+        Number of omitted members.
     has_children : bool
-        Whether lines below it follow, one deeper.
+        Whether lines of its members follow.
     """
 
     depth: int
@@ -92,16 +92,16 @@ class Line(NamedTuple):
 
 
 class TreeOptions(NamedTuple):
-    """What of a file its tree shows.
+    """Options of a tree.
 
     Attributes
     ----------
     columns : bool
-        Show the columns of tables and the datasets of series.
+        Whether to show the columns of tables and the datasets of series.
     metadata : bool
-        Show the values of `/general` and `/general/subject`.
+        Whether to show the values of `/general` and `/general/subject`.
     most_members : int or None
-        Members of one group that are shown; None shows all.
+        Maximum number of members per group; None shows all.
     """
 
     columns: bool
@@ -121,12 +121,13 @@ def walk(
     ----------
     contents : Contents
     path : str
-        Path of the group whose tree it is.
+        Path of the root of the tree.
     members : mapping of str to Entry
-        Members of that group to be shown.
+        Members of the root to show.
     options : TreeOptions
+        Options of the tree.
     levels : int
-        Levels that are shown.
+        Number of levels to show.
     """
     most = options.most_members
     stack = [(path, islice(members.items(), most), len(members))]
@@ -147,7 +148,7 @@ def walk(
 
 
 def _shown_members(contents: Contents, path: str, entry: Entry, options: TreeOptions) -> Mapping[str, Entry]:
-    # The target of a link is listed at its own place in the tree: links may form cycles.
+    # The target of a link is only listed under its own path, because links may form cycles.
     if entry.kind != "group" or entry.role in _HIDDEN or entry.target:
         return {}
     if entry.role in {"table", "series"} and not options.columns:
@@ -161,7 +162,7 @@ def _shown_members(contents: Contents, path: str, entry: Entry, options: TreeOpt
 def _lines(
     contents: Contents, path: str, members: Mapping[str, Entry], options: TreeOptions, most: int
 ) -> list[Line]:
-    """Return the lines of a tree, with as many levels as fit into `most` lines, and one at least."""
+    """Return the lines of a tree, with as many levels as fit into `most` lines, but at least one."""
     lines: list[Line] = []
     for levels in range(1, _MAX_DEPTH + 1):
         found = list(islice(walk(contents, path, members, options, levels), most + 1))
@@ -208,7 +209,7 @@ def _array(entry: Entry) -> str:
 
 
 def type_name(dtype: str) -> str:
-    """Return the common name of a type: "float64" for "<f8"."""
+    """Return the common name of a type, such as "float64" for "<f8"."""
     try:
         found = np.dtype(dtype)
     except (TypeError, ValueError, SyntaxError):
@@ -222,18 +223,20 @@ def type_name(dtype: str) -> str:
 def text_tree(
     title: str, fields: Mapping[str, Any], contents: Contents, path: str, members: Mapping[str, Entry]
 ) -> str:
-    """Return a tree as text, with tables and series as one line each.
+    """Return a tree as text, with one line per table or series.
 
     Parameters
     ----------
     title : str
+        First line.
     fields : mapping of str to value
-        Metadata shown before the tree.
+        Metadata before the tree.
     contents : Contents
+        Listing of the file.
     path : str
-        Of the group whose tree it is.
+        Path of the root of the tree.
     members : mapping of str to Entry
-        Of that group, as far as they are shown.
+        Members of the root to show.
     """
     lines = [visible(title, _VALUE), *text_fields(fields)]
     options = TreeOptions(columns=False, metadata=False, most_members=_TEXT_MEMBERS)
@@ -251,7 +254,7 @@ def text_fields(fields: Mapping[str, Any]) -> list[str]:
 
 # -- HTML -------------------------------------------------------------------------------------------------
 
-# No colours but the notebook's own, lighter or darker: readable whatever its theme is.
+# Only colors of the notebook's theme, with different opacity.
 _STYLE = """<style>
 .lazynwb-tree {color: inherit; font-size: 0.92em; line-height: 1.5; overflow-x: auto}
 .lazynwb-tree > div:first-child {font-weight: 600; overflow-wrap: anywhere}
@@ -274,14 +277,14 @@ def html_tree(  # noqa: PLR0913 - what is shown
     *,
     unfolded: bool = False,
 ) -> str:
-    """Return a tree as HTML, folded.
+    """Return a tree as folded HTML.
 
     Parameters
     ----------
     title, fields, contents, path, members
         As for `text_tree`.
     unfolded : bool
-        Show the fields without a click.
+        Whether the metadata are unfolded.
     """
     parts = [_STYLE, '<div class="lazynwb-tree">', f"<div>{_escaped(title, _VALUE)}</div>"]
     if fields:

@@ -1,4 +1,4 @@
-"""Joins of sorted times with intervals, and of intervals with unions of intervals."""
+"""Interval joins: sorted times within intervals, and intervals within unions of intervals."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 
 
 class SpikeTrains:
-    """Times of events, such as spikes, of many units: ascending for each of them.
+    """Ascending times of events, such as spikes, of many units.
 
-    The memory is that of the Series. Where a unit's times are not in order, which NWB does not forbid, a
-    sorted copy of them takes their place; NaN come last, where no interval reaches them.
+    The memory is shared with the Series. Times of a unit that do not ascend, which NWB permits, are replaced
+    by a sorted copy; NaN come last, where no interval includes them.
 
     Parameters
     ----------
     series : Series of List(Float64)
-        One list for each unit. Missing elements are left out.
+        One list per unit. Nulls in lists are left out.
     """
 
     def __init__(self, series: pl.Series) -> None:
@@ -48,29 +48,29 @@ class SpikeTrains:
         self._values = np.asarray(values.buffer(1))[values.offset :]
 
     def __getitem__(self, unit: int) -> Floats:
-        """Return the times of one unit, ascending."""
+        """Return the ascending times of one unit."""
         if unit in self._sorted:
             return self._sorted[unit]
         return self._values[self._offsets[unit] : self._offsets[unit + 1]]
 
     def put_in_order(self) -> None:
-        """Sort the times of the units that need it."""
+        """Sort the times of units that do not ascend."""
         for unit in np.flatnonzero(self.known).tolist():
             times = self[unit]
-            # Comparisons with NaN are false, so times with a NaN are sorted too.
+            # Comparisons with NaN are false, so times with NaN are sorted, too.
             if not (times[:-1] <= times[1:]).all():
                 self._sorted[unit] = np.sort(times)
 
 
 class UnitIntervalPairs(NamedTuple):
-    """Units, each with the intervals of its own session: rows of a result, unit after unit.
+    """Pairs of units and the intervals of their sessions, which are the rows of a result.
 
     Attributes
     ----------
     firsts, counts : ndarray of int64, shape (units,)
-        Which of all intervals are those of a unit's session.
+        First interval and number of intervals of each unit's session.
     offsets : ndarray of int64, shape (units + 1,)
-        Where the pairs of each unit begin.
+        Position of the first pair of each unit.
     """
 
     firsts: Ints
@@ -79,11 +79,11 @@ class UnitIntervalPairs(NamedTuple):
 
     @classmethod
     def of(cls, firsts: Ints, counts: Ints) -> UnitIntervalPairs:
-        """Return pairs, from the first interval and the number of intervals of each unit's session."""
+        """Return the pairs for the first interval and the number of intervals of each unit's session."""
         return cls(firsts, counts, offsets_of(counts))
 
     def slices(self) -> Iterator[tuple[int, slice, slice]]:
-        """Yield the number of each unit that has intervals, where its pairs are, and its intervals."""
+        """Yield the number of each unit with intervals, the slice of its pairs, and that of its intervals."""
         starts = zip(self.offsets.tolist(), self.firsts.tolist(), self.counts.tolist(), strict=False)
         for unit, (start, first, count) in enumerate(starts):
             if count:
@@ -91,17 +91,17 @@ class UnitIntervalPairs(NamedTuple):
 
     @property
     def units(self) -> Ints:
-        """The number of the unit in each pair."""
+        """The unit of each pair."""
         return np.repeat(np.arange(len(self.counts)), self.counts)
 
     @property
     def intervals(self) -> Ints:
-        """The number of the interval in each pair."""
+        """The interval of each pair."""
         return np.arange(self.offsets[-1]) + np.repeat(self.firsts - self.offsets[:-1], self.counts)
 
 
 def find(trains: SpikeTrains, pairs: UnitIntervalPairs, bounds: Floats) -> Ints:
-    """Return the position of the first time that is not less than each bound, in each unit's train.
+    """Return the position of the first time of a unit that is not less than each bound.
 
     Parameters
     ----------
@@ -125,20 +125,20 @@ def find(trains: SpikeTrains, pairs: UnitIntervalPairs, bounds: Floats) -> Ints:
 def gather(
     trains: SpikeTrains, pairs: UnitIntervalPairs, begins: Ints, counts: Ints, zeros: Floats | None
 ) -> Floats:
-    """Return the times of all pairs, one pair after the other.
+    """Return the concatenated times of all pairs.
 
     Parameters
     ----------
     trains : Trains
     pairs : Pairs
     begins, counts : ndarray of int64, shape (pairs,)
-        Which of the unit's times.
+        First time and number of times of each pair.
     zeros : ndarray or None
-        Time of each interval that is subtracted from its spike times.
+        Reference time of each interval, which is subtracted from the times.
     """
     offsets = offsets_of(counts)
     out = np.empty(offsets[-1])
-    # Unit by unit, so that what is computed on the way stays in the processor's cache.
+    # Unit by unit, so that temporary arrays fit into the processor's cache.
     for unit, rows, intervals in pairs.slices():
         start, stop = offsets[rows.start], offsets[rows.stop]
         if start == stop:
@@ -146,14 +146,14 @@ def gather(
         index = np.arange(start, stop)
         index += np.repeat(begins[rows] - offsets[rows], counts[rows])
         part = out[start:stop]
-        np.take(trains[unit], index, out=part, mode="clip")  # any other mode would copy
+        np.take(trains[unit], index, out=part, mode="clip")  # other modes copy
         if zeros is not None:
             part -= np.repeat(zeros[intervals], counts[rows])
     return out
 
 
 class IntervalUnions(NamedTuple):
-    """Disjoint, sorted intervals of each of many owners.
+    """Unions of intervals of many owners, as disjoint and sorted intervals.
 
     Attributes
     ----------
@@ -168,9 +168,9 @@ class IntervalUnions(NamedTuple):
 
     @classmethod
     def of(cls, owners: Ints, starts: Floats, stops: Floats) -> IntervalUnions:
-        """Return the union of each owner's intervals, which may be in any order, overlap and touch.
+        """Return the union of each owner's intervals, which may be unsorted and overlap.
 
-        Those that end before they begin, or whose bounds are NaN, cover nothing.
+        Intervals that end before they begin, or whose bounds are NaN, are ignored.
         """
         proper = starts <= stops
         owners, starts, stops = owners[proper], starts[proper], stops[proper]
@@ -178,7 +178,7 @@ class IntervalUnions(NamedTuple):
         owners, starts, stops = owners[order], starts[order], stops[order]
         if not len(owners):
             return cls(owners, starts, stops)
-        # The latest stop so far among each owner's: ranks do not overlap between owners.
+        # The cumulative maximum of stops per owner: ranks of different owners do not overlap.
         ascending, ranks = np.unique(stops, return_inverse=True)
         ranks = ranks.reshape(-1) + owners * len(ascending)
         latest = ascending[np.maximum.accumulate(ranks) - owners * len(ascending)]
@@ -188,14 +188,14 @@ class IntervalUnions(NamedTuple):
         return cls(owners[begins], starts[begins], latest[np.append(begins[1:], len(owners)) - 1])
 
     def contain(self, owners: Ints, starts: Floats, stops: Floats) -> Bools:
-        """Return for each interval whether it lies within one of its owner's, bounds included."""
+        """Return whether each interval is within one interval of its owner, including bounds."""
         count = len(self.owners)
         if not count:
             return np.zeros(len(owners), bool)
         is_query = np.arange(count + len(owners)) >= count
         order = np.lexsort((is_query, np.append(self.starts, starts), np.append(self.owners, owners)))
         asked = is_query[order]
-        # The last cover before each query, in order of owners and starts.
+        # The last interval that starts before each query, in order of owners and starts.
         last = np.empty(len(owners), np.int64)
         last[order[asked] - count] = (np.cumsum(~asked) - 1)[asked]
         found = last.clip(min=0)

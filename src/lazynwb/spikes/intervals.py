@@ -1,4 +1,4 @@
-"""Intervals by session: rows of tables such as `/intervals/trials`, and times computed from them."""
+"""Intervals by session: rows of tables such as `/intervals/trials`, and times computed from their columns."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
     from lazynwb.spikes.interval_join import Floats
 
-#: Columns that hold bounds while they are computed; no column of a file has such a name.
+#: Names of temporary columns of bounds, which no column of a file has.
 _BOUND = "\x00bound {}"
 _NOT_OF_THE_INTERVALS = frozenset({*INTERNAL, INTERVALS_INDEX, UNITS_INDEX})
 
 
 class Times(NamedTuple):
-    """Times to compute for each interval, in seconds.
+    """Expressions of times in seconds that are computed for each interval.
 
     Attributes
     ----------
     labels : tuple of str
-        What each of them is, for errors.
+        Descriptions in errors.
     expressions : tuple of Expr
+        Expressions of columns of the intervals table.
     """
 
     labels: tuple[str, ...]
@@ -37,16 +38,16 @@ class Times(NamedTuple):
 
     @classmethod
     def of(cls, asked: Mapping[str, object]) -> Times:
-        """Return times from names of columns, expressions or numbers.
+        """Return times for names of columns, expressions or numbers.
 
         Raises
         ------
         TypeError
-            If one is something else.
+            If one has another type.
         """
         for label, time in asked.items():
             if isinstance(time, bool) or not isinstance(time, str | pl.Expr | int | float):
-                raise TypeError(f"{label} must be a column's name, an expression or a number, not {time!r}")
+                raise TypeError(f"{label} must be a column name, an expression or a number, not {time!r}")
         return cls(
             tuple(asked),
             tuple(
@@ -57,16 +58,16 @@ class Times(NamedTuple):
 
 
 class Sessions(NamedTuple):
-    """Intervals, those of each session together.
+    """Intervals, grouped by session.
 
     Attributes
     ----------
     rows : DataFrame
-        The columns asked for.
+        The requested columns.
     times : ndarray of float64, shape (times, intervals)
-        NaN where there is none.
+        The computed times; NaN for null.
     places : dict of str to (int, int)
-        For each session, its first interval and how many it has.
+        First interval and number of intervals of each session.
     """
 
     rows: pl.DataFrame
@@ -75,39 +76,40 @@ class Sessions(NamedTuple):
 
 
 class Intervals:
-    """A table of intervals of many sessions, of which nothing is read yet.
+    """A lazy table of intervals of many sessions.
 
     Parameters
     ----------
     frame : LazyFrame
+        Intervals with the column `_nwb_path`.
     condition : str, Expr or None
-        Which rows to take; a str is a condition in SQL.
+        Filter of the rows; a str is a condition in SQL.
     arrays : bool
-        Whether lists and arrays are among the columns that are shown.
+        Whether results include list and array columns.
 
     Raises
     ------
     ColumnNotFoundError
-        If the frame has no column with the session of its rows.
+        If the frame has no column `_nwb_path`.
     """
 
     def __init__(self, frame: pl.LazyFrame, condition: str | pl.Expr | None, *, arrays: bool) -> None:
         schema = frame.collect_schema()
         if NWB_PATH not in schema:
             raise ColumnNotFoundError(
-                f"the intervals have no column {NWB_PATH}: keep it, so that each unit meets the intervals of "
-                "its own session only"
+                f"the intervals have no column {NWB_PATH}: keep it, because each unit is joined with the "
+                "intervals of its own session"
             )
         own = next((name for name in (INTERVALS_INDEX, TABLE_INDEX) if name in schema), None)
         if own is None:
             frame = frame.with_row_index(TABLE_INDEX)
         number = pl.col(own or TABLE_INDEX).cast(pl.UInt32).alias(INTERVALS_INDEX)
-        # A cast, even one that changes nothing, would keep conditions on the path from the scan below.
+        # Casting an unchanged column would prevent the pushdown of predicates on the path.
         cast = [] if schema[NWB_PATH] == pl.String else [pl.col(NWB_PATH).cast(pl.String)]
         self._frame = frame.with_columns(number, *cast)
         self._schema = self._frame.collect_schema()
         self._condition = pl.sql_expr(condition) if isinstance(condition, str) else condition
-        #: The columns of the table that results repeat.
+        #: The columns of the table that are part of results.
         self.shown = {
             name: dtype
             for name, dtype in self._schema.items()
@@ -115,7 +117,7 @@ class Intervals:
         }
 
     def read(self, columns: Iterable[str], times: Times, paths: Sequence[str] | None = None) -> Sessions:
-        """Read the intervals of sessions, and compute times for them, each session by itself.
+        """Read the intervals of sessions, and compute times for each session separately.
 
         Parameters
         ----------
@@ -127,9 +129,9 @@ class Intervals:
         Raises
         ------
         ColumnNotFoundError
-            If an expression names a column that the table lacks.
+            If an expression uses a column that the table lacks.
         SchemaError
-            If a time is no number.
+            If a time is not numeric.
         """
         frame = self._frame
         if paths is not None:
@@ -159,9 +161,9 @@ class Intervals:
         )
 
     def _needed(self, kept: list[str], expressions: list[pl.Expr]) -> list[str]:
-        """Return the columns to read: those kept, and those that expressions use."""
+        """Return the columns to read: those of the result and those of expressions."""
         if any(expression.meta.has_multiple_outputs() for expression in expressions):
-            return list(self._schema)  # a pattern or a selector may match any column
+            return list(self._schema)  # patterns and selectors may match any column
         roots = [name for expression in expressions for name in expression.meta.root_names()]
         for name in roots:
             if name not in self._schema:
@@ -169,7 +171,7 @@ class Intervals:
                 hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
                 there = ", ".join(self.shown)
                 raise ColumnNotFoundError(
-                    f"the intervals table has no column {name!r}{hint}; columns there: {there}"
+                    f"the intervals table has no column {name!r}{hint}; available columns: {there}"
                 )
         return list(dict.fromkeys([*kept, *roots]))
 
@@ -187,7 +189,7 @@ class Intervals:
 
 
 def _by_row(expressions: list[pl.Expr]) -> bool:
-    """Return whether the value of every expression in a row depends on that row only."""
+    """Return whether all expressions are elementwise."""
     try:
         return all(map(_is_by_row, expressions))
     except (pl.exceptions.PolarsError, AttributeError):
@@ -198,7 +200,7 @@ def _is_by_row(expression: pl.Expr) -> bool:
     meta = expression.meta
     if meta.is_literal():
         return meta.is_scalar()
-    # Polars answers for the topmost operation only.
+    # Polars only checks the topmost operation.
     return (
         meta.is_row_separable()
         and meta.is_length_preserving()

@@ -1,7 +1,4 @@
-"""Observation times of units (NWB core, Units.obs_intervals), and the provenance of unit rows.
-
-`insert_is_observed` adds a column: whether a unit was observed throughout an interval.
-"""
+"""Observation times of units (NWB core, Units.obs_intervals): `insert_is_observed`."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
     from lazynwb.frames.coerce import AnyFrame
     from lazynwb.spikes.interval_join import Bools, Floats, Ints
 
-#: Columns with the unit and the interval of a row of a result.
+#: Columns of a result with the rows of the unit and of the interval.
 UNITS_INDEX = "_units_table_index"
 INTERVALS_INDEX = "_intervals_table_index"
 OBS_INTERVALS = "obs_intervals"
@@ -35,24 +32,24 @@ _PAIR = 2
 
 
 class Observations:
-    """The times in which units were observed.
+    """The times during which units were observed.
 
     Parameters
     ----------
     series : Series
-        `obs_intervals` of each unit: lists of (start, stop) in seconds; or one such pair for each unit.
+        `obs_intervals` of each unit: lists of (start, stop) in seconds, or one pair per unit.
 
     Raises
     ------
     SchemaError
-        If it is anything else.
+        If the type is another one.
     """
 
     def __init__(self, series: pl.Series) -> None:
         lists = _as_pairs(series)
         lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
         flat = lists.filter(lists.list.len() > 0).explode()
-        #: Whether anything is stated about a unit.
+        #: Whether a unit has any observation times.
         self.stated: Bools = lengths > 0
         self._ends = np.cumsum(lengths)
         bounds = [flat.arr.get(i).fill_null(float("nan")).to_numpy() for i in range(_PAIR)]
@@ -61,7 +58,7 @@ class Observations:
         self.owners: Ints = np.repeat(np.arange(len(lists)), lengths)
 
     def groups(self) -> Ints:
-        """Return for each unit the number of the first one that was observed in the same intervals."""
+        """Return for each unit the first unit with the same observation times."""
         numbers: dict[bytes, int] = {}
         pairs = np.stack([self.starts, self.stops], axis=1)
         begins = np.append(0, self._ends[:-1])
@@ -74,7 +71,7 @@ class Observations:
         )
 
     def include(self, units: Ints, starts: Floats, stops: Floats) -> Bools:
-        """Return whether intervals lie within the union of their unit's observed intervals."""
+        """Return whether intervals are within the union of their unit's observed intervals."""
         mentioned = np.isin(self.owners, units)
         covers = IntervalUnions.of(self.owners[mentioned], self.starts[mentioned], self.stops[mentioned])
         return ~self.stated[units] | covers.contain(units, starts, stops)
@@ -102,7 +99,7 @@ def _as_pairs(series: pl.Series) -> pl.Series:
 def late_observations(
     rows: pl.DataFrame, storage_options: Mapping[str, Any] | None, *, disable_progress: bool
 ) -> pl.Series:
-    """Read `obs_intervals` of units from their files: null where a file has none.
+    """Read `obs_intervals` of units from their files; null for files without them.
 
     Parameters
     ----------
@@ -121,19 +118,19 @@ def late_observations(
 
 
 def index_column(schema: Mapping[str, pl.DataType]) -> str:
-    """Return the column of a units table that numbers its rows.
+    """Return the name of the column with the row numbers of units.
 
     Raises
     ------
     ColumnNotFoundError
-        If there is none, or no `_nwb_path`.
+        If that column or `_nwb_path` is missing.
     """
     index = UNITS_INDEX if UNITS_INDEX in schema else TABLE_INDEX
     for name in (NWB_PATH, index):
         if name not in schema:
             raise ColumnNotFoundError(
                 f"the units have no column {name}: keep {NWB_PATH} and {TABLE_INDEX} through select, join "
-                "and group_by, so that each unit meets the intervals of its own session only"
+                "and group_by, because each unit is joined with the intervals of its own session"
             )
     return index
 
@@ -160,36 +157,35 @@ def insert_is_observed(
     storage_options: Mapping[str, Any] | None = None,
     disable_progress: bool = False,
 ) -> Frame:
-    """Add a column that tells whether a unit was observed throughout an interval.
+    """Add a column with whether a unit was observed throughout an interval.
 
-    An interval is observed if it lies within the union of its unit's `obs_intervals` (NWB core,
-    Units.obs_intervals), bounds included: two that touch or overlap are as good as one. Where nothing is
-    stated for a unit (no such column, null, or no interval), it counts as observed all the time. An interval
-    whose bounds are null or NaN, or that ends before it begins, gives null; so does a unit that
-    `units_frame` does not have.
+    An interval is observed if it is within the union of its unit's `obs_intervals` (NWB core,
+    Units.obs_intervals), including bounds. A unit without observation times (no such column, null, or an
+    empty list) counts as always observed. The value is null for an interval whose bounds are null or NaN or
+    that ends before it begins, and for a unit that `units_frame` lacks.
 
     Parameters
     ----------
     intervals_frame : polars.DataFrame, polars.LazyFrame or pandas.DataFrame
-        One row for each interval of each unit, with `start_time` and `stop_time` in seconds, and with
-        `_nwb_path` and `_units_table_index`, as `get_spike_times_in_intervals` gives them; or with the unit's
-        `obs_intervals` themselves.
+        One row per interval and unit, with `start_time` and `stop_time` in seconds, and either with
+        `_nwb_path` and `_units_table_index`, as in the result of `get_spike_times_in_intervals`, or with
+        `obs_intervals`.
     units_frame : frame or None
         Units with `_nwb_path`, and `_table_index` or `_units_table_index`. Their `obs_intervals` are read
         from the files if the frame lacks them. None reads them for the units of `intervals_frame`, from
         `/units`.
     col_name : str
-        Name of the new column; one that exists is replaced.
+        Name of the new column; an existing column is replaced.
     storage_options : mapping or None
         As for `scan_nwb`.
     disable_progress : bool
-        Show no progress bars.
+        Whether to hide progress bars.
 
     Returns
     -------
     frame
-        Of the same kind, with the same rows in the same order. A LazyFrame computes nothing until it is
-        collected, and nothing at all where a projection drops the column.
+        A frame of the same kind with the same rows in the same order. A LazyFrame computes the column when it
+        is collected, unless a projection drops it.
 
     Raises
     ------
@@ -204,7 +200,7 @@ def insert_is_observed(
     needed = [START, STOP, *([OBS_INTERVALS] if carried else [NWB_PATH, UNITS_INDEX])]
     lacking = [name for name in needed if name not in schema]
     if lacking:
-        message = f"the intervals have no column {lacking[0]}; needed are {', '.join(needed)}"
+        message = f"the intervals have no column {lacking[0]}; required are {', '.join(needed)}"
         if not carried:
             message += f", or {OBS_INTERVALS} instead of the last two and of units_frame"
         raise ColumnNotFoundError(message)
@@ -232,7 +228,7 @@ def _add_to_pandas(frame: pd.DataFrame, series: pl.Series) -> pd.DataFrame:
 
 
 class _Units:
-    """Units of a frame, read once, on first use."""
+    """Units of a frame, read once on first use."""
 
     def __init__(
         self,
@@ -248,7 +244,7 @@ class _Units:
         self._found: tuple[pl.DataFrame, Observations] | None = None
 
     def read(self) -> tuple[pl.DataFrame, Observations]:
-        """Return the units' paths and numbers, each once, and their observations."""
+        """Return the distinct units by path and row, and their observations."""
         if self._found is None:
             own = [OBS_INTERVALS] if OBS_INTERVALS in self._schema else []
             rows = self._frame.select(*provenance(self._schema), *own).collect()
@@ -264,7 +260,7 @@ class _Units:
 
 
 class _ObservedTest:
-    """Function from intervals of units to whether they were observed; a class, so that it can be pickled."""
+    """Function that returns whether intervals of units were observed; a class, so that it can be pickled."""
 
     def __init__(
         self,
@@ -277,7 +273,7 @@ class _ObservedTest:
         self._disable_progress = disable_progress
 
     def __call__(self, batch: pl.Series) -> pl.Series:
-        """Return a Boolean for each struct of an interval's bounds, and of its unit."""
+        """Return a Boolean for each struct of an interval's bounds and its unit."""
         rows = batch.struct.unnest()
         if OBS_INTERVALS in rows.columns:
             return _tell(rows, Observations(rows[OBS_INTERVALS]), np.arange(len(rows)))

@@ -54,13 +54,11 @@ class Options(NamedTuple):
 
     @property
     def times(self) -> Times:
-        """The bounds of all intervals, then what their times are relative to."""
+        """The bounds of all intervals, followed by the reference times."""
         asked: dict[str, object] = {}
         for name, pair in self.intervals.items():
             if not isinstance(pair, tuple | list) or len(pair) != 2:  # noqa: PLR2004 - start and stop
-                raise TypeError(
-                    f"the interval {name!r} must be a pair of its start and its stop, not {pair!r}"
-                )
+                raise TypeError(f"the interval {name!r} must be a pair of start and stop, not {pair!r}")
             asked |= {
                 f"the {label} of the interval {name!r}": t for label, t in zip(_ENDS, pair, strict=True)
             }
@@ -70,7 +68,7 @@ class Options(NamedTuple):
 def found(
     block: pl.DataFrame, sessions: Sessions, pairs: UnitIntervalPairs, options: Options, finds: list[str]
 ) -> dict[str, pl.Series]:
-    """Return the spikes of the pairs, and whether these were observed."""
+    """Return the spikes of the pairs, and whether the pairs were observed."""
     bounds, names = sessions.times, list(options.intervals)
     proper = bounds[0 : 2 * len(names) : 2] <= bounds[1 : 2 * len(names) : 2]  # false for NaN
     intervals = pairs.intervals
@@ -109,7 +107,7 @@ def found(
 
 
 def _zeros(options: Options, bounds: Floats, interval: int) -> Floats | None:
-    """Return the reference time of each interval, which is subtracted from its spike times."""
+    """Return the reference time of each interval, which is subtracted from spike times."""
     if options.align_to is not None:
         zeros: Floats = bounds[-1]
         return zeros
@@ -143,20 +141,20 @@ def _nullable(series: pl.Series, valid: Bools) -> pl.Series:
     return pl.select(pl.when(pl.Series(valid)).then(series)).to_series()
 
 
-#: A column of a unit that has the name of one of the interval's gets this, as in joins.
+#: Suffix of a unit column whose name is also that of an interval column, as in joins.
 _SUFFIX = "_right"
-#: Units whose spike times are in memory at the same time.
+#: Number of units whose spike times are in memory at the same time.
 _BLOCK = 256
-#: Bytes of a lazy frame of units that are taken at a time.
+#: Bytes of a block of a lazy frame of units.
 _BLOCK_BYTES = 32 * 1024 * 1024
-#: Provenance columns of a block of units, under names that no column of a file has.
+#: Prefix of the provenance columns of a block of units, which no column of a file has.
 _PREFIX = "\x00"
 
 
 class Query:
     """An IO source for Polars: schema and batches; a class, so that a query can be pickled."""
 
-    def __init__(  # noqa: PLR0913 - what the public function takes
+    def __init__(  # noqa: PLR0913 - the options of the public function
         self,
         units: AnyFrame,
         intervals: str | AnyFrame,
@@ -177,7 +175,7 @@ class Query:
         self._storage_options = storage_options
         self._disable_progress = disable_progress
         if not isinstance(intervals, str):
-            self.schema()  # raise errors of the frames now rather than when the query runs
+            self.schema()  # raises errors of the frames early
 
     def __call__(
         self,
@@ -186,7 +184,7 @@ class Query:
         n_rows: int | None,
         batch_size: int | None,  # noqa: ARG002 - blocks are bounded by units
     ) -> Iterator[pl.DataFrame]:
-        """Yield batches of a query; called by Polars."""
+        """Yield the batches of a query; called by Polars."""
         interrupts.watch()
         return guard_shutdown(self._batches(with_columns, predicate, n_rows))
 
@@ -218,12 +216,12 @@ class Query:
 
     @cached_property
     def _shown(self) -> dict[str, pl.DataType]:
-        """Return the columns of the intervals table in the result."""
+        """Return the columns of the intervals table that are part of the result."""
         return {} if self._options.bare or self._intervals is None else self._intervals.shown
 
     @cached_property
     def _unit_columns(self) -> dict[str, str]:
-        """The columns of the units in the result, by their names there."""
+        """The columns of the units by their names in the result."""
         if self._options.bare:
             return {}
         hidden = {*INTERNAL, UNITS_INDEX, SPIKE_TIMES, OBS_INTERVALS}
@@ -239,7 +237,7 @@ class Query:
         return names
 
     def _head(self) -> dict[str, Any]:
-        """Return the columns that come from neither table."""
+        """Return the columns that are from neither table."""
         values = pl.Int64() if self._options.counts else pl.List(pl.Float64())
         observed = self._options.observed_only and not self._options.bare
         return {
@@ -251,17 +249,17 @@ class Query:
         }
 
     def schema(self) -> pl.Schema:
-        """Return the columns of the result.
+        """Return the schema of the result.
 
         Raises
         ------
         SchemaError
-            If two would have the same name.
+            If two columns have the same name.
         """
         head = self._head()
         if len(head) < len(self._options.intervals) + (4 if IS_OBSERVED in head else 3):
             raise SchemaError(
-                f"an interval has a name that the result needs itself: {', '.join(self._options.intervals)}"
+                f"the name of an interval is reserved in the result: {', '.join(self._options.intervals)}"
             )
         clashing = next((name for name in head if name in self._shown), None)
         if clashing is not None:
@@ -298,7 +296,7 @@ class Query:
             yield self.schema_to_count().to_frame().select(names)
 
     def batches(self, names: list[str]) -> Iterator[pl.DataFrame]:
-        """Yield the pairs of units and intervals, a block of units at a time, with some of their columns."""
+        """Yield the pairs of units and intervals with some columns, in blocks of units."""
         intervals = self._intervals
         if intervals is None:
             return
@@ -310,7 +308,7 @@ class Query:
             yield self._pair(block, sessions, names)
 
     def _blocks(self, names: list[str]) -> Iterator[pl.DataFrame]:
-        """Yield units with the columns needed, `spike_times` and `obs_intervals` among them."""
+        """Yield blocks of units with the required columns, including `spike_times` and `obs_intervals`."""
         finds = any(name in self._options.intervals for name in names)
         observes = self._options.observed_only and (finds or IS_OBSERVED in names)
         own = {self._unit_columns[name] for name in names if name in self._unit_columns}
@@ -337,12 +335,12 @@ class Query:
         try:
             series = late_observations(rows, self._storage_options, disable_progress=self._disable_progress)
         except LazyNWBError as error:
-            error.add_note(f"{OBS_INTERVALS} was looked for there: apply_obs_intervals=False does without")
+            error.add_note(f"apply_obs_intervals=False does not require {OBS_INTERVALS}")
             raise
         return block.with_columns(series.alias(OBS_INTERVALS))
 
     def _spike_times(self, block: pl.DataFrame) -> tuple[pl.Series, ColumnNotFoundError | None]:
-        """Read spike times from the files: null where these have none, as in a scan of more files."""
+        """Read spike times from the files; null for files without them, as in a scan of several files."""
         rows = block.select(pl.col(_PREFIX + name).alias(name) for name in INTERNAL)
         try:
             found = with_columns(
@@ -401,7 +399,7 @@ def _slices(frame: pl.DataFrame, *, anew: bool) -> Iterable[pl.DataFrame]:
     return frame.iter_slices(_BLOCK)
 
 
-def get_spike_times_in_intervals(  # noqa: PLR0913, PLR0917 - as existing code calls it
+def get_spike_times_in_intervals(  # noqa: PLR0913, PLR0917 - positional in existing code
     filtered_units_df: AnyFrame,
     intervals: Mapping[str, tuple[Any, Any]],
     intervals_df: str | AnyFrame = "/intervals/trials",
@@ -416,69 +414,69 @@ def get_spike_times_in_intervals(  # noqa: PLR0913, PLR0917 - as existing code c
     *,
     align_to: str | pl.Expr | None = None,
     storage_options: Mapping[str, Any] | None = None,
-) -> Any:  # noqa: ANN401 - the kind of frame that was given, or that is asked for
-    """Find the spikes of units in intervals: one row for each unit and each interval of its session.
+) -> Any:  # noqa: ANN401 - the kind of the given frame, or as_polars
+    """Find the spikes of units in intervals; return one row per unit and interval of its session.
 
-    A unit meets the intervals of its own session only, by `_nwb_path`. An interval holds the spikes with
-    start <= time < stop, so that intervals side by side share none; one of zero length holds none. One that
-    ends before it begins, or whose bounds are null or NaN, gives null, and so does a unit without
-    `spike_times`; a unit with none of them, an empty list, gives empty lists.
+    Units are joined with the intervals of their own session, by `_nwb_path`. An interval includes the spikes
+    with start <= time < stop, so that adjacent intervals share none and an empty interval has none. The value
+    is null for an interval that ends before it begins, or whose bounds are null or NaN, and for a unit
+    without `spike_times`. A unit whose `spike_times` is an empty list has empty lists.
 
     Parameters
     ----------
     filtered_units_df : polars.DataFrame, polars.LazyFrame or pandas.DataFrame
-        Units, with `_nwb_path` and `_table_index` (or `_units_table_index`). `spike_times` (seconds) and
-        `obs_intervals` are read from the files, for these units alone, if the frame lacks them.
+        Units with `_nwb_path` and `_table_index` (or `_units_table_index`). `spike_times` (seconds) and
+        `obs_intervals` are read from the files, for these units only, if the frame lacks them.
     intervals : dict of str to (start, stop)
-        Columns to make, and the bounds of their intervals in seconds: each the name of a column of the
-        intervals table, an expression of such columns (evaluated for each session by itself), or a number.
+        New columns, and the bounds of their intervals in seconds: each the name of a column of the intervals
+        table, an expression of its columns (evaluated for each session separately), or a number.
     intervals_df : str or frame
         The path of a table in the files of the units, or a frame with `_nwb_path`.
     intervals_df_filter : str, Expr or None
-        Which of its rows to take: an expression, or a condition in SQL.
+        Filter of the intervals: an expression, or a condition in SQL.
     apply_obs_intervals : bool
-        Give null for an interval that does not lie within the union of the unit's `obs_intervals` (see
-        `insert_is_observed`), and add the column `is_observed`.
+        Whether values are null for intervals that are not within the union of the unit's `obs_intervals` (see
+        `insert_is_observed`), and the column `is_observed` is added.
     as_counts : bool
-        Count the spikes instead of listing their times.
+        Whether to return the number of spikes instead of their times.
     keep_only_necessary_cols : bool
-        Leave out `is_observed` and the columns of the two tables.
+        Whether to leave out `is_observed` and the columns of the two tables.
     use_process_pool : bool
-        Accepted for compatibility; no processes are needed.
+        Accepted for compatibility, without effect.
     disable_progress : bool
-        Show no progress bars.
+        Whether to hide progress bars.
     as_polars : bool or None
-        True for Polars, False for pandas; None for the kind of frame that the units are in.
+        True for Polars, False for pandas, None for the kind of the given frame.
     align_times : bool
-        Give times relative to the start of their interval; null where that is not finite.
+        Whether times are relative to the start of their interval; null if that is not finite.
     align_to : str, Expr or None
-        Give times relative to this time of the intervals table instead; null where it is null or not finite.
+        A time of the intervals table that times are relative to instead; null if it is null or not finite.
     storage_options : mapping or None
         As for `scan_nwb`.
 
     Returns
     -------
     frame
-        Units in the order given, and for each its intervals in theirs. `_units_table_index` and
-        `_intervals_table_index` (UInt32: the rows of the two tables; of a frame without `_table_index`, the
-        row of the frame), `_nwb_path`, the columns asked for (List(Float64), ascending, seconds; or Int64),
-        `is_observed` (whether all of the row's intervals lie in observed time), the columns of the intervals
-        table (lists and arrays only if a frame was given), and those of the units without `spike_times` and
-        `obs_intervals`; a unit's column whose name is taken ends in `_right`. For a LazyFrame of units, a
-        LazyFrame: nothing is read until it is collected, then no column that the query does not need, and a
-        block of units at a time. (Its columns depend on the intervals table: if that is given as a path,
-        asking for the schema finds out which files the units are from.)
+        Units in the given order, each with its intervals in their order. The columns are `_units_table_index`
+        and `_intervals_table_index` (UInt32: the rows of the two tables; for a frame without `_table_index`,
+        the row of the frame), `_nwb_path`, the new columns (List(Float64), ascending, in seconds; or Int64),
+        `is_observed` (whether all intervals of the row were observed), the columns of the intervals table
+        (lists and arrays only if a frame was given), and those of the units except `spike_times` and
+        `obs_intervals`; a unit column whose name is taken has the suffix `_right`. For a LazyFrame of units,
+        the result is a LazyFrame, which reads only the columns that the query needs, in blocks of units. Its
+        columns depend on the intervals table: if that is a path, collecting the schema determines the files
+        of the units.
 
     Raises
     ------
     ColumnNotFoundError
-        If a frame does not say which session its rows are from, or the intervals table lacks a column.
+        If a frame lacks the column with the session of its rows, or the intervals table lacks a column.
     SchemaError
-        If a bound is no number, or a name of `intervals` is that of another column.
+        If a bound is not numeric, or a name in `intervals` is that of another column.
     TableNotFoundError
         If no file has the intervals table.
     ValueError
-        If aligned counts are asked for, or no interval.
+        If aligned counts are requested, or `intervals` is empty.
 
     Examples
     --------
@@ -492,7 +490,7 @@ def get_spike_times_in_intervals(  # noqa: PLR0913, PLR0917 - as existing code c
     if as_counts and (align_times or align_to is not None):
         raise ValueError("counts cannot be aligned: leave out as_counts, or align_times and align_to")
     if not intervals:
-        raise ValueError('no interval was given: pass for instance {"spikes": ("start_time", "stop_time")}')
+        raise ValueError('intervals is empty: pass for example {"spikes": ("start_time", "stop_time")}')
     query = Query(
         filtered_units_df,
         intervals_df,

@@ -1,1 +1,1 @@
-"""Where bytes come from: the files that a call names, and how to read ranges of them."""
+"""Sources of bytes: local and remote files, object stores, archives, and ranged reads of them."""

@@ -1,7 +1,7 @@
-"""Bytes of remote files that are here already: what was parsed, and small columns.
+"""Cache of byte ranges of remote files: parsed structure and small columns.
 
-They are kept in memory while they are few, and those that were really used on disk, in the catalog cache, so
-that the next process need not ask for them again.
+A bounded number of bytes is kept in memory. Ranges that were actually used are also written to the catalog
+cache on disk, so that the next process does not request them again.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
     from lazynwb.storage.source import Source
 
-#: Bytes of one file that go to disk, and of all files that stay in memory.
+#: Maximum bytes of one file on disk, and of all files in memory.
 _MAX_ON_DISK = 1024 * 1024
 _MAX_IN_MEMORY = 256 * 1024 * 1024
-#: Notes of what was used, before they are summed up.
-_MAX_NOTES = 50_000
+#: Used ranges per file before they are merged.
+_MAX_USED_RANGES = 50_000
 
 
 class _Entry(msgspec.Struct, array_like=True, gc=False):
-    """What the cache on disk has of one version of one file."""
+    """The cache entry on disk of one version of one file."""
 
     key: str
     identity: str
@@ -42,16 +42,16 @@ _DECODER = msgpack_decoder(_Entry)
 
 
 class BlockCache:
-    """Byte ranges of one version of one file.
+    """Cached byte ranges of one version of one file.
 
     Parameters
     ----------
     key : str
-        Of the cache's entry.
+        Key of the cache entry on disk.
     identity : str
-        Of the version.
+        Identity of the version.
     lasting : bool
-        Whether the identity is certain to change with the file, so that ranges may be kept on disk.
+        Whether the identity is certain to change with the file, so that ranges may be written to disk.
     """
 
     def __init__(self, key: str, identity: str, *, lasting: bool) -> None:
@@ -62,9 +62,9 @@ class BlockCache:
         self._starts: list[int] = []
         self._pieces: list[memoryview] = []
         self._used: list[tuple[int, int]] = []
-        self._small = 0
-        self._notes_full = False
-        self._fresh = False
+        self._column_bytes = 0
+        self._is_full = False
+        self._dirty = False
         self.size = 0
         stored = disk_cache.load(key, _DECODER) if lasting else None
         if stored is not None and stored.key == key and stored.identity == identity:
@@ -73,7 +73,7 @@ class BlockCache:
                 self._used.append((start, start + len(piece)))
 
     def get(self, start: int, size: int) -> memoryview | None:
-        """Return a range if all of it is here."""
+        """Return a range if all of it is cached."""
         with self._lock:
             at = bisect_right(self._starts, start) - 1
             if at < 0:
@@ -81,13 +81,13 @@ class BlockCache:
             first, piece = self._starts[at], self._pieces[at]
             if start + size <= first + len(piece):
                 return piece[start - first : start - first + size]
-            parts = list(self._cut(start, start + size))
+            parts = list(self._overlaps(start, start + size))
         if sum(len(part) for _, part in parts) < size:
             return None
         return memoryview(b"".join(part for _, part in parts))
 
-    def near(self, position: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Return the pieces before and behind a position, each as (start, stop); (-1, -1) for none."""
+    def neighbors(self, position: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return the cached pieces before and after a position as (start, stop); (-1, -1) for none."""
         with self._lock:
             at = bisect_right(self._starts, position)
             around = [
@@ -99,7 +99,7 @@ class BlockCache:
         return around[0], around[1]
 
     def add(self, start: int, data: bytes | bytearray | memoryview) -> None:
-        """Keep a range; pieces that it covers are dropped."""
+        """Cache a range, and drop pieces that it covers."""
         piece = memoryview(data).toreadonly()
         if not len(piece) or self.get(start, len(piece)) is not None:
             return
@@ -117,42 +117,42 @@ class BlockCache:
             self._pieces[at:end] = [piece]
             self.size += len(piece)
 
-    def add_small(self, start: int, data: memoryview) -> None:
-        """Keep a range that a column was read from, while what the columns read is little."""
-        if self._small + len(data) <= _MAX_ON_DISK and not self._notes_full:
-            self._small += len(data)
+    def add_column_range(self, start: int, data: memoryview) -> None:
+        """Cache a range of column data, until the columns of the file exceed the limit on disk."""
+        if self._column_bytes + len(data) <= _MAX_ON_DISK and not self._is_full:
+            self._column_bytes += len(data)
             self.add(start, bytes(data))
-            self.use(start, len(data))
+            self.mark_used(start, len(data))
 
     def drop(self, start: int, stop: int) -> None:
-        """Let go of the pieces that begin in a range."""
+        """Drop the pieces that begin in a range."""
         with self._lock:
             low, high = bisect_left(self._starts, start), bisect_left(self._starts, stop)
             self.size -= sum(map(len, self._pieces[low:high]))
             del self._starts[low:high], self._pieces[low:high]
 
-    def use(self, start: int, size: int) -> None:
-        """Note that a range is worth keeping on disk."""
-        if self._notes_full:
+    def mark_used(self, start: int, size: int) -> None:
+        """Mark a range to be written to disk."""
+        if self._is_full:
             return
         self._used.append((start, start + size))
-        self._fresh = True
-        if len(self._used) > _MAX_NOTES:
-            self._used = _merged(self._used)
-            self._notes_full = len(self._used) > _MAX_NOTES // 2
+        self._dirty = True
+        if len(self._used) > _MAX_USED_RANGES:
+            self._used = _merge_ranges(self._used)
+            self._is_full = len(self._used) > _MAX_USED_RANGES // 2
 
     def save(self) -> None:
-        """Write what was used to the cache on disk, if anything was since the last time."""
-        if not (self._fresh and self._lasting):
+        """Write used ranges to disk if there are new ones since the last time."""
+        if not (self._dirty and self._lasting):
             return
-        self._fresh = False
+        self._dirty = False
         entry = _Entry(self._key, self._identity, [], [])
         room = _MAX_ON_DISK
         with self._lock:
-            used = _merged(self._used)
+            used = _merge_ranges(self._used)
             self._used = used
             for start, stop in used:
-                for first, piece in self._cut(start, stop):
+                for first, piece in self._overlaps(start, stop):
                     room -= len(piece)
                     if room < 0:
                         break
@@ -160,7 +160,7 @@ class BlockCache:
                     entry.pieces.append(bytes(piece))
         disk_cache.save(self._key, entry, _ENCODER)
 
-    def _cut(self, start: int, stop: int) -> Iterator[tuple[int, memoryview]]:
+    def _overlaps(self, start: int, stop: int) -> Iterator[tuple[int, memoryview]]:
         at = max(bisect_right(self._starts, start) - 1, 0)
         while at < len(self._starts) and self._starts[at] < stop:
             first, piece = self._starts[at], self._pieces[at]
@@ -171,7 +171,7 @@ class BlockCache:
             at += 1
 
 
-def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _merge_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     merged: list[tuple[int, int]] = []
     for start, stop in sorted(ranges):
         if merged and start <= merged[-1][1]:
@@ -181,46 +181,46 @@ def _merged(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return merged
 
 
-_all: OrderedDict[tuple[str, str], BlockCache] = OrderedDict()
+_caches: OrderedDict[tuple[str, str], BlockCache] = OrderedDict()
 _lock = threading.Lock()
 
 
 def block_cache_of(source: Source, identity: str, *, lasting: bool = False) -> BlockCache:
-    """Return what is here of one version of a file; see `BlockCache`."""
+    """Return the block cache of one version of a file."""
     key = f"bytes\0{source.key}"
     with _lock:
-        found = _all.get((key, identity))
+        found = _caches.get((key, identity))
         if found is not None:
-            _all.move_to_end((key, identity))
+            _caches.move_to_end((key, identity))
             return found
     made = BlockCache(key, identity, lasting=lasting)
     with _lock:
-        found = _all.setdefault((key, identity), made)
-        total = sum(kept.size for kept in _all.values())
-        while total > _MAX_IN_MEMORY and len(_all) > 1:
-            total -= _all.popitem(last=False)[1].size
+        found = _caches.setdefault((key, identity), made)
+        total = sum(kept.size for kept in _caches.values())
+        while total > _MAX_IN_MEMORY and len(_caches) > 1:
+            total -= _caches.popitem(last=False)[1].size
     return found
 
 
 def clear_block_cache(source: Source, identity: str) -> None:
-    """Drop what is here of a version from memory."""
+    """Drop the cached ranges of one version of a file from memory."""
     with _lock:
-        _all.pop((f"bytes\0{source.key}", identity), None)
+        _caches.pop((f"bytes\0{source.key}", identity), None)
 
 
 def forget_file(source: Source) -> None:
-    """Drop what is here of any version of a file, from memory and from disk."""
+    """Drop the cached ranges of all versions of a file from memory and disk."""
     key = f"bytes\0{source.key}"
     with _lock:
-        for known in [known for known in _all if known[0] == key]:
-            del _all[known]
+        for known in [known for known in _caches if known[0] == key]:
+            del _caches[known]
     disk_cache.remove(key)
 
 
 def save_all() -> None:
-    """Write what has been used since the last time to the cache on disk."""
+    """Write the newly used ranges of all files to disk."""
     with _lock:
-        everything = list(_all.values())
+        everything = list(_caches.values())
     for kept in everything:
         kept.save()
 
@@ -228,4 +228,4 @@ def save_all() -> None:
 def forget_all() -> None:
     """Drop everything from memory."""
     with _lock:
-        _all.clear()
+        _caches.clear()

@@ -1,7 +1,6 @@
-"""What it means when a store refuses or fails, in words that its user can act on.
+"""Mapping of object-store failures to LazyNWBError with a remedy.
 
-obstore's own messages quote whole URLs, with whatever signatures and tokens are in them: nothing of theirs is
-passed on, nor are they chained.
+Messages of obstore contain whole URLs with signatures and tokens, so they are neither quoted nor chained.
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ if TYPE_CHECKING:
 _STATUS = re.compile(r"status code: (\d{3})")
 _REGION = re.compile(r"<Region>([a-z0-9-]+)</Region>")
 _CODE = re.compile(r"<Code>(\w{1,40})</Code>")
-#: Answers that say: later. A server that asks to be left alone is given more time than one that stumbled: as
-#: much as it asks for, where it says so (`lazynwb.storage.store_request`).
+#: Statuses of a busy server, which is given more time than one that failed: as much as its `Retry-After`
+#: header says, if it sends one (`lazynwb.storage.store_request`).
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 PAUSE_SECONDS, BUSY_PAUSE_SECONDS = 0.1, 1.0
-#: Errors of a server that are no accidents.
+#: Server errors that are not transient.
 _FINAL = frozenset({HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.HTTP_VERSION_NOT_SUPPORTED})
 _ABSENT = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 _DENIED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
-#: What S3 says with the status 400: that it did not wait any longer, or that credentials are of no use now.
+#: Error codes that S3 sends with status 400: transient ones, and those of expired credentials.
 _LATER = frozenset({"RequestTimeout", "Throttling", "ThrottlingException", "RequestThrottled"})
 _EXPIRED = frozenset({"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken"})
-#: Schemes of servers whose errors may be any text.
+#: Schemes of servers whose error bodies are arbitrary text.
 _WEB = frozenset({"http", "https", "dandi"})
-#: What obstore says of a redirect without an address: of S3, that a bucket is in another region.
+#: Messages of obstore for a redirect without an address: in S3, a bucket in another region.
 _NOWHERE, _ELSEWHERE = "redirect without LOCATION", "AuthorizationHeaderMalformed"
-#: What obstore says when it cannot make sense of headers, and when it waited too long.
+#: Messages of obstore for invalid headers, and for timeouts.
 _MALFORMED = re.compile(r"source: (\w*ContentRange|UnexpectedRange|Header)\b")
 _LATE = re.compile(r"kind: Timeout|source: TimedOut")
 
@@ -46,65 +45,65 @@ class Failure(NamedTuple):
     Attributes
     ----------
     error : LazyNWBError
-        In the words for its user.
+        Error to raise if the failure is final.
     pause : float or None
-        Seconds after which another try may help; None where it cannot.
-    elsewhere : bool
-        Whether the object may be somewhere else by now.
+        Seconds to wait before a retry; None if a retry cannot help.
+    may_have_moved : bool
+        Whether the object may have another location by now.
     region : str or None
-        The region that the store names, if it does.
+        Region of the bucket, if the response names one.
     busy : bool
-        Whether the server asks to be left alone for a while.
+        Whether the server is busy, so that `Retry-After` applies.
     """
 
     error: LazyNWBError
     pause: float | None = None
-    elsewhere: bool = False
+    may_have_moved: bool = False
     region: str | None = None
     busy: bool = False
 
 
 class WebPageError(NotNWBError):
-    """A web server answered with a page rather than a file."""
+    """A web server sent an HTML page rather than a file."""
 
 
-def web_page(source: Source) -> WebPageError:
-    """Return the error of an address that shows a page."""
+def web_page_error(source: Source) -> WebPageError:
+    """Return the error for a URL of an HTML page."""
     return WebPageError(
-        f"{source.name} is a web page (HTML), not an NWB file: pass the address that downloads the "
-        "file itself, or that of a Zarr store"
+        f"{source.name} is a web page (HTML), not an NWB file: pass the URL that downloads the file itself, "
+        "or the URL of a Zarr store"
     )
 
 
-def passing(source: Source, what: str) -> Failure:
-    """Return a failure that may well be over with the next try."""
+def transient_failure(source: Source, what: str) -> Failure:
+    """Return a failure that a retry may resolve."""
     return Failure(LazyNWBError(f"{source.name}: {what}"), PAUSE_SECONDS)
 
 
-def changed(source: Source, known: str = "", seen: str = "") -> SourceChangedError:
-    """Return the error of a file that is another one by now, with its version before and now."""
+def changed_error(source: Source, known: str = "", seen: str = "") -> SourceChangedError:
+    """Return the error for a file that changed, with descriptions of the old and the new version."""
     what, again = "", ""
     if known:
-        what = f" (it was {known}, and is {seen})"
+        what = f" (it was {known}; now it is {seen})"
     if _scheme(source) in _WEB:
-        again = "; if that does not help, replicas of the server disagree about its ETag: download the file"
+        again = "; if the error persists, replicas of the server send different ETags: download the file"
     return SourceChangedError(
         f"{source.name} was changed or replaced while it was being read{what}: run the query again{again}"
     )
 
 
-def empty(source: Source) -> LazyNWBError:
-    """Return the error of a file without any bytes."""
+def empty_error(source: Source) -> LazyNWBError:
+    """Return the error for an empty file."""
     return NotNWBError(f"{source.name} is empty: was the transfer that wrote it interrupted?")
 
 
-def is_unreadable(error: Exception) -> bool:
-    """Return whether a refusal came with bytes that are no text, which hides its status."""
+def has_undecodable_body(error: Exception) -> bool:
+    """Return whether the body of an error response is not text, which hides its status."""
     return "FromUtf8Error" in str(error)
 
 
-def is_malformed(error: Exception) -> bool:
-    """Return whether obstore refused an answer for its headers."""
+def has_malformed_headers(error: Exception) -> bool:
+    """Return whether obstore refused a response for its headers."""
     return _MALFORMED.search(str(error)) is not None
 
 
@@ -120,51 +119,51 @@ def explain(source: Source, error: Exception, *, known: bool = False) -> Failure
     """
     text = str(error)
     if _NOWHERE in text or _ELSEWHERE in text:
-        return _somewhere_else(source, text)
+        return _relocation_failure(source, text)
     found = _STATUS.search(text)
     status = int(found[1]) if found else _status_of(error)
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or "Wanted range starting at" in text:
-        return Failure(changed(source) if known else empty(source))
-    word = _word(source, text)
-    if _may_pass(status) or (status == HTTPStatus.BAD_REQUEST and word in _LATER):
+        return Failure(changed_error(source) if known else empty_error(source))
+    word = _error_code(source, text)
+    if _is_transient(status) or (status == HTTPStatus.BAD_REQUEST and word in _LATER):
         named = f", {word}" if word else ""
         message = f"{source.name}: the server is busy or failing (it answers {status}{named})"
         busy = status in _BUSY
         return Failure(LazyNWBError(message), BUSY_PAUSE_SECONDS if busy else PAUSE_SECONDS, busy=busy)
     if status:
-        answer = _answer(status, text, word)
+        answer = _describe_answer(status, text, word)
         denied = status in _DENIED or (status == HTTPStatus.BAD_REQUEST and word in _EXPIRED)
-        return Failure(_refusal(source, status, answer, denied=denied), elsewhere=denied)
-    return _without_status(source, error, text)
+        return Failure(_refusal_error(source, status, answer, denied=denied), may_have_moved=denied)
+    return _connection_failure(source, error, text)
 
 
-def _may_pass(status: int) -> bool:
+def _is_transient(status: int) -> bool:
     failing = status >= HTTPStatus.INTERNAL_SERVER_ERROR and status not in _FINAL
     return failing or status in _BUSY or status == HTTPStatus.REQUEST_TIMEOUT
 
 
-def _word(source: Source, text: str) -> str:
-    """Return what an object store calls its error; nothing for web servers, whose errors may be any text."""
+def _error_code(source: Source, text: str) -> str:
+    """Return the error code of an object store; an empty string for web servers, which have none."""
     found = _CODE.search(text) if _scheme(source) not in _WEB else None
     return found[1] if found else ""
 
 
-def _answer(status: int, text: str, word: str) -> str:
-    """Say what was answered."""
+def _describe_answer(status: int, text: str, word: str) -> str:
+    """Return a description of an error response."""
     if _STATUS.search(text) is None:
-        return "no credentials could be had" if status in _DENIED else str(status)
-    return f"the server answers {status}" + (f", {word}" if word else "")
+        return "no credentials could be obtained" if status in _DENIED else str(status)
+    return f"the server responds with {status}" + (f", {word}" if word else "")
 
 
-def _somewhere_else(source: Source, text: str) -> Failure:
+def _relocation_failure(source: Source, text: str) -> Failure:
     region = _REGION.search(text)
     what = (
         'the bucket is in another region: pass storage_options={"region": ...}'
         if _scheme(source) in {"s3", "s3a"}
-        else "the server redirects without saying where to"
+        else "the server redirects without a target"
     )
     error = LazyNWBError(f"{source.name}: {what}")
-    return Failure(error, elsewhere=True, region=region[1] if region else None)
+    return Failure(error, may_have_moved=True, region=region[1] if region else None)
 
 
 def _scheme(source: Source) -> str:
@@ -183,46 +182,48 @@ def _status_of(error: Exception) -> int:
     return 0
 
 
-def _refusal(source: Source, status: int, answer: str, *, denied: bool) -> LazyNWBError:
+def _refusal_error(source: Source, status: int, answer: str, *, denied: bool) -> LazyNWBError:
     name = source.name
     if status in _ABSENT:
         return SourceNotFoundError(
-            f"no such file: {name} ({answer}): check its name, or whether it was moved"
+            f"no such file: {name} ({answer}): check the path, and whether the file was moved"
         )
     if status == HTTPStatus.PRECONDITION_FAILED:
-        return changed(source)
+        return changed_error(source)
     if denied:
         hint = {
             "http": "check the URL, and the headers in storage_options",
             "https": "check the URL (a signed one expires), and the headers in storage_options",
-            "dandi": "an embargoed dandiset takes a key in the environment variable DANDI_API_KEY",
+            "dandi": "an embargoed dandiset requires a key in the environment variable DANDI_API_KEY",
         }.get(
             _scheme(source),
             "check its name, and the credentials in storage_options, the environment or the shared "
-            'configuration; storage_options={"skip_signature": True} reads public data without any, False '
-            "asks the machine that this runs on for its role",
+            'configuration; storage_options={"skip_signature": True} reads public data without credentials, '
+            "False uses the role of the machine",
         )
-        return LazyNWBError(f"{name} may not be read ({answer}): {hint}")
+        return LazyNWBError(f"access to {name} is denied ({answer}): {hint}")
     return LazyNWBError(f"{name} cannot be read: {answer}")
 
 
-def _without_status(source: Source, error: Exception, text: str) -> Failure:
-    """Say what it means that there was no answer, or none that makes sense."""
+def _connection_failure(source: Source, error: Exception, text: str) -> Failure:
+    """Return the failure of a request without a valid response."""
     final = ""
     if isinstance(error, ValueError):
-        final = "the name of the object is not one that can be asked for"
+        final = "the name of the object is not valid in a request"
     elif "InvalidCertificate(" in text:
-        final = "the server's certificate is not one to be trusted; it may be for another name, or expired"
+        final = "the server's certificate is not trusted; it may be for another name, or expired"
     elif "source: TooManyRedirects" in text:
-        final = "the server redirects in a circle"
+        final = "the server redirects in a loop"
     elif _MALFORMED.search(text):
-        final = "the headers of the answer contradict HTTP, or what was asked for: download it"
+        final = "the headers of the response violate HTTP or do not match the request: download the file"
     if final:
         return Failure(LazyNWBError(f"{source.name}: {final}"))
     if _LATE.search(text):
-        return passing(source, "the server did not answer in time (lazynwb.config.request_timeout)")
+        return transient_failure(
+            source, "the server did not respond in time (lazynwb.config.request_timeout)"
+        )
     if "kind: Connect," in text:
-        return passing(source, "the server cannot be reached: check its name, and the network")
-    if is_unreadable(error):
-        return passing(source, "the server refuses, in bytes that are no text")
-    return passing(source, "the connection broke before the answer was complete")
+        return transient_failure(source, "the server cannot be reached: check its name and the network")
+    if has_undecodable_body(error):
+        return transient_failure(source, "the server sent an error that is not text")
+    return transient_failure(source, "the connection was lost before the response was complete")

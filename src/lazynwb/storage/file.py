@@ -1,4 +1,4 @@
-"""The protocol of an open file: ranges of its bytes, and what reading them costs."""
+"""Protocols of files: ranged reads, and the parameters that decide how reads are coalesced."""
 
 from __future__ import annotations
 
@@ -11,33 +11,34 @@ if TYPE_CHECKING:
 
 
 class Ranges(Protocol):
-    """What is open for reading."""
+    """A file that is open for ranged reads."""
 
     def read(self, offset: int, size: int) -> bytearray | memoryview:
-        """Return a range of bytes; CorruptDataError if the file ends before."""
+        """Return a range of bytes; raise CorruptDataError if the file ends before it does."""
         ...
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill a buffer from an offset on."""
+        """Fill a buffer with the bytes that start at an offset."""
         ...
 
 
 class File(Protocol):
-    """One version of one file; reading any other fails.
+    """One version of one file; reading fails once the file has changed.
 
     Attributes
     ----------
     name : str
-        For messages.
+        Name in messages.
     size : int
+        Number of bytes.
     pool : Pool
-        The threads that read it.
-    gap : int
-        Ranges closer than this are cheaper read as one.
-    merged : int
-        Size up to which ranges are merged.
-    parallel : int
-        Reads of at least this size are worth a thread.
+        Threads that read the file.
+    coalesce_gap : int
+        Ranges that are closer together than this are read as one.
+    coalesce_limit : int
+        Maximum size of a coalesced read.
+    thread_threshold : int
+        Minimum size of a read that is worth a thread of its own.
     """
 
     @property
@@ -50,22 +51,22 @@ class File(Protocol):
     def pool(self) -> Pool: ...  # noqa: D102
 
     @property
-    def gap(self) -> int: ...  # noqa: D102
+    def coalesce_gap(self) -> int: ...  # noqa: D102
 
     @property
-    def merged(self) -> int: ...  # noqa: D102
+    def coalesce_limit(self) -> int: ...  # noqa: D102
 
     @property
-    def parallel(self) -> int: ...  # noqa: D102
+    def thread_threshold(self) -> int: ...  # noqa: D102
 
     def has(self, offset: int, size: int) -> bool:
         """Return whether a range costs no request."""
         ...
 
     def keep(self, offset: int, data: memoryview) -> None:
-        """Keep a range for later queries, if it is small and costs a request."""
+        """Cache a range for later queries if it is small and costs a request."""
         ...
 
     def reading(self) -> AbstractContextManager[Ranges]:
-        """Open the file for as long as the `with` block lasts."""
+        """Open the file for the duration of the `with` block."""
         ...

@@ -1,64 +1,64 @@
-"""Names that NWB files go by, and glob patterns over names in stores."""
+"""File names of NWB files, and glob patterns over names in stores."""
 
 from __future__ import annotations
 
 import re
 
-#: Ends of the names of NWB files. A Zarr store is a folder, a zip archive, or a file of references.
+#: Suffixes of NWB files. A Zarr store is a folder, a zip archive, or a reference file.
 NWB_SUFFIXES = (
     *(".nwb", ".nwb.h5", ".nwb.hdf5", ".nwb.zarr", ".nwb.zip", ".nwb.zarr.zip"),
     *(".nwb.lindi.json", ".lindi.json", ".nwb.lindi.tar", ".lindi.tar"),
 )
-#: Ends of the names of Zarr stores that are a single file.
+#: Suffixes of Zarr stores in a single file.
 SINGLE_FILE_STORES = (".zarr.zip", ".nwb.zip", ".lindi.json", ".lindi.tar")
-#: Metadata documents of Zarr, one of which is in the root of every store.
-ZARR_MARKS = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
+#: Metadata documents of Zarr; every store has at least one of them in its root.
+ZARR_DOCUMENTS = ("zarr.json", ".zgroup", ".zmetadata", ".zattrs")
 WILDCARDS = frozenset("*?[")
-#: Ends of the names of HDF5 files, which may be NWB or not.
+#: Suffixes of HDF5 files, which may or may not be NWB.
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
-_PACKED = r"\.nwb(\.\w+)*\.(gz|bz2|xz|zst|7z|rar|tar|tgz)$"
+_COMPRESSED = r"\.nwb(\.\w+)*\.(gz|bz2|xz|zst|7z|rar|tar|tgz)$"
 _UNFINISHED = r"\.nwb(\.\w+)*\.(part|partial|filepart|tmp|download|crdownload)$"
-#: Names that a message lists.
-_LISTED = 5
+#: Maximum number of names in a message.
+_MAX_LISTED = 5
 
 
 def is_nwb_name(name: str) -> bool:
-    """Return whether a file's name, without its folder, is one that NWB files go by."""
+    """Return whether a file name, without its folder, has an NWB suffix."""
     return not name.startswith(".") and name.lower().endswith(NWB_SUFFIXES)
 
 
-def unusable(name: str) -> str:
-    """Return why a file that is called like an NWB file is none; an empty text for all others."""
-    if re.search(_PACKED, name, re.IGNORECASE):
+def unusable_reason(name: str) -> str:
+    """Return why a file with `.nwb` in its name cannot be read; an empty string for all others."""
+    if re.search(_COMPRESSED, name, re.IGNORECASE):
         return "compressed"
-    return "a transfer that was not finished" if re.search(_UNFINISHED, name, re.IGNORECASE) else ""
+    return "an unfinished transfer" if re.search(_UNFINISHED, name, re.IGNORECASE) else ""
 
 
-def passed_over(where: str, names: list[str]) -> str:
-    """Say that a search of a folder left out what looks like NWB; an empty text if nothing."""
+def describe_skipped(where: str, names: list[str]) -> str:
+    """Return a warning that a search skipped files that look like NWB; an empty string if there are none."""
     if not names:
         return ""
-    listed = ", ".join(sorted(names)[:_LISTED]) + (", ..." if len(names) > _LISTED else "")
+    listed = ", ".join(sorted(names)[:_MAX_LISTED]) + (", ..." if len(names) > _MAX_LISTED else "")
     what = "1 file or folder that looks" if len(names) == 1 else f"{len(names)} files or folders that look"
     return (
-        f"{what} like NWB passed over in {where}: {listed}; pass the paths of those that are meant, or a "
-        "pattern (*.h5), and unpack what is compressed"
+        f"{what} like NWB skipped in {where}: {listed}; to read them, pass their paths or a pattern (*.h5), "
+        "and decompress files that are compressed"
     )
 
 
 def is_single_file_store(path: str) -> bool:
-    """Return whether a path or URL is, by its name, a Zarr store in a single file."""
+    """Return whether a path or URL has the suffix of a Zarr store in a single file."""
     return path.partition("?")[0].lower().endswith(SINGLE_FILE_STORES)
 
 
-def before_wildcard(path: str) -> str:
-    """Return the part of a glob pattern that stands for itself."""
+def literal_prefix(path: str) -> str:
+    """Return the part of a glob pattern before its first wildcard."""
     at = min(path.index(character) for character in WILDCARDS if character in path)
     return path[:at]
 
 
-def pattern_of(path: str) -> re.Pattern[str]:
-    """Translate a glob pattern: `*` and `?` stay within a path's part, `**/` spans any number of them."""
+def compile_glob(path: str) -> re.Pattern[str]:
+    """Compile a glob pattern: `*` and `?` match within one part of a path, `**/` any number of parts."""
     out = []
     for part in re.split(r"(\*\*/|\*\*|\*|\?|\[!?[^\]]+\])", path):
         if part == "**/":

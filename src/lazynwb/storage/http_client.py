@@ -1,4 +1,4 @@
-"""Plain requests to web servers, for what is not the bytes of a file."""
+"""A minimal HTTP client without redirects, for requests that obstore does not support."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     import urllib.request
     from email.message import Message
 
-#: Seconds that nobody waits for.
-_FOR_EVER = 1e9
+#: Maximum delay in seconds, beyond which `Retry-After` has no meaning.
+_MAX_RETRY_AFTER = 1e9
 
 
 @cache
 def opener() -> urllib.request.OpenerDirector:
-    """Return what makes requests, through the environment's proxies, and no more than that.
+    """Return an opener that uses the environment's proxies and follows no redirects.
 
-    What `urllib.request.urlopen` uses would follow redirects, and take the user's key along to anywhere.
+    The default opener of `urllib.request.urlopen` would send the user's key to the target of any redirect.
     """
     import urllib.request
 
@@ -34,8 +34,8 @@ def opener() -> urllib.request.OpenerDirector:
 
 
 def is_web_url(text: object) -> bool:
-    """Return whether something is an http(s) URL that can be asked for as it is."""
-    if not isinstance(text, str) or not is_plain(text):
+    """Return whether a value is an http(s) URL that needs no further encoding."""
+    if not isinstance(text, str) or not is_plain_ascii(text):
         return False
     try:
         parts = urlsplit(text)
@@ -44,16 +44,16 @@ def is_web_url(text: object) -> bool:
     return parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
-def is_plain(text: str) -> bool:
-    """Return whether a text can stand in a request as it is."""
+def is_plain_ascii(text: str) -> bool:
+    """Return whether a string is printable ASCII without spaces, as requests require."""
     return text.isascii() and text.isprintable() and " " not in text
 
 
 def retry_after(headers: Message) -> float:
-    """Return for how many seconds a server asks to be left alone; it may name a date (RFC 9110, 10.2.3)."""
+    """Return the delay in seconds of a `Retry-After` header, which may be a date (RFC 9110, 10.2.3)."""
     text = headers.get("Retry-After", "").strip()
     if text.isdecimal():
-        return min(float(text), _FOR_EVER)
+        return min(float(text), _MAX_RETRY_AFTER)
     from email.utils import parsedate_to_datetime
 
     try:

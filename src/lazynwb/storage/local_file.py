@@ -1,4 +1,4 @@
-"""Local files: identity and ranged reads."""
+"""Local files: identities and ranged reads."""
 
 from __future__ import annotations
 
@@ -30,24 +30,24 @@ _READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC"
 
 
 def _identity(status: os.stat_result) -> str:
-    # Not the device: machines that mount the same share number it differently, and share an index.
+    # The device is left out: machines that mount the same share number it differently and share an index.
     return f"{status.st_size}-{status.st_mtime_ns:x}-{status.st_ctime_ns:x}-{status.st_ino:x}"
 
 
-def identity(source: Source, *, known: bool | str) -> str:  # noqa: ARG001 - kinds share one signature
+def identity(source: Source, *, known: bool | str) -> str:  # noqa: ARG001 - signature of `Kind`
     """Return the identity of a local file; see `path_identity`."""
     return path_identity(source.path)
 
 
 def path_identity(path: str) -> str:
-    """Return a text that changes whenever the file is replaced or written to.
+    """Return a string that changes whenever the file is replaced or written to.
 
     Raises
     ------
     SourceNotFoundError
-        If there is no such file.
+        If the file does not exist.
     NotNWBError
-        If it is no regular file (opening a pipe would wait for ever), or may not be looked at.
+        If it is not a regular file (opening a pipe would block forever), or `stat` is not permitted.
     """
     return _identity(_status_of(path))
 
@@ -57,24 +57,24 @@ def _status_of(path: str) -> os.stat_result:
     try:
         status = os.stat(path)
     except OSError as error:
-        raise _not_readable(path, error) from None
+        raise _open_error(path, error) from None
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise NotNWBError(f"{path} is a device, a pipe or a socket, not a file")
     return status
 
 
-def is_settled(source: Source, known: str, now_ns: int) -> bool:  # noqa: ARG001 - kinds share one signature
-    """Return whether a write from now on is certain to change the identity; see `is_path_settled`."""
+def is_settled(source: Source, known: str, now_ns: int) -> bool:  # noqa: ARG001 - signature of `Kind`
+    """Return whether any later write is certain to change the identity; see `is_path_settled`."""
     return is_path_settled(source.path, now_ns)
 
 
-def shows_change(source: Source, known: str) -> bool:  # noqa: ARG001 - kinds share one signature
-    """Return False: nothing tells that a local file was changed but to look at it."""
+def read_reveals_change(source: Source, known: str) -> bool:  # noqa: ARG001 - signature of `Kind`
+    """Return False: a change of a local file only shows in its identity, not in its bytes."""
     return False
 
 
 def invalidate(source: Source) -> None:
-    """Keep everything: local files are not damaged on their way."""
+    """Do nothing: bytes of local files are not cached."""
 
 
 def open_file(source: Source, expected: str) -> LocalFile:
@@ -83,11 +83,11 @@ def open_file(source: Source, expected: str) -> LocalFile:
 
 
 def is_path_settled(path: str, now_ns: int) -> bool:
-    """Return whether a write from now on is certain to change the file's identity.
+    """Return whether any later write is certain to change the file's identity.
 
     Timestamps advance in ticks (4 ms on Linux, 1 or 2 s on some file systems and servers). A file that was
-    written within the current tick could be written again without a trace, so what is read from it now
-    must not be remembered.
+    written within the current tick can be written again with the same timestamps, so its contents must not
+    be cached yet.
     """
     status = os.stat(path)
     newest = max(status.st_mtime_ns, status.st_ctime_ns)
@@ -96,72 +96,73 @@ def is_path_settled(path: str, now_ns: int) -> bool:
 
 
 class LocalFile:
-    """A local file whose ranges can be read, from several threads at once.
+    """A local file for ranged reads from several threads at once.
 
-    Nothing is open between reads: a scan may hold on to any number of these.
+    The file is only open while it is read: a scan may hold any number of these objects.
 
     Parameters
     ----------
     path : str
     expected : str
-        The identity that the catalog was made for.
+        Identity that the catalog was built for.
 
     Attributes
     ----------
     name : str
-        Its path.
+        Path of the file.
     size : int
+        Number of bytes.
 
     Raises
     ------
     SourceNotFoundError
-        If the file is gone.
+        If the file no longer exists.
     SourceChangedError
-        If the file is no longer the one that the catalog describes.
+        If the file has changed since the catalog was built.
     """
 
     pool = DECODERS
-    #: Copying a gap of this size costs less than another system call.
-    gap = 16 * 1024
-    #: A buffer of this size stays in the processor's cache.
-    merged = 1024 * 1024
-    #: Handing a smaller read to a thread costs more than reading.
-    parallel = 64 * 1024
+    #: Reading a gap of this size costs less than another system call.
+    coalesce_gap = 16 * 1024
+    #: A buffer of this size fits into the processor's cache.
+    coalesce_limit = 1024 * 1024
+    #: Below this size, handing a read to a thread costs more than the read.
+    thread_threshold = 64 * 1024
 
     def __init__(self, path: str, expected: str) -> None:
         self.name = path
         self._expected = expected
         status = _status_of(path)  # one, so that the size is that of the file that is expected
         if _identity(status) != expected:
-            raise changed(path)
+            raise changed_error(path)
         self.size = status.st_size
         count(files_opened=1)
 
     def has(self, offset: int, size: int) -> bool:
-        """Return False: what the system has cached is unknown."""
+        """Return False: whether the page cache has a range is unknown."""
         del offset, size
         return False
 
     def keep(self, offset: int, data: memoryview) -> None:
-        """Keep nothing: see `has`."""
+        """Do nothing: the operating system caches local files."""
 
     @contextmanager
     def reading(self) -> Iterator[Descriptor]:
-        """Open the file for as long as the `with` block lasts; see the class for what is raised."""
+        """Open the file for the duration of the `with` block; raise as the class does."""
         try:
             number = os.open(self.name, _READ_FLAGS)
         except OSError as error:
-            raise _not_readable(self.name, error) from None
+            raise _open_error(self.name, error) from None
         try:
             if _identity(os.fstat(number)) != self._expected:
-                raise changed(self.name)
+                raise changed_error(self.name)
             yield Descriptor(number, self.name, self.size)
         finally:
             os.close(number)
 
 
 class Descriptor:
-    """An open file: reads at positions, which threads may do at the same time."""
+    """An open file descriptor for positioned reads from several threads at once."""
 
     __slots__ = ("_lock", "_number", "_path", "_size")
 
@@ -172,7 +173,7 @@ class Descriptor:
         self._lock = threading.Lock()
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill a writable buffer of bytes with what the file holds from `offset` on.
+        """Fill a writable buffer with the bytes that start at `offset`.
 
         Raises
         ------
@@ -181,7 +182,7 @@ class Descriptor:
         """
         done, total = 0, len(buffer)
         if offset < 0 or offset + total > self._size:
-            raise self._ends(offset, total)
+            raise self._truncated_error(offset, total)
         while done < total:
             try:
                 if _HAS_PREAD:
@@ -189,28 +190,28 @@ class Descriptor:
                 else:
                     got = self._seek_and_read(offset + done, buffer[done:])
             except OSError as error:
-                raise _not_readable(self._path, error) from None
+                raise _open_error(self._path, error) from None
             if not got:
-                raise self._ends(offset, total)
+                raise self._truncated_error(offset, total)
             done += got
         count(requests=1, bytes_read=total)
 
     def read(self, offset: int, size: int) -> bytearray:
-        """Return `size` bytes from `offset` on; see `read_into`."""
+        """Return the `size` bytes that start at `offset`; see `read_into`."""
         if size < 0 or offset + size > self._size:
-            raise self._ends(offset, size)  # before memory is taken for what a damaged size asks for
+            raise self._truncated_error(offset, size)  # a damaged size must not allocate memory
         buffer = bytearray(size)
         self.read_into(offset, memoryview(buffer))
         return buffer
 
-    def _ends(self, offset: int, size: int) -> CorruptDataError:
+    def _truncated_error(self, offset: int, size: int) -> CorruptDataError:
         return CorruptDataError(
             f"the file has {self._size} bytes, but bytes {offset} to {offset + size} are needed: "
             "it is truncated or damaged"
         )
 
     def _seek_and_read(self, offset: int, buffer: memoryview) -> int:
-        # Windows has no positioned read: the position is shared, so reads take turns.
+        # Windows has no positioned read; the file position is shared, so a lock serializes the reads.
         with self._lock:
             os.lseek(self._number, offset, os.SEEK_SET)
             data = os.read(self._number, len(buffer))
@@ -219,24 +220,26 @@ class Descriptor:
 
 
 def verify(source: Source, expected: str) -> None:
-    """Make sure that a file is still the one that the catalog describes; see `verify_path`."""
+    """Verify that a file has not changed; see `verify_path`."""
     verify_path(source.path, expected)
 
 
 def verify_path(path: str, expected: str) -> None:
-    """Make sure that a file is still the one that the catalog describes.
+    """Verify that a file still has the identity that the catalog was built for.
 
     Raises
     ------
-    SourceNotFoundError, SourceChangedError
-        If it is gone or another one.
+    SourceNotFoundError
+        If the file no longer exists.
+    SourceChangedError
+        If the file has changed.
     """
     if path_identity(path) != expected:
-        raise changed(path)
+        raise changed_error(path)
 
 
-def placeholder(path: str) -> str:
-    """Return what a placeholder stands for and what to do; nothing for any other file."""
+def describe_placeholder(path: str) -> str:
+    """Return a description of a Git LFS or git-annex placeholder; an empty string for any other file."""
     from lazynwb.storage.placeholders import MAX_BYTES, describe
 
     try:
@@ -246,16 +249,16 @@ def placeholder(path: str) -> str:
         return ""
 
 
-def changed(path: str) -> SourceChangedError:
-    """Return the error of a file that is no longer what it was."""
+def changed_error(path: str) -> SourceChangedError:
+    """Return the error for a file that changed while it was read."""
     return SourceChangedError(f"{path} was changed or replaced while it was being read: run the query again")
 
 
-def _not_readable(path: str, error: OSError) -> LazyNWBError:
+def _open_error(path: str, error: OSError) -> LazyNWBError:
     if isinstance(error, FileNotFoundError):
         if os.path.islink(path):
             from lazynwb.storage.placeholders import describe_link
 
             return SourceNotFoundError(describe_link(path, os.readlink(path)))
-        return SourceNotFoundError(f"no such file: {path}: check its name, or whether it was moved")
+        return SourceNotFoundError(f"no such file: {path}: check the path, and whether the file was moved")
     return NotNWBError(f"{path} cannot be read: {error.strerror}")

@@ -1,4 +1,4 @@
-"""Requests to web servers whose answers obstore refuses: parts without a total, files without a length."""
+"""Requests to web servers whose responses obstore refuses: ranges without a total, files without a length."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class Answer(NamedTuple):
-    """What a server sent.
+    """The response of a server.
 
     Attributes
     ----------
     data : memoryview
-        All of it, unless there is more than was allowed.
+        The body; one byte more than the limit if the body exceeds the limit.
     is_part : bool
-        Whether it is the range that was asked for.
-    tag : dict
-        The entity tag and the date of the file, as obstore gives them.
+        Whether the body is the requested range.
+    version : dict
+        The entity tag and the date of the file, under obstore's names.
     """
 
     data: memoryview
     is_part: bool
-    tag: dict[str, Any]
+    version: dict[str, Any]
 
 
 def get(source: Source, most: int, span: tuple[int, int] | None = None) -> Answer | None:
-    """Return a range of a file, or the file; None if the answer makes no sense either.
+    """Return a range of a file or the whole file; None if this response is invalid, too.
 
     Parameters
     ----------
     source : Source
         A URL of a web server.
     most : int
-        No more than one byte beyond so many is read.
+        Maximum size of a whole file; at most one byte more is read.
     span : (start, stop) or None
-        The range.
+        The range; None for the whole file.
     """
     url, headers = headers_of(source)
     headers = {**headers, "Accept-Encoding": "identity"}
@@ -66,12 +66,12 @@ def get(source: Source, most: int, span: tuple[int, int] | None = None) -> Answe
         count(requests=1)
         try:
             with http_client.opener().open(
-                Request(url, headers=headers),  # noqa: S310 - it is one of http(s)
+                Request(url, headers=headers),  # noqa: S310 - only http(s)
                 timeout=config.request_timeout,
             ) as answer:
                 if answer.status in _REDIRECTS:
                     there = urljoin(url, answer.headers.get("Location", ""))
-                    if urlsplit(there)[:2] != urlsplit(url)[:2]:  # no other server sees the user's headers
+                    if urlsplit(there)[:2] != urlsplit(url)[:2]:  # keep the user's headers from other servers
                         headers = {k: v for k, v in headers.items() if k in {"Range", "Accept-Encoding"}}
                     url = there
                     continue
@@ -96,10 +96,10 @@ def _read(answer: http.client.HTTPResponse, most: int, span: tuple[int, int] | N
     count(bytes_read=len(data))
     if is_part and len(data) != most:
         return None
-    return Answer(data, is_part, _tag(answer.headers))
+    return Answer(data, is_part, _version_headers(answer.headers))
 
 
-def _tag(headers: Message) -> dict[str, Any]:
+def _version_headers(headers: Message) -> dict[str, Any]:
     try:
         modified = parsedate_to_datetime(headers.get("Last-Modified", ""))
     except (ValueError, TypeError):

@@ -1,4 +1,4 @@
-"""What a process keeps of remote files: bytes, identities, and the places of assets in the DANDI archive."""
+"""Process-wide state of remote sources: cached bytes, identities, and locations of DANDI assets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
     from lazynwb.storage.source import Source
 
-#: Modules that keep something; those that were not imported keep nothing.
-_KEEPERS = (
+#: Modules with state; modules that were not imported have none.
+_STATEFUL_MODULES = (
     *("remote_file", "store_request", "resolve", "dandi.resolver", "stores.dandi_assets"),
     *("objects.metadata_identity", "objects.zip_archive"),
     *("objects.reference_file", "objects.lindi_archive"),
@@ -19,24 +19,24 @@ _KEEPERS = (
 
 
 def save() -> None:
-    """Write the bytes that parsing and small columns needed to the disk cache, for the next process."""
+    """Write used blocks of the block cache to disk for the next process."""
     kept = sys.modules.get("lazynwb.storage.block_cache")
     if kept is not None:
         kept.save_all()
 
 
 def forget() -> None:
-    """Drop everything from memory."""
-    for name in _KEEPERS:
+    """Drop all state from memory."""
+    for name in _STATEFUL_MODULES:
         module = sys.modules.get(f"lazynwb.storage.{name}")
         if module is not None:
             module.forget()
 
 
 def prefetch(sources: Iterable[Source]) -> None:
-    """Note sources that will be asked for, where it saves requests to look many of them up at once."""
+    """Announce sources that will be read, so that DANDI assets are looked up together."""
     assets = [source for source in sources if source.path.startswith("dandi://")]
     if assets:
-        from lazynwb.storage.stores.dandi_assets import prepare
+        from lazynwb.storage.stores.dandi_assets import announce
 
-        prepare(assets)
+        announce(assets)

@@ -19,10 +19,10 @@ from lazynwb.storage.file_names import (
     HDF5_SUFFIXES,
     NWB_SUFFIXES,
     WILDCARDS,
-    ZARR_MARKS,
+    ZARR_DOCUMENTS,
+    describe_skipped,
     is_nwb_name,
-    passed_over,
-    unusable,
+    unusable_reason,
 )
 from lazynwb.storage.placeholders import describe_link
 from lazynwb.storage.source import NO_OPTIONS, Options, Source, is_url, redacted
@@ -39,31 +39,31 @@ Sources = PathOrUrl | Iterable[PathOrUrl]
 def expand(
     sources: Sources, storage_options: Mapping[str, Any] | None = None, *, allow_none: bool = False
 ) -> list[Source]:
-    """Return the files that a call's `source` argument means.
+    """Return the sources that a `source` argument names.
 
     Parameters
     ----------
     sources : path or URL, or iterable of these
-        A file, a glob pattern, or a folder, which is searched recursively for NWB files; locally or in an
-        object store, where a URL that ends in a slash, or not in a name of an NWB file, means a folder. A
-        `dandi://` URL means a dandiset, or a part of one. Anything that is `os.PathLike` or has a local
-        `path`, such as a UPath, is taken as a path; a remote UPath brings its storage options.
+        A file, a glob pattern, or a folder, which is searched recursively for NWB files, locally or in an
+        object store. A URL in an object store is a folder if it ends in a slash or has no NWB suffix. A
+        `dandi://` URL is a dandiset or a part of one. Objects that are `os.PathLike` or have a local `path`,
+        such as a UPath, are paths; a remote UPath supplies its storage options.
     storage_options : mapping or None
-        Credentials and the like, beside `config.storage_options`, for the remote ones.
+        Credentials and similar options of remote sources, in addition to `config.storage_options`.
     allow_none : bool
-        Return an empty list for an empty one.
+        Whether to return an empty list for an empty iterable.
 
     Returns
     -------
     list of Source
-        In the order given; patterns and folders in sorted order.
+        In the given order; the files of a pattern or a folder are sorted.
 
     Raises
     ------
     SourceNotFoundError
-        If nothing was given, or a pattern or folder has no NWB file.
+        If no source is given, or a pattern or folder has no NWB file.
     LazyNWBError
-        If a URL is of a kind that cannot be read.
+        If the scheme of a URL is not supported.
     """
     listed = (
         [sources]
@@ -71,27 +71,27 @@ def expand(
         else sources
     )
     options = Options({**config.storage_options, **(storage_options or {})})
-    found = [source for one in _translated(listed) for source in _expand_one(one, options)]
-    strange = next((source.path for source in found if not _is_text(source.path)), None)
+    found = [source for one in _translate_web_addresses(listed) for source in _expand_one(one, options)]
+    strange = next((source.path for source in found if not _is_unicode(source.path)), None)
     if strange is not None:
         raise SourceNotFoundError(
-            f"the file name {strange!r} is not valid UTF-8, so no column can hold it: rename the file"
+            f"the file name {strange!r} is not valid UTF-8, so it cannot be a column value: rename the file"
         )
     if not found and not allow_none:
         raise SourceNotFoundError(
-            "no source was given: pass the path of an NWB file, several of them, a pattern or a folder"
+            "no source given: pass the path of an NWB file, a list of paths, a glob pattern or a folder"
         )
     return found
 
 
 def reopen(path: str, storage_options: Mapping[str, Any] | None = None) -> Source:
-    """Return the file behind a value of `_nwb_path`: one file, whatever its name looks like.
+    """Return the source of a `_nwb_path` value: always a single file, even if its name looks like a pattern.
 
     Parameters
     ----------
     path : str
     storage_options : mapping or None
-        As for `expand`; those that the file was first opened with are not known any more.
+        As for `expand`. The value does not contain the options that the file was first opened with.
     """
     if is_url(path):
         return resolve(path, Options({**config.storage_options, **(storage_options or {})}))
@@ -99,7 +99,7 @@ def reopen(path: str, storage_options: Mapping[str, Any] | None = None) -> Sourc
 
 
 class _ResolvedSource(Source):
-    """A source that decides once what kind it is: by its path, or where that leaves it open by asking."""
+    """A source that determines its kind once: by its path, or by requests if the path is ambiguous."""
 
     __slots__ = ("_kind",)
 
@@ -107,16 +107,16 @@ class _ResolvedSource(Source):
 
     @property
     def kind(self) -> Kind:
-        """What kind of source it is."""
+        """The kind of source."""
         try:
             return self._kind
         except AttributeError:
             return self._decide(_kind_of(self))
 
     def kind_for(self, identity: str) -> Kind:
-        """Return the kind of source that has an identity."""
-        if not self.is_store and identity.startswith(_DOCUMENTS):
-            self._decide(_stores())
+        """Return the kind of source that an identity belongs to."""
+        if not self.is_store and identity.startswith(_STORE_IDENTITIES):
+            self._decide(_store_kind())
         return self.kind
 
     def _decide(self, kind: Kind) -> Kind:
@@ -124,11 +124,11 @@ class _ResolvedSource(Source):
         return kind
 
     def identity(self, *, known: bool | str = False) -> str:
-        """Return the identity; see `Source`. A URL that is no file may be a store, whatever its name."""
+        """Return the identity; see `Source`. A URL that is not a file may be a store, whatever its name."""
         try:
             return self.kind.identity(self, known=known)
         except LazyNWBError as error:
-            other = _other_kind(self, error) if self.is_remote else None
+            other = _fallback_kind(self, error) if self.is_remote else None
             if other is None:
                 raise
             try:
@@ -140,18 +140,18 @@ class _ResolvedSource(Source):
 
 
 def resolve(path: str, options: Options = NO_OPTIONS) -> Source:
-    """Return the source at an absolute path or a URL; nothing is looked at or asked for yet."""
+    """Return the source at an absolute path or a URL, without file access or requests."""
     return _ResolvedSource(path, options)
 
 
-#: What every NWB file has at its root, and within how many bytes of its beginning.
+#: An attribute in the root of every NWB file, and the number of leading bytes that are searched for it.
 _NWB_MARK, _HEAD = b"nwb_version", 64 * 1024
-#: Sources whose names say another kind than they are.
+#: Kinds of sources that differ from what their names suggest.
 _detected: dict[Source, Kind] = {}
-#: Names that no folder of a store has.
-_SINGLE_FILES = (".h5", ".hdf5", ".zip", ".json", ".tar")
-#: What the identities of stores begin with: the document that describes them.
-_DOCUMENTS = (".zmetadata\t", "zarr.json\t", ".zgroup\t")
+#: Suffixes that no folder of a store has.
+_SINGLE_FILE_SUFFIXES = (".h5", ".hdf5", ".zip", ".json", ".tar")
+#: Prefixes of the identities of stores: their metadata document.
+_STORE_IDENTITIES = (".zmetadata\t", "zarr.json\t", ".zgroup\t")
 
 
 def forget() -> None:
@@ -161,54 +161,54 @@ def forget() -> None:
 
 def _kind_of(source: Source) -> Kind:
     if not source.is_remote:
-        return _stores() if os.path.isdir(source.path) else local_file
+        return _store_kind() if os.path.isdir(source.path) else local_file
     if source in _detected:
         return _detected[source]
     path = source.path.partition("?")[0].lower()
     is_store = path.endswith((".zarr", "/")) and not web_addresses.is_download(path)
-    return _stores() if is_store else _remote_files()
+    return _store_kind() if is_store else _remote_file_kind()
 
 
-def _other_kind(source: Source, error: LazyNWBError) -> Kind | None:
-    """Return the kind that a remote source may be in spite of its name, given an error; None for no other."""
-    if source.path.partition("?")[0].lower().endswith(_SINGLE_FILES):
+def _fallback_kind(source: Source, error: LazyNWBError) -> Kind | None:
+    """Return the kind to try next for a remote source that could not be opened; None if there is none."""
+    if source.path.partition("?")[0].lower().endswith(_SINGLE_FILE_SUFFIXES):
         return None
     if isinstance(error, SourceNotFoundError):
-        return _remote_files() if source.is_store else _stores()
+        return _remote_file_kind() if source.is_store else _store_kind()
     from lazynwb.storage.error_mapping import WebPageError  # late: it loads obstore
 
-    return _stores() if isinstance(error, WebPageError) and not source.is_store else None
+    return _store_kind() if isinstance(error, WebPageError) and not source.is_store else None
 
 
 def _with_remedy(source: Source, error: LazyNWBError) -> LazyNWBError:
     if not source.path.partition("?")[0].endswith("/"):
         return error
     return SourceNotFoundError(
-        f"{source.name}: there is neither a Zarr store nor a file, and web servers do not list folders: pass "
-        "the URLs of the files"
+        f"{source.name} is neither a Zarr store nor a file, and web servers do not list folders: pass the "
+        "URLs of the files"
     )
 
 
-def _stores() -> Kind:
+def _store_kind() -> Kind:
     from lazynwb.storage.objects import metadata_identity
 
     return metadata_identity
 
 
-def _remote_files() -> Kind:
+def _remote_file_kind() -> Kind:
     # Late: obstore is not loaded for local files.
     from lazynwb.storage import remote_file
 
     return remote_file
 
 
-def _is_text(path: str) -> bool:
-    """Return whether a path is Unicode; bytes of a file name that are not become lone surrogates."""
+def _is_unicode(path: str) -> bool:
+    """Return whether a path is valid Unicode; undecodable bytes of file names become lone surrogates."""
     return path.isascii() or not any("\ud800" <= character <= "\udfff" for character in path)
 
 
-def _translated(sources: Iterable[PathOrUrl]) -> list[PathOrUrl]:
-    """Return sources in the place of web addresses that stand for them; assets are looked up together."""
+def _translate_web_addresses(sources: Iterable[PathOrUrl]) -> list[PathOrUrl]:
+    """Replace web addresses by the sources that they stand for; look all assets up together."""
     found = [web_addresses.translate(one) if isinstance(one, str) and ":" in one else one for one in sources]
     assets = {one for one in found if isinstance(one, ApiAsset)}
     if not assets:
@@ -222,15 +222,15 @@ def _translated(sources: Iterable[PathOrUrl]) -> list[PathOrUrl]:
 def _expand_one(source: PathOrUrl, options: Options) -> list[Source]:
     if isinstance(source, Source):
         return [source]
-    text = _text_of(source)
+    text = _path_text(source)
     if "::" in text and is_url(text.rpartition("::")[2]):
         chain, _, last = text.rpartition("::")
-        raise LazyNWBError(f"{redacted(chain)}:: URLs are not read: pass {redacted(last)}")
+        raise LazyNWBError(f"{redacted(chain)}:: URLs are not supported: pass {redacted(last)}")
     if is_url(text) and not text.lower().startswith("file:"):
-        from lazynwb.storage.remote_listing import search
+        from lazynwb.storage.remote_listing import expand_url
 
         own = getattr(source, "storage_options", None)
-        return search(resolve(text, Options({**options.as_dict(), **own}) if own else options))
+        return expand_url(resolve(text, Options({**options.as_dict(), **own}) if own else options))
     return [resolve(path) for path in _expand_local(local_path(text))]
 
 
@@ -238,8 +238,8 @@ def _expand_local(path: str) -> list[str]:
     if os.path.isdir(path):
         if is_zarr_store(path):
             return [path]
-        inside, others = _search(Path(path))
-        note = passed_over(path, others)
+        inside, others = _search_folder(Path(path))
+        note = describe_skipped(path, others)
         if not inside:
             for name in ("zarr.json", ".zmetadata", ".zgroup"):
                 document = os.path.join(path, name)
@@ -253,19 +253,19 @@ def _expand_local(path: str) -> list[str]:
             _LOGGER.warning(note)
         return sorted(inside)
     if WILDCARDS.intersection(path) and not os.path.exists(path):
-        matches = sorted(match for match in glob.glob(path, recursive=True) if _is_wanted(match))
+        matches = sorted(match for match in glob.glob(path, recursive=True) if _is_file_or_store(match))
         if not matches:
             raise SourceNotFoundError(f"no file matches {path}")
         return matches
     return [path]
 
 
-def _is_wanted(path: str) -> bool:
+def _is_file_or_store(path: str) -> bool:
     return not os.path.isdir(path) or is_zarr_store(path)
 
 
 def local_path(text: str) -> str:
-    """Return the absolute path that a path, or a `file://` URL, stands for."""
+    """Return the absolute path of a path or a `file://` URL."""
     if is_url(text):
         parts = urlsplit(text)
         text = unquote(parts.path)
@@ -275,7 +275,7 @@ def local_path(text: str) -> str:
     return os.path.abspath(os.path.expanduser(text))  # symbolic links stay as the user wrote them
 
 
-def _text_of(source: object) -> str:
+def _path_text(source: object) -> str:
     if isinstance(source, str):
         return source
     protocol = getattr(source, "protocol", "")
@@ -286,18 +286,18 @@ def _text_of(source: object) -> str:
     if isinstance(source, os.PathLike):
         path: str = os.fspath(source)
         return path
-    raise TypeError(f"a source is a path or a URL, not {type(source).__name__}: {source!r}")
+    raise TypeError(f"a source must be a path or a URL, not {type(source).__name__}: {source!r}")
 
 
 def is_zarr_store(path: str) -> bool:
     """Return whether a folder is a Zarr store rather than a folder of files."""
-    return any(os.path.exists(os.path.join(path, mark)) for mark in ZARR_MARKS)
+    return any(os.path.exists(os.path.join(path, mark)) for mark in ZARR_DOCUMENTS)
 
 
-def _search(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the NWB files below a folder, and what looks like NWB and is none of these, with the reason.
+def _search_folder(folder: Path) -> tuple[list[str], list[str]]:
+    """Return the NWB files below a folder, and skipped files that look like NWB, each with the reason.
 
-    Names with a leading dot are caches, and the resource forks that macOS leaves on other file systems.
+    Names with a leading dot are ignored: caches, and resource forks of macOS on other file systems.
     """
     found: list[str] = []
     others: list[str] = []
@@ -313,12 +313,12 @@ def _search(folder: Path) -> tuple[list[str], list[str]]:
             path = os.path.join(here, name)
             if is_nwb_name(name):
                 found.append(path)
-            elif not name.startswith(".") and (why := unusable(name) or _other_name(path)):
+            elif not name.startswith(".") and (why := unusable_reason(name) or _misnamed_reason(path)):
                 note(path, why)
         stores = {name for name in folders if _is_named_store(here, name)}
         found += [os.path.join(here, name) for name in stores]
         folders[:] = [name for name in folders if name not in stores and not name.startswith(".")]
-        strange = {name: why for name in folders if (why := _other_folder(os.path.join(here, name)))}
+        strange = {name: why for name in folders if (why := _skipped_folder_reason(os.path.join(here, name)))}
         for name, why in strange.items():
             note(os.path.join(here, name), why)
         folders[:] = [name for name in folders if name not in strange]
@@ -326,30 +326,32 @@ def _search(folder: Path) -> tuple[list[str], list[str]]:
 
 
 def _is_named_store(folder: str, name: str) -> bool:
-    """Return whether there is a Zarr store in a folder that is called like one."""
+    """Return whether a subfolder has the suffix of a Zarr store and is one."""
     return name.lower().endswith((".zarr", *NWB_SUFFIXES)) and is_zarr_store(os.path.join(folder, name))
 
 
-def _other_name(path: str) -> str:
-    """Return what an NWB file is whose name is that of any HDF5 file; an empty text for other files."""
-    if path.lower().endswith(HDF5_SUFFIXES) and _has(path, b"\x89HDF\r\n\x1a\n", _NWB_MARK):
-        return "NWB, by another name"
+def _misnamed_reason(path: str) -> str:
+    """Return why a file with an HDF5 suffix may be NWB; an empty string for other files."""
+    if path.lower().endswith(HDF5_SUFFIXES) and _starts_and_contains(path, b"\x89HDF\r\n\x1a\n", _NWB_MARK):
+        return "NWB without an NWB suffix"
     return ""
 
 
-def _other_folder(path: str) -> str:
-    """Return why a folder that may hold NWB is not searched; an empty text for those that are."""
-    if any(_has(os.path.join(path, mark), b"{", _NWB_MARK) for mark in (".zattrs", "zarr.json")):
-        return "a Zarr store, by another name"
+def _skipped_folder_reason(path: str) -> str:
+    """Return why a folder that may contain NWB is not searched; an empty string for folders to search."""
+    if any(
+        _starts_and_contains(os.path.join(path, mark), b"{", _NWB_MARK) for mark in (".zattrs", "zarr.json")
+    ):
+        return "a Zarr store without an NWB suffix"
     if path.lower().endswith(".nwb.zarr"):
-        return "no Zarr store: it has no metadata document"
+        return "not a Zarr store: it has no metadata document"
     if os.path.islink(path) and any(is_nwb_name(name) for _, _, names in os.walk(path) for name in names):
         return "a symbolic link to a folder"
     return ""
 
 
-def _has(path: str, start: bytes, mark: bytes) -> bool:
-    """Return whether a file begins in a way and has a mark near its beginning."""
+def _starts_and_contains(path: str, start: bytes, mark: bytes) -> bool:
+    """Return whether a file starts with some bytes and has a mark near its beginning."""
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)

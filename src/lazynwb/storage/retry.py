@@ -1,4 +1,4 @@
-"""Retry with backoff, whatever is asked."""
+"""Retry with exponential backoff, for requests of any kind."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from lazynwb.storage.error_mapping import Failure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Seconds before a request is repeated for the last time, at most.
+#: Maximum backoff in seconds.
 _MAX_PAUSE = 20.0
 T = TypeVar("T")
 
 
 def repeat(ask: Callable[[], T | Failure], seconds_to_wait: Callable[[Failure], float]) -> T:
-    """Make a request until it succeeds, or has been made often enough.
+    """Repeat a request until it succeeds or the retries are exhausted.
 
     Parameters
     ----------
     ask : callable
-        Makes the request. A failure is returned: raised, it would bring the library's error as its context.
+        Makes one request. It returns a failure rather than raise it, so that the library's error is not its
+        context.
     seconds_to_wait : callable
-        Returns for how long the server wants no requests; called for failures that say it is busy.
+        Returns the delay in seconds that the server requests; called for failures of a busy server.
 
     Raises
     ------
     LazyNWBError
-        That of the last failure, once it is final, or after `config.max_retries` or `config.retry_seconds`.
+        The error of the last failure, if it is final, or after `config.max_retries` retries or
+        `config.retry_seconds`.
     """
     deadline = 0.0
     tries = 0
@@ -43,16 +45,16 @@ def repeat(ask: Callable[[], T | Failure], seconds_to_wait: Callable[[Failure], 
         tries += 1
         if answer.pause is None:
             raise answer.error
-        # From the first failure on: a request may have had to wait for its turn.
+        # Count from the first failure: the first request may have waited for a slot.
         deadline = deadline or time.monotonic() + config.retry_seconds
         pause = min(answer.pause * 2 ** (tries - 1), _MAX_PAUSE)
-        pause *= random.uniform(1, 1.4)  # noqa: S311 - so that many clients do not come back together
+        pause *= random.uniform(1, 1.4)  # noqa: S311 - jitter
         later = ""
         if answer.busy and tries <= config.max_retries:
             asked = seconds_to_wait(answer)
             if asked:
-                pause = asked * random.uniform(1, 1.1)  # noqa: S311 - the same
-                later = f"; it asks to be left alone for {math.ceil(asked)} s: run the query again then"
+                pause = asked * random.uniform(1, 1.1)  # noqa: S311 - jitter
+                later = f"; the server asks to retry after {math.ceil(asked)} s: run the query again then"
         if tries > config.max_retries or time.monotonic() + pause > deadline:
             raise type(answer.error)(f"{answer.error} (tried {tries} time{'s' if tries > 1 else ''}{later})")
         count(retries=1)

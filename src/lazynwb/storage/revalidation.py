@@ -1,4 +1,4 @@
-"""Identities of remote files confirmed without a request: immutable objects, listings, recent checks."""
+"""Confirmation of identities without a request: immutable objects, recent listings, recent checks."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 _HEX = "[0-9a-f]"
-#: A blob of a DANDI archive, named by its UUID in the root of a bucket: another content is another blob.
+#: A blob of a DANDI archive, named by its UUID below the root of a bucket; other contents get another blob.
 _BLOB = re.compile(
     rf"(s3a?://[^/]+|https?://[^/]+(/[^/]+)?)/blobs/({_HEX}{{3}})/({_HEX}{{3}})/"
     rf"\3\4{_HEX}{{2}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}}"
 )
-#: Parameters of URLs that name one version of an object, by the servers that know them. The version "null"
-#: of S3 is that of a bucket without versions, and is overwritten.
+#: Query parameters that identify one version of an object, with the servers that support them. The version
+#: "null" of S3 belongs to buckets without versioning, and is overwritten.
 _VERSIONED = (
     (re.compile(r"https?://", re.IGNORECASE), re.compile(r"versionId=(?!null(&|$))[^&]+")),
     (re.compile(r"https://storage\.googleapis\.com/"), re.compile(r"generation=\d+")),
     (re.compile(r"https://[^/]+\.blob\.core\.windows\.net/"), re.compile(r"(versionid|snapshot)=[^&]+")),
 )
-#: Objects whose listing is remembered.
+#: Maximum number of objects whose listing is kept.
 _MAX_LISTED = 200_000
 
 
 class _Listed(NamedTuple):
-    """What a listing says of an object, and when it was made, by the steady clock.
+    """The entry of an object in a listing.
 
     Attributes
     ----------
     meta : Mapping or None
-        Size, entity tag and date; None if the object is not there.
+        Size, entity tag and date; None if the listing does not contain the object.
     when : float
+        Time of the listing (`time.monotonic`).
     """
 
     meta: Mapping[str, Any] | None
@@ -52,7 +53,7 @@ class _Listed(NamedTuple):
 
 
 class _Check(msgspec.Struct, array_like=True, gc=False):
-    """What a process found a file to be, and when, by the calendar."""
+    """The identity of a file that some process observed, and the wall-clock time of the request."""
 
     key: str
     identity: str
@@ -63,41 +64,41 @@ _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgpack_decoder(_Check)
 
 _listed: dict[Source, _Listed] = {}
-_distrusted: set[Source] = set()
+_invalidated: set[Source] = set()
 _lock = threading.Lock()
 
 
 def trusted_seconds() -> float:
-    """Return for how many seconds an identity is trusted in the process that has checked it."""
+    """Return the number of seconds for which a process trusts an identity that it has checked."""
     return max(config.recheck_seconds, config.revalidate_seconds)
 
 
 def confirmed_at(source: Source, known: str) -> float | None:
-    """Return when a file was found to have an identity still, by the steady clock; None if a request is due.
+    """Return the monotonic time at which an identity was last confirmed; None if a request is necessary.
 
     Parameters
     ----------
     source : Source
     known : str
-        The identity that the cache has of it.
+        Identity of the source in the cache.
     """
-    if source in _distrusted or known == ABSENT:
+    if source in _invalidated or known == ABSENT:
         return None
     now = time.monotonic()
     if is_immutable(source) or _is_content(source, known):
         return now
     listed = _recent_listing(source)
     if listed is not None:
-        return listed.when if agrees(known, listed.meta) else None
+        return listed.when if matches_listing(known, listed.meta) else None
     return checked_at(source, known)
 
 
 def checked_at(source: Source, known: str) -> float | None:
-    """Return when any process last found a file to have an identity, by the steady clock.
+    """Return the monotonic time at which any process last confirmed an identity.
 
-    None if a request is due: if that is not known, or longer ago than `config.revalidate_seconds`.
+    Return None if that is unknown, or longer ago than `config.revalidate_seconds`.
     """
-    if config.revalidate_seconds <= 0 or source in _distrusted:
+    if config.revalidate_seconds <= 0 or source in _invalidated:
         return None
     check = _check_of(source, known)
     if check is None:
@@ -107,13 +108,13 @@ def checked_at(source: Source, known: str) -> float | None:
 
 
 def _is_content(source: Source, known: str) -> bool:
-    """Return whether an asset of a DANDI archive is kept as the blob that had an identity before."""
+    """Return whether a DANDI asset still refers to the blob that had an identity before."""
     blob = _blob_of(source)
     return blob is not None and _check_of(blob, known) is not None
 
 
 def _check_of(source: Source, known: str) -> _Check | None:
-    """Return the last check of a file by any process; None if it found another identity."""
+    """Return the last check of a file by any process; None if it observed another identity."""
     key = _key_of(source)
     check = disk_cache.load(key, _DECODER)
     return check if check is not None and check.key == key and check.identity == known else None
@@ -122,13 +123,13 @@ def _check_of(source: Source, known: str) -> _Check | None:
 def _blob_of(source: Source) -> Source | None:
     if not source.path.lower().startswith("dandi://"):
         return None
-    content_of = getattr(module_of(source), "content_of", None)
-    blob: Source | None = content_of(source) if content_of is not None else None
+    content_source = getattr(module_of(source), "content_source", None)
+    blob: Source | None = content_source(source) if content_source is not None else None
     return blob if blob is not None and is_immutable(blob) else None
 
 
 def is_immutable(source: Source) -> bool:
-    """Return whether a URL names one content for ever: a DANDI archive's blob, or a version of an object."""
+    """Return whether the contents of a URL never change: a DANDI blob, or one version of an object."""
     base, _, query = source.path.partition("#")[0].partition("?")
     if _BLOB.fullmatch(base):
         return True
@@ -139,22 +140,22 @@ def is_immutable(source: Source) -> bool:
 
 
 def is_listed_absent(source: Source) -> bool:
-    """Return whether a recent listing of where an object would be has none of its name."""
+    """Return whether a recent listing shows that an object does not exist."""
     listed = _recent_listing(source)
-    return listed is not None and listed.meta is None and source not in _distrusted
+    return listed is not None and listed.meta is None and source not in _invalidated
 
 
 def _recent_listing(source: Source) -> _Listed | None:
-    """Return what a listing says of an object; None if it is not to be trusted any more."""
+    """Return the entry of an object in a listing; None if the listing is too old."""
     listed = _listed.get(source)
     return listed if listed is not None and time.monotonic() - listed.when <= trusted_seconds() else None
 
 
-def agrees(identity: str, meta: Mapping[str, Any] | None) -> bool:
-    """Return whether a listed object is the one that has an identity; see `range_request.identity_of`.
+def matches_listing(identity: str, meta: Mapping[str, Any] | None) -> bool:
+    """Return whether a listed object has an identity; see `range_request.identity_of`.
 
-    A listing says less than an answer: what it leaves out is not taken to be equal. Azure lists entity tags
-    without quotation marks.
+    Listings contain less metadata than responses: missing values do not count as equal. Azure lists entity
+    tags without quotation marks.
     """
     size, _, tag = identity.partition("\t")
     if meta is None or str(meta.get("size")) != size:
@@ -172,7 +173,7 @@ def agrees(identity: str, meta: Mapping[str, Any] | None) -> bool:
 
 
 def note_listing(listed: Mapping[Source, Mapping[str, Any] | None]) -> None:
-    """Remember what a listing has just said of objects; None for those that are not there."""
+    """Record the entries of a listing; None for objects that do not exist."""
     now = time.monotonic()
     with _lock:
         if len(_listed) + len(listed) > _MAX_LISTED:
@@ -181,9 +182,9 @@ def note_listing(listed: Mapping[Source, Mapping[str, Any] | None]) -> None:
 
 
 def note_check(source: Source, identity: str) -> None:
-    """Remember the answer of a server for other processes, if `config.revalidate_seconds` says so.
+    """Record an identity on disk for other processes, if `config.revalidate_seconds` is positive.
 
-    Of an asset of a DANDI archive they remember which blob it was in any case.
+    The blob of a DANDI asset is always recorded.
     """
     sources = [source] if config.revalidate_seconds > 0 else []
     blob = _blob_of(source)
@@ -192,20 +193,20 @@ def note_check(source: Source, identity: str) -> None:
         disk_cache.save(key, _Check(key, identity, time.time()), _ENCODER)
 
 
-def distrust(source: Source) -> None:
-    """Confirm nothing of a source in this process any more: what was confirmed has turned out wrong."""
+def invalidate(source: Source) -> None:
+    """Stop confirming identities of a source in this process, after a confirmed one was wrong."""
     with _lock:
-        _distrusted.add(source)
+        _invalidated.add(source)
         _listed.pop(source, None)
     if config.revalidate_seconds > 0:
         disk_cache.remove(_key_of(source))
 
 
 def forget() -> None:
-    """Forget listings, and what is not to be trusted."""
+    """Forget listings and invalidated sources."""
     with _lock:
         _listed.clear()
-        _distrusted.clear()
+        _invalidated.clear()
 
 
 def _key_of(source: Source) -> str:

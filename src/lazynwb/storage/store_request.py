@@ -1,8 +1,9 @@
-"""Requests to object stores and web servers, retried as long as the server asks.
+"""Requests to object stores and web servers, with retries that respect `Retry-After`.
 
-A busy server names in `Retry-After` for how long it wants no requests. obstore does not pass the headers of
-refusals on, so one thread asks a web server once more, for a single byte, on behalf of every request that
-was refused. Object stores take signed requests only, and hardly ever send the header.
+A busy server announces in `Retry-After` when it accepts requests again. obstore does not expose the headers
+of error responses, so one thread repeats the request for a single byte to read the header, on behalf of all
+requests that were refused. This is limited to web servers: object stores require signed requests, and rarely
+send the header.
 """
 
 from __future__ import annotations
@@ -28,25 +29,25 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds for which a server that did not say anything is not asked again.
-MAX_SILENCE_SECONDS = 1.0
+#: Minimum seconds between two queries of the header, if a server did not send it.
+QUERY_INTERVAL_SECONDS = 1.0
 
 
-class _Server:
-    """When one server was asked, and until when it wants no requests, by the steady clock."""
+class _ServerState:
+    """When `Retry-After` of a server was last queried, and until when it applies (monotonic time)."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.asked = -MAX_SILENCE_SECONDS
+        self.asked = -QUERY_INTERVAL_SECONDS
         self.until = 0.0
 
 
-_servers: dict[str, _Server] = {}
+_servers: dict[str, _ServerState] = {}
 _lock = threading.Lock()
 
 
-def seconds_asked_for(source: Source) -> float:
-    """Return for how many seconds the server of a source wants no requests; 0 where it does not say."""
+def requested_delay(source: Source) -> float:
+    """Return the delay in seconds that the server of a source requests; 0 if it requests none."""
     from lazynwb.storage.stores.http import headers_of
 
     if not source.path.lower().startswith(("http://", "https://")):
@@ -55,28 +56,28 @@ def seconds_asked_for(source: Source) -> float:
     if not http_client.is_web_url(url):
         return 0.0
     with _lock:
-        server = _servers.setdefault(Request(url).host, _Server())  # noqa: S310 - it is one of http(s)
+        server = _servers.setdefault(Request(url).host, _ServerState())  # noqa: S310 - only http(s)
     with server.lock:
         now = time.monotonic()
         if server.until > now:
             return server.until - now
-        if now - server.asked < MAX_SILENCE_SECONDS:
+        if now - server.asked < QUERY_INTERVAL_SECONDS:
             return 0.0
-        found = _ask(url, headers)
+        found = _query_retry_after(url, headers)
         server.asked = time.monotonic()
         server.until = server.asked + found
         return found
 
 
 def forget() -> None:
-    """Forget for how long servers want no requests."""
+    """Forget the delays that servers requested."""
     with _lock:
         _servers.clear()
 
 
-def _ask(url: str, headers: dict[str, str]) -> float:
+def _query_retry_after(url: str, headers: dict[str, str]) -> float:
     count(requests=1)
-    asking = Request(url, headers={**headers, "Range": "bytes=0-0"})  # noqa: S310 - it is one of http(s)
+    asking = Request(url, headers={**headers, "Range": "bytes=0-0"})  # noqa: S310 - only http(s)
     try:
         with http_client.opener().open(asking, timeout=config.request_timeout) as answer:
             return http_client.retry_after(answer.headers)
@@ -85,46 +86,47 @@ def _ask(url: str, headers: dict[str, str]) -> float:
 
 
 def with_retry(source: Source, ask: Callable[[Location], T | Failure]) -> T:
-    """Return the answer of a store to a request; see `repeat`.
+    """Make a request to the store of a source until it succeeds; see `repeat`.
 
     Parameters
     ----------
     source : Source
-        What is asked for. Where a refused object may be somewhere else by now, it is looked for once.
+        Object that is requested. If the store refuses it because it may have moved, it is located again once.
     ask : callable
-        Makes the request. A failure is returned: raised, it would bring obstore's error along as its context.
+        Makes one request. It returns a failure rather than raise it, so that obstore's error is not its
+        context.
 
     Raises
     ------
     LazyNWBError
-        If it may not be answered, or the server does not answer as it should, also not when asked again.
+        If access is denied, or all attempts fail.
     """
     looked_again = False
 
     def once() -> T | Failure:
         nonlocal looked_again
-        answer = _asked(source, ask)
-        if isinstance(answer, Failure) and answer.elsewhere and not looked_again:
+        answer = _request_once(source, ask)
+        if isinstance(answer, Failure) and answer.may_have_moved and not looked_again:
             looked_again = True
-            if _look_again(source, answer):
-                return _asked(source, ask)
+            if _relocate(source, answer):
+                return _request_once(source, ask)
         return answer
 
-    return repeat(once, lambda _: seconds_asked_for(source))
+    return repeat(once, lambda _: requested_delay(source))
 
 
-def _asked(source: Source, ask: Callable[[Location], T | Failure]) -> T | Failure:
+def _request_once(source: Source, ask: Callable[[Location], T | Failure]) -> T | Failure:
     try:
         return ask(locate(source))
     except BaseException as error:
-        # A panic of Rust's, as at a line break in a key, is no `Exception`, and its class cannot be imported.
+        # A Rust panic, as for a line break in a key, is not an `Exception`, and its class is not importable.
         if type(error).__name__ != "PanicException":
             raise
-    message = f"{source.name}: no request can be made of its URL and the credentials: check both"
+    message = f"{source.name}: its URL or the credentials are invalid: check both"
     return Failure(LazyNWBError(message))
 
 
-def _look_again(source: Source, failure: Failure) -> bool:
-    """Ask where a refused object is now, where that can be asked; return whether it may be found there."""
-    look_again = getattr(module_of(source), "look_again", None)
-    return look_again is not None and bool(look_again(source, failure.region))
+def _relocate(source: Source, failure: Failure) -> bool:
+    """Locate a refused object again if its store supports that; return whether it has a new location."""
+    relocate = getattr(module_of(source), "relocate", None)
+    return relocate is not None and bool(relocate(source, failure.region))

@@ -1,4 +1,4 @@
-"""Attributes of HDF5 objects, read by the low-level API: the high-level one takes several times as long."""
+"""Attributes of HDF5 objects, read by the low-level API, which is much faster than the high-level one."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
     from lazynwb.formats.libhdf5.file import LibHdf5File
 
-#: What h5py raises for attributes that it cannot read.
+#: Errors of h5py for attributes that it cannot read.
 _ERRORS = (TypeError, ValueError, RuntimeError, OSError, KeyError)
-#: Those of them that mean that h5py has no type for it: the others are damage, or bytes that are missing.
+#: Errors of h5py for unsupported types; the others mean damage or missing bytes.
 _UNKNOWN_TYPES = (TypeError, ValueError)
 _DOUBLE = 8
 
 
 def has_attribute(owner: GroupID, name: str, file: LibHdf5File) -> bool:
-    """Return whether an object has an attribute, readable or not; see `read_attribute` for what is raised."""
+    """Return whether an object has an attribute, readable or not; raise as `read_attribute` does."""
     try:
         return bool(h5a.exists(owner, name.encode()))
     except _ERRORS as error:
@@ -33,12 +33,12 @@ def has_attribute(owner: GroupID, name: str, file: LibHdf5File) -> bool:
 
 
 def read_attribute(owner: GroupID, name: str, file: LibHdf5File) -> Any:  # noqa: ANN401 - of any type
-    """Return an attribute as NumPy reads it; None if there is none or its type is none that NumPy has.
+    """Return an attribute as a NumPy value; None if it does not exist or its type is not supported.
 
     Raises
     ------
     DamagedObjectError
-        If it cannot be read: what it would have said is not known, and must not be guessed.
+        If it cannot be read, because its value must not be guessed.
     """
     key = name.encode()
     try:
@@ -53,13 +53,13 @@ def read_attribute(owner: GroupID, name: str, file: LibHdf5File) -> Any:  # noqa
 
 
 def _raise_unless_missing(name: str, file: LibHdf5File, error: Exception) -> None:
-    """Raise, unless bytes of the file are still missing: then the parse will be run again."""
+    """Raise unless bytes of the file are still missing, in which case the parse is repeated."""
     if not file.missed:
         raise DamagedObjectError(f"its attribute {name!r} cannot be read: {error}") from None
 
 
 def _read(attribute: h5a.AttrID, owner: GroupID, file: LibHdf5File) -> Any:  # noqa: ANN401 - of any type
-    """Return an attribute as NumPy reads it; None if it has no dataspace (h5py.Empty).
+    """Return an attribute as a NumPy value; None if it has no dataspace (h5py.Empty).
 
     Raises
     ------
@@ -104,7 +104,7 @@ def _plain_attribute(owner: GroupID, name: bytes, file: LibHdf5File) -> Any:  # 
 
 
 def _references(attribute: h5a.AttrID, file: LibHdf5File) -> Any:  # noqa: ANN401
-    """Return object references by the addresses that they consist of: their targets are not opened."""
+    """Return object references as addresses, without opening their targets."""
     shape = attribute.shape
     if shape is None:
         return None
@@ -147,14 +147,14 @@ def _plain(value: Any, owner: GroupID, file: LibHdf5File) -> Any:  # noqa: ANN40
 
 
 def as_text(value: object) -> str:
-    """Return text of an attribute or a string element, without the padding that fixed-length fields have."""
+    """Return the text of an attribute or a string element, without the padding of fixed-length types."""
     if isinstance(value, bytes):
         return value.split(b"\0", 1)[0].decode("utf-8", "replace")
     return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def read_text(owner: GroupID, name: str, file: LibHdf5File) -> str:
-    """Return a text attribute; an empty text if there is none."""
+    """Return a text attribute; an empty string if it does not exist."""
     value = read_attribute(owner, name, file)
     if isinstance(value, np.ndarray):
         value = value.ravel()[0] if value.size else None
@@ -162,7 +162,7 @@ def read_text(owner: GroupID, name: str, file: LibHdf5File) -> str:
 
 
 def read_names(owner: GroupID, name: str, file: LibHdf5File) -> list[str] | None:
-    """Return an attribute that lists names: an array of text, or one plain text; None if there is none."""
+    """Return an attribute with a list of names, an array or a single string; None if it does not exist."""
     value = read_attribute(owner, name, file)
     if value is None:
         return None
@@ -172,7 +172,7 @@ def read_names(owner: GroupID, name: str, file: LibHdf5File) -> list[str] | None
 
 
 def read_reference(owner: GroupID, name: str, file: LibHdf5File) -> tuple[GroupID, int] | None:
-    """Return the object that an attribute refers to, and its address; None where it does not."""
+    """Return the target of a reference attribute and its address; None if it is not a reference."""
     value = read_attribute(owner, name, file)
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.ravel()[0]

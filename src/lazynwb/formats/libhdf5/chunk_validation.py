@@ -1,8 +1,8 @@
-"""Looks at stored chunks before libhdf5 decodes them, which believes whatever they claim.
+"""Validation of stored chunks before libhdf5 decodes them, because its filters trust their contents.
 
-Some of its filters divide by parameters that are zero, allocate what a chunk says that it holds, read past
-its end, or leave the rest of a chunk as the memory was: values out of nowhere. What a sound chunk must be
-follows from what its filters write.
+Some filters divide by parameters that are zero, allocate the size that a chunk declares, read past its end,
+or leave a part of the output uninitialized, which produces random values. The valid contents of a chunk
+follow from its filters.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Array
     from lazynwb.formats.libhdf5.file import LibHdf5File
 
-#: Bytes that filters may add to a chunk that they cannot make smaller.
+#: Maximum overhead of filters on an incompressible chunk.
 _OVERHEAD = 4096
 _LZF = h5z.FILTER_LZF
-#: Filters of libhdf5 that do not look whether a chunk has as many bytes as it takes.
+#: Filters of libhdf5 that do not check the size of a chunk.
 _UNCHECKED = frozenset({_LZF, h5z.FILTER_SCALEOFFSET, h5z.FILTER_SZIP, h5z.FILTER_NBIT})
-#: Those around them that are undone here.
+#: Filters applied after them that are decoded here.
 _UNDONE = frozenset({h5z.FILTER_DEFLATE, h5z.FILTER_SHUFFLE})
 _SCALEOFFSET_HEADER = 21
-#: What a chunk of the n-bit filter has: neither arrays nor compounds.
+#: Supported class of the n-bit filter: neither arrays nor compounds.
 _NBIT_NUMBER = 1
-#: A literal run of LZF (a control byte below 32 is one less than its length), which may hold any bytes.
+#: Maximum length of a literal run of LZF, whose control byte is below 32 and one less than its length.
 _MARK = 32
-#: Bytes that LZF makes of one, at most: three say that 264 come once more.
+#: Maximum compression ratio of LZF: three bytes repeat up to 264.
 _MAX_LZF_RATIO = 88
-#: Bytes of chunks that are decoded at once to see how many they are.
+#: Size of the chunks that are decoded together to determine their sizes.
 _AT_ONCE = 8 << 20
 
 _Filter: TypeAlias = tuple[int, int, tuple[int, ...], bytes]
 
 
 def stored_chunks(dataset: h5py.Dataset) -> list[h5py.h5d.StoreInfo]:
-    """Return what the file says of every chunk of a dataset."""
+    """Return the stored location of every chunk of a dataset."""
     found: list[h5py.h5d.StoreInfo] = []
     dataset.id.chunk_iter(found.append)
     return found
 
 
 def chunks_with(ranges: np.ndarray, chunks: list[h5py.h5d.StoreInfo], rows: int) -> list[h5py.h5d.StoreInfo]:
-    """Return those of the chunks, of so many rows each, that hold any of the ranges of rows."""
+    """Return the chunks that contain any row of the ranges."""
     first = np.array([chunk.chunk_offset[0] for chunk in chunks], "u8")
     at = np.searchsorted(ranges[:, 1].astype("u8"), first, side="right")
     return [
@@ -65,11 +65,12 @@ def chunks_with(ranges: np.ndarray, chunks: list[h5py.h5d.StoreInfo], rows: int)
 
 
 def refuse_damage(file: LibHdf5File, dataset: h5py.Dataset, array: Array, ranges: np.ndarray) -> None:
-    """Refuse chunks on which libhdf5 would crash, take memory without end, or give what is not in them.
+    """Refuse chunks for which libhdf5 crashes, allocates excessive memory, or returns random values.
 
     Raises
     ------
     CorruptDataError
+        If a chunk is damaged.
     """
     properties = dataset.id.get_create_plist()
     filters = [properties.get_filter(i) for i in range(properties.get_nfilters())]
@@ -85,12 +86,12 @@ def refuse_damage(file: LibHdf5File, dataset: h5py.Dataset, array: Array, ranges
     largest = max((chunk.size for chunk in stored), default=0)
     if largest > 2 * nbytes + _OVERHEAD:
         raise CorruptDataError(
-            f"{file.name}: a chunk of {where} takes {largest} bytes, and should hold at most {nbytes}"
+            f"{file.name}: a chunk of {where} has {largest} stored bytes, but at most {nbytes} decoded bytes"
         )
     wanted = chunks_with(ranges, stored, dataset.chunks[0])
     for place in _unsound(file, dataset, array, filters, wanted):
         raise CorruptDataError(
-            f"{file.name}: the chunk of {where} at {place} is damaged: it does not hold what it should"
+            f"{file.name}: the chunk of {where} at {place} is damaged: it does not decode to its size"
         )
 
 
@@ -101,11 +102,11 @@ def _unsound(
     filters: list[_Filter],
     chunks: list[h5py.h5d.StoreInfo],
 ) -> Iterator[tuple[int, ...]]:
-    """Yield the places of chunks that do not decode to what a chunk holds, where libhdf5 would not notice."""
+    """Yield the positions of chunks that do not decode to the size of a chunk, undetected by libhdf5."""
     numbers = [number for number, *_ in filters]
     at = max((i for i, number in enumerate(numbers) if number in _UNCHECKED), default=-1)
     outer = filters[at + 1 :]
-    as_long = at >= 0 and set(numbers[:at]) <= {h5z.FILTER_SHUFFLE}  # what it decodes to, as a whole chunk
+    as_long = at >= 0 and set(numbers[:at]) <= {h5z.FILTER_SHUFFLE}  # decodes to the size of a chunk
     if not as_long or not {number for number, *_ in outer} <= _UNDONE:
         return
     number, _, values, _ = filters[at]
@@ -122,7 +123,7 @@ def _unsound(
         raw = _undone(raw, outer, mask >> at + 1, 2 * nbytes + _OVERHEAD)
         if mask & 1 << at:
             if len(raw) != nbytes:
-                yield place  # stored as it is, and is not
+                yield place  # uncompressed, with a wrong size
         elif not _is_sound(number, raw, values, count, nbytes):
             yield place
         elif number == _LZF:
@@ -134,7 +135,7 @@ def _unsound(
 
 
 def _undone(raw: bytes, filters: list[_Filter], mask: int, most: int) -> bytes:
-    """Return what was shuffled and deflated, no more than asked for; nothing of what is damaged."""
+    """Undo shuffle and deflate up to a maximum size; return nothing for damaged chunks."""
     for i in range(len(filters) - 1, -1, -1):
         number, _, values, _ = filters[i]
         if mask & 1 << i:
@@ -150,9 +151,9 @@ def _undone(raw: bytes, filters: list[_Filter], mask: int, most: int) -> bytes:
 
 
 def _is_sound(number: int, raw: bytes, values: tuple[int, ...], count: int, nbytes: int) -> bool:
-    """Return whether a chunk of `count` elements has as many bytes as its header or its parameters say."""
+    """Return whether the size of a chunk of `count` elements matches its header or parameters."""
     if number == _LZF:
-        return nbytes <= _MAX_LZF_RATIO * len(raw)  # it says nothing itself
+        return nbytes <= _MAX_LZF_RATIO * len(raw)  # LZF does not store the size
     if number == h5z.FILTER_SZIP:
         return int.from_bytes(raw[:4], "little") == nbytes
     if values[2:3] != (count,):
@@ -170,10 +171,10 @@ def _is_sound(number: int, raw: bytes, values: tuple[int, ...], count: int, nbyt
 
 
 def _not_so_long(chunks: list[tuple[tuple[int, ...], bytes]], nbytes: int) -> Iterator[tuple[int, ...]]:
-    """Yield which chunks LZF does not decode to `nbytes` bytes.
+    """Yield the positions of chunks that LZF does not decode to `nbytes` bytes.
 
-    Nothing in a chunk says so, and libhdf5 does not either. But what is appended to a chunk is decoded behind
-    it: a mark that is not found at its place was moved by a chunk that is too short, or too long.
+    Neither a chunk nor libhdf5 reports the decoded size. Bytes that are appended to a chunk are decoded after
+    it: if a mark is not at its expected position, the chunk before it is too short or too long.
     """
     if not chunks:
         return

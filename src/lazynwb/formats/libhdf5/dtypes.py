@@ -1,4 +1,4 @@
-"""HDF5 datatypes as the catalog's `DType` (HDF5 File Format Specification, IV.A.2.d)."""
+"""Translation of HDF5 datatypes to the `DType` of the catalog (HDF5 File Format Specification, IV.A.2.d)."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
 _IEEE_FIELDS = {2: (15, 10, 5, 0, 10, 15), 4: (31, 23, 8, 0, 23, 127), 8: (63, 52, 11, 0, 52, 1023)}
 _INTEGER_SIZES = (1, 2, 4, 8)
 _PADDING = {h5t.STR_NULLTERM: "term", h5t.STR_NULLPAD: "null", h5t.STR_SPACEPAD: "space"}
-#: Bytes that variable-length data takes in a dataset: a length, and an address and index in a global heap.
-#: (libhdf5 reports the size of the pointer that it becomes in memory.)
+#: Size of variable-length data in a dataset: a length, and an address and index in a global heap. (libhdf5
+#: reports the size of the pointer in memory.)
 _HEAP_REFERENCE = 16
-#: Compounds inside compounds inside ...: a file that nests deeper is not one that anybody wrote.
+#: Maximum depth of nested types.
 _MAX_DEPTH = 16
 
 
 class StoredType(NamedTuple):
-    """A type, and whether its bytes can be read without libhdf5 converting them."""
+    """A type, and whether its bytes can be read without a conversion by libhdf5."""
 
     dtype: DType
     direct: bool
 
 
 def describe_type(type_id: TypeID, depth: int = 0) -> StoredType:
-    """Translate an HDF5 datatype; what has no translation becomes kind "unsupported" with the reason."""
+    """Translate an HDF5 datatype; types without a counterpart have kind "unsupported" and the reason."""
     size = type_id.get_size()
     kind = type_id.get_class()
     if depth > _MAX_DEPTH:
@@ -94,7 +94,7 @@ def _integer(type_id: TypeID, size: int) -> StoredType:
     letter = "u" if type_id.get_sign() == h5t.SGN_NONE else "i"
     if order is None or size not in _INTEGER_SIZES:
         return _unsupported(size, f"{size}-byte integers of this byte order")
-    # An n-bit integer in a wider field: libhdf5 knows what its padding means.
+    # libhdf5 converts n-bit integers in wider fields, depending on their padding.
     whole = type_id.get_precision() == 8 * size and type_id.get_offset() == 0
     return StoredType(DType("number", size, f"{order}{letter}{size}"), direct=whole)
 
@@ -131,7 +131,7 @@ def _complex(part: StoredType, size: int) -> StoredType:
 def _compound(type_id: TypeID, size: int, depth: int) -> StoredType:
     parts = []
     direct = True
-    growth = 0  # offsets are reported as in memory, where text takes 8 bytes instead of 16
+    growth = 0  # libhdf5 reports offsets in memory, where variable-length text has 8 bytes instead of 16
     order = sorted(range(type_id.get_nmembers()), key=type_id.get_member_offset)
     for i in order:
         name = type_id.get_member_name(i).decode("utf-8", "replace")

@@ -346,7 +346,7 @@ def _open_object(stream: LocalStream | BlockStream, name: str) -> h5f.FileID:
 
 def _why_unreadable(source: Source, blocks: BlockStream | None, error: Exception) -> str:
     name = source.name
-    placeholder = "" if blocks is not None else local_file.placeholder(source.path)
+    placeholder = "" if blocks is not None else local_file.describe_placeholder(source.path)
     if placeholder:
         return placeholder
     if blocks is not None:

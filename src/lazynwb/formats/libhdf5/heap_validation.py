@@ -1,10 +1,10 @@
-"""Heap collections that are looked at before libhdf5 is: on one that is damaged it would loop for ever.
+"""Validation of heap collections before libhdf5 loads them, because it loops forever on damaged ones.
 
-Text and sequences of variable length lie in global heap collections (HDF5 File Format Specification, III.E).
-libhdf5 goes through all objects of a collection when it loads it, by the size that each says it has: where
-one has no size at all, it never ends. So whatever libhdf5 reads through a Python object is looked at as it
-passes (`block_stream`). It reads local files by itself, which is faster: there the collections
-that the attributes of an object refer to are found in the object's header (ibid., IV.A) and looked at before.
+Variable-length text and sequences are stored in global heap collections (HDF5 File Format Specification,
+III.E). When libhdf5 loads a collection, it iterates over its objects by their stored sizes, which never ends
+if a size is 0. Blocks that libhdf5 reads through a Python object are validated as they pass (`block_stream`).
+Local files are read by libhdf5 itself, which is faster; the collections of an object's attributes are found
+in its header (ibid., IV.A) and validated in advance.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _OBJECT = struct.Struct("<H6xQ")
 _U8 = struct.Struct("<Q")
 _OLD_HEADER = struct.Struct("<BxHII4x")
 _OLD_MESSAGE = struct.Struct("<HH")  # and flags: 8 bytes in all
-_NEW_MESSAGE = struct.Struct("<BH")  # and flags, and perhaps an order
+_NEW_MESSAGE = struct.Struct("<BH")  # and flags, optionally an order
 _ATTRIBUTE = struct.Struct("<BBHHH")
 _BLOCK = struct.Struct("<QQ")
 _ELEMENT = struct.Struct("<IQI")
-#: Types of messages in an object's header.
+#: Types of messages in an object header.
 _ATTRIBUTE_MESSAGE, _CONTINUATION, _ATTRIBUTE_INFO = 0x0C, 0x10, 0x15
-#: Classes of types: variable length; and those that may have parts of it.
+#: Classes of datatypes: variable length, and those with members.
 _VARIABLE, _COMPOUND, _ARRAY = 9, 6, 10
-#: Blocks of one header: libhdf5 writes a few, and a loop of them is damage.
+#: Maximum number of blocks of a header; a cycle of blocks is damage.
 _MAX_BLOCKS = 1000
-#: What is read at first: most headers are shorter.
+#: Size of the first read, which contains most headers.
 _FIRST_READ = 768
-#: libhdf5 writes no larger header block, nor collection, in any file of ours; what claims more is left to it.
+#: Maximum size of a validated header block or collection; larger ones are left to libhdf5.
 _MAX_BYTES = 1 << 26
 
 
@@ -43,11 +43,12 @@ class DamagedHeapError(OSError):
 
 
 def check_collection(content: bytes | bytearray | memoryview, address: int) -> None:
-    """Make sure that the objects of a collection follow one another to its end.
+    """Check that the objects of a collection are contiguous up to its end.
 
     Raises
     ------
     DamagedHeapError
+        If they are not.
     """
     at, end = _COLLECTION.size, len(content)
     unpack, header = _OBJECT.unpack_from, _OBJECT.size
@@ -61,12 +62,12 @@ def check_collection(content: bytes | bytearray | memoryview, address: int) -> N
 
 
 class Collections:
-    """The collections of a file, each looked at once.
+    """The collections of a file, each of which is validated once.
 
     Parameters
     ----------
     read : callable
-        Returns bytes of the file from a position on, fewer where it ends.
+        Returns bytes of the file at a position; fewer at the end of the file.
     """
 
     def __init__(self, read: Callable[[int, int], bytes]) -> None:
@@ -74,7 +75,7 @@ class Collections:
         self._sound: dict[int, int] = {}
 
     def check(self, position: int) -> int:
-        """Look at a collection, if one begins at a position of the file; return its size, else 0.
+        """Validate the collection at a position, if there is one; return its size, or else 0.
 
         Raises
         ------
@@ -88,13 +89,13 @@ class Collections:
             size = int(_COLLECTION.unpack_from(head)[2])
             if size > len(head):
                 head = self._read(position, size) if size <= _MAX_BYTES else b""
-            # Of a collection that the file cuts off libhdf5 says so itself.
+            # libhdf5 itself detects a collection that is truncated by the end of the file.
             check_collection(head[:size] if len(head) >= size else b"", position)
         self._sound[position] = size
         return size
 
     def check_passing(self, start: int, passing: bytes) -> None:
-        """Look at collections of which a read brought the beginning."""
+        """Validate the collections that begin in a range that was read."""
         at = passing.find(SIGNATURE)
         while at >= 0:
             self.check(start + at)
@@ -102,13 +103,14 @@ class Collections:
 
 
 class Heaps(Collections):
-    """Those of a local file that libhdf5 reads by itself.
+    """The collections of a local file, which libhdf5 reads by itself.
 
     Parameters
     ----------
     path : str
+        Path of the file.
     base : int
-        What is added to the file's addresses (its user block's size).
+        Offset of addresses (the size of the user block).
     """
 
     def __init__(self, path: str, base: int) -> None:
@@ -135,16 +137,17 @@ class Heaps(Collections):
         return self._file.read(size)
 
     def check_attributes(self, address: int) -> None:
-        """Look at every collection that the attributes of an object refer to.
+        """Validate every collection of the attributes of an object.
 
         Parameters
         ----------
         address : int
-            Of the object's header.
+            Address of the object header.
 
         Raises
         ------
         DamagedHeapError
+            If one is damaged.
         """
         if address in self._seen:
             return
@@ -152,7 +155,7 @@ class Heaps(Collections):
             if kind == _ATTRIBUTE_MESSAGE:
                 for collection, length in _collections(message):
                     if length > self.check(collection + self._base):
-                        # libhdf5 takes memory for all of it before it looks.
+                        # libhdf5 allocates all of it before checking.
                         raise DamagedHeapError(
                             f"an attribute refers to {length} bytes that are not in its heap"
                         )
@@ -161,7 +164,7 @@ class Heaps(Collections):
         self._seen.add(address)
 
     def _messages(self, position: int) -> Iterator[tuple[int, bytes]]:
-        """Yield type and content of each message of a header, as far as it makes sense."""
+        """Yield type and content of each message of a header, up to the first invalid one."""
         head = self._read(position, _FIRST_READ)
         new = head.startswith(b"OHDR")
         if new:
@@ -187,7 +190,7 @@ class Heaps(Collections):
             for kind, message in _messages_of(block, _NEW_MESSAGE if new else _OLD_MESSAGE, skip):
                 if kind == _CONTINUATION and len(message) >= _BLOCK.size:
                     following, size = _BLOCK.unpack_from(message)
-                    # Those of the newer format have a signature before, and a checksum behind them.
+                    # Blocks of the newer format begin with a signature and end with a checksum.
                     blocks.append(
                         (following + self._base, 4 if new else 0, max(size - 8, 0) if new else size)
                     )
@@ -195,10 +198,10 @@ class Heaps(Collections):
                     yield kind, message
 
     def _check_dense(self, message: bytes) -> None:
-        """Look at the collections behind attributes that are so many that they have a heap of their own.
+        """Validate the collections of attributes in dense storage, which have a fractal heap.
 
-        It has blocks within blocks, found here by their signatures; what in them could be an address is
-        taken for one.
+        Its nested blocks are found by their signatures, and every value in them that may be an address is
+        treated as one.
         """
         at = 4 if message[1] & 1 else 2
         if len(message) < at + 8:
@@ -226,13 +229,13 @@ class Heaps(Collections):
                         self.check(collection + self._base)
 
 
-#: Addresses beyond any file's end: "undefined" is one of them.
+#: Addresses from here on are invalid, including the undefined address.
 _UNDEFINED = 2**48
 _MAX_CHILDREN = 512
 
 
 def _messages_of(block: bytes, head: struct.Struct, skipped: int) -> list[tuple[int, bytes]]:
-    """Return type and content of the messages of a block that matter here."""
+    """Return type and content of the relevant messages of a block."""
     found = []
     at, end = 0, len(block)
     while at + skipped <= end:
@@ -248,29 +251,29 @@ _WANTED = {_ATTRIBUTE_MESSAGE, _CONTINUATION, _ATTRIBUTE_INFO}
 
 
 def _collections(message: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the addresses of the collections that an attribute refers to, and the length of what is in them.
+    """Yield the addresses of the collections of an attribute, and the lengths of its elements in them.
 
     Raises
     ------
     DamagedHeapError
-        If its type is one on which libhdf5 crashes.
+        If libhdf5 crashes on its datatype.
     """
     if len(message) < _ATTRIBUTE.size:
         return
     version, flags, name, dtype, space = _ATTRIBUTE.unpack_from(message)
     if version == 1:
         name, dtype, space = name + 7 & ~7, dtype + 7 & ~7, space + 7 & ~7
-    start = _ATTRIBUTE.size + (version == 3) + name  # noqa: PLR2004 - which has the name's encoding
+    start = _ATTRIBUTE.size + (version == 3) + name  # noqa: PLR2004 - it has the encoding of the name
     if start >= len(message):
         return
     kind = message[start] & 15
     data = start + dtype + space
     if (version > 1 and flags & 1) or kind in {_COMPOUND, _ARRAY}:
-        # The type is stored elsewhere, or has parts.
+        # The type is shared, or has members.
         yield from ((address, 0) for address in _any_address(message[data:]))
     elif kind == _VARIABLE:
         if message[start + 1] & 15 > 1:
-            # Neither a sequence nor text: libhdf5 would go by a null pointer.
+            # Neither a sequence nor text: libhdf5 dereferences a null pointer.
             raise DamagedHeapError("an attribute's type of variable length is damaged")
         known, longest = 0, 0
         stop = data + (len(message) - data) // _ELEMENT.size * _ELEMENT.size
@@ -281,6 +284,6 @@ def _collections(message: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _any_address(content: bytes) -> set[int]:
-    """Return whatever could be an address, wherever it is."""
+    """Return every value that may be an address, at any offset."""
     found = {_U8.unpack_from(content, at)[0] for at in range(len(content) - 7)}
     return {address for address in found if 0 < address < _UNDEFINED}

@@ -1,4 +1,4 @@
-"""Reading through libhdf5: rare filters, virtual and external data, odd types."""
+"""Reading of arrays through libhdf5: rare filters, virtual and external data, uncommon types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Array
     from lazynwb.formats.libhdf5.nodes import Hdf5File
 
-#: Filters that hdf5plugin brings along.
+#: Filters in hdf5plugin.
 _PLUGIN_FILTERS = frozenset({307, 32001, 32004, 32008, 32013, 32015, 32017, 32018, 32024, 32026, 32028})
 
 
@@ -28,20 +28,20 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
     file : Hdf5File
     array : Array
     ranges : ndarray of shape (n, 2)
-        First row and the row past the last, ascending. A scalar has one row.
+        Ascending ranges of rows (start, stop). A scalar has one row.
 
     Returns
     -------
     ndarray
-        The rows one after another. Variable-length text and sequences come as objects, object references
-        as their targets' paths (None for null ones).
+        The concatenated rows. Variable-length text and sequences are objects, object references the paths of
+        their targets (None for null references).
 
     Raises
     ------
     MissingPackageError
-        If libhdf5 lacks a filter that a package brings along.
+        If libhdf5 lacks a filter that is in a package.
     UnsupportedTypeError
-        If libhdf5 lacks another filter; or if the data is in another file that the settings forbid to read.
+        If libhdf5 lacks another filter; or if the data are in a file that the settings do not permit to read.
     CorruptDataError
         If libhdf5 cannot read the data.
     """
@@ -63,10 +63,10 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
                 what = f"{where} is compressed with filter {number}" + (f" ({name})" if name else "")
                 if number in _PLUGIN_FILTERS:
                     raise MissingPackageError(
-                        f"{what}, which libhdf5 lacks here: `pip install hdf5plugin` and import it first"
+                        f"{what}, which libhdf5 lacks: `pip install hdf5plugin` and import it first"
                     ) from None
                 raise UnsupportedTypeError(
-                    f"{what}, which libhdf5 lacks here: install its plugin (HDF5_PLUGIN_PATH), or select "
+                    f"{what}, which libhdf5 lacks: install its plugin (HDF5_PLUGIN_PATH), or select "
                     "other columns"
                 ) from None
             raise CorruptDataError(f"{where} cannot be read: {error}") from None
@@ -79,9 +79,9 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
 
 
 def _stored_ranges(dataset: h5py.Dataset, array: Array, ranges: np.ndarray) -> np.ndarray:
-    """Return the ranges of the first dimension that hold ranges of rows.
+    """Return the ranges of the first dimension for ranges of rows.
 
-    They differ where the only row of a dataset of shape (1, n) is read as n rows.
+    They differ if a dataset of shape (1, n) is read as n rows.
     """
     if (
         len(array.shape) == 1
@@ -100,12 +100,12 @@ def _read(file: Hdf5File, dataset: h5py.Dataset, ranges: np.ndarray) -> np.ndarr
     for start, stop in ranges.tolist():
         with file.collect_misses():
             parts.append(np.asarray(dataset[start:stop]))
-    # Of several arrays NumPy forgets what h5py noted in the type: that objects are references.
+    # Concatenation loses h5py's metadata of the type, which marks objects as references.
     return np.concatenate(parts, dtype=parts[0].dtype) if parts else np.asarray(dataset[:0])
 
 
 def _bytes_of(dataset: h5py.Dataset, ranges: np.ndarray) -> list[tuple[int, int]]:
-    """Return where the rows are stored, as far as that is in this file."""
+    """Return the byte ranges of rows that are stored in this file."""
     if dataset.chunks is not None:
         chunks = chunks_with(ranges, stored_chunks(dataset), dataset.chunks[0])
         return [(chunk.byte_offset, chunk.byte_offset + chunk.size) for chunk in chunks]
@@ -117,7 +117,7 @@ def _bytes_of(dataset: h5py.Dataset, ranges: np.ndarray) -> list[tuple[int, int]
 
 
 def _absent_filter(dataset: h5py.h5d.DatasetID) -> tuple[int, str] | None:
-    """Return the number and the name of the first filter that libhdf5 does not have."""
+    """Return the number and the name of the first filter that libhdf5 lacks."""
     properties = dataset.get_create_plist()
     for i in range(properties.get_nfilters()):
         number, _flags, _values, name = properties.get_filter(i)
@@ -127,7 +127,7 @@ def _absent_filter(dataset: h5py.h5d.DatasetID) -> tuple[int, str] | None:
 
 
 def _resolved(file: Hdf5File, rows: np.ndarray) -> np.ndarray:
-    """Replace object references, those within compounds too, by their targets' paths."""
+    """Replace object references, including those in compounds, with the paths of their targets."""
     if h5py.check_ref_dtype(rows.dtype) is h5py.Reference:
         return _paths_of(file, rows)
     for name in rows.dtype.names or ():

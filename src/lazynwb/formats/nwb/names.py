@@ -1,8 +1,7 @@
-"""Names that the NWB schema fixes: groups, tables, fields and attributes, with their dimensions.
+"""Names in the NWB schema: groups, tables, fields and attributes, with their dimensions.
 
-The schema (NWB core 2.x and HDMF common) says of each dataset and attribute whether it is a scalar or an
-array. Writers do not always follow it, so readers consult these tables. Names that are not here are the
-user's own, and keep the shape in which they are stored.
+The schema (NWB core 2.x and HDMF common) defines whether a dataset or attribute is a scalar or an array. Not
+all writers follow it, so readers consult these tables. Other names are custom, and have their stored shapes.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: Short names of tables that the schema puts at a fixed path.
+#: Short names of tables with a fixed path in the schema.
 TABLE_SHORTCUTS = {
     "trials": "intervals/trials",
     "epochs": "intervals/epochs",
@@ -21,14 +20,14 @@ TABLE_SHORTCUTS = {
     "session": "general",
     "subject": "general/subject",
 }
-#: Where files from before NWB 2 have tables that the schema has put elsewhere since.
+#: Paths in files before NWB 2 of tables that have other paths since.
 OLDER_PATHS = {f"intervals/{name}": name for name in ("trials", "epochs", "invalid_times")}
-#: Where a file has a table that it does not have at the path asked for: `/trials` in older files, and in
-#: newer ones what a path that reads like a shortcut means.
+#: Alternative paths of tables that a file lacks at a requested path: `/trials` in older files, and the
+#: expansion of paths that look like shortcuts.
 OTHER_PATHS = {**TABLE_SHORTCUTS, **OLDER_PATHS}
 GENERAL, SUBJECT, ELECTRODES = "general", "general/subject", "general/extracellular_ephys/electrodes"
 
-#: Groups of the root group that hold data or metadata.
+#: Groups in the root group that contain data or metadata.
 ROOT_GROUPS = frozenset(
     {
         "acquisition",
@@ -50,13 +49,13 @@ class Field(NamedTuple):
     Attributes
     ----------
     kind : {"text", "datetime"}
-        "datetime" is the schema's `isodatetime`: text in ISO 8601.
+        "datetime" is `isodatetime` in the schema: text in ISO 8601.
     ndim : int
-        0 for a scalar.
+        Number of dimensions; 0 for a scalar.
     in_root : bool
-        A member of the root group; else of `/general`, or of `/general/subject`.
+        Whether it is a member of the root group rather than of `/general` or `/general/subject`.
     optional : bool
-        A column of `get_metadata_df` only where a file has it.
+        Whether it is a column of `get_metadata_df` only if a file has it.
     """
 
     kind: Literal["text", "datetime"] = "text"
@@ -66,7 +65,7 @@ class Field(NamedTuple):
 
 
 _TEXT, _TEXTS, _RARE = Field(), Field(ndim=1), Field(optional=True)
-#: Fields of NWBFile, in the order in which `get_metadata_df` shows them.
+#: Fields of NWBFile in the order of `get_metadata_df`.
 SESSION_FIELDS = {
     "identifier": Field(in_root=True),
     "session_start_time": Field("datetime", in_root=True),
@@ -91,7 +90,7 @@ SESSION_FIELDS = {
     "stimulus": _RARE,
     "was_generated_by": Field(ndim=2, optional=True),
 }
-#: Fields of Subject, in the same order.
+#: Fields of Subject in the order of `get_metadata_df`.
 SUBJECT_FIELDS = {
     "age": _TEXT,
     "description": _TEXT,
@@ -106,7 +105,7 @@ SUBJECT_FIELDS = {
 
 
 class AttributeField(NamedTuple):
-    """An attribute of a metadata field that is itself shown as a field.
+    """An attribute of a metadata field that is a metadata field itself.
 
     Attributes
     ----------
@@ -136,8 +135,8 @@ def _names(ndim: int, names: str) -> dict[str, int]:
     return dict.fromkeys(names.split(), ndim)
 
 
-#: Dimensions of the datasets of a type, where the schema allows one number only. Of a ragged column it is
-#: the number of dimensions of the flat data.
+#: Number of dimensions of the datasets of a type, if the schema allows only one. For a ragged column it is
+#: that of the flat data.
 FIELD_NDIM = {
     "NWBFile": {name: field.ndim for name, field in SESSION_FIELDS.items()},
     "Subject": {name: field.ndim for name, field in SUBJECT_FIELDS.items()},
@@ -190,28 +189,28 @@ FIELD_NDIM = {
 
 
 def field_ndim(neurodata_type: str, name: str, path: str | None = None) -> int | None:
-    """Return the number of dimensions that the schema fixes for a dataset.
+    """Return the number of dimensions of a dataset in the schema.
 
     Parameters
     ----------
     neurodata_type : str
-        Of the group; "TimeSeries" for any series.
+        Type of the group; "TimeSeries" for any series.
     name : str
-        Of the dataset.
+        Name of the dataset.
     path : str or None
-        Of the group, without the leading slash: older files call the tables at fixed paths DynamicTable, and
-        extensions give them types of their own.
+        Path of the group, without the leading slash: tables at fixed paths have the type DynamicTable in
+        older files, and other types in extensions.
 
     Returns
     -------
     int or None
-        0 for a scalar; None where the schema fixes none, and for the user's own columns.
+        0 for a scalar; None if the schema does not define it, and for custom columns.
     """
     return fields_of(neurodata_type, path).get(name)
 
 
 def fields_of(neurodata_type: str, path: str | None = None) -> Mapping[str, int]:
-    """Return the number of dimensions that the schema fixes for the datasets of a group; see `field_ndim`."""
+    """Return the number of dimensions of the datasets of a group in the schema; see `field_ndim`."""
     if path == ELECTRODES:
         neurodata_type = "ElectrodesTable"
     elif path in {"", GENERAL}:
@@ -225,11 +224,11 @@ def fields_of(neurodata_type: str, path: str | None = None) -> Mapping[str, int]
     return FIELD_NDIM.get(neurodata_type, {})
 
 
-#: Attributes that are arrays in the schema, of one dimension.
+#: Attributes that are one-dimensional arrays in the schema.
 ARRAY_ATTRIBUTES = frozenset(
     {"colnames", "categories", "starting_frame", "dimension", "field_of_view", "shape"}
 )
-#: Attributes that are scalars in the schema, whatever they are attributes of.
+#: Attributes that are scalars in the schema, for all objects.
 SCALAR_ATTRIBUTES = frozenset(
     {
         # of every object
@@ -247,10 +246,10 @@ SCALAR_ATTRIBUTES = frozenset(
     }
 )
 
-#: Members of a series whose path stands for the series.
+#: Members of a series whose paths are aliases of the series.
 SERIES_MEMBERS = frozenset({"data", "timestamps"})
 _INDEX_SUFFIXES = ("", "_index", "_index_index")
-#: Names of the groups that every session may have, by the path of their parent.
+#: Names of groups in the schema, by the paths of their parents.
 _GROUPS = {
     "": (*sorted(ROOT_GROUPS), "specifications"),
     GENERAL: (
@@ -266,7 +265,7 @@ _GROUPS = {
     "processing": ("behavior", "ecephys", "icephys", "misc", "ophys"),
     "stimulus": ("presentation", "templates"),
 }
-#: Names of all members that a group at a fixed path may have.
+#: Names of members in the schema of groups at fixed paths.
 _MEMBERS = {
     **_GROUPS,
     "": (*_GROUPS[""], *(name for name, field in SESSION_FIELDS.items() if field.in_root)),
@@ -281,9 +280,9 @@ def likely_members(path: str, columns: list[str]) -> list[str]:
     Parameters
     ----------
     path : str
-        Of the group, without the leading slash.
+        Path of the group, without the leading slash.
     columns : list of str
-        The columns and categories that the group's attributes list.
+        Columns and categories in the attributes of the group.
     """
     if path in _MEMBERS:
         return list(_MEMBERS[path])

@@ -1,4 +1,4 @@
-"""Array metadata of Zarr versions 2 and 3 as one struct, and as the catalog's `Array`."""
+"""Array metadata of Zarr versions 2 and 3 as one struct, and translation to the `Array` of the catalog."""
 
 from __future__ import annotations
 
@@ -13,37 +13,39 @@ from lazynwb.formats.zarr.codec_configuration import catalog_codecs
 from lazynwb.formats.zarr.data_types import as_number, catalog_dtype, describe_v3, fill_bytes, numpy_dtype
 from lazynwb.struct_decoders import json_decoder
 
-#: Bounds that no real array comes near: what is beyond them is damaged, and must not be allocated.
+#: Limits far beyond real arrays; metadata beyond them are damaged, and must not lead to allocations.
 _MAX_DIMENSIONS = 32
 _MAX_BYTES = 2**62
 _MAX_CHUNK_BYTES = 2**40
 _MAX_ELEMENT_BYTES = 2**24
 _MAX_CHUNKS, _MAX_OBJECTS = 100_000_000, 10_000_000
-#: Bytes-to-bytes codecs of version 3 that are numcodecs' own, under these names.
+#: Codecs of version 3 that have the same names in numcodecs.
 _V3_CODECS = frozenset({"gzip", "zstd", "blosc", "crc32c", "vlen-utf8", "vlen-bytes"})
-#: Codecs without settings that decoding needs.
+#: Codecs whose settings are not needed for decoding.
 _WITHOUT_SETTINGS = _V3_CODECS | {"zlib", "lz4", "bz2", "bitround", "json2", "msgpack2", "pickle"}
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Metadata of an array, also with what reading it without the engine needs.
+    """Metadata of an array, including those that are required for reading it without the engine.
 
     Attributes
     ----------
     shape, chunk : tuple of int
+        Shapes of the array and of a chunk.
     dtype : str or list
-        As NumPy describes types: "<f8", "|O", or a list of fields.
+        Type description of NumPy: "<f8", "|O", or a list of fields.
     codecs : tuple of dict
-        In the order in which they were applied, each under numcodecs' name and with its settings.
+        Configurations of codecs in the order of writing, under the names of numcodecs.
     keys : ChunkKeys
+        Keys of chunks or shards.
     fill : Any
-        The value of elements that were never written, as JSON.
+        Fill value as JSON.
     order : tuple of int
-        The dimensions in the order in which a chunk has them; empty where that is the array's.
+        Order of the dimensions in a chunk; empty if it is that of the array.
     shard : tuple of int
-        Shape of what one object holds, where that is several chunks.
+        Shape of a shard; empty without shards.
     index : str
-        Where a shard's index is, "start" or "end", with "+crc32c" if a checksum follows it.
+        Location of the index of a shard, "start" or "end", with "+crc32c" if it has a checksum.
     """
 
     shape: tuple[int, ...]
@@ -58,7 +60,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def array_metadata(document: dict[str, Any], path: str) -> Stored:
-    """Return the metadata in a `.zarray` or an array's `zarr.json`.
+    """Parse the metadata of an array in `.zarray` or `zarr.json`.
 
     Raises
     ------
@@ -107,7 +109,7 @@ def _version_2(document: dict[str, Any], path: str) -> Stored:
 
 def _version_3(document: dict[str, Any], path: str) -> Stored:
     if document.get("zarr_format") != 3 or document.get("storage_transformers"):  # noqa: PLR2004
-        raise ValueError("its version or its storage transformers are not known")
+        raise ValueError("its version or its storage transformers are not supported")
     shape = _sizes(document, "shape", 0)
     grid, settings = _named(document.get("chunk_grid"))
     chunk = _sizes(settings, "chunk_shape", 1)
@@ -132,7 +134,7 @@ def _version_3(document: dict[str, Any], path: str) -> Stored:
 
 
 def _index(settings: dict[str, Any]) -> str:
-    """Return where a shard's index is, and whether it has a checksum."""
+    """Return the location of the index of a shard, and whether it has a checksum."""
     location = settings.get("index_location", "end")
     codecs = [_named(codec) for codec in _list(settings, "index_codecs")]
     names = [name for name, _ in codecs]
@@ -145,7 +147,7 @@ def _index(settings: dict[str, Any]) -> str:
 def _chain(
     chain: list[Any], document: dict[str, Any], dimensions: int
 ) -> tuple[tuple[dict[str, Any], ...], tuple[int, ...], Any]:
-    """Return the codecs without transpositions and byte order, which go into the order and the type."""
+    """Return the codecs without transpositions and byte order, which are part of the order and the type."""
     order = tuple(range(dimensions))
     codecs: list[dict[str, Any]] = []
     endian = "little"
@@ -159,7 +161,7 @@ def _chain(
         elif name == "bytes":
             endian = settings.get("endian", "little")
             if endian == "big" and codecs:
-                # Filters return the machine's byte order; other orders are not written in practice: an error.
+                # Filters return native byte order; other orders do not occur in practice, and are an error.
                 codecs.append({"id": "big-endian bytes behind a filter"})
         elif name in _V3_CODECS or name.startswith("numcodecs."):
             codecs.append(_settings({**settings, "id": name.removeprefix("numcodecs.")}))
@@ -170,14 +172,14 @@ def _chain(
 
 
 def _settings(codec: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """Return a codec with what decoding needs to know of it."""
+    """Return a codec with the settings that decoding requires."""
     if not isinstance(codec, dict) or not isinstance(codec.get("id"), str):
         raise TypeError(f"a codec {codec!r}")
     return {"id": codec["id"]} if codec["id"] in _WITHOUT_SETTINGS else codec
 
 
 def _keys(path: str, mark: str, separator: str, has_dimensions: bool) -> ChunkKeys:  # noqa: FBT001
-    """Return the names of chunks; a scalar's only one has no place in its name."""
+    """Return the keys of chunks; that of a scalar has no coordinates."""
     folder = f"{path}/" if path else ""
     if not has_dimensions:
         return ChunkKeys(folder + (mark or "0"), "")
@@ -185,14 +187,14 @@ def _keys(path: str, mark: str, separator: str, has_dimensions: bool) -> ChunkKe
 
 
 def _named(value: Any) -> tuple[str, dict[str, Any]]:  # noqa: ANN401 - JSON
-    """Return an extension point's name and configuration (Zarr v3 core, extension definition)."""
+    """Return the name and configuration of an extension (Zarr v3 core, extension definition)."""
     if isinstance(value, str):
         return value, {}
     if isinstance(value, dict):
         name, settings = value.get("name"), value.get("configuration") or {}
         if isinstance(name, str) and isinstance(settings, dict):
             return name, settings
-    raise ValueError(f"{value!r} where a name and its configuration should be")
+    raise ValueError(f"{value!r} is not a name with a configuration")
 
 
 def _list(document: dict[str, Any], name: str) -> list[Any]:
@@ -209,35 +211,37 @@ def _sizes(document: dict[str, Any], name: str, least: int) -> tuple[int, ...]:
     return tuple(found)
 
 
-#: A shard's index as zarr-python writes it by default: the one that the engine's arrays have.
+#: The default index of shards in zarr-python, which the engine supports.
 _USUAL_INDEX = "end+crc32c"
-#: The codec of arrays that the engine cannot decode; its settings are the array's metadata.
+#: The codec of arrays that the engine cannot decode; its settings are the metadata of the array.
 _INDIRECT = "zarr"
 
 
 def describe_array(stored: Stored, attributes: dict[str, Any], path: str, source: str | None) -> Array:
-    """Describe an array.
+    """Translate the metadata of an array to the catalog.
 
     Parameters
     ----------
     stored : Stored
+        Metadata of the array.
     attributes : dict
+        Attributes of the array.
     path : str
-        The one that was asked for; a link may have led elsewhere.
+        Requested path, which may be that of a link.
     source : str or None
-        The store that holds it, where that is another one.
+        Store of the array, if it is another one.
 
     Raises
     ------
     ValueError
-        If its fill value is not one of its type, or a scalar has several elements.
+        If the fill value does not match the type, or a scalar has several elements.
     """
     plain = numpy_dtype(stored.dtype)
     dtype = catalog_dtype(plain, attributes, stored.codecs)
     # hdmf-zarr up to 0.13 stores scalars as arrays of one element.
     is_scalar = not stored.shape or _is_scalar(attributes)
     if is_scalar and stored.shape not in {(), (1,)}:
-        raise ValueError(f"it is marked as a scalar, and has the shape {stored.shape}")
+        raise ValueError(f"it is marked as a scalar, but has the shape {stored.shape}")
     shape = () if is_scalar else stored.shape
     fixed = not plain.hasobject
     fill = fill_bytes(stored.fill, plain) if fixed else b""
@@ -274,9 +278,9 @@ def describe_array(stored: Stored, attributes: dict[str, Any], path: str, source
 
 
 def _is_list_in_wide_chunks(stored: Stored) -> bool:
-    """Return whether only one dimension is not 1, and chunks are wider than that along another.
+    """Return whether only one dimension is not 1, but chunks are wider than 1 along another one.
 
-    The NWB schema may make such an array a list, whose chunks would then hold more than the list.
+    The NWB schema may define such an array as a list, whose chunks would then be larger than the list.
     """
     if len(stored.shape) < 2 or math.prod(stored.shape) != max(stored.shape):  # noqa: PLR2004 - dimensions
         return False
@@ -285,12 +289,12 @@ def _is_list_in_wide_chunks(stored: Stored) -> bool:
 
 
 def _is_scalar(attributes: dict[str, Any]) -> bool:
-    """Return whether an array of one element stands for a scalar, as hdmf-zarr and LINDI mark it."""
+    """Return whether an array of one element is marked as a scalar by hdmf-zarr or LINDI."""
     return attributes.get("zarr_dtype") == "scalar" or attributes.get("_SCALAR") is True
 
 
 def _with_text_fill(stored: Stored) -> Stored:
-    """Keep a fill value of text; those of other objects are pickles, or zeros that stand for nothing."""
+    """Keep fill values of text; those of other objects are pickles, or zeros without a meaning."""
     text = isinstance(stored.fill, str) and numpy_dtype(stored.dtype).names is None
     return stored if text else msgspec.structs.replace(stored, fill=None)
 

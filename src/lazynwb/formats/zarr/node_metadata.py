@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from lazynwb.formats.nwb.object_listing import MAX_ELEMENTS, unreadable
 from lazynwb.formats.protocols import DamagedObjectError
-from lazynwb.storage.objects.key_validation import is_plain
+from lazynwb.storage.objects.key_validation import is_valid_key
 
 #: Types, links and dimensions, which HDF5 has without attributes.
 _BOOKKEEPING = frozenset(
@@ -108,7 +108,7 @@ class Meta(NamedTuple):
         listed = self.attributes.get("_LINKS", self.attributes.get("zarr_link"))
         for link in listed if isinstance(listed, list) else []:
             name = link.get("name") if isinstance(link, dict) else None
-            if isinstance(name, str) and "/" not in name and is_plain(name):
+            if isinstance(name, str) and "/" not in name and is_valid_key(name):
                 source, path = link.get("source"), link.get("path")
                 if isinstance(path, str) and (source is None or isinstance(source, str)):
                     found[name] = source, path

@@ -13,7 +13,7 @@ import numpy as np
 
 from lazynwb.catalog.model import MISSING
 from lazynwb.codecs.chunk_codecs import decode
-from lazynwb.codecs.json_text import as_texts
+from lazynwb.codecs.json_text import decode_utf32
 from lazynwb.codecs.object_codecs import decode_objects
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
 from lazynwb.formats.zarr.array_metadata import stored_array
@@ -204,7 +204,7 @@ def _converted(values: np.ndarray, dtype: DType) -> np.ndarray:
     if values.dtype != object:
         if kind not in {"vlen_text", "reference"}:
             return values.astype(_converted_dtype(dtype), copy=False)
-        values = as_texts(values) if values.dtype.kind == "U" else values.astype(object)
+        values = decode_utf32(values) if values.dtype.kind == "U" else values.astype(object)
     if kind == "vlen_text":
         return values if {*map(type, values.ravel())} <= {str, bytes} else _each(values, _text)
     if kind == "reference":

@@ -1,7 +1,4 @@
-"""Reader of Zarr stores, versions 2 and 3: structure from JSON documents; the engine reads the chunks.
-
-zarr-python is not used.
-"""
+"""Reader of the structure of Zarr stores, versions 2 and 3, without zarr-python."""
 
 from __future__ import annotations
 
@@ -34,13 +31,12 @@ T = TypeVar("T")
 
 
 class ZarrReader(StructureReader):
-    """The functions of this package on one store: see `lazynwb.formats.registry.Reader`.
-
-    The metadata is read on first use.
+    """Reader of one Zarr store, whose metadata are read on first use; see `lazynwb.formats.registry.Reader`.
 
     Parameters
     ----------
     objects : Objects
+        The store.
     """
 
     reads_apart = True
@@ -68,28 +64,28 @@ class ZarrReader(StructureReader):
     def chunk_indices(
         self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
     ) -> list[ChunkIndex | SomeChunks]:
-        """Look up where the chunks of arrays are in their shards; of others there is nothing to look up."""
+        """Look up the locations of chunks in shards; other arrays need no look-up."""
         wanted = list(numbers) or [None] * len(arrays)
         return [
             chunk_index(self._holder(array), array, some) for array, some in zip(arrays, wanted, strict=True)
         ]
 
     def chunk_indices_here(self, arrays: Sequence[Array]) -> dict[str, ChunkIndex]:
-        """Return nothing: shards are not looked into while the metadata is parsed."""
+        """Return nothing: indices of shards are not read while metadata are parsed."""
         del arrays
         return {}
 
     def read_indirect(self, array: Array, ranges: np.ndarray) -> np.ndarray:
-        """Read rows of an array that the engine cannot decode; the store's metadata is not needed."""
+        """Read rows of an array that the engine cannot decode, without the metadata of the store."""
         return read_indirect(self._holder(array), array, ranges)
 
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:
-        """Return nothing: references are read as paths."""
+        """Return nothing: references are stored as paths."""
         del addresses
         return {}
 
     def _holder(self, array: Array) -> Objects:
-        """Return the store that holds an array: links lead to others."""
+        """Return the store that contains an array, which may be the target of a link."""
         if array.source is None:
             return self._objects
         if array.source not in self._others:
@@ -97,10 +93,7 @@ class ZarrReader(StructureReader):
         return self._others[array.source]
 
     def _parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
-        """Repeat a parse until all objects that it needs have been fetched.
-
-        A parse that missed objects is repeated: its errors are ignored.
-        """
+        """Repeat a parse until all required objects have been fetched; ignore errors of incomplete parses."""
         while True:
             try:
                 result = parse(self._file)

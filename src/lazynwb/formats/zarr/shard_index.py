@@ -1,4 +1,4 @@
-"""Indices of shards: where each chunk is in the object that holds it (Zarr v3, sharding codec)."""
+"""Indices of shards: locations of chunks in the objects that contain them (Zarr v3, sharding codec)."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from lazynwb.storage.objects.sparsity import check_written
 if TYPE_CHECKING:
     from lazynwb.storage.objects.object_store import Objects
 
-#: Bytes of a chunk's place in an index, and of the checksum behind it.
+#: Size of an entry of an index, and of its checksum.
 _ENTRY, _CHECKSUM = 16, 4
 _MAX_CHUNKS = 100_000_000
 
 
 def chunk_index(objects: Objects, array: Array, numbers: np.ndarray | None = None) -> ChunkIndex | SomeChunks:
-    """Look up where the chunks of an array are; one request for each shard.
+    """Look up the locations of chunks of an array, with one request per shard.
 
     Parameters
     ----------
     objects : Objects
+        Store of the array.
     array : Array
+        Catalog of the array.
     numbers : ndarray of int64 or None
-        Chunks that are wanted, in row-major order: the shards that hold them are looked into. None for all.
+        Chunks to look up, in row-major order, which determine the shards; None for all.
 
     Raises
     ------
@@ -74,7 +76,7 @@ def _some_chunks(objects: Objects, array: Array, shards: list[tuple[int, ...]]) 
 def _places_in(
     objects: Objects, array: Array, shards: list[tuple[int, ...]]
 ) -> list[tuple[tuple[slice, ...], np.ndarray]]:
-    """Return for each of some shards its part of the chunk grid, and offset and size of the chunks there."""
+    """Return for each shard its part of the chunk grid, and the offsets and sizes of its chunks."""
     keys = array.keys
     assert keys is not None  # noqa: S101 - what shards are called
     grid = grid_of(array)
@@ -88,24 +90,25 @@ def _places_in(
     for place, index in zip(shards, indices, strict=True):
         start = [p * r for p, r in zip(place, within, strict=True)]
         room = [min(r, n - s) for r, n, s in zip(within, grid, start, strict=True)]
-        # Shards at the border are whole, with places for chunks that the array does not reach.
+        # Shards at the border are complete, with entries for chunks beyond the array.
         part = index.reshape(*within, 2)[tuple(slice(0, n) for n in room)]
         found.append((tuple(slice(s, s + n) for s, n in zip(start, room, strict=True)), part))
     return found
 
 
 def shard_index(objects: Objects, path: str, key: str, count: int, index: str = "end+crc32c") -> np.ndarray:
-    """Return the offsets and sizes of the chunks of one shard; `MISSING` for those that are not there.
+    """Return the offsets and sizes of the chunks of one shard; `MISSING` for chunks that were not written.
 
     Parameters
     ----------
     objects : Objects
+        Store of the array.
     path : str
-        Of the array.
+        Path of the array.
     key : str
-        Of the shard.
+        Key of the shard.
     count : int
-        Chunks that it has places for.
+        Number of entries of the index.
     index : str
         See `lazynwb.formats.zarr.array_metadata.Stored`.
 

@@ -1,1 +1,1 @@
-"""The DANDI archive: URLs of dandisets and assets, and the REST API behind them."""
+"""The DANDI archive: URLs of dandisets and assets, and a client of the REST API."""

@@ -1,4 +1,4 @@
-"""What a DANDI archive has: versions, and their assets, as its listings say; remembered for a while."""
+"""Listings of a DANDI archive: dandisets, versions and assets, cached for a limited time."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ DRAFT = "draft"
 VERSION = re.compile(r"\d+\.\d+\.\d+|draft")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-#: What the archive is asked for in a listing of assets. A page of it has up to a thousand; fewer with their
-#: metadata, which are much longer than the rest.
+#: Query parameters of a listing of assets. A page has up to a thousand assets, or fewer with their metadata,
+#: which are much longer than the rest.
 NWB_ONLY = {"glob": "*.nwb*"}
 METADATA = {"metadata": "true"}
 PAGE, METADATA_PAGE = 1000, 200
 _BY_PATH = {"order": "path", "page_size": str(PAGE)}
 
-#: Assets that are looked up one by one rather than by a listing.
-_FEW = 4
-#: What takes as long as a page of a listing: so many single look-ups.
+#: Up to this many assets are looked up one by one rather than by a listing.
+_MAX_SINGLE_LOOKUPS = 4
+#: Number of single look-ups that take as long as a page of a listing.
 _LOOKUPS_PER_PAGE = 40
 
-#: Assets that are remembered, and for how long what may change is: drafts, and which version is the newest.
+#: Maximum number of cached assets, and lifetime in seconds of drafts and of the newest version.
 MAX_ASSETS_KEPT = 100_000
 _SECONDS = 600.0
 
@@ -41,7 +41,7 @@ LOOKUPS = Pool("dandi", lambda: 8)
 
 
 class Address(NamedTuple):
-    """Where an asset is in the archive."""
+    """The address of an asset in the archive."""
 
     dandiset: str
     version: str
@@ -49,16 +49,18 @@ class Address(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What the archive keeps as an asset.
+    """The entry of an asset in the archive.
 
     Attributes
     ----------
     asset_id : str
+        Identifier of the asset.
     store_id : str
-        Of the file or the Zarr store that it stands for. Other content has another identifier.
+        Identifier of the blob or the Zarr store, which is unique to its contents.
     is_zarr : bool
+        Whether the asset is a Zarr store.
     url : str or None
-        Where the content is, if the listing says so.
+        URL of the contents, if the listing has it.
     """
 
     asset_id: str
@@ -67,20 +69,20 @@ class Entry(NamedTuple):
     url: str | None
 
 
-class About(NamedTuple):
-    """Which version of a dandiset is meant if none is named, and whether it is embargoed."""
+class Dandiset(NamedTuple):
+    """The default version of a dandiset, and whether it is embargoed."""
 
     newest: str
     embargoed: bool
 
 
-def about(dandiset: str, *, fresh: bool = False) -> About:
-    """Ask for a dandiset, unless it is remembered.
+def get_dandiset(dandiset: str, *, fresh: bool = False) -> Dandiset:
+    """Return a dandiset, from the cache unless `fresh`.
 
     Raises
     ------
     SourceNotFoundError
-        If there is none.
+        If it does not exist.
     """
     place = (api.api_url(), dandiset)
     known, until = _dandisets.get(place, (None, 0.0))
@@ -97,66 +99,66 @@ def about(dandiset: str, *, fresh: bool = False) -> About:
     if (published := answer.get("most_recent_published_version")) is not None:
         newest = published.get("version") if isinstance(published, dict) else None
     if not isinstance(newest, str) or VERSION.fullmatch(newest) is None:
-        raise api.unexpected(path, "no version")
-    found = About(newest, answer.get("embargo_status", "OPEN") != "OPEN")
+        raise api.unexpected_answer_error(path, "an invalid version")
+    found = Dandiset(newest, answer.get("embargo_status", "OPEN") != "OPEN")
     with _lock:
         _trim(_dandisets)
         _dandisets[place] = (found, time.monotonic() + _SECONDS)
     return found
 
 
-def no_version(dandiset: str, version: str) -> SourceNotFoundError:
-    """Return the error of a version that does not exist, or raise that of a dandiset that does not."""
-    newest = about(dandiset, fresh=True).newest
-    published = "none was published" if newest == DRAFT else f"the newest is {newest!r}"
+def missing_version_error(dandiset: str, version: str) -> SourceNotFoundError:
+    """Return the error for a version that does not exist; raise if the dandiset does not exist either."""
+    newest = get_dandiset(dandiset, fresh=True).newest
+    published = "none has been published" if newest == DRAFT else f"the newest is {newest!r}"
     return SourceNotFoundError(
-        f"dandiset {dandiset} has no version {version!r}: {published}, and there is {DRAFT!r}"
+        f"dandiset {dandiset} has no version {version!r}: {published}; {DRAFT!r} always exists"
     )
 
 
-def listed(
+def list_assets(
     dandiset: str, version: str, query: Mapping[str, str], most_pages: int | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Yield what the archive says of each asset of a version, and remember it.
+    """Yield the metadata of each asset of a version, and cache its entry.
 
     Raises
     ------
     SourceNotFoundError
-        If there is no such version.
+        If the version does not exist.
     """
     path = f"dandisets/{dandiset}/versions/{version}/assets/"
     try:
         for page in islice(api.pages(path, query), most_pages):
             for found in page:
-                _remember(Address(dandiset, version, found.get("path", "")), entry_of(found, path))
+                _cache_entry(Address(dandiset, version, found.get("path", "")), parse_entry(found, path))
             yield from page
     except api.AbsentError:
-        raise no_version(dandiset, version) from None
+        raise missing_version_error(dandiset, version) from None
 
 
-def with_ids(
+def find_by_ids(
     dandiset: str, version: str, ids: Sequence[str], query: Mapping[str, str]
 ) -> Iterator[dict[str, Any]]:
-    """Yield what the archive says of some assets, in their order.
+    """Yield the metadata of assets by their identifiers, in the given order.
 
     Raises
     ------
     SourceNotFoundError
-        If the version does not have one of them.
+        If the version lacks one of them.
     """
     strange = next((one for one in ids if _UUID.fullmatch(one) is None), None)
     if strange is not None:
-        raise SourceNotFoundError(f"{strange!r} is no asset's identifier: these are UUIDs such as {_EXAMPLE}")
+        raise SourceNotFoundError(f"{strange!r} is not the identifier of an asset, a UUID such as {_EXAMPLE}")
     found: dict[str, dict[str, Any]] = {}
-    if len(ids) > _FEW:
+    if len(ids) > _MAX_SINGLE_LOOKUPS:
         wanted = set(ids)
-        for asset in listed(dandiset, version, query, _pages_for(len(ids))):
+        for asset in list_assets(dandiset, version, query, _max_pages(len(ids))):
             if asset["asset_id"] in wanted:
                 found[asset["asset_id"]] = asset
                 if len(found) == len(wanted):
                     break
     others = [one for one in dict.fromkeys(ids) if one not in found]
-    looked_up = LOOKUPS.map(lambda one: _with_id(dandiset, version, one), others)
+    looked_up = LOOKUPS.map(lambda one: _find_by_id(dandiset, version, one), others)
     found.update(zip(others, looked_up, strict=True))
     return (found[one] for one in ids)
 
@@ -164,24 +166,24 @@ def with_ids(
 _EXAMPLE = "2d3d1ab8-1b0c-4b0d-8c0c-6a1d8f7f0c11"
 
 
-def _with_id(dandiset: str, version: str, asset_id: str) -> dict[str, Any]:
+def _find_by_id(dandiset: str, version: str, asset_id: str) -> dict[str, Any]:
     path = f"dandisets/{dandiset}/versions/{version}/assets/{asset_id}/info/"
     try:
         found = api.get(path)
     except api.AbsentError:
-        next(listed(dandiset, version, {"page_size": "1"}), None)  # perhaps there is no such version
-        raise _no_asset(Address(dandiset, version, asset_id)) from None
-    _remember(Address(dandiset, version, found.get("path", "")), entry_of(found, path))
+        next(list_assets(dandiset, version, {"page_size": "1"}), None)  # raises if the version does not exist
+        raise _missing_asset_error(Address(dandiset, version, asset_id)) from None
+    _cache_entry(Address(dandiset, version, found.get("path", "")), parse_entry(found, path))
     return found
 
 
 def zarr_url(asset_id: str) -> str | None:
-    """Return where the objects of an asset lie that is a Zarr store; None if it is a file.
+    """Return the URL of the objects of a Zarr asset; None if the asset is a file.
 
     Raises
     ------
     LazyNWBError
-        If the archive does not say.
+        If the metadata of the asset cannot be read.
     """
     metadata = api.get(f"assets/{asset_id}/")
     url = content_url(metadata)
@@ -189,78 +191,78 @@ def zarr_url(asset_id: str) -> str | None:
     return url if is_zarr else None
 
 
-def with_paths(dandiset: str, version: str, paths: Sequence[str]) -> dict[str, Entry]:
-    """Return assets by their paths: by a listing of where they are, or singly if there are few.
+def find_by_paths(dandiset: str, version: str, paths: Sequence[str]) -> dict[str, Entry]:
+    """Return assets by their paths, from a listing of their common prefix, or one by one if they are few.
 
     Raises
     ------
     SourceNotFoundError
-        If the version does not have one of them.
+        If the version lacks one of them.
     """
-    found = listed_paths(dandiset, version, paths)
+    found = find_listed_paths(dandiset, version, paths)
     others = [path for path in paths if path not in found]
-    looked_up = LOOKUPS.map(lambda path: _with_path(Address(dandiset, version, path)), others)
+    looked_up = LOOKUPS.map(lambda path: _find_by_path(Address(dandiset, version, path)), others)
     found.update(zip(others, looked_up, strict=True))
     return found
 
 
-def listed_paths(dandiset: str, version: str, paths: Sequence[str]) -> dict[str, Entry]:
-    """Return those of some assets that a listing has soon enough; none if they are few."""
+def find_listed_paths(dandiset: str, version: str, paths: Sequence[str]) -> dict[str, Entry]:
+    """Return assets that appear early enough in a listing; none if few are requested."""
     found: dict[str, Entry] = {}
-    if len(paths) > _FEW:
+    if len(paths) > _MAX_SINGLE_LOOKUPS:
         wanted = set(paths)
-        begin = commonprefix(paths)  # noqa: RUF071 - the archive finds names by how they begin, too
+        begin = commonprefix(paths)  # noqa: RUF071 - the archive matches prefixes of names, too
         query = {**_BY_PATH, **NWB_ONLY, **({"path": begin} if begin else {})}
-        for asset in listed(dandiset, version, query, _pages_for(len(paths))):
+        for asset in list_assets(dandiset, version, query, _max_pages(len(paths))):
             if asset["path"] in wanted:
-                found[asset["path"]] = entry_of(asset, "")
+                found[asset["path"]] = parse_entry(asset, "")
                 if len(found) == len(wanted):
                     break
     return found
 
 
-def _with_path(address: Address) -> Entry:
-    # The archive sorts names that only begin like this one after it.
+def _find_by_path(address: Address) -> Entry:
+    # Longer names with this prefix follow it in the listing.
     query = {**_BY_PATH, "page_size": "10", "path": address.path, **METADATA}
-    for asset in listed(address.dandiset, address.version, query, 1) if address.path else ():
+    for asset in list_assets(address.dandiset, address.version, query, 1) if address.path else ():
         if asset["path"] == address.path:
-            return entry_of(asset, "")
-    raise _no_asset(address)
+            return parse_entry(asset, "")
+    raise _missing_asset_error(address)
 
 
-def _no_asset(address: Address) -> SourceNotFoundError:
+def _missing_asset_error(address: Address) -> SourceNotFoundError:
     dandiset, version, name = address
     return SourceNotFoundError(
         f"dandiset {dandiset} has no asset {name or 'without a path'} in version {version}: "
-        f"lazynwb.get_dandi_sources({dandiset!r}, {version!r}) lists what it has"
+        f"lazynwb.get_dandi_sources({dandiset!r}, {version!r}) lists its assets"
     )
 
 
-def _pages_for(assets: int) -> int:
-    """Return after how many pages of a listing it is as well to ask for each asset."""
+def _max_pages(assets: int) -> int:
+    """Return the number of pages after which single look-ups are faster than a listing."""
     return 1 + assets // _LOOKUPS_PER_PAGE
 
 
-def entry_of(found: Mapping[str, Any], path: str) -> Entry:
-    """Return what is used of what the archive says of an asset.
+def parse_entry(found: Mapping[str, Any], path: str) -> Entry:
+    """Parse the metadata of an asset.
 
     Raises
     ------
     LazyNWBError
-        If that is not there; `path` is what the archive was asked for.
+        If the metadata are invalid; the message names the `path` of the request.
     """
     asset_id, zarr, blob = found.get("asset_id"), found.get("zarr"), found.get("blob")
     store_id = zarr or blob
     for identifier in (asset_id, store_id):
         if not isinstance(identifier, str) or _UUID.fullmatch(identifier) is None:
-            raise api.unexpected(path, "an asset without identifiers")
+            raise api.unexpected_answer_error(path, "an asset without identifiers")
     if not isinstance(found.get("path"), str) or not found["path"]:
-        raise api.unexpected(path, "an asset without a path")
+        raise api.unexpected_answer_error(path, "an asset without a path")
     return Entry(str(asset_id), str(store_id), bool(zarr), content_url(found.get("metadata")))
 
 
 def content_url(metadata: object) -> str | None:
-    """Return the URL in an asset's metadata that is not the API's own, which would redirect every request."""
+    """Return the URL of the contents in an asset's metadata, other than that of the API, which redirects."""
     listed_urls = metadata.get("contentUrl") if isinstance(metadata, dict) else None
     for url in listed_urls if isinstance(listed_urls, list) else []:
         if is_web_url(url):
@@ -270,14 +272,14 @@ def content_url(metadata: object) -> str | None:
     return None
 
 
-# -- what is remembered -------------------------------------------------------------------------------
+# -- cache --------------------------------------------------------------------------------------------
 
-_dandisets: dict[tuple[str, str], tuple[About, float]] = {}
+_dandisets: dict[tuple[str, str], tuple[Dandiset, float]] = {}
 _assets: dict[tuple[str, Address], tuple[Entry, float]] = {}
 _lock = ForkSafeLock()
 
 
-def _remember(address: Address, entry: Entry) -> None:
+def _cache_entry(address: Address, entry: Entry) -> None:
     until = time.monotonic() + _SECONDS if address.version == DRAFT else float("inf")
     with _lock:
         _trim(_assets)
@@ -289,14 +291,14 @@ def _trim(kept: dict[Any, Any]) -> None:
         del kept[next(iter(kept))]
 
 
-def remembered(address: Address) -> Entry | None:
-    """Return an asset that the archive mentioned lately; None if it did not."""
+def cached_entry(address: Address) -> Entry | None:
+    """Return the cached entry of an asset; None if there is none."""
     entry, until = _assets.get((api.api_url(), address), (None, 0.0))
     return entry if time.monotonic() < until else None
 
 
 def forget(address: Address | None = None) -> None:
-    """Forget what the archive said: of one asset, or of all and everything."""
+    """Forget the cached entry of one asset, or the whole cache."""
     with _lock:
         if address is not None:
             _assets.pop((api.api_url(), address), None)

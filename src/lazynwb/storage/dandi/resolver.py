@@ -1,4 +1,4 @@
-"""The DANDI archive: what URLs such as `dandi://000363/draft/sub-1/a.nwb` mean, and where their bytes are."""
+"""Resolver of DANDI URLs, such as `dandi://000363/draft/sub-1/a.nwb`, to the URLs of their contents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.storage.dandi import api, asset_listing
 from lazynwb.storage.dandi.asset_listing import Address, Entry
-from lazynwb.storage.file_names import WILDCARDS, before_wildcard, is_nwb_name, pattern_of
+from lazynwb.storage.file_names import WILDCARDS, compile_glob, is_nwb_name, literal_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,17 +24,17 @@ _ORDERS = ("path", "created", "modified", "-path", "-created", "-modified")
 
 
 class Asset(NamedTuple):
-    """Where the bytes of an asset are.
+    """The location of the contents of an asset.
 
     Attributes
     ----------
     url : str
-        Of a file's bytes. For a Zarr store, what the percent-encoded name of an object in it is appended to.
+        URL of a file. For a Zarr store, the prefix to which percent-encoded keys are appended.
     headers : tuple of (str, str)
-        What requests to it need, and no other server may see; empty for what is open.
+        Headers of requests to this URL, which no other server may receive; empty for open data.
     expires : bool
-        Whether the URL is signed for some time only: ask again for the asset when it is refused. Anybody who
-        knows such a URL gets in, and it is signed for GET, not for HEAD.
+        Whether the URL is presigned: the asset must be resolved again once it is refused. A presigned URL
+        gives access to anyone, and is valid for GET, not for HEAD.
     """
 
     url: str
@@ -42,7 +42,7 @@ class Asset(NamedTuple):
     expires: bool = False
 
     def __repr__(self) -> str:
-        """Leave out signatures and keys."""
+        """Return a representation without signatures and keys."""
         return f"<Asset: {self.url.partition('?')[0]}>"
 
 
@@ -62,30 +62,30 @@ def get_dandi_sources(  # noqa: PLR0913 - each narrows the listing in its own wa
     dandiset_id : str
         Such as "000363".
     version : str, optional
-        Such as "0.231012.2129", or "draft". By default the newest that was published, else the draft.
+        Such as "0.231012.2129", or "draft". By default the newest published version, or else the draft.
     asset_ids : iterable of str, optional
         Only these assets, in this order.
     asset_filter : callable, optional
-        Takes what the archive says of an asset, as a dictionary, and returns whether it is wanted. It has the
-        items of the listing ("asset_id", "path", "size", "created", "modified", "blob", "zarr") and those of
-        the asset's metadata, such as "wasAttributedTo", which are under "metadata", too.
+        Receives the metadata of an asset as a dictionary and returns whether to include it. The dictionary
+        has the items of the listing ("asset_id", "path", "size", "created", "modified", "blob", "zarr") and
+        those of the asset's metadata, such as "wasAttributedTo", which are also under "metadata".
     max_assets : int, optional
-        No more than this; the listing ends there.
+        Maximum number of assets; the listing stops there.
     order : {"path", "created", "modified", "-path", "-created", "-modified"}
-        By which the archive sorts; with a minus sign, the last ones come first.
+        Sort order; a minus sign means descending.
 
     Returns
     -------
     list of str
-        URLs `dandi://DANDISET/VERSION/path/in/the/dandiset.nwb`; empty if no asset is wanted.
+        URLs `dandi://DANDISET/VERSION/path/in/the/dandiset.nwb`; empty if no asset matches.
 
     Raises
     ------
     SourceNotFoundError
-        If the archive does not have the dandiset, the version, or one of the assets asked for.
+        If the archive does not have the dandiset, the version, or one of the requested assets.
     LazyNWBError
-        If it is embargoed and the environment variable `DANDI_API_KEY` does not hold the key of an account
-        that may read it, or the archive does not answer.
+        If the dandiset is embargoed and the environment variable `DANDI_API_KEY` is not the key of an account
+        with access, or the archive does not respond.
 
     Examples
     --------
@@ -93,14 +93,14 @@ def get_dandi_sources(  # noqa: PLR0913 - each narrows the listing in its own wa
     >>> lazynwb.scan_nwb(sources, "/units")  # doctest: +SKIP
     """
     if order not in _ORDERS:
-        raise ValueError(f"order is one of {', '.join(_ORDERS)}, not {order!r}")
+        raise ValueError(f"order must be one of {', '.join(_ORDERS)}, not {order!r}")
     if max_assets is not None and max_assets < 0:
-        raise ValueError(f"max_assets is a number of assets, not {max_assets}")
+        raise ValueError(f"max_assets must not be negative: {max_assets}")
     dandiset = dandiset_number(dandiset_id)
     if version is None:
-        version = asset_listing.about(dandiset, fresh=True).newest
+        version = asset_listing.get_dandiset(dandiset, fresh=True).newest
     elif asset_listing.VERSION.fullmatch(version) is None:
-        raise asset_listing.no_version(dandiset, version)
+        raise asset_listing.missing_version_error(dandiset, version)
     query = {"order": order, **asset_listing.NWB_ONLY}
     page_size = asset_listing.PAGE
     if asset_filter is not None:
@@ -110,37 +110,37 @@ def get_dandi_sources(  # noqa: PLR0913 - each narrows the listing in its own wa
         page_size = min(max_assets, page_size)
     query["page_size"] = str(page_size)
     if asset_ids is None:
-        assets = asset_listing.listed(dandiset, version, query)
+        assets = asset_listing.list_assets(dandiset, version, query)
     else:
-        assets = _only_nwb(asset_listing.with_ids(dandiset, version, _lowered(asset_ids), query))
+        assets = _require_nwb(asset_listing.find_by_ids(dandiset, version, _lowercase_ids(asset_ids), query))
     wanted = (
         _url(Address(dandiset, version, asset["path"]))
         for asset in assets
-        if _is_nwb(asset["path"]) and (asset_filter is None or asset_filter(_flat(asset)))
+        if _is_nwb(asset["path"]) and (asset_filter is None or asset_filter(_with_metadata(asset)))
     )
     return list(islice(_distinct(wanted), max_assets))
 
 
 def expand(url: str) -> list[str]:
-    """Return the URLs of the NWB assets that a URL means, sorted; each names the version.
+    """Return the sorted URLs of the NWB assets of a DANDI URL; each includes the version.
 
     Parameters
     ----------
     url : str
-        `dandi://ID[/VERSION][/path]`, where the path is that of an asset, a folder, or a pattern. Without a
-        version, the newest that was published is meant, else the draft.
+        `dandi://ID[/VERSION][/path]`, where the path is that of an asset, a folder, or a glob pattern. The
+        default version is the newest published one, or else the draft.
 
     Raises
     ------
     SourceNotFoundError
-        If there is none.
+        If there are no such assets.
     """
-    address = _address(url)
+    address = _parse_url(url)
     dandiset, version, path = address
-    pattern = pattern_of(path) if WILDCARDS.intersection(path) else None
+    pattern = compile_glob(path) if WILDCARDS.intersection(path) else None
     if pattern is None and _is_nwb(path):
         return [_url(address)]
-    begin = path if pattern is None else before_wildcard(path)
+    begin = path if pattern is None else literal_prefix(path)
     query = {"order": "path", "page_size": str(asset_listing.PAGE)}
     if begin:
         query["path"] = begin
@@ -148,7 +148,7 @@ def expand(url: str) -> list[str]:
         query |= (
             asset_listing.NWB_ONLY
         )  # else there may be an asset of just this name, which may have any suffix
-    found = {asset["path"] for asset in asset_listing.listed(dandiset, version, query)}
+    found = {asset["path"] for asset in asset_listing.list_assets(dandiset, version, query)}
     if path in found:
         return [_url(address)]
     folder = f"{path.rstrip('/')}/" if path else ""
@@ -160,18 +160,18 @@ def expand(url: str) -> list[str]:
     if not chosen:
         what = "no NWB file in" if pattern is None else "no NWB file matches"
         raise SourceNotFoundError(
-            f"{what} {url}: lazynwb.get_dandi_sources({dandiset!r}, {version!r}) lists what there is"
+            f"{what} {url}: lazynwb.get_dandi_sources({dandiset!r}, {version!r}) lists its assets"
         )
     return [_url(Address(dandiset, version, name)) for name in chosen]
 
 
 def expand_assets(assets: Iterable[ApiAsset]) -> dict[ApiAsset, str]:
-    """Return the URLs to read assets by that were named by URLs of the API, with few requests.
+    """Return the sources of assets that were given as URLs of the API, with few requests.
 
     Raises
     ------
     SourceNotFoundError
-        If a dandiset does not have one of them.
+        If a dandiset lacks one of the assets.
     """
     found: dict[ApiAsset, str] = {}
     apart: dict[tuple[str, str], list[ApiAsset]] = defaultdict(list)
@@ -180,7 +180,7 @@ def expand_assets(assets: Iterable[ApiAsset]) -> dict[ApiAsset, str]:
     alone = apart.pop(("", ""), [])
     for (dandiset, version), wanted in apart.items():
         ids = [asset.asset_id for asset in wanted]
-        listed = asset_listing.with_ids(dandiset, version, ids, {})
+        listed = asset_listing.find_by_ids(dandiset, version, ids, {})
         for asset, entry in zip(wanted, listed, strict=True):
             found[asset] = _url(Address(dandiset, version, entry["path"]))
     urls = asset_listing.LOOKUPS.map(_content_of, alone)
@@ -188,81 +188,81 @@ def expand_assets(assets: Iterable[ApiAsset]) -> dict[ApiAsset, str]:
 
 
 def _content_of(asset: ApiAsset) -> str:
-    """Return where an asset is read: a file where it is downloaded, a Zarr store where its objects lie."""
-    with suppress(LazyNWBError):  # it shows again, and is explained, when the file is read
+    """Return the URL of the contents of an asset: the download of a file, or the prefix of a Zarr store."""
+    with suppress(LazyNWBError):  # the error occurs again when the file is read
         return asset_listing.zarr_url(asset.asset_id) or asset.download
     return asset.download
 
 
 def resolve(url: str, *, fresh: bool = False) -> Asset:
-    """Return where the bytes of an asset are.
+    """Return the location of the contents of an asset.
 
     Parameters
     ----------
     url : str
         `dandi://ID[/VERSION]/path`.
     fresh : bool
-        Ask the archive even if an earlier listing had the asset: for when what it led to is refused.
+        Whether to ignore cached listings, because the location that they led to was refused.
 
     Raises
     ------
     SourceNotFoundError
-        If the archive does not have it.
+        If the archive does not have the asset.
     LazyNWBError
-        If it may not be read, or the archive does not answer.
+        If access is denied, or the archive does not respond.
     """
-    address = _address(url)
+    address = _parse_url(url)
     if fresh:
         asset_listing.forget(address)
     return resolve_all([_url(address)])[0]
 
 
 def resolve_all(urls: Sequence[str]) -> list[Asset]:
-    """Return where the bytes of assets are, with as few requests as there can be; see `resolve`."""
-    addresses = [_address(url) for url in urls]
+    """Return the locations of several assets with as few requests as possible; see `resolve`."""
+    addresses = [_parse_url(url) for url in urls]
     entries: dict[Address, Entry] = {}
     unknown: dict[tuple[str, str], list[str]] = defaultdict(list)
     for address in dict.fromkeys(addresses):
-        entry = asset_listing.remembered(address)
+        entry = asset_listing.cached_entry(address)
         if entry is not None:
             entries[address] = entry
         else:
             unknown[address.dandiset, address.version].append(address.path)
     for (dandiset, version), paths in unknown.items():
-        for path, entry in asset_listing.with_paths(dandiset, version, paths).items():
+        for path, entry in asset_listing.find_by_paths(dandiset, version, paths).items():
             entries[Address(dandiset, version, path)] = entry
     pairs = list(entries.items())
-    # The first one may find out what holds for the others, too.
-    opened = [_opened(pair) for pair in pairs[:1]] + asset_listing.LOOKUPS.map(_opened, pairs[1:])
+    # The first one may determine the root that the others share.
+    opened = [_locate(pair) for pair in pairs[:1]] + asset_listing.LOOKUPS.map(_locate, pairs[1:])
     where = dict(zip(entries, opened, strict=True))
     return [where[address] for address in addresses]
 
 
-def look_up(urls: Iterable[str]) -> None:
-    """Ask for assets that will be resolved one by one, with as few requests as there can be.
+def prefetch(urls: Iterable[str]) -> None:
+    """Look up assets that will be resolved one by one, with as few requests as possible.
 
-    Nothing is raised: what cannot be had now is asked for again, and explained, when it is needed.
+    Errors are ignored: they occur again when an asset is resolved.
     """
     unknown: dict[tuple[str, str], list[str]] = defaultdict(list)
     first: dict[bool, tuple[Address, Entry]] = {}
     with suppress(LazyNWBError):
-        addresses = dict.fromkeys(_address(url) for url in urls)
+        addresses = dict.fromkeys(_parse_url(url) for url in urls)
         for address in addresses:
-            if asset_listing.remembered(address) is None:
+            if asset_listing.cached_entry(address) is None:
                 unknown[address.dandiset, address.version].append(address.path)
         for (dandiset, version), paths in unknown.items():
-            asset_listing.listed_paths(dandiset, version, paths)
+            asset_listing.find_listed_paths(dandiset, version, paths)
         for address in addresses:
-            entry = asset_listing.remembered(address)
+            entry = asset_listing.cached_entry(address)
             if entry is not None:
                 first.setdefault(entry.is_zarr, (address, entry))
         for address, entry in first.values():
             if not _is_embargoed(address):
-                _open_url(entry)
+                _public_url(entry)
 
 
 def forget() -> None:
-    """Forget what the archive said."""
+    """Forget all listings and roots."""
     asset_listing.forget()
     _roots.clear()
 
@@ -274,38 +274,38 @@ def _url(address: Address) -> str:
     return f"{_SCHEME}{address.dandiset}/{address.version}/{address.path}"
 
 
-def _address(url: str) -> Address:
-    """Take a URL apart, and look the version up that it may leave open."""
+def _parse_url(url: str) -> Address:
+    """Parse a URL, and look up the default version if it has none."""
     if not url.lower().startswith(_SCHEME):
         raise SourceNotFoundError(
-            f"{url.partition('?')[0]} is no URL of the DANDI archive: these read dandi://000363/draft/path"
+            f"{url.partition('?')[0]} is not a DANDI URL such as dandi://000363/draft/path"
         )
     dandiset_id, _, rest = url[len(_SCHEME) :].partition("/")
     dandiset = dandiset_number(dandiset_id)
     version, _, path = rest.partition("/")
     if asset_listing.VERSION.fullmatch(version) is None:
-        version, path = asset_listing.about(dandiset).newest, rest
-    store = path.rstrip("/")  # a Zarr store may be written like a folder
+        version, path = asset_listing.get_dandiset(dandiset).newest, rest
+    store = path.rstrip("/")  # a Zarr store may have a trailing slash
     return Address(dandiset, version, store if _is_nwb(store) else path)
 
 
 def dandiset_number(text: str) -> str:
-    """Return the six digits of a dandiset, such as "000363" of "DANDI:363".
+    """Return the six-digit number of a dandiset, such as "000363" for "DANDI:363".
 
     Raises
     ------
     SourceNotFoundError
-        If the text is no dandiset.
+        If the text is not the identifier of a dandiset.
     """
     found = _IDENTIFIER.fullmatch(text)
     if found is None:
         raise SourceNotFoundError(
-            f"{text!r} is no dandiset: these have numbers of six digits, as in dandi://000363/draft/path"
+            f"{text!r} is not a dandiset: its number has six digits, as in dandi://000363/draft/path"
         )
     return found[1].zfill(6)
 
 
-def _lowered(asset_ids: Iterable[str]) -> list[str]:
+def _lowercase_ids(asset_ids: Iterable[str]) -> list[str]:
     return [one.lower() for one in ([asset_ids] if isinstance(asset_ids, str) else asset_ids)]
 
 
@@ -313,23 +313,23 @@ def _is_nwb(path: str) -> bool:
     return is_nwb_name(path.rpartition("/")[2])
 
 
-def _only_nwb(assets: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Make sure that assets that somebody asked for are NWB files."""
+def _require_nwb(assets: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield assets; raise SourceNotFoundError for one that is not an NWB file."""
     for asset in assets:
         if not _is_nwb(asset["path"]):
             raise SourceNotFoundError(
-                f"asset {asset['asset_id']} is {asset['path']}, which is no NWB file: leave it out"
+                f"asset {asset['asset_id']} is {asset['path']}, which is not an NWB file: leave it out"
             )
         yield asset
 
 
-def _flat(asset: dict[str, Any]) -> dict[str, Any]:
+def _with_metadata(asset: dict[str, Any]) -> dict[str, Any]:
     metadata = asset.get("metadata")
     return {**metadata, **asset} if isinstance(metadata, dict) else asset
 
 
 def _distinct(urls: Iterable[str]) -> Iterator[str]:
-    """Drop what comes again: a draft may change between two pages of its listing."""
+    """Drop duplicates, which occur if a draft changes between two pages of its listing."""
     seen = set()
     for url in urls:
         if url not in seen:
@@ -337,35 +337,36 @@ def _distinct(urls: Iterable[str]) -> Iterator[str]:
             yield url
 
 
-# -- from assets to bytes -----------------------------------------------------------------------------
+# -- locations of contents ----------------------------------------------------------------------------
 
-#: Where an archive's buckets begin, for files and for Zarr stores.
+#: Root URLs of an archive's buckets, of files and of Zarr stores.
 _roots: dict[tuple[str, bool], str] = {}
 
 
-def _opened(pair: tuple[Address, Entry]) -> Asset:
+def _locate(pair: tuple[Address, Entry]) -> Asset:
     address, entry = pair
     if not _is_embargoed(address):
-        url = _open_url(entry)
+        url = _public_url(entry)
         if url is not None:
             return Asset(url)
     if entry.is_zarr:
-        # The archive redirects each request for an object of the store to a URL that is signed for it.
+        # The archive redirects each request for an object of the store to a presigned URL.
         where = f"{api.api_url()}/zarr/{entry.store_id}/files/?download=true&prefix="
         return Asset(where, api.authorization())
     return Asset(api.redirect(f"assets/{entry.asset_id}/download/"), expires=True)
 
 
 def _is_embargoed(address: Address) -> bool:
-    """Return whether reading takes a key; without one, whatever a listing has is open."""
-    return bool(api.key()) and asset_listing.about(address.dandiset).embargoed
+    """Return whether reading requires the key; without a key, listings only contain open data."""
+    return bool(api.key()) and asset_listing.get_dandiset(address.dandiset).embargoed
 
 
-def _open_url(entry: Entry) -> str | None:
-    """Return where anybody can read an asset.
+def _public_url(entry: Entry) -> str | None:
+    """Return the public URL of an asset.
 
-    Its metadata say so, but they are long. Those of one asset show where the archive's bucket is; in there,
-    others are found by their identifiers. Should that look otherwise, each one's metadata are asked for.
+    The metadata of an asset contain it, but are long. Those of one asset reveal the root of the archive's
+    bucket, in which other assets have their identifiers as names. If that does not match, request the
+    metadata of each asset.
     """
     if entry.url is not None:
         return entry.url

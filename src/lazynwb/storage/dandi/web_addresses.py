@@ -1,4 +1,4 @@
-"""Addresses of the DANDI archive and of sites that show its files: what they mean as sources."""
+"""Translation of web addresses of the DANDI archive and of Neurosift to sources."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from lazynwb.config import config
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
-# Patterns are compiled when an address is looked at: paths of local files need none of them.
+# Patterns are compiled on first use: paths of local files need none of them.
 _UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _VERSION = r"\d+\.\d+\.\d+|draft"
-#: The asset of a dandiset and an asset by itself, in the API.
+#: API paths of an asset, with or without its dandiset.
 _ASSET = (
     rf"/(?:dandisets/(?P<dandiset>\d{{6}})/versions/(?P<version>{_VERSION})/)?"
     rf"assets/(?P<asset>{_UUID})(?:/(?:download|info))?/?"
 )
 _DOWNLOAD = rf"/assets/{_UUID}/download/?$"
-#: A dandiset, on the archive's website, in its API, and as identifiers.org names it.
+#: Paths of a dandiset on the archive's website, in its API, and at identifiers.org.
 _DANDISET = (
     rf"/(?:dandisets?/)?(?:DANDI:)?(?P<dandiset>\d{{6}})(?:/(?:versions/)?(?P<version>{_VERSION}))?(?:/.*)?"
 )
@@ -31,20 +31,21 @@ _NEUROSIFT = r"(?:[\w-]+\.)*neurosift\.app|(?:flatironinstitute|magland)\.github
 
 
 def is_download(path: str) -> bool:
-    """Return whether a URL without its query is one from which the API lets a file be downloaded."""
+    """Return whether a URL without its query is a download URL of the API."""
     return re.search(_DOWNLOAD, path, re.IGNORECASE) is not None
 
 
 class ApiAsset(NamedTuple):
-    """An asset as a URL of the API names it.
+    """An asset in a URL of the API.
 
     Attributes
     ----------
     download : str
-        The URL from which its file is downloaded.
+        Download URL of the file.
     asset_id : str
+        Identifier of the asset.
     dandiset, version : str
-        Empty where the URL does not say of which it is.
+        Dandiset and version; empty if the URL has none.
     """
 
     download: str
@@ -54,21 +55,21 @@ class ApiAsset(NamedTuple):
 
 
 def translate(url: str) -> str | ApiAsset:
-    """Return what an address stands for, without asking for anything.
+    """Translate a web address to a source, without making a request.
 
     Parameters
     ----------
     url : str
-        `DANDI:000363/0.231012.2129`, a page of the archive's website or of Neurosift, a URL of the API, or
-        any other.
+        An identifier such as `DANDI:000363/0.231012.2129`, a page of the archive's website or of Neurosift, a
+        URL of the API, or any other URL.
 
     Returns
     -------
     str or ApiAsset
-        An asset of the API; the `dandi://` URL of a dandiset or of a place in it; any other URL as it is.
+        An asset of the API; the `dandi://` URL of a dandiset or of a folder in it; any other URL unchanged.
     """
     if (found := re.fullmatch(_IDENTIFIER, url, re.IGNORECASE)) is not None:
-        return _dandiset(found, "")
+        return _dandiset_url(found, "")
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
@@ -78,7 +79,7 @@ def translate(url: str) -> str | ApiAsset:
     if parts.scheme not in {"http", "https"}:
         return url
     if re.fullmatch(_NEUROSIFT, host):
-        return _shown_by_neurosift(url, parts)
+        return _translate_neurosift(url, parts)
     is_own = parts[:2] == own[:2]
     if re.fullmatch(_API, host) or is_own:
         base = own.path.rstrip("/") if is_own else "/api"
@@ -89,23 +90,23 @@ def translate(url: str) -> str | ApiAsset:
             download = f"{parts.scheme}://{parts.netloc}{base}/assets/{asset['asset']}/download/"
             return ApiAsset(download, asset["asset"].lower(), asset["dandiset"] or "", asset["version"] or "")
         found = re.fullmatch(_DANDISET, path, re.IGNORECASE) if path.startswith("/dandisets/") else None
-        return url if found is None else _dandiset(found, "")
+        return url if found is None else _dandiset_url(found, "")
     if re.fullmatch(_SITE, host):
-        # The website used to keep its pages behind a hash.
+        # Pages of the old website are in the fragment.
         page = urlsplit(parts.fragment) if parts.fragment.startswith("/") else parts
         found = re.fullmatch(_DANDISET, page.path, re.IGNORECASE)
         if found is not None:
-            return _dandiset(found, dict(parse_qsl(page.query)).get("location", ""))
+            return _dandiset_url(found, dict(parse_qsl(page.query)).get("location", ""))
     return url
 
 
-def _dandiset(found: re.Match[str], location: str) -> str:
+def _dandiset_url(found: re.Match[str], location: str) -> str:
     version = f"/{found['version']}" if found["version"] else ""
     return f"dandi://{found['dandiset']}{version}/{location.strip('/')}"
 
 
-def _shown_by_neurosift(url: str, parts: SplitResult) -> str | ApiAsset:
-    """Return the file or the dandiset that a page of Neurosift shows."""
+def _translate_neurosift(url: str, parts: SplitResult) -> str | ApiAsset:
+    """Return the file or the dandiset of a Neurosift page."""
     query = dict(parse_qsl(parts.query))
     if query.get("url"):
         return translate(query["url"])

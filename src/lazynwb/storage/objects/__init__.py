@@ -1,1 +1,1 @@
-"""Stores of many objects, such as a Zarr store: folders, prefixes, zip archives, reference files."""
+"""Stores of many objects, such as Zarr stores: folders, prefixes, zip archives, reference files."""

@@ -1,4 +1,4 @@
-"""Keys of objects: names between slashes, which never lead out of their store."""
+"""Validation of object keys, which must not lead out of their store, and of ranges of objects."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ if TYPE_CHECKING:
 
     from lazynwb.storage.source import Source
 
-_NO_NAMES = frozenset({"", ".", ".."})
+_INVALID_PARTS = frozenset({"", ".", ".."})
 
 
-def is_plain(key: str) -> bool:
-    """Return whether a key is names between slashes, and none that a file system or a URL interprets."""
-    return "\0" not in key and _NO_NAMES.isdisjoint(key.split("/"))
+def is_valid_key(key: str) -> bool:
+    """Return whether a key consists of names between slashes that no file system or URL interprets."""
+    return "\0" not in key and _INVALID_PARTS.isdisjoint(key.split("/"))
 
 
-def checked(source: Source, key: str) -> str:
-    """Return a key.
+def validate_key(source: Source, key: str) -> str:
+    """Return a key if it is valid.
 
     Raises
     ------
     CorruptDataError
-        If it is none: it comes from the store's own metadata, and taken for a chunk that was never written
-        it would be a wrong value.
+        If it is invalid. Invalid keys come from the store's metadata; treating them as absent chunks would
+        produce fill values, which are wrong values.
     """
-    if is_plain(key):
+    if is_valid_key(key):
         return key
-    raise CorruptDataError(f"{source.name}: {key!r} is no name of an object in a store")
+    raise CorruptDataError(f"{source.name}: {key!r} is not a valid key of an object")
 
 
-def folder_of(source: Source, prefix: str) -> str:
-    """Return a prefix without slashes around it; empty for the root. See `checked` for what is raised."""
+def normalize_prefix(source: Source, prefix: str) -> str:
+    """Return a validated prefix without leading and trailing slashes; empty for the root."""
     name = prefix.strip("/")
-    return checked(source, name) if name else ""
+    return validate_key(source, name) if name else ""
 
 
-def bounds(source: Source, key: str, size: int, start: int, wanted: int) -> int:
-    """Return where a part of an object begins; a negative start counts from the object's end.
+def resolve_start(source: Source, key: str, size: int, start: int, wanted: int) -> int:
+    """Return the offset of a range of an object; a negative start counts from the end of the object.
 
     Raises
     ------
     CorruptDataError
-        If the object is too short for it.
+        If the range extends past the end of the object.
     """
     begin = start if start >= 0 else size + start
     if begin < 0 or wanted < 0 or begin + wanted > size:
-        raise too_short(source, key, start, wanted)
+        raise too_short_error(source, key, start, wanted)
     return begin
 
 
-def too_short(source: Source, key: str, start: int, wanted: int) -> CorruptDataError:
-    """Return the error of an object that has not all of what is asked for."""
-    where = f"from {start} on" if start >= 0 else f"from {-start} before its end on"
+def too_short_error(source: Source, key: str, start: int, wanted: int) -> CorruptDataError:
+    """Return the error for an object that is shorter than a requested range."""
+    where = f"at offset {start}" if start >= 0 else f"at {-start} bytes before its end"
     return CorruptDataError(
-        f"{source.name}: {key} has no {wanted:,} bytes {where}: it is truncated or damaged"
+        f"{source.name}: {key} does not have {wanted:,} bytes {where}: it is truncated or damaged"
     )
 
 
-def tree(keys: Iterable[str]) -> dict[str, list[str]]:
-    """Return the names right below each prefix, in sorted order; the root is the empty prefix."""
+def build_tree(keys: Iterable[str]) -> dict[str, list[str]]:
+    """Return the sorted names of the direct members of each prefix; the root is the empty prefix."""
     found: dict[str, set[str]] = {"": set()}
     for key in keys:
         rest = key

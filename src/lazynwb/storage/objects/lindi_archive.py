@@ -1,7 +1,7 @@
-"""A store in LINDI's tar archive (`.nwb.lindi.tar`): a file of references, and chunks as members beside it.
+"""LINDI tar archives (`.nwb.lindi.tar`): a reference file, and chunks as further members.
 
-The layout is published in LINDI's `docs/tar.md`: the first member, `.tar_entry.json`, has the place of
-`.tar_index.json`, which has those of all others. So nothing is unpacked, and three reads open an archive.
+The layout is specified in LINDI's `docs/tar.md`: the first member, `.tar_entry.json`, contains the offset of
+`.tar_index.json`, which contains the offsets of all members. Three reads open an archive.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from lazynwb.storage.file import File, Ranges
     from lazynwb.storage.source import Source
 
-#: Of a tar archive: members begin at multiples of it, each with a header of this size.
-_BLOCK = 512
-#: Bytes of `.tar_entry.json`, whitespace included.
+#: Block size of tar: headers have this size, and members begin at multiples of it.
+_TAR_BLOCK = 512
+#: Size of `.tar_entry.json` including its padding.
 _ENTRY_BYTES = 1024
-#: What references to members begin with.
+#: Prefix of references to members.
 _MEMBER = "./"
-#: Archives whose members are remembered.
+#: Maximum number of archives whose members are cached.
 _ARCHIVES = 8
 
 
@@ -55,29 +55,29 @@ class _Archive(NamedTuple):
 
 
 class LindiArchiveObjects(ReferenceObjects):
-    """What the keys of the `lindi.json` in an archive stand for; see `ReferenceObjects`.
+    """The objects of a LINDI archive, by the keys of its `lindi.json`; see `ReferenceObjects`.
 
-    References that begin with `./` are to members of the archive; others are those of a file of references.
+    References that begin with `./` refer to members of the archive.
 
     Raises
     ------
     SourceNotFoundError
-        If there is no such file.
+        If the file does not exist.
     NotNWBError
-        If it is no archive that LINDI wrote, or damaged.
+        If it is not a LINDI archive, or damaged.
     """
 
     _archive_file: File | None = None
 
-    def _references(self) -> Document:
-        return _archive(self.source, self._identity).document
+    def _load_document(self) -> Document:
+        return _open_archive(self.source, self._identity).document
 
-    def _refer(self, key: str, url: str, offset: int, size: int | None) -> Reference:
-        url = self._substituted(key, url)
+    def _resolve_reference(self, key: str, url: str, offset: int, size: int | None) -> Reference:
+        url = self._substitute_templates(key, url)
         if not url.startswith(_MEMBER):
-            return super()._refer(key, url, offset, size)
+            return super()._resolve_reference(key, url, offset, size)
         name = url.removeprefix(_MEMBER)
-        member = _archive(self.source, self._identity).members.get(name)
+        member = _open_archive(self.source, self._identity).members.get(name)
         if member is None:
             raise self._error(key, f"is in {name!r}, which the archive does not have")
         wanted = member.size - offset if size is None else size
@@ -91,56 +91,56 @@ class LindiArchiveObjects(ReferenceObjects):
 
 
 @lru_cache(maxsize=_ARCHIVES)
-def _archive(source: Source, expected: str) -> _Archive:
+def _open_archive(source: Source, expected: str) -> _Archive:
     file = source.open(expected)
     with file.reading() as ranges:
-        first = bytes(ranges.read(0, min(_BLOCK + _ENTRY_BYTES, file.size)))
-        if _name(first) != ".tar_entry.json":
+        first = bytes(ranges.read(0, min(_TAR_BLOCK + _ENTRY_BYTES, file.size)))
+        if _member_name(first) != ".tar_entry.json":
             raise NotNWBError(
-                f"{file.name} is no archive that LINDI wrote: its first member is {_name(first)!r}, not "
+                f"{file.name} is not a LINDI archive: its first member is {_member_name(first)!r}, not "
                 "'.tar_entry.json'"
             )
         try:
-            index = json_decoder(_Entry).decode(first[_BLOCK:]).index
-            listed = json_decoder(_Index).decode(_content(file, ranges, index)).files
+            index = json_decoder(_Entry).decode(first[_TAR_BLOCK:]).index
+            listed = json_decoder(_Index).decode(_read_member(file, ranges, index)).files
         except (msgspec.MsgspecError, RecursionError, ValueError) as error:
-            raise _damaged(file, f"its index cannot be read: {error}") from None
+            raise _damaged_error(file, f"its index cannot be read: {error}") from None
         members: dict[str, _Member] = {}
         for member in listed:
-            _check(file, member)
+            _check_bounds(file, member)
             members.setdefault(member.name, member)
         if "lindi.json" not in members:
-            raise _damaged(file, "it has no lindi.json")
-        document = decode_document(file.name, _content(file, ranges, members["lindi.json"]))
+            raise _damaged_error(file, "it has no lindi.json")
+        document = decode_document(file.name, _read_member(file, ranges, members["lindi.json"]))
     return _Archive(document, members)
 
 
-def _content(file: File, ranges: Ranges, member: _Member) -> bytes:
-    """Read a member, of which the header is compared: an archive that was packed again has other places."""
-    _check(file, member)
+def _read_member(file: File, ranges: Ranges, member: _Member) -> bytes:
+    """Read a member and compare its header: a repacked archive has other offsets than its index."""
+    _check_bounds(file, member)
     if member.size > MAX_BYTES:
-        raise _damaged(file, f"{member.name!r} has {member.size:,} bytes")
-    data = bytes(ranges.read(member.start - _BLOCK, member.size + _BLOCK))
-    if _name(data) != member.name:
-        raise _damaged(file, f"{member.name!r} is not where the index says")
-    return data[_BLOCK:]
+        raise _damaged_error(file, f"{member.name!r} has {member.size:,} bytes")
+    data = bytes(ranges.read(member.start - _TAR_BLOCK, member.size + _TAR_BLOCK))
+    if _member_name(data) != member.name:
+        raise _damaged_error(file, f"{member.name!r} is not at its offset in the index")
+    return data[_TAR_BLOCK:]
 
 
-def _check(file: File, member: _Member) -> None:
-    if member.start < _BLOCK or member.size < 0 or member.start + member.size > file.size:
-        raise _damaged(file, f"{member.name[:80]!r} reaches beyond its end")
+def _check_bounds(file: File, member: _Member) -> None:
+    if member.start < _TAR_BLOCK or member.size < 0 or member.start + member.size > file.size:
+        raise _damaged_error(file, f"{member.name[:80]!r} reaches beyond its end")
 
 
-def _name(header: bytes) -> str:
+def _member_name(header: bytes) -> str:
     return header[:100].rstrip(b"\0").decode("utf-8", "replace")
 
 
-def _damaged(file: File, why: str) -> NotNWBError:
+def _damaged_error(file: File, why: str) -> NotNWBError:
     return NotNWBError(
-        f"{file.name}: the LINDI archive is damaged, cut off, or was packed again by another program: {why}"
+        f"{file.name}: the LINDI archive is damaged, truncated, or was repacked by another program: {why}"
     )
 
 
 def forget() -> None:
-    """Read the members of archives again."""
-    _archive.cache_clear()
+    """Forget the members of archives."""
+    _open_archive.cache_clear()

@@ -1,4 +1,4 @@
-"""A store that is a folder on this machine."""
+"""Stores in local folders."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lazynwb.config import config
 from lazynwb.errors import CorruptDataError, LazyNWBError, NotNWBError
 from lazynwb.profile import count
 from lazynwb.storage import local_file
-from lazynwb.storage.objects.key_validation import bounds, checked, folder_of
+from lazynwb.storage.objects.key_validation import normalize_prefix, resolve_start, validate_key
 from lazynwb.storage.placeholders import describe_link
 from lazynwb.storage.source import ABSENT
 from lazynwb.threads import DECODERS
@@ -23,26 +23,25 @@ if TYPE_CHECKING:
     from lazynwb.storage.local_file import Descriptor
     from lazynwb.storage.source import Source
 
-#: Links are told from files when they are opened, and a pipe must not be waited for.
+#: Opening must not follow links, and must not block on a pipe.
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _FLAGS = os.O_RDONLY | _NO_FOLLOW
 for _name in ("O_BINARY", "O_CLOEXEC", "O_NONBLOCK"):
     _FLAGS |= getattr(os, _name, 0)
 _IS_LINK = frozenset({errno.ELOOP, errno.EMLINK})
 _NOT_THERE = (FileNotFoundError, NotADirectoryError)
-#: What a file system makes more of than a name: on Windows, other separators, drives and streams.
+#: Characters that a file system interprets: on Windows, those of separators, drives and streams.
 SEPARATORS = frozenset("\\:") if os.name == "nt" else frozenset[str]()
-#: Fewer files than this are read sooner than handed to threads.
-_FEW = 8
+#: Files per task: fewer are not worth a thread.
+_BATCH_SIZE = 8
 
 
 class FolderObjects:
-    """The files of a folder, by their paths in it; see `lazynwb.storage.objects.object_store.Objects`.
+    """The files of a folder, by their relative paths; see `lazynwb.storage.objects.object_store.Objects`.
 
-    What is read is in the folder: symbolic links are followed, of files and of folders, but only to places
-    in the folder itself. Where `config.external_links` is "anywhere" they may lead out of it, as in a
-    dataset whose contents are kept beside it (git-annex, DataLad); for any other link the answer is an
-    error, never that there is no such object.
+    Symbolic links of files and folders are followed if their targets are in the folder itself, or anywhere if
+    `config.external_links` is "anywhere", as for a dataset whose contents are stored beside it (git-annex,
+    DataLad). Any other link raises an error, rather than count as an absent object.
 
     Parameters
     ----------
@@ -58,54 +57,54 @@ class FolderObjects:
         count(files_opened=1)
 
     def get(self, key: str) -> memoryview | None:
-        """Return an object; None if there is none."""
-        with self._reading(key) as opened:
+        """Return an object; None if it does not exist."""
+        with self._opened(key) as opened:
             return memoryview(opened[0].read(0, opened[1])) if opened else None
 
     def get_range(self, key: str, start: int, size: int) -> memoryview | None:
-        """Return a part of an object; None if there is none."""
-        with self._reading(key) as opened:
+        """Return a range of an object; None if it does not exist."""
+        with self._opened(key) as opened:
             if opened is None:
                 return None
-            begin = bounds(self.source, key, opened[1], start, size)
+            begin = resolve_start(self.source, key, opened[1], start, size)
             return memoryview(opened[0].read(begin, size))
 
     def get_many(self, keys: Iterable[str]) -> dict[str, bytes | memoryview | None]:
-        """Return several objects, many of them on threads."""
+        """Return several objects, read concurrently if there are many."""
         wanted = list(dict.fromkeys(keys))
-        parts = [wanted[i : i + _FEW] for i in range(0, len(wanted), _FEW)]
-        read = self.pool.map(self._several, parts) if len(parts) > 1 else map(self._several, parts)
+        parts = [wanted[i : i + _BATCH_SIZE] for i in range(0, len(wanted), _BATCH_SIZE)]
+        read = self.pool.map(self._get_batch, parts) if len(parts) > 1 else map(self._get_batch, parts)
         return {key: found for part in read for key, found in part}
 
-    def _several(self, keys: list[str]) -> list[tuple[str, memoryview | None]]:
+    def _get_batch(self, keys: list[str]) -> list[tuple[str, memoryview | None]]:
         return [(key, self.get(key)) for key in keys]
 
     def members(self, prefix: str) -> list[str]:
-        """Return the names right below a prefix, sorted."""
+        """Return the sorted names of the direct members of a prefix."""
         try:
-            return sorted(os.listdir(self._folder(folder_of(self.source, prefix))))
+            return sorted(os.listdir(self._folder(normalize_prefix(self.source, prefix))))
         except _NOT_THERE:
             return []
         except OSError as error:
-            raise self._refused(prefix, error) from None
+            raise self._read_error(prefix, error) from None
 
     def version(self, key: str) -> str:
-        """Return the size, times and number of a file; `ABSENT` if there is none."""
-        path = self._inside(self._followed(self._path(key), key), key)
+        """Return the identity of a file; `ABSENT` if it does not exist."""
+        path = self._verify_inside(self._resolve_links(self._path(key), key), key)
         return local_file.path_identity(path) if os.path.isfile(path) else ABSENT
 
-    # -- ways in --------------------------------------------------------------------------------------
+    # -- opening files --------------------------------------------------------------------------------
 
     @contextmanager
-    def _reading(self, key: str) -> Iterator[tuple[Descriptor, int] | None]:
-        """Open a file for as long as the `with` block lasts: what reads it, and its size."""
+    def _opened(self, key: str) -> Iterator[tuple[Descriptor, int] | None]:
+        """Open a file for the duration of the `with` block; yield its descriptor and its size."""
         try:
             number = self._open(key)
         except _NOT_THERE:
             yield None
             return
         except (OSError, ValueError) as error:
-            raise self._refused(key, error) from None
+            raise self._read_error(key, error) from None
         try:
             status = os.fstat(number)
             if stat.S_ISDIR(status.st_mode):
@@ -125,31 +124,33 @@ class FolderObjects:
             except OSError as error:
                 if error.errno not in _IS_LINK:
                     raise
-        return os.open(self._inside(self._followed(path, key), key), _FLAGS)
+        return os.open(self._verify_inside(self._resolve_links(path, key), key), _FLAGS)
 
     def _path(self, key: str) -> str:
-        """Return the path of an object, in a folder that is no link."""
-        prefix, _, name = checked(self.source, key).rpartition("/")
+        """Return the path of an object in a folder whose links are resolved."""
+        prefix, _, name = validate_key(self.source, key).rpartition("/")
         return os.path.join(self._folder(prefix), name) if self._is_name(name) else self._no_name(key)
 
     def _folder(self, prefix: str) -> str:
         found = self._folders.get(prefix)
         if found is None:
-            if not self._is_name(checked(self.source, prefix)):
+            if not self._is_name(validate_key(self.source, prefix)):
                 self._no_name(prefix)
             above, _, name = prefix.rpartition("/")
-            found = self._inside(self._followed(os.path.join(self._folder(above), name), prefix), prefix)
+            found = self._verify_inside(
+                self._resolve_links(os.path.join(self._folder(above), name), prefix), prefix
+            )
             self._folders[prefix] = found
         return found
 
-    def _followed(self, path: str, key: str) -> str:
-        """Return a path without links.
+    def _resolve_links(self, path: str, key: str) -> str:
+        """Return a path with its links resolved.
 
         Raises
         ------
         NotNWBError
-            If it is a link to nothing: to contents that have not been fetched, say. What was never written
-            has no link.
+            If it is a broken link, for example to contents that have not been fetched. An object that was
+            never written has no link.
         """
         found = os.path.realpath(path)
         if os.path.islink(path) and not os.path.exists(found):
@@ -157,18 +158,18 @@ class FolderObjects:
             raise NotNWBError(f"{self.source.name} cannot be read: {what}")
         return found
 
-    def _inside(self, path: str, key: str) -> str:
-        """Return a path without links.
+    def _verify_inside(self, path: str, key: str) -> str:
+        """Return a path with its links resolved, if it may be read.
 
         Raises
         ------
         NotNWBError
-            If it is not in the folder, and may not be elsewhere.
+            If it is outside of the folder, and `config.external_links` does not permit that.
         """
         if path.startswith(self._root.rstrip(os.sep) + os.sep) or config.external_links == "anywhere":
             return path
         raise NotNWBError(
-            f"{self.source.name}: {key} is a symbolic link that leads out of the folder; it was not followed "
+            f"{self.source.name}: {key} is a symbolic link to outside of the folder; it was not followed "
             f"(lazynwb.config.external_links is {config.external_links!r})"
         )
 
@@ -177,10 +178,10 @@ class FolderObjects:
         return SEPARATORS.isdisjoint(text)
 
     def _no_name(self, key: str) -> str:
-        raise CorruptDataError(f"{self.source.name}: {key!r} is no name of a file on this system")
+        raise CorruptDataError(f"{self.source.name}: {key!r} is not a valid file name on this system")
 
-    def _refused(self, key: str, error: OSError | ValueError) -> LazyNWBError:
+    def _read_error(self, key: str, error: OSError | ValueError) -> LazyNWBError:
         if isinstance(error, LazyNWBError):
             return error
-        why = (isinstance(error, OSError) and error.strerror) or "it is no name of a file"
+        why = (isinstance(error, OSError) and error.strerror) or "it is not a valid file name"
         return NotNWBError(f"{self.source.name}: {key!r} cannot be read: {why}")

@@ -1,4 +1,4 @@
-"""The identity of a store of objects: that of the metadata document which describes it."""
+"""Identities of stores of objects, which are those of their metadata documents."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
-from lazynwb.storage import local_file, remote_file
+from lazynwb.storage import local_file, remote_file, revalidation
 from lazynwb.storage.objects.object_store import open_objects
 from lazynwb.storage.revalidation import (
     checked_at,
     confirmed_at,
-    distrust,
     is_listed_absent,
     note_check,
     trusted_seconds,
@@ -30,9 +29,9 @@ if TYPE_CHECKING:
 
 IS_STORE = True
 
-#: Documents that describe a store as a whole, the most informative first (Zarr v2 consolidated, v3, v2).
+#: Documents that describe a whole store, the most informative first (Zarr v2 consolidated, v3, v2).
 DOCUMENTS = (".zmetadata", "zarr.json", ".zgroup")
-#: Documents that are kept in memory until they are parsed.
+#: Maximum number of stores whose documents are kept in memory until they are parsed.
 _MAX_KEPT = 64
 
 _documents: OrderedDict[tuple[Source, str], dict[str, bytes | None]] = OrderedDict()
@@ -41,21 +40,21 @@ _lock = threading.Lock()
 
 
 def identity(source: Source, *, known: bool | str) -> str:
-    """Return a text that changes when the document that describes a store is replaced.
+    """Return a string that changes when the metadata document of a store is replaced.
 
-    A chunk that is overwritten in place leaves it as it is: chunks are never remembered.
+    Overwriting a chunk in place does not change it, so chunks are never cached.
 
     Parameters
     ----------
     source : Source
     known : bool or str
-        Whether the store is probably in the catalog, so that its description is not needed; or the identity
-        that it has there.
+        Whether the store is probably in the catalog cache, so that its document is not needed; or the
+        identity that it has there.
 
     Raises
     ------
     SourceNotFoundError
-        If there is no such store.
+        If the store does not exist.
     """
     with _lock:
         recent = _seen.get(source)
@@ -75,7 +74,7 @@ def identity(source: Source, *, known: bool | str) -> str:
 
 
 def _confirmed_at(source: Source, known: str) -> float | None:
-    """Return when a store was found to have an identity still, as `revalidation.confirmed_at` does."""
+    """Return the time at which the identity of a store was confirmed; see `revalidation.confirmed_at`."""
     key, _, version = known.partition("\t")
     others = DOCUMENTS[: DOCUMENTS.index(key)] if key in DOCUMENTS else DOCUMENTS
     if all(is_listed_absent(document_of(source, other)) for other in others):
@@ -86,24 +85,24 @@ def _confirmed_at(source: Source, known: str) -> float | None:
 
 
 def document_of(source: Source, key: str) -> Source:
-    """Return where a document of a store in a bucket is."""
+    """Return the source of a document of a store."""
     return source.with_path(f"{source.path.rstrip('/')}/{key}")
 
 
-def recheck(source: Source) -> None:
-    """Forget when a store was last checked."""
+def forget_check(source: Source) -> None:
+    """Forget the last check of a store."""
     with _lock:
         _seen.pop(source, None)
 
 
 def verify(source: Source, expected: str) -> None:
-    """Make sure that the document which describes a store is the one that the catalog was made from."""
+    """Verify that a store still has the metadata document that the catalog was built from."""
     if identity(source, known=True) != expected:
-        raise local_file.changed(source.name)
+        raise local_file.changed_error(source.name)
 
 
 def is_settled(source: Source, known: str, now_ns: int) -> bool:
-    """Return whether a write of the document from now on is certain to change its identity."""
+    """Return whether any later write of the document is certain to change its identity."""
     key, _, version = known.partition("\t")
     document = document_of(source, key)
     if source.is_remote:
@@ -111,20 +110,20 @@ def is_settled(source: Source, known: str, now_ns: int) -> bool:
     return local_file.is_path_settled(document.path, now_ns)
 
 
-def shows_change(source: Source, known: str) -> bool:  # noqa: ARG001 - kinds share one signature
-    """Return False: answers say of single objects which version they are of."""
+def read_reveals_change(source: Source, known: str) -> bool:  # noqa: ARG001 - signature of `Kind`
+    """Return False: responses only identify the versions of single objects."""
     return False
 
 
 def open_file(source: Source, expected: str) -> File:
-    """Raise: a store is no single file."""
+    """Raise NotNWBError: a store is not a single file."""
     del expected
     raise NotNWBError(f"{source.name} is a folder, not a file: pass a file, or the folder of a Zarr store")
 
 
 def invalidate(source: Source) -> None:
-    """Drop what is cached of one store."""
-    distrust(source)
+    """Drop everything that is cached of a store."""
+    revalidation.invalidate(source)
     with _lock:
         for other in [other for other in _seen if other.key == source.key]:
             del _seen[other]
@@ -146,7 +145,7 @@ def _identity(objects: Objects, *, known: bool) -> str:
         try:
             document = None if known else objects.get(key)
         except LazyNWBError as error:
-            # Without permission to list a bucket, what it does not have is refused like anything else.
+            # Without permission to list a bucket, missing objects are refused, too.
             refused = refused or error
             continue
         looked_at[key] = None if document is None else bytes(document)
@@ -167,16 +166,16 @@ def _identity(objects: Objects, *, known: bool) -> str:
     raise SourceNotFoundError(f"no such store: {objects.source.name} (it has none of {', '.join(DOCUMENTS)})")
 
 
-def opened(source: Source, version: str) -> Objects:
-    """Open a store, or a file that stands for one, with the documents that `identity` has just fetched."""
+def open_prefetched(source: Source, version: str) -> Objects:
+    """Open a store with the documents that `identity` has just fetched."""
     with _lock:
         documents = _documents.pop((source, version), None)
     objects = open_objects(source)
-    return _Described(objects, documents) if documents else objects
+    return _PrefetchedObjects(objects, documents) if documents else objects
 
 
-class _Described:
-    """A store of which some documents were fetched already; see `object_store.Objects`."""
+class _PrefetchedObjects:
+    """A store with prefetched documents; see `object_store.Objects`."""
 
     def __init__(self, objects: Objects, documents: dict[str, bytes | None]) -> None:
         self._objects = objects
@@ -184,20 +183,20 @@ class _Described:
 
     @property
     def source(self) -> Source:
-        """Where it is."""
+        """The source of the store."""
         return self._objects.source
 
     @property
     def pool(self) -> Pool:
-        """The threads on which several of its objects are read at the same time."""
+        """The threads that read objects concurrently."""
         return self._objects.pool
 
     def get(self, key: str) -> bytes | memoryview | None:
-        """Return an object; None if there is none."""
+        """Return an object; None if it does not exist."""
         return self._documents[key] if key in self._documents else self._objects.get(key)
 
     def get_range(self, key: str, start: int, size: int) -> bytes | memoryview | None:
-        """Return a part of an object; None if there is no such one."""
+        """Return a range of an object; None if it does not exist."""
         return self._objects.get_range(key, start, size)
 
     def get_many(self, keys: Iterable[str]) -> dict[str, bytes | memoryview | None]:
@@ -207,9 +206,9 @@ class _Described:
         return {key: self._documents[key] if key in self._documents else found[key] for key in wanted}
 
     def members(self, prefix: str) -> list[str] | None:
-        """Return the names right below a prefix; None if the store does not list."""
+        """Return the names of the direct members of a prefix; None if the store cannot be listed."""
         return self._objects.members(prefix)
 
     def version(self, key: str) -> str:
-        """Return a text that changes when an object is replaced."""
+        """Return a string that changes when an object is replaced."""
         return self._objects.version(key)

@@ -1,4 +1,4 @@
-"""One object of a store, read as a file is."""
+"""Single objects of a store as files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
     from lazynwb.storage.objects.object_store import Objects
 
-#: The size in a range that stands for a whole object, however large it is.
+#: The size of a range that stands for the whole object.
 WHOLE = -1
 
 
 class ObjectAbsentError(LookupError):
-    """A store has no object of that key."""
+    """A store has no object with the requested key."""
 
 
 class ObjectFile:
@@ -30,13 +30,13 @@ class ObjectFile:
     key : str
     """
 
-    #: Chunks of a shard closer than this are read as one.
-    gap = 64 * 1024
-    #: The most that is read of a shard at once.
-    merged = 4 * 1024 * 1024
-    #: Every read is worth a thread: it opens a file or takes a request.
-    parallel = WHOLE
-    #: Unknown; reading past the end fails.
+    #: Chunks of a shard that are closer together than this are read as one.
+    coalesce_gap = 64 * 1024
+    #: Maximum size of a coalesced read of a shard.
+    coalesce_limit = 4 * 1024 * 1024
+    #: Every read is worth a thread: it opens a file or makes a request.
+    thread_threshold = WHOLE
+    #: The size is unknown; reading past the end fails.
     size = sys.maxsize
 
     def __init__(self, store: Objects, key: str) -> None:
@@ -51,11 +51,11 @@ class ObjectFile:
         return False
 
     def keep(self, offset: int, data: memoryview) -> None:
-        """Keep nothing: see `has`."""
+        """Do nothing: objects are not cached."""
 
     @contextmanager
     def reading(self) -> Iterator[ObjectFile]:
-        """Return the object itself: there is nothing to be opened."""
+        """Return the object itself, which needs no open handle."""
         yield self
 
     def read(self, offset: int, size: int) -> memoryview:
@@ -64,9 +64,9 @@ class ObjectFile:
         Raises
         ------
         ObjectAbsentError
-            If all of an object is read that the store does not have.
+            If the whole object is read and the store does not have it.
         CorruptDataError
-            If a range is not there.
+            If the object does not have the range.
         """
         if size == WHOLE:
             data = self._store.get(self._key)

@@ -1,4 +1,4 @@
-"""Stores of many objects, such as a Zarr store: a folder, a prefix in an object store, a zip archive."""
+"""The protocol of stores of many objects, and the function that opens one of any kind."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 class Objects(Protocol):
     """A read-only store of objects, by keys such as `units/spike_times/0`.
 
-    Several are not asked for from one of the pool's own threads: these could all be waiting for each other.
+    Do not call `get_many` on one of the pool's own threads, which could all wait for each other.
 
     Attributes
     ----------
     source : Source
-        Where it is; `source.name` is what messages call it.
+        Location of the store; `source.name` is its name in messages.
     pool : Pool
-        The threads on which several of its objects are read at the same time.
+        Threads that read objects concurrently.
     """
 
     @property
@@ -36,7 +36,7 @@ class Objects(Protocol):
     def pool(self) -> Pool: ...  # noqa: D102
 
     def get(self, key: str) -> bytes | memoryview | None:
-        """Return an object; None if there is none.
+        """Return an object; None if it does not exist.
 
         Raises
         ------
@@ -46,26 +46,27 @@ class Objects(Protocol):
         ...
 
     def get_range(self, key: str, start: int, size: int) -> bytes | memoryview | None:
-        """Return a part of an object, from its end if `start` is negative; None if there is no such one."""
+        """Return a range of an object, from its end if `start` is negative; None if it does not exist."""
         ...
 
     def get_many(self, keys: Iterable[str]) -> dict[str, bytes | memoryview | None]:
-        """Return several objects, read at the same time where that helps."""
+        """Return several objects, read concurrently if that is faster."""
         ...
 
     def members(self, prefix: str) -> list[str] | None:
-        """Return the names right below a prefix, objects and folders; None if the store does not list."""
+        """Return the names of the objects and folders in a prefix; None if the store cannot be listed."""
         ...
 
     def version(self, key: str) -> str:
-        """Return a text that changes when an object is replaced; `ABSENT` if there is none."""
+        """Return a string that changes when an object is replaced; `ABSENT` if it does not exist."""
         ...
 
 
 def open_objects(source: Source) -> Objects:
-    """Return the store at a place, by what it is: a folder, a zip archive, a file of references, a prefix.
+    """Open a store of any kind: a folder, a zip archive, a LINDI archive, a reference file, or a prefix.
 
-    Local files are told by their first bytes, URLs by how they end; nothing is asked for a prefix.
+    The kind of local files is detected by their first bytes, that of URLs by their suffixes. Opening a prefix
+    makes no request.
 
     Parameters
     ----------
@@ -74,24 +75,24 @@ def open_objects(source: Source) -> Objects:
     Raises
     ------
     SourceNotFoundError
-        If there is nothing, or a remote archive or file of references is not there.
+        If the source does not exist; not raised for a prefix.
     NotNWBError
-        If it is none of these.
+        If it is not a store of a known kind.
     """
     if source.is_remote:
         from lazynwb.storage.objects.remote_prefix import RemoteObjects
 
         kind = _KINDS.get(_suffix(urlsplit(source.path).path))
-        return _opened(kind, source) if kind else RemoteObjects(source)
+        return _open_kind(kind, source) if kind else RemoteObjects(source)
     if os.path.isdir(source.path):
         from lazynwb.storage.objects.local_folder import FolderObjects
 
         return FolderObjects(source)
-    return _opened(_local_kind(source.path), source)
+    return _open_kind(_local_kind(source.path), source)
 
 
 _KINDS = {".zip": "archive", ".json": "references", ".tar": "lindi archive"}
-#: What a tar archive has in its first header, and where.
+#: The magic string of a tar archive, and its offset.
 _TAR, _TAR_AT = b"ustar", 257
 
 
@@ -101,7 +102,7 @@ def _suffix(path: str) -> str:
 
 def _local_kind(path: str) -> str:
     try:
-        local_file.path_identity(path)  # which tells a pipe, that would be waited for
+        local_file.path_identity(path)  # raises for a pipe, which would block
         with open(path, "rb") as file:
             data = file.read(512)
     except OSError as error:
@@ -115,16 +116,16 @@ def _local_kind(path: str) -> str:
         return "archive"
     if head.startswith((b"{", b"\xef\xbb\xbf{")):
         return "references"
-    placeholder = local_file.placeholder(path)
+    placeholder = local_file.describe_placeholder(path)
     if placeholder:
         raise NotNWBError(placeholder)
     raise NotNWBError(
-        f"{path} is no store of objects: neither a folder, a zip archive, a LINDI archive nor a JSON file of "
-        "references"
+        f"{path} is not a store of objects: neither a folder, a zip archive, a LINDI archive nor a JSON "
+        "reference file"
     )
 
 
-def _opened(kind: str, source: Source) -> Objects:
+def _open_kind(kind: str, source: Source) -> Objects:
     if kind == "archive":
         from lazynwb.storage.objects.zip_archive import ArchiveObjects
 

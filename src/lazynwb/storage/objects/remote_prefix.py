@@ -1,4 +1,4 @@
-"""A store that is the objects below a prefix, in an object store or on a web server."""
+"""Stores of the objects below a prefix, in an object store or on a web server."""
 
 from __future__ import annotations
 
@@ -11,9 +11,16 @@ from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.profile import count
 from lazynwb.storage import remote_file
-from lazynwb.storage.error_mapping import Failure, explain, passing
-from lazynwb.storage.objects.key_validation import checked, folder_of, too_short
-from lazynwb.storage.range_request import TURNS, Response, encoding_of, identity_of, refused, request
+from lazynwb.storage.error_mapping import Failure, explain, transient_failure
+from lazynwb.storage.objects.key_validation import normalize_prefix, too_short_error, validate_key
+from lazynwb.storage.range_request import (
+    REQUEST_SLOTS,
+    Response,
+    encoding_failure,
+    explain_refusal,
+    identity_of,
+    request,
+)
 from lazynwb.storage.source import ABSENT, Options, Source
 from lazynwb.storage.store_request import with_retry
 from lazynwb.threads import REQUESTS, is_worker, wait
@@ -29,25 +36,25 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _WEB = frozenset({"http", "https"})
-#: A document of Zarr's, which each store has: from its place follows the store's.
+#: A metadata document of Zarr.
 _DOCUMENT = "zarr.json"
 
 
 class RemoteObjects:
-    """Objects whose URLs begin alike; see `lazynwb.storage.objects.object_store.Objects`.
+    """The objects below a URL prefix; see `lazynwb.storage.objects.object_store.Objects`.
 
-    A part of an object costs one request, also from its end; only where the store has no such ranges (Azure)
-    its size is asked for first. Nothing of the objects is kept: each is a file of its own, which would have
-    to be asked for its version, and that takes as long as to fetch it. Versions of metadata documents come
-    with them, and are believed for `config.recheck_seconds`.
+    A range of an object costs one request, also at its end, except for Azure, which does not support suffix
+    ranges, so that the size is requested first. Objects are not cached: each is a file of its own, and
+    requesting its version takes as long as fetching it. Versions of metadata documents arrive with the
+    documents, and are trusted for `config.recheck_seconds`.
 
-    That an object is not there is told from a refusal by the status 404. S3 answers 403 for either, to who
-    may not list the bucket: that is an error, because a chunk without data would be read as fill values.
+    Only status 404 means that an object does not exist. Without permission to list the bucket, S3 responds
+    with 403 to missing objects, too. This raises an error, because a missing chunk is read as fill values.
 
     Parameters
     ----------
     source : Source
-        The prefix, as a URL. A query (of a signed URL) goes to each of the objects.
+        The prefix, as a URL. Its query (of a signed URL) is sent with each request.
     """
 
     pool = REQUESTS
@@ -59,61 +66,61 @@ class RemoteObjects:
         count(files_opened=1)
 
     def get(self, key: str) -> memoryview | None:
-        """Return an object; None if there is none."""
-        found = self._whole(key)
+        """Return an object; None if it does not exist."""
+        found = self._get_whole(key)
         return None if found is None else found.data
 
     def get_range(self, key: str, start: int, size: int) -> memoryview | None:
-        """Return a part of an object; None if there is none."""
-        place = self._place(key)
+        """Return a range of an object; None if it does not exist."""
+        place = self._object_source(key)
         if not size:
             return memoryview(b"")
         try:
             if start < 0:
-                tail = _tail(place, -start)
+                tail = _read_tail(place, -start)
                 if len(tail) != -start:
-                    raise too_short(self.source, key, start, size)
+                    raise too_short_error(self.source, key, start, size)
                 data = tail[:size]
             else:
                 data = request(place, start, start + size).data
         except SourceNotFoundError:
             return None
-        except NotNWBError:  # there is nothing from there on
-            raise too_short(self.source, key, start, size) from None
+        except NotNWBError:  # the object ends before the range
+            raise too_short_error(self.source, key, start, size) from None
         if len(data) != size:
-            raise too_short(self.source, key, start, size)
+            raise too_short_error(self.source, key, start, size)
         return data
 
     def get_many(self, keys: Iterable[str]) -> dict[str, bytes | memoryview | None]:
-        """Return several objects, asked for at the same time."""
+        """Return several objects, requested concurrently."""
         wanted = list(dict.fromkeys(keys))
         return dict(zip(wanted, self.pool.map(self.get, wanted), strict=True))
 
     def members(self, prefix: str) -> list[str] | None:
-        """Return the names right below a prefix, sorted; None for web servers (and DANDI's assets)."""
-        folder = folder_of(self.source, prefix)
+        """Return the sorted names of the members of a prefix; None for web servers and DANDI assets."""
+        folder = normalize_prefix(self.source, prefix)
         if self._scheme in _WEB or self._scheme == "dandi":
             return None
-        place = self._place(f"{folder}/{_DOCUMENT}" if folder else _DOCUMENT)
-        return _asked(place, _list)
+        place = self._object_source(f"{folder}/{_DOCUMENT}" if folder else _DOCUMENT)
+        return _request_with_retry(place, _list_once)
 
     def version(self, key: str) -> str:
-        """Return the size and entity tag of an object, asked for unless it was fetched lately."""
+        """Return the size and entity tag of an object, by a request unless it was fetched recently."""
         seen, when = self._versions.get(key, ("", 0.0))
         if seen and time.monotonic() - when <= config.recheck_seconds:
             return seen
         try:
-            return remote_file.identity(self._place(key), known=True)
+            return remote_file.identity(self._object_source(key), known=True)
         except SourceNotFoundError:
             return ABSENT
         except LazyNWBError:
-            # Perhaps it sends no parts of a file, or there is none but an empty one. Else it shows again.
-            found = self._whole(key)
+            # The server may not support ranges, or the object may be empty. Any other error occurs again.
+            found = self._get_whole(key)
             return ABSENT if found is None else found.identity
 
-    def _whole(self, key: str) -> Response | None:
+    def _get_whole(self, key: str) -> Response | None:
         try:
-            found = _asked(self._place(key), _get)
+            found = _request_with_retry(self._object_source(key), _get_once)
         except SourceNotFoundError:
             return None
         name = key.rpartition("/")[2]
@@ -123,9 +130,9 @@ class RemoteObjects:
 
     # -- URLs -----------------------------------------------------------------------------------------
 
-    def _place(self, key: str) -> Source:
-        """Return where an object is."""
-        checked(self.source, key)
+    def _object_source(self, key: str) -> Source:
+        """Return the source of an object."""
+        validate_key(self.source, key)
         if self._scheme == "dandi":
             options = self.source.options.as_dict()
             if self._asset.headers:
@@ -148,26 +155,26 @@ class RemoteObjects:
 # -- requests -----------------------------------------------------------------------------------------
 
 
-def _asked(source: Source, ask: Callable[[Source, Location], T | Failure]) -> T:
-    """Return what a store answers; see `lazynwb.storage.range_request.request`."""
+def _request_with_retry(source: Source, ask: Callable[[Source, Location], T | Failure]) -> T:
+    """Make a request with retries and within the limit of concurrent requests."""
 
     def once(location: Location) -> T | Failure:
         count(requests=1)
-        with TURNS:
+        with REQUEST_SLOTS:
             return ask(source, location)
 
     return with_retry(source, once) if is_worker() else wait(REQUESTS.submit(with_retry, source, once))
 
 
-def _get(source: Source, location: Location, last: int = 0) -> Response | Failure:
-    """Ask once for an object, or for the last bytes of it; NotSupportedError where it does not send these."""
+def _get_once(source: Source, location: Location, last: int = 0) -> Response | Failure:
+    """Request an object, or its last bytes, once; raise NotSupportedError if it has no suffix ranges."""
     import obstore
     from obstore.exceptions import BaseError, NotSupportedError
 
     options: GetOptions = {} if not last else {"range": {"suffix": last}}
     try:
         answer = obstore.get(location.store, location.path, options=options)
-        encoded = encoding_of(source, answer)
+        encoded = encoding_failure(source, answer)
         if encoded is not None:
             return encoded
         meta = answer.meta
@@ -176,31 +183,33 @@ def _get(source: Source, location: Location, last: int = 0) -> Response | Failur
     except (BaseError, OSError, ValueError) as error:
         if last and isinstance(error, NotSupportedError):
             raise
-        return refused(source, location, error)
+        return explain_refusal(source, location, error)
     count(bytes_read=len(data))
     if len(data) != stop - start:
-        return passing(source, f"the server sent {len(data)} bytes where {stop - start} were asked for")
+        return transient_failure(
+            source, f"the server sent {len(data)} bytes where {stop - start} were asked for"
+        )
     return Response(data, identity_of(meta))
 
 
-def _tail(source: Source, size: int) -> memoryview:
-    """Return the last bytes of an object, or the fewer that there are."""
+def _read_tail(source: Source, size: int) -> memoryview:
+    """Return the last `size` bytes of an object; fewer if it is smaller."""
     from obstore.exceptions import NotSupportedError
 
     def ask(source: Source, location: Location) -> Response | Failure | None:
         try:
-            return _get(source, location, size)
+            return _get_once(source, location, size)
         except NotSupportedError:
             return None
 
-    found = _asked(source, ask)
+    found = _request_with_retry(source, ask)
     if found is not None:
         return found.data
-    total = _asked(source, _size)
+    total = _request_with_retry(source, _size_once)
     return request(source, total - size, total).data if total >= size else memoryview(b"")
 
 
-def _size(source: Source, location: Location) -> int | Failure:
+def _size_once(source: Source, location: Location) -> int | Failure:
     import obstore
     from obstore.exceptions import BaseError
 
@@ -210,8 +219,8 @@ def _size(source: Source, location: Location) -> int | Failure:
         return explain(source, error)
 
 
-def _list(source: Source, location: Location) -> list[str] | Failure:
-    """Ask once for the names beside an object."""
+def _list_once(source: Source, location: Location) -> list[str] | Failure:
+    """List the names in the folder of an object once."""
     import obstore
     from obstore.exceptions import BaseError, InvalidPathError
 
@@ -219,8 +228,8 @@ def _list(source: Source, location: Location) -> list[str] | Failure:
         found = obstore.list_with_delimiter(location.store, location.path.rpartition("/")[0] or None)
     except InvalidPathError:
         message = (
-            f'{source.name}: an object beside it has a name with "//", "." or ".." between slashes, or '
-            "control characters, which no listing gets past"
+            f'{source.name}: the name of an object in its folder contains "//", "." or ".." between slashes, '
+            "or control characters, so the folder cannot be listed"
         )
         return Failure(LazyNWBError(message))
     except (BaseError, OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Whether the chunks that an array claims to have were ever written."""
+"""Protection against arrays that claim far more chunks than were written."""
 
 from __future__ import annotations
 
@@ -9,44 +9,43 @@ from lazynwb.errors import CorruptDataError
 if TYPE_CHECKING:
     from lazynwb.storage.objects.object_store import Objects
 
-#: Fewer objects than this are simply asked for.
-_MANY = 50_000
-#: Of more, one in so many has to be there.
-_ONE_IN = 100
+#: Up to this many objects are requested without a check.
+_UNCHECKED = 50_000
+#: Beyond that, at least one of this many objects must exist.
+_MIN_DENSITY = 100
 
 
 def check_written(store: Objects, prefix: str, depth: int, wanted: int) -> None:
-    """Refuse to read very many objects of which hardly any is there.
+    """Refuse to read a very large number of objects of which few exist.
 
-    A chunk that was never written is full of the fill value (Zarr specification): an absurd shape is an
-    endless number of these, and nothing but the store's own listing tells it from an array.
+    A chunk that was never written consists of fill values (Zarr specification), so a corrupt shape implies a
+    huge number of absent chunks. Only a listing distinguishes it from a valid array.
 
     Parameters
     ----------
     store : Objects
     prefix : str
-        What the names of all objects of the array begin with.
+        Common prefix of all chunks of the array.
     depth : int
-        Levels of folders that the objects are in, below the prefix.
+        Levels of folders below the prefix.
     wanted : int
-        How many are wanted.
+        Number of requested chunks.
 
     Raises
     ------
     CorruptDataError
+        If too few of the chunks exist.
     """
-    if wanted <= _MANY:
+    if wanted <= _UNCHECKED:
         return
-    enough = wanted // _ONE_IN
+    enough = wanted // _MIN_DENSITY
     found = _count(store, prefix.rpartition("/")[0], depth, enough)
     if found is not None and found < enough:
-        raise CorruptDataError(
-            f"its metadata claims {wanted:,} chunks here, of which no more than {found:,} were written"
-        )
+        raise CorruptDataError(f"its metadata claims {wanted:,} chunks here, but only {found:,} were written")
 
 
 def _count(store: Objects, folder: str, depth: int, enough: int) -> int | None:
-    """Count objects, until there are enough; None if the store does not list them."""
+    """Count objects up to `enough`; return None if the store cannot be listed."""
     listed = store.members(folder)
     if listed is None:
         return None

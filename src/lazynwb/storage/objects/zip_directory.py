@@ -1,6 +1,6 @@
-"""The directory at the end of a zip file: which bytes of it are which file.
+"""Directories of zip archives: the byte range of each member.
 
-`zipfile` reads the directory, and nothing else: members are read as ranges, many at a time.
+`zipfile` only parses the directory: members are read as coalesced ranges.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import zipfile
 from typing import TYPE_CHECKING, NamedTuple
 
 from lazynwb.errors import CorruptDataError, NotNWBError
-from lazynwb.storage.objects.key_validation import is_plain
+from lazynwb.storage.objects.key_validation import is_valid_key
 
 if TYPE_CHECKING:
     from lazynwb.storage.file import File, Ranges
 
-#: The end record has a comment behind it, which is short or missing; small directories lie before it.
+#: Bytes at the end of the file that contain the end record, its comment, and a small directory.
 _TAIL = 64 * 1024
-#: More than any archive's directory: it is fetched and parsed as one.
+#: Maximum size of a directory, which is fetched and parsed as a whole.
 _MAX_BYTES = 512 * 1024 * 1024
 _ROOTS = ("zarr.json", ".zgroup", ".zmetadata", ".zarray")
 
@@ -28,14 +28,15 @@ class Member(NamedTuple):
     Attributes
     ----------
     offset : int
-        Of its local header.
+        Offset of the local header.
     stored : int
-        Bytes that it takes in the archive.
+        Size in the archive.
     size : int
-        Bytes that it has.
+        Size after decompression.
     method, flags, crc : int
+        Compression method, flags and CRC-32 in the directory.
     stop : int
-        Where what follows it begins, at the latest.
+        Offset of the next member or of the directory.
     """
 
     offset: int
@@ -48,15 +49,15 @@ class Member(NamedTuple):
 
 
 def read(file: File) -> dict[str, Member]:
-    """Return the files of an archive by their keys in the store that it holds.
+    """Return the members of an archive by their keys in the store that it contains.
 
-    Folders, and files whose names would lead out of the store, are left out. If there is a store in a folder
-    of the archive rather than at its root, keys begin there.
+    Folders, and files whose names would lead out of the store, are left out. If the store is in a folder of
+    the archive rather than at its root, keys are relative to that folder.
 
     Raises
     ------
     NotNWBError
-        If it is no zip file, or damaged.
+        If the file is not a zip archive, or damaged.
     """
     try:
         with file.reading() as ranges, zipfile.ZipFile(_Tail(ranges, file.size)) as archive:
@@ -64,12 +65,12 @@ def read(file: File) -> dict[str, Member]:
     except (zipfile.BadZipFile, ValueError, OverflowError, NotImplementedError) as error:
         if isinstance(error, NotNWBError):
             raise
-        raise NotNWBError(f"{file.name}: the zip file is damaged or cut off: {error}") from None
+        raise NotNWBError(f"{file.name}: the zip file is damaged or truncated: {error}") from None
     return _from_root(found)
 
 
 class _Tail(io.RawIOBase):
-    """An open file as `zipfile` reads its end: the last bytes are read once, and nothing without bounds."""
+    """An open file for `zipfile`: reads the last bytes once, and limits the size of all other reads."""
 
     def __init__(self, ranges: Ranges, size: int) -> None:
         self._ranges = ranges
@@ -90,7 +91,7 @@ class _Tail(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         if at < 0:
-            raise CorruptDataError("it points to before its beginning")
+            raise CorruptDataError("it has a negative offset")
         self._at = at
         return at
 
@@ -107,17 +108,17 @@ class _Tail(io.RawIOBase):
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, Member]:
-    """Return the files that a directory lists; of several of one name, the last one counts."""
+    """Return the files in a directory; of several with the same name, the last one counts."""
     found: dict[str, Member] = {}
     stop = archive.start_dir
     for info in sorted(archive.infolist(), key=lambda info: info.header_offset, reverse=True):
         if info.volume not in {0, 0xFFFF}:
-            raise CorruptDataError("it is one part of several")
+            raise CorruptDataError("it is one part of a multi-part archive")
         begin = info.header_offset
         if begin < 0 or begin + info.compress_size > archive.start_dir:
             raise CorruptDataError(f"{info.orig_filename[:80]!r} reaches beyond its end")
         name = info.orig_filename
-        if not name.endswith("/") and is_plain(name) and "\\" not in name and name not in found:
+        if not name.endswith("/") and is_valid_key(name) and "\\" not in name and name not in found:
             found[name] = Member(
                 begin,
                 info.compress_size,
@@ -132,7 +133,7 @@ def _members(archive: zipfile.ZipFile) -> dict[str, Member]:
 
 
 def _from_root(found: dict[str, Member]) -> dict[str, Member]:
-    """Return keys as they are in the store, which may be in a folder of the archive."""
+    """Return members by keys relative to the store, which may be in a folder of the archive."""
     if any(name in found for name in _ROOTS):
         return found
     tops = {name.partition("/")[0] for name in found if name.partition("/")[2] in _ROOTS}

@@ -14,17 +14,17 @@ from lazynwb.storage.stores.registry import (
     bucket_and_name,
     client_options,
     endpoint_of,
-    environment,
     is_true,
-    once,
-    translated,
+    memoize_store,
+    read_environment,
+    translate_options,
 )
 
 if TYPE_CHECKING:
     from lazynwb.storage.source import Options, Source
 
 #: fsspec's (adlfs's) names of options.
-_NAMES = {
+_OPTION_NAMES = {
     "anon": "skip_signature",
     "sas_token": "sas_key",
     "endpoint_url": "endpoint",
@@ -38,7 +38,7 @@ _NAMES = {
     "azure_storage_token": "token",
     "azure_skip_signature": "skip_signature",
 }
-_OTHERS = ("aws_", "google_", "gcs_")
+_FOREIGN_PREFIXES = ("aws_", "google_", "gcs_")
 _SIGNING = frozenset(
     {
         *("account_key", "sas_key", "token", "client_id", "client_secret", "federated_token_file"),
@@ -70,15 +70,15 @@ _PUBLIC_CLOUD = "core.windows.net"
 
 
 def open_store(source: Source) -> Location:
-    """Return the container, and the blob's name; see `lazynwb.storage.stores.registry`."""
+    """Return the container and the name of the blob; see `lazynwb.storage.stores.registry`."""
     where, name = bucket_and_name(source)
     container, _, host = where.partition("@")
-    return Location(_store(container, host, source.options, environment(_VARIABLES)), name)
+    return Location(_store(container, host, source.options, read_environment(_VARIABLES)), name)
 
 
-@once
+@memoize_store
 def _store(container: str, host: str, options: Options, _environment: object) -> AzureStore:
-    found = {**translated(options.as_dict(), _NAMES, _OTHERS), **_from_host(host)}
+    found = {**translate_options(options.as_dict(), _OPTION_NAMES, _FOREIGN_PREFIXES), **_from_host(host)}
     unsigned = found.get("skip_signature")
     if not (_SIGNING & found.keys() or is_true(unsigned)):
         found = {**_from_environment(found.get("account_name")), **found}
@@ -90,12 +90,12 @@ def _store(container: str, host: str, options: Options, _environment: object) ->
         found.setdefault("account_name", account)
     if "account_name" not in found and not emulated:
         raise UnusableError(
-            'which account the container belongs to is not said: pass storage_options={"account_name": ...}, '
-            "or write abfs://container@account.dfs.core.windows.net/..."
+            'the account of the container is unknown: pass storage_options={"account_name": ...}, or a URL '
+            "such as abfs://container@account.dfs.core.windows.net/..."
         )
     given = _SIGNING & found.keys() or any(os.environ.get(name) for name in _SIGNING_VARIABLES)
     if not given and unsigned is None:
-        # Else obstore asks for a managed identity, which nothing answers outside of Azure's machines.
+        # Otherwise obstore requests a managed identity, which fails outside of Azure's machines.
         found["skip_signature"] = True
     endpoint = endpoint_of(found, "endpoint", *_ENDPOINT_VARIABLES)
     client = client_options(options.as_dict(), allow_http=emulated or endpoint.startswith("http:"))
@@ -103,7 +103,7 @@ def _store(container: str, host: str, options: Options, _environment: object) ->
 
 
 def _from_host(host: str) -> dict[str, Any]:
-    """Return the account that a URL names, and where its blobs are: its host is that of another protocol."""
+    """Return the account in a URL and its blob endpoint: the host of the URL belongs to another protocol."""
     account, _, rest = host.partition(".")
     _, _, cloud = rest.partition(".")
     if not account:
@@ -116,7 +116,7 @@ def _from_host(host: str) -> dict[str, Any]:
 
 
 def _from_environment(account: str | None) -> dict[str, str]:
-    """Return what Azure's own tools read and obstore does not, unless it is for another account."""
+    """Return credentials from variables of Azure's tools that obstore ignores, unless for another account."""
     found = _from_connection(os.environ.get("AZURE_STORAGE_CONNECTION_STRING", ""))
     for variable, name in (("AZURE_STORAGE_ACCOUNT", "account_name"), ("AZURE_STORAGE_KEY", "account_key")):
         if os.environ.get(variable):
@@ -125,7 +125,7 @@ def _from_environment(account: str | None) -> dict[str, str]:
 
 
 def _from_connection(text: str) -> dict[str, str]:
-    """Return the options in a connection string, as the portal shows it: `AccountName=...;AccountKey=...`."""
+    """Return the options in a connection string such as `AccountName=...;AccountKey=...`."""
     pairs = (part.partition("=") for part in text.split(";") if part.strip())
     parts = {name.strip().lower(): value.strip() for name, _, value in pairs}
     found = {option: parts[name] for name, option in _CONNECTION.items() if name in parts}

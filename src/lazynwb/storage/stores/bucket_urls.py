@@ -1,4 +1,4 @@
-"""Web addresses of buckets: `https` URLs of S3, Google and Azure as those of the stores' own protocols."""
+"""Translation of `https` URLs of S3, Google and Azure buckets to the schemes of these stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _AZURE = re.compile(r"(?P<account>[a-z0-9]+)\.(?:blob|dfs)\.core\.windows\.net")
 
 
 def bucket_url(url: str) -> str | None:
-    """Return the URL by which a bucket's own protocol reads what an `https` URL names.
+    """Return the `https` URL of a bucket in the scheme of its store.
 
     Parameters
     ----------
@@ -24,8 +24,8 @@ def bucket_url(url: str) -> str | None:
     Returns
     -------
     str or None
-        Such as `s3://bucket/folder/`; None where the server is no such store, or the URL has a query, which
-        lets somebody in and cannot be taken along.
+        Such as `s3://bucket/folder/`; None if the server is not an object store, or the URL has a query,
+        whose signature would be lost.
     """
     parts = urlsplit(url)
     host, path = parts.hostname or "", unquote(parts.path).lstrip("/")

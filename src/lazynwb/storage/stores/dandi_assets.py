@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from lazynwb.storage.stores.registry import Location
 
-#: Assets whose places are remembered, and seconds for which they are: drafts change, and signatures expire.
+#: Maximum number of cached locations, and their lifetime in seconds: drafts change, and signatures expire.
 _MAX_PLACES = 20_000
 _SECONDS = 600.0
 
 
 class _Place(NamedTuple):
-    """Where an asset was found, whether that expires, and when it was (`time.monotonic`)."""
+    """The location of an asset, whether its URL expires, and the time of the look-up (`time.monotonic`)."""
 
     source: Source
     expires: bool
@@ -34,53 +34,53 @@ class _Place(NamedTuple):
 _places: OrderedDict[tuple[str, Source], _Place] = OrderedDict()
 _announced: dict[str, None] = {}
 _lock = ForkSafeLock()
-#: Held while the archive is asked again, one for many assets: concurrent requests are refused together.
+#: Held while an asset is looked up again, each for many assets: concurrent requests are refused together.
 _renewals = tuple(ForkSafeLock() for _ in range(64))
-#: Where this thread has just been sent to.
-_sent = threading.local()
+#: The location that this thread used last.
+_last_place = threading.local()
 
 
-def prepare(sources: Iterable[Source]) -> None:
-    """Note assets that may be asked for: the first that is needed is looked up with all the others."""
+def announce(sources: Iterable[Source]) -> None:
+    """Announce assets that may be read, so that the first look-up includes all of them."""
     _announced.update((source.path, None) for source in sources if source.path.lower().startswith("dandi://"))
 
 
 def open_store(source: Source) -> Location:
-    """Return the place that the archive keeps an asset in; see `lazynwb.storage.stores.registry`."""
+    """Return the location of an asset; see `lazynwb.storage.stores.registry`."""
     place = _places.get((api.api_url(), source))
     if place is None or time.monotonic() - place.found > _SECONDS:
-        with _lock:  # the others would ask for the same
+        with _lock:  # concurrent readers would look up the same assets
             if _announced:
                 announced = list(_announced)
                 _announced.clear()
-                resolver.look_up(announced)
+                resolver.prefetch(announced)
         place = _find(source, fresh=False)
-    _sent.to = place
+    _last_place.to = place
     return http.open_store(place.source)
 
 
-def content_of(source: Source) -> Source | None:
-    """Return where the bytes of an asset are now; None if the archive does not say."""
+def content_source(source: Source) -> Source | None:
+    """Return the source of the bytes of an asset; None if the look-up fails."""
     try:
         open_store(source)
     except LazyNWBError:
         return None  # the request raises the error
-    place: _Place = _sent.to
+    place: _Place = _last_place.to
     return place.source
 
 
-def look_again(source: Source, region: str | None) -> bool:
-    """Ask the archive anew for an asset that was refused: signatures expire. Return whether that may help."""
+def relocate(source: Source, region: str | None) -> bool:
+    """Look a refused asset up again, because signatures expire; return whether it has a new location."""
     del region
-    refused: _Place = _sent.to
+    refused: _Place = _last_place.to
     with _renewals[hash(source) % len(_renewals)]:
         if _places.get((api.api_url(), source), refused).source != refused.source:
-            return True  # another thread has asked already
+            return True  # another thread has looked it up already
         return _find(source, fresh=not refused.expires).source != refused.source
 
 
 def forget() -> None:
-    """Forget where assets are."""
+    """Forget the locations of assets."""
     _places.clear()
     _announced.clear()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from obstore.store import GCSStore
 
-from lazynwb.storage.http_client import is_plain
+from lazynwb.storage.http_client import is_plain_ascii
 from lazynwb.storage.stores.registry import (
     NO_RETRIES,
     Location,
@@ -16,17 +16,17 @@ from lazynwb.storage.stores.registry import (
     bucket_and_name,
     client_options,
     endpoint_of,
-    environment,
     is_true,
-    once,
-    translated,
+    memoize_store,
+    read_environment,
+    translate_options,
 )
 
 if TYPE_CHECKING:
     from lazynwb.storage.source import Options, Source
 
 #: fsspec's (gcsfs's) names of options.
-_NAMES = {
+_OPTION_NAMES = {
     "anon": "skip_signature",
     "endpoint_url": "base_url",
     "google_base_url": "base_url",
@@ -37,9 +37,11 @@ _NAMES = {
     "google_service_account_key": "service_account_key",
     "google_skip_signature": "skip_signature",
 }
-_OTHERS = ("aws_", "azure_")
-#: What gcsfs takes, and reading has no use for.
-_NOT_NEEDED = frozenset({"access", "consistency", "cache_timeout", "check_connection", "default_location"})
+_FOREIGN_PREFIXES = ("aws_", "azure_")
+#: Options of gcsfs that do not matter for reading.
+_IGNORED_OPTIONS = frozenset(
+    {"access", "consistency", "cache_timeout", "check_connection", "default_location"}
+)
 _SIGNING = frozenset(
     {
         *("service_account", "service_account_key", "application_credentials", "bearer_token"),
@@ -58,15 +60,15 @@ _VARIABLES = (*_SIGNING_VARIABLES, "GOOGLE_BASE_URL")
 
 
 def open_store(source: Source) -> Location:
-    """Return the bucket, and the object's name; see `lazynwb.storage.stores.registry`."""
+    """Return the bucket and the name of the object; see `lazynwb.storage.stores.registry`."""
     bucket, name = bucket_and_name(source)
-    return Location(_store(bucket, source.options, environment(_VARIABLES), _login()), name)
+    return Location(_store(bucket, source.options, read_environment(_VARIABLES), _login()), name)
 
 
-@once
+@memoize_store
 def _store(bucket: str, options: Options, _environment: object, login: str) -> GCSStore:
-    found = translated(options.as_dict(), _NAMES, _OTHERS)
-    found = {name: value for name, value in found.items() if name not in _NOT_NEEDED}
+    found = translate_options(options.as_dict(), _OPTION_NAMES, _FOREIGN_PREFIXES)
+    found = {name: value for name, value in found.items() if name not in _IGNORED_OPTIONS}
     if "token" in found:
         found.update(_from_token(found.pop("token")))
     project = found.pop("project", None)
@@ -76,7 +78,7 @@ def _store(bucket: str, options: Options, _environment: object, login: str) -> G
     if not given and login and not is_true(unsigned):
         found["application_credentials"] = login
     elif not given and unsigned is None:
-        # Else obstore asks for instance metadata, which only Google's machines answer.
+        # Otherwise obstore requests instance metadata, which fails outside of Google's machines.
         found["skip_signature"] = True
     base = endpoint_of(found, "base_url", "GOOGLE_BASE_URL")
     settings = options.as_dict()
@@ -88,31 +90,31 @@ def _store(bucket: str, options: Options, _environment: object, login: str) -> G
 
 
 def _from_token(token: Any) -> dict[str, Any]:  # noqa: ANN401 - gcsfs's option takes many things
-    """Translate gcsfs's option: a word, the path of a file with credentials, its contents, or a token."""
+    """Translate the `token` option of gcsfs: a keyword, a credentials file or its contents, or a token."""
     if isinstance(token, dict):
         return {"service_account_key": json.dumps(token)}
     if token in {"anon", "cloud", "google_default"}:
-        return {"skip_signature": token == "anon"}  # noqa: S105 - a word
+        return {"skip_signature": token == "anon"}  # noqa: S105 - a keyword
     if isinstance(token, str) and os.path.isfile(token):
         return {"application_credentials": token}
-    if isinstance(token, str) and token not in {"cache", "browser"} and is_plain(token):
+    if isinstance(token, str) and token not in {"cache", "browser"} and is_plain_ascii(token):
         return {"bearer_token": token}
     raise UnusableError(
-        'token has to be "anon", "cloud", "google_default", the path of a file with credentials, what is in '
-        "such a file, or an OAuth token"
+        'token must be "anon", "cloud", "google_default", the path or the contents of a credentials file, or '
+        "an OAuth token"
     )
 
 
 def _payer(payer: Any, project: Any) -> str:  # noqa: ANN401 - what a user passes
-    """Return the project that is billed; gcsfs takes it from either option."""
+    """Return the project to bill; gcsfs accepts it in either option."""
     found = payer if isinstance(payer, str) else project
     if not isinstance(found, str):
-        raise UnusableError("requester_pays takes the name of the project that pays")
+        raise UnusableError("requester_pays must be the name of the project that pays")
     return found
 
 
 def _login() -> str:
-    """Return the file that `gcloud auth application-default login` writes, if it is there."""
+    """Return the path of the file that `gcloud auth application-default login` writes, if it exists."""
     folder = os.environ.get("CLOUDSDK_CONFIG") or (
         os.path.join(os.environ.get("APPDATA", ""), "gcloud") if os.name == "nt" else "~/.config/gcloud"
     )

@@ -1,4 +1,4 @@
-"""Web servers: `http://` and `https://`, plain, presigned, redirecting."""
+"""Web servers: `http://` and `https://` URLs, including presigned URLs and redirects."""
 
 from __future__ import annotations
 
@@ -8,39 +8,44 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from obstore.store import HTTPStore
 
-from lazynwb.storage.stores.registry import NO_RETRIES, Location, client_options, is_name, once
+from lazynwb.storage.stores.registry import NO_RETRIES, Location, client_options, is_name, memoize_store
 
 if TYPE_CHECKING:
     from lazynwb.storage.source import Options, Source
 
-#: What obstore leaves as it is in a path, beside letters, digits and `-._~`.
-_AS_IS = "!$&'()*+,;=:@|^[]/"
+#: Characters that obstore does not encode in a path, in addition to letters, digits and `-._~`.
+_UNQUOTED = "!$&'()*+,;=:@|^[]/"
 
 
 def open_store(source: Source) -> Location:
-    """Return the server, and the path on it; see `lazynwb.storage.stores.registry`.
+    """Return the server and the path on it; see `lazynwb.storage.stores.registry`.
 
-    Paths that come out of obstore's encoding as they were share a store, and so its connections. Any other
-    URL, and any with a query, is the address of a store of its own, and sent as it is.
+    Paths that obstore's encoding preserves share a store and its connections. Any other URL, and any URL with
+    a query, becomes a store of its own, so that it is sent unchanged.
     """
     scheme, host, path, query, _ = urlsplit(source.path)
     name = unquote(path).removeprefix("/")
-    if query or not is_name(name) or "\\" in name or quote(name, _AS_IS) != quote(path[1:], _AS_IS + "%"):
+    if (
+        query
+        or not is_name(name)
+        or "\\" in name
+        or quote(name, _UNQUOTED) != quote(path[1:], _UNQUOTED + "%")
+    ):
         return Location(_store(source.path.partition("#")[0], source.options), "")
     return Location(_store(f"{scheme}://{host}", source.options), name)
 
 
-@once
+@memoize_store
 def _store(url: str, options: Options) -> HTTPStore:
     found = options.as_dict()
     headers = _headers(url, found)
     client = client_options({**found, "headers": headers}, allow_http=url.lower().startswith("http:"))
-    client.setdefault("pool_idle_timeout", "15s")  # there may be many, each with connections of its own
+    client.setdefault("pool_idle_timeout", "15s")  # there may be many stores, each with its own connections
     return HTTPStore.from_url(url, client_options=client, retry_config=NO_RETRIES)
 
 
 def headers_of(source: Source) -> tuple[str, dict[str, str]]:
-    """Return the URL that requests for a source are made to, without a login, and the headers they have."""
+    """Return the URL of a source without its login, and the headers of requests to it."""
     url = source.path.partition("#")[0]
     scheme, host, *rest = urlsplit(url)
     plain = urlunsplit((scheme, host.rpartition("@")[2], *rest))
@@ -52,7 +57,7 @@ def _headers(url: str, options: dict[str, Any]) -> dict[str, str]:
 
 
 def _login(url: str) -> dict[str, str]:
-    """Return the header for `user:password@` before the host, which obstore leaves out."""
+    """Return the header for `user:password@` before the host, which obstore ignores."""
     login, mark, _ = urlsplit(url).netloc.rpartition("@")
     return {"Authorization": f"Basic {b64encode(unquote(login).encode()).decode()}"} if mark else {}
 

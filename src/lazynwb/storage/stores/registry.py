@@ -1,4 +1,4 @@
-"""Object stores and web servers: each module here knows how to get into one kind, by its URLs' scheme."""
+"""Registry of object stores and web servers: the module that opens each URL scheme, and helpers of these."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError
-from lazynwb.storage.http_client import is_plain, is_web_url
+from lazynwb.storage.http_client import is_plain_ascii, is_web_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from lazynwb.storage.source import Source
 
-#: Which module of this package opens URLs of a scheme.
+#: The module of this package that opens each scheme.
 _MODULES = {
     "s3": "s3",
     "s3a": "s3",
@@ -37,10 +37,10 @@ _MODULES = {
 }
 SCHEMES = frozenset(_MODULES)
 
-#: Requests are repeated by the caller, who counts them, and tells a busy server from a refusal.
+#: Retries are up to the caller, which counts them and distinguishes busy servers from denied access.
 NO_RETRIES: RetryConfig = {"max_retries": 0}
 
-#: How often `config.request_timeout` an answer may take, if it comes without pauses.
+#: Maximum duration of a response that arrives without pauses, in multiples of `config.request_timeout`.
 _MAX_TIMEOUTS = 20
 
 _BUCKET = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._-]*")
@@ -56,45 +56,46 @@ class Location(NamedTuple):
 
 
 class StoreModule(Protocol):
-    """What a module of this package offers; some also `look_again`, for when an object was refused."""
+    """Protocol of the modules of this package; some also define `relocate`, for refused objects."""
 
     def open_store(self, source: Source) -> Location:
-        """Return the store that a source lies in, and its path there."""
+        """Return the store of a source and its path there."""
         ...
 
 
 class UnusableError(Exception):
-    """Why a source or its options cannot be used, in words that hold no secret."""
+    """A source or its options cannot be used; the message contains no secret."""
 
 
 def locate(source: Source) -> Location:
-    """Return the store that a remote source lies in, and its path there.
+    """Return the store of a remote source and its path there.
 
     Raises
     ------
     LazyNWBError
-        If the URL is of an unknown kind, or an option is unknown to its store; the message says which.
+        If the scheme or an option is unknown; the message names it.
     """
     from obstore.exceptions import BaseError
 
     module = module_of(source)
     if _process.is_stranded:
         raise LazyNWBError(
-            f"{source.name}: no remote file can be read in a process that was forked from one that has read "
-            'remote files: start it by "spawn" or "forkserver", as in multiprocessing.get_context("spawn")'
+            f"{source.name}: no remote file can be read in a process that was forked after its parent had "
+            'read remote files: use the start method "spawn" or "forkserver", as in '
+            'multiprocessing.get_context("spawn")'
         )
     try:
         found = module.open_store(source)
     except LazyNWBError:
-        raise  # it names the source; some of these are ValueErrors too
+        raise  # its message names the source already; some of these are also ValueErrors
     except UnusableError as error:
         message = f"{source.name}: {error}"
     except (BaseError, ValueError, TypeError) as error:
-        # The text of these errors may hold the value of an option.
+        # The text of these errors may contain the value of an option.
         unknown = _UNKNOWN_OPTION.search(str(error).partition("\n")[0])
         why = f"unknown option {unknown[1]!r}" if unknown else f"{type(error).__name__}, check their values"
         names = ", ".join(name for name, _ in source.options.items) or "none"
-        message = f"{source.name}: its store cannot be opened with the options given ({names}): {why}"
+        message = f"{source.name}: its store cannot be opened with the given options ({names}): {why}"
     else:
         _process.has_read = True
         return found
@@ -107,12 +108,13 @@ def module_of(source: Source) -> StoreModule:
     Raises
     ------
     LazyNWBError
-        If there is none for the URL's scheme.
+        If the scheme of the URL is not supported.
     """
     scheme = source.path.partition("://")[0].lower()
     if scheme not in _MODULES:
         raise LazyNWBError(
-            f"{source.name}: {scheme}:// URLs cannot be read; known are {', '.join(sorted(SCHEMES))} and file"
+            f"{source.name}: {scheme}:// URLs are not supported; known schemes are "
+            f"{', '.join(sorted(SCHEMES))} and file"
         )
     return _module(_MODULES[scheme])
 
@@ -123,30 +125,30 @@ def _module(name: str) -> StoreModule:
     return module
 
 
-# -- for the modules ----------------------------------------------------------------------------------
+# -- helpers of the modules ---------------------------------------------------------------------------
 
 
 def bucket_and_name(source: Source) -> tuple[str, str]:
-    """Take the URL of an object apart; the name is empty in that of a bucket.
+    """Split the URL of an object into bucket and name; the name is empty in the URL of a bucket.
 
     Raises
     ------
     UnusableError
-        If obstore could not ask for it, or would ask for another one.
+        If obstore cannot request the object, or would request another one.
     """
     where, _, name = source.path.partition("://")[2].partition("/")
     if _BUCKET.fullmatch(where.partition("@")[0]) is None:
-        raise UnusableError("what stands before the first slash cannot be the name of a bucket")
+        raise UnusableError("the part before the first slash is not a valid bucket name")
     if name and not is_name(name):
         raise UnusableError(
-            'names with "//", "." or ".." between slashes, or control characters, cannot be asked for: '
-            "check the URL, or copy the object to another name"
+            'names with "//", "." or ".." between slashes, or control characters, are not supported: check '
+            "the URL, or copy the object to another name"
         )
     return where, name
 
 
 def is_name(text: str) -> bool:
-    """Return whether obstore can ask for an object of this name."""
+    """Return whether obstore can request an object of this name."""
     return {"", ".", ".."}.isdisjoint(text.split("/")) and not _CONTROL.search(text)
 
 
@@ -154,10 +156,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def once(make: Callable[P, T]) -> Callable[P, T]:
-    """Keep what a function makes, for the latest of its arguments; each is made by one thread only.
+def memoize_store(make: Callable[P, T]) -> Callable[P, T]:
+    """Cache the stores that a function opens, by its arguments; each store is opened by one thread only.
 
-    A store holds the connections to its server, and many threads ask for one at the same time.
+    A store holds the connections to its server, and many threads request the same store concurrently.
     """
 
     @lru_cache(maxsize=128)
@@ -172,25 +174,25 @@ def once(make: Callable[P, T]) -> Callable[P, T]:
     return get
 
 
-def environment(variables: Iterable[str]) -> tuple[str | None, ...]:
-    """Return the values of variables: once those that a store reads change, it is another one."""
+def read_environment(variables: Iterable[str]) -> tuple[str | None, ...]:
+    """Return the values of environment variables, as part of the key of a memoized store."""
     return tuple(map(os.environ.get, variables))
 
 
 def client_options(options: Mapping[str, Any], *, allow_http: bool = False) -> ClientConfig:
-    """Return the settings of the HTTP client that a store makes its requests with.
+    """Return the settings of a store's HTTP client.
 
     Parameters
     ----------
     options : mapping
         `headers` are sent with every request, `timeout` overrides `config.request_timeout`, and
-        `client_options` are obstore's own.
+        `client_options` are passed to obstore.
     allow_http : bool
-        Whether the endpoint is one without TLS.
+        Whether the endpoint is without TLS.
     """
     timeout = float(options.get("timeout", config.request_timeout))
     client: dict[str, Any] = {
-        # What counts is how long nothing comes: a large answer takes its time, if not for ever.
+        # The timeout applies to pauses: a large response may take longer, but not forever.
         "read_timeout": _milliseconds(timeout),
         "timeout": _milliseconds(_MAX_TIMEOUTS * timeout),
         "connect_timeout": _milliseconds(min(10.0, timeout)),
@@ -208,7 +210,7 @@ def _milliseconds(seconds: float) -> str:
     return f"{max(int(seconds * 1000), 1)}ms"
 
 
-def translated(
+def translate_options(
     options: Mapping[str, Any], names: Mapping[str, str], others: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return options under obstore's names.
@@ -216,52 +218,53 @@ def translated(
     Parameters
     ----------
     options : mapping
+        Storage options as the user passes them.
     names : mapping
-        fsspec's names, and obstore's for the same things.
+        Names of obstore by names of fsspec.
     others : tuple of str
-        What names of other stores' options begin with: one set of options may serve sources of several kinds.
+        Prefixes of options of other stores, which are ignored: one set of options may serve several kinds of
+        sources.
 
     Raises
     ------
     UnusableError
-        If an option has characters at which obstore would panic.
+        If an option has characters that make obstore panic.
     """
     found = {
         names.get(name, name): value.strip() if isinstance(value, str) else value
         for name, value in options.items()
-        if not name.startswith(others) and name not in _COMMON and value is not None
+        if not name.startswith(others) and name not in _CLIENT_OPTIONS and value is not None
     }
-    for name in _IN_HEADERS & found.keys():
-        if isinstance(found[name], str) and not is_plain(found[name]):
-            raise UnusableError(f"option {name!r} has characters that no request can have")
+    for name in _HEADER_OPTIONS & found.keys():
+        if isinstance(found[name], str) and not is_plain_ascii(found[name]):
+            raise UnusableError(f"option {name!r} contains characters that are not allowed in a request")
     return found
 
 
 def endpoint_of(found: Mapping[str, Any], option: str, *variables: str) -> str:
-    """Return where a store's server is, by its options or the environment; nothing where neither says so.
+    """Return the endpoint in the options or the environment; an empty string if there is none.
 
     Raises
     ------
     UnusableError
-        If that is no URL, at which obstore would panic.
+        If the endpoint is not a URL, which makes obstore panic.
     """
     given = found.get(option) or next((os.environ[name] for name in variables if os.environ.get(name)), "")
     if given and not is_web_url(given):
         raise UnusableError(
-            'the endpoint has to be a URL, such as "https://s3.lab.org" or "http://localhost:9000"'
+            'the endpoint must be a URL, such as "https://s3.lab.org" or "http://localhost:9000"'
         )
     return str(given)
 
 
 def is_true(value: object) -> bool:
-    """Return whether an option is set; obstore takes words for truth values, too."""
+    """Return whether the value of an option is true; obstore accepts strings, too."""
     return str(value).lower() in {"true", "1", "yes", "on", "y", "t"}
 
 
-_IN_HEADERS = frozenset({"access_key_id", "session_token", "region", "bearer_token", "account_name"})
-#: Options that are not a store's own: those of every HTTP client, and what fsspec's file systems take for
-#: themselves.
-_COMMON = frozenset(
+_HEADER_OPTIONS = frozenset({"access_key_id", "session_token", "region", "bearer_token", "account_name"})
+#: Options that are not passed to the store: those of the HTTP client, and those of fsspec's file systems.
+_CLIENT_OPTIONS = frozenset(
     {
         *("headers", "timeout", "client_options", "retry_config", "use_ssl"),
         *("asynchronous", "loop", "skip_instance_cache", "use_listings_cache", "listings_expiry_time"),
@@ -271,11 +274,11 @@ _COMMON = frozenset(
 )
 
 
-class _Process:
-    """What is true of this process, and not of one that is forked from it.
+class _ProcessState:
+    """State of this process that changes in a forked child.
 
-    The threads that carry out obstore's requests are not in a forked one, where each request would wait for
-    them for ever.
+    The threads that execute obstore's requests do not exist in a forked child, so requests would block
+    forever there.
     """
 
     def __init__(self) -> None:
@@ -288,6 +291,6 @@ class _Process:
         self.is_stranded = self.has_read
 
 
-_process = _Process()
+_process = _ProcessState()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_process.after_fork)

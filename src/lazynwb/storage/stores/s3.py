@@ -1,4 +1,4 @@
-"""S3 and what speaks its protocol: `s3://bucket/key`."""
+"""S3 and compatible object stores: `s3://bucket/key`."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from lazynwb.storage.stores.registry import (
     bucket_and_name,
     client_options,
     endpoint_of,
-    environment,
     is_true,
-    once,
-    translated,
+    memoize_store,
+    read_environment,
+    translate_options,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Options, Source
 
 #: fsspec's (s3fs's) and boto's names of options.
-_NAMES = {
+_OPTION_NAMES = {
     "key": "access_key_id",
     "username": "access_key_id",
     "secret": "secret_access_key",
@@ -57,8 +57,8 @@ _NAMES = {
     "requester_pays": "request_payer",
     "aws_request_payer": "request_payer",
 }
-_OTHERS = ("azure_", "google_", "gcs_")
-#: Options, and variables of the environment, that say how to sign requests.
+_FOREIGN_PREFIXES = ("azure_", "google_", "gcs_")
+#: Options and environment variables that determine how requests are signed.
 _SIGNING = frozenset(
     {
         *("credential_provider", "web_identity_token_file"),
@@ -75,7 +75,7 @@ _SIGNING_VARIABLES = (
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _PROFILE_VARIABLES = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
-#: The user's shared configuration, where the environment does not say otherwise.
+#: Files of the user's shared configuration: the variable with the path, and the default path.
 _SHARED = (("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"), ("AWS_CONFIG_FILE", "~/.aws/config"))
 _VARIABLES = (
     *_SIGNING_VARIABLES,
@@ -84,20 +84,23 @@ _VARIABLES = (
     *_PROFILE_VARIABLES,
     *("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_TOKEN", "AWS_ROLE_ARN", "AWS_REQUEST_PAYER"),
 )
-#: For how long obstore uses what boto3 gave it, less five minutes; boto3 renews what has ten minutes left.
+#: Lifetime of boto3's credentials in obstore, which renews them five minutes early; boto3 itself renews
+#: credentials that expire within ten minutes.
 _TTL = timedelta(minutes=10)
 
 
 def open_store(source: Source) -> Location:
-    """Return the bucket, and the key in it; see `lazynwb.storage.stores.registry`."""
+    """Return the bucket and the key in it; see `lazynwb.storage.stores.registry`."""
     bucket, key = bucket_and_name(source)
-    region = _sent.region = _regions.get((bucket, source.options))
-    return Location(_store(bucket, source.options, region, environment(_VARIABLES), _shared_state()), key)
+    region = _last_region.region = _regions.get((bucket, source.options))
+    return Location(
+        _store(bucket, source.options, region, read_environment(_VARIABLES), _shared_mtimes()), key
+    )
 
 
-@once
+@memoize_store
 def _store(bucket: str, options: Options, region: str | None, *_surroundings: object) -> S3Store:
-    found = _with_signing(_flat(options))
+    found = _with_credentials(_translated_options(options))
     if region is not None:
         found["region"] = region
     endpoint = endpoint_of(found, "endpoint", *_ENDPOINT_VARIABLES)
@@ -117,28 +120,28 @@ def _certificate(path: str) -> bytes:
         return Path(path).read_bytes()
     except OSError:
         raise UnusableError(
-            "option 'verify' has to be the path of a file with certificates, or False"
+            "option 'verify' must be the path of a file with certificates, or False"
         ) from None
 
 
-def _flat(options: Options) -> dict[str, Any]:
-    """Return options under obstore's names, those among them that s3fs's users put into others."""
+def _translated_options(options: Options) -> dict[str, Any]:
+    """Return options under obstore's names, including those nested in `client_kwargs` and `config_kwargs`."""
     found = options.as_dict()
     found.update(found.pop("client_kwargs", None) or {})
     settings = dict(found.pop("config_kwargs", None) or {})
     if dict(settings.get("s3") or {}).get("addressing_style") == "virtual":
         found["virtual_hosted_style_request"] = True
-    return translated(found, _NAMES, _OTHERS)
+    return translate_options(found, _OPTION_NAMES, _FOREIGN_PREFIXES)
 
 
 # -- credentials --------------------------------------------------------------------------------------
 
 
-def _with_signing(found: dict[str, Any]) -> dict[str, Any]:
-    """Return options with credentials from where they are first found; without any, requests are not signed.
+def _with_credentials(found: dict[str, Any]) -> dict[str, Any]:
+    """Return options with credentials from the first place that has some, or with unsigned requests.
 
-    The address of instance metadata is not asked: outside of Amazon's machines it does not answer, and the
-    bucket is probably public. Who wants it says `skip_signature=False` (or `anon=False`).
+    Instance metadata is not queried by default: it is only available on Amazon's machines, and without other
+    credentials the bucket is probably public. `skip_signature=False` (or `anon=False`) enables it.
     """
     profile = found.pop("profile", None)
     unsigned = found.get("skip_signature")
@@ -146,9 +149,9 @@ def _with_signing(found: dict[str, Any]) -> dict[str, Any]:
         return found
     keys = [found.pop(name, None) for name in ("access_key_id", "secret_access_key", "session_token")]
     if any(keys):
-        # Not as options: obstore would complete them by the environment's, which belong to other keys.
-        return {**found, "credential_provider": _given(*keys), "skip_signature": False}
-    if _SIGNING & found.keys() or (profile is None and _variable(_SIGNING_VARIABLES)):
+        # Not as options: obstore would mix them with those of the environment, which belong to other keys.
+        return {**found, "credential_provider": _static_credentials(*keys), "skip_signature": False}
+    if _SIGNING & found.keys() or (profile is None and _first_variable(_SIGNING_VARIABLES)):
         return found
     shared = _from_profile(profile)
     if shared is not None:
@@ -156,9 +159,9 @@ def _with_signing(found: dict[str, Any]) -> dict[str, Any]:
     return found if unsigned is not None else {**found, "skip_signature": True}
 
 
-def _given(key: str | None, secret: str | None, token: str | None) -> Callable[[], Any]:
+def _static_credentials(key: str | None, secret: str | None, token: str | None) -> Callable[[], Any]:
     if not (key and secret):
-        raise UnusableError("an access key takes both access_key_id and secret_access_key (key and secret)")
+        raise UnusableError("access_key_id and secret_access_key (key and secret) must be passed together")
     return lambda: {
         "access_key_id": key,
         "secret_access_key": secret,
@@ -168,21 +171,21 @@ def _given(key: str | None, secret: str | None, token: str | None) -> Callable[[
 
 
 def _from_profile(profile: str | None) -> dict[str, Any] | None:
-    """Return what boto3 finds in the user's shared configuration (profiles, SSO), if anything.
+    """Return the options that boto3 finds in the user's shared configuration (profiles, SSO), if any.
 
     Raises
     ------
     UnusableError
-        If a profile is asked for by name, and boto3 is not installed or finds no credentials; or if those of
-        the profile cannot be used.
+        If a named profile needs boto3, which is not installed, or has no credentials; or if the credentials
+        of a profile cannot be used.
     """
-    named = profile or _variable(_PROFILE_VARIABLES)
-    if not (named or any(_shared_state())):
+    named = profile or _first_variable(_PROFILE_VARIABLES)
+    if not (named or any(_shared_mtimes())):
         return None
     if importlib.util.find_spec("boto3") is None:
         if named:
             raise UnusableError(
-                f"profile {named!r}: reading profiles takes boto3: pip install 'lazynwb[aws]'"
+                f"profile {named!r}: reading profiles requires boto3: pip install 'lazynwb[aws]'"
             )
         return None
     import boto3
@@ -199,50 +202,50 @@ def _from_profile(profile: str | None) -> dict[str, Any] | None:
                 raise UnusableError(f"profile {named!r} has no credentials")
             return None
         provider = Boto3CredentialProvider(session, ttl=_TTL)
-        provider()  # an expired login shows here, and in boto3's own words
+        provider()  # raises boto3's own error for an expired login
         endpoint = inner.get_scoped_config().get("endpoint_url")
     except (BotoCoreError, ClientError) as error:
         raise UnusableError(
-            f'the shared AWS configuration is of no use ({error}); public data takes {{"anon": True}}'
+            f'the shared AWS configuration cannot be used ({error}); {{"anon": True}} reads public data'
         ) from None
     found = {"credential_provider": provider, **provider.config}
-    return {**found, "endpoint": endpoint} if endpoint and not _variable(_ENDPOINT_VARIABLES) else found
+    return {**found, "endpoint": endpoint} if endpoint and not _first_variable(_ENDPOINT_VARIABLES) else found
 
 
-def _shared_state() -> tuple[float, ...]:
-    """Return when the user's shared configuration was written; 0 is for a file that is not there."""
-    return tuple(_written(os.environ.get(name, usual)) for name, usual in _SHARED)
+def _shared_mtimes() -> tuple[float, ...]:
+    """Return the modification times of the user's shared configuration; 0 for a missing file."""
+    return tuple(_mtime(os.environ.get(name, usual)) for name, usual in _SHARED)
 
 
-def _written(path: str) -> float:
+def _mtime(path: str) -> float:
     try:
         return os.stat(os.path.expanduser(path)).st_mtime
     except OSError:
         return 0.0
 
 
-def _variable(names: tuple[str, ...]) -> str:
+def _first_variable(names: tuple[str, ...]) -> str:
     return next((os.environ[name] for name in names if os.environ.get(name)), "")
 
 
 # -- regions ------------------------------------------------------------------------------------------
 
-#: None for a bucket that was asked about in vain.
+#: Regions of buckets; None if a query failed.
 _regions: dict[tuple[str, Options], str | None] = {}
-#: Which of them this thread has just asked in.
-_sent = threading.local()
+#: The region of this thread's last request.
+_last_region = threading.local()
 
 
-def look_again(source: Source, region: str | None) -> bool:
-    """Find out which region a bucket is in, if its refusal did not say; return whether that is news.
+def relocate(source: Source, region: str | None) -> bool:
+    """Determine the region of a bucket that refused a request; return whether it differs from the one used.
 
-    S3 says so to anybody, in the header of any answer about the bucket.
+    Unless the response names the region, query it: S3 sends it in a header of any response of the bucket.
     """
     bucket = bucket_and_name(source)[0]
     place = bucket, source.options
-    refused: str | None = _sent.region
+    refused: str | None = _last_region.region
     if _regions.get(place) != refused:
-        return True  # another thread has found out already
+        return True  # another thread has determined it already
     if region is None and place in _regions:
         return False
     found = _regions[place] = region or _region_of(*place)
@@ -250,7 +253,7 @@ def look_again(source: Source, region: str | None) -> bool:
 
 
 def _region_of(bucket: str, options: Options) -> str | None:
-    endpoint = endpoint_of(_flat(options), "endpoint", *_ENDPOINT_VARIABLES)
+    endpoint = endpoint_of(_translated_options(options), "endpoint", *_ENDPOINT_VARIABLES)
     url = f"{endpoint or 'https://s3.amazonaws.com'}/{quote(bucket)}"
     count(requests=1)
     try:
