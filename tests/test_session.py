@@ -172,7 +172,7 @@ def test_a_time_that_is_none_is_none_and_a_warning_names_the_file(path, caplog):
         file["session_start_time"] = "some day"
     with caplog.at_level(logging.WARNING):
         assert lazynwb.LazyNWB(path).session_start_time is None
-    assert "a.nwb: session_start_time is no time" in caplog.text
+    assert "a.nwb: session_start_time is not a time" in caplog.text
 
 
 def test_missing_objects_of_the_schema_are_none_or_empty(path):

@@ -350,7 +350,7 @@ TRIAL = trial_frame([("a", 0, 0.0, 1.0, 0.0)])
     ("call", "error", "words"),
     [
         (lambda: find(ONE, BOUNDS, TRIAL, as_counts=True, align_times=True), ValueError, "aligned"),
-        (lambda: find(ONE, {}, TRIAL), ValueError, "no interval"),
+        (lambda: find(ONE, {}, TRIAL), ValueError, "intervals is empty"),
         (lambda: find(ONE.drop("_nwb_path"), BOUNDS, TRIAL), ColumnNotFoundError, "units.*_nwb_path"),
         (lambda: find(ONE.drop("_table_index"), BOUNDS, TRIAL), ColumnNotFoundError, "_table_index"),
         (lambda: find(ONE, BOUNDS, TRIAL.drop("_nwb_path")), ColumnNotFoundError, "intervals.*_nwb_path"),
