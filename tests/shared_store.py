@@ -627,7 +627,8 @@ def flipped(every: int, seed: int) -> dict[str, Any]:
                 forget()
                 before = asked.stored
                 asked.ask("columns", everything, COLUMNS)
-                is_used = asked.stored > before and path.exists()
+                # A part that was found to be damaged is published no more.
+                is_used = asked.stored > before and path.with_suffix(".entry").exists()
                 found["without effect" if is_used else "noticed"] += 1
                 found["bytes"] += 1
                 for file, _ in list(store.column_store().files()):
