@@ -1,8 +1,10 @@
 """MkDocs hook: run the Python examples of a page and show what they print, return and plot.
 
 Every `python` block of a page runs in one namespace, as the cells of a notebook do, in a folder that holds a
-small cube of sessions in `data`. Below a block follow the text that it printed or logged, the value of its
-last expression, and its figures. A block below a comment `<!-- not run: reason -->` is shown only.
+small cube of sessions in `data`; output shows the path of that folder as `/study`. Below a block follow the
+text that it printed or logged, the value of its last expression, and its figures. A block below a comment
+`<!-- not run: reason -->` is shown only. On a page with the comment `<!-- show what is read -->`, the cost
+of each block's queries follows its output.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lazynwb.profile import Profile
+
 ROOT = Path(__file__).parent.parent
 _BLOCK = re.compile(
     r"^(?P<why><!-- not run: [^\n]+ -->\n+)?(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^ *```\n",
@@ -32,6 +36,8 @@ _BLOCK = re.compile(
 )
 #: Characters of a value that are shown as they are; longer ones are cut.
 _LONGEST = 6000
+#: The path of the examples' folder, as pages show it: each build has a temporary folder of its own.
+SHOWN_FOLDER = "/study"
 
 
 class Block(NamedTuple):
@@ -76,14 +82,25 @@ class Example:
     ----------
     page : str
         Its name, for tracebacks.
+    measured : bool
+        Show what each block read.
     """
 
-    def __init__(self, page: str) -> None:
+    def __init__(self, page: str, *, measured: bool = False) -> None:
         self._page = page
         self._names: dict[str, Any] = {"__name__": "__main__"}
+        self._measured = measured
 
     def run(self, block: Block) -> Iterator[str]:
         """Run a block and yield Markdown for what it shows."""
+        import lazynwb
+
+        with lazynwb.profile() as cost:
+            yield from self._outputs(block)
+        if self._measured and any(cost.amounts().values()):
+            yield f'\n{block.indent}<p class="example-cost">{_described(cost)}</p>\n'
+
+    def _outputs(self, block: Block) -> Iterator[str]:
         padded = "\n" * (block.line - 1) + block.code
         tree = ast.parse(padded, self._page)
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
@@ -111,18 +128,54 @@ class Example:
         yield from _figures(block.indent)
 
 
+def _described(cost: Profile) -> str:
+    """Return what was read in words."""
+    from lazynwb.cli.render import size_text
+
+    whole = sum(file.stat().st_size for file in Path("data").rglob("*.nwb"))
+    if not cost.bytes_read:
+        read = "Reads no data"
+    else:
+        read = f"Reads {size_text(cost.bytes_read)} of {size_text(whole)} in {cost.requests:,} requests"
+    parts = [read]
+    if cost.chunks_decoded:
+        parts.append(f"decodes {cost.chunks_decoded:,} chunks")
+    if cost.files_skipped:
+        parts.append(f"skips {cost.files_skipped} files")
+    return "; ".join(parts) + "."
+
+
+@contextlib.contextmanager
+def _cold_columns() -> Iterator[None]:
+    """Cache the structure of the files in `data`, but no columns: queries cost the same in any order."""
+    import lazynwb
+
+    before = lazynwb.config.column_cache_bytes
+    lazynwb.config.column_cache_bytes = 0
+    try:
+        for table in lazynwb.get_sql_context("data").tables():
+            lazynwb.get_table_schema("data", table)
+        yield
+    finally:
+        lazynwb.config.column_cache_bytes = before
+
+
 def _fenced(text: str, indent: str) -> str:
-    lines = text.rstrip().replace("```", "'''")
+    lines = _neutral(text).rstrip().replace("```", "'''")
     if len(lines) > _LONGEST:
         lines = lines[:_LONGEST].rpartition("\n")[0] + "\n…"
     return textwrap.indent(f"```text {{.example-output}}\n{lines}\n```\n", indent)
+
+
+def _neutral(text: str) -> str:
+    return text.replace(str(Path.cwd()), SHOWN_FOLDER)
 
 
 def _shown(value: object, indent: str) -> str:
     """Return a value as a notebook would show it: HTML where it has some of its own, else its text."""
     as_html = getattr(value, "_repr_html_", None)
     if callable(as_html) and type(value).__module__.partition(".")[0] == "lazynwb":
-        inner = re.sub(r"\n\s*\n", "\n", as_html())
+        inner = re.sub(r"\n\s*\n", "\n", _neutral(as_html()))
         return f'\n<div class="example-output" markdown="0">{inner}</div>\n'
     return _fenced(value if isinstance(value, str) else _text(value), indent)
 
@@ -132,6 +185,10 @@ def _text(value: object) -> str:
 
     import polars as pl
 
+    if isinstance(value, pl.DataFrame):  # before its columns are laid out
+        return repr(
+            value.with_columns(pl.col(pl.String).str.replace(str(Path.cwd()), SHOWN_FOLDER, literal=True))
+        )
     if isinstance(value, pl.Schema):
         return pformat(dict(value), width=100, sort_dicts=False)
     if type(value).__repr__ in {dict.__repr__, list.__repr__, tuple.__repr__}:
@@ -156,12 +213,11 @@ def _figures(indent: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def example_folder(folder: Path | None = None) -> Iterator[Path]:
-    """Change to a folder, by default a temporary one, with ten sessions in `data`: the examples run there."""
+def example_folder() -> Iterator[Path]:
+    """Change to a temporary folder with ten sessions in `data`: the examples run there."""
     from lazynwb.demo import write_cube
 
-    folder = folder or Path(tempfile.mkdtemp(prefix="nwb-"))
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix="nwb-")).resolve()
     write_cube(folder / "data", 10, 60)
     before = Path.cwd()
     os.chdir(folder)
@@ -180,15 +236,17 @@ def with_output(text: str, page: str) -> str:
     RuntimeError
         If an example fails; with its traceback.
     """
-    example, parts, start = Example(page), [], 0
-    for block in blocks(text):
-        parts.append(text[start : block.end])
-        start = block.end
-        if block.runs:
-            try:
-                parts += ["\n", *example.run(block)]
-            except Exception:  # noqa: BLE001 - whatever an example raises
-                raise RuntimeError(f"an example fails:\n{traceback.format_exc()}") from None
+    measured = "<!-- show what is read -->" in text
+    example, parts, start = Example(page, measured=measured), [], 0
+    with _cold_columns() if measured else contextlib.nullcontext():
+        for block in blocks(text):
+            parts.append(text[start : block.end])
+            start = block.end
+            if block.runs:
+                try:
+                    parts += ["\n", *example.run(block)]
+                except Exception:  # noqa: BLE001 - whatever an example raises
+                    raise RuntimeError(f"an example fails:\n{traceback.format_exc()}") from None
     return "".join([*parts, text[start:]])
 
 
@@ -204,12 +262,11 @@ def on_pre_build(config: object) -> None:  # noqa: ARG001 - MkDocs passes it
     import polars as pl
 
     mpl.use("agg")
-    pl.Config.set_tbl_width_chars(104)
+    pl.Config.set_tbl_width_chars(118)
     pl.Config.set_fmt_str_lengths(36)
     os.environ["TQDM_DISABLE"] = "1"
     _Build.stack = contextlib.ExitStack()
-    # A short path, the same in every build: pages show it.
-    _Build.stack.enter_context(example_folder(Path(tempfile.gettempdir()) / "nwb"))
+    _Build.stack.enter_context(example_folder())
 
 
 def on_page_markdown(markdown: str, page: Any, **_: object) -> str:  # noqa: ANN401 - MkDocs' own

@@ -26,7 +26,7 @@ DIFFERENT = {
     "scan trials whose types differ": "a column whose types differ between files",
     "scan session": "texts of `/general`",
     "sql select keywords": "texts of `/general`",
-    "get_df by a similar name": "a search term that is no path",
+    "get_df by a similar name": 'a search term that is no path: `"unitz"`',
     "get_df of a folder": "a folder or a pattern as the source",
     "internal paths": "a series is its `data` and `timestamps`",
     "internal paths with columns": "a series is its `data` and `timestamps`",
@@ -40,7 +40,7 @@ DIFFERENT = {
     "LazyNWB units columns": "`LazyNWB(...).units`",
     "LazyNWB epochs": "`LazyNWB(...).epochs`",
     "spike times in intervals": "`get_spike_times_in_intervals`",
-    "file_io of a path": "Not here: `FileAccessor`",
+    "file_io of a path": "Removed: `FileAccessor`",
     "column metadata": "`get_table_column_metadata`",
 }
 

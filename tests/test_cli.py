@@ -674,6 +674,16 @@ def test_output_fits_the_terminal(cube):
 
 
 @terminal
+def test_a_narrow_terminal_shows_the_ends_of_sessions_and_names_hidden_columns(tmp_path):
+    paths = write_cube(tmp_path, 2, 2)
+    (sessions, tables), code = all_on_terminal([["sessions", *paths], ["tables", *paths]], columns=70)
+    assert code == 0
+    for path in paths:
+        assert plain(sessions).count(path.stem[-5:]) >= 2  # of the file, and of the session
+    assert "no room for" in plain(tables).splitlines()[-1]
+
+
+@terminal
 @pytest.mark.parametrize("columns", [80, 120])
 def test_vertically_every_column_of_a_row_fits_the_terminal(columns, cube):
     shown, code = on_terminal("head", cube[0], "units", "-n", 2, "--vertical", columns=columns)
@@ -707,7 +717,7 @@ def test_vertical_sessions_have_every_column(cube, answer):
 def test_binary_does_not_go_to_a_terminal(cube):
     shown, code = on_terminal("head", cube[0], "units", "-f", "parquet")
     assert code == 2
-    assert "not for terminals" in shown
+    assert "cannot be written to a terminal" in plain(shown)
 
 
 @pytest.fixture

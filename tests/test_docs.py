@@ -50,6 +50,19 @@ def test_output_follows_its_example():
     assert shown.index("print(") < shown.index("\nprinted\n") < shown.index("\n2\n") < shown.index("b\n")
 
 
+def test_output_shows_a_neutral_path_for_the_folder_of_the_examples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (
+        '```python\nimport pathlib\nimport polars as pl\npath = str(pathlib.Path("data/a.nwb").absolute())\n'
+        'print(path)\npl.DataFrame({"_nwb_path": [path]})\n```\n'
+    )
+    shown = examples.with_output(page, "page")
+    assert str(tmp_path) not in shown
+    assert shown.count("/study/data/a.nwb") == 2
+    widths = {len(line) for line in shown.splitlines() if line[:1] in {"│", "┌", "└"}}
+    assert len(widths) == 1
+
+
 def test_a_failing_example_stops_the_build():
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         examples.with_output("```python\n1 / 0\n```\n", "page")

@@ -198,7 +198,7 @@ def test_a_scan_does_not_guess(session, term):
 def test_a_scan_of_an_ambiguous_name_is_an_error(session, tmp_path):
     path = write(tmp_path / "two.nwb", ["processing/left/spots", "processing/right/spots"])
     with pytest.raises(
-        TableNotFoundError, match="may be any of /processing/left/spots, /processing/right/spots"
+        TableNotFoundError, match="is ambiguous: /processing/left/spots, /processing/right/spots"
     ):
         lazynwb.scan_nwb(path, "spots")
 

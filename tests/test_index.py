@@ -258,7 +258,7 @@ def test_a_file_that_was_changed_is_looked_at_anew_and_named_in_a_warning(own, c
         found = frame.collect()
     assert_frame_equal(found, lazynwb.read_nwb(paths, "units"))
     assert found.height == 5 * 40 + 13
-    assert "1 of 6 files were changed since they were catalogued" in caplog.text
+    assert "1 of 6 files have changed since they were cataloged" in caplog.text
     assert paths[1] in caplog.text
 
 
@@ -674,7 +674,7 @@ def changed_manifest(place, **fields):
 )
 def test_a_damaged_manifest_is_an_error_that_says_so(tmp_path, data):
     (tmp_path / "manifest.json").write_bytes(data)
-    with pytest.raises(CorruptDataError, match="no index of sessions, or a damaged one"):
+    with pytest.raises(CorruptDataError, match="not an index of sessions, or is damaged"):
         lazynwb.scan_nwb(None, "units", index=tmp_path)
 
 

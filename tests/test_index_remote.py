@@ -88,9 +88,7 @@ def test_a_file_that_was_changed_is_noticed_when_it_is_read(server, urls, cube, 
     server.objects[cube[1].name] = (tmp_path / "new.nwb").read_bytes()
     lazynwb.clear_cache()
     frame = lazynwb.scan_nwb(None, "units", index=tmp_path / "index")
-    with pytest.raises(
-        SourceChangedError, match=r"was changed since it was catalogued.*lazynwb index update"
-    ):
+    with pytest.raises(SourceChangedError, match=r"has changed since it was cataloged.*lazynwb index update"):
         frame.collect()
     done = update_index(tmp_path / "index")
     assert (done.changed, done.removed) == (1, 0)

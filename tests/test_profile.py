@@ -7,6 +7,7 @@ import pytest
 
 import lazynwb
 from builders import table
+from lazynwb.profile import Counts, Profile, QueryCounts
 
 
 @pytest.fixture
@@ -42,6 +43,15 @@ def test_profiles_only_count_their_own_queries(paths):
     assert outer.bytes_read == inner.bytes_read + 800
     assert "bytes_decoded 400,000" in repr(inner)
     assert "retries" not in repr(inner)
+
+
+def test_a_profile_is_shown_in_lines_that_break_between_counts():
+    counts = {name: 10**12 + i for i, name in enumerate(Counts().amounts())}
+    profile = Profile(**counts, queries=[QueryCounts(**counts, label="/units of 10 files")])
+    shown = repr(profile)
+    assert max(map(len, shown.splitlines())) <= 96
+    for name, amount in counts.items():
+        assert shown.count(f"{name} {amount:,}") == 2
 
 
 def test_a_profile_shows_no_count_of_zero():

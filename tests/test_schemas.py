@@ -135,6 +135,18 @@ def test_a_conflict_names_both_files(files):
     assert "schema_overrides" in message
 
 
+def test_a_conflict_names_all_columns_that_have_one(files):
+    paths = files(
+        {"a": np.array([1]), "b": ["text"], "c": np.array([True]), "d": np.array([1])},
+        {"a": ["text"], "b": np.array([2]), "c": ["text"], "d": np.array([2.5])},
+    )
+    with pytest.raises(lazynwb.SchemaError, match=r"column 'a' .*; the same applies to 'b', 'c'$"):
+        lazynwb.scan_nwb(paths, "t")
+    overrides = dict.fromkeys(["a", "b", "c"], pl.String)
+    frame = lazynwb.scan_nwb(paths, "t", schema_overrides=overrides).select("a", "b", "d").collect()
+    assert frame.rows() == [("1", "text", 1.0), ("text", "2", 2.5)]
+
+
 def test_schema_overrides(files):
     paths = files({"x": np.array([1, 2])}, {"x": ["text"]})
     assert collected(paths, schema_overrides={"x": pl.String}).to_list() == ["1", "2", "text"]

@@ -332,7 +332,7 @@ def test_the_signatures_of_the_pypi_package_bind():
 def test_one_file_that_exists(tmp_path, cube):
     with pytest.raises(FileNotFoundError):
         lazynwb.LazyNWB(tmp_path / "absent.nwb").identifier  # noqa: B018
-    with pytest.raises(lazynwb.LazyNWBError, match="LazyNWB describes one file, not 6"):
+    with pytest.raises(lazynwb.LazyNWBError, match="LazyNWB takes one file, not 6"):
         lazynwb.LazyNWB(cube[0].parent)
 
 

@@ -670,7 +670,7 @@ def test_bad_json(text, key):
 
 
 def test_what_is_no_store():
-    with reader({"x": b""}) as found, pytest.raises(NotNWBError, match="is no Zarr store"):
+    with reader({"x": b""}) as found, pytest.raises(NotNWBError, match="is not a Zarr store"):
         found.list_objects()
     with reader({"zarr.json": array_3([1], [1])}) as found, pytest.raises(NotNWBError, match="no group"):
         found.list_objects()
@@ -716,13 +716,24 @@ def test_objects_of_another_kind_than_the_column():
         values(found, arrays(table(found))["g"])
 
 
-@pytest.mark.parametrize("codec", [{"id": "mystery"}, {"id": "pickle"}, {"id": "categorize"}])
-def test_codecs_that_are_not_known_are_named(codec):
+@pytest.mark.parametrize(
+    ("codec", "package"),
+    [
+        ({"id": "mystery"}, ""),
+        ({"id": "pickle"}, ""),
+        ({"id": "categorize"}, ""),
+        ({"id": "wavpack"}, r" \(package wavpack-numcodecs\)"),
+        ({"id": "imagecodecs_jpeg2k"}, r" \(package imagecodecs\)"),
+    ],
+)
+def test_codecs_that_are_not_known_are_named_with_their_package(codec, package):
     data = {**TABLE_2, "intervals/t/x/.zarray": array_2([3], [3], "<f8", filters=[codec])}
     with reader(consolidated(data)) as found:
         array = arrays(table(found))["x"]
         assert array.layout == "indirect"
-        with pytest.raises(UnsupportedTypeError, match=rf"'{codec['id']}'.* supported"):
+        with pytest.raises(
+            UnsupportedTypeError, match=rf"/intervals/t/x: .*'{codec['id']}'{package}\)? is not supported"
+        ):
             values(found, array)
 
 

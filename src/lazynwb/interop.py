@@ -94,7 +94,7 @@ def _to_ts_group(nap: ModuleType, df: pl.DataFrame | pd.DataFrame) -> Any:  # no
         df = _with_spikes(df)
     trains = [_train(row) for row in df[_SPIKES]]
     if not any(map(len, trains)):
-        raise LazyNWBError(f"none of the {len(trains)} units has a spike: pynapple needs the time of one")
+        raise LazyNWBError(f"none of the {len(trains)} units has a spike: pynapple needs at least one")
     keys = _keys(df)
     # pynapple sorts a group by its keys, but not the metadata.
     order = np.argsort(keys)
@@ -116,8 +116,8 @@ def _check_one_session(df: pl.DataFrame | pd.DataFrame) -> None:
     paths = list(dict.fromkeys(df[NWB_PATH]))
     if len(paths) > 1:
         raise LazyNWBError(
-            f"the frame has units of {len(paths)} sessions ({paths[0]}, {paths[1]}, ...), and the times of "
-            f"one mean nothing in another: filter by {NWB_PATH}, or take them one by one"
+            f"the frame has units of {len(paths)} sessions ({paths[0]}, {paths[1]}, ...), whose times have "
+            f"different origins: filter by {NWB_PATH}, or convert one session at a time"
         )
 
 

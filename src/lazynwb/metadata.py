@@ -368,7 +368,7 @@ def _scan(files: list[TableFile], table: str, *, disable_progress: bool) -> pl.D
         try:
             schema |= merge_schemas(own, {}, {name})
         except SchemaError as error:
-            _LOGGER.warning("%s is given as text: %s", name, error)
+            _LOGGER.warning("%s is returned as text: %s", name, error)
             schema[name] = _as_text(name, own)
     if not schema:
         return pl.DataFrame(schema={NWB_PATH: _TEXT})

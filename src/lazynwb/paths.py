@@ -203,7 +203,7 @@ def one_source(path: PathOrUrl, storage_options: Mapping[str, Any] | None, who: 
     found = expand(path, storage_options)
     if len(found) != 1:
         raise LazyNWBError(
-            f"{who} describes one file, not {len(found)}: pass one of them, such as {found[0].name}"
+            f"{who} takes one file, not {len(found)}: pass one of them, such as {found[0].name}"
         )
     return found[0]
 

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+#: Of the lines of a profile's representation.
+_WIDTH = 94
+
 
 @dataclass
 class Counts:
@@ -103,10 +106,19 @@ class Profile(Counts):
     queries: list[QueryCounts] = field(default_factory=list)
 
     def __repr__(self) -> str:
-        """Return the counts that are not zero, in all and of each query, a line each."""
-        return (
-            "\n  ".join([f"<Profile: {self}", *(f"{query.label}: {query}" for query in self.queries)]) + ">"
-        )
+        """Return the counts that are not zero, in total and per query, wrapped between counts."""
+        parts = [f"<Profile: {self}", *(f"  {query.label}: {query}" for query in self.queries)]
+        return "\n".join(map(_wrapped, parts)) + ">"
+
+
+def _wrapped(counts: str) -> str:
+    """Return counts in lines of at most 96 characters, broken between counts."""
+    lines = [""]
+    for count in counts.split(", "):
+        if lines[-1] and len(lines[-1]) + len(count) > _WIDTH:
+            lines.append("   ")
+        lines[-1] += f" {count}," if lines[-1] else f"{count},"
+    return "\n".join(lines).removesuffix(",")
 
 
 class Query:

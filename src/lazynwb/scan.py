@@ -76,9 +76,9 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
 ) -> pl.LazyFrame:
     """Scan one table of any number of NWB files as one LazyFrame.
 
-    Nothing but the files' structure is read until the query runs, and then only the columns and rows that
-    it needs: filters run on cheap columns first, arrays (spike times, waveforms) are read for the rows that
-    survive, and a condition on `_nwb_path` drops files unread. Rows come in the order of the sources; those
+    Only the structure of the files is read until the query runs, and then only the columns and rows that
+    it needs: filters run on small columns first, arrays (spike times, waveforms) are read for the remaining
+    rows, and a filter on `_nwb_path` skips files. Rows are in the order of the sources; those
     of several tables of a file in the order of their paths.
 
     Parameters
@@ -86,24 +86,24 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     source : path or URL, or iterable of these, or None
         An NWB file, a glob pattern, a folder (searched recursively), or several of them; as local paths,
         `file://`, `s3://`, `gs://`, `az://`, `abfs://`, `https://`, `http://` or `dandi://` URLs, or UPaths.
-        With an index, None stands for all that it has.
+        With an index, None stands for all of its sessions.
     table_path : str
         A DynamicTable (`"/units"`, `"/intervals/trials"`), a TimeSeries or its `data`, `"/general"` (which
         includes the root group's values), `"/general/subject"` or `"/"` (the root group alone); one of the
         shortcuts `units`, `trials`, `epochs`, `electrodes`, `session`, `subject`; or the end of a path, as
-        for `get_df`: `"performance"`, `"behavior/running_speed"`. Any other group is a table where its path
-        is given and its datasets all have as many rows. A glob pattern means every table and series that
-        matches: `"/intervals/*_presentations"`; `**` spans any number of parts of a path, as in
-        `"/processing/**/position"`. Files are listed for it, each once.
+        for `get_df`: `"performance"`, `"behavior/running_speed"`. Any other group is a table if its full path
+        is given and all of its datasets have the same length. A glob pattern selects all matching tables and
+        series: `"/intervals/*_presentations"`; `**` matches any number of parts of a path, as in
+        `"/processing/**/position"`. Patterns require a listing of each file.
     raise_on_missing : bool
-        Raise if a file lacks the table; by default it is skipped, and one warning says so at the end.
+        Raise if a file lacks the table; by default such files are skipped, with one warning at the end.
     ignore_errors : bool
-        Skip files that cannot be read, or whose table is behind a broken link, and show columns that cannot
-        be read in a file as null there, with a warning that names them.
+        Skip files that cannot be read, or whose table is behind a broken link, and return null for columns
+        of a file that cannot be read, with a warning that names them.
     infer_schema_length : int or None
-        Take the schema from the first n files that have the table; None looks at all of them.
+        Infer the schema from the first n files that have the table; None uses all files.
     exclude_array_columns : bool
-        Leave out columns with an array or a list in each row, and those that can be read in no file.
+        Omit columns of arrays and lists, and columns that cannot be read in any file.
     low_memory : bool
         Accepted for compatibility: batches are always bounded (`config.batch_bytes`).
     single_file_batches : bool
@@ -115,39 +115,39 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     disable_progress : bool
         Show no progress bars.
     session_columns : str, iterable of str or mapping of str to str, or None
-        Metadata of the files to have as columns of every row: values of the root group and of `/general`
+        Metadata of the files to add as columns: values of the root group and of `/general`
         (`"session_id"`, `"keywords"`, ...) and of `/general/subject` (`"subject_id"`, `"subject/age"`, ...).
-        A mapping gives them other names: `{"mouse": "subject_id"}`. A filter on these columns skips whole
-        files before any of their tables is looked at. A file that lacks one has null.
+        A mapping renames them: `{"mouse": "subject_id"}`. A filter on these columns skips whole
+        files before their tables are opened. The value is null for a file without that metadata.
     resolve_regions : bool, str or iterable of str
-        Show the rows that columns of the type DynamicTableRegion refer to, instead of their positions, as
-        structs: `True` for all such columns, or their names. `electrodes` of the units then is a list of
-        electrodes with their `location`, `x`, `y`, `z` and so on. Array columns of the other table are left
-        out, its own regions stay positions, and a position that it does not have becomes null.
+        Replace the row positions in columns of type DynamicTableRegion by the rows themselves, as
+        structs: `True` for all such columns, or their names. `electrodes` of units becomes a list of
+        electrodes with `location`, `x`, `y`, `z` and so on. Array columns of the other table are
+        omitted, its own regions remain positions, and invalid positions become null.
     length_columns : bool, str or iterable of str
-        Add `<name>_len` (UInt32) for list columns, `True` for all of them, or their names: how many
-        elements each row has, as `list.len()` of the column gives it, and null where that is null. Of
-        ragged columns only the index is read: the spike counts of `"spike_times"` need no spike
-        times, nor does a filter on `spike_times_len`; under `ignore_errors` the length is known where
-        the elements cannot be read. Of nested lists it is the number of inner ones. Columns with an
-        array of the same shape in each row have none.
+        Add `<name>_len` (UInt32) for list columns, `True` for all of them, or their names: the number of
+        elements of each row, equal to `list.len()` of the column, and null where that is null. For ragged
+        columns only the index is read: neither spike counts nor a filter on
+        `spike_times_len` read spike times. Under `ignore_errors` the length is known even if the elements
+        cannot be read. For nested lists it is the number of inner lists. Columns of type
+        Array have no length.
     storage_options : mapping or None
-        For remote sources, beside `config.storage_options`: credentials, region, endpoint and so on, under
-        obstore's names (`access_key_id`, `region`, `endpoint`, `skip_signature`, `request_payer`, ...) or
-        fsspec's (`key`, `secret`, `anon`, `endpoint_url`, `requester_pays`, `profile`, ...); `headers` and
-        `timeout` for requests. Without any, credentials come from the environment and the user's shared
-        configuration, and where there are none, requests are not signed.
+        Options of remote sources, in addition to `config.storage_options`: credentials, region, endpoint and
+        so on, with the names of obstore (`access_key_id`, `region`, `endpoint`, `skip_signature`,
+        `request_payer`, ...) or fsspec (`key`, `secret`, `anon`, `endpoint_url`, `requester_pays`,
+        `profile`, ...); `headers` and `timeout` for requests. By default, credentials come from the
+        environment and the user's shared configuration; without credentials, requests are not signed.
     executor : Executor or None
-        Executor that reads the files: anything with the `submit` of `concurrent.futures.Executor`, such as
+        Executor that reads the files: any object with the `submit` of `concurrent.futures.Executor`, such as
         `dask.distributed.Client.get_executor()`, `mpi4py.futures.MPIPoolExecutor` or a `ProcessPoolExecutor`
-        that does not fork. Rows come back in the order of the sources, a bounded number of them at a time.
+        that does not fork. Rows are returned in the order of the sources, in bounded batches.
     index : path or URL, Index or None
-        Written by `build_index`: the scan is planned from it, and touches no file but those that it reads,
-        each of which is compared with the index. Small columns come from its values, if it has any. Files
-        that it does not have are opened as usual.
+        An index written by `build_index`: the scan is planned from it and opens only the files that it reads,
+        whose identity is compared with the index. Small columns are read from its values, if it has any.
+        Files that are not in the index are opened as usual.
     assume_ascending : bool or None
-        Search the timestamps of a series for the rows that a filter on `timestamps` asks for, a few chunks of
-        them, instead of reading all of them once: rows are lost where they do not ascend. None stands for
+        For filters on `timestamps` of a series: use binary search in a few chunks instead of reading all
+        timestamps once. Rows are missed if the timestamps do not ascend. None stands for
         `config.assume_ascending`, which is False.
 
     Returns
@@ -155,19 +155,19 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     LazyFrame
         The union of the files' columns in alphabetical order (a column that a file lacks is null there),
         then those of `session_columns`, then `_nwb_path` (String: the absolute path, or the URL as given),
-        `_table_path` (String) and `_table_index` (UInt32, the row within its file's table). Of several tables
-        it is the union of all of theirs, and a condition on `_table_path` drops tables unread.
+        `_table_path` (String) and `_table_index` (UInt32, the row within its file's table). For several
+        tables it is the union of their columns, and a filter on `_table_path` skips tables.
 
     Raises
     ------
     SourceNotFoundError
         If a source does not exist; it is a FileNotFoundError.
     TableNotFoundError
-        If no file has the table; it is a KeyError, and lists the tables that do exist. Also if a file has
-        several tables of that name, or a link in its place that leads nowhere.
+        If no file has the table, or a file has several tables of that name; it is a KeyError and lists the
+        tables.
     SchemaError
-        If a column's types in two files have no common type; if a column of `length_columns` has no lists, or
-        the table has a column of the name that the new one would have.
+        If the types of a column in two files have no common supertype; if a column of `length_columns` is not
+        a list, or the table already has a column of the new name.
     ColumnNotFoundError
         If no file has a column of `length_columns`.
     NotNWBError
@@ -178,10 +178,10 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
     Ragged columns (VectorData with a VectorIndex, hdmf-common specification) are Lists, n-dimensional ones
     Arrays of shape `shape[1:]`; times are in seconds, as NWB stores them.
 
-    A filter on `timestamps` of a series reads only the chunks that may hold such rows. For that the
-    timestamps are read once, as a whole; the least and greatest value of each chunk is kept in the catalog
-    cache. Nothing is assumed about their order: the result is that of the same filter after `collect()`.
-    Timestamps of a constant rate are computed, and nothing is read for them.
+    A filter on `timestamps` of a series reads only the chunks that may contain matching rows. To find them,
+    all timestamps are read once, and the minimum and maximum of each chunk are stored in the catalog
+    cache. Timestamps need not be sorted: the result is that of the same filter after `collect()`.
+    Timestamps of a constant rate are computed without reading.
 
     Examples
     --------
@@ -529,18 +529,18 @@ def scan_index(
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pl.LazyFrame:
-    """Scan a table of an index of sessions; no session file is touched.
+    """Scan a table of an index of sessions, without opening session files.
 
     Parameters
     ----------
     index : path or URL, or Index
-        What `build_index` wrote.
+        An index written by `build_index`.
     table : {"sessions", "tables", "columns"} or str
         `sessions` has a row for each file: `path`, `identity` (null if it cannot be relied upon), `size` in
         bytes, the number of its `tables`, a `problem` if there is one, and the metadata of the session and
         its subject. `tables` has a row for each table and series of each file: `table` (its path), `kind`
         ("table", "series" or "metadata"), `neurodata_type`, `rows`, the number of its `columns`, and what was
-        mended in it. `columns` has a row for each of their columns: `dtype` (as Polars calls it), how often
+        repaired in it. `columns` has a row for each of their columns: `dtype` (as Polars calls it), how often
         it is `ragged`, `rows`, the `shape` as stored, decoded `bytes`, `layout` and `codecs`; of timestamps
         that are not stored, `start` (seconds) and `rate` (Hz). A path with its leading slash, such as
         `"/units"`, gives the values of that table's small columns of all sessions, where `build_index` has

@@ -163,7 +163,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     index: Index | str | os.PathLike[str] | None = None,
     **sqlcontext_kwargs: Any,  # noqa: ANN401 - passed on to Polars
 ) -> pl.SQLContext[Any]:
-    """Make an SQL context with every table and series of the files, under its last path part.
+    """Create an SQL context with every table and series of the files, under the last part of its path.
 
     Queries run with the same pushdown as `scan_nwb`: only the columns and rows that they need are read.
 
@@ -174,7 +174,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     full_path : bool
         Name tables by their whole path (`"intervals/trials"`, to be quoted in SQL), but for the session's.
     min_file_count : int
-        Leave out tables that fewer of the files looked at have.
+        Omit tables that fewer of the inspected files have.
     exclude_array_columns : bool
         Leave out columns with an array in each row.
     exclude_timeseries : bool
@@ -184,12 +184,12 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     disable_progress : bool
         Show no progress bars.
     infer_schema_length : int or None
-        Look at the first n files for tables and their schemas; None looks at all.
+        Inspect the first n files for tables and their schemas; None inspects all.
     table_names : iterable of str or None
-        Only these tables, by name or path. A glob pattern makes one table of all that match, as for
-        `scan_nwb`, under the pattern's own name: `FROM "/intervals/*_presentations"`, in quotation marks.
+        Only these tables, by name or path. A glob pattern registers all matching tables as one, as for
+        `scan_nwb`, named like the pattern: `FROM "/intervals/*_presentations"`, in quotation marks.
     rename_general_metadata : bool
-        Call `/general` `session` (without `full_path` it stays reachable as `general`).
+        Register `/general` as `session` (without `full_path` also as `general`).
     session_columns : str, iterable of str or mapping of str to str, or None
         As for `scan_nwb`: metadata of the files as columns of every table, on which conditions skip whole
         files. A table that has a column of that name keeps its own.
@@ -207,15 +207,15 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     Returns
     -------
     SQLContext
-        Tables that share their last path part have as much of their path as tells them apart
-        (`"behavior/position"`, to be quoted). The schema of a table is inferred when a query first names the
-        table; `execute` raises what `scan_nwb` would. Columns on whose types the files disagree are left out
-        then with a warning; a query that selects one fails with the reason.
+        If the last part of a path is ambiguous, as many parts as needed are added
+        (`"behavior/position"`, to be quoted). The schema of a table is inferred when a query first uses the
+        table; `execute` raises the errors of `scan_nwb`. Columns whose types differ between files are omitted
+        with a warning; a query that selects one fails with the reason.
 
     Raises
     ------
     TableNotFoundError
-        If the files have no table at all, or none that was asked for.
+        If the files have no tables, or none of `table_names`.
     SchemaError
         If there is no such session column.
     """

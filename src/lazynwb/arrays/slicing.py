@@ -89,7 +89,7 @@ def pick(shape: Sequence[int], selection: Selection) -> Picked:
         order.append(taken)
     if arrays > 1:
         raise IndexError(
-            "arrays of numbers along more than one dimension are not supported: take them one by one"
+            "integer arrays along more than one dimension are not supported: index one dimension at a time"
         )
     return Picked(tuple(spans), tuple(order), tuple(result))
 

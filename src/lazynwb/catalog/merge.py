@@ -60,14 +60,15 @@ def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
     Raises
     ------
     SchemaError
-        If the types of a column in two files have no common type; the message names both files and the
-        remedy.
+        If the types of a column in two files have no common type; the message names both files, the
+        remedy, and all other such columns.
     """
+    found = conflicts if conflicts is not None else {}
     merged: dict[str, pl.DataType] = {}
     origin: dict[str, NamedTable] = {}
     for file in files:
         for name, column in file.columns.items():
-            if (names is not None and name not in names) or (conflicts is not None and name in conflicts):
+            if (names is not None and name not in names) or name in found:
                 continue
             # A column whose stored type has no counterpart raises an error only when it is read.
             dtype = column_dtype(column) or pl.Null()
@@ -87,13 +88,14 @@ def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
                 if common is None and conflicts is None and keep_first:
                     continue
                 if common is None:
-                    message = _conflict_message(name, known, origin[name], dtype, file)
-                    if conflicts is None:
-                        raise SchemaError(message)
-                    conflicts[name] = message
+                    found[name] = _conflict_message(name, known, origin[name], dtype, file)
                     del merged[name]
                     continue
                 merged[name] = common
+    if found and conflicts is None:
+        first, *others = found
+        more = f"; the same applies to {', '.join(map(repr, others))}" if others else ""
+        raise SchemaError(found[first] + more)
     return dict(sorted(merged.items()))
 
 

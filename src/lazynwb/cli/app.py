@@ -33,8 +33,8 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     name="lazynwb",
     cls=Group,
-    help="Ask one question of many NWB files, in HDF5 or Zarr, near or far.",
-    epilog="Exit codes: 0; 1 something failed; 2 wrong usage; 3 no such file or table; 130 Ctrl-C.",
+    help="Query many NWB files at once: HDF5 or Zarr, local or remote.",
+    epilog="Exit codes: 0 success; 1 failure; 2 wrong usage; 3 no such file or table; 130 interrupted.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings=_HELP,
@@ -54,10 +54,10 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
     debug: Annotated[  # noqa: ARG001 - taken out before, wherever it stands
-        bool, typer.Option("--debug", help="Show the traceback of an error, too; may stand anywhere.")
+        bool, typer.Option("--debug", help="Show the traceback of an error; accepted at any position.")
     ] = False,
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Results and errors only: no progress, warnings or remarks.")
+        bool, typer.Option("--quiet", "-q", help="Print results and errors only: no progress or warnings.")
     ] = False,
 ) -> None:
     if quiet:
@@ -69,12 +69,12 @@ def _options(
         logging.getLogger("lazynwb").setLevel(logging.ERROR)
 
 
-_All = Annotated[bool, typer.Option("--all", "-a", help="Everything, not only tables and series.")]
+_All = Annotated[bool, typer.Option("--all", "-a", help="List everything, not only tables and series.")]
 _Stored = Annotated[
     bool | None,
     typer.Option(
         "--storage/--no-storage",
-        help="Look up sizes, chunks and compression. By default for local files only: it takes requests.",
+        help="Show sizes, chunks and compression. Default: for local files only.",
         show_default=False,
     ),
 ]
@@ -89,7 +89,7 @@ def tables(
     ignore_errors: IgnoreErrorsOption = False,
     storage_option: StorageOption = None,
 ) -> None:
-    """List every table and series of the files: rows, columns, and how many files have it."""
+    """List the tables and series of the files, with numbers of rows, columns and files."""
     target = target_of(form, output)
     given = sources_of(sources, storage_option)
     from lazynwb.cli.commands.tables import list_tables, show_tables
@@ -105,10 +105,14 @@ def sessions(  # noqa: PLR0913 - the options of a command
     sources: SourcesArgument = None,
     index: Annotated[
         str | None,
-        typer.Option("--index", metavar="INDEX", help="Look sessions up there; all, if no source is given."),
+        typer.Option(
+            "--index",
+            metavar="INDEX",
+            help="Look up sessions in an index; without sources, all of its sessions.",
+        ),
     ] = None,
     exclude_series: Annotated[
-        bool, typer.Option("--exclude-series", help="Leave series out of the tables that are counted.")
+        bool, typer.Option("--exclude-series", help="Do not count the rows of series.")
     ] = False,
     form: FormatOption = None,
     output: OutputOption = None,
@@ -116,7 +120,7 @@ def sessions(  # noqa: PLR0913 - the options of a command
     ignore_errors: IgnoreErrorsOption = False,
     storage_option: StorageOption = None,
 ) -> None:
-    """Show a row for each session: of whom, when, how long, and how many rows its tables have."""
+    """List the sessions, with subject, start, duration, and number of rows of each table."""
     target = target_of(form, output, vertical=vertical)
     given = sources_of(sources or ([index] if index else None), storage_option)
     from lazynwb.cli.commands.sessions import list_sessions, show_sessions
@@ -155,16 +159,16 @@ def paths(  # noqa: PLR0913 - the options of a command
 def tree(  # noqa: PLR0913
     *,
     source: SourceArgument = None,
-    depth: Annotated[int | None, typer.Option("--depth", "-d", min=1, help="Levels to show.")] = None,
+    depth: Annotated[int | None, typer.Option("--depth", "-d", min=1, help="Number of levels.")] = None,
     columns: Annotated[
-        bool, typer.Option("--columns/--no-columns", help="Show what tables and series consist of.")
+        bool, typer.Option("--columns/--no-columns", help="Show the members of tables and series.")
     ] = True,
     storage: _Stored = None,
     form: FormatOption = None,
     output: OutputOption = None,
     storage_option: StorageOption = None,
 ) -> None:
-    """Show everything in a file as a tree, with shapes, types, sizes and chunks."""
+    """Show the contents of a file as a tree, with shapes, types, sizes and chunks."""
     target = target_of(form, output)
     given = source_of(source, storage_option)
     from lazynwb.cli.commands import structure
@@ -184,7 +188,7 @@ def schema(
     ignore_errors: IgnoreErrorsOption = False,
     storage_option: StorageOption = None,
 ) -> None:
-    """List the columns of a table over all files: types, and how many files have each."""
+    """List the columns of a table over all files, with types and numbers of files."""
     target = target_of(form, output)
     sources, table = split_table(arguments, "schema")
     given = sources_of(sources, storage_option)
@@ -199,9 +203,9 @@ def schema(
 def head(  # noqa: PLR0913
     *,
     arguments: AndTableArgument,
-    rows: Annotated[int, typer.Option("--rows", "-n", min=0, help="Rows.")] = 10,
+    rows: Annotated[int, typer.Option("--rows", "-n", min=0, help="Number of rows.")] = 10,
     columns: Annotated[
-        list[str] | None, typer.Option("--column", "-c", metavar="NAME", help="Only this one; repeatable.")
+        list[str] | None, typer.Option("--column", "-c", metavar="NAME", help="Select a column; repeatable.")
     ] = None,
     form: FormatOption = None,
     output: OutputOption = None,
@@ -232,28 +236,28 @@ def head(  # noqa: PLR0913
 @app.command(cls=Command)
 def query(  # noqa: PLR0913
     *,
-    sql: Annotated[str, typer.Argument(metavar="SQL", help="Such as 'SELECT * FROM units LIMIT 5'.")],
+    sql: Annotated[str, typer.Argument(metavar="SQL", help="For example: 'SELECT * FROM units LIMIT 5'.")],
     sources: SourcesArgument = None,
     rows: Annotated[
         int | None,
         typer.Option(
-            "--rows", "-n", min=0, help="No more than these. A table has 20 by default, a file all."
+            "--rows", "-n", min=0, help="Maximum number of rows. Default: 20 in a table, all in a file."
         ),
     ] = None,
     form: FormatOption = None,
     output: OutputOption = None,
     vertical: VerticalOption = False,
     full_path: Annotated[
-        bool, typer.Option("--full-path", help='Call tables by their whole path: "intervals/trials".')
+        bool, typer.Option("--full-path", help='Name tables by their full path: "intervals/trials".')
     ] = False,
     exclude_arrays: ExcludeArraysOption = False,
     lengths: LengthsOption = False,
     ignore_errors: IgnoreErrorsOption = False,
     storage_option: StorageOption = None,
 ) -> None:
-    """Run an SQL query over the tables of all files; `tables` lists their names.
+    """Run an SQL query over the tables of all files.
 
-    Results that go to a file or a pipe are written as they come, however large.
+    `lazynwb tables` lists the names of tables. Results are streamed to files and pipes.
     """
     target = target_of(form, output, vertical=vertical)
     given = sources_of(sources, storage_option)

@@ -1,4 +1,4 @@
-"""What a command was given: its sources, and options that several commands have."""
+"""Arguments and options that several commands share."""
 
 import os
 import shlex
@@ -13,8 +13,8 @@ from lazynwb.cli.base import NothingFoundError, UsageError
 from lazynwb.cli.project_file import NAME, Project, find
 
 _SOURCE_HELP = (
-    "Files, folders, patterns or URLs; - reads them from stdin, one a line; @NAME is a set of lazynwb.toml, "
-    "whose sources are read if none is given."
+    "Files, folders, patterns or URLs; - reads a list from stdin, one per line; @NAME is a set of "
+    "lazynwb.toml. Default: the sources of lazynwb.toml."
 )
 #: Characters of a pattern.
 _PATTERN = frozenset("*?[")
@@ -33,57 +33,58 @@ class Format(StrEnum):
 
 SourcesArgument = Annotated[list[str] | None, typer.Argument(metavar="SOURCE", help=_SOURCE_HELP)]
 SourceArgument = Annotated[
-    str | None, typer.Argument(metavar="SOURCE", help="A file or URL; - reads its name from stdin.")
+    str | None, typer.Argument(metavar="SOURCE", help="A file or URL; - reads it from stdin.")
 ]
 AndTableArgument = Annotated[
-    list[str], typer.Argument(metavar="SOURCE... TABLE", help=f"{_SOURCE_HELP} The table comes last.")
+    list[str],
+    typer.Argument(metavar="SOURCE... TABLE", help=f"{_SOURCE_HELP} The last argument is the table."),
 ]
 FormatOption = Annotated[
     Format | None,
     typer.Option(
         "--format",
         "-f",
-        help="table, json, ndjson, csv, parquet or arrow. By default a table, or what --output ends in.",
+        help="table, json, ndjson, csv, parquet or arrow. Default: table, or the suffix of --output.",
     ),
 ]
 OutputOption = Annotated[
     Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Write the result to a file; it is whole or absent."),
+    typer.Option("--output", "-o", metavar="FILE", help="Write the result to a file, atomically."),
 ]
 VerticalOption = Annotated[
     bool,
     typer.Option(
-        "--vertical", "-x", help="Show each row as lines of column, type and value, with all columns."
+        "--vertical", "-x", help="Print each row as lines of column, type and value, with all columns."
     ),
 ]
 StorageOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--storage-option", metavar="NAME=VALUE", help="For remote sources, as scan_nwb takes; repeatable."
+        "--storage-option", metavar="NAME=VALUE", help="Option of remote sources, as in scan_nwb; repeatable."
     ),
 ]
 IgnoreErrorsOption = Annotated[
-    bool, typer.Option("--ignore-errors", help="Leave out files that cannot be read, with a warning.")
+    bool, typer.Option("--ignore-errors", help="Skip files that cannot be read, with a warning.")
 ]
 ExcludeArraysOption = Annotated[
-    bool, typer.Option("--exclude-arrays", help="Leave out columns with an array or list in each row.")
+    bool, typer.Option("--exclude-arrays", help="Omit columns of arrays and lists.")
 ]
 
 LengthsOption = Annotated[
     bool,
-    typer.Option("--lengths", help="Add NAME_len for each list column: how many elements each row has."),
+    typer.Option("--lengths", help="Add NAME_len for each list column: the number of elements."),
 ]
 
 
 class CommandSources(NamedTuple):
-    """The sources of a command, and what it takes to get in."""
+    """The sources of a command and their storage options."""
 
     sources: list[str]
     storage: dict[str, Any]
 
 
 def sources_of(named: list[str] | None, storage_options: list[str] | None) -> CommandSources:
-    """Return what a command reads, and put the settings of the project file in force.
+    """Return the sources of a command, and apply the settings of the project file.
 
     Raises
     ------
@@ -98,7 +99,7 @@ def sources_of(named: list[str] | None, storage_options: list[str] | None) -> Co
     storage = {**(project.storage if project is not None else {}), **_options(storage_options or [])}
     if not named:
         if project is None or not project.paths:
-            raise UsageError(f"no source was given: name files, folders, patterns or URLs, or write a {NAME}")
+            raise UsageError(f"no sources: pass files, folders, patterns or URLs, or create a {NAME}")
         return CommandSources(list(project.paths), storage)
     found: list[str] = []
     for one in named:
@@ -138,7 +139,7 @@ def split_table(arguments: list[str], command: str) -> tuple[list[str], str]:
         raise UsageError(f"the table comes last: lazynwb {command} {shlex.join([table, sources[0]])}")
     if not sources or _is_named_like_a_source(table):
         raise UsageError(
-            f"which table of {table}? The table comes last: lazynwb tables {shlex.join([table])} lists them"
+            f"the table is missing: pass it last; lazynwb tables {shlex.join([table])} lists the tables"
         )
     return sources, table
 
@@ -155,9 +156,7 @@ def _is_named_like_a_source(text: str) -> bool:
 
 def _from_stdin() -> list[str]:
     if sys.stdin.isatty():
-        raise UsageError(
-            "- takes the list of sources from stdin: pipe one in, such as: ls *.nwb | lazynwb tables -"
-        )
+        raise UsageError("- reads a list of sources from stdin, such as: ls *.nwb | lazynwb tables -")
     lines = (line.rstrip("\r\n") for line in sys.stdin)
     found = [line for line in lines if line.strip()]
     if not found:
@@ -168,10 +167,10 @@ def _from_stdin() -> list[str]:
 def _set(name: str, project: Project | None) -> list[str]:
     if project is None or name not in project.sets:
         if project is None:
-            message = f"@{name} is a set of {NAME}, which is not in this folder or above; a file is ./@{name}"
+            message = f"@{name} is a set of {NAME}, which was not found; pass ./@{name} for a file"
         else:
             known = ", ".join(f"@{one}" for one in project.sets) or "none"
-            message = f"{project.file} has no set {name}; there are: {known}"
+            message = f"{project.file} has no set {name}; sets: {known}"
         raise UsageError(message)
     return list(project.sets[name])
 

@@ -60,20 +60,16 @@ def target_of(form: Format | None, output: Path | None, *, vertical: bool = Fals
         form = _ENDINGS.get(file.suffix.lower())
         if form is None:
             endings = ", ".join(_ENDINGS)
-            raise UsageError(
-                f"the form of {file} is not clear from its name: end it in {endings}, or say --format"
-            )
+            raise UsageError(f"cannot infer the format of {file}: use a suffix ({endings}) or --format")
     form = form or Format.table
     if form is Format.table and file is not None:
-        raise UsageError(
-            "a table is for people to look at: a file is written with --format json, csv, parquet, ..."
-        )
+        raise UsageError("a table cannot be written to a file: use --format json, csv, parquet, ...")
     if form in _BINARY and file is None and sys.stdout.isatty():
-        raise UsageError(f"{form.value} is not for terminals: name a file with -o, or pipe it into something")
+        raise UsageError(f"{form.value} cannot be written to a terminal: use -o FILE or a pipe")
     if file is not None and file.is_dir():
-        raise UsageError(f"{file} is a folder: name a file in it")
+        raise UsageError(f"{file} is a folder: pass the path of a file")
     if vertical and form is not Format.table:
-        raise UsageError(f"--vertical is a layout of tables, not of {form.value}: leave one of them out")
+        raise UsageError(f"--vertical cannot be combined with --format {form.value}")
     return Target(form, file, vertical)
 
 

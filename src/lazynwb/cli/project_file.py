@@ -169,7 +169,7 @@ def _storage(file: Path, options: Mapping[str, Any]) -> dict[str, Any]:
     for name in options:
         if name not in _STORAGE:
             raise ProjectError(
-                f"{file}: storage.{name} has no place in a project file, which has only "
+                f"{file}: storage.{name} is not allowed in a project file, only "
                 f"{', '.join(_STORAGE)}: use an environment variable or --storage-option"
             )
     return dict(options)

@@ -193,7 +193,7 @@ def _check(
     if partition_by not in {None, "session", "subject"}:
         raise ValueError(f"partition_by is 'session', 'subject' or None, not {partition_by!r}")
     if partition_by and session_subdirs:
-        raise ValueError("session_subdirs and partition_by are two ways to keep sessions apart: choose one")
+        raise ValueError("session_subdirs and partition_by cannot be combined")
     if output_format == "duckdb" and (partition_by or write_kwargs):
         raise ValueError(
             f"a DuckDB table has no {'partitions' if partition_by else 'options'}: leave out "

@@ -99,8 +99,8 @@ class Report:
                 )
         if self._outdated:
             _LOGGER.warning(
-                "%d of %d files were changed since they were catalogued, and looked at anew; if that was by "
-                "an index, update it (lazynwb index update): %s",
+                "%d of %d files have changed since they were cataloged, and were parsed again; if they are "
+                "in an index, update it (lazynwb index update): %s",
                 len(self._outdated),
                 self._total,
                 _some(list(self._outdated)),
@@ -117,7 +117,7 @@ class Report:
                 ),
             )
         if self._problems:
-            _LOGGER.warning("table /%s was mended in places: %s", self._table, _some(list(self._problems)))
+            _LOGGER.warning("table /%s was repaired: %s", self._table, _some(list(self._problems)))
 
 
 def _some(items: list[str]) -> str:

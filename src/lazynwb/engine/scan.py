@@ -55,8 +55,8 @@ _FIRST_ROWS = 16
 #: Bytes that a row takes while it is filtered, whatever its columns: its number, and the mask.
 _MIN_ROW_BYTES = 16
 _OUTDATED = (
-    "{} was changed since it was catalogued: if that was by an index, update it (lazynwb index update) or "
-    "scan without it; else run the query again"
+    "{} has changed since it was cataloged: update the index (lazynwb index update) or scan without it; "
+    "without an index, run the query again"
 )
 
 

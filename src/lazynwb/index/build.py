@@ -293,7 +293,7 @@ def update_index(  # noqa: PLR0913 - the options of an update
     known = {path for part in checked for path in part.paths}
     if known and removed == len(known) and not given.keys() - known:
         raise SourceNotFoundError(
-            f"none of the {len(known)} sources of index {folder.name} is to be found, such as "
+            f"none of the {len(known)} sources of index {folder.name} was found, such as "
             f"{next(iter(known))}: is the disk mounted?"
         )
     new = [source for path, source in given.items() if path not in known]

@@ -79,9 +79,7 @@ def match_path(paths: Collection[str], term: str, *, exact: bool = False) -> str
         if len(found) > 1:
             shown = ", ".join("/" + candidate for candidate in found[:_LISTED])
             more = ", ..." if len(found) > _LISTED else ""
-            raise TableNotFoundError(
-                f"{term!r} may be any of {shown}{more}: pass the path of the one that is meant"
-            )
+            raise TableNotFoundError(f"{term!r} is ambiguous: {shown}{more}: pass the path of one of them")
         if found:
             return found[0]
     return None

@@ -77,7 +77,7 @@ class File:
         table = load_table(self.source, f"{group}/" if group else "general")
         column = table.columns.get(name) if table is not None else None
         if table is None or column is None or column.data is None:
-            raise NotNWBError(f"{self.source.name}: {path} cannot be read: its group does not say what it is")
+            raise NotNWBError(f"{self.source.name}: {path} cannot be read: its group is not of a known type")
         if not column.length:
             return None  # no value at all, not even an empty array
         array = StoredArray(table, column.data)

@@ -4,23 +4,24 @@ from typing import Annotated
 
 import typer
 
+from lazynwb.cli.base import Command, Group
 from lazynwb.cli.options import FormatOption, OutputOption
 from lazynwb.cli.output import Target, emit, target_of
 from lazynwb.cli.project_file import apply_project
 
-cache_app = typer.Typer(help="The catalog cache and the column store.", no_args_is_help=True)
+cache_app = typer.Typer(cls=Group, help="Show or clear the cache on disk.", no_args_is_help=True)
 
 
-@cache_app.command("info")
+@cache_app.command("info", cls=Command)
 def cache_info(
     *,
     sources: Annotated[
-        bool, typer.Option("--sources", help="What is kept of each source, and in how many bytes.")
+        bool, typer.Option("--sources", help="List the cached sources with their sizes in bytes.")
     ] = False,
     form: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """Show where the catalog cache and the column store are, and how large."""
+    """Show the folder and size of the catalog cache and the column store."""
     target = target_of(form, output)
     apply_project()
     if sources:
@@ -97,7 +98,7 @@ def _show_sources(target: Target) -> None:
 
 @cache_app.command("clear")
 def cache_clear() -> None:
-    """Forget what is remembered of files; no query needs it, but the next one takes longer."""
+    """Delete the cache. Results do not change, but the next queries take longer."""
     apply_project()
     from lazynwb.catalog.disk_cache import usage
     from lazynwb.cli.render import count_text, say, size_text

@@ -18,33 +18,33 @@ from lazynwb.cli.options import (
 def convert(  # noqa: PLR0913 - the options of a command
     *,
     sources: SourcesArgument = None,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Output folder.")],
     form: Annotated[
         str,
         typer.Option(
-            "--format", "-f", help="parquet, arrow, feather, csv, json, ndjson, excel, delta or duckdb."
+            "--format",
+            "-f",
+            help="Output format: parquet, arrow, feather, csv, json, ndjson, excel, delta or duckdb.",
         ),
     ] = "parquet",
     tables: Annotated[
         list[str] | None,
-        typer.Option("--table", "-t", metavar="TABLE", help="Only this one, also a series; repeatable."),
+        typer.Option("--table", "-t", metavar="TABLE", help="Convert this table or series only; repeatable."),
     ] = None,
     partition_by: Annotated[
-        str | None, typer.Option("--partition-by", metavar="session|subject", help="As hive partitions.")
+        str | None, typer.Option("--partition-by", metavar="session|subject", help="Write hive partitions.")
     ] = None,
     session_subdirs: Annotated[
-        bool, typer.Option("--session-subdirs", help="Each session in a folder of its own.")
+        bool, typer.Option("--session-subdirs", help="Write each session to its own folder.")
     ] = False,
-    compression: Annotated[str | None, typer.Option(help="Of the format, such as zstd.")] = None,
+    compression: Annotated[str | None, typer.Option(help="Compression of the format, such as zstd.")] = None,
     full_path: Annotated[
-        bool, typer.Option("--full-path", help="Call outputs by the whole path of their table.")
+        bool, typer.Option("--full-path", help="Name outputs by the full path of their table.")
     ] = False,
     min_file_count: Annotated[
-        int, typer.Option("--min-file-count", min=1, help="Leave out tables that fewer files have.")
+        int, typer.Option("--min-file-count", min=1, help="Omit tables that fewer files have.")
     ] = 1,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Convert again what has not changed.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Convert unchanged sessions again.")] = False,
     exclude_arrays: ExcludeArraysOption = False,
     ignore_errors: IgnoreErrorsOption = False,
     storage_option: StorageOption = None,

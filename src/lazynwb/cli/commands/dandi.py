@@ -4,29 +4,31 @@ from typing import Annotated
 
 import typer
 
-from lazynwb.cli.base import NothingFoundError, UsageError
+from lazynwb.cli.base import Command, Group, NothingFoundError, UsageError
 from lazynwb.cli.options import FormatOption, OutputOption
 from lazynwb.cli.output import emit, target_of
 from lazynwb.cli.project_file import apply_project
 
-dandi_app = typer.Typer(help="The DANDI archive.", no_args_is_help=True)
+dandi_app = typer.Typer(cls=Group, help="List files of the DANDI archive.", no_args_is_help=True)
 
 
-@dandi_app.command("ls")
+@dandi_app.command("ls", cls=Command)
 def dandi_ls(  # noqa: PLR0913
     *,
-    dandiset: Annotated[str, typer.Argument(metavar="ID", help="Such as 000363.")],
+    dandiset: Annotated[str, typer.Argument(metavar="ID", help="Identifier of a dandiset, such as 000363.")],
     version: Annotated[
-        str | None, typer.Option(help="Such as 0.231012.2129, or draft. By default the newest.")
+        str | None, typer.Option(help="Version, such as 0.231012.2129 or draft. Default: the newest.")
     ] = None,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=0, help="No more files.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=0, help="Maximum number of files.")
+    ] = None,
     order: Annotated[
-        str, typer.Option(help="path, created or modified; -created has the newest first.")
+        str, typer.Option(help="Sort by path, created or modified; a leading minus reverses the order.")
     ] = "path",
     form: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
-    """List the NWB files of a dandiset as URLs, which every other command takes.
+    """List the URLs of the NWB files of a dandiset, for use with other commands.
 
     For example: lazynwb dandi ls 000363 -n 3 | lazynwb tables -
     """

@@ -9,10 +9,10 @@ def demo(
     *,
     sources: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SOURCE", help="Files, folders or patterns; without any, a cube is made."),
+        typer.Argument(metavar="SOURCE", help="Files, folders or patterns. Default: synthetic sessions."),
     ] = None,
 ) -> None:
-    """Run the queries of a demonstration over a small cube that is made for it, or over your files."""
+    """Run demonstration queries on synthetic sessions or on your files."""
     from lazynwb.cli.output import harmless_stdout
     from lazynwb.demo.__main__ import main
 

@@ -1,21 +1,24 @@
-"""The commands of `lazynwb index`: build an index of sessions, update it, say what is in it."""
+"""`lazynwb index`: build, update and describe an index of sessions."""
 
 from typing import Annotated
 
 import typer
 
+from lazynwb.cli.base import Command, Group
 from lazynwb.cli.options import FormatOption, OutputOption, SourcesArgument, StorageOption, sources_of
 from lazynwb.cli.output import emit, target_of
 
-index_app = typer.Typer(help="Indices of sessions, to search and to plan from.", no_args_is_help=True)
+index_app = typer.Typer(
+    cls=Group, help="Build, update or describe an index of sessions.", no_args_is_help=True
+)
 
-_IndexArgument = Annotated[str, typer.Argument(metavar="INDEX", help="The folder or URL of the index.")]
+_IndexArgument = Annotated[str, typer.Argument(metavar="INDEX", help="Folder or URL of the index.")]
 _ChunksOption = Annotated[
     list[str] | None,
     typer.Option(
         "--chunks",
         metavar="COLUMN",
-        help="Keep where the chunks of a column are, or of all columns; repeatable.",
+        help="Store chunk locations of a column, or of all columns with 'all'; repeatable.",
     ),
 ]
 _ValuesOption = Annotated[
@@ -23,28 +26,28 @@ _ValuesOption = Annotated[
     typer.Option(
         "--values",
         metavar="TABLE",
-        help="Keep the small columns of a table, or of all tables, as Parquet; repeatable.",
+        help="Store small columns of a table, or of all tables with 'all', as Parquet; repeatable.",
     ),
 ]
 _StrictOption = Annotated[
     bool,
-    typer.Option("--strict", help="End with an error if a file cannot be read; else the index notes it."),
+    typer.Option("--strict", help="Fail if a file cannot be read. Default: record it in the index."),
 ]
 
 
-@index_app.command("build")
+@index_app.command("build", cls=Command)
 def build(  # noqa: PLR0913 - the options of a command
     *,
     sources: SourcesArgument = None,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="INDEX", help="Where to write: a folder, or a URL.")
+        str, typer.Option("--output", "-o", metavar="INDEX", help="Folder or URL of the new index.")
     ],
     chunks: _ChunksOption = None,
     values: _ValuesOption = None,
     strict: _StrictOption = False,
     storage_option: StorageOption = None,
 ) -> None:
-    """Write an index of the files: what they contain, to be searched, and to plan scans from."""
+    """Build an index of files, from which scans are planned without opening them."""
     given = sources_of(sources, storage_option)
     from lazynwb.index.build import build_index
 
@@ -59,7 +62,7 @@ def build(  # noqa: PLR0913 - the options of a command
     _say(done.failed, f"{done.sessions:,} in {output}")
 
 
-@index_app.command("update")
+@index_app.command("update", cls=Command)
 def update(
     index: _IndexArgument,
     sources: SourcesArgument = None,
@@ -68,7 +71,7 @@ def update(
     strict: _StrictOption = False,
     storage_option: StorageOption = None,
 ) -> None:
-    """Look which files have changed or are gone, and bring the index up to date; add those that are named."""
+    """Update the entries of changed and removed files, and add the given files."""
     given = sources_of(sources or [index], storage_option)
     from lazynwb.index.build import update_index
 
@@ -83,7 +86,7 @@ def update(
     _say(done.failed, f"{counts}; {done.sessions:,} in {index}")
 
 
-@index_app.command("info")
+@index_app.command("info", cls=Command)
 def info(
     index: _IndexArgument,
     *,
@@ -91,7 +94,7 @@ def info(
     output: OutputOption = None,
     storage_option: StorageOption = None,
 ) -> None:
-    """Show how many sessions an index has, when it was made, and how large it is."""
+    """Show the number of sessions, date and size of an index."""
     target = target_of(form, output)
     given = sources_of([index], storage_option)
     import polars as pl

@@ -38,7 +38,7 @@ _NO_SUCH_TABLE = re.compile(r"relation '(.*)' was not found")
 
 
 def show_rows(frame: pl.DataFrame, rest: str, *, vertical: bool) -> None:
-    """Show rows to people, and say what there is beside them."""
+    """Print rows as a table, followed by the number of rows and columns."""
     words = [rest]
     if vertical:
         show_vertically(columns_of(frame))

@@ -61,7 +61,7 @@ def show_sessions(sessions: pl.LazyFrame, target: Target) -> None:
     hidden = show(
         [
             Column("file", [visible(row["_nwb_path"], None) for row in rows], tail=True),
-            Column("session", [_text(row["session_id"]) for row in rows]),
+            Column("session", [_text(row["session_id"]) for row in rows], tail=True),
             Column("subject", [_text(row["subject_id"]) for row in rows]),
             Column("start (UTC)", [f"{start:%Y-%m-%d %H:%M}" if start else None for start in starts]),
             Column("duration", [_duration(row["duration"]) for row in rows], right=True),

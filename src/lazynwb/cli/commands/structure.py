@@ -61,7 +61,7 @@ def describe(given: CommandSources, *, storage: bool | None) -> ObjectDescriptio
     found = expand(given.sources, given.storage)
     if len(found) != 1:
         raise UsageError(
-            f"this command describes one file, not {len(found)}: name one, such as {found[0].name}"
+            f"this command takes one file, not {len(found)}: pass one of them, such as {found[0].name}"
         )
     source = found[0]
     listing = load_listing(source)

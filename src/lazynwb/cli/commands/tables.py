@@ -97,8 +97,9 @@ def show_tables(frame: pl.DataFrame, files: int) -> None:
         Column("kind", [row["kind"] for row in rows], style="cyan"),
         Column("name in SQL", [_in_sql(row["sql_name"]) for row in rows]),
     ]
-    show(columns)
-    say(f"{count_text(len(rows), 'table')} in {count_text(files, 'file')}")
+    hidden = show(columns)
+    more = f"; no room for {', '.join(hidden)}: --format csv has all" if hidden else ""
+    say(f"{count_text(len(rows), 'table')} in {count_text(files, 'file')}{more}")
 
 
 def _in_sql(name: str) -> str:

@@ -24,6 +24,13 @@ _NAMES = {
     "bz2": "bz2",
     "fletcher32": "fletcher32",
 }
+#: Packages that decode other codecs for zarr-python.
+_PACKAGES = {
+    "flac": "flac-numcodecs",
+    "pcodec": "pcodec",
+    "wavpack": "wavpack-numcodecs",
+    "zfpy": "zfpy",
+}
 #: Settings of filters that are types.
 _FILTERED = ("dtype", "astype", "encode_dtype", "decode_dtype")
 
@@ -94,10 +101,18 @@ def object_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[ObjectCodec, tuple[
 
 def _unknown(codecs: Sequence[dict[str, Any]]) -> UnsupportedTypeError:
     unknown = [one for one in codecs if one["id"] not in OBJECT_CODECS and catalog_codecs([one]) is None]
-    names = " and ".join(repr(one["id"]) for one in unknown or codecs)
+    names = " and ".join(_described(one["id"]) for one in unknown or codecs)
     what = (
         f"codec {names} is not supported"
         if unknown
-        else f"the codecs ({names or 'none'}) are no supported combination"
+        else f"the combination of codecs ({names or 'none'}) is not supported"
     )
-    return UnsupportedTypeError(f"{what}: write the array again with another one, such as zstd or blosc")
+    return UnsupportedTypeError(
+        f"{what}: select other columns, or rewrite the array with another codec, such as zstd or blosc"
+    )
+
+
+def _described(name: str) -> str:
+    """Return the name of a codec with the package that decodes it, if it is known."""
+    package = "imagecodecs" if name.startswith("imagecodecs_") else _PACKAGES.get(name)
+    return f"{name!r}" + (f" (package {package})" if package else "")

@@ -107,7 +107,7 @@ class ZarrStore:
         self._here.update(self.objects.get_many(_DOCUMENTS[2]))
         if self._json(".zgroup") is None:
             raise NoStoreError(
-                f"{self.name} is no Zarr store: it has neither zarr.json nor .zmetadata nor .zgroup"
+                f"{self.name} is not a Zarr store: it has neither zarr.json nor .zmetadata nor .zgroup"
             )
         return 2
 
