@@ -295,7 +295,7 @@ def _select_columns(  # noqa: PLR0913 - the options of a frame
     included, excluded = _as_list(include), set(_as_list(exclude))
     both = [name for name in included if name in excluded]
     if both:
-        raise LazyNWBError(f"column {both[0]!r} is both in include_column_names and in exclude_column_names")
+        raise ValueError(f"column {both[0]!r} is both in include_column_names and in exclude_column_names")
     for name in included:
         if name not in schema:
             raise ColumnNotFoundError(_unknown_column_message(name, schema, path))

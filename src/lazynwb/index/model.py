@@ -270,7 +270,7 @@ def decode(data: bytes | memoryview, name: str) -> Manifest:
         return json_decoder(Manifest).decode(data)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise CorruptDataError(
-            f"{name} is no index of sessions, or a damaged one ({MANIFEST}: {error}): name the folder that "
+            f"{name} is not an index of sessions, or is damaged ({MANIFEST}: {error}): pass the folder that "
             "lazynwb.build_index wrote, or rebuild it"
         ) from None
 

@@ -96,7 +96,7 @@ def _show_sources(target: Target) -> None:
     emit(frame, target, lines)
 
 
-@cache_app.command("clear")
+@cache_app.command("clear", cls=Command)
 def cache_clear() -> None:
     """Delete the cache. Results do not change, but the next queries take longer."""
     apply_project()
