@@ -32,7 +32,7 @@ DIFFERENT = {
     "internal paths with columns": "a series is its `data` and `timestamps`",
     "internal paths with metadata": "a series is its `data` and `timestamps`",
     "path info": "without metadata",
-    "sql tables": "`general` as another name of it",
+    "sql tables": "`general` as an alias",
     "attrs below units": "`get_sub_attrs`, `consolidate_attrs`",
     "attrs below the root": "`get_sub_attrs`, `consolidate_attrs`",
     "consolidated attrs": "`get_sub_attrs`, `consolidate_attrs`",
