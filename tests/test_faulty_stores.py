@@ -374,7 +374,7 @@ def test_missing_structure_of_a_table_is_an_error(fault, name, kind, proxy, fold
 def test_compression_in_transit_is_an_error(proxy):
     proxy.reset(always("compressed in transit"))
     for name in ("checked.nwb", "session.v3.nwb.zarr"):
-        assert "sends it compressed (Content-Encoding: gzip)" in fails(proxy.url_of(name))
+        assert "compresses the file (Content-Encoding: gzip)" in fails(proxy.url_of(name))
 
 
 @pytest.fixture
@@ -419,9 +419,7 @@ def test_a_long_retry_after_is_respected(status, text, server):
     text = formatdate(time.time() + 3600, usegmt=True) if text == "date" else text
     server.faults.append(always_of_server(refuse(status, retry_after=text)))
     error = fails(server.url_of("checked.nwb"))
-    assert re.search(
-        rf"responds with {status}\) \(tried 1 time; the server asks to retry after 3\d\d\d s: ", error
-    )
+    assert re.search(rf"answers {status}\) \(tried 1 time; the server asks to retry after 3\d\d\d s: ", error)
     assert server.count == 2
     fails(server.url_of("session.v3.nwb.zarr"))
     assert server.count <= 3 + 2  # what it said is remembered: none of these asked again

@@ -290,7 +290,7 @@ def test_a_name_of_nothing_is_an_error_that_lists_the_series(session, term):
 def test_calls_that_make_no_sense_say_so(session, tmp_path):
     with pytest.raises(ValueError, match="search_term"):
         lazynwb.get_timeseries(session)
-    with pytest.raises(lazynwb.LazyNWBError, match="one file"):
+    with pytest.raises(lazynwb.LazyNWBError, match="a single file"):
         lazynwb.get_timeseries([session, session], "speed")
     with pytest.raises(lazynwb.SourceNotFoundError):
         lazynwb.get_timeseries(tmp_path / "none.nwb", "speed")
