@@ -639,9 +639,11 @@ def test_a_fault_is_raised_with_file_and_table_if_asked_for(damaged, tmp_path, o
     assert not list((tmp_path / "out").rglob("*.part"))
 
 
-def test_a_faulty_session_is_skipped_and_reported_once(damaged, tmp_path, caplog):
+def test_a_damaged_column_of_a_session_is_null_and_reported_once(damaged, tmp_path, caplog):
     found = lazynwb.convert_nwb_tables(damaged, tmp_path / "out", partition_by="session")
-    assert set(pl.read_parquet(found["/units"])["session"]) == {"s0", "s2"}
+    units = pl.read_parquet(found["/units"])
+    assert set(units["session"]) == {"s0", "s1", "s2"}
+    assert set(units.filter(pl.col("waveform_mean").is_null())["session"]) == {"s1"}
     assert set(pl.read_parquet(found["/intervals/trials"])["session"]) == {"s0", "s1", "s2"}
     named = [r for r in caplog.records if "session_01.nwb" in r.getMessage()]
     assert len(named) == 1
