@@ -396,7 +396,7 @@ class Bench:
         folder: Path,
         victims: list[Path],
         keep: Path | None,
-        has_libhdf5: bool,  # noqa: FBT001
+        has_libhdf5: bool = True,  # noqa: FBT001, FBT002
     ) -> None:
         self.name, self.seed, self.folder, self.victims, self.keep = name, seed, folder, victims, keep
         self._format = module(name)

@@ -190,7 +190,7 @@ def test_arrays_can_be_excluded(cube, tmp_path):
         ({"output_format": "avro"}, ValueError, "parquet"),
         ({"compression": "rar"}, ValueError, "zstd"),
         ({"partition_by": "mouse"}, ValueError, "session"),
-        ({"partition_by": "session", "session_subdirs": True}, ValueError, "choose one"),
+        ({"partition_by": "session", "session_subdirs": True}, ValueError, "cannot be combined"),
         ({"partition_by": "session", "output_format": "duckdb"}, ValueError, "partition_by"),
         ({"tables": "trails"}, lazynwb.TableNotFoundError, "trails.*trials"),
         ({"min_file_count": 7}, lazynwb.TableNotFoundError, "min_file_count"),

@@ -123,7 +123,7 @@ def test_an_unknown_column_is_an_error_with_the_closest_names(cube):
 
 
 def test_a_column_cannot_be_included_and_excluded(cube):
-    with pytest.raises(LazyNWBError, match="unit_id"):
+    with pytest.raises(ValueError, match="unit_id"):
         lazynwb.get_df(cube, "units", include_column_names="unit_id", exclude_column_names=["unit_id"])
 
 

@@ -190,7 +190,7 @@ def test_a_session_that_has_changed_is_noticed_when_it_is_read(tmp_path):
     write(own[1], 3)
     units = scan_nwb(None, "/units", index=place)
     assert units.select("label").collect().height == 11  # as of the index
-    with pytest.raises(SourceChangedError, match=r"2\.nwb was changed since.*lazynwb index update"):
+    with pytest.raises(SourceChangedError, match=r"2\.nwb has changed since.*lazynwb index update"):
         units.select("label", "spikes").collect()
     assert units.filter(pl.col("_nwb_path") == str(own[0])).select("label", "spikes").collect().height == 4
     lazynwb.update_index(place)

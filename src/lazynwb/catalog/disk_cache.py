@@ -20,6 +20,7 @@ import msgspec
 
 from lazynwb.catalog.model import CATALOG_VERSION
 from lazynwb.config import config
+from lazynwb.struct_decoders import msgpack_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,7 +47,7 @@ class _Keyed(msgspec.Struct, array_like=True):
     key: str
 
 
-_KEYED = msgspec.msgpack.Decoder(_Keyed)
+_KEYED = msgpack_decoder(_Keyed)
 
 
 def _entry_path(key: str) -> Path:

@@ -25,9 +25,9 @@ def parse_json(data: bytes | bytearray | memoryview) -> Any:  # noqa: ANN401 - J
     try:
         return msgspec.json.decode(data)
     except msgspec.DecodeError:
-        text = bytes(data)
+        text = str(data, "utf-8")
         found = json.loads(text)
-        if b"\\ud" in text.lower():
+        if "\\ud" in text.lower():
             json.dumps(found, ensure_ascii=False).encode()
         return found
 
