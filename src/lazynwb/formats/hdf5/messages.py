@@ -143,7 +143,6 @@ class DataLayout(NamedTuple):
     plain_edges: bool = False
 
 
-@lru_cache(maxsize=1024)
 def decode_layout(data: bytes) -> DataLayout:
     """Decode a data layout message."""
     try:
@@ -197,7 +196,7 @@ def _chunked(address: int, dims: tuple[int, ...]) -> DataLayout:
     return DataLayout(CHUNKED, address, -1, b"", dims[:-1], dims[-1])
 
 
-def _layout_4(data: bytes) -> DataLayout:  # noqa: C901
+def _layout_4(data: bytes) -> DataLayout:
     kind = data[1]
     if kind in {COMPACT, CONTIGUOUS}:
         return _layout_3(data)
@@ -205,16 +204,9 @@ def _layout_4(data: bytes) -> DataLayout:  # noqa: C901
         return DataLayout(kind)
     if kind != CHUNKED:
         raise UnsupportedStructureError(f"a layout of class {kind}")
-    flags, rank, width = data[2:5]
-    if flags & ~(_PLAIN_EDGES | _FILTERED_SINGLE) or not 0 < width <= 8 or rank < 2:  # noqa: PLR2004
-        raise UnsupportedStructureError(
-            f"chunks of {rank - 1} dimensions, {width} bytes each, with flags {flags}"
-        )
-    at = 5
-    dims = tuple(int.from_bytes(data[at + width * k : at + width * (k + 1)], "little") for k in range(rank))
-    at += width * rank
-    index = data[at]
-    at += 1
+    rank, width = data[3:5]
+    at = 6 + width * rank
+    chunk, element, index, flags = _chunks_4(data[:at])
     parameters: tuple[int, ...] = ()
     if index == SINGLE:
         if flags & _FILTERED_SINGLE:
@@ -229,8 +221,22 @@ def _layout_4(data: bytes) -> DataLayout:  # noqa: C901
     elif index != IMPLICIT:
         raise UnsupportedStructureError(f"a chunk index of kind {index}")
     address = U8.unpack_from(data, at)[0]
-    found = _chunked(address, dims)
-    return found._replace(kind_of_index=index, parameters=parameters, plain_edges=bool(flags & _PLAIN_EDGES))
+    plain_edges = bool(flags & _PLAIN_EDGES)
+    return DataLayout(CHUNKED, address, -1, b"", chunk, element, index, parameters, plain_edges)
+
+
+@lru_cache(maxsize=1024)
+def _chunks_4(data: bytes) -> tuple[tuple[int, ...], int, int, int]:
+    """Decode the part of a layout that equal columns share: chunk, bytes of an element, index, and flags."""
+    flags, rank, width = data[2:5]
+    if flags & ~(_PLAIN_EDGES | _FILTERED_SINGLE) or not 0 < width <= 8 or rank < 2:  # noqa: PLR2004
+        raise UnsupportedStructureError(
+            f"chunks of {rank - 1} dimensions, {width} bytes each, with flags {flags}"
+        )
+    places = range(5, 5 + width * rank, width)
+    dims = tuple(int.from_bytes(data[at : at + width], "little") for at in places)
+    found = _chunked(UNDEFINED, dims)
+    return found.chunk, found.element, data[5 + width * rank], flags
 
 
 def _exact(data: bytes, at: int, size: int) -> bytes:

@@ -243,6 +243,7 @@ def _new_messages(
     header: ObjectHeader,
     blocks: list[tuple[int, int]],
 ) -> None:
+    messages = header.messages
     unpack = _NEW_MESSAGE.unpack_from
     size = 6 if ordered else 4
     stop = len(data) - 4
@@ -255,7 +256,10 @@ def _new_messages(
         if kind == CONTINUATION:
             blocks.append(_continuation(data[at:end]))
         elif kind:
-            header.add(kind, flags, data[at:end])
+            if kind in messages:
+                header.add(kind, flags, data[at:end])
+            else:
+                messages[kind] = flags, data[at:end]
         at = end
 
 
