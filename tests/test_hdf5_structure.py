@@ -22,6 +22,7 @@ from lazynwb.formats.hdf5 import binary, checksums
 from lazynwb.formats.hdf5.structure_file import StructureFile
 from lazynwb.formats.nwb.object_listing import describe_attributes
 from lazynwb.formats.nwb.reader import describe_members
+from lazynwb.formats.protocols import BrokenLinkError
 from lazynwb.storage.resolve import expand
 
 #: What the structure reader leaves to libhdf5, of the files that tests make.
@@ -107,6 +108,21 @@ def test_some_chunks_are_where_all_chunks_say_that_they_are(files, name):
         looked_up += sum(some.locate(k)[0] != MISSING for k in numbers)
     assert looked_up > 20
     file.close()
+
+
+@pytest.mark.parametrize("name", ["earliest", "v108", "latest", "tracked", "user_block_latest"])
+def test_single_members_of_large_groups_are_those_that_h5py_finds(files, name):
+    (source,) = expand(files[name])
+    with h5py.File(files[name]) as stored:
+        for group in ("large", "many"):
+            keys = list(stored[group])[::29]
+            file = StructureFile(source, "")
+            for key in (*keys, *keys):
+                found = file.run(lambda file, path=f"{group}/{key}": file.find(path))
+                assert found.address == h5py.h5o.get_info(stored[group][key].id).addr
+                with pytest.raises(BrokenLinkError, match="there is no"):
+                    StructureFile(source, "").find(f"{group}/{key}x")
+            file.close()
 
 
 def test_single_chunk_locations_equal_h5py(files):

@@ -189,3 +189,22 @@ def test_data_that_only_its_library_decodes_is_fetched_at_once(tmp_path):
         server.reset()
         assert (lf.select("x").collect()["x"].to_numpy() == values).all()
         assert server.count <= 6
+
+
+def test_a_member_of_a_large_group_is_found_without_reading_all_its_links(tmp_path):
+    import h5py
+    import numpy as np
+
+    from builders import table
+
+    path = tmp_path / "large.nwb"
+    with h5py.File(path, "w", libver="latest") as file:
+        group = file.create_group("acquisition")
+        for k in range(1500):
+            group[f"{k:04d}"] = h5py.SoftLink("/a path that makes the group larger" * 30)
+        table(file, "acquisition/0999 table", {"x": np.arange(9)})
+    size = path.stat().st_size
+    with RangeServer(tmp_path) as server:
+        found = lazynwb.scan_nwb(server.url_of("large.nwb"), "/acquisition/0999 table").collect()
+        assert found["x"].to_list() == list(range(9))
+        assert server.bytes < size // 2

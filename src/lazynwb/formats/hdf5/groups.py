@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from bisect import bisect_left
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lazynwb.formats.hdf5.binary import (
@@ -14,6 +16,7 @@ from lazynwb.formats.hdf5.binary import (
     UnsupportedStructureError,
 )
 from lazynwb.formats.hdf5.btree2 import LINK_NAMES, read_records
+from lazynwb.formats.hdf5.checksums import plain_lookup3
 from lazynwb.formats.hdf5.messages import HARD, SOFT, DenseStorage, Link, decode_link, decode_link_info
 from lazynwb.formats.hdf5.object_header import LINK, LINK_INFO, SHARED, SYMBOL_TABLE
 
@@ -59,6 +62,64 @@ def read_links(file: Structure, header: ObjectHeader) -> dict[bytes, Link]:
     if len(table[1]) < _INDEX.size:
         raise DamagedStructureError("a symbol table message is too short")
     return _sorted(_symbols(file, *_INDEX.unpack_from(table[1])))
+
+
+def find_link(file: Structure, header: ObjectHeader, name: bytes) -> Link | None:
+    """Look up one link of a group by its name, without reading all of them.
+
+    Returns
+    -------
+    Link or None
+        None where it is not found that way: `read_links` is what says that there is none.
+    """
+    info, table = header.messages.get(LINK_INFO), header.messages.get(SYMBOL_TABLE)
+    if info is not None and table is None and LINK not in header.messages:
+        stored = decode_link_info(info[1])
+        return _dense_link(file, stored, name) if stored.heap != UNDEFINED else None
+    if table is not None and info is None and len(table[1]) >= _INDEX.size:
+        return _symbol_link(file, *_INDEX.unpack_from(table[1]), name)
+    return None
+
+
+def _dense_link(file: Structure, stored: DenseStorage, name: bytes) -> Link | None:
+    wanted = plain_lookup3(name)
+
+    def chosen(records: bytes, size: int) -> list[bool]:
+        hashes = [U4.unpack_from(records, at)[0] for at in range(0, len(records), size)]
+        return [low <= wanted <= high for low, high in pairwise([0, *hashes, 2**32])]
+
+    heap = file.heap(stored.heap)
+    records, size = read_records(file, stored.names, LINK_NAMES, chosen)
+    if size != 4 + heap.id_size:
+        raise DamagedStructureError("the records of links have another size")
+    for at in range(0, len(records), size):
+        if U4.unpack_from(records, at)[0] == wanted:
+            found, link = decode_link(heap.get(records[at + 4 : at + size]))
+            if found == name:
+                return link
+    return None
+
+
+def _symbol_link(file: Structure, tree: int, heap: int, name: bytes) -> Link | None:
+    level, keys, children = _tree_node(file, tree)
+    if not level:  # a small group, of which other links are going to be needed, too
+        return None
+    names = _heap_data(file, heap)
+    while True:
+        at = bisect_left(keys, name, 1, key=lambda key: _text(names, key)) - 1
+        if at >= len(children):
+            return None
+        if not level:
+            break
+        below, keys, children = _tree_node(file, children[at])
+        if below != level - 1:
+            raise DamagedStructureError("the levels of a B-tree do not follow one another")
+        level = below
+    for entry in _entries(file, children[at]):
+        found, link = _symbol(names, entry)
+        if found == name:
+            return link
+    return None
 
 
 def _sorted(links: list[tuple[bytes, Link]], *, tracked: bool = False) -> dict[bytes, Link]:
@@ -121,7 +182,6 @@ def _leaves(file: Structure, root: int) -> list[int]:
     """Return the symbol table nodes of a B-tree, in their order."""
     found: list[int] = []
     visited: set[int] = set()
-    most = 2 * file.superblock.group_internal_k
     missing: MissingRangesError | None = None
     pending = [(root, -1)]
     while pending:
@@ -130,17 +190,12 @@ def _leaves(file: Structure, root: int) -> list[int]:
             raise DamagedStructureError("the nodes of a B-tree form a circle")
         visited.add(address)
         try:
-            signature, kind, level, count, _, _ = _NODE.unpack(file.get(address, _NODE.size, 32 + 32 * most))
-            if signature != b"TREE" or kind or count > most or level > _MAX_DEPTH:
-                raise DamagedStructureError(f"no node of a group's B-tree at {address}")
-            if expected >= 0 and level != expected:
-                raise DamagedStructureError("the levels of a B-tree do not follow one another")
-            # Keys and children alternate: name, child, name, child, ..., name.
-            data = file.get(address + _NODE.size, 8 + 16 * count)
+            level, _, children = _tree_node(file, address)
         except MissingRangesError as error:
             missing = error
             continue
-        children = struct.unpack(f"<{2 * count + 1}Q", data)[1::2]
+        if expected >= 0 and level != expected:
+            raise DamagedStructureError("the levels of a B-tree do not follow one another")
         if level:
             pending += [(child, level - 1) for child in reversed(children)]
         else:
@@ -150,6 +205,17 @@ def _leaves(file: Structure, root: int) -> list[int]:
     if len(set(found)) != len(found):
         raise DamagedStructureError("a node of symbols is in a group twice")
     return found
+
+
+def _tree_node(file: Structure, address: int) -> tuple[int, tuple[int, ...], tuple[int, ...]]:
+    """Read a node of a B-tree: level, keys (places of names in the heap), and children."""
+    most = 2 * file.superblock.group_internal_k
+    signature, kind, level, count, _, _ = _NODE.unpack(file.get(address, _NODE.size, 32 + 32 * most))
+    if signature != b"TREE" or kind or count > most or level > _MAX_DEPTH:
+        raise DamagedStructureError(f"no node of a group's B-tree at {address}")
+    # Keys and children alternate: name, child, name, child, ..., name.
+    found = struct.unpack(f"<{2 * count + 1}Q", file.get(address + _NODE.size, 8 + 16 * count))
+    return level, found[::2], found[1::2]
 
 
 def _entries(file: Structure, address: int) -> list[tuple[int, int, int, bytes]]:

@@ -27,7 +27,7 @@ from lazynwb.formats.hdf5.chunk_index import read_chunk_index, read_some_chunks
 from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
 from lazynwb.formats.hdf5.fractal_heap import FractalHeap
 from lazynwb.formats.hdf5.global_heap import Collection, read_collection
-from lazynwb.formats.hdf5.groups import read_links
+from lazynwb.formats.hdf5.groups import find_link, read_links
 from lazynwb.formats.hdf5.messages import EXTERNAL, HARD, SOFT, Link
 from lazynwb.formats.hdf5.object_header import (
     BTREE_K,
@@ -83,6 +83,8 @@ if TYPE_CHECKING:
 #: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
 _MAX_LINKS = 32
 _MAX_TEXT_WIDTH = 4096
+#: Links of a group that are looked up one by one, before all of them are read.
+_MOST_SINGLE_LINKS = 8
 #: What is fetched of a group's B-tree and heap together with its header.
 _LINKS_AHEAD = 1024
 #: Headers, collections and groups that are kept; a walk through a larger file reads some of them again.
@@ -112,6 +114,7 @@ class StructureFile:
         self._end = 0
         self._headers: dict[int, ObjectHeader] = {}
         self._links: dict[int, dict[bytes, Link]] = {}
+        self._some_links: dict[int, dict[bytes, Link]] = {}
         self._collections: dict[int, Collection] = {}
         self._heaps: dict[int, FractalHeap] = {}
         self._types: dict[int, StoredType] = {}
@@ -225,6 +228,21 @@ class StructureFile:
             if header.missing is None:
                 self._links[header.address] = found
         return found
+
+    def link(self, header: ObjectHeader, name: bytes) -> Link | None:
+        """Return the link of a group that has a name; None if there is none."""
+        links = self._links.get(header.address)
+        if links is not None:
+            return links.get(name)
+        if len(self._some_links) >= _MAX_KEPT:
+            self._some_links.clear()
+        known = self._some_links.setdefault(header.address, {})
+        found = known.get(name)
+        if found is None and len(known) < _MOST_SINGLE_LINKS:
+            found = find_link(self, header, name)
+            if found is not None and header.missing is None:
+                known[name] = found
+        return found if found is not None else self.links(header).get(name)
 
     def heap_collection(self, address: int) -> Collection:
         """Return the objects of a global heap collection."""
@@ -589,7 +607,7 @@ def _step(here: StructureNode, name: bytes, hops: int) -> StructureNode:
     shown = name.decode("utf-8", "replace")
     if not here.is_group:
         raise NoObjectError(f"{shown!r} was looked up in a dataset")
-    link = here.links().get(name)
+    link = here.file.link(here.header, name)
     if link is None:
         if here.header.missing is not None:
             raise here.header.missing
