@@ -77,7 +77,8 @@ def find_link(file: Structure, header: ObjectHeader, name: bytes) -> Link | None
         stored = decode_link_info(info[1])
         return _dense_link(file, stored, name) if stored.heap != UNDEFINED else None
     if table is not None and info is None and len(table[1]) >= _INDEX.size:
-        return _symbol_link(file, *_INDEX.unpack_from(table[1]), name)
+        tree, heap = _INDEX.unpack_from(table[1])
+        return _symbol_link(file, tree, heap, name)
     return None
 
 
