@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 
 import builders
 import lazynwb
+from interruptions import CutOff, WriteLimit
 from lazynwb.index import checkpoint, writer
 from lazynwb.index import values as writing
 from lazynwb.index.location import LocalFolder
@@ -46,8 +47,16 @@ def often(monkeypatch):
     monkeypatch.setattr(writing, "SESSIONS_AT_ONCE", 2)
 
 
-class CutOff(BaseException):
-    """The end of the process: whoever catches it can write and remove nothing."""
+@pytest.fixture
+def cut_off(sessions, tmp_path, monkeypatch):
+    """The folder of a build that ended before it was published."""
+    place = tmp_path / "index"
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalFolder, "remove", lambda *_: None)
+        patched.setattr("lazynwb.index.build.publish", lambda *_: sys.exit(1))
+        with pytest.raises(SystemExit):
+            lazynwb.build_index(sessions, place, values=True)
+    return place
 
 
 def check(place, paths, *, is_clean=True):
@@ -78,24 +87,11 @@ def check(place, paths, *, is_clean=True):
 def test_a_build_that_is_cut_off_again_and_again_gets_done(sessions, tmp_path, monkeypatch):
     """Each try ends after a few writes of files; no try repeats what a checkpoint names."""
     place = tmp_path / "index"
-    limit = calls = 0
-
-    def cutting(method):
-        def call(self, *arguments):
-            nonlocal calls
-            calls += 1
-            if calls > limit:
-                raise CutOff
-            return method(self, *arguments)
-
-        return call
-
     with monkeypatch.context() as patched:
-        for name in ("write", "replace", "remove"):
-            patched.setattr(LocalFolder, name, cutting(getattr(LocalFolder, name)))
+        writes = WriteLimit(patched)
         tries = described = 0
         while True:
-            calls, limit = 0, 17
+            writes.left = 17
             tries += 1
             lazynwb.clear_cache()
             with lazynwb.profile() as counts:
@@ -137,42 +133,24 @@ def test_finished_work_is_not_repeated(sessions, tmp_path, monkeypatch, on_worke
 
 
 @pytest.mark.usefixtures("often")
-def test_sessions_that_changed_since_are_described_and_read_anew(sessions, tmp_path, monkeypatch):
-    place = tmp_path / "index"
-    with monkeypatch.context() as patched:
-        patched.setattr(LocalFolder, "remove", lambda *_: None)
-        patched.setattr("lazynwb.index.build.publish", lambda *_: sys.exit(1))
-        with pytest.raises(SystemExit):
-            lazynwb.build_index(sessions, place, values=True)
+def test_sessions_that_changed_since_are_described_and_read_anew(sessions, cut_off):
     write(sessions[3], 20)
-    lazynwb.build_index(sessions, place, values=True)
-    check(place, sessions)
+    lazynwb.build_index(sessions, cut_off, values=True)
+    check(cut_off, sessions)
 
 
 @pytest.mark.usefixtures("often")
-def test_other_sources_are_another_build(sessions, tmp_path, monkeypatch):
+def test_other_sources_are_another_build(sessions, cut_off):
     """What the first one had written is superseded, and removed by the update after."""
-    place = tmp_path / "index"
-    with monkeypatch.context() as patched:
-        patched.setattr(LocalFolder, "remove", lambda *_: None)
-        patched.setattr("lazynwb.index.build.publish", lambda *_: sys.exit(1))
-        with pytest.raises(SystemExit):
-            lazynwb.build_index(sessions, place, values=True)
-    lazynwb.build_index(sessions[::-1], place, values=True)
-    check(place, sessions[::-1])
+    lazynwb.build_index(sessions[::-1], cut_off, values=True)
+    check(cut_off, sessions[::-1])
 
 
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("damage", ["no checkpoint", "a part is gone", "values are gone", "of two builds"])
-def test_a_checkpoint_that_cannot_be_used_does_no_harm(sessions, tmp_path, monkeypatch, damage):
-    place = tmp_path / "index"
-    with monkeypatch.context() as patched:
-        patched.setattr(LocalFolder, "remove", lambda *_: None)
-        patched.setattr("lazynwb.index.build.publish", lambda *_: sys.exit(1))
-        with pytest.raises(SystemExit):
-            lazynwb.build_index(sessions, place, values=True)
+def test_a_checkpoint_that_cannot_be_used_does_no_harm(sessions, cut_off, monkeypatch, damage):
     if damage == "no checkpoint":
-        (place / checkpoint.CHECKPOINT).write_bytes(b"{")
+        (cut_off / checkpoint.CHECKPOINT).write_bytes(b"{")
     elif damage == "of two builds":  # another one goes on from the same checkpoint, and is done first
         replace = LocalFolder.replace
         others = []
@@ -180,18 +158,18 @@ def test_a_checkpoint_that_cannot_be_used_does_no_harm(sessions, tmp_path, monke
         def slowly(folder, name, data, before):
             if name == "manifest.json" and not others:
                 others.append(name)
-                lazynwb.build_index(sessions, place, values=True)
+                lazynwb.build_index(sessions, cut_off, values=True)
             replace(folder, name, data, before)
 
         monkeypatch.setattr(LocalFolder, "replace", slowly)
         with pytest.raises(lazynwb.errors.LazyNWBError, match="another process"):
-            lazynwb.build_index(sessions, place, values=True)
-        assert lazynwb.scan_index(place, "/units").collect().height > 0
+            lazynwb.build_index(sessions, cut_off, values=True)
+        assert lazynwb.scan_index(cut_off, "/units").collect().height > 0
     else:
         pattern = "sessions-*.parquet" if damage == "a part is gone" else "tables=units/*.parquet"
-        next(iter(sorted(place.glob(pattern)))).unlink()
-    lazynwb.build_index(sessions, place, values=True)
-    found = lazynwb.scan_index(place, "/units").select("x", "_nwb_path").collect()
+        next(iter(sorted(cut_off.glob(pattern)))).unlink()
+    lazynwb.build_index(sessions, cut_off, values=True)
+    found = lazynwb.scan_index(cut_off, "/units").select("x", "_nwb_path").collect()
     assert_frame_equal(found, lazynwb.scan_nwb(sessions, "/units").select("x", "_nwb_path").collect())
 
 

@@ -10,6 +10,7 @@ from polars.testing import assert_frame_equal
 
 import builders
 import lazynwb
+from interruptions import CutOff, WriteLimit
 from lazynwb.errors import LazyNWBError
 from lazynwb.index import values as writing
 from lazynwb.index.location import LocalFolder
@@ -102,10 +103,6 @@ def test_small_files_are_joined(sessions, tmp_path):
     same(place, sessions)
 
 
-class CutOff(BaseException):
-    """The end of the process."""
-
-
 @pytest.mark.usefixtures("small_files")
 def test_an_update_that_is_cut_off_anywhere(sessions, tmp_path, monkeypatch):
     place = tmp_path / "index"
@@ -115,23 +112,10 @@ def test_an_update_that_is_cut_off_anywhere(sessions, tmp_path, monkeypatch):
     before = lazynwb.scan_index(place, "/units").collect()
     write(sessions[1], 11)
     sessions[5].unlink()
-    calls = 0
     limit = 0
-
-    def cutting(method):
-        def call(self, *arguments):
-            nonlocal calls
-            calls += 1
-            if calls > limit:
-                raise CutOff
-            return method(self, *arguments)
-
-        return call
-
-    for name in ("write", "replace", "remove"):
-        monkeypatch.setattr(LocalFolder, name, cutting(getattr(LocalFolder, name)))
+    writes = WriteLimit(monkeypatch)
     while True:
-        calls = 0
+        writes.left = limit
         try:
             lazynwb.update_index(place)
         except CutOff:
