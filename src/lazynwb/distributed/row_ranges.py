@@ -46,8 +46,8 @@ def row_ranges(
     if pieces < 2:  # noqa: PLR2004 - nothing to divide
         return whole
     chunks, unit = _chunks(file, names)
-    pieces = min(pieces, chunks, -(-stop // unit))
     units = -(-stop // unit)
+    pieces = min(pieces, chunks, units)
     edges = [unit * (units * n // pieces) for n in range(pieces)]
     return list(zip(edges, [*edges[1:], rows], strict=True))
 
@@ -62,9 +62,9 @@ def _chunks(file: TableFile, names: Collection[str]) -> tuple[int, int]:
         column = file.columns.get(name)
         for child in () if column is None else (column.children or (column,)):
             array = child.data
-            if array is None or child.lengths or most_bytes(file, [name]) <= size:
+            if array is None or child.lengths or (own := most_bytes(file, [name])) <= size:
                 continue
-            size = most_bytes(file, [name])
+            size = own
             if array.chunk:
                 found = grid_of(array)[0], 1 if child.indices else max(array.chunk[0], 1)
             elif array.layout == "inline":

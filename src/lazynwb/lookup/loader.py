@@ -424,23 +424,28 @@ def load_described(
     shared : SharedReader or None
         As for `load_table`.
     """
-    key = key_of(kind, source, path)
-    entry = _load(
-        key, source, Entry, lambda reader, now: Entry(key, now, *describe(reader, source, path)), shared
-    )
+    entry = _load_entry(kind, source, path, describe, shared)
     return TableFile(source, entry) if entry.table is not None else None
 
 
 def identity_without(source: Source, table_path: str) -> str | None:
     """Return the identity of a file that has no such table; None if it has one. See `load_table`."""
-    key = key_of("table", source, table_path)
-    entry = _load(
-        key,
-        source,
-        Entry,
-        lambda reader, now: Entry(key, now, *_table_and_chunks((), reader, source, table_path)),
-    )
+    entry = _load_entry("table", source, table_path, partial(_table_and_chunks, ()))
     return entry.identity if entry.table is None else None
+
+
+def _load_entry(
+    kind: str,
+    source: Source,
+    path: str,
+    describe: Callable[[Reader, Source, str], tuple[Table | None, dict[str, ChunkIndex]]],
+    shared: SharedReader | None = None,
+) -> Entry:
+    """Return the cache entry of a description, made now if there is none; see `load_described`."""
+    key = key_of(kind, source, path)
+    return _load(
+        key, source, Entry, lambda reader, now: Entry(key, now, *describe(reader, source, path)), shared
+    )
 
 
 def look_up_chunks(wanted: Iterable[tuple[TableFile, Wanted]]) -> None:
