@@ -208,3 +208,21 @@ def test_a_member_of_a_large_group_is_found_without_reading_all_its_links(tmp_pa
         found = lazynwb.scan_nwb(server.url_of("large.nwb"), "/acquisition/0999 table").collect()
         assert found["x"].to_list() == list(range(9))
         assert server.bytes < size // 2
+
+
+def test_a_small_file_is_fetched_in_two_requests(tmp_path):
+    import h5py
+    import numpy as np
+
+    from builders import GZIP, Column, table
+
+    path = tmp_path / "small.nwb"
+    values = np.arange(30.0)
+    with h5py.File(path, "w") as file:
+        table(file, "units", {f"c{k}": Column(values + k, GZIP) for k in range(40)})
+    assert 64 * 1024 < path.stat().st_size < 256 * 1024
+    with RangeServer(tmp_path) as server:
+        found = lazynwb.read_nwb(server.url_of("small.nwb"), "/units")
+        assert found["c39"].to_list() == (values + 39).tolist()
+        assert server.count == 2
+        assert server.bytes == path.stat().st_size

@@ -32,6 +32,8 @@ _HTML_FIRST_BYTES = (b"<", b"\n", b"\r", b"\t", b" ")
 _PLACEHOLDER_BYTES = 1024
 #: Parsers fetch aligned blocks of this size.
 BLOCK = 16 * 1024
+#: Files up to this size are fetched whole in the first round.
+_SMALL_FILE = 256 * 1024
 #: Ranges that are closer together than this are coalesced: transferring the gap takes less time than a
 #: second request, even on a slow line.
 _COALESCE_GAP = 64 * 1024
@@ -288,6 +290,8 @@ class RemoteFile:
 
     def _coalesced_spans(self, ranges: Iterable[tuple[int, int]], *, ahead: bool) -> list[tuple[int, int]]:
         spans: list[tuple[int, int]] = []
+        if ahead and self.size <= _SMALL_FILE:
+            ranges = [(0, self.size)]
         for start, stop in sorted(ranges):
             low, high = start // BLOCK * BLOCK, min(-(-stop // BLOCK) * BLOCK, self.size)
             low, high = self._extended_span(low, high) if ahead else (low, high)

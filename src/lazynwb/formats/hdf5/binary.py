@@ -11,6 +11,7 @@ import os
 import struct
 from typing import TYPE_CHECKING, Protocol
 
+from lazynwb.formats.partial_file import MissingRanges
 from lazynwb.formats.protocols import DamagedObjectError
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ _pread: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
 
 
 class RemoteBytes:
-    """The fetched bytes of a remote file, and a record of missing ranges.
+    """The fetched bytes of a remote file.
 
     Parameters
     ----------
@@ -139,21 +140,14 @@ class RemoteBytes:
 
     Attributes
     ----------
-    missing : set of (start, stop)
-        Ranges to fetch before the parse is run again.
-    misses : int
-        Number of reads of missing bytes, repeated ones included.
+    missing : MissingRanges
+        What to fetch before the parse is run again.
     """
-
-    #: Each round brings new bytes, but a damaged file could ask for all of them one by one.
-    _most_rounds = 2000
 
     def __init__(self, file: RemoteFile) -> None:
         self._file = file
         self.size = file.size
-        self.missing: set[tuple[int, int]] = set()
-        self.misses = 0
-        self._rounds = 0
+        self.missing = MissingRanges(file)
 
     def get(self, start: int, size: int, ahead: int = 0) -> bytes:
         """Return bytes; `MissingRangesError` where they have not been fetched."""
@@ -162,28 +156,10 @@ class RemoteBytes:
             raise DamagedStructureError(f"bytes {start} to {stop} lie outside of the file")
         found = self._file.peek(start, size)
         if found is None:
-            self.misses += 1
-            self.missing.add((start, min(max(stop, start + ahead), self.size)))
+            self.missing.miss(start, max(stop, start + ahead))
             raise MissingRangesError(f"bytes {start} to {stop} have not been fetched")
         return bytes(found)
 
-    def expect(self, start: int, size: int) -> None:
-        """Note a range that will be needed, without asking for it."""
-        stop = min(start + size, self.size)
-        if 0 <= start < stop and not self._file.has(start, stop - start):
-            self.missing.add((start, stop))
-
-    def fetch_missing(self, *, ahead: bool = True) -> bool:
-        """Fetch what was noted, in one round; return whether there was anything."""
-        missing, self.missing = self.missing, set()
-        if not missing:
-            return False
-        self._rounds += 1
-        if self._rounds > self._most_rounds:
-            raise DamagedStructureError("the structure of the file does not end")
-        self._file.fetch_blocks(missing, ahead=ahead)
-        return True
-
     def close(self) -> None:
         """Forget what was noted."""
-        self.missing.clear()
+        self.missing.ranges.clear()

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 import struct
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from lazynwb.errors import LazyNWBError
 from lazynwb.formats.hdf5.binary import (
     UNDEFINED,
     DamagedStructureError,
@@ -61,21 +60,18 @@ from lazynwb.formats.hdf5.stored_datasets import (
     type_of,
 )
 from lazynwb.formats.hdf5.superblock import Superblock, read_superblock
+from lazynwb.formats.partial_file import PartialFile
 from lazynwb.formats.protocols import (
     BrokenLinkError,
     CyclicLinkError,
     NoObjectError,
     broken_at,
-    identity_of_unread,
-    permitted_target,
-    unfollowed,
 )
 from lazynwb.formats.references import find_paths
 from lazynwb.profile import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
-    from types import TracebackType
 
     from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
     from lazynwb.storage.source import Source
@@ -94,7 +90,7 @@ _K = struct.Struct("<BHHH")
 T = TypeVar("T")
 
 
-class StructureFile:
+class StructureFile(PartialFile):
     """A file whose structure is read from its bytes.
 
     Parameters
@@ -104,11 +100,15 @@ class StructureFile:
         Its identity: of a remote file, no other version is read.
     """
 
+    _missing_error = MissingRangesError
+
     def __init__(self, source: Source, version: str) -> None:
+        super().__init__()
         self.path = source
         self.name = source.name
-        self._version = version
+        self._identity = version
         self.source = _bytes_of(source, version)
+        self._ranges = self.source.missing if isinstance(self.source, RemoteBytes) else None
         self.superblock = Superblock(0, 0, 0, 0)
         self.base = 0
         self._end = 0
@@ -119,10 +119,7 @@ class StructureFile:
         self._heaps: dict[int, FractalHeap] = {}
         self._types: dict[int, StoredType] = {}
         self._checksums = Checksums()
-        self._known: dict[str, object] = {}
         self._last: tuple[str, StructureNode] | None = None
-        self._linked: dict[Source, StructureFile] = {}
-        self._unreadable: dict[Source, BrokenLinkError] = {}
         count(files_opened=1)
 
     def close(self) -> None:
@@ -209,9 +206,9 @@ class StructureFile:
             Of a group its parent knows where its B-tree and heap are: of a remote file, they come with its
             header, and what they lead to may be noted before it is here.
         """
-        if links is not None and isinstance(self.source, RemoteBytes):
-            for place in links:
-                self.source.expect(place + self.base, _LINKS_AHEAD)
+        if links is not None and self._ranges is not None:
+            places = [place + self.base for place in links]
+            self._ranges.expect((place, place + _LINKS_AHEAD) for place in places)
             try:
                 return StructureNode(self, self.header(address))
             except MissingRangesError as error:
@@ -278,60 +275,6 @@ class StructureFile:
 
     # --- lazynwb.formats.protocols.OpenFile ---------------------------------------------------------------
 
-    guesses_members = False
-
-    @property
-    def missed(self) -> int:
-        """Ranges of this file, and of those that links led to, that have not been fetched."""
-        own = len(self.source.missing) if isinstance(self.source, RemoteBytes) else 0
-        return own + sum(linked.missed for linked in self._linked.values()) if self._linked else own
-
-    @property
-    def _misses(self) -> int:
-        """Number of reads of missing bytes, repeated ones included."""
-        own = self.source.misses if isinstance(self.source, RemoteBytes) else 0
-        return own + sum(linked._misses for linked in self._linked.values())  # noqa: SLF001 - of its own kind
-
-    def forget_missing(self) -> None:
-        """Drop the record of missing ranges."""
-        if isinstance(self.source, RemoteBytes):
-            self.source.missing.clear()
-        for linked in self._linked.values():
-            linked.forget_missing()
-
-    def fetch_missing(self, *, ahead: bool = True) -> bool:
-        """Fetch what a parse missed, of this file and of those that links led to; return whether it did."""
-        own = isinstance(self.source, RemoteBytes) and self.source.fetch_missing(ahead=ahead)
-        return any([own, *(linked.fetch_missing(ahead=ahead) for linked in self._linked.values())])
-
-    def once(self, path: str, describe: Callable[[], T]) -> T:
-        """Return what was found out about an object, by this run of a parse or an earlier one."""
-        if not isinstance(self.source, RemoteBytes):
-            return describe()
-        if path in self._known:
-            return cast("T", self._known[path])
-        before = self._misses
-        found = describe()
-        if self._misses == before:
-            self._known[path] = found
-        return found
-
-    def collect_misses(self) -> _Misses:
-        """Pass over missing ranges, so that one run of a parse notes all of them."""
-        return _Misses(self)
-
-    def raise_if_missing(self) -> None:
-        """Raise `MissingRangesError` if ranges were noted: what follows could only be thrown away."""
-        if self.missed:
-            raise MissingRangesError("ranges have not been fetched")
-
-    @property
-    def depends(self) -> tuple[tuple[str, str], ...]:
-        """Path and identity of every other file that links led to so far, readable or not."""
-        own = [(source.path, linked._version) for source, linked in self._linked.items()]  # noqa: SLF001 - of its own kind
-        own += [(source.path, identity_of_unread(source, why)) for source, why in self._unreadable.items()]
-        return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
-
     @property
     def root(self) -> StructureNode:
         """The root group."""
@@ -385,19 +328,10 @@ class StructureFile:
     def external(self, name: bytes) -> StructureFile:
         """Open the file that an external link names, if the settings allow it."""
         text = name.decode("utf-8", "surrogateescape")
-        target = permitted_target(self.path, self.path.sibling(text), "the external link to {}", text)
-        if target == self.path.resolved():
-            return self
-        if target in self._unreadable:
-            raise self._unreadable[target]
-        if target not in self._linked:
-            try:
-                self._linked[target] = StructureFile(target, target.identity())
-            except LazyNWBError as error:
-                target.invalidate()
-                self._unreadable[target] = unfollowed(self.name, target, error)
-                raise self._unreadable[target] from None
-        return self._linked[target]
+        return self._linked_file(self.path, self.path.sibling(text), "the external link to {}", text)
+
+    def _open_linked(self, target: Source) -> StructureFile:
+        return StructureFile(target, target.identity())
 
     # --- chunks ---------------------------------------------------------------------------------------
 
@@ -410,24 +344,6 @@ class StructureFile:
         """Look up where some chunks of an array are, by their numbers in row-major order of the grid."""
         found = self.find(array.path)
         return read_some_chunks(found.file, chunked(found.header), numbers)
-
-
-class _Misses:
-    """A context that errors of missing ranges end without leaving it."""
-
-    __slots__ = ("_file",)
-
-    def __init__(self, file: StructureFile) -> None:
-        self._file = file
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> bool:
-        if kind is None:
-            return False
-        return issubclass(kind, MissingRangesError) or (issubclass(kind, Exception) and self._file.missed > 0)
 
 
 def _bytes_of(source: Source, version: str) -> LocalBytes | RemoteBytes:

@@ -16,14 +16,13 @@ from h5py import version
 
 from lazynwb.formats.libhdf5.heap_validation import SIGNATURE as HEAP
 from lazynwb.formats.libhdf5.heap_validation import Collections
+from lazynwb.formats.partial_file import MissingRanges
 
 if TYPE_CHECKING:
     from lazynwb.storage.remote_file import RemoteFile
 
 #: Bytes at the beginning of every HDF5 file, or of what follows its user block.
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-#: Rounds of fetching that one parse may take: each brings new bytes, but a damaged file could ask for all.
-_MAX_ROUNDS = 2000
 #: After a read that failed, older libraries take what could not be read for absent, or free what was never
 #: allocated. From those nothing is held back, although they wait for one thing after the other then.
 MAY_FAIL = version.hdf5_version_tuple >= (2, 0, 0)
@@ -117,10 +116,8 @@ class BlockStream(CheckedStream):
 
     Attributes
     ----------
-    missing : set of (start, stop)
-        Ranges that were missing since the last fetch.
-    misses : int
-        Number of reads of missing bytes, repeated ones included.
+    missing : MissingRanges
+        What to fetch before the parse is run again.
     """
 
     def __init__(self, file: RemoteFile) -> None:
@@ -128,9 +125,7 @@ class BlockStream(CheckedStream):
         self._file = file
         self.size = file.size
         self._position = 0
-        self.missing: set[tuple[int, int]] = set()
-        self.misses = 0
-        self._rounds = 0
+        self.missing = MissingRanges(file)
         self._failure: Exception | None = None
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -176,40 +171,20 @@ class BlockStream(CheckedStream):
                 self._failure = error
             found = self._file.peek(start, size)
         if found is None:
-            self.missing.add((start, start + size))
-            self.misses += 1
+            self.missing.miss(start, start + size)
             raise MissingBytesError(f"bytes {start} to {start + size} are not here yet")
         return bytes(found)
-
-    def prefetch(self, ranges: list[tuple[int, int]]) -> None:
-        """Note ranges that will be read: those that are not here are fetched with what is missing."""
-        self.missing.update(
-            (start, min(stop, self._file.size))
-            for start, stop in ranges
-            if start < self._file.size and not self._file.has(start, min(stop, self._file.size) - start)
-        )
 
     def drop(self, ranges: list[tuple[int, int]]) -> None:
         """Let go of ranges that will not be read again."""
         for start, stop in ranges:
             self._file.drop(start, stop)
 
-    def forget_missing(self) -> None:
-        """Do without what was missed."""
-        self.missing.clear()
-
-    def fetch_missing(self) -> bool:
-        """Fetch what was missed since the last time; tell whether there was anything."""
+    def fetch_missing(self, *, ahead: bool = True) -> bool:
+        """Fetch what was missed since the last time; return whether there was anything."""
         if self._failure is not None:
             raise self._failure
-        missing, self.missing = self.missing, set()
-        if not missing:
-            return False
-        self._rounds += 1
-        if self._rounds > _MAX_ROUNDS:
-            raise OSError("the structure of the file does not end: it is damaged")
-        self._file.fetch_blocks(missing)
-        return True
+        return self.missing.fetch(ahead=ahead)
 
     def has_signature(self) -> bool:
         """Return whether the file is HDF5: the signature may be at 0, 512, 1024, 2048, ..."""

@@ -7,27 +7,22 @@ import re
 import threading
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from weakref import WeakSet
 
 from h5py import h5f, h5fd, h5p
 from h5py._objects import phil
 
-from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
+from lazynwb.errors import NotNWBError, SourceNotFoundError
 from lazynwb.formats.libhdf5.block_stream import SIGNATURE, BlockStream, LocalStream, MissingBytesError
 from lazynwb.formats.libhdf5.heap_validation import Heaps
-from lazynwb.formats.protocols import (
-    BrokenLinkError,
-    identity_of_unread,
-    permitted_target,
-    unfollowed,
-)
+from lazynwb.formats.partial_file import PartialFile
 from lazynwb.profile import count
 from lazynwb.shutdown import on_exit
 from lazynwb.storage import local_file
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Hashable, Iterator
     from types import TracebackType
 
     from lazynwb.storage.source import Source
@@ -90,7 +85,7 @@ class Located(Protocol):
         ...
 
 
-class LibHdf5File:
+class LibHdf5File(PartialFile):
     """An HDF5 file that libhdf5 has open, without the nodes in it: see `lazynwb.formats.libhdf5.nodes`.
 
     Closing it closes every object that was opened in it.
@@ -111,19 +106,20 @@ class LibHdf5File:
         If libhdf5 cannot open it; the message says what it is instead, as far as that can be told.
     """
 
+    _missing_error = MissingBytesError
+
     def __init__(self, source: Source, version: str, *, streamed: bool = False) -> None:
+        super().__init__()
         self.source = source
-        self._version = version
+        self._identity = version
         self._streamed = streamed
         self.name = source.name
-        self._linked: dict[Source, Self] = {}
-        self._unreadable: dict[Source, BrokenLinkError] = {}
-        self._known: dict[str, object] = {}
         self._opened: dict[str, Any] = {}
         self._announced: list[tuple[int, int]] = []
         self._stream: LocalStream | None = None
         self.heaps: Heaps | None = None
         self._blocks = _block_stream(source, version)
+        self._ranges = self._blocks.missing if self._blocks is not None else None
         _open_objects.add(self)
         self._last: tuple[str, Any] | None = None
         self.id: h5f.FileID | None = None
@@ -204,7 +200,7 @@ class LibHdf5File:
 
     def reopen(self) -> Self:
         """Open the source once more, so that libhdf5 takes it for another file than any that is open."""
-        return type(self)(self.source, self._version, streamed=True)
+        return type(self)(self.source, self._identity, streamed=True)
 
     @contextmanager
     def parse_lock(self) -> Iterator[None]:
@@ -219,46 +215,16 @@ class LibHdf5File:
             with _turns[0]:
                 yield
 
-    guesses_members = False
+    def _fetch_own(self, *, ahead: bool) -> bool:
+        return self._blocks is not None and self._blocks.fetch_missing(ahead=ahead)
 
-    @property
-    def missed(self) -> int:
-        """Ranges of this file, and of those that links led to, that were asked for and are not here."""
-        own = len(self._blocks.missing) if self._blocks is not None else 0
-        return own + sum(linked.missed for linked in self._linked.values())
-
-    @property
-    def _misses(self) -> int:
-        """Number of reads of missing bytes, repeated ones included."""
-        own = self._blocks.misses if self._blocks is not None else 0
-        return own + sum(linked._misses for linked in self._linked.values())  # noqa: SLF001 - of its own kind
-
-    def once(self, path: str, describe: Callable[[], T]) -> T:
-        """Return what was found out about an object, by this run of a parse or an earlier one.
-
-        The structure of a remote file is parsed again and again, until it is here.
-        """
-        if path in self._known:
-            return cast("T", self._known[path])
-        before = self._misses
-        found = describe()
-        if self._blocks is not None and self._misses == before:
-            self._known[path] = found
-        return found
-
-    @contextmanager
-    def collect_misses(self) -> Iterator[None]:
-        """Pass over errors while bytes are missing, so that one run finds out all that it misses."""
-        try:
-            yield
-        except Exception:
-            if not self.missed:
-                raise
+    def _open_linked(self, target: Source) -> Self:
+        return type(self)(target, target.identity(), streamed=self._streamed)
 
     def prefetch(self, ranges: list[tuple[int, int]]) -> None:
         """Announce bytes that will be read, so that those of a remote file are fetched together."""
         if self._blocks is not None:
-            self._blocks.prefetch(ranges)
+            self._blocks.missing.expect(ranges)
             self._announced += ranges
 
     def drop_announced(self) -> None:
@@ -268,35 +234,6 @@ class LibHdf5File:
             self._announced.clear()
         for linked in self._linked.values():
             linked.drop_announced()
-
-    def raise_if_missing(self) -> None:
-        """Raise if bytes were missed: what follows could only be thrown away.
-
-        Raises
-        ------
-        MissingBytesError
-        """
-        if self.missed:
-            raise MissingBytesError("bytes are not here yet")
-
-    def forget_missing(self) -> None:
-        """Do without what was missed."""
-        if self._blocks is not None:
-            self._blocks.forget_missing()
-        for linked in self._linked.values():
-            linked.forget_missing()
-
-    def fetch_missing(self) -> bool:
-        """Fetch what parsing missed of this file, and of those that links led to; return whether it did."""
-        missed = self._blocks is not None and self._blocks.fetch_missing()
-        return any([missed, *(linked.fetch_missing() for linked in self._linked.values())])
-
-    @property
-    def depends(self) -> tuple[tuple[str, str], ...]:
-        """Path and identity of every other file that links led to so far, readable or not."""
-        own = [(source.path, linked._version) for source, linked in self._linked.items()]  # noqa: SLF001 - of its own kind
-        own += [(source.path, identity_of_unread(source, why)) for source, why in self._unreadable.items()]
-        return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
 
     def open_path(self, path: bytes) -> Located:
         """Open the object at a path from the root; BrokenLinkError if the path leads nowhere."""
@@ -314,19 +251,7 @@ class LibHdf5File:
     def external(self, name: bytes) -> Self:
         """Open the file that an external link names, if the settings allow it."""
         text = name.decode("utf-8", "surrogateescape")
-        target = permitted_target(self.source, self.source.sibling(text), "the external link to {}", text)
-        if target == self.source.resolved():
-            return self
-        if target in self._unreadable:
-            raise self._unreadable[target]
-        if target not in self._linked:
-            try:
-                self._linked[target] = type(self)(target, target.identity(), streamed=self._streamed)
-            except LazyNWBError as error:
-                target.invalidate()
-                self._unreadable[target] = unfollowed(self.name, target, error)
-                raise self._unreadable[target] from None
-        return self._linked[target]
+        return self._linked_file(self.source, self.source.sibling(text), "the external link to {}", text)
 
 
 def _block_stream(source: Source, version: str) -> BlockStream | None:

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from lazynwb.codecs.json_text import parse_json
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import likely_members
-from lazynwb.formats.protocols import (
-    BrokenLinkError,
-    DamagedObjectError,
-    identity_of_unread,
-    permitted_target,
-    unfollowed,
-)
+from lazynwb.formats.partial_file import MAX_ROUNDS, PartialFile
+from lazynwb.formats.protocols import DamagedObjectError, identity_of_unread
 from lazynwb.formats.zarr.node_metadata import Meta, check_described
 from lazynwb.storage.objects.object_store import open_objects
 from lazynwb.storage.placeholders import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator
+    from collections.abc import Hashable
 
     from lazynwb.storage.objects.object_store import Objects
     from lazynwb.storage.source import Source
 
 #: More than the metadata of any session; what is larger is not parsed.
 _MAX_BYTES = 512 * 1024 * 1024
-#: Rounds of fetching that one parse may take: links could lead from one group to the next for ever.
-_MAX_ROUNDS = 2000
 #: The documents of one node, by version.
 _DOCUMENTS = {2: (".zarray", ".zgroup", ".zattrs"), 3: ("zarr.json",)}
 
@@ -45,7 +38,7 @@ class NoStoreError(NotNWBError, SourceNotFoundError):
     """There is no Zarr store at the path."""
 
 
-class ZarrStore:
+class ZarrStore(PartialFile):
     """A store opened for its structure.
 
     Consolidated metadata (`.zmetadata`, or a member of the root's `zarr.json`) has all of it at once.
@@ -63,7 +56,10 @@ class ZarrStore:
         If there is no root group.
     """
 
+    _missing_error = MissingObjectsError
+
     def __init__(self, objects: Objects) -> None:
+        super().__init__()
         self.objects = objects
         self.source: Source = objects.source
         self.name = objects.source.name
@@ -73,11 +69,7 @@ class ZarrStore:
         self._missing: set[str] = set()
         self._unlisted: set[str] = set()
         self._metas: dict[str, Meta | None] = {}
-        self._known: dict[str, object] = {}
-        self._linked: dict[Source, Self] = {}
-        self._unreadable: dict[Source, BrokenLinkError] = {}
         self._rounds = 0
-        self.guesses_members = False
         self._members: dict[str, set[str]] | None = None
         self._documents: dict[str, dict[str, Any]] = {}
         self._version = self._open()
@@ -236,54 +228,19 @@ class ZarrStore:
             raise MissingObjectsError(f"the chunk {key} is not here yet")
         return self._here[key]
 
-    @property
-    def missed(self) -> int:
-        """Number of missing objects and listings, of this store and of linked ones."""
-        own = len(self._missing) + len(self._unlisted)
-        return own + sum(linked.missed for linked in self._linked.values())
+    def _own_missed(self) -> int:
+        return len(self._missing) + len(self._unlisted)
 
-    def once(self, path: str, describe: Callable[[], T]) -> T:
-        """Return the description of an array, made by this run of a parse or an earlier one."""
-        if path in self._known:
-            return cast("T", self._known[path])
-        before = self.missed
-        found = describe()
-        if self.missed == before:
-            self._known[path] = found
-        return found
+    def _own_misses(self) -> int:
+        return -1 if self._at_once else self._own_missed()
 
-    @contextmanager
-    def collect_misses(self) -> Iterator[None]:
-        """Ignore errors while objects are missing, so that one run collects all missing objects."""
-        try:
-            yield
-        except Exception:
-            if not self.missed:
-                raise
-
-    def raise_if_missing(self) -> None:
-        """Raise if objects were missed: the rest of the parse would be useless.
-
-        Raises
-        ------
-        MissingObjectsError
-        """
-        if self.missed:
-            raise MissingObjectsError("objects have not been fetched yet")
-
-    def fetch_missing(self) -> bool:
-        """Fetch missing objects; return whether there were any.
-
-        Raises
-        ------
-        NotNWBError
-            If the structure does not end.
-        """
+    def _fetch_own(self, *, ahead: bool) -> bool:
+        del ahead
         missing, self._missing = self._missing, set()
         unlisted, self._unlisted = sorted(self._unlisted), set()
         if missing or unlisted:
             self._rounds += 1
-            if self._rounds > _MAX_ROUNDS:
+            if self._rounds > MAX_ROUNDS:
                 raise NotNWBError(f"{self.name}: the structure of the store does not end: it is damaged")
             self._here.update(self.objects.get_many(sorted(missing)) if missing else {})
             self._lists.update(
@@ -291,7 +248,7 @@ class ZarrStore:
                 if len(unlisted) > 1
                 else [(path, self.objects.members(path)) for path in unlisted]
             )
-        return any([missing, unlisted, *(linked.fetch_missing() for linked in self._linked.values())])
+        return bool(missing or unlisted)
 
     def paths_of(self, addresses: set[Hashable]) -> dict[Hashable, str]:
         """Return nothing: references are stored as paths."""
@@ -336,19 +293,10 @@ class ZarrStore:
         BrokenLinkError
         """
         here = self._here_without_slash()
-        target = permitted_target(here, self._linked_source(name), "the link to another store, {},", name)
-        if target in {here, here.resolved()}:
-            return self
-        if target in self._unreadable:
-            raise self._unreadable[target]
-        if target not in self._linked:
-            try:
-                self._linked[target] = type(self)(open_objects(target))
-            except LazyNWBError as error:
-                target.invalidate()
-                self._unreadable[target] = unfollowed(self.name, target, error)
-                raise self._unreadable[target] from None
-        return self._linked[target]
+        return self._linked_file(here, self._linked_source(name), "the link to another store, {},", name)
+
+    def _open_linked(self, target: Source) -> Self:
+        return type(self)(open_objects(target))
 
     @property
     def depends(self) -> tuple[tuple[str, str], ...]:

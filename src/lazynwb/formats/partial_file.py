@@ -1,0 +1,201 @@
+"""An open file whose structure is parsed in rounds, and the files that its links led to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self, TypeVar, cast
+
+from lazynwb.errors import LazyNWBError, NotNWBError
+from lazynwb.formats.protocols import identity_of_unread, permitted_target, unfollowed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+    from lazynwb.formats.protocols import BrokenLinkError
+    from lazynwb.storage.remote_file import RemoteFile
+    from lazynwb.storage.source import Source
+
+#: Rounds of fetching that one file may take: each brings new bytes, but a damaged file could ask for all.
+MAX_ROUNDS = 2000
+
+T = TypeVar("T")
+
+
+class MissingRanges:
+    """The ranges of a remote file that a parse missed, or is going to need.
+
+    Parameters
+    ----------
+    file : RemoteFile
+
+    Attributes
+    ----------
+    ranges : set of (start, stop)
+        Those since the last fetch.
+    misses : int
+        Number of reads of missing bytes, repeated ones included.
+    """
+
+    def __init__(self, file: RemoteFile) -> None:
+        self._file = file
+        self.ranges: set[tuple[int, int]] = set()
+        self.misses = 0
+        self._rounds = 0
+
+    def miss(self, start: int, stop: int) -> None:
+        """Note a range that could not be read."""
+        self.misses += 1
+        self.ranges.add((start, min(stop, self._file.size)))
+
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Note ranges that will be read, as far as they are not here."""
+        for start, stop in ranges:
+            end = min(stop, self._file.size)
+            if 0 <= start < end and not self._file.has(start, end - start):
+                self.ranges.add((start, end))
+
+    def fetch(self, *, ahead: bool = True) -> bool:
+        """Fetch what was noted, in one round; return whether there was anything.
+
+        Raises
+        ------
+        NotNWBError
+            If the structure does not end.
+        """
+        ranges, self.ranges = self.ranges, set()
+        if not ranges:
+            return False
+        self._rounds += 1
+        if self._rounds > MAX_ROUNDS:
+            raise NotNWBError(f"{self._file.name}: the structure of the file does not end: it is damaged")
+        self._file.fetch_blocks(ranges, ahead=ahead)
+        return True
+
+
+class PartialFile:
+    """A file whose structure is parsed in rounds, and the files that its links led to.
+
+    A run of a parse notes what is missing and goes on with other objects; then all of that is fetched, and
+    the parse is run again. The results of a run that missed anything are not used.
+
+    Attributes
+    ----------
+    name : str
+        Of the file, for messages.
+    guesses_members : bool
+        Whether members of a group were looked for by likely names: the store does not list them.
+    """
+
+    name: str
+    guesses_members = False
+    _identity: str
+    _ranges: MissingRanges | None = None
+    _missing_error: type[Exception]
+
+    def __init__(self) -> None:
+        self._known: dict[str, object] = {}
+        self._linked: dict[Source, Self] = {}
+        self._unreadable: dict[Source, BrokenLinkError] = {}
+
+    # --- what is missing of this file -------------------------------------------------------------------
+
+    def _own_missed(self) -> int:
+        """Return how many ranges or objects have not been fetched."""
+        return len(self._ranges.ranges) if self._ranges is not None else 0
+
+    def _own_misses(self) -> int:
+        """Return a number that grows whenever something is missing; -1 where nothing ever is."""
+        return self._ranges.misses if self._ranges is not None else -1
+
+    def _fetch_own(self, *, ahead: bool) -> bool:
+        """Fetch what is missing; return whether there was anything."""
+        return self._ranges is not None and self._ranges.fetch(ahead=ahead)
+
+    def _open_linked(self, target: Source) -> Self:
+        """Open another file that a link leads to."""
+        raise NotImplementedError
+
+    # --- and of those that links led to -----------------------------------------------------------------
+
+    @property
+    def missed(self) -> int:
+        """Number of ranges or objects, of this file and of linked ones, that have not been fetched."""
+        own = self._own_missed()
+        return own + sum(linked.missed for linked in self._linked.values()) if self._linked else own
+
+    def _misses(self) -> int:
+        return self._own_misses() + sum(linked._misses() for linked in self._linked.values())  # noqa: SLF001 - of its own kind
+
+    def once(self, path: str, describe: Callable[[], T]) -> T:
+        """Return the description of an object, made by this run of a parse or an earlier one."""
+        if self._own_misses() < 0:
+            return describe()
+        if path in self._known:
+            return cast("T", self._known[path])
+        before = self._misses()
+        found = describe()
+        if self._misses() == before:
+            self._known[path] = found
+        return found
+
+    def collect_misses(self) -> _Misses:
+        """Ignore errors while anything is missing, so that one run collects everything missing."""
+        return _Misses(self)
+
+    def raise_if_missing(self) -> None:
+        """Raise if anything is missing: the rest of the parse would be useless."""
+        if self.missed:
+            raise self._missing_error("not all that is needed has been fetched")
+
+    def forget_missing(self) -> None:
+        """Drop the record of what is missing."""
+        if self._ranges is not None:
+            self._ranges.ranges.clear()
+        for linked in self._linked.values():
+            linked.forget_missing()
+
+    def fetch_missing(self, *, ahead: bool = True) -> bool:
+        """Fetch what a parse missed, of this file and of linked ones; return whether there was anything."""
+        own = self._fetch_own(ahead=ahead)
+        return any([own, *(linked.fetch_missing(ahead=ahead) for linked in self._linked.values())])
+
+    @property
+    def depends(self) -> tuple[tuple[str, str], ...]:
+        """Path and identity of every other file that links led to so far, readable or not."""
+        own = [(source.path, linked._identity) for source, linked in self._linked.items()]  # noqa: SLF001 - of its own kind
+        own += [(source.path, identity_of_unread(source, why)) for source, why in self._unreadable.items()]
+        return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
+
+    # --- links to other files ---------------------------------------------------------------------------
+
+    def _linked_file(self, here: Source, target: Source | None, what: str, name: str) -> Self:
+        """Open the file that a link leads to, if the settings allow it; see `protocols.permitted_target`."""
+        target = permitted_target(here, target, what, name)
+        if target in {here, here.resolved()}:
+            return self
+        if target in self._unreadable:
+            raise self._unreadable[target]
+        if target not in self._linked:
+            try:
+                self._linked[target] = self._open_linked(target)
+            except LazyNWBError as error:
+                target.invalidate()
+                self._unreadable[target] = unfollowed(self.name, target, error)
+                raise self._unreadable[target] from None
+        return self._linked[target]
+
+
+class _Misses:
+    """A context that no error leaves while anything is missing."""
+
+    __slots__ = ("_file",)
+
+    def __init__(self, file: PartialFile) -> None:
+        self._file = file
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        return kind is not None and issubclass(kind, Exception) and self._file.missed > 0
