@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, AnyStr, Protocol, TypeVar
 
 from lazynwb.config import config
 from lazynwb.errors import BrokenTableLinkError, SourceNotFoundError
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from lazynwb.errors import LazyNWBError
     from lazynwb.storage.source import Source
 
+#: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
+MAX_LINKS = 32
+
+N = TypeVar("N")
 T = TypeVar("T")
 
 
@@ -38,6 +42,34 @@ class ForbiddenLinkError(BrokenLinkError):
 
 class UnreachableLinkError(BrokenLinkError):
     """A link to a remote file that was refused, or whose server fails: it is not known what is there."""
+
+
+def follow(start: N, path: AnyStr, hops: int) -> N:
+    """Go a path from a group, links included, of which `hops` led here.
+
+    Parameters
+    ----------
+    start : Node
+        Of any format; its `step(name, hops)` opens a member.
+    path : str or bytes
+    hops : int
+
+    Raises
+    ------
+    BrokenLinkError
+        If it leads nowhere; the message says at which link.
+    """
+    if hops > MAX_LINKS:
+        raise CyclicLinkError("links form a cycle")
+    separator, here = ("/", ".") if isinstance(path, str) else (b"/", b".")
+    found: Any = start
+    if path.startswith(separator):
+        found = found.file.root
+    for name in path.split(separator):
+        if name and name != here:
+            found = found.step(name, hops)
+    reached: N = found
+    return reached
 
 
 def broken_at(name: str, error: BrokenLinkError, hops: int) -> BrokenLinkError:

@@ -63,9 +63,9 @@ from lazynwb.formats.hdf5.superblock import Superblock, read_superblock
 from lazynwb.formats.partial_file import PartialFile
 from lazynwb.formats.protocols import (
     BrokenLinkError,
-    CyclicLinkError,
     NoObjectError,
     broken_at,
+    follow,
 )
 from lazynwb.formats.references import find_paths
 from lazynwb.profile import count
@@ -76,8 +76,6 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
     from lazynwb.storage.source import Source
 
-#: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
-_MAX_LINKS = 32
 _MAX_TEXT_WIDTH = 4096
 #: Links of a group that are looked up one by one, before all of them are read.
 _MOST_SINGLE_LINKS = 8
@@ -386,7 +384,28 @@ class StructureNode:
         """Open one member of a group, following links; BrokenLinkError if the link leads nowhere."""
         if b"/" in key or key == b".":
             return follow(self, key, 0)
-        return _step(self, key, 0)
+        return self.step(key, 0)
+
+    def step(self, name: bytes, hops: int) -> StructureNode:
+        """Open a member by its name; `hops` links led here."""
+        shown = name.decode("utf-8", "replace")
+        if not self.is_group:
+            raise NoObjectError(f"{shown!r} was looked up in a dataset")
+        link = self.file.link(self.header, name)
+        if link is None:
+            if self.header.missing is not None:
+                raise self.header.missing
+            raise NoObjectError(f"there is no {shown!r}")
+        if link.kind == HARD:
+            return self.opened(link)
+        try:
+            if link.kind == SOFT:
+                return follow(self, link.value, hops + 1)
+            if link.kind == EXTERNAL:
+                return follow(self.file.external(link.file).root, link.value, hops + 1)
+        except BrokenLinkError as error:
+            raise broken_at(shown, error, hops) from None
+        raise BrokenLinkError(f"{shown!r} is a link of an unknown kind")
 
     def opened(self, link: Link) -> StructureNode:
         """Open what a hard link leads to."""
@@ -500,41 +519,3 @@ class StructureNode:
         stored = type_of(self.file, self.header)
         check_dataset(self.header, stored)
         return space_of(self.header).shape, shown_dtype(stored)
-
-
-def follow(start: StructureNode, path: bytes, hops: int) -> StructureNode:
-    """Go a path from a group, links included, of which `hops` led here.
-
-    Raises
-    ------
-    BrokenLinkError
-        If it leads nowhere; the message says at which link.
-    """
-    if hops > _MAX_LINKS:
-        raise CyclicLinkError("links form a cycle")
-    here = start.file.root if path.startswith(b"/") else start
-    for name in path.split(b"/"):
-        if name and name != b".":
-            here = _step(here, name, hops)
-    return here
-
-
-def _step(here: StructureNode, name: bytes, hops: int) -> StructureNode:
-    shown = name.decode("utf-8", "replace")
-    if not here.is_group:
-        raise NoObjectError(f"{shown!r} was looked up in a dataset")
-    link = here.file.link(here.header, name)
-    if link is None:
-        if here.header.missing is not None:
-            raise here.header.missing
-        raise NoObjectError(f"there is no {shown!r}")
-    if link.kind == HARD:
-        return here.opened(link)
-    try:
-        if link.kind == SOFT:
-            return follow(here, link.value, hops + 1)
-        if link.kind == EXTERNAL:
-            return follow(here.file.external(link.file).root, link.value, hops + 1)
-    except BrokenLinkError as error:
-        raise broken_at(shown, error, hops) from None
-    raise BrokenLinkError(f"{shown!r} is a link of an unknown kind")

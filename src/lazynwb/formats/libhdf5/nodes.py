@@ -39,10 +39,10 @@ from lazynwb.formats.libhdf5.external_storage import (
 from lazynwb.formats.libhdf5.file import LibHdf5File
 from lazynwb.formats.protocols import (
     BrokenLinkError,
-    CyclicLinkError,
     DamagedObjectError,
     NoObjectError,
     broken_at,
+    follow,
 )
 from lazynwb.formats.references import find_paths
 
@@ -53,8 +53,6 @@ if TYPE_CHECKING:
     from h5py.h5p import PropDCID
 
 
-#: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
-_MAX_LINKS = 32
 #: Bytes of the widest fixed-length text that may be a name for something.
 _MAX_TEXT_WIDTH = 4096
 
@@ -124,6 +122,31 @@ class Hdf5Node(NamedTuple):
     def child(self, key: bytes) -> Hdf5Node:
         """Open one member of a group, following links; BrokenLinkError if the link leads nowhere."""
         return follow(self, key, 0)
+
+    def step(self, name: bytes, hops: int) -> Hdf5Node:
+        """Open a member by its name; `hops` links led here."""
+        shown = name.decode("utf-8", "replace")
+        if not self.is_group:
+            raise NoObjectError(f"{shown!r} was looked up in a dataset")
+        try:
+            link = self.id.links.get_info(name)
+        except (KeyError, RuntimeError, OSError, ValueError) as error:
+            raise _why_no_link(self, name, shown, error) from None
+        try:
+            if link.type == h5l.TYPE_HARD:
+                return Hdf5Node(h5o.open(self.id, name), self.file)
+            if link.type == h5l.TYPE_SOFT:
+                return follow(self, self.id.links.get_val(name), hops + 1)
+            if link.type == h5l.TYPE_EXTERNAL:
+                file_name, target = self.id.links.get_val(name)
+                return follow(self.file.external(file_name).root, target, hops + 1)
+        except BrokenLinkError as error:
+            raise broken_at(shown, error, hops) from None
+        except LazyNWBError:  # of the other file; some are ValueErrors or RuntimeErrors, too
+            raise
+        except (KeyError, RuntimeError, OSError, ValueError, TypeError) as error:
+            raise DamagedObjectError(f"{shown!r} cannot be opened: {error}") from None
+        raise BrokenLinkError(f"{shown!r} is a link of an unknown kind")
 
     def address_of(self, key: bytes) -> int | None:
         """Return the address of what a hard link leads to; None for other links."""
@@ -222,48 +245,6 @@ class Hdf5Node(NamedTuple):
             return str(self.id.dtype.str)
         except TypeError:
             return "unknown"
-
-
-def follow(start: Hdf5Node, path: bytes, hops: int) -> Hdf5Node:
-    """Go a path from a group, links included, of which `hops` led here.
-
-    Raises
-    ------
-    BrokenLinkError
-        If it leads nowhere; the message says at which link.
-    """
-    if hops > _MAX_LINKS:
-        raise CyclicLinkError("links form a cycle")
-    here = start.file.root if path.startswith(b"/") else start
-    for name in path.split(b"/"):
-        if name and name != b".":
-            here = _step(here, name, hops)
-    return here
-
-
-def _step(here: Hdf5Node, name: bytes, hops: int) -> Hdf5Node:
-    shown = name.decode("utf-8", "replace")
-    if not here.is_group:
-        raise NoObjectError(f"{shown!r} was looked up in a dataset")
-    try:
-        link = here.id.links.get_info(name)
-    except (KeyError, RuntimeError, OSError, ValueError) as error:
-        raise _why_no_link(here, name, shown, error) from None
-    try:
-        if link.type == h5l.TYPE_HARD:
-            return Hdf5Node(h5o.open(here.id, name), here.file)
-        if link.type == h5l.TYPE_SOFT:
-            return follow(here, here.id.links.get_val(name), hops + 1)
-        if link.type == h5l.TYPE_EXTERNAL:
-            file_name, target = here.id.links.get_val(name)
-            return follow(here.file.external(file_name).root, target, hops + 1)
-    except BrokenLinkError as error:
-        raise broken_at(shown, error, hops) from None
-    except LazyNWBError:  # of the other file; some are ValueErrors or RuntimeErrors, too
-        raise
-    except (KeyError, RuntimeError, OSError, ValueError, TypeError) as error:
-        raise DamagedObjectError(f"{shown!r} cannot be opened: {error}") from None
-    raise BrokenLinkError(f"{shown!r} is a link of an unknown kind")
 
 
 def _why_no_link(here: Hdf5Node, name: bytes, shown: str, error: Exception) -> BrokenLinkError:

@@ -11,9 +11,9 @@ from lazynwb.catalog.model import Array, DType, stored_size
 from lazynwb.errors import CorruptDataError, NotNWBError
 from lazynwb.formats.protocols import (
     BrokenLinkError,
-    CyclicLinkError,
     NoObjectError,
     broken_at,
+    follow,
 )
 from lazynwb.formats.zarr.array_metadata import array_metadata, describe_array
 from lazynwb.formats.zarr.node_metadata import Meta, plain_attributes
@@ -23,8 +23,6 @@ from lazynwb.formats.zarr.store import ZarrStore
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Links that may follow one another before they count as cyclic.
-_MAX_LINKS = 32
 #: Bytes of a pointer: what objects take in memory, and so in the types that listings show.
 _POINTER = 8
 
@@ -244,20 +242,3 @@ def _in_memory(dtype: DType) -> int:
     if dtype.kind == "compound":
         return times * sum(_in_memory(field.dtype) for field in dtype.fields)
     return stored_size(dtype) if dtype.kind in {"number", "bool", "text"} else times * _POINTER
-
-
-def follow(start: ZarrNode, path: str, hops: int) -> ZarrNode:
-    """Go a path from a group, links included, of which `hops` led here.
-
-    Raises
-    ------
-    BrokenLinkError
-        If it leads nowhere; the message says at which link.
-    """
-    if hops > _MAX_LINKS:
-        raise CyclicLinkError("links form a cycle")
-    here = start.file.root if path.startswith("/") else start
-    for name in path.split("/"):
-        if name and name != ".":
-            here = here.step(name, hops)
-    return here
