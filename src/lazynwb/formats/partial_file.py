@@ -1,4 +1,4 @@
-"""An open file whose structure is parsed in rounds, and the files that its links led to."""
+"""Open files whose structure is parsed in rounds: records of missing ranges, and linked files."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from lazynwb.storage.remote_file import RemoteFile
     from lazynwb.storage.source import Source
 
-#: Rounds of fetching that one file may take: each brings new bytes, but a damaged file could ask for all.
+#: Maximum number of fetching rounds per file: a damaged file could ask for all of its bytes in small pieces.
 MAX_ROUNDS = 2000
 
 T = TypeVar("T")
 
 
 class MissingRanges:
-    """The ranges of a remote file that a parse missed, or is going to need.
+    """The ranges of a remote file that a parse missed or will need.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class MissingRanges:
     Attributes
     ----------
     ranges : set of (start, stop)
-        Those since the last fetch.
+        Ranges noted since the last fetch.
     misses : int
         Number of reads of missing bytes, repeated ones included.
     """
@@ -48,14 +48,14 @@ class MissingRanges:
         self.ranges.add((start, min(stop, self._file.size)))
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
-        """Note ranges that will be read, as far as they are not here."""
+        """Note ranges that will be read, unless they have been fetched."""
         for start, stop in ranges:
             end = min(stop, self._file.size)
             if 0 <= start < end and not self._file.has(start, end - start):
                 self.ranges.add((start, end))
 
     def fetch(self, *, ahead: bool = True) -> bool:
-        """Fetch what was noted, in one round; return whether there was anything.
+        """Fetch the noted ranges in one round; return whether there were any.
 
         Raises
         ------
@@ -73,17 +73,17 @@ class MissingRanges:
 
 
 class PartialFile:
-    """A file whose structure is parsed in rounds, and the files that its links led to.
+    """A file whose structure is parsed in rounds, and the files that its links lead to.
 
-    A run of a parse notes what is missing and goes on with other objects; then all of that is fetched, and
-    the parse is run again. The results of a run that missed anything are not used.
+    A run of a parse notes missing ranges and continues with other objects; then all of them are fetched, and
+    the parse is run again. The results of a run with missing ranges are not used.
 
     Attributes
     ----------
     name : str
-        Of the file, for messages.
+        Name of the file in messages.
     guesses_members : bool
-        Whether members of a group were looked for by likely names: the store does not list them.
+        Whether members of a group were looked up by likely names, because the store cannot list them.
     """
 
     name: str
@@ -97,14 +97,14 @@ class PartialFile:
         self._linked: dict[Source, Self] = {}
         self._unreadable: dict[Source, BrokenLinkError] = {}
 
-    # --- what is missing of this file -------------------------------------------------------------------
+    # --- missing ranges of this file -----------------------------------------------------------------------
 
     def _own_missed(self) -> int:
         """Return how many ranges or objects have not been fetched."""
         return len(self._ranges.ranges) if self._ranges is not None else 0
 
     def _own_misses(self) -> int:
-        """Return a number that grows whenever something is missing; -1 where nothing ever is."""
+        """Return a number that grows with every miss; -1 if nothing can be missing."""
         return self._ranges.misses if self._ranges is not None else -1
 
     def _fetch_own(self, *, ahead: bool) -> bool:
@@ -112,10 +112,10 @@ class PartialFile:
         return self._ranges is not None and self._ranges.fetch(ahead=ahead)
 
     def _open_linked(self, target: Source) -> Self:
-        """Open another file that a link leads to."""
+        """Open the target file of a link."""
         raise NotImplementedError
 
-    # --- and of those that links led to -----------------------------------------------------------------
+    # --- missing ranges, linked files included -------------------------------------------------------------
 
     @property
     def missed(self) -> int:
@@ -145,7 +145,7 @@ class PartialFile:
     def raise_if_missing(self) -> None:
         """Raise if anything is missing: the rest of the parse would be useless."""
         if self.missed:
-            raise self._missing_error("not all that is needed has been fetched")
+            raise self._missing_error("some ranges or objects have not been fetched")
 
     def forget_missing(self) -> None:
         """Drop the record of what is missing."""
@@ -161,12 +161,12 @@ class PartialFile:
 
     @property
     def depends(self) -> tuple[tuple[str, str], ...]:
-        """Path and identity of every other file that links led to so far, readable or not."""
+        """Path and identity of every other file that links have led to, readable or not."""
         own = [(source.path, linked._identity) for source, linked in self._linked.items()]  # noqa: SLF001 - of its own kind
         own += [(source.path, identity_of_unread(source, why)) for source, why in self._unreadable.items()]
         return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
 
-    # --- links to other files ---------------------------------------------------------------------------
+    # --- links to other files ------------------------------------------------------------------------------
 
     def _linked_file(self, here: Source, target: Source | None, what: str, name: str) -> Self:
         """Open the file that a link leads to, if the settings allow it; see `protocols.permitted_target`."""
@@ -186,7 +186,7 @@ class PartialFile:
 
 
 class _Misses:
-    """A context that no error leaves while anything is missing."""
+    """A context that suppresses errors while anything is missing."""
 
     __slots__ = ("_file",)
 

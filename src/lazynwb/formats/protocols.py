@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lazynwb.errors import LazyNWBError
     from lazynwb.storage.source import Source
 
-#: Links that may follow one another before they count as cyclic (libhdf5's own limit is 16).
+#: Maximum number of consecutive links; longer chains count as cyclic (the limit of libhdf5 is 16).
 MAX_LINKS = 32
 
 N = TypeVar("N")
@@ -45,19 +45,21 @@ class UnreachableLinkError(BrokenLinkError):
 
 
 def follow(start: N, path: AnyStr, hops: int) -> N:
-    """Go a path from a group, links included, of which `hops` led here.
+    """Follow a path from a group, including links; `hops` links have been followed before.
 
     Parameters
     ----------
     start : Node
-        Of any format; its `step(name, hops)` opens a member.
+        Node of any format with a method `step(name, hops)`, which opens a member.
     path : str or bytes
+        Names separated by slashes; absolute if it begins with one.
     hops : int
+        Number of links that led here.
 
     Raises
     ------
     BrokenLinkError
-        If it leads nowhere; the message says at which link.
+        If the path leads nowhere; the message names the broken link.
     """
     if hops > MAX_LINKS:
         raise CyclicLinkError("links form a cycle")
