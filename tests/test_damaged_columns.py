@@ -316,7 +316,7 @@ def test_values_that_do_not_fit_the_type_of_the_first_files(tmp_path, caplog):
             nwb_root(file)
             table(file, "units", {"odd": values, "rate": np.arange(2.0)})
     with pytest.raises(lazynwb.SchemaError, match=r"column 'odd' of /units is .*a\.nwb but .*b\.nwb"):
-        lazynwb.scan_nwb(tmp_path, "/units")
+        lazynwb.read_nwb(tmp_path, "/units")
     odd = [0, 1, None, None, 2, 3]
     for options in ({}, {"infer_schema_length": 1}):
         caplog.clear()

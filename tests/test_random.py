@@ -73,6 +73,6 @@ def test_types_without_a_common_type_are_an_error_that_names_both_files(one, oth
         with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
             table(file, "t", {"y": np.arange(3), "x": UNLIKE[name]})
     with pytest.raises(lazynwb.SchemaError, match="column 'x' of /t") as caught:
-        lazynwb.scan_nwb([tmp_path / f"{one}.nwb", tmp_path / f"{other}.nwb"], "t")
+        lazynwb.read_nwb([tmp_path / f"{one}.nwb", tmp_path / f"{other}.nwb"], "t")
     assert all(f"{name}.nwb" in str(caught.value) for name in (one, other))
     assert "schema_overrides" in str(caught.value)

@@ -38,7 +38,8 @@ def test_all_files_at_once():
     with pytest.raises(
         lazynwb.SchemaError, match="auto_train_stage_overridden"
     ):  # Boolean here and Float64 there
-        lazynwb.scan_nwb(FILES, "/intervals/trials")
+        lazynwb.read_nwb(FILES, "/intervals/trials")
+    assert lazynwb.scan_nwb(FILES, "/intervals/trials").select("start_time").collect().height == expected
     lf = lazynwb.scan_nwb(
         FILES, "/intervals/trials", schema={"start_time": pl.Float64, "stop_time": pl.Float64}
     )

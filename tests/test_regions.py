@@ -415,7 +415,11 @@ def test_types_that_do_not_fit_together_are_an_error_that_names_both_files(tmp_p
         units(tmp_path / "b.nwb", [[0]], 2, depth=["x", "y"]),
     ]
     with pytest.raises(lazynwb.SchemaError, match=r"electrodes.*depth.*a\.nwb.*b\.nwb.*schema_overrides"):
-        lazynwb.scan_nwb(paths, "/units", resolve_regions=True)
+        lazynwb.read_nwb(paths, "/units", resolve_regions=True)
+    others = lazynwb.scan_nwb(paths, "/units", resolve_regions=True).drop("electrodes").collect()
+    assert others["_table_index"].to_list() == [0, 0]
+    first = lazynwb.read_nwb(paths, "/units", resolve_regions=True, ignore_errors=True)
+    assert first["electrodes"].to_list()[0][0]["depth"] == 0
     chosen = pl.List(pl.Struct({"location": pl.String, "x": pl.Float32}))
     frame = lazynwb.read_nwb(paths, "/units", resolve_regions=True, schema_overrides={"electrodes": chosen})
     assert frame.schema["electrodes"] == chosen

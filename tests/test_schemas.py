@@ -1,6 +1,8 @@
 """Schemas of several files: unions, wider types, conflicts, and the options for them."""
 
+import pickle
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import h5py
@@ -141,10 +143,127 @@ def test_a_conflict_names_all_columns_that_have_one(files):
         {"a": ["text"], "b": np.array([2]), "c": ["text"], "d": np.array([2.5])},
     )
     with pytest.raises(lazynwb.SchemaError, match=r"column 'a' .*; the same applies to 'b', 'c'$"):
-        lazynwb.scan_nwb(paths, "t")
+        lazynwb.read_nwb(paths, "t")
     overrides = dict.fromkeys(["a", "b", "c"], pl.String)
     frame = lazynwb.scan_nwb(paths, "t", schema_overrides=overrides).select("a", "b", "d").collect()
     assert frame.rows() == [("1", "text", 1.0), ("text", "2", 2.5)]
+
+
+@pytest.fixture
+def conflicting(files):
+    """Two files that agree over `y` and disagree over `x`."""
+    time.sleep(0.02)
+    return files(
+        {"x": np.array([1, 2]), "y": np.array([1.5, 2.5]), "z": Ragged([[1], []])},
+        {"x": ["a", "b"], "y": np.array([3.5, 4.5]), "z": Ragged([[2], [3]])},
+    )
+
+
+Y = [1.5, 2.5, 3.5, 4.5]
+
+
+def scanned(paths, **options):
+    return lazynwb.scan_nwb(paths, "t", **options)
+
+
+def pickled(frame):
+    return pickle.loads(pickle.dumps(frame))  # noqa: S301 - made here
+
+
+def by_rows(paths, **options):
+    rows = {path: [0, 1] for path in paths}
+    return lazynwb.get_df(paths, "t", nwb_path_to_row_indices=rows, as_polars=True, **options)
+
+
+def late(paths, name):
+    return scanned(paths).select("_nwb_path", "_table_path", "_table_index").nwb.with_columns(name).collect()
+
+
+def converted(paths, folder, **options):
+    made = lazynwb.convert_nwb_tables(paths, folder / "out", ignore_errors=False, **options)
+    return pl.read_parquet(made["/t"])
+
+
+def indexed(paths, folder, **options):
+    lazynwb.build_index(paths, folder / "index", **options)
+    return folder / "index"
+
+
+#: Ways to read column `y` of files that disagree over the type of `x`.
+OTHERS = {
+    "projection": lambda paths, _: scanned(paths).select("y").collect(),
+    "filter": lambda paths, _: scanned(paths).filter(pl.col("y") > 0).select("y").collect(),
+    "streaming": lambda paths, _: scanned(paths).drop("x").collect(engine="streaming"),
+    "pickle": lambda paths, _: pickled(scanned(paths).drop("x")).collect(),
+    "pattern": lambda paths, _: lazynwb.scan_nwb(paths, "/t*").drop("x").collect(),
+    "no arrays": lambda paths, _: scanned(paths, exclude_array_columns=True).collect(),
+    "lengths": lambda paths, _: scanned(paths, length_columns=True).drop("x").collect(),
+    "executor": lambda paths, _: scanned(paths, executor=ThreadPoolExecutor(2)).drop("x").collect(),
+    "get_df": lambda paths, _: lazynwb.get_df(paths, "t", as_polars=True),
+    "get_df without": lambda paths, _: lazynwb.get_df(
+        paths, "t", as_polars=True, exclude_array_columns=False, exclude_column_names="x"
+    ),
+    "rows of get_df": lambda paths, _: by_rows(paths),
+    "SQL": lambda paths, _: lazynwb.get_sql_context(paths).execute("SELECT * FROM t", eager=True),
+    "index": lambda paths, folder: scanned(None, index=indexed(paths, folder)).drop("x").collect(),
+    "values": lambda paths, folder: (
+        scanned(None, index=indexed(paths, folder, values=True)).select("y").collect()
+    ),
+    "conversion": lambda paths, folder: converted(paths, folder, exclude_array_columns=True),
+    "late columns": lambda paths, _: late(paths, "y"),
+}
+#: Ways to read `x`, or all columns.
+CONFLICTS = {
+    "projection": lambda paths, _: scanned(paths).select("x").collect(),
+    "all": lambda paths, _: scanned(paths).collect(),
+    "streaming": lambda paths, _: scanned(paths).collect(engine="streaming"),
+    "filter": lambda paths, _: scanned(paths).filter(pl.col("x") == 1).select("y").collect(),
+    "pickle": lambda paths, _: pickled(scanned(paths)).collect(),
+    "pattern": lambda paths, _: lazynwb.read_nwb(paths, "/t*"),
+    "executor": lambda paths, _: scanned(paths, executor=ThreadPoolExecutor(2)).collect(),
+    "length": lambda paths, _: scanned(paths, length_columns="x"),
+    "get_df": lambda paths, _: lazynwb.get_df(paths, "t", include_column_names="x", as_polars=True),
+    "rows of get_df": lambda paths, _: by_rows(paths, include_column_names="x"),
+    "index": lambda paths, folder: scanned(None, index=indexed(paths, folder)).collect(),
+    "values": lambda paths, folder: (
+        scanned(None, index=indexed(paths, folder, values=True)).select("x").collect()
+    ),
+    "conversion": converted,
+    "late columns": lambda paths, _: late(paths, "x"),
+}
+
+
+@pytest.mark.parametrize("way", OTHERS)
+def test_a_conflict_does_not_affect_other_columns(way, conflicting, tmp_path, caplog):
+    found = OTHERS[way](conflicting, tmp_path)
+    assert found["y"].to_list() == Y
+    assert "x" not in found.columns
+    if way not in {"late columns", "pickle"}:
+        said = [r.getMessage() for r in caplog.records if "column 'x'" in r.getMessage()]
+        assert len(said) == 1
+        assert all(
+            name in said[0] for name in ("file_0.nwb", "file_1.nwb", "Int64", "String", "schema_overrides")
+        )
+
+
+@pytest.mark.parametrize("way", CONFLICTS)
+def test_reading_a_column_with_a_conflict_is_an_error(way, conflicting, tmp_path):
+    with pytest.raises(lazynwb.SchemaError) as caught:
+        CONFLICTS[way](conflicting, tmp_path)
+    words = ["column 'x'", "/t", "Int64", "String", *map(str, conflicting), "schema_overrides={'x': ...}"]
+    words += [] if way == "late columns" else ["ignore_errors=True"]
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+def test_the_schema_has_a_column_with_a_conflict_as_null(conflicting):
+    scan = lazynwb.scan_nwb(conflicting, "t")
+    assert scan.collect_schema()["x"] == pl.Null
+    assert lazynwb.get_table_schema(conflicting, "t")["x"] == pl.Null
+    assert scan.select(pl.len()).collect().item() == 4
+    read = lazynwb.read_nwb(conflicting, "t", ignore_errors=True)
+    assert read["x"].to_list() == [1, 2, None, None]
+    chosen = lazynwb.read_nwb(conflicting, "t", schema_overrides={"x": pl.String})
+    assert chosen["x"].to_list() == ["1", "2", "a", "b"]
 
 
 def test_schema_overrides(files):

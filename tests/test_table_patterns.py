@@ -231,7 +231,8 @@ def test_tables_that_disagree_are_both_named(tmp_path):
         builders.table(file, "intervals/a", {"x": [1]})
         builders.table(file, "intervals/b", {"x": ["one"], "y": [2]})
     with pytest.raises(SchemaError, match=r"/intervals/a of .* but String in /intervals/b of"):
-        lazynwb.scan_nwb(tmp_path, "/intervals/*")
+        lazynwb.read_nwb(tmp_path, "/intervals/*")
+    assert lazynwb.scan_nwb(tmp_path, "/intervals/*").select("y").collect()["y"].to_list() == [None, 2]
     found = lazynwb.scan_nwb(tmp_path, "/intervals/*", schema_overrides={"x": pl.String}).collect()
     assert found["x"].to_list() == ["1", "one"]
 

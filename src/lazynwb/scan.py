@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import logging
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias
 
 import polars as pl
@@ -16,9 +18,11 @@ from polars.io.plugins import register_io_source
 from lazynwb import interrupts
 from lazynwb.catalog.dtypes import INTERNAL, ROWS, instance, is_array_dtype
 from lazynwb.catalog.lengths import measured_name, shown_name, with_length_columns
+from lazynwb.catalog.merge import conflict_message
 from lazynwb.config import config
 from lazynwb.engine.batches import run
 from lazynwb.engine.plan import ScanPlan
+from lazynwb.errors import SchemaError
 from lazynwb.formats.nwb.names import OTHER_PATHS
 from lazynwb.index.scan_sources import sources_of
 from lazynwb.lookup.names import match_tables, resolve_table
@@ -45,11 +49,14 @@ if TYPE_CHECKING:
     from lazynwb.storage.resolve import Sources
     from lazynwb.storage.source import Source
 
+_LOGGER = logging.getLogger("lazynwb")
 P = ParamSpec("P")
 #: Yields batches of rows: takes the columns that are wanted, a predicate and a limit, each or None.
 Batches: TypeAlias = "Callable[[list[str] | None, pl.Expr | None, int | None], Iterator[pl.DataFrame]]"
 #: Files whose schema is found out faster than workers can be asked.
 _FEW_FILES = 16
+#: What to do where the type of the first file is good enough.
+_IGNORED = "ignore_errors=True reads it as in the first file, and as null where values do not fit"
 _EXPLAINS = "explain_name" in inspect.signature(register_io_source).parameters
 
 
@@ -166,8 +173,9 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         If no file has the table, or a file has several tables of that name; it is a KeyError and lists the
         tables.
     SchemaError
-        If the types of a column in two files have no common supertype; if a column of `length_columns` is not
-        a list, or the table already has a column of the new name.
+        If a column of `length_columns` is not a list, or the table already has a column of the new name. A
+        query raises it if it reads a column whose types in two files have no common supertype: the type of
+        such a column in the schema is Null, and a warning names it.
     ColumnNotFoundError
         If no file has a column of `length_columns`.
     NotNWBError
@@ -233,8 +241,12 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     """Plan a scan: resolve its table and its schema; the parameters are those of `scan_nwb`.
 
     `catalogs` describe some of the files already, and `workers` describe the others, if they are many. With
-    `conflicts`, columns on whose types the files disagree are left out and noted there.
+    `conflicts`, columns over whose types the files disagree are left out and noted there; without, they have
+    the type Null, as columns that cannot be read have, and reading them is an error.
     """
+    #: Columns whose type in the schema is Null, with the reason.
+    unread: dict[str, str] = {}
+    noted = unread if conflicts is None else conflicts
     made: WorkerCatalogs | None = None
     many = infer_schema_length is None or infer_schema_length > _FEW_FILES
     if workers is not None and catalogs is None and many:
@@ -261,7 +273,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
             overrides=overrides,
             catalogs=catalogs,
             keep=resolve_regions is not False,
-            conflicts=conflicts,
+            conflicts=None if conflicts is None and ignore_errors else noted,
         )
         if tables is None:
             inferred, files = inference.of_table(sources, table)
@@ -272,29 +284,32 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     if schema is None:
         origin = files[0].name
         # Columns that only an override names are nulls, as those are that a file lacks.
+        inferred |= dict.fromkeys(unread, pl.Null())
         inferred |= {name: dtype for name, dtype in overrides.items() if name not in {*inferred, *INTERNAL}}
         inferred = dict(sorted(inferred.items()))
     else:
         inferred = {name: instance(dtype) for name, dtype in schema.items() if name not in INTERNAL}
+        noted.clear()
     columns = {name: overrides.get(name, dtype) for name, dtype in inferred.items()}
     chosen = frozenset(overrides) | frozenset(schema or ())
+    lengths = length_columns if isinstance(length_columns, bool | str) else list(length_columns)
+    wanted = resolve_regions if isinstance(resolve_regions, bool | str) else list(resolve_regions)
+    _check_named(unread, lengths, wanted)
     regions = _find_regions(
         [file for file in files if not isinstance(file, StoredTable)],
         columns,
-        resolve_regions,
+        wanted,
         chosen,
+        unread,
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,
     )
     columns |= {region.name: region.dtype for region in regions}
-    columns = with_length_columns(columns, length_columns, table, is_lenient=conflicts is not None)
+    columns |= dict.fromkeys(unread, pl.Null())
+    columns = with_length_columns(columns, lengths, table, is_lenient=conflicts is not None)
+    unread = _with_remedy(unread, table)
     if exclude_array_columns:
-        # A column of type Null can be read in no file.
-        columns = {
-            name: dtype
-            for name, dtype in columns.items()
-            if not is_array_dtype(dtype) and not isinstance(dtype, pl.Null)
-        }
+        columns = without_unreadable(columns, table, with_arrays=False)
     session: tuple[SessionColumn, ...] = ()
     if session_columns is not None:
         session = find_session_columns(
@@ -322,7 +337,42 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         catalogs=catalogs,
         assume_ascending=config.assume_ascending if assume_ascending is None else assume_ascending,
         tables=tables,
+        conflicts=tuple(unread.items()),
     )
+
+
+def without_unreadable(
+    schema: Mapping[str, pl.DataType], table: str, *, with_arrays: bool
+) -> dict[str, pl.DataType]:
+    """Return a schema without the columns that cannot be read, which are logged, and maybe without arrays."""
+    unreadable = [name for name, dtype in schema.items() if isinstance(dtype, pl.Null)]
+    if unreadable:
+        _LOGGER.warning(
+            "/%s: columns that cannot be read were left out: %s (a query that selects one says why)",
+            table.lstrip("/"),
+            ", ".join(map(repr, unreadable)),
+        )
+    return {
+        name: dtype
+        for name, dtype in schema.items()
+        if name not in unreadable and (with_arrays or not is_array_dtype(dtype))
+    }
+
+
+def _check_named(conflicts: Mapping[str, str], *options: bool | str | list[str]) -> None:
+    """Raise SchemaError if an option names a column over whose type the files disagree."""
+    lists = [[one] if isinstance(one, str) else one for one in options if not isinstance(one, bool)]
+    found = {name: conflicts[name] for name in chain(*lists) if name in conflicts}
+    if found:
+        raise SchemaError(conflict_message(found))
+
+
+def _with_remedy(conflicts: Mapping[str, str], table: str) -> dict[str, str]:
+    """Log that the files disagree over the types of columns; return the messages with the other remedy."""
+    found = {name: f"{message}; {_IGNORED}" for name, message in conflicts.items()}
+    if found:
+        _LOGGER.warning("/%s: %s; other columns can be read", table, conflict_message(found))
+    return found
 
 
 def _resolve_tables(
@@ -353,6 +403,7 @@ def _find_regions(  # noqa: PLR0913 - as `find_regions`
     columns: Mapping[str, pl.DataType],
     wanted: bool | str | Iterable[str],  # noqa: FBT001 - as `find_regions`
     chosen: frozenset[str],
+    conflicts: dict[str, str],
     *,
     ignore_errors: bool,
     disable_progress: bool,
@@ -363,7 +414,13 @@ def _find_regions(  # noqa: PLR0913 - as `find_regions`
     from lazynwb.lookup.regions import find_regions
 
     return find_regions(
-        files, columns, wanted, chosen, ignore_errors=ignore_errors, disable_progress=disable_progress
+        files,
+        columns,
+        wanted,
+        chosen,
+        conflicts,
+        ignore_errors=ignore_errors,
+        disable_progress=disable_progress,
     )
 
 

@@ -88,20 +88,23 @@ def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
                 if common is None and conflicts is None and keep_first:
                     continue
                 if common is None:
-                    found[name] = _conflict_message(name, known, origin[name], dtype, file)
+                    found[name] = _conflict(name, known, origin[name], dtype, file)
                     del merged[name]
                     continue
                 merged[name] = common
     if found and conflicts is None:
-        first, *others = found
-        more = f"; the same applies to {', '.join(map(repr, others))}" if others else ""
-        raise SchemaError(found[first] + more)
+        raise SchemaError(conflict_message(found))
     return dict(sorted(merged.items()))
 
 
-def _conflict_message(
-    name: str, one: pl.DataType, first: NamedTable, other: pl.DataType, second: NamedTable
-) -> str:
+def conflict_message(conflicts: Mapping[str, str]) -> str:
+    """Return the message about columns without a common type, by name: that of the first, and other names."""
+    first, *others = conflicts
+    more = f"; the same applies to {', '.join(map(repr, others))}" if others else ""
+    return conflicts[first] + more
+
+
+def _conflict(name: str, one: pl.DataType, first: NamedTable, other: pl.DataType, second: NamedTable) -> str:
     if first.table.path == second.table.path:
         where = f"of /{first.table.path} is {one} in {first.name} but {other} in {second.name}"
     else:

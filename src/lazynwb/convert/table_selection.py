@@ -14,7 +14,7 @@ from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.schema import normalize_table_path
 from lazynwb.lookup.table_listing import broken_link_named, find_tables, nothing_found, shortest_names
-from lazynwb.scan import scan_nwb
+from lazynwb.scan import lazy_frame, plan_scan
 from lazynwb.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -134,13 +134,15 @@ def open_tables(
             files = tuple(_load(sources, path, request, failures))
             if not files:
                 continue
-            frame = scan_nwb(
-                [file.source for file in files],
+            scan = plan_scan(
+                tuple(file.source for file in files),
                 f"/{path}",
                 exclude_array_columns=request.exclude_array_columns,
                 ignore_errors=request.ignore_errors,
                 disable_progress=request.disable_progress or request.layout != "table",
             )
+            scan.check_types(scan.schema)
+            frame = lazy_frame(scan)
         except LazyNWBError as error:
             if not may_skip(error, ignore_errors=request.ignore_errors):
                 raise

@@ -51,7 +51,14 @@ class DistributedQuery(NamedTuple):
 
     @classmethod
     def of(cls, plan: ScanPlan, names: tuple[str, ...], predicate: pl.Expr | None) -> DistributedQuery:
-        """Plan a query on all files of a scan."""
+        """Plan a query on all files of a scan.
+
+        Raises
+        ------
+        SchemaError
+            If the files disagree over the type of a column that it reads.
+        """
+        plan.check_types(names, predicate)
         steps = plan_steps(predicate, plan.schema, plan.per_table, ignore_errors=plan.ignore_errors)
         filtering = (name for step in steps for name in step.columns)
         return cls(plan.with_lengths(filtering), names, predicate, steps)

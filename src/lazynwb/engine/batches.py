@@ -61,8 +61,14 @@ def run(
     ------
     DataFrame
         With exactly the requested columns, in the published types. Nothing is open while it is out.
+
+    Raises
+    ------
+    SchemaError
+        If the files disagree over the type of a column that is read.
     """
     names = list(with_columns) if with_columns is not None else list(plan.all_columns)
+    plan.check_types(names, predicate)
     steps = plan_steps(predicate, plan.schema, plan.per_table, ignore_errors=plan.ignore_errors)
     scan = _Scan(plan, names, steps)
     is_empty = True

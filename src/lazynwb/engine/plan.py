@@ -8,7 +8,9 @@ import polars as pl
 
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS, TABLE_PATH, is_array_dtype
 from lazynwb.catalog.lengths import LENGTH, length_name, measured_name
+from lazynwb.catalog.merge import conflict_message
 from lazynwb.engine.length_predicates import on_lengths
+from lazynwb.errors import SchemaError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -177,6 +179,9 @@ class ScanPlan(NamedTuple):
         Search timestamps of which no zone map is known, instead of reading all of them once.
     tables : mapping of Source to tuple of str, or None
         The paths of the tables of each file, where `table` is a pattern; else each file has at most the one.
+    conflicts : tuple of (name, message)
+        Columns over whose types the files disagree. Their type in the schema is Null, and reading them is an
+        error.
     """
 
     sources: tuple[Source, ...]
@@ -193,6 +198,15 @@ class ScanPlan(NamedTuple):
     catalogs: CatalogProvider | None = None
     assume_ascending: bool = False
     tables: Mapping[Source, tuple[str, ...]] | None = None
+    conflicts: tuple[tuple[str, str], ...] = ()
+
+    def check_types(self, names: Iterable[str], predicate: pl.Expr | None = None) -> None:
+        """Raise SchemaError if the files disagree over the type of a column that a query reads."""
+        if not self.conflicts:
+            return
+        needed = {*names, *(predicate.meta.root_names() if predicate is not None else ())}
+        if found := {name: message for name, message in self.conflicts if name in needed}:
+            raise SchemaError(conflict_message(found))
 
     @property
     def per_file(self) -> frozenset[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from polars import selectors
 
-from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_INDEX, TABLE_PATH, is_array_dtype
+from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_INDEX, TABLE_PATH
 from lazynwb.catalog.lengths import length_name, shown_name
 from lazynwb.engine.late_columns import gather_columns
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError, may_skip
@@ -20,7 +20,7 @@ from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.provenance import Origins
 from lazynwb.lookup.schema import is_pattern
 from lazynwb.lookup.session_columns import session_names
-from lazynwb.scan import scan_nwb
+from lazynwb.scan import lazy_frame, plan_scan, without_unreadable
 from lazynwb.storage.resolve import expand
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
     ColumnNotFoundError
         If no file has a column that is included by name.
     SchemaError
-        If the types of a column in two files have no common type; if a session column does not exist or is
-        also a column of the table; or as `scan_nwb` does for `length_columns`.
+        If the types of a column that is read have no common type in two files; if a session column does not
+        exist or is also a column of the table; or as `scan_nwb` does for `length_columns`.
     MissingPackageError
         If pandas is required and not installed.
     """
@@ -146,8 +146,8 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
             f"nwb_path_to_row_indices counts the rows of one table of each file: {search_term!r} may match "
             "several; use scan_nwb with a filter on _table_path and _table_index"
         )
-    frame = scan_nwb(
-        sources,
+    plan = plan_scan(
+        tuple(sources),
         f"/{path.lstrip('/')}",
         raise_on_missing=raise_on_missing,
         ignore_errors=ignore_errors,
@@ -155,6 +155,7 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
         session_columns=session or None,
         length_columns=lengths,
     )
+    frame = lazy_frame(plan)
     schema = frame.collect_schema()
     names = _select_columns(
         schema,
@@ -164,6 +165,7 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
         session,
         without_arrays=exclude_array_columns,
     )
+    plan.check_types(names)
     if wanted is None:
         # By selector, because Polars interprets the names "*" and "^...$" as patterns.
         return as_frame(frame.select(selectors.by_name(*names)).collect(), as_polars)
@@ -301,12 +303,9 @@ def _select_columns(  # noqa: PLR0913 - the options of a frame
             raise ColumnNotFoundError(_unknown_column_message(name, schema, path))
     if include is not None:
         chosen = {*included, *session, *INTERNAL}
-    elif without_arrays and path not in _METADATA_TABLES:
-        # A column of type Null cannot be read in any file.
-        left_out = {
-            name for name, dtype in schema.items() if is_array_dtype(dtype) or isinstance(dtype, pl.Null)
-        }
-        chosen = {name for name in schema if name in session or name not in left_out}
+    elif without_arrays:
+        kept = without_unreadable(schema, path, with_arrays=path in _METADATA_TABLES)
+        chosen = {name for name in schema if name in session or name in kept}
     else:
         chosen = set(schema)
     return [name for name in schema if name in chosen - excluded]

@@ -129,6 +129,7 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
     schema: Mapping[str, pl.DataType],
     wanted: bool | str | Iterable[str],  # noqa: FBT001 - as users say it
     chosen: Iterable[str],
+    conflicts: dict[str, str],
     *,
     ignore_errors: bool,
     disable_progress: bool,
@@ -145,14 +146,17 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
         True for all regions, or columns by name.
     chosen : iterable of str
         Columns whose type in `schema` the user chose: its fields are the ones that are read.
+    conflicts : dict of str to str
+        Columns without a common type, by name, with the message: not resolved. Regions are added to it if
+        the types of their target tables have no common type.
     ignore_errors : bool
-        Pass over files that cannot be read.
+        Pass over files that cannot be read; target columns have the type of the first file.
     disable_progress : bool
 
     Raises
     ------
     SchemaError
-        If a requested column is not a region, or the target tables of two files have no common type.
+        If a requested column is not a region.
     """
     if wanted is False:
         return ()
@@ -161,7 +165,7 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
     set_by_user = set(chosen)
     found = []
     for name in regions if named is None else dict.fromkeys(named):
-        if named is None and name not in schema:
+        if named is None and (name not in schema or name in conflicts):
             continue
         if name not in schema or name not in regions:
             there = ", ".join(regions) or "none"
@@ -169,17 +173,20 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
                 f"resolve_regions: {name!r} is not a DynamicTableRegion of /{files[0].table.path} in "
                 f"{_named(files)}; available regions: {there}"
             )
-        region = (
-            _chosen_region(name, schema[name], files)
-            if name in set_by_user
-            else _region(
-                name,
-                schema[name],
-                files,
-                ignore_errors=ignore_errors,
-                disable_progress=disable_progress,
-            )
-        )
+        if name in set_by_user:
+            region = _chosen_region(name, schema[name], files)
+        else:
+            try:
+                region = _region(
+                    name,
+                    schema[name],
+                    files,
+                    ignore_errors=ignore_errors,
+                    disable_progress=disable_progress,
+                )
+            except SchemaError as error:
+                conflicts[name] = str(error)
+                continue
         if region is not None:
             found.append(region)
             continue
@@ -273,7 +280,7 @@ def _region(
         if _is_left_out(column_dtype(column))
     }
     try:
-        merged = merge_schemas(targets, hidden)
+        merged = merge_schemas(targets, hidden, keep_first=ignore_errors)
     except SchemaError as error:
         example = _with_leaf(dtype, pl.Struct({"id": pl.Int64()}))
         raise SchemaError(

@@ -10,7 +10,7 @@ from lazynwb.cli.output import write
 from lazynwb.cli.render import columns_of, count_text, say, show, show_vertically
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import polars as pl
 
@@ -74,6 +74,7 @@ def head(  # noqa: PLR0913 - what can be asked of it
     from polars import selectors
 
     from lazynwb.cli.commands.tables import scan
+    from lazynwb.scan import without_unreadable
 
     frame, _ = scan(
         given,
@@ -87,13 +88,14 @@ def head(  # noqa: PLR0913 - what can be asked of it
         write(chosen.head(rows), target)
         return
     if not columns:
-        chosen = frame.select(selectors.by_name(*_for_reading(frame.collect_schema())))
+        readable = without_unreadable(frame.collect_schema(), table, with_arrays=True)
+        chosen = frame.select(selectors.by_name(*_for_reading(readable)))
     found = chosen.head(rows).collect(engine="streaming")
     total = found.height if found.height < rows else frame.select(pl.len()).collect().item()
     show_rows(found, f"{found.height:,} of {count_text(total, 'row')}", vertical=target.vertical)
 
 
-def _for_reading(schema: pl.Schema) -> list[str]:
+def _for_reading(schema: Mapping[str, pl.DataType]) -> list[str]:
     """Return the columns of a table in the order in which people look for them.
 
     Names and times of the rows come first, then columns with one value in each row, then arrays.
