@@ -265,6 +265,23 @@ def test_convert(suffix, session, answer, tmp_path):
     assert list((tmp_path / "by/units").glob("session=*/*.parquet"))
 
 
+def test_a_column_over_whose_type_files_disagree(tmp_path, run):
+    for name, values in {"a": [1, 2], "b": ["one", "two"]}.items():
+        with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
+            table(file, "units", {"x": values, "rate": np.arange(2.0)})
+    for command in ("head", "schema"):
+        code, out, err = run(command, tmp_path, "units")
+        assert code == 0
+        assert b"rate" in out
+        assert re.search(r"column 'x' of /units is Int64 in \S*a\.nwb but String in \S*b\.nwb", err)
+    code, out, _ = run("head", tmp_path, "units", "-c", "rate", "--format", "csv")
+    assert (code, out.decode().split()) == (0, ["rate", "0.0", "1.0", "0.0", "1.0"])
+    for arguments in (("-c", "x"), ("--format", "csv")):
+        code, _, err = run("head", tmp_path, "units", *arguments)
+        assert code == 1
+        assert re.search(r"column 'x' of /units .*schema_overrides", err)
+
+
 def test_dandi_ls(answer, run):
     with DandiServer() as archive:
         lazynwb.config.dandi_api_url = archive.url

@@ -617,3 +617,13 @@ def test_daft_is_imported_on_demand():
         "else:\n"
         "    raise AssertionError"
     )
+
+
+def test_a_column_over_whose_type_files_disagree(tmp_path):
+    for name, values in {"a": [1, 2], "b": ["one", "two"]}.items():
+        with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
+            builders.table(file, "units", {"x": values, "rate": np.arange(2.0)})
+    frame = lazynwb.daft.scan_nwb(tmp_path, "/units")
+    assert polars_of(frame.select("rate"))["rate"].to_list() == [0.0, 1.0, 0.0, 1.0]
+    with pytest.raises(Exception, match="column 'x' of /units is Int64 in"):
+        frame.select("x").to_arrow()
