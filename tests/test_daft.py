@@ -232,6 +232,20 @@ def test_a_condition_on_the_path_drops_files_before_there_are_tasks(cube):
     assert units.where(col("_nwb_path") == "nowhere").select("unit_id").to_pydict() == {"unit_id": []}
 
 
+def test_a_task_that_values_of_an_index_answer_names_its_own_files(cube, tmp_path):
+    lazynwb.build_index(cube, tmp_path / "index", values=["units"])
+    index = lazynwb.open_index(tmp_path / "index")
+    source = NWBSource(plan_scan(tuple(index.sources()), "/units", catalogs=index))
+    (task,) = tasks_of(source, filters=col("_nwb_path") == str(cube[3]), columns=["unit_id"])
+    assert repr(task) == f"<rows of /units in {cube[3]}>"
+    units = lazynwb.daft.scan_nwb(None, "/units", index=index)
+    with lazynwb.profile() as p:
+        found = polars_of(units.where(col("_nwb_path") == str(cube[3])).select("unit_id"))
+    assert found["unit_id"].to_list() == lazynwb.read_nwb(cube[3], "/units")["unit_id"].to_list()
+    assert p.files_opened == 0
+    assert units.where(col("_nwb_path") == "nowhere").select("unit_id").to_pydict() == {"unit_id": []}
+
+
 def test_a_limit_without_filter_reads_only_as_many_rows(cube):
     units = lazynwb.daft.scan_nwb(cube, "/units", infer_schema_length=1)
     with lazynwb.profile() as p:

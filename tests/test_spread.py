@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import shutil
 import threading
 import time
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -200,6 +201,46 @@ def test_files_that_their_names_rule_out_are_no_task(cube):
     scan = lazynwb.scan_nwb(cube, "/units", executor=recorder, infer_schema_length=1)
     scan.filter(pl.col("_nwb_path") == str(cube[3])).select("unit_id").collect()
     assert [[source.path for source in work.sources] for work in recorder.works] == [[str(cube[3])]]
+
+
+def test_columns_in_the_column_store_are_no_task(cube):
+    alone = lazynwb.scan_nwb(cube, "/units", infer_schema_length=1)
+    columns = ["unit_id", "presence_ratio", "_nwb_path"]
+    expected = alone.select(columns).collect()  # which stores them
+    recorder = Recorder()
+    scan = lazynwb.scan_nwb(cube, "/units", executor=recorder, infer_schema_length=1)
+    with lazynwb.profile() as costs:
+        assert_frame_equal(scan.select(columns).collect(), expected)
+        assert_frame_equal(
+            scan.filter(UNITS).head(5).select(columns).collect(), expected.filter(UNITS).head(5)
+        )
+    assert (costs.rows_stored, costs.bytes_read) == (2 * len(expected), 0)
+    assert recorder.works == []
+
+
+def test_of_a_filter_on_stored_columns_only_files_with_rows_are_tasks(cube):
+    alone = lazynwb.scan_nwb(cube, "/units", infer_schema_length=1)
+    ratios = alone.select("presence_ratio", "_nwb_path").collect()
+    best = pl.col("presence_ratio") >= ratios["presence_ratio"].top_k(2).min()
+    files = ratios.filter(best)["_nwb_path"].unique(maintain_order=True).to_list()
+    recorder = Recorder()
+    scan = lazynwb.scan_nwb(cube, "/units", executor=recorder, infer_schema_length=1)
+    found = scan.filter(best).select("unit_id", "spike_times").collect()
+    assert_frame_equal(found, alone.filter(best).select("unit_id", "spike_times").collect())
+    assert 0 < len(files) < len(cube)
+    assert [source.path for work in recorder.works for source in work.sources] == files
+
+
+def test_a_stored_file_that_has_changed_is_a_task(cube, tmp_path):
+    paths = [shutil.copy(path, tmp_path) for path in cube[:2]]
+    time.sleep(0.1)  # a file that was just written is not stored
+    query = lazynwb.scan_nwb(paths, "/units").select("unit_id")
+    before = query.collect()
+    os.utime(paths[1])
+    recorder = Recorder()
+    scan = lazynwb.scan_nwb(paths, "/units", executor=recorder, infer_schema_length=1).select("unit_id")
+    assert_frame_equal(scan.collect(), before)
+    assert recorder.works != []
 
 
 def test_a_worker_of_another_version_says_so(cube):

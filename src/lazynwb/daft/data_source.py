@@ -19,7 +19,13 @@ from daft.recordbatch import RecordBatch
 from lazynwb.catalog.dtypes import ROWS, instance
 from lazynwb.catalog.lengths import shown_name
 from lazynwb.daft.expressions import translated
-from lazynwb.distributed.execution import DistributedQuery, read_task, select_files, tasks_on
+from lazynwb.distributed.execution import (
+    DistributedQuery,
+    files_by_metadata,
+    read_task,
+    select_files,
+    tasks_on,
+)
 from lazynwb.distributed.tasks import Read
 from lazynwb.distributed.workers import execute, work_item
 from lazynwb.engine.batches import is_stored, run, scan_metadata
@@ -168,9 +174,13 @@ class NWBSource(DataSource):
         plan = self._plan
         query = DistributedQuery.of(plan, names, predicate)
         n_rows = limit if filters is None and predicate is None else None
-        if is_stored(query.plan, query.needed):
+        # A task may run on another machine, which has the index but not the column store of this one.
+        if plan.catalogs is not None and is_stored(query.plan, query.needed):
             shared = _Shared(f"/{plan.table}", Report(plan.table, len(plan.sources)), 1)
-            read = Read(query.plan._replace(disable_progress=True), names, predicate, n_rows, 0)
+            own = files_by_metadata(query) or plan.sources[:1]
+            tables = None if plan.tables is None else {source: plan.tables[source] for source in own}
+            whole = query.plan._replace(sources=own, tables=tables, disable_progress=True)
+            read = Read(whole, names, predicate, n_rows, 0)
             return [NWBTask(self._schema, _OfIndex(read), filters, limit, shared)]
         files = select_files(query)
         if n_rows is not None and n_rows <= _FEW_ROWS:  # one task reads the first files

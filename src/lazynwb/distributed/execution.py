@@ -96,8 +96,9 @@ def run_on(
     names = tuple(with_columns if with_columns is not None else plan.all_columns)
     query = DistributedQuery.of(plan, names, predicate)
     is_counting = plan.catalogs is not None and not query.needed & plan.schema.keys()
-    if is_counting or is_stored(query.plan, query.needed):
-        yield from run(plan, with_columns, predicate, n_rows)  # no file is read
+    stored = plan if is_counting else stored_plan(query.plan, query.needed)
+    if stored is not None:
+        yield from run(stored, with_columns, predicate, n_rows)  # no file is read
         return
     report = Report(plan.table, len(plan.sources))
     progress = Progress(f"Scanning NWB /{plan.table}", len(plan.sources), disabled=plan.disable_progress)
@@ -253,9 +254,14 @@ def described(plan: ScanPlan, sources: Sequence[Source], columns: Collection[str
 def select_files(query: DistributedQuery) -> tuple[Source, ...]:
     """Return the files that remain after predicates on paths, on known session metadata, and on values.
 
-    Of the values of an index, those of the predicate's columns are filtered here: files without a row that
-    passes are no task.
+    Of the values of an index, or of the column store, those of the predicate's columns are filtered here:
+    files without a row that passes are no task.
     """
+    return _with_survivors(query, files_by_metadata(query))
+
+
+def files_by_metadata(query: DistributedQuery) -> tuple[Source, ...]:
+    """Return the files that remain after predicates on paths and on known session metadata."""
     plan = query.plan
     sources = plan.sources
     for step in query.steps:
@@ -264,23 +270,37 @@ def select_files(query: DistributedQuery) -> tuple[Source, ...]:
             keep = mask(known, step.expression).tolist()
             count(files_skipped=keep.count(False))
             sources = tuple(compress(sources, keep))
-    return _with_survivors(query, sources)
+    return sources
+
+
+def stored_plan(plan: ScanPlan, names: Collection[str]) -> ScanPlan | None:
+    """Return a plan that reads columns from an index or from the column store; None if files are read.
+
+    The column store stands in for catalogs that workers have built for this scan, not for an index: of an
+    index, rows are those of the files as it knows them.
+    """
+    if plan.catalogs is None or isinstance(plan.catalogs, ShippedCatalogs):
+        plan = plan._replace(catalogs=None)
+    return plan if is_stored(plan, names) else None
 
 
 def _with_survivors(query: DistributedQuery, sources: tuple[Source, ...]) -> tuple[Source, ...]:
-    """Return the files that have rows that pass those parts of a predicate that an index's values answer."""
-    plan = query.plan._replace(sources=sources)
-    if plan.catalogs is None or not sources:
+    """Return the files that have rows that pass those parts of a predicate that stored values answer."""
+    if not sources:
         return sources
-    parts = [
-        step.expression
-        for step in query.steps
-        if not plan.per_table.issuperset(step.columns) and is_stored(plan, step.columns)
-    ]
+    plan = query.plan._replace(sources=sources)
+    parts: list[pl.Expr] = []
+    stored = plan
+    for step in query.steps:
+        if not plan.per_table.issuperset(step.columns):
+            found_plan = stored_plan(plan, step.columns)
+            if found_plan is not None:
+                stored = found_plan
+                parts.append(step.expression)
     if not parts:
         return sources
     found: set[str] = set()
-    for frame in run(plan, [NWB_PATH], reduce(and_, parts), None):
+    for frame in run(stored, [NWB_PATH], reduce(and_, parts), None):
         found.update(frame[NWB_PATH].unique().to_list())
     kept = tuple(source for source in sources if source.path in found)
     count(files_skipped=len(sources) - len(kept))

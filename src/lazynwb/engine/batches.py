@@ -84,8 +84,11 @@ def run(
 
 
 def is_stored(plan: ScanPlan, names: Collection[str]) -> bool:
-    """Return whether an index holds columns of all files of a scan: a query on them opens no file."""
-    return plan.catalogs is not None and _Scan(plan, list(names), []).is_stored()
+    """Return whether columns of all files of a scan are stored: a query on them opens no file.
+
+    They are in the index that the scan is planned from, or, without catalogs, in the column store.
+    """
+    return _Scan(plan, list(names), []).is_stored()
 
 
 def scan_metadata(
@@ -156,8 +159,8 @@ class _Scan:
 
     def frames(self, n_rows: int | None) -> Iterator[pl.DataFrame]:
         """Yield the rows, those of sessions that the column store covers from there."""
-        if self._pattern is not None and n_rows is None:
-            return self._pattern_frames(self._pattern)
+        if self._pattern is not None:
+            return self._pattern_frames(self._pattern, n_rows)
         if self._stored is None:
             return self._query(self._plan.sources, self._steps).frames(n_rows)
         return self._frames_of(self._stored, n_rows)
@@ -190,36 +193,50 @@ class _Scan:
             left = query.rows_left
 
     def is_stored(self) -> bool:
-        """Return whether an index holds all columns that are needed."""
+        """Return whether all columns that are needed are stored; see the function of this name."""
         plan = self._plan
+        if plan.catalogs is None:
+            return (
+                isinstance(self._stored, StoredTables)
+                and not self._session
+                and self._regions.isdisjoint(self._needed)
+                and self._stored.has_all(plan.sources)
+                and self._covers_all(self._stored)
+            )
         tables: dict[str, dict[str, pl.DataType]] = {}
         for column in self._session:
             tables.setdefault(column.table, {})[column.column] = column.dtype
         sources = tuple(dict.fromkeys(plan.sources))
-        if plan.catalogs is None or any(
-            plan.catalogs.metadata(sources, table, schema) is None for table, schema in tables.items()
-        ):
+        if any(plan.catalogs.metadata(sources, table, schema) is None for table, schema in tables.items()):
             return False
         if self._pattern is not None:
             return self._pattern.is_whole()
         if self._stored is None or not self._regions.isdisjoint(self._needed):
             return False
         parts = self._stored.whole(plan.sources, frozenset(self._needed - {c.name for c in self._session}))
-        if parts is not None and self._has_all(parts):
-            return True
+        return (parts is not None and self._has_all(parts)) or self._covers_all(self._stored)
+
+    def _covers_all(self, stored: StoredValues) -> bool:
         return all(
-            run.covered and not any(one.cover.absent for one in run.covered)
-            for run in self._runs(self._stored)
+            run.covered and not any(one.cover.absent for one in run.covered) for run in self._runs(stored)
         )
 
-    def _pattern_frames(self, pattern: StoredPattern) -> Iterator[pl.DataFrame]:
+    def _pattern_frames(self, pattern: StoredPattern, n_rows: int | None) -> Iterator[pl.DataFrame]:
         """Yield the rows of several tables of each file, from an index's values where it has all columns."""
+        left = n_rows
         for block in pattern.blocks():
-            found = pattern.rows(block, scan_metadata)
+            if left is not None and left <= 0:
+                return
+            found = pattern.rows(block, scan_metadata, left)
             if found is None:
-                yield from self._query(block, self._steps).frames(None)
-            elif len(found):
-                yield found
+                query = self._query(block, self._steps)
+                yield from query.frames(left)
+                left = query.rows_left
+                continue
+            frame, looked_at = found
+            left = None if left is None else left - looked_at
+            if len(frame):
+                yield frame
 
     def _runs(self, stored: StoredValues) -> list[Run]:
         """Return the sources in runs that are read in the same way."""

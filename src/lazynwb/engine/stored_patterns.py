@@ -65,12 +65,31 @@ class StoredPattern:
         return all(self._covered(block) is not None for block in self.blocks())
 
     def rows(
-        self, block: Sequence[Source], scan_metadata: Callable[..., Iterator[pl.DataFrame]]
-    ) -> pl.DataFrame | None:
-        """Return the rows of some files that pass the predicate; None if these have to be opened."""
-        tables = self._covered(block)
+        self,
+        block: Sequence[Source],
+        scan_metadata: Callable[..., Iterator[pl.DataFrame]],
+        limit: int | None,
+    ) -> tuple[pl.DataFrame, int] | None:
+        """Return the rows of some files that pass the predicate; None if these have to be opened.
+
+        Parameters
+        ----------
+        block : sequence of Source
+        scan_metadata : callable
+            See `lazynwb.engine.batches.scan_metadata`.
+        limit : int or None
+            Rows to look at, before the predicate.
+
+        Returns
+        -------
+        DataFrame
+        int
+            How many rows were looked at.
+        """
+        tables = self._first_rows(block, limit)
         if tables is None:
             return None
+        looked_at = sum(one.rows for stored in tables.values() for one in stored.values())
         plan = self._plan
         files = session_frame(block, self._session, partial(scan_metadata, plan)).with_row_index(_FILE)
         for step in self._steps:
@@ -96,10 +115,30 @@ class StoredPattern:
             return None
         for source in lacking:
             self._report.lacks_table(plan, source)
+        return self._in_order(frames), looked_at
+
+    def _in_order(self, frames: list[pl.DataFrame]) -> pl.DataFrame:
+        """Return the rows of several tables as a scan has them: by file, then table."""
         if not frames:
-            return pl.DataFrame(schema={name: plan.all_columns[name] for name in self._names})
+            return pl.DataFrame(schema={name: self._plan.all_columns[name] for name in self._names})
         found = pl.concat(frames).sort(_FILE, _TABLE, TABLE_INDEX)
         return pl.DataFrame([found[name] for name in self._names])
+
+    def _first_rows(
+        self, block: Sequence[Source], limit: int | None
+    ) -> dict[str, dict[int, Covered]] | None:
+        """Return the tables that hold the first rows, in the order of a scan; see `_covered`."""
+        tables = self._covered(block)
+        if tables is None or limit is None:
+            return tables
+        kept: dict[str, dict[int, Covered]] = {}
+        for at, source in enumerate(block):
+            for table in self._plan.tables_of(source):
+                one = tables[table][at]
+                if limit > 0:
+                    kept.setdefault(table, {})[at] = one._replace(rows=min(one.rows, limit))
+                limit -= one.rows
+        return kept
 
     def _covered(self, block: Sequence[Source]) -> dict[str, dict[int, Covered]] | None:
         """Return where the columns of all tables of some files are, by table and position of the file."""

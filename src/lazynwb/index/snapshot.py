@@ -6,7 +6,7 @@ import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from functools import cache
+from functools import cache, cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -58,16 +58,44 @@ class GoneError(Exception):
 
 
 class _Rows:
-    """The rows of one table in a part, by number of the session."""
+    """The rows of one table in a part.
 
-    __slots__ = ("counts", "fingerprints", "kinds", "offsets", "places", "rows", "sizes")
+    Parameters
+    ----------
+    frame : DataFrame
+        A row for each session that has the table; `_at` is its number in the part.
+    """
 
     def __init__(self, frame: pl.DataFrame) -> None:
-        self.places = {number: at for at, number in enumerate(frame["_at"].to_list())}
-        self.fingerprints = frame["_fingerprint"].to_list()
-        self.kinds = frame["kind"].to_list()
-        self.counts = frame["rows"].to_list()
-        self.offsets, self.sizes, self.rows = (frame[name].to_list() for name in ("_offset", "_size", "_row"))
+        self._frame = frame
+
+    @cached_property
+    def places(self) -> dict[int, int]:
+        """The row of each session, by its number in the part."""
+        return {number: at for at, number in enumerate(self._frame["_at"].to_list())}
+
+    @cached_property
+    def kinds(self) -> list[str | None]:
+        """Kinds of the tables; None where a table could not be described."""
+        return self._frame["kind"].to_list()
+
+    @cached_property
+    def counts(self) -> list[int | None]:
+        """Numbers of rows."""
+        return self._frame["rows"].to_list()
+
+    @cached_property
+    def fingerprints(self) -> list[int]:
+        """Equal where the columns are."""
+        return self._frame["_fingerprint"].to_list()
+
+    def entry(self, at: int) -> tuple[int, int, int]:
+        """Return where the entry of a row is: first byte and size of its block, and its row there."""
+        return self._entries[at]
+
+    @cached_property
+    def _entries(self) -> list[tuple[int, int, int]]:
+        return self._frame.select("_offset", "_size", "_row").rows()
 
 
 class _Place(NamedTuple):
@@ -326,7 +354,7 @@ class State:
         """
         self._check()
         starts = self._starts
-        paths = [table, OTHER_PATHS[table]] if table in OTHER_PATHS else [table]
+        paths = _paths_of(table)
         part = -1
         listed: list[tuple[str, _Rows]] = []
         for number in self._located(sources):
@@ -357,8 +385,7 @@ class State:
             elif one.rows.kinds[one.at] is None:
                 found.append(NOT_CATALOGUED)
             else:
-                place = one.rows.offsets[one.at], one.rows.sizes[one.at], one.rows.rows[one.at]
-                found.append(self._entry(source, identities[number], part, place, one.path))
+                found.append(self._entry(source, identities[number], part, one.rows.entry(one.at), one.path))
         parent, _, last = table.rpartition("/")
         if last not in SERIES_MEMBERS or not parent:
             return found
@@ -395,15 +422,35 @@ class State:
 
     def schemas(self, sources: Sequence[Source], table: str) -> list[Hashable | NotCatalogued | None]:
         """See `Index`."""
+        self._check()
         found: list[Hashable | NotCatalogued | None] = []
-        for number, _, one in self._each(sources, table):
+        by_part: dict[int, list[Hashable | NotCatalogued | None]] = {}
+        own: list[Hashable | NotCatalogued | None] = []
+        low = high = 0
+        for number in self._located(sources):
             if number < 0:
                 found.append(NOT_CATALOGUED)
-            elif one is None:
-                found.append(self._absent(number, table))
-            else:
-                unknown = one.rows.kinds[one.at] is None
-                found.append(NOT_CATALOGUED if unknown else one.rows.fingerprints[one.at])
+                continue
+            if not low <= number < high:
+                part = self._part_of(number)
+                low, high = self._starts[part], self._starts[part + 1]
+                own = by_part.get(part) or by_part.setdefault(part, self._schemas_of(part, table))
+            found.append(own[number - low])
+        return found
+
+    def _schemas_of(self, part: int, table: str) -> list[Hashable | NotCatalogued | None]:
+        """Return what `schemas` does, for the sessions of a part."""
+        start, stop = self._starts[part], self._starts[part + 1]
+        found: list[Hashable | NotCatalogued | None] = [self._absent(-1, table)] * (stop - start)
+        for number in self._links:
+            if start <= number < stop:
+                found[number - start] = self._absent(number, table)
+        for path in reversed(_paths_of(table)):
+            rows = self._rows(part, path)
+            if rows is not None:
+                kinds, keys = rows.kinds, rows.fingerprints
+                for number, at in rows.places.items():
+                    found[number] = NOT_CATALOGUED if kinds[at] is None else keys[at]
         return found
 
     def _absent(self, number: int, table: str) -> NotCatalogued | None:
@@ -597,6 +644,11 @@ class State:
             frames.append(pl.DataFrame([*series, paths]))
             start = stop
         return pl.concat(frames) if frames else None
+
+
+def _paths_of(table: str) -> list[str]:
+    """Return the paths that a table may have, the first one first."""
+    return [table, OTHER_PATHS[table]] if table in OTHER_PATHS else [table]
 
 
 def _check_types(folder: Folder, values: TableValues, file: ValueFile, frame: pl.DataFrame) -> None:

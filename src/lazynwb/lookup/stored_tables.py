@@ -152,6 +152,12 @@ class StoredTables:
             found = {source: self._find(source) for source in known}
         return [found.get(source) for source in sources]
 
+    def has_all(self, sources: Iterable[Source]) -> bool:
+        """Return whether something is stored of each source, maybe of an earlier state of the file."""
+        return bool(self._parts) and all(
+            any(source.key in part.ordinals for part in self._parts) for source in sources
+        )
+
     def _find(self, source: Source) -> StoredTable | None:
         key = source.key
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,15 +112,16 @@ class _ResolvedSource(Source):
         try:
             return self._kind
         except AttributeError:
-            return self._decide(_kind_of(self))
+            return self.decide(_kind_of(self))
 
     def kind_for(self, identity: str) -> Kind:
         """Return the kind of source that an identity belongs to."""
         if not self.is_store and identity.startswith(_STORE_IDENTITIES):
-            self._decide(_store_kind())
+            self.decide(_store_kind())
         return self.kind
 
-    def _decide(self, kind: Kind) -> Kind:
+    def decide(self, kind: Kind) -> Kind:
+        """Set the kind of source, and return it."""
         object.__setattr__(self, "_kind", kind)
         return kind
 
@@ -135,7 +137,7 @@ class _ResolvedSource(Source):
                 found = other.identity(self, known=False)
             except LazyNWBError:
                 raise _with_remedy(self, error) from None
-        _detected[self] = self._decide(other)
+        _detected[self] = self.decide(other)
         return found
 
 
@@ -231,13 +233,14 @@ def _expand_one(source: PathOrUrl, options: Options) -> list[Source]:
 
         own = getattr(source, "storage_options", None)
         return expand_url(resolve(text, Options({**options.as_dict(), **own}) if own else options))
-    return [resolve(path) for path in _expand_local(local_path(text))]
+    return _expand_local(local_path(text))
 
 
-def _expand_local(path: str) -> list[str]:
-    if os.path.isdir(path):
+def _expand_local(path: str) -> list[Source]:
+    mode = _mode_of(path)
+    if mode is not None and stat.S_ISDIR(mode):
         if is_zarr_store(path):
-            return [path]
+            return [resolve(path)]
         inside, others = _search_folder(Path(path))
         note = describe_skipped(path, others)
         if not inside:
@@ -251,17 +254,34 @@ def _expand_local(path: str) -> list[str]:
             )
         if note:
             _LOGGER.warning(note)
-        return sorted(inside)
-    if WILDCARDS.intersection(path) and not os.path.exists(path):
-        matches = sorted(match for match in glob.glob(path, recursive=True) if _is_file_or_store(match))
+        return [resolve(one) for one in sorted(inside)]
+    if mode is None and WILDCARDS.intersection(path):
+        found = {match: _mode_of(match) for match in sorted(glob.glob(path, recursive=True))}
+        matches = [
+            _resolved(match, is_file=mode is not None and stat.S_ISREG(mode))
+            for match, mode in found.items()
+            if mode is None or not stat.S_ISDIR(mode) or is_zarr_store(match)
+        ]
         if not matches:
             raise SourceNotFoundError(f"no file matches {path}")
         return matches
-    return [path]
+    return [_resolved(path, is_file=mode is not None and stat.S_ISREG(mode))]
 
 
-def _is_file_or_store(path: str) -> bool:
-    return not os.path.isdir(path) or is_zarr_store(path)
+def _mode_of(path: str) -> int | None:
+    """Return what a path leads to, as `stat` calls it; None if that is nothing, or cannot be looked at."""
+    try:
+        return os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None
+
+
+def _resolved(path: str, *, is_file: bool) -> Source:
+    """Return the source at a local path; of a regular file the kind is not looked up again."""
+    source = _ResolvedSource(path, NO_OPTIONS)
+    if is_file:
+        source.decide(local_file)
+    return source
 
 
 def local_path(text: str) -> str:

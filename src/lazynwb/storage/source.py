@@ -287,7 +287,7 @@ def map_concurrently(work: Callable[[A], T], items: Sequence[A], sources: Iterab
 
 def is_url(text: str) -> bool:
     """Return whether a string is a URL rather than a local path; a Windows drive is one letter."""
-    return _URL.match(text) is not None
+    return "://" in text and _URL.match(text) is not None  # of very many paths: most have none
 
 
 def redacted(url: str) -> str:
