@@ -124,9 +124,7 @@ class StoredPattern:
         found = pl.concat(frames).sort(_FILE, _TABLE, TABLE_INDEX)
         return pl.DataFrame([found[name] for name in self._names])
 
-    def _first_rows(
-        self, block: Sequence[Source], limit: int | None
-    ) -> dict[str, dict[int, Covered]] | None:
+    def _first_rows(self, block: Sequence[Source], limit: int | None) -> dict[str, dict[int, Covered]] | None:
         """Return the tables that hold the first rows, in the order of a scan; see `_covered`."""
         tables = self._covered(block)
         if tables is None or limit is None:
