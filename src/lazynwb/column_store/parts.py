@@ -22,7 +22,7 @@ from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 #: The column with the position of each row's session in the part; no stored column of a file has this name.
@@ -34,6 +34,9 @@ ROW_GROUP_ROWS = 64 * 1024
 _PUBLISHED_LEVEL = 3
 #: Ranges closer than this are read as one.
 _GAP = 64 * 1024
+#: Memory from this size on comes from the operating system as zeros, in every C library, whatever was freed
+#: before: only the pages that are written to take time and space.
+_FRESH_BYTES = 32 * 1024 * 1024 + 1
 
 
 class PartFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -198,7 +201,7 @@ def scan_part(
     """
     groups = _groups_of(file.rows, wanted)
     names = [name for name in file.columns if name in columns]
-    data = _read_checked(source, file, [file.columns.index(name) for name in names], groups)
+    data = _read_checked(source, file, names, groups)
     # Not by plain names: Polars takes "*" and "^...$" for patterns.
     frame = pl.scan_parquet(data, glob=False, low_memory=False).select(selectors.by_name(*names))
     ends = [0, *accumulate(file.rows)]
@@ -206,6 +209,45 @@ def scan_part(
         return frame
     runs = [frame.slice(ends[first], ends[last + 1] - ends[first]) for first, last in _runs(groups)]
     return pl.concat(runs) if runs else frame.clear()
+
+
+def read_part(source: PartBytes, file: PartFile, columns: Collection[str]) -> bytes:
+    """Return a copy of a part for `scan_parts`: some of its columns, of which every byte was checked.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    CorruptDataError
+        If it is not what was written.
+    """
+    return _read_checked(
+        source, file, [name for name in file.columns if name in columns], list(range(len(file.rows)))
+    )
+
+
+def scan_parts(
+    copies: Sequence[bytes], dtypes: Mapping[str, pl.DataType], row_number: str | None = None
+) -> pl.LazyFrame:
+    """Return one scan of the same columns of several parts, which costs less than one scan for each.
+
+    Parameters
+    ----------
+    copies : sequence of bytes
+        See `read_part`.
+    dtypes : mapping of str to DataType
+        The columns, with the types that they have in each part.
+    row_number : str or None
+        Name of a column that numbers the rows of all parts.
+    """
+    return pl.scan_parquet(
+        list(copies),
+        glob=False,
+        low_memory=False,
+        schema=dict(dtypes),
+        extra_columns="ignore",
+        row_index_name=row_number,
+    )
 
 
 def _groups_of(rows: Sequence[int], wanted: Iterable[tuple[int, int]]) -> list[int]:
@@ -235,23 +277,30 @@ def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield run
 
 
-def _read_checked(source: PartBytes, file: PartFile, columns: list[int], groups: list[int]) -> bytes:
+def _read_checked(source: PartBytes, file: PartFile, names: list[str], groups: list[int]) -> bytes:
     """Return a copy of a part with the chunks of some columns and row groups in it, and zeros elsewhere."""
     width = len(file.columns)
+    columns = [file.columns.index(name) for name in names]
     numbers = [group * width + column for group in groups for column in columns]
-    # `bytes` of zeros are not touched until they are written to, and are not copied: nobody else has them.
-    stream = BytesIO(bytes(file.size))
+    start, stop = file.bounds[0], file.bounds[-1]
+    ranges = [(file.bounds[number], file.bounds[number + 1]) for number in numbers]
+    # Most of a copy of a few columns is zeros. Parquet is read from its end: the footer comes last, and what
+    # it says of places counts from the beginning.
+    is_sparse = 2 * sum(last - first for first, last in ranges) < file.size
+    size = max(file.size, _FRESH_BYTES) if is_sparse else file.size
+    # `bytes` of zeros are not copied: nobody else has them.
+    stream = BytesIO(bytes(size))
     with stream.getbuffer() as view:
-        start, stop = file.bounds[0], file.bounds[-1]
-        ranges = [(file.bounds[number], file.bounds[number + 1]) for number in numbers]
-        source.read_into(view, [(0, start), *ranges, (stop, file.size)])
-        if _frame_checksum(view, start, stop) != file.frame_checksum:
+        source.read_into(view[: file.size], [(0, start), *ranges, (stop, file.size)])
+        if _frame_checksum(view[: file.size], start, stop) != file.frame_checksum:
             raise CorruptDataError("the checksum of a part's footer does not fit")
         for number, (first, last) in zip(numbers, ranges, strict=True):
             if deflate.crc32(view[first:last]) != file.checksums[number]:
                 raise CorruptDataError(
                     f"the checksum of column {file.columns[number % width]!r} does not fit"
                 )
+        if size > file.size:
+            view[size - file.size + stop :] = view[stop : file.size]
     return stream.getvalue()
 
 

@@ -9,11 +9,11 @@ import polars as pl
 
 from lazynwb.catalog.dtypes import TABLE_INDEX
 from lazynwb.column_store.entries import ranges_of
-from lazynwb.column_store.parts import SESSION, scan_part
+from lazynwb.column_store.parts import SESSION, read_part, scan_part, scan_parts
 from lazynwb.errors import CorruptDataError, LazyNWBError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from lazynwb.column_store.entries import StoredPart
     from lazynwb.column_store.store import ColumnStore
@@ -160,6 +160,28 @@ def scan_picks(picks: Sequence[Sequence[Pick]]) -> pl.LazyFrame:
             raise PartLostError(pick.part, "parts hold different rows of one session")
         base = base.hstack(other.drop(SESSION, TABLE_INDEX))
     return base.lazy()
+
+
+def scan_whole(
+    parts: Sequence[StoredPart], dtypes: Mapping[str, pl.DataType], row_number: str | None
+) -> pl.LazyFrame:
+    """Return the same columns of all rows of some parts; see `scan_parts` for the parameters.
+
+    Raises
+    ------
+    PartLostError
+        If a part cannot be read or is damaged.
+    """
+    copies = []
+    for part in parts:
+        file = part.entry.part
+        if file is None:
+            raise PartLostError(part, "the entry has no part")
+        try:
+            copies.append(read_part(part.bytes, file, dtypes))
+        except (OSError, CorruptDataError) as error:
+            raise PartLostError(part, str(error)) from None
+    return scan_parts(copies, dtypes, row_number)
 
 
 def guarded(part: StoredPart, read: Callable[[], T]) -> T:

@@ -400,7 +400,10 @@ class _Scan:
             yield from query.frames(limit)
             return query.rows_left
         self._note_problems(window)
-        yield from self._completed(window, found, rest, is_filtered=bool(steps))
+        if SESSION in found.columns:
+            yield from self._completed(window, found, rest, is_filtered=bool(steps))
+        else:
+            yield pl.DataFrame([found[name] for name in self._names])
         return left
 
     def _note_problems(self, window: list[Covered]) -> None:

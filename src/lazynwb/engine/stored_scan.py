@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
@@ -10,13 +11,13 @@ from polars import selectors
 from lazynwb.catalog.dtypes import INTERNAL, ROWS, TABLE_INDEX, TABLE_PATH
 from lazynwb.catalog.merge import conform, nulls
 from lazynwb.column_store.parts import SESSION, scan_part
-from lazynwb.column_store.reading import PartLostError, guarded, scan_picks
+from lazynwb.column_store.reading import PartLostError, guarded, scan_picks, scan_whole
 from lazynwb.config import config
 from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from lazynwb.column_store.entries import StoredPart
     from lazynwb.column_store.reading import Pick
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 #: Rows of sessions of which no column is read.
 _MAX_ROWS = 1_000_000
+#: The column with the number of a row in a scan of several parts.
+_ROW = "_lazynwb_row"
+#: Columns that are not stored, and are the same in all rows.
+_SAME_IN_ALL = frozenset({TABLE_PATH, ROWS})
 
 
 class Covered(NamedTuple):
@@ -95,14 +100,20 @@ def windows_of(covered: Sequence[Covered]) -> Iterator[list[Covered]]:
     window: list[Covered] = []
     keys: set[str] = set()
     weight = rows = 0
+    before: list[int] = []
+    row_bytes: dict[tuple[int, frozenset[str]], float] = {}
     for one in covered:
-        parts = [pick.part.path for pick in one.cover.picks]
-        own = sum(_bytes_of(pick) for pick in one.cover.picks)
-        last = [pick.part.path for pick in window[-1].cover.picks] if window else parts
+        parts = [id(pick.part) for pick in one.cover.picks]
+        own = 0
+        for pick in one.cover.picks:
+            kind = id(pick.part), pick.columns
+            if kind not in row_bytes:
+                row_bytes[kind] = _row_bytes(pick)
+            own += int(pick.part.session(pick.ordinal).rows * row_bytes[kind])
         key = one.table.session.key
         if window and (
             weight + own > config.batch_bytes * 3 // 2
-            or (weight >= config.batch_bytes // 8 and parts != last)
+            or (weight >= config.batch_bytes // 8 and parts != before)
             or rows + one.rows > _MAX_ROWS
             or key in keys
         ):
@@ -112,18 +123,17 @@ def windows_of(covered: Sequence[Covered]) -> Iterator[list[Covered]]:
         keys.add(key)
         weight += own
         rows += one.rows
+        before = parts
     if window:
         yield window
 
 
-def _bytes_of(pick: Pick) -> int:
-    """Return about how many bytes the columns of a session take that are read of a part."""
+def _row_bytes(pick: Pick) -> float:
+    """Return about how many bytes a row of the columns takes that are read of a part."""
     file = pick.part.entry.part
     if file is None or not file.columns:
         return 0
-    rows = pick.part.session(pick.ordinal).rows
-    total = max(pick.part.starts[-1], 1)
-    return file.decoded * rows // total * len(pick.columns) // len(file.columns)
+    return file.decoded / max(pick.part.starts[-1], 1) * len(pick.columns) / len(file.columns)
 
 
 def read_window(
@@ -150,7 +160,8 @@ def read_window(
     Returns
     -------
     DataFrame
-        The columns in the types of the scan, `SESSION` (the position in the window) and `_table_index`.
+        The columns in the types of the scan, `SESSION` (the position in the window) and `_table_index`; without
+        these two if no column depends on the session, and all are stored.
 
     Raises
     ------
@@ -163,8 +174,122 @@ def read_window(
     for position, one in enumerate(window):
         key = tuple((id(pick.part), pick.columns) for pick in one.cover.picks)
         groups.setdefault(key, []).append(position)
+    late = [step for step in steps if not _is_stored(step, plan)]
+    wanted = {*columns, *(name for step in late for name in step.columns)}
+    found = _read_at_once(window, groups.values(), plan, wanted, steps)
+    if found is None:
+        found = _read_groups(window, groups.values(), plan, columns, steps)
+    found = _with_provenance(found, wanted, files, plan.table)
+    for step in late:
+        found = found.filter(step.expression)
+    return found
+
+
+def _read_at_once(
+    window: Sequence[Covered],
+    groups: Collection[list[int]],
+    plan: ScanPlan,
+    wanted: set[str],
+    steps: Sequence[Step],
+) -> pl.DataFrame | None:
+    """Return what `_read_groups` does, by one scan of all parts.
+
+    None if the sessions are not just those of some parts in order, or if values do not fit as they are.
+
+    Raises
+    ------
+    PartLostError
+        If a part is gone or damaged.
+    """
+    parts = _whole_parts(window, groups)
+    if parts is None or _ROW in plan.schema:
+        return None
+    early = [step for step in steps if _is_stored(step, plan)]
+    kept = [name for name in plan.schema if name in wanted]
+    read = {*kept, *(name for step in early for name in step.columns)}
+    stored = {name: plan.schema[name] for name in window[0].cover.picks[0].columns & read}
+    if not stored or any(part.dtype(0, name) != dtype for part in parts for name, dtype in stored.items()):
+        return None
+    # What depends on the session is looked up by the numbers of the rows.
+    is_located = any(one.cover.absent for one in window) or not _SAME_IN_ALL.union(plan.schema) >= wanted
+    scan = scan_whole(parts, stored, _ROW if is_located else None)
+    lacking = read - stored.keys()
+    if lacking:
+        scan = scan.with_columns(pl.lit(None, dtype=plan.schema[name]).alias(name) for name in lacking)
+    for step in early:
+        scan = scan.filter(step.expression)
+    try:
+        frame = guarded(
+            parts[0], scan.select(selectors.by_name(*kept, *([_ROW] if is_located else []))).collect
+        )
+    except PartLostError:
+        return None  # one of them, or the predicate fails: which one is found out by reading them one by one
+    if any(frame.schema[name] != plan.schema[name] for name in kept):
+        return None
+    count(rows_stored=sum(part.starts[-1] for part in parts))
+    return _located(frame, [one.rows for one in window]) if is_located else frame
+
+
+def _whole_parts(window: Sequence[Covered], groups: Collection[list[int]]) -> list[StoredPart] | None:
+    """Return the parts whose sessions, one after the other, are a window; None if there are none."""
+    parts: list[StoredPart] = []
+    at = 0
+    columns = window[0].cover.picks[0].columns if window[0].cover.picks else frozenset()
+    for positions in groups:
+        picks = window[positions[0]].cover.picks
+        if len(picks) != 1 or picks[0].columns != columns or not picks[0].part.is_trusted:
+            return None
+        part = picks[0].part
+        sessions = range(at, at + len(part.entry.sessions))
+        if positions != list(sessions) or any(
+            window[position].cover.picks[0].ordinal != position - at
+            or window[position].rows != window[position].table.session.rows
+            for position in positions
+        ):
+            return None
+        parts.append(part)
+        at = sessions.stop
+    return parts
+
+
+def _located(frame: pl.DataFrame, counts: Sequence[int]) -> pl.DataFrame:
+    """Replace the numbers of rows of sessions by `SESSION` and `_table_index`.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    counts : sequence of int
+        Rows of each session.
+    """
+    number = frame[_ROW]
+    frame = frame.drop(_ROW)
+    if len(frame) == sum(counts):
+        return frame.hstack(_row_numbers(counts))
+    ends = pl.Series(accumulate(counts), dtype=number.dtype)
+    session = ends.search_sorted(number, side="right").cast(pl.UInt32)
+    index = number - (ends - pl.Series(counts, dtype=number.dtype)).gather(session)
+    return frame.with_columns(session.alias(SESSION), index.cast(pl.UInt32).alias(TABLE_INDEX))
+
+
+def _read_groups(
+    window: Sequence[Covered],
+    groups: Collection[list[int]],
+    plan: ScanPlan,
+    columns: Sequence[str],
+    steps: Sequence[Step],
+) -> pl.DataFrame:
+    """Return the rows of sessions that pass the predicate's parts on stored columns; see `read_window`.
+
+    Parameters
+    ----------
+    window : sequence of Covered
+    groups : collection of list of int
+        Positions of sessions whose columns are in the same parts.
+    plan, columns, steps
+        See `read_window`.
+    """
     frames = []
-    for positions in groups.values():
+    for positions in groups:
         group = [window[position] for position in positions]
         frame = _read_group(group, plan, columns, steps)
         _check_rows(frame, group)
@@ -173,13 +298,8 @@ def read_window(
             frame = frame.with_columns(places.gather(frame[SESSION]).alias(SESSION))
         frames.append(frame)
     found = pl.concat(frames) if len(frames) > 1 else frames[0]
-    if any(max(a) > min(b) for a, b in zip(list(groups.values()), list(groups.values())[1:], strict=False)):
+    if any(a[-1] > b[0] for a, b in pairwise(groups)):
         found = found.sort(SESSION, TABLE_INDEX)
-    late = [step for step in steps if not _is_stored(step, plan)]
-    wanted = {*columns, *(name for step in late for name in step.columns)}
-    found = _with_provenance(found, wanted, files, plan.table)
-    for step in late:
-        found = found.filter(step.expression)
     return found
 
 

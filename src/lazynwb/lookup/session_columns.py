@@ -179,8 +179,8 @@ def session_frame(
         A row for each source, with `_nwb_path` and the given columns; null where a file lacks the field.
     """
     found = pl.DataFrame({NWB_PATH: pl.Series([source.path for source in sources], dtype=pl.String)})
-    distinct = tuple({source.path: source for source in sources}.values())
     wanted = list(columns)
+    distinct = tuple({source.path: source for source in sources}.values()) if wanted else ()
     for table in dict.fromkeys(column.table for column in wanted):
         own = [column for column in wanted if column.table == table]
         rows = pl.concat(scan(distinct, table, {column.column: column.dtype for column in own}))

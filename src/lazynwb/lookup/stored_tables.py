@@ -17,8 +17,7 @@ from lazynwb.column_store.store import Block, column_store
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError
 from lazynwb.formats.nwb.names import OTHER_PATHS
-from lazynwb.storage.source import ABSENT
-from lazynwb.threads import LOADERS
+from lazynwb.storage.source import ABSENT, map_concurrently
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -140,17 +139,27 @@ class StoredTables:
         self._table = table
         self._parts = self.store.parts_of(store_key(table))
         self._columns: dict[tuple[frozenset[str], int, bool], frozenset[str]] = {}
+        #: The parts that have a session, the newest first, and its position in each.
+        self._holders: dict[str, list[tuple[StoredPart, int]]] = {}
 
     def find(self, sources: Sequence[Source]) -> list[StoredTable | None]:
         """Return the table of each source; None if the store lacks it, or the file has changed."""
-        if not self._parts:
-            return [None] * len(sources)
-        known = [source for source in sources if any(source.key in part.ordinals for part in self._parts)]
-        if len(known) > 1 and any(source.is_remote for source in known):
-            found = dict(zip(known, LOADERS.map(self._find, known), strict=True))
-        else:
-            found = {source: self._find(source) for source in known}
-        return [found.get(source) for source in sources]
+        keys = [source.key for source in sources]
+        self._hold(keys)
+        known = [at for at, key in enumerate(keys) if self._holders[key]]
+        listed = [sources[at] for at in known]
+        found: list[StoredTable | None] = [None] * len(sources)
+        for at, one in zip(known, map_concurrently(self._find, listed, listed), strict=True):
+            found[at] = one
+        return found
+
+    def _hold(self, keys: Iterable[str]) -> None:
+        """Look up which parts have sessions, and where."""
+        new = dict.fromkeys(keys).keys() - self._holders.keys()
+        self._holders.update((key, []) for key in new)
+        for part in self._parts:
+            for key in new & part.ordinals.keys():
+                self._holders[key].append((part, part.ordinals[key]))
 
     def has_all(self, sources: Iterable[Source]) -> bool:
         """Return whether something is stored of each source, maybe of an earlier state of the file."""
@@ -159,18 +168,13 @@ class StoredTables:
         )
 
     def _find(self, source: Source) -> StoredTable | None:
-        key = source.key
+        holders = self._holders[source.key]
         try:
-            cached = next(
-                part.session(part.ordinals[key]).identity for part in self._parts if key in part.ordinals
-            )
-            now = source.identity(known=cached)
+            part, ordinal = holders[0]
+            now = source.identity(known=part.session(ordinal).identity)
         except LazyNWBError:
             return None  # the read raises the error
-        for part in self._parts:
-            ordinal = part.ordinals.get(key)
-            if ordinal is None:
-                continue
+        for part, ordinal in holders:
             session = part.session(ordinal)
             if self._table in OTHER_PATHS and part.layout(ordinal).path != self._table:
                 continue  # whoever looks for the table may find it elsewhere
@@ -191,11 +195,10 @@ class StoredTables:
         """
         picks: list[Pick] = []
         left = self._among(names, table.layout, is_stored=False)
-        for part in self._parts:
+        for part, ordinal in self._holders[table.session.key]:
             if not left:
                 break
-            ordinal = part.ordinals.get(table.session.key)
-            if ordinal is None or part.session(ordinal).identity != table.session.identity:
+            if part.session(ordinal).identity != table.session.identity:
                 continue
             found = self._among(left, part.layout(ordinal), is_stored=True)
             if found:
