@@ -160,8 +160,8 @@ def read_window(
     Returns
     -------
     DataFrame
-        The columns in the types of the scan, `SESSION` (the position in the window) and `_table_index`; without
-        these two if no column depends on the session, and all are stored.
+        The columns in the types of the scan, `SESSION` (the position in the window) and `_table_index`; not
+        these two if all columns are stored and none depends on the session.
 
     Raises
     ------
@@ -223,7 +223,7 @@ def _read_at_once(
             parts[0], scan.select(selectors.by_name(*kept, *([_ROW] if is_located else []))).collect
         )
     except PartLostError:
-        return None  # one of them, or the predicate fails: which one is found out by reading them one by one
+        return None  # one of them, or the predicate fails: they are read one by one
     if any(frame.schema[name] != plan.schema[name] for name in kept):
         return None
     count(rows_stored=sum(part.starts[-1] for part in parts))

@@ -75,7 +75,7 @@ class _Rows:
         return {number: at for at, number in enumerate(self._frame["_at"].to_list())}
 
     @cached_property
-    def kinds(self) -> list[str | None]:
+    def kinds(self) -> list[Any]:
         """Kinds of the tables; None where a table could not be described."""
         return self._frame["kind"].to_list()
 
