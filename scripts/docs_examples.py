@@ -1,10 +1,13 @@
-"""MkDocs hook: run the Python examples of a page and show what they print, return and plot.
+"""MkDocs hook: run the examples of a page and show their output below them.
 
 Every `python` block of a page runs in one namespace, as the cells of a notebook do, in a folder that holds a
 small cube of sessions in `data`; output shows the path of that folder as `/study`. Below a block follow the
-text that it printed or logged, the value of its last expression, and its figures. A block below a comment
-`<!-- not run: reason -->` is shown only. On a page with the comment `<!-- show what is read -->`, the cost
-of each block's queries follows its output.
+text that it printed or logged, the value of its last expression, and its figures. On a page with the comment
+`<!-- show what is read -->`, the cost of each block's queries follows its output.
+
+The commands of a `console` block (lines that start with `$ lazynwb`, continued on lines that start with `> `)
+run on a terminal of 100 columns in the same folder; below a comment `<!-- exit code: 3 -->` they must fail with
+that code. A block below a comment `<!-- not run: reason -->` is shown only.
 """
 
 from __future__ import annotations
@@ -14,10 +17,14 @@ import base64
 import contextlib
 import html
 import io
+import json
 import logging
 import os
 import re
+import shlex
 import shutil
+import subprocess
+import sys
 import tempfile
 import textwrap
 import traceback
@@ -34,6 +41,22 @@ _BLOCK = re.compile(
     r"^(?P<why><!-- not run: [^\n]+ -->\n+)?(?P<indent> *)```python[^\n]*\n(?P<code>.*?)^ *```\n",
     re.MULTILINE | re.DOTALL,
 )
+_CONSOLE = re.compile(
+    r"^(?P<why><!-- not run: [^\n]+ -->\n+)?(?P<fails><!-- exit code: (?P<code>\d+) -->\n+)?"
+    r"```console\n(?P<body>.*?)^```\n",
+    re.MULTILINE | re.DOTALL,
+)
+#: Width of the terminal of `console` blocks.
+_COLUMNS = 100
+#: Runs several commands in one process, and writes the exit code after the output of each.
+_COMMANDS = """
+import json, logging, sys
+from lazynwb.cli import main
+for arguments in json.loads(sys.argv[1]):
+    code = main(arguments)
+    logging.getLogger("lazynwb").handlers.clear()
+    print(f"--- exit code {code}", flush=True)
+"""
 #: Characters of a value that are shown as they are; longer ones are cut.
 _LONGEST = 6000
 #: The path of the examples' folder, as pages show it: each build has a temporary folder of its own.
@@ -198,8 +221,6 @@ def _text(value: object) -> str:
 
 def _figures(indent: str) -> Iterator[str]:
     """Yield the open figures of Matplotlib as pictures, and close them."""
-    import sys
-
     pyplot = sys.modules.get("matplotlib.pyplot")
     if pyplot is None:
         return
@@ -210,6 +231,78 @@ def _figures(indent: str) -> Iterator[str]:
         label = html.escape(pyplot.figure(number).axes[0].get_title() or "figure")
         yield f'{indent}<img class="example-output" alt="{label}" src="data:image/png;base64,{data}">\n'
     pyplot.close("all")
+
+
+def console_blocks(text: str) -> list[re.Match[str]]:
+    """Return the `console` blocks of a page that are run."""
+    return [found for found in _CONSOLE.finditer(text) if not found["why"]]
+
+
+def _with_terminal_output(text: str) -> str:
+    """Return a page's Markdown with the output of the commands of its `console` blocks.
+
+    Raises
+    ------
+    RuntimeError
+        If a command ends with another exit code than expected.
+    """
+    found = console_blocks(text)
+    commands = [(block, command) for block in found for command in _commands(block["body"])]
+    if not commands:
+        return text
+    arguments = [shlex.split(re.sub(r"\\?\n> ", " ", command))[1:] for _, command in commands]
+    outputs = iter(_on_terminal(arguments))
+    parts, start = [], 0
+    for block in found:
+        expected, shown = int(block["code"] or 0), []
+        for command in _commands(block["body"]):
+            output, code = next(outputs)
+            if code != expected:
+                raise RuntimeError(f"{command} exits with code {code} instead of {expected}:\n{output}")
+            shown.append(f"$ {command}\n{_folded(_neutral(output))}")
+        parts += [text[start : block.start("body")], *shown]
+        start = block.end("body")
+    return "".join([*parts, text[start:]])
+
+
+def _folded(output: str) -> str:
+    """Return output whose long lines, which are messages, are broken between words."""
+    return "".join(textwrap.fill(line, _COLUMNS) + "\n" if len(line) > _COLUMNS else f"{line}\n" for line in output.splitlines())
+
+
+def _commands(body: str) -> list[str]:
+    """Return the commands of a `console` block, without their prompts."""
+    return [command.rstrip("\n") for command in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]]
+
+
+def _on_terminal(commands: list[list[str]]) -> list[tuple[str, int]]:
+    """Return the output of commands on a terminal, without colours, and their exit codes."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, _COLUMNS, 0, 0))
+    process = subprocess.Popen(  # noqa: S603 - pages of this project
+        [sys.executable, "-c", _COMMANDS, json.dumps(commands)],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm", "TQDM_DISABLE": "1", "COLUMNS": str(_COLUMNS)},
+    )
+    os.close(theirs)
+    received = b""
+    with contextlib.suppress(OSError):  # raised on Linux when the other end is closed
+        while data := os.read(ours, 65536):
+            received += data
+    os.close(ours)
+    process.wait()
+    text = re.sub(r"\x1b\[[0-9;]*m", "", received.decode().replace("\r\n", "\n"))
+    *parts, rest = re.split(r"--- exit code (\d+)\n", text)
+    if rest or len(parts) != 2 * len(commands):
+        raise RuntimeError(f"a command ended the process:\n{text}")
+    return list(zip(parts[::2], map(int, parts[1::2]), strict=True))
 
 
 @contextlib.contextmanager
@@ -247,7 +340,7 @@ def with_output(text: str, page: str) -> str:
                     parts += ["\n", *example.run(block)]
                 except Exception:  # noqa: BLE001 - whatever an example raises
                     raise RuntimeError(f"an example fails:\n{traceback.format_exc()}") from None
-    return "".join([*parts, text[start:]])
+    return _with_terminal_output("".join([*parts, text[start:]]))
 
 
 class _Build:

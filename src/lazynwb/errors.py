@@ -1,7 +1,4 @@
-"""The errors that users see: one small hierarchy, each with what to do next in its message.
-
-What a disk refuses, in whichever library's words: it is the fault of no table, and never ignored.
-"""
+"""Errors of the package, whose messages name the next step, and refused writes of any library."""
 
 from __future__ import annotations
 
@@ -17,89 +14,88 @@ if TYPE_CHECKING:
 
 
 class LazyNWBError(Exception):
-    """Base of every error that this package raises on purpose.
+    """Base class of the errors of this package.
 
-    As text it is harmless to a terminal, whatever the names are that a file has for things; `args` has them.
+    `str()` escapes control characters of names in files; `args` has the message unchanged.
     """
 
     def __str__(self) -> str:
-        """Return the message, without characters that steer a terminal."""
+        """Return the message with control characters escaped."""
         return harmless(super().__str__())
 
 
 class SourceNotFoundError(LazyNWBError, FileNotFoundError, ValueError):
-    """A file, folder or pattern does not exist or holds no NWB file, or no source was given at all.
+    """A file does not exist, a folder or pattern has no NWB files, or no source was given.
 
-    It is a ValueError, too, as existing code expects.
+    Also a ValueError, which existing code expects.
     """
 
 
 class NotNWBError(LazyNWBError, ValueError):
-    """A file that exists cannot be read as NWB: another format, empty, truncated or damaged."""
+    """A file cannot be read as NWB: it has another format, or is empty, truncated or damaged."""
 
 
 class TableNotFoundError(LazyNWBError, KeyError):
-    """No file has the table, or another object, that was asked for; the message lists those that exist."""
+    """No file has the table or object; the message lists those that exist."""
 
     def __str__(self) -> str:
-        """Return the message itself: `KeyError` alone would show its repr."""
+        """Return the message; `KeyError` would return its repr."""
         return harmless(str(self.args[0])) if self.args else ""
 
 
 class BrokenTableLinkError(TableNotFoundError):
-    """A file has a link in the place of a table, and the link leads nowhere; the message says where to."""
+    """The table of a file is a broken link; the message names its target."""
 
 
 class ColumnNotFoundError(LazyNWBError, KeyError):
-    """A column that was asked for is in no file, or a frame lacks one that is needed."""
+    """No file has the column, or a frame lacks a required column."""
 
     def __str__(self) -> str:
-        """Return the message itself, as `TableNotFoundError` does."""
+        """Return the message; `KeyError` would return its repr."""
         return harmless(str(self.args[0])) if self.args else ""
 
 
 class SchemaError(LazyNWBError, TypeError):
-    """Files store a column in types that have no common type, or a cast would lose values."""
+    """The types of a column in two files have no common type, or a cast would lose values."""
 
 
 class CorruptDataError(LazyNWBError, ValueError):
-    """Bytes of a file contradict its own description: a checksum, an index, a chunk's size."""
+    """Stored bytes contradict the structure of the file: a checksum, an index or the size of a chunk."""
 
 
 class NotAscendingError(LazyNWBError, ValueError):
-    """Times that should ascend do not: where one is cannot be told without looking at all of them."""
+    """Timestamps do not ascend, although the operation requires it."""
 
 
 class UnsupportedTypeError(LazyNWBError, TypeError):
-    """A selected column has a stored type or filter that cannot be read here."""
+    """A selected column has a stored type or filter that is not supported."""
 
 
 class SourceChangedError(LazyNWBError, RuntimeError):
-    """A file was replaced or changed while a query was reading it."""
+    """A file was replaced or changed while a query read it."""
 
 
 class MissingPackageError(LazyNWBError, ImportError):
-    """A package that a result or a codec takes is not installed; the message says which."""
+    """A package that an output or a codec needs is not installed; the message names it."""
 
 
 def may_skip(error: LazyNWBError, *, ignore_errors: bool) -> bool:
-    """Return whether what cannot be read is left out: under `ignore_errors`, unless a package is missing."""
+    """Return whether `ignore_errors` skips an error; missing packages are always reported."""
     return ignore_errors and not isinstance(error, MissingPackageError)
 
 
-#: Full, over a quota, past a limit on the size of files, read-only, broken.
+#: Disk full, over a quota, file too large, read-only file system, input/output error.
 _REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
 def refusal(error: BaseException, path: Path) -> OSError | None:
-    """Return the error of the system that another one passes on, with the path; None where there is none.
+    """Return the operating system's error behind another one, with the path; None if there is none.
 
-    Polars, xlsxwriter, deltalake and DuckDB have errors of their own for what the system says, or leave out
-    its number and the file.
+    Polars, xlsxwriter, deltalake and DuckDB raise errors of their own, without its number or the file.
     """
     if isinstance(error, LazyNWBError):
-        return None  # of what is read
+        return None  # an error of reading
     number = error.errno if isinstance(error, OSError) else None
     if number is None:
         text = str(error)

@@ -1,4 +1,4 @@
-"""`get_internal_paths` and `get_internal_path_info`: what one file contains."""
+"""`get_internal_paths` and `get_internal_path_info`: the objects of one file."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ if TYPE_CHECKING:
     from lazynwb.storage.resolve import PathOrUrl
     from lazynwb.storage.source import Source
 
-#: Parts that objects play, which are listed by default.
+#: Roles of objects that are listed by default.
 _DEFAULT_ROLES = frozenset({"table", "series_data"})
 
 
 @dataclass(frozen=True, slots=True)
 class PathInfo:
-    """A group or a dataset of a file, in a few words.
+    """Summary of a group or dataset.
 
     Attributes
     ----------
     path : str
-        Inside the file, with the leading slash.
+        Path in the file, with the leading slash.
     is_group : bool
+        Whether it is a group rather than a dataset.
     members : int
-        Of a group.
+        Number of members of a group.
     shape : tuple of int or None
-        Of a dataset; None where it is empty by definition.
+        Shape of a dataset; None for a group or an empty dataset (HDF5 null dataspace).
     dtype : str
-        NumPy's type string of a dataset's elements; "|O" for text and references.
+        Type of the elements as NumPy's type string; "|O" for text and references.
     format : {"HDF5", "Zarr"}
-        Of the file.
+        Format of the file.
     """
 
     path: str
@@ -49,11 +50,11 @@ class PathInfo:
     format: str = field(default="HDF5", compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the attributes as a dictionary of plain values, such as JSON takes."""
+        """Return the attributes as a dictionary of values that JSON supports."""
         return asdict(self)
 
     def __repr__(self) -> str:
-        """Read like h5py's own description of the object, whatever the format."""
+        """Return a description like that of h5py, for either format."""
         path = visible(self.path, None)
         if self.is_group:
             return f'<{self.format} group "{path}" ({self.members} members)>'
@@ -71,32 +72,34 @@ def get_internal_paths(  # noqa: PLR0913, PLR0917
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, PathInfo]:
-    """List what an NWB file contains: its tables as groups, its series by their datasets.
+    """List the tables and series of an NWB file: tables by their group, series by their datasets.
+
+    Only the structure of the file is read. Tables are DynamicTables (hdmf-common), series are the types that
+    derive from TimeSeries (NWB core).
 
     Parameters
     ----------
     nwb_path : path or URL
         One file.
     include_child_datasets : bool
-        Also the datasets that are no table's column and no series' data: other members of a series
-        (`electrodes`, `control`, `starting_time`, ...), images, ...; and the groups of the series beside
-        them.
+        Whether to include datasets that are neither a column of a table nor data or timestamps of a series
+        (`electrodes`, `control`, `starting_time` and so on of series, images), and the groups of series.
     include_table_columns : bool
-        Also the columns of the tables.
+        Whether to include the columns of tables.
     include_metadata : bool
-        Also the datasets under `/general` and in the root group.
+        Whether to include the datasets in `/general` and in the root group.
     include_specifications : bool
-        Also the schema's text, where the file caches it under `/specifications`.
+        Whether to include the schema that the file caches in `/specifications`.
     parents : bool
-        Also the groups that hold the listed objects.
+        Whether to include the parent groups of the listed objects.
     storage_options : mapping or None
         As for `scan_nwb`.
 
     Returns
     -------
     dict of str to PathInfo
-        In the file's order; iterating it gives the paths, each good for `scan_nwb` as far as it is a
-        table or part of a series.
+        Objects by path, with the leading slash, in the order of the file. `scan_nwb` accepts the paths of
+        tables, and of series and their datasets.
 
     Raises
     ------
@@ -124,12 +127,14 @@ def get_internal_path_info(  # noqa: PLR0913, PLR0917
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Describe what an NWB file contains: shapes, types and attributes, by path.
+    """Describe the objects of an NWB file: shapes, types and attributes by path.
+
+    The paths are those of `get_internal_paths`, and the groups of series.
 
     Parameters
     ----------
     nwb_path : path or URL
-        One file. The paths are those of `get_internal_paths`, and series are listed as groups, too.
+        One file.
     include_child_datasets : bool
         As for `get_internal_paths`.
     include_table_columns : bool
@@ -146,8 +151,9 @@ def get_internal_path_info(  # noqa: PLR0913, PLR0917
     Returns
     -------
     dict of str to dict
-        In the file's order: `is_group`, `is_dataset`, `is_timeseries`, `shape` (None for groups), `dtype`
-        (NumPy's type string; None for groups) and `attrs`, all attributes as `get_attrs` gives them.
+        By path, in the order of the file: `is_group`, `is_dataset`, `is_timeseries` (whether it is the group
+        of a series), `shape` (None for groups), `dtype` (NumPy's type string; None for groups) and `attrs`
+        (all attributes, as `get_attrs` returns them).
 
     Raises
     ------
@@ -173,7 +179,7 @@ def get_internal_path_info(  # noqa: PLR0913, PLR0917
 
 
 class _Wanted(NamedTuple):
-    """Options of a listing beside tables and series."""
+    """Objects to list in addition to tables and series."""
 
     child_datasets: bool
     table_columns: bool
@@ -182,7 +188,7 @@ class _Wanted(NamedTuple):
     parents: bool
 
     def roles(self) -> set[str]:
-        """Return the parts that listed objects play."""
+        """Return the roles of listed objects."""
         return {
             *_DEFAULT_ROLES,
             *(("child", "dataset") if self.child_datasets else ()),
@@ -193,12 +199,12 @@ class _Wanted(NamedTuple):
 
 
 def one_source(path: PathOrUrl, storage_options: Mapping[str, Any] | None, who: str) -> Source:
-    """Return the one file that a path stands for.
+    """Return the only file of a path.
 
     Raises
     ------
     LazyNWBError
-        If it stands for several.
+        If there are several.
     """
     found = expand(path, storage_options)
     if len(found) != 1:
@@ -209,7 +215,7 @@ def one_source(path: PathOrUrl, storage_options: Mapping[str, Any] | None, who: 
 
 
 def _chosen(listing: Listing, wanted: _Wanted, *, series: bool = False) -> list[Entry]:
-    """Return the entries of a listing that are wanted; `series`: the groups of series too."""
+    """Return the wanted entries of a listing; with `series` also the groups of series."""
     roles = wanted.roles()
     groups = {"table", "series"} if series else {"table"}
     entries = [entry for entry in listing.entries if entry.kind != "broken"]

@@ -1,4 +1,4 @@
-"""The commands and their options. What they do is imported when they run: `--help` is there at once."""
+"""The commands and their options; a command's implementation is imported when it runs, so `--help` is fast."""
 
 from typing import Annotated
 
@@ -53,7 +53,7 @@ def _options(
     version: Annotated[  # noqa: ARG001 - its callback acts
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
-    debug: Annotated[  # noqa: ARG001 - taken out before, wherever it stands
+    debug: Annotated[  # noqa: ARG001 - removed from the arguments before, at any position
         bool, typer.Option("--debug", help="Show the traceback of an error; accepted at any position.")
     ] = False,
     quiet: Annotated[

@@ -1,4 +1,4 @@
-"""Base classes of the commands: help in words, wrong usage, and a closed pipe."""
+"""Base classes of the commands, and the exceptions of wrong usage and closed pipes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typer.core import TyperCommand, TyperGroup
 
 
 class UsageError(Exception):
-    """A command was used wrongly; the message says what to type instead."""
+    """A command was used incorrectly; the message shows the correct usage."""
 
 
 class NothingFoundError(Exception):
-    """There is no such file, set or table."""
+    """A file, set or table does not exist."""
 
 
 class PipeClosedError(Exception):
@@ -21,10 +21,7 @@ class PipeClosedError(Exception):
 
 
 def _without_types(parameters: list[Any]) -> list[Any]:
-    """Return the parameters of a command such that its help does not show types of Python.
-
-    Flags and arguments show no type, other options the name of their value.
-    """
+    """Hide Python types in the help of parameters: options show the name of their value, others nothing."""
     for one in parameters:
         if one.param_type_name == "argument":
             one.display_type_rich = lambda ctx: None  # noqa: ARG005 - as typer calls it
@@ -34,25 +31,25 @@ def _without_types(parameters: list[Any]) -> list[Any]:
 
 
 class Command(TyperCommand):
-    """A command whose help is in words."""
+    """A command whose help does not show Python types."""
 
     def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - as typer declares it
-        """Return the parameters, as the help shows them."""
+        """Return the parameters without Python types."""
         return _without_types(super().get_params(ctx))
 
 
 class Group(TyperGroup):
-    """The commands; keeps typer from handling what is handled here."""
+    """A group of commands that reports a closed pipe as `PipeClosedError`."""
 
     def get_params(self, ctx: Any) -> list[Any]:  # noqa: ANN401 - as typer declares it
-        """Return the parameters, as the help shows them."""
+        """Return the parameters without Python types."""
         return _without_types(super().get_params(ctx))
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401 - as typer declares it
-        """Run a command, and hand all of its results over."""
+        """Run a command and flush its output."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError as error:  # typer would take it for a failure
+        except BrokenPipeError as error:  # a failure for typer
             raise PipeClosedError from error
         return result

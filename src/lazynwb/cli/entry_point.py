@@ -1,4 +1,4 @@
-"""The command line: `lazynwb`, or `python -m lazynwb`. Without its extra, it says what to install."""
+"""Entry point of the command line: `lazynwb`, or `python -m lazynwb`; reports a missing extra `cli`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the process's exit code.
+    """Run the command line and return the exit code of the process.
 
     Parameters
     ----------
     arguments : sequence of str or None
-        Without the name of the command; None takes those of the process.
+        Arguments without the name of the program; None for those of the process.
 
     Returns
     -------
     int
-        0; 1 if something failed; 2 if the command was used wrongly; 3 if there is no such file or table;
-        130 after Ctrl-C.
+        0 for success, 1 for failure, 2 for wrong usage, 3 if a file or table does not exist, 130 after
+        Ctrl-C.
     """
     if arguments is not None:
         return _run(arguments)
@@ -40,9 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
-    if list(arguments) == [
-        "--version"
-    ]:  # without the packages of the other commands, which take long to import
+    if list(arguments) == ["--version"]:  # without the imports of the other commands
         sys.stdout.write(f"lazynwb {__version__}\n")
         return 0
     if any(find_spec(package) is None for package in ("typer", "rich")):
@@ -57,10 +55,10 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _leave(code: int) -> NoReturn:
-    """End the process at once, after a command that failed or was interrupted.
+    """Exit without finalizing the interpreter, after a command that failed or was interrupted.
 
-    Polars goes on with a query that was interrupted, and calls Python code from its threads. Python may not
-    be taken apart under them: the process would abort.
+    Polars continues an interrupted query and calls Python code from its threads: if the interpreter were
+    finalized meanwhile, the process would abort.
     """
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
@@ -69,6 +67,6 @@ def _leave(code: int) -> NoReturn:
 
 
 def _on_unraisable(error: sys.UnraisableHookArgs) -> None:
-    """Leave out Ctrl-C where it comes upon a generator that Polars is closing: the exit code tells of it."""
+    """Do not report Ctrl-C in a generator that Polars is closing: the exit code reports it."""
     if not issubclass(error.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(error)

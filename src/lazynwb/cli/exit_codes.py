@@ -1,4 +1,4 @@
-"""Exit codes of the command line, and the message of each error with its next step."""
+"""Exit codes of the command line, and messages of errors with the next step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError, Table
 
 FAILED, USAGE, NOTHING = 1, 2, 3
 DEBUG = "--debug"
-#: Commands that can leave out files that cannot be read.
+#: Commands with the option --ignore-errors.
 _SKIPPING = frozenset({"tables", "schema", "head", "query", "convert"})
 _NO_SUCH_COLUMN = re.compile(r'unable to find column "(.*?)"; valid columns: \[(.*)\]', re.DOTALL)
 _IN_EXPRESSION = re.compile(r"in the following expression:\s*(.+)")
@@ -19,8 +19,8 @@ _QUOTED = re.compile(r'"(.*?)"')
 
 
 def explain(error: Exception, command: str) -> tuple[int, str]:
-    """Return the exit code of an error and its message for the terminal, empty if there is nothing to say."""
-    format_message = getattr(error, "format_message", None)  # of what typer raises
+    """Return the exit code of an error and its message, which is empty if typer has printed one."""
+    format_message = getattr(error, "format_message", None)  # errors of typer
     if format_message is not None:
         return _usage_of(error, format_message(), command)
     if isinstance(error, UsageError):
@@ -38,7 +38,7 @@ def explain(error: Exception, command: str) -> tuple[int, str]:
 
 
 def _of_polars(message: str) -> str:
-    """Return the part of a message of Polars that is about the query, and of columns the similar ones."""
+    """Return the first paragraph of an error of Polars, with a hint or similar column names."""
     first = message.strip().partition("\n\n")[0]
     if "compare string with numeric" in first:
         first += f"{_expression_of(message)}; cast one side: CAST(name AS DOUBLE), CAST(name AS VARCHAR)"
@@ -47,11 +47,11 @@ def _of_polars(message: str) -> str:
         return first
     from lazynwb.session.contents import hint
 
-    return f"there is no column {absent[1]!r}{hint(absent[1], re.findall(_QUOTED, absent[2]))}"
+    return f"no column {absent[1]!r}{hint(absent[1], re.findall(_QUOTED, absent[2]))}"
 
 
 def _expression_of(message: str) -> str:
-    """Return the expression that Polars says an error is in, as the end of a sentence."""
+    """Return the expression that a message of Polars names, as the end of a sentence."""
     found = _IN_EXPRESSION.search(message)
     return f" in {found[1]}" if found else ""
 
@@ -66,7 +66,7 @@ def _usage_of(error: Exception, message: str, named: str) -> tuple[int, str]:
 
 
 def _hint_of(error: Exception, command: str) -> str:
-    """Return what may help, where the message does not say so."""
+    """Return a next step, unless the message has one."""
     text = str(error)
     if isinstance(error, SourceNotFoundError):
         return "" if " hint" in text or ": " in text[-80:] else " (is the name right, and the disk mounted?)"

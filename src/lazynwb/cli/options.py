@@ -21,7 +21,7 @@ _PATTERN = frozenset("*?[")
 
 
 class Format(StrEnum):
-    """Forms of a result: a table for people, and those that programs read."""
+    """Formats of a result: a table, and formats for programs."""
 
     table = "table"
     json = "json"
@@ -113,7 +113,7 @@ def sources_of(named: list[str] | None, storage_options: list[str] | None) -> Co
 
 
 def source_of(named: str | None, storage_options: list[str] | None) -> CommandSources:
-    """Return the same for a command that describes one file."""
+    """Return the source of a command that describes one file; see `sources_of`."""
     return sources_of([named] if named is not None else None, storage_options)
 
 

@@ -1,4 +1,4 @@
-"""Results: to stdout for people or programs, or to a file that is whole or absent."""
+"""Output of results: as a table on stdout, or in a format for programs, on stdout or in an atomic file."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ _ENDINGS = {
     ".ipc": Format.arrow,
 }
 _BINARY = {Format.parquet, Format.arrow}
-#: Of a row group: about how many bytes, how many elements a list is taken to have, and the most rows.
+#: Of row groups: approximate bytes, assumed elements of a list, and maximum rows.
 _GROUP_BYTES, _LIST_ELEMENTS, _GROUP_ROWS = 48 * 1024 * 1024, 4096, 262_144
 
 
 class Target(NamedTuple):
-    """Where a result goes: the form, and the file or None for stdout; a table may be vertical."""
+    """Format and destination of a result: a file, or None for stdout; a table may be vertical."""
 
     form: Format
     file: Path | None
     vertical: bool = False
 
     @property
-    def for_people(self) -> bool:
-        """Whether it is a table that is looked at."""
+    def is_table(self) -> bool:
+        """Whether the result is printed as a table."""
         return self.form is Format.table
 
 
 def target_of(form: Format | None, output: Path | None, *, vertical: bool = False) -> Target:
-    """Decide where a result goes, before anything is read.
+    """Return the target that options describe, before anything is read.
 
     Raises
     ------
     UsageError
-        If a binary form would go to a terminal, or the form of a file is not said.
+        If a binary format would go to a terminal, or the format of a file is unknown.
     """
     file = None if output is None or str(output) == "-" else output
     if form is None and file is not None:
@@ -73,18 +73,18 @@ def target_of(form: Format | None, output: Path | None, *, vertical: bool = Fals
     return Target(form, file, vertical)
 
 
-def emit(frame: pl.DataFrame, target: Target, for_people: Callable[[], None]) -> None:
-    """Show a small result to people, or write it for programs."""
-    if target.for_people:
-        for_people()
+def emit(frame: pl.DataFrame, target: Target, show: Callable[[], None]) -> None:
+    """Print a small result as a table by `show`, or write it in a format for programs."""
+    if target.is_table:
+        show()
     else:
         write(frame.lazy(), target)
 
 
 def write(frame: pl.LazyFrame, target: Target) -> None:
-    """Run a query and write its rows as they come, in order, in a form for programs.
+    """Run a query and write its rows in batches, in order, in a format for programs.
 
-    JSON has neither NaN nor infinity: both are null there. Arrays, lists and structs are JSON text in CSV.
+    NaN and infinity are null in JSON. Arrays, lists and structs are JSON text in CSV.
     """
     with _opened(target) as stream:
         _write(frame, target.form, stream)
@@ -92,11 +92,11 @@ def write(frame: pl.LazyFrame, target: Target) -> None:
 
 @contextmanager
 def _opened(target: Target) -> Iterator[IO[bytes]]:
-    """Give what is written to: a file under another name that is renamed in the end, or stdout."""
+    """Open the destination: stdout, or a temporary file that replaces the output file at the end."""
     if target.file is None:
         sys.stdout.flush()
         if sys.stdout.isatty():
-            yield cast("IO[bytes]", _Harmless(sys.stdout, as_json=target.form is not Format.csv))
+            yield cast("IO[bytes]", _TerminalStream(sys.stdout, as_json=target.form is not Format.csv))
             return
         pipe = _Pipe(sys.stdout.buffer)
         try:
@@ -147,7 +147,7 @@ def _write_json(frame: pl.LazyFrame, stream: IO[bytes]) -> None:
 
 
 def _group_rows(frame: pl.LazyFrame) -> int:
-    """Return how many rows are held until they are written together."""
+    """Return the number of rows of a row group or record batch."""
     row = sum(_bytes_of(dtype) for dtype in frame.collect_schema().dtypes())
     return max(min(_GROUP_BYTES // max(row, 1), _GROUP_ROWS), 1)
 
@@ -165,15 +165,12 @@ def _bytes_of(dtype: pl.DataType) -> int:
 
 
 class _Pipe(io.RawIOBase):
-    """Passes bytes on to stdout; remembers whether nobody reads any more, which Polars would tell otherwise.
-
-    Parameters
-    ----------
-    stream : binary stream
+    """A binary stream to stdout that records whether the pipe was closed, which Polars reports differently.
 
     Attributes
     ----------
     closed_by : BrokenPipeError or None
+        The error of the first write to a closed pipe.
     """
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -181,11 +178,11 @@ class _Pipe(io.RawIOBase):
         self.closed_by: BrokenPipeError | None = None
 
     def writable(self) -> bool:
-        """Tell that it can be written to."""
+        """Return True."""
         return True
 
     def write(self, data: object) -> int:
-        """Write all of some bytes."""
+        """Write bytes, and return their number."""
         given = cast("bytes", data)
         try:
             self._stream.write(given)
@@ -195,8 +192,8 @@ class _Pipe(io.RawIOBase):
         return len(given)
 
     def flush(self) -> None:
-        """Hand on what was written."""
-        if not (self.closed or self._stream.closed):  # Python 3.14 says so where a finalizer raises
+        """Flush stdout."""
+        if not (self.closed or self._stream.closed):  # Python 3.14 reports errors of finalizers
             try:
                 self._stream.flush()
             except BrokenPipeError as error:
@@ -204,14 +201,15 @@ class _Pipe(io.RawIOBase):
                 raise
 
 
-class _Harmless(io.RawIOBase):
-    """Passes text on to a terminal, with what could steer it made visible.
+class _TerminalStream(io.RawIOBase):
+    """A binary stream to a terminal that escapes control characters.
 
     Parameters
     ----------
     terminal : text stream
+        The terminal.
     as_json : bool
-        Write such characters as JSON does, so that the text stays the same JSON.
+        Whether to escape as in JSON, so that the text remains the same JSON.
     """
 
     def __init__(self, terminal: IO[str], *, as_json: bool) -> None:
@@ -222,11 +220,11 @@ class _Harmless(io.RawIOBase):
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def writable(self) -> bool:
-        """Tell that it can be written to."""
+        """Return True."""
         return True
 
     def write(self, data: object) -> int:
-        """Write bytes of UTF-8, of which a character may come in two parts."""
+        """Write UTF-8; a character may be divided between two calls."""
         given = bytes(cast("bytes", data))
         text = self._decoder.decode(given)
         if not text.isprintable():
@@ -235,7 +233,7 @@ class _Harmless(io.RawIOBase):
         return len(given)
 
     def flush(self) -> None:
-        """Hand on what was written."""
+        """Flush the terminal."""
         if not self.closed:
             self._terminal.flush()
 
@@ -245,17 +243,20 @@ def _as_json(character: str) -> str:
 
 
 @contextmanager
-def harmless_stdout() -> Iterator[None]:
-    """Make what is printed within harmless to a terminal."""
+def escaped_stdout() -> Iterator[None]:
+    """Escape control characters of everything that is printed to a terminal in the `with` block."""
     if not sys.stdout.isatty():
         yield
         return
-    kept = sys.stdout
+    terminal = sys.stdout
     sys.stdout = io.TextIOWrapper(
-        cast("IO[bytes]", _Harmless(kept, as_json=False)), "utf-8", "backslashreplace", line_buffering=True
+        cast("IO[bytes]", _TerminalStream(terminal, as_json=False)),
+        "utf-8",
+        "backslashreplace",
+        line_buffering=True,
     )
     try:
         yield
         sys.stdout.flush()
     finally:
-        sys.stdout = kept
+        sys.stdout = terminal

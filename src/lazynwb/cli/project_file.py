@@ -1,9 +1,9 @@
-"""`lazynwb.toml`: the sources and settings of a project, for commands that are run in its folder or below.
+"""`lazynwb.toml`: sources and settings of a project, for commands in its folder and the folders below.
 
 ::
 
     [sources]
-    paths = ["sessions/*.nwb", "s3://bucket/more/"]     # what commands read if no source is named
+    paths = ["sessions/*.nwb", "s3://bucket/more/"]     # sources of commands without sources
 
     [sets]
     pilot = ["sessions/700000*.nwb"]                    # `lazynwb tables @pilot`
@@ -14,8 +14,8 @@
     [config]
     cache_dir = ".cache"                                # settings of lazynwb.config
 
-Paths are relative to the file. It may have come with data that somebody else made, so it can set nothing that
-gives away credentials or opens other files than those it names: see `_STORAGE` and `_SETTINGS`.
+Paths are relative to the file. Because it may come with downloaded data, only settings that neither disclose
+credentials nor open other files are allowed: see `_STORAGE` and `_SETTINGS`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 NAME = "lazynwb.toml"
-#: Options of stores that tell nobody who is asking. Endpoints are left out: they get to see credentials.
+#: Options of stores that disclose no credentials; endpoints would receive them.
 _STORAGE = ("anon", "region", "request_payer", "requester_pays", "skip_signature", "timeout")
 _SETTINGS: dict[str, type] = {
     "batch_bytes": int,
@@ -57,24 +57,25 @@ _WILDCARDS = frozenset("*?[")
 
 
 class ProjectError(LazyNWBError):
-    """A project file that cannot be used; the message names the file and what is wrong with it."""
+    """A project file is invalid; the message names the file and the problem."""
 
 
 @dataclass(frozen=True)
 class Project:
-    """What a project file says.
+    """Contents of a project file.
 
     Attributes
     ----------
     file : Path
+        Path of the file.
     paths : tuple of str
-        Absolute paths, patterns and URLs that are read where no source is named.
+        Absolute paths, patterns and URLs of commands without sources.
     sets : dict of str to tuple of str
-        More of them, by name.
+        Further paths by the name of their set.
     storage : dict
-        Options for remote sources.
+        Options of remote sources.
     settings : dict
-        For `lazynwb.config`.
+        Settings of `lazynwb.config`.
     """
 
     file: Path
@@ -84,19 +85,19 @@ class Project:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def apply(self) -> None:
-        """Put the settings in force; what an environment variable says stays as it is."""
+        """Apply the settings; environment variables take precedence."""
         for name, value in self.settings.items():
             if f"LAZYNWB_{name.upper()}" not in os.environ:
                 setattr(config, name, value)
 
 
 def find(start: Path | None = None) -> Project | None:
-    """Return the project of a folder: of the nearest file in it or in those above it; None if there is none.
+    """Return the nearest project file of a folder and its parents; None if there is none.
 
     Raises
     ------
     ProjectError
-        If the file cannot be used.
+        If the file is invalid.
     """
     here = (start or Path.cwd()).absolute()
     for folder in (here, *here.parents):
@@ -112,7 +113,7 @@ def read(file: Path) -> Project:
     Raises
     ------
     ProjectError
-        If it is not TOML, or says what is not known here.
+        If it is not TOML, or has unknown settings.
     """
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -136,20 +137,20 @@ def read(file: Path) -> Project:
 def _check(file: Path, where: str, name: str, value: object, known: Mapping[str, type]) -> None:
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
-        meant = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}"
-        raise ProjectError(f"{file}: {where}{name} is not known; {meant}")
+        meant = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(known)}"
+        raise ProjectError(f"{file}: unknown setting {where}{name}; {meant}")
     wanted = known[name]
     fits = isinstance(value, str if wanted is Path else (int, float) if wanted is float else wanted)
     if not fits or (isinstance(value, bool) and wanted is not bool):
         what = {dict: "a table", list: "a list of paths", Path: "a path", bool: "true or false"}.get(
             wanted, "a number"
         )
-        raise ProjectError(f"{file}: {where}{name} is {what}, not {value!r}")
+        raise ProjectError(f"{file}: {where}{name} must be {what}, not {value!r}")
 
 
 def _paths(file: Path, where: str, listed: object) -> tuple[str, ...]:
     if not isinstance(listed, list) or not all(isinstance(one, str) and one for one in listed):
-        raise ProjectError(f"{file}: {where} is a list of paths, not {listed!r}")
+        raise ProjectError(f"{file}: {where} must be a list of paths, not {listed!r}")
     return tuple(_absolute(file.parent, one) for one in listed)
 
 
@@ -184,7 +185,7 @@ def _settings(file: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def apply_project() -> None:
-    """Put the settings of the project file in force, if there is one."""
+    """Apply the settings of the project file, if there is one."""
     project = find()
     if project is not None:
         project.apply()

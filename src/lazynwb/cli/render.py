@@ -1,4 +1,4 @@
-"""Tables for people: columns that fit the terminal, short values, nothing from files unescaped."""
+"""Tables on a terminal: columns that fit its width, shortened values, text from files escaped."""
 
 from __future__ import annotations
 
@@ -19,34 +19,35 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-#: Widths that cells are shortened to, the first that lets every column fit; then columns are left out.
+#: Widths to which cells are shortened, until all columns fit; after the last, columns are omitted.
 _WIDTHS = (60, 40, 28, 20, 16)
-#: Of a cell where nothing has to fit; elements of a list that are shown; depth.
+#: Maximum length of a cell where the width is unlimited; elements shown of a list; depth of nested lists.
 _MAX_TEXT, _ELEMENTS, _MAX_DEPTH = 1000, 2, 2
 _GAP = 2
 _ELLIPSIS = "…"
 TIMES = "\N{MULTIPLICATION SIGN}"
-#: Rich's own guess of the width is bounded; lines that go to a file or a pipe are not.
+#: Width of lines in files and pipes.
 _UNBOUNDED = 1_000_000
 
 
 @dataclass
 class Column:
-    """A column of a table that is shown.
+    """A column of a printed table.
 
     Attributes
     ----------
     title, note : str
-        The header, and what is said below it.
+        The header, and the line below it.
     cells : list of str or None
-        Harmless text; None is nothing.
+        Escaped text; None for an empty cell.
     right : bool
-        Numbers are aligned to the right.
+        Align to the right.
     whole : bool
-        Never shortened, and never left out.
+        Neither shorten nor omit.
     tail : bool
-        Shortened at its beginning: of paths, the end is what differs.
+        Shorten at the beginning: paths differ at the end.
     style : str
+        Style of rich.
     """
 
     title: str
@@ -60,7 +61,7 @@ class Column:
 
 
 def console(*, width: int | None = None) -> Console:
-    """Return what renders for stdout: coloured on a terminal that is not told otherwise, and else plain."""
+    """Return a console that renders for stdout, in colours on a terminal unless they are disabled."""
     from rich.console import Console
 
     terminal = sys.stdout.isatty()
@@ -77,12 +78,12 @@ def console(*, width: int | None = None) -> Console:
 
 
 def screen_width() -> int | None:
-    """Return the columns of the terminal that stdout is; None if it is none, so that nothing has to fit."""
+    """Return the width of the terminal; None if stdout is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def say(text: str) -> None:
-    """Write a remark, which is no result, to stderr, unless warnings are not wanted either."""
+    """Write a remark to stderr, unless warnings are disabled."""
     if not logging.getLogger("lazynwb").isEnabledFor(logging.WARNING):
         return
     from rich.console import Console
@@ -97,7 +98,7 @@ def say(text: str) -> None:
 
 
 def show(columns: Sequence[Column]) -> list[str]:
-    """Write a table to stdout; return the titles of the columns for which there was no room."""
+    """Write a table to stdout; return the titles of the columns that do not fit."""
     width = screen_width()
     chosen = _fit(columns, width)
     _print_table(chosen)
@@ -106,7 +107,7 @@ def show(columns: Sequence[Column]) -> list[str]:
 
 
 def show_vertically(columns: Sequence[Column]) -> None:
-    """Write each row to stdout as lines of column, type and value: all columns, however wide the rows are."""
+    """Write each row to stdout as lines of column, type and value, with all columns."""
     width = screen_width() or _UNBOUNDED
     titles: list[str | None] = [cut(column.title, width // 3, tail=False) for column in columns]
     types: list[str | None] = [cut(column.note, width // 4, tail=False) for column in columns]
@@ -140,7 +141,7 @@ def _print_table(columns: Sequence[Column]) -> None:
 
 
 def write_lines(out: Console) -> None:
-    """Write what a console has rendered, without the blanks that lines end in."""
+    """Write the text that a console has rendered, without trailing spaces."""
     file = out.file
     assert isinstance(file, StringIO)  # noqa: S101 - made by `console`
     for line in file.getvalue().splitlines():
@@ -157,7 +158,7 @@ def _cell(column: Column, row: int) -> Text:
 
 
 def _fit(columns: Sequence[Column], width: int | None) -> list[Column]:
-    """Return the columns that are shown, with the widths that they get."""
+    """Set the widths of columns, and return those that fit."""
     if width is None:
         _widen(columns, _MAX_TEXT)
         return list(columns)
@@ -172,7 +173,7 @@ def _fit(columns: Sequence[Column], width: int | None) -> list[Column]:
                 break
             chosen.append(column)
     shown = [column for column in columns if any(column is one for one in chosen)]
-    for limit in _WIDTHS:  # those that are left may have more room than they had among all
+    for limit in _WIDTHS:  # without the omitted columns there may be more room
         _widen(shown, limit)
         if _width_of(shown) <= width:
             break
@@ -182,7 +183,7 @@ def _fit(columns: Sequence[Column], width: int | None) -> list[Column]:
 
 
 def _widen(columns: Sequence[Column], limit: int) -> None:
-    """Give columns the widths that they need, but no more than a limit."""
+    """Set the widths that columns need, up to a limit."""
     from rich.cells import cell_len
 
     for column in columns:
@@ -197,7 +198,7 @@ def _width_of(columns: Iterable[Column]) -> int:
 
 
 def cut(text: str, width: int | None, *, tail: bool) -> str:
-    """Return text that is no wider than so many columns; `tail`: the end of it."""
+    """Shorten text to a width in terminal columns; `tail` keeps its end."""
     from rich.cells import cell_len, set_cell_size
 
     if width is None or cell_len(text) <= width:
@@ -211,7 +212,7 @@ def cut(text: str, width: int | None, *, tail: bool) -> str:
 
 
 def columns_of(frame: pl.DataFrame) -> list[Column]:
-    """Return the columns of a frame as they are shown, each with its type."""
+    """Return the columns of a frame with their types."""
     from lazynwb.catalog.dtypes import NWB_PATH
 
     return [
@@ -232,12 +233,12 @@ def _shown(series: pl.Series, row: int) -> str | None:
 
     value = series[row]
     if series.name == NWB_PATH and isinstance(value, str) and is_url(value):
-        value = redacted(value)  # who looks over one's shoulder need not know the signature
+        value = redacted(value)  # signatures are secrets
     return None if value is None else value_text(value)
 
 
-def value_text(value: Any, depth: int = 0) -> str:  # noqa: ANN401 - whatever a frame holds
-    """Return a value in few characters: of a list the first elements, and how many there are."""
+def value_text(value: Any, depth: int = 0) -> str:  # noqa: ANN401 - a value of any type
+    """Return a short text of a value; lists are shown by their first elements and their length."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -263,7 +264,7 @@ def _is_list(value: object) -> bool:
 
 
 def type_name(dtype: Any) -> str:  # noqa: ANN401 - a type of Polars
-    """Return a type as Polars heads its own tables with it: "list[f64]"."""
+    """Return the name of a type as in the headers of Polars' tables: "list[f64]"."""
     import polars as pl
 
     if isinstance(dtype, pl.List):
@@ -283,17 +284,17 @@ def type_name(dtype: Any) -> str:  # noqa: ANN401 - a type of Polars
 
 
 def size_text(size: int | None) -> str | None:
-    """Return a number of bytes in few characters."""
+    """Return a number of bytes with a unit: "1.5 MB"."""
     if size is None:
         return None
     number = float(size)
     for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000 or unit == "GB":  # noqa: PLR2004 - what a prefix stands for
+        if number < 1000 or unit == "GB":  # noqa: PLR2004 - the factor between units
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
         number /= 1000
     return None
 
 
 def count_text(number: int, what: str) -> str:
-    """Return a number of things in words: "1 row", "2,000 rows"."""
+    """Return a number with its noun: "1 row", "2,000 rows"."""
     return f"{number:,} {what}{'' if number == 1 else 's'}"

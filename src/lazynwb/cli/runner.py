@@ -1,4 +1,4 @@
-"""Runs one command of a process: log lines on stderr, errors as one line, closed pipes."""
+"""Running of a command: log messages on stderr, errors on one line, closed pipes."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from lazynwb.terminal_text import visible
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Characters of a message: lists of tables in it may be long.
+#: Maximum length of a message, which may list many tables.
 _MAX_MESSAGE = 2000
 
 
 class _OnStderr(logging.Handler):
-    """Writes what the package logs as lines on stderr, beside a progress bar if there is one."""
+    """A handler that writes log messages to stderr without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
@@ -36,7 +36,7 @@ class _OnStderr(logging.Handler):
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command that the arguments name, and return the exit code."""
+    """Run the command of some arguments and return the exit code."""
     given = list(arguments)
     debug = DEBUG in given
     _prepare()
@@ -46,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         code = app(args=[one for one in given if one != DEBUG], prog_name="lazynwb", standalone_mode=False)
         if not given:
-            return USAGE  # older versions of typer take the help for an answer
+            return USAGE  # older versions of typer return 0 after the help
         return code if isinstance(code, int) else 0
     except PipeClosedError:
         _stop_writing()
@@ -55,14 +55,14 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             for line in traceback.format_exc().splitlines():
                 sys.stderr.write(visible(line, None) + "\n")
-        return _told(error, given)
+        return _report(error, given)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
 
 
 def _prepare() -> None:
-    """Escape characters that a stream cannot write, and show progress on terminals only."""
+    """Escape characters that a stream cannot encode, and show progress on terminals only."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -72,18 +72,18 @@ def _prepare() -> None:
 
 
 def _stop_writing() -> None:
-    """Discard what is written from now on: the pipe is closed."""
+    """Discard further output, because the pipe is closed."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
 
-def _told(error: Exception, arguments: Sequence[str]) -> int:
-    """Write an error as one line, and return its exit code."""
+def _report(error: Exception, arguments: Sequence[str]) -> int:
+    """Write the message of an error on one line, and return its exit code."""
     command = next((one for one in arguments if not one.startswith("-")), "")
     code, message = explain(error, command)
-    if not message:  # no command was given, and typer has shown the help
+    if not message:  # there was no command, and typer has printed the help
         return code
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""How the arrays of a file are stored: bytes, chunks and compression."""
+"""Storage of the arrays of a file: bytes, chunks and compression."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source
 
-#: Of an array with more chunks, the size is not added up.
+#: Maximum number of chunks for which sizes are summed.
 _MAX_CHUNKS = 200_000
 
 
 class Stored(NamedTuple):
-    """How an array is stored.
+    """Storage of an array.
 
     Attributes
     ----------
     type : str
-        Of its elements, in a word.
+        Name of the type of its elements.
     size : int or None
-        Bytes that it takes; None if that would take long to find out, as for text of variable length.
+        Stored bytes; None if unknown, as for variable-length text.
     chunk : tuple of int or None
-        Shape of a chunk; None where it is in one piece.
+        Shape of a chunk; None if the array is not chunked.
     codecs : str
-        Filters and compression, in the order in which they are applied.
+        Filters and compression, in the order in which a writer applies them.
     """
 
     type: str
@@ -43,7 +43,7 @@ class Stored(NamedTuple):
 
 
 def stored_in(source: Source, listing: Listing) -> dict[str, Stored]:
-    """Return how the arrays of a file are stored, by path.
+    """Return the storage of the arrays of a file by path.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def _size_of(table: TableFile, array: Array) -> int | None:
     from lazynwb.catalog.model import MISSING, ChunkIndex, grid_of, stored_size
 
     if array.dtype.kind in {"vlen_text", "vlen"}:
-        return None  # elements are somewhere else, among those of others
+        return None  # elements are in heaps that arrays share
     if array.layout == "inline":
         return len(array.inline)
     if array.layout == "contiguous":
@@ -114,7 +114,7 @@ def _size_of(table: TableFile, array: Array) -> int | None:
 
 
 def _files_below(folder: str) -> int:
-    """Return the bytes in the folder of a Zarr array, but for the files that describe it."""
+    """Return the bytes of the chunks in the folder of a Zarr array, without its metadata."""
     total = 0
     for here, _, names in os.walk(folder):
         for name in names:
@@ -125,11 +125,11 @@ def _files_below(folder: str) -> int:
 
 
 def codecs_text(codecs: Sequence[Codec]) -> str:
-    """Return a pipeline in few words: "shuffle + zlib 4"."""
+    """Return a short text of a filter pipeline: "shuffle + zlib 4"."""
     words = []
     for codec in codecs:
         if codec.name == "zarr":
-            continue  # all that Zarr's metadata say, of what is left to its own reader
+            continue  # the metadata of an array that is read by zarr-python
         name, level = codec.name, ""
         if codec.name in {"zlib", "gzip"} and codec.args:
             level = f" {codec.args[0]}"

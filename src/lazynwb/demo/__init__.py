@@ -1,4 +1,4 @@
-"""A demonstration: `python -m lazynwb.demo [SOURCE ...]`, and the synthetic cube that it runs on."""
+"""A demonstration, `python -m lazynwb.demo [SOURCE ...]`, and its synthetic sessions."""
 
 from lazynwb.demo.cube import write_cube
 

@@ -1,4 +1,4 @@
-"""Run the notebook's queries over a small cube that is made for it, or over the files that are named."""
+"""Run demonstration queries on synthetic sessions, or on the given files."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ BIGGEST = 3
 METADATA = {"session", "subject"}
 
 
-class BesideTheBars(logging.Handler):
-    """Prints warnings where the query is that they are about, without breaking a progress bar."""
+class PrintingHandler(logging.Handler):
+    """A handler that prints warnings next to their query without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print one record."""
+        """Print a log message."""
         tqdm.write(f"[{record.getMessage()}]")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read the command line and run the demonstration; return the process's exit code."""
+    """Run the demonstration with command line arguments; return the exit code of the process."""
     parser = argparse.ArgumentParser(prog="python -m lazynwb.demo", description=__doc__)
     parser.add_argument(
-        "source", nargs="*", help="NWB files, folders or patterns; without any, a cube is made"
+        "source", nargs="*", help="NWB files, folders or patterns. Default: synthetic sessions."
     )
     sources = parser.parse_args(arguments).source
-    LOGGER.addHandler(BesideTheBars())
+    LOGGER.addHandler(PrintingHandler())
     print(f"lazynwb {lazynwb.__version__}, Polars {pl.__version__}")
     width = max(100, shutil.get_terminal_size((120, 24)).columns)
     with pl.Config(tbl_rows=6, tbl_cols=6, tbl_width_chars=width, fmt_str_lengths=40):
@@ -65,25 +65,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def show_cube() -> None:
-    """Write a cube into a temporary folder and run every query over it."""
+    """Write synthetic sessions to a temporary folder and run every query on them."""
     with tempfile.TemporaryDirectory(prefix="nwb-") as folder:
-        # The files go away with the folder, and so should what is remembered about them.
+        # The cache of temporary files is temporary as well.
         lazynwb.config.cache_dir = Path(folder, ".cache")
         started = time.perf_counter()
         nwb_paths = write_cube(folder)
         seconds = time.perf_counter() - started
-        print(f"{size(nwb_paths)}, made in {seconds:.1f} s in a temporary folder")
+        print(f"{size(nwb_paths)}, written in {seconds:.1f} s to a temporary folder")
         for query in (*LOOKING, *NOTEBOOK):
             run(query, nwb_paths)
 
 
 def show_files(sources: Sequence[str]) -> None:
-    """List the tables of the user's files, show the biggest, and run the queries that apply."""
+    """List the tables of files, show the largest, and run the queries that apply."""
     nwb_paths = readable([Path(source.path) for source in expand(sources)])
     print(size(nwb_paths))
     run(LOOKING[0], nwb_paths)
 
-    heading("The tables of all files, by their names in SQL")
+    heading("Tables of all files by their names in SQL")
     context = lazynwb.get_sql_context(nwb_paths)
     tables = {
         name: context.execute(select_all(name), eager=False) for name in context.tables() if name != "general"
@@ -95,7 +95,7 @@ def show_files(sources: Sequence[str]) -> None:
 
     biggest = (name for name in ranked if not is_series(tables[name]) and name not in METADATA)
     for name in itertools.islice(biggest, BIGGEST):
-        heading(f"{name}: its columns, and its first rows")
+        heading(f"{name}: columns and first rows")
         show(tables[name].collect_schema())
         print()
         with quiet():
@@ -110,7 +110,7 @@ def show_files(sources: Sequence[str]) -> None:
 
 
 def readable(nwb_paths: list[Path]) -> list[Path]:
-    """Return the files that can be read, and say why the others cannot."""
+    """Return the files that can be read, and print the errors of the others."""
     good = []
     failures = []
     for path in nwb_paths:
@@ -123,12 +123,12 @@ def readable(nwb_paths: list[Path]) -> list[Path]:
     if failures and not good:
         raise failures[0]
     for failure in failures:
-        print(f"Left out: {failure}")
+        print(f"Skipped: {failure}")
     return good
 
 
 def count_rows(tables: Mapping[str, pl.LazyFrame]) -> dict[str, tuple[int, int]]:
-    """Return the number of rows of each table, and of the files that they are in."""
+    """Return the number of rows of each table, and of files with the table."""
     rows = {}
     for name, table in tables.items():
         try:
@@ -142,7 +142,7 @@ def count_rows(tables: Mapping[str, pl.LazyFrame]) -> dict[str, tuple[int, int]]
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out warnings: that some of the user's files lack a table is shown once, as a number."""
+    """Disable warnings about files without a table, whose number is printed once."""
     level = LOGGER.level
     LOGGER.setLevel(logging.ERROR)
     try:
@@ -152,18 +152,18 @@ def quiet() -> Iterator[None]:
 
 
 def select_all(name: str) -> str:
-    """Return the SQL that selects a table, whatever its name is made of."""
+    """Return the SQL that selects a table, with its name quoted."""
     quoted = name.replace('"', '""')
-    return f'SELECT * FROM "{quoted}"'  # noqa: S608 - quoted, and it reaches nothing but these frames
+    return f'SELECT * FROM "{quoted}"'  # noqa: S608 - quoted; the context has only these frames
 
 
 def is_series(table: pl.LazyFrame) -> bool:
-    """Return whether a table is that of a TimeSeries: samples, of which there are always more."""
+    """Return whether a table is a TimeSeries."""
     return {"data", "timestamps"} <= set(table.collect_schema())
 
 
 def why_not(query: Query, nwb_paths: list[Path]) -> str | None:
-    """Return why a query cannot be asked of these files; None if it can."""
+    """Return the reason why a query does not apply to files; None if it does."""
     for table, columns in query.needs.items():
         try:
             schema = lazynwb.get_table_schema(nwb_paths, table, first_n_files_to_infer_schema=1)
@@ -172,12 +172,12 @@ def why_not(query: Query, nwb_paths: list[Path]) -> str | None:
         except lazynwb.LazyNWBError as error:
             return str(error)
         if missing := [column for column in columns if column not in schema]:
-            return f"the first /{table} found has no column {', '.join(missing)}."
+            return f"the first /{table} has no column {', '.join(missing)}."
     return None
 
 
 def run(query: Query, nwb_paths: list[Path]) -> None:
-    """Show a query as it is written, its result, and what it cost."""
+    """Print the source of a query, its result and its cost."""
     heading(query.title)
     print(code_of(query))
     print()
@@ -185,13 +185,13 @@ def run(query: Query, nwb_paths: list[Path]) -> None:
 
 
 def code_of(query: Query) -> str:
-    """Return the lines of a query's function below its `def`."""
+    """Return the body of a query's function."""
     _, _, body = inspect.getsource(query.run).partition("\n")
     return textwrap.dedent(body).strip().replace("return ", "")
 
 
 def timed(action: Callable[[], object]) -> None:
-    """Show what an action returns, and its seconds and megabytes."""
+    """Print the result of an action, its time and the data that it read."""
     started = time.perf_counter()
     try:
         with lazynwb.profile() as cost:
@@ -205,7 +205,7 @@ def timed(action: Callable[[], object]) -> None:
 
 
 def show(result: object) -> None:
-    """Print a frame, or a mapping by its lines."""
+    """Print a frame, or a mapping line by line."""
     if not isinstance(result, Mapping):
         print(result)
         return
@@ -217,14 +217,14 @@ def show(result: object) -> None:
 
 
 def heading(title: str) -> None:
-    """Print a title with room above it."""
+    """Print a heading."""
     print(f"\n# {title}\n")
 
 
 def size(nwb_paths: Sequence[Path]) -> str:
-    """Return the number and the size of files, in words."""
+    """Return the number and total size of files as text."""
     total = sum(path.stat().st_size for path in nwb_paths if path.is_file())
-    return f"{len(nwb_paths)} NWB file{'s' if len(nwb_paths) != 1 else ''}, {total / MB:,.1f} MB in all"
+    return f"{len(nwb_paths)} NWB file{'s' if len(nwb_paths) != 1 else ''}, {total / MB:,.1f} MB"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A synthetic cube of NWB sessions, written with h5py alone and the same for the same arguments."""
+"""Synthetic NWB sessions, written with h5py; equal arguments give equal files."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 SESSION_SECONDS = 3600.0
 BLOCKS = 6
 
-# One session in so many has no performance table, as recordings without a task do.
+# One in this many sessions has no performance table, like recordings without a task.
 _SESSIONS_PER_MISSING_TABLE = 10
 
-# Every session records in the first areas; each of the others is reached in one session of so many.
+# Areas of every session, and areas of one in this many sessions.
 _COMMON_AREAS = ("VISp", "MOs", "SCm", "LP")
 _RARER_AREAS = {"CA3": 4, "CA1": 8}
 
@@ -106,7 +106,7 @@ _UNIT_METRICS = (
 )
 
 
-def write_cube(  # noqa: PLR0913 - each size of the cube is a choice of its own
+def write_cube(  # noqa: PLR0913 - the sizes of the sessions
     folder: str | os.PathLike[str],
     sessions: int = 10,
     units: int = 60,
@@ -289,7 +289,7 @@ _Table = tuple[dict[str, "NDArray[Any] | list[str]"], dict[str, "NDArray[np.int6
 
 
 def _performance(rng: np.random.Generator, number: int) -> _Table:
-    """Return one row per block; how well the animal does is a property of the session."""
+    """Return one row per block; performance depends on the session."""
     starts = np.arange(BLOCKS) * SESSION_SECONDS / BLOCKS
     columns: dict[str, NDArray[Any] | list[str]] = {
         "start_time": starts,
@@ -300,7 +300,7 @@ def _performance(rng: np.random.Generator, number: int) -> _Table:
     }
     level = rng.normal(2.2, 0.8)
     for name in ("cross_modality_dprime", "signed_cross_modality_dprime", "aud_dprime", "vis_dprime"):
-        # A block without responses to one side has no d'.
+        # d' is NaN in a block without responses to one modality.
         columns[name] = np.where(rng.random(BLOCKS) < 1 / BLOCKS, np.nan, rng.normal(level, 0.5, BLOCKS))
     for name in ("hit_rate", "false_alarm_rate", "catch_response_rate"):
         columns[name] = rng.random(BLOCKS)

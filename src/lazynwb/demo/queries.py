@@ -1,4 +1,4 @@
-"""The queries of the demonstration: each is shown as it is written here, then run."""
+"""Queries of the demonstration, which prints their source before it runs them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Query:
-    """A query, and the tables and columns without which it means nothing."""
+    """A query, and the tables and columns that it needs."""
 
     title: str
     run: Callable[[list[Path]], Any]
     needs: Mapping[str, tuple[str, ...]]
 
 
-def _internal_paths(nwb_paths: list[Path]) -> Any:  # noqa: ANN401 - whatever is to be shown
+def _internal_paths(nwb_paths: list[Path]) -> Any:  # noqa: ANN401 - any printable object
     return lazynwb.get_internal_paths(nwb_paths[0])
 
 

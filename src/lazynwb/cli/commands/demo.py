@@ -13,9 +13,9 @@ def demo(
     ] = None,
 ) -> None:
     """Run demonstration queries on synthetic sessions or on your files."""
-    from lazynwb.cli.output import harmless_stdout
+    from lazynwb.cli.output import escaped_stdout
     from lazynwb.demo.__main__ import main
 
-    with harmless_stdout():
+    with escaped_stdout():
         code = main(sources or [])
     raise typer.Exit(code)

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from lazynwb.cli.options import CommandSources
     from lazynwb.cli.output import Target
 
-#: Rows that people see.
+#: Default number of rows in a printed table.
 SHOWN = 20
-#: Columns that name a row, or say when it was: shown first.
+#: Columns that identify a row, which are shown first.
 _NAMING = (
     "id",
     "unit_id",
@@ -31,7 +31,7 @@ _NAMING = (
     "timestamps",
     "data",
 )
-#: Words of a query: quoted identifiers, and others.
+#: Words of a query: identifiers in double quotes, in backticks, and without quotes.
 _WORD = re.compile(r'"((?:[^"]|"")*)"|`([^`]*)`|([^\W\d][\w$]*)')
 _FROM = re.compile(r"\b(from|join)\b", re.IGNORECASE)
 _NO_SUCH_TABLE = re.compile(r"relation '(.*)' was not found")
@@ -50,7 +50,7 @@ def show_rows(frame: pl.DataFrame, rest: str, *, vertical: bool) -> None:
 # -- head -------------------------------------------------------------------------------------------------
 
 
-def head(  # noqa: PLR0913 - what can be asked of it
+def head(  # noqa: PLR0913 - the options of a command
     given: CommandSources,
     table: str,
     rows: int,
@@ -61,12 +61,12 @@ def head(  # noqa: PLR0913 - what can be asked of it
     lengths: bool,
     ignore_errors: bool,
 ) -> None:
-    """Show or write the first rows of a table.
+    """Print or write the first rows of a table.
 
     Raises
     ------
     ColumnNotFoundError
-        If it has no column of a name that was asked for.
+        If the table lacks one of the columns.
     LazyNWBError
         As `scan_nwb` does.
     """
@@ -84,22 +84,19 @@ def head(  # noqa: PLR0913 - what can be asked of it
         ignore_errors=ignore_errors,
     )
     chosen = _chosen(frame, table, columns) if columns else frame
-    if not target.for_people:
+    if not target.is_table:
         write(chosen.head(rows), target)
         return
     if not columns:
         readable = without_unreadable(frame.collect_schema(), table, with_arrays=True)
-        chosen = frame.select(selectors.by_name(*_for_reading(readable)))
+        chosen = frame.select(selectors.by_name(*_display_order(readable)))
     found = chosen.head(rows).collect(engine="streaming")
     total = found.height if found.height < rows else frame.select(pl.len()).collect().item()
     show_rows(found, f"{found.height:,} of {count_text(total, 'row')}", vertical=target.vertical)
 
 
-def _for_reading(schema: Mapping[str, pl.DataType]) -> list[str]:
-    """Return the columns of a table in the order in which people look for them.
-
-    Names and times of the rows come first, then columns with one value in each row, then arrays.
-    """
+def _display_order(schema: Mapping[str, pl.DataType]) -> list[str]:
+    """Return column names in display order: identifiers and times, other columns with one value, arrays."""
     from lazynwb.catalog.dtypes import INTERNAL, is_array_dtype
 
     def place(name: str) -> int:
@@ -128,7 +125,7 @@ def _chosen(frame: pl.LazyFrame, table: str, columns: Sequence[str]) -> pl.LazyF
 # -- query ------------------------------------------------------------------------------------------------
 
 
-def query(  # noqa: PLR0913 - what can be asked of it
+def query(  # noqa: PLR0913 - the options of a command
     sql: str,
     given: CommandSources,
     rows: int | None,
@@ -139,16 +136,16 @@ def query(  # noqa: PLR0913 - what can be asked of it
     lengths: bool,
     ignore_errors: bool,
 ) -> None:
-    """Run a query, and show the first of its rows or write all of them as they come.
+    """Run a query, and print its first rows or write all of them in batches.
 
     Raises
     ------
     TableNotFoundError
-        If a table of the query is in no file.
+        If no file has a table of the query.
     LazyNWBError
         If a file cannot be read, and errors are not ignored.
     PolarsError
-        If the query is not understood, or names a column that is not there.
+        If the query is invalid, or a column does not exist.
     """
     from lazynwb.errors import TableNotFoundError
     from lazynwb.sql import get_sql_context
@@ -170,8 +167,8 @@ def query(  # noqa: PLR0913 - what can be asked of it
     except TableNotFoundError:
         if named is None:
             raise
-        frame = _lazy(context_of(), sql)  # with every table, so that the error can name them
-    if not target.for_people:
+        frame = _lazy(context_of(), sql)  # with all tables, for an error that lists them
+    if not target.is_table:
         write(frame if rows is None else frame.head(rows), target)
         return
     limit = SHOWN if rows is None else rows
@@ -182,12 +179,12 @@ def query(  # noqa: PLR0913 - what can be asked of it
 
 
 def _lazy(context: pl.SQLContext[Any], sql: str) -> pl.LazyFrame:
-    """Return what a query gives, or say which tables there are if it names one that is not there.
+    """Return the LazyFrame of a query.
 
     Raises
     ------
     TableNotFoundError
-        In that case.
+        If a table does not exist; the message lists those that do.
     """
     import polars as pl
 
@@ -196,7 +193,7 @@ def _lazy(context: pl.SQLContext[Any], sql: str) -> pl.LazyFrame:
 
     try:
         found: pl.LazyFrame = context.execute(sql, eager=False)
-        found.collect_schema()  # only now is the query looked at
+        found.collect_schema()  # resolves the query
     except pl.exceptions.PolarsError as error:
         absent = _NO_SUCH_TABLE.search(str(error))
         if absent is None:
@@ -209,9 +206,9 @@ def _lazy(context: pl.SQLContext[Any], sql: str) -> pl.LazyFrame:
 
 
 def _tables_in(sql: str) -> set[str] | None:
-    """Return the words of a query that may be names of tables: of others no schema is needed.
+    """Return the words of a query that may be names of tables; None if it may use any table.
 
-    None if it may be about all of them.
+    Schemas of other tables are not inferred.
     """
     if not _FROM.search(sql):
         return None

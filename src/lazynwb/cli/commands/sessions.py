@@ -1,4 +1,4 @@
-"""Rows of sessions: `sessions`."""
+"""`lazynwb sessions`: one row for each session."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MINUTE, _HOUR = 60, 3600
 def list_sessions(
     given: CommandSources, index: str | None, *, exclude_series: bool, ignore_errors: bool
 ) -> pl.LazyFrame:
-    """Return a row for each session, as `scan_sessions` does.
+    """Return the LazyFrame of `scan_sessions`.
 
     Raises
     ------
@@ -39,8 +39,8 @@ def list_sessions(
 
 
 def show_sessions(sessions: pl.LazyFrame, target: Target) -> None:
-    """Show sessions to people, the sizes of tables last; or write all columns."""
-    if not target.for_people:
+    """Print sessions, with the numbers of rows of tables last; or write all columns."""
+    if not target.is_table:
         write(sessions, target)
         return
     if target.vertical:
@@ -56,7 +56,7 @@ def show_sessions(sessions: pl.LazyFrame, target: Target) -> None:
     rows = frame.rows(named=True)
     starts = [row["session_start_time"] for row in rows]
     sizes = [row["size"] for row in rows]
-    # The tables that most sessions have come first.
+    # Tables that more sessions have come first.
     counts.sort(key=lambda name: (frame[name].null_count(), name))
     hidden = show(
         [

@@ -1,4 +1,4 @@
-"""What is in one file: `paths` and `tree`."""
+"""`lazynwb paths` and `lazynwb tree`: the contents of one file."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _MAX_LINES, _MAX_DEPTH = 20_000, 64
 
 
 class ObjectDescription(NamedTuple):
-    """A file's objects, and how its arrays are stored, by path."""
+    """The objects of a file, and the storage of its arrays by path."""
 
     source: Source
     listing: Listing
@@ -49,9 +49,10 @@ def describe(given: CommandSources, *, storage: bool | None) -> ObjectDescriptio
 
     Parameters
     ----------
-    given : Given
+    given : CommandSources
+        One file.
     storage : bool or None
-        Look up how arrays are stored; None does so for local files.
+        Whether to look up the storage of arrays; None for local files only.
     """
     from lazynwb.cli.storage_sizes import stored_in
     from lazynwb.lookup.loader import load_listing
@@ -71,11 +72,11 @@ def describe(given: CommandSources, *, storage: bool | None) -> ObjectDescriptio
     return ObjectDescription(source, listing, stored)
 
 
-# -- as a list --------------------------------------------------------------------------------------------
+# -- list -------------------------------------------------------------------------------------------------
 
 
 def frame_of(described: ObjectDescription, *, everything: bool) -> pl.DataFrame:
-    """Return one row for each object: tables, and the datasets of series; or all that there is."""
+    """Return a row for each table and each dataset of a series, or for every object."""
     import polars as pl
 
     entries = [
@@ -112,7 +113,7 @@ def frame_of(described: ObjectDescription, *, everything: bool) -> pl.DataFrame:
 
 
 def show_paths(described: ObjectDescription, *, everything: bool) -> None:
-    """Show the same to people."""
+    """Print the objects of a file as a table."""
     rows = frame_of(described, everything=everything).rows(named=True)
     types = {entry.path: entry.neurodata_type for entry in described.listing.entries}
     columns = [
@@ -132,7 +133,7 @@ def show_paths(described: ObjectDescription, *, everything: bool) -> None:
 
 
 def _kind_of(row: dict[str, Any], types: dict[str, str]) -> str:
-    """Return an object's neurodata type, or for the data of a series that of the series."""
+    """Return the neurodata type of an object; of the series for a dataset of a series."""
     above = types.get(row["path"].rpartition("/")[0], "") if row["kind"] == "series_data" else ""
     return str(row["neurodata_type"] or above or row["kind"])
 
@@ -152,19 +153,20 @@ def _shape_text(shape: Sequence[int] | None, members: int | None) -> str | None:
     return None if shape is None else f" {TIMES} ".join(f"{n:,}" for n in shape) or "scalar"
 
 
-# -- as a tree --------------------------------------------------------------------------------------------
+# -- tree -------------------------------------------------------------------------------------------------
 
 
 def show_tree(described: ObjectDescription, *, depth: int | None, columns: bool) -> None:
-    """Show the objects of a file as a tree.
+    """Print the objects of a file as a tree.
 
     Parameters
     ----------
-    described : Described
+    described : ObjectDescription
+        The file.
     depth : int or None
-        Levels that are shown; None shows all.
+        Number of levels; None for all.
     columns : bool
-        Show the columns of tables and the datasets of series.
+        Whether to show the columns of tables and the datasets of series.
     """
     from rich.text import Text
     from rich.tree import Tree

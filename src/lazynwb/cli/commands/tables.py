@@ -1,4 +1,4 @@
-"""The tables of many files, and the columns of one: `tables` and `schema`."""
+"""`lazynwb tables` and `lazynwb schema`: the tables of many files, and the columns of one table."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source
 
-#: Characters of a column's description.
+#: Maximum length of a column's description.
 _DESCRIPTION = 200
 
 
 def list_tables(given: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataFrame, int]:
-    """Return one row for each table and series of the files, and how many files that is.
+    """Return one row for each table and series of the files, and the number of files.
 
     Raises
     ------
@@ -80,14 +80,14 @@ def _load(pairs: list[tuple[Source, str]], *, ignore_errors: bool) -> list[Table
         except LazyNWBError as error:
             if not may_skip(error, ignore_errors=ignore_errors):
                 raise
-            continue  # of this file the search for tables has warned
+            continue  # the search for tables has logged a warning
         if file is not None:
             found.append(file)
     return found
 
 
 def show_tables(frame: pl.DataFrame, files: int) -> None:
-    """Show them to people."""
+    """Print tables and series."""
     rows = frame.rows(named=True)
     columns = [
         Column("table", [visible(row["table"], None) for row in rows], whole=True),
@@ -108,7 +108,7 @@ def _in_sql(name: str) -> str:
 
 
 def scan(given: CommandSources, table: str, **options: Any) -> tuple[pl.LazyFrame, str]:  # noqa: ANN401 - of scan_nwb
-    """Scan a table that is given by its path or by its name in SQL; return its path, too.
+    """Return the LazyFrame and the path of a table, which is given by its path or by its name in SQL.
 
     Raises
     ------
@@ -142,9 +142,9 @@ def scan(given: CommandSources, table: str, **options: Any) -> tuple[pl.LazyFram
 
 
 def list_columns(given: CommandSources, table: str, *, ignore_errors: bool) -> tuple[pl.DataFrame, pl.Schema]:
-    """Return one row for each column of a table, and the table's schema.
+    """Return a row for each column of a table, and the table's schema.
 
-    A row says the type over all files, how many of them have the column, and what it means.
+    Rows have the type over all files, the number of files that have the column, and its description.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def list_columns(given: CommandSources, table: str, *, ignore_errors: bool) -> t
 
 
 def _descriptions(files: list[TableFile]) -> dict[str, str]:
-    """Return what the first file that describes a column says of it (nwb-schema: VectorData.description)."""
+    """Return the descriptions of columns in the first file (hdmf-common: VectorData.description)."""
     from lazynwb.errors import LazyNWBError
     from lazynwb.lookup.loader import load_attributes
 
@@ -193,13 +193,13 @@ def _descriptions(files: list[TableFile]) -> dict[str, str]:
             load_attributes(files[0].source, files[0].table.path.rstrip("/")) or {}
         )
     except LazyNWBError:
-        return {}  # the columns can be had, and that is what was asked for
-    said = {name: one.get("description") for name, one in attributes.items() if name}
-    return {name: text for name, text in said.items() if isinstance(text, str) and text}
+        return {}  # columns are listed without descriptions
+    texts = {name: one.get("description") for name, one in attributes.items() if name}
+    return {name: text for name, text in texts.items() if isinstance(text, str) and text}
 
 
 def show_columns(frame: pl.DataFrame, schema: pl.Schema, table: str) -> None:
-    """Show them to people."""
+    """Print the columns of a table."""
     rows = frame.rows(named=True)
     hidden = show(
         [
