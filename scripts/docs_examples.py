@@ -6,8 +6,8 @@ text that it printed or logged, the value of its last expression, and its figure
 `<!-- show what is read -->`, the cost of each block's queries follows its output.
 
 The commands of a `console` block (lines that start with `$ lazynwb`, continued on lines that start with `> `)
-run on a terminal of 100 columns in the same folder; below a comment `<!-- exit code: 3 -->` they must fail with
-that code. A block below a comment `<!-- not run: reason -->` is shown only.
+run on a terminal of 120 columns in the same folder. Below a comment `<!-- exit code: 3 -->` they must fail
+with that code. A block below a comment `<!-- not run: reason -->` is shown only.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _CONSOLE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 #: Width of the terminal of `console` blocks.
-_COLUMNS = 100
+_COLUMNS = 120
 #: Runs several commands in one process, and writes the exit code after the output of each.
 _COMMANDS = """
 import json, logging, sys
@@ -266,8 +266,9 @@ def _with_terminal_output(text: str) -> str:
 
 
 def _folded(output: str) -> str:
-    """Return output whose long lines, which are messages, are broken between words."""
-    return "".join(textwrap.fill(line, _COLUMNS) + "\n" if len(line) > _COLUMNS else f"{line}\n" for line in output.splitlines())
+    """Return output without trailing spaces, and with long lines (messages) broken between words."""
+    lines = (line if len(line) <= _COLUMNS else textwrap.fill(line, _COLUMNS) for line in output.splitlines())
+    return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
 def _commands(body: str) -> list[str]:

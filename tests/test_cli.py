@@ -6,7 +6,6 @@ import json
 import os
 import re
 import select
-import shlex
 import signal
 import subprocess
 import sys
@@ -830,29 +829,6 @@ def test_completion_of_commands(cube):
     process = in_process(env=env)
     out, _ = process.communicate(timeout=60)
     assert out.split() == [b"tables"]
-
-
-# --- the page of the documentation --------------------------------------------------------------------------
-
-PAGE = Path(__file__).parent.parent / "docs/cli.md"
-#: Sizes are those of one version of zlib; how far the line below a table's header goes is Rich's business.
-_VARIES = re.compile(r"[\d.]+ k?M?B\b|(?<=─)─+")
-
-
-def test_commands_in_the_documentation_print_the_documented_output(run, tmp_path):
-    write_cube(tmp_path / "data", 10, 60)
-    blocks = re.findall(r"^```console\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    commands = [one for block in blocks for one in re.split(r"^\$ lazynwb ", block, flags=re.MULTILINE)[1:]]
-    assert len(commands) == 9
-    for one in commands:
-        line, *more = one.splitlines()
-        while more and more[0].startswith("> "):  # how a shell shows that a command goes on
-            line = f"{line.removesuffix(chr(92))}\n{more.pop(0)[2:]}"
-        shown = "\n".join(more)
-        code, out, err = run(*shlex.split(line))
-        assert code == (3 if "unitz" in line else 0), err
-        given = (out.decode() + err).replace(f"{tmp_path}/", "/home/me/")
-        assert _VARIES.sub("", given).split() == _VARIES.sub("", shown).split(), line
 
 
 # -- lazynwb index ----------------------------------------------------------------------------------------

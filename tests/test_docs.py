@@ -1,10 +1,13 @@
-"""The Python code of the README and of the documentation runs as printed, page by page."""
+"""The Python code and the commands of the README and of the documentation run as printed, page by page."""
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
+
+import lazynwb
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -23,7 +26,13 @@ def names(page):
     return page.relative_to(ROOT).as_posix()
 
 
-WITH_CODE = [page for page in PAGES if any(block.runs for block in examples.blocks(text_of(page)))]
+def has_examples(page):
+    text = text_of(page)
+    return any(block.runs for block in examples.blocks(text)) or bool(examples.console_blocks(text))
+
+
+WITH_CODE = [page for page in PAGES if has_examples(page)]
+terminal = pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals: run on Linux or macOS")
 
 
 @pytest.fixture
@@ -32,7 +41,14 @@ def example_folder():
         yield folder
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=names)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=terminal) if examples.console_blocks(text_of(page)) else page
+        for page in WITH_CODE
+    ],
+    ids=names,
+)
 def test_the_examples_of_a_page_run(page, example_folder, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
     examples.with_output(text_of(page), names(page))
@@ -41,7 +57,9 @@ def test_the_examples_of_a_page_run(page, example_folder, monkeypatch):
 @pytest.mark.parametrize("page", PAGES, ids=names)
 def test_a_block_that_is_not_run_stands_below_its_reason(page):
     text = text_of(page)
-    assert len(_SKIPPED.findall(text)) == sum(not block.runs for block in examples.blocks(text))
+    skipped = sum(not block.runs for block in examples.blocks(text))
+    skipped += text.count("\n```console\n") - len(examples.console_blocks(text))
+    assert len(_SKIPPED.findall(text)) == skipped
 
 
 def test_output_follows_its_example():
@@ -66,6 +84,24 @@ def test_output_shows_a_neutral_path_for_the_folder_of_the_examples(tmp_path, mo
 def test_a_failing_example_stops_the_build():
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         examples.with_output("```python\n1 / 0\n```\n", "page")
+
+
+@terminal
+def test_the_output_of_a_command_follows_it_and_a_command_on_two_lines_is_one():
+    pytest.importorskip("typer")
+    page = "```console\n$ lazynwb --version\n$ lazynwb \\\n>   --version\n```\n"
+    version = f"lazynwb {lazynwb.__version__}"
+    assert examples.with_output(page, "page") == (
+        f"```console\n$ lazynwb --version\n{version}\n$ lazynwb \\\n>   --version\n{version}\n```\n"
+    )
+
+
+@terminal
+def test_a_command_that_does_not_exit_as_expected_stops_the_build():
+    pytest.importorskip("typer")
+    page = "<!-- exit code: 3 -->\n```console\n$ lazynwb unknown\n```\n"
+    with pytest.raises(RuntimeError, match="exits with code 2 instead of 3"):
+        examples.with_output(page, "page")
 
 
 def test_every_page_is_in_the_navigation():

@@ -83,10 +83,10 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
 ) -> pl.LazyFrame:
     """Scan one table of any number of NWB files as one LazyFrame.
 
-    Only the structure of the files is read until the query runs, and then only the columns and rows that
-    it needs: filters run on small columns first, arrays (spike times, waveforms) are read for the remaining
-    rows, and a filter on `_nwb_path` skips files. Rows are in the order of the sources; those
-    of several tables of a file in the order of their paths.
+    Until the query runs, only the structure of the files is read. The query reads the columns and rows that
+    it needs: filters are evaluated on small columns first, arrays (spike times, waveforms) are read for the
+    remaining rows, and a filter on `_nwb_path` skips files. Rows are in the order of the sources; those of
+    several tables of a file are in the order of their paths.
 
     Parameters
     ----------
@@ -103,41 +103,42 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         series: `"/intervals/*_presentations"`; `**` matches any number of parts of a path, as in
         `"/processing/**/position"`. Patterns require a listing of each file.
     raise_on_missing : bool
-        Raise if a file lacks the table; by default such files are skipped, with one warning at the end.
+        Whether to raise if a file lacks the table; by default such files are skipped, with one warning at the
+        end.
     ignore_errors : bool
-        Skip files that cannot be read, or whose table is behind a broken link, and return null for columns
-        of a file that cannot be read, with a warning that names them.
+        Whether to skip files that cannot be read, or whose table is behind a broken link, and to return null
+        for unreadable columns of a file, with a warning that names them.
     infer_schema_length : int or None
-        Infer the schema from the first n files that have the table; None uses all files.
+        Number of files with the table that determine the schema; None for all.
     exclude_array_columns : bool
-        Omit columns of arrays and lists, and columns that cannot be read in any file.
+        Whether to leave out columns with an array or a list in each row, and columns that cannot be read in
+        any file.
     low_memory : bool
-        Accepted for compatibility: batches are always bounded (`config.batch_bytes`).
+        Accepted for compatibility, without effect: batches are always bounded (`config.batch_bytes`).
     single_file_batches : bool
-        Accepted for compatibility, as `low_memory` is.
+        Accepted for compatibility, without effect.
     schema : dict or None
-        The table's columns and types, instead of inferring them.
+        Columns and types of the table, instead of inferring them.
     schema_overrides : dict or None
-        Types of single columns; values are cast to them strictly. A column that no file has is all nulls.
+        Types of single columns; values are cast strictly. A column that no file has is null in all rows.
     disable_progress : bool
-        Show no progress bars.
+        Whether to hide progress bars.
     session_columns : str, iterable of str or mapping of str to str, or None
         Metadata of the files to add as columns: values of the root group and of `/general`
         (`"session_id"`, `"keywords"`, ...) and of `/general/subject` (`"subject_id"`, `"subject/age"`, ...).
         A mapping renames them: `{"mouse": "subject_id"}`. A filter on these columns skips whole
         files before their tables are opened. The value is null for a file without that metadata.
     resolve_regions : bool, str or iterable of str
-        Replace the row positions in columns of type DynamicTableRegion by the rows themselves, as
+        DynamicTableRegion columns (hdmf-common) whose row positions are replaced by the rows themselves, as
         structs: `True` for all such columns, or their names. `electrodes` of units becomes a list of
         electrodes with `location`, `x`, `y`, `z` and so on. Array columns of the other table are
-        omitted, its own regions remain positions, and invalid positions become null.
+        left out, its own regions remain positions, and invalid positions become null.
     length_columns : bool, str or iterable of str
-        Add `<name>_len` (UInt32) for list columns, `True` for all of them, or their names: the number of
-        elements of each row, equal to `list.len()` of the column, and null where that is null. For ragged
-        columns only the index is read: neither spike counts nor a filter on
-        `spike_times_len` read spike times. Under `ignore_errors` the length is known even if the elements
-        cannot be read. For nested lists it is the number of inner lists. Columns of type
-        Array have no length.
+        List columns for which `<name>_len` (UInt32) is added, `True` for all of them, or their names: the
+        number of elements of each row, equal to `list.len()` of the column, and null where that is null. For
+        ragged columns only the index is read: neither spike counts nor a filter on `spike_times_len` read
+        spike times. Under `ignore_errors` the length is known even if the elements cannot be read. For nested
+        lists it is the number of inner lists. Columns of type Array have no length.
     storage_options : mapping or None
         Options of remote sources, in addition to `config.storage_options`: credentials, region, endpoint and
         so on, with the names of obstore (`access_key_id`, `region`, `endpoint`, `skip_signature`,
@@ -183,8 +184,9 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
 
     Notes
     -----
-    Ragged columns (VectorData with a VectorIndex, hdmf-common specification) are Lists, n-dimensional ones
-    Arrays of shape `shape[1:]`; times are in seconds, as NWB stores them.
+    Ragged columns (VectorData with a VectorIndex, hdmf-common) are Lists, n-dimensional ones are Arrays of
+    shape `shape[1:]`. Values are in the units of the file: times in seconds since the
+    `timestamps_reference_time` of the session, waveforms in volts.
 
     A filter on `timestamps` of a series reads only the chunks that may contain matching rows. To find them,
     all timestamps are read once, and the minimum and maximum of each chunk are stored in the catalog
@@ -456,7 +458,7 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
     storage_options: Mapping[str, Any] | None = None,
     index: Index | str | os.PathLike[str] | None = None,
 ) -> pl.Schema:
-    """Return the schema that `scan_nwb` gives a table over the same files.
+    """Return the schema of `scan_nwb` for a table of the files.
 
     Parameters
     ----------
@@ -465,13 +467,13 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
     table_path : str
         As for `scan_nwb`.
     first_n_files_to_infer_schema : int or None
-        The `infer_schema_length` of `scan_nwb`.
+        Number of files with the table that determine the schema; None for all.
     exclude_array_columns : bool
-        Leave out columns with an array or a list in each row.
+        Whether to leave out columns with an array or a list in each row.
     exclude_internal_columns : bool
-        Leave out `_nwb_path`, `_table_path` and `_table_index`.
+        Whether to leave out `_nwb_path`, `_table_path` and `_table_index`.
     raise_on_missing : bool
-        Raise if a file lacks the table.
+        Whether to raise if a file lacks the table.
     session_columns : str, iterable of str or mapping of str to str, or None
         As for `scan_nwb`.
     resolve_regions : bool, str or iterable of str
@@ -482,6 +484,11 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
         As for `scan_nwb`.
     index : path or URL, Index or None
         As for `scan_nwb`.
+
+    Returns
+    -------
+    Schema
+        Names and types of the columns in their order.
 
     Raises
     ------
@@ -527,7 +534,7 @@ class _Source:
 def source_frame(
     run: Batches, schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema], detail: str
 ) -> pl.LazyFrame:
-    """Return a LazyFrame of what yields batches.
+    """Return a LazyFrame over a generator of batches.
 
     Parameters
     ----------
@@ -593,29 +600,35 @@ def scan_index(
     index : path or URL, or Index
         An index written by `build_index`.
     table : {"sessions", "tables", "columns"} or str
-        `sessions` has a row for each file: `path`, `identity` (null if it cannot be relied upon), `size` in
-        bytes, the number of its `tables`, a `problem` if there is one, and the metadata of the session and
-        its subject. `tables` has a row for each table and series of each file: `table` (its path), `kind`
-        ("table", "series" or "metadata"), `neurodata_type`, `rows`, the number of its `columns`, and what was
-        repaired in it. `columns` has a row for each of their columns: `dtype` (as Polars calls it), how often
-        it is `ragged`, `rows`, the `shape` as stored, decoded `bytes`, `layout` and `codecs`; of timestamps
-        that are not stored, `start` (seconds) and `rate` (Hz). A path with its leading slash, such as
-        `"/units"`, gives the values of that table's small columns of all sessions, where `build_index` has
-        kept them, and the lengths of its lists: as `scan_nwb(..., length_columns=True)` does, with some
-        metadata of the sessions, and in its order of rows.
+        A table of the index; or the path of a table of the sessions, with its leading slash (`"/units"`),
+        whose small columns `build_index(values=...)` has stored.
     storage_options : mapping or None
         As for `scan_nwb`.
+
+    Returns
+    -------
+    LazyFrame
+        - `"sessions"` has a row for each file: `path`, `identity` (null if the file has none that detects all
+          changes), `size` in bytes, the number of `tables`, `problem` (null if there is none), and the
+          metadata of the session and its subject.
+        - `"tables"` has a row for each table and series of each file: `table` (its path), `kind` ("table",
+          "series" or "metadata"), `neurodata_type`, `rows`, the number of `columns`, and repaired problems.
+        - `"columns"` has a row for each of their columns: `dtype` (name of the Polars type), `ragged` (number
+          of nested lists), `rows`, stored `shape`, decoded `bytes`, `layout` and `codecs`; `start` (seconds)
+          and `rate` (Hz) of timestamps that are not stored.
+        - A path has the rows of `scan_nwb(..., length_columns=True)` in the same order, with the small
+          columns, the lengths of lists, and some metadata of the sessions.
 
     Raises
     ------
     SourceNotFoundError
-        If there is no index.
+        If the index does not exist.
     ValueError
-        If it has no such table.
+        If the index has no such table.
     TableNotFoundError
-        If it has no values of the table.
+        If the index has no values of the table.
     CorruptDataError
-        If a file is not what was written: the checksums of files with values are compared.
+        If a file of the index is damaged: the checksums of files with values are compared.
     """
     from lazynwb.index.model import KINDS
     from lazynwb.index.reader import open_index

@@ -102,9 +102,8 @@ def scan_sessions(  # noqa: PLR0913 - the options of a scan
         - `size` (Int64) of the file in bytes; null for a store of many objects;
         - `duration` (Float64) in seconds, see the notes;
         - `n_units`, `n_trials`, `n_running_speed`, ... (Int64): the number of rows of each table and of
-        samples
-          of each series; null if the session lacks it. Tables are named as in SQL: by the last part of the
-          path, or as many parts as are necessary to distinguish them (`n_behavior/position`);
+          samples of each series; null if the session lacks it. Tables are named as in SQL: by the last part
+          of the path, or as many parts as are necessary to distinguish them (`n_behavior/position`);
         - `tables` (List of Struct of `path`, `kind`, `rows` and `columns`): all tables and series of the
           session;
         - `_nwb_path` (String), as in every scan.

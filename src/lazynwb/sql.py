@@ -163,7 +163,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     index: Index | str | os.PathLike[str] | None = None,
     **sqlcontext_kwargs: Any,  # noqa: ANN401 - passed on to Polars
 ) -> pl.SQLContext[Any]:
-    """Create an SQL context with every table and series of the files, under the last part of its path.
+    """Create an SQL context with all tables and series of the files, named by the last part of their paths.
 
     Queries run with the same pushdown as `scan_nwb`: only the columns and rows that they need are read.
 
@@ -172,52 +172,60 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     nwb_sources : path or iterable of paths, or None
         As for `scan_nwb`.
     full_path : bool
-        Name tables by their whole path (`"intervals/trials"`, to be quoted in SQL), but for the session's.
+        Whether to name tables by their full path (`"intervals/trials"`, which must be quoted in SQL); the
+        metadata table remains `session`.
     min_file_count : int
-        Omit tables that fewer of the inspected files have.
+        Minimum number of inspected files with a table; tables of fewer files are left out.
     exclude_array_columns : bool
-        Leave out columns with an array in each row.
+        Whether to leave out columns with an array or a list in each row.
     exclude_timeseries : bool
-        Leave out series.
+        Whether to leave out series.
     ignore_errors : bool
-        Skip files that cannot be read, in the search for tables and in queries.
+        Whether to skip files that cannot be read, in the search for tables and in queries.
     disable_progress : bool
-        Show no progress bars.
+        Whether to hide progress bars.
     infer_schema_length : int or None
-        Inspect the first n files for tables and their schemas; None inspects all.
+        Number of files that are inspected for tables and schemas; None for all.
     table_names : iterable of str or None
-        Only these tables, by name or path. A glob pattern registers all matching tables as one, as for
+        Tables to register, by name or path. A glob pattern registers all matching tables as one table, as for
         `scan_nwb`, named like the pattern: `FROM "/intervals/*_presentations"`, in quotation marks.
     rename_general_metadata : bool
-        Register `/general` as `session` (without `full_path` also as `general`).
+        Whether to register `/general` as `session` (without `full_path` also as `general`).
     session_columns : str, iterable of str or mapping of str to str, or None
-        As for `scan_nwb`: metadata of the files as columns of every table, on which conditions skip whole
-        files. A table that has a column of that name keeps its own.
+        As for `scan_nwb`: metadata of the files as columns of every table; conditions on them skip whole
+        files. A column of the same name in a table takes precedence.
     length_columns : bool, str or iterable of str
-        As for `scan_nwb`, in each table that has such list columns. A table that has a column of the new name
-        keeps its own.
+        As for `scan_nwb`, in each table with such list columns. A column of the same name takes precedence.
     storage_options : mapping or None
         As for `scan_nwb`.
     index : path or URL, Index or None
-        As for `scan_nwb`. Its own tables (see `scan_index`) are in the context as `index_sessions`,
+        As for `scan_nwb`. The tables of the index (see `scan_index`) are registered as `index_sessions`,
         `index_tables` and `index_columns`.
     **sqlcontext_kwargs
-        For `polars.SQLContext`, such as `eager=True`.
+        Options of `polars.SQLContext`, such as `eager=True`.
 
     Returns
     -------
     SQLContext
-        If the last part of a path is ambiguous, as many parts as needed are added
-        (`"behavior/position"`, to be quoted). The schema of a table is inferred when a query first uses the
-        table; `execute` raises the errors of `scan_nwb`. Columns whose types differ between files are omitted
-        with a warning; a query that selects one fails with the reason.
+        A context whose `execute` returns LazyFrames (DataFrames with `eager=True`) and raises the errors of
+        `scan_nwb`. If the last part of a path is ambiguous, the name has further parts
+        (`"behavior/position"`, which must be quoted). The schema of a table is inferred when a query first
+        uses the table. Columns whose types differ between files are left out with a warning; a query that
+        selects one fails with the reason.
 
     Raises
     ------
     TableNotFoundError
         If the files have no tables, or none of `table_names`.
     SchemaError
-        If there is no such session column.
+        If a session column does not exist.
+
+    Examples
+    --------
+    >>> context = lazynwb.get_sql_context("sessions/*.nwb")  # doctest: +SKIP
+    >>> context.execute(  # doctest: +SKIP
+    ...     "SELECT location, count(*) AS n FROM units WHERE presence_ratio > 0.9 GROUP BY location"
+    ... ).collect()
     """
     sources, catalogs = sources_of(nwb_sources, index, storage_options)
     looked_at = sources[:infer_schema_length]

@@ -1,4 +1,4 @@
-"""The commands and their options; a command's implementation is imported when it runs, so `--help` is fast."""
+"""The commands and their options; implementations are imported when they run, so that `--help` is fast."""
 
 from typing import Annotated
 

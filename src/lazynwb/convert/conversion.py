@@ -52,85 +52,87 @@ def convert_nwb_tables(  # noqa: PLR0913 - the options of a conversion
     storage_options: Mapping[str, Any] | None = None,
     **write_kwargs: Any,  # noqa: ANN401 - passed on to Polars
 ) -> dict[str, Path]:
-    """Write the tables of any number of NWB files in another format, one output for each table.
+    """Write tables of any number of NWB files in another format, one output for each table.
 
-    What is written is what `scan_nwb` gives, in batches, so that memory stays bounded. An output is whole or
-    absent: it gets its name when it is complete. A record in the folder (`.lazynwb-manifest`) says what each
-    output was made from, so a second call writes only what is missing or whose sources, schema or options
-    have changed, and a call that was interrupted goes on where it stopped.
+    Outputs have the rows and columns of `scan_nwb`, and are written in batches with bounded memory. An output
+    is complete or absent: it is renamed at the end. A manifest in the folder (`.lazynwb-manifest`) records
+    the sources of each output: a later call writes only outputs that are missing, or whose sources, schema or
+    options have changed, and an interrupted call can be continued by repeating it.
 
     Parameters
     ----------
     nwb_sources : path or iterable of paths
-        As for `scan_nwb`; without any, nothing is written.
+        As for `scan_nwb`; if it is empty, nothing is written.
     output_dir : path
-        A local folder, made if it is not there. Files that have the names of outputs are replaced.
+        A local folder, which is created if it does not exist. Files with the names of outputs are replaced.
     output_format : str
-        "parquet", "arrow" (Arrow IPC; "feather" is the same under another ending), "csv", "json" (an array
-        of objects), "ndjson" (one object a line), "excel" (what fits into a worksheet), "delta" (a Delta
-        table), or "duckdb" (one database, `tables.duckdb`, with a table for each).
+        "parquet", "arrow" (Arrow IPC; "feather" differs in the suffix only), "csv", "json" (an array of
+        objects), "ndjson" (one object per line), "excel" (one worksheet per table, within the limits of
+        Excel), "delta" (a Delta table), or "duckdb" (one database, `tables.duckdb`).
     full_path : bool
-        Name outputs by the table's whole path (`intervals_trials`) rather than by the end of it that no
-        other table has (`trials`).
+        Whether to name outputs by the full path of the table (`intervals_trials`) instead of its shortest
+        unambiguous end (`trials`).
     min_file_count : int
-        Leave out tables that fewer files have.
+        Minimum number of files with a table; tables of fewer files are left out.
     exclude_array_columns : bool
-        Leave out columns with an array in each row.
+        Whether to leave out columns with an array or a list in each row.
     ignore_errors : bool
-        Leave out files and tables that cannot be read, and say so in one warning at the end.
+        Whether to skip files and tables that cannot be read, with one warning at the end.
     disable_progress : bool
-        Show no progress bars.
+        Whether to hide progress bars.
     session_subdirs : bool
-        Write each session's tables into a folder of its own, called by `session_id`, else `identifier`. The
-        schema of a table is the one over all its files.
+        Whether to write the tables of each session to a folder of its own, named by `session_id`, or by
+        `identifier` if it has none. The schema of a table is that over all files.
     tables : str, iterable of str or None
-        Only these, by path, last part of the path or shortcut (`"trials"`). None converts every table and
-        the metadata, but no TimeSeries: these are converted where they are named.
-    partition_by : str or None
-        "session" or "subject": write each table as a folder of hive partitions
-        (`units/session=abc/….parquet`), one file for each session, so that only new and changed sessions
-        are converted by the next call. A Delta table gets a column of that name and is replaced as a whole.
+        Tables to convert, by path, last part of the path or shortcut (`"trials"`). None converts all tables
+        and the metadata; TimeSeries are only converted if they are named.
+    partition_by : {"session", "subject"} or None
+        Write each table as a folder of hive partitions (`units/session=abc/….parquet`) with one file for
+        each session, so that later calls convert only new and changed sessions. A Delta table gets a
+        partition column of that name and is always replaced as a whole.
     compression : str or None
-        Of the format; None is zstd for Parquet and none for the others.
+        Compression of the format; None stands for zstd in Parquet and for no compression otherwise.
     row_group_bytes : int
-        About how many bytes of decoded values a row group of Parquet, or a record batch of Arrow, holds; a
-        conversion takes a few times as much memory. It counts in rows, so it follows the mean size of rows.
+        Approximate decoded size of a Parquet row group or an Arrow record batch, in bytes. The number of rows
+        follows from their mean size. A conversion needs a few times this much memory.
     overwrite : bool
-        Convert again what has not changed.
+        Whether to convert unchanged outputs again.
     storage_options : mapping or None
         As for `scan_nwb`.
     **write_kwargs
-        For what writes the format: `sink_parquet`, `sink_ipc`, `write_csv`, `write_ndjson` or `write_excel`
-        of Polars, or `deltalake.write_deltalake` (a table is always replaced as a whole).
+        Options of the writer: of `sink_parquet`, `sink_ipc`, `write_csv`, `write_ndjson` or `write_excel`
+        of Polars, or of `deltalake.write_deltalake`.
 
     Returns
     -------
     dict of str to Path
-        Where each table is (`"/intervals/trials"`); with `session_subdirs` by session and table
-        (`"abc/intervals/trials"`).
+        Outputs by the path of their table (`"/intervals/trials"`); with `session_subdirs` by session and
+        table (`"abc/intervals/trials"`).
 
     Raises
     ------
     ValueError
-        If there is no such format, or it has not what was asked for.
+        If the format does not exist, or does not support an option.
     ImportError
-        If the format needs a package that is not installed; the message says which.
+        If the format needs a package that is not installed; the message names it.
     TableNotFoundError
-        If no file has any table, or one that was asked for.
+        If the files have no tables, or none of `tables`.
     LazyNWBError
-        If a file or table cannot be read or its values do not fit the format, and errors are not ignored; or
-        if another conversion is writing into the folder.
+        If a file or table cannot be read, or its values do not fit the format, unless errors are ignored; if
+        another conversion is writing to the folder.
+    OSError
+        If the disk is full or rejects a write; it names the file.
 
     Notes
     -----
-    Parquet and Arrow hold every type that `scan_nwb` gives. Columns without one (region references, opaque
-    data; nwb-schema allows any HDF5 type in an extension) are left out with a warning. In CSV and Excel,
-    arrays, lists and structs are JSON text. JSON has neither NaN nor infinity: both become null there, also
-    within the JSON text of CSV. See `lazynwb.convert.type_mapping` for Delta Lake and DuckDB.
+    Parquet and Arrow preserve all types of `scan_nwb`. Columns without a type (region references and opaque
+    data; the HDMF specification language allows any HDF5 type in an extension) are left out with a warning.
+    In CSV and Excel, arrays, lists and structs are JSON text. NaN and infinity are null in JSON, including
+    JSON text in CSV. `lazynwb.convert.type_mapping` describes the types of Delta Lake and DuckDB.
 
-    Memory does not grow with the tables, but for a worksheet, which is made in memory. Delta Lake gets a file
-    for about every 64 MiB of values, all of them committed at once. DuckDB works on 2048 rows at a time: it
-    may take 512 MiB, or twice as much as these rows where that is more.
+    Memory does not grow with the tables, except for worksheets, which are built in memory. Delta Lake gets
+    one file for about 64 MiB of values, all in one commit. DuckDB processes 2048 rows at a time and may use
+    512 MiB, or twice the size of these rows if that is more.
 
     Examples
     --------
