@@ -127,7 +127,7 @@ class StoredPart:
     def __init__(self, path: Path, entry: Entry) -> None:
         self.path = path
         self.entry = entry
-        self.starts = [0, *accumulate(session.rows for session in entry.sessions)]
+        self.starts = [0, *accumulate([session.rows for session in entry.sessions])]
         self.ordinals = {session.key: ordinal for ordinal, session in enumerate(entry.sessions)}
 
     @property
@@ -196,16 +196,19 @@ def decode(data: bytes) -> Entry | None:
 
 
 def _check(entry: Entry) -> None:
-    rows = sum(session.rows for session in entry.sessions)
-    layouts = len(entry.layouts)
+    counts = [session.rows for session in entry.sessions]
+    numbers = {session.layout for session in entry.sessions}
+    rows, layouts = sum(counts), len(entry.layouts)
     columns: frozenset[str] = frozenset()
     if entry.part is not None:
         entry.part.check()
         columns = frozenset(entry.part.columns)
         if sum(entry.part.rows) != rows or SESSION not in columns:
             raise CorruptDataError("an entry and its part do not fit together")
-    if any(session.rows < 0 or not 0 <= session.layout < layouts for session in entry.sessions) or any(
-        not columns.issuperset(layout.stored) for layout in entry.layouts
+    if (
+        min(counts, default=0) < 0
+        or not numbers <= set(range(layouts))
+        or any(not columns.issuperset(layout.stored) for layout in entry.layouts)
     ):
         raise CorruptDataError("an entry is inconsistent")
 

@@ -316,7 +316,12 @@ class State:
         """Return the numbers of sessions; -1 for sessions without a valid catalog."""
         identities = self._known()["identity"]
         numbers = self._numbers
-        found = [numbers.get(source.public, -1) for source in sources]
+        found = [numbers.get(source.path, -1) for source in sources]
+        if -1 in found:  # signatures and passwords are not in the index
+            found = [
+                number if number >= 0 else numbers.get(source.public, -1)
+                for number, source in zip(found, sources, strict=True)
+            ]
         if identities.null_count():
             unsure = set(identities.is_null().arg_true().to_list())
             found = [-1 if number in unsure else number for number in found]

@@ -8,6 +8,7 @@ files are not trusted.
 from __future__ import annotations
 
 import zlib
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -203,13 +204,22 @@ class TableParts:
                 continue
             part = IndexPart(folder, file, entry, self.dtypes)
             self.parts.append(part)
-            for ordinal, session in enumerate(entry.sessions):
-                self.has_problems |= bool(session.problems)
-                self.is_linked |= bool(session.depends or session.problems)
-                identity = identities.get(session.key)
-                if identity is None or identity != session.identity or session.key in self.places:
-                    self.is_complete = False
-                else:
+            sessions = entry.sessions
+            problems = any(map(attrgetter("problems"), sessions))
+            self.has_problems |= problems
+            self.is_linked |= problems or any(map(attrgetter("depends"), sessions))
+            known = [identities.get(session.key) for session in sessions]
+            if (
+                None not in known
+                and known == [session.identity for session in sessions]
+                and len(part.ordinals) == len(sessions)
+                and self.places.keys().isdisjoint(part.ordinals)
+            ):
+                self.places.update((key, (part, ordinal)) for key, ordinal in part.ordinals.items())
+                continue
+            self.is_complete = False
+            for ordinal, (session, identity) in enumerate(zip(sessions, known, strict=True)):
+                if identity is not None and identity == session.identity and session.key not in self.places:
                     self.places[session.key] = part, ordinal
         self.keys = list(self.places)
 
@@ -314,14 +324,16 @@ class ValueParts:
             or (found.is_linked and (not self._links_as_built or found.has_problems))
         ):
             return None
-        publics = [source.public for source in sources]
-        if publics != found.keys:
-            others = [source for source in sources if source.public not in found.places]
+        paths = [source.path for source in sources]
+        # Paths that are those of the index have nothing that is left out of public ones.
+        if paths != found.keys:
+            publics = [source.public for source in sources]
+            others = [
+                source for source, path in zip(sources, publics, strict=True) if path not in found.places
+            ]
             inside = [path for path in publics if path in found.places]
-            if inside != found.keys or not self._lacks(others):
+            if inside != found.keys or paths != publics or not self._lacks(others):
                 return None
-        if any(source.path != public for source, public in zip(sources, publics, strict=True)):
-            return None
         for part in found.parts:
             for number in range(len(part.entry.layouts)):
                 own, usable = self._columns(part, number)
