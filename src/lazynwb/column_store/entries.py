@@ -119,7 +119,7 @@ class StoredPart:
         Position of each session, by its key.
     """
 
-    __slots__ = ("entry", "ordinals", "path", "starts")
+    __slots__ = ("_types", "entry", "ordinals", "path", "starts")
 
     #: Whether its rows are certain to be those of the sessions, because this user has written them.
     is_trusted = True
@@ -127,6 +127,7 @@ class StoredPart:
     def __init__(self, path: Path, entry: Entry) -> None:
         self.path = path
         self.entry = entry
+        self._types: dict[int, dict[str, pl.DataType | None]] = {}
         self.starts = [0, *accumulate([session.rows for session in entry.sessions])]
         self.ordinals = {session.key: ordinal for ordinal, session in enumerate(entry.sessions)}
 
@@ -142,11 +143,13 @@ class StoredPart:
 
     def dtype(self, ordinal: int, name: str) -> pl.DataType | None:
         """Return the type in which a stored column of a session is in the part."""
+        number = self.entry.sessions[ordinal].layout
+        if number not in self._types:
+            columns = self.entry.layouts[number].columns
+            self._types[number] = {column.name: column_dtype(column) for column in columns}
         stored = stored_name(name)
-        column = next((one for one in self.layout(ordinal).columns if one.name == stored), None)
-        if column is None:
-            return None
-        return column_dtype(column) if stored == name else LENGTH
+        dtype = self._types[number].get(stored)
+        return dtype if stored == name or stored not in self._types[number] else LENGTH
 
     @property
     def decoded(self) -> int:

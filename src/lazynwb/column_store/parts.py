@@ -8,6 +8,7 @@ that nothing was written to costs nothing.
 
 from __future__ import annotations
 
+import os
 from io import BytesIO
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Protocol
@@ -34,6 +35,8 @@ ROW_GROUP_ROWS = 64 * 1024
 _PUBLISHED_LEVEL = 3
 #: Ranges closer than this are read as one.
 _GAP = 64 * 1024
+#: Share of a part from which on the whole file is read.
+_WHOLE_SHARE = 0.9
 #: Memory from this size on comes from the operating system as zeros, in every C library, whatever was freed
 #: before: only the pages that are written to take time and space.
 _FRESH_BYTES = 32 * 1024 * 1024 + 1
@@ -90,6 +93,10 @@ class PartFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class PartBytes(Protocol):
     """The bytes of a part, wherever it is."""
 
+    def read(self, size: int) -> bytes:
+        """Return the whole file, which has so many bytes; see `read_into` for what is raised."""
+        ...
+
     def read_into(self, view: memoryview, ranges: Sequence[tuple[int, int]]) -> None:
         """Read ranges of the file into the same ranges of a view that has the size of the file.
 
@@ -113,6 +120,17 @@ class LocalPart:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    def read(self, size: int) -> bytes:
+        """Return the whole file; see `PartBytes`."""
+        with self._path.open("rb", buffering=0) as file:
+            if os.fstat(file.fileno()).st_size != size:
+                raise CorruptDataError("a part has another size than it had")
+            data = file.readall()
+        if len(data) != size:
+            raise CorruptDataError("a part has another size than it had")
+        count(bytes_stored=size)
+        return data
 
     def read_into(self, view: memoryview, ranges: Sequence[tuple[int, int]]) -> None:
         """Read ranges of the file; see `PartBytes`."""
@@ -284,24 +302,28 @@ def _read_checked(source: PartBytes, file: PartFile, names: list[str], groups: l
     numbers = [group * width + column for group in groups for column in columns]
     start, stop = file.bounds[0], file.bounds[-1]
     ranges = [(file.bounds[number], file.bounds[number + 1]) for number in numbers]
-    # Most of a copy of a few columns is zeros. Parquet is read from its end: the footer comes last, and what
-    # it says of places counts from the beginning.
-    is_sparse = 2 * sum(last - first for first, last in ranges) < file.size
-    size = max(file.size, _FRESH_BYTES) if is_sparse else file.size
-    # `bytes` of zeros are not copied: nobody else has them.
-    stream = BytesIO(bytes(size))
-    with stream.getbuffer() as view:
-        source.read_into(view[: file.size], [(0, start), *ranges, (stop, file.size)])
-        if _frame_checksum(view[: file.size], start, stop) != file.frame_checksum:
-            raise CorruptDataError("the checksum of a part's footer does not fit")
-        for number, (first, last) in zip(numbers, ranges, strict=True):
-            if deflate.crc32(view[first:last]) != file.checksums[number]:
-                raise CorruptDataError(
-                    f"the checksum of column {file.columns[number % width]!r} does not fit"
-                )
-        if size > file.size:
-            view[size - file.size + stop :] = view[stop : file.size]
+    if sum(last - first for first, last in ranges) >= file.size * _WHOLE_SHARE:
+        data = source.read(file.size)
+        _check(memoryview(data), file, numbers)
+        return data
+    # Much of the copy is zeros. Parquet is read from its end: the footer comes last, and the places that it
+    # names count from the beginning.
+    stream = BytesIO(bytes(max(file.size, _FRESH_BYTES)))  # not copied: nobody else has these bytes
+    with stream.getbuffer() as whole, whole[: file.size] as view:
+        source.read_into(view, [(0, start), *ranges, (stop, file.size)])
+        _check(view, file, numbers)
+        whole[len(whole) - (file.size - stop) :] = bytes(view[stop:])
     return stream.getvalue()
+
+
+def _check(view: memoryview, file: PartFile, numbers: Sequence[int]) -> None:
+    """Compare the footer of a part and some of its chunks, by their numbers, with their checksums."""
+    if _frame_checksum(view, file.bounds[0], file.bounds[-1]) != file.frame_checksum:
+        raise CorruptDataError("the checksum of a part's footer does not fit")
+    for number in numbers:
+        if deflate.crc32(view[file.bounds[number] : file.bounds[number + 1]]) != file.checksums[number]:
+            name = file.columns[number % len(file.columns)]
+            raise CorruptDataError(f"the checksum of column {name!r} does not fit")
 
 
 def _merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

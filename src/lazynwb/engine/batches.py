@@ -400,7 +400,7 @@ class _Scan:
             yield from query.frames(limit)
             return query.rows_left
         self._note_problems(window)
-        if SESSION in found.columns:
+        if rest or not absent.isdisjoint(needed):
             yield from self._completed(window, found, rest, is_filtered=bool(steps))
         else:
             yield pl.DataFrame([found[name] for name in self._names])

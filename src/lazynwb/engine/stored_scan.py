@@ -224,7 +224,7 @@ def _read_at_once(
         )
     except PartLostError:
         return None  # one of them, or the predicate fails: they are read one by one
-    if any(frame.schema[name] != plan.schema[name] for name in kept):
+    if any(plan.schema.get(name, dtype) != dtype for name, dtype in frame.schema.items()):
         return None
     count(rows_stored=sum(part.starts[-1] for part in parts))
     return _located(frame, [one.rows for one in window]) if is_located else frame
