@@ -261,14 +261,28 @@ def _located(frame: pl.DataFrame, counts: Sequence[int]) -> pl.DataFrame:
     counts : sequence of int
         Rows of each session.
     """
-    number = frame[_ROW]
-    frame = frame.drop(_ROW)
-    if len(frame) == sum(counts):
-        return frame.hstack(_row_numbers(counts))
-    ends = pl.Series(accumulate(counts), dtype=number.dtype)
-    session = ends.search_sorted(number, side="right").cast(pl.UInt32)
-    index = number - (ends - pl.Series(counts, dtype=number.dtype)).gather(session)
-    return frame.with_columns(session.alias(SESSION), index.cast(pl.UInt32).alias(TABLE_INDEX))
+    number = frame[_ROW].cast(pl.UInt32)
+    return frame.drop(_ROW).hstack(_places(number, counts))
+
+
+def _places(number: pl.Series, counts: Sequence[int]) -> list[pl.Series]:
+    """Return `SESSION` and `_table_index` of rows of sessions, given by their numbers among all rows.
+
+    Parameters
+    ----------
+    number : Series
+    counts : sequence of int
+        Rows of each session.
+    """
+    starts = list(accumulate(counts, initial=0))
+    filled = [session for session, rows in enumerate(counts) if rows]
+    steps = [after - before for before, after in pairwise([0, *filled])]
+    sessions = pl.Series(SESSION, [0], dtype=pl.UInt32).new_from_index(0, starts[-1])
+    sessions = sessions.scatter([starts[session] for session in filled], steps).cum_sum().cast(pl.UInt32)
+    if len(number) < starts[-1]:
+        sessions = sessions.gather(number)
+    before = pl.Series(starts, dtype=pl.UInt32).gather(sessions)
+    return [sessions, (number - before).alias(TABLE_INDEX)]
 
 
 def _read_groups(
@@ -458,11 +472,4 @@ def _filtered(frame: pl.DataFrame, steps: Sequence[Step]) -> pl.DataFrame:
 
 def _row_numbers(counts: Sequence[int]) -> pl.DataFrame:
     """Return `SESSION` and `_table_index` of sessions of so many rows."""
-    frame = pl.DataFrame(
-        {SESSION: range(len(counts)), TABLE_INDEX: counts},
-        schema={SESSION: pl.UInt32, TABLE_INDEX: pl.UInt32},
-    ).filter(pl.col(TABLE_INDEX) > 0)
-    return frame.select(
-        pl.col(SESSION).repeat_by(TABLE_INDEX).explode(),
-        pl.int_ranges(0, TABLE_INDEX, dtype=pl.UInt32).explode().alias(TABLE_INDEX),
-    )
+    return pl.DataFrame(_places(pl.int_range(sum(counts), dtype=pl.UInt32, eager=True), counts))
