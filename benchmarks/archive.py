@@ -209,9 +209,9 @@ def prepare_stand_ins(folder: Path, sessions: int) -> None:
     import lazynwb
     from lazynwb.index import writer as writing
     from lazynwb.index.location import open_folder
-    from lazynwb.index.model import MANIFEST, MAX_SESSIONS, TableValues, Values, described
+    from lazynwb.index.model import MANIFEST, MAX_SESSIONS, MetadataColumns, TableValues, encode_dtype
     from lazynwb.index.part_io import records_of
-    from lazynwb.index.source_record import ChunkLocationRequest, describe
+    from lazynwb.index.source_record import ChunkLocationRequest, index_source
     from lazynwb.index.values import ValueWriter
     from lazynwb.lookup.loader import load_table
     from lazynwb.lookup.stored_tables import layout_of, session_of
@@ -222,10 +222,10 @@ def prepare_stand_ins(folder: Path, sessions: int) -> None:
     write_session(folder / "one.nwb", 0)
     source = resolve(str(folder / "one.nwb"))
     wish = ChunkLocationRequest.of(False)  # noqa: FBT003 - as it is said
-    record = describe(source, wish)
+    record = index_source(source, wish)
     names = [f"/archive/sub-{n // 20:05}/sub-{n // 20:05}_ses-{n:06}_ecephys.nwb" for n in range(sessions)]
     into = open_folder(folder / "index", None)
-    writer = writing.Writer(into, Values(), ignore_errors=False)
+    writer = writing.Writer(into, MetadataColumns(), ignore_errors=False)
     started = cpu()
     with writer:
         for start in range(0, sessions, MAX_SESSIONS):
@@ -257,7 +257,7 @@ def prepare_stand_ins(folder: Path, sessions: int) -> None:
                 entries = [msgspec.structs.replace(session_of(file, 0), key=name) for name in some]
                 place = table.replace("/", ".")
                 files.append(values.write_file(place, table, entries, [layout], frame))
-                schema = tuple((name, described(dtype)) for name, dtype in frame.schema.items())
+                schema = tuple((name, encode_dtype(dtype)) for name, dtype in frame.schema.items())
             kept[table] = TableValues(table, tuple(files), schema)
         manifest = msgspec.structs.replace(
             writing.manifest_of(None, writer, wish, []), values_of=True, table_values=tuple(kept.values())

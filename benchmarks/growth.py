@@ -30,11 +30,11 @@ TABLE = "units"
 def describe_one(folder: Path) -> list[Any]:
     """Return the catalog of a session, and a variant for each column that may be missing."""
     from lazynwb.demo.cube import write_cube
-    from lazynwb.index.source_record import ChunkLocationRequest, describe
+    from lazynwb.index.source_record import ChunkLocationRequest, index_source
     from lazynwb.storage.source import Source
 
     path = write_cube(folder / "cube", 1)[0]
-    found = describe(Source(str(path)), ChunkLocationRequest.of(False))  # noqa: FBT003 - as it is said
+    found = index_source(Source(str(path)), ChunkLocationRequest.of(False))  # noqa: FBT003 - as it is said
     return [_without_column(found, number) for number in range(VARIANTS)]
 
 
@@ -63,14 +63,14 @@ def make_index(folder: Path, sessions: int, variants: list[Any]) -> Path:
     """Write an index of files that do not exist."""
     from lazynwb.index import writer as writing
     from lazynwb.index.location import open_folder
-    from lazynwb.index.model import MAX_SESSIONS, Values
+    from lazynwb.index.model import MAX_SESSIONS, MetadataColumns
     from lazynwb.index.part_io import records_of, write_part
     from lazynwb.index.source_record import ChunkLocationRequest
 
     place = folder / f"index-{sessions}"
     shutil.rmtree(place, ignore_errors=True)
     into = open_folder(place, None)
-    writer = writing.Writer(into, Values(), ignore_errors=False)
+    writer = writing.Writer(into, MetadataColumns(), ignore_errors=False)
     size = min(MAX_SESSIONS, sessions)
     first = [
         msgspec.structs.replace(variants[number % VARIANTS], path=f"{number:06}") for number in range(size)
@@ -104,7 +104,7 @@ def make_cache(folder: Path, sessions: int, variants: list[Any]) -> Path:
     """Write empty files, and a cache that has their catalogs."""
     import lazynwb
     from lazynwb.catalog import disk_cache
-    from lazynwb.lookup.loader import Entry, key_of
+    from lazynwb.lookup.loader import Entry, entry_key
     from lazynwb.storage.local_file import identity
     from lazynwb.storage.source import Source
 
@@ -117,7 +117,7 @@ def make_cache(folder: Path, sessions: int, variants: list[Any]) -> Path:
         path = Path(name_of(folder / f"files-{sessions}", number))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        key = key_of("table", Source(str(path)), TABLE)
+        key = entry_key("table", Source(str(path)), TABLE)
         disk_cache.save(key, Entry(key, identity(str(path)), tables[number % VARIANTS], {}), encoder)
         paths.append(str(path))
     listed = folder / f"paths-{sessions}.json"

@@ -525,8 +525,8 @@ def _is_said(key: Key, said: list[str]) -> bool:
     """Tell whether the log says of a column, or a part of it, that it was left out or what it lacks."""
     if key[0] != "column":
         return False
-    own = [text for text in said if key[1].strip("/") in text or "lead to no object" in text]
-    lost = ("lead to no object", "is not UTF-8", repr(key[2]), repr(f"{key[2]}_index"))
+    own = [text for text in said if key[1].strip("/") in text or "have no target" in text]
+    lost = ("have no target", "is not UTF-8", repr(key[2]), repr(f"{key[2]}_index"))
     lost += (repr(key[2].removesuffix("_index")),)
     return any(phrase in text for text in own for phrase in lost)
 

@@ -270,7 +270,7 @@ def test_a_store_that_neither_lists_nor_has_consolidated_metadata_is_said_to(
     assert lazynwb.scan_nwb(url, path).collect()["data"].to_list() == [0, 1, 2, 3]
     assert lazynwb.get_timeseries(url, path).between(1, 3).shape == (2,)
     assert not caplog.records
-    remedy = r"not consolidated: .*consolidate_metadata, or pass the whole paths"
+    remedy = r"not consolidated: .*consolidate_metadata, or pass the full paths"
     calls = [
         lambda: lazynwb.scan_nwb(url, "lick_rate").collect(),
         lambda: lazynwb.scan_nwb(url, "/processing/**").collect(),

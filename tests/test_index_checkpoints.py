@@ -181,12 +181,12 @@ def test_a_build_in_a_process_that_is_killed(sessions, tmp_path):
         "import lazynwb\n"
         "from lazynwb.index import checkpoint, writer\n"
         "checkpoint.INTERVAL_SECONDS = 0; writer._MIN_SESSIONS = 3\n"
-        "describe, calls = writer.describe, []\n"
-        "def counted(source, wish):\n"
+        "index_source, calls = writer.index_source, []\n"
+        "def counted(source, locations):\n"
         "    calls.append(source)\n"
         "    if len(calls) == 8: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return describe(source, wish)\n"
-        "writer.describe = counted\n"
+        "    return index_source(source, locations)\n"
+        "writer.index_source = counted\n"
         "lazynwb.build_index(sys.argv[1], sys.argv[2])\n"
     )
     command = [sys.executable, "-c", code, str(sessions[0].parent), str(place)]

@@ -47,7 +47,7 @@ def replace(place, change, entry_of=lambda entry: entry):
     file = values.files[0]
     entry = value_parts.read_entry(lazynwb.open_index(place)._folder, values, file)
     data, part = write_part(change(pl.read_parquet(place / file.name)), is_published=True)
-    packed = value_parts.packed(entry_of(msgspec.structs.replace(entry, part=part)))
+    packed = value_parts.encode_entry(entry_of(msgspec.structs.replace(entry, part=part)))
     (place / file.name).write_bytes(data)
     (place / file.entry_name).write_bytes(packed)
 

@@ -119,7 +119,7 @@ def test_units_that_cannot_be_told_are_errors(file, pynapple):
     units = lazynwb.scan_nwb(file, "units").collect()
     with pytest.raises(lazynwb.ColumnNotFoundError, match="spike_times"):
         lazynwb.to_pynapple(units.select("location"))
-    with pytest.raises(lazynwb.LazyNWBError, match="none of the 1 units has a spike"):
+    with pytest.raises(lazynwb.LazyNWBError, match="none of the 1 units has spikes"):
         lazynwb.to_pynapple(units.filter(pl.col("id") == 10))
 
 

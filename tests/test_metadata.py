@@ -175,7 +175,7 @@ def test_invalid_times_are_null_with_a_warning_that_names_the_file(text, tmp_pat
     with caplog.at_level(logging.WARNING):
         found = metadata(good, bad)
     assert found["session_start_time"].to_list() == [dt.datetime(2024, 1, 2, 3, 4, 5, tzinfo=dt.UTC), None]
-    (message,) = [r.message for r in caplog.records if "null here" in r.message]
+    (message,) = [r.message for r in caplog.records if "becomes null" in r.message]
     assert "session_start_time" in message
     assert "bad.nwb" in message
     assert "good.nwb" not in message
@@ -232,7 +232,7 @@ def test_a_field_of_an_unsupported_type_is_excluded_with_a_warning(tmp_path, cap
     other = write(tmp_path / "b.nwb", general__strange="fine")
     with caplog.at_level(logging.WARNING):
         assert metadata(path, other)["strange"].to_list() == [None, "fine"]
-    assert "strange is null where its type cannot be read (region references)" in caplog.text
+    assert "strange is null in files with an unsupported type (region references)" in caplog.text
     assert str(path) in caplog.text
 
 

@@ -509,7 +509,7 @@ def test_a_region_without_a_target_is_null_with_a_warning(tmp_path, caplog):
         [],
         [None, None],
     ]
-    assert "b.nwb: /units: column 'electrodes' refers to no table" in caplog.text
+    assert "b.nwb: /units: column 'electrodes' is null, because its target table is missing" in caplog.text
 
 
 def test_regions_of_two_dimensions_are_lists_of_rows(tmp_path):
@@ -529,18 +529,18 @@ def test_regions_that_stay_positions_are_named_with_the_reason(tmp_path, caplog)
         region(group, "lost", None)
     frame = lazynwb.scan_nwb(tmp_path / "a.nwb", "/units", resolve_regions=True).collect()
     assert frame["lost"].to_list() == [0, 1, 2]
-    assert "column 'lost' of /units refers to no table" in caplog.text
+    assert "column 'lost' of /units cannot be resolved" in caplog.text
     caplog.clear()
     with h5py.File(tmp_path / "b.nwb", "w") as file:
         table(file, "units", {"lost": np.arange(3)}, kind="Units")
     lazynwb.scan_nwb([tmp_path / "a.nwb", tmp_path / "b.nwb"], "/units", resolve_regions=True).collect()
-    assert "column 'lost' of /units shows row positions: it is a DynamicTableRegion in some" in caplog.text
+    assert "column 'lost' of /units has row positions: it is a DynamicTableRegion in only some" in caplog.text
 
 
 def test_positions_are_shown_if_no_file_has_the_target_table(tmp_path):
     path = without_target(tmp_path / "a.nwb")
     assert lazynwb.read_nwb(path, "/units", resolve_regions=True)["electrodes"].to_list() == [[1], [], [0, 1]]
-    with pytest.raises(lazynwb.SchemaError, match="refers to no table"):
+    with pytest.raises(lazynwb.SchemaError, match="cannot be resolved"):
         lazynwb.scan_nwb(path, "/units", resolve_regions="electrodes")
 
 

@@ -197,7 +197,7 @@ def test_unknown_metadata_are_an_error_with_the_available_names(sessions):
 
 def test_columns_with_equal_endings_need_names(sessions):
     wanted = ["general/session_id", "session_id"]
-    with pytest.raises(SchemaError, match="'general/session_id' and 'session_id' would both be called"):
+    with pytest.raises(SchemaError, match="'general/session_id' and 'session_id' have the same column name"):
         lazynwb.scan_nwb(sessions, "/units", session_columns=wanted)
     twice = lazynwb.scan_nwb(sessions, "/units", session_columns=["age", "age"]).collect_schema()
     assert list(twice).count("age") == 1
@@ -205,7 +205,7 @@ def test_columns_with_equal_endings_need_names(sessions):
 
 @pytest.mark.parametrize("wrong", [[5], {"a": 5}, {5: "age"}])
 def test_other_objects_than_names_are_type_errors(sessions, wrong):
-    with pytest.raises(TypeError, match="session_columns are names"):
+    with pytest.raises(TypeError, match="session_columns must be names"):
         lazynwb.scan_nwb(sessions, "/units", session_columns=wrong)
 
 

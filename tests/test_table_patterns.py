@@ -198,7 +198,7 @@ def test_a_star_stays_within_a_part_of_the_path(presence):
 def test_a_pattern_that_matches_nothing_says_what_is_there(files):
     with pytest.raises(TableNotFoundError, match=r"no table matches /intervals/\*_movies .*drifting_pres"):
         lazynwb.scan_nwb(list(files), "/intervals/*_movies")
-    with pytest.raises(TableNotFoundError, match="no pattern"):
+    with pytest.raises(TableNotFoundError, match="not a table path or a valid pattern"):
         lazynwb.scan_nwb(list(files), "/intervals/[z-a]*")
 
 

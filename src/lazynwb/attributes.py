@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lazynwb.errors import TableNotFoundError
 from lazynwb.formats.protocols import with_remedy
 from lazynwb.lookup.loader import (
-    copied,
+    copy_values,
     forget_attributes,
     load_all_attributes,
     load_attributes,
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.resolve import PathOrUrl, Sources
     from lazynwb.storage.source import Source
 
-#: Attributes that are HDMF's own: every object of every file has them, and they say nothing about its data;
-#: `target` is what an index belongs to.
+#: Attributes of HDMF that describe no data: identifiers of objects and types, and the target of an index.
 _PRIVATE = frozenset({"id", "namespace", "object_id", "target"})
 #: HDMF's default for missing descriptions.
 _EMPTY: tuple[Any, ...] = (None, "", [], {}, "no description", "no comments")
@@ -48,34 +47,33 @@ def get_attrs(
     nwb_path : path or URL
         One file.
     internal_path : str
-        A group or a dataset: `"/units"`, `"/units/spike_times"`, `"/"`, ...
+        Path of a group or a dataset: `"/units"`, `"/units/spike_times"`, `"/"`, ...
     exclude_private : bool
-        Leave out names that begin with `_` or `.`, and HDMF's own `id`, `object_id`, `namespace` and
-        `target`.
+        Whether to leave out names that start with `_` or `.`, and the attributes `id`, `object_id`,
+        `namespace` and `target` of HDMF.
     exclude_empty_fields : bool
-        Leave out empty attributes: None, empty text, lists and dictionaries, and "no description".
+        Whether to leave out empty attributes: None, empty text, lists and dictionaries, and "no description".
     storage_options : mapping or None
         As for `scan_nwb`.
 
     Returns
     -------
     dict of str to value
-        Sorted by name. Text, bool, int, float, None (a value without a dataspace), lists of these, nested for
-        arrays, and dictionaries for compounds. Object references are the paths of their targets, None for
-        null ones. A value that cannot be read is a text that begins with `<unreadable`. A Zarr store gives
-        the same as the HDF5 file that it is an export of.
+        Attributes, sorted by name. Values are str, bool, int, float, None (a null dataspace), nested lists of
+        these for arrays, and dictionaries for compounds. Object references are the paths of their targets,
+        None for null references. An unreadable value is a string that starts with `<unreadable`. A Zarr store
+        has the same values as the HDF5 file that it was exported from.
 
     Raises
     ------
     TableNotFoundError
-        If the file has no such object; it is a KeyError, and names those with similar paths.
+        If the object does not exist. It is a KeyError; the message suggests similar paths.
     SourceNotFoundError, NotNWBError
         If the file cannot be read.
 
     Notes
     -----
-    An object's attributes are looked up with those of all members of its group, and kept: to ask for the
-    next one's reads nothing.
+    The attributes of all members of a group are read together and cached.
     """
     source = one_source(nwb_path, storage_options, "get_attrs")
     path = _normalized(internal_path)
@@ -84,7 +82,7 @@ def get_attrs(
     if found is None:
         raise TableNotFoundError(_not_found(path, [source]))
     return {
-        name: copied(value)
+        name: copy_values(value)
         for name, value in _public(found, exclude_private).items()
         if not exclude_empty_fields or not _is_empty(value)
     }
@@ -98,28 +96,28 @@ def get_sub_attrs(
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Return the attributes of an object of an NWB file and of everything below it.
+    """Return the attributes of an object of an NWB file and of all objects below it.
 
     Parameters
     ----------
     nwb_path : path or URL
         One file.
     parent_path : str
-        The object that it starts with: a group or a dataset.
+        Path of a group or a dataset.
     exclude_private : bool
-        As for `get_attrs`; also leave out the indices of columns (`spike_times_index` beside `spike_times`),
-        and `/specifications` unless `parent_path` is in there.
+        As for `get_attrs`; index columns (`spike_times_index` of `spike_times`) and `/specifications` are
+        left out, too, unless `parent_path` is in `/specifications`.
     exclude_empty : bool
-        Leave out objects without attributes.
+        Whether to leave out objects without attributes.
     storage_options : mapping or None
         As for `scan_nwb`.
 
     Returns
     -------
     dict of str to dict
-        By path, with the leading slash; values as `get_attrs` gives them. Empty if there is no such object.
-        A group that several hard links lead to is descended into at the first; what other links lead to is
-        listed with its own attributes.
+        Attributes by path, with the leading slash; values as for `get_attrs`. Empty if the object does not
+        exist. A group with several hard links is descended into once; targets of other links are listed with
+        their own attributes only.
 
     Raises
     ------
@@ -138,7 +136,7 @@ def get_sub_attrs(
             continue
         public = _public(attributes, exclude_private)
         if public or not exclude_empty:
-            shown["/" + "/".join(filter(None, (path, below)))] = copied(public)
+            shown["/" + "/".join(filter(None, (path, below)))] = copy_values(public)
     return shown
 
 
@@ -149,14 +147,14 @@ def consolidate_attrs(
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return the attributes of an object that agree across NWB files, and those that differ.
+    """Return the attributes of an object in many NWB files, with common and differing values.
 
     Parameters
     ----------
     nwb_paths : path or URL, or iterable of these
         As for `scan_nwb`.
     internal_path : str
-        A group or a dataset.
+        Path of a group or a dataset.
     exclude_private : bool
         As for `get_attrs`.
     storage_options : mapping or None
@@ -165,9 +163,9 @@ def consolidate_attrs(
     Returns
     -------
     dict of str to dict
-        `{path: {attribute: {"common": value, file: its value, ...}}}`: the most frequent value (of several,
-        the first file's), and by `_nwb_path` those of files that have another. A file without the
-        attribute, or without the object, has None.
+        `{path: {attribute: {"common": value, file: value, ...}}}`: the most frequent value (the first of
+        equally frequent ones), and the differing values by `_nwb_path`. The value is None in a file without
+        the attribute or the object.
 
     Raises
     ------
@@ -194,13 +192,15 @@ def consolidate_attrs(
 def clear_attrs_cache(
     nwb_path: PathOrUrl | None = None, *, storage_options: Mapping[str, Any] | None = None
 ) -> None:
-    """Forget the attributes that this process has in memory, of one file or of all.
+    """Remove the attributes of one file, or of all files, from memory.
 
-    There is no need to: those of a file that changes are read anew. `clear_cache` clears the cache on disk.
+    This is never required, because attributes of changed files are read again. `clear_cache` clears the cache
+    on disk.
 
     Parameters
     ----------
     nwb_path : path or URL, or None
+        One file; None for all files.
     storage_options : mapping or None
         As for `scan_nwb`.
     """
@@ -213,18 +213,18 @@ def clear_attrs_cache(
 def _normalized(path: str) -> str:
     if not isinstance(path, str):
         raise TypeError(
-            f"internal_path is the path of an object inside the file, such as '/units', not {path!r}"
+            f"internal_path must be the path of an object inside the file, such as '/units', not {path!r}"
         )
     return "/".join(part for part in path.split("/") if part)
 
 
 def _attributes(source: Source, path: str) -> dict[str, Any] | None:
-    """Return an object's attributes by way of its group, whose attributes are cached together."""
+    """Return an object's attributes from those of its group, which are cached together."""
     parent, _, name = path.rpartition("/")
     siblings = load_attributes(source, parent)
     if siblings is not None and name in siblings:
         return siblings[name]
-    # The group may be one that a link leads to, or an object's name may be one that no listing shows.
+    # The group may be the target of a link, or the object may be unlisted.
     own = load_attributes(source, path) if name else siblings
     return own[""] if own is not None else None
 
@@ -244,7 +244,7 @@ def _is_empty(value: object) -> bool:
 
 
 def _consolidated(name: str, by_file: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    # By their texts: lists cannot be counted, 1 and True are the same, and NaN is not the same as itself.
+    # Compare representations: lists are not hashable, 1 equals True, and NaN does not equal itself.
     texts = {file: repr(attributes[name]) for file, attributes in by_file.items() if name in attributes}
     counts: dict[str, int] = {}
     for text in texts.values():
@@ -252,9 +252,11 @@ def _consolidated(name: str, by_file: dict[str, dict[str, Any]]) -> dict[str, An
     most = max(counts, key=lambda text: counts[text])
     common = next(file for file, text in texts.items() if text == most)
     others = {
-        file: copied(attributes.get(name)) for file, attributes in by_file.items() if texts.get(file) != most
+        file: copy_values(attributes.get(name))
+        for file, attributes in by_file.items()
+        if texts.get(file) != most
     }
-    return {"common": copied(by_file[common][name]), **others}
+    return {"common": copy_values(by_file[common][name]), **others}
 
 
 def _not_found(path: str, sources: list[Source]) -> str:
@@ -269,4 +271,4 @@ def _not_found(path: str, sources: list[Source]) -> str:
         if len(sources) == 1
         else f"any of {len(sources)} files (the first is {sources[0].name})"
     )
-    return f"there is no /{path} in {where}{hint} (get_internal_paths lists what is there)"
+    return f"no object /{path} in {where}{hint}; list existing objects with lazynwb.get_internal_paths"

@@ -1,4 +1,4 @@
-"""Units and series as objects of pynapple and xarray."""
+"""Conversion of units and series to objects of pynapple and xarray."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 _SPIKES = "spike_times"
-#: A name that pynapple keeps for itself, and what a column of that name is called there.
+#: Names of columns that pynapple reserves, and their replacements.
 _RENAMED = {"rate": "rate_"}
 
 
@@ -31,30 +31,30 @@ def to_pynapple(
     Parameters
     ----------
     units_or_series : frame or TimeSeries
-        Units of one session, from `scan_nwb(...)`, `get_df(...)` or a query on these. Without a column
-        `spike_times` that is read from the file, for the rows that the frame has. Or a TimeSeries, whose
-        samples are all read: take a window with `between`; values are those of its `data`, so in physical
-        units after `between(..., scaled=True)`.
+        Units of one session from `scan_nwb(...)`, `get_df(...)` or a query; if the frame lacks the column
+        `spike_times`, it is read from the file for its rows. Or a TimeSeries, of which all samples are read:
+        select a window with `between`. Values are those of its `data`, in physical units after
+        `between(..., scaled=True)`.
 
     Returns
     -------
     pynapple.TsGroup, pynapple.Tsd, pynapple.TsdFrame or pynapple.TsdTensor
-        Times in seconds. A group's keys are the units' `id` where there is such a column and no two rows
-        share one, else `_table_index`, else the frame's row numbers; every other column of numbers, bools or
-        text is its metadata (one called `rate`, which is pynapple's own, as `rate_`). The group's time
-        support is from the first to the last spike of all units. Spikes and samples come in the order of
-        their times, whatever that in the file; those whose time is NaN are left out.
+        Times are in seconds. The keys of a group are the values of `id` if they are unique, else
+        `_table_index`, else the row numbers of the frame. Other columns of numbers, bools or text become
+        metadata (`rate`, which pynapple reserves, is renamed to `rate_`). The time support of the group is
+        from the first to the last spike of all units. Spikes and samples are sorted by time; those whose time
+        is NaN are left out.
 
     Raises
     ------
     MissingPackageError
         If pynapple is not installed.
     LazyNWBError
-        If the frame has units of several sessions, whose times do not belong together, or no spikes at all.
+        If the frame has units of several sessions, whose times have different origins, or has no spikes.
     ColumnNotFoundError
-        If there are no spike times, in the frame or its file.
+        If neither the frame nor the file has spike times.
     UnsupportedTypeError
-        If the series holds no numbers.
+        If the data of the series is not numeric.
     """
     nap = require_package("pynapple")
     if isinstance(units_or_series, TimeSeries):
@@ -70,15 +70,16 @@ def to_xarray(ts: TimeSeries) -> xr.DataArray:
     Parameters
     ----------
     ts : TimeSeries
-        Take a window with `between`: all of its data is read.
+        The series, of which all data is read: select a window with `between`.
 
     Returns
     -------
     xarray.DataArray
-        With the values of `ts.data` and its name; the first dimension is `time`, with the timestamps in
-        seconds as its coordinate; the second of two is `channel`, with the rows of the electrodes table as
-        the coordinate `electrodes` where the series has them; further ones are `dim_1`, `dim_2`, ...
-        `attrs` has unit, description and so on; conversion and offset only where the values are as stored.
+        The values of `ts.data`, with the name of the series. The first dimension is `time`, with the
+        timestamps in seconds as coordinate. The second of two dimensions is `channel`, with the rows of the
+        electrodes table as coordinate `electrodes`, if the series has them; further dimensions are `dim_1`,
+        `dim_2`, ... `attrs` has the unit, the description and other attributes; it has conversion and offset
+        only if the values are not scaled.
 
     Raises
     ------
@@ -94,9 +95,9 @@ def _to_ts_group(nap: ModuleType, df: pl.DataFrame | pd.DataFrame) -> Any:  # no
         df = _with_spikes(df)
     trains = [_train(row) for row in df[_SPIKES]]
     if not any(map(len, trains)):
-        raise LazyNWBError(f"none of the {len(trains)} units has a spike: pynapple needs at least one")
+        raise LazyNWBError(f"none of the {len(trains)} units has spikes: pynapple requires at least one")
     keys = _keys(df)
-    # pynapple sorts a group by its keys, but not the metadata.
+    # pynapple sorts a group by its keys, but not its metadata.
     order = np.argsort(keys)
     metadata = {
         _RENAMED.get(name, name): values[order]
@@ -126,14 +127,14 @@ def _with_spikes(df: pl.DataFrame | pd.DataFrame) -> pl.DataFrame | pd.DataFrame
 
     if not set(INTERNAL) <= set(df.columns):
         raise ColumnNotFoundError(
-            f"the frame has no column {_SPIKES!r}, and without {', '.join(INTERNAL)} it cannot be looked up: "
-            "keep these columns, or select the spike times"
+            f"the frame has no column {_SPIKES!r}, and it cannot be read from the files without "
+            f"{', '.join(INTERNAL)}: keep these columns, or select {_SPIKES!r}"
         )
     return merge_array_column(df, _SPIKES, missing_ok=False)
 
 
 def _train(row: object) -> np.ndarray:
-    """Return the spike times of one row, in order; none where they are missing."""
+    """Return the sorted spike times of one row; empty if they are missing."""
     if row is None or isinstance(row, float):
         return np.zeros(0)
     times = np.asarray(row, np.float64).reshape(-1)
@@ -142,7 +143,7 @@ def _train(row: object) -> np.ndarray:
 
 
 def _keys(df: pl.DataFrame | pd.DataFrame) -> np.ndarray:
-    """Return a number for each row, no two alike."""
+    """Return a unique number for each row."""
     for name in ("id", TABLE_INDEX):
         if name in df.columns:
             keys = df[name].to_numpy()
@@ -152,7 +153,7 @@ def _keys(df: pl.DataFrame | pd.DataFrame) -> np.ndarray:
 
 
 def _metadata(column: pl.Series | pd.Series) -> np.ndarray | None:
-    """Return a column that has one number, bool or text in each row; None for any other."""
+    """Return a column of numbers, bools or text as an array; None for a column of another type."""
     if isinstance(column, pl.Series):
         if column.dtype.is_nested():
             return None

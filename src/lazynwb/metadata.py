@@ -1,4 +1,4 @@
-"""`get_metadata_df`: metadata of sessions and subjects, one row per file."""
+"""Metadata of sessions and subjects, one row per file: `get_metadata_df`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("lazynwb")
 
 _TEXT, _TEXTS = pl.String(), pl.List(pl.String())
-#: Columns of every result, in this order. An attribute of a field follows the field.
+#: Columns of all results, in this order. An attribute of a field follows the field.
 _COLUMNS = {
     table: {
         column: _TEXTS if field.ndim else _TEXT
@@ -56,19 +56,19 @@ _COLUMNS = {
     for table, fields in ((GENERAL, SESSION_FIELDS), (SUBJECT, SUBJECT_FIELDS))
 }
 _UTC = pl.Datetime("us", "UTC")
-#: Files that a warning names.
+#: Maximum number of files in a warning.
 _NAMED = 3
 
 
 class MetadataField(NamedTuple):
-    """A column of the metadata of many files.
+    """A column of metadata.
 
     Attributes
     ----------
     table, column : str
-        Where it is from: "general" or "general/subject", and what it is called there.
+        Table ("general" or "general/subject"), and name of the column in it.
     stored, dtype : DataType
-        Of the values in the files, and of those that users get.
+        Types in the files and in the result.
     """
 
     table: str
@@ -91,14 +91,14 @@ def get_metadata_df(
     *,
     storage_options: Mapping[str, Any] | None = None,
 ) -> pl.DataFrame | pd.DataFrame:
-    """Return the metadata of sessions and subjects, a row for each file.
+    """Return the metadata of sessions and subjects, one row per file.
 
     Parameters
     ----------
     nwb_path_or_paths : path or URL, or iterable of these
-        As for `scan_nwb`. A file that is given twice has two rows; without any files there are no rows.
+        As for `scan_nwb`. A file that is passed twice has two rows; without files there are no rows.
     disable_progress : bool
-        Show no progress bars.
+        Whether to hide progress bars.
     as_polars : bool or None
         True for Polars, False for pandas, None for the setting `config.use_polars` (by default pandas).
     storage_options : mapping or None
@@ -107,17 +107,16 @@ def get_metadata_df(
     Returns
     -------
     DataFrame
-        The rows in the order of the files. The fields of NWBFile and Subject that the schema defines
-        (`identifier`, `session_start_time`, ..., `subject_id`, `age`, ...) are always columns, null where a
-        file lacks them; then those that only some files have; `_nwb_path` at the end is that of every
-        scan. Values have the types of the files: text is text, whatever it looks like, and lists of text
-        (`keywords`, `experimenter`) are lists. A subject's field whose name the session has too begins with
-        `subject_`.
+        Rows in the order of the files. The columns are the fields of NWBFile and Subject in the schema
+        (`identifier`, `session_start_time`, ..., `subject_id`, `age`, ...), null in files that lack them; the
+        additional fields of any file; and `_nwb_path`. Values have their stored types: text is never parsed,
+        and lists of text (`keywords`, `experimenter`) are lists. A field of the subject with the name of a
+        field of the session has the prefix `subject_`.
 
-        The fields that the schema defines as times (`session_start_time`, `timestamps_reference_time`,
-        `date_of_birth`, and the list `file_create_date`) are datetimes. A column has one time zone, so they
-        are in UTC, whatever the offset in the file. One without an offset is taken to be in UTC, and one
-        that is no ISO 8601 time is null; a warning names the files.
+        Fields that are times in the schema (`session_start_time`, `timestamps_reference_time`,
+        `date_of_birth`, and the list `file_create_date`) are datetimes. They are converted to UTC, because a
+        column has one time zone. A time without an offset is assumed to be in UTC, and an invalid ISO 8601
+        time is null; a warning lists the files.
 
     Raises
     ------
@@ -128,7 +127,7 @@ def get_metadata_df(
     -----
     NWB core, nwb.file.yaml: the types NWBFile and Subject.
     """
-    polars = wants_polars(as_polars)  # before anything is read
+    polars = wants_polars(as_polars)  # raises errors before files are read
     sources = expand(nwb_path_or_paths, storage_options, allow_none=True)
     read = read_metadata(sources, disable_progress=disable_progress)
     subject = read.subject.drop(NWB_PATH)
@@ -147,7 +146,7 @@ def metadata_fields(
     ignore_errors: bool,
     disable_progress: bool,
 ) -> dict[str, MetadataField]:
-    """Return the columns that `get_metadata_df` gives of files but for `_nwb_path`, by name and in order."""
+    """Return the columns of `get_metadata_df` except `_nwb_path`, by name and in order."""
     found: dict[str, dict[str, MetadataField]] = {}
     for table, fields in _COLUMNS.items():
         conflicts: dict[str, str] = {}
@@ -166,7 +165,7 @@ def metadata_fields(
         if conflicts:
             files = _load(list(sources), table, disable_progress=disable_progress)
             schema |= {name: _as_text(name, [f for f in files if name in f.columns]) for name in conflicts}
-        # A column of type Null can be read in no file.
+        # A column of type Null cannot be read in any file.
         schema = {
             name: dtype
             for name, dtype in sorted(schema.items())
@@ -200,17 +199,18 @@ def read_fields(
     *,
     ignore_errors: bool,
 ) -> list[pl.Series]:
-    """Read columns of the metadata of files, as `get_metadata_df` gives them.
+    """Read columns of the metadata of files, with the values of `get_metadata_df`.
 
     Parameters
     ----------
     sources : sequence of Source
+        Files to read.
     fields : mapping of str to MetadataField
-        By the names of the columns that are returned.
+        Fields by the names of the columns in the result.
     catalogs : Index or None
-        That may have the values.
+        Index that may have the values.
     ignore_errors : bool
-        Files that cannot be read are null.
+        Whether values of unreadable files are null.
     """
     distinct = tuple(dict.fromkeys(sources))
     paths = pl.Series(NWB_PATH, [source.path for source in distinct], dtype=_TEXT)
@@ -254,7 +254,7 @@ def read_fields(
 def _from_catalogs(
     sources: Sequence[Source], fields: Mapping[str, MetadataField], catalogs: Index | None
 ) -> dict[str, pl.Series]:
-    """Return those of the fields that an index has of all of some sources."""
+    """Return the fields that an index has for all sources."""
     if catalogs is None:
         return {}
     keys = {name: (field.table, field.column) for name, field in fields.items()}
@@ -265,13 +265,13 @@ def _from_catalogs(
     found = {}
     for name, key in keys.items():
         if key in known:
-            with suppress(SchemaError):  # the files themselves say what does not fit
+            with suppress(SchemaError):  # the files are read, which raises a more specific error
                 found[name] = conform(known[key].gather(places), fields[name].stored, "the index")
     return found
 
 
 def _attributes_of(sources: Sequence[Source], name: str, *, ignore_errors: bool) -> pl.Series:
-    """Return a field that is an attribute of another field, of each file."""
+    """Return a field of each file that is an attribute of another field."""
     where, field, attribute = ATTRIBUTE_FIELDS[name]
 
     def look_up(source: Source) -> object:
@@ -289,12 +289,12 @@ def _attributes_of(sources: Sequence[Source], name: str, *, ignore_errors: bool)
 
 
 def _listed(name: str) -> pl.Expr:
-    """Return text as a list of one; early versions of the schema had one text (`experimenter`)."""
+    """Convert text to a list of one; early versions of the schema had a single text (`experimenter`)."""
     return pl.when(pl.col(name).is_not_null()).then(pl.concat_list(name)).alias(name)
 
 
 def with_prefix(subject: Iterable[str], session: Collection[str]) -> dict[str, str]:
-    """Return names under which the subject's fields can stand beside the session's."""
+    """Return unique names of the subject's fields among those of the session."""
     taken = {*session, *subject}
     names = {}
     for name in subject:
@@ -307,12 +307,12 @@ def with_prefix(subject: Iterable[str], session: Collection[str]) -> dict[str, s
 
 
 def read_metadata(sources: Sequence[Source], *, disable_progress: bool) -> Metadata:
-    """Read the metadata of files, times as the text that they are stored as.
+    """Read the metadata of files, with times as stored text.
 
     Returns
     -------
     Metadata
-        Two frames of a row for each source, in order, each with `_nwb_path`.
+        Two frames with one row per source, in order, each with `_nwb_path`.
     """
     distinct = list({source.path: source for source in sources}.values())
     paths = pl.DataFrame({NWB_PATH: pl.Series([source.path for source in sources], dtype=_TEXT)})
@@ -337,7 +337,7 @@ def read_metadata(sources: Sequence[Source], *, disable_progress: bool) -> Metad
 
 
 def _load(sources: list[Source], table: str, *, disable_progress: bool) -> list[TableFile]:
-    """Return the files that have a table of metadata."""
+    """Return the files that have a metadata table."""
     files = []
     with Progress(f"Looking up /{table}", len(sources), disabled=disable_progress) as progress:
         for load in load_tables(sources, table):
@@ -359,7 +359,7 @@ def _scan(files: list[TableFile], table: str, *, disable_progress: bool) -> pl.D
             reason = f" ({data.dtype.note})" if data is not None and data.dtype.note else ""
             what = "is null" if own else "was left out"
             _warn(
-                f"/{table}: {name} {what} where its type cannot be read{reason}",
+                f"/{table}: {name} {what} in files with an unsupported type{reason}",
                 [file.name for file in unreadable],
             )
             if not own:
@@ -385,18 +385,18 @@ def _scan(files: list[TableFile], table: str, *, disable_progress: bool) -> pl.D
 
 
 def _as_text(name: str, files: Sequence[TableFile]) -> pl.DataType:
-    """Return the type of a column that files have in types without a common one."""
+    """Return a text type for a column whose types in the files have no common type."""
     return _TEXTS if any(file.columns[name].whole for file in files) else _TEXT
 
 
 def _column(name: str) -> pl.Expr:
     from polars import selectors
 
-    return selectors.by_name(name).as_expr()  # not by a plain name: Polars takes "^...$" for a pattern
+    return selectors.by_name(name).as_expr()  # pl.col interprets "^...$" as a pattern
 
 
 def _attribute_columns(table: str, files: list[TableFile]) -> pl.DataFrame:
-    """Return the fields that are attributes of other fields, of the files that have these."""
+    """Return the fields that are attributes of other fields."""
     frame = pl.DataFrame({NWB_PATH: pl.Series([file.source.path for file in files], dtype=_TEXT)})
     for name, (where, field, attribute) in ATTRIBUTE_FIELDS.items():
         own = [file.source for file in files if field in file.columns] if where == table else []
@@ -413,7 +413,7 @@ def _attribute_columns(table: str, files: list[TableFile]) -> pl.DataFrame:
 
 
 def _times(texts: pl.Series, paths: pl.Series) -> pl.Series:
-    """Turn a column of text, or of lists of text, into datetimes in UTC."""
+    """Convert a column of text, or of lists of text, to datetimes in UTC."""
     nested = isinstance(texts.dtype, pl.List | pl.Array)
     bad: list[str] = []
     naive: list[str] = []
@@ -439,16 +439,16 @@ def _times(texts: pl.Series, paths: pl.Series) -> pl.Series:
         for value, path in rows
     ]
     if bad:
-        _warn(f"{texts.name} is no time in ISO 8601, and null here", bad)
+        _warn(f"{texts.name} is not a time in ISO 8601 and becomes null", bad)
     if naive:
-        _warn(f"{texts.name} has no offset, and is taken to be in UTC", naive)
+        _warn(f"{texts.name} has no offset and is assumed to be in UTC", naive)
     return pl.Series(texts.name, values, dtype=pl.List(_UTC) if nested else _UTC)
 
 
 def parse_time(value: object) -> dt.datetime | None:
-    """Return a time of the schema's type isodatetime, with its own offset; None if it is none.
+    """Return a value of the schema's type isodatetime as a time with its stored offset; None if invalid.
 
-    A date alone is its midnight.
+    A date without a time is midnight.
     """
     if not isinstance(value, str):
         return None

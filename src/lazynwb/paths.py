@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazynwb.errors import LazyNWBError
 from lazynwb.formats.registry import is_zarr
-from lazynwb.lookup.loader import copied, load_all_attributes, load_listing
+from lazynwb.lookup.loader import copy_values, load_all_attributes, load_listing
 from lazynwb.storage.resolve import expand
 from lazynwb.terminal_text import visible
 
@@ -172,7 +172,7 @@ def get_internal_path_info(  # noqa: PLR0913, PLR0917
             "is_timeseries": e.kind == "group" and e.role == "series",
             "shape": e.shape,
             "dtype": e.dtype or None,
-            "attrs": copied(attributes.get(e.path.lstrip("/"), {})),
+            "attrs": copy_values(attributes.get(e.path.lstrip("/"), {})),
         }
         for e in _chosen(load_listing(source), wanted, series=True)
     }

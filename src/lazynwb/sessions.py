@@ -20,7 +20,7 @@ from lazynwb.formats.nwb.names import GENERAL
 from lazynwb.index.model import VERSION
 from lazynwb.index.scan_sources import sources_of
 from lazynwb.index.snapshot import TableSummary
-from lazynwb.index.source_record import size_of
+from lazynwb.index.source_record import file_size
 from lazynwb.lookup.loader import load_attributes, load_listing
 from lazynwb.lookup.prefetch import load_pairs
 from lazynwb.lookup.table_listing import find_tables, shortest_names
@@ -438,7 +438,7 @@ def listed_summaries(
 
 
 def _size(source: Source) -> int | None:
-    return size_of(source.identity(known=True))
+    return file_size(source.identity(known=True))
 
 
 def _duration(files: Sequence[TableFile]) -> float | None:

@@ -15,7 +15,7 @@ from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.index.scan_sources import sources_of
 from lazynwb.lookup.schema import is_pattern
 from lazynwb.lookup.session_columns import SessionColumn, find_session_columns
-from lazynwb.lookup.table_listing import broken_link_named, find_tables, nothing_found, shortest_names
+from lazynwb.lookup.table_listing import broken_link_hint, find_tables, no_tables_message, shortest_names
 from lazynwb.scan import plan_scan, table_frame
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class _Context(pl.SQLContext[Any]):
             what = str(error).partition("\n")[0]
             missing = what.partition(";")[0]
             absent = NO_SUCH_TABLE.search(what)
-            if absent is not None and (reason := broken_link_named(absent[1], self.broken_links)):
+            if absent is not None and (reason := broken_link_hint(absent[1], self.broken_links)):
                 raise type(error)(what + reason) from None
             reasons = [
                 reason
@@ -254,8 +254,8 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
         ]
         names = {p: name for p, name in names.items() if wanted & {p, name, p.rsplit("/", 1)[-1]}}
     if not names and not patterns:
-        reasons = [broken_link_named(name, broken) for name in (broken if table_names is None else given)]
-        raise TableNotFoundError(nothing_found(sources, failures) + next(filter(None, reasons), ""))
+        reasons = [broken_link_hint(name, broken) for name in (broken if table_names is None else given)]
+        raise TableNotFoundError(no_tables_message(sources, failures) + next(filter(None, reasons), ""))
     session: tuple[SessionColumn, ...] = ()
     if session_columns is not None:
         session = find_session_columns(

@@ -1,1 +1,1 @@
-"""Rows of stored arrays: the chunks that hold them, fetched, decoded and assembled to Arrow memory."""
+"""Rows of stored arrays: selection of chunks, reads, decoding, and assembly in Arrow memory."""

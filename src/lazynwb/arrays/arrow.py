@@ -1,4 +1,4 @@
-"""Decoded bytes as Polars Series: numbers, text, enums, structs; then lists and arrays around them."""
+"""Conversion of decoded bytes to Polars Series: elements of each type, and nested lists and arrays."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from lazynwb.arrays.heap import Heap
     from lazynwb.catalog.model import DType
 
-#: Elements longer than this on average are joined one by one; shorter ones are gathered by NumPy.
+#: Average length above which elements are joined one by one, and below which NumPy gathers them.
 _LONG_TEXT = 64
 _ASCII = 128
-#: The upper two bits of a byte in the middle of a UTF-8 character, where no text can begin.
+#: The upper two bits of a continuation byte of UTF-8, which cannot be the first byte of a text.
 _CONTINUATION = 0x80
-#: References that were never set.
+#: Addresses of null references.
 _NO_OBJECT = frozenset({0, 2**64 - 1})
 
 
@@ -35,9 +35,9 @@ class Elements(NamedTuple):
     ----------
     dtype : DType
     raw : ndarray
-        uint8 of shape (n, itemsize); or objects of shape (n,) where libhdf5 converted them.
+        uint8 of shape (n, itemsize), or objects of shape (n,) that libhdf5 has converted.
     owners : ndarray of int64, shape (n,)
-        The number of the file that each element is from.
+        Number of the file of each element.
     """
 
     dtype: DType
@@ -45,7 +45,7 @@ class Elements(NamedTuple):
     owners: np.ndarray
 
     def member(self, index: int) -> Elements:
-        """Return one member of a compound, for every element."""
+        """Return one member of compound elements."""
         field = self.dtype.fields[index]
         times = math.prod(field.dtype.dims)
         if self.raw.dtype == np.uint8:
@@ -58,7 +58,7 @@ class Elements(NamedTuple):
 
 
 def as_stored(values: np.ndarray, dtype: DType) -> np.ndarray:
-    """Return values that libhdf5 converted as stored bytes again, where their type has a fixed size."""
+    """Return the stored bytes of values that libhdf5 has converted, if their type has a fixed size."""
     values = np.ascontiguousarray(values).reshape(-1)
     if values.dtype.kind in "OV":
         return values
@@ -68,7 +68,7 @@ def as_stored(values: np.ndarray, dtype: DType) -> np.ndarray:
 
 
 def variable_length(elements: Elements) -> Iterator[Elements]:
-    """Yield the parts of elements that are references into a heap, which has to be read first."""
+    """Yield the parts of elements that are references into a heap, which must be read first."""
     if elements.raw.dtype != np.uint8:
         if elements.dtype.kind != "compound":
             return
@@ -80,14 +80,14 @@ def variable_length(elements: Elements) -> Iterator[Elements]:
 
 
 class Context(NamedTuple):
-    """Data beside the elements that building needs: heap contents, and the paths of references."""
+    """Context of the conversion of elements: heap contents, and the paths of object references."""
 
     heap: Heap | None
     paths_of: Callable[[dict[int, set[int]]], dict[int, dict[int, str]]]
 
 
 def build(elements: Elements, context: Context) -> pl.Series:
-    """Return elements as a flat Series of the type that `element_dtype` says."""
+    """Return elements as a flat Series of the type that `element_dtype` returns."""
     dtype, raw = elements.dtype, elements.raw
     if dtype.kind == "number":
         return _numbers(raw.reshape(-1).view(np.dtype(dtype.numpy)))
@@ -107,11 +107,11 @@ def build(elements: Elements, context: Context) -> pl.Series:
         return _converted(raw, dtype)
     if dtype.kind == "reference":
         return _references(elements, context)
-    assert context.heap is not None  # noqa: S101 - `variable_length` found these elements before
+    assert context.heap is not None  # noqa: S101 - `variable_length` has yielded these elements
     if dtype.kind == "vlen_text":
         buffer, starts, lengths = context.heap.find(elements.owners, raw, 1)
         return text_series(_gather(buffer, starts, lengths), lengths)
-    assert dtype.base is not None  # noqa: S101 - part of the kind
+    assert dtype.base is not None  # noqa: S101 - sequences have a base type
     width = dtype.base.itemsize
     buffer, starts, lengths = context.heap.find(elements.owners, raw, width)
     items = _gather(buffer, starts, lengths).reshape(-1, width)
@@ -136,7 +136,7 @@ def _numbers(values: np.ndarray) -> pl.Series:
 def from_buffer(values: np.ndarray, name: str = "") -> pl.Series:
     """Return numbers as a Series that shares the memory of the array.
 
-    Polars' own conversion imports `numpy.ma` first, which takes as long as a query for a few rows.
+    The conversion by Polars imports `numpy.ma`, which takes as long as a query for a few rows.
     """
     if not len(values) or values.dtype == np.float16:
         return pl.Series(name, values)
@@ -157,10 +157,10 @@ def _enum(codes: np.ndarray, dtype: DType) -> pl.Series:
     position = np.searchsorted(values, codes).clip(max=len(values) - 1)
     if len(codes) and (values[position] != codes).any():
         stray = codes[values[position] != codes][0]
-        raise CorruptDataError(f"the value {stray} is none of the enum's members")
+        raise CorruptDataError(f"the value {stray} is not a member of the enum")
     places = {name: place for place, name in enumerate(names)}
     physical = np.array([places[name] for name, _ in members], np.uint32)[position]
-    # By gathering, because casting codes to an Enum is spelled differently from one Polars to the next.
+    # Gather, because casts of codes to an Enum differ between versions of Polars.
     series: pl.Series = pl.Series(names, dtype=pl.Enum(names))[physical]
     return series
 
@@ -169,7 +169,7 @@ def _fixed_text(raw: np.ndarray, dtype: DType) -> pl.Series:
     n, width = raw.shape
     blank = raw == (ord(" ") if dtype.note == "space" else 0)
     if dtype.note == "space":
-        # What follows the last character that is no blank is padding; blanks before it are text.
+        # Blanks at the end are padding.
         lengths = width - (~blank[:, ::-1]).argmax(axis=1) if width else np.zeros(n, np.int64)
         lengths = np.where(blank.all(axis=1), 0, lengths)
     else:
@@ -179,9 +179,9 @@ def _fixed_text(raw: np.ndarray, dtype: DType) -> pl.Series:
 
 
 def text_series(data: np.ndarray, lengths: np.ndarray) -> pl.Series:
-    """Return text of the given lengths in bytes; what is not UTF-8 gives replacement characters.
+    """Return text of the given lengths in bytes; invalid UTF-8 becomes replacement characters.
 
-    A NUL ends a text, as in the C strings that libhdf5 makes of them.
+    A NUL ends a text, as in the C strings of libhdf5.
     """
     offsets = offsets_of(lengths)
     if len(data) and not (data < _ASCII).all():
@@ -207,7 +207,7 @@ def text_series(data: np.ndarray, lengths: np.ndarray) -> pl.Series:
 
 
 def _gather(buffer: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return slices of a buffer one after another."""
+    """Return the concatenated slices of a buffer."""
     total = int(lengths.sum())
     if total > _LONG_TEXT * len(lengths):
         view = buffer.data
@@ -218,13 +218,13 @@ def _gather(buffer: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.n
 
 
 def _converted(values: np.ndarray, dtype: DType) -> pl.Series:
-    """Return what libhdf5 gave as Python objects: text, paths of references, sequences."""
+    """Return Python objects of libhdf5 as a Series: text, paths of references, sequences."""
     if dtype.kind in {"vlen_text", "reference"}:
         return pl.Series(
             [v.split(b"\0", 1)[0].decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values],
             dtype=pl.String,
         )
-    assert dtype.base is not None  # noqa: S101 - no other kind comes as objects
+    assert dtype.base is not None  # noqa: S101 - the only remaining kind of objects
     parts = [np.asarray(v, np.dtype(dtype.base.numpy)).reshape(-1) for v in values]
     flat = np.concatenate(parts) if parts else np.zeros(0, np.dtype(dtype.base.numpy))
     inner = of_mask(flat != 0) if dtype.base.kind == "bool" else _numbers(flat)
@@ -246,7 +246,7 @@ def _references(elements: Elements, context: Context) -> pl.Series:
 
 
 def offsets_of(lengths: np.ndarray) -> np.ndarray:
-    """Return Arrow offsets, int64, of lists with the given lengths."""
+    """Return the int64 Arrow offsets of lists of the given lengths."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
     return offsets
@@ -255,17 +255,18 @@ def offsets_of(lengths: np.ndarray) -> np.ndarray:
 def as_lists(
     flat: pl.Series, dims: tuple[int, ...], levels: list[np.ndarray], valid: np.ndarray | None = None
 ) -> pl.Series:
-    """Fold a flat Series into arrays of the given dimensions, and these into lists.
+    """Nest a flat Series in arrays of the given dimensions, and these in lists.
 
     Parameters
     ----------
     flat : Series
+        Elements, whose numbers are not copied.
     dims : tuple of int
-        Of the arrays; empty for none.
+        Dimensions of the arrays; empty for none.
     levels : list of ndarray
-        Arrow offsets of each level of lists (at least one), the outermost first. Numbers are not copied.
+        Arrow offsets of each level of lists (at least one), the outermost first.
     valid : ndarray of bool or None
-        Which of the outermost lists are not null; None for all.
+        Mask of the outermost lists that are not null; None for all.
     """
     dtype = flat.dtype if not dims else pl.Array(flat.dtype, dims)
     for _ in levels:
@@ -294,10 +295,10 @@ def _arrays(flat: CArray, dims: tuple[int, ...], rows: int) -> CArray:
 
 
 def _export(series: pl.Series) -> CArray:
-    """Return a Series as an Arrow array that other arrays can be wrapped around.
+    """Return a Series as an Arrow array that can be the child of other arrays.
 
-    Polars' own export holds text as string views, whose extra buffers do not survive the wrapping; text is
-    exported with offsets instead, and enums as text (the caller casts them back).
+    Polars exports text as string views, whose additional buffers are lost in a child array. Text is therefore
+    exported with offsets, and enums as text, which the caller casts back.
     """
     import nanoarrow as na
 
@@ -361,13 +362,13 @@ def _wrapped(  # noqa: PLR0913 - the parts of an Arrow array
 
 
 def as_array(inner: pl.Series, dims: tuple[int, ...], rows: int) -> pl.Series:
-    """Fold a flat Series into `rows` arrays of the given dimensions."""
+    """Nest a flat Series in `rows` arrays of the given dimensions."""
     if not dims:
         return inner
     dtype = pl.Array(inner.dtype, dims)
     if not rows or 0 in dims:
         return pl.Series([np.zeros(dims).tolist()] * rows, dtype=dtype)
     if isinstance(inner.dtype, pl.List):
-        # Polars' reshape would flatten the lists.
+        # `Series.reshape` would flatten the lists.
         return pl.Series(_arrays(_export(inner), dims, rows), dtype=dtype)
     return inner.reshape((rows, *dims))

@@ -1,4 +1,4 @@
-"""Selections within rows: the chunks, or ranges of contiguous bytes, that hold them."""
+"""Chunk grids: the chunks, or ranges of contiguous bytes, that contain a selection within rows."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ if TYPE_CHECKING:
 #: Selection along one dimension: a slice with ascending, explicit bounds, or ascending numbers (int64).
 Indexer = slice | np.ndarray
 
-#: Rows of contiguous data are read with what lies between the wanted parts, if that is no more than this.
+#: Maximum gap between selected bytes of contiguous data that are read together.
 _GAP = 16 * 1024
-#: As much is read at once of rows of which only parts are wanted.
+#: Size of a read of contiguous rows of which only parts are selected.
 _BLOCK = 1024 * 1024
 
 
 class ChunkSlice(NamedTuple):
-    """A chunk's position among the chunks of a band of rows.
+    """The part of a selection that is in one chunk of a row band.
 
     Attributes
     ----------
     number : int
-        In row-major order of the grid of these chunks.
+        Number of the chunk in the band, in row-major order.
     inside : tuple of Indexer
-        Selection within the chunk, along all dimensions but the first.
+        Selection within the chunk, along all dimensions except the first.
     where : tuple of slice
-        Position of the selection in the rows that are read.
+        Position of the selected elements in the output.
     """
 
     number: int
@@ -54,12 +54,12 @@ def wanted_shape(array: Array, box: tuple[Indexer, ...]) -> tuple[int, ...]:
 
 
 def row_bytes(array: Array, box: tuple[Indexer, ...] = ()) -> int:
-    """Return the stored bytes of one row of an array, or of a part of it."""
+    """Return the stored size of one row of an array, or of a selection within it."""
     return math.prod(wanted_shape(array, box)) * stored_size(array.dtype)
 
 
 def chunks_in_selection(array: Array, box: tuple[Indexer, ...]) -> list[ChunkSlice]:
-    """Return the chunks of a band of rows that hold a selection."""
+    """Return the chunks of a row band that contain a selection."""
     if len(array.shape) == 1:
         return [ChunkSlice(0, (), ())]
     spans = box or tuple(slice(0, n, 1) for n in array.shape[1:])
@@ -75,12 +75,12 @@ def chunks_in_selection(array: Array, box: tuple[Indexer, ...]) -> list[ChunkSli
 
 
 def chunk_count(array: Array) -> int:
-    """Return the number of chunks in a band of rows."""
+    """Return the number of chunks in a row band."""
     return math.prod(-(-n // c) for n, c in zip(array.shape[1:], array.chunk[1:], strict=True))
 
 
 def _cells_along(span: Indexer, chunk: int, count: int) -> list[tuple[int, Indexer, slice]]:
-    """Split a selection along one dimension at the borders of chunks."""
+    """Split a selection along one dimension at chunk boundaries."""
     if not isinstance(span, slice):
         found = []
         for at in dict.fromkeys((span // chunk).tolist()):
@@ -101,7 +101,7 @@ def _cells_along(span: Indexer, chunk: int, count: int) -> list[tuple[int, Index
 
 
 def chunk_numbers(array: Array, ranges: np.ndarray, box: tuple[Indexer, ...]) -> np.ndarray | None:
-    """Return the numbers of the chunks that hold parts of rows, ascending; None for all of them."""
+    """Return the numbers of the chunks that contain a selection, in ascending order; None for all chunks."""
     bands = -(-array.shape[0] // array.chunk[0])
     first, last = ranges[:, 0] // array.chunk[0], (ranges[:, 1] - 1) // array.chunk[0]
     if len(ranges) > 1:
@@ -117,7 +117,7 @@ def chunk_numbers(array: Array, ranges: np.ndarray, box: tuple[Indexer, ...]) ->
 
 
 class Run(NamedTuple):
-    """A range of bytes of contiguous data, and the function that processes it."""
+    """A byte range of contiguous data, and the function that processes it."""
 
     start: int
     size: int
@@ -125,16 +125,17 @@ class Run(NamedTuple):
 
 
 def runs_of(array: Array, ranges: np.ndarray, box: tuple[Indexer, ...], out: np.ndarray) -> Iterator[Run]:
-    """Yield the ranges of contiguous data that hold selections within rows.
+    """Yield the byte ranges of contiguous data that contain a selection within rows.
 
     Parameters
     ----------
     array : Array
     ranges : ndarray of shape (n, 2)
-        Rows, as a request has them.
-    box : tuple of Span
-        Not empty.
+        Ranges of rows; see `lazynwb.arrays.fetch.Request`.
+    box : tuple of Indexer
+        Selection within a row, which is not empty.
     out : ndarray of uint8, shape (rows, bytes per row)
+        Output of the selection.
     """
     size = stored_size(array.dtype)
     target = out.reshape(len(out), *wanted_shape(array, box), size)
@@ -171,7 +172,7 @@ def runs_of(array: Array, ranges: np.ndarray, box: tuple[Indexer, ...], out: np.
 
 
 def _split(box: tuple[Indexer, ...], bounds: list[slice], strides: list[int], size: int) -> tuple[int, int]:
-    """Return how many dimensions are read position by position, and how far the rest reaches in bytes."""
+    """Return the number of dimensions that are read position by position, and the byte extent of the rest."""
     reach = size
     for axis in range(len(box) - 1, -1, -1):
         span, stride = box[axis], strides[axis]
@@ -184,7 +185,7 @@ def _split(box: tuple[Indexer, ...], bounds: list[slice], strides: list[int], si
 
 
 class _View(NamedTuple):
-    """Elements within a range of bytes, and their destination."""
+    """Elements within a byte range, and their destination."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -193,5 +194,5 @@ class _View(NamedTuple):
 
     def copy(self, data: Buffer) -> None:
         """Copy the elements from the bytes that were read."""
-        # NumPy refuses strides that lead out of the buffer.
+        # NumPy raises an error if the strides exceed the buffer.
         self.out[...] = np.ndarray(self.shape, np.uint8, data, strides=self.strides)[self.picks]

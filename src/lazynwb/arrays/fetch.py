@@ -1,9 +1,8 @@
-"""Fetch rows of stored arrays: the chunks that hold them, read in few requests, decoded in place.
+"""Reads of rows of stored arrays: chunks are located, read in coalesced requests, and decoded in place.
 
-A request names ranges of rows; what comes out is their bytes, row after row, in one buffer that the caller
-made. A chunk is a range of bytes of a file, an object of a store, or a range of such an object (a shard).
-Contiguous data is treated as one chunk without codecs; of a chunk without codecs only the rows asked for are
-read.
+The result of a request is the bytes of its rows in a buffer of the caller. A chunk is a byte range of a file,
+an object of a store, or a byte range of an object (a shard). Contiguous data is one chunk without codecs. Of
+chunks without codecs, only the requested rows are read.
 """
 
 from __future__ import annotations
@@ -41,31 +40,31 @@ if TYPE_CHECKING:
     from lazynwb.threads import Pool
 
 Store: TypeAlias = "File | Objects"
-#: Returns where a chunk is, by its band of rows and its number in the band; None if it was never written.
+#: Function from a row band and the number of a chunk in it to the chunk (None if unwritten) and filter mask.
 _ChunkLocator: TypeAlias = "Callable[[int, int], tuple[ChunkRef | None, int]]"
 
-#: Bytes of an object that tell a pointer.
+#: Number of bytes by which a pointer file of Git LFS or git-annex is recognized.
 _POINTER = 256
-#: Jobs of one read that are cached one by one.
+#: Maximum number of jobs of a read whose bytes are cached separately.
 _FEW_JOBS = 64
-#: Rows of one chunk that are copied one range at a time; more are gathered by an index.
+#: Maximum number of row ranges of a chunk that are copied one by one.
 _FEW_RANGES = 8
 
 
 class Request(NamedTuple):
-    """Rows of one array that are wanted.
+    """A request for rows of one array.
 
     Attributes
     ----------
     array : Array
     chunks : ChunkIndex, SomeChunks or None
-        None where the layout needs none.
+        Chunk locations; None if the layout has no chunk index.
     ranges : ndarray of shape (n, 2), int64
-        First row and the row past the last; ascending, not overlapping, not empty.
+        Half-open ranges of rows, which are ascending, disjoint and not empty.
     out : ndarray of uint8, shape (rows, bytes per row)
-        Filled with the rows as stored (filters undone, byte order kept).
+        Output buffer of decoded rows in the stored byte order.
     box : tuple of Indexer
-        Selection along all dimensions but the first; empty for whole rows.
+        Selection along all dimensions except the first; empty for whole rows.
     """
 
     array: Array
@@ -76,16 +75,16 @@ class Request(NamedTuple):
 
 
 class ChunkRef(NamedTuple):
-    """A range of bytes of a file, or of an object of a store.
+    """A byte range of a file, or of an object of a store.
 
     Attributes
     ----------
     store : File or Objects
     key : str
-        Of the object; empty for a file.
+        Key of the object; empty for a file.
     offset : int
     size : int
-        `WHOLE` for all of an object.
+        Number of bytes; `WHOLE` for a whole object.
     """
 
     store: Store
@@ -95,10 +94,9 @@ class ChunkRef(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A range of bytes, and the function that processes it.
+    """A byte range, and the function that processes it.
 
-    `into` is set where the bytes need no decoding: they can be read straight to where they belong. `fill`
-    stands in for an object that the store does not have.
+    `into` is the destination of bytes that need no decoding. `fill` is called if the object does not exist.
     """
 
     ref: ChunkRef
@@ -109,21 +107,21 @@ class _Job(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """Reads of one file or object: groups of jobs, each group one range of bytes."""
+    """Reads of one file or object: groups of jobs, each of which is one coalesced read."""
 
     file: File
     groups: list[list[_Job]]
 
 
 def fetch(work: Iterable[tuple[Store, list[Request]]]) -> None:
-    """Carry out requests, for several files and stores of objects at once.
+    """Execute requests on several files and object stores concurrently.
 
     Raises
     ------
     CorruptDataError
-        If bytes are missing or contradict a checksum or a size; the message names file and dataset.
+        If bytes are missing or do not match a checksum or a size; the message has the file and the dataset.
     SourceChangedError
-        If a file is no longer the one that the catalog describes.
+        If a file has changed since the catalog was created.
     """
     apart: dict[Pool, list[_Task]] = {}
     here: list[_Task] = []
@@ -155,7 +153,7 @@ def _name_of(store: Store) -> str:
 
 
 def _divide(file: File, jobs: list[_Job], apart: list[_Task], here: list[_Task]) -> None:
-    """Sort the jobs of a file into those that are worth a thread and those that are not."""
+    """Divide the jobs of a file into tasks for other threads and tasks for the calling thread."""
     jobs.sort(key=_offset)
     known = [job for job in jobs if file.has(job.ref.offset, job.ref.size)]
     if known:
@@ -174,7 +172,7 @@ def _offset(job: _Job) -> int:
 
 
 def _merge(jobs: list[_Job], file: File) -> list[list[_Job]]:
-    """Group neighbouring jobs, in order of offset, into single reads."""
+    """Group jobs, sorted by offset, into coalesced reads."""
     groups: list[list[_Job]] = []
     start = end = 0
     for job in jobs:
@@ -211,7 +209,7 @@ def _carry_out(task: _Task) -> None:
 
 
 def _keep(file: File, jobs: list[_Job], data: memoryview) -> None:
-    """Cache the bytes of a merged read: those of each job, or all of it if there are many small jobs."""
+    """Cache the bytes of a coalesced read: per job, or as a whole if there are many jobs."""
     start = jobs[0].ref.offset
     if len(jobs) > _FEW_JOBS:
         file.keep(start, data)
@@ -224,7 +222,7 @@ def _keep(file: File, jobs: list[_Job], data: memoryview) -> None:
 def _read_and_handle(
     file: File, opened: Ranges, job: _Job, data: memoryview | None = None, start: int = 0
 ) -> None:
-    """Carry out one job, on bytes that were read from `start` on, or else by reading its own."""
+    """Execute one job, on bytes of a coalesced read that starts at `start`, or by a read of its own."""
     _, key, offset, size = job.ref
     part: memoryview | None = None
     try:
@@ -240,11 +238,11 @@ def _read_and_handle(
     except ObjectAbsentError:
         if job.fill is None:
             raise
-        job.fill()  # never written: its elements are the fill value (Zarr specification)
+        job.fill()  # the elements of an unwritten chunk are the fill value (Zarr specification)
         return
     except CorruptDataError as error:
         where = f"{file.name}: /{job.path}" + (f": chunk {key}" if key else "")
-        # In a folder under Git LFS or git-annex each object may be one of their pointers.
+        # In a folder under Git LFS or git-annex, each object may be a pointer file.
         pointer = describe(where, bytes(part[:_POINTER])) if key and part is not None else ""
         raise CorruptDataError(pointer or f"{where}: {error}") from None
     count(bytes_used=size)
@@ -254,7 +252,7 @@ def _read_and_handle(
 
 
 def _plan(store: Store, request: Request, jobs: dict[str, list[_Job]]) -> None:
-    """Add the jobs of one request, by the key of the object that they read."""
+    """Add the jobs of one request, by object key."""
     if not request.out.size:
         return
     array = request.array
@@ -263,7 +261,7 @@ def _plan(store: Store, request: Request, jobs: dict[str, list[_Job]]) -> None:
         return
     chunk, shape = array.chunk, array.shape
     if not shape or len(chunk) != len(shape) or min(chunk) < 1:
-        raise CorruptDataError(f"chunks of shape {chunk} for an array of shape {shape}")
+        raise CorruptDataError(f"its chunk shape {chunk} does not fit its shape {shape}")
     chunks = _object_chunks(store, request) if array.layout == "objects" else _file_chunks(store, request)
     cells = chunks_in_selection(array, request.box)
     nbytes = math.prod(chunk) * stored_size(array.dtype)
@@ -281,7 +279,7 @@ def _plan(store: Store, request: Request, jobs: dict[str, list[_Job]]) -> None:
 
 
 def _file_chunks(store: Store, request: Request) -> _ChunkLocator:
-    """Return a function that locates chunks by the index of the file."""
+    """Return a function that locates chunks in a file by its chunk index."""
     index = request.chunks
     if index is None:
         raise CorruptDataError("it has no chunk index")
@@ -299,7 +297,7 @@ def _object_chunks(store: Store, request: Request) -> _ChunkLocator:
     array, index = request.array, request.chunks
     keys, chunk, shard = array.keys, array.chunk, array.shard
     if keys is None or (shard and index is None):
-        raise CorruptDataError("it has no keys of chunks, or no index of its shards")
+        raise CorruptDataError("it has no chunk keys or no shard index")
     _check_written(cast("Objects", store), request)
     grid = [-(-n // c) for n, c in zip(array.shape[1:], chunk[1:], strict=True)]
     per_shard = [s // c for s, c in zip(shard, chunk, strict=True)] if shard else []
@@ -320,7 +318,7 @@ def _object_chunks(store: Store, request: Request) -> _ChunkLocator:
 
 def _check_written(store: Objects, request: Request) -> None:
     array, ranges = request.array, request.ranges
-    if array.keys is None or array.shard:  # the index of a shard says which chunks were written
+    if array.keys is None or array.shard:  # unwritten chunks are marked in the index of the shard
         return
     bands = int(((ranges[:, 1] - 1) // array.chunk[0] - ranges[:, 0] // array.chunk[0] + 1).sum())
     per_band = chunk_count(array)
@@ -330,9 +328,9 @@ def _check_written(store: Objects, request: Request) -> None:
 
 
 def _plan_unfiltered(target: Target, ref: ChunkRef, jobs: list[_Job]) -> None:
-    """Read only the rows that are wanted of a chunk that needs no decoding."""
+    """Add jobs that read only the requested rows of a chunk without codecs."""
     if ref.size != target.nbytes:
-        raise CorruptDataError(f"a chunk has {ref.size} bytes where {target.nbytes} are needed")
+        raise CorruptDataError(f"a chunk has {ref.size} bytes instead of {target.nbytes}")
     path = target.request.array.path
     width = target.nbytes // target.request.array.chunk[0]
     if target.is_whole_width:
@@ -382,12 +380,12 @@ def _plain_job(ref: ChunkRef, path: str, part: np.ndarray) -> _Job:
 
 
 def pieces_of(ranges: np.ndarray, band_rows: int) -> list[tuple[int, list[tuple[int, int, int]]]]:
-    """Cut ranges of rows at the borders of bands of chunks.
+    """Split ranges of rows at the boundaries of row bands.
 
     Returns
     -------
     list of (band, pieces)
-        Each piece is (first row within the band, row past the last, first row in the output).
+        A piece is (first row in the band, row past the last row, first row in the output).
     """
     if len(ranges) == 1:
         start, stop = ranges.tolist()[0]
@@ -426,7 +424,7 @@ class Target:
         self.is_whole_width = not request.box and request.array.chunk[1:] == request.array.shape[1:]
 
     def fill(self) -> None:
-        """Fill the rows with the fill value: the chunk was never written."""
+        """Fill the rows of an unwritten chunk with the fill value."""
         if self.is_whole_width:
             _fill(self._rows(), self.request.array)
         else:
@@ -436,7 +434,7 @@ class Target:
             self._place(box)
 
     def decode(self, data: Buffer) -> None:
-        """Undo the chunk's codecs and put its rows where they belong."""
+        """Decode the chunk, and copy its rows to the output."""
         array = self.request.array
         count(chunks_decoded=1, bytes_decoded=self.nbytes)
         if self.is_whole_width and self.pieces[0][:2] == (0, array.chunk[0]):
@@ -464,7 +462,7 @@ class Target:
         self.scatter_rows(rows.data)
 
     def scatter_rows(self, data: Buffer) -> None:
-        """Put decoded rows, from the first piece's first to the last piece's last, where they belong."""
+        """Copy decoded rows, from the start of the first piece to the end of the last, to the output."""
         array = self.request.array
         first, last = self.pieces[0][0], self.pieces[-1][1]
         rows = np.frombuffer(data, np.uint8).reshape(last - first, -1)
@@ -478,7 +476,7 @@ class Target:
             self._place(rows.reshape(len(rows), *array.chunk[1:], stored_size(array.dtype)))
 
     def _rows(self) -> np.ndarray:
-        # Pieces of one chunk follow one another in the output.
+        # The pieces of a chunk are consecutive in the output.
         start, stop, place = self.pieces[-1]
         return self.request.out[self.pieces[0][2] : place + stop - start]
 

@@ -1,8 +1,8 @@
-"""Variable-length data: HDF5 global heap collections, parsed for many columns and files at once.
+"""Variable-length data: HDF5 global heap collections, parsed for many columns and files together.
 
 An element of variable length is stored as 16 bytes: its length, the address of a heap collection (mostly
-4 KiB, shared by many elements) and an index in it (HDF5 File Format Specification, III.E and IV.B). The
-collections of all columns and files of a batch are read together, and their objects found together.
+4 KiB, shared by many elements), and the index of an object in it (HDF5 File Format Specification, III.E and
+IV.B). The collections of all columns and files of a batch are read and parsed together.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 
 _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 _HEADER = 16
-#: libhdf5 never makes a smaller collection.
+#: Minimum size of a collection of libhdf5.
 _MIN_BYTES = 4096
-#: Addresses share a 64-bit key with the number of their file.
+#: Number of bits of an address in a 64-bit key of file number and address.
 _ADDRESS_BITS = 48
 _BYTES = DType("number", 1, "|u1")
-#: Of 8 bytes, in collections whose objects are found together.
+#: Maximum number of 8-byte words of collections that are parsed together.
 _MAX_WORDS = 256 * 1024
 
 
 class Slices(NamedTuple):
-    """Positions of elements in a buffer of bytes: first byte and length."""
+    """Slices of a buffer: first byte and length of each element."""
 
     buffer: np.ndarray
     starts: np.ndarray
@@ -38,9 +38,9 @@ class Slices(NamedTuple):
 
 
 def referred_bytes(references: np.ndarray, width: int, most: int) -> int:
-    """Return the number of bytes that references claim, for items of a given size.
+    """Return the total size of referenced data, for items of a given size.
 
-    Zero if one claims more than `most`, which is an error once it is looked for.
+    Zero if one reference exceeds `most`: reading it raises an error.
     """
     lengths = _fields(references)["length"]
     if not len(lengths) or int(lengths.max()) * width > most:
@@ -49,15 +49,15 @@ def referred_bytes(references: np.ndarray, width: int, most: int) -> int:
 
 
 class Heap:
-    """The heap collections that a batch's elements refer to.
+    """The heap collections that the elements of a batch refer to.
 
     Parameters
     ----------
     files : list of File
     bases : list of int
-        What is added to each file's addresses (its user block's size).
+        Base addresses of the files (sizes of their user blocks).
     elements : list of (owners, references)
-        `owners` is the number of each element's file, `references` its 16 bytes, shape (n, 16).
+        File number of each element, and its reference of 16 bytes (shape (n, 16)).
     """
 
     def __init__(
@@ -65,22 +65,22 @@ class Heap:
     ) -> None:
         self._files = files
         keys = [_run_starts(_keys(owners, _fields(references))) for owners, references in elements]
-        # np.unique would do, but imports all of numpy.ma to do it.
+        # np.unique would import numpy.ma.
         wanted = _run_starts(np.sort(np.concatenate(keys))) if keys else np.zeros(0, np.uint64)
         self._collections = wanted[wanted & _low(_ADDRESS_BITS) != 0]
-        #: Problems of collections: raised when an element is read, with the name of its column.
+        #: Errors of collections by number, which are raised when an element in them is read.
         self._faults: dict[int, str] = {}
         self._buffer, self._first, self._sizes = self._read(bases)
         self._index()
 
     def find(self, owners: np.ndarray, references: np.ndarray, width: int) -> Slices:
-        """Return where the elements' bytes are; `width` is the size of one item of a sequence.
+        """Return the bytes of elements; `width` is the size of an item of a sequence.
 
         Raises
         ------
         CorruptDataError
-            If a reference leads nowhere, or to fewer or more bytes than it claims: an object of a heap
-            belongs to one element, even that of an empty text.
+            If a reference has no target, or the size of its target differs from its length: each object of a
+            heap belongs to one element, even for an empty text.
         """
         fields = _fields(references)
         keys = _keys(owners, fields)
@@ -96,13 +96,13 @@ class Heap:
             found = self._positions[slot]
             bad = ~legal | (found < 0) | (self._lengths[slot] != lengths[present])
             if bad.any():
-                generic = "a reference to variable-length data leads to no such object in its heap"
+                generic = "a reference to variable-length data has no matching object in the heap"
                 raise CorruptDataError(self._faults.get(int(collection[bad][0]), generic))
             starts[present] = found
         return Slices(self._buffer, starts, lengths)
 
     def _read(self, bases: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Read every collection; return their bytes, and each one's first byte and size in them."""
+        """Read all collections; return a buffer, and the offset and size of each collection in it."""
         owners = (self._collections >> np.uint64(_ADDRESS_BITS)).astype(np.int64)
         addresses = (self._collections & _low(_ADDRESS_BITS)).astype(np.int64)
         if not len(owners):
@@ -116,7 +116,7 @@ class Heap:
         bad = ~signed | (declared < _HEADER) | (declared > room) | (room < _HEADER)
         for i in np.flatnonzero(bad).tolist():
             self._faults[i] = (
-                f"byte {int(addresses[i])} should begin a heap of variable-length data, but does not"
+                f"there is no heap collection of variable-length data at byte {int(addresses[i])}"
             )
         sizes = np.where(bad, 0, declared)
         if (sizes > _MIN_BYTES).any():
@@ -124,7 +124,7 @@ class Heap:
         return buffer, first, sizes
 
     def _index(self) -> None:
-        """Find every object of every collection, of some at a time: it takes several times their size."""
+        """Index the objects of all collections, in groups, because it needs several times their size."""
         words = self._sizes >> 3
         large = np.flatnonzero(words > _MAX_WORDS)
         small = np.flatnonzero(words <= _MAX_WORDS)

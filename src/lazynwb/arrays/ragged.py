@@ -1,4 +1,4 @@
-"""Ragged columns: from the cumulative ends of a VectorIndex to the elements of each row."""
+"""Ragged columns: spans of elements of each row, from the cumulative ends in a VectorIndex."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lazynwb.arrays.chunk_grid import chunk_numbers, row_bytes
 from lazynwb.arrays.fetch import Request
 from lazynwb.arrays.row_selection import expand
 from lazynwb.errors import CorruptDataError
-from lazynwb.lookup.loader import is_listed_at_once
+from lazynwb.lookup.loader import reads_complete_index
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ def request_rows(
     ranges: np.ndarray,
     requests: list[tuple[TableFile, Request]],
 ) -> np.ndarray:
-    """Ask for rows of a one-dimensional array; what is returned is filled when the requests are fetched."""
+    """Append a request for rows of a one-dimensional array; return its output buffer."""
     rows = rows_in(ranges)
     if array.layout == "indirect":
         return as_stored(handles.reader(file).read_indirect(array, ranges), array.dtype)
@@ -41,13 +41,13 @@ def request_rows(
 def chunks_for(
     file: TableFile, arrays: Sequence[Array], ranges: np.ndarray
 ) -> Iterator[tuple[TableFile, Wanted]]:
-    """Yield the chunks that have to be looked up before rows are read.
+    """Yield the chunks that must be looked up before rows are read.
 
     Parameters
     ----------
     file : TableFile
     arrays : sequence of Array
-        What is read now, and what it is an index of: small ones are looked up at once with it.
+        The array to read, and the arrays that it indexes, which are looked up together if they are small.
     ranges : ndarray of shape (n, 2)
         Rows of the first array.
     """
@@ -56,7 +56,7 @@ def chunks_for(
         fits = len(array.chunk) == len(array.shape) and min(array.chunk, default=0) > 0
         yield file, (array, chunk_numbers(array, ranges, ()) if fits else None)
     for below in arrays[1:]:
-        if file.needs_chunk_index(below) and is_listed_at_once(below):
+        if file.needs_chunk_index(below) and reads_complete_index(below):
             yield file, (below, None)
 
 
@@ -66,7 +66,7 @@ def whole(array: Array) -> np.ndarray:
 
 
 def rows_in(ranges: np.ndarray) -> int:
-    """Return how many rows ranges cover; mostly it is one range, for which NumPy takes longer than Python."""
+    """Return the number of rows in ranges; for a single range, Python is faster than NumPy."""
     if len(ranges) == 1:
         start, stop = ranges.tolist()[0]
         return int(stop - start)
@@ -74,7 +74,7 @@ def rows_in(ranges: np.ndarray) -> int:
 
 
 def with_row_before(ranges: np.ndarray) -> np.ndarray:
-    """Extend every range by the row before it, merging what then touches."""
+    """Extend each range by the row before it, and merge adjacent ranges."""
     starts = np.maximum(ranges[:, 0] - 1, 0)
     if len(starts) < 2:  # noqa: PLR2004
         return np.stack([starts, ranges[:, 1]], axis=1)
@@ -82,7 +82,7 @@ def with_row_before(ranges: np.ndarray) -> np.ndarray:
 
 
 def merged(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
-    """Return ascending spans as ranges: empty ones dropped, adjacent and overlapping ones joined."""
+    """Return ascending spans as ranges: drop empty spans, merge adjacent and overlapping ones."""
     full = stops > starts
     starts, stops = starts[full], stops[full]
     if not len(starts):
@@ -99,42 +99,42 @@ def as_integers(raw: np.ndarray, array: Array) -> np.ndarray:
     Raises
     ------
     CorruptDataError
-        If the index does not hold integers, or larger ones than any file has elements.
+        If the index does not contain integers, or contains larger ones than any file has elements.
     """
     if raw.dtype == np.int64:
         return raw
     code = array.dtype.numpy
     if array.dtype.kind != "number" or code[1:2] not in {"i", "u"}:
-        raise CorruptDataError(f"its index /{array.path} does not hold integers")
+        raise CorruptDataError(f"its index /{array.path} does not contain integers")
     values = np.ascontiguousarray(raw).reshape(-1).view(np.dtype(code))
     if code[1:] == "u8" and len(values) and int(values.max()) >= 2**63:
-        raise CorruptDataError(f"its index /{array.path} holds {int(values.max())}")
+        raise CorruptDataError(f"its index /{array.path} has an invalid end {int(values.max())}")
     return values.astype(np.int64)
 
 
 def spans(ends: np.ndarray, ranges: np.ndarray, array: Array, below: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first element and the element past the last of each row.
+    """Return the first element, and the element past the last, of each row.
 
     Parameters
     ----------
     ends : ndarray of int64
-        Cumulative ends: of `with_row_before(ranges)`, or of the whole index.
+        Cumulative ends of `with_row_before(ranges)`, or of the whole index.
     ranges : ndarray of shape (n, 2)
         Rows.
     array, below : Array
-        The index, and what it cuts into rows.
+        The index, and the array that it indexes.
 
     Raises
     ------
     CorruptDataError
-        If the ends are not ascending, or past the end of what they index.
+        If the ends are not ascending, or exceed the indexed array.
     """
     if not len(ranges):
         return np.zeros(0, np.int64), np.zeros(0, np.int64)
     length = array.rows
     known = np.array([[0, length]]) if len(ends) == length else with_row_before(ranges)
     rows = expand(ranges)
-    # Where each row's end stands among the ends that were read.
+    # Position of the end of each row in `ends`.
     base = np.concatenate([[0], np.cumsum(known[:, 1] - known[:, 0])])
     block = np.searchsorted(known[:, 0], rows, side="right") - 1
     at = base[block] + rows - known[block, 0]
@@ -149,5 +149,5 @@ def spans(ends: np.ndarray, ranges: np.ndarray, array: Array, below: Array) -> t
             f"{int(stops[bad][0])} of {most}"
         )
     if len(starts) > 1 and (starts[1:] < stops[:-1]).any():
-        raise CorruptDataError(f"its index /{array.path} is damaged: its ends do not ascend")
+        raise CorruptDataError(f"its index /{array.path} is damaged: its ends are not ascending")
     return starts, stops

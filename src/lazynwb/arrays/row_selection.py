@@ -1,4 +1,4 @@
-"""A window of a scan: rows of some files that are read together, and the open files."""
+"""Row selections: rows of files that are read together, and the open files of a window of a scan."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Part(NamedTuple):
     ----------
     file : TableFile
     ranges : ndarray of shape (n, 2), int64
-        First row and the row past the last; ascending, not overlapping, not empty.
+        Half-open ranges of rows, which are ascending, disjoint and not empty.
     rows : int
-        How many rows that is.
+        Number of rows.
     """
 
     file: TableFile
@@ -44,12 +44,12 @@ class Part(NamedTuple):
 
     @classmethod
     def of_range(cls, file: TableFile, start: int, stop: int) -> Part:
-        """Take consecutive rows."""
+        """Create a part of consecutive rows."""
         return cls(file, np.array([[start, stop]], np.int64)[: stop > start], max(stop - start, 0))
 
     @classmethod
     def of_ranges(cls, file: TableFile, ranges: np.ndarray) -> Part:
-        """Take rows that are given as ranges."""
+        """Create a part of ranges of rows."""
         return cls(file, ranges, int((ranges[:, 1] - ranges[:, 0]).sum()))
 
     def indices(self) -> np.ndarray:
@@ -57,7 +57,7 @@ class Part(NamedTuple):
         return expand(self.ranges)
 
     def take(self, kept: np.ndarray) -> Part:
-        """Keep the rows where a mask over this part's rows is true."""
+        """Return the rows for which a mask of the part's rows is true."""
         if kept.all():
             return self
         one = len(self.ranges) == 1
@@ -65,7 +65,7 @@ class Part(NamedTuple):
         return Part(self.file, to_ranges(rows), len(rows))
 
     def cut(self, start: int, stop: int) -> Part:
-        """Keep a slice of this part's rows, by their position in it."""
+        """Return a slice of the part's rows, by position in the part."""
         if start <= 0 and stop >= self.rows:
             return self
         ends = np.cumsum(self.ranges[:, 1] - self.ranges[:, 0])
@@ -77,7 +77,7 @@ class Part(NamedTuple):
 
 
 def expand(ranges: np.ndarray, dtype: type[np.integer] = np.int64) -> np.ndarray:
-    """Return the numbers that ranges cover."""
+    """Return the numbers in ranges."""
     if len(ranges) == 1:
         return np.arange(ranges[0, 0], ranges[0, 1], dtype=dtype)
     lengths = ranges[:, 1] - ranges[:, 0]
@@ -87,7 +87,7 @@ def expand(ranges: np.ndarray, dtype: type[np.integer] = np.int64) -> np.ndarray
 
 
 def cut_ranges(ranges: np.ndarray, start: int, stop: int) -> np.ndarray:
-    """Return the parts of ranges that are between two rows."""
+    """Return the intersection of ranges with the rows from `start` to `stop`."""
     cut: np.ndarray = np.clip(ranges, start, max(start, stop))
     kept: np.ndarray = cut[cut[:, 0] < cut[:, 1]]
     return kept
@@ -104,7 +104,7 @@ def to_ranges(rows: np.ndarray) -> np.ndarray:
 
 
 class IndirectRead:
-    """Rows of an array that only its format's reader decodes; `rows` is set when they are read."""
+    """A read of an array that only the reader of its format can decode; `rows` is the result."""
 
     __slots__ = ("array", "file", "ranges", "rows")
 
@@ -116,9 +116,9 @@ class IndirectRead:
 
 
 class Handles:
-    """The files that are open while a window is read; none outlives it.
+    """The open files of a window of a scan; a context manager that closes them.
 
-    Use as a context manager. Files are numbered in the order in which they were first needed.
+    Files are numbered in the order of their first use.
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class Handles:
         self._readers: dict[Source, Reader] = {}
         self._stores: dict[Source, Objects] = {}
         self._owners: set[Source] = set()
-        #: Whole index columns that were read to measure rows, by file and path: read once per window.
+        #: Index columns by file and path, which are read completely, once per window.
         self.index_columns: dict[tuple[Source, str], np.ndarray] = {}
 
     def __enter__(self) -> Self:
@@ -140,13 +140,13 @@ class Handles:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
-        # The damaged one among several files is not known: they are read again one by one.
+        # The damaged file among several is not identified here: they are read again one by one.
         if isinstance(value, DAMAGE) and len(self._owners) == 1:
             for source in {*self._owners, *self._numbers, *self._readers, *self._stores}:
                 invalidate_source(source)
 
     def number(self, owner: TableFile, array: Array) -> int:
-        """Return the number of the file that holds an array's bytes, opening it if it is not open yet."""
+        """Return the number of the file that contains an array; open it if it is not open."""
         self._owners.add(owner.source)
         holder = owner.owning_file(array)
         number = self._numbers.get(holder[0])
@@ -158,14 +158,14 @@ class Handles:
         return number
 
     def reader(self, owner: TableFile) -> Reader:
-        """Return the open file of a table's format, for what the engine does not decode."""
+        """Return the open reader of a table's file, for arrays that the engine does not decode."""
         self._owners.add(owner.source)
         if owner.source not in self._readers:
             self._readers[owner.source] = self._stack.enter_context(owner.reader())
         return self._readers[owner.source]
 
     def read_indirect(self, reads: list[IndirectRead]) -> None:
-        """Carry out reads that take a format's own reader, of several files at the same time."""
+        """Execute reads by readers of the formats, of several files concurrently."""
         apart: dict[object, list[IndirectRead]] = {}
         for number, read in enumerate(reads):
             reader = self.reader(read.file)
@@ -178,7 +178,7 @@ class Handles:
         map_concurrently(carry_out, list(apart.values()), (read.file.source for read in reads))
 
     def fetch(self, requests: list[tuple[TableFile, Request]]) -> None:
-        """Carry out requests of any number of files together."""
+        """Execute requests of any number of files together."""
         work: dict[tuple[Source, bool], tuple[File | Objects, list[Request]]] = {}
         for owner, request in requests:
             self._owners.add(owner.source)
@@ -198,7 +198,7 @@ class Handles:
         return self._stores[source]
 
     def paths_of(self, wanted: dict[int, set[int]]) -> dict[int, dict[int, str]]:
-        """Return the paths behind object references, by file; remote files are asked together."""
+        """Return the target paths of object references, by file; remote files are read concurrently."""
 
         def look_up(number: int) -> dict[int, str]:
             return dict(_paths_of(*self._holders[number], frozenset(wanted[number])))
@@ -216,5 +216,5 @@ def _paths_of(source: Source, identity: str, addresses: frozenset[int]) -> tuple
         found = reader.resolve_references(set(addresses))
     lost = len(addresses - found.keys() - {0})
     if lost:
-        _LOGGER.warning("%s: %d object references lead to no object: null instead", source.name, lost)
+        _LOGGER.warning("%s: %d object references have no target: their values are null", source.name, lost)
     return tuple(found.items())

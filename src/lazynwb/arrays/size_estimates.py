@@ -1,4 +1,4 @@
-"""Estimates of the decoded bytes of rows, made before they are read."""
+"""Estimates of the decoded size of rows before they are read."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Array, Column
     from lazynwb.lookup.loader import TableFile
 
-#: Text and sequences: bytes that a row is assumed to need beyond its reference.
+#: Assumed size of a value of text or a sequence, in addition to its reference.
 _VARIABLE_BYTES = 64
-#: Bytes of a row beside its columns: provenance.
+#: Size of the provenance columns of a row.
 _MIN_BYTES = 16
-#: A generated timestamp, and the end of a row that its length is computed from.
+#: Size of a generated timestamp, and of the index value from which a length is computed.
 _REGULAR_BYTES = _LENGTH_BYTES = 8
 
 
 def most_bytes(file: TableFile, names: Iterable[str]) -> int:
-    """Return a bound on the decoded bytes of the given columns of a whole table, text estimated."""
+    """Return an upper bound of the decoded size of columns of a whole table, with text estimated."""
     total = 0
     for name in names:
         column = file.columns.get(name)
@@ -48,12 +48,12 @@ def _bytes_of(array: Array) -> int:
 
 
 def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> list[np.ndarray | int]:
-    """Return about how many bytes rows take when decoded; reads the outer indices of ragged columns.
+    """Return the estimated decoded size of rows; read the outer indices of ragged columns.
 
     Returns
     -------
     list of ndarray or int
-        For each part the bytes of each of its rows; one number where all take the same.
+        For each part, the size of each row; one number if all rows have the same size.
     """
     listed = list(names)
     sizes: list[np.ndarray | int] = [_MIN_BYTES] * len(parts)

@@ -1,6 +1,6 @@
-"""Slices of stored arrays with NumPy's indexing, as NumPy values.
+"""Slices of stored arrays as NumPy arrays, with the indexing of NumPy.
 
-Slices of stored arrays: along every dimension, only the chunks or bytes that hold them are read.
+Along each dimension, only the chunks or bytes that contain the selection are read.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ Selection = Entry | tuple[Entry, ...]
 
 
 class Picked(NamedTuple):
-    """A selection of an array's elements.
+    """A resolved selection of elements of an array.
 
     Attributes
     ----------
-    spans : tuple of Span
-        What is read along each dimension: ascending, without repeats.
+    spans : tuple of Indexer
+        Positions to read along each dimension, in ascending order without duplicates.
     order : tuple of (slice or ndarray or int)
-        What is then taken of what was read, along each dimension: turned round, repeated, or dropped.
+        Index of the result in the values read, along each dimension: it reverses, repeats or drops positions.
     shape : tuple of int
-        Of the result.
+        Shape of the result.
     """
 
     spans: tuple[Indexer, ...]
@@ -58,12 +58,13 @@ def pick(shape: Sequence[int], selection: Selection) -> Picked:
     ----------
     shape : sequence of int
     selection : int, slice, Ellipsis, array, or tuple of these
-        Integers and slices as in NumPy; and along at most one dimension, numbers or a boolean mask.
+        Integers and slices as in NumPy; along at most one dimension, an integer array or a boolean mask.
 
     Raises
     ------
     IndexError
-        If it is out of range, of too many dimensions, or of a kind that is not supported; as NumPy says it.
+        If the selection is out of range, has too many dimensions, or is not supported; messages are those of
+        NumPy.
     """
     spans: list[Indexer] = []
     order: list[slice | np.ndarray | int] = []
@@ -95,7 +96,7 @@ def pick(shape: Sequence[int], selection: Selection) -> Picked:
 
 
 def ordered(values: np.ndarray, picked: Picked) -> np.ndarray:
-    """Return the values that were read in the order of the selection."""
+    """Return values read from `spans` in the order of the selection."""
     for axis, taken in enumerate(picked.order):
         if isinstance(taken, np.ndarray):
             values = values.take(taken, axis=axis)
@@ -126,9 +127,9 @@ def _ascending(positions: range) -> slice:
 
 
 def _numbers(entry: np.ndarray, axis: int, n: int) -> np.ndarray:
-    """Return positions, none of them negative."""
+    """Return nonnegative positions."""
     if entry.ndim != 1:
-        raise IndexError(f"an index along one dimension has one dimension itself, not {entry.ndim}")
+        raise IndexError(f"an index array must have one dimension, not {entry.ndim}")
     if entry.dtype == bool:
         if len(entry) != n:
             raise IndexError(
@@ -151,13 +152,13 @@ def _numbers(entry: np.ndarray, axis: int, n: int) -> np.ndarray:
 
 def _number(entry: object, axis: int, n: int) -> int:
     if isinstance(entry, bool | np.bool_) or entry is None:
-        raise IndexError(f"{entry!r} is not an index that is supported here")
+        raise IndexError(f"{entry!r} is not a supported index")
     try:
         number = operator.index(entry)  # type: ignore[arg-type]
     except TypeError:
         raise IndexError(
-            "only integers, slices (`:`), ellipsis (`...`), and along one dimension integer or boolean "
-            f"arrays are valid indices, not {entry!r}"
+            "only integers, slices (`:`), ellipsis (`...`), and along one dimension an integer or boolean "
+            f"array are valid indices, not {entry!r}"
         ) from None
     if not -n <= number < n:
         raise _out_of_bounds(number, axis, n)
@@ -168,12 +169,12 @@ def _out_of_bounds(number: int, axis: int, n: int) -> IndexError:
     return IndexError(f"index {number} is out of bounds for axis {axis} with size {n}")
 
 
-#: Types of a fixed size, which need nothing but the bytes.
+#: Kinds of types whose values are their stored bytes.
 _PLAIN = frozenset({"number", "bool"})
 
 
 def value_dtype(dtype: DType) -> np.dtype:
-    """Return the NumPy type of values: native byte order; text, names of enums and paths as objects."""
+    """Return the NumPy type of values, in native byte order; text, enums and references are objects."""
     if dtype.kind == "number":
         return np.dtype(dtype.numpy).newbyteorder("=")
     if dtype.kind == "bool":
@@ -184,7 +185,7 @@ def value_dtype(dtype: DType) -> np.dtype:
 
 
 def needs_context(dtype: DType) -> bool:
-    """Return whether elements refer to what lies elsewhere in their file."""
+    """Return whether elements refer to heaps or objects of their file."""
     if dtype.kind == "compound":
         return any(needs_context(field.dtype) for field in dtype.fields)
     return dtype.kind in {"vlen_text", "vlen", "reference"}
@@ -193,7 +194,7 @@ def needs_context(dtype: DType) -> bool:
 def values_of(elements: Elements, context: Context) -> np.ndarray:
     """Return elements as a flat array of the type that `value_dtype` says.
 
-    Numbers share the memory of the elements where their byte order is this machine's.
+    Numbers in native byte order share the memory of the elements.
     """
     dtype, raw = elements.dtype, elements.raw
     target = value_dtype(dtype)
@@ -217,13 +218,13 @@ def values_of(elements: Elements, context: Context) -> np.ndarray:
 
 
 def value_bytes(dtype: DType) -> int:
-    """Return the bytes of one value in memory, what objects refer to not counted."""
+    """Return the size of one value in memory, without the contents of Python objects."""
     return value_dtype(dtype).itemsize * math.prod(dtype.dims)
 
 
-#: Wanted rows closer than this, in bytes, are read with those between them.
+#: Maximum gap in bytes between selected rows that are read together.
 _GAP = 4096
-#: Rows of which not all are wanted are read in blocks of this size.
+#: Size of the blocks in which rows are read if not all of them are selected.
 BLOCK_BYTES = 64 * 1024 * 1024
 
 
@@ -233,28 +234,28 @@ def read_slice(file: TableFile, array: Array, selection: Selection) -> np.ndarra
     Parameters
     ----------
     file : TableFile
-        Of the table or series that the array belongs to.
+        Table or series of the array.
     array : Array
     selection : int, slice, Ellipsis, array, or tuple of these
-        As in NumPy, see `lazynwb.arrays.slicing.pick`.
+        As in NumPy; see `lazynwb.arrays.slicing.pick`.
 
     Returns
     -------
     ndarray
-        In native byte order; text, the names of enums and the paths behind references as Python's `str`;
-        compounds as structured arrays. Elements of array types bring their dimensions behind the array's.
-        A single element comes as an array without dimensions.
+        Values in native byte order. Text, names of enum members and paths of references are `str` objects;
+        compounds are structured arrays. The dimensions of array types follow those of the array. A single
+        element is an array without dimensions.
 
     Raises
     ------
     IndexError
         If the selection is out of range.
     CorruptDataError, SourceChangedError
-        If the bytes contradict the array's description, or are another file's by now.
+        If the file is damaged, or has changed since the catalog was created.
     UnsupportedTypeError
         If the type or a filter is not supported.
     LazyNWBError
-        If the selection is larger than this machine's memory.
+        If the selection is larger than the memory of the machine.
     """
     picked = pick(array.shape, selection)
     return ordered(read_picked(file, array, picked.spans), picked)
@@ -274,25 +275,25 @@ def read_picked(file: TableFile, array: Array, spans: tuple[Indexer, ...]) -> np
 
 
 def _check_size(file: TableFile, array: Array, elements: int) -> None:
-    """Raise for sizes that are impossible or exceed the memory, before anything is allocated."""
+    """Raise an error before allocation if the selection exceeds the file or the memory."""
     if array.layout == "contiguous" and array.offset >= 0:
         with Handles() as handles:
             size = handles.files[handles.number(file, array)].size
         last = array.offset + math.prod(array.shape) * stored_size(array.dtype)
         if last > size:
             raise CorruptDataError(
-                f"{file.name}: /{array.path}: {last} bytes are needed where the file has {size}"
+                f"{file.name}: /{array.path}: its data ends at byte {last}, but the file has {size} bytes"
             )
     needed = elements * max(value_bytes(array.dtype), stored_size(array.dtype))
     if needed > _memory():
         raise LazyNWBError(
-            f"{file.name}: /{array.path}: the selection takes {needed / 2**30:.0f} GiB, more than there is "
-            "memory: take it in parts"
+            f"{file.name}: /{array.path}: the selection has {needed / 2**30:.0f} GiB, which exceeds the "
+            "memory: read it in parts"
         )
 
 
 def _memory() -> float:
-    """Return the bytes of memory that this machine has; no bound where the system does not say."""
+    """Return the memory of the machine in bytes; infinity if the system does not report it."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (AttributeError, ValueError, OSError):
@@ -300,7 +301,7 @@ def _memory() -> float:
 
 
 def _read(handles: Handles, file: TableFile, array: Array, spans: tuple[Indexer, ...]) -> np.ndarray:
-    """Return the values of the spans, row after row."""
+    """Return the values of the spans, row by row."""
     rows: Indexer = spans[0] if spans else slice(0, 1, 1)
     box = spans[1:]
     if all(isinstance(s, slice) and s == slice(0, n, 1) for s, n in zip(box, array.shape[1:], strict=True)):
@@ -324,7 +325,7 @@ def _read(handles: Handles, file: TableFile, array: Array, spans: tuple[Indexer,
 def _stored(
     handles: Handles, file: TableFile, array: Array, rows: Indexer, box: tuple[Indexer, ...]
 ) -> np.ndarray:
-    """Return elements as stored: uint8 of shape (n, itemsize), or what the format's reader makes of them."""
+    """Return stored elements: uint8 of shape (n, itemsize), or objects of the reader of the format."""
     indirect = array.layout == "indirect"
     width = max(row_bytes(array, () if indirect else box), 1)
     count = length_of(rows)
@@ -362,7 +363,7 @@ def _stored(
 
 
 def _near(numbers: np.ndarray, width: int, array: Array) -> np.ndarray:
-    """Return ascending row numbers as ranges that take in the few rows between them, but no whole chunks."""
+    """Return ascending row numbers as ranges that include small gaps, but no complete chunks in gaps."""
     following = numbers[1:]
     is_near = following - numbers[:-1] - 1 <= _GAP // width
     if array.chunk:
@@ -374,9 +375,9 @@ def _near(numbers: np.ndarray, width: int, array: Array) -> np.ndarray:
 def _blocks(
     numbers: np.ndarray, ranges: np.ndarray, width: int, array: Array, *, always: bool
 ) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    """Cut ranges of rows into blocks of bounded size; with the positions that are wanted, if not all are.
+    """Yield blocks of limited size of ranges of rows, with the selected positions if not all are selected.
 
-    Rows that are all wanted are cut only if `always` says so: they can be read to where they belong.
+    Rows that are all selected are split only if `always` is set: they are read to their destination.
     """
     if rows_in(ranges) == len(numbers) and not always:
         return [(ranges, None)]

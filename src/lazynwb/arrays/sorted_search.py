@@ -1,4 +1,4 @@
-"""The search for a value in ascending rows of which single blocks are read."""
+"""Search in ascending stored values of which only single blocks are read."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from lazynwb.errors import NotAscendingError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-#: Probes that go where a constant rate would have the value, before each second one halves what is left.
+#: Number of interpolated probes after which interpolation and bisection alternate.
 _GUESSES = 4
 
 
 class AscendingRows:
-    """Ascending numbers of which single blocks are read, several at a time.
+    """Ascending stored numbers, read in blocks on demand.
 
-    Timestamps mostly have a nearly constant rate, so the search goes where the value would be at that rate;
-    no worse than twice the steps of a binary search in any case. Each block is read once.
+    Timestamps mostly have a nearly constant rate, so the search interpolates. It takes at most twice the
+    steps of a binary search. Each block is read once.
 
     Parameters
     ----------
     read : callable
-        Returns the values in ranges of rows.
+        Function that returns the values of ranges of rows.
     rows : int
+        Number of rows.
     block_rows : int
-        Rows that are read at a time: those of a chunk.
+        Number of rows of a block, which is a chunk.
     """
 
     def __init__(self, read: Callable[[np.ndarray], np.ndarray], rows: int, block_rows: int) -> None:
@@ -41,7 +42,7 @@ class AscendingRows:
         self._blocks: dict[int, np.ndarray] = {}
 
     def prefetch(self, values: Iterable[float]) -> None:
-        """Read the first and the last block, and then together those where the values are expected."""
+        """Read the first and the last block, then the blocks in which values are expected, in one request."""
         self._fetch([0, self._count - 1] if self._count else [])
         places = sorted(self._blocks)
         firsts = [float(self._blocks[place][0]) for place in places]
@@ -51,19 +52,19 @@ class AscendingRows:
         self._fetch(min(int(place), self._count - 1) for place in near)
 
     def first_where(self, passed: Callable[[np.ndarray], np.ndarray], value: float) -> int:
-        """Return the first row that passes a test; the number of rows if there is none.
+        """Return the first row that passes a test; the number of rows if none passes.
 
         Parameters
         ----------
         passed : callable
-            Returns which of some values pass; any value greater than one that passes does too.
+            Function that returns the mask of values that pass; it must be monotonic.
         value : float
-            About the least that passes; NaN where that is not known.
+            Estimate of the least value that passes; NaN if unknown.
 
         Raises
         ------
         NotAscendingError
-            If values that were read do not ascend, or are not numbers.
+            If values are not ascending, or NaN.
         """
         low, high = self._between_known(passed)
         steps = 0
@@ -82,7 +83,7 @@ class AscendingRows:
         return min(low * self._size, self._rows)
 
     def _fetch(self, wanted: Iterable[int]) -> None:
-        """Read blocks together, and check that all that was read so far ascends."""
+        """Read blocks in one request, and check that all values read so far are ascending."""
         new = np.array(sorted(set(wanted) - self._blocks.keys()), np.int64)
         if not len(new):
             return
@@ -96,11 +97,11 @@ class AscendingRows:
             in_order = place not in new or (block[1:] >= block[:-1]).all()
             if not in_order or block[0] != block[0] or (before is not None and before > block[0]):
                 last = min((place + 1) * self._size, self._rows) - 1
-                raise NotAscendingError(f"values do not ascend up to row {last}, or are not numbers")
+                raise NotAscendingError(f"the values up to row {last} are not ascending, or are NaN")
             before = block[-1]
 
     def _between_known(self, passed: Callable[[np.ndarray], np.ndarray]) -> tuple[int, int]:
-        """Return the first block that may hold the first row that passes, and the first that does not."""
+        """Return bounds of the block that contains the first row that passes."""
         low, high = 0, self._count
         known = sorted(self._blocks)
         if known:
@@ -113,7 +114,7 @@ class AscendingRows:
         return low, high
 
     def _guess(self, value: float, low: int, high: int) -> int:
-        """Return the block that would hold the value at a constant rate between those that are known."""
+        """Return the block of a value by interpolation between the known blocks."""
         known = sorted(self._blocks)
         after = bisect_left(known, high)
         before = bisect_left(known, low) - 1

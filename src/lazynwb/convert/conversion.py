@@ -1,4 +1,4 @@
-"""`convert_nwb_tables`: write tables of many files in other formats."""
+"""Conversion of tables of many files to other formats: `convert_nwb_tables`."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
-#: Databases, with the compressions that can be asked for and the packages that they need.
+#: Databases, with supported compressions and required packages.
 _DATABASES: dict[str, tuple[frozenset[str], tuple[str, ...]]] = {
     "delta": (frozenset({"zstd", "snappy", "lz4", "uncompressed"}), ("deltalake",)),
     "duckdb": (frozenset(), ("duckdb", "pyarrow")),
 }
-#: Seconds, more than the ticks of a file system's clock.
+#: Wait in seconds, longer than the resolution of timestamps of file systems.
 _TICK = 0.06
-#: Failures that the warning at the end names.
+#: Maximum number of failures in the warning at the end.
 _LISTED = 5
 
 
@@ -178,10 +178,10 @@ def _check(
     *,
     session_subdirs: bool,
 ) -> None:
-    """Raise ValueError for options that the format does not have, before anything is read."""
+    """Raise ValueError for options that the format does not support, before files are read."""
     if output_format not in FORMATS and output_format not in _DATABASES:
         raise ValueError(
-            f"output_format is one of {', '.join([*FORMATS, *_DATABASES])}, not {output_format!r}"
+            f"output_format must be one of {', '.join([*FORMATS, *_DATABASES])}, not {output_format!r}"
         )
     if output_format in FORMATS:
         compressions, needed = FORMATS[output_format].compressions, FORMATS[output_format].needs
@@ -190,16 +190,17 @@ def _check(
         compressions, packages = _DATABASES[output_format]
     if compression is not None and compression not in compressions:
         raise ValueError(
-            f"compression of {output_format} is one of {', '.join(sorted(compressions))}, not {compression!r}"
+            f"compression of {output_format} must be one of {', '.join(sorted(compressions))}, not "
+            f"{compression!r}"
         )
     if partition_by not in {None, "session", "subject"}:
-        raise ValueError(f"partition_by is 'session', 'subject' or None, not {partition_by!r}")
+        raise ValueError(f"partition_by must be 'session', 'subject' or None, not {partition_by!r}")
     if partition_by and session_subdirs:
         raise ValueError("session_subdirs and partition_by cannot be combined")
     if output_format == "duckdb" and (partition_by or write_kwargs):
         raise ValueError(
-            f"a DuckDB table has no {'partitions' if partition_by else 'options'}: leave out "
-            f"{', '.join(['partition_by'] if partition_by else write_kwargs)}"
+            f"output_format='duckdb' does not support "
+            f"{', '.join(['partition_by'] if partition_by else write_kwargs)}: leave it out"
         )
     if output_format == "delta":
         delta_arguments(write_kwargs)
@@ -211,7 +212,7 @@ def _check(
 
 
 def _let_settle(sources: list[Source]) -> None:
-    """Wait for files written just now to settle: outputs of unsettled files would be converted again."""
+    """Wait for recently written files to settle, because outputs of unsettled files are converted again."""
     now = time.time_ns()
     for source in sources:
         try:

@@ -84,15 +84,15 @@ def write_delta(content: Content, path: Path, options: Options, partitions: Sequ
 
 
 def delta_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a user's arguments for deltalake, without those that repeat the defaults.
+    """Return the user's arguments for deltalake, without those that equal the defaults.
 
     Raises
     ------
     ValueError
-        If they request anything but replacing the table.
+        If they request another mode than the replacement of the table.
     """
     found = dict(arguments)
-    found = {**found.pop("delta_write_options", {}), **found}  # as `write_delta` of Polars takes them
+    found = {**found.pop("delta_write_options", {}), **found}  # as in `write_delta` of Polars
     for name in ("mode", "schema_mode"):
         if found.pop(name, "overwrite") != "overwrite":
             raise ValueError(f"a Delta table is replaced as a whole: leave out {name}")

@@ -1,4 +1,4 @@
-"""Write missing and outdated outputs, each under a temporary name until it is complete."""
+"""Execution of jobs: missing and outdated outputs are written under temporary names and renamed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _DATABASE = "tables.duckdb"
 
 
 class Place(NamedTuple):
-    """Where a job's output goes: a path in the folder, and the table's name in a database."""
+    """The destination of an output: a path in the folder, and the name of the table in a database."""
 
     path: str
     table: str = ""
@@ -48,7 +48,7 @@ class Target(NamedTuple):
     ----------
     format : str
     layout : str
-        That of the request.
+        Layout of the request.
     options : Options
     row_group_bytes : int
     """
@@ -69,7 +69,7 @@ class Target(NamedTuple):
         return FORMATS.get(self.format)
 
     def place(self, job: Job) -> Place:
-        """Return where an output goes."""
+        """Return the destination of an output."""
         file_format = self.file_format
         if file_format is not None:
             return Place(f"{job.target}{file_format.ending(self.options.compression)}")
@@ -78,7 +78,7 @@ class Target(NamedTuple):
         return Place(str(job.target.with_name(_DATABASE)), job.target.name)
 
     def described(self) -> list[Any]:
-        """Return the options that outputs depend on."""
+        """Return the options that determine outputs."""
         arguments = sorted((name, repr(value)) for name, value in self.options.arguments.items())
         return [self.kind, self.options.compression, arguments, self.row_group_bytes]
 
@@ -95,10 +95,10 @@ class Run:
         Messages of outputs left out; more are appended.
     ignore_errors : bool
     started_ns : int
-        When the sources were first looked at.
+        Time before the first access to the sources.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917 - what, where to and how
+    def __init__(  # noqa: PLR0913, PLR0917 - parameters of a run
         self,
         jobs: Sequence[Job],
         folder: Path,
@@ -118,14 +118,14 @@ class Run:
         self._work = [(job, target.place(job), job.fingerprint(described)) for job in jobs]
 
     def run(self, *, overwrite: bool, disable_progress: bool) -> dict[str, Path]:
-        """Write what is missing or out of date; return where each output is, by its job's key.
+        """Write missing and outdated outputs; return the paths of all outputs by the keys of their jobs.
 
         Raises
         ------
         LazyNWBError
-            If something cannot be read or written, and errors are not to be ignored.
+            If a table cannot be read or written, unless errors are ignored.
         OSError
-            If the disk is full or rejects a write, whether or not errors are ignored; it names the file.
+            If the disk is full or a write fails, even if errors are ignored; the message has the file.
         """
         remove_stale({(self._folder / place.path).parent for _, place, _ in self._work} | {self._folder})
         with self._duckdb:
@@ -133,7 +133,7 @@ class Run:
 
     def _run(self, *, overwrite: bool, disable_progress: bool) -> dict[str, Path]:
         todo = self._outdated(overwrite=overwrite)
-        # Removed from the manifest before any is replaced: a killed run leaves no output that seems current.
+        # Entries are removed before outputs are replaced, so that a killed run leaves no invalid entries.
         for name in todo:
             self._manifest.forget(name)
         self._manifest.save()
@@ -262,7 +262,7 @@ class Run:
 
 
 class _Counter:
-    """Counts the rows that pass."""
+    """A counter of the rows that are written."""
 
     def __init__(self) -> None:
         self.rows = 0

@@ -48,16 +48,16 @@ def safe_name(text: str) -> str:
 
 
 def distinct_names(wanted: Mapping[str, str]) -> dict[str, str]:
-    """Return a safe name for each key, no two alike even where case or accents do not count.
+    """Return a safe name for each key; names differ by more than case and accents.
 
     Parameters
     ----------
     wanted : mapping of str to str
-        Something unique of each thing to name, and what it would be called.
+        Preferred names by key.
     """
     names = {key: safe_name(text) for key, text in wanted.items()}
     crowded = _shared(names.values())
-    # All of them, not all but the first: names depend on what else is converted as little as can be.
+    # All clashing names get a hash, so that names depend little on the other tables.
     return {key: f"{name}-{digest(key)}" if _folded(name) in crowded else name for key, name in names.items()}
 
 

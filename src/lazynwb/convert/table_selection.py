@@ -13,7 +13,7 @@ from lazynwb.convert.output_names import distinct_names, names_of
 from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.schema import normalize_table_path
-from lazynwb.lookup.table_listing import broken_link_named, find_tables, nothing_found, shortest_names
+from lazynwb.lookup.table_listing import broken_link_hint, find_tables, no_tables_message, shortest_names
 from lazynwb.scan import lazy_frame, plan_scan
 from lazynwb.suggestions import did_you_mean
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
-#: Tables that an error lists.
+#: Maximum number of tables in an error.
 _LISTED = 20
 
 
@@ -40,7 +40,7 @@ class Request(NamedTuple):
     layout : str
         "table", "subdirectories" (of sessions), "session" or "subject" (partitions).
     partition_by : str or None
-        Of a Delta table: a column that says so, and that it is partitioned by.
+        "session" or "subject", by which a Delta table is partitioned; it is also added as a column.
     """
 
     full_path: bool
@@ -54,7 +54,7 @@ class Request(NamedTuple):
 
 
 class Table(NamedTuple):
-    """One table of all files: the lazy frame, its schema, and a name for its output."""
+    """One table of all files: a lazy frame, its schema, and the name of the output."""
 
     path: str
     name: str
@@ -65,7 +65,7 @@ class Table(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Name for messages."""
+        """Name in messages."""
         return f"/{self.path}"
 
 
@@ -75,7 +75,7 @@ def find(sources: Sequence[Source], request: Request) -> dict[str, list[Source]]
     Raises
     ------
     TableNotFoundError
-        If there is none, or none of a name that was asked for.
+        If no table exists, or a requested table does not exist.
     """
     failures: list[str] = []
     broken: dict[str, str] = {}
@@ -95,16 +95,16 @@ def find(sources: Sequence[Source], request: Request) -> dict[str, list[Source]]
                 t for t in holders if t.rsplit("/", 1)[-1] == name.strip("/")
             ]
             if not found:
-                raise TableNotFoundError(_not_found(name, holders, sources) + broken_link_named(name, broken))
+                raise TableNotFoundError(_not_found(name, holders, sources) + broken_link_hint(name, broken))
             chosen += found
         holders = {path: having for path, having in holders.items() if path in chosen}
     holders = {path: having for path, having in holders.items() if len(having) >= request.min_file_count}
     if not holders:
-        message = nothing_found(sources, failures)
+        message = no_tables_message(sources, failures)
         if request.min_file_count > 1:
-            message += f" that at least {request.min_file_count} of them have (min_file_count)"
+            message += f" in at least {request.min_file_count} files (min_file_count)"
         if request.tables is None:
-            message += "; a TimeSeries is converted if `tables` names it"
+            message += "; to convert a TimeSeries, pass its name in `tables`"
         raise TableNotFoundError(message)
     return holders
 
@@ -114,18 +114,18 @@ def _not_found(name: str, holders: Mapping[str, object], sources: Sequence[Sourc
     shown = ", ".join("/" + path for path in list(holders)[:_LISTED]) + (
         ", ..." if len(holders) > _LISTED else ""
     )
-    return f"no table {name!r} in any of {len(sources)} files{hint}; tables there: {shown or 'none'}"
+    return f"no table {name!r} in any of {len(sources)} files{hint}; tables: {shown or 'none'}"
 
 
 def open_tables(
     holders: Mapping[str, list[Source]], request: Request, failures: list[str]
 ) -> Iterator[Table]:
-    """Yield each table with its schema over all its files; tables that cannot be read are noted and skipped.
+    """Yield each table with its schema over all files; record and skip tables that cannot be read.
 
     Raises
     ------
     LazyNWBError
-        If a table cannot be read, and errors are not to be ignored.
+        If a table cannot be read, unless errors are ignored.
     """
     short = {path: path for path in holders} if request.full_path else shortest_names(list(holders), {})
     names = distinct_names({path: short[path].replace("/", "_") for path in holders})
@@ -152,7 +152,7 @@ def open_tables(
         unknown = [name for name, dtype in schema.items() if isinstance(dtype, pl.Null)]
         if unknown:
             _LOGGER.warning(
-                "/%s is converted without %s: their stored types have no counterpart (the first file: %s)",
+                "/%s is converted without %s: their stored types are not supported (first file: %s)",
                 path,
                 ", ".join(map(repr, unknown)),
                 next((f.name for f in files if unknown[0] in f.columns), files[0].name),
@@ -164,7 +164,7 @@ def open_tables(
 
 
 def _labelled(table: Table, request: Request) -> Table:
-    """Add a column with the session or subject, which a Delta table is partitioned by."""
+    """Add the column of the session or subject by which a Delta table is partitioned."""
     kind = request.partition_by or ""
     values = names_of([file.source for file in table.files], kind, disable_progress=request.disable_progress)
     column = partition_column(table.schema, kind)
@@ -190,6 +190,6 @@ def _load(sources: Sequence[Source], path: str, request: Request, failures: list
 
 
 def partition_column(schema: Iterable[str], kind: str) -> str:
-    """Return the name of a partition's column: no column of the table, which it would hide in readers."""
+    """Return the name of a partition column, which differs from all columns of the table."""
     taken = {name.lower() for name in schema}
     return kind if kind not in taken else f"nwb_{kind}"

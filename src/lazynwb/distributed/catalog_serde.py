@@ -49,7 +49,7 @@ def pack_table(file: TableFile, columns: Collection[str] | None = None) -> bytes
 
 def unpack_table(source: Source, data: Packed) -> TableFile | None:
     """Decode the catalog of a table."""
-    return None if data is None else TableFile(source, _DECODER.decode(data), is_given=True)
+    return None if data is None else TableFile(source, _DECODER.decode(data), is_provided=True)
 
 
 class ShippedCatalogs(CatalogProvider):
@@ -104,7 +104,7 @@ def pack_catalogs(
     sources : sequence of Source
         Files of the task.
     tables : mapping of (Source, str) to TableFile or None
-        What is known of their tables, by file and path; None where a file has no such table.
+        Known tables by file and path; None if the file lacks the table.
     columns : collection of str
         Columns that the query reads.
     metadata : mapping of str to mapping of str to DataType

@@ -42,7 +42,7 @@ _MAX_FILES, _TASKS_PER_WORKER = 64, 4
 
 
 class DistributedQuery(NamedTuple):
-    """The part of a query that all of its tasks share."""
+    """The part of a query that is shared by its tasks."""
 
     plan: ScanPlan
     names: tuple[str, ...]
@@ -75,7 +75,7 @@ class DistributedQuery(NamedTuple):
 
     @property
     def filtered(self) -> frozenset[str]:
-        """Columns that are filtered by."""
+        """The columns of the predicate."""
         return frozenset(name for step in self.steps for name in step.columns)
 
 
@@ -91,7 +91,7 @@ def run_on(
     Raises
     ------
     LazyNWBError
-        As `run` does; or if the executor cannot process a file, which the message names.
+        If a file cannot be read, or the executor cannot process it; the message has the file.
     """
     names = tuple(with_columns if with_columns is not None else plan.all_columns)
     query = DistributedQuery.of(plan, names, predicate)
@@ -125,7 +125,7 @@ def run_on(
 
 
 def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Iterator[Read]:
-    """Yield the tasks of a query, which begin with few files, as a local scan does."""
+    """Yield the tasks of a query, with growing numbers of files, as in a local scan."""
     at_once = workers.max_in_flight
     most = max(MIN_BYTES, min(config.batch_bytes, _MAX_BATCHES_IN_FLIGHT * config.batch_bytes // at_once))
     if n_rows is not None:
@@ -134,7 +134,7 @@ def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Ite
         return
     left = select_files(query)
     if query.plan.catalogs is None and len(left) < workers.width:
-        # With fewer files than workers, it matters which are large.
+        # With fewer files than workers, large files are divided.
         query = query._replace(plan=described(query.plan, left, query.needed))
     given = 0
     while left:
@@ -151,16 +151,16 @@ def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Ite
 def tasks_on(
     query: DistributedQuery, sources: tuple[Source, ...], most: int, n_rows: int | None = None
 ) -> Iterator[Read]:
-    """Yield the tasks on some files: one on small files, and several on a file that is large.
+    """Yield the tasks on some files: one on all small files, and several on each large file.
 
     Parameters
     ----------
     query : DistributedQuery
     sources : tuple of Source
     most : int
-        Bytes of rows that are enough for one result.
+        Size of the rows at which a task returns its result.
     n_rows : int or None
-        Rows that each task looks at, at most.
+        Maximum number of rows that each task scans.
     """
     plan = query.plan
     known = _catalogs_of(plan, sources)
@@ -220,12 +220,12 @@ def read_task(
 
 
 def _pairs(plan: ScanPlan, sources: Sequence[Source]) -> list[tuple[Source, str]]:
-    """Return the tables that are looked for in some files."""
+    """Return the requested tables of some files."""
     return [(source, table) for source in sources for table in plan.tables_of(source)]
 
 
 def _catalogs_of(plan: ScanPlan, sources: Sequence[Source]) -> dict[tuple[Source, str], TableFile | None]:
-    """Return the catalogs of the tables of some files, as far as no file is opened for them."""
+    """Return the catalogs of the tables of some files that are available without opening files."""
     found: dict[tuple[Source, str], TableFile | None] = {}
     if plan.catalogs is None:
         return found
@@ -239,14 +239,14 @@ def _catalogs_of(plan: ScanPlan, sources: Sequence[Source]) -> dict[tuple[Source
 
 
 def described(plan: ScanPlan, sources: Sequence[Source], columns: Collection[str] | None = None) -> ScanPlan:
-    """Return a plan with the catalogs of some files, which are looked up here, and of some columns or all."""
+    """Return a plan with catalogs of some files, which are loaded, for some columns or all."""
     pairs = _pairs(plan, sources)
     entries = {}
     for pair, load in zip(pairs, load_pairs(pairs, None), strict=True):
         try:
             file = load()
         except LazyNWBError:
-            continue  # its task raises it
+            continue  # its task raises the error
         entries[pair] = None if file is None else pack_table(file, columns)
     return plan._replace(catalogs=ShippedCatalogs(entries))
 
@@ -308,7 +308,7 @@ def _with_survivors(query: DistributedQuery, sources: tuple[Source, ...]) -> tup
 
 
 def _file_values(plan: ScanPlan, sources: tuple[Source, ...], names: tuple[str, ...]) -> pl.DataFrame | None:
-    """Return columns with one value per file; None if that requires opening a file."""
+    """Return per-file columns; None if they are not available without opening files."""
     columns = [column for column in plan.session if column.name in names]
     frames: dict[str, pl.DataFrame] = {}
     distinct = tuple(dict.fromkeys(sources))
@@ -322,10 +322,10 @@ def _file_values(plan: ScanPlan, sources: tuple[Source, ...], names: tuple[str, 
 
 
 def _files_of_first_rows(plan: ScanPlan, n_rows: int) -> Iterator[tuple[Source, str | None, int | None]]:
-    """Yield the tables that hold the first rows, with how many each has of them.
+    """Yield the tables with the first rows, and the number of these rows in each.
 
-    Rows are counted here, not by the workers: how many a table contributes depends on those before it. A file
-    without tables, which may have to be reported, has None for both.
+    Rows are counted here and not by workers, because the number for a table depends on the previous ones. A
+    file without tables, which may have to be reported, has None for both.
     """
     loading = load_pairs(_pairs(plan, plan.sources), plan.catalogs)
     for source in plan.sources:
@@ -343,4 +343,4 @@ def _files_of_first_rows(plan: ScanPlan, n_rows: int) -> Iterator[tuple[Source, 
                 file = None
             rows = min(n_rows, file.table.rows if file is not None else 0)
             n_rows -= rows
-            yield source, table, max(rows, 1)  # without rows it is read as well: it may be reported
+            yield source, table, max(rows, 1)  # a table without rows is read too, as it may be reported

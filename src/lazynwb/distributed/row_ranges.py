@@ -1,4 +1,4 @@
-"""Ranges of rows of a large table, each of which is a task of its own."""
+"""Row ranges of a large table, each of which is a separate task."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from lazynwb.lookup.loader import TableFile
 
-#: The first row, and the one behind the last: None for all that the file has when it is read.
+#: A half-open range of rows; an end of None includes all rows of the file at the time of the read.
 RowRange: TypeAlias = tuple[int, int | None]
 
 
@@ -23,19 +23,20 @@ def row_ranges(
 ) -> list[RowRange]:
     """Return the ranges into which the rows of a table are divided, in order.
 
-    Each takes about one batch (`config.batch_bytes`) of decoded values, and begins where a chunk of the
-    largest array does, so that no chunk is decoded twice.
+    A range has about one batch (`config.batch_bytes`) of decoded values. It starts at a chunk boundary of the
+    largest array, so that no chunk is decoded twice.
 
     Parameters
     ----------
     file : TableFile or None
-        None where nothing is known of it: one range.
+        The table; None if it is unknown, which results in one range.
     names : collection of str
-        Columns that are needed.
+        Columns to read.
     filtered : collection of str
-        Columns that are filtered by. A filter on timestamps reads few rows of a series, and divides none.
+        Columns of the predicate. A series with a predicate on timestamps, of which few rows are read, is not
+        divided.
     rows : int or None
-        Rows that are looked at, the first ones.
+        Number of rows to scan, from the first; None for all.
     """
     whole: list[RowRange] = [(0, rows)]
     if file is None or (file.table.kind == "series" and TIMESTAMPS in filtered):
@@ -53,9 +54,9 @@ def row_ranges(
 
 
 def _chunks(file: TableFile, names: Collection[str]) -> tuple[int, int]:
-    """Return how many chunks the largest array has along its rows, and the rows of a chunk.
+    """Return the number of chunks of the largest array along its rows, and the rows of a chunk.
 
-    Those of a ragged column have no certain number of rows: it counts as one.
+    Chunks of a ragged column have no fixed number of rows: they count as one chunk.
     """
     size, found = 0, (file.table.rows, 1)
     for name in names:

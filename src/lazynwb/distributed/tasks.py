@@ -1,4 +1,4 @@
-"""Tasks of workers: reading rows of some files, and cataloguing their tables."""
+"""Tasks of workers: reads of rows of some files, and catalogs of their tables."""
 
 from __future__ import annotations
 
@@ -53,21 +53,21 @@ def _to_ipc(frame: pl.DataFrame) -> bytes:
 
 
 class Read(NamedTuple):
-    """Read the rows of some files that pass a predicate.
+    """A task that reads the rows of some files that pass a predicate.
 
     Attributes
     ----------
     plan : ScanPlan
-        Of these files, each of them once.
+        Plan of a scan of these files, which are distinct.
     names : tuple of str
         Columns to return.
     predicate : Expr or None
     n_rows : int or None
-        Rows to look at, before the predicate, with those before `first_row`.
+        Maximum number of rows to scan before the predicate, including those before `first_row`.
     most : int
-        Bytes of rows that are enough for one result: the rest is work of its own.
+        Size of the rows at which the task returns its result; the rest is a new task.
     first_row : int
-        Of the first file: rows before it are left out.
+        First row of the first file to read.
     """
 
     plan: ScanPlan
@@ -125,7 +125,7 @@ class Read(NamedTuple):
 
 
 class Describe(NamedTuple):
-    """Catalog a table in some files.
+    """A task that catalogs a table in some files.
 
     Attributes
     ----------
@@ -143,7 +143,7 @@ class Describe(NamedTuple):
         return _describe("schema", self.table, self.sources)
 
     def run(self) -> tuple[list[tuple[Source, Packed]], None]:
-        """Catalog the table; leave out unreadable files, whose error the caller gets when it reads them."""
+        """Catalog the table; leave out unreadable files, whose errors are raised when they are read."""
         found: list[tuple[Source, Packed]] = []
         for source, load in zip(self.sources, load_tables(self.sources, self.table), strict=True):
             try:

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 #: Assumed number of workers of an executor that does not report it.
 _DEFAULT_WIDTH = 16
-#: Units of work in flight: enough for every worker to have another one queued, within limits.
+#: Numbers of units of work in flight: per worker, so that each has another one queued, and limits.
 _ITEMS_PER_WORKER, _MIN_ITEMS, _MAX_ITEMS = 2, 4, 512
 #: Settings that are shipped to workers.
 _SETTINGS = (

@@ -1,1 +1,1 @@
-"""From a query to batches of rows: plan what to read, filter, assemble columns over many files."""
+"""Execution of queries: planning, filtering, and assembly of batches of rows over many files."""

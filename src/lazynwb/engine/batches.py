@@ -1,7 +1,7 @@
-"""Batches of a scan: from the column store where it has a session's columns, else read from the files.
+"""Batches of a scan, from the column store if it has the columns of a session, else from the files.
 
-The modules that read files are imported with the first file that has to be read: a query that the store
-answers needs none of them.
+The modules that read files are imported with the first file that must be read, because a query on stored
+columns does not need them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lazynwb.engine.plan import plan_steps
 from lazynwb.engine.report import Report
 from lazynwb.engine.stored_scan import plan_runs, read_whole, read_window, windows_of
 from lazynwb.errors import LazyNWBError
-from lazynwb.lookup.session_columns import parted, session_frame
+from lazynwb.lookup.session_columns import session_frame, split_by_catalog
 from lazynwb.lookup.stored_tables import StoredTables
 from lazynwb.profile import count
 from lazynwb.shutdown import is_leaving
@@ -94,12 +94,12 @@ def is_stored(plan: ScanPlan, names: Collection[str]) -> bool:
 def scan_metadata(
     plan: ScanPlan, sources: tuple[Source, ...], table: str, schema: dict[str, pl.DataType]
 ) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a table of metadata of some files of a scan: the given columns, and `_nwb_path`."""
+    """Yield the rows of a metadata table of some files of a scan, with some columns and `_nwb_path`."""
     catalogs = plan.catalogs
     known = catalogs.metadata(sources, table, schema) if catalogs is not None else None
     if known is not None:
         return iter([known])
-    known_ones, others = parted(sources, table, catalogs)
+    known_ones, others = split_by_catalog(sources, table, catalogs)
     if known_ones and others:
         return chain(*(scan_metadata(plan, some, table, schema) for some in (known_ones, others)))
     plan = plan._replace(
@@ -124,12 +124,12 @@ class _Scan:
     names : list of str
         Columns to return.
     steps : list of Step
-        The predicate, in the order in which it is evaluated.
+        Steps of the predicate, in the order of their evaluation.
 
     Attributes
     ----------
     report : Report
-        Problems that did not end the query.
+        Nonfatal problems.
     """
 
     def __init__(self, plan: ScanPlan, names: list[str], steps: list[Step]) -> None:
@@ -138,7 +138,7 @@ class _Scan:
         self._names = names
         self._steps = steps
         self._store = column_store()
-        # An index says by itself what is stored of its files; the store knows tables by one path each.
+        # An index provides its own values. The column store does not support patterns.
         is_one_table = plan.tables is None and SESSION not in plan.schema
         self._is_storing = self._store.limit > 0 and plan.catalogs is None and is_one_table
         self._stored: StoredValues | None = None
@@ -158,7 +158,7 @@ class _Scan:
             self._pattern = StoredPattern(plan, names, steps, self.report)
 
     def frames(self, n_rows: int | None) -> Iterator[pl.DataFrame]:
-        """Yield the rows, those of sessions that the column store covers from there."""
+        """Yield the rows, from the column store if it has the session."""
         if self._pattern is not None:
             return self._pattern_frames(self._pattern, n_rows)
         if self._stored is None:
@@ -174,7 +174,7 @@ class _Scan:
                 yield from self._whole_frames(parts, n_rows)
                 return
         runs = self._runs(stored)
-        # Metadata of all files is read at once, unless that is known without reading them.
+        # Metadata of all files is read together, unless it is available without opening them.
         if self._session and plan.catalogs is None and not all(run.covered for run in runs):
             yield from self._query(plan.sources, steps).frames(n_rows)
             return
@@ -222,7 +222,7 @@ class _Scan:
         )
 
     def _pattern_frames(self, pattern: StoredPattern, n_rows: int | None) -> Iterator[pl.DataFrame]:
-        """Yield the rows of several tables of each file, from an index's values where it has all columns."""
+        """Yield the rows of several tables of each file, from the values of an index if possible."""
         left = n_rows
         for block in pattern.blocks():
             if left is not None and left <= 0:
@@ -239,7 +239,7 @@ class _Scan:
                 yield frame
 
     def _runs(self, stored: StoredValues) -> list[Run]:
-        """Return the sources in runs that are read in the same way."""
+        """Group consecutive sources that are read in the same way."""
         sources, found = self._holders(stored)
         if self._is_storing:
             self._known = frozenset(table.session.key for table in found if table is not None)
@@ -247,9 +247,9 @@ class _Scan:
         return plan_runs(stored, sources, found, needed)
 
     def _holders(self, stored: StoredValues) -> tuple[Sequence[Source], list[StoredTable | None]]:
-        """Return the sources with what is stored of each.
+        """Return the sources with the stored table of each.
 
-        Those that an index knows to lack the table are left out and reported.
+        Sources without the table according to an index are left out and reported.
         """
         plan = self._plan
         found = stored.find(plan.sources)
@@ -268,7 +268,7 @@ class _Scan:
         return [source for source, _ in pairs], [table for _, table in pairs]
 
     def _has_all(self, parts: Sequence[StoredPart]) -> bool:
-        """Return whether parts are all that there is to read; report the files that lack the table."""
+        """Return whether parts contain all rows of the scan; report the files that lack the table."""
         plan = self._plan
         if sum(len(part.entry.sessions) for part in parts) == len(plan.sources):
             return True
@@ -280,7 +280,7 @@ class _Scan:
         return not plan.raise_on_missing
 
     def _whole_frames(self, parts: Sequence[StoredPart], n_rows: int | None) -> Iterator[pl.DataFrame]:
-        """Yield the rows of parts whose sessions are just the sources."""
+        """Yield the rows of parts whose sessions are exactly the sources."""
         left = n_rows
         for at, part in enumerate(parts):
             if left is not None and left <= 0:
@@ -300,7 +300,7 @@ class _Scan:
                 yield frame
 
     def _lost(self, error: PartLostError) -> None:
-        assert self._stored is not None  # noqa: S101 - parts are of something
+        assert self._stored is not None  # noqa: S101 - the parts belong to it
         self._stored.lost(error)
 
     def close(self) -> None:
@@ -309,7 +309,7 @@ class _Scan:
             self._writer.flush()
 
     def _query(self, sources: Sequence[Source], steps: list[Step], *, filtered: bool = False) -> Query:
-        """Return a query that reads files; `filtered` if rows have passed other parts of the predicate."""
+        """Return a query that reads files; `filtered` if other conjuncts have already been applied."""
         from lazynwb.engine.scan import Query
 
         if self._is_storing and self._writer is None:
@@ -327,13 +327,13 @@ class _Scan:
         )
 
     def _wanted(self, window: list[Covered]) -> tuple[list[Covered], pl.DataFrame]:
-        """Return the sessions that have the table and pass the predicate's parts on files.
+        """Return the sessions that have the table and pass the conjuncts on per-file columns.
 
         Returns
         -------
         list of Covered
         DataFrame
-            A row for each: the columns whose value is the same in all rows of a file.
+            The per-file columns, with one row per session.
         """
         by_file = [step for step in self._steps if self._plan.per_file.issuperset(step.columns)]
         files = session_frame(
@@ -358,18 +358,18 @@ class _Scan:
     def _stored_frames(
         self, covered: list[Covered], limit: int | None
     ) -> Generator[pl.DataFrame, None, int | None]:
-        """Yield the rows of some sessions: small columns from the store, the others from the files.
+        """Yield the rows of sessions, with small columns from the store and other columns from the files.
 
         Parameters
         ----------
         covered : list of Covered
         limit : int or None
-            Rows to look at.
+            Maximum number of rows to scan.
 
         Returns
         -------
         int or None
-            Rows that may still be looked at: those of files that had to be read are counted as they are now.
+            Remaining number of rows to scan, with the current row counts of files that had to be read.
         """
         plan = self._plan
         looked_at = covered if limit is None else list(_limited(covered, limit))
@@ -392,7 +392,7 @@ class _Scan:
         try:
             found = read_window(window, plan, kept, early, files)
         except LazyNWBError as error:
-            # A part is missing, or a session does not fit: its file is read, which raises any error.
+            # A part is missing, or values do not fit: the file is read, which raises any error.
             if isinstance(error, PartLostError):
                 self._lost(error)
             sources = [one.table.source for one in covered if not one.table.is_absent]
@@ -414,17 +414,17 @@ class _Scan:
     def _completed(
         self, window: list[Covered], found: pl.DataFrame, steps: list[Step], *, is_filtered: bool
     ) -> Iterator[pl.DataFrame]:
-        """Yield rows of which the small columns are known, with the columns that are read from the files.
+        """Yield rows with known small columns, completed with the columns that are read from the files.
 
         Parameters
         ----------
         window : list of Covered
         found : DataFrame
-            See `read_window`.
+            Rows with stored columns; see `read_window`.
         steps : list of Step
-            The predicate's parts that are left.
+            Remaining steps of the predicate.
         is_filtered : bool
-            The rows have passed other parts.
+            Whether other steps have already been applied.
         """
         while steps and not any(
             _lacks(one.cover.absent | self._regions, steps[0]) for one in _present(window, found)
@@ -443,7 +443,7 @@ class _Scan:
 
 
 def _limited(covered: list[Covered], left: int | None) -> Iterator[Covered]:
-    """Yield sessions until so many rows are looked at."""
+    """Yield sessions up to a total number of rows."""
     for one in covered:
         if left is None:
             yield one
@@ -454,7 +454,7 @@ def _limited(covered: list[Covered], left: int | None) -> Iterator[Covered]:
 
 
 def _present(window: list[Covered], found: pl.DataFrame) -> list[Covered]:
-    """Return the sessions of which there are rows."""
+    """Return the sessions that have rows in a frame."""
     return [window[number] for number in found[SESSION].unique()]
 
 
@@ -465,9 +465,9 @@ def _lacks(absent: frozenset[str] | set[str], step: Step) -> bool:
 def _alike_runs(
     window: list[Covered], found: pl.DataFrame, needed: set[str], regions: set[str]
 ) -> Iterator[tuple[frozenset[str], pl.DataFrame]]:
-    """Yield the rows of consecutive sessions of which the same columns are read from their files.
+    """Yield consecutive sessions of which the same columns must be read from the files.
 
-    Of remote files they are read together, so that no file waits for another.
+    Remote files are grouped, so that they are read concurrently.
     """
     always = frozenset(regions & needed)
     absent = {name for one in _present(window, found) for name in one.cover.absent}

@@ -1,4 +1,4 @@
-"""Batches of a window's rows: bounded in bytes, and cut so that no chunk is decoded twice."""
+"""Batch boundaries of a window's rows: limited in bytes, and aligned so that no chunk is decoded twice."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from lazynwb.arrays.row_selection import Handles, Part
     from lazynwb.engine.plan import Growth
 
-#: Rows of the largest batch.
+#: Maximum number of rows of a batch.
 MAX_ROWS = 1_000_000
-#: Layouts of which whole chunks are decoded.
+#: Layouts whose chunks are decoded as a whole.
 _IN_CHUNKS = frozenset({"chunked", "objects"})
-#: Bytes per row, in columns that are not decoded by chunks, that may be read before they are needed.
+#: Maximum size of the unchunked columns of a row for which rows may be read before they are requested.
 _LIGHT = 256
 
 
-#: The text of a batch may exceed the limit of a batch by this factor before the batch is cut.
+#: Factor by which the text of a batch may exceed the size limit before the batch is split.
 _TOLERANCE = 2
 
 
 class OversizedError(Exception):
-    """The text or the sequences of some rows take more bytes than was estimated, and than a batch may have.
+    """Text or sequences of some rows that exceed the estimate and the size limit of a batch.
 
     Parameters
     ----------
     size : int
-        Bytes that they take.
+        Size of the text and sequences in bytes.
     """
 
     def __init__(self, size: int) -> None:
@@ -40,18 +40,13 @@ class OversizedError(Exception):
         self._size = size
 
     def bounds(self, rows: int) -> list[tuple[int, int]]:
-        """Cut rows, more than one, into pieces to read one after the other; each may be cut again."""
+        """Split two or more rows into pieces that are read one by one; each may be split again."""
         count = min(max(-(-self._size // config.batch_bytes), 2), rows)
         return [(rows * i // count, rows * (i + 1) // count) for i in range(count)]
 
 
 def check_size(size: int) -> None:
-    """Raise if text and sequences of so many bytes are too much for a batch.
-
-    Raises
-    ------
-    OversizedError
-    """
+    """Raise OversizedError if text and sequences of this size exceed the limit of a batch."""
     if size > _TOLERANCE * config.batch_bytes:
         raise OversizedError(size)
 
@@ -59,22 +54,22 @@ def check_size(size: int) -> None:
 def batch_bounds(
     handles: Handles, parts: list[Part], rest: list[str], growth: Growth | None
 ) -> list[tuple[int, int]]:
-    """Cut rows into batches, at files' and chunks' borders where that is possible.
+    """Divide rows into batches, at boundaries of files and chunks if possible.
 
     Parameters
     ----------
     handles : Handles
     parts : list of Part
-        The rows; the bounds count them through.
+        Rows, which are numbered consecutively over all parts.
     rest : list of str
-        Columns that are yet to be read of them.
+        Columns that are still to be read.
     growth : Growth or None
-        How many rows at a time, where the consumer may be satisfied with a few.
+        Numbers of rows of the batches, if the consumer may stop early.
 
     Returns
     -------
     list of (start, stop)
-        At least one; a single (0, 0) where there are no rows.
+        Bounds of at least one batch; a single (0, 0) if there are no rows.
     """
     rows = sum(part.rows for part in parts)
     limit = config.batch_bytes
@@ -104,14 +99,14 @@ def batch_bounds(
 
 
 class _Weights:
-    """How many bytes rows take, of all parts one after the other.
+    """Sizes of rows, numbered consecutively over all parts.
 
     Parameters
     ----------
     sizes : list of ndarray or int
-        Of each part's rows: see `measure_rows`.
+        Sizes of the rows of each part; see `measure_rows`.
     counts : list of int
-        How many rows each part has.
+        Number of rows of each part.
     """
 
     def __init__(self, sizes: list[np.ndarray | int], counts: list[int]) -> None:
@@ -124,7 +119,7 @@ class _Weights:
         self.total = int(self._cumulative[-1])
 
     def reach(self, start: int, limit: int) -> int:
-        """Return where the rows from `start` on have taken so many bytes."""
+        """Return the row at which the total size from `start` reaches a limit."""
         if self._each:
             return start + limit // self._each
         base = int(self._cumulative[start - 1]) if start else 0
@@ -132,13 +127,13 @@ class _Weights:
 
 
 class _Borders:
-    """Where batches may end so that no chunk is decoded for two of them: at the borders of chunks and files.
+    """Boundaries of chunks and files, at which batches end so that no chunk is decoded twice.
 
     Parameters
     ----------
     parts : list of Part
     rest : list of str
-        Columns that are to be read.
+        Columns to read.
     """
 
     def __init__(self, parts: list[Part], rest: list[str]) -> None:
@@ -148,14 +143,14 @@ class _Borders:
         self._rows: tuple[int, np.ndarray] = -1, np.zeros(0, np.int64)
 
     def near(self, start: int, stop: int, most: int) -> int:
-        """Return a good end for a batch from `start` on.
+        """Return the end of a batch, at a boundary if possible.
 
         Parameters
         ----------
         start, stop : int
-            As many rows as are wanted.
+            Requested rows.
         most : int
-            Where it has to end.
+            Maximum end.
         """
         if stop >= int(self._ends[-1]):
             return stop
@@ -170,7 +165,7 @@ class _Borders:
         last = int(rows[stop - 1 - begin])
         after = begin + int(np.searchsorted(rows, (last // band + 1) * band))
         if after <= most and (stop == most or is_all):
-            return after  # what is decoded for the rows that are wanted holds these too
+            return after  # the rows up to the boundary are decoded anyway
         before = begin + int(np.searchsorted(rows, last // band * band))
         return before if stop == most and before > start else stop
 
@@ -180,7 +175,7 @@ class _Borders:
         return self._rows[1]
 
     def _band(self, number: int) -> tuple[int, bool]:
-        """Return the rows of the largest chunks of a part; and whether more of its rows cost no more."""
+        """Return the rows of the largest chunks of a part, and whether rows may be read ahead."""
         file = self._parts[number].file
         columns = [file.columns[name] for name in self._rest if name in file.columns]
         bands = [0]

@@ -1,9 +1,7 @@
-"""Assembly of columns over many files: columns of equal storage share one buffer.
+"""Assembly of columns of a window of rows over many files.
 
-Columns of a window of rows, over many files at once.
-
-The rows of a column that is stored alike in consecutive files go to one buffer, so that the cost of making
-a Series is paid per column and not per column and file.
+The rows of a column with equal storage in consecutive files share one buffer, so that a Series is created per
+column and not per column and file.
 """
 
 from __future__ import annotations
@@ -60,7 +58,7 @@ _MAX_ELEMENTS = 2**32 - 1
 
 
 class StoredAs:
-    """A key for grouping: equal where two columns' rows may go to one buffer."""
+    """A key for grouping, which is equal for columns whose rows can share a buffer."""
 
     __slots__ = ("column",)
 
@@ -97,7 +95,7 @@ def _alike(one: Column | None, other: Column | None) -> bool:
 
 
 class _Piece(NamedTuple):
-    """The rows of one file that a run reads: those that the column really has."""
+    """The rows of one file in a run, without rows that the column lacks."""
 
     file: TableFile
     column: Column
@@ -106,7 +104,7 @@ class _Piece(NamedTuple):
     missing: int
 
 
-def read_columns(  # noqa: PLR0913 - what, of what, and how
+def read_columns(  # noqa: PLR0913 - rows, columns and types
     handles: Handles,
     parts: list[Part],
     schema: dict[str, pl.DataType],
@@ -116,31 +114,32 @@ def read_columns(  # noqa: PLR0913 - what, of what, and how
     bounded: bool = False,
     decoded: Decoded | None = None,
 ) -> list[pl.Series]:
-    """Read columns of the given rows of the given files.
+    """Read columns of rows of files.
 
     Parameters
     ----------
     handles : Handles
+        Open files.
     parts : list of Part
-        In order; the rows of the result follow it.
+        Rows, in the order of the result.
     schema : dict of str to DataType
-        The columns to read and the types that they must have.
+        Columns to read, with their types in the result.
     overridden : frozenset of str
-        Columns whose type the user chose: values are cast to it even where that is not lossless.
+        Columns whose type the user chose: values are cast even if the cast is not lossless.
     origin : str
-        Where the types come from, for the message about a file that does not fit.
+        Origin of the types, for the message about a file with other types.
     bounded : bool
-        Read no more text and sequences at once than a batch may have, unless there is one row only: how long
-        they are is known when all else is read.
+        Whether to limit the text and sequences that are read to the size of a batch, unless there is only one
+        row. Their size is known after all other data is read.
     decoded : Decoded or None
-        Takes the columns in, in the types of the files.
+        Receives the columns in the types of the files.
 
     Raises
     ------
     OversizedError
-        If they are longer.
+        If text and sequences exceed the limit.
     LazyNWBError
-        Naming file, table and column.
+        If a file cannot be read; the message has the file, table and column.
     """
     runs = {name: _runs(name, parts) for name in schema}
     leaves = [leaf for listed in runs.values() for run in listed for leaf in run.leaves()]
@@ -183,7 +182,7 @@ def _column(
             raise type(error)(f"{run.where()}: {error}") from None
         except (ValueError, TypeError, AssertionError, pl.exceptions.PolarsError) as error:
             raise CorruptDataError(
-                f"{run.where()}: what is stored cannot be made a column of: {error}"
+                f"{run.where()}: the stored values cannot be converted to a column: {error}"
             ) from error
     if not parts:
         return pl.Series([], dtype=dtype)
@@ -191,7 +190,7 @@ def _column(
 
 
 class _Run:
-    """A column in consecutive files that store it alike; or that lack it (no pieces)."""
+    """A column in consecutive files with equal storage, or in files that lack it (no pieces)."""
 
     def __init__(self, name: str, pieces: list[_Piece], rows: int) -> None:
         self.name = name
@@ -206,7 +205,7 @@ class _Run:
             note = (
                 column.data.dtype.note if column.data is not None else "a category without readable columns"
             )
-            raise UnsupportedTypeError(f"{self.where()} cannot be read: {note}; select other columns")
+            raise UnsupportedTypeError(f"{self.where()} cannot be read: {note}; select only other columns")
         if column.children is not None:
             for position, child in enumerate(column.children):
                 if column_dtype(child) is None:
@@ -223,9 +222,9 @@ class _Run:
             self._leaf = _Leaf(pieces)
 
     def where(self) -> str:
-        """Name file, table and column, for an error's message.
+        """Return the file, table and column for an error message.
 
-        Of several files the first is named: the caller reads them one by one to find the damaged one.
+        The file is the first of several; the caller reads them one by one to identify the damaged file.
         """
         if not self._pieces:
             return f"column {stored_name(self.name)!r}"
@@ -233,14 +232,14 @@ class _Run:
         return f"{file.name}: /{file.table.path}: column {stored_name(self.name)!r}"
 
     def leaves(self) -> Iterable[_Leaf]:
-        """Yield the arrays to be read."""
+        """Yield the arrays to read."""
         if self._leaf is not None:
             yield self._leaf
         for child in self._children:
             yield from child.leaves()
 
     def series(self, context: Context) -> pl.Series:
-        """Return the rows, in the type that they are stored in."""
+        """Return the rows in the stored type."""
         if not self._pieces:
             return nulls("", pl.Null(), self._rows)
         stored = self._stored(context)
@@ -255,7 +254,7 @@ class _Run:
         return stored.gather(from_buffer(places).replace(-1, None))
 
     def _stored(self, context: Context) -> pl.Series:
-        """Return the rows that the files have."""
+        """Return the rows that exist in the files."""
         column = self._pieces[0].column
         if self._leaf is not None:
             series = self._leaf.series(context)
@@ -268,7 +267,7 @@ class _Run:
 
 
 def _measured(values: pl.Series) -> pl.Series:
-    """Return how long rows are; where the scan's type is a list, a value alone is a list of one."""
+    """Return the lengths of rows; a scalar value is a list of one, if the type of the scan is a list."""
     if isinstance(values.dtype, pl.List):
         return values.list.len().cast(LENGTH)
     return pl.repeat(1, len(values), dtype=LENGTH, eager=True).set(values.is_null(), None)
@@ -304,14 +303,14 @@ def _piece(file: TableFile, column: Column, ranges: np.ndarray, rows: int) -> _P
 def _regular(pieces: list[_Piece]) -> pl.Series:
     stamps = []
     for piece in pieces:
-        assert piece.column.regular is not None  # noqa: S101 - what makes the column regular
+        assert piece.column.regular is not None  # noqa: S101 - checked by the caller
         start, rate = piece.column.regular
         stamps.append(start + expand(piece.ranges) / rate)
     return from_buffer(np.concatenate(stamps))
 
 
 class _Leaf:
-    """One stored column of a run: first its indices, level by level, then its values."""
+    """One stored column of a run, which is read level by level: first its indices, then its values."""
 
     def __init__(self, pieces: list[_Piece]) -> None:
         self._pieces = pieces
@@ -325,7 +324,7 @@ class _Leaf:
         self._owners: list[int] = []
         self._elements: Elements | None = None
         if self._first.whole:
-            # The one row holds the whole array.
+            # The only row contains the whole array.
             self._lengths.append([])
             for i, piece in enumerate(pieces):
                 length = _data(piece.column).shape[0]
@@ -336,11 +335,11 @@ class _Leaf:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything but heap contents has been read."""
+        """Whether all data except heap contents has been read."""
         return self._raw is not None
 
     def wanted(self) -> Iterator[tuple[TableFile, Wanted]]:
-        """Yield the chunks that have to be looked up for what is read next."""
+        """Yield the chunks that must be looked up for the next requests."""
         if not self.is_complete:
             for piece, ranges in zip(self._pieces, self._ranges, strict=True):
                 arrays = (*piece.column.indices, _data(piece.column))[self._level :]
@@ -368,7 +367,7 @@ class _Leaf:
         known = handles.index_columns.get((piece.file.source, array.path)) if self._level == 0 else None
         if known is not None:
             return known
-        # A row's first element is where the row before it ends.
+        # The first element of a row is the end of the previous row.
         return request_rows(handles, piece.file, array, with_row_before(ranges), requests)
 
     def _request_values(
@@ -398,7 +397,7 @@ class _Leaf:
         self._counts = np.array(counts) * per_row
 
     def advance(self) -> None:
-        """Process the rows that were read: a level of index gives the ranges of the next level."""
+        """Process the rows that were read: an index determines the ranges of the next level."""
         if self._indirect:
             dtype = _data(self._first).dtype
             self._raw = np.concatenate([as_stored(read.rows, dtype) for read in self._indirect])
@@ -424,7 +423,7 @@ class _Leaf:
         self._pending = []
 
     def elements(self) -> Elements | None:
-        """Return what was read, element by element; None if only the lengths of rows were."""
+        """Return the elements that were read; None if only the lengths of rows were."""
         return self._values()
 
     def _values(self) -> Elements:
@@ -449,7 +448,7 @@ class _Leaf:
 
 
 class _Ends(_Leaf):
-    """The index of a ragged column in a run: how long its rows are."""
+    """The index of a ragged column in a run, for the lengths of rows."""
 
     @property
     def is_complete(self) -> bool:
@@ -467,7 +466,7 @@ class _Ends(_Leaf):
         del context
         lengths = np.concatenate(self._lengths[0])
         if len(lengths) and int(lengths.max()) > _MAX_ELEMENTS:
-            raise CorruptDataError(f"a row has {int(lengths.max())} elements")
+            raise CorruptDataError(f"a row has {int(lengths.max())} elements, more than supported")
         return from_buffer(lengths.astype(np.uint32))
 
 
@@ -476,10 +475,10 @@ def _item_bytes(dtype: DType) -> int:
 
 
 def _data(column: Column) -> Array:
-    assert column.data is not None  # noqa: S101 - leaves are made of columns that have data
+    assert column.data is not None  # noqa: S101 - leaves have data
     return column.data
 
 
 def _needs_owner(array: Array) -> bool:
-    # Only HDF5's elements refer to what lies elsewhere in their file.
+    # Only elements of HDF5 refer to heaps or objects of their file.
     return array.layout != "objects" and array.dtype.kind in {"vlen_text", "vlen", "reference", "compound"}

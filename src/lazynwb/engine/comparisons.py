@@ -1,4 +1,4 @@
-"""Comparisons of a column with literals, recognised in the conjuncts of a predicate."""
+"""Comparisons of a column with literals in the conjuncts of a predicate."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _CLOSED: tuple[Literal["both", "left", "right", "none"], ...] = ("both", "left",
 
 
 class Bound(NamedTuple):
-    """A comparison that holds for all values above some value, or for all below it.
+    """A lower or upper bound of a column.
 
     Attributes
     ----------
     side : str
         "lower" or "upper".
     expression : Expr
-        The comparison itself: what it does with NaN and with other types is left to Polars.
+        The comparison, which Polars evaluates with its own rules for NaN and other types.
     value : float
-        The literal as far as it is a number; else NaN.
+        The literal as a number; NaN if it is not a number.
     """
 
     side: Side
@@ -38,16 +38,16 @@ class Bound(NamedTuple):
 
 
 def bounds_of(part: pl.Expr, name: str) -> list[Bound]:
-    """Return the bounds that a conjunct sets to a column; none if it is not a comparison with literals.
+    """Return the bounds of a column in a conjunct; none if it is not a comparison with literals.
 
-    Polars has no public API to inspect expressions. The operands are combined again in every known way; an
-    expression is recognized if one of these equals it.
+    Polars has no public API to inspect expressions. The operands are combined in each known way, and the
+    conjunct is recognized if one of the combinations equals it.
     """
     try:
         parts = part.meta.pop()
-        if len(parts) == 2:  # noqa: PLR2004 - the two sides, the right one first
+        if len(parts) == 2:  # noqa: PLR2004 - right and left operand
             return _comparison(part, pl.col(name), parts[1], parts[0])
-        if len(parts) == 3:  # noqa: PLR2004 - the column, and the two ends
+        if len(parts) == 3:  # noqa: PLR2004 - the column and two bounds
             return _between(part, pl.col(name), *reversed(parts))
     except (pl.exceptions.PolarsError, TypeError, ValueError):
         pass
@@ -79,7 +79,7 @@ def _between(part: pl.Expr, column: pl.Expr, values: pl.Expr, low: pl.Expr, high
 
 
 def _is_ordered_as(column: pl.Expr, operand: pl.Expr) -> bool:
-    """Return whether an operand is a column, as it is or cast to floats: that keeps its order."""
+    """Return whether an operand is a column or its cast to floats, which preserves the order."""
     if operand.meta.eq(column):
         return True
     return any(
@@ -90,7 +90,7 @@ def _is_ordered_as(column: pl.Expr, operand: pl.Expr) -> bool:
 
 
 def _literal(operand: pl.Expr) -> float | None:
-    """Return a literal's value as a number, NaN if it is none; None for what is not one literal."""
+    """Return a literal as a number, NaN if it is not a number; None if the operand is not a literal."""
     if not operand.meta.is_literal():
         return None
     values = pl.select(operand).to_series()

@@ -1,6 +1,6 @@
-"""Late materialization: columns read for the rows that a query leaves, by their provenance.
+"""Late materialization: columns of the rows of a query's result, which are identified by provenance.
 
-Rows may be of any files and tables, in any order, and repeated.
+Rows may be from any files and tables, in any order, with duplicates.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lazynwb.engine.row_masks import mask
 from lazynwb.errors import LazyNWBError
 from lazynwb.lookup.catalog_cache import invalidate_on_corruption
 from lazynwb.lookup.provenance import (
-    NOWHERE,
+    NO_TABLE,
     LateOptions,
     Origins,
     check_present,
@@ -43,40 +43,42 @@ if TYPE_CHECKING:
     from lazynwb.lookup.loader import TableFile
     from lazynwb.lookup.provenance import Origins
 
-#: Files that are open at the same time.
+#: Maximum number of files that are open at the same time.
 _MAX_FILES = 64
 
 
 def gather_columns(
     origins: Origins, schema: Mapping[str, pl.DataType], overridden: frozenset[str], *, disable_progress: bool
 ) -> list[pl.Series]:
-    """Read columns for the given rows; the rows of each table are read together, and none twice.
+    """Read columns of rows; the rows of each table are read together, and each row once.
 
     Parameters
     ----------
     origins : Origins
+        Tables and row numbers of the rows.
     schema : mapping of str to DataType
-        The columns, with the types that they get; files that lack one give nulls.
+        Columns with their types; they are null in rows of files that lack them.
     overridden : frozenset of str
-        Columns whose type the user chose, see `read_columns`.
+        Columns whose type the user chose; see `read_columns`.
     disable_progress : bool
+        Whether to show no progress bar.
 
     Returns
     -------
     list of Series
-        One for each column of the schema, with a value for each of the rows, in their order.
+        One Series per column, in the order of the rows.
 
     Raises
     ------
     LazyNWBError
-        If a table has no such row, or as `read_columns` does.
+        If a row does not exist, or a file cannot be read.
     """
     files, owners, rows = origins
     origin = files[0].name if files else ""
     lengths = [name for name in schema if measured_name(name) is not None]
     if lengths:
         files = [file.with_lengths(lengths) for file in files]
-    inside = np.flatnonzero(owners != NOWHERE)
+    inside = np.flatnonzero(owners != NO_TABLE)
     order = inside[np.lexsort((rows[inside], owners[inside]))]
     sorted_owners, sorted_rows = owners[order], rows[order]
     is_new = np.ones(len(order), bool)
@@ -91,13 +93,13 @@ def gather_columns(
                     read[series.name].append(series)
             progress.update(len(window))
     save()
-    places = np.full(len(owners), NOWHERE, np.int64)
+    places = np.full(len(owners), NO_TABLE, np.int64)
     places[order] = np.cumsum(is_new) - 1
     return [_placed(name, listed, schema[name], places) for name, listed in read.items()]
 
 
 def _parts(files: Sequence[TableFile], owners: np.ndarray, rows: np.ndarray) -> list[Part]:
-    """Return the rows of each table, which come sorted."""
+    """Return the rows of each table, in ascending order."""
     if not len(rows):
         return []
     numbers, starts = np.unique(owners, return_index=True)
@@ -107,15 +109,15 @@ def _parts(files: Sequence[TableFile], owners: np.ndarray, rows: np.ndarray) -> 
         if not 0 <= listed[0] <= listed[-1] < file.table.rows:
             wrong = listed[0] if listed[0] < 0 else listed[-1]
             raise LazyNWBError(
-                f"{file.name}: /{file.table.path} has no row {wrong}: it has {file.table.rows} rows, counted "
-                "from 0"
+                f"{file.name}: /{file.table.path} has no row {wrong}: it has {file.table.rows} rows, "
+                "numbered from 0"
             )
         parts.append(Part(file, to_ranges(listed), len(listed)))
     return parts
 
 
 def _windows(parts: list[Part], names: list[str]) -> Iterator[list[Part]]:
-    """Group tables that are read together: not too many, nor too much. The rows of one stay together."""
+    """Group tables that are read together, with limited numbers of files and bytes."""
     window: list[Part] = []
     weight = 0.0
     for part in parts:
@@ -129,27 +131,27 @@ def _windows(parts: list[Part], names: list[str]) -> Iterator[list[Part]]:
 
 
 def _bytes_of(file: TableFile, rows: int, names: list[str]) -> float:
-    """Estimate the bytes of some rows of a table by the size of its columns."""
+    """Return the estimated size of some rows of a table, from the size of its columns."""
     return most_bytes(file, names) * rows / max(file.table.rows, 1)
 
 
 def cut_rows(origins: Origins, names: list[str]) -> list[slice]:
-    """Cut rows into slices that may be read one after the other: no table has rows in two of them.
+    """Divide rows into slices that are read one by one; no table has rows in two slices.
 
-    Where the rows of tables are mixed, that is one slice; there is always one, if only of no rows.
+    If the rows of tables are interleaved, the result is one slice. It has at least one, which may be empty.
     """
     owners = origins.owners
     if not len(owners):
         return [slice(0, 0)]
-    starts = np.flatnonzero(np.diff(owners, prepend=NOWHERE - 1))
+    starts = np.flatnonzero(np.diff(owners, prepend=NO_TABLE - 1))
     runs = owners[starts]
-    known = runs[runs != NOWHERE]
+    known = runs[runs != NO_TABLE]
     if len(np.unique(known)) < len(known):
         return [slice(0, len(owners))]
     slices = []
     begin, weight = 0, 0.0
     for number, stop in zip(runs, [*starts[1:], len(owners)], strict=True):
-        if number != NOWHERE:
+        if number != NO_TABLE:
             weight += _bytes_of(origins.files[number], stop - begin, names)
         if weight >= config.batch_bytes:
             slices.append(slice(begin, int(stop)))
@@ -167,7 +169,7 @@ def _placed(name: str, read: list[pl.Series], dtype: pl.DataType, places: np.nda
     if len(series) == len(places) and np.array_equal(places, np.arange(len(places))):
         return series.alias(name)
     indices = from_buffer(places)
-    return series.gather(indices.set(indices == NOWHERE, None)).alias(name)
+    return series.gather(indices.set(indices == NO_TABLE, None)).alias(name)
 
 
 #: Prefix of the provenance columns that are added to the query's own columns.
@@ -175,17 +177,19 @@ _PREFIX = "_lazynwb_of"
 
 
 class LateColumns:
-    """A query with columns added to its rows.
+    """A query with late columns.
 
-    An expression for each column would be simpler, but Polars evaluates it on many slices of a frame; where
-    rows are in no order, each slice would decode most chunks of all files again.
+    An expression per column would be simpler, but Polars evaluates expressions on many slices of a frame. If
+    rows are not sorted by file, each slice would decode most chunks of all files again.
 
     Parameters
     ----------
     frame : LazyFrame
+        The query.
     own : dict of str to str
-        Names of the three provenance columns in it.
+        Names of its three provenance columns.
     names : list of str
+        Names of the late columns.
     options : LateOptions
     """
 
@@ -205,18 +209,18 @@ class LateColumns:
 
     @property
     def detail(self) -> str:
-        """Description for profiles and query plans."""
+        """Description in profiles and query plans."""
         return f"{', '.join(self.added)} of a query's rows"
 
     def _types(self, names: list[str]) -> dict[str, pl.DataType]:
-        """Return the types of the new columns; of those that the user did not choose, from the files."""
+        """Return the types of the late columns: those chosen by the user, or those of the files."""
         overrides = self._options.overrides
         if all(name in overrides for name in names):
             return {name: overrides[name] for name in names}
         paths = self._frame.select(
             pl.col(self._own[column]).cast(pl.String).alias(column) for column in (NWB_PATH, TABLE_PATH)
         )
-        # In the order of their names: Polars gives distinct rows in any.
+        # Sorted by name, because Polars returns distinct rows in any order.
         tables = distinct_tables(paths.unique().collect()).sort(NWB_PATH, TABLE_PATH)
         return late_schema(load_distinct(tables, self._options), names, self._options)
 
@@ -265,5 +269,5 @@ class LateColumns:
 
 
 def _in_order(frame: pl.DataFrame, names: list[str]) -> pl.DataFrame:
-    # Not by plain names: Polars takes "*" and "^...$" for patterns.
+    # Not by names, because Polars interprets "*" and "^...$" as patterns.
     return pl.DataFrame([frame.get_column(name) for name in names])

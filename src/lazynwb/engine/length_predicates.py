@@ -1,8 +1,8 @@
 """Predicates on the lengths and nulls of list columns, rewritten to predicates on length columns.
 
-`pl.col("spike_times").list.len() > 5` needs no spike times. Polars has no public API to inspect expressions:
-an expression is taken apart, and recognized if its operands, combined again in a known way, equal it. What is
-not recognized is evaluated on the values.
+`pl.col("spike_times").list.len() > 5` does not need spike times. Polars has no public API to inspect
+expressions: an expression is split into operands, and recognized if these, combined in a known way, equal it.
+Other expressions are evaluated on the values.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lazynwb.catalog.lengths import LENGTH, length_name
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    #: Makes an expression of operands.
+    #: Function from operands to an expression.
     Combine: TypeAlias = "Callable[..., pl.Expr]"
 
 _CLOSED: tuple[Literal["both", "left", "right", "none"], ...] = ("both", "left", "right", "none")
@@ -64,12 +64,12 @@ def on_lengths(predicate: pl.Expr, can_measure: Callable[[str], bool]) -> pl.Exp
     ----------
     predicate : Expr
     can_measure : callable
-        Whether a column has a length column.
+        Function that returns whether a column has a length column.
 
     Returns
     -------
     Expr or None
-        None if the predicate needs values of a list column, or was not recognized.
+        None if the predicate needs values of a list column, or is not recognized.
     """
     if not any(map(can_measure, predicate.meta.root_names())):
         return None
@@ -95,7 +95,7 @@ def _rewritten(part: pl.Expr, can_measure: Callable[[str], bool]) -> pl.Expr | N
 
 
 def _on_length(part: pl.Expr, values: pl.Expr, length: pl.Expr) -> pl.Expr | None:
-    """Return what an expression of a list column is of its length column."""
+    """Return the equivalent of an expression of a list column on its length column; None if unknown."""
     if values.list.len().meta.eq(part):
         index_type = pl.get_index_type()
         return length if index_type == LENGTH else length.cast(index_type)
@@ -107,7 +107,7 @@ def _on_length(part: pl.Expr, values: pl.Expr, length: pl.Expr) -> pl.Expr | Non
 
 
 def _is_column(operand: pl.Expr, name: str) -> bool:
-    """Return whether an expression is a column, maybe under another name."""
+    """Return whether an expression is a column, possibly with an alias."""
     if operand.meta.eq(pl.col(name)):
         return True
     inner = operand.meta.pop()

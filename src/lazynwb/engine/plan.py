@@ -1,4 +1,4 @@
-"""The plan of a scan, made once and run any number of times, and of a query: conjuncts in order of cost."""
+"""Plans: the reusable plan of a scan, and the conjuncts of a query's predicate in order of cost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lazynwb.lookup.session_columns import SessionColumn
     from lazynwb.storage.source import Source
 
-#: Batches that Polars' streaming engine asks for before it can stop.
+#: Number of batches that Polars' streaming engine requests before it can stop.
 _BATCHES_AHEAD = 3
 _COST_OF_ARRAYS = 1_000_000
 _COST_OF_TEXT = 64
@@ -33,7 +33,7 @@ class Step(NamedTuple):
     ----------
     expression : Expr
     columns : tuple of str
-        The columns that it reads.
+        Columns of the expression.
     """
 
     expression: pl.Expr
@@ -43,8 +43,8 @@ class Step(NamedTuple):
 def conjuncts(predicate: pl.Expr) -> list[pl.Expr]:
     """Split a predicate into its conjuncts.
 
-    Polars has no public way to look into an expression, but it can take one apart: where the two topmost
-    inputs, put together again with `&`, make the same expression, it was a conjunction.
+    Polars has no public API to inspect an expression, but it can split one into operands. If these, combined
+    with `&`, equal the expression, it is a conjunction.
     """
     try:
         parts = predicate.meta.pop()
@@ -64,19 +64,19 @@ def plan_steps(
 ) -> list[Step]:
     """Return the steps in which a predicate is evaluated, the cheapest first.
 
-    Where a conjunct needs no more than the lengths of lists, its step has length columns in their place: see
+    If a conjunct only needs the lengths of lists, its step uses length columns; see
     `lazynwb.catalog.lengths`.
 
     Parameters
     ----------
     predicate : Expr or None
     schema : mapping of str to DataType
-        The columns that are read from files' tables.
+        Columns that are read from tables of files.
     per_file : frozenset of str
-        Columns whose value is the same in all rows of a file or a table: conjuncts of these alone are steps
-        of their own, because they skip whole files and tables.
+        Columns that are constant in a file or a table: conjuncts on these alone are separate steps, because
+        they skip whole files and tables.
     ignore_errors : bool
-        Whether rows that cannot be read are null: their lengths then do not stand in for them.
+        Whether unreadable rows are null: their nulls do not follow from their lengths.
     """
     if predicate is None:
         return []
@@ -84,7 +84,7 @@ def plan_steps(
     parts = _parts(predicate, schema, ignore_errors=ignore_errors)
     for step in sorted(parts, key=lambda step: _cost(step, schema)):
         cost = _cost(step, schema)
-        # Conjuncts of the same cost are read and evaluated together: one round of reads, one of evaluation.
+        # Conjuncts of equal cost are read and evaluated together.
         if (
             steps
             and cost <= _COST_OF_TEXT
@@ -119,7 +119,7 @@ def _dtype(name: str, schema: Mapping[str, pl.DataType]) -> pl.DataType | None:
 
 
 def column_cost(dtype: pl.DataType | None) -> int:
-    """Return about how many bytes a row of a column takes to read; 0 for a column that is not stored."""
+    """Return the estimated number of bytes to read per row of a column; 0 if it is not stored."""
     if dtype is None:
         return 0
     if isinstance(dtype, pl.List | pl.Array | pl.Struct):
@@ -130,10 +130,10 @@ def column_cost(dtype: pl.DataType | None) -> int:
 
 
 class Growth:
-    """Sizes that grow geometrically from a small one, so that a query which stops early reads little.
+    """Geometrically growing sizes, so that a query that stops early reads little.
 
-    Polars' streaming engine requests three batches before it can stop after the first, so the size stays
-    small until that many were yielded; a size that yielded no rows grows at once.
+    Polars' streaming engine requests three batches before it can stop after the first. The size therefore
+    stays small until that many batches were yielded; it grows immediately if a size has yielded no rows.
     """
 
     def __init__(self, first: int, most: int) -> None:
@@ -146,7 +146,7 @@ class Growth:
         return self._now
 
     def used(self, batches: int) -> None:
-        """Record how many batches the last size yielded."""
+        """Record the number of batches that the last size has yielded."""
         self._given += batches
         if not batches or self._given >= _BATCHES_AHEAD:
             self._now = min(self._now * 4, self._most)
@@ -210,25 +210,25 @@ class ScanPlan(NamedTuple):
 
     @property
     def per_file(self) -> frozenset[str]:
-        """Columns whose value is the same in all rows of a file."""
+        """Columns that are constant in a file."""
         return frozenset({NWB_PATH, *(column.name for column in self.session)})
 
     @property
     def per_table(self) -> frozenset[str]:
-        """Columns whose value is the same in all rows of a table, and known before it is looked at."""
+        """Columns that are constant in a table, and known before it is read."""
         return self.per_file if self.tables is None else self.per_file | {TABLE_PATH}
 
     def tables_of(self, source: Source) -> tuple[str, ...]:
-        """Return the paths of the tables that are looked for in a file."""
+        """Return the paths of the requested tables of a file."""
         return (self.table,) if self.tables is None else self.tables[source]
 
     def with_lengths(self, names: Iterable[str]) -> ScanPlan:
-        """Return the plan with those of some columns that are length columns, which a predicate may need."""
+        """Return the plan with the length columns among some names, for a predicate that needs them."""
         lengths = {name: LENGTH for name in names if measured_name(name) is not None}
         return self._replace(schema=self.schema | lengths) if lengths.keys() - self.schema.keys() else self
 
     @property
     def all_columns(self) -> dict[str, pl.DataType]:
-        """Every column that the scan has, in order; the first is hidden from users."""
+        """All columns of the scan, in order; the first is internal."""
         session = {column.name: column.dtype for column in self.session}
         return {ROWS: pl.Null(), **self.schema, **session, **INTERNAL}

@@ -1,7 +1,7 @@
-"""Columns of damaged files: the values that can be read, and null for the others.
+"""Columns of damaged files, with null in place of unreadable values.
 
-A value is null exactly where it cannot be read by itself, whatever is read with it. So the nulls do not
-depend on the projection, the predicate or the batches of a query, and a filter sees those of the result.
+A value is null if and only if it cannot be read alone. Nulls therefore do not depend on the projection, the
+predicate or the batches of a query, and a predicate is evaluated on the same nulls.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source
 
-#: Errors of what is stored in a column. Others are of the file, or of the way to it.
+#: Errors of the data of a column. Other errors affect the whole file or the access to it.
 COLUMN_ERRORS = (UnsupportedTypeError, CorruptDataError, NotNWBError, SchemaError)
 
 
 class ReadableRows:
-    """Reads columns of damaged files.
+    """A reader of columns of damaged files.
 
     Parameters
     ----------
     note : callable
-        Takes note of a column of a file, and of why it cannot be read everywhere.
+        Function that records a partly unreadable column of a file, with the error.
     """
 
     def __init__(self, note: Callable[[TableFile, str, LazyNWBError], None]) -> None:
@@ -56,14 +56,14 @@ class ReadableRows:
         overridden: frozenset[str],
         origin: str,
     ) -> list[pl.Series]:
-        """Read columns of rows as `read_columns` does, with null where a value cannot be read.
+        """Read columns of rows like `read_columns`, with null in place of unreadable values.
 
         Raises
         ------
         OversizedError
-            As `read_columns` does.
+            If text and sequences exceed the limit of a batch.
         LazyNWBError
-            If the file is not there any more, has changed, or takes a package that is not installed.
+            If the file no longer exists, has changed, or needs a package that is not installed.
         """
         found = []
         for name, dtype in schema.items():
@@ -84,7 +84,7 @@ class ReadableRows:
             series = _read(handles, part, name, stored or pl.Null())
         except COLUMN_ERRORS as error:
             self._note(part.file, name, error)
-            # Codecs and types are those of a whole HDF5 dataset.
+            # Codecs and types apply to the whole dataset.
             whole = column.data is not None and _is_read_by_libhdf5(column.data)
             if stored is None or (whole and isinstance(error, UnsupportedTypeError)):
                 return nulls(name, dtype, part.rows)
@@ -97,7 +97,7 @@ class ReadableRows:
             return _conform_each(series, dtype, origin)
 
     def _decodable(self, handles: Handles, part: Part, column: Column, dtype: pl.DataType) -> pl.Series:
-        """Read a column whose rows cannot all be read: first without those whose chunks cannot be decoded."""
+        """Read a column with unreadable rows, first without the rows in undecodable chunks."""
         if part.rows == 1:
             return nulls(column.name, dtype, 1)
         keep = self._in_sound_chunks(handles, part, column)
@@ -110,12 +110,12 @@ class ReadableRows:
         return found.gather(from_buffer(places).replace(-1, None))
 
     def _in_sound_chunks(self, handles: Handles, part: Part, column: Column) -> np.ndarray:
-        """Return of each row whether its chunks can be decoded, as far as a row of each chunk tells."""
+        """Return a mask of the rows whose chunks can be decoded, judged by one row of each chunk."""
         data, file, rows = column.data, part.file, part.indices()
         if data is None or column.whole:
             return np.ones(len(rows), np.bool_)
         outer = column.indices[0] if column.indices else data
-        # Rows behind the end of a short column are null anyway.
+        # Rows past the end of a short column are null.
         keep = self._sound(handles, file, outer, rows) | (rows >= column.length)
         if not column.indices:
             return keep
@@ -126,7 +126,7 @@ class ReadableRows:
         try:
             starts, stops = _spans(handles, kept, outer, data)
         except COLUMN_ERRORS:
-            return keep  # single rows are tried
+            return keep  # rows are read one by one
         size = _rows_per_chunk(data)
         if size:
             first, last = starts // size, (np.maximum(stops, 1) - 1) // size
@@ -139,7 +139,7 @@ class ReadableRows:
         return keep
 
     def _sound(self, handles: Handles, file: TableFile, array: Array, rows: np.ndarray) -> np.ndarray:
-        """Return of each row of an array whether its chunks can be decoded; True where it has none."""
+        """Return a mask of the rows of an array whose chunks can be decoded; True without chunks."""
         size = _rows_per_chunk(array)
         known = self._bands.setdefault((file.source, array.path), {})
         within = rows < array.rows
@@ -154,7 +154,7 @@ class ReadableRows:
 
 
 def unreadable_columns(part: Part, names: Iterable[str]) -> dict[str, LazyNWBError]:
-    """Return the columns of a file whose stored type cannot be read, each with the error: nothing is read."""
+    """Return the columns of a file with unsupported stored types, each with its error, without a read."""
     found: dict[str, LazyNWBError] = {}
     for name in names:
         column = part.file.columns.get(name)
@@ -171,7 +171,7 @@ def unreadable_columns(part: Part, names: Iterable[str]) -> dict[str, LazyNWBErr
 def _try_bands(
     handles: Handles, file: TableFile, array: Array, bands: Sequence[int], known: dict[int, bool]
 ) -> None:
-    """Find the bands of chunks that cannot be decoded, by reading the first row of each."""
+    """Find the row bands with undecodable chunks, by a read of the first row of each band."""
     if not bands:
         return
     rows = np.array(bands, np.int64) * _rows_per_chunk(array)
@@ -189,7 +189,7 @@ def _try_bands(
 
 
 def _rows_of(handles: Handles, file: TableFile, array: Array, ranges: np.ndarray) -> np.ndarray:
-    """Return rows of an array as they are stored."""
+    """Return stored rows of an array."""
     if file.needs_chunk_index(array):
         look_up_chunks([(file, (array, chunk_numbers(array, ranges, ())))])
     requests: list[tuple[TableFile, Request]] = []
@@ -199,16 +199,16 @@ def _rows_of(handles: Handles, file: TableFile, array: Array, ranges: np.ndarray
 
 
 def _spans(handles: Handles, part: Part, index: Array, data: Array) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first element and the element past the last of each row of a ragged column."""
+    """Return the first element, and the element past the last, of each row of a ragged column."""
     ends = as_integers(_rows_of(handles, part.file, index, with_row_before(part.ranges)), index)
     return spans(ends, part.ranges, index, data)
 
 
 def _rows_per_chunk(array: Array) -> int:
-    """Return how many rows share their chunks; 0 where that is not known, or there are no chunks."""
+    """Return the number of rows per chunk; 0 if unknown, or if there are no chunks."""
     if not array.shape or len(array.chunk) != len(array.shape) or array.chunk[0] < 1:
         return 0
-    # Elements of HDF5 that libhdf5 reads may be damaged one by one.
+    # Elements that libhdf5 reads may be damaged one by one.
     return 0 if _is_read_by_libhdf5(array) else array.chunk[0]
 
 
@@ -221,7 +221,7 @@ def _read(handles: Handles, part: Part, name: str, dtype: pl.DataType) -> pl.Ser
 
 
 def _read_each(handles: Handles, part: Part, name: str, dtype: pl.DataType) -> pl.Series:
-    """Read as many rows at once as can be read."""
+    """Read rows by bisection: each read has as many readable rows as possible."""
     try:
         return _read(handles, part, name, dtype)
     except COLUMN_ERRORS:
@@ -233,7 +233,7 @@ def _read_each(handles: Handles, part: Part, name: str, dtype: pl.DataType) -> p
 
 
 def _conform_each(series: pl.Series, dtype: pl.DataType, origin: str | None) -> pl.Series:
-    """Cast the values that fit."""
+    """Cast values one by one, with null in place of values that do not fit."""
     try:
         return conform(series, dtype, origin)
     except SchemaError:

@@ -1,4 +1,4 @@
-"""Regions resolved: the rows of another table in the place of their positions."""
+"""Resolution of regions: row positions are replaced by the rows of the target tables."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from lazynwb.lookup.regions import Region
     from lazynwb.storage.source import Source
 
-    #: Reads columns of rows, as `read_columns` does.
+    #: Function that reads columns of rows; see `read_columns`.
     Read: TypeAlias = Callable[
         [Handles, list[Part], dict[str, pl.DataType], frozenset[str], str], list[pl.Series]
     ]
 
 
 class Regions:
-    """The regions of one query, with the other tables' rows of the files that are being read.
+    """The regions of one query, with the rows of the target tables of the current files.
 
     Parameters
     ----------
     regions : sequence of Region
     note : callable
-        Takes note of what is wrong with a table of a file.
+        Function that records problems of a table of a file.
     """
 
     def __init__(self, regions: Sequence[Region], note: Callable[[TableFile, tuple[str, ...]], None]) -> None:
@@ -46,11 +46,11 @@ class Regions:
 
     @property
     def names(self) -> frozenset[str]:
-        """The columns that are resolved."""
+        """The names of the resolved columns."""
         return frozenset(self._regions)
 
     def stored(self, schema: dict[str, pl.DataType]) -> dict[str, pl.DataType]:
-        """Return the types in which columns are read: of regions those of the positions."""
+        """Return the types in which columns are read: regions are read as row positions."""
         return {
             name: self._regions[name].stored if name in self._regions else dtype
             for name, dtype in schema.items()
@@ -59,25 +59,25 @@ class Regions:
     def resolved(
         self, handles: Handles, parts: list[Part], series: pl.Series, read: Read = read_columns
     ) -> pl.Series:
-        """Return a column as the scan shows it: of a region the other table's rows.
+        """Return a column of the result: for a region, the rows of the target table.
 
-        A position that the other table does not have (a damaged file) becomes a null; so does every position
-        where there is no such table.
+        Positions outside the target table (in damaged files) and positions without a target table become
+        null.
 
         Parameters
         ----------
         handles : Handles
         parts : list of Part
-            The rows of the column.
+            Rows of the column.
         series : Series
-            As read.
+            Column as read from the files.
         read : callable
-            Reads the columns of the other table.
+            Function that reads the columns of the target table.
 
         Raises
         ------
         SchemaError
-            If the column is no region in one of the files.
+            If the column is not a region in one of the files.
         LazyNWBError
             If a table cannot be read.
         """
@@ -106,13 +106,13 @@ class Regions:
     def _read(
         self, handles: Handles, region: Region, files: list[TableFile], read: Read
     ) -> dict[tuple[Source, str], pl.Series | None]:
-        """Return the other table's rows by table; None where it has no such table."""
+        """Return the rows of the target table of each table; None without a target table."""
         for file in files:
             column = file.columns.get(region.name)
             if column is not None and not column.region:
                 raise SchemaError(
-                    f"{file.name}: /{file.table.path}: column {region.name!r} is not a DynamicTableRegion "
-                    "here, so its values are not rows of another table: leave it out of resolve_regions"
+                    f"{file.name}: /{file.table.path}: column {region.name!r} is not a DynamicTableRegion in "
+                    "this file: leave it out of resolve_regions"
                 )
         before = self._rows.get(region.name, {})
         new = [file for file in files if file.key not in before]
@@ -134,7 +134,7 @@ class Regions:
         for key, target in targets.items():
             now[key] = rows[at : at + target.table.rows]
             at += target.table.rows
-        self._rows[region.name] = now  # those of files that were read before are not needed again
+        self._rows[region.name] = now  # rows of previous files are not needed again
         return now
 
     def _note_once(self, file: TableFile, name: str, rows: pl.Series | None) -> None:
@@ -142,25 +142,24 @@ class Regions:
             return
         self._noted.add((file.key, name))
         problem = (
-            f"column {name!r} refers to no table that can be read: it is null"
+            f"column {name!r} is null, because its target table is missing or cannot be read"
             if rows is None
-            else f"column {name!r} refers to rows that its table of {len(rows)} rows does not have: "
-            "these are null"
+            else f"column {name!r} has positions outside its target table of {len(rows)} rows: these are null"
         )
         self._note(file, (problem,))
 
 
 def _flattened(series: pl.Series, owners: np.ndarray) -> tuple[pl.Series, list[np.ndarray], np.ndarray]:
-    """Take positions out of the lists that they are in.
+    """Flatten nested lists of positions.
 
     Returns
     -------
     Series
-        The positions, one after another.
+        The flat positions.
     list of ndarray
         Arrow offsets of each level of lists, the outermost first.
     ndarray
-        To which of the parts each position belongs.
+        Number of the part of each position.
     """
     levels = []
     while isinstance(series.dtype, pl.List):

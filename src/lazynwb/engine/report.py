@@ -1,4 +1,4 @@
-"""Problems of a query, logged when it is done."""
+"""Report of the nonfatal problems of a query, which are logged at its end."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
-#: Names of files that a warning lists.
+#: Maximum number of files in a warning.
 _NAMED = 3
 
 
 class Report:
-    """Problems that did not end a query: logged once, when the query is done."""
+    """Nonfatal problems of a query, logged once at its end."""
 
     def __init__(self, table: str, total: int) -> None:
         self._table = table
@@ -37,7 +37,7 @@ class Report:
         self._missing.append(path)
 
     def lacks_table(self, plan: ScanPlan, source: Source) -> None:
-        """Record a file that lacks the table of a scan, or raise, as the scan demands.
+        """Record a file that lacks the table of a scan, or raise an error, as the scan requires.
 
         Raises
         ------
@@ -50,7 +50,7 @@ class Report:
             self.missing(source.name)
 
     def failed(self, source: Source, table: str, error: Exception, first_row: int = 0) -> None:
-        """Note a table of a file that could not be read, or not from some row on."""
+        """Record a table of a file that cannot be read, or cannot be read from a row on."""
         text = str(error)
         if table != self._table and table not in text:
             text = f"/{table}: {text}"
@@ -60,7 +60,7 @@ class Report:
         self._failed[source, table] = text
 
     def has_failed(self, file: TableFile) -> bool:
-        """Return whether reading a table has failed: none of its later rows are read."""
+        """Return whether a read of a table has failed, in which case later rows are skipped."""
         return file.key in self._failed
 
     def problems(self, file: NamedTable, problems: Iterable[str]) -> None:
@@ -68,11 +68,11 @@ class Report:
         self._problems |= {f"{file.name}: /{file.table.path}: {problem}": None for problem in problems}
 
     def unreadable(self, file: NamedTable, column: str, error: Exception) -> None:
-        """Record a column that is null where it cannot be read."""
+        """Record a column with unreadable values, which are null."""
         self._unreadable.setdefault((file.name, file.table.path, column), str(error))
 
     def outdated(self, path: str) -> None:
-        """Record a file that has changed since the provider's catalog was made."""
+        """Record a file that has changed since the provider's catalog was created."""
         self._outdated[path] = None
 
     def add(self, other: Report) -> None:
@@ -84,7 +84,7 @@ class Report:
         self._outdated |= other._outdated
 
     def log(self) -> None:
-        """Log one warning for each kind of trouble."""
+        """Log one warning for each kind of problem."""
         for listed, phrase in (
             (self._missing, f"no table /{self._table} in"),
             (list(self._failed.values()), f"table /{self._table} could not be read in"),

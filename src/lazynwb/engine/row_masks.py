@@ -1,4 +1,4 @@
-"""Rows of a scan between steps: masks, slices, and provenance columns."""
+"""Masks and slices of the rows of a scan, and per-file columns such as provenance."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
 
 
 class PerFile:
-    """Columns whose value is the same in all rows of a file.
+    """Columns that are constant in a file.
 
     Parameters
     ----------
     table : str
-        The table's path.
+        Path of the table.
     is_pattern : bool
-        It stands for several tables.
+        Whether the path is a pattern of several tables.
     """
 
     def __init__(self, table: str, *, is_pattern: bool = False) -> None:
         self._table = table
-        # Files from before NWB 2 may have the table at a path of their own.
+        # Files before NWB 2 may have the table at another path.
         self._has_own_paths = is_pattern or table in OTHER_PATHS
         self._numbers: dict[Source, int] = {}
         self._files = pl.DataFrame()
 
     def add(self, sources: Sequence[Source], *metadata: pl.DataFrame) -> None:
-        """Add files, with frames of metadata that have a row for each."""
+        """Add files, with frames of metadata that have one row per file."""
         files = pl.concat([frame.drop(NWB_PATH, strict=False) for frame in metadata], how="horizontal")
         files = files.with_columns(pl.Series(NWB_PATH, [source.path for source in sources], dtype=pl.String))
         start = len(self._files)
@@ -47,12 +47,12 @@ class PerFile:
         self._files = self._files.vstack(files) if start else files
 
     def of_tables(self, pairs: Sequence[tuple[Source, str]]) -> pl.DataFrame:
-        """Return the columns of the files and `_table_path`, a row for each table of a file."""
+        """Return the columns of the files and `_table_path`, one row per table of a file."""
         files = self._files[[self._numbers[source] for source, _ in pairs]]
         return files.with_columns(pl.Series(TABLE_PATH, [path for _, path in pairs], dtype=pl.String))
 
     def column(self, name: str, parts: list[Part]) -> pl.Series:
-        """Return a column that no table holds, for the rows of the given parts."""
+        """Return a per-file or provenance column for the rows of parts."""
         if name == ROWS:
             return nulls(name, pl.Null(), sum(part.rows for part in parts))
         if name == TABLE_INDEX:
@@ -77,14 +77,14 @@ def mask(frame: pl.DataFrame, expression: pl.Expr) -> np.ndarray:
 
 
 def assembled(columns: Mapping[str, pl.Series], rows: int) -> pl.DataFrame:
-    """Return a frame of columns, or one of a given height without columns."""
+    """Return a frame of columns, or a frame of a given height without columns."""
     if not columns:
         return from_buffer(np.zeros(rows, np.uint32), TABLE_INDEX).to_frame()
     return pl.DataFrame(list(columns.values()))
 
 
 def take(parts: list[Part], keep: np.ndarray) -> list[Part]:
-    """Keep the rows where a mask is true."""
+    """Return the rows for which a mask is true."""
     kept = []
     at = 0
     for part in parts:
@@ -96,7 +96,7 @@ def take(parts: list[Part], keep: np.ndarray) -> list[Part]:
 
 
 def cut(parts: list[Part], start: int, stop: int) -> list[Part]:
-    """Keep a slice of the rows."""
+    """Return a slice of the rows."""
     kept = []
     at = 0
     for part in parts:

@@ -1,4 +1,4 @@
-"""One scan of files: window by window, filter on cheap columns, read the rest for the rows that survive."""
+"""Scans of files: in each window, filter on cheap columns, then read the others for the remaining rows."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ if TYPE_CHECKING:
     from lazynwb.lookup.stored_tables import StoredTable
     from lazynwb.storage.source import Source
 
-#: Files of the first window, and of the largest. Remote ones take about as long for many as for one.
+#: Numbers of files of the first and of the largest window. Remote files are read concurrently.
 _FIRST_FILES, _MAX_FILES = 1, 64
-#: Rows of the first batch of a filtered query, whose consumer may stop after a few.
+#: Number of rows of the first batch of a filtered query, whose consumer may stop early.
 _FIRST_ROWS = 16
-#: Bytes that a row takes while it is filtered, whatever its columns: its number, and the mask.
+#: Size of the row number and mask of a row during filtering.
 _MIN_ROW_BYTES = 16
 _OUTDATED = (
     "{} has changed since it was cataloged: update the index (lazynwb index update) or scan without it; "
@@ -69,33 +69,33 @@ class Query:
     names : list of str
         Columns to return.
     steps : list of Step
-        The predicate, in the order in which it is evaluated.
+        Steps of the predicate, in the order of their evaluation.
     first_row : int
-        Of the first table: rows before it are left out.
+        First row of the first table to read.
     read_everything : bool
-        No consumer stops early: start with full-size batches.
+        Whether the consumer reads all rows, so that the first batches have full size.
     filtered : bool
-        The rows have passed other parts of a predicate.
+        Whether other conjuncts have already been applied to the rows.
     report : Report or None
-        Takes note of what goes wrong.
+        Report of nonfatal problems.
     writer : StoreWriter or None
-        Takes small columns for the column store.
+        Writer of small columns to the column store.
     scan_metadata : callable
-        `lazynwb.engine.batches.scan_metadata`: an argument, because that module imports this one.
+        `lazynwb.engine.batches.scan_metadata`, which is passed because its module imports this one.
 
     Attributes
     ----------
     rows_left : int or None
-        Rows that may still be looked at, of those that `frames` was given.
+        Number of rows that may still be scanned.
     batches_given : int
-        Batches that were yielded.
+        Number of yielded batches.
     reached : (Source, str, int)
-        The file of the last row that was yielded, its table, and the number of the row behind it.
+        File and table of the last yielded row, and the number of the next row.
     report : Report
-        Problems that did not end the query.
+        Nonfatal problems.
     """
 
-    def __init__(  # noqa: PLR0913 - what is read, and who takes note
+    def __init__(  # noqa: PLR0913 - parameters and outputs of a query
         self,
         plan: ScanPlan,
         names: list[str],
@@ -143,7 +143,7 @@ class Query:
         )
 
     def frames(self, n_rows: int | None) -> Generator[pl.DataFrame]:
-        """Yield the rows in batches, none of them empty; see `run`."""
+        """Yield the rows in nonempty batches; see `run`."""
         try:
             for parts in self.windows(n_rows):
                 for frame in self.batches(parts):
@@ -158,7 +158,7 @@ class Query:
     # -- windows --------------------------------------------------------------------------------------
 
     def windows(self, n_rows: int | None) -> Iterator[list[Part]]:
-        """Yield groups of rows to filter together: few files first, then more, bounded by bytes."""
+        """Yield groups of rows to filter together, with growing numbers of files and limited size."""
         filtering = list(dict.fromkeys(name for step in self._steps for name in step.columns))
         growth = self._files_growth(is_filtered=bool(self._steps))
         parts = self._parts(n_rows, filtering)
@@ -178,12 +178,12 @@ class Query:
             growth.used(self.batches_given - before)
 
     def _files_growth(self, *, is_filtered: bool) -> Growth:
-        """Return how many files are read together: few at first if a consumer may stop after some rows."""
+        """Return the numbers of files that are read together, small at first if the query may stop early."""
         at_once = self._read_everything or not is_filtered or any(s.is_remote for s in self._plan.sources)
         return Growth(_MAX_FILES if at_once else _FIRST_FILES, _MAX_FILES)
 
     def _parts(self, n_rows: int | None, filtering: list[str]) -> Iterator[tuple[Part, int]]:
-        """Yield the rows of each file that may pass, with about how many bytes filtering them takes."""
+        """Yield the rows of each file that may pass, with the estimated size of their filter columns."""
         for file, limit, ranges in self._times.pruned(self._files(n_rows)):
             start = self._first_row if self._is_first(file) else 0
             part = Part.of_ranges(file, cut_ranges(ranges, start, limit))
@@ -193,13 +193,13 @@ class Query:
             size = (
                 max(most_bytes(file, filtering) * rows // limit, _MIN_ROW_BYTES * rows) if self._steps else 0
             )
-            # A table too large to filter at once is filtered in slices.
+            # A large table is filtered in slices.
             slices = max(1, min(rows, -(-size // config.batch_bytes)))
             for i in range(slices):
                 yield part.cut(rows * i // slices, rows * (i + 1) // slices), size // slices
 
     def _files(self, n_rows: int | None) -> Iterator[tuple[TableFile, int]]:
-        """Yield the files whose rows are wanted, with the number of rows before the limit."""
+        """Yield the files that may have matching rows, with their numbers of rows within the limit."""
         self.rows_left = left = n_rows
         for source, table, keep, load in self._loading(limited=n_rows is not None):
             if left is not None and left <= 0:
@@ -243,12 +243,12 @@ class Query:
                 yield source, table, keep, load
 
     def _tables_in(self, files: Sequence[tuple[Source, bool]]) -> list[tuple[Source, str, bool]]:
-        """Return the tables of files, each with whether its rows are wanted.
+        """Return the tables of files, each with whether its rows may match.
 
         Parameters
         ----------
         files : sequence of (Source, bool)
-            Each with whether rows of it are wanted.
+            Files, each with whether its rows may match.
         """
         if self._plan.tables is None:
             return [(source, self._plan.table, keep) for source, keep in files]
@@ -270,9 +270,10 @@ class Query:
         ]
 
     def _wanted(self, block: tuple[Source, ...]) -> list[bool]:
-        """Evaluate the conjuncts on the files' paths and metadata alone.
+        """Evaluate the conjuncts on paths and metadata of files.
 
-        Other wanted columns of the same metadata tables are read with them; the rest only of the files left.
+        Other requested columns of the same metadata tables are read with them, the rest only for the
+        remaining files.
         """
         names = {name for step in self._by_file for name in step.columns}
         tables = {column.table for column in self._session if column.name in names}
@@ -286,7 +287,7 @@ class Query:
         if left:
             others = [column for column in self._session if column.table not in tables]
             rest = session_frame(left, others, partial(self._scan_metadata, self._plan))
-            # Of a list: the first array that Polars takes makes it import numpy.ma.
+            # From a list, because Polars imports numpy.ma for the first array.
             self._per_file.add(left, files.filter(keep), rest)
         return keep
 
@@ -308,7 +309,7 @@ class Query:
                 self._writer.note(file)
             if file.problems:
                 self.report.problems(file, file.problems)
-            if file.is_renewed:
+            if file.is_reloaded:
                 self.report.outdated(source.name)
             if self._lengths:
                 file = file.with_lengths(self._lengths)
@@ -317,13 +318,13 @@ class Query:
     # -- batches --------------------------------------------------------------------------------------
 
     def batches(self, parts: list[Part], known: dict[str, pl.Series] | None = None) -> Iterator[pl.DataFrame]:
-        """Yield the rows of a window that survive the predicate, in batches bounded by bytes.
+        """Yield the rows of a window that pass the predicate, in batches of limited size.
 
         Parameters
         ----------
         parts : list of Part
         known : dict of str to Series or None
-            Columns of these rows that need not be read; None where nothing of them was looked at yet.
+            Known columns of these rows; None if the window has not been processed before.
         """
         if any(self.report.has_failed(part.file) for part in parts):
             for one, own in _singly(parts, known):
@@ -352,9 +353,9 @@ class Query:
     def _without_failures(
         self, parts: list[Part], known: dict[str, pl.Series] | None, error: LazyNWBError
     ) -> Iterator[pl.DataFrame]:
-        """Yield the rows of a window that could not be read as a whole."""
+        """Yield the rows of a window that cannot be read as a whole."""
         if len(parts) > 1:
-            # One file at a time: the others can be read, and the error names the one that cannot.
+            # File by file, so that other files are read and the error identifies the file.
             for one, own in _singly(parts, known):
                 yield from self.batches([one], own)
         elif self._read_again(parts[0], error):
@@ -363,8 +364,8 @@ class Query:
             self._give_up(parts[0], error)
 
     def _give_up(self, part: Part, error: LazyNWBError) -> None:
-        """Record that a file cannot be read under `ignore_errors`; else raise."""
-        if isinstance(error, SourceChangedError) and part.file.is_given:
+        """Record a file that cannot be read with `ignore_errors`; else raise the error."""
+        if isinstance(error, SourceChangedError) and part.file.is_provided:
             error = SourceChangedError(_OUTDATED.format(part.file.name))
         if not may_skip(error, ignore_errors=self._plan.ignore_errors):
             raise error from None
@@ -372,15 +373,15 @@ class Query:
         self.report.failed(*part.file.key, error, first_row)
 
     def _readable(self, part: Part) -> Part:
-        """Return a part without the columns of its file whose type cannot be read: they are null."""
+        """Return a part without the columns of unsupported types, which are null."""
         skipped = self._skipped.get(part.file.key)
         return part._replace(file=part.file.without(skipped)) if skipped else part
 
     def _read_again(self, part: Part, error: LazyNWBError) -> bool:
-        """Return whether to read a file again, with null for what cannot be read (`ignore_errors`).
+        """Return whether to read a file again, with null in place of unreadable values (`ignore_errors`).
 
-        First without columns of types that cannot be read, then column by column. If neither helps, the error
-        is one of the whole file.
+        The file is read again without columns of unsupported types, then column by column. If both fail, the
+        error affects the whole file.
         """
         key = part.file.key
         if not self._plan.ignore_errors or not isinstance(error, COLUMN_ERRORS) or key in self._damaged:
@@ -397,15 +398,15 @@ class Query:
     def resume(
         self, window: list[Covered], found: pl.DataFrame, columns: list[str]
     ) -> Iterator[pl.DataFrame]:
-        """Yield the rows of a window of which small columns are known, with those that have to be read.
+        """Yield the rows of a window with known small columns, completed with the columns to read.
 
         Parameters
         ----------
         window : list of Covered
         found : DataFrame
-            The rows that have passed the predicate so far: see `read_window`.
+            Rows that have passed the predicate so far; see `read_window`.
         columns : list of str
-            Columns of it that are still needed.
+            Columns of `found` that are still needed.
         """
         counts = found.group_by(SESSION, maintain_order=True).len()
         growth = self._files_growth(is_filtered=self._rows_growth is not None)
@@ -441,11 +442,11 @@ class Query:
         )
         for table, rows, load in zip(tables, counts, loading, strict=True):
             file = load()
-            if file is not None and file.is_renewed:
+            if file is not None and file.is_reloaded:
                 raise SourceChangedError(_OUTDATED.format(file.name))
             if file is None or file.identity != table.session.identity:
                 raise SourceChangedError(
-                    f"{table.source.name} was changed while it was being read: run the query again"
+                    f"{table.source.name} was changed during the query: run the query again"
                 )
             if self._lengths:
                 file = file.with_lengths(self._lengths)
@@ -455,13 +456,13 @@ class Query:
         return parts
 
     def _window_columns(self, parts: list[Part], *, is_stored: bool) -> WindowColumns:
-        """Return what keeps columns of a window for the column store; see `WindowColumns`."""
+        """Return the collector of a window's columns for the column store; see `WindowColumns`."""
         names: list[str] = []
         if (
             self._writer is not None
             and not any(part.file.key in self._skipped or part.file.key in self._damaged for part in parts)
             and len({part.file.source for part in parts}) == len(parts)
-            # The store knows one path of a table.
+            # The column store does not support patterns.
             and all(
                 part.file.table.path == self._plan.table for part in parts if self._plan.table in OTHER_PATHS
             )
@@ -478,17 +479,17 @@ class Query:
         names: Iterable[str],
         kept: WindowColumns,
     ) -> None:
-        """Read all rows of small columns, for the column store as well as for this query.
+        """Read all rows of small columns, for the column store and for the query.
 
         Parameters
         ----------
         handles : Handles
         parts : list of Part
-            The rows that are wanted.
+            Rows of the query.
         known : dict of str to Series
-            Columns of these rows; takes those that are read.
+            Known columns of these rows, to which the columns are added.
         names : iterable of str
-            Columns that are wanted.
+            Columns to read.
         kept : WindowColumns
         """
         rest = [name for name in names if name not in known and name in self._plan.schema]
@@ -500,14 +501,14 @@ class Query:
         try:
             self._add(handles, whole, names, found, decoded)
         except (LazyNWBError, OversizedError):
-            decoded.drop(names)  # the rows that are wanted may be readable
+            decoded.drop(names)  # the rows of the query may be readable
             return
         if whole is not parts:
             starts = np.cumsum([0, *(part.rows for part in whole)])
             rows = np.concatenate(
                 [part.indices() + start for part, start in zip(parts, starts[:-1], strict=True)]
             )
-            # Not `gather`: Polars takes the names of series for patterns there.
+            # Not `gather`, which interprets names of Series as patterns.
             places = from_buffer(rows)
             found = {name: series[places] for name, series in found.items()}
         known.update(found)
@@ -515,7 +516,7 @@ class Query:
     def _filter(
         self, handles: Handles, parts: list[Part], known: dict[str, pl.Series], kept: WindowColumns
     ) -> tuple[list[Part], dict[str, pl.Series]]:
-        """Return the rows that pass the predicate, and those of the columns to return that are known."""
+        """Return the rows that pass the predicate, and the known columns of the result."""
         for step in self._steps:
             self._read_whole(handles, parts, known, step.columns, kept)
             self._add(handles, parts, step.columns, known, kept.decoded(parts))
@@ -555,7 +556,7 @@ class Query:
             )
 
     def _read(self, parts: list[Part], known: dict[str, pl.Series]) -> Iterator[pl.DataFrame]:
-        """Yield one batch: the columns that are known of these rows, and the others."""
+        """Yield one batch of known and newly read columns."""
         have = dict(known)
         if len(parts) == 1 and self.report.has_failed(parts[0].file):
             return
@@ -584,7 +585,7 @@ class Query:
         yield assembled({name: have[name] for name in self._names}, sum(part.rows for part in parts))
 
     def _bounds(self, handles: Handles, parts: list[Part], names: list[str]) -> list[tuple[int, int]]:
-        """Cut rows into batches (see `batch_bounds`), into even ones where an index is damaged."""
+        """Divide rows into batches (see `batch_bounds`), or into equal ones if an index is damaged."""
         try:
             return batch_bounds(handles, parts, names, self._rows_growth)
         except COLUMN_ERRORS:
@@ -601,7 +602,7 @@ class Query:
             self._count(finished=self._positions.get(source, 0))
 
     def _count(self, *, looked_at: int = 0, finished: int = 0) -> None:
-        """Show the progress: a file counts half once it is looked up, and half once it is read."""
+        """Update the progress: each of look-up and read counts as half a file."""
         self._looked_at = max(self._looked_at, looked_at)
         self._finished = max(self._finished, finished)
         self._progress.update_to((self._looked_at + self._finished) // 2)
@@ -614,7 +615,7 @@ class Query:
         known: dict[str, pl.Series],
         decoded: Decoded | None = None,
     ) -> None:
-        """Read the columns that are not known yet."""
+        """Read the unknown columns."""
         times = self._times.known(parts) if TIMESTAMPS in names and TIMESTAMPS not in known else None
         if times is not None:
             known[TIMESTAMPS] = times
@@ -640,7 +641,7 @@ class Query:
         self.report.unreadable(file, stored_name(name), error)
 
     def _resolved(self, handles: Handles, parts: list[Part], series: pl.Series) -> pl.Series:
-        """Return a column of a damaged file as the scan shows it."""
+        """Return a column of a damaged file with resolved regions."""
         try:
             return self._regions.resolved(handles, parts, series, self._rows.read)
         except COLUMN_ERRORS as error:
@@ -651,7 +652,7 @@ class Query:
 def _singly(
     parts: list[Part], known: dict[str, pl.Series] | None
 ) -> Iterator[tuple[Part, dict[str, pl.Series] | None]]:
-    """Yield each part with its rows of the columns that are known."""
+    """Yield each part with its rows of the known columns."""
     start = 0
     for part in parts:
         yield part, _sliced(known, start, start + part.rows)

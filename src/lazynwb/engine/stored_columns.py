@@ -1,4 +1,4 @@
-"""Columns that go to the column store: collected while a query decodes them, written when it ends."""
+"""Columns for the column store, collected while a query decodes them, and written at its end."""
 
 from __future__ import annotations
 
@@ -26,19 +26,18 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 
-#: Decoded bytes of a column of one file up to which all of its rows are read for those that are wanted,
-#: if they are in one chunk, so that no other chunk is decoded for it.
+#: Maximum decoded size of a column of one file, of which all rows are read with some rows if it has one
+#: chunk.
 _MAX_IN_CHUNK = 64 * 1024
-#: The same for a column that is missing in the store, of a local file from which other columns are stored:
-#: this is no first query, and the next one may find the column, too.
+#: The same for a column of a local file with other stored columns, which later queries probably need again.
 _MAX_MISSING = 256 * 1024
 _MAX_CHUNKS_MISSING = 4
-#: Types whose elements only lead to their values, each of which costs.
+#: Kinds of types whose elements are references, which are resolved one by one.
 _INDIRECT = frozenset({"vlen_text", "vlen", "reference"})
 
 
 class Decoded:
-    """Columns of a window as they were decoded, before they were cast to the types of the scan.
+    """Decoded columns of a window, before they are cast to the types of the scan.
 
     Parameters
     ----------
@@ -51,25 +50,25 @@ class Decoded:
         self.runs: dict[str, list[pl.Series]] = {}
 
     def add(self, name: str, series: pl.Series) -> None:
-        """Take in the rows of a column that follow those before; of type Null where files lack it."""
+        """Append rows of a column; of type Null for files that lack it."""
         if name in self._names:
             self.runs.setdefault(name, []).append(series)
 
     def drop(self, names: Iterable[str]) -> None:
-        """Forget columns, of which some rows may be missing."""
+        """Remove columns of which some rows may be missing."""
         for name in names:
             self.runs.pop(name, None)
 
 
 class WindowColumns:
-    """Small columns of the files of a window, kept where a query has decoded all of their rows.
+    """Small columns of the files of a window of which a query has decoded all rows.
 
     Parameters
     ----------
     parts : list of Part
-        The rows of the window, before anything is filtered.
+        Rows of the window before filtering.
     small : frozenset of str
-        Columns that the query needs, and that are small in each file that has them.
+        Columns that the query needs, and that are small in all files that have them.
     is_stored : bool
         Whether other columns of these files are in the store.
     """
@@ -82,18 +81,18 @@ class WindowColumns:
             self._stages.append((parts, Decoded(small)))
 
     def decoded(self, parts: list[Part]) -> Decoded | None:
-        """Return what keeps columns that are read of these parts; None if they are not known to be whole."""
+        """Return the collector of columns of parts; None if the parts may not be complete."""
         return next((decoded for known, decoded in self._stages if known is parts), None)
 
     def whole_columns(self, parts: list[Part], names: Iterable[str]) -> list[str]:
-        """Return the columns of which all rows are read, as that costs no more than reading those of parts.
+        """Return the columns of which all rows are read, because this costs no more than some rows.
 
         Parameters
         ----------
         parts : list of Part
-            The rows that have passed the predicate.
+            Rows that have passed the predicate.
         names : iterable of str
-            Columns that are to be read of them.
+            Columns to read.
         """
         names = [name for name in names if name in self._small]
         whole = all(part.rows == part.file.table.rows for part in parts)
@@ -108,7 +107,7 @@ class WindowColumns:
         return names
 
     def all_rows(self, parts: list[Part]) -> tuple[list[Part], Decoded]:
-        """Return all rows of the files of some parts, and what keeps columns that are read of them."""
+        """Return all rows of the files of some parts, and the collector of their columns."""
         sources = [part.file.source for part in parts]
         for whole, decoded in self._stages:
             if whole is parts or [part.file.source for part in whole] == sources:
@@ -121,12 +120,12 @@ class WindowColumns:
         return self._stages[-1]
 
     def blocks(self) -> Iterator[tuple[list[Part], dict[str, list[pl.Series]]]]:
-        """Yield files and all rows of the columns that were decoded of them."""
+        """Yield files, and all rows of their decoded columns."""
         stages = [(parts, decoded.runs) for parts, decoded in self._stages if decoded.runs]
         if len(stages) <= 1:
             yield from stages
             return
-        # Files of a stage are among those of the stage before: they have passed more of the predicate.
+        # The files of a step are a subset of those of the previous step, as conjuncts exclude files.
         depths = {part.file.source: depth for depth, (parts, _) in enumerate(stages) for part in parts}
         starts = [
             dict(
@@ -152,8 +151,8 @@ class WindowColumns:
                 yield files, columns
 
 
-def _is_in_one_chunk(file: TableFile, name: str, is_stored: bool) -> bool:  # noqa: FBT001 - of one caller
-    """Return whether all rows of a column are decoded with any of them, or nearly so."""
+def _is_in_one_chunk(file: TableFile, name: str, is_stored: bool) -> bool:  # noqa: FBT001 - one caller
+    """Return whether all rows of a column are decoded with any row, or nearly all."""
     column = file.columns.get(name)
     if column is None:
         return True
@@ -163,7 +162,7 @@ def _is_in_one_chunk(file: TableFile, name: str, is_stored: bool) -> bool:  # no
         arrays = [child.data for child in column.children or (column,) if child.data is not None]
     chunks = max((math.prod(grid_of(array)) if array.chunk else 1 for array in arrays), default=1)
     size = most_bytes(file, [name])
-    if is_stored and not file.source.is_remote:  # of remote files the elements would be asked for one by one
+    if is_stored and not file.source.is_remote:  # remote elements would be requested one by one
         return size <= _MAX_MISSING and chunks <= _MAX_CHUNKS_MISSING
     return (
         size <= _MAX_IN_CHUNK
@@ -173,7 +172,7 @@ def _is_in_one_chunk(file: TableFile, name: str, is_stored: bool) -> bool:  # no
 
 
 def small_of(parts: Iterable[Part], names: Collection[str]) -> frozenset[str]:
-    """Return the columns that are small in each file that has them."""
+    """Return the columns that are small in all files that have them."""
     small: set[str] = set()
     large: set[str] = set()
     for file in {id(part.file.table): part.file for part in parts}.values():
@@ -185,14 +184,14 @@ def small_of(parts: Iterable[Part], names: Collection[str]) -> frozenset[str]:
 
 
 class StoreWriter:
-    """Collects the columns that a query adds to the column store.
+    """A writer that collects the columns of a query and adds them to the column store.
 
     Parameters
     ----------
     table : str
-        Without the leading slash.
+        Path without the leading slash.
     known : collection of str
-        Keys of sources that the store knows as they are now.
+        Keys of sources with a valid stored table.
     """
 
     def __init__(self, table: str, known: Collection[str]) -> None:
@@ -207,7 +206,7 @@ class StoreWriter:
         self._keys: set[str] = set()
 
     def take(self, window: WindowColumns) -> None:
-        """Take in the columns of a window of which all rows were decoded."""
+        """Add the columns of a window of which all rows were decoded."""
         for parts, runs in window.blocks():
             if not self._keys.isdisjoint(part.file.source.key for part in parts):
                 continue
@@ -217,7 +216,7 @@ class StoreWriter:
                 self._add(parts, agreed)
                 continue
             start = 0
-            for part in parts:  # files store a column in different types: each is a block of its own
+            for part in parts:  # the types of a column differ: write a block per file
                 stop = start + part.rows
                 self._add([part], {name: _slice(listed, start, stop) for name, listed in runs.items()})
                 start = stop
@@ -247,12 +246,12 @@ class StoreWriter:
             self.flush()
 
     def note(self, file: TableFile) -> None:
-        """Take in the layout of a table of which only the rows are counted."""
+        """Add the layout of a table of which only the rows are counted."""
         if file.source.key not in self._known:
             self._counted.append(file)
 
     def note_without(self, source: Source) -> None:
-        """Take in that a file has no such table."""
+        """Add a file that lacks the table."""
         if source.key not in self._known:
             self._without.append(source)
 
@@ -264,7 +263,7 @@ class StoreWriter:
                 blocks.append(layouts)
             add(self._store, self._table, blocks)
         except pl.exceptions.PolarsError as error:
-            warn_once(f"small columns of a query could not be stored: {error}")
+            warn_once(f"small columns of a query could not be added to the column store: {error}")
 
 
 def _joined(runs: list[pl.Series]) -> pl.Series | None:
@@ -279,13 +278,13 @@ def _joined(runs: list[pl.Series]) -> pl.Series | None:
 
 
 def _slice(runs: list[pl.Series], start: int, stop: int) -> pl.Series:
-    """Return some rows of a column, which lie in one of its runs."""
+    """Return rows of a column that are in one of its runs."""
     at = 0
     for run in runs:
         if at <= start and stop <= at + len(run):
             return run[start - at : stop - at]
         at += len(run)
-    raise AssertionError(runs)  # a file's rows are in one run
+    raise AssertionError(runs)  # the rows of a file are in one run
 
 
 def _kept_rows(frame: pl.DataFrame, parts: Sequence[Part], kept: Sequence[bool]) -> list[pl.DataFrame]:

@@ -1,4 +1,4 @@
-"""Scans of several tables of each file that the values of an index answer, by file and table."""
+"""Scans of several tables of each file from the values of an index."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from lazynwb.lookup.stored_tables import StoredValues
     from lazynwb.storage.source import Source
 
-#: Files whose tables are read together.
+#: Number of files whose tables are read together.
 _MAX_FILES = 64
-#: The position of a file, and of a table in it.
+#: Columns with the position of the file, and of the table in it.
 _FILE, _TABLE = "_lazynwb_file", "_lazynwb_table"
 
 
@@ -36,13 +36,13 @@ class StoredPattern:
     Parameters
     ----------
     plan : ScanPlan
-        Of a pattern, with catalogs.
+        Plan of a pattern, with catalogs.
     names : list of str
         Columns to return.
     steps : list of Step
-        The predicate's parts.
+        Steps of the predicate.
     report : Report
-        Takes files without a table.
+        Report of files without a table.
     """
 
     def __init__(self, plan: ScanPlan, names: list[str], steps: list[Step], report: Report) -> None:
@@ -55,13 +55,13 @@ class StoredPattern:
         self._values: dict[str, StoredValues | None] = {}
 
     def blocks(self) -> Iterator[Sequence[Source]]:
-        """Yield files that are read together."""
+        """Yield groups of files that are read together."""
         sources = self._plan.sources
         for start in range(0, len(sources), _MAX_FILES):
             yield sources[start : start + _MAX_FILES]
 
     def is_whole(self) -> bool:
-        """Return whether no file has to be opened."""
+        """Return whether the index has all values, so that no file is opened."""
         return all(self._covered(block) is not None for block in self.blocks())
 
     def rows(
@@ -139,7 +139,7 @@ class StoredPattern:
         return kept
 
     def _covered(self, block: Sequence[Source]) -> dict[str, dict[int, Covered]] | None:
-        """Return where the columns of all tables of some files are, by table and position of the file."""
+        """Return the locations of the columns of all tables, by table and position of the file."""
         plan = self._plan
         if len(set(block)) < len(block) or not self._needed.isdisjoint(
             region.name for region in plan.regions
@@ -175,7 +175,7 @@ class StoredPattern:
     def _rows_of(
         self, table: str, stored: dict[int, Covered], files: pl.DataFrame, steps: list[Step]
     ) -> Iterator[pl.DataFrame]:
-        """Yield the rows of one table in some files, with the positions of these and of the table."""
+        """Yield the rows of one table in some files, with the positions of the file and the table."""
         by_table = [step for step in steps if set(step.columns) == {TABLE_PATH}]
         path = pl.DataFrame({TABLE_PATH: [table]})
         if not all(mask(path, step.expression)[0] for step in by_table):

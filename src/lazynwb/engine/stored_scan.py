@@ -1,4 +1,4 @@
-"""Scans of the column store: filters, projections and limits run in Polars, on the parts."""
+"""Scans of stored columns: Polars evaluates filters, projections and limits on the parts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lazynwb.lookup.stored_tables import Cover, StoredTable, StoredValues
     from lazynwb.storage.source import Source
 
-#: Rows of sessions of which no column is read.
+#: Maximum number of rows of a window without stored columns.
 _MAX_ROWS = 1_000_000
 #: The column with the number of a row in a scan of several parts.
 _ROW = "_lazynwb_row"
@@ -34,14 +34,15 @@ _SAME_IN_ALL = frozenset({TABLE_PATH, ROWS})
 
 
 class Covered(NamedTuple):
-    """A session of which small columns that a query needs are stored.
+    """A session with stored columns that a query needs.
 
     Attributes
     ----------
     table : StoredTable
     cover : Cover
+        Locations of the columns.
     rows : int
-        How many of its rows are looked at, the first ones.
+        Number of rows to scan, from the first.
     """
 
     table: StoredTable
@@ -56,7 +57,7 @@ class Run(NamedTuple):
     ----------
     sources : list of Source
     covered : list of Covered
-        Of each source; empty where files have to be read.
+        Sessions of the sources; empty if the files must be read.
     """
 
     sources: list[Source]
@@ -69,16 +70,16 @@ def plan_runs(
     found: Sequence[StoredTable | None],
     needed: frozenset[str],
 ) -> list[Run]:
-    """Cut the sources of a scan into runs, in order.
+    """Divide the sources of a scan into runs, in order.
 
     Parameters
     ----------
     tables : StoredValues
     sources : sequence of Source
     found : sequence of StoredTable or None
-        What the store knows of each.
+        Stored tables of the sources.
     needed : frozenset of str
-        Columns of the files that the query needs.
+        Columns that the query needs.
     """
     runs: list[Run] = []
     for source, table in zip(sources, found, strict=True):
@@ -96,7 +97,7 @@ def plan_runs(
 
 
 def windows_of(covered: Sequence[Covered]) -> Iterator[list[Covered]]:
-    """Cut sessions into windows that fit into memory, at the ends of parts if possible."""
+    """Divide sessions into windows of limited size, at the ends of parts if possible."""
     window: list[Covered] = []
     keys: set[str] = set()
     weight = rows = 0
@@ -318,17 +319,17 @@ def _read_groups(
 
 
 def _check_rows(frame: pl.DataFrame, group: Sequence[Covered]) -> None:
-    """Raise if rows are not of the sessions that they are stored as, in order."""
+    """Raise PartLostError unless the rows are those of the sessions, in order."""
     parts = [pick.part for one in group for pick in one.cover.picks if not pick.part.is_trusted]
     if not parts or not len(frame):
         return
     rows = pl.Series([one.table.session.rows for one in group], dtype=pl.Int64)
     session, row = frame[SESSION], frame[TABLE_INDEX]
     if session.null_count() or row.null_count() or session.max() >= len(group):  # type: ignore[operator]
-        raise PartLostError(parts[0], "rows of no session")
+        raise PartLostError(parts[0], "it has rows without a session")
     place = session.cast(pl.Int64) * 2**32 + row.cast(pl.Int64)
     if not (row < rows.gather(session)).all() or not (place.diff().drop_nulls() > 0).all():
-        raise PartLostError(parts[0], "rows that its sessions do not have, or not in order")
+        raise PartLostError(parts[0], "its rows are not those of its sessions, or not in order")
 
 
 def read_whole(
@@ -343,14 +344,14 @@ def read_whole(
     columns : sequence of str
         Columns to return.
     steps : sequence of Step
-        The predicate's parts.
+        Steps of the predicate.
     limit : int or None
-        Rows to look at.
+        Maximum number of rows to scan.
 
     Raises
     ------
     PartLostError
-        If the part is gone or damaged.
+        If the part is missing or damaged.
     LazyNWBError
         If values do not fit the types of the scan.
     """
@@ -387,7 +388,7 @@ def read_whole(
     try:
         frame = guarded(part, filtered.select(selectors.by_name(*columns)).collect)
     except PartLostError:
-        # The part may be sound, and the predicate fail on its rows.
+        # The part may be valid, and the predicate may have failed.
         frame = guarded(part, scan.collect)
         _check_types(part, frame, dtypes)
         frame = _filtered(frame, steps).select(selectors.by_name(*columns))
@@ -396,9 +397,9 @@ def read_whole(
 
 
 def _check_types(part: StoredPart, frame: pl.DataFrame, dtypes: Mapping[str, pl.DataType]) -> None:
-    """Raise if a part has columns of other types than its entry says."""
+    """Raise PartLostError if the types of a part's columns differ from those in its entry."""
     if any(dtypes.get(name, dtype) != dtype for name, dtype in frame.schema.items()):
-        raise PartLostError(part, "columns of other types than the catalog says")
+        raise PartLostError(part, "the types of its columns differ from those in its entry")
 
 
 def _is_stored(step: Step, plan: ScanPlan) -> bool:
@@ -417,7 +418,7 @@ def _with_provenance(frame: pl.DataFrame, wanted: set[str], files: pl.DataFrame,
 def _read_group(
     group: Sequence[Covered], plan: ScanPlan, columns: Sequence[str], steps: Sequence[Step]
 ) -> pl.DataFrame:
-    """Return the rows of sessions whose columns lie in the same parts, as `read_window` does."""
+    """Return the rows of sessions whose columns are in the same parts; see `read_window`."""
     early = [step for step in steps if _is_stored(step, plan)]
     late = {name for step in steps if not _is_stored(step, plan) for name in step.columns}
     kept = [name for name in plan.schema if name in {*columns, *late}]
@@ -456,7 +457,7 @@ def _read_group(
     try:
         frame = guarded(part, filtered.select(selectors.by_name(*kept, SESSION, TABLE_INDEX)).collect)
     except PartLostError:
-        # The part may be sound, and the predicate fail on its rows.
+        # The part may be valid, and the predicate may have failed.
         frame = guarded(part, scan.collect)
         _check_types(part, frame, plan.schema)
         frame = _filtered(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
@@ -471,5 +472,5 @@ def _filtered(frame: pl.DataFrame, steps: Sequence[Step]) -> pl.DataFrame:
 
 
 def _row_numbers(counts: Sequence[int]) -> pl.DataFrame:
-    """Return `SESSION` and `_table_index` of sessions of so many rows."""
+    """Return `SESSION` and `_table_index` of sessions with some numbers of rows."""
     return pl.DataFrame(_places(pl.int_range(sum(counts), dtype=pl.UInt32, eager=True), counts))

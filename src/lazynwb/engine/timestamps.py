@@ -1,8 +1,8 @@
-"""Filters on the timestamps of a series as ranges of rows: only the chunks in these are read.
+"""Pushdown of filters on the timestamps of a series: ranges of rows by zone maps or by search.
 
-A recording's clock may jump back, repeat or stop, so nothing is assumed about the order of timestamps. They
-are read once, as a whole, and the least and greatest value of each zone of chunks is kept in a zone map; the
-filters of later queries skip zones by it. Where the user says that timestamps ascend, they are searched.
+The clock of a recording may jump back, repeat or stop, so the order of timestamps is not assumed. They are
+read completely once, and the minimum and maximum of each zone of chunks is stored in a zone map, by which
+filters of later queries skip zones. With `assume_ascending`, timestamps are searched instead.
 """
 
 from __future__ import annotations
@@ -40,58 +40,58 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 TIMESTAMPS = "timestamps"
-#: Rows of a block of the search, or at least of a zone, where the data has no chunks: 64 KiB of timestamps.
+#: Rows of a block of the search, and minimum rows of a zone, of data without chunks: 64 KiB of timestamps.
 UNCHUNKED_ROWS = 8192
-#: A zone of fewer rows costs more to keep than to read, and so many zones are enough for any array.
+#: Minimum number of rows of a zone, and maximum number of zones of an array.
 _MIN_ZONE_ROWS, _MAX_ZONES = 1024, 65_536
-#: So few zones are not worth a map: all rows are read.
+#: Maximum number of zones for which no zone map is created, because all rows are read.
 _FEW_ZONES = 2
-#: Decoded bytes that are read at a time while a zone map is made.
+#: Decoded size of a read during the creation of a zone map.
 _BLOCK_BYTES = 32 * 1024 * 1024
-#: Remote files whose timestamps are read ahead of the file that is waited for, unless they take more bytes.
+#: Maximum number and size of remote files whose timestamps are read ahead.
 _MAX_AHEAD, _MAX_AHEAD_BYTES = 16, 32 * 1024 * 1024
-#: Timestamps that were read for a zone map are kept for the query up to this many, of all files.
+#: Maximum number of timestamps, of all files, that are kept for the query after a zone map was created.
 _MAX_KEPT = 4_000_000
 
 
 def first_regular(value: float, start: float, rate: float, rows: int) -> int:
     """Return the first row of timestamps `start + row / rate` that is not less than a value.
 
-    It is exact: rounding errors of the division are those that the timestamps themselves have.
+    The result is exact, with the rounding errors of the timestamps.
     """
     return bisect_left(range(rows), value, key=lambda row: start + row / rate)
 
 
 def zone_rows_of(array: Array) -> int:
-    """Return the rows of a zone of an array: whole chunks, not too few rows and not too many zones."""
+    """Return the number of rows of a zone of an array, which is a multiple of a chunk's rows."""
     unit = max(array.chunk[0], 1) if array.chunk else UNCHUNKED_ROWS
     least = max(_MIN_ZONE_ROWS, -(-array.rows // _MAX_ZONES))
     return unit * -(-least // unit)
 
 
 def has_few_zones(array: Array) -> bool:
-    """Return whether an array is so small, or in so few chunks, that a zone map would save nothing."""
+    """Return whether an array is too small, or has too few chunks, for a zone map."""
     return array.layout == "inline" or array.rows <= _FEW_ZONES * zone_rows_of(array)
 
 
 def make_zone_map(
     file: TableFile, array: Array, *, disable_progress: bool = False, keep: list[np.ndarray] | None = None
 ) -> ZoneMap:
-    """Read an array from end to end, and keep its zone map in the catalog cache.
+    """Read a whole array, and store its zone map in the catalog cache.
 
     Parameters
     ----------
     file : TableFile
     array : Array
-        One-dimensional, of numbers.
+        One-dimensional array of numbers.
     disable_progress : bool
     keep : list of ndarray or None
-        Takes the values that were read.
+        Receives the values.
 
     Raises
     ------
     LazyNWBError
-        If it cannot be read.
+        If the array cannot be read.
     """
     zone_rows = zone_rows_of(array)
     width = max(array.dtype.itemsize, 1)
@@ -100,7 +100,7 @@ def make_zone_map(
 
     def blocks() -> Iterator[np.ndarray]:
         label = f"Reading NWB /{array.path}"
-        quiet = disable_progress or is_worker()  # a bar of a thread would be shown across the query's yields
+        quiet = disable_progress or is_worker()  # the bar of a worker would remain while the query yields
         with Progress(label, len(starts), disabled=quiet, unit="block") as progress:
             for start in starts:
                 values = read_slice(file, array, slice(start, start + step))
@@ -115,12 +115,12 @@ def make_zone_map(
 
 
 class TimestampFilter:
-    """The bounds that a predicate sets to the timestamps of a series.
+    """The bounds of the timestamps of a series in a predicate.
 
     Parameters
     ----------
     steps : iterable of Step
-        The predicate's parts.
+        Steps of the predicate.
     plan : ScanPlan
     """
 
@@ -136,13 +136,13 @@ class TimestampFilter:
             self._bounds = [bound for part in parts for bound in bounds_of(part, TIMESTAMPS)]
 
     def row_ranges(self, file: TableFile, rows: int) -> np.ndarray:
-        """Return the rows of a file that can be within the bounds, as ranges of shape (n, 2).
+        """Return the rows of a file that may be within the bounds, as ranges of shape (n, 2).
 
         Parameters
         ----------
         file : TableFile
         rows : int
-            Rows that are looked at, the first ones.
+            Number of rows to scan, from the first.
         """
         everything = np.array([[0, rows]], np.int64)
         column = file.columns.get(TIMESTAMPS)
@@ -155,13 +155,13 @@ class TimestampFilter:
             if array is None or has_few_zones(array):
                 return everything
             found = self._of_stored(file, array, rows)
-            # Rows without a timestamp are null, and pass no comparison.
+            # Rows without a timestamp are null, for which comparisons are never true.
             return everything if found is None else cut_ranges(found, 0, min(rows, column.length))
         except (LazyNWBError, pl.exceptions.PolarsError):
-            return everything  # reading all rows raises the error
+            return everything  # the read of all rows raises the error
 
     def pruned(self, files: Iterable[tuple[TableFile, int]]) -> Iterator[tuple[TableFile, int, np.ndarray]]:
-        """Yield files and their number of rows again, with the ranges: of remote files several at a time."""
+        """Yield files and their numbers of rows with the ranges, computed concurrently for remote files."""
         waiting: deque[tuple[TableFile, int, Callable[[], np.ndarray]]] = deque()
         for file, rows in files:
             is_concurrent = bool(self._bounds) and file.source.is_remote and not self._is_large(file)
@@ -178,7 +178,7 @@ class TimestampFilter:
             yield file, rows, ranges()
 
     def known(self, parts: Iterable[Part]) -> pl.Series | None:
-        """Return the timestamps of rows, if they were all read for zone maps."""
+        """Return the timestamps of rows, if all of them were read for zone maps."""
         found = []
         for part in parts:
             values = self._kept.get(part.file.key)
@@ -189,7 +189,7 @@ class TimestampFilter:
         try:
             return self._conformed(np.concatenate(found)) if found else None
         except LazyNWBError:
-            return None  # reading the column raises the same with the names of file and column
+            return None  # the read of the column raises the error with the names of file and column
 
     def _conformed(self, values: np.ndarray) -> pl.Series:
         """Return stored values in the published type, as `read_columns` does."""
@@ -208,7 +208,7 @@ class TimestampFilter:
         return np.array([[edge("lower"), edge("upper")]], np.int64)
 
     def _of_stored(self, file: TableFile, array: Array, rows: int) -> np.ndarray | None:
-        """Return ranges of stored timestamps; None where all rows are as well read at once."""
+        """Return ranges of stored timestamps; None if all rows are to be read."""
         zones = file.zone_map(array)
         if zones is None and self._plan.assume_ascending:
             try:
@@ -216,7 +216,7 @@ class TimestampFilter:
             except NotAscendingError:
                 pass
         if zones is None and rows < min(file.table.rows, array.rows):
-            return None  # a limit: the whole array may be far more than is looked at
+            return None  # with a limit, the whole array may be much larger than the rows to scan
         if zones is None:
             kept: list[np.ndarray] = []
             total = array.rows + sum(len(values) for values in list(self._kept.values()))
@@ -226,7 +226,7 @@ class TimestampFilter:
             if fits:
                 self._kept[file.key] = kept[0] if len(kept) == 1 else np.concatenate(kept)
         keep: np.ndarray = np.ones(zones.count, np.bool_)
-        # All bounds are monotone in Polars' order of numbers, in which NaN is the greatest.
+        # Bounds are monotonic in the order of Polars, in which NaN is the greatest number.
         extremes: dict[Side, np.ndarray] = {"lower": zones.maximum, "upper": zones.minimum}
         for side, values in extremes.items():
             frame = pl.DataFrame({TIMESTAMPS: self._conformed(values)})
@@ -248,7 +248,7 @@ class TimestampFilter:
         return (max(values) if side == "lower" else min(values)) if values else math.nan
 
     def _passed(self, side: Side) -> Callable[[np.ndarray], np.ndarray]:
-        """Return a test of values: whether they are past the lower bounds, or past the upper bounds."""
+        """Return a function that tests whether values are past the lower, or past the upper bounds."""
         expressions = [bound.expression for bound in self._bounds if bound.side == side]
 
         def passed(values: np.ndarray) -> np.ndarray:
@@ -261,7 +261,7 @@ class TimestampFilter:
         return passed
 
     def _read(self, file: TableFile, ranges: np.ndarray) -> np.ndarray:
-        """Read timestamps of some rows, as the filter sees them."""
+        """Read the timestamps of some rows in the type of the filter."""
         wanted = Part(file, ranges, rows_in(ranges))
         plan = self._plan
         with Handles() as handles:
@@ -269,18 +269,18 @@ class TimestampFilter:
                 handles, [wanted], {TIMESTAMPS: self._dtype}, plan.overridden, plan.origin
             )
         if series.null_count():
-            raise NotAscendingError("timestamps are missing")
+            raise NotAscendingError("timestamps are null")
         values: np.ndarray = series.to_numpy()
         return values
 
 
 def block_rows_of(array: Array) -> int:
-    """Return the rows that a search reads at a time."""
+    """Return the number of rows of a block of the search."""
     return array.chunk[0] if array.chunk else UNCHUNKED_ROWS
 
 
 def _numbers(file: TableFile) -> Array | None:
-    """Return the array of a series' stored timestamps, if it is a one-dimensional one of plain numbers."""
+    """Return the array of a series' stored timestamps, if it is one-dimensional and numeric."""
     column = file.columns.get(TIMESTAMPS)
     array = column.data if column is not None else None
     if array is None or array.dtype.kind != "number" or array.dtype.numpy[1:2] not in {"i", "u", "f"}:

@@ -1,1 +1,1 @@
-"""An index of sessions: the catalogs of many files as one Parquet dataset."""
+"""Indices of sessions: catalogs and small columns of many files as Parquet datasets."""

@@ -1,4 +1,4 @@
-"""`build_index` and `update_index`: write an index of sessions, and bring it up to date."""
+"""Building and updating an index of sessions: `build_index` and `update_index`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,27 @@ from lazynwb.distributed.workers import Workers
 from lazynwb.errors import CorruptDataError, LazyNWBError, SourceNotFoundError, may_skip
 from lazynwb.index.checkpoint import Checkpoint
 from lazynwb.index.location import open_folder
-from lazynwb.index.model import MANIFEST, MAX_SESSIONS, Values, value_names
-from lazynwb.index.part_io import in_order, joined, read_frame, read_records, records_of, without
-from lazynwb.index.snapshot import State
+from lazynwb.index.model import MANIFEST, MAX_SESSIONS, MetadataColumns, value_names
+from lazynwb.index.part_io import (
+    concat_records,
+    read_frame,
+    read_records,
+    records_of,
+    sort_records,
+    without_sessions,
+)
+from lazynwb.index.snapshot import Snapshot
 from lazynwb.index.source_record import POOL, ChunkLocationRequest
 from lazynwb.index.values import ValueWriter, requested_tables
-from lazynwb.index.writer import Writer, decoded, described, distinct, files_of, manifest_of, publish
+from lazynwb.index.writer import (
+    Writer,
+    decode_if_found,
+    distinct_sources,
+    manifest_of,
+    part_file_names,
+    publish,
+    read_records_of,
+)
 from lazynwb.progress import Progress
 from lazynwb.storage.resolve import expand, resolve
 from lazynwb.storage.source import Options, Source, is_url
@@ -28,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from concurrent.futures import Executor
 
-    from lazynwb.index.location import Folder, Found
+    from lazynwb.index.location import Folder, SmallFile
     from lazynwb.index.model import Manifest, Part
     from lazynwb.index.part_io import Records
     from lazynwb.index.source_record import SourceRecord
@@ -41,11 +56,11 @@ class IndexChanges(NamedTuple):
     Attributes
     ----------
     sessions : int
-        How many the index has now.
+        Number of sessions in the index.
     added, changed, removed : int
-        Sessions that it did not have, that were described anew, and that are gone.
+        Numbers of sessions that were added, indexed again, and removed.
     failed : list of str
-        Sources that could not be read, with the reasons.
+        Sources that could not be read, with reasons.
     """
 
     sessions: int
@@ -66,34 +81,33 @@ def build_index(  # noqa: PLR0913 - the options of a build
     ignore_errors: bool = True,
     disable_progress: bool = False,
 ) -> IndexChanges:
-    """Write an index of sessions: what their files contain, to be searched, and to plan scans from.
+    """Write an index of sessions, which can be searched, and which scans are planned from.
 
-    An existing index is replaced at once; open readers keep the old one. A build that was cut off is gone on
-    with: what it had described and read of sources that have not changed since is taken from there, if this
-    one begins with the same sources.
+    An existing index is replaced atomically; open readers keep the old state. An interrupted build is resumed
+    if this build starts with the same sources: its records of sources that have not changed are reused.
 
     Parameters
     ----------
     sources : path or URL, or iterable of these
-        As for `scan_nwb`. The index keeps their order. Signatures of presigned URLs, and passwords in URLs,
-        are left out of it.
+        As for `scan_nwb`. The index keeps their order. It does not contain signatures of presigned URLs or
+        passwords in URLs.
     destination : path or URL
         A folder, or a prefix in a bucket.
     chunk_locations : bool or iterable of str
-        Keep where the chunks of these columns are (`"spike_times"`, `"units/waveform_mean"`), or of all:
-        the index gets larger, and scans need not look them up in the files.
+        Columns whose chunk locations are stored (`"spike_times"`, `"units/waveform_mean"`); True for all
+        columns. The index becomes larger, and scans do not look up chunks in the files.
     values : bool, str or iterable of str
-        Keep the values of small columns (scalars, text, enumerations, references, short arrays), of these
-        tables (`"units"`, `"/intervals/trials"`), of all tables that are no series, or of none (False or
-        "none"). See `scan_index` and `Index.value_files`.
+        Tables whose small columns (scalars, text, enumerations, references, short arrays) are stored
+        (`"units"`, `"/intervals/trials"`); True for all tables except series; False or "none" for no table.
+        See `scan_index` and `Index.value_files`.
     executor : concurrent.futures.Executor or None
-        Executor that describes the sources and reads their values: Dask, MPI, SLURM, or a process pool.
+        Executor on which the sources are read: Dask, MPI, SLURM, or a process pool.
     storage_options : mapping or None
-        As for `scan_nwb`; for the sources and the destination. They are not written down.
+        As for `scan_nwb`; for the sources and the destination. The index does not contain them.
     ignore_errors : bool
-        Note in the index what cannot be read, and why; else it is an error.
+        Whether to record unreadable sources, with reasons, in the index instead of raising an error.
     disable_progress : bool
-        Show no progress bar.
+        Whether to show no progress bar.
 
     Returns
     -------
@@ -102,83 +116,91 @@ def build_index(  # noqa: PLR0913 - the options of a build
     Raises
     ------
     LazyNWBError
-        If a URL has what may be a secret, the destination cannot be written, or no source can be read.
+        If a URL may contain a secret, the destination cannot be written, or no source can be read.
     """
     folder = open_folder(destination, storage_options)
-    found = distinct(expand(sources, storage_options), folder)
-    wish = ChunkLocationRequest.of(chunk_locations)
+    found = distinct_sources(expand(sources, storage_options), folder)
+    locations = ChunkLocationRequest.of(chunk_locations)
     before = folder.find(MANIFEST)
     checkpoint = Checkpoint(folder)
-    begun = checkpoint.load()
-    checked = _begun(folder, begun, found, wish, storage_options, ignore_errors=ignore_errors)
+    interrupted = checkpoint.load()
+    checked = _resumable_parts(
+        folder, interrupted, found, locations, storage_options, ignore_errors=ignore_errors
+    )
     if not checked:
-        begun = None
-    old = decoded(before, folder)
-    writer = Writer(folder, Values(begun.values if begun else ()), ignore_errors=ignore_errors)
+        interrupted = None
+    old = decode_if_found(before, folder)
+    writer = Writer(
+        folder, MetadataColumns(interrupted.values if interrupted else ()), ignore_errors=ignore_errors
+    )
 
     def save() -> None:
-        manifest = manifest_of(old, writer, wish, [])
-        tables = begun.table_values if begun is not None else ()
+        manifest = manifest_of(old, writer, locations, [])
+        tables = interrupted.table_values if interrupted is not None else ()
         checkpoint.save(msgspec.structs.replace(manifest, table_values=tables))
 
-    writer.keep_in(checkpoint, save)
+    writer.use_checkpoint(checkpoint, save)
     with writer, Progress("Describing NWB", len(found), disabled=disable_progress) as progress:
         done = sum(len(one.paths) for one in checked)
         work = [source for one in checked for source in one.changed] + found[done:]
         progress.update(len(found) - len(work))
 
-        def counted() -> Iterator[SourceRecord]:
-            for one in described(work, wish, executor):
+        def records_with_progress() -> Iterator[SourceRecord]:
+            for one in read_records_of(work, locations, executor):
                 yield one
                 progress.update()
 
-        stream = counted()
+        stream = records_with_progress()
         for part in checked:
-            if part.is_as_before:
+            if part.is_unchanged:
                 writer.parts.append(part.part)
             else:
-                writer.write(_renewed(writer, part, stream))
+                writer.write(_updated_records(writer, part, stream))
         for one in stream:
             writer.add(one)
         writer.flush()
         if len(writer.failed) == len(found):
-            raise LazyNWBError(f"none of {len(found)} sources could be read; the first: {writer.failed[0]}")
-        in_force = {part.token for part in writer.parts}
+            raise LazyNWBError(
+                f"none of {len(found)} sources could be read; the first error: {writer.failed[0]}"
+            )
+        current = {part.token for part in writer.parts}
         unused = [part.token for part in (old.parts if old is not None else ())] + [*checkpoint.tokens]
-        dropped = [token for token in dict.fromkeys(unused) if token not in in_force]
-        manifest = manifest_of(old, writer, wish, dropped)
+        dropped = [token for token in dict.fromkeys(unused) if token not in current]
+        manifest = manifest_of(old, writer, locations, dropped)
         failed = _publish_with_values(
             folder, before, old, manifest, writer, requested_tables(values), storage_options, executor,
             ignore_errors=ignore_errors, disable_progress=disable_progress, checkpoint=checkpoint,
-            values_of=begun,
+            values_of=interrupted,
         )  # fmt: skip
     return IndexChanges(sum(p.sessions for p in writer.parts), len(found), 0, 0, writer.failed + failed)
 
 
-def _begun(  # noqa: PLR0913 - as `_check`
+def _resumable_parts(  # noqa: PLR0913 - as `_check_parts`
     folder: Folder,
-    begun: Manifest | None,
+    interrupted: Manifest | None,
     sources: list[Source],
-    wish: ChunkLocationRequest,
+    locations: ChunkLocationRequest,
     storage_options: Mapping[str, Any] | None,
     *,
     ignore_errors: bool,
-) -> list[_Checked]:
-    """Return the parts of a build that was cut off, if this one begins with the same sources."""
-    if begun is None:
+) -> list[_CheckedPart]:
+    """Return the parts of an interrupted build, if this build starts with the same sources."""
+    if interrupted is None:
         return []
     given = {source.public: source for source in sources}
     try:
-        checked = _check(folder, begun, given, wish, storage_options, ignore_errors=ignore_errors)
+        checked = _check_parts(
+            folder, interrupted, given, locations, storage_options, ignore_errors=ignore_errors
+        )
     except (SourceNotFoundError, CorruptDataError):
-        return []  # a file of it is gone
+        return []  # files of the interrupted build are missing
     known = [path for one in checked for path in one.paths]
     return checked if known == [source.public for source in sources[: len(known)]] else []
 
 
-def _publish_with_values(  # noqa: PLR0913, PLR0917 - what is put in force
+def _publish_with_values(  # noqa: PLR0913, PLR0917 - options of a build
     folder: Folder,
-    before: Found | None,
+    before: SmallFile | None,
     old: Manifest | None,
     manifest: Manifest,
     writer: Writer,
@@ -191,15 +213,15 @@ def _publish_with_values(  # noqa: PLR0913, PLR0917 - what is put in force
     values_of: Manifest | None,
     checkpoint: Checkpoint | None = None,
 ) -> list[str]:
-    """Write the values of tables, and put a manifest in force; return what could not be read.
+    """Write the values of tables and publish a manifest; return the errors of unreadable tables.
 
-    Values of sessions that have not changed are taken from the manifest `values_of`. What the one before, and
-    that one, have superseded is removed.
+    Values of unchanged sessions are reused from the manifest `values_of`. Files that the previous manifest
+    has superseded are removed.
     """
     values = ValueWriter(
         folder,
-        State(folder, manifest),
-        State(folder, values_of) if values_of is not None else None,
+        Snapshot(folder, manifest),
+        Snapshot(folder, values_of) if values_of is not None else None,
         Workers(executor) if executor is not None else None,
         checkpoint,
     )
@@ -228,17 +250,21 @@ def _publish_with_values(  # noqa: PLR0913, PLR0917 - what is put in force
     if checkpoint is not None:
         checkpoint.drop()
     if old is not None:
-        in_force = {*files_of(part.token for part in manifest.parts), *kept}
+        current = {*part_file_names(part.token for part in manifest.parts), *kept}
         folder.remove(
-            [name for name in (*files_of(old.superseded), *old.superseded_files) if name not in in_force]
+            [
+                name
+                for name in (*part_file_names(old.superseded), *old.superseded_files)
+                if name not in current
+            ]
         )
     return values.failed
 
 
-#: A part with fewer sessions is joined with its neighbours, if these are small too.
-_SMALL = MAX_SESSIONS // 2
-#: Local files whose identities are asked for at a time.
-_STATS = 256
+#: Parts with fewer sessions are merged with small neighbors.
+_SMALL_PART = MAX_SESSIONS // 2
+#: Number of local files per task that reads identities.
+_FILES_PER_TASK = 256
 
 
 def update_index(  # noqa: PLR0913 - the options of an update
@@ -251,21 +277,22 @@ def update_index(  # noqa: PLR0913 - the options of an update
     ignore_errors: bool = True,
     disable_progress: bool = False,
 ) -> IndexChanges:
-    """Bring an index up to date: describe changed and new sources.
+    """Update an index: read changed and new sources, and remove missing ones.
 
-    Of each source that it knows, the identity is asked for. Those that are gone are removed from it. The
-    parts of the index without changes stay as they are. Values (`values=` of `build_index`) are read of files
-    that have changed, and only the Parquet files that these are in are written anew. Readers are not
-    disturbed; files that are no longer in force are removed by the next update.
+    The identity of each source is compared with that in the index. Parts of the index without changes are
+    kept. Values (`values=` of `build_index`) are read from changed files only, and only the Parquet files
+    that contain them are rewritten. Open readers are not affected; obsolete files are removed by the next
+    update.
 
     Parameters
     ----------
     destination : path or URL
         The index.
     sources : path or URL, or iterable of these, or None
-        Sources to add, if it does not have them; also signed URLs for those that it has.
+        Sources to add, unless the index has them; also signed URLs of sources that the index has.
     chunk_locations : bool, iterable of str or None
-        As for `build_index`; None is as it was built. If this differs, all is described anew.
+        As for `build_index`; None keeps the setting of the index. If the setting changes, all sources are
+        read again.
     executor, storage_options, ignore_errors, disable_progress
         As for `build_index`.
 
@@ -276,44 +303,48 @@ def update_index(  # noqa: PLR0913 - the options of an update
     Raises
     ------
     SourceNotFoundError
-        If there is no index, or none of its sources is to be found.
+        If the index does not exist, or none of its sources exists.
     LazyNWBError
-        If another process has updated it meanwhile, or it cannot be written.
+        If another process has updated the index at the same time, or the index cannot be written.
     """
     folder = open_folder(destination, storage_options)
     before = folder.find(MANIFEST)
     if before is None:
-        raise SourceNotFoundError(f"no index of sessions in {folder.name}: lazynwb.build_index writes one")
-    old = decoded(before, folder)
-    assert old is not None  # noqa: S101 - there is a manifest
-    wish = ChunkLocationRequest.of(old.chunk_locations if chunk_locations is None else chunk_locations)
-    given = {one.public: one for one in distinct(expand(sources, storage_options), folder)} if sources else {}
-    checked = _check(folder, old, given, wish, storage_options, ignore_errors=ignore_errors)
+        raise SourceNotFoundError(f"no index of sessions in {folder.name}: build it with lazynwb.build_index")
+    old = decode_if_found(before, folder)
+    assert old is not None  # noqa: S101 - the manifest exists
+    locations = ChunkLocationRequest.of(old.chunk_locations if chunk_locations is None else chunk_locations)
+    given = (
+        {one.public: one for one in distinct_sources(expand(sources, storage_options), folder)}
+        if sources
+        else {}
+    )
+    checked = _check_parts(folder, old, given, locations, storage_options, ignore_errors=ignore_errors)
     removed = sum(len(part.gone) for part in checked)
     known = {path for part in checked for path in part.paths}
     if known and removed == len(known) and not given.keys() - known:
         raise SourceNotFoundError(
-            f"none of the {len(known)} sources of index {folder.name} was found, such as "
-            f"{next(iter(known))}: is the disk mounted?"
+            f"none of the {len(known)} sources of index {folder.name} was found, for example "
+            f"{next(iter(known))}: check that their disk or network share is mounted"
         )
     new = [source for path, source in given.items() if path not in known]
     work = [source for part in checked for source in part.changed] + new
-    writer = Writer(folder, Values(old.values), ignore_errors=ignore_errors)
+    writer = Writer(folder, MetadataColumns(old.values), ignore_errors=ignore_errors)
     with writer, Progress("Describing NWB", len(work), disabled=disable_progress) as progress:
 
-        def counted() -> Iterator[SourceRecord]:
-            for one in described(work, wish, executor):
+        def records_with_progress() -> Iterator[SourceRecord]:
+            for one in read_records_of(work, locations, executor):
                 yield one
                 progress.update()
 
-        stream = counted()
+        stream = records_with_progress()
         _rewrite(writer, checked, stream, len(new))
         kept = {part.token for part in writer.parts}
         dropped = [part.token for part in old.parts if part.token not in kept]
         failed: list[str] = []
         if dropped or len(writer.parts) != len(old.parts) or old.superseded:
             failed = _publish_with_values(
-                folder, before, old, manifest_of(old, writer, wish, dropped), writer, old.values_of,
+                folder, before, old, manifest_of(old, writer, locations, dropped), writer, old.values_of,
                 storage_options, executor, ignore_errors=ignore_errors, disable_progress=disable_progress,
                 values_of=old,
             )  # fmt: skip
@@ -321,14 +352,14 @@ def update_index(  # noqa: PLR0913 - the options of an update
     return IndexChanges(sessions, len(new), len(work) - len(new), removed, writer.failed + failed)
 
 
-class _Checked(NamedTuple):
-    """A part of an index, with its changed and removed sources.
+class _CheckedPart(NamedTuple):
+    """A part of an index, with its changed and missing sources.
 
     Attributes
     ----------
     part : Part
     paths : list of str
-        Of all, in order.
+        Paths of all sources, in order.
     changed : list of Source
     gone : list of str
     """
@@ -339,7 +370,7 @@ class _Checked(NamedTuple):
     gone: list[str]
 
     @property
-    def is_as_before(self) -> bool:
+    def is_unchanged(self) -> bool:
         return not self.changed and not self.gone
 
     @property
@@ -347,21 +378,21 @@ class _Checked(NamedTuple):
         return len(self.paths) - len(self.gone)
 
 
-def _check(  # noqa: PLR0913 - what is compared with what
+def _check_parts(  # noqa: PLR0913 - options of an update
     folder: Folder,
     old: Manifest,
     given: Mapping[str, Source],
-    wish: ChunkLocationRequest,
+    locations: ChunkLocationRequest,
     storage_options: Mapping[str, Any] | None,
     *,
     ignore_errors: bool,
-) -> list[_Checked]:
-    """Ask for the identity of every source that an index knows."""
+) -> list[_CheckedPart]:
+    """Compare the identity of every source of an index with its current one."""
     options = Options({**config.storage_options, **(storage_options or {})})
     is_same = (
         old.catalog_version == CATALOG_VERSION
         and old.external_links == config.external_links
-        and ChunkLocationRequest.of(old.chunk_locations) == wish
+        and ChunkLocationRequest.of(old.chunk_locations) == locations
     )
     checked = []
     for part in old.parts:
@@ -370,84 +401,88 @@ def _check(  # noqa: PLR0913 - what is compared with what
         sources = [given.get(path) or resolve(path, options if is_url(path) else Options()) for path in paths]
         now = _identities(sources, ignore_errors=ignore_errors)
         pairs = list(zip(sources, frame["identity"].to_list(), now, strict=True))
-        gone = [source.public for source, _, new in pairs if new is _GONE]
+        gone = [source.public for source, _, new in pairs if new is _MISSING]
         changed = [
             source
             for source, before, new in pairs
-            if new is not _GONE
-            and (not is_same or before is None or (new is not _UNREACHED and new != before))
+            if new is not _MISSING
+            and (not is_same or before is None or (new is not _UNREACHABLE and new != before))
         ]
-        checked.append(_Checked(part, paths, changed, gone))
+        checked.append(_CheckedPart(part, paths, changed, gone))
     return checked
 
 
-_GONE, _UNREACHED = "gone", "unreached"
+_MISSING, _UNREACHABLE = "gone", "unreached"
 
 
 def _identities(sources: list[Source], *, ignore_errors: bool) -> list[str]:
-    """Return the identities of sources, asked for at the same time."""
+    """Return the current identities of sources, which are requested concurrently."""
 
-    def ask(block: list[Source]) -> list[str]:
+    def read_identities(block: list[Source]) -> list[str]:
         found = []
         for source in block:
             try:
                 found.append(source.identity(known=True))
             except SourceNotFoundError:
-                found.append(_GONE)
+                found.append(_MISSING)
             except LazyNWBError as error:
                 if not may_skip(error, ignore_errors=ignore_errors):
                     raise
-                found.append(_UNREACHED)  # its catalog may still be valid
+                found.append(_UNREACHABLE)  # its catalog may still be valid
         return found
 
-    size = 1 if any(source.is_remote for source in sources) else _STATS
+    size = 1 if any(source.is_remote for source in sources) else _FILES_PER_TASK
     blocks = [sources[at : at + size] for at in range(0, len(sources), size)]
-    return [one for block in POOL.map(ask, blocks) for one in block]
+    return [one for block in POOL.map(read_identities, blocks) for one in block]
 
 
-def _rewrite(writer: Writer, checked: list[_Checked], stream: Iterator[SourceRecord], new: int) -> None:
-    """Write parts with changes anew, and small ones together with their neighbours."""
+def _rewrite(writer: Writer, checked: list[_CheckedPart], stream: Iterator[SourceRecord], new: int) -> None:
+    """Rewrite parts with changes, and merge small parts with their neighbors."""
     for group in _groups(checked, new):
-        if len(group) == 1 and group[0] is not None and group[0].is_as_before:
+        if len(group) == 1 and group[0] is not None and group[0].is_unchanged:
             writer.parts.append(group[0].part)
             continue
         records = []
         for one in group:
             if one is None:
-                records.append(records_of([writer.take(d) for d in islice(stream, new)], writer.values))
+                records.append(
+                    records_of([writer.check_record(d) for d in islice(stream, new)], writer.values)
+                )
             else:
-                records.append(_renewed(writer, one, stream))
-        writer.write(joined([part for part in records if len(part.sessions)] or records[:1], writer.values))
-    if new >= _SMALL:
-        for described in stream:
-            writer.add(described)
+                records.append(_updated_records(writer, one, stream))
+        writer.write(
+            concat_records([part for part in records if len(part.sessions)] or records[:1], writer.values)
+        )
+    if new >= _SMALL_PART:
+        for record in stream:
+            writer.add(record)
         writer.flush()
 
 
-def _groups(checked: list[_Checked], new: int) -> list[list[_Checked | None]]:
-    """Put small parts together; None stands for new sources, if they are few."""
-    items: list[tuple[_Checked | None, int]] = [(part, part.size) for part in checked]
-    if 0 < new < _SMALL:
+def _groups(checked: list[_CheckedPart], new: int) -> list[list[_CheckedPart | None]]:
+    """Group small parts; None represents the new sources, if they are few."""
+    items: list[tuple[_CheckedPart | None, int]] = [(part, part.size) for part in checked]
+    if 0 < new < _SMALL_PART:
         items.append((None, new))
-    groups: list[list[_Checked | None]] = []
+    groups: list[list[_CheckedPart | None]] = []
     room = 0
     for item, size in items:
-        if groups and size < _SMALL and size <= room:
+        if groups and size < _SMALL_PART and size <= room:
             groups[-1].append(item)
             room -= size
         else:
             groups.append([item])
-            room = MAX_SESSIONS - size if size < _SMALL else 0
+            room = MAX_SESSIONS - size if size < _SMALL_PART else 0
     return groups
 
 
-def _renewed(writer: Writer, one: _Checked, stream: Iterator[SourceRecord]) -> Records:
-    """Return a part as it is now."""
+def _updated_records(writer: Writer, one: _CheckedPart, stream: Iterator[SourceRecord]) -> Records:
+    """Return the current records of a part."""
     records = read_records(writer.folder, one.part, writer.values)
-    if one.is_as_before:
+    if one.is_unchanged:
         return records
-    described = [writer.take(d) for d in islice(stream, len(one.changed))]
-    rest = without(records, {*one.gone, *(d.path for d in described)})
-    fresh = records_of([d for d in described if not d.vanished], writer.values)
-    both = joined([rest, fresh], writer.values)
-    return in_order(both, records.sessions["path"])
+    renewed = [writer.check_record(d) for d in islice(stream, len(one.changed))]
+    rest = without_sessions(records, {*one.gone, *(d.path for d in renewed)})
+    fresh = records_of([d for d in renewed if not d.vanished], writer.values)
+    both = concat_records([rest, fresh], writer.values)
+    return sort_records(both, records.sessions["path"])

@@ -1,4 +1,4 @@
-"""The checkpoint of a build: the files that it has written so far, for a build after it to go on from."""
+"""The checkpoint of a build: the files written so far, from which a later build resumes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import msgspec
 
 from lazynwb.errors import LazyNWBError
 from lazynwb.index.location import Conflict
-from lazynwb.index.model import decode, encode, value_names
-from lazynwb.index.value_parts import is_gone
+from lazynwb.index.model import decode_manifest, encode_manifest, value_names
+from lazynwb.index.value_parts import is_removed
 
 if TYPE_CHECKING:
     from lazynwb.index.location import Folder
     from lazynwb.index.model import Manifest
 
-#: The file that names what was written: a manifest that is not in force.
+#: The checkpoint file: a manifest that is not published.
 CHECKPOINT = "building.json"
-#: Seconds of work that a build that is cut off may lose.
+#: Maximum time between checkpoints, in seconds: the work that an interrupted build loses.
 INTERVAL_SECONDS = 300.0
 
 
 class Checkpoint:
-    """What a build has written, named in a file of the index's folder until the build is done.
+    """The list of files that a build has written, in a file of the index's folder until the build ends.
 
-    Files that it names are removed only by an update after another build was published, so that builds that
-    go on from the same checkpoint do not disturb each other: of these, one can be published.
+    Listed files are removed only by an update after another build was published. Builds that resume from the
+    same checkpoint therefore do not affect each other; one of them can be published.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Checkpoint:
     Attributes
     ----------
     tokens, value_files : dict of str to None
-        The parts and the files with values that it has ever named.
+        The parts and value files that were ever listed.
     """
 
     def __init__(self, folder: Folder) -> None:
@@ -45,12 +45,12 @@ class Checkpoint:
         self.value_files: dict[str, None] = {}
 
     def load(self) -> Manifest | None:
-        """Return the checkpoint of a build that was cut off; None if there is none that can be used."""
+        """Return the checkpoint of an interrupted build; None if there is no usable one."""
         found = self._folder.find(CHECKPOINT)
         if found is None:
             return None
         try:
-            manifest = decode(found.data, self._folder.name)
+            manifest = decode_manifest(found.data, self._folder.name)
         except LazyNWBError:
             return None
         tables = [
@@ -59,7 +59,8 @@ class Checkpoint:
                 files=tuple(
                     file
                     for file in table.files
-                    if not is_gone(self._folder, file.name) and not is_gone(self._folder, file.entry_name)
+                    if not is_removed(self._folder, file.name)
+                    and not is_removed(self._folder, file.entry_name)
                 ),
             )
             for table in manifest.table_values
@@ -70,20 +71,20 @@ class Checkpoint:
 
     @property
     def is_due(self) -> bool:
-        """Whether so much was done since the last one that it should not be lost."""
+        """Whether the interval since the last checkpoint has passed."""
         return time.monotonic() - self._last >= INTERVAL_SECONDS
 
     def save(self, manifest: Manifest) -> None:
-        """Name what has been written."""
+        """Write the list of files."""
         self._last = time.monotonic()
         try:
-            self._folder.replace(CHECKPOINT, encode(manifest), self._folder.find(CHECKPOINT))
-        except Conflict:  # of another build, which goes on from its own
+            self._folder.replace(CHECKPOINT, encode_manifest(manifest), self._folder.find(CHECKPOINT))
+        except Conflict:  # another build has written its own checkpoint
             return
         self._note(manifest)
 
     def drop(self) -> None:
-        """Remove the checkpoint: what it names is in force, or superseded."""
+        """Remove the checkpoint after publication: listed files are in use or superseded."""
         self._folder.remove([CHECKPOINT])
 
     def _note(self, manifest: Manifest) -> None:

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 #: Maximum size of a manifest.
 _MAX_MANIFEST_BYTES = 256 * 1024 * 1024
-#: Size of a request.
-_PIECE = 8 * 1024 * 1024
+#: Maximum size of a request.
+_MAX_REQUEST = 8 * 1024 * 1024
 
 
-class Conflict(Exception):  # noqa: N818 - not an error yet
+class Conflict(Exception):  # noqa: N818 - callers decide whether it is an error
     """Another process has replaced a file."""
 
 
-class Found(NamedTuple):
+class SmallFile(NamedTuple):
     """A small file, and its version (None if the store has no versions)."""
 
     data: bytes
@@ -42,7 +42,7 @@ class Folder(Protocol):
     name : str
         Name in messages.
     is_remote : bool
-        Whether access makes requests.
+        Whether the folder is accessed by requests.
     """
 
     @property
@@ -51,7 +51,7 @@ class Folder(Protocol):
     @property
     def is_remote(self) -> bool: ...  # noqa: D102
 
-    def find(self, name: str) -> Found | None:
+    def find(self, name: str) -> SmallFile | None:
         """Return a small file; None if it does not exist."""
         ...
 
@@ -67,7 +67,7 @@ class Folder(Protocol):
         """Write a new file."""
         ...
 
-    def replace(self, name: str, data: bytes, before: Found | None) -> None:
+    def replace(self, name: str, data: bytes, before: SmallFile | None) -> None:
         """Replace a file atomically, or create it if `before` is None.
 
         Raises
@@ -119,11 +119,11 @@ class LocalFolder:
         self.name = path
         self._path = Path(path)
 
-    def find(self, name: str) -> Found | None:
+    def find(self, name: str) -> SmallFile | None:
         """Return a small file; see `Folder`."""
         try:
             with (self._path / name).open("rb") as file:
-                return Found(file.read(_MAX_MANIFEST_BYTES), None)
+                return SmallFile(file.read(_MAX_MANIFEST_BYTES), None)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -154,7 +154,7 @@ class LocalFolder:
         except OSError as error:
             raise self._unwritable(error) from None
 
-    def replace(self, name: str, data: bytes, before: Found | None) -> None:
+    def replace(self, name: str, data: bytes, before: SmallFile | None) -> None:
         """Replace a file atomically; see `Folder`. A lock is held from the comparison to the rename."""
         temporary = f".{name}-{os.urandom(8).hex()}"
         try:
@@ -176,7 +176,7 @@ class LocalFolder:
         for name in names:
             try:
                 (self._path / name).unlink()
-            except OSError:  # the file of another user, or in use on Windows; it only takes space
+            except OSError:  # a file of another user, or in use on Windows; an obsolete file is harmless
                 continue
 
     def address(self, name: str) -> str:
@@ -212,14 +212,14 @@ class RemoteFolder:
         """Return the URL of a file."""
         return f"{self._base}/{name}{self._query}"
 
-    def find(self, name: str) -> Found | None:
+    def find(self, name: str) -> SmallFile | None:
         """Return a small file; see `Folder`."""
         from lazynwb.storage.store_request import with_retry
         from lazynwb.threads import REQUESTS, wait
 
         source = self._source(name)
 
-        def ask(location: Location) -> Found | Failure:
+        def ask(location: Location) -> SmallFile | Failure:
             import obstore
             from obstore.exceptions import BaseError
 
@@ -236,10 +236,10 @@ class RemoteFolder:
             except (BaseError, OSError, ValueError) as error:
                 return explain_refusal(source, location, error)
             count(bytes_read=len(data))
-            return Found(data, {"e_tag": meta.get("e_tag"), "version": meta.get("version")})
+            return SmallFile(data, {"e_tag": meta.get("e_tag"), "version": meta.get("version")})
 
         try:
-            found: Found = wait(REQUESTS.submit(with_retry, source, ask))
+            found: SmallFile = wait(REQUESTS.submit(with_retry, source, ask))
         except SourceNotFoundError:
             return None
         return found
@@ -254,19 +254,21 @@ class RemoteFolder:
         from lazynwb.threads import REQUESTS
 
         source = self._source(name)
-        if len(ranges) == 1 and ranges[0][1] - ranges[0][0] <= _PIECE:
+        if len(ranges) == 1 and ranges[0][1] - ranges[0][0] <= _MAX_REQUEST:
             return [request(source, *ranges[0]).data]
         pieces = [
-            (low, min(low + _PIECE, stop)) for start, stop in ranges for low in range(start, stop, _PIECE)
+            (low, min(low + _MAX_REQUEST, stop))
+            for start, stop in ranges
+            for low in range(start, stop, _MAX_REQUEST)
         ]
         answers = iter(list(REQUESTS.map(lambda span: request(source, *span).data, pieces)))
-        return [b"".join(next(answers) for _ in range(start, stop, _PIECE)) for start, stop in ranges]
+        return [b"".join(next(answers) for _ in range(start, stop, _MAX_REQUEST)) for start, stop in ranges]
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file; see `Folder`."""
         self._put(name, data, "overwrite")
 
-    def replace(self, name: str, data: bytes, before: Found | None) -> None:
+    def replace(self, name: str, data: bytes, before: SmallFile | None) -> None:
         """Replace a file atomically; see `Folder`. The store compares versions, if it supports that."""
         from obstore.exceptions import NotSupportedError
 
@@ -280,7 +282,7 @@ class RemoteFolder:
             self._put(name, data, "overwrite")
         except Conflict:
             now = self.find(name)
-            # The first response was lost: the retry finds the file that the first try wrote.
+            # If the first response was lost, the retry finds the file that the first attempt wrote.
             if now is None or now.data != data:
                 raise
 
@@ -331,5 +333,5 @@ class RemoteFolder:
 
         for name in names:
             location = locate(self._source(name))
-            with contextlib.suppress(Exception):  # it only takes space
+            with contextlib.suppress(Exception):  # an obsolete file is harmless
                 obstore.delete(location.store, location.path)

@@ -1,7 +1,7 @@
 """The model of an index: manifest, parts, and the columns of its tables.
 
-An index is a folder: `manifest.json`, and immutable files under names that are never used twice. The manifest
-alone says which files are in force, so it is what is replaced when an index changes.
+An index is a folder with `manifest.json` and immutable files whose names are never reused. The manifest lists
+the current files. An update of the index replaces the manifest atomically.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from lazynwb.struct_decoders import json_decoder
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Format version: increased whenever readers of the version before cannot read a new index.
+#: Format version, which is increased by changes that previous readers cannot read.
 INDEX_VERSION = 1
 FORMAT = "lazynwb-index"
 MANIFEST = "manifest.json"
-#: Sessions of one part.
+#: Maximum number of sessions in a part.
 MAX_SESSIONS = 4096
 
-#: Tables that users read, and the catalogs' entries, which they do not.
+#: Public tables, and the internal file of catalog entries.
 Kind = Literal["sessions", "tables", "columns"]
 KINDS: tuple[Kind, ...] = ("sessions", "tables", "columns")
 ENTRIES = "entries"
 
-#: The attribute of the root group that says which version of the schema a file follows.
+#: The attribute of the root group with the version of the NWB schema.
 VERSION = "nwb_version"
-#: Values of the sessions that are attributes.
+#: Metadata of sessions that are stored as attributes.
 ATTRIBUTES = frozenset({*ATTRIBUTE_FIELDS, VERSION})
 
 _Token = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
@@ -46,7 +46,7 @@ _ValueOrEntry = Annotated[
 ]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
-#: Columns of the tables on disk. What begins with an underscore is not for users.
+#: Columns of the tables on disk. A leading underscore marks internal columns.
 SESSIONS: dict[str, pl.DataType] = {
     "path": pl.String(),
     "identity": pl.String(),
@@ -85,20 +85,20 @@ COLUMNS: dict[str, pl.DataType] = {
 SCHEMAS: dict[Kind, dict[str, pl.DataType]] = {"sessions": SESSIONS, "tables": TABLES, "columns": COLUMNS}
 
 
-class Value(msgspec.Struct, forbid_unknown_fields=True):
-    """A column of the sessions that holds metadata.
+class MetadataColumn(msgspec.Struct, forbid_unknown_fields=True):
+    """A column of session metadata.
 
     Attributes
     ----------
     column : str
         Name in the index.
     table, name : str
-        Table of the file ("general" or "general/subject"), and the name there.
+        Table of the file ("general" or "general/subject"), and the name in this table.
     dtype : Any
-        See `dtype_of`.
+        Type as JSON; see `decode_dtype`.
     exact : bool
-        Whether every session has it as its file does: what has no common type is text here, and what is
-        large or cannot be read is missing.
+        Whether the values of all sessions equal those of the files. Values without a common type are
+        converted to text, and large or unreadable values are missing.
     """
 
     column: str
@@ -114,8 +114,9 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes
     ----------
     token : str
-        In the names of its files.
+        Unique part of the names of its files.
     sessions : int
+        Number of sessions.
     bytes : dict of str to int
         Sizes of its files, by kind.
     """
@@ -125,8 +126,8 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bytes: dict[str, _Count]
 
     def file(self, kind: str) -> str:
-        """Return the name of one of its files."""
-        return file_of(kind, self.token)
+        """Return the name of the file of a kind."""
+        return part_file_name(kind, self.token)
 
 
 class ValueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,12 +136,13 @@ class ValueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes
     ----------
     name : str
-        Within the index.
+        Path relative to the index.
     rows : int
+        Number of rows.
     entry_bytes : int
-        Size of its entry, which says whose rows these are: see `lazynwb.column_store.entries`.
+        Size of its entry, which maps rows to sessions; see `lazynwb.column_store.entries`.
     part : PartFile
-        Where its column chunks are, with their checksums.
+        Locations and checksums of its column chunks.
     """
 
     name: _ValueName
@@ -150,23 +152,23 @@ class ValueFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def entry_name(self) -> str:
-        """Name of its entry."""
+        """Name of the file of its entry."""
         return self.name.removesuffix("parquet") + "entry"
 
 
 class TableValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The small columns of one table, of all sessions that have it.
+    """The small columns of one table of all sessions that have it.
 
     Attributes
     ----------
     table : str
-        Path, without the leading slash.
+        Path without the leading slash.
     files : tuple of ValueFile
-        In the order of the sessions.
+        Files in the order of the sessions.
     schema : tuple of (str, Any)
-        The columns with their types, the same in all files: see `dtype_of`.
+        Names and types of the columns, which are equal in all files; see `decode_dtype`.
     lacking : tuple of str
-        Sessions whose rows are not there because they could not be read.
+        Sessions whose rows are missing because they could not be read.
     """
 
     table: str
@@ -177,7 +179,7 @@ class TableValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def dtypes(self) -> dict[str, pl.DataType]:
         """The columns with their types."""
-        return {name: dtype_of(described) for name, described in self.schema}
+        return {name: decode_dtype(encode_dtype) for name, encode_dtype in self.schema}
 
 
 class Manifest(msgspec.Struct, frozen=True):
@@ -186,26 +188,26 @@ class Manifest(msgspec.Struct, frozen=True):
     Attributes
     ----------
     token : str
-        Of this manifest alone.
+        Unique identifier of the manifest.
     generation : int
-        One more than that of the manifest before.
+        Number of the manifest: one more than that of the previous manifest.
     made : str
-        When, in ISO 8601.
+        Time of creation, in ISO 8601.
     made_by : str
-        The version of this package.
+        Version of this package.
     external_links : str
-        The setting under which links were followed.
+        Value of `config.external_links` during the build.
     chunk_locations : bool or list of str
-        Of which columns they were asked for.
+        Columns whose chunk locations were requested.
     parts : tuple of Part
-    values : tuple of Value
+    values : tuple of MetadataColumn
     superseded : tuple of str
-        Tokens of parts that readers of the manifest before may still need: removed by the next update.
+        Tokens of parts that readers of the previous manifest may still need, which the next update removes.
     values_of : bool or list of str
-        Of which tables values were asked for.
+        Tables whose values were requested.
     table_values : tuple of TableValues
     superseded_files : tuple of str
-        Files of values that are removed as `superseded` is.
+        Value files that are removed together with `superseded`.
     """
 
     token: _Token
@@ -215,7 +217,7 @@ class Manifest(msgspec.Struct, frozen=True):
     external_links: Literal["folder", "anywhere", "never"]
     chunk_locations: bool | list[str]
     parts: tuple[Part, ...]
-    values: tuple[Value, ...] = ()
+    values: tuple[MetadataColumn, ...] = ()
     superseded: tuple[_Token, ...] = ()
     values_of: bool | list[str] = False
     table_values: tuple[TableValues, ...] = ()
@@ -226,7 +228,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def sessions(self) -> int:
-        """How many sessions there are."""
+        """The number of sessions."""
         return sum(part.sessions for part in self.parts)
 
 
@@ -235,37 +237,37 @@ class _Head(msgspec.Struct):
     version: int = 0
 
 
-def file_of(kind: str, token: str) -> str:
-    """Return the name of a part's file; entries are several Parquet files in one."""
+def part_file_name(kind: str, token: str) -> str:
+    """Return the name of a file of a part; the file of entries contains several Parquet files."""
     return f"{kind}-{token}.{'bin' if kind == ENTRIES else 'parquet'}"
 
 
 def value_names(tables: Iterable[TableValues]) -> dict[str, None]:
-    """Return the names of all files with values, and of their entries."""
+    """Return the names of all value files, and of their entries."""
     names = ((file.name, file.entry_name) for table in tables for file in table.files)
     return dict.fromkeys(name for pair in names for name in pair)
 
 
-def encode(manifest: Manifest) -> bytes:
+def encode_manifest(manifest: Manifest) -> bytes:
     """Return a manifest as JSON."""
     return msgspec.json.format(msgspec.json.encode(manifest), indent=1)
 
 
-def decode(data: bytes | memoryview, name: str) -> Manifest:
-    """Return the manifest of an index.
+def decode_manifest(data: bytes | memoryview, name: str) -> Manifest:
+    """Decode the manifest of an index.
 
     Raises
     ------
     LazyNWBError
-        If it is none, or of a later version.
+        If the manifest is invalid, or of a later version.
     """
     try:
         head = json_decoder(_Head).decode(data)
         if head.format != FORMAT:
-            raise msgspec.ValidationError("it is of another format")
+            raise msgspec.ValidationError("unknown format")
         if head.version > INDEX_VERSION:
             raise LazyNWBError(
-                f"index {name} was made by a later version of lazynwb: upgrade lazynwb to read it"
+                f"index {name} was built by a later version of lazynwb: upgrade lazynwb to read it"
             )
         return json_decoder(Manifest).decode(data)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -284,45 +286,45 @@ _SCALARS: dict[str, type[pl.DataType]] = {
         *(pl.UInt8, pl.UInt16, pl.UInt32, pl.UInt64),
     )
 }
-#: Types within types: more than files have.
+#: Maximum nesting of types.
 _MAX_DEPTH = 16
 
 
-def described(dtype: pl.DataType) -> Any:  # noqa: ANN401 - JSON
-    """Return a type as JSON: a name, or a list of a name and what it is made of; see `dtype_of`."""
+def encode_dtype(dtype: pl.DataType) -> Any:  # noqa: ANN401 - JSON
+    """Encode a type as JSON: a name, or a list of a name and inner types; see `decode_dtype`."""
     if isinstance(dtype, pl.List):
-        return ["List", described(instance(dtype.inner))]
+        return ["List", encode_dtype(instance(dtype.inner))]
     if isinstance(dtype, pl.Array):
-        return ["Array", described(instance(dtype.inner)), dtype.size]
+        return ["Array", encode_dtype(instance(dtype.inner)), dtype.size]
     if isinstance(dtype, pl.Enum):
         return ["Enum", dtype.categories.to_list()]
     if isinstance(dtype, pl.Struct):
-        return ["Struct", [[field.name, described(instance(field.dtype))] for field in dtype.fields]]
+        return ["Struct", [[field.name, encode_dtype(instance(field.dtype))] for field in dtype.fields]]
     name = type(dtype).__name__
     return name if name in _SCALARS else "Float32" if name == "Float16" else "String"
 
 
-def dtype_of(found: Any, depth: int = 0) -> pl.DataType:  # noqa: ANN401 - JSON
-    """Return the type that JSON describes.
+def decode_dtype(found: Any, depth: int = 0) -> pl.DataType:  # noqa: ANN401 - JSON
+    """Decode a type from JSON.
 
     Raises
     ------
     CorruptDataError
-        If it describes none.
+        If the JSON is not a valid type.
     """
     match found:
         case str() if found in _SCALARS:
             return _SCALARS[found]()
         case ["List", inner] if depth < _MAX_DEPTH:
-            return pl.List(dtype_of(inner, depth + 1))
+            return pl.List(decode_dtype(inner, depth + 1))
         case ["Array", inner, int(size)] if depth < _MAX_DEPTH and 0 <= size < 2**32:
-            return pl.Array(dtype_of(inner, depth + 1), size)
+            return pl.Array(decode_dtype(inner, depth + 1), size)
         case ["Enum", [*names]] if all(isinstance(name, str) for name in names):
             return pl.Enum(list(dict.fromkeys(names)))
         case ["Struct", [*fields]] if depth < _MAX_DEPTH and all(map(_is_field, fields)):
-            return pl.Struct({name: dtype_of(inner, depth + 1) for name, inner in fields})
+            return pl.Struct({name: decode_dtype(inner, depth + 1) for name, inner in fields})
     raise CorruptDataError(
-        f"the index names a type of metadata that does not exist: {str(found)[:80]}: rebuild it"
+        f"the index has an unknown type of metadata {str(found)[:80]}: rebuild it with lazynwb.build_index"
     )
 
 
@@ -333,26 +335,29 @@ def _is_field(found: Any) -> bool:  # noqa: ANN401 - JSON
 # -- metadata ---------------------------------------------------------------------------------------------
 
 
-class Values:
-    """The metadata that an index has: which columns, and their types over all sessions.
+class MetadataColumns:
+    """The columns of session metadata of an index, with their types over all sessions.
 
     Parameters
     ----------
-    known : iterable of Value
+    known : iterable of MetadataColumn
     """
 
-    def __init__(self, known: Iterable[Value] = ()) -> None:
-        self._known: dict[tuple[str, str], Value] = {}
+    def __init__(self, known: Iterable[MetadataColumn] = ()) -> None:
+        self._known: dict[tuple[str, str], MetadataColumn] = {}
         self._dtypes: dict[tuple[str, str], pl.DataType] = {}
         taken = {*SESSIONS}
         for value in known:
             if value.column in taken or value.column.startswith("_"):
-                raise CorruptDataError(f"the index has two columns {value.column!r} of metadata: rebuild it")
+                raise CorruptDataError(
+                    f"the index has two columns {value.column!r} of metadata: rebuild it with "
+                    "lazynwb.build_index"
+                )
             taken.add(value.column)
             self._known[value.table, value.name] = value
-            self._dtypes[value.table, value.name] = dtype_of(value.dtype)
+            self._dtypes[value.table, value.name] = decode_dtype(value.dtype)
 
-    def __iter__(self) -> Any:  # noqa: ANN401 - an iterator over Value
+    def __iter__(self) -> Any:  # noqa: ANN401 - an iterator over MetadataColumn
         return iter(self._known.values())
 
     @property
@@ -360,11 +365,13 @@ class Values:
         """The columns, with their types."""
         return {value.column: self._dtypes[key] for key, value in self._known.items()}
 
-    def find(self, table: str, name: str) -> Value | None:
-        """Return a column; None if there is none."""
+    def find(self, table: str, name: str) -> MetadataColumn | None:
+        """Return a column; None if it does not exist."""
         return self._known.get((table, name))
 
-    def add(self, table: Literal["general", "general/subject"], name: str, dtype: pl.DataType) -> Value:
+    def add(
+        self, table: Literal["general", "general/subject"], name: str, dtype: pl.DataType
+    ) -> MetadataColumn:
         """Merge the type of a session's value."""
         key = table, name
         value = self._known.get(key)
@@ -373,21 +380,21 @@ class Values:
             column = name
             while column in taken or column.startswith("_"):
                 column = f"{'subject' if table == 'general/subject' else 'session'}_{column.lstrip('_')}"
-            value = self._known[key] = Value(column, table, name, described(dtype))
+            value = self._known[key] = MetadataColumn(column, table, name, encode_dtype(dtype))
             self._dtypes[key] = dtype
         elif self._dtypes[key] != dtype:
             common = common_dtype(self._dtypes[key], dtype)
             if common is None:
                 common, value.exact = pl.String(), False
-            self._dtypes[key], value.dtype = common, described(common)
+            self._dtypes[key], value.dtype = common, encode_dtype(common)
         return value
 
     def mark_inexact(self, table: Literal["general", "general/subject"], name: str) -> None:
-        """Mark a column as lacking the value of a session."""
+        """Mark a column that lacks the value of a session."""
         self.add(table, name, pl.Null()).exact = False
 
     def as_published(self, column: str, series: pl.Series) -> pl.Series:
-        """Return a part's values in the type of the whole index; as text where there is no common type."""
+        """Return a part's values in the merged type of the index (text, if types have no common type)."""
         value = next(value for value in self if value.column == column)
         dtype = self._dtypes[value.table, value.name]
         try:
@@ -395,11 +402,11 @@ class Values:
         except LazyNWBError:
             value.exact = False
         if dtype == pl.String():
-            return pl.Series(series.name, [_text(one) for one in series], dtype=pl.String)
+            return pl.Series(series.name, [_value_as_text(one) for one in series], dtype=pl.String)
         return series.cast(dtype, strict=False)
 
 
-def _text(value: Any) -> str | None:  # noqa: ANN401 - whatever a file has
+def _value_as_text(value: Any) -> str | None:  # noqa: ANN401 - whatever a file has
     if value is None or isinstance(value, str):
         return value
     return str(value.to_list() if isinstance(value, pl.Series) else value)

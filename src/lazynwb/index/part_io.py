@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import polars as pl
 
 from lazynwb.errors import CorruptDataError, LazyNWBError
-from lazynwb.index.model import COLUMNS, ENTRIES, KINDS, SCHEMAS, SESSIONS, TABLES, Part, Values
+from lazynwb.index.model import COLUMNS, ENTRIES, KINDS, SCHEMAS, SESSIONS, TABLES, MetadataColumns, Part
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from lazynwb.index.model import Kind
     from lazynwb.index.source_record import SourceRecord
 
-#: Entries are stored in blocks, each a separate Parquet file, so that a query fetches those of one table: a
-#: block ends at the maximum size, or at the next table once it has the minimum size.
+#: Entries are stored in blocks, each a separate Parquet file, so that a query fetches only those of one
+#: table. A block ends at the maximum size, or before the next table once it has the minimum size.
 _BLOCK_BYTES, _MIN_BLOCK_BYTES = 4 * 1024 * 1024, 256 * 1024
 #: Maximum decoded size of a block: an index is not trusted.
 _MAX_BLOCK_BYTES = 1024 * 1024 * 1024
@@ -34,7 +34,7 @@ class Records(NamedTuple):
     Attributes
     ----------
     sessions, tables, columns : DataFrame
-        See `lazynwb.index.model`; in `tables`, `_row` is that of the entry among `entries`.
+        See `lazynwb.index.model`; `_row` of `tables` is a position in `entries`.
     entries : list of bytes
     """
 
@@ -44,7 +44,7 @@ class Records(NamedTuple):
     entries: list[bytes]
 
 
-def records_of(described: Sequence[SourceRecord], values: Values) -> Records:
+def records_of(described: Sequence[SourceRecord], values: MetadataColumns) -> Records:
     """Return the tables of source records, and merge the types of their metadata."""
     from lazynwb.index.source_record import column_rows, fingerprint
 
@@ -86,8 +86,8 @@ def records_of(described: Sequence[SourceRecord], values: Values) -> Records:
     )
 
 
-def _metadata(described: Sequence[SourceRecord], values: Values) -> list[pl.Series]:
-    """Return the metadata of sources as columns with the current types of the index."""
+def _metadata(described: Sequence[SourceRecord], values: MetadataColumns) -> list[pl.Series]:
+    """Return the metadata of sources as columns of the current types of the index."""
     cells: dict[str, list[tuple[int, pl.Series]]] = {}
     for number, one in enumerate(described):
         for table, data in one.values.items():
@@ -106,9 +106,9 @@ def _metadata(described: Sequence[SourceRecord], values: Values) -> list[pl.Seri
     return columns
 
 
-def joined(parts: Sequence[Records], values: Values) -> Records:
+def concat_records(parts: Sequence[Records], values: MetadataColumns) -> Records:
     """Concatenate records."""
-    sessions = [_published(part.sessions, values) for part in parts]
+    sessions = [_as_published(part.sessions, values) for part in parts]
     tables = []
     entries: list[bytes] = []
     for part in parts:
@@ -122,7 +122,7 @@ def joined(parts: Sequence[Records], values: Values) -> Records:
     )
 
 
-def without(records: Records, paths: Collection[str]) -> Records:
+def without_sessions(records: Records, paths: Collection[str]) -> Records:
     """Remove sessions."""
     unwanted = pl.Series(list(paths), dtype=pl.String).implode()
     sessions, tables, columns = (
@@ -133,15 +133,15 @@ def without(records: Records, paths: Collection[str]) -> Records:
     return Records(sessions, tables.with_columns(_row=pl.int_range(pl.len())), columns, entries)
 
 
-def in_order(records: Records, paths: pl.Series) -> Records:
-    """Sort sessions by path; the tables are sorted when they are written."""
+def sort_records(records: Records, paths: pl.Series) -> Records:
+    """Sort sessions in the order of some paths; the other tables are sorted when they are written."""
     order = pl.DataFrame({"path": paths})
     return records._replace(
         sessions=order.join(records.sessions, on="path", how="inner", maintain_order="left")
     )
 
 
-def _published(sessions: pl.DataFrame, values: Values) -> pl.DataFrame:
+def _as_published(sessions: pl.DataFrame, values: MetadataColumns) -> pl.DataFrame:
     schema = values.schema
     metadata = [values.as_published(name, sessions[name]) for name in sessions.columns if name in schema]
     return sessions.select(*SESSIONS).hstack(metadata)
@@ -156,12 +156,12 @@ def write_part(folder: Folder, records: Records) -> Part:
     order = records.sessions.select("path").with_row_index("_at")
     tables = records.tables.join(order, on="path", how="left").sort("table", "_at").drop("_at")
     columns = records.columns.join(order, on="path", how="left").sort("table", "_at", "column").drop("_at")
-    data, tables = _packed(tables, records.entries)
+    data, tables = _pack_entries(tables, records.entries)
     files = {
         ENTRIES: data,
-        "tables": _parquet(tables),
-        "columns": _parquet(columns),
-        "sessions": _parquet(records.sessions),
+        "tables": _encode_parquet(tables),
+        "columns": _encode_parquet(columns),
+        "sessions": _encode_parquet(records.sessions),
     }
     part = Part(token, len(records.sessions), {kind: len(one) for kind, one in files.items()})
     try:
@@ -173,16 +173,16 @@ def write_part(folder: Folder, records: Records) -> Part:
     return part
 
 
-def _parquet(frame: pl.DataFrame) -> bytes:
+def _encode_parquet(frame: pl.DataFrame) -> bytes:
     stream = BytesIO()
-    # Large pages store repeated values, such as paths, only once.
+    # Large pages deduplicate repeated values, such as paths.
     frame.write_parquet(
         stream, compression="zstd", statistics=True, row_group_size=256 * 1024, data_page_size=8 * 1024 * 1024
     )
     return stream.getvalue()
 
 
-def _packed(tables: pl.DataFrame, entries: list[bytes]) -> tuple[bytes, pl.DataFrame]:
+def _pack_entries(tables: pl.DataFrame, entries: list[bytes]) -> tuple[bytes, pl.DataFrame]:
     """Return the entries of tables as blocks, and the tables with the positions of their entries."""
     blocks: list[bytes] = []
     places: list[tuple[int, int, int]] = []
@@ -192,7 +192,7 @@ def _packed(tables: pl.DataFrame, entries: list[bytes]) -> tuple[bytes, pl.DataF
 
     def close() -> None:
         nonlocal begun, size, offset
-        data = _parquet(pl.DataFrame({"entry": pl.Series(begun, dtype=pl.Binary)}))
+        data = _encode_parquet(pl.DataFrame({"entry": pl.Series(begun, dtype=pl.Binary)}))
         blocks.append(data)
         places.extend((offset, len(data), row) for row in range(len(begun)))
         offset += len(data)
@@ -210,20 +210,20 @@ def _packed(tables: pl.DataFrame, entries: list[bytes]) -> tuple[bytes, pl.DataF
     return b"".join(blocks), tables.drop(where.columns).hstack(where)
 
 
-def read_records(folder: Folder, part: Part, values: Values) -> Records:
+def read_records(folder: Folder, part: Part, values: MetadataColumns) -> Records:
     """Read a whole part."""
     frames = {kind: read_frame(folder, part, kind) for kind in KINDS}
     tables = frames["tables"]
     data = memoryview(folder.read(part.file(ENTRIES), 0, part.bytes[ENTRIES]))
     blocks: dict[int, list[bytes]] = {}
     for offset, size in tables.select("_offset", "_size").unique().iter_rows():
-        blocks[offset] = block_of(folder, data[offset : offset + size]).to_list()
+        blocks[offset] = read_block(folder, data[offset : offset + size]).to_list()
     try:
         entries = [blocks[offset][row] for offset, row in tables.select("_offset", "_row").iter_rows()]
     except (IndexError, TypeError) as error:
-        raise damaged(folder, part.file(ENTRIES), error) from None
+        raise damaged_error(folder, part.file(ENTRIES), error) from None
     return Records(
-        _published(frames["sessions"], values),
+        _as_published(frames["sessions"], values),
         tables.with_columns(_row=pl.int_range(pl.len(), dtype=pl.Int64)),
         frames["columns"],
         entries,
@@ -246,17 +246,19 @@ def read_frame(folder: Folder, part: Part, kind: Kind, columns: Iterable[str] | 
     if folder.is_remote:
         source = BytesIO(folder.read(name, 0, part.bytes[kind]))
     else:
-        folder.read(name, 0, 0)  # its message names the missing file
-    frame: pl.DataFrame = guarded(folder, name, lambda: pl.read_parquet(source, columns=wanted, glob=False))
+        folder.read(name, 0, 0)  # raise the error for a missing file
+    frame: pl.DataFrame = read_untrusted(
+        folder, name, lambda: pl.read_parquet(source, columns=wanted, glob=False)
+    )
     for column, dtype in SCHEMAS[kind].items():
         if (wanted is None or column in wanted) and frame.schema.get(column) != dtype:
-            raise damaged(folder, name, f"column {column!r} is not {dtype}")
+            raise damaged_error(folder, name, f"column {column!r} is not of type {dtype}")
     if kind == "sessions" and len(frame) != part.sessions:
-        raise damaged(folder, name, f"it has {len(frame)} sessions where {part.sessions} are expected")
+        raise damaged_error(folder, name, f"it has {len(frame)} sessions instead of {part.sessions}")
     return frame
 
 
-def block_of(folder: Folder, data: bytes | memoryview) -> pl.Series:
+def read_block(folder: Folder, data: bytes | memoryview) -> pl.Series:
     """Return the entries of a block."""
 
     def read() -> pl.Series:
@@ -265,16 +267,16 @@ def block_of(folder: Folder, data: bytes | memoryview) -> pl.Series:
             raise TypeError(f"entries of type {series.dtype}")
         return series
 
-    return guarded(folder, ENTRIES, read)
+    return read_untrusted(folder, ENTRIES, read)
 
 
-def guarded(folder: Folder, name: str, read: Callable[[], T]) -> T:
-    """Read Parquet that is not trusted.
+def read_untrusted(folder: Folder, name: str, read: Callable[[], T]) -> T:
+    """Read an untrusted Parquet file by a function.
 
     Raises
     ------
     CorruptDataError
-        If it cannot be read.
+        If the file cannot be read.
     """
     try:
         return read()
@@ -287,9 +289,11 @@ def guarded(folder: Folder, name: str, read: Callable[[], T]) -> T:
         if type(error).__name__ != "PanicException":
             raise
         reason = "it is invalid"
-    raise damaged(folder, name, reason)
+    raise damaged_error(folder, name, reason)
 
 
-def damaged(folder: Folder, name: str, reason: object) -> CorruptDataError:
+def damaged_error(folder: Folder, name: str, reason: object) -> CorruptDataError:
     """Return the error for a damaged file of an index."""
-    return CorruptDataError(f"index {folder.name} is damaged: {name}: {reason}: rebuild it")
+    return CorruptDataError(
+        f"index {folder.name} is damaged: {name}: {reason}: rebuild it with lazynwb.build_index"
+    )

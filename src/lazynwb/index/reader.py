@@ -1,4 +1,4 @@
-"""`open_index` and `Index`: catalogs and tables of an index."""
+"""Reader of an index: `open_index` and `Index`, with its catalogs and tables."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, TableNotFoundError
 from lazynwb.index.location import open_folder
 from lazynwb.index.model import MANIFEST, SCHEMAS
-from lazynwb.index.part_io import damaged
-from lazynwb.index.snapshot import GoneError, State
+from lazynwb.index.part_io import damaged_error
+from lazynwb.index.snapshot import RemovedFileError, Snapshot
 from lazynwb.lookup.providers import CatalogProvider
 from lazynwb.lookup.schema import normalize_table_path
 from lazynwb.storage.resolve import expand, resolve
@@ -39,8 +39,8 @@ T = TypeVar("T")
 class Index(CatalogProvider):
     """An open index of sessions, from which `scan_nwb(index=...)` plans.
 
-    It can be used by several threads, and pickled. It has the state in which it was opened, or the current
-    state if files of the former have been removed.
+    It is thread-safe and can be pickled. Its state is that of the time when it was opened, or the current
+    state if files of that state have been removed.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ class Index(CatalogProvider):
         self._given = os.fspath(place), dict(storage_options or {})
         self._folder = open_folder(place, storage_options)
         self._lock = threading.Lock()
-        self._state = State(self._folder)
+        self._state = Snapshot(self._folder)
 
     def __reduce__(self) -> tuple[type[Index], tuple[str, dict[str, Any]]]:
         return Index, self._given
@@ -78,7 +78,7 @@ class Index(CatalogProvider):
 
     @property
     def name(self) -> str:
-        """The location of the index in messages."""
+        """The path or URL of the index, without secrets."""
         return self._folder.name
 
     @property
@@ -87,26 +87,26 @@ class Index(CatalogProvider):
         return self._state.manifest
 
     def files(self, table: Kind) -> list[str]:
-        """Return the Parquet files of one table, "sessions", "tables" or "columns", for other tools.
+        """Return the Parquet files of one table ("sessions", "tables" or "columns"), for other tools.
 
-        The folder may contain other files, which are obsolete.
+        Other Parquet files in the folder are obsolete.
         """
         return [self._folder.address(part.file(table)) for part in self.manifest.parts]
 
     def value_files(self, table: str) -> list[str]:
         """Return the Parquet files with the small columns of a table, in the order of sessions.
 
-        They are written by `build_index(values=...)`; each row has `_nwb_path`.
+        They are written by `build_index(values=...)`. Each row has `_nwb_path`.
 
         Parameters
         ----------
         table : str
-            `"units"`, `"/intervals/trials"`, ...
+            Path of the table, such as `"units"` or `"/intervals/trials"`.
 
         Raises
         ------
         TableNotFoundError
-            If the index has no values of it.
+            If the index has no values of the table.
         """
         return [self._folder.address(file.name) for file in self.table_values(table).files]
 
@@ -123,7 +123,8 @@ class Index(CatalogProvider):
         if path not in known:
             listed = ", ".join(f"/{one}" for one in known) or "none"
             raise TableNotFoundError(
-                f"index {self.name} has no values of /{path}, only of {listed}: build it with values=..."
+                f"index {self.name} has no values of table /{path}; tables with values: {listed}; add them "
+                f"with lazynwb.build_index(..., values={path!r})"
             )
         return known[path]
 
@@ -132,16 +133,16 @@ class Index(CatalogProvider):
     def sources(
         self, given: Sources | None = None, storage_options: Mapping[str, Any] | None = None
     ) -> list[Source]:
-        """Return the files of a call: all files of the index, or those given.
+        """Return the sources of a scan: those that were passed, or all sources of the index.
 
         Raises
         ------
         LazyNWBError
-            If an index from elsewhere names files of this machine, or kinds of URLs that cannot be read.
+            If a remote index contains local paths, or the index contains URLs of an unsupported kind.
         """
         if given is None:
-            return self._on_latest(lambda state: state.sources(storage_options))
-        known = self._on_latest(lambda state: state.numbers)
+            return self._with_snapshot(lambda state: state.sources(storage_options))
+        known = self._with_snapshot(lambda state: state.numbers)
         options = Options({**config.storage_options, **(storage_options or {})})
         listed = [given] if isinstance(given, str | os.PathLike) else given
         if isinstance(listed, Source):
@@ -150,7 +151,7 @@ class Index(CatalogProvider):
         for one in listed:
             text = os.fspath(one) if isinstance(one, str | os.PathLike) else None
             if isinstance(text, str) and text in known:
-                # Its name is that of one file, without asking whether it is a folder or a pattern.
+                # A path in the index is one file: it is not expanded as a folder or a pattern.
                 found.append(resolve(text, options if is_url(text) else Options()))
             else:
                 found += expand(one, storage_options)
@@ -160,37 +161,39 @@ class Index(CatalogProvider):
 
     def tables(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
         """Return the catalogs of one table; see `CatalogProvider`."""
-        return self._on_latest(lambda state: state.tables(sources, table))
+        return self._with_snapshot(lambda state: state.tables(sources, table))
 
     def row_counts(self, sources: Sequence[Source], table: str) -> list[TableFile | NotCatalogued | None]:
         """Return catalogs for counting rows; see `CatalogProvider`."""
-        return self._on_latest(lambda state: state.row_counts(sources, table))
+        return self._with_snapshot(lambda state: state.row_counts(sources, table))
 
     def schemas(self, sources: Sequence[Source], table: str) -> list[Hashable | NotCatalogued | None]:
         """Return fingerprints of the columns of a table; see `CatalogProvider`."""
-        return self._on_latest(lambda state: state.schemas(sources, table))
+        return self._with_snapshot(lambda state: state.schemas(sources, table))
 
     def stored_values(
         self, table: str, schema: Mapping[str, pl.DataType], overridden: frozenset[str]
     ) -> ValueParts | None:
         """Return the values of a table; see `CatalogProvider`."""
-        return self._on_latest(lambda state: state.stored_values(table, schema, overridden, self._renewed))
+        return self._with_snapshot(
+            lambda state: state.stored_values(table, schema, overridden, self._newer_snapshot)
+        )
 
     def table_paths(self) -> list[str]:
         """Return the paths of all tables; see `CatalogProvider`."""
-        return self._on_latest(State.table_paths)
+        return self._with_snapshot(Snapshot.table_paths)
 
     def metadata(
         self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
     ) -> pl.DataFrame | None:
         """Return session metadata; see `CatalogProvider`."""
-        return self._on_latest(lambda state: state.metadata(sources, table, schema))
+        return self._with_snapshot(lambda state: state.metadata(sources, table, schema))
 
     def sources_by_table(
         self, sources: Sequence[Source], *, series: bool
     ) -> tuple[dict[str, list[Source]], list[Source]]:
         """Return the files with each table, and the files without a catalog; see `CatalogProvider`."""
-        return self._on_latest(lambda state: state.sources_by_table(sources, series=series))
+        return self._with_snapshot(lambda state: state.sources_by_table(sources, series=series))
 
     def session_values(
         self, sources: Sequence[Source], wanted: Sequence[tuple[str, str]]
@@ -200,34 +203,35 @@ class Index(CatalogProvider):
         Parameters
         ----------
         sources : sequence of Source
+            Files of the scan.
         wanted : sequence of (str, str)
-            "general" or "general/subject" and the name of a value; or an empty string and a column of the
+            Table ("general" or "general/subject") and name of a value; or an empty string and a column of the
             table "sessions".
 
         Returns
         -------
         list of int
-            Positions of the sources that are in the index, in any order.
+            Positions in `sources` of the sources that are in the index, in any order.
         dict of (str, str) to Series
-            Their values in the same order; of type Null if no session has the value.
+            Values in the same order; of type Null if no session has the value.
         """
-        return self._on_latest(lambda state: state.session_values(sources, wanted))
+        return self._with_snapshot(lambda state: state.session_values(sources, wanted))
 
     def summaries(self, sources: Sequence[Source]) -> dict[Source, list[TableSummary]]:
         """Return the tables of the sources that are in the index."""
-        return self._on_latest(lambda state: state.summaries(sources))
+        return self._with_snapshot(lambda state: state.summaries(sources))
 
     # -- tables -------------------------------------------------------------------------------------------
 
     def value_schema(self, table: str) -> dict[str, pl.DataType]:
-        """Return the schema of the values of a table, whose first column is hidden."""
+        """Return the schema of the values of a table, without the first column, which is internal."""
         dtypes = self.table_values(table).dtypes
         return {ROWS: pl.Null(), **{name: dtype for name, dtype in dtypes.items() if name != SESSION}}
 
     def value_batches(
         self, table: str, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
-        """Yield the values of a table, one frame per file; see `batches`."""
+        """Yield the values of a table, a frame per file; see `batches`."""
         schema = self.value_schema(table)
         names = with_columns if with_columns is not None else list(schema)
         roots = predicate.meta.root_names() if predicate is not None else []
@@ -239,13 +243,13 @@ class Index(CatalogProvider):
             left = None if left is None else left - rows
             stored = [name for name in dict.fromkeys((*names, *roots)) if name != ROWS]
             if predicate is not None and not stored:
-                stored = [TABLE_INDEX]  # any column, for the number of rows
+                stored = [TABLE_INDEX]  # any column provides the number of rows
             if stored:
                 try:
                     frame = state.values_in(self.table_values(table), file, stored, rows, predicate)
-                except GoneError:
+                except RemovedFileError:
                     raise LazyNWBError(
-                        f"index {self.name} was updated while it was read: open it again, and run the query "
+                        f"index {self.name} was updated during the query: open the index and run the query "
                         "again"
                     ) from None
                 frame = frame.select(selectors.by_name(*(name for name in names if name != ROWS)))
@@ -260,14 +264,14 @@ class Index(CatalogProvider):
         yield pl.DataFrame(schema={name: schema[name] for name in names})
 
     def schema(self, table: Kind) -> dict[str, pl.DataType]:
-        """Return the schema of one of the tables."""
+        """Return the schema of a table."""
         own = {name: dtype for name, dtype in SCHEMAS[table].items() if not name.startswith("_")}
         return {**own, **self._state.values.schema} if table == "sessions" else own
 
     def batches(
         self, table: Kind, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
-        """Yield the rows of a table, a frame for each part; the parameters are those of `engine.run.run`."""
+        """Yield the rows of a table, a frame per part; the parameters are those of `engine.scan.scan`."""
         schema = self.schema(table)
         names = with_columns if with_columns is not None else list(schema)
         filtering = predicate.meta.root_names() if predicate is not None else []
@@ -277,46 +281,46 @@ class Index(CatalogProvider):
             if left is not None and left <= 0:
                 break
             if left is not None:
-                frame = frame.head(left)  # noqa: PLW2901 - what is left of it
+                frame = frame.head(left)  # noqa: PLW2901 - the same rows, limited
                 left -= len(frame)
             if predicate is not None:
-                frame = frame.filter(predicate)  # noqa: PLW2901 - as before
+                frame = frame.filter(predicate)  # noqa: PLW2901 - the same rows, filtered
             if len(frame):
                 yield pl.DataFrame([frame[name] for name in names])
         yield pl.DataFrame(schema={name: schema[name] for name in names})
 
     def _frames(self, table: Kind, names: list[str]) -> Iterator[pl.DataFrame]:
-        """Yield columns of a table part by part, all of one state."""
+        """Yield columns of a table part by part, all from the same state."""
         state, number = self._state, 0
         while number < len(state.manifest.parts):
             try:
                 frame = state.frame(number, table, names)
-            except GoneError as error:
+            except RemovedFileError as error:
                 if number:
                     raise LazyNWBError(
-                        f"index {self.name} was updated more than once while it was read: run the query again"
+                        f"index {self.name} was updated more than once during the query: run the query again"
                     ) from None
-                state = self._renewed(state, error)
+                state = self._newer_snapshot(state, error)
                 continue
             yield frame
             number += 1
 
-    def _on_latest(self, work: Callable[[State], T]) -> T:
-        """Call a function with the current state, or with a new one if files of it have been removed."""
+    def _with_snapshot(self, work: Callable[[Snapshot], T]) -> T:
+        """Call a function with the current state, or with the next one if files have been removed."""
         state = self._state
         while True:
             try:
                 return work(state)
-            except GoneError as error:
-                state = self._renewed(state, error)
+            except RemovedFileError as error:
+                state = self._newer_snapshot(state, error)
 
-    def _renewed(self, state: State, error: GoneError) -> State:
-        """Return the state that replaced another one."""
+    def _newer_snapshot(self, state: Snapshot, error: RemovedFileError) -> Snapshot:
+        """Return the state that has replaced a state with removed files."""
         with self._lock:
             if self._state is state:
-                fresh = State(self._folder)
+                fresh = Snapshot(self._folder)
                 if fresh.manifest.token == state.manifest.token:
-                    raise damaged(self._folder, MANIFEST, error) from None
+                    raise damaged_error(self._folder, MANIFEST, error) from None
                 self._state = fresh
             return self._state
 

@@ -1,4 +1,4 @@
-"""The sources of a scan from an index."""
+"""Sources of a scan: files, or those of an index."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def sources_of(
     index: Index | str | os.PathLike[str] | None,
     storage_options: Mapping[str, Any] | None,
 ) -> tuple[tuple[Source, ...], Index | None]:
-    """Return the sources of a call, and the open index.
+    """Return the sources of a scan, and the open index, if any.
 
     Raises
     ------
     TypeError
-        If neither is given.
+        If neither a source nor an index is passed.
     """
     if index is not None:
         from lazynwb.index.reader import open_index
@@ -33,5 +33,5 @@ def sources_of(
         opened = open_index(index, storage_options)
         return tuple(opened.sources(source, storage_options)), opened
     if source is None:
-        raise TypeError("pass a source: paths or URLs of NWB files, or index=... for all files of an index")
+        raise TypeError("pass paths or URLs of NWB files, or index=... to scan all files of an index")
     return tuple(expand(source, storage_options)), None

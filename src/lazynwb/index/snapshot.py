@@ -1,4 +1,4 @@
-"""The state of an index under one manifest, read on demand."""
+"""Snapshots of an index: the state that one manifest describes, read on demand."""
 
 from __future__ import annotations
 
@@ -20,10 +20,18 @@ from lazynwb.column_store.parts import scan_part
 from lazynwb.config import config
 from lazynwb.errors import CorruptDataError, LazyNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS
-from lazynwb.index.model import ATTRIBUTES, ENTRIES, MANIFEST, SCHEMAS, SESSIONS, Values, decode
-from lazynwb.index.part_io import block_of, damaged, guarded, read_frame
-from lazynwb.index.validate import is_row_count, is_sound
-from lazynwb.index.value_parts import FolderPart, TableParts, ValueParts, check_part, is_gone
+from lazynwb.index.model import (
+    ATTRIBUTES,
+    ENTRIES,
+    MANIFEST,
+    SCHEMAS,
+    SESSIONS,
+    MetadataColumns,
+    decode_manifest,
+)
+from lazynwb.index.part_io import damaged_error, read_block, read_frame, read_untrusted
+from lazynwb.index.validate import is_row_count, is_valid_table
+from lazynwb.index.value_parts import FolderPart, TableParts, ValueParts, check_part, is_removed
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.profile import count
 from lazynwb.storage.resolve import resolve
@@ -39,13 +47,13 @@ if TYPE_CHECKING:
     from lazynwb.lookup.loader import Entry, TableFile
     from lazynwb.lookup.providers import NotCatalogued
 
-#: Tables of parts, and blocks of entries, that are kept in memory.
+#: Maximum numbers of cached tables of parts, and of cached blocks of entries.
 _MAX_TABLES, _MAX_BLOCKS = 256, 8
 _KINDS = frozenset({"table", "series", "metadata"})
 
 
 class TableSummary(NamedTuple):
-    """One table of a session: its path, kind, and numbers of rows and columns; None where not known."""
+    """One table of a session: path, kind, and numbers of rows and columns (None if unknown)."""
 
     path: str
     kind: str | None
@@ -53,8 +61,8 @@ class TableSummary(NamedTuple):
     columns: int | None
 
 
-class GoneError(Exception):
-    """A file of a state of the index has been removed."""
+class RemovedFileError(Exception):
+    """A file of a state of the index that has been removed."""
 
 
 class _Rows:
@@ -98,8 +106,8 @@ class _Rows:
         return self._frame.select("_offset", "_size", "_row").rows()
 
 
-class _Place(NamedTuple):
-    """Where a part says something of the table of one session; the path is that of the table there."""
+class _TableLocation(NamedTuple):
+    """The location of a session's table in a part, with the path of the table in the file."""
 
     path: str
     rows: _Rows
@@ -113,7 +121,7 @@ def _decoder() -> msgspec.msgpack.Decoder[Entry]:
     return msgpack_decoder(Entry)
 
 
-class State:
+class Snapshot:
     """The state of an index under one manifest."""
 
     def __init__(self, folder: Folder, manifest: Manifest | None = None) -> None:
@@ -121,12 +129,12 @@ class State:
             found = folder.find(MANIFEST)
             if found is None:
                 raise SourceNotFoundError(
-                    f"no index of sessions in {folder.name}: lazynwb.build_index writes one"
+                    f"no index of sessions in {folder.name}: build it with lazynwb.build_index"
                 )
-            manifest = decode(found.data, folder.name)
+            manifest = decode_manifest(found.data, folder.name)
         self._folder = folder
         self.manifest = manifest
-        self.values = Values(self.manifest.values)
+        self.values = MetadataColumns(self.manifest.values)
         self._lock = threading.RLock()
         self._tables: OrderedDict[tuple[int, str], _Rows | None] = OrderedDict()
         self._frames: OrderedDict[int, pl.DataFrame] = OrderedDict()
@@ -138,14 +146,14 @@ class State:
         self._starts = [0, *accumulate(part.sessions for part in self.manifest.parts)]
 
     def frame(self, number: int, kind: Kind, names: list[str]) -> pl.DataFrame:
-        """Return columns of a part's table, in the types that the whole index has."""
+        """Return columns of a part's table, in the merged types of the index."""
         part = self.manifest.parts[number]
         own = SCHEMAS[kind]
-        # Parts that were written before a column came up do not have it.
+        # Older parts may lack columns of later sessions.
         return self._published(self._read(part, kind, names if set(names) <= set(own) else None), kind, names)
 
     def _published(self, stored: pl.DataFrame, kind: Kind, names: list[str]) -> pl.DataFrame:
-        """Return columns of rows of a part's table, in the types that the whole index has."""
+        """Return columns of rows of a part's table, in the merged types of the index."""
         own = SCHEMAS[kind]
         metadata = self.values.schema if kind == "sessions" else {}
         columns = []
@@ -162,17 +170,17 @@ class State:
         try:
             return read_frame(self._folder, part, kind, columns)
         except SourceNotFoundError as error:
-            raise GoneError(str(error)) from None
+            raise RemovedFileError(str(error)) from None
 
     def table_parts(self, table: str) -> TableParts | None:
-        """Return the files with values of a table; None if there are none."""
+        """Return the value files of a table; None if there are none."""
         with self._lock:
             if table not in self._value_parts:
                 values = next((one for one in self.manifest.table_values if one.table == table), None)
                 try:
                     found = TableParts(self._folder, values, self.identities) if values is not None else None
                 except SourceNotFoundError as error:
-                    raise GoneError(str(error)) from None
+                    raise RemovedFileError(str(error)) from None
                 self._value_parts[table] = found
             return self._value_parts[table]
 
@@ -181,7 +189,7 @@ class State:
         table: str,
         schema: Mapping[str, pl.DataType],
         overridden: frozenset[str],
-        on_gone: Callable[[State, GoneError], object] | None = None,
+        on_gone: Callable[[Snapshot, RemovedFileError], object] | None = None,
     ) -> ValueParts | None:
         """Return the values of a table; see `Index`.
 
@@ -199,10 +207,10 @@ class State:
             return None
 
         def on_loss(error: PartLostError) -> None:
-            if not is_gone(self._folder, error.part.path.as_posix()):
-                raise damaged(self._folder, error.part.path.as_posix(), error) from None
+            if not is_removed(self._folder, error.part.path.as_posix()):
+                raise damaged_error(self._folder, error.part.path.as_posix(), error) from None
             if on_gone is not None:
-                on_gone(self, GoneError(str(error)))
+                on_gone(self, RemovedFileError(str(error)))
 
         return ValueParts(
             table,
@@ -217,35 +225,39 @@ class State:
     def values_in(
         self, values: TableValues, file: ValueFile, names: Sequence[str], rows: int, predicate: pl.Expr | None
     ) -> pl.DataFrame:
-        """Return rows of a file with values, of which every byte that was read was checked.
+        """Return rows of a value file, after verification of the checksums of all bytes read.
 
         Parameters
         ----------
         values : TableValues
+            Values of the table.
         file : ValueFile
-            One of them.
+            A file of these values.
         names : sequence of str
-            Columns.
+            Columns to read.
         rows : int
-            How many are looked at, the first ones.
+            Number of rows to read from the start of the file.
         predicate : Expr or None
+            Filter of these rows.
         """
         check_part(self._folder, values, file)
         source = FolderPart(self._folder, file)
         try:
-            scan = guarded(self._folder, file.name, lambda: scan_part(source, file.part, names, [(0, rows)]))
+            scan = read_untrusted(
+                self._folder, file.name, lambda: scan_part(source, file.part, names, [(0, rows)])
+            )
         except SourceNotFoundError as error:
-            raise GoneError(str(error)) from None
+            raise RemovedFileError(str(error)) from None
         except CorruptDataError as error:
-            raise damaged(self._folder, file.name, error) from None
+            raise damaged_error(self._folder, file.name, error) from None
         scan = scan.head(rows)
         try:
             frame = (scan if predicate is None else scan.filter(predicate)).collect()
         except (KeyboardInterrupt, SystemExit):
             raise
-        except BaseException:  # noqa: BLE001 - a panic of Rust's is no `Exception`
-            # The file may be sound, and the predicate fail on its rows.
-            frame = guarded(self._folder, file.name, scan.collect)
+        except BaseException:  # noqa: BLE001 - Rust panics are not subclasses of Exception
+            # The file may be valid, and the predicate may have failed.
+            frame = read_untrusted(self._folder, file.name, scan.collect)
             _check_types(self._folder, values, file, frame)
             frame = frame if predicate is None else frame.filter(predicate)
         _check_types(self._folder, values, file, frame)
@@ -255,13 +267,13 @@ class State:
 
     @property
     def numbers(self) -> dict[str, int]:
-        """Numbers of the sessions by their paths."""
+        """Numbers of the sessions by path."""
         self._known()
         return self._numbers
 
     @property
     def identities(self) -> dict[str, str | None]:
-        """Identities of the sessions by their paths; None where there is no valid catalog."""
+        """Identities of the sessions by path; None for sessions without a valid catalog."""
         known = self._known()
         return dict(zip(known["path"].to_list(), known["identity"].to_list(), strict=True))
 
@@ -274,7 +286,7 @@ class State:
                 frames = [self._read(part, "sessions", names) for part in self.manifest.parts]
                 found = pl.concat([empty, *frames])
                 if found["path"].null_count():
-                    raise damaged(self._folder, "sessions", "sessions without a path")
+                    raise damaged_error(self._folder, "sessions", "a session has no path")
                 linked = found.with_row_index("_at").filter(pl.col("_links").list.len() > 0)
                 self._links = dict(linked.select("_at", "_links").iter_rows())
                 self._numbers = dict(zip(found["path"].to_list(), range(len(found)), strict=True))
@@ -286,7 +298,7 @@ class State:
         known = self._known()["path"]
         options, none = Options({**config.storage_options, **(storage_options or {})}), Options()
         found = []
-        # Of local paths, which have no colon as a rule, all are looked at together.
+        # Local paths rarely contain a colon: only paths with a colon are examined one by one.
         is_plain = not known.str.contains(":", literal=True).any() and known.str.starts_with("/").all()
         if is_plain and os.sep == "/" and not self._folder.is_remote:
             found = [resolve(path, none) for path in known.to_list()]
@@ -298,22 +310,22 @@ class State:
                 from lazynwb.storage.stores.registry import SCHEMES
 
                 if path.partition("://")[0].lower() not in SCHEMES:
-                    raise damaged(self._folder, "sessions", f"{path[:80]!r} is of no kind that can be read")
+                    raise damaged_error(self._folder, "sessions", f"{path[:80]!r} is not a supported URL")
             elif self._folder.is_remote:
                 raise LazyNWBError(
-                    f"index {self._folder.name} names files of a machine ({path!r}), which an index from "
-                    "elsewhere may not: build it from URLs, or copy the index to the machine of the files"
+                    f"index {self._folder.name} is remote but contains the local path {path!r}: build it "
+                    "from URLs, or copy the index to the machine of the files"
                 )
             elif not os.path.isabs(path):  # noqa: PTH117 - of very many
-                raise damaged(self._folder, "sessions", f"{path[:80]!r} is no absolute path")
+                raise damaged_error(self._folder, "sessions", f"{path[:80]!r} is not an absolute path")
         if not found:
             raise SourceNotFoundError(
-                f"index {self._folder.name} has no sessions: lazynwb.update_index adds some"
+                f"index {self._folder.name} has no sessions: add some with lazynwb.update_index"
             )
         return found
 
-    def _located(self, sources: Sequence[Source]) -> list[int]:
-        """Return the numbers of sessions; -1 for sessions without a valid catalog."""
+    def _session_numbers(self, sources: Sequence[Source]) -> list[int]:
+        """Return the session numbers of sources; -1 for sources without a valid catalog."""
         identities = self._known()["identity"]
         numbers = self._numbers
         found = [numbers.get(source.path, -1) for source in sources]
@@ -352,17 +364,19 @@ class State:
         names = ["path", "table", "kind", "rows", "_fingerprint", "_offset", "_size", "_row"]
         return self._read(self.manifest.parts[part], "tables", names).filter(pl.col("table") == table)
 
-    def _each(self, sources: Sequence[Source], table: str) -> Iterator[tuple[int, int, _Place | None]]:
-        """Yield for each source its number, its part and where in it the table is.
+    def _locate_tables(
+        self, sources: Sequence[Source], table: str
+    ) -> Iterator[tuple[int, int, _TableLocation | None]]:
+        """Yield for each source its session number, its part, and the location of its table in the part.
 
-        The numbers are -1 for a source that is not here; the place is None where the table is not listed.
+        The numbers are -1 for sources without a catalog; the location is None if the table is not listed.
         """
         self._check()
         starts = self._starts
         paths = _paths_of(table)
         part = -1
         listed: list[tuple[str, _Rows]] = []
-        for number in self._located(sources):
+        for number in self._session_numbers(sources):
             if number < 0:
                 yield -1, -1, None
                 continue
@@ -370,7 +384,7 @@ class State:
                 part = self._part_of(number)
                 listed = [(path, rows) for path in paths if (rows := self._rows(part, path)) is not None]
             places = (
-                _Place(path, rows, rows.places[number - starts[part]])
+                _TableLocation(path, rows, rows.places[number - starts[part]])
                 for path, rows in listed
                 if number - starts[part] in rows.places
             )
@@ -382,7 +396,7 @@ class State:
         from lazynwb.lookup.loader import TableFile
 
         found: list[TableFile | NotCatalogued | None] = []
-        for source, (number, part, one) in zip(sources, self._each(sources, table), strict=True):
+        for source, (number, part, one) in zip(sources, self._locate_tables(sources, table), strict=True):
             if number < 0:
                 found.append(NOT_CATALOGUED)
             elif one is None:
@@ -394,7 +408,7 @@ class State:
         parent, _, last = table.rpartition("/")
         if last not in SERIES_MEMBERS or not parent:
             return found
-        # A part of a series stands for the series.
+        # Members of a series are not listed separately.
         open_ = [at for at, one in enumerate(found) if one is NOT_CATALOGUED]
         for at, series in zip(open_, self.tables([sources[at] for at in open_], parent), strict=True):
             if isinstance(series, TableFile) and series.table.kind == "series" and last in series.columns:
@@ -405,11 +419,11 @@ class State:
         """See `Index`."""
         if self.manifest.external_links != config.external_links:
             return self.tables(sources, table)
-        from lazynwb.lookup.loader import Entry, TableFile, key_of
+        from lazynwb.lookup.loader import Entry, TableFile, entry_key
 
         identities = self._known()["identity"]
         found: list[TableFile | NotCatalogued | None] = []
-        for source, (number, _, one) in zip(sources, self._each(sources, table), strict=True):
+        for source, (number, _, one) in zip(sources, self._locate_tables(sources, table), strict=True):
             if number < 0:
                 found.append(NOT_CATALOGUED)
                 continue
@@ -421,8 +435,8 @@ class State:
                 found.append(NOT_CATALOGUED)
             else:
                 counted = Table(one.path, kind, rows, ())
-                entry = Entry(key_of("table", source, one.path), identities[number], counted, {})
-                found.append(TableFile(source, entry, is_given=True))
+                entry = Entry(entry_key("table", source, one.path), identities[number], counted, {})
+                found.append(TableFile(source, entry, is_provided=True))
         return found
 
     def schemas(self, sources: Sequence[Source], table: str) -> list[Hashable | NotCatalogued | None]:
@@ -432,7 +446,7 @@ class State:
         by_part: dict[int, list[Hashable | NotCatalogued | None]] = {}
         own: list[Hashable | NotCatalogued | None] = []
         low = high = 0
-        for number in self._located(sources):
+        for number in self._session_numbers(sources):
             if number < 0:
                 found.append(NOT_CATALOGUED)
                 continue
@@ -459,7 +473,7 @@ class State:
         return found
 
     def _absent(self, number: int, table: str) -> NotCatalogued | None:
-        """Return None if a session is known to lack a table that is not listed, else NOT_CATALOGUED."""
+        """Return None if a session is certain to lack an unlisted table, else NOT_CATALOGUED."""
         parent, _, last = table.rpartition("/")
         if (last in SERIES_MEMBERS and parent) or table == "/":  # the root group is not listed as a table
             return NOT_CATALOGUED
@@ -471,27 +485,27 @@ class State:
     def _entry(
         self, source: Source, identity: str, part: int, place: tuple[int, int, int], table: str
     ) -> TableFile | NotCatalogued:
-        from lazynwb.lookup.loader import TableFile, key_of
+        from lazynwb.lookup.loader import TableFile, entry_key
 
         try:
             data = self._block(part, place[0], place[1])[place[2]]
             entry = _decoder().decode(data)
         except (IndexError, OverflowError, TypeError, msgspec.MsgspecError, RecursionError) as error:
-            raise damaged(self._folder, self.manifest.parts[part].file(ENTRIES), error) from None
+            raise damaged_error(self._folder, self.manifest.parts[part].file(ENTRIES), error) from None
         count(cache_hits=1)
-        if entry.table is None or entry.table.path != table or not is_sound(entry.table, entry.chunks):
-            raise damaged(
+        if entry.table is None or entry.table.path != table or not is_valid_table(entry.table, entry.chunks):
+            raise damaged_error(
                 self._folder,
                 self.manifest.parts[part].file(ENTRIES),
-                f"its description of /{table} in {source.name} is invalid",
+                f"the entry of /{table} in {source.name} is invalid",
             )
         linked = entry.table.depends or entry.table.problems
         if linked and self.manifest.external_links != config.external_links:
             return NOT_CATALOGUED
-        if entry.table.depends and not _may_follow(source, [path for path, _ in entry.table.depends]):
+        if entry.table.depends and not _follows_links(source, [path for path, _ in entry.table.depends]):
             return NOT_CATALOGUED
-        entry.key, entry.identity = key_of("table", source, table), identity
-        return TableFile(source, entry, is_given=True)
+        entry.key, entry.identity = entry_key("table", source, table), identity
+        return TableFile(source, entry, is_provided=True)
 
     def _block(self, part: int, offset: int, size: int) -> pl.Series:
         key = part, offset, size
@@ -501,12 +515,12 @@ class State:
                 return self._blocks[key]
         one = self.manifest.parts[part]
         if offset < 0 or size < 0 or offset + size > one.bytes.get(ENTRIES, 0):
-            raise damaged(self._folder, one.file(ENTRIES), "a block is not within it")
+            raise damaged_error(self._folder, one.file(ENTRIES), "a block is outside the file")
         try:
             data = self._folder.read(one.file(ENTRIES), offset, offset + size)
         except SourceNotFoundError as error:
-            raise GoneError(str(error)) from None
-        block = block_of(self._folder, data)
+            raise RemovedFileError(str(error)) from None
+        block = read_block(self._folder, data)
         with self._lock:
             self._blocks[key] = block
             while len(self._blocks) > _MAX_BLOCKS:
@@ -514,7 +528,7 @@ class State:
         return block
 
     def _check(self) -> None:
-        """Raise unless entries have the catalog version of this package."""
+        """Raise LazyNWBError if the catalog version of the index differs from that of this package."""
         if self.manifest.catalog_version != CATALOG_VERSION:
             older = self.manifest.catalog_version < CATALOG_VERSION
             what = (
@@ -523,8 +537,8 @@ class State:
                 else "a later version of lazynwb: upgrade lazynwb"
             )
             raise LazyNWBError(
-                f"index {self._folder.name} was made by {what}; its tables can be searched as they are "
-                "(lazynwb.scan_index)"
+                f"index {self._folder.name} was built by {what}; its tables can still be searched with "
+                "lazynwb.scan_index"
             )
 
     def table_paths(self) -> list[str]:
@@ -539,7 +553,7 @@ class State:
         self._check()
         by_number: dict[int, list[Source]] = {}
         unknown = []
-        for source, number in zip(sources, self._located(sources), strict=True):
+        for source, number in zip(sources, self._session_numbers(sources), strict=True):
             if number < 0:
                 unknown.append(source)
             else:
@@ -552,7 +566,7 @@ class State:
                 if kind != "series" or series:
                     found.setdefault(table, []).extend(by_number.get(numbers.get(path, -1), ()))
         for number, links in self._links.items():
-            for table in found.keys() & set(links):  # maybe a broken link: reading the table raises the error
+            for table in found.keys() & set(links):  # if the link is broken, the read raises the error
                 found[table] += [s for s in by_number.get(number, ()) if s not in found[table]]
         order = {source: at for at, source in enumerate(sources)}
         return {t: sorted(having, key=order.__getitem__) for t, having in found.items() if having}, unknown
@@ -561,7 +575,7 @@ class State:
         self, sources: Sequence[Source], wanted: Sequence[tuple[str, str]]
     ) -> tuple[list[int], dict[tuple[str, str], pl.Series]]:
         """See `Index`."""
-        located = self._located(sources)
+        located = self._session_numbers(sources)
         known = [at for at, number in enumerate(located) if number >= 0]
         columns: dict[tuple[str, str], str] = {}
         found: dict[tuple[str, str], list[pl.Series]] = {}
@@ -574,14 +588,14 @@ class State:
             elif value is None and name not in ATTRIBUTES:
                 found[table, name] = [
                     pl.Series(name, [None] * len(known), dtype=pl.Null)
-                ]  # no session has it
+                ]  # no session has the value
         order: list[int] = []
         by_part: dict[int, list[int]] = {}
         for at in known:
             by_part.setdefault(self._part_of(located[at]), []).append(at)
         for part, own in by_part.items():
             stored = self._read(self.manifest.parts[part], "sessions", None)
-            # A part may have been written before attributes were kept.
+            # Older parts may lack attributes.
             columns = {k: c for k, c in columns.items() if c in stored.columns or k[1] not in ATTRIBUTES}
             rows = stored[[located[at] - self._starts[part] for at in own]]
             frame = self._published(rows, "sessions", list(dict.fromkeys(columns.values())))
@@ -608,9 +622,9 @@ class State:
         return found
 
     def _by_part(self, sources: Sequence[Source]) -> dict[int, list[tuple[Source, int]]]:
-        """Return the sources that are here with their numbers, by part."""
+        """Return the sources with a catalog and their session numbers, by part."""
         found: dict[int, list[tuple[Source, int]]] = {}
-        for source, number in zip(sources, self._located(sources), strict=True):
+        for source, number in zip(sources, self._session_numbers(sources), strict=True):
             if number >= 0:
                 found.setdefault(self._part_of(number), []).append((source, number))
         return found
@@ -628,7 +642,7 @@ class State:
             if value is None or not value.exact:
                 return None
             columns[name] = value.column
-        located = list(zip(sources, self._located(sources), strict=True))
+        located = list(zip(sources, self._session_numbers(sources), strict=True))
         if any(number < 0 for _, number in located):
             return None
         frames = []
@@ -644,7 +658,7 @@ class State:
             try:
                 series = [conform(rows[c].alias(n), schema[n], "the index") for n, c in columns.items()]
             except LazyNWBError:
-                return None  # the types do not fit: the files are read
+                return None  # a value does not fit the type: the files are read
             paths = pl.Series(NWB_PATH, [source.path for source, _ in located[start:stop]], dtype=pl.String)
             frames.append(pl.DataFrame([*series, paths]))
             start = stop
@@ -657,14 +671,14 @@ def _paths_of(table: str) -> list[str]:
 
 
 def _check_types(folder: Folder, values: TableValues, file: ValueFile, frame: pl.DataFrame) -> None:
-    """Raise if a file has columns of other types than the manifest says."""
+    """Raise CorruptDataError if the types of columns differ from those in the manifest."""
     dtypes = values.dtypes
     if any(dtypes[name] != dtype for name, dtype in frame.schema.items()):
-        raise damaged(folder, file.name, "columns of other types than the manifest says")
+        raise damaged_error(folder, file.name, "the types of its columns differ from those in the manifest")
 
 
-def _may_follow(source: Source, linked: list[str]) -> bool:
-    """Return whether links may lead from a source to other files; see `Config.external_links`."""
+def _follows_links(source: Source, linked: list[str]) -> bool:
+    """Return whether links of a source to other files may be followed; see `Config.external_links`."""
     if config.external_links == "anywhere":
         return all(is_url(path) == source.is_remote for path in linked)
     if config.external_links == "never":

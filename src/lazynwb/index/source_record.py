@@ -1,4 +1,4 @@
-"""The record of one source in an index: made near the source, passed on as bytes."""
+"""Source records: the catalog and metadata of one source in an index, created near the source."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lazynwb.formats.nwb.tables import METADATA_PATHS
 from lazynwb.formats.registry import is_zarr, open_reader
 from lazynwb.index.model import VERSION
 from lazynwb.lookup.catalog_cache import get_version
-from lazynwb.lookup.loader import PARTIAL_LISTING, Entry, TableFile, key_of
+from lazynwb.lookup.loader import PARTIAL_LISTING, Entry, TableFile, entry_key
 from lazynwb.storage.remote_state import prefetch
 from lazynwb.storage.source import UNREACHABLE
 from lazynwb.threads import Pool
@@ -33,31 +33,31 @@ if TYPE_CHECKING:
     from lazynwb.formats.registry import Reader
     from lazynwb.storage.source import Source
 
-#: Of an array with a larger index, readers look the chunks up themselves.
+#: Larger chunk indices are not stored: scans look up the chunks in the file.
 _MAX_INDEX_BYTES = 4 * 1024 * 1024
-#: Metadata larger than this is left out: it is not searched.
+#: Larger metadata values are left out, because they are not searched.
 _MAX_VALUE_BYTES = 16 * 1024
-#: Seconds that a local file which has just been written is waited for, until a change could not go unnoticed.
-_PATIENCE = 3.0
-#: Sources that are described at the same time: mostly these wait for servers.
-_AT_ONCE = 32
-POOL = Pool("index", lambda: _AT_ONCE)
+#: Maximum wait, in seconds, until a change of a recently written local file is certain to be detected.
+_MAX_WAIT = 3.0
+#: Number of sources that are described concurrently; most of the time is spent waiting for servers.
+_CONCURRENT_SOURCES = 32
+POOL = Pool("index", lambda: _CONCURRENT_SOURCES)
 
 ENCODER = msgspec.msgpack.Encoder()
 
 
-class Found(msgspec.Struct, array_like=True, gc=False):
+class TableRecord(msgspec.Struct, array_like=True, gc=False):
     """One table of a source.
 
     Attributes
     ----------
     path, neurodata_type : str
     table : Table or None
-        None if it cannot be described.
+        None if the table cannot be read.
     problem : str
-        Why not, or what was mended.
+        The error, or repaired problems.
     entry : bytes
-        Of the catalog, with chunk locations as far as they were asked for.
+        Catalog entry, with the requested chunk locations.
     """
 
     path: str
@@ -68,25 +68,27 @@ class Found(msgspec.Struct, array_like=True, gc=False):
 
 
 class SourceRecord(msgspec.Struct, array_like=True, gc=False):
-    """One source, as an index has it.
+    """The record of one source in an index.
 
     Attributes
     ----------
     path : str
-        Without credentials.
+        Path or URL without credentials.
     identity : str or None
-        None if what follows cannot be relied upon: it failed, or may change without a trace.
+        None if the record is not a valid catalog: the source cannot be read, or changes may be undetected.
     size : int or None
+        Size of the file.
     problem : str or None
+        The error, or the reason why the record is not a valid catalog.
     links : list of str
-        Groups below which there may be more than what was listed.
-    tables : list of Found
+        Groups that may contain unlisted objects.
+    tables : list of TableRecord
     values : dict of str to bytes
-        A row of metadata for each of `METADATA_PATHS` that there is, as Arrow IPC.
+        A row of metadata for each existing table of `METADATA_PATHS`, as Arrow IPC.
     lost : list of (table, name)
-        Metadata that the row lacks, because it is large or cannot be read.
+        Metadata that is left out because it is large or unreadable.
     vanished : bool
-        There is no such source.
+        Whether the source does not exist.
     """
 
     path: str
@@ -94,7 +96,7 @@ class SourceRecord(msgspec.Struct, array_like=True, gc=False):
     size: int | None = None
     problem: str | None = None
     links: list[str] = []
-    tables: list[Found] = []
+    tables: list[TableRecord] = []
     values: dict[str, bytes] = {}
     lost: list[tuple[str, str]] = []
     vanished: bool = False
@@ -108,12 +110,12 @@ class ChunkLocationRequest(NamedTuple):
 
     @classmethod
     def of(cls, given: bool | Iterable[str]) -> ChunkLocationRequest:  # noqa: FBT001 - as users say it
-        """Return the request for an argument `chunk_locations`."""
+        """Return the request for the parameter `chunk_locations` of `build_index`."""
         if isinstance(given, bool):
             return cls(given, frozenset())
         return cls(everything=False, names=frozenset([given] if isinstance(given, str) else given))
 
-    def takes(self, table: str, column: str) -> bool:
+    def includes(self, table: str, column: str) -> bool:
         """Return whether the chunk locations of a column are requested."""
         return (
             self.everything
@@ -122,26 +124,26 @@ class ChunkLocationRequest(NamedTuple):
         )
 
 
-def describe_all(sources: Collection[Source], wish: ChunkLocationRequest) -> list[SourceRecord]:
-    """Describe sources; at the same time, if any of them is remote."""
+def index_sources(sources: Collection[Source], locations: ChunkLocationRequest) -> list[SourceRecord]:
+    """Return the records of sources; if any of them is remote, they are read concurrently."""
     prefetch(sources)
     if any(source.is_remote for source in sources):
-        return POOL.map(lambda source: describe(source, wish), sources)
-    return [describe(source, wish) for source in sources]
+        return POOL.map(lambda source: index_source(source, locations), sources)
+    return [index_source(source, locations) for source in sources]
 
 
-def describe(source: Source, wish: ChunkLocationRequest) -> SourceRecord:
-    """Describe one source; failures are part of the description."""
+def index_source(source: Source, locations: ChunkLocationRequest) -> SourceRecord:
+    """Return the record of one source, or of the error if it cannot be read."""
     path = source.public
     try:
         now = source.identity()
-        found = _described(source, now, wish)
+        found = _create_record(source, now, locations)
         source.verify(now)
-        if found.identity is not None and not _settles(source, now):
+        if found.identity is not None and not _wait_until_settled(source, now):
             found.identity = None
             found.problem = (
-                "its store tells no version, or it was only just written: changes could go unnoticed, so "
-                "queries look at it anew"
+                "changes could be undetected, because its store has no versions or it was just written; "
+                "queries read its structure again"
             )
     except SourceNotFoundError as error:
         return SourceRecord(path, problem=str(error), vanished=True)
@@ -152,9 +154,9 @@ def describe(source: Source, wish: ChunkLocationRequest) -> SourceRecord:
     return found
 
 
-def _settles(source: Source, now: str) -> bool:
-    """Return whether a write from now on is certain to change the identity; wait for new local files."""
-    deadline = time.monotonic() + _PATIENCE
+def _wait_until_settled(source: Source, now: str) -> bool:
+    """Return whether any later write is certain to change the identity, after a wait for new local files."""
+    deadline = time.monotonic() + _MAX_WAIT
     while not source.is_settled(now, time.time_ns()):
         if source.is_remote or time.monotonic() > deadline:
             return False
@@ -163,15 +165,15 @@ def _settles(source: Source, now: str) -> bool:
     return True
 
 
-def _described(source: Source, now: str, wish: ChunkLocationRequest) -> SourceRecord:
-    found = SourceRecord(source.public, now, size_of(now))
+def _create_record(source: Source, now: str, locations: ChunkLocationRequest) -> SourceRecord:
+    found = SourceRecord(source.public, now, file_size(now))
     kept: dict[str, TableFile] = {}
     with open_reader(source, now) as reader:
         listing = reader.list_objects()
-        found.links = _opaque(source, listing)
+        found.links = _incompletely_listed(source, listing)
         types = {e.path.lstrip("/"): e.neurodata_type for e in listing.entries if e.kind == "group"}
         for path in listing.tables():
-            one, file = _table(reader, source, path, now, wish)
+            one, file = _table_record(reader, source, path, now, locations)
             one.neurodata_type = types.get(path, "")
             found.tables.append(one)
             if path in METADATA_PATHS and file is not None:
@@ -184,9 +186,9 @@ def _described(source: Source, now: str, wish: ChunkLocationRequest) -> SourceRe
     depends = [listing.depends, *(one.table.depends for one in found.tables if one.table is not None)]
     if any(known == UNREACHABLE for pairs in depends for _, known in pairs):
         found.identity = None
-        found.problem = "it has links to a file that cannot be read for now, so queries look at it anew"
+        found.problem = "the target file of a link cannot be read; queries read the structure again"
     for path, file in kept.items():
-        row, lost = _row(file)
+        row, lost = _metadata_row(file)
         own = {name: value for (table, name), value in attributes.items() if table == path}
         more = [pl.Series(n, [v], dtype=pl.String) for n, v in own.items() if n not in row.columns]
         row = pl.DataFrame([*row.get_columns(), *more])
@@ -198,9 +200,9 @@ def _described(source: Source, now: str, wish: ChunkLocationRequest) -> SourceRe
 
 
 def _attributes(reader: Reader, kept: Mapping[str, TableFile]) -> dict[tuple[str, str], str | None]:
-    """Return the metadata that are attributes, by the table that they are columns of and their name."""
+    """Return the metadata that are stored as attributes, by table and name of the column."""
     found: dict[tuple[str, str], str | None] = {}
-    # Those of the root group go with its values, which are columns of /general.
+    # Attributes of the root group are columns of /general, as its values are.
     for name, (table, field, attribute) in {**ATTRIBUTE_FIELDS, VERSION: (GENERAL, "", VERSION)}.items():
         described = None
         if table in kept and (not field or field in kept[table].columns):
@@ -210,41 +212,41 @@ def _attributes(reader: Reader, kept: Mapping[str, TableFile]) -> dict[tuple[str
     return found
 
 
-def size_of(identity: str) -> int | None:
-    """Return the size of a file, which its identity begins with; None of a store of objects."""
+def file_size(identity: str) -> int | None:
+    """Return the size of a file, which is the start of its identity; None for object stores."""
     head = identity.partition("\t")[0].partition("-")[0]
     return int(head) if head.isdecimal() else None
 
 
-def _table(
-    reader: Reader, source: Source, path: str, now: str, wish: ChunkLocationRequest
-) -> tuple[Found, TableFile | None]:
+def _table_record(
+    reader: Reader, source: Source, path: str, now: str, locations: ChunkLocationRequest
+) -> tuple[TableRecord, TableFile | None]:
     try:
         table = reader.describe_table(path)
         if table is None:
-            return Found(path, problem="it is listed, but cannot be described"), None
+            return TableRecord(path, problem="it is listed but is not a table"), None
         file = TableFile(source, Entry("", now, table, {}))
-        chunks = _chunks(reader, file, wish)
+        chunks = _chunks(reader, file, locations)
     except MissingPackageError:
         raise
     except LazyNWBError as error:
-        return Found(path, problem=str(error)), None
-    # Key and identity are those of the source; they are not repeated in each of its tables.
+        return TableRecord(path, problem=str(error)), None
+    # The key and identity are those of the source, so they are not repeated in each table.
     zone_maps = _zone_maps(source, path, now) if table.kind == "series" else {}
     entry = ENCODER.encode(Entry("", "", table, chunks, zone_maps))
-    return Found(path, table=table, problem="; ".join(file.problems), entry=entry), file
+    return TableRecord(path, table=table, problem="; ".join(file.problems), entry=entry), file
 
 
 def _zone_maps(source: Source, path: str, now: str) -> dict[str, ZoneMap]:
-    """Return the zone maps that queries have left in the catalog cache."""
-    cached = get_version(key_of("table", source, path), now, Entry)
+    """Return the zone maps of a series in the catalog cache."""
+    cached = get_version(entry_key("table", source, path), now, Entry)
     return cached.zone_maps if cached is not None else {}
 
 
-def _chunks(reader: Reader, file: TableFile, wish: ChunkLocationRequest) -> dict[str, ChunkIndex]:
+def _chunks(reader: Reader, file: TableFile, locations: ChunkLocationRequest) -> dict[str, ChunkIndex]:
     wanted: dict[str, Array] = {}
     for column in file.table.columns:
-        if wish.takes(file.table.path, column.name):
+        if locations.includes(file.table.path, column.name):
             wanted.update((array.path, array) for array in arrays_of(column) if file.needs_chunk_index(array))
     if not wanted:
         return {}
@@ -256,11 +258,11 @@ def _chunks(reader: Reader, file: TableFile, wish: ChunkLocationRequest) -> dict
     }
 
 
-def _opaque(source: Source, listing: Listing) -> list[str]:
-    """Return the groups below which there may be objects that the listing does not have.
+def _incompletely_listed(source: Source, listing: Listing) -> list[str]:
+    """Return the groups that may contain unlisted objects.
 
-    A group that two links lead to is listed below one of them only, a broken link may lead somewhere under
-    other settings, and a server may not say what there is.
+    A group with two links is listed below one of them only, a broken link may have a target under other
+    settings, and some servers do not list folders.
     """
     if is_zarr(source):
         from lazynwb.storage.objects.object_store import open_objects
@@ -281,7 +283,7 @@ def _opaque(source: Source, listing: Listing) -> list[str]:
     return found
 
 
-def _row(file: TableFile) -> tuple[pl.DataFrame, list[str]]:
+def _metadata_row(file: TableFile) -> tuple[pl.DataFrame, list[str]]:
     """Read the metadata of a table; return it with the names of fields that are unreadable or too large."""
     schema: dict[str, pl.DataType] = {}
     lost: list[str] = []
@@ -294,19 +296,19 @@ def _row(file: TableFile) -> tuple[pl.DataFrame, list[str]]:
         else:
             schema[name] = dtype
     try:
-        series = _read(file, schema)
+        series = _read_columns(file, schema)
     except LazyNWBError:
         series = []
-        for name, dtype in schema.items():  # one that cannot be read does not keep the others out
+        for name, dtype in schema.items():  # read one by one, to leave out unreadable fields only
             try:
-                series += _read(file, {name: dtype})
+                series += _read_columns(file, {name: dtype})
             except LazyNWBError:
                 lost.append(name)
     large = [one.name for one in series if one.estimated_size() > _MAX_VALUE_BYTES]
     return pl.DataFrame([one for one in series if one.name not in large]), lost + large
 
 
-def _read(file: TableFile, schema: dict[str, pl.DataType]) -> list[pl.Series]:
+def _read_columns(file: TableFile, schema: dict[str, pl.DataType]) -> list[pl.Series]:
     if not schema:
         return []
     with Handles() as handles:
@@ -319,37 +321,37 @@ def _is_large(column: Column) -> bool:
     )
 
 
-# -- what is searched -----------------------------------------------------------------------------------
+# -- searchable columns ---------------------------------------------------------------------------------
 
 
 def fingerprint(table: Table) -> int:
-    """Return a number that is the same for tables whose columns have the same names and types.
+    """Return a number that is equal for tables whose columns have equal names and types.
 
-    Whether there are rows is part of it: the types of an empty table's columns say nothing.
+    Empty tables have other numbers, because the types of their columns are not reliable.
     """
     from hashlib import blake2b
 
-    shapes = [_shape_of(column) for column in table.columns]
+    shapes = [_type_properties(column) for column in table.columns]
     data = ENCODER.encode((table.rows > 0, shapes))
     return int.from_bytes(blake2b(data, digest_size=8).digest(), "little")
 
 
-def _shape_of(column: Column) -> tuple[object, ...]:
-    """Return what a column's type depends on; see `lazynwb.catalog.dtypes.column_dtype`."""
+def _type_properties(column: Column) -> tuple[object, ...]:
+    """Return the properties that determine a column's type; see `lazynwb.catalog.dtypes.column_dtype`."""
     data = column.data
     return (
         column.name,
         (*data.shape[1:],) if data is not None else None,
-        _plain(data.dtype) if data is not None else None,
+        _without_text_width(data.dtype) if data is not None else None,
         len(column.indices),
         column.region,
         column.whole,
         column.regular is not None,
-        [_shape_of(child) for child in column.children] if column.children is not None else None,
+        [_type_properties(child) for child in column.children] if column.children is not None else None,
     )
 
 
-def _plain(dtype: DType) -> DType:
+def _without_text_width(dtype: DType) -> DType:
     """Return a type without the width of fixed-width text."""
     if dtype.kind == "text":
         return DType("text", 0, dims=dtype.dims)
@@ -365,7 +367,7 @@ def column_rows(table: Table) -> list[tuple[object, ...]]:
             len(column.indices) + column.whole,
             column.length,
             list(column.data.shape) if column.data is not None else None,
-            _bytes(column),
+            _stored_bytes(column),
             column.data.layout if column.data is not None else None,
             [codec.name for codec in column.data.codecs] if column.data is not None else None,
             *(column.regular or (None, None)),
@@ -374,5 +376,5 @@ def column_rows(table: Table) -> list[tuple[object, ...]]:
     ]
 
 
-def _bytes(column: Column) -> int:
+def _stored_bytes(column: Column) -> int:
     return sum(math.prod(array.shape) * stored_size(array.dtype) for array in arrays_of(column))

@@ -1,8 +1,8 @@
-"""Values of an index as parts of the column store, for scans of the files.
+"""Value files of an index as parts of the column store, for scans of the indexed files.
 
-A file with values and its entry correspond to a part and its entry in the column store, with three
-differences: values have the types of the whole table, metadata and `_nwb_path` are also columns, and the
-files are not trusted.
+A value file and its entry correspond to a part and its entry in the column store, with three differences:
+values have the merged types of the table, metadata and `_nwb_path` are also columns, and the files are not
+trusted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lazynwb.column_store.parts import SESSION
 from lazynwb.column_store.reading import Pick
 from lazynwb.errors import CorruptDataError, SourceNotFoundError
 from lazynwb.formats.nwb.names import OTHER_PATHS
-from lazynwb.index.part_io import damaged
+from lazynwb.index.part_io import damaged_error
 from lazynwb.lookup.stored_tables import Cover, StoredTable
 from lazynwb.profile import count
 
@@ -34,40 +34,40 @@ if TYPE_CHECKING:
     from lazynwb.index.model import TableValues, ValueFile
     from lazynwb.storage.source import Source
 
-#: Maximum sizes of a file and of its entry: an index is not trusted.
+#: Maximum sizes of a value file and of its entry, because an index is not trusted.
 _MAX_FILE_BYTES = 1024 * 1024 * 1024
 MAX_ENTRY_BYTES = 256 * 1024 * 1024
-#: Ranges of a remote file that are closer together than this are coalesced.
-_GAP = 256 * 1024
-_LEVEL = 6
+#: Ranges of a remote file with smaller gaps are coalesced.
+_COALESCE_GAP = 256 * 1024
+_COMPRESSION_LEVEL = 6
 
 
-def packed(entry: Entry) -> bytes:
+def encode_entry(entry: Entry) -> bytes:
     """Encode and compress an entry, whose paths and identities are similar."""
-    return zlib.compress(encode(entry), _LEVEL)
+    return zlib.compress(encode(entry), _COMPRESSION_LEVEL)
 
 
 def read_entry(folder: Folder, values: TableValues, file: ValueFile) -> Entry | None:
-    """Return the entry of a file with values; None if it is of another version of this package.
+    """Return the entry of a value file; None if it was written by another version of this package.
 
     Raises
     ------
     SourceNotFoundError
-        If it does not exist.
+        If the entry does not exist.
     CorruptDataError
-        If it is damaged.
+        If the entry is damaged.
     """
     name = file.entry_name
     check_part(folder, values, file)
     if file.entry_bytes > MAX_ENTRY_BYTES:
-        raise damaged(folder, name, "it is too large")
+        raise damaged_error(folder, name, "it is too large")
     data = folder.read(name, 0, file.entry_bytes)
     count(bytes_stored=len(data))
     unpacking = zlib.decompressobj()
     try:
         entry = decode(unpacking.decompress(data, MAX_ENTRY_BYTES))
     except (zlib.error, CorruptDataError) as error:
-        raise damaged(folder, name, error) from None
+        raise damaged_error(folder, name, error) from None
     if entry is None:
         return None
     if (
@@ -75,30 +75,30 @@ def read_entry(folder: Folder, values: TableValues, file: ValueFile) -> Entry | 
         or entry.table != values.table
         or any(layout.path is None for layout in entry.layouts)
     ):
-        raise damaged(folder, name, "it does not match its file")
+        raise damaged_error(folder, name, "it does not match its value file")
     return entry
 
 
 def check_part(folder: Folder, values: TableValues, file: ValueFile) -> None:
-    """Check the description of a file with values in a manifest.
+    """Check the description of a value file in a manifest.
 
     Raises
     ------
     CorruptDataError
-        If it is inconsistent.
+        If the description is inconsistent.
     """
     part = file.part
     try:
         part.check()
     except CorruptDataError as error:
-        raise damaged(folder, file.name, error) from None
+        raise damaged_error(folder, file.name, error) from None
     if (
         part.size > _MAX_FILE_BYTES
         or sum(part.rows) != file.rows
         or not {SESSION, *INTERNAL} <= set(part.columns)
         or part.columns != tuple(name for name, _ in values.schema)
     ):
-        raise damaged(folder, file.name, "its description in the manifest is inconsistent")
+        raise damaged_error(folder, file.name, "its description in the manifest is inconsistent")
 
 
 class FolderPart:
@@ -126,19 +126,19 @@ class FolderPart:
         """Read ranges of the file into the same ranges of a view."""
         spans: list[tuple[int, int]] = []
         for start, stop in ranges:
-            if spans and start - spans[-1][1] <= _GAP:
+            if spans and start - spans[-1][1] <= _COALESCE_GAP:
                 spans[-1] = spans[-1][0], stop
             else:
                 spans.append((start, stop))
         for (start, stop), data in zip(spans, self._folder.read_ranges(self._file.name, spans), strict=True):
             if len(data) != stop - start:
-                raise CorruptDataError("it is shorter than it was")
+                raise CorruptDataError("it is truncated")
             view[start:stop] = data
             count(bytes_stored=len(data))
 
 
 class IndexPart(StoredPart):
-    """A file with values of an index.
+    """A value file of an index.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ class IndexPart(StoredPart):
     file : ValueFile
     entry : Entry
     dtypes : mapping of str to DataType
-        Of its columns.
+        Types of its columns.
     """
 
     __slots__ = ("_bytes", "_dtypes")
@@ -172,30 +172,30 @@ class IndexPart(StoredPart):
 
 
 class TableParts:
-    """The files with values of one table of an index.
+    """The value files of one table of an index.
 
     Parameters
     ----------
     folder : Folder
     values : TableValues
     identities : mapping of str to str or None
-        Of the sessions, by their paths, as the index has them.
+        Identities of the sessions in the index, by path.
 
     Raises
     ------
     SourceNotFoundError
-        If an entry is gone.
+        If an entry is missing.
     CorruptDataError
-        If one is damaged.
+        If an entry is damaged.
 
     Attributes
     ----------
     dtypes : dict of str to DataType
     parts : list of IndexPart
     is_complete : bool
-        Whether all files can be used, and are of the sessions as the index describes them.
+        Whether all files are usable and match the identities of the sessions.
     is_linked, has_problems : bool
-        Whether any session depends on other files, and whether any has links that lead nowhere.
+        Whether any session has links to other files, and whether any has broken links.
     """
 
     def __init__(self, folder: Folder, values: TableValues, identities: Mapping[str, str | None]) -> None:
@@ -203,7 +203,7 @@ class TableParts:
         self.parts: list[IndexPart] = []
         self.is_complete = True
         self.is_linked = self.has_problems = False
-        #: The part and the position in it of each session.
+        #: The part of each session, and the position in the part.
         self.places: dict[str, tuple[IndexPart, int]] = {}
         for file in values.files:
             entry = read_entry(folder, values, file)
@@ -238,21 +238,21 @@ class ValueParts:
     Parameters
     ----------
     table : str
-        Without the leading slash.
+        Path without the leading slash.
     found : TableParts
     schema : mapping of str to DataType
-        The columns of the scan.
+        Columns of the scan.
     overridden : frozenset of str
-        Those whose types the user chose.
+        Columns whose types the user chose.
     links_as_built : bool
-        Whether links are followed as they were when the index was built.
+        Whether external links are followed as during the build of the index.
     lacks : callable
-        Returns whether sources are known to lack the table.
+        Function that returns whether all of some sources are certain to lack the table.
     on_loss : callable
-        Called with the error of a part that is gone or damaged.
+        Function that is called with the error of a missing or damaged part.
     """
 
-    def __init__(  # noqa: PLR0913 - what is offered, and to whom
+    def __init__(  # noqa: PLR0913 - the parameters of `StoredValues`
         self,
         table: str,
         found: TableParts,
@@ -273,7 +273,7 @@ class ValueParts:
         self._usable: dict[tuple[int, int], tuple[frozenset[str], frozenset[str]]] = {}
 
     def find(self, sources: Sequence[Source]) -> list[StoredTable | None]:
-        """Return the table of each source; None if its values are not known."""
+        """Return the table of each source; None if its values are not in the index."""
         places = self._found.places
         found: list[StoredTable | None] = []
         for source in sources:
@@ -291,14 +291,14 @@ class ValueParts:
         return found
 
     def cover(self, table: StoredTable, names: frozenset[str]) -> Cover:
-        """Return where columns of a table are."""
+        """Return the locations of columns of a table."""
         part, ordinal = self._found.places[table.source.public]
         own, usable = self._columns(part, part.session(ordinal).layout)
         taken = names & usable
         return Cover((Pick(part, ordinal, taken),) if taken else (), (names & own) - usable)
 
     def _columns(self, part: IndexPart, number: int) -> tuple[frozenset[str], frozenset[str]]:
-        """Return the columns that sessions of a layout have, and those of them that a scan can take."""
+        """Return the columns of a layout, and those whose stored values a scan can use."""
         key = id(part), number
         found = self._usable.get(key)
         if found is None:
@@ -308,13 +308,13 @@ class ValueParts:
         return found
 
     def _usable_of(self, layout: Layout) -> frozenset[str]:
-        """Return the columns of which a scan of the file would have the same values."""
+        """Return the columns whose stored values equal those of a scan of the file."""
         kept = self._found.dtypes
         usable = []
         for column in layout.columns:
             name = column.name
             if name in layout.stored and name in self._schema and name in kept:
-                # Values were cast to the table's type: a scan casts them to its own.
+                # Stored values have the merged type of the table, and the scan casts them to its own.
                 is_own = column_dtype(column) == kept[name]
                 if is_own or (kept[name] == self._schema[name] and name not in self._overridden):
                     usable.append(name)
@@ -324,7 +324,7 @@ class ValueParts:
         return frozenset(usable)
 
     def whole(self, sources: Sequence[Source], names: frozenset[str]) -> list[IndexPart] | None:
-        """Return all parts, if they hold the columns of just these sources, in order."""
+        """Return all parts, if they contain the columns of exactly these sources, in order."""
         found = self._found
         if (
             not found.is_complete
@@ -350,11 +350,11 @@ class ValueParts:
         return list(found.parts)
 
     def lost(self, error: PartLostError) -> None:
-        """Raise if a part is damaged; if it is gone, the files are read."""
+        """Raise an error if a part is damaged; if it is missing, the files are read."""
         self._on_loss(error)
 
 
-def is_gone(folder: Folder, name: str) -> bool:
+def is_removed(folder: Folder, name: str) -> bool:
     """Return whether a file of an index has been removed."""
     try:
         folder.read(name, 0, 1)

@@ -1,4 +1,4 @@
-"""Small columns of all sessions of an index: one Parquet dataset for each table."""
+"""Writer of the values of an index: small columns of all sessions, as one Parquet dataset per table."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from lazynwb.engine.batches import run, scan_metadata
 from lazynwb.engine.plan import ScanPlan
 from lazynwb.errors import LazyNWBError, SchemaError, SourceChangedError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import GENERAL, SUBJECT
-from lazynwb.index.model import TableValues, ValueFile, described
-from lazynwb.index.value_parts import packed, read_entry
+from lazynwb.index.model import TableValues, ValueFile, encode_dtype
+from lazynwb.index.value_parts import encode_entry, read_entry
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.schema import SchemaInference, normalize_table_path
 from lazynwb.lookup.session_columns import SessionColumn, session_frame
@@ -37,39 +37,39 @@ if TYPE_CHECKING:
     from lazynwb.distributed.workers import Workers
     from lazynwb.index.checkpoint import Checkpoint
     from lazynwb.index.location import Folder
-    from lazynwb.index.snapshot import State
+    from lazynwb.index.snapshot import Snapshot
     from lazynwb.lookup.loader import TableFile
     from lazynwb.storage.source import Source
 
-#: Metadata that are columns of every row, where the index has them: short, and what rows are told apart by.
+#: Short metadata that identifies sessions, which is added to every row.
 METADATA = (
     *((GENERAL, name) for name in ("session_id", "session_start_time")),
     *((SUBJECT, name) for name in ("subject_id", "age", "sex", "species", "strain", "genotype")),
 )
-#: Sessions and rows that are read together.
+#: Maximum numbers of sessions and rows that are read together.
 SESSIONS_AT_ONCE, _ROWS = 256, 256 * 1024
-#: Decoded bytes of a file, and of one that is written anew with rows that come to lie next to it.
+#: Maximum decoded size of a file, and of a file that is merged with new neighboring rows.
 MAX_FILE_BYTES, SMALL_FILE_BYTES = 64 * 1024 * 1024, 16 * 1024 * 1024
-#: A column counts as small if it would be in a session of so many rows.
+#: Number of rows for which a column of an empty or short table must be small.
 _MIN_ROWS = 1024
-_STRANGE = re.compile(r"[^A-Za-z0-9_-]+")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 def requested_tables(given: bool | str | Iterable[str]) -> bool | list[str]:  # noqa: FBT001 - as users say it
-    """Return of which tables values are wanted: of all, of none, or paths without the leading slash."""
+    """Return the tables whose values are requested: all, none, or paths without the leading slash."""
     if isinstance(given, bool) or given == "none":
         return given is True
     return [normalize_table_path(one) for one in ([given] if isinstance(given, str) else given)]
 
 
-class _Kept(NamedTuple):
-    """A file with values of the index before.
+class _PreviousFile(NamedTuple):
+    """A value file of the previous index.
 
     Attributes
     ----------
     file : ValueFile
     values : TableValues
-        Which it is of.
+        Values of the table.
     entry : Entry
     """
 
@@ -78,30 +78,30 @@ class _Kept(NamedTuple):
     entry: Entry
 
 
-class _Row(NamedTuple):
-    """A session whose rows are to be in a file with values.
+class _PlannedSession(NamedTuple):
+    """A session to write to a value file.
 
     Attributes
     ----------
     file : TableFile
     kept : (_Kept, int) or None
-        The file that has its rows already, and which of its sessions it is.
+        The previous value file with its rows, and the position of the session in it.
     """
 
     file: TableFile
-    kept: tuple[_Kept, int] | None
+    kept: tuple[_PreviousFile, int] | None
 
 
-class _Session(NamedTuple):
-    """A session whose rows were read.
+class _ReadSession(NamedTuple):
+    """The rows of one session.
 
     Attributes
     ----------
     file : TableFile
     frame : DataFrame
-        All columns but `SESSION`.
+        All columns except `SESSION`.
     stored : frozenset of str
-        Columns whose values are those of a scan.
+        Columns whose values equal those of a scan.
     """
 
     file: TableFile
@@ -110,26 +110,27 @@ class _Session(NamedTuple):
 
 
 class ValueWriter:
-    """Writes files with values; they are removed if they are not published.
+    """A writer of value files, which are removed if no manifest is published.
 
     Parameters
     ----------
     folder : Folder
-    state : State
-        Of the index whose sessions are read.
-    before : State or None
-        Of the index that it replaces: values of sessions that have not changed are taken from there.
+        Folder of the index.
+    state : Snapshot
+        Snapshot of the new index, whose sessions are read.
+    before : Snapshot or None
+        Snapshot of the previous index, from which values of unchanged sessions are reused.
     workers : Workers or None
-        They read the files.
+        Workers that read the files.
     checkpoint : Checkpoint or None
-        Names the files from time to time.
+        Checkpoint that lists the written files.
     """
 
     def __init__(
         self,
         folder: Folder,
-        state: State,
-        before: State | None = None,
+        state: Snapshot,
+        before: Snapshot | None = None,
         workers: Workers | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
@@ -159,15 +160,15 @@ class ValueWriter:
             See `requested_tables`.
         storage_options : mapping or None
         ignore_errors : bool
-            Leave out sessions that cannot be read.
+            Whether to leave out sessions that cannot be read.
         disable_progress : bool
         is_update : bool
-            Of an index whose tables were asked for earlier, and may be gone.
+            Whether an existing index is updated, in which case requested tables may no longer exist.
 
         Raises
         ------
         TableNotFoundError
-            If no session has a table that was asked for.
+            If no session has a requested table.
         LazyNWBError
             If a session cannot be read, or the files cannot be written.
         """
@@ -180,7 +181,7 @@ class ValueWriter:
             absent = next((path for path in wanted if path not in tables), None)
             if absent is not None and not is_update:
                 known = ", ".join(f"/{path}" for path in sorted(tables)[:20]) or "none"
-                raise TableNotFoundError(f"values=: no session has a table /{absent}; tables there: {known}")
+                raise TableNotFoundError(f"values=: no session has a table /{absent}; tables: {known}")
             tables = {path: tables[path] for path in dict.fromkeys(wanted) if path in tables}
         total = sum(map(len, tables.values()))
         folders: dict[str, str] = {}
@@ -194,24 +195,24 @@ class ValueWriter:
         return tuple(self._done)
 
     def save(self, table: str, files: Sequence[ValueFile], schema: tuple[tuple[str, Any], ...]) -> None:
-        """Name the files that have been written: of the tables before, and those of one table so far."""
+        """Save a checkpoint with the files of complete tables, and those of the current table."""
         if self.checkpoint is not None:
             begun = self._before.manifest.table_values if self._before is not None else ()
             tables = {one.table: one for one in (*begun, *self._done)}
             tables[table] = TableValues(table, tuple(files), schema)
-            # Sessions that could not be read are tried again, and reported.
+            # The resumed build reads unreadable sessions again, and reports them.
             named = tuple(msgspec.structs.replace(one, lacking=()) for one in tables.values())
             self.checkpoint.save(msgspec.structs.replace(self._state.manifest, table_values=named))
 
     def _write_table(
         self, path: str, sources: list[Source], place: str, progress: Progress, *, ignore_errors: bool
     ) -> TableValues:
-        # Which sessions have a table is known by part: they are put in the order of the index.
+        # `sources` are grouped by part: restore the order of the index.
         sources = sorted(sources, key=lambda source: self._state.numbers[source.public])
-        before, known_lacking = self._before_of(path)
+        before, known_lacking = self._previous_files(path)
         plan, tables, lacking = self._plan(path, sources, ignore_errors=ignore_errors)
         lacking |= known_lacking & {file.source.public for file in tables}
-        schema = tuple((name, described(dtype)) for name, dtype in _dtypes(plan).items())
+        schema = tuple((name, encode_dtype(dtype)) for name, dtype in _file_schema(plan).items())
         kept = {session.key: (one, at) for one in before for at, session in enumerate(one.entry.sessions)}
         rows = []
         for file in tables:
@@ -219,10 +220,10 @@ class ValueWriter:
                 was = kept.get(file.source.public)
                 if was is not None and not _is_same(file, was[0].entry.sessions[was[1]]):
                     was = None
-                rows.append(_Row(file, was))
+                rows.append(_PlannedSession(file, was))
         writing = _TableWriting(self, plan, place, lacking, ignore_errors=ignore_errors)
         files: list[ValueFile] = []
-        for one, some in _runs(rows, schema):
+        for one, some in _group_by_file(rows, schema):
             if one is not None:
                 files.append(one.file)
                 progress.update(len(some))
@@ -232,13 +233,13 @@ class ValueWriter:
                 progress.update(sessions)
                 if self.checkpoint is not None and self.checkpoint.is_due:
                     self.save(path, files, schema)
-        # A table of no rows has a file all the same: its columns are what the table has.
+        # A table without rows has a file too, which defines its columns.
         return TableValues(
             path, tuple(files or [file for file, _ in writing.write([])]), schema, tuple(sorted(lacking))
         )
 
-    def _before_of(self, path: str) -> tuple[list[_Kept], set[str]]:
-        """Return the files with values of a table in the index before, and unreadable sessions."""
+    def _previous_files(self, path: str) -> tuple[list[_PreviousFile], set[str]]:
+        """Return the value files of a table in the previous index, and its unreadable sessions."""
         if self._before is None:
             return [], set()
         values = next((one for one in self._before.manifest.table_values if one.table == path), None)
@@ -248,20 +249,20 @@ class ValueWriter:
         for file in values.files:
             entry = read_entry(self._folder, values, file)
             if entry is not None:
-                found.append(_Kept(file, values, entry))
+                found.append(_PreviousFile(file, values, entry))
         was, now = self._before.identities, self._state.identities
         return found, {key for key in values.lacking if key in now and was.get(key) == now[key]}
 
     def _plan(
         self, path: str, sources: list[Source], *, ignore_errors: bool
     ) -> tuple[ScanPlan, list[TableFile], set[str]]:
-        """Return the plan of a scan of the columns that are small in every session, and their tables."""
+        """Return the plan of a scan of the columns that are small in all sessions, and the tables."""
         inference = SchemaInference(
             ignore_errors=ignore_errors, disable_progress=True, catalogs=self._state, conflicts={}
         )
         schema, files = inference.of_table(sources, path)
-        # Under their names within a scan, which no column of a file has.
-        schema = with_length_columns(schema, True, path, is_lenient=True)  # noqa: FBT003 - of all lists
+        # Length columns are stored under their internal names, which no column of a file has.
+        schema = with_length_columns(schema, True, path, is_lenient=True)  # noqa: FBT003 - all lists
         lengths = [name for name in schema if measured_name(name) is not None]
         large: set[str] = set()
         lacking: set[str] = set()
@@ -314,19 +315,19 @@ class ValueWriter:
         return tuple(found)
 
     def rows_of(self, plan: ScanPlan) -> Iterator[pl.DataFrame]:
-        """Yield the rows of the files of a plan, in order."""
+        """Yield the rows of a plan, in order."""
         if self._workers is None:
-            return run(plan, list(_dtypes(plan))[:-1], None, None)
+            return run(plan, list(_file_schema(plan))[:-1], None, None)
         from lazynwb.distributed.execution import run_on
 
-        return run_on(self._workers, plan, list(_dtypes(plan))[:-1], None, None)
+        return run_on(self._workers, plan, list(_file_schema(plan))[:-1], None, None)
 
     def write_file(
         self, place: str, table: str, sessions: list[Session], layouts: list[Layout], frame: pl.DataFrame
     ) -> ValueFile:
-        """Write rows of sessions, and their entry."""
+        """Write a value file with rows of sessions, and its entry."""
         data, part = write_part(frame, is_published=True)
-        entry = packed(Entry(table, 0, tuple(sessions), tuple(layouts), part))
+        entry = encode_entry(Entry(table, 0, tuple(sessions), tuple(layouts), part))
         name = f"tables={place}/part-{uuid.uuid4().hex}.parquet"
         file = ValueFile(name, len(frame), len(entry), part)
         self.written += [file.name, file.entry_name]
@@ -334,27 +335,27 @@ class ValueWriter:
         self._folder.write(file.entry_name, entry)
         return file
 
-    def rows_before(self, kept: _Kept) -> pl.DataFrame:
-        """Return all rows of a file of the index before."""
-        assert self._before is not None  # noqa: S101 - there are files of it
+    def previous_rows(self, kept: _PreviousFile) -> pl.DataFrame:
+        """Return all rows of a value file of the previous index."""
+        assert self._before is not None  # noqa: S101 - the file is from the previous index
         names = [name for name, _ in kept.values.schema]
         return self._before.values_in(kept.values, kept.file, names, kept.file.rows, None)
 
 
 class _TableWriting:
-    """Reads the rows of sessions for one table, and writes them.
+    """The writing of one table: rows of sessions are read from files, or reused, and written.
 
     Parameters
     ----------
     writer : ValueWriter
     plan : ScanPlan
-        Of all sessions.
+        Plan of a scan of all sessions.
     place : str
         Folder of the table.
     lacking : set of str
-        Sessions that cannot be read: more are added.
+        Unreadable sessions, to which more are added.
     ignore_errors : bool
-        Leave them out; else they are an error.
+        Whether to leave out unreadable sessions instead of raising their errors.
     """
 
     def __init__(
@@ -367,12 +368,12 @@ class _TableWriting:
         self._ignore_errors = ignore_errors
         self._last: tuple[str, pl.DataFrame] = "", pl.DataFrame()
 
-    def write(self, rows: Sequence[_Row]) -> Iterator[tuple[ValueFile, int]]:
-        """Write the rows of sessions, and yield the files that they fill, with the sessions of each.
+    def write(self, rows: Sequence[_PlannedSession]) -> Iterator[tuple[ValueFile, int]]:
+        """Write the rows of sessions; yield each file with its number of sessions.
 
-        There is one if there are no rows.
+        One file is written if there are no rows.
         """
-        waiting: list[_Session] = []
+        waiting: list[_ReadSession] = []
         size = sessions = 0
         is_empty = True
         for block in _blocks(rows):
@@ -388,7 +389,7 @@ class _TableWriting:
         if waiting or is_empty:
             yield self._write_file(waiting), sessions
 
-    def _write_file(self, read: Sequence[_Session]) -> ValueFile:
+    def _write_file(self, read: Sequence[_ReadSession]) -> ValueFile:
         layouts: dict[Layout, int] = {}
         sessions = []
         for one in read:
@@ -399,32 +400,32 @@ class _TableWriting:
             schema={SESSION: pl.UInt32, "rows": pl.UInt32},
         ).filter(pl.col("rows") > 0)
         numbers = numbers.select(pl.col(SESSION).repeat_by("rows").explode())
-        dtypes = _dtypes(self._plan)
+        dtypes = _file_schema(self._plan)
         empty = pl.DataFrame(schema={name: dtype for name, dtype in dtypes.items() if name != SESSION})
         frame = pl.concat([empty, *(one.frame for one in read)])
         return self._writer.write_file(
             self._place, self._plan.table, sessions, list(layouts), frame.hstack(numbers).rechunk()
         )
 
-    def _read(self, block: list[_Row]) -> Iterator[_Session]:
-        """Read sessions that are all in the same file with values, or all in none."""
+    def _read(self, block: list[_PlannedSession]) -> Iterator[_ReadSession]:
+        """Read sessions that are all in the same previous value file, or all in none."""
         kept = block[0].kept
         if kept is None:
-            yield from self._of_files([row.file for row in block])
+            yield from self._from_files([row.file for row in block])
             return
         name = kept[0].file.name
         if self._last[0] != name:
-            self._last = name, self._writer.rows_before(kept[0])
+            self._last = name, self._writer.previous_rows(kept[0])
         for row in block:
-            found = self._of_kept(row, self._last[1])
+            found = self._from_previous(row, self._last[1])
             if found is None:
-                yield from self._of_files([row.file])
+                yield from self._from_files([row.file])
             else:
                 yield found
 
-    def _of_kept(self, row: _Row, frame: pl.DataFrame) -> _Session | None:
-        """Return the rows of a session out of a file with values; None if it does not have all of them."""
-        assert row.kept is not None  # noqa: S101 - of the one caller
+    def _from_previous(self, row: _PlannedSession, frame: pl.DataFrame) -> _ReadSession | None:
+        """Return the rows of a session from a previous value file; None if columns are missing."""
+        assert row.kept is not None  # noqa: S101 - checked by the only caller
         one, at = row.kept
         stored = one.entry.layouts[one.entry.sessions[at].layout].stored
         wanted = [name for name in self._plan.schema if name in row.file.columns]
@@ -441,10 +442,10 @@ class _TableWriting:
             return None
         metadata = session_frame([row.file.source], self._plan.session, partial(scan_metadata, self._plan))
         columns += [metadata[c.name].new_from_index(0, len(own)) for c in self._plan.session]
-        return _Session(row.file, pl.DataFrame([*columns, *own.select(*INTERNAL)]), frozenset(wanted))
+        return _ReadSession(row.file, pl.DataFrame([*columns, *own.select(*INTERNAL)]), frozenset(wanted))
 
-    def _of_files(self, files: Sequence[TableFile]) -> Iterator[_Session]:
-        """Read sessions from their files; those that cannot be read are left out under `ignore_errors`."""
+    def _from_files(self, files: Sequence[TableFile]) -> Iterator[_ReadSession]:
+        """Read sessions from their files; leave out unreadable ones if errors are ignored."""
         plan = self._plan._replace(sources=tuple(file.source for file in files))
         try:
             found = pl.concat(self._writer.rows_of(plan))
@@ -453,22 +454,25 @@ class _TableWriting:
                 raise
             if len(files) > 1:
                 for file in files:
-                    yield from self._of_files([file])
+                    yield from self._from_files([file])
             else:
-                yield from self._of_columns(files[0], plan, error)
+                yield from self._from_castable_columns(files[0], plan, error)
             return
         if len(found) != sum(file.table.rows for file in files):
             raise SourceChangedError(
-                f"{files[0].name} or another session was changed while the index was built: build it again"
+                f"{files[0].name} or another session was changed while the index was built: "
+                "build the index again"
             )
         start = 0
         for file in files:
             stop = start + file.table.rows
-            yield _Session(file, found[start:stop], frozenset(plan.schema) & file.columns.keys())
+            yield _ReadSession(file, found[start:stop], frozenset(plan.schema) & file.columns.keys())
             start = stop
 
-    def _of_columns(self, file: TableFile, plan: ScanPlan, error: LazyNWBError) -> Iterator[_Session]:
-        """Read those columns of a session that lose no value as they are cast to the type of the table."""
+    def _from_castable_columns(
+        self, file: TableFile, plan: ScanPlan, error: LazyNWBError
+    ) -> Iterator[_ReadSession]:
+        """Read the columns of a session that can be cast to the types of the table without loss."""
         fitting: dict[str, pl.DataType] = {}
         if isinstance(error, SchemaError):
             for name, dtype in plan.schema.items():
@@ -482,10 +486,10 @@ class _TableWriting:
             found = pl.concat(self._writer.rows_of(plan._replace(schema=fitting)))
             found = found.select(
                 pl.col(name) if name in found.columns else nulls(name, dtype, len(found)).alias(name)
-                for name, dtype in _dtypes(plan).items()
+                for name, dtype in _file_schema(plan).items()
                 if name != SESSION
             )
-            yield _Session(file, found, frozenset(fitting) & file.columns.keys())
+            yield _ReadSession(file, found, frozenset(fitting) & file.columns.keys())
             return
         if not may_skip(error, ignore_errors=self._ignore_errors):
             raise error
@@ -494,14 +498,14 @@ class _TableWriting:
         self._writer.failed.append(text if file.name in text else f"{file.name}: {text}")
 
 
-def _dtypes(plan: ScanPlan) -> dict[str, pl.DataType]:
-    """Return the columns of a file with values, in order."""
+def _file_schema(plan: ScanPlan) -> dict[str, pl.DataType]:
+    """Return the columns of a value file, in order."""
     session = {column.name: column.dtype for column in plan.session}
     return {**plan.schema, **session, **INTERNAL, SESSION: pl.UInt32()}
 
 
 def _is_same(file: TableFile, session: Session) -> bool:
-    """Return whether a table is the one whose rows were written."""
+    """Return whether a table has not changed since its rows were written."""
     return (
         file.identity == session.identity
         and file.table.depends == session.depends
@@ -509,11 +513,11 @@ def _is_same(file: TableFile, session: Session) -> bool:
     )
 
 
-def _runs(
-    rows: Sequence[_Row], schema: tuple[tuple[str, Any], ...]
-) -> Iterator[tuple[_Kept | None, Sequence[_Row]]]:
-    """Yield files that stay as they are, with their rows, and between them rows that have to be written."""
-    runs: list[tuple[_Kept | None, int, int]] = []
+def _group_by_file(
+    rows: Sequence[_PlannedSession], schema: tuple[tuple[str, Any], ...]
+) -> Iterator[tuple[_PreviousFile | None, Sequence[_PlannedSession]]]:
+    """Yield reusable value files with their rows, and in between None with the rows to write."""
+    runs: list[tuple[_PreviousFile | None, int, int]] = []
     at = 0
     while at < len(rows):
         one = rows[at].kept
@@ -536,8 +540,8 @@ def _runs(
             else:
                 runs.append((None, at, stop))
         at = stop
-    # Small files next to rows that are written are written with them: else there would be ever more of these.
-    merged: list[tuple[_Kept | None, int, int]] = []
+    # Small files next to new rows are merged with them, which limits the number of small files.
+    merged: list[tuple[_PreviousFile | None, int, int]] = []
     for number, (one_kept, start, stop) in enumerate(runs):
         is_next_to_new = any(
             runs[other][0] is None for other in (number - 1, number + 1) if 0 <= other < len(runs)
@@ -553,9 +557,9 @@ def _runs(
         yield kept, rows[start:stop]
 
 
-def _blocks(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-    """Yield rows that are read together."""
-    block: list[_Row] = []
+def _blocks(rows: Sequence[_PlannedSession]) -> Iterator[list[_PlannedSession]]:
+    """Yield blocks of sessions that are read together."""
+    block: list[_PlannedSession] = []
     total = 0
     for row in rows:
         own = row.kept[0] if row.kept is not None else None
@@ -573,8 +577,8 @@ def _blocks(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
 
 
 def _folder_of(path: str, taken: dict[str, str]) -> str:
-    """Return the name of the folder of a table, which no other table has and every store takes."""
-    name = _STRANGE.sub(".", path).strip(".") or "table"
+    """Return a unique folder name for a table that is valid in all stores."""
+    name = _UNSAFE.sub(".", path).strip(".") or "table"
     if taken.setdefault(name, path) != path:
         name = f"{name}-{blake2b(path.encode(), digest_size=4).hexdigest()}"
         taken[name] = path

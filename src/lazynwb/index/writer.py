@@ -1,4 +1,4 @@
-"""Writing an index: descriptions of sources as parts, and the manifest that publishes them."""
+"""Writer of an index: parts with the records of sources, and the manifest that publishes them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from lazynwb.index.model import (
     MANIFEST,
     MAX_SESSIONS,
     Manifest,
-    Values,
-    decode,
-    encode,
-    file_of,
+    MetadataColumns,
+    decode_manifest,
+    encode_manifest,
+    part_file_name,
 )
 from lazynwb.index.part_io import records_of, write_part
 from lazynwb.index.source_record import (
@@ -29,8 +29,8 @@ from lazynwb.index.source_record import (
     POOL,
     ChunkLocationRequest,
     SourceRecord,
-    describe,
-    describe_all,
+    index_source,
+    index_sources,
 )
 from lazynwb.struct_decoders import msgpack_decoder
 from lazynwb.threads import wait
@@ -40,67 +40,71 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
     from lazynwb.index.checkpoint import Checkpoint
-    from lazynwb.index.location import Folder, Found
+    from lazynwb.index.location import Folder, SmallFile
     from lazynwb.index.model import Part
     from lazynwb.index.part_io import Records
     from lazynwb.storage.source import Source
 
-#: Sources that an executor is given at a time, and how many such tasks are under way.
-_TASK, _TASKS = 16, 256
-#: Remote sources that are looked at ahead of the one that is waited for.
-_AHEAD = 64
-#: Catalog entries of a part, in bytes: what a build holds in memory.
-_MAX_BYTES = 128 * 1024 * 1024
-#: Sessions of a part that is written because it is time for a checkpoint: not too few for readers.
+#: Number of sources per task of an executor, and maximum number of submitted tasks.
+_SOURCES_PER_TASK, _MAX_TASKS = 16, 256
+#: Number of remote sources that are read ahead.
+_MAX_AHEAD = 64
+#: Maximum size of the catalog entries of a part, which a build holds in memory.
+_MAX_ENTRY_BYTES = 128 * 1024 * 1024
+#: Minimum number of sessions of a part that is written for a checkpoint, as small parts are slow to read.
 _MIN_SESSIONS = 512
 
 _DECODER = msgpack_decoder(list[SourceRecord])
 
 
-def distinct(found: Iterable[Source], folder: Folder) -> list[Source]:
-    """Return sources once each, if an index may name them."""
-    distinct = {source.public: source for source in found}
-    for source in distinct.values():
+def distinct_sources(found: Iterable[Source], folder: Folder) -> list[Source]:
+    """Return the distinct sources; raise LazyNWBError for sources that an index must not contain."""
+    by_path = {source.public: source for source in found}
+    for source in by_path.values():
         if source.secrets:
             raise LazyNWBError(
-                f"{source.name}: the value of {source.secrets[0]!r} may be a secret, and an index is for "
-                'others to read: pass it by storage_options={"headers": ...}, or leave the source out'
+                f"{source.name}: the value of {source.secrets[0]!r} may be a secret, which an index must not "
+                'contain: pass it in storage_options={"headers": ...}, or leave the source out'
             )
         if folder.is_remote and not source.is_remote:
             raise LazyNWBError(
-                f"index {folder.name} is not on this machine, and could not name {source.name}, which is: "
-                "give URLs of the files, or write the index to a local folder"
+                f"index {folder.name} is remote and cannot contain the local file {source.name}: pass URLs "
+                "of the files, or write the index to a local folder"
             )
-    return list(distinct.values())
+    return list(by_path.values())
 
 
-def describe_packed(sources: list[Source], wish: ChunkLocationRequest, external_links: str) -> bytes:
-    """Describe sources in another process; the description as bytes."""
+def index_in_worker(sources: list[Source], locations: ChunkLocationRequest, external_links: str) -> bytes:
+    """Return the encoded records of sources; runs in a worker process."""
     config.external_links = external_links  # type: ignore[assignment]
-    return ENCODER.encode(describe_all(sources, wish))
+    return ENCODER.encode(index_sources(sources, locations))
 
 
-def described(
-    sources: Sequence[Source], wish: ChunkLocationRequest, executor: Executor | None
+def read_records_of(
+    sources: Sequence[Source], locations: ChunkLocationRequest, executor: Executor | None
 ) -> Iterator[SourceRecord]:
-    """Yield descriptions of sources, in order."""
+    """Yield the records of sources, in order."""
     if executor is not None:
-        tasks = [list(sources[at : at + _TASK]) for at in range(0, len(sources), _TASK)]
+        tasks = [
+            list(sources[at : at + _SOURCES_PER_TASK]) for at in range(0, len(sources), _SOURCES_PER_TASK)
+        ]
 
         def submit(task: list[Source]) -> Future[bytes]:
-            return executor.submit(describe_packed, task, wish, config.external_links)
+            return executor.submit(index_in_worker, task, locations, config.external_links)
 
-        for packed in _in_turn(submit, tasks, _TASKS):
+        for packed in _submit_ahead(submit, tasks, _MAX_TASKS):
             yield from _DECODER.decode(packed)
     elif any(source.is_remote for source in sources):
-        yield from _in_turn(lambda source: POOL.submit(describe, source, wish), sources, _AHEAD)
+        yield from _submit_ahead(
+            lambda source: POOL.submit(index_source, source, locations), sources, _MAX_AHEAD
+        )
     else:
         for source in sources:
-            yield describe(source, wish)
+            yield index_source(source, locations)
 
 
-def _in_turn(submit: Callable[[Any], Future[Any]], items: Iterable[Any], ahead: int) -> Iterator[Any]:
-    """Yield the results of work that is begun ahead, in order."""
+def _submit_ahead(submit: Callable[[Any], Future[Any]], items: Iterable[Any], ahead: int) -> Iterator[Any]:
+    """Yield the results of tasks in order, with a limited number of tasks submitted ahead."""
     left = iter(items)
     begun = deque(submit(item) for item in islice(left, ahead))
     try:
@@ -116,9 +120,9 @@ def _in_turn(submit: Callable[[Any], Future[Any]], items: Iterable[Any], ahead: 
 
 
 class Writer:
-    """Collects descriptions and writes parts; they are removed again if no manifest is published."""
+    """A writer of parts, which collects records; the parts are removed if no manifest is published."""
 
-    def __init__(self, folder: Folder, values: Values, *, ignore_errors: bool) -> None:
+    def __init__(self, folder: Folder, values: MetadataColumns, *, ignore_errors: bool) -> None:
         self._folder = folder
         self.values = values
         self._ignore_errors = ignore_errors
@@ -131,8 +135,8 @@ class Writer:
         self._checkpoint: Checkpoint | None = None
         self._save: Callable[[], None] | None = None
 
-    def keep_in(self, checkpoint: Checkpoint, save: Callable[[], None]) -> None:
-        """Name parts in a checkpoint, by a function that saves it: these stay where a build is cut off."""
+    def use_checkpoint(self, checkpoint: Checkpoint, save: Callable[[], None]) -> None:
+        """List written parts in a checkpoint, so that they remain if the build is interrupted."""
         self._checkpoint, self._save = checkpoint, save
 
     def __enter__(self) -> Self:
@@ -141,20 +145,20 @@ class Writer:
     def __exit__(self, *_: object) -> None:
         if not self.ispublished:
             named = set(self._checkpoint.tokens) if self._checkpoint is not None else set()
-            self._folder.remove(files_of(token for token in self._new if token not in named))
+            self._folder.remove(part_file_names(token for token in self._new if token not in named))
 
     @property
     def folder(self) -> Folder:
-        """Where the index is."""
+        """The folder of the index."""
         return self._folder
 
-    def take(self, one: SourceRecord) -> SourceRecord:
-        """Record a failure to read a source.
+    def check_record(self, one: SourceRecord) -> SourceRecord:
+        """Return a record, and note the error of an unreadable source.
 
         Raises
         ------
         LazyNWBError
-            If that is an error.
+            If the source cannot be read, unless errors are ignored.
         """
         if one.identity is None and one.problem and not one.tables:
             if not self._ignore_errors:
@@ -164,12 +168,12 @@ class Writer:
 
     def add(self, one: SourceRecord) -> None:
         """Append a session."""
-        self._waiting.append(self.take(one))
+        self._waiting.append(self.check_record(one))
         self._bytes += sum(len(found.entry) for found in one.tables)
         is_due = self._checkpoint is not None and self._checkpoint.is_due
         if (
             len(self._waiting) >= MAX_SESSIONS
-            or self._bytes >= _MAX_BYTES
+            or self._bytes >= _MAX_ENTRY_BYTES
             or (is_due and len(self._waiting) >= _MIN_SESSIONS)
         ):
             self.flush()
@@ -191,7 +195,7 @@ class Writer:
 
 
 def manifest_of(
-    old: Manifest | None, writer: Writer, wish: ChunkLocationRequest, dropped: list[str]
+    old: Manifest | None, writer: Writer, locations: ChunkLocationRequest, dropped: list[str]
 ) -> Manifest:
     """Return the manifest of the parts of a writer."""
     return Manifest(
@@ -200,35 +204,35 @@ def manifest_of(
         made=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         made_by=__version__,
         external_links=config.external_links,
-        chunk_locations=wish.everything if not wish.names else sorted(wish.names),
+        chunk_locations=locations.everything if not locations.names else sorted(locations.names),
         parts=tuple(writer.parts),
         values=tuple(writer.values),
         superseded=tuple(dropped),
     )
 
 
-def publish(folder: Folder, before: Found | None, manifest: Manifest, writer: Writer) -> None:
-    """Put a manifest in force.
+def publish(folder: Folder, before: SmallFile | None, manifest: Manifest, writer: Writer) -> None:
+    """Publish a manifest.
 
     Raises
     ------
     LazyNWBError
-        If another process has published a manifest meanwhile.
+        If another process has published a manifest since the last one was read.
     """
     try:
-        folder.replace(MANIFEST, encode(manifest), before)
+        folder.replace(MANIFEST, encode_manifest(manifest), before)
     except Conflict:
         raise LazyNWBError(
-            f"index {folder.name} was updated by another process meanwhile: run the update again"
+            f"index {folder.name} was updated by another process at the same time: run the update again"
         ) from None
     writer.ispublished = True
 
 
-def decoded(before: Found | None, folder: Folder) -> Manifest | None:
-    """Return the manifest that was found, if any."""
-    return decode(before.data, folder.name) if before is not None else None
+def decode_if_found(before: SmallFile | None, folder: Folder) -> Manifest | None:
+    """Decode a manifest file; return None if there is none."""
+    return decode_manifest(before.data, folder.name) if before is not None else None
 
 
-def files_of(tokens: Iterable[str]) -> list[str]:
+def part_file_names(tokens: Iterable[str]) -> list[str]:
     """Return the names of all files of parts."""
-    return [file_of(kind, token) for token in tokens for kind in (*KINDS, ENTRIES)]
+    return [part_file_name(kind, token) for token in tokens for kind in (*KINDS, ENTRIES)]

@@ -1,1 +1,1 @@
-"""Catalogs on demand: one table of one file, and one schema over many files."""
+"""Catalogs on demand: tables of files, cached or parsed, and schemas over many files."""

@@ -1,6 +1,6 @@
-"""The cache of catalogs, in memory and on disk.
+"""The catalog cache, in memory and on disk.
 
-An entry is valid for one identity of its file, and of the targets of external links.
+An entry is valid for one identity of its file, and one of each target of its external links.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: Errors of damaged files.
 DAMAGE = (CorruptDataError, NotNWBError)
 #: Maximum number of entries in memory.
-_MAX_KEPT = 2048
+_MAX_ENTRIES = 2048
 
 
 class CacheEntry(msgspec.Struct, array_like=True, gc=False):
@@ -81,7 +81,7 @@ def get_entry(key: str, source: Source, kind: type[K]) -> tuple[K | None, str]:
     if not isinstance(stored, kind) or stored.key != key or not is_valid(stored, source, now):
         return None, now
     if stored is not kept:
-        _keep(stored)
+        _put_in_memory(stored)
     count(cache_hits=1)
     return stored, now
 
@@ -102,10 +102,10 @@ def is_valid(entry: CacheEntry, source: Source, now: str) -> bool:
     )
 
 
-def _keep(entry: CacheEntry) -> None:
+def _put_in_memory(entry: CacheEntry) -> None:
     with _lock:
         _memory[entry.key] = entry
-        while len(_memory) > _MAX_KEPT:
+        while len(_memory) > _MAX_ENTRIES:
             _memory.popitem(last=False)
 
 
@@ -118,7 +118,7 @@ def put_entry(entry: CacheEntry, source: Source) -> None:
             return
     except FileNotFoundError:
         return
-    _keep(entry)
+    _put_in_memory(entry)
     disk_cache.save(entry.key, entry.for_disk(), _ENCODER)
 
 

@@ -1,4 +1,4 @@
-"""What the caches on disk hold, by source: the catalog cache and the column store."""
+"""The contents of the catalog cache and of the column store on disk, by source."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from lazynwb.catalog import disk_cache
 from lazynwb.column_store.store import column_store
 
 
-class Held(NamedTuple):
-    """What is kept of one source, in all versions of it that were seen.
+class CachedSource(NamedTuple):
+    """Cached data of one source, in all of its versions.
 
     Attributes
     ----------
     source : str
-        Its absolute path, or its URL without a query.
+        Absolute path, or URL without a query.
     catalog_bytes : int
-        Of its structure, and of bytes of a remote file.
+        Size of the cached structure, and of the cached bytes of a remote file.
     column_bytes : int
-        Of its small columns: its share of the parts that hold them, by rows.
+        Size of the stored columns: the source's share of the parts that hold them, by rows.
     tables : tuple of str
-        Tables of which the column store knows columns or rows.
+        Tables with columns or rows in the column store.
     """
 
     source: str
@@ -31,8 +31,8 @@ class Held(NamedTuple):
     tables: tuple[str, ...]
 
 
-def inventory() -> list[Held]:
-    """Return what is kept of each source, in the order of their names."""
+def inventory() -> list[CachedSource]:
+    """Return the cached data of each source, sorted by the name of the source."""
     catalog: Counter[str] = Counter()
     columns: Counter[str] = Counter()
     tables: dict[str, set[str]] = {}
@@ -47,6 +47,6 @@ def inventory() -> list[Held]:
             columns[source] += stop - start
             tables.setdefault(source, set()).add(table)
     return [
-        Held(source, catalog[source], columns[source], tuple(sorted(tables.get(source, ()))))
+        CachedSource(source, catalog[source], columns[source], tuple(sorted(tables.get(source, ()))))
         for source in sorted(catalog.keys() | columns.keys())
     ]

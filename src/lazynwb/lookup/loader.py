@@ -1,4 +1,4 @@
-"""Descriptions of tables, groups, attributes and contents of a file: cached, or parsed now."""
+"""Loader of catalogs: tables, groups, attributes and listings of a file, from the cache or parsed."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import SomeChunks
     from lazynwb.storage.source import Source
 
-#: Chunk indices larger than this are looked up again by every process rather than kept on disk.
+#: Larger chunk indices are not stored on disk: each process looks them up again.
 _MAX_INDEX_BYTES = 4 * 1024 * 1024
-#: Arrays with no more chunks, or shards, are looked up as a whole.
-_FEW_CHUNKS, _FEW_SHARDS = 4096, 16
-#: The same for remote arrays if the wanted chunks are known: their entries of the index are fetched at once,
-#: whereas listing an index takes one request after the other.
-_FEW_REMOTE_CHUNKS = 64
-#: Arrays with no more chunks are looked up while the table's file is open, though few rows may be wanted.
-_FEW_WITH_TABLE = 16
-#: Looking up one chunk costs as much as listing this many, in a local file and in a remote one.
-_SINGLY, _SINGLY_REMOTE = 16, 4
-#: An array and the numbers of the chunks of it that are wanted, in row-major order of the grid; None for all.
+#: Maximum numbers of chunks and of shards of an array whose chunk index is read completely.
+_MAX_INDEXED_CHUNKS, _MAX_INDEXED_SHARDS = 4096, 16
+#: The same for remote arrays if the required chunks are known: their entries of the index are fetched
+#: concurrently, whereas a complete index takes one request after the other.
+_MAX_INDEXED_REMOTE_CHUNKS = 64
+#: Maximum number of chunks of an array whose index is read when its table is parsed.
+_MAX_EAGER_CHUNKS = 16
+#: Cost of a look-up of one chunk, in entries of a complete index, in local and in remote files.
+_LOOKUP_COST, _REMOTE_LOOKUP_COST = 16, 4
+#: An array and the numbers of its required chunks, in row-major order of the grid; None for all chunks.
 Wanted: TypeAlias = "tuple[Array, np.ndarray | None]"
 
 K = TypeVar("K", bound=CacheEntry)
@@ -72,7 +72,7 @@ class Entry(CacheEntry):
 
     @property
     def depends(self) -> tuple[tuple[str, str], ...]:
-        """Other files that links of the table led to."""
+        """Targets of external links of the table."""
         return self.table.depends if self.table is not None else ()
 
     def for_disk(self) -> Entry:
@@ -88,7 +88,7 @@ class ListingEntry(CacheEntry):
 
     @property
     def depends(self) -> tuple[tuple[str, str], ...]:
-        """Other files that links led to."""
+        """Targets of external links."""
         return self.listing.depends
 
 
@@ -96,48 +96,48 @@ _lock = ForkSafeLock()
 
 
 class TableFile:
-    """One table of one file, with its chunk locations as far as they were looked up.
+    """One table of one file, with the chunk locations that have been looked up.
 
     Attributes
     ----------
     source : Source
     name : str
-        Of the file, for messages.
+        Name of the file in messages.
     identity : str
-        Of the file that the catalog describes.
+        Identity of the version of the file that the catalog describes.
     table : Table
     columns : dict of str to Column
-    is_given : bool
-        The catalog is from a provider and not verified yet: see `lazynwb.lookup.providers`.
-    is_renewed : bool
-        The file has changed since the provider's catalog was made.
+    is_provided : bool
+        Whether the catalog is from a provider and unverified; see `lazynwb.lookup.providers`.
+    is_reloaded : bool
+        Whether the file has changed since the provider's catalog was created.
     """
 
     __slots__ = (
-        *("_entry", "_some", "columns", "identity", "is_given", "is_renewed"),
+        *("_entry", "_some", "columns", "identity", "is_provided", "is_reloaded"),
         *("name", "source", "table"),
     )
 
-    def __init__(self, source: Source, entry: Entry, *, is_given: bool = False) -> None:
+    def __init__(self, source: Source, entry: Entry, *, is_provided: bool = False) -> None:
         assert entry.table is not None  # noqa: S101 - checked by the one caller
         self.source = source
         self.name = source.name
         self.identity = entry.identity
-        self.is_given = is_given
-        self.is_renewed = False
+        self.is_provided = is_provided
+        self.is_reloaded = False
         self.table: Table = entry.table
         self.columns: dict[str, Column] = {c.name: c for c in entry.table.columns if c.name not in RESERVED}
         self._entry = entry
         self._some: dict[str, SomeChunks] = {}
 
     def without(self, names: Collection[str]) -> TableFile:
-        """Return the same table without some columns, as if the file lacked them."""
+        """Return the table without some columns, as if the file lacked them."""
         other = copy(self)
         other.columns = {name: column for name, column in self.columns.items() if name not in names}
         return other
 
     def with_lengths(self, names: Iterable[str]) -> TableFile:
-        """Return the same table with length columns of these names, where it has the columns measured."""
+        """Return the table with the length columns of these names whose list columns exist."""
         found = {name: find_column(self.columns, name) for name in names}
         other = copy(self)
         other.columns = self.columns | {name: column for name, column in found.items() if column is not None}
@@ -145,37 +145,37 @@ class TableFile:
 
     @property
     def key(self) -> tuple[Source, str]:
-        """Key among the tables of a query: the file, and the path in it."""
+        """Key among the tables of a query: the file and the path of the table."""
         return self.source, self.table.path
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Problems of the table that were repaired, or for which columns were left out."""
+        """Problems of the table that were repaired or caused columns to be left out."""
         taken = [c.name for c in self.table.columns if c.name in RESERVED]
         return self.table.problems + tuple(
             f"column {name!r} was left out: its name is reserved" for name in taken
         )
 
     def chunks(self, array: Array) -> ChunkIndex | SomeChunks | None:
-        """Return where an array's chunks are, as far as is known; None where its layout has no chunks."""
+        """Return the known chunk locations of an array; None if its layout has no chunks."""
         if not _has_index(array):
             return None
         with _lock:  # a complete index replaces the partial one
             return self._entry.chunks.get(array.path) or self._some.get(array.path)
 
     def zone_map(self, array: Array) -> ZoneMap | None:
-        """Return the zone map of an array; None if the array has not been read yet."""
-        if array.path not in self._entry.zone_maps and self.is_given and self._entry.key:
+        """Return the zone map of an array; None before the array is first read."""
+        if array.path not in self._entry.zone_maps and self.is_provided and self._entry.key:
             self._merge_cached()
         found = self._entry.zone_maps.get(array.path)
         return found if found is not None and found.describes(array.rows) else None
 
     def zone_maps(self, paths: Collection[str]) -> dict[str, ZoneMap]:
-        """Return the zone maps that are known of some arrays, by their paths."""
+        """Return the known zone maps of some arrays, by path."""
         return {path: zones for path, zones in self._entry.zone_maps.items() if path in paths}
 
     def put_zone_map(self, array: Array, zones: ZoneMap) -> None:
-        """Keep the zone map of an array, in memory and in the catalog cache."""
+        """Store the zone map of an array, in memory and in the catalog cache."""
         with _lock:
             self._entry.zone_maps = {**self._entry.zone_maps, array.path: zones}
         if self._entry.key:
@@ -186,7 +186,7 @@ class TableFile:
         return _has_index(array) and array.path not in self._entry.chunks
 
     def look_up_chunks_of(self, array: Array, numbers: np.ndarray | None) -> None:
-        """Make sure that chunks of an array are known; nothing happens where its layout has no chunks.
+        """Look up the unknown chunks of an array; do nothing if its layout has no chunks.
 
         Parameters
         ----------
@@ -200,7 +200,7 @@ class TableFile:
         """Make sure that chunks are known; opens the file if some are not."""
         wanted = list(wanted)
         missing = self.unknown(wanted)
-        if missing and self.is_given and self._entry.key:
+        if missing and self.is_provided and self._entry.key:
             self._merge_cached()
             missing = self.unknown(wanted)
         if not missing:
@@ -229,7 +229,7 @@ class TableFile:
                 self._entry.zone_maps = {**stored.zone_maps, **self._entry.zone_maps}
 
     def unknown(self, wanted: Iterable[Wanted]) -> list[Wanted]:
-        """Return the arrays and chunks that have to be looked up."""
+        """Return the arrays and chunks that must be looked up."""
         missing: dict[str, Wanted] = {}
         for array, numbers in wanted:
             if not self.needs_chunk_index(array):
@@ -252,58 +252,58 @@ class TableFile:
         return [(array, some) for array, some in missing.values() if some is None or len(some)]
 
     def prefer_partial_lookup(self, array: Array, some: int) -> bool:
-        """Return whether looking up so many chunks is cheaper than listing all of them."""
+        """Return whether looking up this many chunks is cheaper than reading the complete index."""
         total = math.prod(grid_of(array))
         if array.shard:
             return some < total
         if self.source.is_remote:
-            return total > _FEW_REMOTE_CHUNKS and some * _SINGLY_REMOTE <= total
-        return total > _FEW_CHUNKS and some * _SINGLY <= total
+            return total > _MAX_INDEXED_REMOTE_CHUNKS and some * _REMOTE_LOOKUP_COST <= total
+        return total > _MAX_INDEXED_CHUNKS and some * _LOOKUP_COST <= total
 
     def is_valid(self, now: str) -> bool:
-        """Return whether this describes the file with the identity `now`, and the targets of its links."""
+        """Return whether the catalog describes the file with the identity `now` and its link targets."""
         return is_valid(self._entry, self.source, now)
 
     def reader(self) -> Reader:
-        """Open the file with its format's own library.
+        """Open the file with a reader of its format.
 
         Raises
         ------
         SourceChangedError
-            If the file is no longer the one that the catalog describes.
+            If the file has changed since the catalog was created.
         """
         self.source.verify(self.identity)
         return open_reader(self.source, self.identity)
 
     def owning_file(self, array: Array) -> tuple[Source, str]:
-        """Return the file that holds an array, and its identity; external links lead to others."""
+        """Return the file that contains an array, which may be the target of a link, and its identity."""
         if array.source is None:
             return self.source, self.identity
         return self.source.with_path(array.source), dict(self.table.depends)[array.source]
 
 
-def _chunked(columns: Iterable[Column]) -> list[Array]:
+def _chunked_arrays(columns: Iterable[Column]) -> list[Array]:
     return [array for column in columns for array in arrays_of(column) if _has_index(array)]
 
 
 def _has_index(array: Array) -> bool:
     """Return whether an array has an index of chunks."""
-    # What the engine cannot decode is read with the shards' indices, which may be of other kinds than these.
+    # Undecodable arrays are read by their library, which may support other kinds of shard indices.
     return array.layout == "chunked" or (array.layout == "objects" and bool(array.shard))
 
 
-def is_listed_at_once(array: Array) -> bool:
-    """Return whether all chunks of an array are looked up, however few are wanted."""
+def reads_complete_index(array: Array) -> bool:
+    """Return whether the chunk index of an array is read completely, however few chunks are required."""
     if array.shard:
         within = math.prod(s // c for s, c in zip(array.shard, array.chunk, strict=True))
-        return math.prod(grid_of(array)) <= _FEW_SHARDS * within
-    return math.prod(grid_of(array)) <= _FEW_CHUNKS
+        return math.prod(grid_of(array)) <= _MAX_INDEXED_SHARDS * within
+    return math.prod(grid_of(array)) <= _MAX_INDEXED_CHUNKS
 
 
 class SharedReader:
-    """Opens a file once for several of its tables; a context manager, which closes the file.
+    """A reader that is shared by several tables of a file; a context manager that closes the file.
 
-    A group's links are read once for all tables in it.
+    The links of a group are read once for all its tables.
     """
 
     def __init__(self) -> None:
@@ -320,7 +320,7 @@ class SharedReader:
 
     @contextmanager
     def open(self, source: Source, version: str) -> Iterator[Reader]:
-        """Give the open file; it is opened anew after an error, and where it has changed."""
+        """Provide the open file; open it again after an error or a change of the file."""
         if self._reader is None or self._opened != (source, version):
             self.__exit__()
             self._reader, self._opened = open_reader(source, version).__enter__(), (source, version)
@@ -340,19 +340,18 @@ def load_table(
     ----------
     source : Source
     table_path : str
-        Without the leading slash.
+        Path without the leading slash.
     columns : collection of str
-        Columns that are going to be read: if the file is parsed now, those of their chunks are looked up
-        with it that take next to nothing.
+        Columns that will be read: if the file is parsed, small chunk indices of these are read with it.
     shared : SharedReader or None
-        Opens the file, if it has to be.
+        Reader to open the file with.
 
     Raises
     ------
     SourceNotFoundError, NotNWBError
         If the file cannot be read.
     """
-    return load_described("table", source, table_path, partial(_table_and_chunks, columns), shared)
+    return load_description("table", source, table_path, partial(_table_and_chunks, columns), shared)
 
 
 def _table_and_chunks(
@@ -362,22 +361,22 @@ def _table_and_chunks(
     if table is None:
         return None, {}
     if source.is_remote:
-        few = [array for array in _chunked(table.columns) if is_listed_at_once(array)]
+        few = [array for array in _chunked_arrays(table.columns) if reads_complete_index(array)]
     else:
-        few = _chunked(column for column in table.columns if column.name in columns)
-        few = [array for array in few if math.prod(grid_of(array)) <= _FEW_WITH_TABLE]
+        few = _chunked_arrays(column for column in table.columns if column.name in columns)
+        few = [array for array in few if math.prod(grid_of(array)) <= _MAX_EAGER_CHUNKS]
     return table, reader.chunk_indices_here(few) if few else {}
 
 
-def key_of(kind: str, source: Source, path: str = "") -> str:
+def entry_key(kind: str, source: Source, path: str = "") -> str:
     """Return the key of an entry in the cache.
 
     Parameters
     ----------
     kind : str
-        Kind of description, of which a group may have several: "table", "members", ...
+        Kind of entry, of which a group may have several: "table", "members", ...
     source : Source
-        File that is described.
+        Described file.
     path : str
         Path of the described group, without the leading slash.
     """
@@ -391,7 +390,7 @@ def _load(
     describe: Callable[[Reader, str], K],
     shared: SharedReader | None = None,
 ) -> K:
-    """Return an entry: from memory, from the disk cache, or made now by `describe(reader, identity)`."""
+    """Return an entry from memory, from the disk cache, or from `describe(reader, identity)`."""
     entry, now = get_entry(key, source, kind)
     if entry is None:
         opened = open_reader if shared is None else shared.open
@@ -402,34 +401,34 @@ def _load(
     return entry
 
 
-def load_described(
+def load_description(
     kind: str,
     source: Source,
     path: str,
     describe: Callable[[Reader, Source, str], tuple[Table | None, dict[str, ChunkIndex]]],
     shared: SharedReader | None = None,
 ) -> TableFile | None:
-    """Return a description of a group: from memory, from the cache, or made now; None if there is none.
+    """Return the description of a group, cached or parsed; None if the group does not exist.
 
     Parameters
     ----------
     kind : str
-        Kind of description; see `key_of`.
+        Kind of entry; see `entry_key`.
     source : Source
-        File that is described.
+        Described file.
     path : str
         Path of the group, without the leading slash.
     describe : callable
-        Returns the description, and the chunk indices that making it has brought.
+        Function that returns the description, and the chunk indices that were read with it.
     shared : SharedReader or None
-        As for `load_table`.
+        Reader to open the file with.
     """
     entry = _load_entry(kind, source, path, describe, shared)
     return TableFile(source, entry) if entry.table is not None else None
 
 
-def identity_without(source: Source, table_path: str) -> str | None:
-    """Return the identity of a file that has no such table; None if it has one. See `load_table`."""
+def identity_if_absent(source: Source, table_path: str) -> str | None:
+    """Return the identity of a file that lacks a table; None if the file has it. See `load_table`."""
     entry = _load_entry("table", source, table_path, partial(_table_and_chunks, ()))
     return entry.identity if entry.table is None else None
 
@@ -441,15 +440,15 @@ def _load_entry(
     describe: Callable[[Reader, Source, str], tuple[Table | None, dict[str, ChunkIndex]]],
     shared: SharedReader | None = None,
 ) -> Entry:
-    """Return the cache entry of a description, made now if there is none; see `load_described`."""
-    key = key_of(kind, source, path)
+    """Return the cache entry of a description, new if none is cached; see `load_description`."""
+    key = entry_key(kind, source, path)
     return _load(
         key, source, Entry, lambda reader, now: Entry(key, now, *describe(reader, source, path)), shared
     )
 
 
 def look_up_chunks(wanted: Iterable[tuple[TableFile, Wanted]]) -> None:
-    """Make sure that chunks are known, of several files at the same time where that helps."""
+    """Look up unknown chunks, of several remote files concurrently."""
     files: dict[int, tuple[TableFile, list[Wanted]]] = {}
     for file, one in wanted:
         files.setdefault(id(file), (file, []))[1].append(one)
@@ -458,45 +457,45 @@ def look_up_chunks(wanted: Iterable[tuple[TableFile, Wanted]]) -> None:
 
 
 def load_listing(source: Source) -> Listing:
-    """Return the description of everything that a file contains; see `load_table`."""
-    key = key_of("listing", source)
+    """Return the listing of all objects of a file; see `load_table`."""
+    key = entry_key("listing", source)
     entry = _load(
         key, source, ListingEntry, lambda reader, now: ListingEntry(key, now, reader.list_objects())
     )
     if entry.listing.is_partial:
-        _warn_of_partial_listing(source.name)
+        _warn_about_partial_listing(source.name)
     return entry.listing
 
 
-#: Why objects may be missing in a listing, and what to do about it.
+#: The reason for an incomplete listing, and its remedy.
 PARTIAL_LISTING = (
-    "its server does not list folders, and its metadata is not consolidated: only objects are found that "
-    "NWB or a table's colnames give a name to (consolidate it, zarr.consolidate_metadata, or pass the whole "
-    "paths of tables and series)"
+    "its server does not list folders, and its metadata is not consolidated: only objects with standard NWB "
+    "names and the columns in colnames are found (consolidate the metadata with zarr.consolidate_metadata, "
+    "or pass the full paths of tables and series)"
 )
 
 
 @cache
-def _warn_of_partial_listing(name: str) -> None:
-    """Warn once in a process."""
+def _warn_about_partial_listing(name: str) -> None:
+    """Warn once per file and process."""
     logging.getLogger("lazynwb").warning("%s: %s", name, PARTIAL_LISTING)
 
 
 def load_members(source: Source, path: str) -> TableFile | None:
-    """Return a description of every dataset of a group, each a column; None if there is no such group.
+    """Return a description of every dataset of a group as a column; None if the group does not exist.
 
     Parameters
     ----------
     source : Source
     path : str
-        Without the leading slash.
+        Path without the leading slash.
 
     Raises
     ------
     SourceNotFoundError, NotNWBError
         If the file cannot be read.
     """
-    return load_described(
+    return load_description(
         "members", source, path, lambda reader, _, group: (reader.describe_members(group), {})
     )
 
@@ -505,13 +504,13 @@ _MEMBERS, _ALL = "attributes", "all attributes"
 
 
 class AttributesEntry(CacheEntry):
-    """Cache entry of the attributes of an object and its members; None if there is no such object."""
+    """Cache entry of the attributes of an object and its members; None if the object does not exist."""
 
     attributes: Attributes | None
 
     @property
     def depends(self) -> tuple[tuple[str, str], ...]:
-        """Other files that links led to."""
+        """Targets of external links."""
         return self.attributes.depends if self.attributes is not None else ()
 
 
@@ -522,34 +521,34 @@ def load_attributes(source: Source, path: str) -> dict[str, dict[str, Any]] | No
     ----------
     source : Source
     path : str
-        Without the leading slash; an empty text is the root group.
+        Path without the leading slash; an empty string for the root group.
 
     Returns
     -------
     dict of str to dict, or None
-        By the members' names; the object's own under an empty text. Values are text, bool, int, float,
-        None, lists of these, or dictionaries for compounds; object references are paths, and what cannot
-        be read is a text that begins with "<unreadable". None if nothing is at the path.
+        Attributes by the names of members, and those of the object itself under an empty string. Values are
+        str, bool, int, float, None, lists of these, or dictionaries for compounds. Object references are
+        paths. Unreadable values are strings that begin with "<unreadable". None if the object does not exist.
 
     Raises
     ------
     SourceNotFoundError, NotNWBError
         If the file cannot be read.
     """
-    return _from_all(source, path, deep=False) or _load_attributes(source, path, _MEMBERS)
+    return _cached_attributes(source, path, deep=False) or _load_attributes(source, path, _MEMBERS)
 
 
 def load_all_attributes(source: Source, path: str) -> dict[str, dict[str, Any]] | None:
-    """Return the attributes of an object and of everything below it, by the paths below it.
+    """Return the attributes of an object and of all objects below it, by relative path.
 
-    They are as `load_attributes` gives them. A group that several hard links lead to is descended into
-    once; other links have the attributes of what they lead to.
+    The format is that of `load_attributes`. A group with several hard links is descended into once; other
+    links have the attributes of their targets.
     """
-    return _from_all(source, path, deep=True) or _load_attributes(source, path, _ALL)
+    return _cached_attributes(source, path, deep=True) or _load_attributes(source, path, _ALL)
 
 
 def forget_attributes(source: Source | None = None) -> None:
-    """Forget attributes in this process, of one source or of all."""
+    """Remove the attributes of one source, or of all, from memory."""
     kinds = (_MEMBERS, _ALL)
     if source is None:
         remove_entries(lambda key: key.startswith(tuple(f"{kind}\0" for kind in kinds)))
@@ -558,7 +557,7 @@ def forget_attributes(source: Source | None = None) -> None:
 
 
 def _load_attributes(source: Source, path: str, kind: str) -> dict[str, dict[str, Any]] | None:
-    key = key_of(kind, source, path)
+    key = entry_key(kind, source, path)
 
     def describe(reader: Reader, now: str) -> AttributesEntry:
         found = reader.all_attributes(path) if kind == _ALL else reader.attributes(path)
@@ -568,9 +567,9 @@ def _load_attributes(source: Source, path: str, kind: str) -> dict[str, dict[str
     return entry.attributes.by_path if entry.attributes is not None else None
 
 
-def _from_all(source: Source, path: str, *, deep: bool) -> dict[str, dict[str, Any]] | None:
-    """Return attributes below a path from those of the whole file, if these are cached."""
-    entry = get_entry(key_of(_ALL, source), source, AttributesEntry)[0]
+def _cached_attributes(source: Source, path: str, *, deep: bool) -> dict[str, dict[str, Any]] | None:
+    """Return the attributes below a path from the cached attributes of the whole file; None if not cached."""
+    entry = get_entry(entry_key(_ALL, source), source, AttributesEntry)[0]
     found = entry.attributes if entry is not None else None
     if found is None or not found.nested or path not in found.by_path:
         return None
@@ -580,12 +579,12 @@ def _from_all(source: Source, path: str, *, deep: bool) -> dict[str, dict[str, A
         for name, attributes in found.by_path.items()
         if name and name.startswith(start) and (deep or "/" not in name[len(start) :])
     }
-    # Nothing below: a dataset, or a group that only a link leads to, whose members are not listed.
+    # No members: a dataset, or a group behind a link, whose members are not listed.
     return {"": found.by_path[path], **below} if below else None
 
 
-def copied(value: Any) -> Any:  # noqa: ANN401 - an attribute, or a dictionary of them
-    """Return plain values that the caller may change: what is kept in memory is not handed out."""
+def copy_values(value: Any) -> Any:  # noqa: ANN401 - an attribute, or a dictionary of them
+    """Return a deep copy of plain values, so that callers cannot change cached ones."""
     if isinstance(value, dict):
-        return {name: copied(item) for name, item in value.items()}
-    return [copied(item) for item in value] if isinstance(value, list) else value
+        return {name: copy_values(item) for name, item in value.items()}
+    return [copy_values(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""Names of tables and series, resolved to paths: whole paths, shortcuts and ends of paths."""
+"""Resolution of table and series names to paths: full paths, shortcuts and path suffixes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import OTHER_PATHS, ROOT_GROUPS, SERIES_MEMBERS
 from lazynwb.formats.protocols import with_remedy
 from lazynwb.lookup.providers import NOT_CATALOGUED
-from lazynwb.lookup.schema import normalize_table_path, not_found
+from lazynwb.lookup.schema import normalize_table_path, table_not_found_message
 from lazynwb.progress import Progress
 from lazynwb.storage.file_names import compile_glob
 from lazynwb.storage.source import map_concurrently
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("lazynwb")
 
-#: Candidates that an error lists.
-_LISTED = 20
-#: Files whose tables are listed at the same time.
-_LISTED_AT_ONCE = 64
+#: Maximum number of candidates in an error.
+_MAX_LISTED = 20
+#: Number of files that are listed concurrently.
+_LISTED_CONCURRENTLY = 64
 
 
 def find_path(
@@ -39,31 +39,31 @@ def find_path(
     Parameters
     ----------
     listing : Listing
-        Of the file.
+        Listing of the file.
     term : str
-        A path, with or without the leading slash (that of a series' `data` means the series), or a shortcut
-        such as `trials`. Failing that, and without a leading slash, the last part of a path or several of
-        its last parts ("behavior/running_speed"): as written, or else in upper or lower case.
+        A path, with or without the leading slash (the path of the `data` of a series stands for the series),
+        or a shortcut such as `trials`. If none matches and there is no leading slash, a suffix of a path of
+        one or more parts ("behavior/running_speed"), with exact case or else ignoring case.
     roles : collection of str
-        Roles looked for: "table", "series", "metadata".
+        Accepted roles: "table", "series", "metadata".
     exact : bool
-        Take the term for a path in any case.
+        Whether to match the term as a full path only.
 
     Returns
     -------
     str or None
-        Without the leading slash; None if nothing is called that.
+        Path without the leading slash; None if nothing matches.
 
     Raises
     ------
     TableNotFoundError
-        If several tables end alike; the message lists them.
+        If several paths have the suffix; the message lists them.
     """
     return match_path(listing.groups(roles), term, exact=exact)
 
 
 def match_path(paths: Collection[str], term: str, *, exact: bool = False) -> str | None:
-    """Find a table or a series among paths without leading slashes; see `find_path`."""
+    """Find the path of a table or a series among paths without leading slashes; see `find_path`."""
     path = normalize_table_path(f"/{term}" if exact else term)
     for candidate in (path, OTHER_PATHS.get(path)):
         if candidate is not None and candidate in paths:
@@ -77,8 +77,8 @@ def match_path(paths: Collection[str], term: str, *, exact: bool = False) -> str
     for as_written in (True, False):
         found = [candidate for candidate in paths if _ends_with(candidate, end, as_written=as_written)]
         if len(found) > 1:
-            shown = ", ".join("/" + candidate for candidate in found[:_LISTED])
-            more = ", ..." if len(found) > _LISTED else ""
+            shown = ", ".join("/" + candidate for candidate in found[:_MAX_LISTED])
+            more = ", ..." if len(found) > _MAX_LISTED else ""
             raise TableNotFoundError(f"{term!r} is ambiguous: {shown}{more}: pass the path of one of them")
         if found:
             return found[0]
@@ -101,23 +101,23 @@ def find_table(
 ) -> str:
     """Find a table or a series in many files; see `find_path`.
 
-    What can be a path is one if any file has it. Otherwise the files are looked at in order, until one has
-    something of that name: its path there counts for all of them.
+    A term is a full path if any file has an object there. Otherwise it is a suffix: the first file with a
+    match determines the path for all files.
 
     Raises
     ------
     TableNotFoundError
-        If no file has it, with the closest names; or if a file has several.
+        If no file has a match (the message suggests similar names), or if a file has several.
     """
     is_whole = exact or term.startswith("/")
     path = normalize_table_path(f"/{term}" if is_whole else term)
     found = None
     if is_whole or path.partition("/")[0] in ROOT_GROUPS:
-        found = _find_whole(sources, path, roles, ignore_errors=ignore_errors)
+        found = _find_full_path(sources, path, roles, ignore_errors=ignore_errors)
     if found is None and not is_whole:
-        found = _find_end(sources, term, roles, ignore_errors=ignore_errors)
+        found = _find_suffix(sources, term, roles, ignore_errors=ignore_errors)
     if found is None:
-        raise TableNotFoundError(not_found(path, sources, roles, exact=is_whole))
+        raise TableNotFoundError(table_not_found_message(path, sources, roles, exact=is_whole))
     return found
 
 
@@ -131,37 +131,40 @@ def match_tables(
 ) -> dict[Source, tuple[str, ...]] | None:
     """Return the paths of the tables of each file that match a glob pattern, in alphabetical order.
 
-    `*`, `?` and `[...]` stay within a part of the path, `**` spans any number of them. What begins with a
-    slash, or like the path of a table in NWB, is matched with whole paths, anything else with their ends.
+    `*`, `?` and `[...]` match within a part of the path, `**` matches any number of parts. A pattern with a
+    leading slash, or whose first part is a root group of NWB, is matched with full paths, any other with path
+    suffixes.
 
     Parameters
     ----------
     sources : sequence of Source
+        Files to search.
     pattern : str
+        Glob pattern.
     ignore_errors : bool
-        Give a file that cannot be read one table with the pattern as its path: reading that table raises the
-        error.
+        Whether to return the pattern as the only table of an unreadable file: the scan reports its error.
     disable_progress : bool
+        Whether to show no progress bar.
     catalogs : CatalogProvider or None
-        Catalogs that may list the tables, so that no file is opened for it.
+        Provider that may list the tables without opening files.
 
     Returns
     -------
     dict of Source to tuple of str, or None
-        None if a table is called exactly like the pattern: then it is no pattern.
+        None if the pattern is the exact path of a table.
 
     Raises
     ------
     TableNotFoundError
-        If no table matches, or the pattern is none.
+        If no table matches, or the pattern is invalid.
     """
     path = normalize_table_path(pattern)
     is_whole = pattern.startswith("/") or path.partition("/")[0] in ROOT_GROUPS
     try:
         matching = compile_glob(path if is_whole else f"**/{path}")
     except re.error as error:
-        raise TableNotFoundError(f"{pattern!r} is no path of a table, and no pattern: {error}") from None
-    paths, unread, broken = _paths_of(
+        raise TableNotFoundError(f"{pattern!r} is not a table path or a valid pattern: {error}") from None
+    paths, unread, broken = _list_tables(
         sources, catalogs, ignore_errors=ignore_errors, disable_progress=disable_progress
     )
     for listed in paths.values():
@@ -170,7 +173,7 @@ def match_tables(
     present = {table for listed in paths.values() for table in listed}
     for source, links in broken.items():
         for link, why in links.items():
-            if link in present:  # reading it raises the error
+            if link in present:  # the read raises the error
                 paths[source].append(link)
             elif matching.fullmatch(link):
                 _LOGGER.warning(
@@ -185,21 +188,22 @@ def match_tables(
         for source, listed in paths.items()
     }
     if not any(found[source] for source in found if source not in unread):
-        message = not_found(path, sources, catalogs=catalogs)
+        message = table_not_found_message(path, sources, catalogs=catalogs)
         if unread:
-            message += f"; {len(unread)} files could not be read: {next(iter(unread.values()))}"
+            first = next(iter(unread.values()))
+            message += f"; {len(unread)} files could not be read; the first error: {first}"
         raise TableNotFoundError(message)
     return found
 
 
-def _paths_of(
+def _list_tables(
     sources: Sequence[Source],
     catalogs: CatalogProvider | None,
     *,
     ignore_errors: bool,
     disable_progress: bool,
 ) -> tuple[dict[Source, list[str]], dict[Source, str], dict[Source, dict[str, str]]]:
-    """Return the paths of the tables of each file, why some files cannot be read, and the broken links."""
+    """Return the table paths of each file, the errors of unreadable files, and the broken links."""
     from lazynwb.lookup.loader import load_listing
 
     paths: dict[Source, list[str]] = {source: [] for source in sources}
@@ -225,8 +229,8 @@ def _paths_of(
         return listing.tables()
 
     with Progress("Finding tables in NWB", len(left), disabled=disable_progress) as progress:
-        for start in range(0, len(left), _LISTED_AT_ONCE):
-            block = left[start : start + _LISTED_AT_ONCE]
+        for start in range(0, len(left), _LISTED_CONCURRENTLY):
+            block = left[start : start + _LISTED_CONCURRENTLY]
             paths.update(zip(block, map_concurrently(listed, block, block), strict=True))
             progress.update(len(block))
     return paths, unread, broken
@@ -239,21 +243,21 @@ def resolve_table(
     ignore_errors: bool = False,
     catalogs: CatalogProvider | None = None,
 ) -> str:
-    """Return the path of the table that a scan names, as `find_table` finds it.
+    """Return the path of the table of a scan.
 
-    What begins like the path of a table in NWB is returned without a look at the files. So is a name that
-    no file has: the scan reports it.
+    Names whose first part is a root group of NWB are returned without opening files. Unknown names are
+    returned unchanged: the scan reports them.
 
     Parameters
     ----------
     sources : sequence of Source
         The files of the scan.
     term : str
-        A path, a shortcut or the end of a path.
+        A path, a shortcut or a suffix of a path.
     ignore_errors : bool
-        Skip files that cannot be read.
+        Whether to skip files that cannot be read.
     catalogs : CatalogProvider or None
-        Catalogs that may list the tables, so that no file is opened for it.
+        Provider that may list the tables without opening files.
 
     Raises
     ------
@@ -269,7 +273,7 @@ def resolve_table(
 def find_by_name(
     sources: Sequence[Source], term: str, *, ignore_errors: bool, catalogs: CatalogProvider | None
 ) -> str | None:
-    """Return the path of the table of a name in the first file that has one; None if none has.
+    """Return the path of the first table with a name, in the order of the files; None if none has it.
 
     Raises
     ------
@@ -284,10 +288,10 @@ def find_by_name(
             return found
         known = catalogs.row_counts(sources, normalize_table_path(term))
         sources = [s for s, file in zip(sources, known, strict=True) if file is NOT_CATALOGUED]
-    return _find_end(sources, term, TABLE_ROLES, ignore_errors=ignore_errors)
+    return _find_suffix(sources, term, TABLE_ROLES, ignore_errors=ignore_errors)
 
 
-def _find_whole(
+def _find_full_path(
     sources: Sequence[Source], path: str, roles: Collection[str], *, ignore_errors: bool
 ) -> str | None:
     from lazynwb.lookup.prefetch import load_tables
@@ -300,12 +304,12 @@ def _find_whole(
                 raise
             continue
         if file is not None and file.table.kind in roles:
-            # Of several files each may have its own.
+            # The path may differ between files.
             return path if path in OTHER_PATHS and len(sources) > 1 else file.table.path
     return None
 
 
-def _find_end(
+def _find_suffix(
     sources: Sequence[Source], term: str, roles: Collection[str], *, ignore_errors: bool
 ) -> str | None:
     from lazynwb.lookup.loader import load_listing

@@ -1,4 +1,4 @@
-"""Load one table of many files: remote files are parsed ahead, catalogs of a provider are reused."""
+"""Prefetch of tables of many files: remote files are parsed ahead, catalogs of a provider are reused."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from lazynwb.lookup.providers import CatalogProvider, NotCatalogued
     from lazynwb.storage.source import Source
 
-#: Remote files that are parsed ahead.
+#: Maximum number of remote files that are parsed ahead.
 _MAX_AHEAD = 32
-#: Tables of one file that are parsed together.
-_MAX_AT_ONCE = 64
-#: Files per request to a catalog provider: few at first, then more.
-_MIN_GIVEN, _MAX_GIVEN = 16, 1024
+#: Maximum number of tables of one file that are parsed together.
+_MAX_GROUP = 64
+#: Numbers of files per call of a catalog provider, which grow from the first to the last call.
+_MIN_BATCH, _MAX_BATCH = 16, 1024
 
 
 def load_tables(
@@ -41,12 +41,11 @@ def load_tables(
 ) -> Iterator[Callable[[], TableFile | None]]:
     """Yield for each source, in order, a function that returns its table as `load_table` does.
 
-    Files with a catalog in `catalogs` are not opened; if they are going to be read (`reading=True`), only
-    their identities are compared. With `reading=False` only rows are counted, so that tables may come without
-    columns.
+    Files with a catalog in `catalogs` are not opened. With `reading=True` their identities are verified; with
+    `reading=False` (counting of rows) their tables may lack columns.
 
-    Remote files are parsed ahead, because their latency is high. Parses that have begun when the iterator is
-    closed go on: a schema of the first file is usually followed by a query on all files.
+    Remote files are parsed ahead because of their latency. Running parses are not stopped when the iterator
+    is closed: the schema of the first file is usually followed by a query on all files.
     """
     return load_pairs([(source, table_path) for source in sources], catalogs, reading=reading)
 
@@ -58,27 +57,27 @@ def load_pairs(
     reading: bool | None = None,
     columns: Collection[str] = (),
 ) -> Iterator[Callable[[], TableFile | None]]:
-    """Yield for each pair of a source and the path of a table the same as `load_tables`.
+    """Yield for each pair of a source and a table path a function that loads the table; see `load_tables`.
 
-    `columns` are those that are going to be read: see `load_table`.
+    `columns` are the columns to read; see `load_table`.
     """
     if catalogs is not None:
         yield from _load_with_catalogs(pairs, catalogs, reading=reading, columns=columns)
         return
     prefetch(dict.fromkeys(source for source, _ in pairs))
     ahead: deque[Callable[[], TableFile | None]] = deque()
-    begun: list[Future[Any]] = []
+    started: list[Future[Any]] = []
     try:
-        for source, tables in _runs(pairs):
+        for source, tables in _group_by_source(pairs):
             table_path = tables[0]
             if len(tables) > 1:
-                several = _Several(source, tables, columns)
+                group = _TableGroup(source, tables, columns)
                 if source.is_remote:
-                    begun.append(several.begin())
-                ahead += [partial(several.get, number) for number in range(len(tables))]
+                    started.append(group.start())
+                ahead += [partial(group.get, number) for number in range(len(tables))]
             elif source.is_remote:
-                future, is_own = _begin(source, table_path, columns)
-                begun.append(future)
+                future, is_own = _start(source, table_path, columns)
+                started.append(future)
                 ahead.append(partial(_finish, future, source, table_path, is_own=is_own))
             else:
                 ahead.append(partial(load_table, source, table_path, columns))
@@ -87,20 +86,20 @@ def load_pairs(
         while ahead:
             yield ahead.popleft()
     finally:
-        for future in begun:
+        for future in started:
             future.cancel()
 
 
-def _runs(pairs: Iterable[tuple[Source, str]]) -> Iterator[tuple[Source, list[str]]]:
-    """Yield each source with the paths of some of its tables that come one after the other."""
+def _group_by_source(pairs: Iterable[tuple[Source, str]]) -> Iterator[tuple[Source, list[str]]]:
+    """Yield each source with the paths of its consecutive tables, in groups of limited size."""
     for source, own in groupby(pairs, key=itemgetter(0)):
         tables = [table for _, table in own]
-        for start in range(0, len(tables), _MAX_AT_ONCE):
-            yield source, tables[start : start + _MAX_AT_ONCE]
+        for start in range(0, len(tables), _MAX_GROUP):
+            yield source, tables[start : start + _MAX_GROUP]
 
 
-class _Several:
-    """Some tables of one file, which are parsed together when the first of them is asked for."""
+class _TableGroup:
+    """Tables of one file that are parsed together when the first of them is requested."""
 
     def __init__(self, source: Source, tables: list[str], columns: Collection[str]) -> None:
         self._source = source
@@ -109,13 +108,13 @@ class _Several:
         self._found: list[TableFile | LazyNWBError | None] | None = None
         self._future: Future[list[TableFile | LazyNWBError | None]] | None = None
 
-    def begin(self) -> Future[list[TableFile | LazyNWBError | None]]:
-        """Parse them on another thread."""
+    def start(self) -> Future[list[TableFile | LazyNWBError | None]]:
+        """Parse the tables on another thread."""
         self._future = LOADERS.submit(self._load)
         return self._future
 
     def get(self, number: int) -> TableFile | None:
-        """Return one of them, or raise its error."""
+        """Return one of the tables, or raise its error."""
         if self._found is None:
             try:
                 self._found = wait(self._future) if self._future is not None else self._load()
@@ -144,11 +143,11 @@ def _load_with_catalogs(
     reading: bool | None,
     columns: Collection[str],
 ) -> Iterator[Callable[[], TableFile | None]]:
-    start, size = 0, _MIN_GIVEN
+    start, size = 0, _MIN_BATCH
     while start < len(pairs):
         block = pairs[start : start + size]
-        start, size = start + size, min(size * 4, _MAX_GIVEN)
-        given = _given(block, catalogs, reading=reading)
+        start, size = start + size, min(size * 4, _MAX_BATCH)
+        given = _provided(block, catalogs, reading=reading)
         others = [pair for pair, file in zip(block, given, strict=True) if file is NOT_CATALOGUED]
         rest = load_pairs(others, columns=columns)
         checked = _verified([file for file in given if reading and isinstance(file, TableFile)])
@@ -156,13 +155,13 @@ def _load_with_catalogs(
             if file is NOT_CATALOGUED:
                 yield next(rest)
             else:
-                yield partial(_unverified, file) if file is None or not reading else next(checked)
+                yield partial(_unchanged, file) if file is None or not reading else next(checked)
 
 
-def _given(
+def _provided(
     pairs: Sequence[tuple[Source, str]], catalogs: CatalogProvider, *, reading: bool | None
 ) -> list[TableFile | NotCatalogued | None]:
-    """Return the catalogs that a provider has, asked for once for each path of a table."""
+    """Return the catalogs of a provider, with one call per table path."""
     numbers: dict[str, list[int]] = {}
     for number, (_, table_path) in enumerate(pairs):
         numbers.setdefault(table_path, []).append(number)
@@ -179,52 +178,54 @@ def _given(
 
 
 def _verified(files: list[TableFile]) -> Iterator[Callable[[], TableFile | None]]:
-    """Yield for each catalog a function that verifies it and returns the current table."""
-    begun: deque[Callable[[], TableFile | None]] = deque()
+    """Yield for each catalog a function that verifies it and returns the up-to-date table."""
+    started: deque[Callable[[], TableFile | None]] = deque()
     for file in files:
-        asks = file.source.is_remote and _may_change_unnoticed(file)
-        begun.append(partial(wait, LOADERS.submit(_verify, file)) if asks else partial(_verify, file))
-        if len(begun) > (_MAX_AHEAD if file.source.is_remote else 0):
-            yield begun.popleft()
-    yield from begun
+        sends_request = file.source.is_remote and _may_change_unnoticed(file)
+        started.append(
+            partial(wait, LOADERS.submit(_verify, file)) if sends_request else partial(_verify, file)
+        )
+        if len(started) > (_MAX_AHEAD if file.source.is_remote else 0):
+            yield started.popleft()
+    yield from started
 
 
 def _verify(file: TableFile) -> TableFile | None:
     """Return the table of a catalog, loaded again if the file has changed.
 
-    Nothing is verified here if reading the file detects a change.
+    Files whose reads detect changes are not verified here.
     """
     if not _may_change_unnoticed(file) or file.is_valid(file.source.identity(known=file.identity)):
         return file
     found = load_table(file.source, file.table.path)
     if found is not None:
-        found.is_renewed = True
+        found.is_reloaded = True
     return found
 
 
 def _may_change_unnoticed(file: TableFile) -> bool:
-    return file.is_given and (is_zarr(file.source) or not file.source.read_reveals_change(file.identity))
+    return file.is_provided and (is_zarr(file.source) or not file.source.read_reveals_change(file.identity))
 
 
-def _unverified(file: TableFile | None) -> TableFile | None:
+def _unchanged(file: TableFile | None) -> TableFile | None:
     return file
 
 
-_begun: dict[tuple[Source, str, str], Future[TableFile | None]] = {}
-_lock = ForkSafeLock(after_fork=_begun.clear)
+_running: dict[tuple[Source, str, str], Future[TableFile | None]] = {}
+_lock = ForkSafeLock(after_fork=_running.clear)
 
 
-def _begin(
+def _start(
     source: Source, table_path: str, columns: Collection[str]
 ) -> tuple[Future[TableFile | None], bool]:
-    """Load a table on another thread unless it is being loaded; return whether this call has started it."""
+    """Start to load a table on another thread; return the future, and whether this call has started it."""
     key = (source, table_path, config.external_links)
     with _lock:
-        future = _begun.get(key)
+        future = _running.get(key)
         is_own = future is None or future.done()
         if future is None or is_own:
-            future = _begun[key] = LOADERS.submit(load_table, source, table_path, columns)
-            future.add_done_callback(lambda _: _begun.pop(key, None))
+            future = _running[key] = LOADERS.submit(load_table, source, table_path, columns)
+            future.add_done_callback(lambda _: _running.pop(key, None))
     return future, is_own
 
 
@@ -240,5 +241,5 @@ def _finish(
             raise
         return load_table(source, table_path)  # the error of another query may have been temporary
     except KeyboardInterrupt:
-        _begun.clear()  # later queries do not wait for interrupted loads
+        _running.clear()  # later queries do not wait for interrupted loads
         raise

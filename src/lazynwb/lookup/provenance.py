@@ -1,4 +1,4 @@
-"""Provenance of rows: the tables and row numbers of rows, and the types of columns to add to them."""
+"""Provenance of rows: tables and row numbers of the rows of a frame, and schemas of their late columns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_INDEX, TABLE_PATH
 from lazynwb.catalog.merge import merge_schemas
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError, TableNotFoundError
 from lazynwb.lookup.prefetch import load_tables
-from lazynwb.lookup.schema import not_found
+from lazynwb.lookup.schema import table_not_found_message
 from lazynwb.progress import Progress
 from lazynwb.storage.resolve import reopen
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("lazynwb")
 
 #: Table number of a row without provenance.
-NOWHERE = -1
+NO_TABLE = -1
 #: Maximum number of names in an error.
-_LISTED = 20
+_MAX_LISTED = 20
 
 
 class LateOptions(NamedTuple):
@@ -38,7 +38,7 @@ class LateOptions(NamedTuple):
     ----------
     missing_ok : bool
         Whether a file may lack a column, which is then null in its rows.
-    nowhere_ok : bool
+    all_missing_ok : bool
         Whether all files may lack a column, which is then left out.
     overrides : dict of str to DataType
         Types that the user chose.
@@ -47,7 +47,7 @@ class LateOptions(NamedTuple):
     """
 
     missing_ok: bool = True
-    nowhere_ok: bool = False
+    all_missing_ok: bool = False
     overrides: Mapping[str, pl.DataType] = MappingProxyType({})
     storage_options: Mapping[str, Any] | None = None
     disable_progress: bool = False
@@ -61,8 +61,8 @@ class Origins(NamedTuple):
     files : list of TableFile
         Distinct tables.
     owners, rows : ndarray of int64
-        For each row, the number of its table in `files` and the row within it; the number is `NOWHERE` if any
-        of the three columns is null.
+        For each row of the frame, the position of its table in `files`, and the row number in the table; the
+        position is `NO_TABLE` if any of the three provenance columns is null.
     """
 
     files: list[TableFile]
@@ -70,7 +70,7 @@ class Origins(NamedTuple):
     rows: np.ndarray
 
     def take(self, kept: np.ndarray | slice) -> Origins:
-        """Keep some of the rows."""
+        """Return the origins of some of the rows."""
         return Origins(self.files, self.owners[kept], self.rows[kept])
 
 
@@ -95,8 +95,8 @@ def provenance_columns(present: Iterable[str], suffix: str) -> dict[str, str]:
     if lacking or (suffix and all(name == own for name, own in found.items())):
         raise ColumnNotFoundError(
             f"the frame has no column {lacking[0] if lacking else TABLE_INDEX + suffix}: keep {NWB_PATH}, "
-            f"{TABLE_PATH} and {TABLE_INDEX} through select, join and group_by, so that the rows can be "
-            "found in their files again"
+            f"{TABLE_PATH} and {TABLE_INDEX} in select, join and group_by, because they identify the rows in "
+            "their files"
         )
     return found
 
@@ -107,13 +107,13 @@ def find_origins(provenance: pl.DataFrame, options: LateOptions) -> Origins:
     Parameters
     ----------
     provenance : DataFrame
-        With `_nwb_path`, `_table_path` and `_table_index`.
+        Frame with the columns `_nwb_path`, `_table_path` and `_table_index`.
     options : LateOptions
 
     Raises
     ------
     TableNotFoundError
-        If a file has no such table.
+        If a file lacks the table.
     LazyNWBError
         If a file cannot be read.
     """
@@ -122,7 +122,7 @@ def find_origins(provenance: pl.DataFrame, options: LateOptions) -> Origins:
         # pandas stores integers with missing values as floats.
         index = index.fill_nan(None)
         if not provenance.select((index == index.floor()).all()).item():
-            raise LazyNWBError(f"{TABLE_INDEX} must be an integer row number, but the frame has fractions")
+            raise LazyNWBError(f"column {TABLE_INDEX} must have integer row numbers, but has fractions")
     rows = provenance.select(
         pl.col(NWB_PATH).cast(pl.String), pl.col(TABLE_PATH).cast(pl.String), index.cast(pl.Int64)
     )
@@ -130,7 +130,7 @@ def find_origins(provenance: pl.DataFrame, options: LateOptions) -> Origins:
     files = load_distinct(tables, options)
     numbered = tables.with_columns(pl.Series("owner", np.arange(len(tables)), dtype=pl.Int64))
     joined = rows.join(numbered, on=[NWB_PATH, TABLE_PATH], how="left", maintain_order="left")
-    owners = pl.when(pl.col(TABLE_INDEX).is_not_null()).then(pl.col("owner")).fill_null(NOWHERE)
+    owners = pl.when(pl.col(TABLE_INDEX).is_not_null()).then(pl.col("owner")).fill_null(NO_TABLE)
     return Origins(
         files,
         joined.select(owners).to_series().to_numpy(),
@@ -155,7 +155,7 @@ def load_distinct(tables: pl.DataFrame, options: LateOptions) -> list[TableFile]
             for number, load in zip(numbers, loads, strict=True):
                 file = load()
                 if file is None:
-                    raise TableNotFoundError(not_found(path, [sources[number]]))
+                    raise TableNotFoundError(table_not_found_message(path, [sources[number]]))
                 files[number] = file
                 progress.update()
     return [file for file in files if file is not None]
@@ -167,36 +167,38 @@ def late_schema(files: Sequence[TableFile], names: list[str], options: LateOptio
     Raises
     ------
     ColumnNotFoundError
-        If files lack one that may not.
+        If files lack a required column.
     SchemaError
-        If a column's types in two files have no common one.
+        If the types of a column in two files have no common type.
     """
     merged = merge_schemas(files, options.overrides, names)
     schema = {}
     for name in names:
-        if files and name not in merged and options.nowhere_ok:
-            _LOGGER.warning("%s; the column was left out", _describe_lack(name, files, len(files)))
+        if files and name not in merged and options.all_missing_ok:
+            _LOGGER.warning("%s; the column was left out", _missing_column_message(name, files, len(files)))
             continue
         if files and name not in merged:
-            raise ColumnNotFoundError(_describe_lack(name, files, len(files)))
-        # Without rows there is no file to take a type from.
+            raise ColumnNotFoundError(_missing_column_message(name, files, len(files)))
+        # Without rows there is no file that determines the type.
         schema[name] = merged.get(name, options.overrides.get(name, pl.Null()))
     check_present(files, schema, options)
     return schema
 
 
 def check_present(files: Sequence[TableFile], names: Iterable[str], options: LateOptions) -> None:
-    """Raise ColumnNotFoundError if a file lacks a column that every file must have."""
+    """Raise ColumnNotFoundError if a file lacks a column that is required in all files."""
     for name in [] if options.missing_ok else names:
         lacking = [file for file in files if name not in file.columns]
         if lacking:
-            raise ColumnNotFoundError(_describe_lack(name, lacking, len(files)))
+            raise ColumnNotFoundError(_missing_column_message(name, lacking, len(files)))
 
 
-def _describe_lack(name: str, lacking: Sequence[TableFile], count: int) -> str:
+def _missing_column_message(name: str, lacking: Sequence[TableFile], count: int) -> str:
     file = lacking[0]
     close = difflib.get_close_matches(name, file.columns, n=3)
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-    existing = ", ".join(list(file.columns)[:_LISTED]) + (", ..." if len(file.columns) > _LISTED else "")
+    existing = ", ".join(list(file.columns)[:_MAX_LISTED]) + (
+        ", ..." if len(file.columns) > _MAX_LISTED else ""
+    )
     more = f" and {count - 1} more" if len(lacking) == count > 1 else ""
-    return f"no column {name!r} in /{file.table.path} of {file.name}{more}{hint}; columns there: {existing}"
+    return f"no column {name!r} in /{file.table.path} of {file.name}{more}{hint}; columns: {existing}"

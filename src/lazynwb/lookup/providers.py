@@ -1,4 +1,4 @@
-"""The protocol of catalog providers, which supply catalogs of an index or of another process."""
+"""The protocol of catalog providers: catalogs from an index or from another process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class NotCatalogued(Enum):
-    """The provider has no catalog of a file's table, and does not know whether the file lacks it."""
+    """Marker of a table without a catalog: the provider has no information on whether the file has it."""
 
     NOT_CATALOGUED = "unknown"
 
@@ -25,10 +25,10 @@ NOT_CATALOGUED = NotCatalogued.NOT_CATALOGUED
 
 
 class CatalogProvider(Protocol):
-    """Catalogs that exist before a scan begins: in an index, or shipped with a task.
+    """Catalogs that exist before a scan starts: in an index, or shipped with a task.
 
-    Other files are looked up in the disk cache, or parsed (`lazynwb.lookup.loader`). A catalog counts as
-    valid until its file is read; then the identity of the file is compared with that of the catalog.
+    Catalogs of other files are loaded from the disk cache or parsed (`lazynwb.lookup.loader`). A catalog is
+    assumed to be valid until its file is read; then the identity of the file is verified.
     """
 
     def tables(self, sources: Sequence[Source], table: str) -> Sequence[TableFile | NotCatalogued | None]:
@@ -76,7 +76,7 @@ class CatalogProvider(Protocol):
         return None
 
     def schemas(self, sources: Sequence[Source], table: str) -> Sequence[Hashable | NotCatalogued | None]:
-        """Return a key for each source, which is equal if the columns of a table have equal types.
+        """Return a key for each source; keys are equal if the columns of a table have equal names and types.
 
         Parameters
         ----------

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from lazynwb.lookup.loader import TableFile
 
 _LOGGER = logging.getLogger("lazynwb")
-#: Number of files per look-up.
-_AT_ONCE = 64
+#: Number of files per lookup.
+_FILES_PER_LOOKUP = 64
 
 
 class TargetsEntry(CacheEntry):
@@ -51,7 +51,7 @@ class Region(NamedTuple):
     fields : dict of str to DataType
         Columns of the target table.
     origin : str
-        File that the types of the fields were taken from.
+        File that determined the types of the fields.
     chosen : bool
         Whether the user chose the fields.
     """
@@ -78,7 +78,7 @@ def load_targets(files: Sequence[TableFile], name: str) -> list[TableFile | None
     ----------
     files : sequence of TableFile
     name : str
-        Of the column.
+        Name of the column.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def load_targets(files: Sequence[TableFile], name: str) -> list[TableFile | None
 
 
 def _target_paths(file: TableFile) -> dict[str, str]:
-    """Return the paths of the target tables of a table's regions, from the cache or by a look-up."""
+    """Return the paths of the target tables of a table's regions, from the cache or from the file."""
     paths = [c.data.path for c in file.columns.values() if c.region and c.data is not None]
     if not paths:
         return {}
@@ -160,7 +160,7 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
     """
     if wanted is False:
         return ()
-    regions = _regions(files)
+    regions = _common_regions(files)
     named = _names(wanted)
     set_by_user = set(chosen)
     found = []
@@ -170,8 +170,8 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
         if name not in schema or name not in regions:
             there = ", ".join(regions) or "none"
             raise SchemaError(
-                f"resolve_regions: {name!r} is not a DynamicTableRegion of /{files[0].table.path} in "
-                f"{_named(files)}; available regions: {there}"
+                f"resolve_regions: {name!r} is not a DynamicTableRegion column of /{files[0].table.path} in "
+                f"{_describe_files(files)}; available regions: {there}"
             )
         if name in set_by_user:
             region = _chosen_region(name, schema[name], files)
@@ -191,12 +191,13 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
             found.append(region)
             continue
         reason = (
-            f"resolve_regions: column {name!r} of /{files[0].table.path} refers to no table with columns "
-            f"to show in {_named(files)}, or its type has no fields to put them in"
+            f"resolve_regions: column {name!r} of /{files[0].table.path} cannot be resolved in "
+            f"{_describe_files(files)}: its target table is missing or has no supported columns, or its type "
+            "is not a Struct with fields"
         )
         if named is not None:
             raise SchemaError(reason)
-        _LOGGER.warning("%s: its row positions are shown instead", reason)
+        _LOGGER.warning("%s; the column has row positions instead", reason)
     if named is None:
         _warn_of_unresolved(files, schema, set(regions))
     return tuple(found)
@@ -205,23 +206,23 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
 def _warn_of_unresolved(
     files: Sequence[TableFile], schema: Mapping[str, pl.DataType], resolved: Collection[str]
 ) -> None:
-    """Log which regions are not resolved although all regions were requested, and why."""
+    """Log the regions that are not resolved although all regions were requested, with reasons."""
     reasons: dict[str, str] = {}
     for file in files:
         for name, column in file.columns.items():
             if name not in schema:
                 continue
             if column.region and name not in resolved:
-                reasons[name] = "it is a DynamicTableRegion in some of the files only"
+                reasons[name] = "it is a DynamicTableRegion in only some of the files"
             inner = sorted(child.name for child in column.children or () if child.region)
             if inner:
                 reasons[name] = (
-                    f"its regions {', '.join(map(repr, inner))} are inside a category: scan "
+                    f"its regions {', '.join(map(repr, inner))} are columns of a category: scan "
                     f"/{file.table.path}/{name} with resolve_regions"
                 )
     for name, reason in reasons.items():
         _LOGGER.warning(
-            "resolve_regions: column %r of /%s shows row positions: %s", name, files[0].table.path, reason
+            "resolve_regions: column %r of /%s has row positions: %s", name, files[0].table.path, reason
         )
 
 
@@ -232,18 +233,18 @@ def _names(wanted: bool | str | Iterable[str]) -> list[str] | None:  # noqa: FBT
     return [wanted] if isinstance(wanted, str) else list(wanted)
 
 
-def _named(files: Sequence[TableFile]) -> str:
+def _describe_files(files: Sequence[TableFile]) -> str:
     return files[0].name if len(files) == 1 else f"{len(files)} files (the first is {files[0].name})"
 
 
-def _regions(files: Iterable[TableFile]) -> list[str]:
-    """Return the columns that are regions in every file with rows."""
-    verdicts: dict[str, bool] = {}
+def _common_regions(files: Iterable[TableFile]) -> list[str]:
+    """Return the columns that are regions in all files with rows."""
+    is_region_by_name: dict[str, bool] = {}
     for file in files:
         for name, column in file.columns.items():
             if file.table.rows or column.region:
-                verdicts[name] = verdicts.get(name, True) and column.region
-    return sorted(name for name, is_region in verdicts.items() if is_region)
+                is_region_by_name[name] = is_region_by_name.get(name, True) and column.region
+    return sorted(name for name, is_region in is_region_by_name.items() if is_region)
 
 
 def _chosen_region(name: str, dtype: pl.DataType, files: Sequence[TableFile]) -> Region | None:
@@ -266,10 +267,10 @@ def _region(
     if _leaf(dtype) != pl.Int64():
         return None
     targets: list[TableFile] = []
-    label = f"Finding what {name!r} of /{files[0].table.path} refers to"
+    label = f"Finding the target tables of {name!r} in /{files[0].table.path}"
     with Progress(label, len(files), disabled=disable_progress) as progress:
-        for start in range(0, len(files), _AT_ONCE):
-            block = files[start : start + _AT_ONCE]
+        for start in range(0, len(files), _FILES_PER_LOOKUP):
+            block = files[start : start + _FILES_PER_LOOKUP]
             found = _targets_of(block, name, ignore_errors=ignore_errors)
             targets += [target for target in found if target is not None]
             progress.update(len(block))
@@ -277,15 +278,15 @@ def _region(
         column.name: pl.Null()
         for target in targets
         for column in target.columns.values()
-        if _is_left_out(column_dtype(column))
+        if _is_excluded(column_dtype(column))
     }
     try:
         merged = merge_schemas(targets, hidden, keep_first=ignore_errors)
     except SchemaError as error:
         example = _with_leaf(dtype, pl.Struct({"id": pl.Int64()}))
         raise SchemaError(
-            f"resolve_regions, column {name!r}: {error}; here, with schema_overrides={{{name!r}: ...}} and a "
-            f"type that has the fields that you need, such as {example}"
+            f"resolve_regions: column {name!r}: {error}; or pass schema_overrides={{{name!r}: ...}} with a "
+            f"type that has only the required fields, such as {example}"
         ) from None
     fields = {field: inner for field, inner in merged.items() if field not in hidden}
     return Region(name, dtype, fields, targets[0].name) if fields else None
@@ -302,15 +303,15 @@ def _targets_of(files: Sequence[TableFile], name: str, *, ignore_errors: bool) -
     return [target for file in files for target in _targets_of([file], name, ignore_errors=True)]
 
 
-def _is_left_out(dtype: pl.DataType | None) -> bool:
-    """Return whether a column of the target is left out of the rows: arrays, and unreadable columns."""
+def _is_excluded(dtype: pl.DataType | None) -> bool:
+    """Return whether a column of the target table is left out: array and unreadable columns are."""
     if isinstance(dtype, pl.Struct):
-        return any(_is_left_out(instance(field.dtype)) for field in dtype.fields)
+        return any(_is_excluded(instance(field.dtype)) for field in dtype.fields)
     return dtype is None or isinstance(dtype, pl.List | pl.Array)
 
 
 def _as_lists(dtype: pl.DataType) -> pl.DataType:
-    """Return a type with lists instead of arrays."""
+    """Return a type with List in place of Array."""
     if isinstance(dtype, pl.List):
         return pl.List(_as_lists(instance(dtype.inner)))
     if isinstance(dtype, pl.Array):

@@ -1,4 +1,4 @@
-"""The schema of a table over many files."""
+"""Schemas of tables over many files, and normalized table paths."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("lazynwb")
 
-#: Tables that an error lists.
-_LISTED = 20
-#: Files whose layouts are stored at once.
-_STORED = 4096
+#: Maximum number of tables in an error.
+_MAX_LISTED = 20
+#: Maximum number of files whose layouts are stored together.
+_MAX_STORED_LAYOUTS = 4096
 
 
 def normalize_table_path(table_path: str) -> str:
-    """Return a table's path without leading slash, shortcuts spelled out; "/" is that of the root group.
+    """Return a table's path without the leading slash, with shortcuts expanded; "/" is the root group.
 
-    What has a leading slash is a path and no shortcut: older files have `/trials` (see `OTHER_PATHS`).
+    A leading slash marks a path, not a shortcut: older files have `/trials` (see `OTHER_PATHS`).
 
     Raises
     ------
     TypeError
-        If it is not text.
+        If the path is not a string.
     """
     if not isinstance(table_path, str):
         raise TypeError(
-            f"table_path is the path of a table inside the file, such as '/units', not {table_path!r}"
+            f"table_path must be the path of a table inside the file, such as '/units', not {table_path!r}"
         )
     path = "/".join(part for part in table_path.split("/") if part)
     if table_path.startswith("/"):
@@ -57,29 +57,31 @@ def normalize_table_path(table_path: str) -> str:
 
 
 def is_pattern(table_path: str) -> bool:
-    """Return whether a table's path has characters of a glob pattern."""
+    """Return whether a table path contains characters of a glob pattern."""
     return not WILDCARDS.isdisjoint(table_path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SchemaInference:
-    """How the schema of a table is inferred from many files.
+    """Options of the inference of a table's schema from many files.
 
-    Very many files take no more memory than one, unless they are kept: their types are merged as they come,
-    and where catalogs say which files are alike, one of these is inspected.
+    Memory does not grow with the number of files, unless all tables are returned (`keep`): types are merged
+    file by file. If a provider has equal schema keys for several files, only the first of these is inspected.
 
     Attributes
     ----------
     first : int or None
-        Files that are inspected, of those that have the table; all by default.
+        Number of files with the table to inspect; None for all.
     raise_on_missing, ignore_errors, disable_progress : bool
+        As for `scan_nwb`.
     overrides : mapping of str to DataType
-        Types of columns that the caller chose.
+        Types of columns that the user chose.
     catalogs : CatalogProvider or None
+        Provider of catalogs.
     keep : bool
-        Whether all inspected tables are returned, rather than the first.
+        Whether to return all inspected tables, instead of the first only.
     conflicts : dict of str to str or None
-        Takes columns over whose types the files disagree, which are then left out: see `merge_schemas`.
+        Receives the columns whose types conflict, which are then left out; see `merge_schemas`.
     """
 
     first: int | None = None
@@ -94,26 +96,26 @@ class SchemaInference:
     def of_table(
         self, sources: Sequence[Source], table: str
     ) -> tuple[dict[str, pl.DataType], list[TableFile | StoredTable]]:
-        """Return the schema over the files that have a table, and their tables.
+        """Return the schema of a table over the files that have it, and the inspected tables.
 
         Raises
         ------
         TableNotFoundError
             If no file has the table.
         SchemaError
-            If types have no common one and no override.
+            If the types of a column have no common type, and the column has no override.
         """
         use_store = self.catalogs is None and not self.keep
-        stored = _stored(sources, table, self.first) if use_store else {}
+        stored = _stored_tables(sources, table, self.first) if use_store else {}
         left = sources
-        if self._may_skip_alike:
+        if self._can_deduplicate:
             left = self._distinct(sources, table)
         loaded: list[TableFile] = []
 
         def select(tables: Iterator[TableFile | StoredTable]) -> Iterator[TableFile | StoredTable]:
             if self.first is not None:
                 return islice(tables, max(self.first, 1))
-            return _unlike(tables, loaded if self.catalogs is None else None)
+            return _distinct_layouts(tables, loaded if self.catalogs is None else None)
 
         found = self._merge([(source, table) for source in left], stored, table, sources, select)
         if use_store and len(loaded) > 1:
@@ -123,15 +125,16 @@ class SchemaInference:
     def of_matches(
         self, sources: Sequence[Source], pattern: str, tables: Mapping[Source, Sequence[str]]
     ) -> tuple[dict[str, pl.DataType], list[TableFile | StoredTable]]:
-        """Return the schema over all tables that match a pattern, and the tables.
+        """Return the schema over all tables that match a pattern, and the inspected tables.
 
         Parameters
         ----------
         sources : sequence of Source
+            Files of the scan.
         pattern : str
-            Without the leading slash.
+            Pattern without the leading slash.
         tables : mapping of Source to sequence of str
-            The paths of the tables that match it: see `lazynwb.lookup.names.match_tables`.
+            Paths of the matching tables; see `lazynwb.lookup.names.match_tables`.
 
         Raises
         ------
@@ -140,14 +143,14 @@ class SchemaInference:
         """
         lacking = next((source for source in sources if not tables[source]), None)
         if self.raise_on_missing and lacking is not None:
-            raise TableNotFoundError(not_found(pattern, [lacking], catalogs=self.catalogs))
+            raise TableNotFoundError(table_not_found_message(pattern, [lacking], catalogs=self.catalogs))
         having = [source for source in dict.fromkeys(sources) if tables[source]]
         pairs = [
             (source, table)
             for source in having[: None if self.first is None else max(self.first, 1)]
             for table in tables[source]
         ]
-        if self._may_skip_alike:
+        if self._can_deduplicate:
             by_table: dict[str, list[Source]] = {}
             for source, table in pairs:
                 by_table.setdefault(table, []).append(source)
@@ -157,7 +160,7 @@ class SchemaInference:
         return self._merge(pairs, {}, pattern, sources, iter)
 
     @property
-    def _may_skip_alike(self) -> bool:
+    def _can_deduplicate(self) -> bool:
         return self.first is None and not self.keep and self.catalogs is not None
 
     def _merge(
@@ -168,23 +171,24 @@ class SchemaInference:
         sources: Sequence[Source],
         select: Callable[[Iterator[TableFile | StoredTable]], Iterator[TableFile | StoredTable]],
     ) -> tuple[dict[str, pl.DataType], list[TableFile | StoredTable]]:
-        """Return the merged schema of the selected tables among pairs of a source and the path of a table.
+        """Return the merged schema of selected tables.
 
         Parameters
         ----------
         pairs : sequence of tuple
+            Sources and table paths.
         stored : mapping of Source to StoredTable
-            Tables that are not loaded.
+            Tables from the column store, which are not loaded.
         shown : str
-            The table or pattern, for messages.
+            Table or pattern in messages.
         sources : sequence of Source
             All sources of the scan, for messages.
         select : callable
-            Yields the tables to inspect, of those that exist.
+            Generator that selects the tables to inspect from the existing ones.
         """
         found: list[TableFile | StoredTable] = []
         failures: list[str] = []
-        loading = _loading([pair for pair in pairs if pair[0] not in stored], self.catalogs)
+        loading = _load_lazily([pair for pair in pairs if pair[0] not in stored], self.catalogs)
         label = f"Inferring the schema of /{shown}"
         with Progress(label, len(pairs), disabled=self.disable_progress) as progress:
 
@@ -202,13 +206,15 @@ class SchemaInference:
                             found.append(table)
                         yield table
                     elif self.raise_on_missing:
-                        raise TableNotFoundError(not_found(shown, [source], catalogs=self.catalogs))
+                        raise TableNotFoundError(
+                            table_not_found_message(shown, [source], catalogs=self.catalogs)
+                        )
 
             schema = merge_schemas(
                 select(existing()), self.overrides, conflicts=self.conflicts, keep_first=self.ignore_errors
             )
         if not found:
-            message = not_found(shown, sources, catalogs=self.catalogs)
+            message = table_not_found_message(shown, sources, catalogs=self.catalogs)
             if failures:
                 message += f"; {len(failures)} tables could not be read: {failures[0]}"
             raise TableNotFoundError(message)
@@ -216,37 +222,38 @@ class SchemaInference:
         return schema, found
 
     def _distinct(self, sources: Sequence[Source], table: str) -> list[Source]:
-        """Return the first file of each distinct schema, and files without a catalog."""
+        """Return the first file of each distinct schema, and all files without a catalog."""
         if self.catalogs is None:
             return list(sources)
         seen: set[object] = set()
         left = []
         for source, schema in zip(sources, self.catalogs.schemas(sources, table), strict=True):
             if schema is None and self.raise_on_missing:
-                raise TableNotFoundError(not_found(table, [source], catalogs=self.catalogs))
+                raise TableNotFoundError(table_not_found_message(table, [source], catalogs=self.catalogs))
             if schema is NOT_CATALOGUED or (schema is not None and schema not in seen):
                 seen.add(schema)
                 left.append(source)
         return left
 
 
-def _stored(sources: Sequence[Source], table: str, first: int | None) -> dict[Source, StoredTable]:
-    """Return the tables of sources that the column store knows, among the first n."""
+def _stored_tables(sources: Sequence[Source], table: str, first: int | None) -> dict[Source, StoredTable]:
+    """Return the tables of the first n sources that are in the column store."""
     looked_at = sources if first is None else sources[: max(first, 1)]
     known = zip(looked_at, StoredTables(table).find(looked_at), strict=True)
     return {source: one for source, one in known if one is not None}
 
 
-def _unlike(
+def _distinct_layouts(
     files: Iterable[TableFile | StoredTable], loaded: list[TableFile] | None
 ) -> Iterator[TableFile | StoredTable]:
-    """Yield files without those whose layout in the column store equals that of an earlier one.
+    """Yield tables, except stored ones whose layout equals that of an earlier one.
 
     Parameters
     ----------
     files : iterable of TableFile or StoredTable
+        Tables of files.
     loaded : list of TableFile or None
-        Takes files that the column store does not know.
+        Receives tables that are not in the column store.
     """
     layouts: set[tuple[int, bool]] = set()
     for file in files:
@@ -255,16 +262,16 @@ def _unlike(
             if layout in layouts:
                 continue
             layouts.add(layout)
-        elif loaded is not None and len(loaded) < _STORED:
+        elif loaded is not None and len(loaded) < _MAX_STORED_LAYOUTS:
             loaded.append(file)
         yield file
 
 
-def _loading(
+def _load_lazily(
     pairs: Sequence[tuple[Source, str]], catalogs: CatalogProvider | None
 ) -> Iterator[Callable[[], TableFile | None]]:
-    """Yield for each pair of a source and the path of a table what loads it; see `load_tables`."""
-    from lazynwb.lookup.prefetch import load_pairs  # late: a scan that the column store answers loads nothing
+    """Yield for each pair of a source and a table path a function that loads the table."""
+    from lazynwb.lookup.prefetch import load_pairs  # not needed if the column store has all tables
 
     yield from load_pairs(pairs, catalogs)
 
@@ -276,7 +283,7 @@ def _inspect(
     progress: Progress,
     failures: list[str] | None,
 ) -> Iterator[tuple[Source, TableFile | StoredTable | None]]:
-    """Yield files with their tables; failures are appended to a list, or raised."""
+    """Yield sources with their tables; append errors to a list, or raise them."""
     for source in sources:
         known = stored.get(source)
         if known is not None:
@@ -295,7 +302,7 @@ def _inspect(
         yield source, file
 
 
-def not_found(
+def table_not_found_message(
     table: str,
     sources: Sequence[Source],
     roles: Collection[str] = TABLE_ROLES,
@@ -308,13 +315,15 @@ def not_found(
     Parameters
     ----------
     table : str
+        Name of the table.
     sources : sequence of Source
+        Searched files.
     roles : collection of str
-        Roles looked for: "table", "series", "metadata".
+        Accepted roles: "table", "series", "metadata".
     catalogs : CatalogProvider or None
         Provider that may list the tables without opening files.
     exact : bool
-        The name is a path, not the end of one.
+        Whether the name is a full path, not a suffix.
     """
     from lazynwb.lookup.loader import PARTIAL_LISTING, load_listing
 
@@ -338,8 +347,8 @@ def not_found(
         else f"any of {len(sources)} files (the first is {sources[0].name})"
     )
     hint = did_you_mean(table, existing, "/") if not is_pattern(table) else ""
-    shown = ", ".join("/" + name for name in existing[:_LISTED]) + (
-        ", ..." if len(existing) > _LISTED else ""
+    shown = ", ".join("/" + name for name in existing[:_MAX_LISTED]) + (
+        ", ..." if len(existing) > _MAX_LISTED else ""
     )
     which = f"no {one} matches /{table}" if is_pattern(table) else f"no {one} /{table}"
     return f"{which} in {where}{hint}; {many} there: {shown or 'none'}{partial}"

@@ -1,4 +1,4 @@
-"""Session metadata as columns of every row of a scan."""
+"""Session columns: metadata of a file as columns of each of its rows in a scan."""
 
 from __future__ import annotations
 
@@ -21,16 +21,18 @@ if TYPE_CHECKING:
 
 
 class SessionColumn(NamedTuple):
-    """A column of the files' one-row metadata tables, under the name that it has in a scan.
+    """A column of a one-row metadata table, and its name in a scan.
 
     Attributes
     ----------
     name : str
+        Name in the scan.
     table : str
-        "general" (which includes the root group's values) or "general/subject".
+        "general" (which includes the values of the root group) or "general/subject".
     column : str
-        Name in that table.
+        Name in the metadata table.
     dtype : DataType
+        Type in the scan.
     """
 
     name: str
@@ -49,24 +51,26 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
     disable_progress: bool,
     catalogs: CatalogProvider | None = None,
 ) -> tuple[SessionColumn, ...]:
-    """Find metadata by name.
+    """Find session metadata by name.
 
     Parameters
     ----------
     sources : sequence of Source
+        Files of the scan.
     wanted : str, iterable of str or mapping of str to str
-        Names, as in `/general` and in the root group ("session_id"), or in `/general/subject` ("age",
-        "subject/age"); a mapping gives each the name that it has as a column.
+        Names in `/general` or in the root group ("session_id"), or in `/general/subject` ("age",
+        "subject/age"); a mapping maps names of columns to these.
     taken : iterable of str
-        Names of the table's own columns.
+        Names of the columns of the table.
     first : int or None
-        How many files to look at.
+        Number of files to inspect; None for all.
     ignore_errors, disable_progress : bool
+        As for `scan_nwb`.
 
     Raises
     ------
     SchemaError
-        If there is no such metadata, or the table has a column of that name.
+        If no file has the metadata, or the table has a column with the same name.
     """
     named = session_names(wanted)
     schemas: dict[str, Mapping[str, pl.DataType]] = {}
@@ -93,32 +97,32 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
     found = []
     for name, path in named.items():
         column = path.rsplit("/", 1)[-1]
-        tables = _tables(path)
+        tables = _candidate_tables(path)
         table = next(
             (table for table in tables if column in schema(table) or column in conflicts[table]), None
         )
         if table is not None and column in conflicts[table]:
             raise SchemaError(conflicts[table][column])
         if table is None:
-            raise SchemaError(_unknown(path, [*schema(GENERAL), *schema(SUBJECT)], sources))
+            raise SchemaError(_unknown_metadata_message(path, [*schema(GENERAL), *schema(SUBJECT)], sources))
         if name in occupied:
             raise SchemaError(
-                f"session column {name!r}: the table has a column of that name; give it another one, as in "
-                f'session_columns={{"session_{name}": {path!r}}}'
+                f"session column {name!r}: the table has a column with this name; choose another name, "
+                f'such as session_columns={{"session_{name}": {path!r}}}'
             )
         found.append(SessionColumn(name, table, column, schema(table)[column]))
     return tuple(found)
 
 
 def session_names(wanted: str | Iterable[str] | Mapping[str, str] | None) -> dict[str, str]:
-    """Return the requested metadata, by name of the column.
+    """Return the requested metadata, by column name.
 
     Raises
     ------
     SchemaError
-        If two would have the same name.
+        If two columns have the same name.
     TypeError
-        If one is no text.
+        If a name is not a string.
     """
     if wanted is None:
         return {}
@@ -130,31 +134,31 @@ def session_names(wanted: str | Iterable[str] | Mapping[str, str] | None) -> dic
     named: dict[str, str] = {}
     for name, path in pairs:
         if not isinstance(name, str) or not isinstance(path, str):
-            raise TypeError(f"session_columns are names of metadata, such as 'subject_id', not {path!r}")
+            raise TypeError(f"session_columns must be names of metadata, such as 'subject_id', not {path!r}")
         if named.setdefault(name, path) != path:
             raise SchemaError(
-                f"session columns {named[name]!r} and {path!r} would both be called {name!r}: give them "
-                f'names, as in session_columns={{"a": {named[name]!r}, "b": {path!r}}}'
+                f"session columns {named[name]!r} and {path!r} have the same column name {name!r}: choose "
+                f'names, such as session_columns={{"a": {named[name]!r}, "b": {path!r}}}'
             )
     return named
 
 
-def _tables(path: str) -> tuple[str, ...]:
-    """Return the tables that may hold a field of metadata, in order."""
+def _candidate_tables(path: str) -> tuple[str, ...]:
+    """Return the tables that may contain a metadata field, in the order of the search."""
     parent, _, name = path.strip("/").rpartition("/")
     if parent:
         return (SUBJECT,) if parent in {"subject", SUBJECT} else (GENERAL,) if parent == GENERAL else ()
     return (SUBJECT, GENERAL) if name in SUBJECT_FIELDS else (GENERAL, SUBJECT)
 
 
-def _unknown(path: str, names: Sequence[str], sources: Sequence[Source]) -> str:
+def _unknown_metadata_message(path: str, names: Sequence[str], sources: Sequence[Source]) -> str:
     import difflib
 
     close = difflib.get_close_matches(path.rsplit("/", 1)[-1], names, n=3)
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
     more = f" and {len(sources) - 1} more files" if len(sources) > 1 else ""
     return (
-        f"no session metadata {path!r} in {sources[0].name}{more}{hint}; there are "
+        f"no session metadata {path!r} in {sources[0].name}{more}{hint}; available metadata: "
         f"{', '.join(dict.fromkeys(names)) or 'none'}"
     )
 
@@ -164,19 +168,21 @@ def session_frame(
     columns: Iterable[SessionColumn],
     scan: Callable[[tuple[Source, ...], str, dict[str, pl.DataType]], Iterator[pl.DataFrame]],
 ) -> pl.DataFrame:
-    """Read metadata of files.
+    """Read the session metadata of files.
 
     Parameters
     ----------
     sources : sequence of Source
+        Files of the scan.
     columns : iterable of SessionColumn
+        Columns to read.
     scan : callable
-        Yields the rows of a table of files: the given columns, and `_nwb_path`.
+        Generator of the rows of a table of files, with the given columns and `_nwb_path`.
 
     Returns
     -------
     DataFrame
-        A row for each source, with `_nwb_path` and the given columns; null where a file lacks the field.
+        One row per source, with `_nwb_path` and the given columns; null where a file lacks the field.
     """
     found = pl.DataFrame({NWB_PATH: pl.Series([source.path for source in sources], dtype=pl.String)})
     wanted = list(columns)
@@ -189,10 +195,10 @@ def session_frame(
     return found
 
 
-def parted(
+def split_by_catalog(
     sources: tuple[Source, ...], table: str, catalogs: CatalogProvider | None
 ) -> tuple[tuple[Source, ...], tuple[Source, ...]]:
-    """Return the files with a catalog and those without, which alone are read."""
+    """Split files into those with a catalog and those without, which must be read."""
     if catalogs is None:
         return (), sources
     found = list(zip(sources, catalogs.schemas(sources, table), strict=True))

@@ -1,4 +1,4 @@
-"""Tables with rows in the column store, of files that have not changed since."""
+"""Tables in the column store whose files have not changed since they were stored."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def store_key(table: str) -> str:
     Parameters
     ----------
     table : str
-        Its path, without the leading slash.
+        Path without the leading slash.
     """
     return f"{table}\0{config.external_links}"
 
 
 class StoredTable(NamedTuple):
-    """One table of one file, as the column store knows it: checked to be that of the file as it is now.
+    """One table of one file in the column store, whose identity has been verified.
 
     Attributes
     ----------
     source : Source
     session : Session
     layout : Layout
-        Of the newest part that has the session.
+        Layout in the newest part that has the session.
     """
 
     source: Source
@@ -62,35 +62,35 @@ class StoredTable(NamedTuple):
 
     @property
     def is_absent(self) -> bool:
-        """Whether the file has no such table."""
+        """Whether the file lacks the table."""
         return self.layout.path is None
 
     @property
     def table(self) -> Table:
         """The table, without its columns."""
-        assert self.layout.path is not None  # noqa: S101 - not asked for of a file without the table
+        assert self.layout.path is not None  # noqa: S101 - callers check `is_absent`
         return Table(self.layout.path, self.layout.kind, self.session.rows, ())
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """Problems of the table that were repaired, or for which columns were left out."""
+        """Problems of the table that were repaired or caused columns to be left out."""
         return self.session.problems
 
     @property
     def columns(self) -> dict[str, Column]:
-        """The columns of the table, without the places of their values."""
+        """The columns of the table, without the addresses of their values."""
         return {column.name: column for column in self.layout.columns if column.name not in RESERVED}
 
 
 class Cover(NamedTuple):
-    """Where the values of some columns of one session are.
+    """The locations of the stored values of some columns of one session.
 
     Attributes
     ----------
     picks : tuple of Pick
-        In the parts that hold them.
+        Locations in parts.
     absent : frozenset of str
-        Columns that the table has and no part holds.
+        Columns of the table that no part contains.
     """
 
     picks: tuple[Pick, ...]
@@ -98,26 +98,25 @@ class Cover(NamedTuple):
 
 
 class StoredValues(Protocol):
-    """Small columns of one table of many files, in parts: of the column store, or of an index."""
+    """Small columns of one table of many files, in parts of the column store or of an index."""
 
     def find(self, sources: Sequence[Source]) -> list[StoredTable | None]:
-        """Return the table of each source; None if nothing of it is stored, or not of the file as it is."""
+        """Return the table of each source; None if it is not stored, or the file has changed since."""
         ...
 
     def cover(self, table: StoredTable, names: frozenset[str]) -> Cover:
-        """Return where columns of a table are; names that the file does not have are left out."""
+        """Return the locations of columns of a table; ignore names that the file lacks."""
         ...
 
     def whole(self, sources: Sequence[Source], names: frozenset[str]) -> Sequence[StoredPart] | None:
-        """Return the parts that hold columns of just these sources, in order, and of no other ones.
+        """Return the parts that contain columns of exactly these sources, in this order; None otherwise.
 
-        Such parts have the types of the whole table, and `_nwb_path` and `_table_path` as columns. None if
-        there are none.
+        Such parts have the types of the merged schema, and the columns `_nwb_path` and `_table_path`.
         """
         ...
 
     def lost(self, error: PartLostError) -> None:
-        """Take note of a part that is gone or damaged: what it holds is read from the files, or an error."""
+        """Handle a missing or damaged part: its values are read from the files, or an error is raised."""
         ...
 
 
@@ -127,7 +126,7 @@ class StoredTables:
     Parameters
     ----------
     table : str
-        Without the leading slash.
+        Path without the leading slash.
 
     Attributes
     ----------
@@ -177,7 +176,7 @@ class StoredTables:
         for part, ordinal in holders:
             session = part.session(ordinal)
             if self._table in OTHER_PATHS and part.layout(ordinal).path != self._table:
-                continue  # whoever looks for the table may find it elsewhere
+                continue  # the file may have the table at another path
             if session.identity == now and all(
                 source.with_path(path).identity_or_absent(known) == known for path, known in session.depends
             ):
@@ -185,13 +184,13 @@ class StoredTables:
         return None
 
     def cover(self, table: StoredTable, names: frozenset[str]) -> Cover:
-        """Return where columns of a table are.
+        """Return the locations of columns of a table.
 
         Parameters
         ----------
         table : StoredTable
         names : frozenset of str
-            Those that the file does not have are left out.
+            Names of columns; names that the file lacks are ignored.
         """
         picks: list[Pick] = []
         left = self._among(names, table.layout, is_stored=False)
@@ -214,7 +213,7 @@ class StoredTables:
         drop_lost(self.store, error)
 
     def _among(self, names: frozenset[str], layout: Layout, *, is_stored: bool) -> frozenset[str]:
-        """Return those of some names that a table has, or that are stored; of many files it is the same."""
+        """Return the names that a layout has, or the stored ones; cached, as many files share layouts."""
         key = names, id(layout), is_stored
         found = self._columns.get(key)
         if found is None:
@@ -228,20 +227,20 @@ class StoredTables:
 
 
 def layout_of(file: TableFile, stored: Iterable[str] = ()) -> Layout:
-    """Return what the column store knows a file's table by; see `Layout` for the parameters."""
+    """Return the layout of a file's table in the column store; see `Layout` for the parameters."""
     table = file.table
     columns = tuple(without_places(column) for column in table.columns)
     return Layout(table.path, table.kind, columns, tuple(sorted(stored)))
 
 
 def session_of(file: TableFile, layout: int) -> Session:
-    """Return the column store's entry of a file whose table has a layout."""
+    """Return the session of a file in the column store, with the number of its layout."""
     table = file.table
     return Session(file.source.key, file.identity, table.rows, layout, table.depends, file.problems)
 
 
 def is_unchanging(file: TableFile) -> bool:
-    """Return whether a change of a file from now on is certain to change its identity."""
+    """Return whether any later change of a file is certain to change its identity."""
     files = [(file.source, file.identity)]
     files += [(file.source.with_path(path), known) for path, known in file.table.depends if known != ABSENT]
     try:
@@ -251,15 +250,16 @@ def is_unchanging(file: TableFile) -> bool:
 
 
 def layout_block(table: str, files: Iterable[TableFile], without: Iterable[Source] = ()) -> Block | None:
-    """Return the layouts of the tables of some files, without values; None if none may be stored.
+    """Return the layouts of the tables of some files, without values; None if none can be stored.
 
     Parameters
     ----------
     table : str
-        What the tables were asked for by, without the leading slash.
+        Requested path, without the leading slash.
     files : iterable of TableFile
+        Tables of files.
     without : iterable of Source
-        Files that have no such table.
+        Files that lack the table.
     """
     layouts: dict[Layout, int] = {}
     sessions = {
@@ -267,7 +267,7 @@ def layout_block(table: str, files: Iterable[TableFile], without: Iterable[Sourc
         for file in files
         if is_unchanging(file)
     }
-    if table not in OTHER_PATHS:  # a file may have the table elsewhere
+    if table not in OTHER_PATHS:  # the file may have the table at another path
         for source in without:
             identity = _identity_without(source, table)
             if identity is not None:
@@ -277,11 +277,11 @@ def layout_block(table: str, files: Iterable[TableFile], without: Iterable[Sourc
 
 
 def _identity_without(source: Source, table: str) -> str | None:
-    """Return the identity of a file that has no such table and may be remembered; else None."""
-    from lazynwb.lookup.loader import identity_without
+    """Return the identity of a file that lacks the table, if it can be stored; else None."""
+    from lazynwb.lookup.loader import identity_if_absent
 
     try:
-        identity = identity_without(source, table)
+        identity = identity_if_absent(source, table)
         if identity is not None and source.is_settled(identity, time.time_ns()):
             return identity
     except (LazyNWBError, OSError):

@@ -1,4 +1,4 @@
-"""The tables of many files, with the files that have each, and short names."""
+"""Listing of the tables of many files, with the files of each table, and short table names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("lazynwb")
 
 
-def find_tables(  # noqa: PLR0913 - what is looked for, and what takes note
+def find_tables(  # noqa: PLR0913 - options, and outputs for skipped files
     sources: Sequence[Source],
     *,
     series: bool,
@@ -30,25 +30,27 @@ def find_tables(  # noqa: PLR0913 - what is looked for, and what takes note
     failures: list[str] | None = None,
     broken: dict[str, str] | None = None,
 ) -> dict[str, list[Source]]:
-    """Return every table's path, without the leading slash, with the files that have it.
+    """Return the paths of all tables, without the leading slash, with the files that have them.
 
-    A file with a broken link in the place of another file's table counts as one that has it: reading the
-    table raises the error.
+    A file with a broken link at the path of another file's table counts as having it: reading the table
+    raises the error.
 
     Parameters
     ----------
     sources : sequence of Source
+        Files to list.
     series : bool
-        TimeSeries as well.
+        Whether to include TimeSeries.
     ignore_errors : bool
-        Skip files that cannot be read, with a warning for each.
+        Whether to skip files that cannot be read, with a warning for each.
     disable_progress : bool
+        Whether to show no progress bar.
     catalogs : CatalogProvider or None
         Provider that may list the tables without opening files.
     failures : list of str or None
-        Takes the errors of files that were skipped.
+        Receives the errors of skipped files.
     broken : dict of str to str or None
-        Takes the paths of broken links, without the leading slash, and why they are broken.
+        Receives the paths of broken links, without the leading slash, and the reasons.
 
     Raises
     ------
@@ -73,7 +75,7 @@ def find_tables(  # noqa: PLR0913 - what is looked for, and what takes note
             except LazyNWBError as error:
                 if not may_skip(error, ignore_errors=ignore_errors):
                     raise
-                _LOGGER.warning("skipped in the search for tables: %s", error)
+                _LOGGER.warning("skipped a file while listing tables: %s", error)
                 if failures is not None:
                     failures.append(str(error))
             progress.update()
@@ -82,47 +84,47 @@ def find_tables(  # noqa: PLR0913 - what is looked for, and what takes note
     return holders
 
 
-def broken_link_named(name: str, broken: Mapping[str, str]) -> str:
-    """Return the broken link that has a table's name, as the end of a message; empty if there is none."""
+def broken_link_hint(name: str, broken: Mapping[str, str]) -> str:
+    """Return a hint about a broken link with the name of a table; empty if there is none."""
     for path, why in broken.items():
         if f"/{path}".endswith(f"/{name.strip('/')}"):
             return f"; there is a link /{path}: {with_remedy(why)}"
     return ""
 
 
-def nothing_found(sources: Sequence[Source], failures: Sequence[str]) -> str:
-    """Say that no file has a table, and what was wrong with the first that could not be read."""
+def no_tables_message(sources: Sequence[Source], failures: Sequence[str]) -> str:
+    """Return the message that no file has a table, with the first error of an unreadable file."""
     message = f"no tables were found in {sources[0].name}"
     if len(sources) > 1:
         message += f" and {len(sources) - 1} more files"
     if failures:
-        message += f"; {len(failures)} could not be read, the first of them: {failures[0]}"
+        message += f"; {len(failures)} could not be read; the first error: {failures[0]}"
     elif load_listing(sources[0]).is_partial:
         message += f": {PARTIAL_LISTING}"
     return message
 
 
 def shortest_names(tables: Sequence[str], fixed: Mapping[str, str]) -> dict[str, str]:
-    """Give each table the shortest end of its path that no other table's path has.
+    """Return the shortest unique suffix of each table path.
 
     Parameters
     ----------
     tables : sequence of str
         Paths without the leading slash.
     fixed : mapping of str to str
-        Names that some tables have in any case, by path.
+        Predefined names of some tables, by path.
     """
     kept = {path: fixed[path] for path in tables if path in fixed}
     reserved = {*kept.values(), *kept}
-    counts = Counter(end for path in tables for end in _ends(path))
+    counts = Counter(end for path in tables for end in _suffixes(path))
     names = {}
     for path in tables:
-        free = (end for end in _ends(path) if end not in reserved and counts[end] == 1)
+        free = (end for end in _suffixes(path) if end not in reserved and counts[end] == 1)
         names[path] = kept.get(path) or next(free, path)
     return names
 
 
-def _ends(path: str) -> list[str]:
-    """Return the ends of a path, the shortest first."""
+def _suffixes(path: str) -> list[str]:
+    """Return the suffixes of a path, the shortest first."""
     parts = path.split("/")
     return ["/".join(parts[-depth:]) for depth in range(1, len(parts) + 1)]

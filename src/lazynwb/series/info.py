@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 import numpy as np
 
 from lazynwb.errors import CorruptDataError
-from lazynwb.lookup.loader import copied, load_attributes, load_members
+from lazynwb.lookup.loader import copy_values, load_attributes, load_members
 from lazynwb.series.arrays import LazyArray, samples_of
 from lazynwb.storage.remote_state import save
 
@@ -64,7 +64,7 @@ class SeriesInfo:
     @property
     def attributes(self) -> dict[str, dict[str, Any]]:
         """All attributes: those of the series under an empty string, others by the names of datasets."""
-        return copied(self._load_attributes())  # type: ignore[no-any-return]
+        return copy_values(self._load_attributes())  # type: ignore[no-any-return]
 
     def _load_attributes(self) -> dict[str, dict[str, Any]]:
         if self._attributes is None:

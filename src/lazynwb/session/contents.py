@@ -1,4 +1,4 @@
-"""Groups of a file as mappings, and the way from a path to a table, a series, an array or a value."""
+"""Groups of a file as mappings, and access by path to tables, series, arrays and values."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazynwb.errors import NotNWBError, TableNotFoundError
 from lazynwb.formats.protocols import with_remedy
-from lazynwb.lookup.loader import copied, load_attributes, load_listing, load_table
+from lazynwb.lookup.loader import copy_values, load_attributes, load_listing, load_table
 from lazynwb.session.tree import Contents, html_tree, text_tree
 from lazynwb.storage.remote_state import save
 from lazynwb.suggestions import did_you_mean
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Entry
     from lazynwb.storage.source import Source
 
-#: Names that an error lists.
+#: Maximum number of names in an error.
 _LISTED = 20
 
 
@@ -36,8 +36,8 @@ class File:
 
     @property
     def contents(self) -> Contents:
-        """The listing of the file as it is now."""
-        listing = load_listing(self.source)  # kept in memory while the file is the same
+        """The current listing of the file."""
+        listing = load_listing(self.source)  # cached in memory until the file changes
         if self._contents is None or self._contents.listing is not listing:
             self._contents = Contents(listing)
             save()
@@ -46,15 +46,15 @@ class File:
     def attributes(self, path: str) -> dict[str, Any]:
         """Return the attributes of the object at a path."""
         found = load_attributes(self.source, path.lstrip("/"))
-        return copied(found[""]) if found is not None else {}
+        return copy_values(found[""]) if found is not None else {}
 
     def open(self, path: str, entry: Entry) -> Any:  # noqa: ANN401 - see Container
-        """Return the object at a path, as the members of a `Container` are.
+        """Return the object at a path, with the types of the members of a `Container`.
 
         Raises
         ------
         NotNWBError
-            If it is a link that leads nowhere.
+            If the object is a broken link.
         """
         if entry.kind == "broken":
             raise NotNWBError(f"{self.source.name}: {path} cannot be opened: {with_remedy(entry.note)}")
@@ -77,9 +77,9 @@ class File:
         table = load_table(self.source, f"{group}/" if group else "general")
         column = table.columns.get(name) if table is not None else None
         if table is None or column is None or column.data is None:
-            raise NotNWBError(f"{self.source.name}: {path} cannot be read: its group is not of a known type")
+            raise NotNWBError(f"{self.source.name}: {path} cannot be read: its group has an unknown type")
         if not column.length:
-            return None  # no value at all, not even an empty array
+            return None  # a null dataspace, which has no value
         array = StoredArray(table, column.data)
         if array.shape:
             return array
@@ -88,20 +88,20 @@ class File:
 
 
 class Container(Mapping[str, Any]):
-    """A group of an NWB file: a mapping of its members by name, which are attributes as well.
+    """A group of an NWB file: a mapping of names to members, which are also attributes.
 
-    Tables are LazyFrames as `scan_nwb` gives them, series are `TimeSeries`, other groups are containers.
-    Datasets that are neither are values if they are scalars, and else arrays that are read when they are
-    sliced. Attributes of the group (`description`, ...) can be asked for like members, which come first.
-    A path (`"LFP/ElectricalSeries"`) is as good as a name. Nothing is read before it is accessed.
+    Tables are LazyFrames of `scan_nwb`, series are `TimeSeries`, and other groups are containers. Other
+    datasets are values if they are scalars, else arrays that are read when they are sliced. Attributes of the
+    group (`description`, ...) are attributes of the container, unless a member has the same name. A key may
+    be a path (`"LFP/ElectricalSeries"`). Members are read when they are accessed.
 
     Parameters
     ----------
     file : File
     path : str
-        With its leading slash; an empty text is the root group.
+        Path with the leading slash; an empty string for the root group.
     chosen : callable or None
-        Returns for a name and an entry whether it belongs to the container; None includes all.
+        Function of a name and an entry that returns whether the container includes them; None for all.
     """
 
     def __init__(self, file: File, path: str, chosen: Callable[[str, Entry], bool] | None = None) -> None:
@@ -117,17 +117,17 @@ class Container(Mapping[str, Any]):
 
     @property
     def path(self) -> str:
-        """Where the group is in the file."""
+        """The path of the group in the file."""
         return self._path or "/"
 
     @property
     def attrs(self) -> dict[str, Any]:
-        """The group's attributes, as `get_attrs` gives them."""
+        """The attributes of the group, as returned by `get_attrs`."""
         return self._file.attributes(self._path)
 
     @property
     def neurodata_type(self) -> str:
-        """The type that the file says the group has, such as "ProcessingModule"; an empty text if none."""
+        """The neurodata type of the group, such as "ProcessingModule"; an empty string if it has none."""
         entry = self._file.contents.at(self._path) if self._path else None
         return entry.neurodata_type if entry is not None else ""
 
@@ -137,7 +137,7 @@ class Container(Mapping[str, Any]):
         Raises
         ------
         TableNotFoundError
-            If there is none of that name; it is a KeyError, and names those that there are.
+            If the member does not exist. It is a KeyError; the message lists existing members.
         """
         first, _, rest = name.strip("/").partition("/") if isinstance(name, str) else (name, "", "")
         entry = self._entries().get(first)
@@ -155,7 +155,7 @@ class Container(Mapping[str, Any]):
         Raises
         ------
         AttributeError
-            If there is none of that name; the message names those that are similar.
+            If neither exists; the message suggests similar names.
         """
         if name.startswith("_"):
             raise AttributeError(name)
@@ -176,7 +176,7 @@ class Container(Mapping[str, Any]):
         return name in self._entries()
 
     def __eq__(self, other: object) -> bool:
-        """Return whether two are the same group of the same file."""
+        """Return whether both are the same group of the same file."""
         if not isinstance(other, Container):
             return NotImplemented
         return (self._file.source, self._path) == (other._file.source, other._path)
@@ -185,7 +185,7 @@ class Container(Mapping[str, Any]):
         return hash((self._file.source, self._path))
 
     def __dir__(self) -> list[str]:
-        """Name members and attributes too."""
+        """Include members and attributes."""
         return sorted({*super().__dir__(), *filter(str.isidentifier, (*self, *self.attrs))})
 
     def _ipython_key_completions_(self) -> list[str]:

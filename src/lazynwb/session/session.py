@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from lazynwb.catalog.dtypes import INTERNAL
 from lazynwb.errors import LazyNWBError
 from lazynwb.formats.nwb.names import DATETIME_FIELDS
-from lazynwb.lookup.loader import copied
+from lazynwb.lookup.loader import copy_values
 from lazynwb.metadata import parse_time, read_metadata, with_prefix
 from lazynwb.paths import one_source
 from lazynwb.session.contents import Container, File, hint
@@ -47,7 +47,7 @@ class SessionFile(File):
                 for frame in found
             )
             self._read = listing, session, subject
-        return copied(self._read[1]), copied(self._read[2])
+        return copy_values(self._read[1]), copy_values(self._read[2])
 
     def _parsed(self, name: str, value: Any) -> Any:  # noqa: ANN401 - what the file says
         if name not in DATETIME_FIELDS or value is None:

@@ -105,9 +105,9 @@ def find(trains: SpikeTrains, pairs: UnitIntervalPairs, bounds: Floats) -> Ints:
 
     Parameters
     ----------
-    trains : Trains
+    trains : SpikeTrains
         In order.
-    pairs : Pairs
+    pairs : UnitIntervalPairs
     bounds : ndarray, shape (bounds, intervals)
 
     Returns
@@ -129,8 +129,8 @@ def gather(
 
     Parameters
     ----------
-    trains : Trains
-    pairs : Pairs
+    trains : SpikeTrains
+    pairs : UnitIntervalPairs
     begins, counts : ndarray of int64, shape (pairs,)
         First time and number of times of each pair.
     zeros : ndarray or None
