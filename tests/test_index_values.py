@@ -126,7 +126,9 @@ def test_polars_and_duckdb_read_the_files_by_themselves(place, paths):
 def test_tables_by_name(paths, tmp_path):
     lazynwb.build_index(paths, tmp_path / "some", values="trials")
     assert len(lazynwb.open_index(tmp_path / "some").value_files("/intervals/trials")) == 1
-    with pytest.raises(TableNotFoundError, match="no values of table /units; tables with values: /intervals/trials"):
+    with pytest.raises(
+        TableNotFoundError, match="no values of table /units; tables with values: /intervals/trials"
+    ):
         scan_index(tmp_path / "some", "/units")
     lazynwb.build_index(paths, tmp_path / "none", values="none")
     with pytest.raises(TableNotFoundError, match="no values of table /units; tables with values: none"):
