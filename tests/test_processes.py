@@ -327,6 +327,16 @@ print(frame.height, frame["spike_times"].list.len().sum(), trials, *late)
     assert run_child(code, *cube).split() == [str(expected.height), str(spikes), "180"]
 
 
+def test_a_cold_schema_imports_no_numpy(cube):
+    code = """
+import sys, lazynwb
+schema = lazynwb.scan_nwb(sys.argv[1:], "/units").collect_schema()
+lazynwb.scan_nwb(sys.argv[1:], "/intervals/trials").collect_schema()
+print("spike_times" in schema, *{"h5py", "numpy", "asyncio"}.intersection(sys.modules))
+"""
+    assert run_child(code, *cube).split() == ["True"]
+
+
 def test_submodules_do_not_hide_the_settings_and_the_profile():
     code = """
 import lazynwb.config, lazynwb.profile, lazynwb.scan, lazynwb

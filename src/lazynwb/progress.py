@@ -98,7 +98,7 @@ class Progress:
     def _open(self) -> Any:  # noqa: ANN401 - tqdm is imported late and has no stubs
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about notebooks without ipywidgets
-            from tqdm.auto import tqdm
+            from tqdm.autonotebook import tqdm  # `tqdm.auto` also imports asyncio
 
         class Bar(tqdm):  # type: ignore[type-arg]
             monitor_interval = 0  # a thread that would outlive the query

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    import numpy as np
 
 
 class ZoneMap(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -43,6 +44,8 @@ class ZoneMap(msgspec.Struct, frozen=True, array_like=True, gc=False):
         """Return whether the zone map is consistent and belongs to an array with this number of rows."""
         if self.rows != rows or self.zone_rows < 1 or self.dtype[1:2] not in {"i", "u", "f"}:
             return False
+        import numpy as np  # late, here and below: a schema needs no NumPy
+
         try:
             width = self.count * np.dtype(self.dtype).itemsize
         except TypeError:
@@ -57,21 +60,29 @@ class ZoneMap(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def minimum(self) -> np.ndarray:
         """The minimum of each zone; NaN if the zone contains only NaN."""
+        import numpy as np
+
         return np.frombuffer(self.minima, self.dtype)
 
     @property
     def maximum(self) -> np.ndarray:
         """The maximum of each zone; NaN if the zone contains NaN."""
+        import numpy as np
+
         return np.frombuffer(self.maxima, self.dtype)
 
     @property
     def is_ascending(self) -> bool:
         """Whether the values of the array ascend and none is NaN."""
+        import numpy as np
+
         within = np.frombuffer(self.ascending, np.uint8).all()
         return bool(within) and bool((self.maximum[:-1] <= self.minimum[1:]).all())
 
     def ranges(self, keep: np.ndarray) -> np.ndarray:
         """Return the rows of the zones that a mask selects, as ranges of shape (n, 2)."""
+        import numpy as np
+
         steps = np.diff(np.concatenate([[False], keep, [False]]).astype(np.int8))
         starts, stops = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
         return np.minimum(np.stack([starts, stops], axis=1) * self.zone_rows, self.rows)
@@ -87,6 +98,8 @@ def zone_map_of(blocks: Iterable[np.ndarray], rows: int, zone_rows: int) -> Zone
     rows, zone_rows : int
         Number of rows of the array and of a zone.
     """
+    import numpy as np
+
     minima, maxima, ascending = [], [], []
     dtype = np.dtype(np.float64)
     for values in blocks:

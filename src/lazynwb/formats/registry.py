@@ -120,7 +120,18 @@ def is_zarr(source: Source) -> bool:
 def prepare(source: Source) -> None:
     """Import the modules for parsing while the first requests are in flight."""
     if not is_zarr(source):
-        LOADERS.submit(_hdf5_reader)
+        _begin_imports()
+
+
+@cache
+def _begin_imports() -> None:
+    """Import the modules for HDF5 on another thread, with NumPy: chunks are looked up with tables."""
+    LOADERS.submit(_import_hdf5)
+
+
+def _import_hdf5() -> None:
+    _hdf5_reader()
+    import lazynwb.formats.hdf5.chunk_index  # noqa: F401
 
 
 @cache

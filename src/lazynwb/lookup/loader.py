@@ -10,7 +10,6 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
-import numpy as np
 
 from lazynwb.catalog.dtypes import RESERVED
 from lazynwb.catalog.lengths import find_column
@@ -42,6 +41,8 @@ from lazynwb.threads import ForkSafeLock
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
     from typing import Self
+
+    import numpy as np
 
     from lazynwb.catalog.model import SomeChunks
     from lazynwb.storage.source import Source
@@ -230,6 +231,8 @@ class TableFile:
 
     def unknown(self, wanted: Iterable[Wanted]) -> list[Wanted]:
         """Return the arrays and chunks that must be looked up."""
+        import numpy as np  # late: a schema needs no NumPy
+
         missing: dict[str, Wanted] = {}
         for array, numbers in wanted:
             if not self.needs_chunk_index(array):

@@ -11,8 +11,6 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lazynwb.formats.hdf5.binary import U4, DamagedStructureError
 
 if TYPE_CHECKING:
@@ -158,9 +156,9 @@ def _interleaved(structures: list[bytes], blocks: int) -> list[int]:
     """Return the words of structures side by side, all of them ending together."""
     size = blocks * _BLOCK
     rows = b"".join([(data + bytes(-len(data) % _BLOCK)).rjust(size, b"\0") for data in structures])
-    columns = np.frombuffer(rows, "<u4").reshape(len(structures), -1).T.astype("<u8").tobytes()
-    width = 8 * len(structures)
-    return [int.from_bytes(columns[at : at + width], "little") for at in range(0, len(columns), width)]
+    words = struct.unpack(f"<{len(rows) // 4}I", rows)
+    lane, pack = size // 4, struct.Struct(f"<{len(structures)}Q").pack
+    return [int.from_bytes(pack(*words[at::lane]), "little") for at in range(lane)]
 
 
 def plain_lookup3(data: bytes) -> int:

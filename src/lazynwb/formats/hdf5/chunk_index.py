@@ -26,7 +26,7 @@ from lazynwb.formats.hdf5.btree2 import CHUNKS, FILTERED_CHUNKS, read_records
 from lazynwb.formats.hdf5.messages import BTREE_1, BTREE_2, EXTENSIBLE_ARRAY, FIXED_ARRAY, IMPLICIT, SINGLE
 
 if TYPE_CHECKING:
-    from lazynwb.formats.hdf5.messages import DataLayout
+    from lazynwb.formats.hdf5.messages import Chunked
     from lazynwb.formats.hdf5.superblock import FileBytes
 
 _NODE = struct.Struct("<4sBBHQQ")
@@ -40,35 +40,6 @@ _MAX_DEPTH = 64
 MAX_CHUNKS = 100_000_000
 #: Of this many chunks or fewer it is sooner to list all than to choose.
 _FEW = 64
-
-
-class Chunked(NamedTuple):
-    """A chunked dataset: what it takes to find its chunks.
-
-    Attributes
-    ----------
-    shape : tuple of int
-    limits : tuple of int
-        How far it can grow.
-    layout : DataLayout
-    filters : int
-        How many filters its chunks went through.
-    """
-
-    shape: tuple[int, ...]
-    limits: tuple[int, ...]
-    layout: DataLayout
-    filters: int
-
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """How many chunks there are along each dimension."""
-        return tuple(-(-n // c) for n, c in zip(self.shape, self.layout.chunk, strict=True))
-
-    @property
-    def chunk_size(self) -> int:
-        """Bytes of a chunk before its filters."""
-        return math.prod(self.layout.chunk) * self.layout.element
 
 
 #: A chunk: number in the grid, address, stored size, and filter mask.

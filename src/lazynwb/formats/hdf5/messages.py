@@ -5,6 +5,7 @@ What repeats from object to object is decoded once per process.
 
 from __future__ import annotations
 
+import math
 import struct
 from functools import lru_cache
 from typing import NamedTuple
@@ -141,6 +142,35 @@ class DataLayout(NamedTuple):
     kind_of_index: int = BTREE_1
     parameters: tuple[int, ...] = ()
     plain_edges: bool = False
+
+
+class Chunked(NamedTuple):
+    """A chunked dataset: what it takes to find its chunks.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    limits : tuple of int
+        How far it can grow.
+    layout : DataLayout
+    filters : int
+        How many filters its chunks went through.
+    """
+
+    shape: tuple[int, ...]
+    limits: tuple[int, ...]
+    layout: DataLayout
+    filters: int
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """How many chunks there are along each dimension."""
+        return tuple(-(-n // c) for n, c in zip(self.shape, self.layout.chunk, strict=True))
+
+    @property
+    def chunk_size(self) -> int:
+        """Bytes of a chunk before its filters."""
+        return math.prod(self.layout.chunk) * self.layout.element
 
 
 def decode_layout(data: bytes) -> DataLayout:

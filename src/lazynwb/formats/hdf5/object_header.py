@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lazynwb.formats.hdf5.binary import (
     U8,
@@ -13,7 +13,7 @@ from lazynwb.formats.hdf5.binary import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from lazynwb.formats.hdf5.messages import DataLayout
     from lazynwb.formats.hdf5.superblock import FileBytes
@@ -153,7 +153,6 @@ def _read_old(file: FileBytes, start: bytes, header: ObjectHeader) -> None:
     _, count, _links, size = _OLD_PREFIX.unpack(start)
     blocks = [(header.address + 16, size)]
     messages = header.messages
-    unpack = _OLD_MESSAGE.unpack_from
     seen = 0
     number = 0
     visited = set()
@@ -164,27 +163,89 @@ def _read_old(file: FileBytes, start: bytes, header: ObjectHeader) -> None:
         visited.add(position)
         number += 1
         data = _block(file, header, position, length)
-        at, length = 0, len(data)
-        last = length - 8
-        while at <= last:
-            kind, extent, flags = unpack(data, at)
-            at += 8
-            end = at + extent
-            if end > length or extent & 7:
-                raise DamagedStructureError("a message is longer than its object header")
-            seen += 1
-            if kind == CONTINUATION:
-                blocks.append(_continuation(data[at:end]))
-            elif kind:
-                if kind in messages:
-                    header.add(kind, flags, data[at:end])
-                else:
-                    messages[kind] = flags, data[at:end]
-            at = end
-        if at != length:
-            raise DamagedStructureError("an object header has bytes left over")
+        pattern, parts = _parse_old_block(data)
+        seen += pattern.total
+        for kind, flags, place in pattern.messages:
+            if kind in messages:
+                header.add(kind, flags, parts[place])
+            else:
+                messages[kind] = flags, parts[place]
+        blocks += [_continuation(parts[place]) for place in pattern.continuations]
     if seen != count and header.missing is None:
         raise DamagedStructureError(f"an object header has {seen} messages, and should have {count}")
+
+
+class _Pattern(NamedTuple):
+    """The messages of a block of a version-1 header, without their bodies.
+
+    Attributes
+    ----------
+    unpack : callable
+        Split a block into the prefixes and bodies of its messages, which alternate.
+    prefixes : tuple of bytes
+        Prefixes of the messages.
+    messages : tuple of (kind, flags, place)
+        Messages other than continuations and NIL; `place` is that of the body in the unpacked block.
+    continuations : tuple of int
+        Places of continuation messages.
+    total : int
+        Number of messages, NIL included.
+    """
+
+    unpack: Callable[[bytes], tuple[bytes, ...]]
+    prefixes: tuple[bytes, ...]
+    messages: tuple[tuple[int, int, int], ...]
+    continuations: tuple[int, ...]
+    total: int
+
+
+#: Patterns of blocks by the length of the block. The columns of a table have a few in common.
+_patterns: dict[int, list[_Pattern]] = {}
+_MAX_PATTERNS, _MAX_LENGTHS, _MAX_PATTERN_BYTES = 16, 256, 4096
+
+
+def _parse_old_block(data: bytes) -> tuple[_Pattern, tuple[bytes, ...]]:
+    """Split a block of a version-1 header into its messages, by a known pattern if one fits."""
+    known = _patterns.get(len(data), [])
+    for number, pattern in enumerate(known):
+        parts = pattern.unpack(data)
+        if parts[::2] == pattern.prefixes:
+            if number:  # frequent ones move to the front
+                known[number - 1 : number + 1] = pattern, known[number - 1]
+            return pattern, parts
+    pattern = _find_pattern(data)
+    if len(data) <= _MAX_PATTERN_BYTES:
+        if len(_patterns) >= _MAX_LENGTHS:
+            _patterns.clear()
+        _patterns[len(data)] = [pattern, *known[: _MAX_PATTERNS - 1]]
+    return pattern, pattern.unpack(data)
+
+
+def _find_pattern(data: bytes) -> _Pattern:
+    """Return the pattern of a block of a version-1 header."""
+    at, length = 0, len(data)
+    last = length - 8
+    prefixes: list[bytes] = []
+    messages: list[tuple[int, int, int]] = []
+    continuations: list[int] = []
+    layout = ["<"]
+    while at <= last:
+        kind, extent, flags = _OLD_MESSAGE.unpack_from(data, at)
+        end = at + 8 + extent
+        if end > length or extent & 7:
+            raise DamagedStructureError("a message is longer than its object header")
+        place = 2 * len(prefixes) + 1
+        if kind == CONTINUATION:
+            continuations.append(place)
+        elif kind:
+            messages.append((kind, flags, place))
+        prefixes.append(data[at : at + 8])
+        layout.append(f"8s{extent}s")
+        at = end
+    if at != length:
+        raise DamagedStructureError("an object header has bytes left over")
+    unpack = struct.Struct("".join(layout)).unpack
+    return _Pattern(unpack, tuple(prefixes), tuple(messages), tuple(continuations), len(prefixes))
 
 
 def _block(file: FileBytes, header: ObjectHeader, position: int, length: int) -> bytes:

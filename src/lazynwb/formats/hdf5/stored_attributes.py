@@ -6,8 +6,6 @@ import math
 import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from lazynwb.formats.hdf5.binary import UNDEFINED, DamagedStructureError, UnsupportedStructureError
 from lazynwb.formats.hdf5.btree2 import ATTRIBUTE_NAMES, read_records
 from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
@@ -17,6 +15,8 @@ from lazynwb.formats.hdf5.object_header import ATTRIBUTE, ATTRIBUTE_INFO, SHARED
 from lazynwb.formats.nwb.object_listing import MAX_BYTES, MAX_ELEMENTS, Reference, unreadable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lazynwb.formats.hdf5.object_header import ObjectHeader
     from lazynwb.formats.hdf5.structure import Structure
 
@@ -150,6 +150,8 @@ def _plain(file: Structure, stored: StoredType, data: bytes, shape: tuple[int, .
             raise UnsupportedStructureError("an attribute of integers with padding")
         return numbers(stored, data).reshape(shape).tolist()
     if name == "complex":
+        import numpy as np  # late, here and below: the structure of tables needs no NumPy
+
         values = np.frombuffer(data, stored.dtype.numpy).reshape(shape)
         return _complex_text(values[()])
     count = math.prod(shape)
@@ -157,11 +159,15 @@ def _plain(file: Structure, stored: StoredType, data: bytes, shape: tuple[int, .
 
 
 def _complex_text(value: Any) -> Any:  # noqa: ANN401
+    import numpy as np
+
     return [_complex_text(item) for item in value] if isinstance(value, np.ndarray) else str(value)
 
 
 def numbers(stored: StoredType, data: bytes) -> np.ndarray:
     """Return numbers, bools, or the integers behind an enum."""
+    import numpy as np
+
     values: np.ndarray = np.frombuffer(data, stored.dtype.numpy)
     if stored.name != "bool":
         return values
@@ -176,6 +182,8 @@ def _nested(values: list[Any], shape: tuple[int, ...]) -> Any:  # noqa: ANN401
     for size in reversed(shape[1:]):
         values = [values[at : at + size] for at in range(0, len(values), size)] if size else values
     if 0 in shape[1:]:
+        import numpy as np
+
         return np.zeros(shape).tolist()
     return values
 
@@ -194,7 +202,8 @@ def _element(file: Structure, stored: StoredType, data: bytes, at: int) -> Any: 
     if name == "opaque":
         return unreadable("of type void")
     if name == "vlen" and stored.base is not None and stored.base.name == "object":
-        addresses = np.frombuffer(element(file, data, at, 8), "<u8").tolist()
+        stored_bytes = element(file, data, at, 8)
+        addresses = struct.unpack(f"<{len(stored_bytes) // 8}Q", stored_bytes)
         return [Reference(file, address) if address else None for address in addresses]
     if name == "vlen" and stored.base is not None and stored.dtype.kind == "vlen":
         if stored.base.name not in {"integer", "float"}:

@@ -6,11 +6,8 @@ import math
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from lazynwb.catalog.model import MISSING, Array, Codec, stored_size
 from lazynwb.formats.hdf5.binary import UNDEFINED, DamagedStructureError, UnsupportedStructureError
-from lazynwb.formats.hdf5.chunk_index import Chunked, read_chunk_index
 from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
 from lazynwb.formats.hdf5.global_heap import element
 from lazynwb.formats.hdf5.messages import (
@@ -18,6 +15,7 @@ from lazynwb.formats.hdf5.messages import (
     COMPACT,
     CONTIGUOUS,
     VIRTUAL,
+    Chunked,
     DataLayout,
     Dataspace,
     Filter,
@@ -244,6 +242,8 @@ def element_bytes(file: Structure, header: ObjectHeader, stored: StoredType) -> 
     if layout.kind == CHUNKED:
         if filters_of(header) or len(shape) != 1 or shape[0] > layout.chunk[0]:
             raise UnsupportedStructureError("a small value in filtered chunks")
+        from lazynwb.formats.hdf5.chunk_index import read_chunk_index
+
         offset = read_chunk_index(file, chunked(header)).locate(0)[0] if count else MISSING
         address = UNDEFINED if offset == MISSING else offset - file.base
     if not stored.direct:
@@ -295,6 +295,8 @@ def single_number(file: Structure, header: ObjectHeader) -> float | None:
         return None
     if stored.name not in {"integer", "float"} or stored.dtype.dims:
         raise UnsupportedStructureError("a single value that is not a plain number")
+    import numpy as np
+
     return float(np.frombuffer(element_bytes(file, header, stored), stored.dtype.numpy)[0])
 
 

@@ -11,8 +11,6 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from lazynwb.formats.hdf5.binary import (
     UNDEFINED,
     DamagedStructureError,
@@ -22,7 +20,6 @@ from lazynwb.formats.hdf5.binary import (
     UnsupportedStructureError,
 )
 from lazynwb.formats.hdf5.checksums import Checksums
-from lazynwb.formats.hdf5.chunk_index import read_chunk_index, read_some_chunks
 from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
 from lazynwb.formats.hdf5.fractal_heap import FractalHeap
 from lazynwb.formats.hdf5.global_heap import Collection, read_collection
@@ -72,6 +69,8 @@ from lazynwb.profile import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable
+
+    import numpy as np
 
     from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
     from lazynwb.storage.source import Source
@@ -335,11 +334,16 @@ class StructureFile(PartialFile):
 
     def chunk_index(self, array: Array) -> ChunkIndex:
         """Look up where every chunk of an array is."""
+        # Late: a schema needs no NumPy, whose import takes as long as the structure of dozens of files.
+        from lazynwb.formats.hdf5.chunk_index import read_chunk_index
+
         found = self.find(array.path)
         return read_chunk_index(found.file, chunked(found.header))
 
     def some_chunks(self, array: Array, numbers: np.ndarray) -> SomeChunks:
         """Look up where some chunks of an array are, by their numbers in row-major order of the grid."""
+        from lazynwb.formats.hdf5.chunk_index import read_some_chunks
+
         found = self.find(array.path)
         return read_some_chunks(found.file, chunked(found.header), numbers)
 
@@ -511,8 +515,10 @@ class StructureNode:
             return None
         if found.stored.name not in {"integer", "float"} or not found.stored.direct:
             raise UnsupportedStructureError("a rate that is not a plain number")
+        import numpy as np
+
         value = float(np.frombuffer(found.data, found.stored.dtype.numpy)[0])
-        return (first, value) if first is not None and np.isfinite(value) and value > 0 else None
+        return (first, value) if first is not None and math.isfinite(value) and value > 0 else None
 
     def shown(self) -> tuple[tuple[int, ...] | None, str]:
         """Return a dataset's shape and type as a listing shows them."""
