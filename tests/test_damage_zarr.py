@@ -197,7 +197,7 @@ def test_consolidated_metadata_that_are_none(name, copy):
         edit(store, ".zmetadata", metadata=[1])
     else:
         edit(store, "zarr.json", consolidated_metadata={"metadata": None})
-    with pytest.raises(lazynwb.NotNWBError, match=r"damaged\.nwb\.zarr: .*metadata is no JSON object"):
+    with pytest.raises(lazynwb.NotNWBError, match=r"damaged\.nwb\.zarr: .*metadata is not a JSON object"):
         lazynwb.get_internal_paths(store)
 
 

@@ -654,7 +654,7 @@ def test_metadata_that_makes_no_sense(change):
     data = {**TABLE_2, "intervals/t/x/.zarray": {**array_2([3], [3]), **change}}
     with (
         reader(consolidated(data)) as found,
-        pytest.raises(CorruptDataError, match=r"a\.nwb\.zarr: /intervals/t/x: \.zarray makes no sense"),
+        pytest.raises(CorruptDataError, match=r"a\.nwb\.zarr: /intervals/t/x: \.zarray is invalid"),
     ):
         found.describe_table("intervals/t")
 

@@ -127,7 +127,7 @@ class PartialFile:
         return self._own_misses() + sum(linked._misses() for linked in self._linked.values())  # noqa: SLF001 - of its own kind
 
     def once(self, path: str, describe: Callable[[], T]) -> T:
-        """Return the description of an object, made by this run of a parse or an earlier one."""
+        """Return the description of an object, from this or an earlier run of a parse."""
         if self._own_misses() < 0:
             return describe()
         if path in self._known:
@@ -139,11 +139,11 @@ class PartialFile:
         return found
 
     def collect_misses(self) -> _Misses:
-        """Ignore errors while anything is missing, so that one run collects everything missing."""
+        """Ignore errors after a miss, so that one run collects all missing ranges."""
         return _Misses(self)
 
     def raise_if_missing(self) -> None:
-        """Raise if anything is missing: the rest of the parse would be useless."""
+        """Raise an error if any range is missing, to end a run of a parse early."""
         if self.missed:
             raise self._missing_error("some ranges or objects have not been fetched")
 
@@ -161,7 +161,7 @@ class PartialFile:
 
     @property
     def depends(self) -> tuple[tuple[str, str], ...]:
-        """Path and identity of every other file that links have led to, readable or not."""
+        """Paths and identities of the target files of links that have been followed, even if unreadable."""
         own = [(source.path, linked._identity) for source, linked in self._linked.items()]  # noqa: SLF001 - of its own kind
         own += [(source.path, identity_of_unread(source, why)) for source, why in self._unreadable.items()]
         return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)

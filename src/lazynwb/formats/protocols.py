@@ -25,15 +25,15 @@ T = TypeVar("T")
 
 
 class BrokenLinkError(Exception):
-    """A path that leads nowhere: nothing there, a dangling, cyclic or forbidden link."""
+    """A path without an object, or a dangling, cyclic or forbidden link."""
 
 
 class NoObjectError(BrokenLinkError):
-    """A path at which there is nothing, and no link, either."""
+    """A path at which there is neither an object nor a link."""
 
 
 class CyclicLinkError(BrokenLinkError):
-    """A link that leads back to itself, directly or by way of others."""
+    """A link that leads back to itself, directly or through other links."""
 
 
 class ForbiddenLinkError(BrokenLinkError):
@@ -41,7 +41,7 @@ class ForbiddenLinkError(BrokenLinkError):
 
 
 class UnreachableLinkError(BrokenLinkError):
-    """A link to a remote file that was refused, or whose server fails: it is not known what is there."""
+    """A link to a remote file that cannot be accessed, so that its target is unknown."""
 
 
 def follow(start: N, path: AnyStr, hops: int) -> N:
@@ -59,7 +59,7 @@ def follow(start: N, path: AnyStr, hops: int) -> N:
     Raises
     ------
     BrokenLinkError
-        If the path leads nowhere; the message names the broken link.
+        If the path has no object; the message has the broken link.
     """
     if hops > MAX_LINKS:
         raise CyclicLinkError("links form a cycle")
@@ -75,16 +75,16 @@ def follow(start: N, path: AnyStr, hops: int) -> N:
 
 
 def broken_at(name: str, error: BrokenLinkError, hops: int) -> BrokenLinkError:
-    """Return the error of a link, given that of what it leads to; a cycle is told once, not at each turn.
+    """Return the error of a link from that of its target; a cycle is reported once, not at each link.
 
     Parameters
     ----------
     name : str
-        Of the link.
+        Name of the link.
     error : BrokenLinkError
-        Why what it leads to cannot be opened.
+        Error of the target.
     hops : int
-        Links that led to this one.
+        Number of links that have been followed to this one.
     """
     if isinstance(error, CyclicLinkError):
         return error if hops else CyclicLinkError(f"link {name!r} leads back to itself")
@@ -100,16 +100,16 @@ def permitted_target(here: Source, target: Source | None, what: str, name: str) 
     here : Source
         File with the link.
     target : Source or None
-        File that the link leads to; None if it cannot be followed at all.
+        Target file of the link; None if the link cannot be followed.
     what : str
-        The link, for the message, with `{}` in the place of its target.
+        Description of the link in the message, with `{}` in place of its target.
     name : str
-        Target as it is stored.
+        Stored name of the target.
 
     Raises
     ------
     ForbiddenLinkError
-        If they do not; the message names the setting that does.
+        If the settings do not allow it; the message has the required setting.
     """
     allowed = config.external_links
     if target is not None and (
@@ -124,19 +124,19 @@ def permitted_target(here: Source, target: Source | None, what: str, name: str) 
 
 
 def unfollowed(name: str, target: Source, error: LazyNWBError) -> BrokenLinkError:
-    """Return what it means for a file that another one, to which it has a link, cannot be opened.
+    """Return the error of a link whose target file cannot be opened.
 
-    One that is not there makes a broken link. Of a remote one that was refused, or whose server fails, it is
-    not known what is there: a column behind the link is not left out, but cannot be read.
+    If the file does not exist, the link is broken. If a remote file cannot be accessed, its contents are
+    unknown: a column behind the link is not left out, but is unreadable.
 
     Parameters
     ----------
     name : str
-        Of the file with the link.
+        Name of the file with the link.
     target : Source
-        The other.
+        Target file.
     error : LazyNWBError
-        Why not.
+        Error of the target file.
     """
     if not target.is_remote or isinstance(error, SourceNotFoundError):
         remedy = ""
@@ -150,7 +150,7 @@ def unfollowed(name: str, target: Source, error: LazyNWBError) -> BrokenLinkErro
 
 
 def identity_of_unread(target: Source, error: BrokenLinkError) -> str:
-    """Return the identity of a file that a link led to, and that could not be opened."""
+    """Return the identity of the target file of a link that cannot be opened."""
     return UNREACHABLE if isinstance(error, UnreachableLinkError) else target.identity_or_absent()
 
 
@@ -160,11 +160,11 @@ def broken_table(name: str, path: str, why: object, what: str = "table") -> Brok
     Parameters
     ----------
     name : str
-        Of the file.
+        Name of the file.
     path : str
-        Of the table, without the leading slash.
+        Path of the table, without the leading slash.
     why : object
-        Why the link is broken, as text.
+        Reason why the link is broken.
     what : str
         "table" or "series".
     """
@@ -175,25 +175,25 @@ def broken_table(name: str, path: str, why: object, what: str = "table") -> Brok
 
 
 def with_remedy(why: str) -> str:
-    """Return why a link is broken, with what to do about it."""
+    """Return the reason why a link is broken, with a remedy."""
     return why if "anew" in why or "external_links" in why else f"{why}; write the link anew"
 
 
 class DamagedObjectError(BrokenLinkError):
-    """A link that leads to something which its format's library cannot open."""
+    """An object that the library of its format cannot open."""
 
 
 def tell_damaged(file: OpenFile, path: str, error: BrokenLinkError) -> None:
-    """Log that an object is left out."""
+    """Log that a damaged object is left out."""
     file.raise_if_missing()  # it may be intact when the parse is repeated
     logging.getLogger("lazynwb").warning("%s: %s was left out: %s", file.name, path, error)
 
 
 class ReferenceFile(Protocol):
-    """A file whose objects can be referred to by address."""
+    """A file whose objects can be referenced by address."""
 
     def paths_of(self, addresses: set[Hashable]) -> Mapping[Hashable, str]:
-        """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
+        """Return the paths of objects by their addresses, without those that do not exist."""
         ...
 
 
@@ -206,17 +206,17 @@ class OpenFile(ReferenceFile, Protocol):
 
     @property
     def name(self) -> str:
-        """The file's name for messages."""
+        """The name of the file in messages."""
         ...
 
     @property
     def guesses_members(self) -> bool:
-        """Whether members of a group were looked for by likely names: the store does not list them."""
+        """Whether members of a group were looked up by likely names, because the store cannot list them."""
         ...
 
     @property
     def depends(self) -> tuple[tuple[str, str], ...]:
-        """Path and identity of every other file that links led to so far."""
+        """Paths and identities of the target files of links that have been followed."""
         ...
 
     @property
@@ -225,38 +225,38 @@ class OpenFile(ReferenceFile, Protocol):
         ...
 
     def find(self, path: str) -> Node:
-        """Open the object at a path from the root; BrokenLinkError if the path leads nowhere."""
+        """Open the object at a path from the root; raise BrokenLinkError if it does not exist."""
         ...
 
     def once(self, path: str, describe: Callable[[], T]) -> T:
-        """Return the description of an object, made by this run of a parse or an earlier one."""
+        """Return the description of an object, from this or an earlier run of a parse."""
         ...
 
     def collect_misses(self) -> AbstractContextManager[None]:
-        """Ignore errors while anything is missing, so that one run collects everything missing."""
+        """Ignore errors after a miss, so that one run collects all missing ranges."""
         ...
 
     def raise_if_missing(self) -> None:
-        """Raise if anything is missing: the rest of the parse would be useless."""
+        """Raise an error if any range is missing, to end a run of a parse early."""
         ...
 
 
 class Node(Protocol):
-    """A group or a dataset, and the file that holds it, which a link may have made another one."""
+    """A group or a dataset, and its file, which may be the target of a link."""
 
     @property
     def file(self) -> OpenFile:
-        """The file that holds it."""
+        """The file of the object."""
         ...
 
     @property
     def is_group(self) -> bool:
-        """Whether it is a group."""
+        """Whether the object is a group."""
         ...
 
     @property
     def is_dataset(self) -> bool:
-        """Whether it is a dataset."""
+        """Whether the object is a dataset."""
         ...
 
     @property
@@ -265,66 +265,66 @@ class Node(Protocol):
         ...
 
     def member_names(self) -> Iterable[bytes]:
-        """Return the names of a group's members; formats may allow any bytes."""
+        """Return the names of the members of a group; formats may allow any bytes."""
         ...
 
     def child(self, key: bytes) -> Node:
-        """Open one member of a group, following links; BrokenLinkError if the link leads nowhere."""
+        """Open a member of a group, following links; raise BrokenLinkError if a link is broken."""
         ...
 
     def address_of(self, key: bytes) -> Hashable | None:
-        """Return the address of a member that is stored here; None where a soft or external link leads."""
+        """Return the address of a member that is stored in the file; None for soft and external links."""
         ...
 
     def has_attribute(self, name: str) -> bool:
-        """Return whether there is such an attribute, readable or not."""
+        """Return whether an attribute exists, even if it is unreadable."""
         ...
 
     def text(self, name: str) -> str:
-        """Return a text attribute; an empty text if there is none."""
+        """Return a text attribute; an empty string if it does not exist."""
         ...
 
     def names(self, name: str) -> list[str] | None:
-        """Return an attribute that lists names; None if there is none."""
+        """Return an attribute that is a list of names; None if it does not exist."""
         ...
 
     def attributes(self) -> dict[str, Any]:
         """Return all attributes as plain values, sorted by name.
 
-        Text, bool, int, float, None (no value at all), lists of these, and for compounds dictionaries.
-        Object references are `nwb.object_listing.Reference`, or already their targets' paths. What
-        cannot be read is a text that says so. What the format keeps beside NWB's own is left out.
+        Values are str, bool, int, float, None (a null dataspace), lists of these, and dictionaries for
+        compounds. Object references are `nwb.object_listing.Reference`, or paths of their targets. Unreadable
+        values are placeholders. Internal attributes of the format are left out.
         """
         ...
 
     def target(self, name: str = "target") -> Hashable | None:
-        """Return the address of the object that an attribute refers to; None where it does not."""
+        """Return the address of the object that an attribute refers to; None without such a reference."""
         ...
 
     def referred(self, name: str) -> Node | None:
-        """Open the object that an attribute refers to; None where it does not."""
+        """Open the object that an attribute refers to; None without such a reference."""
         ...
 
     def describe(self, path: str, main: Any) -> Array:  # noqa: ANN401 - an open file of the same format
-        """Describe a dataset, which a link may have led to from the file `main`."""
+        """Describe a dataset, which may be the target of a link in the file `main`."""
         ...
 
     def texts(self, most: int) -> list[str] | None:
-        """Return the elements of a list of text; None of any other dataset, or where there are too many."""
+        """Return the elements of a list of text; None for other datasets, and for too many elements."""
         ...
 
     def is_null(self) -> bool:
-        """Return whether a dataset has no value at all, not even an empty array."""
+        """Return whether a dataset has a null dataspace."""
         ...
 
     def number(self) -> float | None:
-        """Return the value of a dataset that is a single number; None of any other."""
+        """Return the value of a dataset that is a single number; None for other datasets."""
         ...
 
     def start_and_rate(self) -> tuple[float, float] | None:
-        """Return a `starting_time` dataset's value and its `rate`; None where they are no numbers."""
+        """Return the value of a `starting_time` dataset and its `rate`; None if they are not numbers."""
         ...
 
     def shown(self) -> tuple[tuple[int, ...] | None, str]:
-        """Return a dataset's shape and type as a listing shows them."""
+        """Return the shape and type of a dataset in a listing."""
         ...

@@ -15,7 +15,7 @@ _LIKELY_TARGETS = ("general/extracellular_ephys/electrodes",)
 
 
 class ParsedFile(OpenFile, Protocol):
-    """An open file that knows whether bytes were missing."""
+    """An open file with a count of missing ranges."""
 
     @property
     def missed(self) -> int:
@@ -35,13 +35,13 @@ def find_paths(
     addresses : set of Hashable
         Addresses to resolve.
     walk : callable
-        Walks through the file for the paths of the remaining addresses.
+        Function that walks through the file for the paths of the remaining addresses.
     """
     found: dict[Hashable, str] = {}
     for path in _LIKELY_TARGETS:
         with file.collect_misses(), suppress(BrokenLinkError):
             found[file.find(path).address] = f"/{path}"
     rest = {address for address in addresses if isinstance(address, int)} - found.keys()
-    if not rest or file.missed:  # whether a walk is needed is known when what is likely is here
+    if not rest or file.missed:  # with missing ranges, it is unknown whether a walk is needed
         return found
     return found | dict(walk(rest).items())

@@ -1,1 +1,1 @@
-"""HDF5 files through libhdf5: what the structure reader of `lazynwb.formats.hdf5` does not know."""
+"""HDF5 files through libhdf5: structures and data that `lazynwb.formats.hdf5` does not support."""

@@ -1,8 +1,8 @@
-"""What libhdf5 reads a remote file through: bytes that are here, and a note of those that are not.
+"""File objects through which libhdf5 reads: remote bytes that have been fetched, and validated local files.
 
-libhdf5 asks for one thing after the other, and would wait for each. Here it never waits: where bytes are
-missing it gets an error, whoever parses goes on with the next object, and all that was missed is fetched at
-once before the parse is run again. Results of a run that missed anything are not used.
+libhdf5 reads small ranges one after the other, and would wait for each request. Here a read of missing bytes
+raises an error, the parse continues with the next object, and all missing ranges are fetched together before
+the parse is run again. Results of a run with missing ranges are not used.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from lazynwb.formats.partial_file import MissingRanges
 if TYPE_CHECKING:
     from lazynwb.storage.remote_file import RemoteFile
 
-#: Bytes at the beginning of every HDF5 file, or of what follows its user block.
+#: The first bytes of an HDF5 file, after the user block, if any.
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-#: After a read that failed, older libraries take what could not be read for absent, or free what was never
-#: allocated. From those nothing is held back, although they wait for one thing after the other then.
+#: Older libraries treat objects as absent after a failed read, or free unallocated memory. For these, missing
+#: bytes are requested immediately, one range after the other.
 MAY_FAIL = version.hdf5_version_tuple >= (2, 0, 0)
 
 
 class MissingBytesError(OSError):
-    """Bytes that libhdf5 asked for are not here yet."""
+    """Bytes required by libhdf5 that have not been fetched."""
 
 
 class CheckedStream(ABC):
-    """A part of file objects that keeps damaged heaps from libhdf5.
+    """A file object that validates heaps before libhdf5 loads them.
 
     Attributes
     ----------
     size : int
-        Bytes of the file.
+        Size of the file.
     """
 
     size: int
@@ -48,10 +48,10 @@ class CheckedStream(ABC):
 
     @abstractmethod
     def peek(self, start: int, size: int) -> bytes:
-        """Return bytes from a position on, as far as the file goes."""
+        """Return bytes from a position, up to the end of the file."""
 
     def _check(self, start: int, passing: memoryview) -> None:
-        """Raise DamagedHeapError before libhdf5 loads a collection on which it would not end."""
+        """Raise DamagedHeapError before libhdf5 loads a collection on which it would loop forever."""
         read = bytes(passing)
         if HEAP in read:
             self._heaps.check_passing(start, read)
@@ -79,7 +79,7 @@ class LocalStream(CheckedStream):
         return self._file.tell()
 
     def flush(self) -> None:
-        """Do nothing: libhdf5 asks for it when it closes the file."""
+        """Do nothing; libhdf5 calls it when it closes the file."""
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer, as far as the file goes.
@@ -98,7 +98,7 @@ class LocalStream(CheckedStream):
         return done
 
     def peek(self, start: int, size: int) -> bytes:
-        """Return bytes from a position on, as far as the file goes."""
+        """Return bytes from a position, up to the end of the file."""
         self._file.seek(start)
         return self._file.read(size)
 
@@ -108,7 +108,7 @@ class LocalStream(CheckedStream):
 
 
 class BlockStream(CheckedStream):
-    """A read-only file object over the bytes of a remote file that are here.
+    """A read-only file object over the fetched bytes of a remote file.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ class BlockStream(CheckedStream):
     Attributes
     ----------
     missing : MissingRanges
-        What to fetch before the parse is run again.
+        Ranges to fetch before the parse is run again.
     """
 
     def __init__(self, file: RemoteFile) -> None:
@@ -140,7 +140,7 @@ class BlockStream(CheckedStream):
         return self._position
 
     def flush(self) -> None:
-        """Do nothing: libhdf5 asks for it when it closes the file."""
+        """Do nothing; libhdf5 calls it when it closes the file."""
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill a buffer, as far as the file goes.
@@ -148,7 +148,7 @@ class BlockStream(CheckedStream):
         Raises
         ------
         MissingBytesError
-            If not all of it is here, and libhdf5 can be told so; `fetch_missing` brings it.
+            If bytes are missing and the library supports failed reads; see `fetch_missing`.
         DamagedHeapError
         """
         start = self._position
@@ -159,7 +159,7 @@ class BlockStream(CheckedStream):
         return len(found)
 
     def peek(self, start: int, size: int) -> bytes:
-        """Return bytes from a position on, as far as the file goes; see `readinto`."""
+        """Return bytes from a position, up to the end of the file; see `readinto`."""
         size = min(size, max(self._file.size - start, 0))
         if not size:
             return b""
@@ -167,21 +167,21 @@ class BlockStream(CheckedStream):
         if found is None and not MAY_FAIL:
             try:
                 self._file.fetch_blocks({(start, start + size)})
-            except Exception as error:  # noqa: BLE001 - raised again where libhdf5 does not reword it
+            except Exception as error:  # noqa: BLE001 - raised again outside of libhdf5, which rewords it
                 self._failure = error
             found = self._file.peek(start, size)
         if found is None:
             self.missing.miss(start, start + size)
-            raise MissingBytesError(f"bytes {start} to {start + size} are not here yet")
+            raise MissingBytesError(f"bytes {start} to {start + size} have not been fetched")
         return bytes(found)
 
     def drop(self, ranges: list[tuple[int, int]]) -> None:
-        """Let go of ranges that will not be read again."""
+        """Release ranges that will not be read again."""
         for start, stop in ranges:
             self._file.drop(start, stop)
 
     def fetch_missing(self, *, ahead: bool = True) -> bool:
-        """Fetch what was missed since the last time; return whether there was anything."""
+        """Fetch the missing ranges since the last call; return whether there were any."""
         if self._failure is not None:
             raise self._failure
         return self.missing.fetch(ahead=ahead)

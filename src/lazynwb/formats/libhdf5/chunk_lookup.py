@@ -1,4 +1,4 @@
-"""Chunk locations of HDF5 datasets, as libhdf5 lists them."""
+"""Chunk locations of HDF5 datasets from libhdf5."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from lazynwb.formats.libhdf5.nodes import Hdf5File
 
 _U8, _U4 = struct.Struct("<Q"), struct.Struct("<I")
-#: More chunks than any dataset has in a file of less than a petabyte: a damaged shape, not a real one.
+#: Maximum number of chunks; more indicate a damaged shape.
 _MAX_CHUNKS = 100_000_000
 
 
 def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
-    """Look up where every chunk of an array is.
+    """Look up the locations of all chunks of an array.
 
     Raises
     ------
     CorruptDataError
-        If the chunks that the file lists do not fit the array's shape, or one another.
+        If the listed chunks do not fit the shape of the array, or overlap.
     """
     grid = tuple(-(-n // c) for n, c in zip(array.shape, array.chunk, strict=True))
     total = math.prod(grid)
     if total > _MAX_CHUNKS:
-        raise CorruptDataError(f"{file.name}: /{array.path} claims {total} chunks")
+        raise CorruptDataError(f"{file.name}: /{array.path} has too many chunks: {total}")
     dataset = file.find(array.path).id
     found: list[tuple[tuple[int, ...], int, int, int]] = []
     try:
@@ -40,7 +40,7 @@ def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
     except (RuntimeError, OSError) as error:
         raise _damaged(file, array, str(error)) from None
     if any(size and not offset for _, offset, size, _ in found):
-        raise _damaged(file, array, "a chunk lies where the file begins")
+        raise _damaged(file, array, "a chunk is at the start of the file")
     if total == 1 and len(found) == 1 and not any(found[0][0]):
         _, offset, size, mask = found[0]
         return ChunkIndex(_U8.pack(offset), _U8.pack(size), _U4.pack(mask) if mask else b"")
@@ -56,7 +56,7 @@ def chunk_index(file: Hdf5File, array: Array) -> ChunkIndex:
         if rest.any() or not _ascend(cells):
             raise _damaged(file, array, "its chunks are out of order")
         inside = ((cells >= 0) & (cells < np.array(grid, "i8"))).all(axis=1)
-        # Chunks past the array's end stay in the file when a dataset is shrunk: they are not its data.
+        # Chunks past the end of the array remain in the file when a dataset is shrunk.
         places = np.ravel_multi_index(tuple(cells[inside].T), grid)
         values = np.array([entry[1:] for entry in found], "u8")[inside]
         offsets[places], sizes[places], masks[places] = values[:, 0], values[:, 1], values[:, 2]
@@ -68,7 +68,7 @@ def _damaged(file: Hdf5File, array: Array, why: str) -> CorruptDataError:
 
 
 def _ascend(cells: np.ndarray) -> bool:
-    """Return whether each chunk comes after the one before, in row-major order, as in every kind of index."""
+    """Return whether chunks are in row-major order, as in all kinds of indices."""
     steps = np.diff(cells, axis=0)
     first = (steps != 0).argmax(axis=1)
     return bool((steps[np.arange(len(steps)), first] > 0).all())

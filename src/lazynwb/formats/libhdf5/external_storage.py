@@ -1,8 +1,8 @@
-"""Datasets whose data is in other files: external storage and virtual datasets, as far as the settings allow.
+"""Datasets with data in other files: external storage and virtual datasets, if the settings allow them.
 
-libhdf5 finds those files by rules of its own. It takes the names of external storage from the process's own
-working folder, looks there for the sources of virtual datasets that are not beside the file, and follows
-every link within a source. What it would open is found out beforehand, by the rules that hold for links.
+libhdf5 searches these files by its own rules: external storage relative to the working directory of the
+process, sources of virtual datasets also in the working directory, and through all links in a source. The
+files that it would open are therefore determined in advance, and checked by the rules for links.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
     from lazynwb.formats.libhdf5.file import LibHdf5File, Located
 
-#: Virtual datasets that may lie behind one another.
+#: Maximum nesting of virtual datasets.
 _MAX_DEPTH = 16
-#: How libhdf5 is told to take names from the folder of the file that has them (H5Pset_efile_prefix).
+#: Prefix for names relative to the folder of the file (H5Pset_efile_prefix).
 _BESIDE = b"${ORIGIN}"
 
 
 def is_elsewhere(properties: PropDCID) -> bool:
-    """Return whether a dataset's data may be in other files."""
+    """Return whether the data of a dataset may be in other files."""
     return bool(properties.get_layout() == h5d.VIRTUAL or properties.get_external_count())
 
 
 def forbidden(properties: PropDCID, file: LibHdf5File) -> str:
-    """Describe the first other file of a dataset that the settings forbid to read; empty if there is none."""
+    """Describe the first external file of a dataset that the settings do not allow; empty if none."""
     for name in sorted({*_external(properties), *(name for name, _ in _virtual(properties))}):
         if name == "." and not properties.get_external_count():
             continue  # the file itself
         if file.source.is_remote:
-            return f"data in another file, {name!r}, which libhdf5 would look for on this machine"
+            return f"data in another file, {name!r}, which libhdf5 would search on this machine"
         target = file.source.sibling(name)
         inside = target is not None and target.is_below_folder_of(file.source)
         setting = config.external_links
@@ -53,7 +53,7 @@ def forbidden(properties: PropDCID, file: LibHdf5File) -> str:
 
 @contextmanager
 def with_checked_heaps(found: Located) -> Iterator[Located]:
-    """Give a dataset whose heaps are looked at before libhdf5 loads them: see `hdf5.heaps`."""
+    """Provide a dataset whose heaps are validated before libhdf5 loads them; see `heap_validation`."""
     name = h5i.get_name(found.id) if found.file.heaps is not None and _is_variable(found.id) else None
     if not name or is_elsewhere(found.id.get_create_plist()):
         yield found
@@ -71,12 +71,12 @@ def _is_variable(dataset: DatasetID) -> bool:
 
 @contextmanager
 def permitted_dataset(found: Located) -> Iterator[DatasetID]:
-    """Give a dataset that is read from nowhere but where the settings allow, as long as the block lasts.
+    """Provide a dataset whose data is read only from files that the settings allow.
 
     Raises
     ------
     UnsupportedTypeError
-        If it would be; the message says why it is not.
+        If the settings do not allow its files; the message has the reason.
     """
     properties = found.id.get_create_plist()
     if not is_elsewhere(properties):
@@ -84,7 +84,7 @@ def permitted_dataset(found: Located) -> Iterator[DatasetID]:
         return
     refusal = forbidden(properties, found.file)
     if properties.get_external_count() and not refusal:
-        # What else the process has open of this file does not say where to look, and all would have to.
+        # Other handles of this file in the process have no prefix, and libhdf5 requires equal properties.
         with found.file.reopen() as own:
             access = h5p.create(h5p.DATASET_ACCESS)
             access.set_efile_prefix(_BESIDE)
@@ -101,16 +101,16 @@ def permitted_dataset(found: Located) -> Iterator[DatasetID]:
 
 
 def _checked(found: Located) -> str:
-    """Describe a source of a virtual dataset that may not be read; empty if there is none."""
+    """Describe a source of a virtual dataset that is not allowed; empty if there is none."""
     if found.file.source.is_remote:
         return _behind(found.id, found.file, set(), 0)
-    # Through handles of its own: files that this process has open libhdf5 may refuse to open in another way.
+    # Separate handles, because libhdf5 may refuse to open files that this process has opened differently.
     with found.file.reopen() as own:
         return _behind(found.id, own, set(), 0)
 
 
 def _behind(dataset: DatasetID, file: LibHdf5File, seen: set[tuple[str, str, str]], depth: int) -> str:
-    """Describe any source of a virtual dataset, direct or not, that may not be read; empty if none."""
+    """Describe any direct or indirect source of a virtual dataset that is not allowed; empty if none."""
     if depth > _MAX_DEPTH:
         return f"data behind more than {_MAX_DEPTH} virtual datasets"
     for name, path in _virtual(dataset.get_create_plist()):
@@ -129,13 +129,13 @@ def _behind(dataset: DatasetID, file: LibHdf5File, seen: set[tuple[str, str, str
 
 
 def _source(file: LibHdf5File, name: str, path: str) -> Located | str:
-    """Return what libhdf5 would find as a source; nothing if nothing; or why it may not look."""
+    """Return the source that libhdf5 would find; empty if it finds none; or the reason for a refusal."""
     if "%" in name + path:
-        return f"data in files that a pattern names, {name!r} (it takes external_links = 'anywhere')"
+        return f"data in files of a pattern, {name!r} (this requires external_links = 'anywhere')"
     if name != "." and not _is_there(file, name):
         if os.path.exists(name) or os.path.exists(os.path.basename(name)):  # noqa: PTH110, PTH119 - as libhdf5
             return f"data in {name!r}, which is not beside the file but in the working directory"
-        return ""  # the fill value, as libhdf5 has it
+        return ""  # libhdf5 returns the fill value
     try:
         holder = file if name == "." else file.external(os.fsencode(name))
         return holder.open_path(path.encode("utf-8", "surrogateescape"))
@@ -143,18 +143,18 @@ def _source(file: LibHdf5File, name: str, path: str) -> Located | str:
         raise
     except BrokenLinkError:
         file.raise_if_missing()
-        return ""  # libhdf5 finds nothing there, either
+        return ""  # libhdf5 does not find the source
 
 
 def _refused(source: Located, file: LibHdf5File, seen: set[tuple[str, str, str]], depth: int) -> str:
-    """Describe why an object may not be read as the source of a virtual dataset of `file`."""
+    """Return the reason why an object is not allowed as a source of a virtual dataset of `file`."""
     if file.source.is_remote and source.file is not file:
-        return f"data in another file, {source.file.name}, which libhdf5 would look for on this machine"
+        return f"data in another file, {source.file.name}, which libhdf5 would search on this machine"
     if not source.is_dataset:
         return ""
     properties = source.id.get_create_plist()
     if not all(map(os.path.isabs, _external(properties))):
-        return "data in external files of a virtual dataset's source, and where they are is not sure"
+        return "data in external files of a virtual dataset's source, whose location is ambiguous"
     return forbidden(properties, source.file) or _behind(source.id, source.file, seen, depth + 1)
 
 
@@ -170,7 +170,7 @@ def _external(properties: PropDCID) -> list[str]:
 
 
 def _virtual(properties: PropDCID) -> list[tuple[str, str]]:
-    """Return the files and datasets that a virtual dataset is made of, each once."""
+    """Return the distinct source files and datasets of a virtual dataset."""
     if properties.get_layout() != h5d.VIRTUAL:
         return []
     pairs = (

@@ -1,4 +1,4 @@
-"""Reading through libhdf5: files that the structure reader refuses, and data of unusual layouts."""
+"""Reader of files through libhdf5, for structures and data that the structure reader does not support."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from lazynwb.formats.protocols import OpenFile
     from lazynwb.storage.source import Source
 
-#: What h5py raises for structures that libhdf5 cannot make sense of.
+#: Errors of h5py for damaged structures.
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, BrokenLinkError, MemoryError)
 
 T = TypeVar("T")
 
 
 class Libhdf5Reader(StructureReader):
-    """A file opened by libhdf5: see `lazynwb.formats.registry.Reader`."""
+    """A reader of a file opened by libhdf5; see `lazynwb.formats.registry.Reader`."""
 
     reads_apart = False
 
@@ -47,7 +47,7 @@ class Libhdf5Reader(StructureReader):
     def chunk_indices(
         self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
     ) -> list[ChunkIndex | SomeChunks]:
-        """Look up where the chunks of arrays are: all of them, because libhdf5 lists them one by one."""
+        """Look up the locations of all chunks of arrays, because libhdf5 lists chunks one by one."""
         del numbers
 
         def look_up(_: OpenFile) -> list[ChunkIndex | SomeChunks]:
@@ -60,7 +60,7 @@ class Libhdf5Reader(StructureReader):
         return self._parse(arrays[0].path if len(arrays) == 1 else "", look_up)
 
     def chunk_indices_here(self, arrays: Sequence[Array]) -> dict[str, ChunkIndex]:
-        """Look up the chunks of those arrays for which nothing more needs to be fetched, by their paths."""
+        """Look up the chunks of the arrays, by path, for which no more bytes must be fetched."""
         found = {}
         with self._file.parse_lock():
             for array in arrays:
@@ -77,13 +77,13 @@ class Libhdf5Reader(StructureReader):
         return rows
 
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:
-        """Find the paths of the objects that object references name."""
+        """Return the paths of the targets of object references, by address."""
         return self._parse("", lambda _: resolve_references(self._file, addresses))
 
     def _parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
-        """Run a parse, of a remote file until all the bytes that it needs are here.
+        """Run a parse, of a remote file until all required bytes have been fetched.
 
-        Errors say which file and object is damaged: h5py reports what libhdf5 meets as any of these.
+        Errors of h5py for damage are converted to errors with the file and the object.
         """
         while True:
             try:

@@ -1,4 +1,4 @@
-"""An open HDF5 file: local, or remote and here in part."""
+"""HDF5 files opened by libhdf5, local or remote."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from lazynwb.storage.source import Source
 
-#: What libhdf5 says when the process has the file open already, with other flags.
+#: Parts of the messages of libhdf5 if the process has opened the file with other flags.
 _OPEN_ELSEWHERE = ("file locking flag values", "file close degree", "already open")
 
 
@@ -44,16 +44,16 @@ _open_objects: WeakSet[LibHdf5File] = WeakSet()
 
 @on_exit
 def _shut() -> None:
-    """Close what threads that parse ahead have open, and keep them from going on."""
+    """Close the files of threads that parse ahead, and prevent further parses."""
     if _turns[0].acquire(timeout=10):
         for file in list(_open_objects):
             file.close()
-        # Letting go of h5py's objects takes its lock: no thread that is about to be stopped may have it.
+        # Releasing objects of h5py takes its lock, which no thread must hold when it is stopped.
         phil.acquire()
 
 
 def is_hdf5(path: str) -> bool:
-    """Return whether a file has HDF5's signature where the format allows it: at 0, 512, 1024, 2048, ..."""
+    """Return whether a file has the signature of HDF5 at a valid offset: 0, 512, 1024, 2048, ..."""
     with Path(path).open("rb") as stream:
         position = 0
         while True:
@@ -67,16 +67,16 @@ def is_hdf5(path: str) -> bool:
 
 
 class Located(Protocol):
-    """An object and the file that holds it, which an external link may have made another one."""
+    """An object and its file, which may be the target of an external link."""
 
     @property
     def id(self) -> Any:  # noqa: ANN401 - h5py has no types
-        """h5py's identifier of the object."""
+        """The identifier of the object in h5py."""
         ...
 
     @property
     def file(self) -> LibHdf5File:
-        """The file that holds the object."""
+        """The file of the object."""
         ...
 
     @property
@@ -86,24 +86,24 @@ class Located(Protocol):
 
 
 class LibHdf5File(PartialFile):
-    """An HDF5 file that libhdf5 has open, without the nodes in it: see `lazynwb.formats.libhdf5.nodes`.
+    """An HDF5 file opened by libhdf5; see `lazynwb.formats.libhdf5.nodes` for its objects.
 
-    Closing it closes every object that was opened in it.
+    Closing the file closes all of its objects.
 
     Parameters
     ----------
     source : Source
     version : str
-        Its identity: of a remote file, no other version is read.
+        Identity of the file; other versions of a remote file are not read.
     streamed : bool
-        Give libhdf5 a local file's bytes through a Python object, too.
+        Whether libhdf5 reads also a local file through a Python object.
 
     Raises
     ------
     SourceNotFoundError
-        If there is no such file.
+        If the file does not exist.
     NotNWBError
-        If libhdf5 cannot open it; the message says what it is instead, as far as that can be told.
+        If libhdf5 cannot open the file; the message has the reason, if it is known.
     """
 
     _missing_error = MissingBytesError
@@ -147,7 +147,7 @@ class LibHdf5File(PartialFile):
         self.close()
 
     def close(self) -> None:
-        """Close the file and those that external links led to."""
+        """Close the file and the targets of external links."""
         with self.parse_lock():
             for linked in self._linked.values():
                 linked.close()
@@ -156,7 +156,7 @@ class LibHdf5File(PartialFile):
             self._opened.clear()
             self._known.clear()
             if self.id is not None and self.id.valid:
-                with suppress(RuntimeError):  # libhdf5 cannot always let go of objects that are damaged
+                with suppress(RuntimeError):  # libhdf5 may fail to close damaged objects
                     self.id.close()
         _open_objects.discard(self)
         for opened in (self._stream, self.heaps):
@@ -168,7 +168,7 @@ class LibHdf5File(PartialFile):
             self._stream = LocalStream(self.source.path)
             return _open_object(self._stream, self.name)
         access = h5p.create(h5p.FILE_ACCESS)
-        # Strong: no object identifier that some traceback still holds keeps the file open.
+        # A strong close degree: objects that tracebacks refer to do not keep the file open.
         access.set_fclose_degree(h5f.CLOSE_STRONG)
         # Readers need no lock, and shared file systems often refuse one.
         access.set_file_locking(use_file_locking=False, ignore_when_disabled=True)
@@ -195,19 +195,19 @@ class LibHdf5File(PartialFile):
 
     @property
     def is_streamed(self) -> bool:
-        """Whether libhdf5 has the bytes from a Python object, which stands for every file that it opens."""
+        """Whether libhdf5 reads through a Python object, which represents all files that it opens."""
         return self._blocks is not None or self._stream is not None
 
     def reopen(self) -> Self:
-        """Open the source once more, so that libhdf5 takes it for another file than any that is open."""
+        """Open the source again, as a file that libhdf5 does not identify with any open file."""
         return type(self)(self.source, self._identity, streamed=True)
 
     @contextmanager
     def parse_lock(self) -> Iterator[None]:
-        """Keep other threads from parsing remote files meanwhile.
+        """Prevent other threads from parsing remote files at the same time.
 
-        libhdf5 lets one thread in at a time anyway, but at every call anew: threads that take turns at every
-        call spend more time on that than on parsing.
+        libhdf5 has a global lock for each call; threads that alternate at each call spend more time on the
+        lock than on parsing.
         """
         if self._blocks is None:
             yield
@@ -222,13 +222,13 @@ class LibHdf5File(PartialFile):
         return type(self)(target, target.identity(), streamed=self._streamed)
 
     def prefetch(self, ranges: list[tuple[int, int]]) -> None:
-        """Announce bytes that will be read, so that those of a remote file are fetched together."""
+        """Record ranges that will be read, so that those of a remote file are fetched together."""
         if self._blocks is not None:
             self._blocks.missing.expect(ranges)
             self._announced += ranges
 
     def drop_announced(self) -> None:
-        """Let go of data, which unlike structure will not be read again."""
+        """Release fetched data, which is not read again, unlike structure."""
         if self._blocks is not None:
             self._blocks.drop(self._announced)
             self._announced.clear()
@@ -236,20 +236,20 @@ class LibHdf5File(PartialFile):
             linked.drop_announced()
 
     def open_path(self, path: bytes) -> Located:
-        """Open the object at a path from the root; BrokenLinkError if the path leads nowhere."""
+        """Open the object at a path from the root; raise BrokenLinkError if it does not exist."""
         raise NotImplementedError
 
     def paths_of(self, addresses: set[Hashable]) -> dict[Hashable, str]:
-        """Find the paths of objects by their addresses; see `lazynwb.formats.protocols.ReferenceFile`."""
+        """Return the paths of objects by address; see `lazynwb.formats.protocols.ReferenceFile`."""
         raise NotImplementedError
 
     def keep_open(self, path: str, found: Located) -> None:
-        """Note an object of a remote file that will be looked at again soon."""
+        """Keep an object of a remote file open that will be read again soon."""
         if self._blocks is not None:
             self._opened[path] = found
 
     def external(self, name: bytes) -> Self:
-        """Open the file that an external link names, if the settings allow it."""
+        """Open the target file of an external link, if the settings allow it."""
         text = name.decode("utf-8", "surrogateescape")
         return self._linked_file(self.source, self.source.sibling(text), "the external link to {}", text)
 

@@ -1,9 +1,8 @@
-"""Objects of an HDF5 file read by libhdf5, and the links between them: see `lazynwb.formats.protocols`.
+"""Objects and links of an HDF5 file read by libhdf5; see `lazynwb.formats.protocols`.
 
-Links are resolved here rather than by libhdf5, which would follow an external link to any file that the
-process may read, and which cannot say where a path left the file.
-
-HDF5 datasets as the catalog's `Array`: shape, type, layout, filters, fill value.
+Links are not resolved by libhdf5, which would follow an external link to any readable file, and does not
+report the files on a path. Datasets are described by the `Array` of the catalog: shape, type, layout,
+filters, fill value.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ if TYPE_CHECKING:
     from h5py.h5p import PropDCID
 
 
-#: Bytes of the widest fixed-length text that may be a name for something.
+#: Maximum width of fixed-length text that is read as names.
 _MAX_TEXT_WIDTH = 4096
 
 
@@ -71,7 +70,7 @@ class Hdf5File(LibHdf5File):
         Raises
         ------
         BrokenLinkError
-            If the path leads nowhere; the message says at which link.
+            If the object does not exist; the message has the broken link.
         """
         if path in self._opened:
             return cast("Hdf5Node", self._opened[path])
@@ -79,22 +78,22 @@ class Hdf5File(LibHdf5File):
         return follow(self._group(parent), name.encode(), 0)
 
     def open_path(self, path: bytes) -> Hdf5Node:
-        """Open the object at a path from the root; BrokenLinkError if the path leads nowhere."""
+        """Open the object at a path from the root; raise BrokenLinkError if it does not exist."""
         return follow(self.root, path, 0)
 
     def paths_of(self, addresses: set[Hashable]) -> dict[Hashable, str]:
-        """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
+        """Return the paths of objects by their addresses, without those that do not exist."""
         return find_paths(self, addresses, partial(resolve_references, self))
 
     def _group(self, path: str) -> Hdf5Node:
-        """Open a group; the last one is kept open, because tables are read column by column."""
+        """Open a group; the last one remains open, because tables are read column by column."""
         if self._last is None or self._last[0] != path:
             self._last = path, follow(self.root, path.encode(), 0)
         return cast("Hdf5Node", self._last[1])
 
 
 class Hdf5Node(NamedTuple):
-    """An object and the file that holds it, which an external link may have made another one."""
+    """An object and its file, which may be the target of an external link."""
 
     id: h5g.GroupID
     file: Hdf5File
@@ -111,20 +110,20 @@ class Hdf5Node(NamedTuple):
 
     @property
     def address(self) -> int:
-        """Where the object's header is in its file."""
+        """The address of the object's header in its file."""
         return int(h5o.get_info(self.id).addr)
 
     def member_names(self) -> Iterable[bytes]:
-        """Return the names of a group's members."""
+        """Return the names of the members of a group."""
         names: Iterable[bytes] = self.id
         return names
 
     def child(self, key: bytes) -> Hdf5Node:
-        """Open one member of a group, following links; BrokenLinkError if the link leads nowhere."""
+        """Open a member of a group, following links; raise BrokenLinkError if a link is broken."""
         return follow(self, key, 0)
 
     def step(self, name: bytes, hops: int) -> Hdf5Node:
-        """Open a member by its name; `hops` links led here."""
+        """Open a member by its name after `hops` links."""
         shown = name.decode("utf-8", "replace")
         if not self.is_group:
             raise NoObjectError(f"{shown!r} was looked up in a dataset")
@@ -142,27 +141,27 @@ class Hdf5Node(NamedTuple):
                 return follow(self.file.external(file_name).root, target, hops + 1)
         except BrokenLinkError as error:
             raise broken_at(shown, error, hops) from None
-        except LazyNWBError:  # of the other file; some are ValueErrors or RuntimeErrors, too
+        except LazyNWBError:  # an error of the target file, which may also be a ValueError or RuntimeError
             raise
         except (KeyError, RuntimeError, OSError, ValueError, TypeError) as error:
             raise DamagedObjectError(f"{shown!r} cannot be opened: {error}") from None
         raise BrokenLinkError(f"{shown!r} is a link of an unknown kind")
 
     def address_of(self, key: bytes) -> int | None:
-        """Return the address of what a hard link leads to; None for other links."""
+        """Return the address of the target of a hard link; None for other links."""
         link = self.id.links.get_info(key)
         return int(link.u) if link.type == h5l.TYPE_HARD else None
 
     def has_attribute(self, name: str) -> bool:
-        """Return whether there is such an attribute, readable or not."""
+        """Return whether an attribute exists, even if it is unreadable."""
         return has_attribute(self.id, name, self.file)
 
     def text(self, name: str) -> str:
-        """Return a text attribute; an empty text if there is none."""
+        """Return a text attribute; an empty string if it does not exist."""
         return read_text(self.id, name, self.file)
 
     def names(self, name: str) -> list[str] | None:
-        """Return an attribute that lists names; None if there is none."""
+        """Return an attribute that is a list of names; None if it does not exist."""
         return read_names(self.id, name, self.file)
 
     def attributes(self) -> dict[str, Any]:
@@ -170,25 +169,25 @@ class Hdf5Node(NamedTuple):
         return read_attributes(self.id, self.file)
 
     def target(self, name: str = "target") -> int | None:
-        """Return the address of the object that an attribute refers to; None where it does not."""
+        """Return the address of the object that an attribute refers to; None without such a reference."""
         found = read_reference(self.id, name, self.file)
         return found[1] if found is not None else None
 
     def referred(self, name: str) -> Hdf5Node | None:
-        """Open the object that an attribute refers to; None where it does not."""
+        """Open the object that an attribute refers to; None without such a reference."""
         found = read_reference(self.id, name, self.file)
         return Hdf5Node(found[0], self.file) if found is not None else None
 
     def describe(self, path: str, main: Hdf5File) -> Array:
-        """Describe a dataset, which an external link may have led to from the file `main`."""
+        """Describe a dataset, which may be the target of a link in the file `main`."""
         main.keep_open(path, self)
         return describe_dataset(self.id, self.file, path, main)
 
     def texts(self, most: int) -> list[str] | None:
-        """Return the elements of a list of text; None of any other dataset, or where there are too many."""
+        """Return the elements of a list of text; None for other datasets, and for too many elements."""
         if not self.is_dataset:
             return None
-        # Of data in files that the settings forbid to read, the type is one that cannot be read.
+        # Data in files that the settings do not allow has an unsupported type.
         dtype = describe_dataset(self.id, self.file, "", self.file).dtype
         shape = self.id.shape
         if dtype.kind not in {"text", "vlen_text"} or shape is None or len(shape) != 1 or shape[0] > most:
@@ -211,7 +210,7 @@ class Hdf5Node(NamedTuple):
         return bool(self.id.get_space().get_simple_extent_type() == h5s.NULL)
 
     def number(self) -> float | None:
-        """Return the value of a dataset that is a single number; None of any other."""
+        """Return the value of a dataset that is a single number; None for other datasets."""
         stored = describe_type(self.id.get_type()).dtype
         if math.prod(self.id.shape or ()) != 1 or stored.kind not in {"number", "bool", "enum"}:
             return None
@@ -224,7 +223,7 @@ class Hdf5Node(NamedTuple):
         return float(value.ravel()[0])
 
     def start_and_rate(self) -> tuple[float, float] | None:
-        """Return a `starting_time` dataset's value and its `rate`; None where they are no numbers."""
+        """Return the value of a `starting_time` dataset and its `rate`; None if they are not numbers."""
         rate = read_attribute(self.id, "rate", self.file)
         first = self.number()
         try:
@@ -234,7 +233,7 @@ class Hdf5Node(NamedTuple):
         return (first, value) if first is not None and np.isfinite(value) and value > 0 else None
 
     def shown(self) -> tuple[tuple[int, ...] | None, str]:
-        """Return a dataset's shape and type as a listing shows them."""
+        """Return the shape and type of a dataset in a listing."""
         stored = describe_type(self.id.get_type()).dtype
         shape = self.id.shape
         dtype = stored.numpy if stored.kind in {"number", "bool", "enum"} else self._shown_dtype()
@@ -257,10 +256,10 @@ def _why_no_link(here: Hdf5Node, name: bytes, shown: str, error: Exception) -> B
 
 
 def resolve_references(file: Hdf5File, addresses: set[int]) -> dict[int, str]:
-    """Find the paths of the objects at the given addresses, nearest to the root first.
+    """Return the paths of the objects at some addresses, nearest to the root.
 
-    libhdf5 answers this by walking the whole file once per reference; this walks it once for all of them
-    and stops when the last one is found. Only hard links have addresses, so soft ones cannot lead astray.
+    libhdf5 would walk through the whole file for each reference; this function walks once for all, and stops
+    when the last one is found. Only hard links are followed.
     """
     found: dict[int, str] = {}
     wanted = set(addresses) - {0}
@@ -302,12 +301,12 @@ _CODECS = {
     32015: "zstd",
 }
 _MAX_INLINE = 65536
-#: Older libraries say where a chunk is without counting the user block in front of the file.
+#: Whether the library reports addresses of chunks without the size of the user block.
 _CHUNKS_WITHOUT_BASE = h5py.version.hdf5_version_tuple < (1, 14, 4)
 
 
 def describe_dataset(dataset: DatasetID, file: LibHdf5File, path: str, main: LibHdf5File) -> Array:
-    """Describe a dataset of `file`, which an external link may have led to from `main`."""
+    """Describe a dataset of `file`, which may be the target of a link in `main`."""
     dtype, direct = describe_type(dataset.get_type())
     if dtype.kind in {"vlen_text", "vlen", "reference", "compound"} and not file.plain_addresses:
         direct = False
@@ -326,10 +325,10 @@ def describe_dataset(dataset: DatasetID, file: LibHdf5File, path: str, main: Lib
 
 
 def _with_layout(array: Array, dataset: DatasetID, properties: PropDCID) -> Array:
-    """Add where the bytes are, as far as the engine can make use of it."""
+    """Add the locations of bytes that the engine can read."""
     layout = properties.get_layout()
     if layout == h5d.CONTIGUOUS:
-        # Of what was never written libhdf5 gives no position, or the user block's size less one.
+        # For unwritten data, libhdf5 returns no position, or the size of the user block less one.
         offset = dataset.get_offset()
         if offset is None or (not dataset.get_storage_size() and offset == array.base - 1):
             offset = -1
@@ -348,29 +347,28 @@ def _with_layout(array: Array, dataset: DatasetID, properties: PropDCID) -> Arra
 
 
 def _is_listed_wrongly(dataset: DatasetID) -> bool:
-    """Return whether libhdf5 may say that chunks are where others are.
+    """Return whether libhdf5 may list wrong locations of chunks.
 
-    Of a dataset that can grow along one dimension only, the index of the newer formats (an extensible array)
-    has that dimension first, whichever it is. libhdf5 reads it so, but lists it as if the order were that of
-    the dataset.
+    The index of a dataset with one unlimited dimension (an extensible array) has that dimension first.
+    libhdf5 reads it correctly, but lists it in the order of the dimensions of the dataset.
     """
     limits = dataset.get_space().get_simple_extent_dims(maxdims=True)
     return bool(limits.count(h5s.UNLIMITED) == 1 and limits[0] != h5s.UNLIMITED)
 
 
 def _codecs(properties: PropDCID) -> tuple[Codec, ...] | None:
-    """Return the filter pipeline, or None if it has a filter that only libhdf5 (or its plugins) can undo."""
+    """Return the filter pipeline; None if it has a filter that only libhdf5 (or its plugins) supports."""
     codecs = []
     for i in range(properties.get_nfilters()):
         number, _flags, values, _name = properties.get_filter(i)
         if number not in _CODECS or (number == h5z.FILTER_SHUFFLE and (len(values) != 1 or not values[0])):
-            return None  # libhdf5 knows, or says what is wrong
+            return None  # libhdf5 decodes it, or reports the error
         codecs.append(Codec(_CODECS[number], tuple(int(v) for v in values)))
     return tuple(codecs)
 
 
 def _fill_value(properties: PropDCID, dtype: DType) -> tuple[bytes, bool]:
-    """Return one element's fill value as stored (empty for zeros), and whether bytes can express it."""
+    """Return the stored bytes of the fill value (empty for zeros), and whether it has such bytes."""
     if properties.fill_value_defined() != h5d.FILL_VALUE_USER_DEFINED:
         return b"", True
     if dtype.kind not in {"number", "bool", "enum"} or dtype.dims:

@@ -1,4 +1,4 @@
-"""Reading of arrays through libhdf5: rare filters, virtual and external data, uncommon types."""
+"""Reads of arrays through libhdf5: rare filters, virtual and external data, uncommon types."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The rules of NWB, the same for every file format: tables, columns, listings."""
+"""The rules of NWB for all file formats: tables, columns and listings."""

@@ -1,6 +1,6 @@
-"""Which dataset of a table is the index of which: ragged columns (VectorIndex, hdmf-common specification).
+"""Columns of a table: assignment of VectorIndex datasets to ragged columns (hdmf-common), and EnumData.
 
-EnumData: integer codes, and the texts that they stand for (hdmf-experimental).
+EnumData are integer codes of the elements of another dataset (hdmf-experimental).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from lazynwb.catalog.model import Array
     from lazynwb.formats.protocols import Node
 
-#: How sure it is that a dataset is the index of another: its `target` says so, and its name as well; its
-#: `target` says so of another name of the same dataset; only its name says so.
+#: Ranks of evidence that a dataset is the index of a column: its `target` and its name match; its `target` is
+#: an alias of the column; only its name matches.
 _SURE, _ALIAS, _BY_NAME = range(3)
 
 
 class Member(NamedTuple):
-    """A dataset of a table's group, with what tells a column from an index."""
+    """A dataset of a table's group, with the properties that distinguish columns from indices."""
 
     array: Array
     neurodata_type: str
@@ -35,19 +35,19 @@ class Member(NamedTuple):
 
     @property
     def is_integers(self) -> bool:
-        """Whether this is a list of integers, as every index is."""
+        """Whether the dataset is a list of integers, as all indices are."""
         return len(self.array.shape) == 1 and self.array.dtype.numpy[1:2] in {"i", "u"}
 
     def unreadable(self, note: str) -> Member:
-        """Return a member whose values cannot be read, with the reason."""
+        """Return the member marked as unreadable, with the reason."""
         dtype = DType("unsupported", self.array.dtype.itemsize, note=note)
         return self._replace(array=replace(self.array, dtype=dtype))
 
 
 def forget_damaged(members: dict[str, Member], lost: Collection[str], problems: list[str]) -> None:
-    """Take out indices that hold no integers; what they, or indices that cannot be opened, cut is unreadable.
+    """Remove indices that do not contain integers, and mark columns without a usable index as unreadable.
 
-    Without its index the rows of a ragged column cannot be told apart: better none than wrong ones.
+    Without its index, the rows of a ragged column are unknown.
     """
     damaged = {name for name, m in members.items() if m.neurodata_type == "VectorIndex" and not m.is_integers}
     for name in sorted({*lost, *damaged}):
@@ -55,13 +55,13 @@ def forget_damaged(members: dict[str, Member], lost: Collection[str], problems: 
         if not stems:
             continue
         if members.pop(name, None) is not None:
-            problems.append(f"index {name!r} was left out: it holds no row numbers")
-        column = stems[-1]  # not an index in between
+            problems.append(f"index {name!r} was left out: it does not contain integers")
+        column = stems[-1]  # the column, not an intermediate index
         members[column] = members[column].unreadable(f"ragged rows whose index {name!r} cannot be read")
 
 
 def stems_of(name: str) -> Iterator[str]:
-    """Yield what a dataset may be the index of, by its name."""
+    """Yield the names of datasets that a dataset may be the index of, by its name."""
     while name.endswith("_index"):
         name = name.removesuffix("_index")
         yield name
@@ -70,33 +70,33 @@ def stems_of(name: str) -> Iterator[str]:
 def find_indices(
     group: Node, members: dict[str, Member], listed: list[str], lost: Collection[str], problems: list[str]
 ) -> tuple[dict[str, str], set[str]]:
-    """Find the indices among datasets, and what they index, by the best evidence in the file.
+    """Find the indices among datasets, and their columns, by the best evidence in the file.
 
-    The attribute `target` is the specification's own way to say what an index belongs to; then the type;
-    a listed column, or one of another type, is a column whatever its name ends in; the name comes last.
+    The first evidence is the attribute `target`, which the specification defines; the second is the type; the
+    last is the name. A listed column, or a dataset of another type, is a column whatever its name.
 
     Parameters
     ----------
     group : Node
     members : dict of str to Member
     listed : list of str
-        The table's `colnames`.
+        The `colnames` of the table.
     lost : collection of str
         Members that cannot be opened.
     problems : list of str
-        Indices that belong to nothing are added.
+        Receives indices without a column.
 
     Returns
     -------
     indexed : dict of str to str
-        The index of each dataset that has one.
+        Index of each ragged dataset.
     indices : set of str
-        All that are no columns.
+        All datasets that are not columns.
     """
     names: dict[Hashable | None, list[str]] = {}
     if any(member.target is not None for member in members.values()):
         for name in (*members, *lost):
-            with suppress(BrokenLinkError):  # what is lost may have no address, either
+            with suppress(BrokenLinkError):  # members that cannot be opened may have no address
                 names.setdefault(group.address_of(name.encode()), []).append(name)
     claims: list[tuple[int, str, str]] = []
     for index, member in members.items():
@@ -120,7 +120,7 @@ def find_indices(
     indices = {*indexed.values(), *said}
     for name, member in members.items():
         if member.neurodata_type == "VectorIndex" and name not in listed and name not in indices:
-            problems.append(f"index {name!r} was left out: it belongs to no column")
+            problems.append(f"index {name!r} was left out: no column belongs to it")
             indices.add(name)
     return indexed, indices
 
@@ -135,37 +135,37 @@ def _cyclic(name: str, indexed: dict[str, str]) -> bool:
     return False
 
 
-#: More are no small fixed set, and would make every catalog large that has them.
+#: Maximum number of members of an enum, which are part of the catalog.
 _MAX_ELEMENTS = 10_000
 
 
 def enumerated(codes: Node, array: Array) -> tuple[Array, Hashable | None, str]:
-    """Describe the codes of an EnumData as members of an enum.
+    """Describe the codes of an EnumData as an enum.
 
-    A code of i is the i-th element of the VectorData that the attribute `elements` refers to. What the
-    elements say is part of the column's type, so they are read with the structure. Where they are not text,
-    the codes are the values.
+    Code i is the i-th element of the VectorData in the attribute `elements`. The elements are part of the
+    type of the column, so they are read with the structure. If they are not text, the values are the codes.
 
     Parameters
     ----------
     codes : Node
     array : Array
-        Its description as integers.
+        Description of the codes as integers.
 
     Returns
     -------
     Array
+        Description as an enum, or the description of the codes.
     Hashable or None
-        The address of the elements.
+        Address of the elements.
     str
-        Why the codes are shown; empty where they are not.
+        Reason for codes as values; empty for an enum.
     """
     elements = codes.referred("elements")
     if elements is None or not elements.is_dataset:
-        return array, None, "shows codes: its attribute 'elements' leads to no dataset"
+        return array, None, "has codes as values: its attribute 'elements' does not refer to a dataset"
     texts = elements.texts(_MAX_ELEMENTS)
     if texts is None:
-        reason = f"shows codes: its elements are not a list of at most {_MAX_ELEMENTS} texts"
+        reason = f"has codes as values: its elements are not a list of at most {_MAX_ELEMENTS} texts"
         return array, elements.address, reason
     if not texts:
         return array, elements.address, ""

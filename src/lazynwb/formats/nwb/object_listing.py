@@ -1,7 +1,4 @@
-"""The attributes of objects, as plain values: what HDF5 and Zarr have in common of them.
-
-Everything that a file contains, with the part that each object plays in NWB.
-"""
+"""Listings of the objects of a file with their roles in NWB, and their attributes as plain values."""
 
 from __future__ import annotations
 
@@ -20,9 +17,9 @@ if TYPE_CHECKING:
 
     from lazynwb.formats.protocols import Node, OpenFile, ReferenceFile
 
-#: As for listings: far more objects than a session has.
+#: Maximum number of objects of a file, far more than in real sessions.
 _MAX_OBJECTS = 1_000_000
-#: Elements, and bytes, of one attribute: NWB's are short, and what is larger is not read.
+#: Maximum number of elements and bytes of an attribute that is read; attributes in NWB are short.
 MAX_ELEMENTS = 100_000
 MAX_BYTES = 16 * 1024 * 1024
 
@@ -35,7 +32,7 @@ class Reference(NamedTuple):
 
 
 def unreadable(why: str) -> str:
-    """Return the text that stands for a value that cannot be read: to leave it out would hide it."""
+    """Return the placeholder of an unreadable value, which is not left out silently."""
     return f"<unreadable: {why}>"
 
 
@@ -48,15 +45,15 @@ def describe_attributes(  # noqa: C901 - one walk
     ----------
     file : OpenFile
     path : str
-        Without the leading slash; an empty text is the root group.
+        Path without the leading slash; an empty string for the root group.
     deep : bool
-        Also those of everything below. A group is descended into once, at the first path that hard links
-        give it; other links have the attributes of what they lead to.
+        Whether to include all objects below. A group is descended into once, at the first path of its hard
+        links; other links have the attributes of their targets.
 
     Returns
     -------
     Attributes or None
-        None if nothing is there.
+        None if the object does not exist.
     """
     try:
         found = file.find(path)
@@ -105,9 +102,9 @@ def _member(group: Node, key: bytes) -> tuple[Node, dict[str, Any]]:
 
 
 def _in_schema_shape(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return attributes with those that the NWB schema calls scalars as scalars, and its lists as lists.
+    """Convert attributes to the shapes of the NWB schema: scalars and lists.
 
-    MATLAB and MIES store scalars as arrays of one element. More than one element is never cut.
+    MATLAB and MIES store scalars as arrays of one element. Arrays of several elements are never truncated.
     """
     return {name: _shaped(name, value) for name, value in attributes.items()}
 
@@ -125,7 +122,7 @@ def _shaped(name: str, value: Any) -> Any:  # noqa: ANN401 - an attribute
 def _resolved(
     by_path: dict[str, dict[str, Any]], known: dict[tuple[int, Hashable], str]
 ) -> dict[str, dict[str, Any]]:
-    """Put the paths of their targets in the place of references, which are looked for all at once."""
+    """Replace references by the paths of their targets, which are resolved together."""
     wanted: dict[int, tuple[ReferenceFile, set[Hashable]]] = {}
     for attributes in by_path.values():
         for value in attributes.values():

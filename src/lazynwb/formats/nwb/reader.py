@@ -107,40 +107,41 @@ T = TypeVar("T")
 
 
 class StructureReader(ABC):
-    """The part of a `Reader` that is about structure; a format adds the way to run a parse."""
+    """The methods of a `Reader` that parse the structure; a format implements the execution of a parse."""
 
     @abstractmethod
     def _parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
-        """Run a parse of the object at a path, until all that it needs is here."""
+        """Run a parse of the object at a path until all required data has been fetched."""
 
     def describe_table(self, path: str) -> Table | None:
-        """Describe the table, series or metadata at a path; None if there is none."""
+        """Return the catalog of the table, series or metadata at a path; None if there is none."""
         count(files_parsed=1)
         return self._parse(path, lambda file: describe_table(file, path))
 
     def describe_members(self, path: str) -> Table | None:
-        """Describe every dataset of the group at a path, whatever it is; None if there is no such group."""
+        """Return the catalog of all datasets of the group at a path; None if the group does not exist."""
         count(files_parsed=1)
         return self._parse(path, lambda file: describe_members(file, path))
 
     def list_objects(self) -> Listing:
-        """Describe everything that the file contains.
+        """Return the listing of all objects of the file.
 
-        Of a store that neither lists its members nor has consolidated metadata, what NWB gives a name to.
+        For a store that neither lists its members nor has consolidated metadata, it has the objects with
+        names in the NWB schema.
         """
         count(files_parsed=1)
         return self._parse("", list_objects)
 
     def attributes(self, path: str) -> Attributes | None:
-        """Return the attributes of the object at a path and of its direct members; None if there is none."""
+        """Return the attributes of the object at a path and of its direct members; None without an object."""
         count(files_parsed=1)
         return self._parse(path, lambda file: describe_attributes(file, path))
 
     def all_attributes(self, path: str) -> Attributes | None:
-        """Return the attributes of the object at a path and of everything below it."""
+        """Return the attributes of the object at a path and of all objects below it."""
         count(files_parsed=1)
         return self._parse(path, lambda file: describe_attributes(file, path, deep=True))
 
     def region_tables(self, paths: Sequence[str]) -> dict[str, str]:
-        """Find the tables that DynamicTableRegions refer to, by the regions' paths."""
+        """Return the paths of the target tables of DynamicTableRegions, by the paths of the regions."""
         return self._parse(paths[0], lambda file: region_tables(file, paths))

@@ -1,4 +1,4 @@
-"""Groups as tables: DynamicTable (hdmf-common), TimeSeries (NWB core), and the metadata under /general."""
+"""Description of groups as tables: DynamicTable (hdmf-common), TimeSeries (NWB core), and /general."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 #: Groups that are one-row tables of the session's metadata, by path.
 METADATA_PATHS = ("general", "general/subject")
-#: Rows are numbered by 32 bits: more frames are a damaged number.
+#: Maximum number of frames, as row numbers have 32 bits.
 _MAX_FRAMES = 2**32
-#: Rows that a column may lack: files in the wild lack a few, and what lacks more is a damaged number.
+#: Maximum number of rows that a column may lack; more indicate a damaged file.
 _MAX_PADDED = 1_000_000
 
 
@@ -39,22 +39,21 @@ def describe_table(file: OpenFile, path: str) -> Table | None:
     ----------
     file : OpenFile
     path : str
-        Without the leading slash; the path of a series' `data` or `timestamps` means the series. One that
-        ends in a slash asks for the datasets of a group as a row of metadata, whatever the group is; "/" is
-        the root group.
+        Path without the leading slash; the path of `data` or `timestamps` of a series stands for the series.
+        A path that ends in a slash describes the datasets of any group as a row of metadata; "/" is the root
+        group.
 
     Returns
     -------
     Table or None
-        None if the file has nothing there that is a table, a series or metadata. Any other group whose
-        datasets all have as many rows is a table, too, though no listing says so. Where a file lacks
-        `/intervals/trials` and the like, the path is that of the table in older files, such as `/trials`, and
-        the other way round: see `OTHER_PATHS`.
+        None if there is no table, series or metadata at the path. Another group whose datasets all have the
+        same number of rows is also a table, although it is not listed. If a file lacks a path such as
+        `/intervals/trials`, the alternative path such as `/trials` is used; see `OTHER_PATHS`.
 
     Raises
     ------
     BrokenTableLinkError
-        If a link on the path leads nowhere, or all data of the table is behind such links.
+        If a link on the path is broken, or all data of the table is behind broken links.
     """
     table = _describe_at(file, path)
     return _describe_at(file, OTHER_PATHS[path]) if table is None and path in OTHER_PATHS else table
@@ -78,7 +77,7 @@ def _describe_at(file: OpenFile, path: str) -> Table | None:
     if not found.is_group:
         return None
     role = "table"
-    with file.collect_misses():  # what a table's columns need is asked for before it is known to be one
+    with file.collect_misses():  # request the data of columns before the group is known to be a table
         role = table_role(found)
     if role == "table":
         return _describe_dynamic_table(file, found, path)
@@ -88,10 +87,10 @@ def _describe_at(file: OpenFile, path: str) -> Table | None:
 
 
 def table_role(group: Node) -> str:
-    """Return whether a group is a "table", a "series" or neither (an empty text).
+    """Return "table", "series", or an empty string for other groups.
 
-    A table is a group with `colnames`, or with `id` and the type of a table. A series has `data` or
-    `timestamps`, whatever its type is called, so that extension types count.
+    A table is a group with `colnames`, or with `id` and the type of a table. A series is a group with `data`
+    or `timestamps` of any type, which includes types of extensions.
     """
     if group.has_attribute("colnames"):
         return "table"
@@ -164,7 +163,7 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
 
 
 def _describe_plain_group(main: OpenFile, group: Node, path: str) -> Table | None:
-    """Describe a group that NWB does not define as a table; None unless its datasets have as many rows."""
+    """Describe a group of another type as a table; None if its datasets differ in their number of rows."""
     problems: list[str] = []
     members, lost = _members(main, group, path, [], problems)
     main.raise_if_missing()
@@ -182,7 +181,7 @@ def _describe_plain_group(main: OpenFile, group: Node, path: str) -> Table | Non
 
 
 def _raise_if_unreachable(main: OpenFile, path: str, lost: dict[str, BrokenLinkError]) -> None:
-    """Raise if all that is known of a table is that it is in a file that cannot be opened for now."""
+    """Raise BrokenTableLinkError if all data of a table is in files that cannot be opened."""
     for error in lost.values():
         if isinstance(error, UnreachableLinkError):
             raise broken_table(main.name, path, error)
@@ -191,7 +190,7 @@ def _raise_if_unreachable(main: OpenFile, path: str, lost: dict[str, BrokenLinkE
 def _unreachable(
     path: str, members: dict[str, Member], lost: dict[str, BrokenLinkError], rows: int
 ) -> Iterator[Column]:
-    """Yield the columns that are in files which cannot be opened for now: their values cannot be read."""
+    """Yield the columns in files that cannot be opened, marked as unreadable."""
     for name, error in lost.items():
         is_index = any(stem in members or stem in lost for stem in stems_of(name))
         if isinstance(error, UnreachableLinkError) and not is_index:
@@ -203,7 +202,7 @@ def _unreachable_array(path: str, shape: tuple[int, ...], error: UnreachableLink
 
 
 def _has_an_index(members: dict[str, Member], name: str) -> bool:
-    """Return whether there is an index of a column's name, whatever it says that it belongs to."""
+    """Return whether a dataset has the name of a column's index, whatever its target."""
     member = members.get(f"{name}_index")
     return member is not None and member.neurodata_type == "VectorIndex"
 
@@ -242,14 +241,14 @@ def _members(
     return members, lost
 
 
-def _member(  # noqa: PLR0913 - what tells a column from an index
+def _member(  # noqa: PLR0913 - properties that distinguish columns from indices
     main: OpenFile, group: Node, key: bytes, path: str, ndim: int | None, *, may_index: bool
 ) -> Member | None:
     found = group.child(key)
     if not found.is_dataset:
         return None
     array = found.describe(path, main)
-    # Only integers can be an index or a region, and attributes are what takes longest to read.
+    # Only integers can be an index or a region; reading attributes is slow.
     integer = array.dtype.numpy[1:2] in {"i", "u"}
     named = path.endswith("_index")
     neurodata_type = found.text("neurodata_type") if integer or named else ""
@@ -257,18 +256,18 @@ def _member(  # noqa: PLR0913 - what tells a column from an index
         array, elements, problem = enumerated(found, array)
         return Member(array, neurodata_type, None, elements, problem)
     is_index = integer and (neurodata_type == "VectorIndex" or named)
-    # A column that is listed, or has another type, is no index, whatever its name ends in.
+    # A listed column, or a dataset of another type, is not an index.
     as_index = neurodata_type == "VectorIndex" or (is_index and not neurodata_type and may_index)
     is_flat_region = neurodata_type == "DynamicTableRegion" and array.shape[:1] != (1,)
-    # A table may have more rows than a scalar `id` numbers.
+    # A scalar `id` does not determine the number of rows.
     if as_index or is_flat_region or (ndim == 1 and (array.shape or not path.endswith("/id"))):
-        # MATLAB stores lists as (n, 1) or (1, n), and one row as a scalar.
+        # MATLAB stores lists as (n, 1) or (1, n), and a single row as a scalar.
         array = array.with_ndim(1) or array
     return Member(array, neurodata_type, found.target() if is_index else None)
 
 
 def _named(group: Node, problems: list[str]) -> Iterator[tuple[bytes, str]]:
-    """Yield a group's members with their names as text; formats may allow any bytes."""
+    """Yield the members of a group with their names as text; formats may allow any bytes."""
     for key in group.member_names():
         try:
             yield key, key.decode()
@@ -277,14 +276,14 @@ def _named(group: Node, problems: list[str]) -> Iterator[tuple[bytes, str]]:
 
 
 def _elements(group: Node, members: dict[str, Member], listed: list[str]) -> set[str]:
-    """Return the datasets that only say what the codes of an EnumData mean."""
+    """Return the datasets that only contain the elements of an EnumData."""
     addresses = {member.elements for member in members.values()} - {None}
     if not addresses:
         return set()
     return {n for n in members if n not in listed and group.address_of(n.encode()) in addresses}
 
 
-def _row_count(  # noqa: PLR0913 - what a table is
+def _row_count(  # noqa: PLR0913 - properties of a table
     main: OpenFile,
     path: str,
     members: dict[str, Member],
@@ -293,12 +292,12 @@ def _row_count(  # noqa: PLR0913 - what a table is
     *,
     id_lost: bool,
 ) -> int:
-    """Return how many rows a table has: as many as its `id`, or else as its longest column.
+    """Return the number of rows of a table, which is that of `id`, or else of the longest column.
 
     Raises
     ------
     CorruptDataError
-        If there is an `id` that cannot be opened, and the columns do not agree.
+        If `id` cannot be opened, and the columns differ in length.
     """
     if "id" in members and members["id"].array.shape:
         return members["id"].array.shape[0]
@@ -326,7 +325,7 @@ def _column(name: str, members: dict[str, Member], indexed: dict[str, str]) -> C
     return Column(name, data, tuple(indices), length, region)
 
 
-def _category(  # noqa: PLR0913, PLR0917 - what a category is, and where its problems go
+def _category(  # noqa: PLR0913, PLR0917 - properties of a category, and output for problems
     main: OpenFile, group: Node, path: str, name: str, rows: int, problems: list[str]
 ) -> Column | None:
     """Return a category of an AlignedDynamicTable as a column of structs (hdmf-common, section 3)."""
@@ -365,8 +364,8 @@ def _describe_series(main: OpenFile, group: Node, path: str) -> Table:
     data, stamps = arrays.get("data"), arrays.get("timestamps")
     length = data.rows if data is not None else 0
     stamped = stamps.rows if stamps is not None else 0
-    # Frames that lie in a video file leave `data` empty: their times are the rows, or else their number says
-    # how many there are (NWB specification, ImageSeries). Without either nothing is known of them.
+    # `data` is empty if frames are in a video file: the number of rows is that of timestamps, or else the
+    # number of frames (NWB specification, ImageSeries). Without either it is unknown.
     outside = not length and "external_file" in found
     rows = (stamped or _count(frames)) if outside else length if data is not None else stamped
     columns = [Column("data", data, length=length)] if data is not None else []
@@ -391,7 +390,7 @@ def _describe_series(main: OpenFile, group: Node, path: str) -> Table:
 
 
 def _series_members(group: Node, problems: list[str]) -> tuple[dict[str, Node], dict[str, BrokenLinkError]]:
-    """Open the datasets that make a TimeSeries a table; return those that cannot be opened, too."""
+    """Open the datasets that are columns of a TimeSeries; return also those that cannot be opened."""
     found: dict[str, Node] = {}
     lost: dict[str, BrokenLinkError] = {}
     present = set(group.member_names())
@@ -416,18 +415,17 @@ def _count(dataset: Node | None) -> int:
 
 
 def whole_column(name: str, array: Array, ndim: int | None, *, is_null: bool = False) -> Column:
-    """Return a dataset as the value of the only row of a table.
+    """Return a column whose only row is a whole dataset.
 
     Parameters
     ----------
     name : str
     array : Array
     ndim : int or None
-        Dimensions that the NWB schema fixes: a scalar is read as a scalar also where it is stored with one
-        element (MatNWB, MIES), a list as a list also where it is stored as a scalar. Several elements are
-        never cut.
+        Number of dimensions in the NWB schema: an array of one element is read as a scalar (MatNWB, MIES),
+        and a scalar as a list. Several elements are never truncated.
     is_null : bool
-        Whether the dataset has no dataspace (h5py.Empty): no array, but a missing value.
+        Whether the dataset has a null dataspace (h5py.Empty), and thus a missing value.
     """
     if ndim == 0 and (is_null or 0 in array.shape):
         empty = replace(array, shape=(), chunk=(), shard=(), layout="indirect", offset=-1)
@@ -435,7 +433,7 @@ def whole_column(name: str, array: Array, ndim: int | None, *, is_null: bool = F
     if ndim in {0, 1} and not is_null and len(array.shape) != ndim:
         array = array.with_ndim(1) or array
         if ndim == 0 and array.shape == (1,):
-            return Column(name, array, length=1)  # the only element is the value of the only row
+            return Column(name, array, length=1)  # the only element is the only row
     whole = bool(array.shape) and (ndim == 1 or not is_null)
     return Column(name, array, length=0 if is_null else 1, whole=whole)
 
@@ -443,9 +441,9 @@ def whole_column(name: str, array: Array, ndim: int | None, *, is_null: bool = F
 def _describe_metadata(  # noqa: C901 - one walk
     main: OpenFile, path: str
 ) -> Table | None:
-    """Describe `/general` or `/general/subject`; the root's datasets belong to the session's row.
+    """Describe `/general` or `/general/subject`; the row of the session includes datasets of the root group.
 
-    An empty path is the root group alone.
+    An empty path is the root group only.
     """
     problems: list[str] = []
     arrays: dict[str, Array] = {}

@@ -1,1 +1,1 @@
-"""Zarr, versions 2 and 3, as hdmf-zarr and LINDI write NWB."""
+"""Zarr, versions 2 and 3, with the NWB conventions of hdmf-zarr and LINDI."""

@@ -1,4 +1,4 @@
-"""The configuration of codecs, as Zarr metadata write it, in the terms of the catalog."""
+"""Translation of codec configurations in Zarr metadata to the codecs of the catalog."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lazynwb.formats.zarr.data_types import numpy_dtype
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Codecs that need no settings, under the catalog's names.
+#: Names in the catalog of codecs without settings.
 _NAMES = {
     "zlib": "zlib",
     "gzip": "gzip",
@@ -31,12 +31,12 @@ _PACKAGES = {
     "wavpack": "wavpack-numcodecs",
     "zfpy": "zfpy",
 }
-#: Settings of filters that are types.
+#: Settings of filters whose values are types.
 _FILTERED = ("dtype", "astype", "encode_dtype", "decode_dtype")
 
 
 def catalog_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[Codec, ...] | None:
-    """Return codecs of fixed-size elements in the catalog's terms; None if one of them is unknown."""
+    """Return codecs of fixed-size elements as codecs of the catalog; None if one of them is unknown."""
     found = []
     for codec in codecs:
         name = codec["id"]
@@ -49,7 +49,7 @@ def catalog_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[Codec, ...] | None
         elif name == "crc32c" and codec.get("location", "end") == "end":
             found.append(Codec("crc32c"))
         elif name in FILTERS and _is_sound(codec):
-            if name != "bitround":  # it rounds when writing; there is nothing to undo
+            if name != "bitround":  # it rounds values when writing, and decoding is the identity
                 found.append(Codec("numcodecs", config=json.dumps(codec)))
         else:
             return None
@@ -63,7 +63,7 @@ def _shuffled(codec: dict[str, Any]) -> int:
 
 
 def _is_sound(codec: dict[str, Any]) -> bool:
-    """Return whether every type that a filter names is numeric."""
+    """Return whether all types in the settings of a filter are numeric."""
     try:
         types = [numpy_dtype(codec[name]) for name in _FILTERED if name in codec]
     except ValueError:
@@ -86,12 +86,12 @@ def fixed_size_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[Codec, ...]:
 
 
 def object_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[ObjectCodec, tuple[Codec, ...]]:
-    """Return the codec that makes bytes of an array's objects, which is the first, and the ones after it.
+    """Return the first codec, which encodes objects as bytes, and the following codecs.
 
     Raises
     ------
     UnsupportedTypeError
-        If a codec is unknown, or the first is not one of objects.
+        If a codec is unknown, or the first one does not encode objects.
     """
     known = catalog_codecs(codecs[1:])
     if known is None or not codecs or codecs[0]["id"] not in OBJECT_CODECS:

@@ -1,4 +1,4 @@
-"""Zarr's data types: as NumPy's, as the catalog's, and their fill values."""
+"""Translation of Zarr data types to those of NumPy and of the catalog, and their fill values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lazynwb.catalog.model import DType, Field, stored_size
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Levels of nested types: more than files have.
+#: Maximum nesting of types.
 _MAX_DEPTH = 16
 _NUMPY = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248]|c(8|16)|[SUV]\d{1,9}|O|[mM]8(\[\w{1,16}\])?)")
 _V3_NUMBER = re.compile(r"(u?int|float|complex)(8|16|32|64|128)")
@@ -21,19 +21,19 @@ _V3_RAW = re.compile(r"r(\d{1,9})")
 _LETTERS = {"int": "i", "uint": "u", "float": "f", "complex": "c"}
 _FIXED = {"fixed_length_utf32": ("U", 4), "null_terminated_bytes": ("S", 1), "raw_bytes": ("V", 1)}
 _VARIABLE = {"string", "bytes", "variable_length_bytes", "variable_length_utf8"}
-#: Bytes that these take where HDF5 stores them; the same session has the same type in either format.
+#: Sizes of references in HDF5, so that types of a session are equal in both formats.
 _HEAP_REFERENCE, _OBJECT_REFERENCE = 16, 8
-#: hdmf-zarr's names of references: in version 2, and in version 3.
+#: Names of references in hdmf-zarr, in version 2 and in version 3.
 REFERENCES = frozenset({"object", "object_reference"})
 
 
 def numpy_dtype(described: Any, depth: int = 0) -> np.dtype:  # noqa: ANN401 - JSON
-    """Return a type that is described as in a `.zarray` (Zarr v2, data type encoding).
+    """Return the NumPy type of a data type in a `.zarray` (Zarr v2, data type encoding).
 
     Raises
     ------
     ValueError
-        If there is no such type.
+        If the type is invalid.
     """
     if isinstance(described, str) and _NUMPY.fullmatch(described):
         return np.dtype(described)
@@ -51,12 +51,12 @@ def numpy_dtype(described: Any, depth: int = 0) -> np.dtype:  # noqa: ANN401 - J
 
 
 def describe_v3(data_type: Any, endian: Any, depth: int = 0) -> Any:  # noqa: ANN401 - JSON
-    """Return a data type of version 3 as version 2 describes it.
+    """Convert a data type of version 3 to the encoding of version 2.
 
     Raises
     ------
     ValueError
-        If it is not known.
+        If the type is unknown.
     """
     order = {"little": "<", "big": ">"}.get(endian) if isinstance(endian, str) else None
     said = data_type if isinstance(data_type, dict) else {"name": data_type}
@@ -91,10 +91,10 @@ def _field(field: Any, endian: Any, depth: int) -> tuple[Any, Any]:  # noqa: ANN
 
 
 def catalog_dtype(dtype: np.dtype, attributes: dict[str, Any], codecs: Iterable[dict[str, Any]]) -> DType:
-    """Return the catalog's type of an array's elements.
+    """Return the type of an array's elements in the catalog.
 
-    The type of objects is in hdmf-zarr's attributes (`zarr_dtype` in version 2; `_DTYPE` and
-    `_REFERENCE_FIELDS` in version 3): references to other objects, or compounds; else text.
+    The type of objects is in attributes of hdmf-zarr (`zarr_dtype` in version 2; `_DTYPE` and
+    `_REFERENCE_FIELDS` in version 3): object references, compounds, or by default text.
     """
     said = attributes.get("_DTYPE", attributes.get("zarr_dtype"))
     if said is None:
@@ -119,7 +119,7 @@ def catalog_dtype(dtype: np.dtype, attributes: dict[str, Any], codecs: Iterable[
 
 
 def _lindi_compound(described: object) -> list[dict[str, Any]] | None:
-    """Return LINDI's description of a compound, pairs of name and type, as hdmf-zarr would put it."""
+    """Convert LINDI's description of a compound, pairs of name and type, to that of hdmf-zarr."""
     if not isinstance(described, list):
         return None
     pairs = [pair for pair in described if isinstance(pair, list) and len(pair) == 2]  # noqa: PLR2004
@@ -165,7 +165,7 @@ def _sequence(described: object) -> DType:
 
 
 def _named_dtype(name: object) -> np.dtype:
-    """Return the type that hdmf-zarr names by its class; an object's if it names none."""
+    """Return the type of a class name of hdmf-zarr; the object type for other names."""
     text = {"int": "int64", "float": "float64", "bool": "bool_"}.get(str(name), str(name))
     scalar = np.sctypeDict.get(text.rstrip("_"))
     if isinstance(scalar, type) and issubclass(scalar, np.number | np.bool_):
@@ -184,12 +184,12 @@ def as_number(dtype: DType) -> bool:
 
 
 def fill_bytes(value: Any, dtype: np.dtype) -> bytes:  # noqa: ANN401 - JSON
-    """Return one element's fill value as stored; empty for zeros.
+    """Return the stored bytes of a fill value; empty for zeros.
 
     Raises
     ------
     ValueError
-        If the type has no such value.
+        If the value does not fit the type.
     """
     try:
         stored = _element(value, dtype).tobytes()
@@ -217,10 +217,10 @@ def _element(value: Any, dtype: np.dtype) -> np.ndarray:  # noqa: ANN401 - JSON
 
 def _number(value: Any, dtype: np.dtype) -> np.ndarray:  # noqa: ANN401 - JSON
     if dtype.kind == "f" and isinstance(value, str) and value.startswith("0x"):
-        # The bits of a number, of which NaN has many (Zarr v3 core, fill value).
+        # Hexadecimal bits of a number, because NaN has many encodings (Zarr v3 core, fill value).
         return np.array(int(value, 16), f"{dtype.str[0]}u{dtype.itemsize}")
     if dtype.kind in "iu" and int(value) != float(value) and int(value) != value:
-        raise ValueError("it is no integer")
+        raise ValueError("not an integer")
     convert = {"i": int, "u": int, "f": float, "c": complex, "U": str}.get(dtype.kind)
     result = np.zeros((), dtype)
     result[...] = convert(value) if convert else value

@@ -1,7 +1,7 @@
 """Metadata documents of one group or array: attributes, and the links and references stored in them.
 
-Zarr knows no links and no references. hdmf-zarr stores links as attributes of the group that has them
-(`zarr_link` in version 2, `_LINKS` in version 3), and references as JSON objects with a path.
+Zarr has neither links nor references. hdmf-zarr stores the links of a group in its attributes (`zarr_link` in
+version 2, `_LINKS` in version 3), and references as JSON objects with a path.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from lazynwb.formats.nwb.object_listing import MAX_ELEMENTS, unreadable
 from lazynwb.formats.protocols import DamagedObjectError
 from lazynwb.storage.objects.key_validation import is_valid_key
 
-#: Types, links and dimensions, which HDF5 has without attributes.
+#: Attributes for types, links and dimensions, which are not attributes in HDF5.
 _BOOKKEEPING = frozenset(
     [
         "_ARRAY_DIMENSIONS",
@@ -27,12 +27,12 @@ _BOOKKEEPING = frozenset(
         "zarr_link",
     ]
 )
-#: The attribute of the root group that says where the schema is: a reference in HDF5, a path here.
+#: The attribute of the root group with the location of the schema: a reference in HDF5, a path in Zarr.
 _SPECIFICATIONS = ".specloc"
-#: Lists within lists; HDF5 knows 32 dimensions.
+#: Maximum nesting of lists; HDF5 has at most 32 dimensions.
 _MAX_DEPTH = 32
 _INTEGERS = range(-(2**63), 2**64)
-#: Names of a list in an attribute that are read: lists of names in NWB are short.
+#: Maximum number of names of a list in an attribute; lists of names in NWB are short.
 _MAX_NAMES = 100_000
 #: Documents that define the kind of an object.
 _KINDS = (".zarray", ".zgroup", "zarr.json")
@@ -62,7 +62,7 @@ def _plain(value: Any, depth: int) -> Any:  # noqa: ANN401 - JSON
 
 
 def reference_path(value: dict[str, Any]) -> str | None:
-    """Return the path that a reference in an attribute leads to; None if it is no reference.
+    """Return the target path of a reference in an attribute; None if the value is not a reference.
 
     hdmf-zarr wraps references in `value` in version 2, and in `_REFERENCE` in version 3, as LINDI does.
     """
@@ -94,7 +94,7 @@ class Meta(NamedTuple):
         return cls(attributes if isinstance(attributes, dict) else {}, array, key)
 
     def names(self, name: str) -> list[str] | None:
-        """Return an attribute that lists names: a list of text, or one plain text; None if there is none."""
+        """Return an attribute with names, which is a list of text or a text; None if it does not exist."""
         value = self.attributes.get(name)
         if value is None:
             return None
@@ -103,7 +103,7 @@ class Meta(NamedTuple):
         return list(dict.fromkeys(item for item in found if item))
 
     def links(self) -> dict[str, tuple[str | None, str]]:
-        """Return the store and the path that each link of a group leads to, by name."""
+        """Return the target store and path of each link of a group, by name."""
         found = {}
         listed = self.attributes.get("_LINKS", self.attributes.get("zarr_link"))
         for link in listed if isinstance(listed, list) else []:
@@ -115,7 +115,7 @@ class Meta(NamedTuple):
         return found
 
     def soft_link(self) -> str | None:
-        """Return the path that stands for this object itself, as LINDI stores links; None if it is one."""
+        """Return the target path of an object that LINDI stores as a link; None for other objects."""
         link = self.attributes.get("_SOFT_LINK")
         path = link.get("path") if isinstance(link, dict) else None
         return path if isinstance(path, str) and path.startswith("/") else None
@@ -131,4 +131,4 @@ def check_described(documents: dict[str, Any], *, is_implied: bool = False) -> N
     own = documents.get("zarr.json")
     attributes = own.get("attributes") if isinstance(own, dict) else documents.get(".zattrs")
     if attributes is not None and not isinstance(attributes, dict):
-        raise DamagedObjectError("its attributes are no JSON object")
+        raise DamagedObjectError("its attributes are not a JSON object")

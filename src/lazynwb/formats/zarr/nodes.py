@@ -1,4 +1,4 @@
-"""Groups and arrays of a Zarr store, and the links between them: see `lazynwb.formats.protocols`."""
+"""Groups, arrays and links of a Zarr store; see `lazynwb.formats.protocols`."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from lazynwb.formats.zarr.store import ZarrStore
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: Bytes of a pointer: what objects take in memory, and so in the types that listings show.
+#: Size of a pointer, which is the size of objects in the types of listings.
 _POINTER = 8
 
 
 class ZarrFile(ZarrStore):
-    """A Zarr store whose objects are found by path; see `lazynwb.formats.protocols.OpenFile`."""
+    """A Zarr store with access to its objects by path; see `lazynwb.formats.protocols.OpenFile`."""
 
     @property
     def root(self) -> ZarrNode:
@@ -41,14 +41,14 @@ class ZarrFile(ZarrStore):
         Raises
         ------
         BrokenLinkError
-            If the path leads nowhere; the message says at which link.
+            If the object does not exist; the message has the broken link.
         """
         self.prefetch_path(path)
         return follow(self.root, path, 0)
 
 
 class ZarrNode(NamedTuple):
-    """A group or an array, and the store that holds it, which a link may have made another one."""
+    """A group or an array, and its store, which may be the target of a link."""
 
     path: str
     meta: Meta
@@ -56,30 +56,30 @@ class ZarrNode(NamedTuple):
 
     @property
     def is_group(self) -> bool:
-        """Whether it is a group."""
+        """Whether the object is a group."""
         return self.meta.array is None
 
     @property
     def is_dataset(self) -> bool:
-        """Whether it is an array."""
+        """Whether the object is an array."""
         return self.meta.array is not None
 
     @property
     def address(self) -> str:
-        """Its path from the root, which references name."""
+        """The path from the root, by which references identify the object."""
         return f"/{self.path}"
 
     def member_names(self) -> Iterable[bytes]:
-        """Return the names of a group's members, links among them."""
+        """Return the names of the members of a group, including links."""
         own = self.file.members(self.path, self.meta)
         return [name.encode("utf-8", "surrogatepass") for name in sorted({*own, *self.meta.links()})]
 
     def child(self, key: bytes) -> ZarrNode:
-        """Open one member of a group, following links; BrokenLinkError if the link leads nowhere."""
+        """Open a member of a group, following links; raise BrokenLinkError if a link is broken."""
         return follow(self, key.decode("utf-8", "surrogatepass"), 0)
 
     def address_of(self, key: bytes) -> str | None:
-        """Return the address of a member that is stored here; None where a link leads elsewhere."""
+        """Return the address of a member that is stored in the group; None for links."""
         name = key.decode("utf-8", "surrogatepass")
         meta = self.file.meta(self._below(name)) if name not in self.meta.links() else None
         return f"/{self._below(name)}" if meta is not None and meta.soft_link() is None else None
@@ -88,12 +88,7 @@ class ZarrNode(NamedTuple):
         return f"{self.path}/{name}" if self.path else name
 
     def step(self, name: str, hops: int) -> ZarrNode:
-        """Open a member by its name; `hops` links led here.
-
-        Raises
-        ------
-        BrokenLinkError
-        """
+        """Open a member by its name after `hops` links; raise BrokenLinkError if it does not exist."""
         if not self.is_group:
             raise NoObjectError(f"{name!r} was looked up in a dataset")
         path = self._below(name)
@@ -119,26 +114,26 @@ class ZarrNode(NamedTuple):
     # -- attributes -----------------------------------------------------------------------------------
 
     def has_attribute(self, name: str) -> bool:
-        """Return whether there is such an attribute."""
+        """Return whether an attribute exists."""
         return name in self.meta.attributes
 
     def text(self, name: str) -> str:
-        """Return a text attribute; an empty text if there is none."""
+        """Return a text attribute; an empty string if it does not exist."""
         value = self.meta.attributes.get(name)
         while isinstance(value, list):
             value = value[0] if value else None
         return value if isinstance(value, str) else ""
 
     def names(self, name: str) -> list[str] | None:
-        """Return an attribute that lists names; None if there is none."""
+        """Return an attribute that is a list of names; None if it does not exist."""
         return self.meta.names(name)
 
     def attributes(self) -> dict[str, Any]:
-        """Return all attributes of NWB as plain values, sorted by name."""
+        """Return all attributes except internal ones of Zarr as plain values, sorted by name."""
         return plain_attributes(self.meta.attributes)
 
     def target(self, name: str = "target") -> str | None:
-        """Return the path of the object that an attribute refers to; None where it does not."""
+        """Return the path of the object that an attribute refers to; None without such a reference."""
         value = self.meta.attributes.get(name)
         if isinstance(value, list) and len(value) == 1:
             value = value[0]
@@ -153,7 +148,7 @@ class ZarrNode(NamedTuple):
         return f"/{value['path'].strip('/')}"
 
     def referred(self, name: str) -> ZarrNode | None:
-        """Open the object that an attribute refers to; None where it does not."""
+        """Open the object that an attribute refers to; None without such a reference."""
         path = self.target(name)
         if path is None:
             return None
@@ -165,12 +160,12 @@ class ZarrNode(NamedTuple):
     # -- arrays ---------------------------------------------------------------------------------------
 
     def describe(self, path: str, main: ZarrFile) -> Array:
-        """Describe an array, which a link may have led to from the store `main`.
+        """Describe an array, which may be the target of a link in the store `main`.
 
         Raises
         ------
         CorruptDataError
-            If its metadata makes no sense; the message names store, array and document.
+            If its metadata is invalid; the message has the store, array and document.
         """
         source = None if self.file is main else self.file.source.path
         try:
@@ -178,11 +173,11 @@ class ZarrNode(NamedTuple):
             return describe_array(stored, self.meta.attributes, path, source)
         except (ValueError, TypeError, OverflowError) as error:
             raise CorruptDataError(
-                f"{self.file.name}: /{self.path}: {self.meta.key} makes no sense: {error}"
+                f"{self.file.name}: /{self.path}: {self.meta.key} is invalid: {error}"
             ) from None
 
     def texts(self, most: int) -> list[str] | None:
-        """Return the elements of a list of text; None of any other array, or where there are too many."""
+        """Return the elements of a list of text; None for other arrays, and for too many elements."""
         if not self.is_dataset:
             return None
         array = self.describe(self.path, self.file)
@@ -191,17 +186,17 @@ class ZarrNode(NamedTuple):
         try:
             items = read_indirect(self.file.objects, array, np.array([[0, array.shape[0]]])).tolist()
         except (CorruptDataError, NotNWBError):
-            raise  # damaged: names that cannot be read must not be left out silently
+            raise  # unreadable names must not be left out silently
         except (TypeError, ValueError):
             return None
         return [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in items]
 
     def is_null(self) -> bool:
-        """Return whether an array has no value at all: Zarr's always have one."""
+        """Return False: arrays of Zarr always have a dataspace."""
         return False
 
     def number(self) -> float | None:
-        """Return the value of an array that is a single number; None of any other."""
+        """Return the value of an array that is a single number; None for other arrays."""
         array = self.describe(self.path, self.file)
         if math.prod(array.shape) != 1 or array.keys is None or array.dtype.kind != "number" or array.shard:
             return None
@@ -214,7 +209,7 @@ class ZarrNode(NamedTuple):
             return None
 
     def start_and_rate(self) -> tuple[float, float] | None:
-        """Return a `starting_time` array's value and its `rate`; None where they are no numbers."""
+        """Return the value of a `starting_time` array and its `rate`; None if they are not numbers."""
         rate = self.meta.attributes.get("rate")
         if isinstance(rate, list) and len(rate) == 1:
             rate = rate[0]
@@ -224,7 +219,7 @@ class ZarrNode(NamedTuple):
         return (start, float(rate)) if start is not None and math.isfinite(rate) and rate > 0 else None
 
     def shown(self) -> tuple[tuple[int, ...] | None, str]:
-        """Return an array's shape and type as a listing shows them."""
+        """Return the shape and type of an array in a listing."""
         array = self.describe(self.path, self.file)
         return array.shape, _shown(array.dtype)
 

@@ -1,4 +1,4 @@
-"""Reading arrays that the engine cannot decode: objects, text, scalars, other orders of dimensions."""
+"""Reads of arrays that the engine cannot decode: objects, text, scalars, other orders of dimensions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class _Bytes(NamedTuple):
-    """The stored bytes of a chunk, None if it was never written, and the key of its object."""
+    """The stored bytes of a chunk (None if unwritten), and the key of its object."""
 
     key: str
     data: Buffer | None
@@ -48,22 +48,22 @@ def read_indirect(objects: Objects, array: Array, ranges: np.ndarray) -> np.ndar
     Parameters
     ----------
     objects : Objects
-        The store that holds it.
+        Store of the array.
     array : Array
-        As it was described; nothing else of the store's metadata is needed.
+        Description of the array; other metadata of the store is not needed.
     ranges : ndarray of shape (n, 2)
-        First row and the row past the last, ascending. A scalar has one row.
+        Half-open ranges of rows, in ascending order. A scalar has one row.
 
     Returns
     -------
     ndarray
-        The rows one after another. Text and sequences come as objects, object references as their targets'
-        paths (None for null ones), compounds as structured arrays of these.
+        The concatenated rows. Text and sequences are objects, object references are paths of their targets
+        (None for null references), and compounds are structured arrays of these.
 
     Raises
     ------
     UnsupportedTypeError
-        If a codec is not known, or a pickled array holds anything but plain data.
+        If a codec is unknown, or a pickled array contains other than plain data.
     CorruptDataError
         If a chunk is damaged.
     """
@@ -93,7 +93,7 @@ def read_indirect(objects: Objects, array: Array, ranges: np.ndarray) -> np.ndar
             message = describe(chunk_name, bytes(found.data or b"")) or f"{chunk_name}: {error}"
             kind = UnsupportedTypeError if isinstance(error, UnsupportedTypeError) else CorruptDataError
             raise kind(message) from None
-        if out is None:  # only after the chunk was found to match the metadata
+        if out is None:  # allocate only after a chunk was found to match the metadata
             out = np.empty((rows, *shape[1:]), values.dtype)
         corner = [p * c for p, c in zip(place, chunk, strict=True)]
         room = [slice(0, min(c, n - s)) for c, n, s in zip(chunk, shape, corner, strict=True)]
@@ -152,7 +152,7 @@ def _fetch(objects: Objects, array: Array, stored: Stored, places: list[Place]) 
             return _Bytes(keys[shard], None)
         data = objects.get_range(keys[shard], start, size)
         if data is None:
-            raise CorruptDataError(f"{objects.source.name}: /{array.path}: the shard {keys[shard]} is gone")
+            raise CorruptDataError(f"{objects.source.name}: /{array.path}: shard {keys[shard]} is missing")
         return _Bytes(keys[shard], data)
 
     return dict(zip(places, _together(objects, read, places), strict=True))
@@ -220,7 +220,7 @@ def _each(values: np.ndarray, convert: Callable[[Any], Any]) -> np.ndarray:
 
 
 def _text(item: object) -> str | bytes:
-    """Return text; what was never written is an empty one, as in HDF5."""
+    """Return an object as text; unwritten elements are empty strings, as in HDF5."""
     if isinstance(item, str | bytes):
         return item
     if item is None or (type(item) is int and not item):
@@ -231,7 +231,7 @@ def _text(item: object) -> str | bytes:
 
 
 def _path(item: object) -> str | None:
-    """Return the path that a reference leads to: an object in version 2; text, or JSON, in version 3."""
+    """Return the target path of a reference: an object in version 2, text or JSON in version 3."""
     if isinstance(item, bytes):
         item = item.decode("utf-8", "replace")
     if isinstance(item, str) and item.startswith("{"):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.objects.object_store import Objects
     from lazynwb.storage.source import Source
 
-#: More than the metadata of any session; what is larger is not parsed.
+#: Maximum size of metadata that is parsed, more than that of any session.
 _MAX_BYTES = 512 * 1024 * 1024
 #: The documents of one node, by version.
 _DOCUMENTS = {2: (".zarray", ".zgroup", ".zattrs"), 3: ("zarr.json",)}
@@ -31,29 +31,29 @@ T = TypeVar("T")
 
 
 class MissingObjectsError(Exception):
-    """Objects that a parse needs have not been fetched yet."""
+    """Objects required by a parse that have not been fetched."""
 
 
 class NoStoreError(NotNWBError, SourceNotFoundError):
-    """There is no Zarr store at the path."""
+    """A path without a Zarr store."""
 
 
 class ZarrStore(PartialFile):
-    """A store opened for its structure.
+    """The metadata of a store.
 
-    Consolidated metadata (`.zmetadata`, or a member of the root's `zarr.json`) has all of it at once.
-    Without it, each group and array has a document or three of its own. Those of a local store are read as
-    they are asked for; those of a remote one are noted, and fetched together when the parse has gone on as
-    far as it could.
+    Consolidated metadata (`.zmetadata`, or a member of `zarr.json` of the root) contains the metadata of all
+    nodes. Otherwise each group and array has one to three documents. Documents of a local store are read on
+    demand. Documents of a remote store are recorded, and fetched together after a run of the parse.
 
     Parameters
     ----------
     objects : Objects
+        The store.
 
     Raises
     ------
     NotNWBError
-        If there is no root group.
+        If the root group does not exist.
     """
 
     _missing_error = MissingObjectsError
@@ -77,7 +77,7 @@ class ZarrStore(PartialFile):
     # -- the metadata ---------------------------------------------------------------------------------
 
     def _open(self) -> int:
-        """Read the root's metadata, and everything else that is consolidated with it; return the version."""
+        """Read the metadata of the root, and consolidated metadata; return the version."""
         self._here.update(_either(self.objects, "zarr.json", ".zmetadata"))
         root = self._json("zarr.json")
         if root is not None:
@@ -106,7 +106,7 @@ class ZarrStore(PartialFile):
     def _object(self, holder: dict[str, Any], where: str) -> dict[str, Any]:
         found = holder.get("metadata")
         if not isinstance(found, dict):
-            raise NotNWBError(f"{self.name}: {where}: metadata is no JSON object")
+            raise NotNWBError(f"{self.name}: {where}: the metadata is not a JSON object")
         return found
 
     def _consolidate(self, documents: dict[str, Any]) -> None:
@@ -124,38 +124,38 @@ class ZarrStore(PartialFile):
                 path = parent
 
     def _json(self, key: str) -> dict[str, Any] | None:
-        """Return a document; None if there is none.
+        """Return a document; None if it does not exist.
 
         Raises
         ------
         NotNWBError
-            If it is no JSON object.
+            If the document is not a JSON object.
         """
         data = self._here.get(key)
         if data is None:
             return None
         if len(data) > _MAX_BYTES:
-            raise NotNWBError(f"{self.name}: {key} has {len(data)} bytes: metadata is not that large")
+            raise NotNWBError(f"{self.name}: {key} has {len(data)} bytes, more than valid metadata")
         try:
             found = parse_json(data)
         except (ValueError, RecursionError) as error:
             where = f"{self.name}: {key}"
             raise NotNWBError(describe(where, bytes(data)) or f"{where} is no valid JSON: {error}") from None
         if not isinstance(found, dict):
-            raise NotNWBError(f"{self.name}: {key} is no JSON object")
+            raise NotNWBError(f"{self.name}: {key} is not a JSON object")
         return found
 
     def meta(self, path: str) -> Meta | None:
-        """Return the metadata of the group or array at a path, links not followed; None if there is none.
+        """Return the metadata of the node at a path without following links; None if it does not exist.
 
         Raises
         ------
         MissingObjectsError
-            If its documents are not here yet.
+            If its documents have not been fetched.
         NotNWBError
-            If they are no JSON.
+            If a document is not JSON.
         DamagedObjectError
-            If it is neither a group nor an array, or its attributes are invalid.
+            If the node is neither a group nor an array, or its attributes are invalid.
         """
         if path not in self._metas:
             if self._members is None:
@@ -172,7 +172,7 @@ class ZarrStore(PartialFile):
         keys = self._keys(path)
         self.prefetch(keys)
         if not all(key in self._here for key in keys):
-            raise MissingObjectsError(f"the metadata of /{path} is not here yet")
+            raise MissingObjectsError(f"the metadata of /{path} has not been fetched")
         documents = {key.rpartition("/")[2]: self._json(key) for key in keys}
         found = {name: document for name, document in documents.items() if document is not None}
         check_described(found)
@@ -182,9 +182,9 @@ class ZarrStore(PartialFile):
         return [f"{path}/{name}" if path else name for name in _DOCUMENTS[self._version]]
 
     def members(self, path: str, meta: Meta) -> list[str]:
-        """Return the names of a group's own members, in order.
+        """Return the names of the members of a group that are stored in it, in order.
 
-        From the store's listing; for a store that does not list, from a table of likely names.
+        They are from the listing of the store, or are likely names if the store cannot list its objects.
         """
         if self._members is not None:
             return sorted(self._members.get(path, ()))
@@ -192,7 +192,7 @@ class ZarrStore(PartialFile):
             self._lists[path] = self.objects.members(path)
         if path not in self._lists:
             self._unlisted.add(path)
-            raise MissingObjectsError(f"the members of /{path} are not here yet")
+            raise MissingObjectsError(f"the members of /{path} have not been fetched")
         listed = self._lists[path]
         prefix = f"{path}/" if path else ""
         if listed is not None:
@@ -214,7 +214,7 @@ class ZarrStore(PartialFile):
     # -- what is here, and what is not ----------------------------------------------------------------
 
     def prefetch(self, keys: list[str]) -> None:
-        """Announce objects that will be needed, so that they are fetched together."""
+        """Record objects that will be needed, so that they are fetched together."""
         absent = [key for key in keys if key not in self._here]
         if self._at_once:
             self._here.update(self.objects.get_many(absent) if absent else {})
@@ -222,10 +222,10 @@ class ZarrStore(PartialFile):
             self._missing.update(absent)
 
     def chunk(self, key: str) -> Buffer | None:
-        """Return a chunk that describing a table needs; None if there is none."""
+        """Return a chunk that the description of a table needs; None if it does not exist."""
         self.prefetch([key])
         if key not in self._here:
-            raise MissingObjectsError(f"the chunk {key} is not here yet")
+            raise MissingObjectsError(f"the chunk {key} has not been fetched")
         return self._here[key]
 
     def _own_missed(self) -> int:
@@ -241,7 +241,7 @@ class ZarrStore(PartialFile):
         if missing or unlisted:
             self._rounds += 1
             if self._rounds > MAX_ROUNDS:
-                raise NotNWBError(f"{self.name}: the structure of the store does not end: it is damaged")
+                raise NotNWBError(f"{self.name} is damaged: its structure does not end")
             self._here.update(self.objects.get_many(sorted(missing)) if missing else {})
             self._lists.update(
                 zip(unlisted, self.objects.pool.map(self.objects.members, unlisted), strict=True)
@@ -256,7 +256,7 @@ class ZarrStore(PartialFile):
         return {}
 
     def prefetch_path(self, path: str) -> None:
-        """Announce the documents of every group on a path."""
+        """Record the documents of all groups on a path."""
         if self._members is None:
             names = [name for name in path.split("/") if name]
             self.prefetch([key for i in range(len(names)) for key in self._keys("/".join(names[: i + 1]))])
@@ -281,16 +281,17 @@ class ZarrStore(PartialFile):
         return self.source.with_path(self.source.path.rstrip("/"))
 
     def _linked_source(self, name: str) -> Source | None:
-        """Return the store that a path, absolute or relative to this store, leads to; None for no path."""
+        """Return the store at a path, absolute or relative to this store; None if it is not a path."""
         here = self._here_without_slash()
         return here.sibling(name if os.path.isabs(name) else f"{here.path.rpartition('/')[2]}/{name}")  # noqa: PTH117 - as the source does
 
     def external(self, name: str) -> Self:
-        """Open the store that a link names by its path from this one, if the settings allow it.
+        """Open the target store of a link by its relative path, if the settings allow it.
 
         Raises
         ------
         BrokenLinkError
+            If the store does not exist, or the settings do not allow it.
         """
         here = self._here_without_slash()
         return self._linked_file(here, self._linked_source(name), "the link to another store, {},", name)
@@ -300,11 +301,11 @@ class ZarrStore(PartialFile):
 
     @property
     def depends(self) -> tuple[tuple[str, str], ...]:
-        """Path and identity of every other store that links led to so far, and of documents that were read.
+        """Paths and identities of the target stores of links, and of local documents that were read.
 
-        A store's identity is that of its root's metadata, which is all of it where it is consolidated. Where
-        it is not, a local store's documents and folders count too, each of them; asking a server for the
-        versions of hundreds of documents would take as long as reading them.
+        The identity of a store is that of the metadata of its root, which includes all consolidated metadata.
+        Documents and folders of a local store without consolidated metadata are included. Versions of remote
+        documents are not requested, because this would take as long as reading them.
         """
         others = [(source.path, source.identity_or_absent()) for source in self._linked]
         others += [(source.path, identity_of_unread(source, why)) for source, why in self._unreadable.items()]
@@ -316,9 +317,10 @@ class ZarrStore(PartialFile):
 
 
 def _either(objects: Objects, *keys: str) -> dict[str, Buffer | None]:
-    """Return objects of which there should be one.
+    """Return alternative objects, of which at least one should exist.
 
-    Without permission to list a bucket, missing objects are refused: no error while another one is there.
+    Without permission to list a bucket, requests for missing objects are refused. Such an error is ignored if
+    another object exists.
     """
     try:
         return dict(objects.get_many(keys))
