@@ -22,7 +22,7 @@ import damage_hdf5
 import zarr_stores
 from damage import ABSENT
 from lazynwb.codecs.checksums import crc32c
-from lazynwb.formats.nwb.object_listing import unreadable
+from lazynwb.formats.nwb.object_listing import unreadable_placeholder
 from readers import plain_zarr, zarr_python
 from zarr_twins.make import ARCHIVE, unpack
 
@@ -685,7 +685,7 @@ def _attribute(path: Path, name: str, attribute: str) -> Any:
 
 def _shallow(value: Any, depth: int) -> Any:
     if depth > _MAX_DEPTH:
-        return unreadable("nested too deeply")
+        return unreadable_placeholder("nested too deeply")
     if isinstance(value, dict):
         return {name: _shallow(item, depth + 1) for name, item in value.items()}
     return [_shallow(item, depth + 1) for item in value] if isinstance(value, list) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from lazynwb.errors import LazyNWBError, NotNWBError
-from lazynwb.formats.protocols import identity_of_unread, permitted_target, unfollowed
+from lazynwb.formats.protocols import link_target_error, permitted_target, unread_target_identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -163,7 +163,9 @@ class PartialFile:
     def depends(self) -> tuple[tuple[str, str], ...]:
         """Paths and identities of the target files of links that have been followed, even if unreadable."""
         own = [(source.path, linked._identity) for source, linked in self._linked.items()]  # noqa: SLF001 - of its own kind
-        own += [(source.path, identity_of_unread(source, why)) for source, why in self._unreadable.items()]
+        own += [
+            (source.path, unread_target_identity(source, why)) for source, why in self._unreadable.items()
+        ]
         return tuple(own) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
 
     # --- links to other files ------------------------------------------------------------------------------
@@ -180,7 +182,7 @@ class PartialFile:
                 self._linked[target] = self._open_linked(target)
             except LazyNWBError as error:
                 target.invalidate()
-                self._unreadable[target] = unfollowed(self.name, target, error)
+                self._unreadable[target] = link_target_error(self.name, target, error)
                 raise self._unreadable[target] from None
         return self._linked[target]
 

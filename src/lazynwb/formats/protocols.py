@@ -74,7 +74,7 @@ def follow(start: N, path: AnyStr, hops: int) -> N:
     return reached
 
 
-def broken_at(name: str, error: BrokenLinkError, hops: int) -> BrokenLinkError:
+def link_error(name: str, error: BrokenLinkError, hops: int) -> BrokenLinkError:
     """Return the error of a link from that of its target; a cycle is reported once, not at each link.
 
     Parameters
@@ -123,7 +123,7 @@ def permitted_target(here: Source, target: Source | None, what: str, name: str) 
     )
 
 
-def unfollowed(name: str, target: Source, error: LazyNWBError) -> BrokenLinkError:
+def link_target_error(name: str, target: Source, error: LazyNWBError) -> BrokenLinkError:
     """Return the error of a link whose target file cannot be opened.
 
     If the file does not exist, the link is broken. If a remote file cannot be accessed, its contents are
@@ -149,12 +149,12 @@ def unfollowed(name: str, target: Source, error: LazyNWBError) -> BrokenLinkErro
     )
 
 
-def identity_of_unread(target: Source, error: BrokenLinkError) -> str:
+def unread_target_identity(target: Source, error: BrokenLinkError) -> str:
     """Return the identity of the target file of a link that cannot be opened."""
     return UNREACHABLE if isinstance(error, UnreachableLinkError) else target.identity_or_absent()
 
 
-def broken_table(name: str, path: str, why: object, what: str = "table") -> BrokenTableLinkError:
+def broken_table_error(name: str, path: str, why: object, what: str = "table") -> BrokenTableLinkError:
     """Return the error of a table behind a broken link.
 
     Parameters
@@ -183,7 +183,7 @@ class DamagedObjectError(BrokenLinkError):
     """An object that the library of its format cannot open."""
 
 
-def tell_damaged(file: OpenFile, path: str, error: BrokenLinkError) -> None:
+def log_damaged(file: OpenFile, path: str, error: BrokenLinkError) -> None:
     """Log that a damaged object is left out."""
     file.raise_if_missing()  # it may be intact when the parse is repeated
     logging.getLogger("lazynwb").warning("%s: %s was left out: %s", file.name, path, error)

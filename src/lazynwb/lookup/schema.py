@@ -11,7 +11,7 @@ from lazynwb.catalog.merge import merge_schemas
 from lazynwb.catalog.model import TABLE_ROLES
 from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import TABLE_SHORTCUTS
-from lazynwb.formats.protocols import broken_table
+from lazynwb.formats.protocols import broken_table_error
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.lookup.stored_tables import StoredTable, StoredTables, store_layouts
 from lazynwb.progress import Progress
@@ -336,7 +336,7 @@ def table_not_found_message(
         except LazyNWBError:
             continue
         if (broken := listing.broken_link(table, exact=exact)) is not None:
-            return str(broken_table(source.name, *broken, one))
+            return str(broken_table_error(source.name, *broken, one))
         partial = f"; {source.name}: {PARTIAL_LISTING}" if listing.is_partial else partial
         existing = listing.groups(roles)
         if existing:

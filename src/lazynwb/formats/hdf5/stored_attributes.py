@@ -12,7 +12,7 @@ from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
 from lazynwb.formats.hdf5.global_heap import element
 from lazynwb.formats.hdf5.messages import decode_attribute_info, decode_dataspace
 from lazynwb.formats.hdf5.object_header import ATTRIBUTE, ATTRIBUTE_INFO, SHARED
-from lazynwb.formats.nwb.object_listing import MAX_BYTES, MAX_ELEMENTS, Reference, unreadable
+from lazynwb.formats.nwb.object_listing import MAX_BYTES, MAX_ELEMENTS, Reference, unreadable_placeholder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -130,11 +130,11 @@ def plain_value(file: Structure, attribute: StoredAttribute) -> Any:  # noqa: AN
     if shape is None:
         return None
     if stored.name == "object" and math.prod(shape) > MAX_ELEMENTS:
-        return unreadable(f"{math.prod(shape)} references")
+        return unreadable_placeholder(f"{math.prod(shape)} references")
     if stored.name != "object" and is_too_large(attribute):
         inner = stored.base.size if stored.name == "array" and stored.base is not None else stored.size
         count = math.prod(shape) * (stored.size // inner)
-        return unreadable(f"an attribute of {count} elements")
+        return unreadable_placeholder(f"an attribute of {count} elements")
     return _plain(file, stored, data, shape)
 
 
@@ -198,9 +198,9 @@ def _element(file: Structure, stored: StoredType, data: bytes, at: int) -> Any: 
         address = int.from_bytes(data[at : at + 8], "little")
         return Reference(file, address) if address else None
     if name == "region":
-        return unreadable("a region reference")
+        return unreadable_placeholder("a region reference")
     if name == "opaque":
-        return unreadable("of type void")
+        return unreadable_placeholder("of type void")
     if name == "vlen" and stored.base is not None and stored.base.name == "object":
         stored_bytes = element(file, data, at, 8)
         addresses = struct.unpack(f"<{len(stored_bytes) // 8}Q", stored_bytes)

@@ -61,8 +61,8 @@ from lazynwb.formats.partial_file import PartialFile
 from lazynwb.formats.protocols import (
     BrokenLinkError,
     NoObjectError,
-    broken_at,
     follow,
+    link_error,
 )
 from lazynwb.formats.references import find_paths
 from lazynwb.profile import count
@@ -408,7 +408,7 @@ class StructureNode:
             if link.kind == EXTERNAL:
                 return follow(self.file.external(link.file).root, link.value, hops + 1)
         except BrokenLinkError as error:
-            raise broken_at(shown, error, hops) from None
+            raise link_error(shown, error, hops) from None
         raise BrokenLinkError(f"{shown!r} is a link of an unknown kind")
 
     def opened(self, link: Link) -> StructureNode:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from h5py import h5a, h5o, h5r, h5t
 
-from lazynwb.formats.nwb.object_listing import MAX_BYTES, MAX_ELEMENTS, Reference, unreadable
+from lazynwb.formats.nwb.object_listing import MAX_BYTES, MAX_ELEMENTS, Reference, unreadable_placeholder
 from lazynwb.formats.protocols import DamagedObjectError
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _plain_attribute(owner: GroupID, name: bytes, file: LibHdf5File) -> Any:  # 
             return _references(attribute, file)
         return _plain(_read(attribute, owner, file), owner, file)
     except _ERRORS as error:
-        return unreadable(str(error))
+        return unreadable_placeholder(str(error))
 
 
 def _references(attribute: h5a.AttrID, file: LibHdf5File) -> Any:  # noqa: ANN401
@@ -143,7 +143,7 @@ def _plain(value: Any, owner: GroupID, file: LibHdf5File) -> Any:  # noqa: ANN40
     kind = (
         "a region reference" if isinstance(value, h5r.RegionReference) else f"of type {type(value).__name__}"
     )
-    return unreadable(kind)
+    return unreadable_placeholder(kind)
 
 
 def as_text(value: object) -> str:

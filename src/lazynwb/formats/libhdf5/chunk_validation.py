@@ -41,7 +41,7 @@ _MARK = 32
 #: Maximum compression ratio of LZF: three bytes repeat up to 264.
 _MAX_LZF_RATIO = 88
 #: Size of the chunks that are decoded together to determine their sizes.
-_AT_ONCE = 8 << 20
+_DECODED_TOGETHER = 8 << 20
 
 _Filter: TypeAlias = tuple[int, int, tuple[int, ...], bytes]
 
@@ -64,7 +64,7 @@ def chunks_with(ranges: np.ndarray, chunks: list[h5py.h5d.StoreInfo], rows: int)
     ]
 
 
-def refuse_damage(file: LibHdf5File, dataset: h5py.Dataset, array: Array, ranges: np.ndarray) -> None:
+def check_chunks(file: LibHdf5File, dataset: h5py.Dataset, array: Array, ranges: np.ndarray) -> None:
     """Refuse chunks for which libhdf5 crashes, allocates excessive memory, or returns random values.
 
     Raises
@@ -89,13 +89,13 @@ def refuse_damage(file: LibHdf5File, dataset: h5py.Dataset, array: Array, ranges
             f"{file.name}: a chunk of {where} has {largest} stored bytes, but at most {nbytes} decoded bytes"
         )
     wanted = chunks_with(ranges, stored, dataset.chunks[0])
-    for place in _unsound(file, dataset, array, filters, wanted):
+    for place in _invalid_chunks(file, dataset, array, filters, wanted):
         raise CorruptDataError(
             f"{file.name}: the chunk of {where} at {place} is damaged: it does not decode to its size"
         )
 
 
-def _unsound(
+def _invalid_chunks(
     file: LibHdf5File,
     dataset: h5py.Dataset,
     array: Array,
@@ -120,21 +120,21 @@ def _unsound(
         place, mask = chunk.chunk_offset, chunk.filter_mask
         with file.collect_misses():
             raw = dataset.id.read_direct_chunk(place)[1]
-        raw = _undone(raw, outer, mask >> at + 1, 2 * nbytes + _OVERHEAD)
+        raw = _undo_filters(raw, outer, mask >> at + 1, 2 * nbytes + _OVERHEAD)
         if mask & 1 << at:
             if len(raw) != nbytes:
                 yield place  # uncompressed, with a wrong size
-        elif not _is_sound(number, raw, values, count, nbytes):
+        elif not _has_valid_size(number, raw, values, count, nbytes):
             yield place
         elif number == _LZF:
             together.append((place, raw))
-            if len(together) * (nbytes + _MARK) > _AT_ONCE:
-                yield from _not_so_long(together, nbytes)
+            if len(together) * (nbytes + _MARK) > _DECODED_TOGETHER:
+                yield from _invalid_lzf_chunks(together, nbytes)
                 together = []
-    yield from _not_so_long(together, nbytes)
+    yield from _invalid_lzf_chunks(together, nbytes)
 
 
-def _undone(raw: bytes, filters: list[_Filter], mask: int, most: int) -> bytes:
+def _undo_filters(raw: bytes, filters: list[_Filter], mask: int, most: int) -> bytes:
     """Undo shuffle and deflate up to a maximum size; return nothing for damaged chunks."""
     for i in range(len(filters) - 1, -1, -1):
         number, _, values, _ = filters[i]
@@ -150,7 +150,7 @@ def _undone(raw: bytes, filters: list[_Filter], mask: int, most: int) -> bytes:
     return raw
 
 
-def _is_sound(number: int, raw: bytes, values: tuple[int, ...], count: int, nbytes: int) -> bool:
+def _has_valid_size(number: int, raw: bytes, values: tuple[int, ...], count: int, nbytes: int) -> bool:
     """Return whether the size of a chunk of `count` elements matches its header or parameters."""
     if number == _LZF:
         return nbytes <= _MAX_LZF_RATIO * len(raw)  # LZF does not store the size
@@ -170,7 +170,9 @@ def _is_sound(number: int, raw: bytes, values: tuple[int, ...], count: int, nbyt
     return bits < whole and len(raw) == _SCALEOFFSET_HEADER + count * bits // 8 + 1
 
 
-def _not_so_long(chunks: list[tuple[tuple[int, ...], bytes]], nbytes: int) -> Iterator[tuple[int, ...]]:
+def _invalid_lzf_chunks(
+    chunks: list[tuple[tuple[int, ...], bytes]], nbytes: int
+) -> Iterator[tuple[int, ...]]:
     """Yield the positions of chunks that LZF does not decode to `nbytes` bytes.
 
     Neither a chunk nor libhdf5 reports the decoded size. Bytes that are appended to a chunk are decoded after

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 #: Maximum nesting of virtual datasets.
 _MAX_DEPTH = 16
 #: Prefix for names relative to the folder of the file (H5Pset_efile_prefix).
-_BESIDE = b"${ORIGIN}"
+_ORIGIN_PREFIX = b"${ORIGIN}"
 
 
-def is_elsewhere(properties: PropDCID) -> bool:
+def may_be_external(properties: PropDCID) -> bool:
     """Return whether the data of a dataset may be in other files."""
     return bool(properties.get_layout() == h5d.VIRTUAL or properties.get_external_count())
 
 
-def forbidden(properties: PropDCID, file: LibHdf5File) -> str:
+def describe_forbidden(properties: PropDCID, file: LibHdf5File) -> str:
     """Describe the first external file of a dataset that the settings do not allow; empty if none."""
     for name in sorted({*_external(properties), *(name for name, _ in _virtual(properties))}):
         if name == "." and not properties.get_external_count():
@@ -55,7 +55,7 @@ def forbidden(properties: PropDCID, file: LibHdf5File) -> str:
 def with_checked_heaps(found: Located) -> Iterator[Located]:
     """Provide a dataset whose heaps are validated before libhdf5 loads them; see `heap_validation`."""
     name = h5i.get_name(found.id) if found.file.heaps is not None and _is_variable(found.id) else None
-    if not name or is_elsewhere(found.id.get_create_plist()):
+    if not name or may_be_external(found.id.get_create_plist()):
         yield found
         return
     with found.file.reopen() as own:
@@ -79,37 +79,39 @@ def permitted_dataset(found: Located) -> Iterator[DatasetID]:
         If the settings do not allow its files; the message has the reason.
     """
     properties = found.id.get_create_plist()
-    if not is_elsewhere(properties):
+    if not may_be_external(properties):
         yield found.id
         return
-    refusal = forbidden(properties, found.file)
+    refusal = describe_forbidden(properties, found.file)
     if properties.get_external_count() and not refusal:
         # Other handles of this file in the process have no prefix, and libhdf5 requires equal properties.
         with found.file.reopen() as own:
             access = h5p.create(h5p.DATASET_ACCESS)
-            access.set_efile_prefix(_BESIDE)
+            access.set_efile_prefix(_ORIGIN_PREFIX)
             yield h5d.open(own.id, h5i.get_name(found.id), access)
         return
     if not refusal and found.file.is_streamed and any(name != "." for name, _ in _virtual(properties)):
         refusal = "data in other files, which cannot be read while this process has the file open otherwise"
     if not refusal and (config.external_links != "anywhere" or found.file.source.is_remote):
-        refusal = _checked(found)
+        refusal = _check_virtual(found)
     if refusal:
         name = (h5i.get_name(found.id) or b"").decode("utf-8", "replace")
         raise UnsupportedTypeError(f"{found.file.name}: {name} has {refusal}")
     yield found.id
 
 
-def _checked(found: Located) -> str:
+def _check_virtual(found: Located) -> str:
     """Describe a source of a virtual dataset that is not allowed; empty if there is none."""
     if found.file.source.is_remote:
-        return _behind(found.id, found.file, set(), 0)
+        return _forbidden_source(found.id, found.file, set(), 0)
     # Separate handles, because libhdf5 may refuse to open files that this process has opened differently.
     with found.file.reopen() as own:
-        return _behind(found.id, own, set(), 0)
+        return _forbidden_source(found.id, own, set(), 0)
 
 
-def _behind(dataset: DatasetID, file: LibHdf5File, seen: set[tuple[str, str, str]], depth: int) -> str:
+def _forbidden_source(
+    dataset: DatasetID, file: LibHdf5File, seen: set[tuple[str, str, str]], depth: int
+) -> str:
     """Describe any direct or indirect source of a virtual dataset that is not allowed; empty if none."""
     if depth > _MAX_DEPTH:
         return f"data behind more than {_MAX_DEPTH} virtual datasets"
@@ -122,7 +124,7 @@ def _behind(dataset: DatasetID, file: LibHdf5File, seen: set[tuple[str, str, str
             source = _source(file, name, path)
         except ForbiddenLinkError as error:
             return f"data behind a link: {error}"
-        refusal = source if isinstance(source, str) else _refused(source, file, seen, depth)
+        refusal = source if isinstance(source, str) else _refusal_reason(source, file, seen, depth)
         if refusal:
             return refusal
     return ""
@@ -132,7 +134,7 @@ def _source(file: LibHdf5File, name: str, path: str) -> Located | str:
     """Return the source that libhdf5 would find; empty if it finds none; or the reason for a refusal."""
     if "%" in name + path:
         return f"data in files of a pattern, {name!r} (this requires external_links = 'anywhere')"
-    if name != "." and not _is_there(file, name):
+    if name != "." and not _exists(file, name):
         if os.path.exists(name) or os.path.exists(os.path.basename(name)):  # noqa: PTH110, PTH119 - as libhdf5
             return f"data in {name!r}, which is not beside the file but in the working directory"
         return ""  # libhdf5 returns the fill value
@@ -146,7 +148,7 @@ def _source(file: LibHdf5File, name: str, path: str) -> Located | str:
         return ""  # libhdf5 does not find the source
 
 
-def _refused(source: Located, file: LibHdf5File, seen: set[tuple[str, str, str]], depth: int) -> str:
+def _refusal_reason(source: Located, file: LibHdf5File, seen: set[tuple[str, str, str]], depth: int) -> str:
     """Return the reason why an object is not allowed as a source of a virtual dataset of `file`."""
     if file.source.is_remote and source.file is not file:
         return f"data in another file, {source.file.name}, which libhdf5 would search on this machine"
@@ -155,10 +157,12 @@ def _refused(source: Located, file: LibHdf5File, seen: set[tuple[str, str, str]]
     properties = source.id.get_create_plist()
     if not all(map(os.path.isabs, _external(properties))):
         return "data in external files of a virtual dataset's source, whose location is ambiguous"
-    return forbidden(properties, source.file) or _behind(source.id, source.file, seen, depth + 1)
+    return describe_forbidden(properties, source.file) or _forbidden_source(
+        source.id, source.file, seen, depth + 1
+    )
 
 
-def _is_there(file: LibHdf5File, name: str) -> bool:
+def _exists(file: LibHdf5File, name: str) -> bool:
     target = file.source.sibling(name)
     return target is not None and os.path.exists(target.path)  # noqa: PTH110 - as the source does
 

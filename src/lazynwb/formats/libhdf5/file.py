@@ -33,9 +33,9 @@ _OPEN_ELSEWHERE = ("file locking flag values", "file close degree", "already ope
 
 T = TypeVar("T")
 
-_turns = [threading.RLock()]  # an external link opens a file within a parse
+_parse_locks = [threading.RLock()]  # an external link opens a file within a parse
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: _turns.__setitem__(0, threading.RLock()))
+    os.register_at_fork(after_in_child=lambda: _parse_locks.__setitem__(0, threading.RLock()))
 
 #: Files whose bytes libhdf5 gets from Python objects. When it is taken down, it would close what is still
 #: open, and ask objects that are gone by then: the process would crash.
@@ -45,7 +45,7 @@ _open_objects: WeakSet[LibHdf5File] = WeakSet()
 @on_exit
 def _shut() -> None:
     """Close the files of threads that parse ahead, and prevent further parses."""
-    if _turns[0].acquire(timeout=10):
+    if _parse_locks[0].acquire(timeout=10):
         for file in list(_open_objects):
             file.close()
         # Releasing objects of h5py takes its lock, which no thread must hold when it is stopped.
@@ -129,7 +129,7 @@ class LibHdf5File(PartialFile):
             raise SourceNotFoundError(f"no such file: {self.name}") from None
         except (OSError, RuntimeError, ValueError) as error:
             self.close()
-            raise NotNWBError(_why_unreadable(source, self._blocks, error)) from None
+            raise NotNWBError(_open_error_reason(source, self._blocks, error)) from None
         count(files_opened=1)
         creation = self.id.get_create_plist()
         self.base: int = creation.get_userblock()
@@ -212,7 +212,7 @@ class LibHdf5File(PartialFile):
         if self._blocks is None:
             yield
         else:
-            with _turns[0]:
+            with _parse_locks[0]:
                 yield
 
     def _fetch_own(self, *, ahead: bool) -> bool:
@@ -269,7 +269,7 @@ def _open_object(stream: LocalStream | BlockStream, name: str) -> h5f.FileID:
     return h5f.open(name.encode(), flags=h5f.ACC_RDONLY, fapl=access)
 
 
-def _why_unreadable(source: Source, blocks: BlockStream | None, error: Exception) -> str:
+def _open_error_reason(source: Source, blocks: BlockStream | None, error: Exception) -> str:
     name = source.name
     placeholder = "" if blocks is not None else local_file.describe_placeholder(source.path)
     if placeholder:

@@ -30,8 +30,8 @@ from lazynwb.formats.libhdf5.attributes import (
 )
 from lazynwb.formats.libhdf5.dtypes import describe_type
 from lazynwb.formats.libhdf5.external_storage import (
-    forbidden,
-    is_elsewhere,
+    describe_forbidden,
+    may_be_external,
     permitted_dataset,
     with_checked_heaps,
 )
@@ -40,8 +40,8 @@ from lazynwb.formats.protocols import (
     BrokenLinkError,
     DamagedObjectError,
     NoObjectError,
-    broken_at,
     follow,
+    link_error,
 )
 from lazynwb.formats.references import find_paths
 
@@ -130,7 +130,7 @@ class Hdf5Node(NamedTuple):
         try:
             link = self.id.links.get_info(name)
         except (KeyError, RuntimeError, OSError, ValueError) as error:
-            raise _why_no_link(self, name, shown, error) from None
+            raise _missing_link_error(self, name, shown, error) from None
         try:
             if link.type == h5l.TYPE_HARD:
                 return Hdf5Node(h5o.open(self.id, name), self.file)
@@ -140,7 +140,7 @@ class Hdf5Node(NamedTuple):
                 file_name, target = self.id.links.get_val(name)
                 return follow(self.file.external(file_name).root, target, hops + 1)
         except BrokenLinkError as error:
-            raise broken_at(shown, error, hops) from None
+            raise link_error(shown, error, hops) from None
         except LazyNWBError:  # an error of the target file, which may also be a ValueError or RuntimeError
             raise
         except (KeyError, RuntimeError, OSError, ValueError, TypeError) as error:
@@ -246,7 +246,7 @@ class Hdf5Node(NamedTuple):
             return "unknown"
 
 
-def _why_no_link(here: Hdf5Node, name: bytes, shown: str, error: Exception) -> BrokenLinkError:
+def _missing_link_error(here: Hdf5Node, name: bytes, shown: str, error: Exception) -> BrokenLinkError:
     try:
         if name not in here.id:
             return NoObjectError(f"there is no {shown!r}")
@@ -318,8 +318,8 @@ def describe_dataset(dataset: DatasetID, file: LibHdf5File, path: str, main: Lib
     array = Array(path, shape, dtype, "indirect", fill=fill, base=file.base, source=source)
     if dtype.kind == "unsupported":
         return array
-    if is_elsewhere(properties):
-        refusal = forbidden(properties, file)
+    if may_be_external(properties):
+        refusal = describe_forbidden(properties, file)
         return replace(array, dtype=DType("unsupported", dtype.itemsize, note=refusal)) if refusal else array
     return _with_layout(array, dataset, properties) if direct and plain_fill else array
 
@@ -335,7 +335,7 @@ def _with_layout(array: Array, dataset: DatasetID, properties: PropDCID) -> Arra
         return replace(array, layout="contiguous", offset=offset)
     if layout == h5d.CHUNKED:
         codecs = _codecs(properties)
-        if codecs is None or (array.base and _CHUNKS_WITHOUT_BASE) or _is_listed_wrongly(dataset):
+        if codecs is None or (array.base and _CHUNKS_WITHOUT_BASE) or _has_unreliable_listing(dataset):
             return array
         return replace(array, layout="chunked", chunk=tuple(properties.get_chunk()), codecs=codecs)
     if array.dtype.kind in {"number", "bool", "enum"} and dataset.get_storage_size() <= _MAX_INLINE:
@@ -346,7 +346,7 @@ def _with_layout(array: Array, dataset: DatasetID, properties: PropDCID) -> Arra
     return array
 
 
-def _is_listed_wrongly(dataset: DatasetID) -> bool:
+def _has_unreliable_listing(dataset: DatasetID) -> bool:
     """Return whether libhdf5 may list wrong locations of chunks.
 
     The index of a dataset with one unlimited dimension (an extensible array) has that dimension first.

@@ -9,7 +9,7 @@ import numpy as np
 from h5py import h5r, h5z
 
 from lazynwb.errors import CorruptDataError, MissingPackageError, UnsupportedTypeError
-from lazynwb.formats.libhdf5.chunk_validation import chunks_with, refuse_damage, stored_chunks
+from lazynwb.formats.libhdf5.chunk_validation import check_chunks, chunks_with, stored_chunks
 from lazynwb.formats.libhdf5.external_storage import permitted_dataset, with_checked_heaps
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def read_indirect(file: Hdf5File, array: Array, ranges: np.ndarray) -> np.ndarra
         if file.source.is_remote:
             found.file.prefetch(_bytes_of(dataset, stored))
             file.raise_if_missing()
-        refuse_damage(file, dataset, array, stored)
+        check_chunks(file, dataset, array, stored)
         try:
             rows = _read(file, dataset, stored)
         except (OSError, RuntimeError) as error:

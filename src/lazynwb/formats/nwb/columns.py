@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 #: Ranks of evidence that a dataset is the index of a column: its `target` and its name match; its `target` is
 #: an alias of the column; only its name matches.
-_SURE, _ALIAS, _BY_NAME = range(3)
+_TARGET_AND_NAME, _TARGET_ALIAS, _NAME_ONLY = range(3)
 
 
 class Member(NamedTuple):
@@ -44,14 +44,14 @@ class Member(NamedTuple):
         return self._replace(array=replace(self.array, dtype=dtype))
 
 
-def forget_damaged(members: dict[str, Member], lost: Collection[str], problems: list[str]) -> None:
+def mark_damaged_indices(members: dict[str, Member], lost: Collection[str], problems: list[str]) -> None:
     """Remove indices that do not contain integers, and mark columns without a usable index as unreadable.
 
     Without its index, the rows of a ragged column are unknown.
     """
     damaged = {name for name, m in members.items() if m.neurodata_type == "VectorIndex" and not m.is_integers}
     for name in sorted({*lost, *damaged}):
-        stems = [stem for stem in stems_of(name) if stem in members]
+        stems = [stem for stem in indexed_names(name) if stem in members]
         if not stems:
             continue
         if members.pop(name, None) is not None:
@@ -60,7 +60,7 @@ def forget_damaged(members: dict[str, Member], lost: Collection[str], problems: 
         members[column] = members[column].unreadable(f"ragged rows whose index {name!r} cannot be read")
 
 
-def stems_of(name: str) -> Iterator[str]:
+def indexed_names(name: str) -> Iterator[str]:
     """Yield the names of datasets that a dataset may be the index of, by its name."""
     while name.endswith("_index"):
         name = name.removesuffix("_index")
@@ -104,19 +104,20 @@ def find_indices(
         targets = names.get(member.target, []) if member.target is not None else []
         targets = [name for name in targets if name != index]
         claims += [
-            (_SURE if name == stem or stem not in targets else _ALIAS, name, index) for name in targets
+            (_TARGET_AND_NAME if name == stem or stem not in targets else _TARGET_ALIAS, name, index)
+            for name in targets
         ]
         typed = member.neurodata_type == "VectorIndex"
         untyped = not member.neurodata_type and index not in listed
         if not targets and stem != index and stem in members and member.is_integers and (typed or untyped):
-            claims.append((_BY_NAME, stem, index))
+            claims.append((_NAME_ONLY, stem, index))
     indexed: dict[str, str] = {}
     for _, name, index in sorted(claims, key=lambda claim: claim[0]):
         indexed.setdefault(name, index)
     indexed = {
         name: index for name, index in indexed.items() if name in members and not _cyclic(name, indexed)
     }
-    said = {index for sure, name, index in claims if sure < _BY_NAME and name in indexed}
+    said = {index for sure, name, index in claims if sure < _NAME_ONLY and name in indexed}
     indices = {*indexed.values(), *said}
     for name, member in members.items():
         if member.neurodata_type == "VectorIndex" and name not in listed and name not in indices:
@@ -139,7 +140,7 @@ def _cyclic(name: str, indexed: dict[str, str]) -> bool:
 _MAX_ELEMENTS = 10_000
 
 
-def enumerated(codes: Node, array: Array) -> tuple[Array, Hashable | None, str]:
+def describe_enum(codes: Node, array: Array) -> tuple[Array, Hashable | None, str]:
     """Describe the codes of an EnumData as an enum.
 
     Code i is the i-th element of the VectorData in the attribute `elements`. The elements are part of the

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from lazynwb.catalog.model import Attributes, Entry, Listing
 from lazynwb.formats.nwb.names import ARRAY_ATTRIBUTES, SCALAR_ATTRIBUTES
 from lazynwb.formats.nwb.tables import METADATA_PATHS, table_role
-from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError, UnreachableLinkError, tell_damaged
+from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError, UnreachableLinkError, log_damaged
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -31,7 +31,7 @@ class Reference(NamedTuple):
     address: Hashable
 
 
-def unreadable(why: str) -> str:
+def unreadable_placeholder(why: str) -> str:
     """Return the placeholder of an unreadable value, which is not left out silently."""
     return f"<unreadable: {why}>"
 
@@ -81,7 +81,7 @@ def describe_attributes(  # noqa: C901 - one walk
                 try:
                     child, attributes = file.once(full, partial(_member, group, key))
                 except (DamagedObjectError, UnreachableLinkError) as error:
-                    tell_damaged(file, f"/{path}/{relative}".replace("//", "/"), error)
+                    log_damaged(file, f"/{path}/{relative}".replace("//", "/"), error)
                     continue
                 except BrokenLinkError:
                     continue
@@ -93,7 +93,7 @@ def describe_attributes(  # noqa: C901 - one walk
                         below.append((child, f"{relative}/"))
         groups += reversed(below)
     file.raise_if_missing()
-    return Attributes(_resolved(by_path, known), file.depends, nested)
+    return Attributes(_resolve_references(by_path, known), file.depends, nested)
 
 
 def _member(group: Node, key: bytes) -> tuple[Node, dict[str, Any]]:
@@ -106,10 +106,10 @@ def _in_schema_shape(attributes: dict[str, Any]) -> dict[str, Any]:
 
     MATLAB and MIES store scalars as arrays of one element. Arrays of several elements are never truncated.
     """
-    return {name: _shaped(name, value) for name, value in attributes.items()}
+    return {name: _to_schema_shape(name, value) for name, value in attributes.items()}
 
 
-def _shaped(name: str, value: Any) -> Any:  # noqa: ANN401 - an attribute
+def _to_schema_shape(name: str, value: Any) -> Any:  # noqa: ANN401 - an attribute
     if name in SCALAR_ATTRIBUTES:
         while isinstance(value, list) and len(value) == 1:
             value = value[0]
@@ -119,7 +119,7 @@ def _shaped(name: str, value: Any) -> Any:  # noqa: ANN401 - an attribute
     return value
 
 
-def _resolved(
+def _resolve_references(
     by_path: dict[str, dict[str, Any]], known: dict[tuple[int, Hashable], str]
 ) -> dict[str, dict[str, Any]]:
     """Replace references by the paths of their targets, which are resolved together."""
@@ -207,7 +207,7 @@ def _walk(walk: _Walk, group: Node, path: str, role: str) -> None:
             try:
                 _visit(walk, group, key, full, role)
             except DamagedObjectError as error:
-                tell_damaged(walk.file, full, error)
+                log_damaged(walk.file, full, error)
                 walk.entries.append(Entry(full, "broken", "broken", note=str(error)))
 
 

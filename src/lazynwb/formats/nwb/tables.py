@@ -9,14 +9,20 @@ from msgspec.structs import replace
 
 from lazynwb.catalog.model import Array, Column, DType, Table
 from lazynwb.errors import CorruptDataError
-from lazynwb.formats.nwb.columns import Member, enumerated, find_indices, forget_damaged, stems_of
+from lazynwb.formats.nwb.columns import (
+    Member,
+    describe_enum,
+    find_indices,
+    indexed_names,
+    mark_damaged_indices,
+)
 from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS, field_ndim, fields_of
 from lazynwb.formats.protocols import (
     BrokenLinkError,
     DamagedObjectError,
     NoObjectError,
     UnreachableLinkError,
-    broken_table,
+    broken_table_error,
 )
 
 if TYPE_CHECKING:
@@ -70,7 +76,7 @@ def _describe_at(file: OpenFile, path: str) -> Table | None:
     except DamagedObjectError:
         raise
     except BrokenLinkError as error:
-        raise broken_table(file.name, path, error) from None
+        raise broken_table_error(file.name, path, error) from None
     if found.is_dataset and last in SERIES_MEMBERS and parent:
         path = parent
         found = file.find(parent)
@@ -125,13 +131,13 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
         categories = group.names("categories") or []
     members, lost = _members(main, group, path, listed, problems)
     main.raise_if_missing()
-    forget_damaged(members, lost, problems)
+    mark_damaged_indices(members, lost, problems)
     indexed, indices = find_indices(group, members, listed, lost, problems)
     if not any(name in members for name in (*listed, "id")):
         _raise_if_unreachable(main, path, lost)
     rows = _row_count(main, path, members, listed, indexed, id_lost="id" in lost)
     columns = []
-    hidden = indices | _elements(group, members, listed)
+    hidden = indices | _enum_elements(group, members, listed)
     for name, member in members.items():
         if name in hidden:
             continue
@@ -139,7 +145,7 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
         if name in listed or name == "id":
             if column.length != rows:
                 _check_rows(main, path, name, column.length, rows)
-                if name not in indexed and _has_an_index(members, name):
+                if name not in indexed and _has_index(members, name):
                     note = f"ragged rows whose index {name}_index belongs to another column"
                     column = replace(column, data=member.unreadable(note).array)
                 problems.append(
@@ -149,7 +155,7 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
         elif column.length != rows or not (member.array.shape or indexed.get(name)):
             continue
         columns.append(column)
-    columns += _unreachable(path, members, lost, rows)
+    columns += _unreachable_columns(path, members, lost, rows)
     for name in categories:
         category = _category(main, group, path, name, rows, problems)
         if category is not None:
@@ -167,7 +173,7 @@ def _describe_plain_group(main: OpenFile, group: Node, path: str) -> Table | Non
     problems: list[str] = []
     members, lost = _members(main, group, path, [], problems)
     main.raise_if_missing()
-    forget_damaged(members, lost, problems)
+    mark_damaged_indices(members, lost, problems)
     indexed, indices = find_indices(group, members, [], lost, problems)
     columns = [_column(name, members, indexed) for name in sorted(members.keys() - indices)]
     have_rows = all(members[column.name].array.shape or column.name in indexed for column in columns)
@@ -176,7 +182,7 @@ def _describe_plain_group(main: OpenFile, group: Node, path: str) -> Table | Non
     if not have_rows or len({column.length for column in columns}) != 1:
         return None
     rows = columns[0].length
-    columns += _unreachable(path, members, lost, rows)
+    columns += _unreachable_columns(path, members, lost, rows)
     return Table(path, "table", rows, tuple(columns), tuple(problems), main.depends)
 
 
@@ -184,15 +190,15 @@ def _raise_if_unreachable(main: OpenFile, path: str, lost: dict[str, BrokenLinkE
     """Raise BrokenTableLinkError if all data of a table is in files that cannot be opened."""
     for error in lost.values():
         if isinstance(error, UnreachableLinkError):
-            raise broken_table(main.name, path, error)
+            raise broken_table_error(main.name, path, error)
 
 
-def _unreachable(
+def _unreachable_columns(
     path: str, members: dict[str, Member], lost: dict[str, BrokenLinkError], rows: int
 ) -> Iterator[Column]:
     """Yield the columns in files that cannot be opened, marked as unreadable."""
     for name, error in lost.items():
-        is_index = any(stem in members or stem in lost for stem in stems_of(name))
+        is_index = any(stem in members or stem in lost for stem in indexed_names(name))
         if isinstance(error, UnreachableLinkError) and not is_index:
             yield Column(name, _unreachable_array(f"{path}/{name}", (rows,), error), length=rows)
 
@@ -201,7 +207,7 @@ def _unreachable_array(path: str, shape: tuple[int, ...], error: UnreachableLink
     return Array(path, shape, DType("unsupported", 0, note=str(error)), "indirect")
 
 
-def _has_an_index(members: dict[str, Member], name: str) -> bool:
+def _has_index(members: dict[str, Member], name: str) -> bool:
     """Return whether a dataset has the name of a column's index, whatever its target."""
     member = members.get(f"{name}_index")
     return member is not None and member.neurodata_type == "VectorIndex"
@@ -223,7 +229,7 @@ def _members(
     fields: Mapping[str, int] = {}
     with main.collect_misses():
         fields = fields_of(group.text("neurodata_type"), path)
-    for key, name in _named(group, problems):
+    for key, name in _utf8_members(group, problems):
         full = f"{path}/{name}"
         ndim = 1 if name == "id" else fields.get(name)
         may_index = name not in listed
@@ -253,7 +259,7 @@ def _member(  # noqa: PLR0913 - properties that distinguish columns from indices
     named = path.endswith("_index")
     neurodata_type = found.text("neurodata_type") if integer or named else ""
     if neurodata_type == "EnumData":
-        array, elements, problem = enumerated(found, array)
+        array, elements, problem = describe_enum(found, array)
         return Member(array, neurodata_type, None, elements, problem)
     is_index = integer and (neurodata_type == "VectorIndex" or named)
     # A listed column, or a dataset of another type, is not an index.
@@ -266,7 +272,7 @@ def _member(  # noqa: PLR0913 - properties that distinguish columns from indices
     return Member(array, neurodata_type, found.target() if is_index else None)
 
 
-def _named(group: Node, problems: list[str]) -> Iterator[tuple[bytes, str]]:
+def _utf8_members(group: Node, problems: list[str]) -> Iterator[tuple[bytes, str]]:
     """Yield the members of a group with their names as text; formats may allow any bytes."""
     for key in group.member_names():
         try:
@@ -275,7 +281,7 @@ def _named(group: Node, problems: list[str]) -> Iterator[tuple[bytes, str]]:
             problems.append(f"column {key!r} was left out: its name is not UTF-8")
 
 
-def _elements(group: Node, members: dict[str, Member], listed: list[str]) -> set[str]:
+def _enum_elements(group: Node, members: dict[str, Member], listed: list[str]) -> set[str]:
     """Return the datasets that only contain the elements of an EnumData."""
     addresses = {member.elements for member in members.values()} - {None}
     if not addresses:
@@ -355,7 +361,7 @@ def _describe_series(main: OpenFile, group: Node, path: str) -> Table:
         name: found[name].describe(f"{path}/{name}", main) for name in ("data", "timestamps") if name in found
     }
     if not arrays and lost.keys() & {"data", "timestamps"}:
-        raise broken_table(main.name, path, "; ".join(map(str, lost.values())), "series")
+        raise broken_table_error(main.name, path, "; ".join(map(str, lost.values())), "series")
     if "timestamps" in arrays:
         arrays["timestamps"] = arrays["timestamps"].with_ndim(1) or arrays["timestamps"]
     if "data" in arrays and not arrays["data"].shape:
@@ -384,7 +390,7 @@ def _describe_series(main: OpenFile, group: Node, path: str) -> Table:
         for name, error in lost.items()
         if name in {"data", "timestamps", "starting_time"}
     }
-    columns += _unreachable(path, {}, out_of_reach, rows)
+    columns += _unreachable_columns(path, {}, out_of_reach, rows)
     columns.sort(key=lambda column: column.name)
     return Table(path, "series", rows, tuple(columns), tuple(problems), main.depends)
 
@@ -460,14 +466,14 @@ def _describe_metadata(  # noqa: C901 - one walk
             raise
         except BrokenLinkError as error:
             if len(groups) == 1:
-                raise broken_table(main.name, path, error) from None
+                raise broken_table_error(main.name, path, error) from None
             problems.append(f"group /{where} was left out: {error}")
             continue
         if not group.is_group:
             continue
         found_any = found_any or bool(prefix)
         kind = group.text("neurodata_type")
-        for key, name in _named(group, problems):
+        for key, name in _utf8_members(group, problems):
             try:
                 found = group.child(key)
             except UnreachableLinkError as error:

@@ -10,7 +10,7 @@ import msgspec
 from lazynwb.catalog.model import Array, ChunkKeys, Codec
 from lazynwb.errors import CorruptDataError
 from lazynwb.formats.zarr.codec_configuration import catalog_codecs
-from lazynwb.formats.zarr.data_types import as_number, catalog_dtype, describe_v3, fill_bytes, numpy_dtype
+from lazynwb.formats.zarr.data_types import catalog_dtype, describe_v3, fill_bytes, is_fixed_size, numpy_dtype
 from lazynwb.struct_decoders import json_decoder
 
 #: Limits far beyond real arrays; metadata beyond them are damaged, and must not lead to allocations.
@@ -25,7 +25,7 @@ _V3_CODECS = frozenset({"gzip", "zstd", "blosc", "crc32c", "vlen-utf8", "vlen-by
 _WITHOUT_SETTINGS = _V3_CODECS | {"zlib", "lz4", "bz2", "bitround", "json2", "msgpack2", "pickle"}
 
 
-class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class ArrayMetadata(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Metadata of an array, including those that are required for reading it without the engine.
 
     Attributes
@@ -59,7 +59,7 @@ class Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
     index: str = ""
 
 
-def array_metadata(document: dict[str, Any], path: str) -> Stored:
+def parse_array_metadata(document: dict[str, Any], path: str) -> ArrayMetadata:
     """Parse the metadata of an array in `.zarray` or `zarr.json`.
 
     Raises
@@ -81,7 +81,7 @@ def array_metadata(document: dict[str, Any], path: str) -> Stored:
     return stored
 
 
-def _version_2(document: dict[str, Any], path: str) -> Stored:
+def _version_2(document: dict[str, Any], path: str) -> ArrayMetadata:
     shape = _sizes(document, "shape", 0)
     chunk = _sizes(document, "chunks", 0)
     if document.get("zarr_format") != 2 or len(chunk) != len(shape):  # noqa: PLR2004 - the version
@@ -96,7 +96,7 @@ def _version_2(document: dict[str, Any], path: str) -> Stored:
     order = document.get("order", "C")
     if separator not in {".", "/"} or order not in {"C", "F"}:
         raise ValueError(f"order {order!r} with separator {separator!r}")
-    return Stored(
+    return ArrayMetadata(
         shape,
         tuple(max(n, 1) for n in chunk),  # empty arrays may claim empty chunks
         document.get("dtype"),
@@ -107,7 +107,7 @@ def _version_2(document: dict[str, Any], path: str) -> Stored:
     )
 
 
-def _version_3(document: dict[str, Any], path: str) -> Stored:
+def _version_3(document: dict[str, Any], path: str) -> ArrayMetadata:
     if document.get("zarr_format") != 3 or document.get("storage_transformers"):  # noqa: PLR2004
         raise ValueError("its version or its storage transformers are not supported")
     shape = _sizes(document, "shape", 0)
@@ -124,13 +124,13 @@ def _version_3(document: dict[str, Any], path: str) -> Stored:
     first, settings = _named(chain[0]) if chain else ("", {})
     if first != "sharding_indexed":
         codecs, order, dtype = _chain(chain, document, len(shape))
-        return Stored(shape, chunk, dtype, codecs, keys, document.get("fill_value"), order)
+        return ArrayMetadata(shape, chunk, dtype, codecs, keys, document.get("fill_value"), order)
     inner = _sizes(settings, "chunk_shape", 1)
     if len(inner) != len(chunk) or any(s % c for s, c in zip(chunk, inner, strict=True)) or len(chain) > 1:
         raise ValueError(f"shards of {chunk} with chunks of {inner}")
     codecs, order, dtype = _chain(_list(settings, "codecs"), document, len(shape))
     index = _index(settings)
-    return Stored(shape, inner, dtype, codecs, keys, document.get("fill_value"), order, chunk, index)
+    return ArrayMetadata(shape, inner, dtype, codecs, keys, document.get("fill_value"), order, chunk, index)
 
 
 def _index(settings: dict[str, Any]) -> str:
@@ -217,7 +217,7 @@ _USUAL_INDEX = "end+crc32c"
 _INDIRECT = "zarr"
 
 
-def describe_array(stored: Stored, attributes: dict[str, Any], path: str, source: str | None) -> Array:
+def describe_array(stored: ArrayMetadata, attributes: dict[str, Any], path: str, source: str | None) -> Array:
     """Translate the metadata of an array to the catalog.
 
     Parameters
@@ -247,7 +247,7 @@ def describe_array(stored: Stored, attributes: dict[str, Any], path: str, source
     fill = fill_bytes(stored.fill, plain) if fixed else b""
     if dtype.kind == "unsupported":
         return Array(path, shape, dtype, "indirect", source=source)
-    codecs = catalog_codecs(stored.codecs) if fixed and as_number(dtype) else None
+    codecs = catalog_codecs(stored.codecs) if fixed and is_fixed_size(dtype) else None
     plain_order = not stored.order and not _is_list_in_wide_chunks(stored)
     if codecs is not None and not is_scalar and plain_order and stored.index in {"", _USUAL_INDEX}:
         return Array(
@@ -277,7 +277,7 @@ def describe_array(stored: Stored, attributes: dict[str, Any], path: str, source
     )
 
 
-def _is_list_in_wide_chunks(stored: Stored) -> bool:
+def _is_list_in_wide_chunks(stored: ArrayMetadata) -> bool:
     """Return whether only one dimension is not 1, but chunks are wider than 1 along another one.
 
     The NWB schema may define such an array as a list, whose chunks would then be larger than the list.
@@ -293,13 +293,13 @@ def _is_scalar(attributes: dict[str, Any]) -> bool:
     return attributes.get("zarr_dtype") == "scalar" or attributes.get("_SCALAR") is True
 
 
-def _with_text_fill(stored: Stored) -> Stored:
+def _with_text_fill(stored: ArrayMetadata) -> ArrayMetadata:
     """Keep fill values of text; those of other objects are pickles, or zeros without a meaning."""
     text = isinstance(stored.fill, str) and numpy_dtype(stored.dtype).names is None
     return stored if text else msgspec.structs.replace(stored, fill=None)
 
 
-def stored_array(array: Array) -> Stored:
+def stored_array(array: Array) -> ArrayMetadata:
     """Return the metadata of an array that the engine cannot decode, from its description.
 
     Raises
@@ -308,6 +308,6 @@ def stored_array(array: Array) -> Stored:
         If it has none.
     """
     try:
-        return json_decoder(Stored).decode(array.codecs[0].config)
+        return json_decoder(ArrayMetadata).decode(array.codecs[0].config)
     except (IndexError, msgspec.MsgspecError) as error:
         raise CorruptDataError(f"/{array.path} is not described: {error}") from None

@@ -48,7 +48,7 @@ def catalog_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[Codec, ...] | None
             found.append(Codec("shuffle", (size,)))
         elif name == "crc32c" and codec.get("location", "end") == "end":
             found.append(Codec("crc32c"))
-        elif name in FILTERS and _is_sound(codec):
+        elif name in FILTERS and _has_numeric_types(codec):
             if name != "bitround":  # it rounds values when writing, and decoding is the identity
                 found.append(Codec("numcodecs", config=json.dumps(codec)))
         else:
@@ -62,7 +62,7 @@ def _shuffled(codec: dict[str, Any]) -> int:
     return size if isinstance(size, int) and codec.keys() <= {"id", "elementsize"} else 0
 
 
-def _is_sound(codec: dict[str, Any]) -> bool:
+def _has_numeric_types(codec: dict[str, Any]) -> bool:
     """Return whether all types in the settings of a filter are numeric."""
     try:
         types = [numpy_dtype(codec[name]) for name in _FILTERED if name in codec]
@@ -101,7 +101,7 @@ def object_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[ObjectCodec, tuple[
 
 def _unknown(codecs: Sequence[dict[str, Any]]) -> UnsupportedTypeError:
     unknown = [one for one in codecs if one["id"] not in OBJECT_CODECS and catalog_codecs([one]) is None]
-    names = " and ".join(_described(one["id"]) for one in unknown or codecs)
+    names = " and ".join(_codec_name(one["id"]) for one in unknown or codecs)
     what = (
         f"codec {names} is not supported"
         if unknown
@@ -112,7 +112,7 @@ def _unknown(codecs: Sequence[dict[str, Any]]) -> UnsupportedTypeError:
     )
 
 
-def _described(name: str) -> str:
+def _codec_name(name: str) -> str:
     """Return the name of a codec with the package that decodes it, if it is known."""
     package = "imagecodecs" if name.startswith("imagecodecs_") else _PACKAGES.get(name)
     return f"{name!r}" + (f" (package {package})" if package else "")

@@ -111,7 +111,7 @@ def catalog_dtype(dtype: np.dtype, attributes: dict[str, Any], codecs: Iterable[
         return _compound([(name, dtype[name], known.get(name)) for name in dtype.names])
     if dtype.kind == "O":
         if isinstance(said, list) and known:
-            return _compound([(name, _named_dtype(kind), kind) for name, kind in known.items()])
+            return _compound([(name, _dtype_of_class(kind), kind) for name, kind in known.items()])
         for codec in codecs:
             if codec["id"] == "vlen-array":
                 return _sequence(codec.get("dtype"))
@@ -164,7 +164,7 @@ def _sequence(described: object) -> DType:
     return DType("vlen", _HEAP_REFERENCE, base=base)
 
 
-def _named_dtype(name: object) -> np.dtype:
+def _dtype_of_class(name: object) -> np.dtype:
     """Return the type of a class name of hdmf-zarr; the object type for other names."""
     text = {"int": "int64", "float": "float64", "bool": "bool_"}.get(str(name), str(name))
     scalar = np.sctypeDict.get(text.rstrip("_"))
@@ -176,10 +176,10 @@ def _named_dtype(name: object) -> np.dtype:
     return np.dtype("O")
 
 
-def as_number(dtype: DType) -> bool:
+def is_fixed_size(dtype: DType) -> bool:
     """Return whether elements have a fixed size, so that their bytes are their values."""
     if dtype.kind == "compound":
-        return all(as_number(field.dtype) for field in dtype.fields)
+        return all(is_fixed_size(field.dtype) for field in dtype.fields)
     return dtype.kind in {"number", "bool", "text"}
 
 

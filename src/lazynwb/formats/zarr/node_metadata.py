@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from lazynwb.formats.nwb.object_listing import MAX_ELEMENTS, unreadable
+from lazynwb.formats.nwb.object_listing import MAX_ELEMENTS, unreadable_placeholder
 from lazynwb.formats.protocols import DamagedObjectError
 from lazynwb.storage.objects.key_validation import is_valid_key
 
@@ -48,16 +48,18 @@ def plain_attributes(stored: dict[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any, depth: int) -> Any:  # noqa: ANN401 - JSON
     if depth > _MAX_DEPTH:
-        return unreadable("nested too deeply")
+        return unreadable_placeholder("nested too deeply")
     if isinstance(value, list):
         if len(value) > MAX_ELEMENTS:
-            return unreadable(f"an attribute of {len(value)} elements")
+            return unreadable_placeholder(f"an attribute of {len(value)} elements")
         return [_plain(item, depth + 1) for item in value]
     if isinstance(value, dict):
         path = reference_path(value)
         return path if path is not None else {key: _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, int) and value not in _INTEGERS:
-        return float(value) if abs(value) < 10**300 else unreadable("an integer of too many digits")
+        return (
+            float(value) if abs(value) < 10**300 else unreadable_placeholder("an integer of too many digits")
+        )
     return value
 
 
@@ -71,7 +73,7 @@ def reference_path(value: dict[str, Any]) -> str | None:
     return f"/{path.strip('/')}" if isinstance(path, str) else None
 
 
-class Meta(NamedTuple):
+class NodeMetadata(NamedTuple):
     """The metadata of a group or an array."""
 
     attributes: dict[str, Any]
@@ -79,7 +81,7 @@ class Meta(NamedTuple):
     key: str
 
     @classmethod
-    def of(cls, documents: dict[str, Any]) -> Meta:
+    def of(cls, documents: dict[str, Any]) -> NodeMetadata:
         """Return the metadata in the documents of a node."""
         own = documents.get("zarr.json")
         if own is None:
@@ -121,7 +123,7 @@ class Meta(NamedTuple):
         return path if isinstance(path, str) and path.startswith("/") else None
 
 
-def check_described(documents: dict[str, Any], *, is_implied: bool = False) -> None:
+def check_documents(documents: dict[str, Any], *, is_implied: bool = False) -> None:
     """Raise DamagedObjectError if documents describe neither a group nor an array, or attributes are invalid.
 
     A node that `is_implied` has members in consolidated metadata, and so is a group.

@@ -12,11 +12,11 @@ from lazynwb.errors import CorruptDataError, NotNWBError
 from lazynwb.formats.protocols import (
     BrokenLinkError,
     NoObjectError,
-    broken_at,
     follow,
+    link_error,
 )
-from lazynwb.formats.zarr.array_metadata import array_metadata, describe_array
-from lazynwb.formats.zarr.node_metadata import Meta, plain_attributes
+from lazynwb.formats.zarr.array_metadata import describe_array, parse_array_metadata
+from lazynwb.formats.zarr.node_metadata import NodeMetadata, plain_attributes
 from lazynwb.formats.zarr.object_arrays import read_indirect, read_scalar
 from lazynwb.formats.zarr.store import ZarrStore
 
@@ -33,7 +33,7 @@ class ZarrFile(ZarrStore):
     @property
     def root(self) -> ZarrNode:
         """The root group."""
-        return ZarrNode("", self.meta("") or Meta.of({}), self)
+        return ZarrNode("", self.meta("") or NodeMetadata.of({}), self)
 
     def find(self, path: str) -> ZarrNode:
         """Open the object at a path from the root.
@@ -51,7 +51,7 @@ class ZarrNode(NamedTuple):
     """A group or an array, and its store, which may be the target of a link."""
 
     path: str
-    meta: Meta
+    meta: NodeMetadata
     file: ZarrFile
 
     @property
@@ -101,7 +101,7 @@ class ZarrNode(NamedTuple):
             try:
                 return follow(self, soft, hops + 1)
             except BrokenLinkError as error:
-                raise broken_at(name, error, hops) from None
+                raise link_error(name, error, hops) from None
         if link is None:
             raise NoObjectError(f"there is no {name!r}")
         source, target = link
@@ -109,7 +109,7 @@ class ZarrNode(NamedTuple):
             file = self.file if self.file.is_own_name(source) else self.file.external(str(source))
             return follow(file.root, target, hops + 1)
         except BrokenLinkError as error:
-            raise broken_at(name, error, hops) from None
+            raise link_error(name, error, hops) from None
 
     # -- attributes -----------------------------------------------------------------------------------
 
@@ -169,7 +169,7 @@ class ZarrNode(NamedTuple):
         """
         source = None if self.file is main else self.file.source.path
         try:
-            stored = array_metadata(self.meta.array or {}, self.path)
+            stored = parse_array_metadata(self.meta.array or {}, self.path)
             return describe_array(stored, self.meta.attributes, path, source)
         except (ValueError, TypeError, OverflowError) as error:
             raise CorruptDataError(
@@ -202,7 +202,7 @@ class ZarrNode(NamedTuple):
             return None
         data = self.file.chunk(array.keys.of((0,) * len(array.chunk)))
         try:
-            return float(read_scalar(array_metadata(self.meta.array or {}, self.path), array, data))
+            return float(read_scalar(parse_array_metadata(self.meta.array or {}, self.path), array, data))
         except CorruptDataError as error:
             raise CorruptDataError(f"{self.file.name}: /{self.path}: {error}") from None
         except TypeError:

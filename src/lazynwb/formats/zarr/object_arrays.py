@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from lazynwb.catalog.model import Array, DType
     from lazynwb.codecs import Buffer
-    from lazynwb.formats.zarr.array_metadata import Stored
+    from lazynwb.formats.zarr.array_metadata import ArrayMetadata
     from lazynwb.storage.objects.object_store import Objects
 
     Place = tuple[int, ...]
@@ -108,7 +108,7 @@ def read_indirect(objects: Objects, array: Array, ranges: np.ndarray) -> np.ndar
     return np.empty((rows, *shape[1:]), _converted_dtype(array.dtype)) if out is None else out
 
 
-def _read_as_list(objects: Objects, array: Array, stored: Stored, ranges: np.ndarray) -> np.ndarray:
+def _read_as_list(objects: Objects, array: Array, stored: ArrayMetadata, ranges: np.ndarray) -> np.ndarray:
     """Read rows of an array whose stored shape has further dimensions of length 1."""
     whole = msgspec.structs.replace(array, shape=stored.shape)
     if array.shape == stored.shape[:1]:
@@ -119,7 +119,7 @@ def _read_as_list(objects: Objects, array: Array, stored: Stored, ranges: np.nda
     return rows[[row for start, stop in ranges.tolist() for row in range(start, stop)]]
 
 
-def read_scalar(stored: Stored, array: Array, data: Buffer | None) -> Any:  # noqa: ANN401 - the element
+def read_scalar(stored: ArrayMetadata, array: Array, data: Buffer | None) -> Any:  # noqa: ANN401 - the element
     """Return the value of an array of one element from its only chunk."""
     return _elements(data, stored, array).flat[0]
 
@@ -127,7 +127,7 @@ def read_scalar(stored: Stored, array: Array, data: Buffer | None) -> Any:  # no
 # -- bytes ------------------------------------------------------------------------------------------------
 
 
-def _fetch(objects: Objects, array: Array, stored: Stored, places: list[Place]) -> dict[Place, _Bytes]:
+def _fetch(objects: Objects, array: Array, stored: ArrayMetadata, places: list[Place]) -> dict[Place, _Bytes]:
     if not stored.shard:
         keys = {place: stored.keys.of(place if stored.shape else ()) for place in places}
         data = objects.get_many(keys.values())
@@ -139,7 +139,7 @@ def _fetch(objects: Objects, array: Array, stored: Stored, places: list[Place]) 
     def look_up(key: str) -> np.ndarray:
         return shard_index(objects, array.path, key, math.prod(within), stored.index)
 
-    found = _together(objects, look_up, list(keys.values()))
+    found = _map_objects(objects, look_up, list(keys.values()))
     indices = dict(zip(keys, found, strict=True))
 
     def read(place: Place) -> _Bytes:
@@ -155,17 +155,17 @@ def _fetch(objects: Objects, array: Array, stored: Stored, places: list[Place]) 
             raise CorruptDataError(f"{objects.source.name}: /{array.path}: shard {keys[shard]} is missing")
         return _Bytes(keys[shard], data)
 
-    return dict(zip(places, _together(objects, read, places), strict=True))
+    return dict(zip(places, _map_objects(objects, read, places), strict=True))
 
 
-def _together(objects: Objects, work: Callable[[Any], Any], items: list[Any]) -> list[Any]:
+def _map_objects(objects: Objects, work: Callable[[Any], Any], items: list[Any]) -> list[Any]:
     return objects.pool.map(work, items) if len(items) > 1 else list(map(work, items))
 
 
 # -- elements ---------------------------------------------------------------------------------------------
 
 
-def _elements(data: Buffer | None, stored: Stored, array: Array) -> np.ndarray:
+def _elements(data: Buffer | None, stored: ArrayMetadata, array: Array) -> np.ndarray:
     """Return the elements of a chunk, in the shape of the chunk; a scalar has one dimension."""
     plain = numpy_dtype(stored.dtype)
     chunk = stored.chunk or (1,)

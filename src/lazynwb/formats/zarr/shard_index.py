@@ -110,7 +110,7 @@ def shard_index(objects: Objects, path: str, key: str, count: int, index: str = 
     count : int
         Number of entries of the index.
     index : str
-        See `lazynwb.formats.zarr.array_metadata.Stored`.
+        See `lazynwb.formats.zarr.array_metadata.ArrayMetadata`.
 
     Returns
     -------

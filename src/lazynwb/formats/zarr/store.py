@@ -10,8 +10,8 @@ from lazynwb.codecs.json_text import parse_json
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import likely_members
 from lazynwb.formats.partial_file import MAX_ROUNDS, PartialFile
-from lazynwb.formats.protocols import DamagedObjectError, identity_of_unread
-from lazynwb.formats.zarr.node_metadata import Meta, check_described
+from lazynwb.formats.protocols import DamagedObjectError, unread_target_identity
+from lazynwb.formats.zarr.node_metadata import NodeMetadata, check_documents
 from lazynwb.storage.objects.object_store import open_objects
 from lazynwb.storage.placeholders import describe
 
@@ -68,7 +68,7 @@ class ZarrStore(PartialFile):
         self._lists: dict[str, list[str] | None] = {}
         self._missing: set[str] = set()
         self._unlisted: set[str] = set()
-        self._metas: dict[str, Meta | None] = {}
+        self._metas: dict[str, NodeMetadata | None] = {}
         self._rounds = 0
         self._members: dict[str, set[str]] | None = None
         self._documents: dict[str, dict[str, Any]] = {}
@@ -78,7 +78,7 @@ class ZarrStore(PartialFile):
 
     def _open(self) -> int:
         """Read the metadata of the root, and consolidated metadata; return the version."""
-        self._here.update(_either(self.objects, "zarr.json", ".zmetadata"))
+        self._here.update(_read_alternatives(self.objects, "zarr.json", ".zmetadata"))
         root = self._json("zarr.json")
         if root is not None:
             consolidated = root.get("consolidated_metadata")
@@ -145,7 +145,7 @@ class ZarrStore(PartialFile):
             raise NotNWBError(f"{self.name}: {key} is not a JSON object")
         return found
 
-    def meta(self, path: str) -> Meta | None:
+    def meta(self, path: str) -> NodeMetadata | None:
         """Return the metadata of the node at a path without following links; None if it does not exist.
 
         Raises
@@ -162,26 +162,26 @@ class ZarrStore(PartialFile):
                 self._metas[path] = self._own_meta(path)
             elif path in self._documents or path in self._members:
                 documents = self._documents.get(path, {})
-                check_described(documents, is_implied=path in self._members)
-                self._metas[path] = Meta.of(documents)
+                check_documents(documents, is_implied=path in self._members)
+                self._metas[path] = NodeMetadata.of(documents)
             else:
                 self._metas[path] = None
         return self._metas[path]
 
-    def _own_meta(self, path: str) -> Meta | None:
+    def _own_meta(self, path: str) -> NodeMetadata | None:
         keys = self._keys(path)
         self.prefetch(keys)
         if not all(key in self._here for key in keys):
             raise MissingObjectsError(f"the metadata of /{path} has not been fetched")
         documents = {key.rpartition("/")[2]: self._json(key) for key in keys}
         found = {name: document for name, document in documents.items() if document is not None}
-        check_described(found)
-        return Meta.of(found) if found else None
+        check_documents(found)
+        return NodeMetadata.of(found) if found else None
 
     def _keys(self, path: str) -> list[str]:
         return [f"{path}/{name}" if path else name for name in _DOCUMENTS[self._version]]
 
-    def members(self, path: str, meta: Meta) -> list[str]:
+    def members(self, path: str, meta: NodeMetadata) -> list[str]:
         """Return the names of the members of a group that are stored in it, in order.
 
         They are from the listing of the store, or are likely names if the store cannot list its objects.
@@ -308,7 +308,9 @@ class ZarrStore(PartialFile):
         documents are not requested, because this would take as long as reading them.
         """
         others = [(source.path, source.identity_or_absent()) for source in self._linked]
-        others += [(source.path, identity_of_unread(source, why)) for source, why in self._unreadable.items()]
+        others += [
+            (source.path, unread_target_identity(source, why)) for source, why in self._unreadable.items()
+        ]
         if self._members is None and self._at_once and os.path.isdir(self.source.path):  # noqa: PTH112
             read = [key for key, data in self._here.items() if data is not None]
             paths = [os.path.join(self.source.path, key) for key in (*read, *self._lists)]  # noqa: PTH118
@@ -316,7 +318,7 @@ class ZarrStore(PartialFile):
         return tuple(others) + tuple(pair for linked in self._linked.values() for pair in linked.depends)
 
 
-def _either(objects: Objects, *keys: str) -> dict[str, Buffer | None]:
+def _read_alternatives(objects: Objects, *keys: str) -> dict[str, Buffer | None]:
     """Return alternative objects, of which at least one should exist.
 
     Without permission to list a bucket, requests for missing objects are refused. Such an error is ignored if
