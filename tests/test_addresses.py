@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -518,8 +519,8 @@ def _query(paths, **options):
     return context.execute("SELECT COUNT(*) FROM trials", eager=True)
 
 
-def _index(paths, folder):
-    lazynwb.build_index(paths, folder / "index")
+def _index(paths, folder, **options):
+    lazynwb.build_index(paths, folder / "index", **options)
     return folder / "index"
 
 
@@ -597,6 +598,132 @@ def test_a_broken_link_is_passed_over_with_one_warning(way, kind, linked, tmp_pa
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert paths[1] in warning
     assert re.search(LINKS[kind][2], warning, re.DOTALL)
+
+
+def _write_with_lost_column(path, version, link):
+    """Write a table with the columns `own` and `far`, or with a link to a file that moved as `far`."""
+    values = {"own": [1, 2], "far": [0.5, 1.5]}
+    if version == "HDF5":
+        with h5py.File(path, "w") as file:
+            nwb_root(file)
+            group = table(file, "units", values, kind="Units")
+            if link:
+                del group["far"]
+                group["far"] = h5py.ExternalLink("gone.nwb", "/units/far")
+        return path
+    writer = Writer(version, [])
+    writer.group("", neurodata_type="NWBFile")
+    links = {"zarr_link": [{"name": "far", "source": "../gone.nwb", "path": "/units/far"}]} if link else {}
+    writer.group("units", neurodata_type="Units", colnames=["own", "far"], **links)
+    for name, column in ({**values, "id": [0, 1]}).items():
+        if name != "far" or not link:
+            writer.array(f"units/{name}", np.array(column), (2,))
+    return writer.write(path)
+
+
+@pytest.fixture(scope="module", params=["HDF5", 2, 3])
+def lost(request, tmp_path_factory):
+    """Two files of which the second has a link to a file that moved in the place of column `far`."""
+    folder = tmp_path_factory.mktemp("lost")
+    return [
+        str(_write_with_lost_column(folder / name, request.param, link))
+        for name, link in (("whole.nwb", False), ("broken.nwb", True))
+    ]
+
+
+def _select(paths, column, **options):
+    return lazynwb.scan_nwb(paths, "/units", **options).select(column).collect()
+
+
+def _converted(paths, folder, **options):
+    made = lazynwb.convert_nwb_tables(paths, folder, tables="units", **options)
+    return pl.read_parquet(made["/units"])
+
+
+#: How a column is read, by its name.
+READS = {
+    "scan": lambda paths, column, _: _select(paths, column),
+    "reversed": lambda paths, column, _: _select(paths[::-1], column),
+    "schema of the first": lambda paths, column, _: _select(paths, column, infer_schema_length=1),
+    "given schema": lambda paths, column, _: _select(paths, column, schema={column: pl.Float64}),
+    "pattern": lambda paths, column, _: lazynwb.scan_nwb(paths, "/unit*").select(column).collect(),
+    "filter": lambda paths, column, _: (
+        lazynwb.scan_nwb(paths, "/units").filter(pl.col(column) > -1).select(column).collect()
+    ),
+    "get_df": lambda paths, column, _: lazynwb.get_df(
+        paths, "units", include_column_names=column, as_polars=True
+    ),
+    "rows of get_df": lambda paths, column, _: lazynwb.get_df(
+        paths,
+        "units",
+        include_column_names=column,
+        as_polars=True,
+        nwb_path_to_row_indices={path: [0, 1] for path in paths},
+    ),
+    "late column": lambda paths, column, _: _select(
+        paths, ["_nwb_path", "_table_path", "_table_index"]
+    ).nwb.with_columns(column),
+    "SQL": lambda paths, column, _: lazynwb.get_sql_context(paths, ignore_errors=False).execute(
+        f"SELECT {column} FROM units",  # noqa: S608 - a name of this module
+        eager=True,
+    ),
+    "index": lambda paths, column, folder: _select(None, column, index=_index(paths, folder)),
+    "values of an index": lambda paths, column, folder: _select(
+        None, column, index=_index(paths, folder, values=True)
+    ),
+    "executor": lambda paths, column, _: _select(paths, column, executor=ThreadPoolExecutor(2)),
+}
+
+
+@pytest.mark.parametrize("way", READS)
+def test_a_column_behind_a_broken_link_is_an_error_where_it_is_read(way, lost, tmp_path):
+    found = READS[way](lost, "own", tmp_path)
+    assert found["own"].to_list() == [1, 2, 1, 2]
+    shutil.rmtree(tmp_path / "index", ignore_errors=True)
+    with pytest.raises(LazyNWBError) as caught:
+        READS[way](lost, "far", tmp_path)
+    words = (lost[1], "/units", "column 'far'", "'far' is broken", "gone.nwb", "put it back there")
+    assert [word for word in words if word not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize("way", ["scan", "get_df", "SQL", "index", "conversion", "executor"])
+def test_a_column_behind_a_broken_link_is_null_with_one_warning(way, lost, tmp_path, caplog):
+    options = {"ignore_errors": True}
+    found = {
+        "scan": lambda: lazynwb.read_nwb(lost, "/units", **options),
+        "get_df": lambda: lazynwb.get_df(lost, "units", as_polars=True, **options),
+        "SQL": lambda: lazynwb.get_sql_context(lost).execute("SELECT * FROM units", eager=True),
+        "index": lambda: lazynwb.read_nwb(None, "/units", index=_index(lost, tmp_path), **options),
+        "conversion": lambda: _converted(lost, tmp_path),
+        "executor": lambda: lazynwb.read_nwb(lost, "/units", executor=ThreadPoolExecutor(2), **options),
+    }[way]()
+    assert found["far"].to_list() == [0.5, 1.5, None, None]
+    assert found["own"].to_list() == [1, 2, 1, 2]
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert f"{lost[1]}: /units: column 'far' is null where it cannot be read" in warning
+    assert "put it back there, or write the link anew" in warning
+
+
+def test_a_column_that_no_file_can_open_is_left_out_with_the_reason(lost, caplog):
+    path = lost[1]
+    assert "far" not in lazynwb.read_nwb(path, "/units").columns
+    reason = (
+        rf"{re.escape(path)}: /units: column 'far' was left out: link 'far' is broken: .*gone\.nwb.* anew"
+    )
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert re.search(reason, warning)
+    ways = [
+        lambda: lazynwb.get_df(path, "units", include_column_names="far"),
+        lambda: lazynwb.get_sql_context(path).execute("SELECT far FROM units"),
+        lambda: _select(path, ["_nwb_path", "_table_path", "_table_index"]).nwb.with_columns("far"),
+        lambda: _select(path, "far"),  # Polars shows what it scanned
+    ]
+    for way in ways:
+        with pytest.raises((LazyNWBError, pl.exceptions.ColumnNotFoundError), match=reason):
+            way()
+    chosen = lazynwb.scan_nwb(path, "/units", schema_overrides={"far": pl.Float64})
+    with pytest.raises(LazyNWBError, match="link 'far' is broken"):
+        chosen.collect()
 
 
 def test_a_dangling_symbolic_link(tmp_path):

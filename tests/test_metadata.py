@@ -232,7 +232,7 @@ def test_a_field_of_an_unsupported_type_is_excluded_with_a_warning(tmp_path, cap
     other = write(tmp_path / "b.nwb", general__strange="fine")
     with caplog.at_level(logging.WARNING):
         assert metadata(path, other)["strange"].to_list() == [None, "fine"]
-    assert "strange is null in files with an unsupported type (region references)" in caplog.text
+    assert "strange is null in files where it cannot be read (region references)" in caplog.text
     assert str(path) in caplog.text
 
 

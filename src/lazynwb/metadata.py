@@ -359,7 +359,7 @@ def _scan(files: list[TableFile], table: str, *, disable_progress: bool) -> pl.D
             reason = f" ({data.dtype.note})" if data is not None and data.dtype.note else ""
             what = "is null" if own else "was left out"
             _warn(
-                f"/{table}: {name} {what} in files with an unsupported type{reason}",
+                f"/{table}: {name} {what} in files where it cannot be read{reason}",
                 [file.name for file in unreadable],
             )
             if not own:

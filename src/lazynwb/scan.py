@@ -57,6 +57,8 @@ Batches: TypeAlias = "Callable[[list[str] | None, pl.Expr | None, int | None], I
 _FEW_FILES = 16
 #: What to do where the type of the first file is good enough.
 _IGNORED = "ignore_errors=True reads it as in the first file, and as null where values do not fit"
+#: Columns that were left out, of which a query plan gives the reason.
+_NOTED = 3
 _EXPLAINS = "explain_name" in inspect.signature(register_io_source).parameters
 
 
@@ -249,6 +251,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     #: Columns whose type in the schema is Null, with the reason.
     unread: dict[str, str] = {}
     noted = unread if conflicts is None else conflicts
+    broken: dict[str, str] = {}
     made: WorkerCatalogs | None = None
     many = infer_schema_length is None or infer_schema_length > _FEW_FILES
     if workers is not None and catalogs is None and many:
@@ -276,6 +279,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
             catalogs=catalogs,
             keep=resolve_regions is not False,
             conflicts=None if conflicts is None and ignore_errors else noted,
+            broken=broken,
         )
         if tables is None:
             inferred, files = inference.of_table(sources, table)
@@ -340,6 +344,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         assume_ascending=config.assume_ascending if assume_ascending is None else assume_ascending,
         tables=tables,
         conflicts=tuple(unread.items()),
+        broken=tuple(broken.items()),
     )
 
 
@@ -532,7 +537,7 @@ class _Source:
 
 
 def source_frame(
-    run: Batches, schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema], detail: str
+    run: Batches, schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema], detail: str, note: str = ""
 ) -> pl.LazyFrame:
     """Return a LazyFrame over a generator of batches.
 
@@ -544,18 +549,23 @@ def source_frame(
         A callable returns it when Polars first needs it.
     detail : str
         Name in query plans and profiles.
+    note : str
+        More for query plans, which errors of Polars show.
     """
-    labels: dict[str, Any] = {"explain_name": "NWB", "explain_detail": detail} if _EXPLAINS else {}
+    labels: dict[str, Any] = {}
+    if _EXPLAINS:
+        labels = {"explain_name": "NWB", "explain_detail": f"{detail}; {note}" if note else detail}
     return register_io_source(_Source(run, detail), schema=schema, is_pure=True, **labels)
 
 
-def table_frame(
+def table_frame(  # noqa: PLR0913 - as `source_frame`
     run: Batches,
     schema: Mapping[str, pl.DataType] | Callable[[], pl.Schema],
     table: str,
     sources: Sequence[Source],
     *,
     has_lengths: bool = False,
+    note: str = "",
 ) -> pl.LazyFrame:
     """Return a LazyFrame of a table of some files; the parameters are those of `source_frame`.
 
@@ -564,7 +574,9 @@ def table_frame(
     count = len(sources)
     detail = f"/{visible(table.strip('/'), None)} of {count} file{'s' if count != 1 else ''}"
     shown = selectors.exclude(ROWS)
-    return source_frame(run, schema, detail).select(shown.name.map(shown_name) if has_lengths else shown)
+    return source_frame(run, schema, detail, note).select(
+        shown.name.map(shown_name) if has_lengths else shown
+    )
 
 
 def workers_of(executor: Any) -> Workers | None:  # noqa: ANN401 - of any package
@@ -584,7 +596,10 @@ def lazy_frame(plan: ScanPlan, workers: Workers | None = None) -> pl.LazyFrame:
 
         batches = functools.partial(run_on, workers, plan)
     has_lengths = any(measured_name(name) is not None for name in plan.schema)
-    return table_frame(batches, plan.all_columns, plan.table, plan.sources, has_lengths=has_lengths)
+    note = "; ".join(visible(reason, None) for _, reason in plan.broken[:_NOTED])
+    return table_frame(
+        batches, plan.all_columns, plan.table, plan.sources, has_lengths=has_lengths, note=note
+    )
 
 
 def scan_index(

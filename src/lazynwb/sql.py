@@ -103,7 +103,7 @@ class _Table:
             added = tuple(column for column in self._session if column.name not in taken)
             for column, message in conflicts.items():
                 _LOGGER.warning("%s.%s was left out of the SQL context: %s", self._name, column, message)
-            self.left_out = conflicts
+            self.left_out = conflicts | dict(plan.broken)
             self.error = None
             self._plan = plan._replace(session=added)
         return self._plan

@@ -98,7 +98,7 @@ def _stored_dtype(column: Column) -> pl.DataType | None:
         known = {name: dtype for name, dtype in parts.items() if dtype is not None}
         return pl.Struct(known) if known else None
     data = column.data
-    if data is None or data.dtype.kind == "unsupported":
+    if data is None or data.dtype.kind in {"unsupported", "broken"}:
         return None
     inner = pl.Int64() if column.region else element_dtype(data.dtype)
     dtype = array_dtype(inner, column.dims)

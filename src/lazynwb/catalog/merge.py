@@ -43,19 +43,23 @@ _TEXT = (pl.String, pl.Enum)
 _FLOAT_DIGITS: dict[type[pl.DataType], int] = {pl.Float32: 24, pl.Float64: 53}
 
 
-def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
+def merge_schemas(  # noqa: C901, PLR0913 - what is merged, and what takes note
     files: Iterable[NamedTable],
     overrides: Mapping[str, pl.DataType],
     names: Collection[str] | None = None,
     conflicts: dict[str, str] | None = None,
     *,
     keep_first: bool = False,
+    broken: dict[str, str] | None = None,
 ) -> dict[str, pl.DataType]:
     """Return the union of the files' columns, each with a type that represents the values of every file.
 
     Columns with an override have that type, whatever their types in the files. With `names` only these
     columns are merged. With `conflicts`, columns without a common type are left out and added to it with the
     message of the error. With `keep_first` they have the type of the first file.
+
+    A column that could not be opened has the type that it has in other files: reading it is an error. If no
+    file has a type for it, it is left out and added to `broken` with the reason.
 
     Raises
     ------
@@ -66,9 +70,13 @@ def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
     found = conflicts if conflicts is not None else {}
     merged: dict[str, pl.DataType] = {}
     origin: dict[str, NamedTable] = {}
+    lost: dict[str, tuple[NamedTable, Column]] = {}
     for file in files:
         for name, column in file.columns.items():
             if (names is not None and name not in names) or name in found:
+                continue
+            if column.is_broken:
+                lost.setdefault(name, (file, column))
                 continue
             # A column whose stored type has no counterpart raises an error only when it is read.
             dtype = column_dtype(column) or pl.Null()
@@ -78,23 +86,38 @@ def merge_schemas(  # noqa: C901 - one rule for each way in which types differ
             elif known is None:
                 merged[name], origin[name] = dtype, file
             elif known != dtype:
-                common = common_dtype(known, dtype)
-                if common is None and file.table.kind == "metadata":
-                    common = _scalar_and_list(known, dtype)
-                if common is None and not file.table.rows:
-                    continue  # the type of an empty column does not matter
-                if common is None and not origin[name].table.rows:
-                    common, origin[name] = dtype, file
-                if common is None and conflicts is None and keep_first:
-                    continue
-                if common is None:
+                common = _common_of_files(known, origin[name], dtype, file)
+                if common is not None:
+                    merged[name], origin[name] = common
+                elif conflicts is not None or not keep_first:
                     found[name] = _conflict(name, known, origin[name], dtype, file)
                     del merged[name]
-                    continue
-                merged[name] = common
     if found and conflicts is None:
         raise SchemaError(conflict_message(found))
+    if broken is not None:
+        broken |= {name: why_broken(*one) for name, one in lost.items() if name not in {*merged, *found}}
     return dict(sorted(merged.items()))
+
+
+def _common_of_files(
+    one: pl.DataType, first: NamedTable, other: pl.DataType, second: NamedTable
+) -> tuple[pl.DataType, NamedTable] | None:
+    """Return the common type of a column in two files, and the file that messages name; None without one."""
+    common = common_dtype(one, other)
+    if common is None and second.table.kind == "metadata":
+        common = _scalar_and_list(one, other)
+    if common is not None:
+        return common, first
+    # The type of an empty column does not matter.
+    if not second.table.rows:
+        return one, first
+    return None if first.table.rows else (other, second)
+
+
+def why_broken(file: NamedTable, column: Column) -> str:
+    """Return why a column could not be opened, with the file and its table."""
+    reason = column.data.dtype.note if column.data is not None else ""
+    return f"{file.name}: /{file.table.path}: column {column.name!r} was left out: {reason}"
 
 
 def conflict_message(conflicts: Mapping[str, str]) -> str:

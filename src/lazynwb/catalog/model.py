@@ -21,11 +21,22 @@ if TYPE_CHECKING:
     import numpy as np
 
 #: Increased whenever a struct or the meaning of a field changes, so that older cache entries are ignored.
-CATALOG_VERSION = 4
+CATALOG_VERSION = 5
 #: Offset of a chunk that was never written, whose elements are the fill value.
 MISSING = 2**64 - 1
 _U8, _U4 = struct.Struct("<Q"), struct.Struct("<I")
-Kind = Literal["number", "bool", "enum", "text", "vlen_text", "reference", "compound", "vlen", "unsupported"]
+Kind = Literal[
+    "number",
+    "bool",
+    "enum",
+    "text",
+    "vlen_text",
+    "reference",
+    "compound",
+    "vlen",
+    "unsupported",
+    "broken",
+]
 Layout = Literal["contiguous", "chunked", "inline", "indirect", "objects"]
 
 
@@ -47,7 +58,7 @@ class DType(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
     Attributes
     ----------
     kind : str
-        Kind of type.
+        Kind of type: "unsupported" if it has no counterpart, "broken" if the array could not be opened.
     itemsize : int
         Stored size of one element in bytes.
     numpy : str
@@ -61,7 +72,8 @@ class DType(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
     dims : tuple of int
         Dimensions of an array type: each element is an array of that shape.
     note : str
-        Padding of fixed text ("null", "space", "term"), or why the type is not supported.
+        Padding of fixed text ("null", "space", "term"), or why the type is not supported, or the array
+        could not be opened.
     """
 
     kind: Kind
@@ -255,6 +267,11 @@ class Column(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False
     def dims(self) -> tuple[int, ...]:
         """The dimensions of the stored value of each row, or of each element of a ragged row."""
         return () if self.data is None else (*self.data.shape[1:], *self.data.dtype.dims)
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the column could not be opened: it is behind a broken link, or damaged."""
+        return self.data is not None and self.data.dtype.kind == "broken"
 
     @property
     def has_fixed_length(self) -> bool:

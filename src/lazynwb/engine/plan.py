@@ -182,6 +182,8 @@ class ScanPlan(NamedTuple):
     conflicts : tuple of (name, message)
         Columns over whose types the files disagree. Their type in the schema is Null, and reading them is an
         error.
+    broken : tuple of (name, message)
+        Columns that are not in the schema, because no file has one that could be opened.
     """
 
     sources: tuple[Source, ...]
@@ -199,6 +201,7 @@ class ScanPlan(NamedTuple):
     assume_ascending: bool = False
     tables: Mapping[Source, tuple[str, ...]] | None = None
     conflicts: tuple[tuple[str, str], ...] = ()
+    broken: tuple[tuple[str, str], ...] = ()
 
     def check_types(self, names: Iterable[str], predicate: pl.Expr | None = None) -> None:
         """Raise SchemaError if the files disagree over the type of a column that a query reads."""

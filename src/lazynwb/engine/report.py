@@ -116,8 +116,11 @@ class Report:
                     ]
                 ),
             )
-        if self._problems:
-            _LOGGER.warning("table /%s was repaired: %s", self._table, _some(list(self._problems)))
+        # Of a column that is null because it could not be opened, one warning is enough.
+        said = tuple(f"{n}: /{path}: column {column!r} was left out" for n, path, column in self._unreadable)
+        problems = [problem for problem in self._problems if not problem.startswith(said)]
+        if problems:
+            _LOGGER.warning("table /%s was repaired: %s", self._table, _some(problems))
 
 
 def _some(items: list[str]) -> str:

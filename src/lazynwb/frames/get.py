@@ -163,6 +163,7 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
         include_column_names,
         exclude_column_names,
         session,
+        broken=dict(plan.broken),
         without_arrays=exclude_array_columns,
     )
     plan.check_types(names)
@@ -291,6 +292,7 @@ def _select_columns(  # noqa: PLR0913 - the options of a frame
     exclude: str | Iterable[str] | None,
     session: Collection[str],
     *,
+    broken: Mapping[str, str],
     without_arrays: bool,
 ) -> list[str]:
     """Return the names of the columns to read, in the order of the schema."""
@@ -300,7 +302,7 @@ def _select_columns(  # noqa: PLR0913 - the options of a frame
         raise ValueError(f"column {both[0]!r} is both in include_column_names and in exclude_column_names")
     for name in included:
         if name not in schema:
-            raise ColumnNotFoundError(_unknown_column_message(name, schema, path))
+            raise ColumnNotFoundError(broken.get(name) or _unknown_column_message(name, schema, path))
     if include is not None:
         chosen = {*included, *session, *INTERNAL}
     elif without_arrays:

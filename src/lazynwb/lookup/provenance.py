@@ -171,14 +171,16 @@ def late_schema(files: Sequence[TableFile], names: list[str], options: LateOptio
     SchemaError
         If the types of a column in two files have no common type.
     """
-    merged = merge_schemas(files, options.overrides, names)
+    broken: dict[str, str] = {}
+    merged = merge_schemas(files, options.overrides, names, broken=broken)
     schema = {}
     for name in names:
-        if files and name not in merged and options.all_missing_ok:
-            _LOGGER.warning("%s; the column was left out", _missing_column_message(name, files, len(files)))
-            continue
         if files and name not in merged:
-            raise ColumnNotFoundError(_missing_column_message(name, files, len(files)))
+            reason = broken.get(name) or _missing_column_message(name, files, len(files))
+            if not options.all_missing_ok:
+                raise ColumnNotFoundError(reason)
+            _LOGGER.warning("%s; the column was left out", reason)
+            continue
         # Without rows there is no file that determines the type.
         schema[name] = merged.get(name, options.overrides.get(name, pl.Null()))
     check_present(files, schema, options)

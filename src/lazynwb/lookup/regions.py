@@ -242,7 +242,7 @@ def _common_regions(files: Iterable[TableFile]) -> list[str]:
     is_region_by_name: dict[str, bool] = {}
     for file in files:
         for name, column in file.columns.items():
-            if file.table.rows or column.region:
+            if (file.table.rows and column_dtype(column) is not None) or column.region:
                 is_region_by_name[name] = is_region_by_name.get(name, True) and column.region
     return sorted(name for name, is_region in is_region_by_name.items() if is_region)
 

@@ -82,6 +82,8 @@ class SchemaInference:
         Whether to return all inspected tables, instead of the first only.
     conflicts : dict of str to str or None
         Receives the columns whose types conflict, which are then left out; see `merge_schemas`.
+    broken : dict of str to str or None
+        Receives the columns that could not be opened in any file, which are left out, with the reason.
     """
 
     first: int | None = None
@@ -92,6 +94,7 @@ class SchemaInference:
     catalogs: CatalogProvider | None = None
     keep: bool = False
     conflicts: dict[str, str] | None = None
+    broken: dict[str, str] | None = None
 
     def of_table(
         self, sources: Sequence[Source], table: str
@@ -211,7 +214,11 @@ class SchemaInference:
                         )
 
             schema = merge_schemas(
-                select(existing()), self.overrides, conflicts=self.conflicts, keep_first=self.ignore_errors
+                select(existing()),
+                self.overrides,
+                conflicts=self.conflicts,
+                keep_first=self.ignore_errors,
+                broken=self.broken,
             )
         if not found:
             message = table_not_found_message(shown, sources, catalogs=self.catalogs)

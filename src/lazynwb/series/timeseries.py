@@ -239,10 +239,10 @@ class TimeSeries(SeriesInfo):
         self.is_scaled = is_scaled
 
     def __repr__(self) -> str:
-        shape = self.data.shape if "data" in self._table.columns else (len(self),)
+        shape = self.data.shape if self._has("data") else (len(self),)
         window = "" if self._window is None else ", samples {} to {}".format(*self._window)
         rate = self.rate
-        stored = "with timestamps" if "timestamps" in self._table.columns else "without times"
+        stored = "with timestamps" if self._has("timestamps") else "without times"
         timing = stored if rate is None else f"{rate:g} Hz"
         path, file = visible(self.path, None), visible(self.file, None)
         return f"<TimeSeries {path}: shape {shape}, {timing}{window}, in {file}>"
@@ -365,9 +365,13 @@ class TimeSeries(SeriesInfo):
         window.share_metadata(self)
         return window
 
+    def _has(self, name: str) -> bool:
+        column = self._table.columns.get(name)
+        return column is not None and not column.is_broken
+
     def _array(self, name: str) -> Array:
         column = self._table.columns.get(name)
-        if column is None or column.data is None:
+        if column is None or column.data is None or column.is_broken:
             why = "; ".join(problem for problem in self._table.problems if repr(name) in problem)
             raise ColumnNotFoundError(
                 f"{self.file}: the series {self.path} has no {name}" + (f" ({why})" if why else "")

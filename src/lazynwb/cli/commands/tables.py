@@ -54,7 +54,9 @@ def list_tables(given: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataF
                     "sql_name": names[path],
                     "kind": files[0].table.kind if files else None,
                     "rows": sum(file.table.rows for file in files),
-                    "columns": len({name for file in files for name in file.columns}),
+                    "columns": len(
+                        {name for file in files for name, c in file.columns.items() if not c.is_broken}
+                    ),
                     "files": len(files),
                 }
             )

@@ -14,7 +14,7 @@ from lazynwb.catalog.model import Array, DType
 from lazynwb.formats.protocols import BrokenLinkError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Hashable, Iterator
+    from collections.abc import Collection, Hashable, Iterator, KeysView
 
     from lazynwb.catalog.model import Array
     from lazynwb.formats.protocols import Node
@@ -68,7 +68,7 @@ def indexed_names(name: str) -> Iterator[str]:
 
 
 def find_indices(
-    group: Node, members: dict[str, Member], listed: list[str], lost: Collection[str], problems: list[str]
+    group: Node, members: dict[str, Member], listed: list[str], lost: KeysView[str], problems: list[str]
 ) -> tuple[dict[str, str], set[str]]:
     """Find the indices among datasets, and their columns, by the best evidence in the file.
 
@@ -81,7 +81,7 @@ def find_indices(
     members : dict of str to Member
     listed : list of str
         The `colnames` of the table.
-    lost : collection of str
+    lost : set of str
         Members that cannot be opened.
     problems : list of str
         Receives indices without a column.
@@ -121,7 +121,8 @@ def find_indices(
     indices = {*indexed.values(), *said}
     for name, member in members.items():
         if member.neurodata_type == "VectorIndex" and name not in listed and name not in indices:
-            problems.append(f"index {name!r} was left out: no column belongs to it")
+            if lost.isdisjoint(indexed_names(name)):  # else its column is among the problems
+                problems.append(f"index {name!r} was left out: no column belongs to it")
             indices.add(name)
     return indexed, indices
 

@@ -23,11 +23,13 @@ from lazynwb.formats.protocols import (
     NoObjectError,
     UnreachableLinkError,
     broken_table_error,
+    with_remedy,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from lazynwb.catalog.model import Kind
     from lazynwb.formats.protocols import Node, OpenFile
 
 #: Groups that are one-row tables of the session's metadata, by path.
@@ -132,7 +134,7 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
     members, lost = _members(main, group, path, listed, problems)
     main.raise_if_missing()
     mark_damaged_indices(members, lost, problems)
-    indexed, indices = find_indices(group, members, listed, lost, problems)
+    indexed, indices = find_indices(group, members, listed, lost.keys(), problems)
     if not any(name in members for name in (*listed, "id")):
         _raise_if_unreachable(main, path, lost)
     rows = _row_count(main, path, members, listed, indexed, id_lost="id" in lost)
@@ -155,7 +157,7 @@ def _describe_dynamic_table(main: OpenFile, group: Node, path: str) -> Table:
         elif column.length != rows or not (member.array.shape or indexed.get(name)):
             continue
         columns.append(column)
-    columns += _unreachable_columns(path, members, lost, rows)
+    columns += _lost_columns(path, members, lost, rows)
     for name in categories:
         category = _category(main, group, path, name, rows, problems)
         if category is not None:
@@ -174,7 +176,7 @@ def _describe_plain_group(main: OpenFile, group: Node, path: str) -> Table | Non
     members, lost = _members(main, group, path, [], problems)
     main.raise_if_missing()
     mark_damaged_indices(members, lost, problems)
-    indexed, indices = find_indices(group, members, [], lost, problems)
+    indexed, indices = find_indices(group, members, [], lost.keys(), problems)
     columns = [_column(name, members, indexed) for name in sorted(members.keys() - indices)]
     have_rows = all(members[column.name].array.shape or column.name in indexed for column in columns)
     if not columns:
@@ -182,7 +184,7 @@ def _describe_plain_group(main: OpenFile, group: Node, path: str) -> Table | Non
     if not have_rows or len({column.length for column in columns}) != 1:
         return None
     rows = columns[0].length
-    columns += _unreachable_columns(path, members, lost, rows)
+    columns += _lost_columns(path, members, lost, rows)
     return Table(path, "table", rows, tuple(columns), tuple(problems), main.depends)
 
 
@@ -193,18 +195,35 @@ def _raise_if_unreachable(main: OpenFile, path: str, lost: dict[str, BrokenLinkE
             raise broken_table_error(main.name, path, error)
 
 
-def _unreachable_columns(
+def _lost_columns(
     path: str, members: dict[str, Member], lost: dict[str, BrokenLinkError], rows: int
 ) -> Iterator[Column]:
-    """Yield the columns in files that cannot be opened, marked as unreadable."""
+    """Yield the columns that could not be opened, whose values cannot be read."""
     for name, error in lost.items():
-        is_index = any(stem in members or stem in lost for stem in indexed_names(name))
-        if isinstance(error, UnreachableLinkError) and not is_index:
-            yield Column(name, _unreachable_array(f"{path}/{name}", (rows,), error), length=rows)
+        if not any(stem in members or stem in lost for stem in indexed_names(name)):  # no index
+            yield Column(name, _lost_array(f"{path}/{name}", (rows,), error), length=rows)
 
 
-def _unreachable_array(path: str, shape: tuple[int, ...], error: UnreachableLinkError) -> Array:
-    return Array(path, shape, DType("unsupported", 0, note=str(error)), "indirect")
+def _lost_array(path: str, shape: tuple[int, ...], error: BrokenLinkError) -> Array:
+    """Describe an array that could not be opened.
+
+    Of one in a file that cannot be opened for now it is not known whether it is there: it is a column in any
+    case.
+    """
+    kind: Kind = "unsupported" if isinstance(error, UnreachableLinkError) else "broken"
+    return Array(path, shape, DType(kind, 0, note=_reason(error)), "indirect")
+
+
+def _reason(error: BrokenLinkError) -> str:
+    """Return why a column could not be opened, with what to do about it."""
+    is_link = not isinstance(error, NoObjectError | DamagedObjectError | UnreachableLinkError)
+    return with_remedy(str(error)) if is_link else str(error)
+
+
+def _left_out(what: str, name: str, error: BrokenLinkError, problems: list[str]) -> None:
+    """Add what could not be opened to the problems of a table, unless its column is unreadable for now."""
+    if not isinstance(error, UnreachableLinkError):
+        problems.append(f"{what} {name!r} was left out: {_reason(error)}")
 
 
 def _has_index(members: dict[str, Member], name: str) -> bool:
@@ -241,8 +260,7 @@ def _members(
                     members[name] = member
                     problems += [f"column {name!r} {member.problem}"] * bool(member.problem)
         except BrokenLinkError as error:
-            if not isinstance(error, UnreachableLinkError):
-                problems.append(f"column {name!r} was left out: {error}")
+            _left_out("column", name, error, problems)
             lost[name] = error
     return members, lost
 
@@ -337,11 +355,9 @@ def _category(  # noqa: PLR0913, PLR0917 - properties of a category, and output 
     """Return a category of an AlignedDynamicTable as a column of structs (hdmf-common, section 3)."""
     try:
         found = group.child(name.encode())
-    except UnreachableLinkError as error:
-        return Column(name, _unreachable_array(f"{path}/{name}", (rows,), error), length=rows)
     except BrokenLinkError as error:
-        problems.append(f"category {name!r} was left out: {error}")
-        return None
+        _left_out("category", name, error, problems)
+        return Column(name, _lost_array(f"{path}/{name}", (rows,), error), length=rows)
     if not found.is_group:
         return None
     table = _describe_dynamic_table(main, found, f"{path}/{name}")
@@ -385,12 +401,12 @@ def _describe_series(main: OpenFile, group: Node, path: str) -> Table:
             problems.append("column 'timestamps' was left out: starting_time has no valid rate")
         else:
             columns.append(Column("timestamps", length=rows, regular=regular))
-    out_of_reach = {
+    lost_columns = {
         "timestamps" if name == "starting_time" else name: error
         for name, error in lost.items()
         if name in {"data", "timestamps", "starting_time"}
     }
-    columns += _unreachable_columns(path, {}, out_of_reach, rows)
+    columns += _lost_columns(path, {}, lost_columns, rows)
     columns.sort(key=lambda column: column.name)
     return Table(path, "series", rows, tuple(columns), tuple(problems), main.depends)
 
@@ -406,8 +422,7 @@ def _series_members(group: Node, problems: list[str]) -> tuple[dict[str, Node], 
         try:
             member = group.child(name.encode())
         except BrokenLinkError as error:
-            if not isinstance(error, UnreachableLinkError):
-                problems.append(f"column {name!r} was left out: {error}")
+            _left_out("column", name, error, problems)
             lost[name] = error
             continue
         if member.is_dataset or name == "external_file":
@@ -476,11 +491,9 @@ def _describe_metadata(  # noqa: C901 - one walk
         for key, name in _utf8_members(group, problems):
             try:
                 found = group.child(key)
-            except UnreachableLinkError as error:
-                arrays[name] = _unreachable_array(f"{prefix}/{name}", (), error)
-                continue
             except BrokenLinkError as error:
-                problems.append(f"column {name!r} was left out: {error}")
+                _left_out("column", name, error, problems)
+                arrays[name] = _lost_array(f"{prefix}/{name}", (), error)
                 continue
             if found.is_dataset:
                 full = f"{prefix}/{name}" if prefix else name
