@@ -1,6 +1,8 @@
 """Scans that an index answers from its values: the same rows, and only required files are read."""
 
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -12,6 +14,7 @@ from polars.testing import assert_frame_equal
 
 import builders
 import lazynwb
+from checks import child_environment
 from lazynwb import scan_nwb
 from lazynwb.errors import LazyNWBError, SchemaError, SourceChangedError
 from test_index_values import write
@@ -64,6 +67,26 @@ def index(paths, tmp_path_factory):
     place = tmp_path_factory.mktemp("index") / "index"
     assert lazynwb.build_index(paths, place, values=True).failed == []
     return lazynwb.open_index(place)
+
+
+FROM_VALUES = """
+import sys, lazynwb, polars as pl
+units = lazynwb.scan_nwb(None, "/units", index=sys.argv[1])
+found = units.filter(pl.col("amplitude") > 0.6).select("label").collect()
+print(found.height, units.select(pl.len()).collect().item(), *{"numpy", "h5py", "obstore"} & set(sys.modules))
+"""
+
+
+def test_a_query_on_values_imports_no_reader(paths, index, cache_dir):
+    truth = lazynwb.read_nwb(paths, "/units")
+    output = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", FROM_VALUES, index.name],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=child_environment(LAZYNWB_CACHE_DIR=str(cache_dir)),
+    ).stdout
+    assert output.split() == [str(len(truth.filter(pl.col("amplitude") > 0.6))), str(len(truth))]
 
 
 @st.composite

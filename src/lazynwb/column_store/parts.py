@@ -34,7 +34,7 @@ ROW_GROUP_ROWS = 64 * 1024
 #: 5 % to 10 % larger, written with half of the CPU and read with a third.
 _PUBLISHED_LEVEL = 3
 #: Ranges closer than this are read as one.
-_GAP = 64 * 1024
+_GAP = 16 * 1024
 #: Share of a part from which on the whole file is read.
 _WHOLE_SHARE = 0.9
 #: Memory from this size on comes from the operating system as zeros, in every C library, whatever was freed

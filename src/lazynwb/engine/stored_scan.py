@@ -371,7 +371,8 @@ def read_whole(
         scan = scan_part(part.bytes, file, stored, [(0, rows)])
     except (OSError, CorruptDataError) as error:
         raise PartLostError(part, str(error)) from None
-    scan = scan.head(rows)
+    if rows < part.starts[-1]:  # a filter is not pushed down past a slice
+        scan = scan.head(rows)
     lacking = [name for name in read if name not in stored]
     if lacking:
         scan = scan.with_columns(pl.lit(None, dtype=dtypes[name]).alias(name) for name in lacking)

@@ -250,7 +250,8 @@ class Snapshot:
             raise RemovedFileError(str(error)) from None
         except CorruptDataError as error:
             raise damaged_error(self._folder, file.name, error) from None
-        scan = scan.head(rows)
+        if rows < file.rows:  # a filter is not pushed down past a slice
+            scan = scan.head(rows)
         try:
             frame = (scan if predicate is None else scan.filter(predicate)).collect()
         except (KeyboardInterrupt, SystemExit):

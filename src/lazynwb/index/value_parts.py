@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from lazynwb.catalog.dtypes import INTERNAL, RESERVED, column_dtype
 from lazynwb.catalog.lengths import length_name
 from lazynwb.column_store.entries import StoredPart, decode, encode
-from lazynwb.column_store.parts import SESSION
+from lazynwb.column_store.parts import SESSION, LocalPart
 from lazynwb.column_store.reading import Pick
 from lazynwb.errors import CorruptDataError, SourceNotFoundError
 from lazynwb.formats.nwb.names import OTHER_PATHS
@@ -124,6 +124,12 @@ class FolderPart:
 
     def read_into(self, view: memoryview, ranges: Sequence[tuple[int, int]]) -> None:
         """Read ranges of the file into the same ranges of a view."""
+        if not self._folder.is_remote:
+            try:
+                LocalPart(Path(self._folder.address(self._file.name))).read_into(view, ranges)
+            except FileNotFoundError as error:
+                raise SourceNotFoundError(f"index {self._folder.name}: {error}") from None
+            return
         spans: list[tuple[int, int]] = []
         for start, stop in ranges:
             if spans and start - spans[-1][1] <= _COALESCE_GAP:
