@@ -92,36 +92,42 @@ def cpu() -> float:
     )
 
 
-def frames(folder: Path, contender: str) -> dict[str, pl.LazyFrame]:
-    """Return the units and the trials as a contender has them."""
+def frame_of(folder: Path, contender: str, table: str) -> pl.LazyFrame:
+    """Return the units or the trials as a contender has them."""
     import lazynwb
 
-    found = {}
-    for table in ("units", "trials"):
-        path = "/units" if table == "units" else "/intervals/trials"
-        if contender == "index":
-            found[table] = lazynwb.scan_index(folder / "index", path)
-        elif contender == "scan":
-            found[table] = lazynwb.scan_nwb(None, path, index=folder / "index")
-        elif contender == "per session":
-            found[table] = pl.scan_parquet(folder / table / "*.parquet")
-        else:
-            found[table] = pl.scan_parquet(folder / f"{table}.parquet")
-    return found
+    path = "/units" if table == "units" else "/intervals/trials"
+    if contender == "index":
+        return lazynwb.scan_index(folder / "index", path)
+    if contender == "scan":
+        return lazynwb.scan_nwb(None, path, index=folder / "index")
+    if contender == "per session":
+        return pl.scan_parquet(folder / table / "*.parquet")
+    return pl.scan_parquet(folder / f"{table}.parquet")
 
 
+#: Each query with the table that it is on.
 QUERIES = {
-    "count": lambda units, _: units.select(pl.len()),
-    "filter, 0.1 %": lambda units, _: (
-        units.filter(pl.col("presence_ratio") > 0.99, pl.col("isi_violations") < 0.1)
-        .select("unit_name", "snr")
-        .sort("unit_name")
+    "count": ("units", lambda units: units.select(pl.len())),
+    "filter, 0.1 %": (
+        "units",
+        lambda units: (
+            units.filter(pl.col("presence_ratio") > 0.99, pl.col("isi_violations") < 0.1)
+            .select("unit_name", "snr")
+            .sort("unit_name")
+        ),
     ),
-    "group by": lambda units, _: (
-        units.group_by("location").agg(pl.len(), pl.col("firing_rate").sum().round(6)).sort("location")
+    "group by": (
+        "units",
+        lambda units: (
+            units.group_by("location").agg(pl.len(), pl.col("firing_rate").sum().round(6)).sort("location")
+        ),
     ),
-    "group by, trials": lambda _, trials: (
-        trials.group_by("stimulus", "contrast").agg(pl.col("is_hit").sum()).sort("stimulus", "contrast")
+    "group by, trials": (
+        "trials",
+        lambda trials: (
+            trials.group_by("stimulus", "contrast").agg(pl.col("is_hit").sum()).sort("stimulus", "contrast")
+        ),
     ),
 }
 CONTENDERS = ("index", "scan", "consolidated", "per session", "duckdb")
@@ -153,8 +159,8 @@ def run_one(folder: Path, contender: str, name: str) -> dict[str, object]:
         found = duckdb.sql(SQL[name].format(**files)).pl()
     else:
         started = cpu()
-        tables = frames(folder, contender)
-        found = QUERIES[name](tables["units"], tables["trials"]).collect()
+        table, query = QUERIES[name]
+        found = query(frame_of(folder, contender, table)).collect()
     seconds = cpu() - started
     values = [[str(round(v, 4)) if isinstance(v, float) else str(v) for v in row] for row in found.rows()]
     # Not from `getrusage`: that begins with what the parent had.
