@@ -126,11 +126,13 @@ class RangeServer:
     etag, last_modified, latency
         What identifies a version of the content, and seconds until a request is answered. Each may be
         changed at any time.
+    tls
+        An `SSLContext` with which it serves HTTPS, or None.
     log, count, bytes, most_at_once
         Since the last `reset`: every request, how many, bytes of their bodies, and requests in flight.
     """
 
-    def __init__(self, folder=None, *, port=0, latency=0.0, keep_log=True):
+    def __init__(self, folder=None, *, port=0, latency=0.0, keep_log=True, tls=None):
         self.folder = None if folder is None else Path(folder).resolve()
         self.objects: dict[str, bytes] = {}
         self.faults: list[Callable[[Seen], Fault | None]] = []
@@ -139,6 +141,7 @@ class RangeServer:
         self.latency = latency
         self.keep_log = keep_log
         self.port = port
+        self.tls = tls
         self.connections: set[_Connection] = set()
         self._versions: dict[str, tuple[bytes, str, int]] = {}
         self._loop = asyncio.new_event_loop()
@@ -158,7 +161,7 @@ class RangeServer:
 
     @property
     def url(self):
-        return f"http://127.0.0.1:{self.port}"
+        return f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
 
     def url_of(self, path):
         return f"{self.url}/{quote(str(path))}"
@@ -173,7 +176,9 @@ class RangeServer:
         """Listen until the loop is stopped, in the calling thread."""
         asyncio.set_event_loop(self._loop)
         listening = self._loop.run_until_complete(
-            self._loop.create_server(lambda: _Connection(self), "127.0.0.1", self.port, backlog=4096)
+            self._loop.create_server(
+                lambda: _Connection(self), "127.0.0.1", self.port, backlog=4096, ssl=self.tls
+            )
         )
         self.port = listening.sockets[0].getsockname()[1]
         ready()

@@ -1,5 +1,8 @@
 """Indices in buckets and on web servers: their requests, and what is refused."""
 
+import datetime as dt
+import ipaddress
+import ssl
 import sys
 from pathlib import Path
 
@@ -272,6 +275,72 @@ def check_values(place, sources, options=None):
     assert_frame_equal(values, expected.select(values.columns))
     one = units.filter(unit_id=expected["unit_id"][0]).select("spike_times").collect()
     assert_frame_equal(one, expected.filter(unit_id=expected["unit_id"][0]).select("spike_times"))
+
+
+def tls_server(folder):
+    """The context of a server on this machine, and the file with the certificate of its authority."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in range(2)]
+    names = [
+        x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]) for name in ("tests", "localhost")
+    ]
+    now = dt.datetime.now(dt.UTC)
+    for key, name, is_authority in zip(keys, names, (True, False), strict=True):
+        address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        certificate = (
+            x509.CertificateBuilder(names[0], name, key.public_key(), 1 + is_authority)
+            .not_valid_before(now - dt.timedelta(days=1))
+            .not_valid_after(now + dt.timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+            .add_extension(address, critical=False)
+            .sign(keys[0], hashes.SHA256())
+        )
+        pem = certificate.public_bytes(serialization.Encoding.PEM)
+        (folder / f"{'authority' if is_authority else 'server'}.pem").write_bytes(pem)
+    private = keys[1].private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    (folder / "server.key").write_bytes(private)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(folder / "server.pem", folder / "server.key")
+    return context, folder / "authority.pem"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems keep the certificates that they trust")
+def test_an_index_beside_an_archive_over_https(cube, tmp_path, monkeypatch):
+    context, authority = tls_server(tmp_path)
+    with RangeServer(tls=context) as server:
+        for path in cube:
+            server.objects[path.name] = path.read_bytes()
+        urls = [server.url_of(path.name) for path in cube]
+        with pytest.raises(LazyNWBError, match="certificate is not trusted"):
+            lazynwb.read_nwb(urls[0], "units")
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    with RangeServer(tls=context) as server:
+        for path in cube:
+            server.objects[path.name] = path.read_bytes()
+        urls = [server.url_of(path.name) for path in cube]
+        build_index(urls, tmp_path / "index", values=["units"])
+        for file in filter(Path.is_file, (tmp_path / "index").rglob("*")):
+            name = file.relative_to(tmp_path).as_posix()
+            server.objects[name] = file.read_bytes()
+        lazynwb.clear_cache()
+        server.reset()
+        truth = lazynwb.read_nwb(cube, "units").drop("_nwb_path")
+        units = lazynwb.scan_nwb(None, "units", index=server.url_of("index"))
+        one = pl.col("unit_id") == truth["unit_id"][0]
+        small = ["unit_id", "location", "presence_ratio"]
+        assert_frame_equal(units.select(small).collect(), truth.select(small))
+        assert asked_of_files(server) == []
+        assert_frame_equal(
+            units.filter(one).select("spike_times").collect(), truth.filter(one).select("spike_times")
+        )
+        assert set(asked_of_files(server)) == {cube[0].name}
 
 
 def test_values_on_a_web_server_are_read_by_column(server, urls, tmp_path):
