@@ -238,7 +238,7 @@ class TableFile:
             if not self.needs_chunk_index(array):
                 continue
             path = array.path
-            others = missing[path][1] if path in missing else ()
+            _, others = missing.get(path, (array, np.zeros(0, np.int64)))
             if numbers is None or others is None:
                 missing[path] = array, None
                 continue
@@ -246,8 +246,6 @@ class TableFile:
             lacking = some.unknown(numbers) if some is not None else numbers
             if len(lacking):
                 if len(others):  # NumPy imports all of numpy.ma for it
-                    import numpy as np
-
                     lacking = np.union1d(lacking, others)
                 known = len(some) if some is not None else 0
                 missing[path] = (
