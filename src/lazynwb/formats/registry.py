@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Protocol, Self
 
 from lazynwb.storage.file_names import is_single_file_store
-from lazynwb.threads import LOADERS
+from lazynwb.threads import begin_imports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,18 +120,12 @@ def is_zarr(source: Source) -> bool:
 def prepare(source: Source) -> None:
     """Import the modules for parsing while the first requests are in flight."""
     if not is_zarr(source):
-        _begin_imports()
-
-
-@cache
-def _begin_imports() -> None:
-    """Import the modules for HDF5 on another thread, with NumPy: chunks are looked up with tables."""
-    LOADERS.submit(_import_hdf5)
+        begin_imports(_import_hdf5)
 
 
 def _import_hdf5() -> None:
     _hdf5_reader()
-    import lazynwb.formats.hdf5.chunk_index  # noqa: F401
+    import lazynwb.formats.hdf5.chunk_index  # noqa: F401 - with NumPy: remote chunks are looked up with tables
 
 
 @cache

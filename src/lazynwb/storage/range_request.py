@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceChangedError
 from lazynwb.profile import count
-from lazynwb.storage import plain_request
 from lazynwb.storage.block_cache import block_cache_of
 from lazynwb.storage.error_mapping import (
     Failure,
@@ -232,6 +231,8 @@ def _retry_without_total(
     import obstore
     from obstore.exceptions import BaseError
 
+    from lazynwb.storage import plain_request  # late: Python's HTTP client takes long to import
+
     start, stop = span
     answer = plain_request.get(source, stop, span)
     if answer is None or not answer.is_part:
@@ -257,6 +258,8 @@ def _download_without_length(
     """Download a file whose server does not send its length, up to `config.download_bytes`."""
     if not (has_malformed_headers(error) and _is_on_web(source)):
         return None
+    from lazynwb.storage import plain_request
+
     answer = plain_request.get(source, config.download_bytes)
     if answer is None or answer.is_part:
         return None

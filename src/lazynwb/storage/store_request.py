@@ -8,11 +8,9 @@ send the header.
 
 from __future__ import annotations
 
-import http.client
 import threading
 import time
 from typing import TYPE_CHECKING, TypeVar
-from urllib.request import Request
 
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError
@@ -48,6 +46,8 @@ _lock = threading.Lock()
 
 def requested_delay(source: Source) -> float:
     """Return the delay in seconds that the server of a source requests; 0 if it requests none."""
+    from urllib.request import Request  # late, here and below: Python's HTTP client takes long to import
+
     from lazynwb.storage.stores.http import headers_of
 
     if not source.path.lower().startswith(("http://", "https://")):
@@ -76,6 +76,9 @@ def forget() -> None:
 
 
 def _query_retry_after(url: str, headers: dict[str, str]) -> float:
+    import http.client
+    from urllib.request import Request
+
     count(requests=1)
     asking = Request(url, headers={**headers, "Range": "bytes=0-0"})  # noqa: S310 - only http(s)
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import importlib.util
 import os
 import threading
@@ -10,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
-from urllib.request import Request
 
 from obstore.store import S3Store
 
@@ -253,6 +251,9 @@ def relocate(source: Source, region: str | None) -> bool:
 
 
 def _region_of(bucket: str, options: Options) -> str | None:
+    import http.client  # late: Python's HTTP client takes long to import
+    from urllib.request import Request
+
     endpoint = endpoint_of(_translated_options(options), "endpoint", *_ENDPOINT_VARIABLES)
     url = f"{endpoint or 'https://s3.amazonaws.com'}/{quote(bucket)}"
     count(requests=1)
