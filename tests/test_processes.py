@@ -337,6 +337,20 @@ print("spike_times" in schema, *{"h5py", "numpy", "asyncio"}.intersection(sys.mo
     assert run_child(code, *cube).split() == ["True"]
 
 
+def test_a_remote_scan_does_not_import_the_http_client_of_python(cube):
+    from range_server import RangeServer
+
+    code = """
+import sys, lazynwb
+frame = lazynwb.scan_nwb(sys.argv[1], "/intervals/trials").collect()
+print(frame.height, *{"h5py", "http.client", "ssl"}.intersection(sys.modules))
+"""
+    path = Path(cube[0])
+    expected = lazynwb.scan_nwb(path, "/intervals/trials").collect().height
+    with RangeServer(path.parent) as server:
+        assert run_child(code, server.url_of(path.name)).split() == [str(expected)]
+
+
 def test_submodules_do_not_hide_the_settings_and_the_profile():
     code = """
 import lazynwb.config, lazynwb.profile, lazynwb.scan, lazynwb
