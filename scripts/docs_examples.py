@@ -228,7 +228,8 @@ def _figures(indent: str) -> Iterator[str]:
         picture = io.BytesIO()
         pyplot.figure(number).savefig(picture, format="png", dpi=110, bbox_inches="tight")
         data = base64.b64encode(picture.getvalue()).decode()
-        label = html.escape(pyplot.figure(number).axes[0].get_title() or "figure")
+        axes = pyplot.figure(number).axes[0]
+        label = html.escape(axes.get_title() or f"{axes.get_ylabel()} against {axes.get_xlabel()}")
         yield f'{indent}<img class="example-output" alt="{label}" src="data:image/png;base64,{data}">\n'
     pyplot.close("all")
 

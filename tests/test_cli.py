@@ -696,7 +696,7 @@ def test_a_narrow_terminal_shows_the_ends_of_sessions_and_names_hidden_columns(t
     assert code == 0
     for path in paths:
         assert plain(sessions).count(path.stem[-5:]) >= 2  # of the file, and of the session
-    assert "no room for" in plain(tables).splitlines()[-1]
+    assert "columns that do not fit:" in plain(tables).splitlines()[-1]
 
 
 @terminal

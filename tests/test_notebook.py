@@ -9,6 +9,10 @@ import pytest
 from jupyter_client.manager import start_new_kernel
 from nbclient import NotebookClient
 
+from lazynwb import interrupts
+from lazynwb.profile import Query, working_for
+from lazynwb.threads import raise_if_interrupted
+
 NOTEBOOK = Path(__file__).parent.parent / "examples" / "quickstart.ipynb"
 
 
@@ -45,13 +49,17 @@ CALLS = {
     "collect": 'lazynwb.scan_nwb(paths, "units").collect()',
     "convert": 'lazynwb.convert_nwb_tables(paths, folder + "/converted")',
     "index": 'lazynwb.build_index(paths, folder + "/index", values=True)',
+    "spikes": """lazynwb.get_spike_times_in_intervals(
+        lazynwb.scan_nwb(paths, "units"), {"trial": ("start_time", "stop_time")}
+    ).collect()""",
 }
 #: Of 24 reads of a frame, and of hundreds of a conversion, which reads the structure of its files ahead.
-MAX_READS = {"get_df": 6, "collect": 6, "convert": 15, "index": 15}
+MAX_READS = {"get_df": 6, "collect": 6, "convert": 15, "index": 15, "spikes": 15}
 #: From the third read on, a read waits until the interrupt is sent.
 HELD = """
-import _thread, os, threading
+import _thread, os, threading, time
 import lazynwb
+from lazynwb import interrupts
 
 folder, paths, signal_fifo = {arguments!r}
 lazynwb.config.disable_cache = True
@@ -67,11 +75,15 @@ def held(*arguments):
 
 def interrupt():
     reached.wait()
+    before = interrupts.count()
     if {on_windows}:
         _thread.interrupt_main()  # by ipykernel's ParentPollerWindows
     else:
         open(signal_fifo, "w").close()  # the test interrupts the kernel
         open(signal_fifo).close()
+    deadline = time.monotonic() + 1
+    while interrupts.count() == before and time.monotonic() < deadline:
+        time.sleep(0.01)  # until the signal has arrived, on a busy machine
     sent.set()
 
 threading.Thread(target=interrupt, daemon=True).start()
@@ -105,6 +117,17 @@ def test_an_interrupted_kernel_ends_the_call_before_its_next_reads(kernel, call,
     assert [content["status"] for content in contents] == ["ok", "error", "ok"]
     assert contents[1]["ename"] == "KeyboardInterrupt"
     assert int(contents[2]["user_expressions"]["reads"]["data"]["text/plain"]) <= MAX_READS[call]
+
+
+def test_an_interrupt_of_a_query_ends_the_queries_that_it_begins_afterwards(monkeypatch):
+    count = [0]
+    monkeypatch.setattr(interrupts, "count", lambda: count[0])
+    with working_for(Query("spikes of units")):
+        count[0] += 1
+        with working_for(Query("spike times of a block of units")), pytest.raises(KeyboardInterrupt):
+            raise_if_interrupted()
+    with working_for(Query("the next cell")):
+        raise_if_interrupted()
 
 
 def reply_to(client, message):

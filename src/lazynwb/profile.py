@@ -126,7 +126,9 @@ class Query:
 
     def __init__(self, label: str) -> None:
         self.label = label
-        self.interrupts = interrupts.count()
+        outer = current()
+        # An interrupt of a query ends the queries that it runs, also those that begin afterwards.
+        self.interrupts = interrupts.count() if outer is None else outer.interrupts
         self._counts: dict[int, QueryCounts] = {}
 
     def of(self, profile: Profile) -> QueryCounts:

@@ -23,6 +23,7 @@ class PipeClosedError(Exception):
 def _without_types(parameters: list[Any]) -> list[Any]:
     """Hide Python types in the help of parameters: options show the name of their value, others nothing."""
     for one in parameters:
+        one._get_number_range_help_str = str  # noqa: SLF001 - typer would add "[x>=0]"
         if one.param_type_name == "argument":
             one.display_type_rich = lambda ctx: None  # noqa: ARG005 - as typer calls it
         elif one.metavar is None:

@@ -62,19 +62,21 @@ def _usage_of(error: Exception, message: str, named: str) -> tuple[int, str]:
     context = getattr(error, "ctx", None)
     command = getattr(context, "command_path", "lazynwb")
     code = getattr(error, "exit_code", USAGE)
-    return code, message and f"{message.rstrip('.')} ({command} --help shows how it is used)"
+    return code, message and f"{message.rstrip('.')} (see {command} --help)"
 
 
 def _hint_of(error: Exception, command: str) -> str:
     """Return a next step, unless the message has one."""
     text = str(error)
     if isinstance(error, SourceNotFoundError):
-        return "" if " hint" in text or ": " in text[-80:] else " (is the name right, and the disk mounted?)"
+        return (
+            ""
+            if " hint" in text or ": " in text[-80:]
+            else " (check the name, and whether the disk is mounted)"
+        )
     if isinstance(error, LazyNWBError) and not isinstance(error, TableNotFoundError | ImportError):
         if command in _SKIPPING:
-            return (
-                "" if "ignore_errors" in text else " (--ignore-errors leaves out files that cannot be read)"
-            )
+            return "" if "ignore_errors" in text else " (--ignore-errors skips files that cannot be read)"
         if isinstance(error, NotNWBError):
             return "; an NWB file is an HDF5 file or a Zarr store"
     return ""

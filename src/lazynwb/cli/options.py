@@ -44,6 +44,7 @@ FormatOption = Annotated[
     typer.Option(
         "--format",
         "-f",
+        metavar="FORMAT",
         help="table, json, ndjson, csv, parquet or arrow. Default: table, or the suffix of --output.",
     ),
 ]

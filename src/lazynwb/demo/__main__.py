@@ -31,6 +31,7 @@ LOGGER = logging.getLogger("lazynwb")
 MB = 1e6
 LINES = 30
 BIGGEST = 3
+COLUMN_WIDTH = 24
 METADATA = {"session", "subject"}
 
 
@@ -51,8 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sources = parser.parse_args(arguments).source
     LOGGER.addHandler(PrintingHandler())
     print(f"lazynwb {lazynwb.__version__}, Polars {pl.__version__}")
-    width = max(100, shutil.get_terminal_size((120, 24)).columns)
-    with pl.Config(tbl_rows=6, tbl_cols=6, tbl_width_chars=width, fmt_str_lengths=40):
+    width = shutil.get_terminal_size((120, 24)).columns
+    columns = min(6, max(2, width // COLUMN_WIDTH))
+    with pl.Config(tbl_rows=6, tbl_cols=columns, tbl_width_chars=width, fmt_str_lengths=width // 3):
         try:
             if sources:
                 show_files(sources)

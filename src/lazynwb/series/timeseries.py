@@ -213,15 +213,6 @@ class TimeSeries(SeriesInfo):
     NumPy arrays and read only the chunks of the slice. Attributes are read on first access; missing ones have
     the default value of the NWB schema. No file is kept open.
 
-    Parameters
-    ----------
-    table : TableFile
-        Catalog of the series.
-    window : tuple of int or None
-        Range of samples (start, stop); None for all.
-    is_scaled : bool
-        Whether `data` is in physical units.
-
     Attributes
     ----------
     path : str

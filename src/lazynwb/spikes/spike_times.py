@@ -16,6 +16,7 @@ from lazynwb.config import config
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError, SchemaError
 from lazynwb.frames.coerce import as_lazy, is_pandas
 from lazynwb.frames.late_frames import with_columns
+from lazynwb.profile import attributed
 from lazynwb.scan import scan_nwb
 from lazynwb.shutdown import guard_shutdown
 from lazynwb.spikes.interval_join import SpikeTrains, UnitIntervalPairs, find, gather
@@ -30,6 +31,7 @@ from lazynwb.spikes.observation_times import (
     late_observations,
     provenance,
 )
+from lazynwb.threads import raise_if_interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -186,7 +188,8 @@ class Query:
     ) -> Iterator[pl.DataFrame]:
         """Yield the batches of a query; called by Polars."""
         interrupts.watch()
-        return guard_shutdown(self._batches(with_columns, predicate, n_rows))
+        batches = self._batches(with_columns, predicate, n_rows)
+        return guard_shutdown(attributed(batches, "spike times in intervals"))
 
     def collect(self) -> pl.DataFrame:
         """Return all rows."""
@@ -305,6 +308,7 @@ class Query:
         units = self._blocks(names)
         sessions = intervals.read(shown, times, None if self._lazy else self._paths)
         for block in units:
+            raise_if_interrupted()
             yield self._pair(block, sessions, names)
 
     def _blocks(self, names: list[str]) -> Iterator[pl.DataFrame]:

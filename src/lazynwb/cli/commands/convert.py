@@ -24,6 +24,7 @@ def convert(  # noqa: PLR0913 - the options of a command
         typer.Option(
             "--format",
             "-f",
+            metavar="FORMAT",
             help="Output format: parquet, arrow, feather, csv, json, ndjson, excel, delta or duckdb.",
         ),
     ] = "parquet",

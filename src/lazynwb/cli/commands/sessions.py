@@ -76,7 +76,7 @@ def show_sessions(sessions: pl.LazyFrame, target: Target) -> None:
             ),
         ]
     )
-    more = f"; no room for {count_text(len(hidden), 'column')}: --vertical shows all" if hidden else ""
+    more = f"; {count_text(len(hidden), 'column')} do not fit: --vertical shows all" if hidden else ""
     say(f"{count_text(len(rows), 'session')}{more}")
 
 

@@ -127,9 +127,9 @@ def show_paths(described: ObjectDescription, *, everything: bool) -> None:
     ]
     hidden = show([column for column in columns if any(column.cells)])
     if hidden:
-        say(f"no room for {', '.join(hidden)}: --format csv has all")
+        say(f"columns that do not fit: {', '.join(hidden)}; --format csv writes all")
     if not rows:
-        say("There is neither a table nor a series; --all lists everything.")
+        say("no tables or series; --all lists everything")
 
 
 def _kind_of(row: dict[str, Any], types: dict[str, str]) -> str:

@@ -100,7 +100,7 @@ def show_tables(frame: pl.DataFrame, files: int) -> None:
         Column("name in SQL", [_in_sql(row["sql_name"]) for row in rows]),
     ]
     hidden = show(columns)
-    more = f"; no room for {', '.join(hidden)}: --format csv has all" if hidden else ""
+    more = f"; columns that do not fit: {', '.join(hidden)}; --format csv writes all" if hidden else ""
     say(f"{count_text(len(rows), 'table')} in {count_text(files, 'file')}{more}")
 
 
@@ -214,5 +214,5 @@ def show_columns(frame: pl.DataFrame, schema: pl.Schema, table: str) -> None:
             ),
         ]
     )
-    more = f"; no room for: {', '.join(hidden)}" if hidden else ""
+    more = f"; columns that do not fit: {', '.join(hidden)}; --format csv writes all" if hidden else ""
     say(f"{count_text(len(rows), 'column')} of {table}{more}")
