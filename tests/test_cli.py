@@ -408,7 +408,7 @@ def test_a_table_shows_the_first_rows_and_the_number_of_others(cube, run):
     code, out, err = run("query", "SELECT unit_id FROM units ORDER BY unit_id", *cube)
     assert code == 0
     assert len(out.decode().splitlines()) == 3 + 20
-    assert "there are more" in err
+    assert "-n shows more" in err
     _, out, err = run("query", "SELECT unit_id FROM units LIMIT 5", cube[0], "-n", 5)
     assert len(out.decode().splitlines()) == 3 + 5
     assert "5 rows" in err
@@ -696,7 +696,7 @@ def test_a_narrow_terminal_shows_the_ends_of_sessions_and_names_hidden_columns(t
     assert code == 0
     for path in paths:
         assert plain(sessions).count(path.stem[-5:]) >= 2  # of the file, and of the session
-    assert "columns that do not fit:" in plain(tables).splitlines()[-1]
+    assert "not shown:" in plain(tables).splitlines()[-1]
 
 
 @terminal
@@ -841,7 +841,7 @@ def test_an_index_is_built_shown_and_updated(run, answer, tmp_path):
     third.unlink()
     code, out, err = run("index", "build", folder, "-o", "here")
     assert (code, out) == (0, b"")
-    assert "2 in here" in err
+    assert "2 sessions in here" in err
     (said,) = json.loads(answer("index", "info", "here", "--format", "json"))
     assert (said["sessions"], said["with_problems"], said["generation"]) == (2, 0, 1)
     assert said["tables"] == lazynwb.scan_index("here", "tables").collect().height
@@ -849,7 +849,7 @@ def test_an_index_is_built_shown_and_updated(run, answer, tmp_path):
     second.unlink()
     code, _, err = run("index", "update", "here", third, first)
     assert code == 0
-    assert "1 added, 0 changed, 1 removed; 2 in here" in err
+    assert "1 added, 0 changed, 1 removed; 2 sessions in here" in err
     units = lazynwb.read_nwb(None, "units", index="here")
     assert sorted(units["_nwb_path"].unique()) == sorted([str(first), str(third)])
 

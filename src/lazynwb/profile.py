@@ -128,7 +128,7 @@ class Query:
         self.label = label
         outer = current()
         # An interrupt of a query ends the queries that it runs, also those that begin afterwards.
-        self.interrupts = interrupts.count() if outer is None else outer.interrupts
+        self.interrupts: int = interrupts.count() if outer is None else outer.interrupts
         self._counts: dict[int, QueryCounts] = {}
 
     def of(self, profile: Profile) -> QueryCounts:

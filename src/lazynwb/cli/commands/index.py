@@ -59,7 +59,7 @@ def build(  # noqa: PLR0913 - the options of a command
         storage_options=given.storage,
         ignore_errors=not strict,
     )
-    _say(done.failed, f"{done.sessions:,} in {output}")
+    _say(done.failed, done.sessions, output)
 
 
 @index_app.command("update", cls=Command)
@@ -83,7 +83,7 @@ def update(
         ignore_errors=not strict,
     )
     counts = f"{done.added:,} added, {done.changed:,} changed, {done.removed:,} removed"
-    _say(done.failed, f"{counts}; {done.sessions:,} in {index}")
+    _say(done.failed, done.sessions, index, counts)
 
 
 @index_app.command("info", cls=Command)
@@ -143,10 +143,13 @@ def _all_or_named(named: list[str] | None) -> bool | list[str] | None:
     return True if named == ["all"] else named or None
 
 
-def _say(failed: list[str], done: str) -> None:
+def _say(failed: list[str], sessions: int, index: str, changes: str = "") -> None:
     from lazynwb.cli.render import count_text, say
     from lazynwb.terminal_text import visible
 
     for message in failed:
         say(f"not indexed: {visible(message, None)}")
-    say(f"{done}" + (f", {count_text(len(failed), 'file')} could not be read" if failed else ""))
+    parts = [changes, f"{count_text(sessions, 'session')} in {index}"]
+    if failed:
+        parts.append(f"{count_text(len(failed), 'file')} could not be read")
+    say("; ".join(filter(None, parts)))

@@ -174,7 +174,7 @@ def query(  # noqa: PLR0913 - the options of a command
     limit = SHOWN if rows is None else rows
     found = frame.head(limit + 1).collect(engine="streaming")
     more = found.height > limit
-    rest = f"the first {count_text(limit, 'row')}; there are more: -n shows them" if more else ""
+    rest = f"first {count_text(limit, 'row')}; -n shows more" if more else ""
     show_rows(found.head(limit), rest or count_text(found.height, "row"), vertical=target.vertical)
 
 

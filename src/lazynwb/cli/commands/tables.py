@@ -65,7 +65,7 @@ def list_tables(given: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataF
     save()
     counts = dict.fromkeys(("rows", "columns", "files"), pl.Int64)
     schema = {"table": pl.String, "sql_name": pl.String, "kind": pl.String, **counts}
-    return pl.DataFrame(rows, schema=schema), total
+    return pl.DataFrame(rows, schema=schema), total or len(sources)
 
 
 def _load(pairs: list[tuple[Source, str]], *, ignore_errors: bool) -> list[TableFile]:
@@ -99,8 +99,11 @@ def show_tables(frame: pl.DataFrame, files: int) -> None:
         Column("kind", [row["kind"] for row in rows], style="cyan"),
         Column("name in SQL", [_in_sql(row["sql_name"]) for row in rows]),
     ]
+    if not rows:
+        say(f"no tables or series in {count_text(files, 'file')}")
+        return
     hidden = show(columns)
-    more = f"; columns that do not fit: {', '.join(hidden)}; --format csv writes all" if hidden else ""
+    more = f"; not shown: {', '.join(hidden)}; --format csv has all columns" if hidden else ""
     say(f"{count_text(len(rows), 'table')} in {count_text(files, 'file')}{more}")
 
 
@@ -214,5 +217,5 @@ def show_columns(frame: pl.DataFrame, schema: pl.Schema, table: str) -> None:
             ),
         ]
     )
-    more = f"; columns that do not fit: {', '.join(hidden)}; --format csv writes all" if hidden else ""
+    more = f"; not shown: {', '.join(hidden)}; --format csv has all columns" if hidden else ""
     say(f"{count_text(len(rows), 'column')} of {table}{more}")
