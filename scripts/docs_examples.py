@@ -354,9 +354,11 @@ class _Build:
 def on_pre_build(config: object) -> None:  # noqa: ARG001 - MkDocs passes it
     """Prepare the examples' folder, and settings that do not depend on the machine."""
     import matplotlib as mpl
+    import pandas as pd
     import polars as pl
 
     mpl.use("agg")
+    pd.set_option("display.width", 118, "display.max_columns", 12)
     pl.Config.set_tbl_width_chars(118)
     pl.Config.set_fmt_str_lengths(36)
     os.environ["TQDM_DISABLE"] = "1"

@@ -299,3 +299,12 @@ def test_a_table_keeps_its_own_column_and_files_without_metadata_have_none(tmp_p
     assert context.execute("SELECT subject_id FROM epochs", eager=True)["subject_id"].to_list() == [None]
     with pytest.raises(lazynwb.SchemaError, match="no session metadata 'nope'"):
         lazynwb.get_sql_context(tmp_path, session_columns="nope")
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"), [("unit", "did you mean 'units'"), ("xyz", "there are: general, ")]
+)
+def test_an_unknown_table_is_answered_with_those_that_exist(cube, name, answer):
+    context = lazynwb.get_sql_context(cube)
+    with pytest.raises(pl.exceptions.SQLInterfaceError, match=answer):
+        context.execute(f"SELECT * FROM {name}")  # noqa: S608

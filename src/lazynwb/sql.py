@@ -17,6 +17,7 @@ from lazynwb.lookup.schema import is_pattern
 from lazynwb.lookup.session_columns import SessionColumn, find_session_columns
 from lazynwb.lookup.table_listing import broken_link_hint, find_tables, no_tables_message, shortest_names
 from lazynwb.scan import plan_scan, table_frame
+from lazynwb.suggestions import similar_or_existing
 
 if TYPE_CHECKING:
     import os
@@ -131,7 +132,9 @@ class _Context(pl.SQLContext[Any]):
             what = str(error).partition("\n")[0]
             missing = what.partition(";")[0]
             absent = NO_SUCH_TABLE.search(what)
-            if absent is not None and (reason := broken_link_hint(absent[1], self.broken_links)):
+            if absent is not None:
+                reason = broken_link_hint(absent[1], self.broken_links)
+                reason = reason or similar_or_existing(absent[1], self.tables())
                 raise type(error)(what + reason) from None
             reasons = [
                 reason

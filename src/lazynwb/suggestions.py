@@ -13,6 +13,9 @@ _CUTOFF = 0.6
 #: Minimum length of a name that may match the beginning of a word.
 _MIN_LENGTH = 3
 
+#: Maximum number of existing names in a message.
+_MAX_LISTED = 20
+
 
 def similar_names(name: str, names: Collection[str], count: int = 3) -> list[str]:
     """Return similar names, the most similar first.
@@ -58,6 +61,16 @@ def did_you_mean(name: str, names: Collection[str], prefix: str = "") -> str:
     """
     found = [prefix + one if prefix else repr(one) for one in similar_names(name, names)]
     return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def similar_or_existing(name: str, names: Collection[str]) -> str:
+    """Return the end of a message that suggests similar names, or else lists the existing ones."""
+    suggestion = did_you_mean(name, names)
+    if suggestion or not names:
+        return suggestion or "; it is empty"
+    listed = [one if one.isprintable() else repr(one) for one in names]
+    more = f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
+    return f"; there are: {', '.join(listed[:_MAX_LISTED])}{more}"
 
 
 def _last(name: str) -> str:

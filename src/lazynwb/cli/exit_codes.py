@@ -45,9 +45,9 @@ def _of_polars(message: str) -> str:
     absent = _NO_SUCH_COLUMN.search(first)
     if absent is None:
         return first
-    from lazynwb.session.contents import hint
+    from lazynwb.suggestions import similar_or_existing
 
-    return f"no column {absent[1]!r}{hint(absent[1], re.findall(_QUOTED, absent[2]))}"
+    return f"no column {absent[1]!r}{similar_or_existing(absent[1], re.findall(_QUOTED, absent[2]))}"
 
 
 def _expression_of(message: str) -> str:

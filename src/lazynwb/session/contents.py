@@ -10,16 +10,13 @@ from lazynwb.formats.protocols import with_remedy
 from lazynwb.lookup.loader import copy_values, load_attributes, load_listing, load_table
 from lazynwb.session.tree import Contents, html_tree, text_tree
 from lazynwb.storage.remote_state import save
-from lazynwb.suggestions import did_you_mean
+from lazynwb.suggestions import similar_or_existing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from lazynwb.catalog.model import Entry
     from lazynwb.storage.source import Source
-
-#: Maximum number of names in an error.
-_LISTED = 20
 
 
 class File:
@@ -200,14 +197,4 @@ class Container(Mapping[str, Any]):
 
     def _unknown(self, name: object, attributes: Iterable[str] = ()) -> str:
         there = [*self, *attributes]
-        return f"{self._file.source.name}: {self.path} has no {name!r}{hint(str(name), there)}"
-
-
-def hint(name: str, there: list[str]) -> str:
-    """Return the end of a message that lists similar names, or else existing ones."""
-    suggestion = did_you_mean(name, there)
-    if suggestion:
-        return suggestion
-    there = [name if name.isprintable() else repr(name) for name in there]
-    more = f" and {len(there) - _LISTED} more" if len(there) > _LISTED else ""
-    return f"; there are: {', '.join(there[:_LISTED])}{more}" if there else "; it is empty"
+        return f"{self._file.source.name}: {self.path} has no {name!r}{similar_or_existing(str(name), there)}"

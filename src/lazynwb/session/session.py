@@ -13,7 +13,8 @@ from lazynwb.formats.nwb.names import DATETIME_FIELDS
 from lazynwb.lookup.loader import copy_values
 from lazynwb.metadata import parse_time, read_metadata, with_prefix
 from lazynwb.paths import one_source
-from lazynwb.session.contents import Container, File, hint
+from lazynwb.session.contents import Container, File
+from lazynwb.suggestions import similar_or_existing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -370,7 +371,7 @@ class LazyNWB:
         if name in root:
             return root[name]
         others = [other for other in dir(self) if not other.startswith("_")]
-        raise AttributeError(f"{self._file.source.name} has no {name!r}{hint(name, others)}")
+        raise AttributeError(f"{self._file.source.name} has no {name!r}{similar_or_existing(name, others)}")
 
     def __dir__(self) -> list[str]:
         """Include additional fields and groups of this file."""

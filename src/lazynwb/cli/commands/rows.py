@@ -113,12 +113,12 @@ def _chosen(frame: pl.LazyFrame, table: str, columns: Sequence[str]) -> pl.LazyF
     from polars import selectors
 
     from lazynwb.errors import ColumnNotFoundError
-    from lazynwb.session.contents import hint
+    from lazynwb.suggestions import similar_or_existing
 
     there = list(frame.collect_schema())
     for name in columns:
         if name not in there:
-            raise ColumnNotFoundError(f"{table} has no column {name!r}{hint(name, there)}")
+            raise ColumnNotFoundError(f"{table} has no column {name!r}{similar_or_existing(name, there)}")
     return frame.select(selectors.by_name(*columns))
 
 
@@ -189,7 +189,7 @@ def _lazy(context: pl.SQLContext[Any], sql: str) -> pl.LazyFrame:
     import polars as pl
 
     from lazynwb.errors import TableNotFoundError
-    from lazynwb.session.contents import hint
+    from lazynwb.suggestions import similar_or_existing
 
     try:
         found: pl.LazyFrame = context.execute(sql, eager=False)
@@ -200,7 +200,7 @@ def _lazy(context: pl.SQLContext[Any], sql: str) -> pl.LazyFrame:
             raise
         reason = str(error).partition("was not found")[2].partition("\n")[0]
         raise TableNotFoundError(
-            f"no table {absent[1]!r}{reason or hint(absent[1], context.tables())}"
+            f"no table {absent[1]!r}{reason or similar_or_existing(absent[1], context.tables())}"
         ) from error
     return found
 

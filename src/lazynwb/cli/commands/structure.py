@@ -127,7 +127,7 @@ def show_paths(described: ObjectDescription, *, everything: bool) -> None:
     ]
     hidden = show([column for column in columns if any(column.cells)])
     if hidden:
-        say(f"not shown: {', '.join(hidden)}; --format csv has all columns")
+        say(f"not shown: {', '.join(hidden)}; see --format csv")
     if not rows:
         say("no tables or series; --all lists everything")
 

@@ -103,7 +103,7 @@ def show_tables(frame: pl.DataFrame, files: int) -> None:
         say(f"no tables or series in {count_text(files, 'file')}")
         return
     hidden = show(columns)
-    more = f"; not shown: {', '.join(hidden)}; --format csv has all columns" if hidden else ""
+    more = f"; not shown: {', '.join(hidden)}; see --format csv" if hidden else ""
     say(f"{count_text(len(rows), 'table')} in {count_text(files, 'file')}{more}")
 
 
@@ -217,5 +217,5 @@ def show_columns(frame: pl.DataFrame, schema: pl.Schema, table: str) -> None:
             ),
         ]
     )
-    more = f"; not shown: {', '.join(hidden)}; --format csv has all columns" if hidden else ""
+    more = f"; not shown: {', '.join(hidden)}; see --format csv" if hidden else ""
     say(f"{count_text(len(rows), 'column')} of {table}{more}")
