@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 #: Modules of 1.x that exist here under the same name.
@@ -100,4 +101,4 @@ def missing(module: str, name: str) -> AttributeError:
         why = f"{name!r}: the public names are in lazynwb itself"
     else:
         why = repr(name)
-    return AttributeError(f"module {module!r} has no attribute {why}", name=name)
+    return AttributeError(f"module {module!r} has no attribute {why}", name=name, obj=sys.modules.get(module))
