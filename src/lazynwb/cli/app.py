@@ -84,13 +84,13 @@ _Stored = Annotated[
 def tables(
     *,
     sources: SourcesArgument = None,
-    form: FormatOption = None,
+    output_format: FormatOption = None,
     output: OutputOption = None,
     ignore_errors: IgnoreErrorsOption = False,
     storage_option: StorageOption = None,
 ) -> None:
     """List the tables and series of the files, with numbers of rows, columns and files."""
-    target = target_of(form, output)
+    target = target_of(output_format, output)
     given = sources_of(sources, storage_option)
     from lazynwb.cli.commands.tables import list_tables, show_tables
     from lazynwb.cli.output import emit
@@ -114,14 +114,14 @@ def sessions(  # noqa: PLR0913 - the options of a command
     exclude_series: Annotated[
         bool, typer.Option("--exclude-series", help="Do not count the rows of series.")
     ] = False,
-    form: FormatOption = None,
+    output_format: FormatOption = None,
     output: OutputOption = None,
     vertical: VerticalOption = False,
     ignore_errors: IgnoreErrorsOption = False,
     storage_option: StorageOption = None,
 ) -> None:
     """List the sessions, with subject, start, duration, and number of rows of each table."""
-    target = target_of(form, output, vertical=vertical)
+    target = target_of(output_format, output, vertical=vertical)
     given = sources_of(sources or ([index] if index else None), storage_option)
     from lazynwb.cli.commands.sessions import list_sessions, show_sessions
 
@@ -140,12 +140,12 @@ def paths(  # noqa: PLR0913 - the options of a command
     source: SourceArgument = None,
     everything: _All = False,
     storage: _Stored = None,
-    form: FormatOption = None,
+    output_format: FormatOption = None,
     output: OutputOption = None,
     storage_option: StorageOption = None,
 ) -> None:
     """List the tables and series of a file, with shapes, types, sizes and chunks."""
-    target = target_of(form, output)
+    target = target_of(output_format, output)
     given = source_of(source, storage_option)
     from lazynwb.cli.commands import structure
     from lazynwb.cli.output import emit
@@ -164,12 +164,12 @@ def tree(  # noqa: PLR0913
         bool, typer.Option("--columns/--no-columns", help="Show the members of tables and series.")
     ] = True,
     storage: _Stored = None,
-    form: FormatOption = None,
+    output_format: FormatOption = None,
     output: OutputOption = None,
     storage_option: StorageOption = None,
 ) -> None:
     """Show the contents of a file as a tree, with shapes, types, sizes and chunks."""
-    target = target_of(form, output)
+    target = target_of(output_format, output)
     given = source_of(source, storage_option)
     from lazynwb.cli.commands import structure
     from lazynwb.cli.output import emit
@@ -183,13 +183,13 @@ def tree(  # noqa: PLR0913
 def schema(
     *,
     arguments: AndTableArgument,
-    form: FormatOption = None,
+    output_format: FormatOption = None,
     output: OutputOption = None,
     ignore_errors: IgnoreErrorsOption = False,
     storage_option: StorageOption = None,
 ) -> None:
     """List the columns of a table over all files, with types and numbers of files."""
-    target = target_of(form, output)
+    target = target_of(output_format, output)
     sources, table = split_table(arguments, "schema")
     given = sources_of(sources, storage_option)
     from lazynwb.cli.commands.tables import list_columns, show_columns
@@ -207,7 +207,7 @@ def head(  # noqa: PLR0913
     columns: Annotated[
         list[str] | None, typer.Option("--column", "-c", metavar="NAME", help="Select a column; repeatable.")
     ] = None,
-    form: FormatOption = None,
+    output_format: FormatOption = None,
     output: OutputOption = None,
     vertical: VerticalOption = False,
     exclude_arrays: ExcludeArraysOption = False,
@@ -216,7 +216,7 @@ def head(  # noqa: PLR0913
     storage_option: StorageOption = None,
 ) -> None:
     """Show the first rows of a table."""
-    target = target_of(form, output, vertical=vertical)
+    target = target_of(output_format, output, vertical=vertical)
     sources, table = split_table(arguments, "head")
     given = sources_of(sources, storage_option)
     from lazynwb.cli.commands import rows as run
@@ -244,7 +244,7 @@ def query(  # noqa: PLR0913
             "--rows", "-n", min=0, help="Maximum number of rows. Default: 20 in a table, all in a file."
         ),
     ] = None,
-    form: FormatOption = None,
+    output_format: FormatOption = None,
     output: OutputOption = None,
     vertical: VerticalOption = False,
     full_path: Annotated[
@@ -259,7 +259,7 @@ def query(  # noqa: PLR0913
 
     `lazynwb tables` lists the names of tables. Results are streamed to files and pipes.
     """
-    target = target_of(form, output, vertical=vertical)
+    target = target_of(output_format, output, vertical=vertical)
     given = sources_of(sources, storage_option)
     from lazynwb.cli.commands import rows as run
 

@@ -37,17 +37,17 @@ _GROUP_BYTES, _LIST_ELEMENTS, _GROUP_ROWS = 48 * 1024 * 1024, 4096, 262_144
 class Target(NamedTuple):
     """Format and destination of a result: a file, or None for stdout; a table may be vertical."""
 
-    form: Format
+    output_format: Format
     file: Path | None
     vertical: bool = False
 
     @property
     def is_table(self) -> bool:
         """Whether the result is printed as a table."""
-        return self.form is Format.table
+        return self.output_format is Format.table
 
 
-def target_of(form: Format | None, output: Path | None, *, vertical: bool = False) -> Target:
+def target_of(output_format: Format | None, output: Path | None, *, vertical: bool = False) -> Target:
     """Return the target that options describe, before anything is read.
 
     Raises
@@ -56,21 +56,21 @@ def target_of(form: Format | None, output: Path | None, *, vertical: bool = Fals
         If a binary format would go to a terminal, or the format of a file is unknown.
     """
     file = None if output is None or str(output) == "-" else output
-    if form is None and file is not None:
-        form = _ENDINGS.get(file.suffix.lower())
-        if form is None:
+    if output_format is None and file is not None:
+        output_format = _ENDINGS.get(file.suffix.lower())
+        if output_format is None:
             endings = ", ".join(_ENDINGS)
             raise UsageError(f"cannot infer the format of {file}: use a suffix ({endings}) or --format")
-    form = form or Format.table
-    if form is Format.table and file is not None:
+    output_format = output_format or Format.table
+    if output_format is Format.table and file is not None:
         raise UsageError("a table cannot be written to a file: use --format json, csv, parquet, ...")
-    if form in _BINARY and file is None and sys.stdout.isatty():
-        raise UsageError(f"{form.value} cannot be written to a terminal: use -o FILE or a pipe")
+    if output_format in _BINARY and file is None and sys.stdout.isatty():
+        raise UsageError(f"{output_format.value} cannot be written to a terminal: use -o FILE or a pipe")
     if file is not None and file.is_dir():
         raise UsageError(f"{file} is a folder: pass the path of a file")
-    if vertical and form is not Format.table:
-        raise UsageError(f"--vertical cannot be combined with --format {form.value}")
-    return Target(form, file, vertical)
+    if vertical and output_format is not Format.table:
+        raise UsageError(f"--vertical cannot be combined with --format {output_format.value}")
+    return Target(output_format, file, vertical)
 
 
 def emit(frame: pl.DataFrame, target: Target, show: Callable[[], None]) -> None:
@@ -87,7 +87,7 @@ def write(frame: pl.LazyFrame, target: Target) -> None:
     NaN and infinity are null in JSON. Arrays, lists and structs are JSON text in CSV.
     """
     with _opened(target) as stream:
-        _write(frame, target.form, stream)
+        _write(frame, target.output_format, stream)
 
 
 @contextmanager
@@ -96,7 +96,9 @@ def _opened(target: Target) -> Iterator[IO[bytes]]:
     if target.file is None:
         sys.stdout.flush()
         if sys.stdout.isatty():
-            yield cast("IO[bytes]", _TerminalStream(sys.stdout, as_json=target.form is not Format.csv))
+            yield cast(
+                "IO[bytes]", _TerminalStream(sys.stdout, as_json=target.output_format is not Format.csv)
+            )
             return
         pipe = _Pipe(sys.stdout.buffer)
         try:
@@ -122,16 +124,16 @@ def _opened(target: Target) -> Iterator[IO[bytes]]:
         raise
 
 
-def _write(frame: pl.LazyFrame, form: Format, stream: IO[bytes]) -> None:
+def _write(frame: pl.LazyFrame, output_format: Format, stream: IO[bytes]) -> None:
     from lazynwb.convert.type_mapping import as_text
 
-    if form is Format.parquet:
+    if output_format is Format.parquet:
         frame.sink_parquet(stream, row_group_size=_group_rows(frame))
-    elif form is Format.arrow:
+    elif output_format is Format.arrow:
         frame.sink_ipc(stream, record_batch_size=_group_rows(frame))
-    elif form is Format.csv:
+    elif output_format is Format.csv:
         as_text(frame, frame.collect_schema()).sink_csv(stream)
-    elif form is Format.ndjson:
+    elif output_format is Format.ndjson:
         frame.sink_ndjson(stream)
     else:
         _write_json(frame, stream)

@@ -18,11 +18,11 @@ def cache_info(
     sources: Annotated[
         bool, typer.Option("--sources", help="List the cached sources with their sizes in bytes.")
     ] = False,
-    form: FormatOption = None,
+    output_format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
     """Show the folder and size of the catalog cache and the column store."""
-    target = target_of(form, output)
+    target = target_of(output_format, output)
     apply_project()
     if sources:
         _show_sources(target)
@@ -51,7 +51,7 @@ def cache_info(
     )
 
     def lines() -> None:
-        said = {
+        values = {
             "folder": visible(config.cache_path, None),
             "entries": f"{entries:,}",
             "size": f"{size_text(size)} of at most {size_text(config.cache_max_bytes)}",
@@ -59,7 +59,7 @@ def cache_info(
             "in use": "no (disable_cache)" if config.disable_cache else "yes",
             "sources": "lazynwb cache info --sources",
         }
-        show([Column("cache", list(said)), Column("", list(said.values()))])
+        show([Column("cache", list(values)), Column("", list(values.values()))])
 
     emit(frame, target, lines)
 

@@ -19,7 +19,7 @@ def convert(  # noqa: PLR0913 - the options of a command
     *,
     sources: SourcesArgument = None,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="Output folder.")],
-    form: Annotated[
+    output_format: Annotated[
         str,
         typer.Option(
             "--format",
@@ -52,7 +52,7 @@ def convert(  # noqa: PLR0913 - the options of a command
 ) -> None:
     """Write the tables of the files in another format.
 
-    What has not changed since the last time is not converted again, and an interrupted run goes on.
+    Unchanged outputs are not converted again, and an interrupted run can be continued by repeating it.
     """
     given = sources_of(sources, storage_option)
     from lazynwb.cli.render import Column, count_text, say, show
@@ -63,7 +63,7 @@ def convert(  # noqa: PLR0913 - the options of a command
         written = convert_nwb_tables(
             given.sources,
             output,
-            output_format=form,
+            output_format=output_format,
             full_path=full_path,
             min_file_count=min_file_count,
             exclude_array_columns=exclude_arrays,

@@ -25,14 +25,14 @@ def dandi_ls(  # noqa: PLR0913
     order: Annotated[
         str, typer.Option(help="Sort by path, created or modified; a leading minus reverses the order.")
     ] = "path",
-    form: FormatOption = None,
+    output_format: FormatOption = None,
     output: OutputOption = None,
 ) -> None:
     """List the URLs of the NWB files of a dandiset, for use with other commands.
 
     For example: lazynwb dandi ls 000363 -n 3 | lazynwb tables -
     """
-    target = target_of(form, output)
+    target = target_of(output_format, output)
     apply_project()
     import polars as pl
 

@@ -90,12 +90,12 @@ def update(
 def info(
     index: _IndexArgument,
     *,
-    form: FormatOption = None,
+    output_format: FormatOption = None,
     output: OutputOption = None,
     storage_option: StorageOption = None,
 ) -> None:
     """Show the number of sessions, date and size of an index."""
-    target = target_of(form, output)
+    target = target_of(output_format, output)
     given = sources_of([index], storage_option)
     import polars as pl
 
@@ -125,7 +125,7 @@ def info(
     )
 
     def lines() -> None:
-        said = {
+        values = {
             "index": visible(opened.name, None),
             "sessions": f"{manifest.sessions:,}" + (f", {problems:,} with problems" if problems else ""),
             "tables": f"{tables.item(0, 0):,}, under {tables.item(0, 1):,} paths",
@@ -133,7 +133,7 @@ def info(
             "made": f"{visible(manifest.made, None)} by lazynwb {visible(manifest.made_by, None)}",
             "generation": f"{manifest.generation:,}",
         }
-        show([Column("index", list(said)), Column("", list(said.values()))])
+        show([Column("index", list(values)), Column("", list(values.values()))])
 
     emit(frame, target, lines)
 
