@@ -33,6 +33,7 @@ from lazynwb.storage.dandi.web_addresses import ApiAsset, translate
 from lazynwb.storage.resolve import expand, resolve
 from lazynwb.storage.stores.bucket_urls import bucket_url
 from range_server import RangeServer, always, redirect, refuse
+from test_zarr import write_lindi_archive
 from zarr_stores import Writer
 
 ROWS = 3
@@ -293,22 +294,46 @@ def test_a_store_that_neither_lists_nor_has_consolidated_metadata_is_said_to(
     assert lazynwb.scan_nwb(f"{server.url}/c{version}.zarr", "lick_rate").collect().height == 4
 
 
+@pytest.fixture(params=["s3", "gcs", "azure"])
+def cloud(request):
+    return request.getfixturevalue(request.param)
+
+
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_store_of_any_name_in_a_bucket(name, slash, s3):
+def test_a_store_of_any_name_in_a_bucket(name, slash, cloud):
     for key, data in zarr_objects().items():
-        s3.put(f"private/any/{name}/{key}", data)
-    options = {"storage_options": s3.options}
-    assert read(f"s3://private/any/{name}{slash}", **options) == [0, 1, 2]
-    found = lazynwb.read_nwb(f"s3://private/any/{name}{slash}", "/units", **options)["_nwb_path"]
+        cloud.put(f"private/any/{name}/{key}", data)
+    options = {"storage_options": cloud.options}
+    assert read(f"{cloud.scheme}://private/any/{name}{slash}", **options) == [0, 1, 2]
+    found = lazynwb.read_nwb(f"{cloud.scheme}://private/any/{name}{slash}", "/units", **options)["_nwb_path"]
     assert read(found.unique().to_list(), **options) == [0, 1, 2]
 
 
-def test_a_pattern_in_a_bucket_finds_stores_of_any_name(s3):
+def test_a_pattern_in_a_bucket_finds_stores_of_any_name(cloud):
     for name in ("c1", "c2.nwb"):
         for key, data in zarr_objects().items():
-            s3.put(f"private/patterns/{name}/{key}", data)
-    assert read("s3://private/patterns/c*", storage_options=s3.options) == [0, 1, 2] * 2
+            cloud.put(f"private/patterns/{name}/{key}", data)
+    assert read(f"{cloud.scheme}://private/patterns/c*", storage_options=cloud.options) == [0, 1, 2] * 2
+
+
+def test_every_kind_is_found_in_a_bucket(cloud, tmp_path):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for key, data in zarr_objects().items():
+            archive.writestr(key, data)
+    refs = {key: data.decode("latin-1") for key, data in zarr_objects().items()}
+    files = {"a.nwb": hdf5_bytes(), "b.nwb.zarr.zip": packed.getvalue()}
+    files["c.nwb.lindi.json"] = json.dumps({"refs": refs}).encode()
+    files["d.lindi.tar"] = write_lindi_archive(tmp_path / "d.lindi.tar", {"refs": refs}, {}).read_bytes()
+    files |= {f"e.nwb.zarr/{key}": data for key, data in zarr_objects().items()}
+    for name, data in files.items():
+        cloud.put(f"private/kinds/{name}", data)
+    place, options = f"{cloud.scheme}://private/kinds", {"storage_options": cloud.options}
+    assert read(place, **options) == [0, 1, 2] * 5
+    assert read(f"{place}/*", **options) == [0, 1, 2] * 5
+    context = lazynwb.get_sql_context(place, **options)
+    assert context.execute("SELECT count(*) FROM units").collect().item() == 15
 
 
 def test_a_store_behind_a_server_that_shows_its_folders(server):
@@ -415,10 +440,10 @@ def test_links_to_folders_and_folders_that_cannot_be_listed_are_named(tmp_path, 
     assert "linked (a symbolic link to a folder)" in caplog.text
 
 
-def test_skipped_objects_in_a_bucket_are_reported(s3, caplog):
-    _odd_names(lambda name, data: s3.put(f"private/odd/{name}", data))
-    s3.put("private/odd/a.nwb", hdf5_bytes())
-    assert read("s3://private/odd/", storage_options=s3.options) == [0, 1, 2]
+def test_skipped_objects_in_a_bucket_are_reported(cloud, caplog):
+    _odd_names(lambda name, data: cloud.put(f"private/odd/{name}", data))
+    cloud.put("private/odd/a.nwb", hdf5_bytes())
+    assert read(f"{cloud.scheme}://private/odd/", storage_options=cloud.options) == [0, 1, 2]
     warnings = [record.getMessage() for record in caplog.records if "NWB skipped in" in record.getMessage()]
     assert len(warnings) == 1
     assert all(part in warnings[0] for part in _SKIPPED), warnings[0]

@@ -264,6 +264,64 @@ def test_convert(suffix, session, answer, tmp_path):
     assert list((tmp_path / "by/units").glob("session=*/*.parquet"))
 
 
+#: Links in the place of a table, and what is said of them.
+BROKEN_LINKS = {
+    "missing": (
+        h5py.ExternalLink("gone.nwb", "/units"),
+        r"gone\.nwb.*put it back there, or write the link anew",
+    ),
+    "cyclic": (h5py.SoftLink("/units"), r"link 'units' leads back to itself; write the link anew"),
+    "forbidden": (h5py.ExternalLink("../other.nwb", "/units"), r"other\.nwb.*external_links"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN_LINKS)
+def test_commands_on_a_file_with_a_broken_link(kind, tmp_path, run):
+    """A command that is asked for the table behind the link says what is wrong; others show the rest."""
+    link, reason = BROKEN_LINKS[kind]
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "linked.nwb"
+    with h5py.File(path, "w") as file:
+        nwb_root(file)
+        table(file, "intervals/trials", {"start_time": np.arange(2.0)}, kind="TimeIntervals")
+        file["units"] = link
+    for command in (
+        ("head", path, "units"),
+        ("schema", path, "units"),
+        ("query", "SELECT * FROM units", path),
+        ("convert", path, "-o", tmp_path / "out", "-t", "units"),
+    ):
+        code, _, err = run(*command)
+        assert code != 0, command
+        assert "linked.nwb" in err, command
+        assert re.search(reason, " ".join(err.split())), command
+        assert "Traceback" not in err
+    for command, shown in (
+        (("tables", path), b"/intervals/trials"),
+        (("tree", path), b"units"),
+        (("paths", path), b"/intervals/trials"),
+        (("sessions", path), b"linked.nwb"),
+        (("head", path, "trials"), b"start_time"),
+        (("schema", path, "trials"), b"start_time"),
+        (("query", "SELECT count(*) AS n FROM trials", path, "--format", "csv"), b"n\n2"),
+    ):
+        code, out, err = run(*command)
+        assert code == 0, err
+        assert shown in out.replace(b"\r", b""), command
+        if command[0] == "tables":
+            assert re.search(rf"broken links were left out: /units: .*{reason}", " ".join(err.split()))
+    code, out, _ = run("tree", path)
+    assert re.search(rb"units.*(broken|cannot|link)", out)
+    code, _, err = run("convert", path, "-o", tmp_path / "all")
+    assert code == 0, err
+    assert re.search(rf"broken links were left out: /units: .*{reason}", " ".join(err.split()))
+    assert sorted(one.name for one in (tmp_path / "all").glob("*.parquet")) == [
+        "general.parquet",
+        "subject.parquet",
+        "trials.parquet",
+    ]
+
+
 def test_a_column_over_whose_type_files_disagree(tmp_path, run):
     for name, values in {"a": [1, 2], "b": ["one", "two"]}.items():
         with h5py.File(tmp_path / f"{name}.nwb", "w") as file:

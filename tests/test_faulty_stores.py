@@ -302,6 +302,26 @@ def test_a_linked_file_that_was_refused_is_no_broken_link(fault, server, proxy, 
         config.external_links = "folder"
 
 
+def test_a_file_with_a_link_out_of_reach_is_parsed_once(server, tmp_path):
+    """Later scans request only the target of the link, and notice when it can be read."""
+    with linking(server, tmp_path):
+        url = f"{server.url}/main.nwb"
+        server.faults.append(always_of_server(refuse(403), "other.nwb"))
+
+        def scan():
+            with lazynwb.profile() as profile:
+                found = lazynwb.scan_nwb(url, "/units").select("own").collect()
+            assert found["own"].to_list() == list(range(40))
+            return profile.files_parsed
+
+        assert scan() > 0
+        server.reset()
+        assert scan() == 0
+        assert any("other.nwb" in seen.path for seen in server.log)
+        server.faults.clear()
+        assert units(url)["far"].to_list() == list(range(40))
+
+
 def test_a_linked_file_that_is_cut_off_is_no_broken_link(server, proxy, tmp_path):
     """What libhdf5 says of it is not taken for damage of the link."""
     with linking(server, tmp_path):

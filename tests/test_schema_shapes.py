@@ -424,6 +424,13 @@ def test_tables_of_older_files_are_found_where_they_are(order, store, tmp_path):
         late = frame.select("_nwb_path", "_table_path", "_table_index").nwb.with_columns("start_time")
         assert late["start_time"].to_list() == rows
     assert lazynwb.get_df(paths, "trials", as_polars=True)["start_time"].to_list() == rows
+    for number, path in zip(order, paths, strict=True):
+        found = pl.DataFrame(lazynwb.LazyNWB(path).trials)  # of pandas, or Polars
+        assert found["start_time"].to_list() == expected[number]
+    context = lazynwb.get_sql_context(paths)
+    for name in ("trials", "intervals/trials"):
+        found = context.execute(f'SELECT start_time FROM "{name}"', eager=True)  # noqa: S608 - of this test
+        assert found["start_time"].to_list() == rows
     lazynwb.build_index(paths, tmp_path / "index")
     for name in ("trials", "/trials", "/intervals/trials"):
         with lazynwb.profile() as profile:

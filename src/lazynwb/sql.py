@@ -12,6 +12,7 @@ import polars as pl
 from lazynwb.catalog.lengths import shown_name
 from lazynwb.engine.batches import run
 from lazynwb.errors import LazyNWBError, TableNotFoundError
+from lazynwb.formats.nwb.names import OTHER_PATHS
 from lazynwb.index.scan_sources import sources_of
 from lazynwb.lookup.schema import is_pattern
 from lazynwb.lookup.session_columns import SessionColumn, find_session_columns
@@ -21,7 +22,7 @@ from lazynwb.suggestions import similar_or_existing
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lazynwb.engine.plan import ScanPlan
     from lazynwb.index.reader import Index
@@ -272,8 +273,9 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
         )
     lengths = length_columns if isinstance(length_columns, bool | str) else list(length_columns)
     # Files that are known to lack a table need not be asked again.
+    having = {path: _having(path, holders, looked_at) for path in names}
     scans: dict[str, tuple[str, tuple[Source, ...], int | None]] = {
-        name: (f"/{path}", (*holders[path], *sources[len(looked_at) :]), len(holders[path]))
+        name: (f"/{path}", (*having[path], *sources[len(looked_at) :]), len(having[path]))
         for path, name in names.items()
     }
     scans |= {pattern: (pattern, sources, infer_schema_length) for pattern in patterns}
@@ -316,3 +318,12 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     context.nwb_tables = tuple(registered.values())
     context.broken_links = broken
     return context
+
+
+def _having(path: str, holders: Mapping[str, list[Source]], sources: Sequence[Source]) -> list[Source]:
+    """Return the files with a table, also under the path that it has in older or newer files."""
+    other = holders.get(OTHER_PATHS.get(path, ""), [])
+    if not other:
+        return holders[path]
+    either = {*holders[path], *other}
+    return [source for source in sources if source in either]

@@ -13,7 +13,13 @@ from lazynwb.convert.output_names import distinct_names, names_of
 from lazynwb.errors import LazyNWBError, TableNotFoundError, may_skip
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.schema import normalize_table_path
-from lazynwb.lookup.table_listing import broken_link_hint, find_tables, no_tables_message, shortest_names
+from lazynwb.lookup.table_listing import (
+    broken_link_hint,
+    find_tables,
+    no_tables_message,
+    shortest_names,
+    warn_of_broken_links,
+)
 from lazynwb.scan import lazy_frame, plan_scan
 from lazynwb.suggestions import did_you_mean
 
@@ -87,7 +93,9 @@ def find(sources: Sequence[Source], request: Request) -> dict[str, list[Source]]
         ignore_errors=request.ignore_errors,
         disable_progress=request.disable_progress,
     )
-    if request.tables is not None:
+    if request.tables is None:
+        warn_of_broken_links(broken, holders)
+    else:
         chosen: list[str] = []
         for name in request.tables:
             path = normalize_table_path(name)

@@ -12,12 +12,14 @@ from lazynwb.lookup.loader import PARTIAL_LISTING, load_listing
 from lazynwb.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from lazynwb.lookup.providers import CatalogProvider
     from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
+#: Number of broken links that a warning lists.
+_NAMED = 3
 
 
 def find_tables(  # noqa: PLR0913 - options, and outputs for skipped files
@@ -82,6 +84,22 @@ def find_tables(  # noqa: PLR0913 - options, and outputs for skipped files
     for path in holders.keys() & links.keys():
         holders[path] = sorted((*holders[path], *links[path]), key=order.__getitem__)
     return holders
+
+
+def warn_of_broken_links(broken: Mapping[str, str], tables: Collection[str]) -> None:
+    """Log the broken links that may have led to tables which no file has.
+
+    Parameters
+    ----------
+    broken : mapping of str to str
+        Paths of broken links, and the reasons; see `find_tables`.
+    tables : collection of str
+        Paths of the tables that exist.
+    """
+    lost = [f"/{path}: {with_remedy(why)}" for path, why in broken.items() if path not in tables]
+    if lost:
+        more = f"; and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+        _LOGGER.warning("broken links were left out: %s%s", "; ".join(lost[:_NAMED]), more)
 
 
 def broken_link_hint(name: str, broken: Mapping[str, str]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazynwb.catalog.dtypes import INTERNAL
 from lazynwb.errors import LazyNWBError
-from lazynwb.formats.nwb.names import DATETIME_FIELDS
+from lazynwb.formats.nwb.names import DATETIME_FIELDS, OLDER_PATHS
 from lazynwb.lookup.loader import copy_values
 from lazynwb.metadata import parse_time, read_metadata, with_prefix
 from lazynwb.paths import one_source
@@ -346,8 +346,11 @@ class LazyNWB:
         return self._file.metadata()[0].get(name)
 
     def _table(self, path: str) -> pl.DataFrame | pd.DataFrame | None:
-        entry = self._file.contents.at(f"/{path}")
-        return self.get_df(path, exact_path=True) if entry is not None and entry.role == "table" else None
+        for one in (path, OLDER_PATHS.get(path, path)):
+            entry = self._file.contents.at(f"/{one}")
+            if entry is not None and (entry.role == "table" or entry.kind == "broken"):
+                return self.get_df(one, exact_path=True)
+        return None
 
     def _group(self, path: str, chosen: Callable[[str, Entry], bool] | None) -> Container:
         return Container(self._file, path, chosen)

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
-from lazynwb.errors import LazyNWBError
+from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.threads import LOADERS
 
 if TYPE_CHECKING:
@@ -121,11 +121,17 @@ class Source:
         return self.kind.identity(self, known=known)
 
     def identity_or_absent(self, known: bool | str = False) -> str:  # noqa: FBT001, FBT002 - as above
-        """Return the identity of the file; `ABSENT` if it does not exist or cannot be read."""
+        """Return the identity of the file; `ABSENT` if it does not exist or cannot be read.
+
+        It is `UNREACHABLE` if it is remote and was refused, or its server fails. The catalog of a file with a
+        link to it is valid while that remains so: only the target is requested again.
+        """
         try:
             return self.identity(known=known != UNREACHABLE and known)
-        except LazyNWBError:
+        except SourceNotFoundError:
             return ABSENT
+        except LazyNWBError:
+            return UNREACHABLE if self.is_remote else ABSENT
 
     def verify(self, expected: str) -> None:
         """Verify that a local file or a store still has the identity that the catalog was built for.
@@ -143,7 +149,7 @@ class Source:
 
     def is_settled(self, known: str, now_ns: int) -> bool:
         """Return whether any later write is certain to change the identity; otherwise it is not cached."""
-        return known != UNREACHABLE and self.kind_for(known).is_settled(self, known, now_ns)
+        return known == UNREACHABLE or self.kind_for(known).is_settled(self, known, now_ns)
 
     def read_reveals_change(self, known: str) -> bool:
         """Return whether reading makes requests, whose responses identify the version of the file.

@@ -31,16 +31,22 @@ def list_tables(given: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataF
     import polars as pl
 
     from lazynwb.config import config
-    from lazynwb.lookup.table_listing import find_tables, shortest_names
+    from lazynwb.lookup.table_listing import find_tables, shortest_names, warn_of_broken_links
     from lazynwb.progress import Progress
     from lazynwb.sql import METADATA_NAMES
     from lazynwb.storage.remote_state import save
     from lazynwb.storage.resolve import expand
 
     sources = expand(given.sources, given.storage)
+    broken: dict[str, str] = {}
     holders = find_tables(
-        sources, series=True, ignore_errors=ignore_errors, disable_progress=config.disable_progress
+        sources,
+        series=True,
+        ignore_errors=ignore_errors,
+        disable_progress=config.disable_progress,
+        broken=broken,
     )
+    warn_of_broken_links(broken, holders)
     names = shortest_names(list(holders), METADATA_NAMES)
     rows = []
     tables_left = Counter(source for having in holders.values() for source in having)
