@@ -682,6 +682,34 @@ def test_attributes_with_numbers_that_are_no_json():
         assert table(found).problems == ()
 
 
+def test_arrays_whose_metadata_are_almost_the_same_are_told_apart():
+    own = array_2([3], [2], "<f8")
+    documents = {
+        "a": own,
+        "b": {**own, "fill_value": math.nan},  # as written by zarr-python: no JSON
+        "c": {**own, "fill_value": None},
+        "d": {**own, "fill_value": 1},
+        "e": {**own, "fill_value": True},
+        "f": {**own, "dimension_separator": "/"},
+        "g": {**own, "shape": [2]},
+        "h": own,
+    }
+    data = {".zgroup": {"zarr_format": 2}}
+    data |= {f"{name}/.zarray": json.dumps(document).encode() for name, document in documents.items()}
+    for _ in range(2):  # the second time from what is remembered
+        with reader(data) as found:
+            members = found.describe_members("")
+        arrays = {column.name: column.data for column in members.columns}
+        assert {name: array.path.strip("/") for name, array in arrays.items()} == {
+            name: name for name in arrays
+        }
+        fills = [np.frombuffer(arrays[name].fill or bytes(8), "<f8")[0] for name in "abcde"]
+        np.testing.assert_array_equal(fills, [0, math.nan, 0, 1, 1])
+        assert arrays["f"].keys == ChunkKeys("f/", "/")
+        assert [arrays[name].keys for name in "ah"] == [ChunkKeys("a/", "."), ChunkKeys("h/", ".")]
+        assert [arrays[name].shape for name in "agh"] == [(3,), (2,), (3,)]
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [

@@ -277,6 +277,59 @@ def describe_array(stored: ArrayMetadata, attributes: dict[str, Any], path: str,
     )
 
 
+#: Attributes that determine how an array is described.
+_DESCRIBING = ("_DTYPE", "zarr_dtype", "_COMPOUND_DTYPE", "_REFERENCE_FIELDS", "_SCALAR")
+#: Descriptions of arrays of layout "objects" by their encoded metadata, with keys relative to the array. Many
+#: columns of a table differ in nothing but their keys.
+_described: dict[bytes, Array] = {}
+_MAX_DESCRIBED, _MAX_DESCRIBED_BYTES = 1024, 4096
+
+
+def describe_document(
+    document: dict[str, Any], attributes: dict[str, Any], own_path: str, path: str, source: str | None
+) -> Array:
+    """Describe an array by its metadata document; see `parse_array_metadata` and `describe_array`.
+
+    Parameters
+    ----------
+    document, attributes : dict
+        Metadata document and attributes of the array.
+    own_path, path : str
+        Path of the array in its store, and the requested one, which may be that of a link.
+    source : str or None
+        Store of the array, if it is another one.
+
+    Raises
+    ------
+    ValueError, TypeError, OverflowError
+        If the metadata is invalid.
+    """
+    encoded = _encoded(document, attributes)
+    known = _described.get(encoded)
+    folder = f"{own_path}/" if own_path else ""
+    if known is not None and known.keys is not None:
+        keys = ChunkKeys(folder + known.keys.prefix, known.keys.separator)
+        return msgspec.structs.replace(known, path=path, source=source, keys=keys)
+    found = describe_array(parse_array_metadata(document, own_path), attributes, path, source)
+    if found.layout == "objects" and found.keys is not None and encoded:
+        if len(_described) >= _MAX_DESCRIBED:
+            _described.clear()
+        keys = ChunkKeys(found.keys.prefix.removeprefix(folder), found.keys.separator)
+        _described[encoded] = msgspec.structs.replace(found, path="", source=None, keys=keys)
+    return found
+
+
+def _encoded(document: dict[str, Any], attributes: dict[str, Any]) -> bytes:
+    """Return what determines the description of an array, as bytes; empty if it is too large or unusual."""
+    own = {name: value for name, value in document.items() if name != "attributes"}
+    try:
+        # MessagePack distinguishes NaN from null, and 1 from 1.0, unlike JSON.
+        encoded = msgspec.msgpack.encode((own, [attributes.get(name) for name in _DESCRIBING]))
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return b""
+    return encoded if len(encoded) <= _MAX_DESCRIBED_BYTES else b""
+
+
 def _is_list_in_wide_chunks(stored: ArrayMetadata) -> bool:
     """Return whether only one dimension is not 1, but chunks are wider than 1 along another one.
 

@@ -15,7 +15,7 @@ from lazynwb.formats.protocols import (
     follow,
     link_error,
 )
-from lazynwb.formats.zarr.array_metadata import describe_array, parse_array_metadata
+from lazynwb.formats.zarr.array_metadata import describe_document, parse_array_metadata
 from lazynwb.formats.zarr.node_metadata import NodeMetadata, plain_attributes
 from lazynwb.formats.zarr.object_arrays import read_indirect, read_scalar
 from lazynwb.formats.zarr.store import ZarrStore
@@ -169,8 +169,7 @@ class ZarrNode(NamedTuple):
         """
         source = None if self.file is main else self.file.source.path
         try:
-            stored = parse_array_metadata(self.meta.array or {}, self.path)
-            return describe_array(stored, self.meta.attributes, path, source)
+            return describe_document(self.meta.array or {}, self.meta.attributes, self.path, path, source)
         except (ValueError, TypeError, OverflowError) as error:
             raise CorruptDataError(
                 f"{self.file.name}: /{self.path}: {self.meta.key} is invalid: {error}"
