@@ -1,4 +1,7 @@
-"""Errors of the package, whose messages name the next step, and refused writes of any library."""
+"""Errors of the package, which derive from `LazyNWBError`.
+
+Messages name the file, the table and the column, and the next step.
+"""
 
 from __future__ import annotations
 

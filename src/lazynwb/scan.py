@@ -440,8 +440,10 @@ def _collected(scan: Callable[P, pl.LazyFrame]) -> Callable[P, pl.DataFrame]:
     signature = inspect.signature(scan).replace(return_annotation="pl.DataFrame")
     read.__signature__ = signature  # type: ignore[attr-defined]
     read.__annotations__ = {**scan.__annotations__, "return": "pl.DataFrame"}
+    details = inspect.cleandoc(scan.__doc__ or "").partition("\nParameters\n")[2].partition("\nNotes\n")[0]
+    parameters = details.replace("\nLazyFrame\n", "\nDataFrame\n")
     read.__doc__ = (
-        "Read one table of any number of NWB files: `scan_nwb(...).collect()`, with the same parameters."
+        f"Read one table of any number of NWB files: `scan_nwb(...).collect()`.\n\nParameters\n{parameters}"
     )
     return read
 

@@ -131,6 +131,17 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
         exist or is also a column of the table; or as `scan_nwb` does for `length_columns`.
     MissingPackageError
         If pandas is required and not installed.
+
+    Notes
+    -----
+    Ragged columns (VectorData with a VectorIndex, hdmf-common) have a list in each row, n-dimensional ones an
+    array of shape `shape[1:]`. Values are in the units of the file: times in seconds since the
+    `timestamps_reference_time` of the session.
+
+    Examples
+    --------
+    >>> lazynwb.get_df("sessions/*.nwb", "trials", as_polars=True)  # doctest: +SKIP
+    >>> lazynwb.get_df("session.nwb", "units", include_column_names="spike_times")  # doctest: +SKIP
     """
     wants_polars(as_polars)  # raises before anything is read
     lengths = length_columns if isinstance(length_columns, bool) else _as_list(length_columns)

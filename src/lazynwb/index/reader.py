@@ -337,9 +337,16 @@ def open_index(
     storage_options : mapping or None
         As for `scan_nwb`.
 
+    Returns
+    -------
+    Index
+        An object that `scan_nwb`, `scan_sessions` and `get_sql_context` accept as `index`.
+
     Raises
     ------
     SourceNotFoundError
         If the index does not exist.
+    CorruptDataError
+        If it is damaged.
     """
     return index if isinstance(index, Index) else Index(index, storage_options)

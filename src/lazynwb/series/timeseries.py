@@ -182,6 +182,16 @@ def get_timeseries(
         If neither `search_term` nor `match_all` is given.
     SourceNotFoundError, NotNWBError
         If the file cannot be read.
+
+    Notes
+    -----
+    NWB core, nwb.base.yaml: TimeSeries, and all types that derive from it. Data have time along the first
+    dimension; times are in seconds since the `timestamps_reference_time` of the session.
+
+    Examples
+    --------
+    >>> speed = lazynwb.get_timeseries("session.nwb", "running_speed")  # doctest: +SKIP
+    >>> speed.between(60, 61).data[:]  # doctest: +SKIP
     """
     if search_term is None and not match_all:
         raise ValueError("pass search_term, or match_all=True for every series of the file")
@@ -329,6 +339,12 @@ class TimeSeries(SeriesInfo):
             Whether to find both ends by binary search, which reads a few chunks, instead of reading all
             timestamps once. Samples are lost if timestamps do not ascend. None stands for
             `config.assume_ascending`.
+
+        Returns
+        -------
+        TimeSeries
+            A window with the attributes of this series: `timestamps` of shape (samples,) in seconds, `data`
+            of shape (samples, ...). It has no samples if none is in the window.
 
         Raises
         ------

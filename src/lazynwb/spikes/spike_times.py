@@ -482,6 +482,11 @@ def get_spike_times_in_intervals(  # noqa: PLR0913, PLR0917 - positional in exis
     ValueError
         If aligned counts are requested, or `intervals` is empty.
 
+    Notes
+    -----
+    NWB core, nwb.misc.yaml: Units.spike_times (seconds, ragged by spike_times_index) and Units.obs_intervals
+    (pairs of start and stop in seconds). Spike times need not be sorted.
+
     Examples
     --------
     >>> good = lazynwb.scan_nwb(paths, "/units").filter(pl.col("location") == "CA1")  # doctest: +SKIP
