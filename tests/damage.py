@@ -402,7 +402,7 @@ class Bench:
         self._format = module(name)
         cache = folder / "cache"
         cache.mkdir(parents=True, exist_ok=True)
-        self._reader = Server(_serve_reader, victims[0], cache, has_libhdf5)
+        self.reader = Server(_serve_reader, victims[0], cache, has_libhdf5)
         self._oracle = Server(_serve_oracle, name)
         self._known: dict[Path, Seen] = {}
 
@@ -410,13 +410,13 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._reader.stop()
+        self.reader.stop()
         self._oracle.stop()
 
     def undamaged(self, victim: Path) -> Seen:
         """What lazynwb reads from a file that nothing is wrong with: other tests prove it right."""
         if victim not in self._known:
-            self._known[victim] = self._reader.ask((victim, ()), 60)
+            self._known[victim] = self.reader.ask((victim, ()), 60)
             assert not self._known[victim].faults, (victim, self._known[victim].faults)
         return self._known[victim]
 
@@ -456,7 +456,7 @@ class Bench:
         if seen.peak > MAX_BYTES:
             case.faults.append(f"memory: {seen.peak >> 20} MiB")
         case.faults += seen.faults
-        changed = self._compare(case, victim, copy, before, seen)
+        changed = self.compare(case, victim, copy, before, seen)
         if case.faults:
             case.outcome = "FAULT"
         elif case.unverified:
@@ -468,13 +468,13 @@ class Bench:
 
     def _ask_twice(self, question: Any) -> Seen:
         try:
-            return self._reader.ask(question, SECONDS)
+            return self.reader.ask(question, SECONDS)
         except EndedError as error:
             if not str(error).startswith("hang"):
                 raise
-        return self._reader.ask(question, SECONDS)  # the machine may have been busy: not twice
+        return self.reader.ask(question, SECONDS)  # the machine may have been busy: not twice
 
-    def _compare(  # noqa: C901 - each thing that may be right although it differs
+    def compare(  # noqa: C901 - each thing that may be right although it differs
         self, case: Case, victim: Path, copy: Path, before: Seen, seen: Seen
     ) -> bool:
         """Tell whether values differ; note those that the independent reader does not confirm."""

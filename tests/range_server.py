@@ -143,7 +143,7 @@ class RangeServer:
         self.port = port
         self.tls = tls
         self.connections: set[_Connection] = set()
-        self._versions: dict[str, tuple[bytes, str, int]] = {}
+        self.versions: dict[str, tuple[bytes, str, int]] = {}
         self._loop = asyncio.new_event_loop()
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -198,10 +198,10 @@ class RangeServer:
         """The content at a path, or None."""
         data = self.objects.get(path)
         if data is not None:
-            known = self._versions.get(path)
+            known = self.versions.get(path)
             if known is None or known[0] is not data:
                 etag = hashlib.sha256(data).hexdigest()[:32]
-                known = self._versions[path] = (data, etag, int(time.time()))
+                known = self.versions[path] = (data, etag, int(time.time()))
             return _Content(len(data), known[1], known[2], lambda start, stop: data[start:stop])
         if self.folder is None or ".." in path.split("/"):
             return None

@@ -379,7 +379,7 @@ def role(name: str, root: Path, seed: int) -> Iterator[None]:
     with ExitStack() as stack:
         if name == "small":
             lazynwb.config.column_cache_bytes = 30_000
-            stack.enter_context(patch.object(store, "_GRACE", 0.0))
+            stack.enter_context(patch.object(store, "GRACE_SECONDS", 0.0))
         elif name == "compacts":
             stack.enter_context(patch.object(compaction, "MAX_PARTS", 1))
         elif name in {"behind", "ahead"}:
@@ -388,11 +388,11 @@ def role(name: str, root: Path, seed: int) -> Iterator[None]:
             stack.enter_context(patch.object(time, "time", lambda: now() + shift))
             stack.enter_context(patch.object(time, "time_ns", lambda: now_ns() + shift * 10**9))
         elif name == "newer":  # another version of the catalog, in the same folder
-            stack.enter_context(patch.object(entries, "_MAGIC", entries._MAGIC[:-2] + b"\xff\x7f"))
-            stack.enter_context(patch.object(disk_cache, "_MAGIC", disk_cache._MAGIC[:-2] + b"\xff\x7f"))
+            stack.enter_context(patch.object(entries, "MAGIC", entries.MAGIC[:-2] + b"\xff\x7f"))
+            stack.enter_context(patch.object(disk_cache, "MAGIC", disk_cache.MAGIC[:-2] + b"\xff\x7f"))
         elif name == "next store":
             stack.enter_context(patch.object(store, "STORE_VERSION", 0x7FFF))
-            stack.enter_context(patch.object(entries, "_MAGIC", b"LNWC\xff\x7f" + entries._MAGIC[6:]))
+            stack.enter_context(patch.object(entries, "MAGIC", b"LNWC\xff\x7f" + entries.MAGIC[6:]))
         elif name in DISKS:
             stack.enter_context(FaultyDisk(root, name, random.Random(seed)))  # noqa: S311 - which calls fail
         yield

@@ -255,10 +255,8 @@ def test_a_store_of_any_name_on_a_web_server(name, slash, consolidated, server):
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_a_store_that_neither_lists_nor_has_consolidated_metadata_is_said_to(
-    version, server, tmp_path, caplog
-):
-    """Everything is found by its whole path; a list of what is there, or a name, may miss something."""
+def test_a_store_without_listing_and_consolidated_metadata_is_reported(version, server, tmp_path, caplog):
+    """All objects are found by full path; listings and lookups by name may be incomplete."""
     writer = Writer(version, [])
     writer.group("", neurodata_type="NWBFile")
     for name in ("acquisition", "processing", "processing/mine"):
@@ -782,8 +780,8 @@ def test_lfs_and_annex_pointers_are_identified(what, name, tmp_path, server):
 
 @pytest.mark.parametrize("what", POINTERS)
 @pytest.mark.parametrize("key", ["units/x/1", "units/name/1", "units/x/.zattrs", "units/.zattrs"])
-def test_pointers_in_a_store_are_named_as_what_they_are(key, what, tmp_path):
-    """Of a chunk, of one of texts, and of metadata; other columns are there where it is a chunk."""
+def test_pointer_files_in_a_store_are_identified(key, what, tmp_path):
+    """In place of a chunk, a chunk of text, or metadata; a chunk affects one column only."""
     writer = Writer(2, [])
     writer.group("", neurodata_type="NWBFile")
     writer.group("units", neurodata_type="Units", colnames=["x", "name"])

@@ -28,7 +28,7 @@ from hypothesis.extra.numpy import (
 import lazynwb
 from builders import Ragged, nwb_root, series, table
 from checks import run_child
-from lazynwb.lookup import catalog_cache
+from lazynwb.catalog import disk_cache
 from lazynwb.lookup.loader import load_attributes
 from lazynwb.storage.resolve import expand
 from range_server import RangeServer
@@ -411,7 +411,7 @@ def test_results_may_be_modified(path):
     assert lazynwb.get_attrs(path, "/units")["colnames"] == ["a", "b"]
 
 
-def test_links_lead_to_other_files_whose_changes_are_noticed(path, tmp_path):
+def test_changes_of_linked_files_are_detected(path, tmp_path):
     main = tmp_path / "main.nwb"
     with h5py.File(main, "w") as file:
         file["here"] = h5py.ExternalLink("a.nwb", "/units")
@@ -430,7 +430,7 @@ def test_links_lead_to_other_files_whose_changes_are_noticed(path, tmp_path):
 # --- many files ---------------------------------------------------------------------------------------
 
 
-def test_attributes_across_files_are_the_most_frequent_value_and_who_differs(path, tmp_path):
+def test_consolidated_attributes_are_the_most_frequent_value_and_the_differing_files(path, tmp_path):
     with h5py.File(path, "a") as file:
         file["units"].attrs["description"] = "units"
     paths = [path, *(tmp_path / f"{name}.nwb" for name in "bcd")]
@@ -490,7 +490,7 @@ def test_the_next_process_parses_nothing(built):
     assert run_child(script, built("session")).split() == ["0", "False"]
 
 
-def test_a_file_that_changes_is_read_anew(path):
+def test_a_changed_file_is_read_again(path):
     assert lazynwb.get_attrs(path, "/units")["empty"] == ""
     with h5py.File(path, "a") as file:
         file["units"].attrs["empty"] = "no more"
@@ -500,11 +500,18 @@ def test_a_file_that_changes_is_read_anew(path):
 def test_the_cache_of_one_file_can_be_cleared(built, cube):
     for path in (built("session"), cube[0]):
         lazynwb.get_attrs(path, "/units")
-    before = len(catalog_cache._memory)
+    disk_cache.clear()  # attributes are in memory only
+
+    def opened(path):
+        with lazynwb.profile() as counts:
+            lazynwb.get_attrs(path, "/units")
+        disk_cache.clear()
+        return counts.files_opened
+
     lazynwb.clear_attrs_cache(cube[0])
-    assert len(catalog_cache._memory) == before - 1
+    assert [opened(cube[0]), opened(built("session"))] == [1, 0]
     lazynwb.clear_attrs_cache()
-    assert len(catalog_cache._memory) == before - 2
+    assert [opened(cube[0]), opened(built("session"))] == [1, 1]
 
 
 @pytest.mark.parametrize("version", ["nwb", "v2.nwb.zarr", "v3.nwb.zarr"])

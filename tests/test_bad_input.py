@@ -64,7 +64,7 @@ NOT_HDF5 = {
 
 
 @pytest.mark.parametrize("kind", NOT_HDF5)
-def test_what_is_not_hdf5(kind, tmp_path, caplog):
+def test_files_that_are_not_hdf5(kind, tmp_path, caplog):
     path = tmp_path / f"{kind}.nwb"
     path.write_bytes(NOT_HDF5[kind])
     with pytest.raises(lazynwb.NotNWBError, match=path.name):
@@ -79,7 +79,7 @@ def test_what_is_not_hdf5(kind, tmp_path, caplog):
 
 
 def test_all_files_are_bad(tmp_path):
-    """Ignoring every file leaves nothing to answer from: that is said, not shown as an empty table."""
+    """If all files are ignored, an error is raised instead of an empty result."""
     for name in ("a.nwb", "b.nwb"):
         (tmp_path / name).write_bytes(b"nothing")
     with pytest.raises(lazynwb.LazyNWBError, match=r"a\.nwb"):
@@ -219,7 +219,7 @@ CHECKED = {
 
 @engines
 @pytest.mark.parametrize("filters", CHECKED.values(), ids=CHECKED)
-def test_a_corrupted_chunk_is_noticed(write, filters, engine):
+def test_a_corrupted_chunk_is_detected(write, filters, engine):
     noise = np.random.default_rng(0).normal(size=400)
     path = write({"good": noise, "broken": Column(noise, {"chunks": (100,), **filters})})
     flip_chunk(path, "units/broken")
@@ -362,7 +362,7 @@ except lazynwb.CorruptDataError:
 
 
 def test_corrupt_text(write):
-    """References into a heap that is not there."""
+    """References into a missing heap collection."""
     path = write({"text": [f"row {k}" * 100 for k in range(50)], "a": np.arange(50)})
     with h5py.File(path) as file:
         offset = file["units/text"].id.get_offset()
@@ -481,7 +481,7 @@ def test_a_doubly_ragged_index_that_contradicts_its_data(write):
 
 @engines
 def test_data_past_the_last_end_is_not_shown(write, engine):
-    """An index that ends before its data contradicts nothing: the rest belongs to no row."""
+    """Data past the last end of an index belongs to no row."""
     path = write({"x": Ragged([[1.0, 2.0], [3.0]])})
     with h5py.File(path, "a") as file:
         file["units/x_index"][...] = [1, 2]
@@ -508,7 +508,7 @@ def test_an_index_whose_column_is_lost_is_no_column(write):
 
 
 def test_an_index_of_a_lost_column_does_not_cut_another(write):
-    """What `x_index` says that it belongs to is lost; `y_index` is what says how `x` is cut."""
+    """The target of `x_index` is missing; `y_index` is the index of `x`."""
     path = write({"x": Ragged([[1.0, 2.0], [3.0]]), "y": Ragged([[4.0], [5.0, 6.0]])})
     retarget(path, "x_index", "units/y")
     retarget(path, "y_index", "units/x")
@@ -582,7 +582,7 @@ def destroy(path, name):
 
 @pytest.mark.parametrize("how", ["destroyed", "soft link", "external link"])
 def test_an_index_that_cannot_be_opened(write, how):
-    """Without its index a ragged column says nothing about rows: it must not be shown flat."""
+    """Without its index, a ragged column has unknown rows and must not be read as flat data."""
     path = write({"a": [1, 2, 3], "x": Ragged([[1.0], [2.0], [3.0]])})
     if how == "destroyed":
         destroy(path, "units/x_index")
@@ -614,7 +614,7 @@ def test_a_column_that_cannot_be_opened(write, caplog):
 
 @pytest.mark.parametrize("target", ["null", "missing", "group", "other_table"])
 def test_an_index_with_a_useless_target(write, target):
-    """The target says nothing, so the name has to do."""
+    """If the target is unusable, the index is assigned by name."""
     path = write({"x": Ragged([[1.0, 2.0], [3.0]], target=False)})
     with h5py.File(path, "a") as file:
         table(file, "other", {"y": [1, 2]})
@@ -810,7 +810,7 @@ def odd_files():
 
 @pytest.mark.parametrize("kind", odd_files())
 def test_odd_structures(kind, write):
-    """Whatever else is wrong, the sound column is right, or the error is ours and says where."""
+    """Valid columns are read correctly, or an error of this package names the file and the object."""
     path = write({"a": np.arange(3), "b": np.arange(3.0)})
     with h5py.File(path, "a") as file:
         odd_files()[kind](file["units"])
@@ -885,7 +885,7 @@ def test_references_to_nothing(write):
 
 
 def test_an_unknown_filter(tmp_path):
-    """A filter that nobody here knows: an error that names it, when the column is selected."""
+    """Selecting a column with an unknown filter raises an error that names the filter."""
     path = tmp_path / "bad.nwb"
     with h5py.File(path, "w") as file:
         group = table(file, "units", {"a": np.arange(10)})
@@ -914,7 +914,7 @@ def test_names_that_are_not_utf8(write):
 
 
 def test_names_that_look_like_code(tmp_path):
-    """Nothing in a file is ever executed."""
+    """The contents of a file are never executed."""
     path, target = tmp_path / "a.nwb", tmp_path / "executed"
     code = f"__import__('pathlib').Path({str(target)!r}).write_text('x')"
     with h5py.File(path, "w") as file:
@@ -929,7 +929,7 @@ def test_names_that_look_like_code(tmp_path):
 
 
 def test_huge_tables_are_counted_without_memory(tmp_path):
-    """Ten million rows that nobody wrote."""
+    """Ten million unwritten rows."""
     path = tmp_path / "huge.nwb"
     n = 10_000_000
     with h5py.File(path, "w") as file:

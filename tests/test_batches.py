@@ -62,7 +62,7 @@ def test_scattered_survivors_are_decoded_once(path):
     assert decoded <= 4 * (ROWS // CHUNK) + ROWS // 250
 
 
-def test_whoever_is_satisfied_with_the_first_rows_has_few_chunks_decoded(path):
+def test_the_first_rows_require_few_decoded_chunks(path):
     sources = tuple(expand(path))
     schema = lazynwb.get_table_schema(path, "/table", exclude_internal_columns=True)
     batches = run(ScanPlan(sources, "table", dict(schema), "here"), None, pl.col("plain") % 100 == 7, None)

@@ -92,7 +92,7 @@ def test_a_file_of_the_same_size_and_time_is_another_file(path, how, cache_dir):
 
 
 def test_another_structure_of_the_same_size(tmp_path, cache_dir):
-    """The chunks are elsewhere, and the old places would give other values."""
+    """The chunks have other addresses; cached addresses would return wrong values."""
     path, other = tmp_path / "a.nwb", tmp_path / "b.nwb"
     for target, order in ((path, "abcd"), (other, "dcba")):
         with h5py.File(target, "w") as file:
@@ -147,7 +147,7 @@ def test_a_new_table_in_a_known_file(path):
 
 @pytest.mark.parametrize("how", ["replaced", "overwritten"])
 def test_a_file_that_changes_under_a_frame_is_never_mixed(path, how):
-    """A frame that was made before: the new values, or an error that says so; never the old ones or both."""
+    """A frame that was created before the change returns the new values or raises an error."""
     lf = lazynwb.scan_nwb(path, "/t")
     lf.collect()
     rewritten(path, [5, 6, 7, 8, 9], how)
@@ -159,7 +159,7 @@ def test_a_file_that_changes_under_a_frame_is_never_mixed(path, how):
         assert values == [5, 6, 7, 8, 9]
 
 
-def test_a_touched_file_gives_equal_results(path):
+def test_a_touched_file_returns_equal_results(path):
     expected = lazynwb.read_nwb(path, "/t")
     os.utime(path)
     assert_frames(lazynwb.read_nwb(path, "/t"), expected)
@@ -244,7 +244,7 @@ class Payload:
 
 @pytest.mark.parametrize("damage", ["garbage", "empty", "truncated", "zeros", "flipped", "pickle", "folder"])
 def test_damaged_contents(damage, cube, cache_dir, tmp_path):
-    """A warning in the log, and the query goes on without the cache; nothing in it is executed."""
+    """A damaged cache is ignored with a warning, and never executed."""
     expected = lazynwb.read_nwb(cube, "/units")
     files = cached_files(cache_dir)
     assert files
@@ -280,8 +280,8 @@ print(lazynwb.scan_nwb(sys.argv[2:], "/units").collect().equals(frame, null_equa
     assert_frames(pl.read_ipc(tmp_path / "frame.arrow"), expected)
 
 
-def test_flipped_bits_are_noticed(path, cache_dir):
-    """A cache entry that still parses but says something else would give silently wrong values."""
+def test_flipped_bits_are_detected(path, cache_dir):
+    """A cache entry with flipped bits could otherwise return wrong values."""
     expected = lazynwb.read_nwb(path, "/t")
     originals = {file: file.read_bytes() for file in cached_files(cache_dir)}
     assert originals
@@ -330,7 +330,7 @@ def test_clear_cache(path, cache_dir):
 
 
 def test_clear_cache_keeps_other_files(path, cache_dir):
-    """Somebody may point `cache_dir` at a folder that holds more than the cache."""
+    """`cache_dir` may be a folder with other files."""
     (cache_dir / "thesis.txt").write_text("important")
     lazynwb.read_nwb(path, "/t")
     lazynwb.clear_cache()
@@ -344,7 +344,7 @@ def test_disable_cache(path, cache_dir):
 
 
 def test_the_cache_of_a_raw_recording_is_small(tmp_path, cache_dir):
-    """Chunks that nobody asked for are not looked up."""
+    """Only requested chunks are looked up."""
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         file.create_dataset("acquisition/raw/data", (20_000, 4), "i2", chunks=(4, 4))[:] = 1
@@ -390,8 +390,8 @@ def test_the_target_of_an_external_link_disappears_and_returns(linked):
     assert lazynwb.read_nwb(linked, "t")["far"].to_list() == [1, 2]
 
 
-def test_what_is_cached_does_not_outlive_a_setting(linked):
-    """Links that were followed before are not followed once that is forbidden, and the other way round."""
+def test_cached_results_depend_on_the_settings(linked):
+    """Cached links are not used after the setting of links has changed."""
     for setting, followed in (("folder", True), ("never", False), ("anywhere", True)):
         lazynwb.config.external_links = setting
         assert ("far" in lazynwb.read_nwb(linked, "t").columns) == followed

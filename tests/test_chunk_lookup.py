@@ -101,7 +101,7 @@ def reading(source, kind=Hdf5Reader):
 
 
 def describe(reader, name):
-    return reader._parse(name, lambda file: file.find(name).describe(name, file))
+    return reader.run_parse(name, lambda file: file.find(name).describe(name, file))
 
 
 def names_of(path):

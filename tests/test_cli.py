@@ -365,7 +365,7 @@ def test_cache_info_and_clear(cube, answer, run, cache_dir):
     assert not [file for file in cache_dir.rglob("*") if file.is_file()]
 
 
-def test_cache_info_lists_what_is_kept_of_which_sources(cube, answer, cache_dir, monkeypatch):
+def test_cache_info_lists_cached_data_by_source(cube, answer, cache_dir, monkeypatch):
     monkeypatch.setattr(Source, "is_settled", lambda *_: True)  # else files made just now are not kept
     lazynwb.scan_nwb(cube[:2], "/intervals/trials").collect()
     lazynwb.scan_nwb(cube[:1], "/general/subject").collect()
@@ -631,7 +631,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_failures_are_told_in_one_line(kind, cube, run, tmp_path):
+def test_failures_are_one_line(kind, cube, run, tmp_path):
     text = tmp_path / "text.nwb"
     text.write_text("not HDF5")
     arguments, said = FAILURES[kind]
@@ -683,7 +683,7 @@ def test_missing_packages_are_named_with_the_install_command(run, monkeypatch):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs EPIPE: run on Linux or macOS")
 @pytest.mark.parametrize("form", ["csv", "json", "ndjson", "parquet", "arrow", "table"])
-def test_nobody_who_reads_is_no_failure(form, cube, capfd, monkeypatch):
+def test_a_closed_pipe_is_not_a_failure(form, cube, capfd, monkeypatch):
     read, write = os.pipe()
     os.close(read)
     with io.TextIOWrapper(os.fdopen(write, "wb")) as stream:
@@ -721,7 +721,7 @@ def test_ctrl_c_ends_it_quietly(command, cube, tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT for another process: run on Linux or macOS")
 @pytest.mark.parametrize("form", ["csv", "parquet", "ndjson"])
 def test_ctrl_c_during_a_query_leaves_no_files(form, cube, tmp_path):
-    """Polars goes on with the query on its threads: leaving the process must not wait for it, nor abort."""
+    """Polars continues the query on its threads; the process exits without waiting or aborting."""
     out = tmp_path / f"out.{form}"
     for seconds in (0.0, 0.1, 0.3):
         with in_process("query", "SELECT * FROM units", *cube * 300, "-o", out) as process:
@@ -876,7 +876,7 @@ def test_help_is_in_words(command, answer):
     assert not re.search(r"<\w+|\bBOOL|list\[", text)
 
 
-def test_nothing_asked_for_shows_what_there_is(run):
+def test_calls_without_arguments_show_the_contents(run):
     code, out, err = run()
     assert code == 2
     assert "tables" in out.decode() + err

@@ -315,7 +315,7 @@ def test_a_full_disk_only_disables_the_store(made, monkeypatch, caplog):
 
     with monkeypatch.context() as patched:
         patched.setattr(store.os, "fdopen", full)
-        store._warned.clear()
+        store.warned.clear()
         add(made, TABLE, [block({"a": {"x": [1]}})])
         add(made, TABLE, [block({"a": {"x": [1]}})])
     assert [record.getMessage().count("No space left") for record in caplog.records] == [1]
@@ -369,7 +369,7 @@ def test_abandoned_files_are_removed_later(made, monkeypatch):
     made.remove(part.path)
     assert made.parts_of(TABLE) == []
     assert part.part_path.exists()  # somebody may have found the entry before
-    monkeypatch.setattr(store, "_GRACE", -1.0)
+    monkeypatch.setattr(store, "GRACE_SECONDS", -1.0)
     made.sweep()
     made.sweep()
     assert list(folder.iterdir()) == []

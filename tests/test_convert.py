@@ -532,7 +532,7 @@ def _break_after(monkeypatch, outputs_written):
     """Fail while the next output is half written."""
     from lazynwb.convert import job_runner
 
-    counted, seen = job_runner._Counter.__call__, []
+    counted, seen = job_runner.RowCounter.__call__, []
 
     def count(self, frame):
         if self not in seen:
@@ -542,14 +542,14 @@ def _break_after(monkeypatch, outputs_written):
             raise RuntimeError(message)
         return counted(self, frame)
 
-    monkeypatch.setattr(job_runner._Counter, "__call__", count)
+    monkeypatch.setattr(job_runner.RowCounter, "__call__", count)
 
 
 KILLED = """
 import sys, time
 import lazynwb
 from lazynwb.convert import job_runner
-counted, seen = job_runner._Counter.__call__, []
+counted, seen = job_runner.RowCounter.__call__, []
 def count(self, frame):
     if self not in seen:
         seen.append(self)
@@ -557,7 +557,7 @@ def count(self, frame):
         print("half", flush=True)
         time.sleep(60)
     return counted(self, frame)
-job_runner._Counter.__call__ = count
+job_runner.RowCounter.__call__ = count
 lazynwb.convert_nwb_tables(sys.argv[3:], sys.argv[1], output_format=sys.argv[2], partition_by=PARTITION)
 """
 
@@ -632,7 +632,7 @@ def damaged(sessions):
 
 
 @pytest.mark.parametrize("options", [{}, {"partition_by": "session"}, {"session_subdirs": True}])
-def test_a_fault_is_raised_with_file_and_table_if_asked_for(damaged, tmp_path, options):
+def test_a_fault_is_raised_with_file_and_table_on_request(damaged, tmp_path, options):
     with pytest.raises(lazynwb.LazyNWBError, match=r"session_01.nwb.*units|units.*session_01.nwb"):
         lazynwb.convert_nwb_tables(damaged, tmp_path / "out", ignore_errors=False, **options)
     assert "units" not in str(sorted(n for n in outputs(tmp_path / "out") if "s1" in n))

@@ -168,7 +168,7 @@ def test_types_in_duckdb(typed, tmp_path):
         assert_values([plain(row[at]) for row in rows], expected[name].to_list(), name)
 
 
-def test_large_arrays_are_lists_in_duckdb_and_take_no_room_for_rows_that_are_not_there(tmp_path):
+def test_large_arrays_are_lists_in_duckdb_without_memory_for_missing_rows(tmp_path):
     """A vector of DuckDB has room for 2048 rows: 640 MiB of these arrays, more than its limit."""
     import duckdb
 
@@ -380,6 +380,6 @@ def test_row_groups_follow_the_size_of_rows(cube, tmp_path):
 
 
 def test_timestamps_of_files_play_no_part(cube, tmp_path):
-    """The same call twice gives the same bytes."""
+    """Two equal calls write the same bytes."""
     a, b = (lazynwb.convert_nwb_tables(cube, tmp_path / name, tables="trials") for name in "ab")
     assert a["/intervals/trials"].read_bytes() == b["/intervals/trials"].read_bytes()

@@ -48,7 +48,7 @@ def source_of(paths, table="/units", predicate=None, **options):
 
 
 def tasks_of(source, **pushdowns):
-    return source._tasks(Pushdowns(**pushdowns))
+    return source.plan_tasks(Pushdowns(**pushdowns))
 
 
 def good(units):
@@ -222,7 +222,7 @@ def test_counting_rows_reads_no_data(cube):
     assert p.bytes_read == 0
 
 
-def test_a_condition_on_the_path_drops_files_before_there_are_tasks(cube):
+def test_a_predicate_on_the_path_skips_files_before_tasks_are_created(cube):
     source = source_of(cube, infer_schema_length=1)
     with lazynwb.profile() as p:
         (task,) = tasks_of(source, filters=col("_nwb_path") == str(cube[3]), columns=["unit_id"])
@@ -273,7 +273,7 @@ def test_a_task_stops_at_its_limit(cube, monkeypatch):
     text = col("presence_ratio").cast(daft.DataType.string())
     asked = {"filters": (text >= "0") & (col("presence_ratio") >= 0.3), "columns": ["spike_times"]}
     tasks = tasks_of(source, **asked, limit=2)
-    assert [len(task._order.work.sources) for task in tasks] == [1, 2, 3]
+    assert [len(task.item.work.sources) for task in tasks] == [1, 2, 3]
     with lazynwb.profile() as limited:
         assert sum(map(len, _get_record_batches(tasks[-1]))) >= 2
     with lazynwb.profile() as whole:
@@ -316,9 +316,9 @@ def test_many_files_are_not_as_many_tasks(cube):
         sources = tuple(Source(f"/{i}.nwb") for i in range(files))
         made = tasks_of(NWBSource(spec._replace(sources=sources), None), columns=["unit_id"])
         assert len(made) == tasks
-        assert tuple(source for task in made for source in task._order.work.sources) == sources
+        assert tuple(source for task in made for source in task.item.work.sources) == sources
     few = NWBSource(spec._replace(sources=tuple(Source(f"/{i}.nwb") for i in range(10))), None, 4)
-    assert [len(task._order.work.sources) for task in tasks_of(few)] == [4, 4, 2]
+    assert [len(task.item.work.sources) for task in tasks_of(few)] == [4, 4, 2]
     with pytest.raises(ValueError, match="files_per_task"):
         lazynwb.daft.scan_nwb(cube, "/units", files_per_task=0)
 
@@ -333,14 +333,14 @@ def test_a_large_file_is_several_tasks(tmp_path, monkeypatch, indexed):
         lazynwb.build_index(tmp_path, tmp_path / "index")
     monkeypatch.setattr(lazynwb.config, "batch_bytes", 40_000)
     made = []
-    tasks = NWBSource._tasks
-    monkeypatch.setattr(NWBSource, "_tasks", lambda *given: made.append(tasks(*given)) or made[-1])
+    tasks = NWBSource.plan_tasks
+    monkeypatch.setattr(NWBSource, "plan_tasks", lambda *given: made.append(tasks(*given)) or made[-1])
     index = tmp_path / "index" if indexed else None
     frame = lazynwb.daft.scan_nwb(None if indexed else tmp_path, "units", index=index)
     found = polars_of(frame.where(col("_table_index") >= 50).sort(ORDER))
     expected = lazynwb.read_nwb(tmp_path / "large.nwb", "units").filter(pl.col("_table_index") >= 50)
     assert same(found.to_dict(as_series=False), expected.to_dict(as_series=False))
-    ranges = [(work.read.first_row, work.read.n_rows) for work in (task._order.work for task in made[-1])]
+    ranges = [(work.read.first_row, work.read.n_rows) for work in (task.item.work for task in made[-1])]
     assert len(ranges) > 3
     assert [first for first, _ in ranges[1:]] == [stop for _, stop in ranges[:-1]]
 
@@ -372,7 +372,7 @@ def test_batches_are_read_no_faster_than_they_are_taken(cube, read_rows):
     assert len(list(batches)) == 40 - 3
 
 
-def test_who_wants_no_more_rows_ends_the_reading(cube, read_rows, monkeypatch):
+def test_reading_ends_when_no_more_rows_are_needed(cube, read_rows, monkeypatch):
     monkeypatch.setattr("lazynwb.daft.data_source.PATIENCE_SECONDS", 0.2)
     (task,) = tasks_of(source_of(cube[:1]), columns=["spike_times"])
     batches = _get_record_batches(task)

@@ -40,7 +40,7 @@ def test_damaged_files_give_right_values_or_errors_that_name_them(monkeypatch):
     assert outcomes["unverified"] < CASES // 20, report
 
 
-def test_there_are_files_of_every_layout_and_filter(tmp_path, monkeypatch):
+def test_files_of_every_layout_and_filter_exist(tmp_path, monkeypatch):
     monkeypatch.delenv("LAZYNWB_TEST_DATA", raising=False)
     victims = damage_hdf5.build(tmp_path)
     assert len(victims) >= 40
@@ -76,7 +76,7 @@ def bench(tmp_path):
 
 def judged(bench, copy, before, seen):
     case = Case(0, "file", "none", "right")
-    changed = bench._compare(case, bench.victims[0], copy, before, seen)
+    changed = bench.compare(case, bench.victims[0], copy, before, seen)
     return case, changed
 
 
@@ -103,7 +103,7 @@ def test_changed_values_are_read_from_the_file(bench, tmp_path):
     content[offset] = 77
     copy.write_bytes(content)
     before = bench.undamaged(path)
-    case, changed = judged(bench, copy, before, bench._reader.ask((copy, ["/t"]), 60))
+    case, changed = judged(bench, copy, before, bench.reader.ask((copy, ["/t"]), 60))
     assert changed
     assert not case.faults
 
@@ -219,7 +219,7 @@ for read in (lazynwb.read_nwb, lazynwb.get_attrs):
 
 @pytest.mark.parametrize("corner", [struct.pack("<Q", 70_000), b"\xf0" * 8], ids=["another", "no number"])
 def test_a_chunk_that_is_listed_out_of_order(tmp_path, corner):
-    """Its place in the array would be empty, and nobody would notice."""
+    """Its values would silently be fill values."""
     path = tmp_path / "damaged.nwb"
     with h5py.File(path, "w", libver="earliest") as file:
         table(file, "t", {"a": Column(np.arange(1, 9), {"chunks": (1,)})})
@@ -230,7 +230,7 @@ def test_a_chunk_that_is_listed_out_of_order(tmp_path, corner):
 
 
 def test_a_chunk_where_the_file_begins(tmp_path):
-    """Libhdf5 takes the address for none, and shows fill values; what lies there is no data, in any case."""
+    """libhdf5 treats the address as undefined, and returns fill values."""
     path = tmp_path / "damaged.nwb"
     with h5py.File(path, "w", libver="earliest") as file:
         table(file, "t", {"a": Column(np.arange(1, 9), {"chunks": (1,)})})
@@ -299,7 +299,7 @@ def widened(raw):
 )
 @pytest.mark.parametrize("how", ["shorter", "skipped"])
 def test_a_chunk_with_unexpected_contents(tmp_path, filters, how):
-    """Libhdf5 would show whatever is in the memory behind it."""
+    """libhdf5 would return uninitialized memory."""
     path = tmp_path / "damaged.nwb"
     values = np.arange(64) % 5
     with h5py.File(path, "w") as file:
@@ -320,7 +320,7 @@ def test_a_chunk_with_unexpected_contents(tmp_path, filters, how):
 
 
 def test_a_number_whose_exponent_has_another_bias(tmp_path):
-    """Its bits do not mean what those of a double mean, and only its type says so."""
+    """The type differs from a double only in the bias of its exponent."""
     path = tmp_path / "damaged.nwb"
     with h5py.File(path, "w", libver="earliest") as file:
         table(file, "t", {"a": np.arange(3), "b": np.arange(3.0)})

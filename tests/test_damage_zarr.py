@@ -62,7 +62,7 @@ def test_damaged_stores_give_right_values_or_our_errors(monkeypatch):
 
 @pytest.mark.parametrize("name", STORES)
 def test_every_store_holds_the_same_session(name, stores):
-    """Whatever codec, version, layout of metadata and kind of shard."""
+    """With any codec, version, layout of metadata and kind of shard."""
     first = stores["v2-plain-consolidated"]
     for table in ("/units", "/intervals/trials", "/acquisition/rated", "/processing/linked", "/general"):
         actual, expected = (lazynwb.read_nwb(path, table).drop("_nwb_path") for path in (stores[name], first))
@@ -112,7 +112,7 @@ def test_the_independent_reader_refuses_damage(copy):
 
 @pytest.mark.parametrize("key", ["units/f", "units/name", "units/fortran"])
 def test_an_array_of_chunks_that_were_never_written_is_refused(key, copy):
-    """The table claims as many rows, so nothing is padded: only that no chunk is there tells."""
+    """The number of rows is that of the table, so only the missing chunks indicate damage."""
     store = copy("v2-gzip-apart")
     name = key.rpartition("/")[2]
     shape = [800_000, 4] if name == "fortran" else [800_000]
@@ -145,7 +145,7 @@ class Listing:
 
 
 def test_sparse_arrays_are_read():
-    """One chunk in a hundred is enough; stores that do not list are believed."""
+    """One chunk in a hundred is sufficient; stores that cannot list objects are not checked."""
     names = ["zarr.json", ".zarray", *map(str, range(1000))]
     check_written(Listing({"a": names}), "a/", 1, 100_000)
     with pytest.raises(CorruptDataError, match="100,100 chunks here, but only 1,000 were"):
@@ -156,7 +156,7 @@ def test_sparse_arrays_are_read():
     assert few.asked == []
 
 
-def test_folders_are_counted_until_there_are_enough():
+def test_folders_are_counted_up_to_a_limit():
     nested = Listing({"a/c": list("0123"), **{f"a/c/{k}": [str(n) for n in range(600)] for k in range(4)}})
     check_written(nested, "a/c/", 2, 100_000)
     assert nested.asked == ["a/c", "a/c/0", "a/c/1"]
@@ -256,7 +256,7 @@ def test_a_shuffle_whose_setting_has_another_name():
 
 
 def test_a_chunk_of_a_shard_with_half_a_place(copy):
-    """Both numbers say that it was never written, or neither does (Zarr v3, sharding)."""
+    """Offset and size must both, or neither, mark an unwritten chunk (Zarr v3, sharding)."""
     store = copy("v3-zstd-end-apart")
     shard = store / "units/f/c/0"
     content = bytearray(shard.read_bytes())
@@ -274,7 +274,7 @@ def undone(name, data, nbytes):
 
 
 @pytest.mark.skipif(not TAKES_FRAMES_WITHOUT_SIZE, reason="needs numcodecs 0.16 or later")
-def test_a_frame_of_zstd_that_does_not_say_how_much_it_holds():
+def test_a_zstd_frame_without_a_content_size():
     """It is given the room of a chunk: four gigabytes of zeros do not fit into it."""
     run = b"\x28\xb5\x2f\xfd\x00\x58" + ((1000 << 3) | 3).to_bytes(3, "little") + b"A"
     assert undone("zstd", run, 1000) == b"A" * 1000

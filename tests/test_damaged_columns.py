@@ -220,7 +220,7 @@ def test_every_way_to_read_has_the_same_nulls(read, pair, tmp_path, caplog):
     "dataset", ["ragged", "ragged_index", "nested", "nested_index", "nested_index_index"]
 )
 def test_lengths_are_those_of_the_index_whether_or_not_elements_can_be_read(dataset, intact, tmp_path):
-    """In every query, so whether or not the list is read, too; where the index is damaged, there is none."""
+    """Lengths do not depend on the projection; they are null if the index is damaged."""
     column = DAMAGED[dataset]
     shutil.copy(intact, bad := tmp_path / "bad.nwb")
     outer = "ragged_index" if column == "ragged" else "nested_index_index"

@@ -385,7 +385,7 @@ def test_a_bucket_of_another_layout(archive, filtered):
     assert len(archive.log) == (0 if filtered else len(FILES))
 
 
-def test_assets_that_only_the_api_gives_out(archive):
+def test_assets_that_are_only_available_from_the_api(archive):
     archive.bucket = "file:///bucket"  # no URL that anything can be read from, as in metadata without one
     sources = get_dandi_sources("000363")
     archive._signed = lambda url: (302, {"Location": "https://signed.test/?signature=secret"})
@@ -576,7 +576,7 @@ def test_waiting_ends(archive, pauses):
     assert pauses == []
 
 
-def test_a_server_that_is_not_there(archive, pauses):
+def test_an_unreachable_server(archive, pauses):
     lazynwb.config.max_retries = 1
     with DandiServer() as gone:
         url = gone.url

@@ -147,10 +147,10 @@ def transitions(client):
     )
 
 
-def test_an_index_is_built_by_the_workers_and_gone_on_with(client, cube, tmp_path, monkeypatch):
-    """The process that asks is cut off before it publishes the index: the next one has nothing to do."""
+def test_an_index_is_built_by_workers_and_resumed(client, cube, tmp_path, monkeypatch):
+    """A build is interrupted before it publishes the index; the next build reads no file."""
     monkeypatch.setattr(checkpoint, "INTERVAL_SECONDS", 0)
-    monkeypatch.setattr(writer, "_MIN_SESSIONS", 2)
+    monkeypatch.setattr(writer, "MIN_SESSIONS", 2)
     with monkeypatch.context() as patched:
         patched.setattr("lazynwb.index.build.publish", lambda *_: sys.exit(1))
         with pytest.raises(SystemExit):

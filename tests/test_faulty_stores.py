@@ -168,7 +168,7 @@ def test_a_fault_that_stays_is_given_up_on_within_the_bounds(fault, proxy):
     ],
 )
 def test_responses_that_are_not_the_file_are_not_cached(name, fault, proxy, folder):
-    """Though identities are believed for a minute."""
+    """Even if identities are cached for a minute."""
     config.recheck_seconds = 60
     url = proxy.url_of(name)
     for seed in range(4):
@@ -219,7 +219,7 @@ def test_one_damaged_file_does_not_make_the_others_be_read_again(folder, server,
     data[low + 5] ^= 1
     server.objects["1.nwb"] = bytes(data)
     for name, content in server.objects.items():
-        server._versions[name] = (content, server.find(name).etag, faulty_queries.OLD)
+        server.versions[name] = (content, server.find(name).etag, faulty_queries.OLD)
     urls = [server.url_of(name) for name in sorted(server.objects)]
     lf = lazynwb.scan_nwb(urls, "/units", ignore_errors=True).select("a", "b", "times")
     assert lf.collect().height == 1200
@@ -228,8 +228,8 @@ def test_one_damaged_file_does_not_make_the_others_be_read_again(folder, server,
     assert {seen.path for seen in server.log} == {"1.nwb"}
 
 
-def test_an_error_that_another_query_met_is_not_handed_on(server, folder):
-    """A query that failed leaves files being loaded; whoever asks for these next asks anew."""
+def test_an_error_of_another_query_is_not_reused(server, folder):
+    """Loads of a failed query are not reused by the next query."""
     server.objects = {f"{number}.nwb": (folder / "checked.nwb").read_bytes() for number in range(6)}
     urls = [server.url_of(name) for name in server.objects]
     server.faults.append(lambda seen: Fault(403, delay=0.3 if seen.path == "0.nwb" else 2.0))
@@ -246,7 +246,7 @@ def test_an_error_that_another_query_met_is_not_handed_on(server, folder):
 @pytest.mark.parametrize("codec", ["lz4", "zstd", "blosclz", "zlib"])
 @pytest.mark.parametrize("shuffle", [0, 1])
 def test_a_blosc_frame_that_was_cut_off_is_damaged(codec, shuffle):
-    """Blosc goes by what the frame says of its length, past the end of what is there."""
+    """Blosc trusts the length in the frame, and reads past the end of the data."""
     numcodecs = pytest.importorskip("numcodecs")
     from lazynwb.catalog.model import Codec
 
@@ -323,7 +323,7 @@ def test_a_file_with_a_link_out_of_reach_is_parsed_once(server, tmp_path):
 
 
 def test_a_linked_file_that_is_cut_off_is_no_broken_link(server, proxy, tmp_path):
-    """What libhdf5 says of it is not taken for damage of the link."""
+    """Errors of libhdf5 for a truncated target are not reported as a broken link."""
     with linking(server, tmp_path):
         url, whole = proxy.url_of("main.nwb"), server.objects["other.nwb"]
         server.objects["other.nwb"] = whole[:-8]
@@ -333,14 +333,14 @@ def test_a_linked_file_that_is_cut_off_is_no_broken_link(server, proxy, tmp_path
         assert units(url)["far"].to_list() == list(range(40))
 
 
-def test_a_linked_file_that_is_not_there_is_a_broken_link(server, proxy, tmp_path, caplog):
+def test_a_missing_linked_file_is_a_broken_link(server, proxy, tmp_path, caplog):
     with linking(server, tmp_path, there=False):
         assert units(proxy.url_of("main.nwb"))["own"].to_list() == list(range(40))
     assert "other.nwb" in caplog.text
 
 
-def test_a_failed_request_gives_no_identity(server, proxy, tmp_path):
-    """Of a linked file: what it was opened as counts, not what it was found to be once the parse was over."""
+def test_a_failed_request_does_not_change_the_identity(server, proxy, tmp_path):
+    """The identity of a linked file is that of the version that was opened."""
     with linking(server, tmp_path):
         url = proxy.url_of("main.nwb")
         config.recheck_seconds = 0
@@ -421,7 +421,7 @@ def test_s3_error_codes_with_status_400(bucket, folder):
 
 
 def test_credentials_that_expire_half_way(bucket, folder):
-    """An error at once, that says so."""
+    """An error is raised immediately, and names the cause."""
     url = "s3://private/checked.nwb"
     bucket.reset(since(2, "400, expired"))
     error = fails(url, storage_options=bucket.options)
@@ -434,7 +434,7 @@ def test_credentials_that_expire_half_way(bucket, folder):
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("text", ["3600", "date"])
 def test_a_long_retry_after_is_respected(status, text, server):
-    """For longer than requests are repeated: nobody waits for that."""
+    """If it exceeds the retry period, an error is raised without waiting."""
     config.retry_seconds = 10
     text = formatdate(time.time() + 3600, usegmt=True) if text == "date" else text
     server.faults.append(always_of_server(refuse(status, retry_after=text)))
@@ -480,7 +480,7 @@ def test_retry_after_is_waited_for(server, folder, monkeypatch):
 
 
 def test_one_question_is_enough_for_all_requests(server, folder):
-    """Files that were turned away at the same time, by a server that says nothing of when to come again."""
+    """Files that are refused at the same time, by a server without Retry-After."""
     for number in range(8):
         server.objects[f"{number}.nwb"] = (folder / "checked.nwb").read_bytes()
     turned_away = set()
@@ -503,7 +503,7 @@ def test_one_question_is_enough_for_all_requests(server, folder):
 
 
 def test_retry_after_is_queried_with_the_headers_of_the_request(server, caplog, cache_dir):
-    """With the headers and the signature that let it in; a redirect is not followed."""
+    """With the headers and the signature of the request; redirects are not followed."""
     with RangeServer() as other:
         answers = iter([refuse(503), refuse(302, location=f"{other.url}/s.nwb")])
         server.faults.append(lambda _: next(answers, None))

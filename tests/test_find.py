@@ -156,7 +156,7 @@ def test_a_path_needs_no_look_at_the_rest_of_the_file(session, monkeypatch):
         find(session, "running_speed")
 
 
-def test_a_file_is_walked_once_whatever_is_looked_for(cube):
+def test_a_file_is_walked_once_for_any_number_of_references(cube):
     assert find(cube, "running_speed") == "processing/behavior/running_speed"
     with lazynwb.profile() as again:
         find(cube, "lick_sensor_events")
@@ -182,7 +182,7 @@ def test_scans_and_schemas_take_the_same_names(session, term, path):
     assert lazynwb.get_table_schema(session, term) == expected.collect_schema()
 
 
-def test_a_scan_of_a_name_goes_over_all_files(session, tmp_path):
+def test_a_scan_of_a_name_includes_all_files(session, tmp_path):
     other = write(tmp_path / "other.nwb", ["processing/sorting/Clusters"])
     none = write(tmp_path / "none.nwb", ["units"])
     found = lazynwb.scan_nwb([none, session, other], "Clusters").collect()

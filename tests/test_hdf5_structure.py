@@ -88,7 +88,7 @@ def _places(file, path, numbers=None):
 
 
 @pytest.mark.parametrize("name", ["earliest", "v110", "latest", "user_block_latest"])
-def test_some_chunks_are_where_all_chunks_say_that_they_are(files, name):
+def test_partial_lookups_equal_the_complete_index(files, name):
     rng = random.Random(0)  # noqa: S311
     (source,) = expand(files[name])
     file = StructureFile(source, "")
@@ -168,7 +168,7 @@ def test_checksums_side_by_side_are_those_of_each(structures):
 
 @pytest.mark.parametrize("damaged", [None, 0, 4, 9])
 @pytest.mark.parametrize("count", [1, 10, 5000])
-def test_whatever_is_noted_is_verified(damaged, count):
+def test_recorded_checksums_are_verified(damaged, count):
     noted = checksums.Checksums()
     structures = [number.to_bytes(50, "little") for number in range(count)]
     stored = [data + struct.pack("<I", checksums.plain_lookup3(data)) for data in structures]
@@ -243,7 +243,7 @@ def test_structure_with_a_wrong_checksum_is_refused(tmp_path, seed):
     h5py.version.hdf5_version_tuple < (2, 0), reason="needs HDF5 2.0 or later: older ones may crash"
 )
 @pytest.mark.parametrize("cases", [50, pytest.param(2000, marks=pytest.mark.slow)])
-def test_damaged_structure_gives_right_values_or_errors(tmp_path, cases):
+def test_damaged_structure_returns_correct_values_or_errors(tmp_path, cases):
     victims = hdf5_structure.small_victims(tmp_path)
     outcomes = list(hdf5_structure.run(cases, cases, victims, tmp_path))
     faults = [outcome for outcome in outcomes if outcome.kind == "FAULT"]

@@ -146,7 +146,7 @@ def test_objects_that_are_no_data_are_refused_by_name(tmp_path, name):
 
 
 def test_a_record_of_conversions_is_data(tmp_path):
-    """What somebody else put into the output folder is neither run nor a path out of it."""
+    """A manifest from another user is neither executed nor a path out of the output folder."""
     hostile_file(tmp_path / "a.nwb", tmp_path / "mark")
     out = tmp_path / "out"
     (out / "deep").mkdir(parents=True)
@@ -288,7 +288,7 @@ def test_a_virtual_dataset_of_a_file_that_is_open_otherwise(linked, locking):
             assert "open otherwise" in str(error)  # noqa: PT017 - either will do, other values will not
 
 
-def test_no_number_of_the_metadata_comes_from_elsewhere(linked):
+def test_all_numbers_of_the_metadata_are_from_the_file(linked):
     with h5py.File(linked, "a") as file:
         group = series(file, "acquisition/s", np.arange(4.0))
         start = group.create_dataset("starting_time", (1,), "<f8", external=[("../far.bin", 0, 8)])
@@ -305,7 +305,7 @@ def test_no_number_of_the_metadata_comes_from_elsewhere(linked):
 
 
 def test_a_remote_file_reads_no_file_of_this_machine(linked, tmp_path):
-    """Links within a virtual dataset's sources libhdf5 would follow here, whatever the settings."""
+    """libhdf5 would follow links within the sources of a virtual dataset, whatever the settings."""
     lazynwb.config.external_links = "anywhere"
     with h5py.File(linked, "a") as file:
         file["local"] = h5py.ExternalLink(str(tmp_path / "far.h5"), "/x")
@@ -436,7 +436,7 @@ def test_every_name_is_an_identifier_in_duckdb(named, tmp_path):
 
 
 def test_formulas_are_text(tmp_path):
-    """In Excel. CSV has no types: who opens one in a spreadsheet has to say that cells are text."""
+    """In Excel; CSV has no types, so spreadsheets may interpret cells."""
     pytest.importorskip("xlsxwriter")
     formulas = [
         "=1+1",
@@ -580,8 +580,8 @@ def test_an_environment_variable_that_is_no_json(monkeypatch):
     assert_silent(str(raised.value), *traceback.format_exception_only(raised.value))
 
 
-def test_a_file_that_can_be_read_tells_no_more(cube, silence, capfd, tmp_path, monkeypatch):
-    """A session, its parts, series, frames as they are asked for, profiles and what a terminal shows."""
+def test_a_readable_file_reveals_no_other_data(cube, silence, capfd, tmp_path, monkeypatch):
+    """Sessions, their parts, series, frames, profiles and terminal output."""
     monkeypatch.chdir(tmp_path)
     options = {"headers": {"Authorization": f"Bearer {SECRET}"}}
     with RangeServer(cube[0].parent) as server:

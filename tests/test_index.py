@@ -146,7 +146,7 @@ def test_every_table_of_every_kind_of_file_is_the_same(built, tmp_path):
     assert done.sessions == len(paths)
 
 
-def test_an_index_lists_what_the_files_have(cube, indexed):
+def test_an_index_lists_the_contents_of_the_files(cube, indexed):
     listed = scan_index(indexed, "tables").collect()
     found = {(path, table) for path, table in listed.select("path", "table").iter_rows()}
     assert found == {
@@ -173,7 +173,7 @@ def test_an_index_lists_what_the_files_have(cube, indexed):
 # -- nothing is touched -----------------------------------------------------------------------------------
 
 
-def test_planning_touches_no_file_not_even_by_asking_whether_it_is_there(own):
+def test_planning_accesses_no_file(own):
     paths, place = own
     counts = lazynwb.read_nwb(paths, "units").height
     lazynwb.clear_cache()
@@ -250,7 +250,7 @@ def test_chunks_are_looked_up_once_for_a_version_of_a_file(own, monkeypatch):
 # -- files that change ------------------------------------------------------------------------------------
 
 
-def test_a_file_that_was_changed_is_looked_at_anew_and_named_in_a_warning(own, caplog):
+def test_a_changed_file_is_parsed_again_and_named_in_a_warning(own, caplog):
     paths, place = own
     builders.write_session(paths[1], 17, units=13)
     frame = lazynwb.scan_nwb(None, "units", index=place)
@@ -262,7 +262,7 @@ def test_a_file_that_was_changed_is_looked_at_anew_and_named_in_a_warning(own, c
     assert paths[1] in caplog.text
 
 
-def test_a_file_that_is_gone_is_an_error_when_it_is_read(own):
+def test_a_missing_file_is_an_error_when_it_is_read(own):
     paths, place = own
     Path(paths[2]).unlink()
     frame = lazynwb.scan_nwb(None, "units", index=place)
@@ -289,7 +289,7 @@ def test_the_device_is_not_part_of_the_identity(own, monkeypatch):
     assert resolve(paths[0]).identity() == before
 
 
-def test_sources_that_the_index_does_not_know_are_looked_at_as_ever(cube, own, tmp_path):
+def test_sources_outside_the_index_are_parsed(cube, own, tmp_path):
     paths, place = own
     other = builders.write_session(tmp_path / "other.nwb", 9, units=7)
     both = [paths[0], other, paths[3]]
@@ -327,7 +327,7 @@ def small_parts(monkeypatch):
     """Parts of two sessions, none of which is small."""
     monkeypatch.setattr(writing, "MAX_SESSIONS", 2)
     monkeypatch.setattr(updating, "MAX_SESSIONS", 2)
-    monkeypatch.setattr(updating, "_SMALL_PART", 1)
+    monkeypatch.setattr(updating, "SMALL_PART", 1)
 
 
 @pytest.mark.usefixtures("small_parts")
@@ -367,7 +367,7 @@ def test_an_update_without_changes_writes_nothing(own):
 def test_small_parts_are_joined(cube, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "MAX_SESSIONS", 6)
     monkeypatch.setattr(updating, "MAX_SESSIONS", 6)
-    monkeypatch.setattr(updating, "_SMALL_PART", 3)
+    monkeypatch.setattr(updating, "SMALL_PART", 3)
     build_index(cube[:1], tmp_path)
     for path in cube[1:]:
         update_index(tmp_path, path)
@@ -398,14 +398,14 @@ def test_readers_are_not_disturbed_by_an_update(cube, tmp_path):
 def test_of_two_updates_at_the_same_time_one_is_refused(own, monkeypatch):
     paths, place = own
     builders.write_session(paths[0], 40, units=3)
-    rewrite = updating._rewrite
+    publish = updating.publish
 
-    def slowly(*arguments):
-        rewrite(*arguments)
-        monkeypatch.setattr(updating, "_rewrite", rewrite)
-        update_index(place)  # another one comes in between
+    def publish_after_another_update(*arguments):
+        monkeypatch.setattr(updating, "publish", publish)
+        update_index(place)
+        publish(*arguments)
 
-    monkeypatch.setattr(updating, "_rewrite", slowly)
+    monkeypatch.setattr(updating, "publish", publish_after_another_update)
     with pytest.raises(LazyNWBError, match="another process"):
         update_index(place)
     assert lazynwb.read_nwb(None, "units", index=place).height == 5 * 40 + 3
@@ -501,7 +501,7 @@ def test_an_update_that_is_killed_at_any_step_leaves_the_old_index_or_the_new_on
     assert len(generations) == 2, "some were killed before the manifest, some after it"
 
 
-def test_an_index_none_of_whose_files_is_there_is_not_emptied(own):
+def test_an_index_whose_files_are_all_missing_is_not_emptied(own):
     paths, place = own
     folder = Path(paths[0]).parent
     folder.rename(folder.with_name("unmounted"))
@@ -562,7 +562,7 @@ def test_workers_of_an_executor_describe_the_same(cube, indexed, tmp_path, kind)
 # -- searching --------------------------------------------------------------------------------------------
 
 
-def test_sql_alone_says_which_sessions_have_a_table_with_a_column_and_how_many_rows(cube, indexed):
+def test_sql_finds_sessions_by_tables_columns_and_numbers_of_rows(cube, indexed):
     context = lazynwb.get_sql_context(None, index=indexed, disable_progress=True)
     with lazynwb.profile() as profile:
         found = context.execute(
@@ -637,7 +637,7 @@ def test_links_lead_to_the_same_tables_as_without(tmp_path, with_second_name):
         lazynwb.read_nwb(None, "units", index=tmp_path / "index")
 
 
-def test_links_to_other_files_are_followed_as_the_settings_say(tmp_path):
+def test_links_to_other_files_are_followed_according_to_the_settings(tmp_path):
     (tmp_path / "other").mkdir()
     with h5py.File(tmp_path / "other" / "data.nwb", "w") as file:
         file["data"] = np.arange(6.0)
@@ -672,13 +672,13 @@ def changed_manifest(place, **fields):
     "data",
     [b"", b"{", b"[]", b'{"format": "another"}', b'{"format": "lazynwb-index", "version": 1}', b"\xff" * 9],
 )
-def test_a_damaged_manifest_is_an_error_that_says_so(tmp_path, data):
+def test_a_damaged_manifest_is_an_error(tmp_path, data):
     (tmp_path / "manifest.json").write_bytes(data)
     with pytest.raises(CorruptDataError, match="not an index of sessions, or is damaged"):
         lazynwb.scan_nwb(None, "units", index=tmp_path)
 
 
-def test_a_place_without_an_index_is_an_error_that_says_so(tmp_path):
+def test_a_missing_index_is_an_error(tmp_path):
     for call in (
         lambda: lazynwb.scan_nwb(None, "units", index=tmp_path / "none"),
         lambda: update_index(tmp_path / "none"),
@@ -689,7 +689,7 @@ def test_a_place_without_an_index_is_an_error_that_says_so(tmp_path):
         lazynwb.scan_nwb(None, "units")
 
 
-def test_versions_are_told_apart(own):
+def test_versions_are_distinguished(own):
     _, place = own
     changed_manifest(place, catalog_version=0)
     with pytest.raises(LazyNWBError, match="earlier version"):
@@ -758,7 +758,7 @@ def tampered(**fields):
 )
 def test_entries_that_cannot_be_are_refused(own, monkeypatch, change):
     _, place = own
-    decode = lazynwb.index.snapshot._decoder().decode
+    decode = lazynwb.index.snapshot.entry_decoder().decode
 
     class Tampering:
         @staticmethod
@@ -767,13 +767,13 @@ def test_entries_that_cannot_be_are_refused(own, monkeypatch, change):
             entry.table = change(entry.table)
             return decode(msgspec.msgpack.encode(entry))
 
-    monkeypatch.setattr(lazynwb.index.snapshot, "_decoder", lambda: Tampering)
+    monkeypatch.setattr(lazynwb.index.snapshot, "entry_decoder", lambda: Tampering)
     with pytest.raises(CorruptDataError, match=r"cannot be|rebuild it"):
         lazynwb.read_nwb(None, "units", index=place)
 
 
 @pytest.mark.parametrize("rows", [-1, 2**40])
-def test_numbers_of_rows_that_cannot_be_are_not_believed(own, rows):
+def test_invalid_numbers_of_rows_are_ignored(own, rows):
     _, place = own
     rewrite_rows(place, rows)
     assert lazynwb.scan_nwb(None, "units", index=place).select(pl.len()).collect().item() == 240

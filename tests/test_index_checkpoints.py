@@ -43,7 +43,7 @@ def sessions(tmp_path):
 def often(monkeypatch):
     """A checkpoint after every two sessions, and every file with values."""
     monkeypatch.setattr(checkpoint, "INTERVAL_SECONDS", 0)
-    monkeypatch.setattr(writer, "_MIN_SESSIONS", 2)
+    monkeypatch.setattr(writer, "MIN_SESSIONS", 2)
     monkeypatch.setattr(writing, "SESSIONS_AT_ONCE", 2)
 
 
@@ -133,7 +133,7 @@ def test_finished_work_is_not_repeated(sessions, tmp_path, monkeypatch, on_worke
 
 
 @pytest.mark.usefixtures("often")
-def test_sessions_that_changed_since_are_described_and_read_anew(sessions, cut_off):
+def test_changed_sessions_are_described_and_read_again(sessions, cut_off):
     write(sessions[3], 20)
     lazynwb.build_index(sessions, cut_off, values=True)
     check(cut_off, sessions)
@@ -174,13 +174,13 @@ def test_a_checkpoint_that_cannot_be_used_does_no_harm(sessions, cut_off, monkey
 
 
 def test_a_build_in_a_process_that_is_killed(sessions, tmp_path):
-    """By SIGKILL, in the middle: the next one, here, describes only what is left."""
+    """After SIGKILL, the next build only reads the remaining sources."""
     place = tmp_path / "index"
     code = (
         "import os, signal, sys\n"
         "import lazynwb\n"
         "from lazynwb.index import checkpoint, writer\n"
-        "checkpoint.INTERVAL_SECONDS = 0; writer._MIN_SESSIONS = 3\n"
+        "checkpoint.INTERVAL_SECONDS = 0; writer.MIN_SESSIONS = 3\n"
         "index_source, calls = writer.index_source, []\n"
         "def counted(source, locations):\n"
         "    calls.append(source)\n"

@@ -15,6 +15,7 @@ from lazynwb.column_store.entries import Entry, encode
 from lazynwb.column_store.parts import write_part
 from lazynwb.errors import CorruptDataError, LazyNWBError
 from lazynwb.index import value_parts
+from lazynwb.index.location import open_folder
 
 QUERIES = {
     "scan": lambda place: lazynwb.scan_nwb(None, "/units", index=place).select("x").collect(),
@@ -45,7 +46,7 @@ def replace(place, change, entry_of=lambda entry: entry):
     """Put other rows in the place of the values, with checksums that fit."""
     values = lazynwb.open_index(place).table_values("units")
     file = values.files[0]
-    entry = value_parts.read_entry(lazynwb.open_index(place)._folder, values, file)
+    entry = value_parts.read_entry(open_folder(place, None), values, file)
     data, part = write_part(change(pl.read_parquet(place / file.name)), is_published=True)
     packed = value_parts.encode_entry(entry_of(msgspec.structs.replace(entry, part=part)))
     (place / file.name).write_bytes(data)
@@ -119,7 +120,7 @@ def test_rows_that_the_sessions_do_not_have(place, change):
         QUERIES["arrays"](place)
 
 
-def test_sessions_with_more_rows_than_there_are(place):
+def test_sessions_with_too_many_rows_in_an_entry(place):
     def larger(entry):
         first, *rest = entry.sessions
         return msgspec.structs.replace(entry, sessions=(msgspec.structs.replace(first, rows=2**31), *rest))

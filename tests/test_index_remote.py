@@ -85,7 +85,7 @@ def test_the_same_rows_as_without_an_index(server, urls, tmp_path):
             assert_frame_equal(planned, lazynwb.read_nwb(urls, table))
 
 
-def test_a_file_that_was_changed_is_noticed_when_it_is_read(server, urls, cube, tmp_path):
+def test_a_changed_file_is_detected_when_it_is_read(server, urls, cube, tmp_path):
     build_index(urls, tmp_path / "index")
     builders.write_session(tmp_path / "new.nwb", 23, units=9)
     server.objects[cube[1].name] = (tmp_path / "new.nwb").read_bytes()
@@ -100,7 +100,7 @@ def test_a_file_that_was_changed_is_noticed_when_it_is_read(server, urls, cube, 
     )
 
 
-def test_a_change_is_noticed_where_the_bytes_are_here_already(server, urls, cube, tmp_path):
+def test_a_change_is_detected_if_the_bytes_are_cached(server, urls, cube, tmp_path):
     build_index(urls, tmp_path / "index")
     frame = lazynwb.scan_nwb(None, "units", index=tmp_path / "index").select("unit_id", "presence_ratio")
     frame.collect()
@@ -112,7 +112,7 @@ def test_a_change_is_noticed_where_the_bytes_are_here_already(server, urls, cube
     assert_frame_equal(found, lazynwb.read_nwb(urls, "units").select("unit_id", "presence_ratio"))
 
 
-def test_an_update_asks_once_for_each_file_that_did_not_change(server, urls, tmp_path):
+def test_an_update_makes_one_request_per_unchanged_file(server, urls, tmp_path):
     build_index(urls, tmp_path)
     lazynwb.clear_cache()
     server.reset()
@@ -156,14 +156,14 @@ def test_an_index_in_a_bucket(s3, cube, urls, monkeypatch):
     assert update_index(place, storage_options=s3.options).sessions == 6  # what is superseded goes
     assert_frame_equal(lazynwb.read_nwb(None, "units", index=index), lazynwb.read_nwb(urls, "units"))
 
-    rewrite = updating._rewrite
+    publish = updating.publish
 
-    def slowly(*arguments):
-        monkeypatch.setattr(updating, "_rewrite", rewrite)
-        build_index(urls[:1], place, storage_options=s3.options)  # somebody else comes in between
-        rewrite(*arguments)
+    def publish_after_another_build(*arguments):
+        monkeypatch.setattr(updating, "publish", publish)
+        build_index(urls[:1], place, storage_options=s3.options)
+        publish(*arguments)
 
-    monkeypatch.setattr(updating, "_rewrite", slowly)
+    monkeypatch.setattr(updating, "publish", publish_after_another_build)
     with pytest.raises(LazyNWBError, match="another process"):
         update_index(place, chunk_locations=True, storage_options=s3.options)
     assert len(open_index(place, s3.options)) == 1
@@ -209,7 +209,7 @@ def test_secrets_of_a_store_are_not_written(s3, cube, tmp_path):
 
 @pytest.mark.parametrize("kind", ["s3", "azure", "gcs_uploads"])
 def test_values_in_a_bucket(kind, request, cube, monkeypatch):
-    """Of sessions there: built, read, and brought up to date as in a local folder."""
+    """Values are built, read and updated as in a local folder."""
     cloud = request.getfixturevalue(kind)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     sources = []
@@ -241,7 +241,7 @@ def test_values_in_a_bucket(kind, request, cube, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["azure", "gcs_uploads"])
-def test_a_build_in_a_bucket_that_was_cut_off_is_gone_on_with(kind, request, cube, monkeypatch):
+def test_an_interrupted_build_in_a_bucket_is_resumed(kind, request, cube, monkeypatch):
     cloud = request.getfixturevalue(kind)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     sources = []
@@ -251,7 +251,7 @@ def test_a_build_in_a_bucket_that_was_cut_off_is_gone_on_with(kind, request, cub
     place = f"{cloud.scheme}://private/resumed/index"
     with monkeypatch.context() as patched:
         patched.setattr(checkpoint, "INTERVAL_SECONDS", 0)
-        patched.setattr(writing, "_MIN_SESSIONS", 2)
+        patched.setattr(writing, "MIN_SESSIONS", 2)
         patched.setattr(RemoteFolder, "remove", lambda *_: None)
         patched.setattr(updating, "publish", lambda *_: sys.exit(1))
         with pytest.raises(SystemExit):

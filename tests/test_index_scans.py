@@ -204,7 +204,7 @@ def test_rows_are_counted_without_reading_values(index):
     assert (counts.files_opened, counts.bytes_stored) == (0, 0)
 
 
-def test_a_session_that_has_changed_is_noticed_when_it_is_read(tmp_path):
+def test_a_changed_session_is_detected_when_it_is_read(tmp_path):
     own = [tmp_path / f"{number}.nwb" for number in (0, 2)]
     for number, path in zip((0, 2), own, strict=True):
         write(path, number)

@@ -80,7 +80,7 @@ def test_only_files_with_sessions_that_changed_are_written(sessions, tmp_path):
 
 @pytest.mark.usefixtures("small_files")
 def test_unchanged_sessions_are_read_from_the_values(sessions, tmp_path):
-    """Also where the type of a column widens, and every file is written anew."""
+    """Also if the type of a column widens, and all files are rewritten."""
     place = tmp_path / "index"
     lazynwb.build_index(sessions, place, values=True)
     sessions[2].unlink()

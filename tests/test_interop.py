@@ -115,7 +115,7 @@ def test_units_of_several_sessions_are_refused(cube, pynapple):
     assert len(lazynwb.to_pynapple(one_session)) == 40
 
 
-def test_units_that_cannot_be_told_are_errors(file, pynapple):
+def test_ambiguous_units_are_errors(file, pynapple):
     units = lazynwb.scan_nwb(file, "units").collect()
     with pytest.raises(lazynwb.ColumnNotFoundError, match="spike_times"):
         lazynwb.to_pynapple(units.select("location"))
@@ -222,7 +222,7 @@ def test_a_series_is_a_data_array_with_its_times(file, xarray):
     assert nearest.item() == 21
 
 
-def test_a_scaled_data_array_does_not_say_how_to_scale_it(file, xarray):
+def test_a_scaled_data_array_has_no_scale_attributes(file, xarray):
     array = one(file, "ap").between(0, 2, scaled=True).to_xarray()
     assert array.values[1].tolist() == [1.0, 1.5]
     assert not {"conversion", "offset", "channel_conversion"} & set(array.attrs)
@@ -240,7 +240,7 @@ def test_a_series_as_a_frame_has_the_scans_values(file, name):
     assert_frame_equal(one(file, name).to_polars(), scanned)
 
 
-def test_samples_whose_times_cannot_be_told_are_not_paired(file, xarray):
+def test_samples_without_known_times_are_not_paired(file, xarray):
     ts = one(file, "uneven")
     for convert in (ts.to_polars, ts.to_xarray):
         with pytest.raises(lazynwb.LazyNWBError, match="4 timestamps for 5 samples"):

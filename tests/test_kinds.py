@@ -80,7 +80,7 @@ def test_every_table_equals_pynwb(name, tables, built):
 
 @pytest.mark.parametrize("name", ["aligned", "enumerated", "events", "intracellular", "ophys", "regions"])
 def test_every_table_of_a_zarr_store_equals_pynwb_on_its_twin(name, twins):
-    """The references of both versions of hdmf-zarr lead to the paths that pynwb gives."""
+    """References of both versions of hdmf-zarr have the target paths of pynwb."""
     with pynwb_session.reading(twins / f"{name}.nwb") as session:
         for table_path, expected in session.tables.items():
             for suffix in FORMATS:
@@ -249,7 +249,7 @@ def write_extension(path):
 
 
 def test_tables_of_an_extension_need_no_extension(tmp_path):
-    """Their type is one that nobody here knows: `colnames` is enough."""
+    """`colnames` identifies tables of unknown types."""
     path = tmp_path / "extension.nwb"
     write_extension(path)
     assert check_against_pynwb(path) == 2
@@ -392,7 +392,7 @@ def test_a_code_without_a_meaning_is_an_error_with_its_location(tmp_path):
 
 
 def test_no_elements_and_no_rows(tmp_path):
-    """A column that nothing was added to yet takes the type that it has in other files."""
+    """An empty column has the type of other files."""
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         enumerated(file, "t", {"kind": (np.zeros(0, "u1"), [])})
     with h5py.File(tmp_path / "b.nwb", "w") as file:
@@ -464,7 +464,7 @@ def test_enumerated_columns_from_a_server(suffix, twins):
     assert remote.drop("_nwb_path").equals(local.drop("_nwb_path"))
 
 
-def test_a_cached_catalog_knows_the_elements(built):
+def test_a_cached_catalog_contains_the_elements(built):
     path = built("event_tables")
     first = lazynwb.read_nwb(path, "/events/stimuli")
     with lazynwb.profile() as again:

@@ -74,7 +74,7 @@ def test_text_is_cut_into_batches_by_its_real_length(written, engine):
 
 
 def test_text_that_fits_is_read_once(tmp_path, no_store):
-    """Cutting costs nothing where nothing is cut."""
+    """Batches that fit into the limit are not split."""
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         table(file, "t", {"text": [f"{k} " * 50 for k in range(3000)]})
@@ -145,11 +145,11 @@ def test_files_of_killed_processes_are_removed_after_an_hour(cube, cache_dir):
     for file in old:
         os.utime(file, (time.time() - 4000,) * 2)
     for shard in shards:
-        disk_cache._prune(shard, 10**9)
+        disk_cache.prune(shard, 10**9)
     assert not any(file.exists() for file in old)
     assert all(file.exists() for file in new)
     assert all(len(list(shard.iterdir())) > 1 for shard in shards)  # nothing else went
-    disk_cache._prune(shards[0], 0)
+    disk_cache.prune(shards[0], 0)
     assert list(shards[0].iterdir()) == [new[0]]
 
 
@@ -193,7 +193,7 @@ def limited(what, cube, tmp_path, most):
 
 
 def test_a_conversion_that_a_disk_refuses_is_an_error_that_names_the_file(cube, tmp_path):
-    """Whatever is to be ignored: it is the fault of no table. What was whole stays, nothing else does."""
+    """Disk errors are never ignored; complete outputs are kept, partial ones removed."""
     pytest.importorskip("xlsxwriter")
     pytest.importorskip("deltalake")
     out = tmp_path / "out"
@@ -290,8 +290,8 @@ def test_no_query_needs_a_home(home, cube):
 @pytest.mark.skipif(
     getattr(os, "geteuid", lambda: 1)() != 0, reason="run as root, who may act as another user"
 )
-def test_a_cache_folder_of_somebody_else(cube):
-    """Neither read nor written, and said once."""
+def test_a_cache_folder_of_another_user(cube):
+    """It is neither read nor written, with one warning."""
     with tempfile.TemporaryDirectory() as home:
         folder, files = Path(home) / "theirs", Path(home) / "nwb"
         Path(home).chmod(0o755)

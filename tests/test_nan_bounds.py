@@ -63,7 +63,7 @@ def test_engines_agree(tmp_path_factory, numbers, size, dtype):
 
 
 def test_polars_alone_has_rows_skipped_that_match(tmp_path):
-    """If this fails, Polars or DuckDB treats NaN differently by now, and nothing has to be removed."""
+    """If this fails, Polars or DuckDB treats NaN differently, and bounds may be kept."""
     frame = pl.DataFrame({"x": [1.0, math.nan, 1.0, 1.0]})
     frame.write_parquet(tmp_path / "a.parquet", statistics=True)
     query = f"SELECT count(*) FROM read_parquet('{tmp_path / 'a.parquet'}') WHERE x > 2"  # noqa: S608

@@ -155,7 +155,7 @@ def test_parts_of_objects(kind, store):
 
 
 @every
-def test_parts_that_are_not_there_are_errors(kind, store):
+def test_missing_parts_are_errors(kind, store):
     size = len(CHUNK)
     for start, length in ((size, 1), (size + 9, 1), (size - 4, 5), (0, size + 1), (-size - 1, 1), (-4, 5)):
         # What stands in for Google's breaks the connection at some of these.
@@ -190,7 +190,7 @@ def test_no_key_leads_out_of_the_store(kind, store, tmp_path):
 
 
 @every
-def test_a_version_is_that_of_the_content_not_of_who_asks(kind, store):
+def test_a_version_depends_on_the_content_and_not_on_the_client(kind, store):
     again = open_objects(store.source)
     for key in (".zmetadata", "units/spike_times/0"):
         assert store.version(key) == again.version(key) != ABSENT
@@ -338,7 +338,7 @@ def test_a_refusal_or_a_fault_is_no_missing_object(web, server, status):
         assert not isinstance(refused.value, SourceNotFoundError)
 
 
-def test_a_fault_that_passes_is_not_noticed(web, server):
+def test_a_temporary_fault_has_no_effect(web, server):
     lazynwb.config.max_retries = 1
     server.faults.append(first(1, refuse(500)))
     assert bytes(web.get_range("units/spike_times/0", -3, 3)) == CHUNK[::-1][-3:]
@@ -568,7 +568,7 @@ def test_an_archive_that_is_cut_off_or_damaged_is_an_error_or_right(tmp_path, st
         assert same(found)["a"] in {None, b"data" * 9}
 
 
-def test_an_archive_that_is_replaced_is_noticed(server, tmp_path):
+def test_a_replaced_archive_is_detected(server, tmp_path):
     server.objects["x.zip"] = zipped(tmp_path, {"large": bytes(200_000)})
     store = open_objects(resolve(f"{server.url}/x.zip"))
     server.objects["x.zip"] = zipped(tmp_path, {"large": bytes(200_001)})
@@ -635,13 +635,13 @@ def test_references_to_a_bucket_take_its_options(s3, tmp_path):
         ("dandi://000363/draft/b.nwb", False),
     ],
 )
-def test_whoever_writes_references_does_not_choose_who_is_sent_credentials(server, tmp_path, url, goes):
+def test_references_do_not_determine_where_credentials_are_sent(server, tmp_path, url, goes):
     references(tmp_path, {})
     store = open_objects(resolve(str(tmp_path / "x.nwb.lindi.json")))
     options = Options({"headers": {"Authorization": "secret"}, "key": "secret"})
     store.source = resolve("https://lab.org/x.lindi.json", options)
     expected = {True: options, False: Options(), None: Options({"key": "secret"})}[goes]
-    assert store._options_for("a", url) == expected
+    assert store.options_for("a", url) == expected
 
 
 def test_local_files_outside_of_the_folder_require_permission(tmp_path):
@@ -726,7 +726,7 @@ def test_invalid_reference_files(tmp_path, text):
         opened(tmp_path / "x.json").get("a")
 
 
-def test_a_target_that_changes_is_noticed(tmp_path):
+def test_a_changed_target_is_detected(tmp_path):
     (tmp_path / "a.h5").write_bytes(b"0123456789")
     store = references(tmp_path, {"a": ["a.h5", 0, 2]})
     before = store.version("a")
@@ -755,7 +755,7 @@ def test_missing_and_invalid_stores(tmp_path, server):
     assert server.count == 0
 
 
-def test_local_files_are_told_by_their_contents(tmp_path):
+def test_formats_of_local_files_are_detected_by_content(tmp_path):
     path = write_zip(tmp_path / "zip", CONTENTS)
     assert opened(path).get(".zgroup") == CONTENTS[".zgroup"]
     (tmp_path / "json").write_text(' \n{"refs": {"a": "b"}}')
@@ -765,7 +765,7 @@ def test_local_files_are_told_by_their_contents(tmp_path):
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_directory_returns_the_stored_bytes_or_an_error(data, tmp_path):
-    """Any bytes of the directory may be others: what is read is checked, and nothing large is allocated."""
+    """Any bytes of the directory may be damaged; entries are checked before use."""
     contents = {".zgroup": b"{}", "units/a": bytes(range(200)), "units/b": b"b" * 5000}
     path = write_zip(tmp_path / "x.zarr.zip", contents, zipfile.ZIP_DEFLATED)
     archive = bytearray(path.read_bytes())
@@ -789,7 +789,7 @@ def test_a_damaged_directory_returns_the_stored_bytes_or_an_error(data, tmp_path
 
 
 def test_a_directory_that_is_as_large_as_the_file_is_not_allocated(tmp_path):
-    """The end record claims a directory that begins where the file does, which is a gigabyte of nothing."""
+    """The end record has a directory that starts at byte 0 and has a size of one gigabyte."""
     path = tmp_path / "x.zarr.zip"
     size = 1 << 30
     with path.open("wb") as file:

@@ -122,7 +122,7 @@ def test_sink_parquet(cube, units, tmp_path):
 
 
 @engines
-def test_a_pickled_scan_gives_equal_rows(cube, units, engine):
+def test_a_pickled_scan_returns_equal_rows(cube, units, engine):
     lf = lazynwb.scan_nwb(cube, "/units").filter(pl.col("location") == "CA1").select("unit_id", "spike_times")
     again = cloudpickle.loads(cloudpickle.dumps(lf))
     assert_frames(
@@ -198,7 +198,7 @@ print('ok')
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.parametrize("repeat", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_head_then_exit(cube, query, repeat):
-    """The process exits cleanly, whatever Polars still holds or is still doing."""
+    """The process exits cleanly while Polars still holds a suspended scan."""
     assert run_child(f"{OPEN_FILES}\nresult = {query}\nprint('ok')", *cube, timeout=30).strip() == "ok"
 
 
@@ -225,7 +225,7 @@ print("ok")
     assert run_child(code, tmp_path).strip() == "ok"
 
 
-def test_a_file_that_is_open_elsewhere(cube, tmp_path):
+def test_a_file_that_is_open_in_another_process(cube, tmp_path):
     """The user's own h5py handle, for reading or for writing, does not change what is read."""
     path = tmp_path / "a.nwb"
     path.write_bytes(cube[0].read_bytes())
@@ -302,7 +302,7 @@ def test_importing_registers_the_namespace_of_frames():
     assert run_child(code).split() == ["True", "True"]
 
 
-def test_all_public_names_are_there_whether_imported_or_not():
+def test_all_public_names_exist_without_an_import():
     code = """
 import lazynwb
 listed = dir(lazynwb)

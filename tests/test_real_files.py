@@ -52,7 +52,7 @@ def test_all_files_at_once():
 
 
 def test_sql_context_over_all_files():
-    """No odd table keeps the others out. (There is no common type for all columns of their `trials`.)"""
+    """Unusual tables do not affect others. (The columns of their `trials` have no common types.)"""
     context = lazynwb.get_sql_context(FILES)
     assert {"units", "electrodes", "session", "subject"} <= set(context.tables())
     assert context.execute("SELECT * FROM session", eager=True).height == sum(

@@ -158,7 +158,7 @@ def test_every_region_of_every_session(suffix, twins):
 
 
 def test_regions_of_the_other_table_stay_positions(built):
-    """Nothing is followed further than one table; a list of positions is left out like every array."""
+    """Only regions of the scanned table are resolved; lists of positions are left out like arrays."""
     path = built("icephys_hierarchy")
     lf = lazynwb.scan_nwb(path, f"{ICEPHYS}/sequential_recordings", resolve_regions=True)
     assert lf.collect_schema()["simultaneous_recordings"] == pl.List(pl.Struct({"id": pl.Int64}))
@@ -330,8 +330,8 @@ def test_the_target_table_is_only_read_if_required(many):
 
 
 @pytest.mark.usefixtures("no_store")
-def test_the_other_table_is_read_once_however_many_batches_there_are(tmp_path):
-    """A filtered query gives out few rows at first; electrodes are read with the first of them."""
+def test_the_target_table_is_read_once_for_all_batches(tmp_path):
+    """A filtered query starts with small batches; electrodes are read with the first."""
     path = units(tmp_path / "a.nwb", [[k % 6] for k in range(5_000)])
     extra = set()
     for size in (1 << 28, 1 << 12):
@@ -362,7 +362,7 @@ def test_sources_from_a_server(twins):
 
 
 def test_which_tables_are_referred_to_is_remembered(many):
-    """Nothing of the structure is parsed for a second query, or by another process."""
+    """A second query, or another process, parses no structure."""
     lazynwb.read_nwb(many, "/units", resolve_regions=True)
     with lazynwb.profile() as p:
         lazynwb.read_nwb(many, "/units", resolve_regions=True)
@@ -380,7 +380,7 @@ def test_unresolved_regions_cost_nothing(many):
 
 
 def test_columns_of_the_other_table_are_united(tmp_path):
-    """Types widen as those of any column do, and what a file lacks is null there."""
+    """Types are merged as in a scan, and columns that a file lacks are null."""
     one = units(tmp_path / "a.nwb", [[0], [1]], 2, own=["p", "q"], depth=np.array([1, 2], "i4"))
     other = units(
         tmp_path / "b.nwb", [[1], []], 2, depth=np.array([0.5, 1.5], "f4"), flag=np.array([True, False])
@@ -426,7 +426,7 @@ def test_types_that_do_not_fit_together_are_an_error_that_names_both_files(tmp_p
     assert frame["electrodes"].to_list() == [[{"location": "é0", "x": 0.0}]] * 2
 
 
-def test_a_schema_may_say_which_fields_to_read(tmp_path):
+def test_a_schema_may_select_the_fields_to_read(tmp_path):
     path = units(tmp_path / "a.nwb", [[1], [0, 1]], 2)
     schema = {"electrodes": pl.List(pl.Struct({"x": pl.Float64})), "quality": pl.Int64}
     frame = lazynwb.read_nwb(path, "/units", schema=schema, resolve_regions=True)
@@ -592,7 +592,7 @@ def test_a_damaged_column_of_the_other_table_is_an_error_that_names_it_or_null(t
     assert "1.nwb: /general/extracellular_ephys/electrodes: column 'x' is null" in caplog.text
 
 
-def test_a_region_in_a_linked_file_refers_to_the_table_there(tmp_path):
+def test_a_region_in_a_linked_file_refers_to_a_table_of_that_file(tmp_path):
     """References lead to objects of the file that holds them."""
     there = units(tmp_path / "there.nwb", [[1], [0, 1]], 2)
     with h5py.File(tmp_path / "here.nwb", "w") as file:
@@ -622,7 +622,7 @@ def test_every_region_of_the_real_files():
 
 
 def test_resolving_regions_of_a_remote_file_only_requests_both_tables(tmp_path):
-    """Where the other table is, is found on the way to it; and nobody walks through the rest of the file."""
+    """The target table is found without a walk through the file."""
     with h5py.File(tmp_path / "far.nwb", "w") as file:
         for k in range(300):
             file.create_dataset(f"processing/module{k % 7}/data{k}", data=np.arange(2_000))

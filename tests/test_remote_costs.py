@@ -91,7 +91,7 @@ def test_structure_needs_one_round_trip_per_pointer(query, most, urls, monkeypat
 
 
 @pytest.mark.parametrize(("query", "requests", "size"), BUDGETS)
-def test_the_same_query_again_asks_for_identities_and_large_data_only(query, requests, size, urls, server):
+def test_a_repeated_query_only_requests_identities_and_large_data(query, requests, size, urls, server):
     first = query(urls)
     lazynwb.config.recheck_seconds = 0
     catalog_cache.clear_memory()

@@ -134,8 +134,8 @@ def test_a_persistent_fault_is_an_error_with_the_number_of_tries(fault, server, 
     assert p.requests == server.count == 4 + questions(server)
 
 
-def test_a_server_that_stumbles_all_the_time(server, url, units):
-    """Each request fails once: a count of failures over the whole query would give up."""
+def test_a_server_that_fails_every_first_request(server, url, units):
+    """Each request fails once; failures are counted per request, not per query."""
     failed = set()
 
     def stumble(seen):
@@ -172,7 +172,7 @@ def test_retry_delays_follow_typical_retry_after(server, url, units, monkeypatch
 
 
 def test_a_slow_answer_is_not_a_silent_one(url, server, units):
-    """What counts is how long nothing comes, not how long all of it takes."""
+    """The timeout applies to the time without data, not to the whole response."""
     config.request_timeout = 0.5
     server.faults.append(always(Fault(over=1.5)))
     with lazynwb.profile() as p:
@@ -180,7 +180,7 @@ def test_a_slow_answer_is_not_a_silent_one(url, server, units):
     assert p.retries == 0
 
 
-def test_nobody_listens():
+def test_a_port_without_a_server():
     error = error_of(f"http://127.0.0.1:{free_port()}/s.nwb")
     assert re.search("cannot be reached: .*tried 4 times", str(error))
 
@@ -374,7 +374,7 @@ def put(server, data, modified=None):
     """Replace the object; by default its date is that of now."""
     server.objects["v.nwb"] = data
     if modified is not None:
-        server._versions["v.nwb"] = (data, server.find("v.nwb").etag, modified)
+        server.versions["v.nwb"] = (data, server.find("v.nwb").etag, modified)
 
 
 def values_of(url, **options):
@@ -451,8 +451,8 @@ def test_other_columns_between_two_queries(server, versions):
 
 @pytest.mark.parametrize("fault", [None, WHOLE])
 @pytest.mark.parametrize("last_modified", [False, True])
-def test_a_server_by_which_a_change_may_go_unnoticed(last_modified, fault, server, versions, cache_dir):
-    """Without a tag, and without a date or within its second: nothing is believed for longer than asked."""
+def test_a_server_without_reliable_versions(last_modified, fault, server, versions, cache_dir):
+    """Without an ETag, and without a date or within its second, identities expire at once."""
     config.download_bytes = 10_000_000
     server.faults.append(always(fault))
     server.etag, server.last_modified = None, last_modified
@@ -473,7 +473,7 @@ def test_a_server_by_which_a_change_may_go_unnoticed(last_modified, fault, serve
 # --- what is known already ----------------------------------------------------------------------------
 
 
-def test_a_second_query_asks_for_a_byte_of_each_file(cube, server):
+def test_a_second_query_requests_one_byte_of_each_file(cube, server):
     for path in cube:
         server.objects[path.name] = path.read_bytes()
     urls = [server.url_of(path.name) for path in cube]
@@ -500,7 +500,7 @@ def test_a_second_query_asks_for_a_byte_of_each_file(cube, server):
         assert (parsed, asked) == (0, ranges)
 
 
-def test_a_change_is_noticed_by_a_second_process(server, versions, cache_dir):
+def test_a_change_is_detected_by_a_second_process(server, versions, cache_dir):
     code = """
 import sys, lazynwb
 with lazynwb.profile() as p:
@@ -557,8 +557,8 @@ def test_redirects(status, location, server, units):
         assert (other.count > 0) == ("other" in location)
 
 
-def test_another_server_is_not_told_who_asks(server):
-    """But it gets all other headers, and as Referer the URL that led to it; obstore offers nothing else."""
+def test_credentials_are_not_sent_to_another_server(server):
+    """Authorization is dropped after a redirect; obstore sends other headers and a Referer."""
     with RangeServer() as other:
         other.objects["s.nwb"] = server.objects["s.nwb"]
         server.faults.append(always(redirect(f"{other.url}/s.nwb"), path="moved.nwb"))
@@ -707,7 +707,7 @@ def test_invalid_characters_of_requests_are_quoted(server, units):
     assert {seen.target for seen in server.log} == {"/a%20%C3%A9.nwb?b%20c=%C3%A9"}
 
 
-def test_a_url_that_was_signed_anew_is_the_same_file(server, units):
+def test_a_url_with_a_new_signature_is_the_same_file(server, units):
     with lazynwb.profile() as p:
         for signature in ("one", "two"):
             query = f"id=7&X-Amz-Signature={signature}&X-Amz-Date={signature}&Expires={signature}"
@@ -729,7 +729,7 @@ def test_names_are_without_secrets():
     assert "p@ss" not in repr(source)
 
 
-def test_files_that_differ_in_what_is_not_shown(server, units, caplog):
+def test_files_that_differ_in_unselected_columns(server, units, caplog):
     """One that cannot be read takes no other with it, though both have the same name in messages."""
     server.faults.append(lambda seen: refuse(404) if "id=7" in seen.target else None)
     urls = [f"{server.url_of('s.nwb')}?id={number}" for number in (7, 8)]

@@ -122,7 +122,7 @@ def test_a_private_file_is_read_as_the_local_one(kind, cloud, cube):
 
 @clouds
 def test_a_public_file_takes_no_configuration(kind, cloud, cube):
-    """Nor does it take long: there is nobody to be asked for credentials."""
+    """No credentials are requested, which would take time."""
     started = time.monotonic()
     check(url(cloud, NAME), cube[0], **without(cloud.anonymous, "skip_signature", "client_options"))
     assert time.monotonic() - started < 5
@@ -178,7 +178,7 @@ def test_folders_and_patterns(kind, cloud):
 
 @clouds
 def test_a_zarr_store_is_one_source(kind, cloud, caplog):
-    """These two have metadata that say nothing."""
+    """Both stores have metadata without information on their kind."""
     for place in ("stores/z.zarr", "stores/z.zarr/", "stores/*.zarr", "**/z.*"):
         with pytest.raises(NotNWBError, match=r"public/stores/z.zarr/?: zarr.json describes no group"):
             units(url(cloud, place), **cloud.options)
@@ -317,7 +317,7 @@ def test_the_role_of_a_machine_is_only_used_on_request(server, nobody, scheme):
 
 
 def test_managed_identities_of_azure_are_only_used_on_request():
-    """Their address is fixed, so all that can be seen is that there is no reason to ask."""
+    """Their address is fixed, so the test asserts that they are not requested."""
     store = locate(Source("az://bucket/a.nwb", Options({"account_name": "a"}))).store
     assert store.config["skip_signature"] == "true"
 
@@ -389,8 +389,8 @@ def test_credentials_that_are_refused(server, code):
 
 @pytest.mark.parametrize("refusal", [refuse(301), refuse(400, b"<Code>AuthorizationHeaderMalformed</Code>")])
 @pytest.mark.parametrize("place", ["a.nwb", "*.nwb"])
-def test_the_region_of_a_bucket_is_found_out_once(server, refusal, place):
-    """Anybody is told who asks by HEAD; what obstore says of other answers leaves it out."""
+def test_the_region_of_a_bucket_is_determined_once(server, refusal, place):
+    """The region is in the response to HEAD; obstore does not report it for other responses."""
 
     def answer(seen):
         if seen.method == "HEAD":
@@ -413,8 +413,8 @@ def test_the_region_that_a_refusal_names(server):
     assert signature(server) == ("AKEY", "far")
 
 
-def test_a_region_that_another_thread_found_out_meanwhile(server, cube):
-    """All have asked before the first is refused, and the refusals of the others are no news."""
+def test_a_bucket_region_that_another_thread_has_determined(server, cube):
+    """All requests are sent before the first is refused; later refusals have no new information."""
     body = b"<Error><Code>AuthorizationHeaderMalformed</Code><Region>far</Region></Error>"
     delays = itertools.count(1)
 
@@ -431,7 +431,7 @@ def test_a_region_that_another_thread_found_out_meanwhile(server, cube):
     assert signature(server) == ("AKEY", "far")
 
 
-def test_a_region_that_cannot_be_found_out(server):
+def test_a_bucket_region_that_cannot_be_determined(server):
     server.faults.append(always(refuse(301)))
     with pytest.raises(LazyNWBError, match=r"s3://bucket/a.nwb: .*another region.*\"region\""):
         units("s3://bucket/a.nwb", endpoint=server.url)
@@ -725,7 +725,7 @@ def test_a_folder_of_a_dandiset(archive):
     assert found("dandi://000363/sub-[1-2]/*.nwb") == [f"dandi://000363/{VERSION}/{p}" for p in ASSETS[1:3]]
 
 
-def test_an_asset_that_is_not_there(archive, server):
+def test_a_missing_asset(archive, server):
     gone = f"dandi://000363/{VERSION}/sub-x/gone.nwb"
     others = [f"dandi://000363/{VERSION}/{path}" for path in ASSETS]
     with pytest.raises(SourceNotFoundError, match=r"sub-x/gone.nwb"):

@@ -176,7 +176,7 @@ def test_a_check_that_is_too_old_is_not_trusted(server, sessions, monkeypatch):
         lazynwb.config.revalidate_seconds = 3600
 
 
-def test_a_replaced_file_is_noticed_once_the_time_is_over(server, sessions):
+def test_a_replaced_file_is_detected_after_the_revalidation_period(server, sessions):
     url = server.url_of("a.nwb")
     server.objects["a.nwb"] = sessions[0].read_bytes()
     lazynwb.config.recheck_seconds, lazynwb.config.revalidate_seconds = 0, 0.2
@@ -254,7 +254,7 @@ def test_a_listing_counts_for_as_long_as_any_check(kind, cloud, sessions):
 @pytest.mark.parametrize("kind", ["s3"])
 @pytest.mark.parametrize("name", ["v2-gzip-apart", "v2-plain-consolidated", "v3-plain-consolidated"])
 def test_zarr_stores_are_validated_by_the_listing_of_their_documents(kind, cloud, name, tmp_path):
-    """Each of the stores is described by another document; those before it are not there."""
+    """Each store has a different metadata document."""
     store = corpus()[name](tmp_path / "a.zarr")
     for file in store.rglob("*"):
         if file.is_file():
@@ -302,7 +302,7 @@ def test_an_incomplete_listing_confirms_nothing(identity, meta, expected):
     assert revalidation.matches_listing(identity, meta) is expected
 
 
-def test_dates_confirm_where_there_are_no_tags():
+def test_dates_validate_files_without_etags():
     from datetime import UTC, datetime
 
     when = datetime(2024, 1, 2, tzinfo=UTC)
@@ -315,7 +315,7 @@ def test_dates_confirm_where_there_are_no_tags():
 
 @pytest.mark.parametrize("kind", ["s3"])
 def test_the_same_content_as_another_version_is_the_same_file(kind, cloud, sessions):
-    """A listing names ETags and no versions; what was uploaded again unchanged can be read on."""
+    """A listing has ETags but no versions, so an unchanged upload is the same file."""
     signed = (
         "AWS4-HMAC-SHA256 Credential=test/20200101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
     )

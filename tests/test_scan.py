@@ -226,7 +226,7 @@ def test_a_filter_on_the_path_drops_files_unread(cube, engine):
 
 
 def test_a_streaming_head_stops_after_a_few_rows(tmp_path):
-    """Polars asks for two or three batches before it stops, so the first ones have to be small."""
+    """Polars requests two or three batches before it stops, so the first batches are small."""
     paths = [write_session(tmp_path / f"{k:02}.nwb", k, units=100) for k in range(30)]
     lf = lazynwb.scan_nwb(paths, "/units", infer_schema_length=1).select(
         "unit_id", "presence_ratio", "spike_times", "waveform_mean"

@@ -270,7 +270,7 @@ def test_several_elements_of_a_scalar_are_a_list_for_that_field(tmp_path):
 
 
 @pytest.mark.parametrize("in_order", [True, False])
-def test_fields_that_the_schema_does_not_know_adapt_to_each_other(tmp_path, in_order):
+def test_fields_outside_the_schema_have_a_common_type(tmp_path, in_order):
     paths = [
         write(tmp_path / "list.nwb", {"general/mine": np.array([5]), "general/note": np.array(["x"], TEXT)}),
         write(tmp_path / "scalar.nwb", {"general/mine": 6, "general/note": "y"}),
@@ -293,7 +293,7 @@ def test_metadata_that_cannot_agree_is_text_with_every_value(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["DynamicTable", "MyIntervals"])
-def test_tables_at_fixed_paths_are_those_of_the_schema_whatever_their_type(tmp_path, kind):
+def test_tables_at_fixed_paths_follow_the_schema_regardless_of_their_type(tmp_path, kind):
     starts = np.arange(3.0).reshape(3, 1)
     datasets = {"intervals/trials/id": np.arange(3), "intervals/trials/start_time": starts}
     attributes = {"intervals/trials": {"neurodata_type": kind, "colnames": ["start_time"]}}
@@ -441,7 +441,7 @@ def test_tables_of_older_files_are_found_where_they_are(order, store, tmp_path):
 
 @pytest.mark.parametrize("store", ["hdf5", "zarr"])
 def test_an_exact_path_is_preferred_in_each_file(store, tmp_path):
-    """Of `/trials` and `/intervals/trials`, the path that is asked for, in files that have it."""
+    """Of `/trials` and `/intervals/trials`, the requested path is used in files that have it."""
     paths = []
     for number, places in enumerate((["trials", "intervals/trials"], ["intervals/trials"], ["trials"])):
         datasets, attributes = {}, {}
@@ -513,7 +513,7 @@ TRANSPOSED = {
 
 @pytest.mark.parametrize("what", TRANSPOSED)
 @pytest.mark.parametrize("store", ["hdf5", "zarr"])
-def test_ragged_data_whose_shape_the_schema_does_not_fix_are_never_turned_around(what, store, tmp_path):
+def test_ragged_data_without_a_shape_in_the_schema_is_never_transposed(what, store, tmp_path):
     """The schema allows two dimensions, so what does not fit its index is an error that names both."""
     path = write(tmp_path / "t.nwb", *TRANSPOSED[what])
     path = path if store == "hdf5" else as_zarr(tmp_path / "t.nwb.zarr", path)

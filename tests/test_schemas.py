@@ -93,8 +93,8 @@ def test_arrays_of_arrays_whose_shapes_differ(files):
     assert column.to_list() == [[[0.0] * 3] * 2, [[1.0] * 3]]
 
 
-def test_an_empty_column_does_not_spoil_the_type(files):
-    """pynwb writes columns without rows as Float32, whatever they are to hold."""
+def test_an_empty_column_does_not_affect_the_type(files):
+    """pynwb writes columns without rows as Float32."""
     column = collected(files({"x": np.zeros(0, "f4")}, {"x": np.array([2**40])}))
     assert column.to_list() == [2**40]
 
@@ -363,7 +363,7 @@ def test_get_table_schema(cube):
 
 
 def test_concurrent_first_use(tmp_path):
-    """Many threads that scan the same new files at once, with nothing in the cache."""
+    """Many threads scan the same new files with an empty cache."""
     paths = [write_session(tmp_path / f"{k}.nwb", k, units=5) for k in range(8)]
     barrier = threading.Barrier(6)
 

@@ -336,7 +336,7 @@ def test_one_file_that_exists(tmp_path, cube):
         lazynwb.LazyNWB(cube[0].parent)
 
 
-def test_a_file_that_is_replaced_is_read_anew(path):
+def test_a_replaced_file_is_read_again(path):
     session = lazynwb.LazyNWB(path)
     processing = session.processing
     assert (session.session_id, list(processing)) == ("20240102", ["behavior"])

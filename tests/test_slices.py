@@ -322,7 +322,7 @@ def test_an_empty_selection_reads_nothing(layouts):
     assert cost.bytes_read == cost.chunks_decoded == 0
 
 
-def test_of_contiguous_data_no_more_is_read_than_lies_near(tmp_path):
+def test_contiguous_data_is_read_with_small_gaps_only(tmp_path):
     images = np.arange(40 * 64 * 512, dtype="i4").reshape(40, 64, 512)
     with h5py.File(tmp_path / "images.nwb", "w") as file:
         series(file, "series", images, start=0.0)

@@ -235,7 +235,7 @@ def test_observed_intervals_that_touch_are_one():
     assert of_one(1.0, 3.5, apply_obs_intervals=False)["spikes"] == [1.0, 1.5, 2.0]
 
 
-def test_neighbouring_doubles_are_told_apart():
+def test_adjacent_doubles_are_distinguished():
     here = 3600.123456789
     units = unit_frame([("a", 0, [np.nextafter(here, 0), here, np.nextafter(here, 4000)], None)])
     assert of_one(here, np.nextafter(here, 4000), units)["spikes"] == [here]
@@ -383,12 +383,12 @@ TRIAL = trial_frame([("a", 0, 0.0, 1.0, 0.0)])
         (lambda: lazynwb.insert_is_observed(TRIAL.drop("stop_time"), ONE), ColumnNotFoundError, "stop_time"),
     ],
 )
-def test_errors_say_what_is_wrong(call, error, words):
+def test_errors_name_the_problem(call, error, words):
     with pytest.raises(error, match=words):
         call()
 
 
-def test_who_has_no_file_is_told_how_to_do_without():
+def test_calls_without_a_file_suggest_alternatives():
     moved = pl.lit("/nowhere.nwb").alias("_nwb_path")
     with pytest.raises(SourceNotFoundError) as caught:
         find(ONE.drop("obs_intervals").with_columns(moved), BOUNDS, TRIAL.with_columns(moved))
@@ -469,7 +469,7 @@ def test_observed_intervals_are_read_from_the_files(sessions):
     assert_rows(lazynwb.insert_is_observed(bare), expected(units, trials))
 
 
-def test_the_kind_of_frame_is_kept_unless_another_is_asked_for(sessions):
+def test_the_kind_of_frame_is_kept_unless_another_is_requested(sessions):
     light = lazynwb.scan_nwb(sessions[0], "/units").select("_nwb_path", "_table_path", "_table_index")
     frame = light.collect()
     assert isinstance(find(frame, BOUNDS), pl.DataFrame)
@@ -598,7 +598,7 @@ def test_only_the_spikes_of_the_units_given_are_read(heavy):
 
 
 @pytest.mark.usefixtures("no_store")
-def test_a_lazy_query_reads_what_it_asks_for(heavy):
+def test_a_lazy_query_reads_only_its_columns(heavy):
     units = lazynwb.scan_nwb(heavy, "/units").filter(pl.col("quality").is_in([7.0, 30.0]))
     lazy = find(units, BOUNDS, lazynwb.scan_nwb(heavy, "trials"))
     with lazynwb.profile() as nothing:
@@ -613,7 +613,7 @@ def test_a_lazy_query_reads_what_it_asks_for(heavy):
 
 
 @pytest.mark.usefixtures("no_store")
-def test_observed_intervals_that_nobody_asks_for_are_not_read(heavy):
+def test_unrequested_observed_intervals_are_not_read(heavy):
     frame = find(lazynwb.scan_nwb(heavy, "/units"), BOUNDS).drop("is_observed")
     added = lazynwb.insert_is_observed(frame.collect().lazy())
     assert bytes_used(lambda: added.select("start_time").collect()) == 0

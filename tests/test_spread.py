@@ -243,7 +243,7 @@ def test_a_stored_file_that_has_changed_is_a_task(cube, tmp_path):
     assert recorder.works != []
 
 
-def test_a_worker_of_another_version_says_so(cube):
+def test_a_worker_of_another_version_is_an_error(cube):
     recorder = Recorder()
     lazynwb.scan_nwb(cube[:1], "/units", executor=recorder, infer_schema_length=1).collect()
     order = work_item(recorder.works[0])
@@ -267,7 +267,7 @@ def test_no_more_tasks_are_under_way_than_the_workers_need(tmp_path):
     assert 8 <= len(recorder.works) <= 30  # few files a task at first, then more
 
 
-def test_a_large_result_comes_in_parts_that_the_workers_go_on_from(tmp_path, monkeypatch):
+def test_a_large_result_is_returned_in_parts_by_several_tasks(tmp_path, monkeypatch):
     import h5py
 
     monkeypatch.setattr(lazynwb.config, "batch_bytes", 100_000)
@@ -355,7 +355,7 @@ def test_a_column_in_one_chunk_is_read_by_one_worker(tmp_path, monkeypatch):
     assert len(recorder.works) == 1
 
 
-def test_rows_that_a_large_table_got_meanwhile_are_read(tmp_path, monkeypatch):
+def test_rows_that_are_appended_to_a_large_table_are_read(tmp_path, monkeypatch):
     import h5py
 
     monkeypatch.setattr(lazynwb.config, "batch_bytes", 10_000)
@@ -465,7 +465,7 @@ def test_a_file_that_changed_since_the_scan_was_planned_is_read_as_it_is_now(tmp
     assert scan.select("x").collect()["x"].to_list() == list(range(9))
 
 
-def test_what_is_no_executor_is_refused(cube):
+def test_an_invalid_executor_is_an_error(cube):
     with pytest.raises(TypeError, match=r"concurrent\.futures\.Executor"):
         lazynwb.scan_nwb(cube, "/units", executor=4)
 

@@ -95,7 +95,7 @@ def twins(tmp_path):
     return tmp_path / "twins.nwb"
 
 
-def test_tables_of_one_last_part_are_told_apart(twins):
+def test_tables_with_equal_names_are_distinguished(twins):
     context = lazynwb.get_sql_context(twins)
     names = context.tables()
     assert len(names) == len(set(names))
@@ -181,7 +181,7 @@ def test_names_of_thousands_of_tables_are_found_in_linear_time():
     assert compared <= 20 * len(tables)
 
 
-def test_only_the_tables_asked_for_are_described(tmp_path, monkeypatch):
+def test_only_requested_tables_are_described(tmp_path, monkeypatch):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         for number in range(20):
             table(file, f"processing/many/t{number}", {"x": [number]})
@@ -223,7 +223,9 @@ def _calls(function):
     return calls
 
 
-def test_a_context_of_many_series_is_made_in_linear_time_and_describes_what_queries_name(tmp_path, cache_dir):
+def test_a_context_of_many_series_is_created_in_linear_time_and_describes_only_queried_series(
+    tmp_path, cache_dir
+):
     def query(path, **options):
         context = lazynwb.get_sql_context(path, **options)
         return context.execute("SELECT count(*) FROM sweep_00007", eager=True).item()

@@ -132,7 +132,7 @@ QUERIES = {
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", QUERIES)
-def test_a_second_query_gives_the_same(cube, name, engine):
+def test_a_second_query_returns_equal_rows(cube, name, engine):
     table_path, query, *options = QUERIES[name]
 
     def run():
@@ -396,7 +396,7 @@ def test_queries_do_not_see_the_types_of_others(unlike, options, caplog):
 
 
 @pytest.mark.parametrize("name", ["*", "^a.*$", "a b/c", "\u00fc", "_lazynwb_session", "left"])
-def test_names_that_mean_something_else_elsewhere(tmp_path, name):
+def test_names_with_a_special_meaning_in_patterns(tmp_path, name):
     paths = [tmp_path / f"{number}.nwb" for number in range(2)]
     for number, path in enumerate(paths):
         with h5py.File(path, "w") as file:
@@ -431,7 +431,7 @@ def test_casts_that_lose_values_stay_errors(unlike):
 # -- files that change ------------------------------------------------------------------------------------
 
 
-def test_changes_of_files_are_noticed(tmp_path):
+def test_changes_of_files_are_detected(tmp_path):
     paths = write_cube(tmp_path / "cube", 4)
     time.sleep(0.1)
 
@@ -465,7 +465,7 @@ def test_changes_of_files_are_noticed(tmp_path):
 
 @pytest.mark.parametrize("limit", [None, 1, 6, 9])
 def test_a_file_that_grows_while_its_part_vanishes(tmp_path, monkeypatch, limit):
-    """Rows are not counted by what is stored of a file, once the file itself is read."""
+    """After a file was read, rows are counted by the file and not by its stored part."""
     paths = [tmp_path / f"{number}.nwb" for number in range(2)]
 
     def write(rows):

@@ -112,7 +112,7 @@ def test_a_web_server(web, location):
     check_identity(web(location))
 
 
-def test_a_web_server_that_tells_nothing(web):
+def test_a_web_server_without_version_headers(web):
     meta, data = get(web("/bare/"))
     assert (data, meta["size"], meta["e_tag"]) == (DATA[10:20], len(DATA), None)
     assert meta["last_modified"].timestamp() == 0
@@ -123,7 +123,7 @@ def test_a_web_server_without_ranges(web):
         get(web("/whole/"))
 
 
-def test_a_web_server_compresses_what_asks_for_it(web):
+def test_a_web_server_compresses_responses_on_request(web):
     with pytest.raises(NotSupportedError, match="Range request not supported"):
         get(web("/gzip/", **{"Accept-Encoding": "gzip"}))
 

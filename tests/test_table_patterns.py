@@ -195,7 +195,7 @@ def test_a_star_stays_within_a_part_of_the_path(presence):
         lazynwb.scan_nwb(path, "/*_presentations")
 
 
-def test_a_pattern_that_matches_nothing_says_what_is_there(files):
+def test_a_pattern_without_matches_lists_existing_tables(files):
     with pytest.raises(TableNotFoundError, match=r"no table matches /intervals/\*_movies .*drifting_pres"):
         lazynwb.scan_nwb(list(files), "/intervals/*_movies")
     with pytest.raises(TableNotFoundError, match="not a table path or a valid pattern"):
@@ -374,7 +374,7 @@ def test_on_an_executor(files, tmp_path, indexed):
         assert_frame_equal(query.filter(*some).collect(), truth.filter(*some))
 
 
-def test_work_that_stops_in_the_middle_of_a_file_goes_on_there(presence):
+def test_a_task_that_stops_within_a_file_is_continued_there(presence):
     from lazynwb.distributed.tasks import Read
     from lazynwb.scan import plan_scan
     from lazynwb.storage.resolve import expand
@@ -436,7 +436,7 @@ def test_on_the_command_line(files, capsys, monkeypatch, tmp_path):
 
 
 def test_the_tables_of_one_file_are_parsed_together(tmp_path, monkeypatch):
-    """Or the links of their group would be read once for each of them."""
+    """The links of their group are read once."""
     opened = []
     original = loader.open_reader
     monkeypatch.setattr(loader, "open_reader", lambda *given: opened.append(given) or original(*given))

@@ -129,12 +129,12 @@ def test_a_name_that_is_a_pattern_to_polars(name, tmp_path):
     assert lf.select("ab").collect().width == 1
 
 
-def test_read_nwb_gives_a_frame(built):
+def test_read_nwb_returns_a_frame(built):
     assert isinstance(lazynwb.read_nwb(built("session"), "/units"), pl.DataFrame)
 
 
 def test_dropped_columns_cost_nothing(built):
-    """A column that is not selected is not read, whatever is wrong with it."""
+    """Columns outside the projection are not read, even if damaged."""
     path = built("session")
     with lazynwb.profile() as few:
         lazynwb.scan_nwb(path, "/units").select("id").collect()
@@ -172,7 +172,7 @@ def test_uncompressed_rows_are_read_one_by_one(tmp_path):
 
 
 def test_common_filters_need_no_plugin(built):
-    """Blosc and zstd chunks are decoded without hdf5plugin; what needs it says so."""
+    """Blosc and zstd chunks are decoded without hdf5plugin; errors of other filters name it."""
     if not plugin_filters():
         pytest.skip("pip install hdf5plugin")
     path = built("plugins")

@@ -169,7 +169,7 @@ def test_ascending_timestamps_can_be_searched_instead(tmp_path, monkeypatch, by)
     assert chunks_decoded(scan(path, **options).filter(time > 1e6).select("data")) <= 4
 
 
-def test_a_search_that_comes_upon_disorder_reads_everything(tmp_path):
+def test_a_search_in_unsorted_timestamps_reads_all_rows(tmp_path):
     stamps = np.r_[np.arange(20_000.0), np.arange(1000.0)]
     path = write(tmp_path / "a.nwb", stamps, chunk=1000)
     found = scan(path, assume_ascending=True).filter(time < 2).collect()
@@ -184,7 +184,7 @@ def test_generated_timestamps_cost_nothing(tmp_path):
     assert cost.bytes_used == 2 * BLOCK * 8 or cost.bytes_used == 10 * 8
 
 
-def test_a_limit_comes_before_the_filter_and_bounds_what_is_read(tmp_path):
+def test_a_limit_precedes_the_filter_and_limits_reads(tmp_path):
     path = write(tmp_path / "a.nwb", JUMPS, chunk=1024, compression="gzip")
     assert scan(path).head(50).filter(time >= 0.45).collect()["_table_index"].to_list() == [*range(45, 50)]
     assert scan(path).filter(time >= 0.45).head(2).collect()["_table_index"].to_list() == [45, 46]
@@ -291,7 +291,7 @@ def windows(draw, stamps):
 @pytest.mark.integration
 @pytest.mark.parametrize("form", ["hdf5", "zarr"])
 @given(st.data())
-def test_a_filter_before_collect_gives_what_it_gives_after(tmp_path_factory, form, data):
+def test_a_filter_before_collect_equals_one_after_it(tmp_path_factory, form, data):
     stamps, chunk = data.draw(stored())
     folder = tmp_path_factory.mktemp("t")
     if form == "hdf5":
@@ -305,7 +305,7 @@ def test_a_filter_before_collect_gives_what_it_gives_after(tmp_path_factory, for
 
 
 @given(st.data())
-def test_sql_gives_the_rows_of_a_filter_after_collect(tmp_path_factory, data):
+def test_sql_returns_the_rows_of_a_filter_after_collect(tmp_path_factory, data):
     stamps, chunk = data.draw(stored())
     stamps = stamps.astype("f8")
     path = write(tmp_path_factory.mktemp("t") / "a.nwb", stamps, chunk=chunk)
@@ -329,7 +329,7 @@ def test_a_search_finds_every_row_of_ascending_timestamps(tmp_path_factory, data
 
 
 @given(st.data())
-def test_a_window_over_generated_timestamps_has_what_a_filter_of_all_rows_has(tmp_path_factory, data):
+def test_a_window_over_generated_timestamps_equals_a_filter_of_all_rows(tmp_path_factory, data):
     rows = data.draw(st.integers(0, 300))
     start = data.draw(st.sampled_from([0.0, -3.7, 0.1, 1e9, 1e300]))
     rate = data.draw(st.sampled_from([1.0, 3.0, 0.1, 29.97, 30_000.0, 1e-300, 1e300]))
@@ -347,7 +347,7 @@ def compare(path, predicate, limit):
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.9, 1.0])
 @pytest.mark.parametrize("dtype", ["f8", "f4"])
-def test_types_that_a_schema_asks_for_are_those_that_are_compared(tmp_path, dtype, share):
+def test_predicates_use_the_types_of_the_requested_schema(tmp_path, dtype, share):
     stamps = (np.arange(6000) * 0.1 + 0.3).astype(dtype)
     path = write(tmp_path / "a.nwb", stamps)
     for asked in (pl.Float32, pl.Float64, pl.Int32):
@@ -413,7 +413,7 @@ def test_frames_in_video_files_have_their_times(tmp_path):
     assert len(rated.filter(time >= 2.3).collect()) == 3 * counted
 
 
-def test_without_a_number_of_frames_a_rate_alone_gives_no_rows(tmp_path):
+def test_a_rate_without_a_number_of_frames_has_no_rows(tmp_path):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         group = series(file, "acquisition/s", np.zeros((0, 0, 0), "u1"), start=1.0, rate=30.0)
         group["external_file"] = ["a.mp4"]
@@ -422,7 +422,7 @@ def test_without_a_number_of_frames_a_rate_alone_gives_no_rows(tmp_path):
     assert scan.collect().is_empty()
 
 
-def test_multi_dimensional_data_has_all_its_rows_whatever_else_the_series_holds(tmp_path):
+def test_multi_dimensional_data_has_all_rows_regardless_of_other_members(tmp_path):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         group = series(file, "acquisition/s", np.zeros((50, 4, 3)), start=0.0, rate=10.0)
         group["electrodes"] = np.arange(4)

@@ -113,7 +113,7 @@ def test_data_and_timestamps_are_pynwbs(session, read_by_pynwb, path):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_what_is_said_of_a_series_is_what_pynwb_says(session, read_by_pynwb, path):
+def test_the_properties_of_a_series_equal_those_of_pynwb(session, read_by_pynwb, path):
     ts, oracle = open_series(session, path), PATHS[path](read_by_pynwb)
     for name in (
         "name",
@@ -203,7 +203,7 @@ def test_frames_of_which_no_number_is_known_have_no_times(tmp_path):
     assert (len(ts), ts.timestamps.shape, ts.data.shape, ts.external_file) == (0, (0,), (0, 0, 0), ["a.mp4"])
 
 
-def test_what_a_file_leaves_out_has_the_schemas_defaults(tmp_path):
+def test_missing_attributes_have_the_defaults_of_the_schema(tmp_path):
     with h5py.File(tmp_path / "bare.nwb", "w") as file:
         series(file, "bare", np.arange(3.0), np.arange(3.0)).attrs.clear()
         del file["bare/data"].attrs["unit"]
@@ -258,7 +258,7 @@ def test_a_series_is_found_by_path_or_unambiguous_name(session):
     assert lazynwb.get_timeseries(session, "/acquisition/raw/data").path == "/acquisition/raw"
 
 
-def test_every_series_comes_by_path(session):
+def test_every_series_is_found_by_path(session):
     every = lazynwb.get_timeseries(session, match_all=True)
     assert {f"/{path}" for path in PATHS} < set(every)
     assert all(ts.path == path for path, ts in every.items())
@@ -287,7 +287,7 @@ def test_a_name_of_nothing_is_an_error_that_lists_the_series(session, term):
             lazynwb.get_timeseries(session, term, exact)
 
 
-def test_calls_that_make_no_sense_say_so(session, tmp_path):
+def test_invalid_calls_are_errors(session, tmp_path):
     with pytest.raises(ValueError, match="search_term"):
         lazynwb.get_timeseries(session)
     with pytest.raises(lazynwb.LazyNWBError, match="a single file"):
@@ -375,7 +375,7 @@ def test_windows_of_stored_timestamps_are_exact_at_any_pace(tmp_path, data):
 @pytest.mark.parametrize("form", ["hdf5", "zarr"])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_windows_have_every_sample_whatever_the_order_or_are_an_error(tmp_path_factory, form, data):
+def test_windows_include_all_samples_in_any_order_or_are_an_error(tmp_path_factory, form, data):
     stamps, chunk = data.draw(stored())
     folder = tmp_path_factory.mktemp("t")
     if form == "hdf5":
@@ -554,7 +554,7 @@ def test_attributes_are_parsed_once_for_all_windows(session):
     assert cost.files_parsed == 0
 
 
-def test_attributes_that_are_handed_out_can_be_changed_without_harm(session):
+def test_returned_attributes_can_be_modified_safely(session):
     ts = open_series(session, "acquisition/raw")
     ts.attributes["data"]["conversion"] = 7
     assert ts.conversion == 2e-6
@@ -563,7 +563,7 @@ def test_attributes_that_are_handed_out_can_be_changed_without_harm(session):
 # -- odd ones ---------------------------------------------------------------------------------------------
 
 
-def test_a_series_without_data_says_so(tmp_path):
+def test_a_series_without_data_is_an_error(tmp_path):
     with h5py.File(tmp_path / "odd.nwb", "w") as file:
         series(file, "times_only", None, np.arange(4.0))
         series(file, "data_only", np.arange(4.0))
@@ -609,7 +609,7 @@ def test_a_conversion_of_nan_is_nan_as_in_the_file(tmp_path):
 
 
 @pytest.mark.parametrize(("samples", "times"), [(3, 10), (10, 3)])
-def test_timestamps_of_another_number_than_the_samples_are_all_there(tmp_path, samples, times):
+def test_timestamps_that_differ_in_number_from_samples_are_complete(tmp_path, samples, times):
     with h5py.File(tmp_path / "odd.nwb", "w") as file:
         series(file, "odd", np.arange(samples), np.arange(times) / 2)
     ts = open_series(tmp_path / "odd.nwb", "odd")

@@ -159,7 +159,7 @@ def test_names_and_values_of_a_file_can_do_no_harm(tmp_path):
     assert str(caught.value).isprintable()
 
 
-def test_text_is_cut_and_escaped_by_what_is_not_printed():
+def test_unprintable_text_is_truncated_and_escaped():
     assert visible("größer ✓") == "größer ✓"
     assert visible("a\tb\nc") == "a b c"
     assert visible("\x1b[0m\u202e\u200b\ud800") == "\\x1b[0m\\u202e\\u200b\\ud800"
@@ -168,7 +168,7 @@ def test_text_is_cut_and_escaped_by_what_is_not_printed():
 
 
 @given(st.text(max_size=60), st.integers(1, 40))
-def test_no_text_is_more_than_one_line_of_what_is_printed(text, limit):
+def test_printed_text_is_a_single_line(text, limit):
     found = visible(text, limit)
     assert found.isprintable() or not found
     assert len(found) <= 10 * limit
@@ -179,7 +179,7 @@ def test_no_text_is_more_than_one_line_of_what_is_printed(text, limit):
 @given(
     st.lists(st.tuples(st.text(min_size=1, max_size=9), st.text(max_size=9)), max_size=12), st.integers(0, 3)
 )
-def test_whatever_names_and_types_there_are_the_html_is_closed_and_complete(named, depth):
+def test_html_is_complete_for_all_names_and_types(named, depth):
     parent = "".join(f"/p{k}" for k in range(depth))
     groups = [
         Entry("/p0" + "".join(f"/p{j}" for j in range(1, k + 1)), "group", "group") for k in range(depth)
@@ -206,7 +206,7 @@ def test_every_real_file_has_its_tree():
         assert {"units", "acquisition"} <= set(dir(session))
 
 
-def test_the_tree_of_a_file_with_ten_thousand_objects_is_short_and_says_so(tmp_path):
+def test_the_tree_of_a_file_with_ten_thousand_objects_is_truncated(tmp_path):
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         file["identifier"] = "many"

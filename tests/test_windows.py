@@ -75,7 +75,7 @@ def refuse(name, other=None, **_):
     raise PermissionError(13, "used by another process", str(name), None, other and str(other))
 
 
-def test_a_cache_entry_that_is_open_elsewhere_costs_no_query(cube, monkeypatch, caplog):
+def test_a_cache_entry_that_another_process_has_open_does_not_fail_queries(cube, monkeypatch, caplog):
     expected = lazynwb.read_nwb(cube, "trials")
     lazynwb.clear_cache()
     monkeypatch.setattr(os, "replace", refuse)
@@ -89,7 +89,7 @@ def test_a_cache_entry_that_is_open_elsewhere_costs_no_query(cube, monkeypatch, 
     assert_frame_equal(lazynwb.read_nwb(cube, "trials"), expected)
 
 
-def test_an_index_that_is_open_elsewhere_stays_as_it_was(cube, tmp_path, monkeypatch):
+def test_an_index_with_open_files_remains_unchanged(cube, tmp_path, monkeypatch):
     lazynwb.build_index(cube[:2], tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", refuse)
@@ -99,7 +99,7 @@ def test_an_index_that_is_open_elsewhere_stays_as_it_was(cube, tmp_path, monkeyp
     assert_frame_equal(lazynwb.read_nwb(None, "trials", index=tmp_path), expected)
 
 
-def test_an_output_that_is_open_elsewhere_is_an_error_that_names_it(cube, tmp_path, monkeypatch):
+def test_an_output_that_is_open_in_another_process_is_an_error(cube, tmp_path, monkeypatch):
     lazynwb.convert_nwb_tables(cube[:1], tmp_path, tables=["trials"])
     output = tmp_path / "trials.parquet"
     before, replace = output.read_bytes(), os.replace

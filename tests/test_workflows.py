@@ -35,7 +35,7 @@ def test_every_declared_version_is_tested_on_every_system():
     assert systems.split(", ") == ["ubuntu-latest", "macos-latest", "windows-latest"]
 
 
-def test_commands_of_workflows_and_of_the_release_checklist_are_there():
+def test_commands_of_workflows_and_of_the_release_checklist_exist():
     texts = [path.read_text(encoding="utf-8") for path in [*WORKFLOWS, ROOT / "RELEASING.md"]]
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = {name for text in texts for name in re.findall(r"\bmake ([a-z]+)", text)}

@@ -164,7 +164,7 @@ def test_a_zip_file_whose_members_are_compressed(hdf5, store, tmp_path):
 
 @each_version
 @pytest.mark.parametrize("name", ["linked_series"])
-def test_links_lead_to_what_they_name(store):
+def test_links_are_resolved_to_their_targets(store):
     """The timestamps of one series are those of another, under the path of the link (hdmf-zarr's links)."""
     first = lazynwb.read_nwb(store, "/acquisition/first")
     linked = lazynwb.read_nwb(store, "/stimulus/presentation/same_both")
@@ -267,7 +267,7 @@ def test_one_schema_and_one_frame_over_all_formats(name, hdf5, twins):
 
 
 def test_different_sessions_in_different_formats(twins):
-    """What one of them lacks is null there, whichever format it is in."""
+    """Columns that one session lacks are null, in both formats."""
     kinds = {"units": ".nwb", "waveforms": ".v2.nwb.zarr", "units_alone": ".v3.nwb.zarr"}
     mixed = [twins / (name + suffix) for name, suffix in kinds.items()]
     plain = [twins / f"{name}.nwb" for name in kinds]
@@ -334,7 +334,7 @@ def test_one_request_describes_a_consolidated_store(store, server):
 
 @each_version
 @pytest.mark.parametrize("name", ["trials"])
-def test_a_query_asks_for_the_chunks_of_its_columns_and_for_nothing_else(store, server):
+def test_a_query_requests_only_the_chunks_of_its_columns(store, server):
     lf = lazynwb.scan_nwb(server.url_of(store.name), "/intervals/trials")
     lf.collect_schema()
     server.reset()
@@ -359,7 +359,7 @@ def test_each_chunk_is_fetched_once(store, server):
 @each_version
 @pytest.mark.parametrize("name", ["session", "units_alone", "compressed_series", "linked_series", "aligned"])
 def test_a_web_server_that_lists_nothing(hdf5, store, tmp_path):
-    """Without consolidated metadata, the documents that a query needs are asked for one by one."""
+    """Without consolidated metadata, required documents are requested one by one."""
     with RangeServer(tmp_path) as server:
         url = server.url_of(unconsolidated(store, tmp_path).name)
         check_twin(url, hdf5, tables=[t for t in oracle.tables(hdf5) if t not in METADATA])
@@ -390,7 +390,7 @@ def test_a_zip_file_on_a_web_server(hdf5, store, tmp_path):
     ],
 )
 def test_an_object_store(consolidated, hdf5, store, s3, tmp_path):
-    """It can list, so that nothing is missing without consolidated metadata either."""
+    """Object stores list their objects, so consolidated metadata is not required."""
     local = store if consolidated else unconsolidated(store, tmp_path)
     place = f"private/{'whole' if consolidated else 'parts'}/{store.name}"
     for member in local.rglob("*"):
@@ -418,7 +418,7 @@ def through_zarr_python(store, folder):
 @each_version
 @each_session
 def test_the_twins_hold_the_same(hdf5, store, tmp_path):
-    """Nothing was lost in the export: what differs between lazynwb's frames is lazynwb's."""
+    """The export has lost no data: differences between the frames are due to lazynwb."""
     copy = through_zarr_python(store, tmp_path)
     assert oracle.tables(copy) == oracle.tables(hdf5)
     for table_path in oracle.tables(hdf5):

@@ -191,7 +191,7 @@ def values(found: ZarrReader, array: Array, *ranges: tuple[int, int]) -> np.ndar
     rows = int((bounds[:, 1] - bounds[:, 0]).sum())
     out = np.zeros((rows, row_bytes(array)), np.uint8)
     (index,) = found.chunk_indices([array])
-    fetch([(found._objects, [Request(array, index, bounds, out)])])
+    fetch([(found.objects, [Request(array, index, bounds, out)])])
     return out.reshape(-1).view(dtype).reshape(rows, *array.shape[1:])
 
 
@@ -235,7 +235,7 @@ def test_consolidated_metadata_takes_one_round():
     assert len(objects.rounds) == 1
 
 
-def test_who_is_refused_what_is_not_there_reads_what_is():
+def test_refused_requests_for_missing_objects_do_not_fail_reads():
     class Refusing(Objects):
         def get_many(self, keys):
             keys = list(keys)
@@ -264,7 +264,7 @@ def test_documents_of_a_remote_store_are_fetched_together(lists):
     assert len({key for keys in objects.rounds for key in keys}) == sum(map(len, objects.rounds))
 
 
-def test_metadata_documents_of_a_local_store_are_what_a_table_depends_on(tmp_path):
+def test_a_table_depends_on_the_metadata_documents_of_a_local_store(tmp_path):
     for key, value in TABLE_2.items():
         target = tmp_path / "a.nwb.zarr" / key
         target.parent.mkdir(parents=True, exist_ok=True)

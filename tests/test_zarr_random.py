@@ -391,7 +391,7 @@ def lossy_v3(group, data):
     ("version", "write"), [(2, lossy_v2), pytest.param(3, lossy_v3, marks=needs_version_3)]
 )
 def test_fixed_scale_and_offset(version, write, tmp_path):
-    """What comes back is not what was written: zarr-python's reading decides."""
+    """The codec is lossy, so the oracle is zarr-python."""
     data = np.linspace(-7, 9, 14)
     root = open_root(tmp_path / "a.nwb.zarr", version)
     group = root.create_group("t")

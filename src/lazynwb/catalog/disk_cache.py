@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LOGGER = logging.getLogger("lazynwb")
-_MAGIC = b"LNWB" + CATALOG_VERSION.to_bytes(2, "little")
-_HEADER = len(_MAGIC) + 4
+MAGIC = b"LNWB" + CATALOG_VERSION.to_bytes(2, "little")
+_HEADER = len(MAGIC) + 4
 _SHARDS = 256
 #: Number of writes after which a write checks the size of its shard.
 PRUNE_EVERY = 32
@@ -68,12 +68,12 @@ def load(key: str, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
         _warn_once(f"the catalog cache cannot be read ({_describe(error)}); continuing without it")
         return None
     body = memoryview(data)[_HEADER:]
-    if data[:4] == _MAGIC[:4] and data[: len(_MAGIC)] != _MAGIC:
+    if data[:4] == MAGIC[:4] and data[: len(MAGIC)] != MAGIC:
         return None  # of another version
     try:
-        if data[: len(_MAGIC)] == _MAGIC and int.from_bytes(
-            data[len(_MAGIC) : _HEADER], "little"
-        ) == zlib.crc32(body):
+        if data[: len(MAGIC)] == MAGIC and int.from_bytes(data[len(MAGIC) : _HEADER], "little") == zlib.crc32(
+            body
+        ):
             return decoder.decode(body)
         reason = "checksum mismatch"
     except msgspec.MsgspecError as error:
@@ -98,14 +98,14 @@ def save(key: str, entry: object, encoder: msgspec.msgpack.Encoder) -> None:
         )
         try:
             with os.fdopen(descriptor, "wb") as stream:
-                stream.write(_MAGIC + zlib.crc32(body).to_bytes(4, "little"))
+                stream.write(MAGIC + zlib.crc32(body).to_bytes(4, "little"))
                 stream.write(body)
             temporary.replace(file)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         if next(_writes) % PRUNE_EVERY == 0:
-            _prune(file.parent, config.cache_max_bytes // _SHARDS)
+            prune(file.parent, config.cache_max_bytes // _SHARDS)
     except OSError as error:
         _warn_once(f"the catalog cache cannot be written ({_describe(error)}); continuing without it")
 
@@ -116,7 +116,7 @@ def remove(key: str) -> None:
         _remove(_entry_path(key))
 
 
-def _prune(folder: Path, limit: int) -> None:
+def prune(folder: Path, limit: int) -> None:
     """Remove the oldest entries of one shard until it is within its share of the limit.
 
     Also remove temporary files of killed processes.

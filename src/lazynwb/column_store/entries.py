@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 #: Raised whenever a struct below or the meaning of a stored value changes: older entries are then ignored.
 STORE_VERSION = 2
-_MAGIC = b"LNWC" + STORE_VERSION.to_bytes(2, "little") + CATALOG_VERSION.to_bytes(2, "little")
-_HEADER = len(_MAGIC) + 4
+MAGIC = b"LNWC" + STORE_VERSION.to_bytes(2, "little") + CATALOG_VERSION.to_bytes(2, "little")
+_HEADER = len(MAGIC) + 4
 
 
 class Layout(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -172,7 +172,7 @@ _DECODER = msgpack_decoder(Entry)
 def encode(entry: Entry) -> bytes:
     """Return an entry as the contents of a file."""
     body = _ENCODER.encode(entry)
-    return _MAGIC + int(deflate.crc32(body)).to_bytes(4, "little") + body
+    return MAGIC + int(deflate.crc32(body)).to_bytes(4, "little") + body
 
 
 def decode(data: bytes) -> Entry | None:
@@ -183,12 +183,12 @@ def decode(data: bytes) -> Entry | None:
     CorruptDataError
         If it is damaged.
     """
-    if data[:4] == _MAGIC[:4] and data[: len(_MAGIC)] != _MAGIC and len(data) >= _HEADER:
+    if data[:4] == MAGIC[:4] and data[: len(MAGIC)] != MAGIC and len(data) >= _HEADER:
         return None
     body = memoryview(data)[_HEADER:]
-    if data[: len(_MAGIC)] != _MAGIC or int.from_bytes(
-        data[len(_MAGIC) : _HEADER], "little"
-    ) != deflate.crc32(body):
+    if data[: len(MAGIC)] != MAGIC or int.from_bytes(data[len(MAGIC) : _HEADER], "little") != deflate.crc32(
+        body
+    ):
         raise CorruptDataError("the checksum of an entry does not fit")
     try:
         entry = _DECODER.decode(body)

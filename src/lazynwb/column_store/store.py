@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("lazynwb")
 _ENTRY, _PART, _UNFINISHED, _REMOVED = ".entry", ".parquet", ".new", ".removed"
 #: Seconds for which files stay that a reader may have found before they were removed, or that are written.
-_GRACE = 60.0
+GRACE_SECONDS = 60.0
 #: Seconds after which the use of a part is noted again, for eviction.
 _USE_NOTED = 3600.0
 _FOLDER = "columns"
-_warned: set[str] = set()
+warned: set[str] = set()
 
 
 def column_store() -> ColumnStore:
@@ -218,7 +218,7 @@ class ColumnStore:
             is_leftover = path.suffix in {_UNFINISHED, _REMOVED} or (path.suffix == _PART and not is_part_of)
             removed = files.get(path.with_suffix(_REMOVED))
             since = max(status.st_mtime, removed.st_mtime if removed is not None else 0.0)
-            if is_leftover and now - since > _GRACE:
+            if is_leftover and now - since > GRACE_SECONDS:
                 with suppress(OSError):
                     path.unlink()
                 del files[path]
@@ -281,8 +281,8 @@ def forget_entries(paths: Iterable[Path] | None = None) -> None:
 
 def warn_once(message: str) -> None:
     """Log a warning, unless it was logged before."""
-    if message not in _warned:
-        _warned.add(message)
+    if message not in warned:
+        warned.add(message)
         _LOGGER.warning(message)
 
 

@@ -179,7 +179,7 @@ class Run:
     def _convert(self, job: Job, place: Place, fingerprint: str) -> None:
         path = self._folder / place.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        target, counter = self._target, _Counter()
+        target, counter = self._target, RowCounter()
         group_rows = job.group_rows(target.row_group_bytes)
 
         def check() -> None:
@@ -261,7 +261,7 @@ class Run:
                 self._manifest.forget(name)
 
 
-class _Counter:
+class RowCounter:
     """A counter of the rows that are written."""
 
     def __init__(self) -> None:
@@ -269,6 +269,7 @@ class _Counter:
         self._lock = threading.Lock()
 
     def __call__(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Count the rows of a frame, and return the frame."""
         with self._lock:
             self.rows += frame.height
         return frame

@@ -156,10 +156,11 @@ class NWBSource(DataSource):
 
     async def get_tasks(self, pushdowns: Pushdowns) -> AsyncIterator[DataSourceTask]:
         """Yield tasks of some files each."""
-        for task in self._tasks(pushdowns):
+        for task in self.plan_tasks(pushdowns):
             yield task
 
-    def _tasks(self, pushdowns: Pushdowns) -> list[NWBTask]:
+    def plan_tasks(self, pushdowns: Pushdowns) -> list[NWBTask]:
+        """Return the tasks of a query."""
         filters, limit = pushdowns.filters, pushdowns.limit
         parts = [self._predicate] if self._predicate is not None else []
         wanted = set(self._columns if pushdowns.columns is None else pushdowns.columns)
@@ -181,7 +182,7 @@ class NWBSource(DataSource):
             tables = None if plan.tables is None else {source: plan.tables[source] for source in own}
             whole = query.plan._replace(sources=own, tables=tables, disable_progress=True)
             read = Read(whole, names, predicate, n_rows, 0)
-            return [NWBTask(self._schema, _OfIndex(read), filters, limit, shared)]
+            return [NWBTask(self._schema, _Rows(read, is_stored=True), filters, limit, shared)]
         files = select_files(query)
         if n_rows is not None and n_rows <= _FEW_ROWS:  # one task reads the first files
             reads = [read_task(query, files, 0, n_rows)] if files else []
@@ -190,7 +191,7 @@ class NWBSource(DataSource):
             groups = _groups(files, 1 if limit is not None else most, most)
             reads = [read for group in groups for read in tasks_on(query, group, 0, n_rows)]
         shared = _Shared(f"/{plan.table}", Report(plan.table, len(plan.sources)), len(reads))
-        works = [_Streamed(read, whole=limit is None) for read in reads]
+        works = [_Rows(read, whole=limit is None) for read in reads]
         return [NWBTask(self._schema, work, filters, limit, shared) for work in works]
 
 
@@ -237,7 +238,7 @@ class NWBTask(DataSourceTask):
     ----------
     schema : Schema
         Schema of the whole source: Daft selects the columns of each batch.
-    work : _Streamed or _OfIndex
+    work : _Rows
         Rows to read.
     filters : Expression or None
         Filters of Daft.
@@ -250,13 +251,13 @@ class NWBTask(DataSourceTask):
     def __init__(
         self,
         schema: Schema,
-        work: _Streamed | _OfIndex,
+        work: _Rows,
         filters: Expression | None,
         limit: int | None,
         shared: _Shared | None,
     ) -> None:
         self._schema = schema
-        self._order: WorkItem[Frames] = work_item(work)
+        self.item: WorkItem[Frames] = work_item(work)
         self._n_rows = work.read.n_rows
         self._filters = filters
         self._limit = limit
@@ -264,7 +265,7 @@ class NWBTask(DataSourceTask):
 
     def __repr__(self) -> str:
         """Return the table and the files, for query plans."""
-        return repr(self._order.work)
+        return repr(self.item.work)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without that of this process."""
@@ -277,15 +278,26 @@ class NWBTask(DataSourceTask):
 
     def read(self) -> AsyncIterator[RecordBatch]:
         """Yield the rows in source order."""
-        batches = _batches(self._order, self._n_rows, self._filters, self._limit, self._shared)
+        batches = _batches(self.item, self._n_rows, self._filters, self._limit, self._shared)
         return _in_step(batches, weakref.ref(self))  # a strong reference would keep the task alive
 
 
-class _Streamed(NamedTuple):
-    """A task whose result is streamed."""
+class _Rows(NamedTuple):
+    """The rows of a task, which are streamed from files or read from the values of an index.
+
+    Attributes
+    ----------
+    read : Read
+        Rows to read.
+    whole : bool
+        Whether the consumer reads all rows.
+    is_stored : bool
+        Whether an index has the values; the task then contains the location of the index, not catalogs.
+    """
 
     read: Read
-    whole: bool
+    whole: bool = True
+    is_stored: bool = False
 
     def __repr__(self) -> str:
         return repr(self.read)
@@ -295,6 +307,8 @@ class _Streamed(NamedTuple):
         return self.read.sources
 
     def run(self) -> tuple[Frames, None]:
+        if self.is_stored:
+            return _StoredRows(self.read), None
         plan, names, predicate, _, _, first_row = self.read
         steps = plan_steps(predicate, plan.schema, plan.per_table, ignore_errors=plan.ignore_errors)
         query = Query(
@@ -307,27 +321,8 @@ class _Streamed(NamedTuple):
         )
         return query, None
 
-    def split(self) -> list[_Streamed]:
-        return [self._replace(read=read) for read in self.read.split()]
-
-
-class _OfIndex(NamedTuple):
-    """A task that an index answers; it contains the location of the index rather than the catalogs."""
-
-    read: Read
-
-    def __repr__(self) -> str:
-        return repr(self.read)
-
-    @property
-    def sources(self) -> tuple[Source, ...]:
-        return self.read.sources
-
-    def run(self) -> tuple[Frames, None]:
-        return _StoredRows(self.read), None
-
-    def split(self) -> list[_OfIndex]:
-        return [self]
+    def split(self) -> list[_Rows]:
+        return [self] if self.is_stored else [self._replace(read=read) for read in self.read.split()]
 
 
 class _StoredRows:

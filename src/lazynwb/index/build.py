@@ -262,7 +262,7 @@ def _publish_with_values(  # noqa: PLR0913, PLR0917 - options of a build
 
 
 #: Parts with fewer sessions are merged with small neighbors.
-_SMALL_PART = MAX_SESSIONS // 2
+SMALL_PART = MAX_SESSIONS // 2
 #: Number of local files per task that reads identities.
 _FILES_PER_TASK = 256
 
@@ -453,7 +453,7 @@ def _rewrite(writer: Writer, checked: list[_CheckedPart], stream: Iterator[Sourc
         writer.write(
             concat_records([part for part in records if len(part.sessions)] or records[:1], writer.values)
         )
-    if new >= _SMALL_PART:
+    if new >= SMALL_PART:
         for record in stream:
             writer.add(record)
         writer.flush()
@@ -462,17 +462,17 @@ def _rewrite(writer: Writer, checked: list[_CheckedPart], stream: Iterator[Sourc
 def _groups(checked: list[_CheckedPart], new: int) -> list[list[_CheckedPart | None]]:
     """Group small parts; None represents the new sources, if they are few."""
     items: list[tuple[_CheckedPart | None, int]] = [(part, part.size) for part in checked]
-    if 0 < new < _SMALL_PART:
+    if 0 < new < SMALL_PART:
         items.append((None, new))
     groups: list[list[_CheckedPart | None]] = []
     room = 0
     for item, size in items:
-        if groups and size < _SMALL_PART and size <= room:
+        if groups and size < SMALL_PART and size <= room:
             groups[-1].append(item)
             room -= size
         else:
             groups.append([item])
-            room = MAX_SESSIONS - size if size < _SMALL_PART else 0
+            room = MAX_SESSIONS - size if size < SMALL_PART else 0
     return groups
 
 

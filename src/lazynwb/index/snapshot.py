@@ -115,7 +115,8 @@ class _TableLocation(NamedTuple):
 
 
 @cache
-def _decoder() -> msgspec.msgpack.Decoder[Entry]:
+def entry_decoder() -> msgspec.msgpack.Decoder[Entry]:
+    """Return the decoder of catalog entries."""
     from lazynwb.lookup.loader import Entry
 
     return msgpack_decoder(Entry)
@@ -490,7 +491,7 @@ class Snapshot:
 
         try:
             data = self._block(part, place[0], place[1])[place[2]]
-            entry = _decoder().decode(data)
+            entry = entry_decoder().decode(data)
         except (IndexError, OverflowError, TypeError, msgspec.MsgspecError, RecursionError) as error:
             raise damaged_error(self._folder, self.manifest.parts[part].file(ENTRIES), error) from None
         count(cache_hits=1)

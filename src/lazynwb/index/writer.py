@@ -52,7 +52,7 @@ _MAX_AHEAD = 64
 #: Maximum size of the catalog entries of a part, which a build holds in memory.
 _MAX_ENTRY_BYTES = 128 * 1024 * 1024
 #: Minimum number of sessions of a part that is written for a checkpoint, as small parts are slow to read.
-_MIN_SESSIONS = 512
+MIN_SESSIONS = 512
 
 _DECODER = msgpack_decoder(list[SourceRecord])
 
@@ -174,7 +174,7 @@ class Writer:
         if (
             len(self._waiting) >= MAX_SESSIONS
             or self._bytes >= _MAX_ENTRY_BYTES
-            or (is_due and len(self._waiting) >= _MIN_SESSIONS)
+            or (is_due and len(self._waiting) >= MIN_SESSIONS)
         ):
             self.flush()
             if self._save is not None:

@@ -137,14 +137,14 @@ class Hdf5Reader(StructureReader):
                 pass
         return self._libhdf5().resolve_references(addresses)
 
-    def _parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
+    def run_parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
         """Run a parse; what the structure reader refuses is left to libhdf5 as a whole."""
         if self._file is not None:
             try:
                 return self._run(self._file, parse)
             except _RefusedError:
                 pass
-        return self._libhdf5()._parse(path, parse)  # noqa: SLF001 - of its own kind
+        return self._libhdf5().run_parse(path, parse)
 
     @staticmethod
     def _run(file: StructureFile, parse: Callable[[StructureFile], T], *, ahead: bool = True) -> T:

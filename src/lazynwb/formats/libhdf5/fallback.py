@@ -57,7 +57,7 @@ class Libhdf5Reader(StructureReader):
                     found.append(chunk_index(self._file, array))
             return found
 
-        return self._parse(arrays[0].path if len(arrays) == 1 else "", look_up)
+        return self.run_parse(arrays[0].path if len(arrays) == 1 else "", look_up)
 
     def chunk_indices_here(self, arrays: Sequence[Array]) -> dict[str, ChunkIndex]:
         """Look up the chunks of the arrays, by path, for which no more bytes must be fetched."""
@@ -72,15 +72,15 @@ class Libhdf5Reader(StructureReader):
 
     def read_indirect(self, array: Array, ranges: np.ndarray) -> np.ndarray:
         """Read rows of an array that the engine cannot decode."""
-        rows = self._parse(array.path, lambda _: read_indirect(self._file, array, ranges))
+        rows = self.run_parse(array.path, lambda _: read_indirect(self._file, array, ranges))
         self._file.drop_announced()
         return rows
 
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:
         """Return the paths of the targets of object references, by address."""
-        return self._parse("", lambda _: resolve_references(self._file, addresses))
+        return self.run_parse("", lambda _: resolve_references(self._file, addresses))
 
-    def _parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
+    def run_parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
         """Run a parse, of a remote file until all required bytes have been fetched.
 
         Errors of h5py for damage are converted to errors with the file and the object.

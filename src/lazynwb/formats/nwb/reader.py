@@ -110,18 +110,18 @@ class StructureReader(ABC):
     """The methods of a `Reader` that parse the structure; a format implements the execution of a parse."""
 
     @abstractmethod
-    def _parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
+    def run_parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
         """Run a parse of the object at a path until all required data has been fetched."""
 
     def describe_table(self, path: str) -> Table | None:
         """Return the catalog of the table, series or metadata at a path; None if there is none."""
         count(files_parsed=1)
-        return self._parse(path, lambda file: describe_table(file, path))
+        return self.run_parse(path, lambda file: describe_table(file, path))
 
     def describe_members(self, path: str) -> Table | None:
         """Return the catalog of all datasets of the group at a path; None if the group does not exist."""
         count(files_parsed=1)
-        return self._parse(path, lambda file: describe_members(file, path))
+        return self.run_parse(path, lambda file: describe_members(file, path))
 
     def list_objects(self) -> Listing:
         """Return the listing of all objects of the file.
@@ -130,18 +130,18 @@ class StructureReader(ABC):
         names in the NWB schema.
         """
         count(files_parsed=1)
-        return self._parse("", list_objects)
+        return self.run_parse("", list_objects)
 
     def attributes(self, path: str) -> Attributes | None:
         """Return the attributes of the object at a path and of its direct members; None without an object."""
         count(files_parsed=1)
-        return self._parse(path, lambda file: describe_attributes(file, path))
+        return self.run_parse(path, lambda file: describe_attributes(file, path))
 
     def all_attributes(self, path: str) -> Attributes | None:
         """Return the attributes of the object at a path and of all objects below it."""
         count(files_parsed=1)
-        return self._parse(path, lambda file: describe_attributes(file, path, deep=True))
+        return self.run_parse(path, lambda file: describe_attributes(file, path, deep=True))
 
     def region_tables(self, paths: Sequence[str]) -> dict[str, str]:
         """Return the paths of the target tables of DynamicTableRegions, by the paths of the regions."""
-        return self._parse(paths[0], lambda file: region_tables(file, paths))
+        return self.run_parse(paths[0], lambda file: region_tables(file, paths))

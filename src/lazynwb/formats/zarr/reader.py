@@ -42,7 +42,7 @@ class ZarrReader(StructureReader):
     reads_apart = True
 
     def __init__(self, objects: Objects) -> None:
-        self._objects = objects
+        self.objects = objects
         self._opened: ZarrFile | None = None
         self._others: dict[str, Objects] = {}
 
@@ -58,7 +58,7 @@ class ZarrReader(StructureReader):
     @property
     def _file(self) -> ZarrFile:
         if self._opened is None:
-            self._opened = ZarrFile(self._objects)
+            self._opened = ZarrFile(self.objects)
         return self._opened
 
     def chunk_indices(
@@ -87,12 +87,12 @@ class ZarrReader(StructureReader):
     def _holder(self, array: Array) -> Objects:
         """Return the store that contains an array, which may be the target of a link."""
         if array.source is None:
-            return self._objects
+            return self.objects
         if array.source not in self._others:
-            self._others[array.source] = open_objects(self._objects.source.with_path(array.source))
+            self._others[array.source] = open_objects(self.objects.source.with_path(array.source))
         return self._others[array.source]
 
-    def _parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
+    def run_parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
         """Repeat a parse until all required objects have been fetched; ignore errors of incomplete parses."""
         while True:
             try:
@@ -106,7 +106,7 @@ class ZarrReader(StructureReader):
             except (BrokenLinkError, *_DAMAGE) as error:
                 if not self._file.fetch_missing():
                     raise NotNWBError(
-                        f"{self._objects.source.name}: the structure of /{path} is damaged: {error}"
+                        f"{self.objects.source.name}: the structure of /{path} is damaged: {error}"
                     ) from None
             else:
                 if not self._file.fetch_missing():

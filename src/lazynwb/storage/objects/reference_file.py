@@ -197,7 +197,7 @@ class ReferenceObjects:
         allowed = config.external_links
         if is_url(url) and not url.lower().startswith("file:"):
             if allowed != "never":
-                return type(self.source)(url, self._options_for(key, url))
+                return type(self.source)(url, self.options_for(key, url))
             shown = redacted(url)
         else:
             path = unquote(urlsplit(url).path) if is_url(url) else url
@@ -210,7 +210,7 @@ class ReferenceObjects:
             key, f"is in {shown!r}, which was not followed (lazynwb.config.external_links is {allowed!r})"
         )
 
-    def _options_for(self, key: str, url: str) -> Options:
+    def options_for(self, key: str, url: str) -> Options:
         """Return the storage options that may be sent to the server of a URL."""
         try:
             there, here = urlsplit(url)[:2], urlsplit(self.source.path)[:2]
