@@ -490,7 +490,7 @@ def test_a_table_behind_a_link_to_a_file_that_moved(call, linking):
         call(linking)
     assert str(linking) in str(caught.value)
     assert str(linking.parent / "gone.nwb") in str(caught.value)
-    assert "put it back there, or write the link anew" in str(caught.value)
+    assert "restore the file, or recreate the link" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["self", "one", "other"])
@@ -533,7 +533,7 @@ WAYS = {
 }
 LINKS = {
     "to a file that moved": ("gone", "/intervals/trials", r"gone.*put it back there, or write"),
-    "to itself": ("broken.nwb", None, r"link '(trials|speed)' leads back to itself; write the link anew"),
+    "to itself": ("broken.nwb", None, r"link '(trials|speed)' leads back to itself; recreate the link"),
 }
 
 
@@ -724,14 +724,14 @@ def test_a_column_behind_a_broken_link_is_null_with_one_warning(way, lost, tmp_p
     assert found["own"].to_list() == [1, 2, 1, 2]
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert f"{lost[1]}: /units: column 'far' is null where it cannot be read" in warning
-    assert "put it back there, or write the link anew" in warning
+    assert "restore the file, or recreate the link" in warning
 
 
 def test_a_column_that_no_file_can_open_is_left_out_with_the_reason(lost, caplog):
     path = lost[1]
     assert "far" not in lazynwb.read_nwb(path, "/units").columns
     reason = (
-        rf"{re.escape(path)}: /units: column 'far' was left out: link 'far' is broken: .*gone\.nwb.* anew"
+        rf"{re.escape(path)}: /units: column 'far' was left out: link 'far' is broken: .*gone\.nwb.* recreate"
     )
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert re.search(reason, warning)

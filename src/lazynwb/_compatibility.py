@@ -51,7 +51,7 @@ REPLACED = {
     "types_": "paths are str, os.PathLike or UPath",
 }
 
-#: Modules and classes that 1.x imports from elsewhere.
+#: Modules and classes that were in other places in 1.x.
 _IMPORTED = {
     "Any": "typing.Any", "Counter": "collections.Counter", "Iterable": "collections.abc.Iterable",
     "Iterator": "collections.abc.Iterator", "Literal": "typing.Literal",

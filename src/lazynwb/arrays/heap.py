@@ -143,11 +143,10 @@ class Heap:
         self._lengths[self._slots[which] + index] = lengths
 
     def _chains(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return the objects of some collections: which holds each, its number, its first word, its bytes.
+        """Return the objects of some collections: collection, index, first word and size of each object.
 
-        An object says how long it is, so its header tells where the next one is. What could be a header is
-        found in one pass; which of them are, by following all chains at once, each step twice as far as the
-        one before.
+        The header of an object has its size, and thus the position of the next one. Possible headers are
+        found in one pass. All chains of headers are then followed together, with doubling steps.
         """
         words = self._buffer.view("<u8")
         sizes = self._sizes[group] >> 3
@@ -197,9 +196,9 @@ class Heap:
 
 
 def _keys(owners: np.ndarray, fields: np.ndarray) -> np.ndarray:
-    """Return file and address of each element's collection as one number; 0 as address means no data.
+    """Return the file and the address of each element's collection as one number.
 
-    It stands for elements that were never written; libhdf5 knows no other that does.
+    An address of 0 marks an unwritten element, as in libhdf5.
     """
     addresses = fields["address"]
     if len(addresses) and int(addresses.max()) >> _ADDRESS_BITS:

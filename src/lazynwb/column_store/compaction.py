@@ -1,4 +1,4 @@
-"""Adding rows to the column store, and merging parts that are too many, too small or mostly superseded."""
+"""Compaction: addition of rows to the column store, and merging of small or superseded parts."""
 
 from __future__ import annotations
 
@@ -20,25 +20,24 @@ if TYPE_CHECKING:
     from lazynwb.column_store.entries import StoredPart
     from lazynwb.column_store.store import ColumnStore
 
-#: Bytes of rows in memory that one part holds. A query reads the wanted columns of a part as a whole, so this
-#: is about what it holds beside its rows.
+#: Maximum decoded size of a part. A query reads whole columns of a part, which is its memory beside its rows.
 MAX_PART_BYTES = 16 * 1024 * 1024
-#: Parts of one table after which the small ones are merged.
+#: Number of parts of a table above which small parts are merged.
 MAX_PARTS = 8
-#: A part of fewer bytes in memory is small.
+#: Decoded size below which a part is small.
 SMALL_PART_BYTES = 4 * 1024 * 1024
 
 
 def add(store: ColumnStore, table: str, blocks: Sequence[Block]) -> None:
-    """Publish sessions that were read, and keep house.
+    """Publish sessions, then merge parts and evict the least recently used ones.
 
     Parameters
     ----------
     store : ColumnStore
     table : str
-        What their tables were asked for by.
+        Key of the table.
     blocks : sequence of Block
-        Blocks whose columns are of the same types become one part, if they are not too large.
+        Blocks of sessions; those with equal types of columns become one part, up to the size limit.
     """
     if not store.limit or not blocks:
         return
@@ -50,7 +49,7 @@ def add(store: ColumnStore, table: str, blocks: Sequence[Block]) -> None:
 
 
 def _arranged(blocks: Sequence[Block]) -> Iterator[Block]:
-    """Yield blocks as they are written: merged where types agree, cut where they are too large."""
+    """Yield the blocks to write: blocks of equal types are merged, and large ones are split."""
     for group in grouped(blocks):
         batch: list[Block] = []
         size = 0
@@ -67,7 +66,7 @@ def _arranged(blocks: Sequence[Block]) -> Iterator[Block]:
 
 
 def _cut(block: Block) -> Iterator[Block]:
-    """Yield pieces of a block, cut between sessions, that fit into a part (or are one session)."""
+    """Yield pieces of a block that fit into a part, or have a single session."""
     pieces = -(-int(block.frame.estimated_size()) // MAX_PART_BYTES)
     if pieces <= 1 or len(block.sessions) == 1:
         yield block
@@ -85,7 +84,7 @@ def _cut(block: Block) -> Iterator[Block]:
 
 
 def _joined(blocks: Sequence[Block]) -> Block:
-    """Put blocks one after the other, each layout once."""
+    """Concatenate blocks, with distinct layouts."""
     numbers: dict[Layout, int] = {}
     sessions = []
     for block in blocks:
@@ -100,7 +99,7 @@ def _renumbered(session: Session, layout: int) -> Session:
 
 
 def _with_rows(block: Block) -> pl.DataFrame:
-    """Return a block's rows, their number kept also where no column is stored."""
+    """Return the rows of a block, with the same height even if no column is stored."""
     if block.frame.width:
         return block.frame
     rows = sum(session.rows for session in block.sessions)
@@ -108,7 +107,7 @@ def _with_rows(block: Block) -> pl.DataFrame:
 
 
 def _numbered(block: Block) -> Block:
-    """Add the columns that say which session and which of its rows a row is."""
+    """Add the columns with the session and the row number of each row."""
     if all(not layout.stored for layout in block.layouts):
         return Block(block.sessions, block.layouts, pl.DataFrame())
     counts = pl.DataFrame(
@@ -136,10 +135,10 @@ def _numbered(block: Block) -> Block:
 
 
 def compact(store: ColumnStore, table: str) -> None:
-    """Merge the parts of a table if there are many, and drop sessions that newer parts hold as they are now.
+    """Merge the parts of a table if there are many, and drop sessions that newer parts supersede.
 
-    Where two processes do so at the same time, both results are right, and one of them goes with the next
-    compaction.
+    If two processes compact a table at the same time, both results are valid, and the next compaction removes
+    one of them.
     """
     parts = store.parts_of(table)
     merged = [part for part in parts if part.decoded < SMALL_PART_BYTES or _is_superseded(part, parts)]
@@ -156,7 +155,7 @@ def compact(store: ColumnStore, table: str) -> None:
 
 
 def _is_superseded(part: StoredPart, parts: Sequence[StoredPart]) -> bool:
-    """Return whether half of a part's sessions are in newer parts, under another identity or in full."""
+    """Return whether newer parts supersede half of a part's sessions."""
     newer = [other for other in parts if other.entry.created > part.entry.created]
     dead = sum(_is_dead(part, ordinal, newer) for ordinal in range(len(part.entry.sessions)))
     return 2 * dead >= len(part.entry.sessions)
@@ -175,7 +174,7 @@ def _is_dead(part: StoredPart, ordinal: int, newer: Sequence[StoredPart]) -> boo
 
 
 def _merged(parts: Sequence[StoredPart], chosen: Sequence[StoredPart]) -> Iterator[Block]:
-    """Yield the sessions of some parts, each once and with all columns that are stored of it."""
+    """Yield the distinct sessions of some parts, with all of their stored columns."""
     newest: dict[str, tuple[int, str]] = {}
     for part in parts:
         for session in part.entry.sessions:

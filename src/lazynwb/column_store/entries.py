@@ -1,8 +1,7 @@
-"""Entries: which rows of which part are whose, and what is known of the tables that they are from.
+"""Entries: the sessions of the rows of each part, and the layouts of their tables.
 
-An entry describes one part: the sessions whose rows it holds, one after the other, each with the identity
-that its file had, and the columns of the session's table, stored or not. It is published after its part and
-removed before it.
+An entry describes one part: its sessions in the order of their rows, each with the identity of its file, and
+the columns of its table, stored or not. It is published after its part and removed before it.
 """
 
 from __future__ import annotations
@@ -27,26 +26,26 @@ if TYPE_CHECKING:
 
     from lazynwb.column_store.parts import PartBytes
 
-#: Raised whenever a struct below or the meaning of a stored value changes: older entries are then ignored.
+#: Version of the structs and of stored values; entries of other versions are ignored.
 STORE_VERSION = 2
 MAGIC = b"LNWC" + STORE_VERSION.to_bytes(2, "little") + CATALOG_VERSION.to_bytes(2, "little")
 _HEADER = len(MAGIC) + 4
 
 
 class Layout(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What the tables of some sessions look like.
+    """The layout of the tables of some sessions.
 
     Attributes
     ----------
     path : str or None
-        Of the table in the file, without the leading slash; None where the file has no such table.
+        Path of the table in the file, without the leading slash; None if the file lacks the table.
     kind : str
         "table", "series" or "metadata".
     columns : tuple of Column
-        All columns of the table, in alphabetical order, without the places and the numbers of their rows: see
+        All columns of the table, in alphabetical order, without addresses and numbers of rows; see
         `without_places`.
     stored : tuple of str
-        Names of the columns whose values the part holds.
+        Names of the columns whose values are in the part.
     """
 
     path: str | None
@@ -61,17 +60,17 @@ class Session(msgspec.Struct, frozen=True, array_like=True, gc=False):
     Attributes
     ----------
     key : str
-        Of the source.
+        Key of the source.
     identity : str
-        Of the file when it was read.
+        Identity of the file when it was read.
     rows : int
-        Of its table.
+        Number of rows of the table.
     layout : int
-        Position among the layouts.
+        Position of its layout in the entry.
     depends : tuple of (path, identity)
-        Other files that links of the table lead to.
+        Target files of links of the table.
     problems : tuple of str
-        What was mended in the table as stored.
+        Repaired problems of the table.
     """
 
     key: str
@@ -88,14 +87,14 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     Attributes
     ----------
     table : str
-        What the sessions' tables were asked for by.
+        Key of the table.
     created : int
-        Nanoseconds since 1970.
+        Time of creation, in nanoseconds since 1970.
     sessions : tuple of Session
-        In the order of their rows.
+        Sessions in the order of their rows.
     layouts : tuple of Layout
     part : PartFile or None
-        None where no values are stored.
+        Description of the part; None without stored values.
     """
 
     table: str
@@ -106,12 +105,12 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class StoredPart:
-    """An entry that was read, and where its part is.
+    """A loaded entry, and the location of its part.
 
     Attributes
     ----------
     path : Path
-        Of the entry.
+        Path of the entry.
     entry : Entry
     starts : list of int
         First row of each session, and the row past the last.
@@ -121,7 +120,7 @@ class StoredPart:
 
     __slots__ = ("_types", "entry", "ordinals", "path", "starts")
 
-    #: Whether its rows are certain to be those of the sessions, because this user has written them.
+    #: Whether the rows are trusted to be those of the sessions, because this user has written them.
     is_trusted = True
 
     def __init__(self, path: Path, entry: Entry) -> None:
@@ -142,7 +141,7 @@ class StoredPart:
         return LocalPart(self.part_path)
 
     def dtype(self, ordinal: int, name: str) -> pl.DataType | None:
-        """Return the type in which a stored column of a session is in the part."""
+        """Return the type of a stored column of a session in the part."""
         number = self.entry.sessions[ordinal].layout
         if number not in self._types:
             columns = self.entry.layouts[number].columns
@@ -153,7 +152,7 @@ class StoredPart:
 
     @property
     def decoded(self) -> int:
-        """Bytes that the rows of the part take in memory."""
+        """The decoded size of the part in bytes."""
         return self.entry.part.decoded if self.entry.part is not None else 0
 
     def session(self, ordinal: int) -> Session:
@@ -170,18 +169,18 @@ _DECODER = msgpack_decoder(Entry)
 
 
 def encode(entry: Entry) -> bytes:
-    """Return an entry as the contents of a file."""
+    """Encode an entry as the contents of a file."""
     body = _ENCODER.encode(entry)
     return MAGIC + int(deflate.crc32(body)).to_bytes(4, "little") + body
 
 
 def decode(data: bytes) -> Entry | None:
-    """Return the entry that a file holds; None if it is one of another version.
+    """Decode the entry in a file; return None for an entry of another version.
 
     Raises
     ------
     CorruptDataError
-        If it is damaged.
+        If the entry is damaged.
     """
     if data[:4] == MAGIC[:4] and data[: len(MAGIC)] != MAGIC and len(data) >= _HEADER:
         return None
@@ -189,7 +188,7 @@ def decode(data: bytes) -> Entry | None:
     if data[: len(MAGIC)] != MAGIC or int.from_bytes(data[len(MAGIC) : _HEADER], "little") != deflate.crc32(
         body
     ):
-        raise CorruptDataError("the checksum of an entry does not fit")
+        raise CorruptDataError("the checksum of an entry does not match")
     try:
         entry = _DECODER.decode(body)
     except msgspec.MsgspecError as error:
@@ -207,7 +206,7 @@ def _check(entry: Entry) -> None:
         entry.part.check()
         columns = frozenset(entry.part.columns)
         if sum(entry.part.rows) != rows or SESSION not in columns:
-            raise CorruptDataError("an entry and its part do not fit together")
+            raise CorruptDataError("an entry does not match its part")
     if (
         min(counts, default=0) < 0
         or not numbers <= set(range(layouts))
@@ -217,7 +216,7 @@ def _check(entry: Entry) -> None:
 
 
 def without_places(column: Column) -> Column:
-    """Return what decides on a column's type, and whether it is ragged: all else differs between files."""
+    """Return a column with only the properties that determine its type; others differ between files."""
     return Column(
         column.name,
         _outline(column.data) if column.data is not None else None,
@@ -235,7 +234,7 @@ def _outline(array: Array) -> Array:
 
 
 def ranges_of(part: StoredPart, ordinals: list[int]) -> list[tuple[int, int]]:
-    """Return the ranges of rows of sessions, ascending and merged."""
+    """Return the merged ranges of rows of sessions, in ascending order."""
     ranges: list[tuple[int, int]] = []
     bounds = list(pairwise(part.starts))
     for ordinal in sorted(ordinals):

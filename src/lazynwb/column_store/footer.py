@@ -1,8 +1,8 @@
 """The footer of a Parquet file: row groups, and the byte ranges of their column chunks.
 
-Polars writes Parquet but does not tell where the chunks of a column went. Reading and checking single
-columns takes these places, so the footer is decoded once, when a part is written. The format is described by
-`parquet.thrift` of the Apache Parquet specification; it is encoded in Thrift's compact protocol.
+Polars does not report the byte ranges of column chunks in the Parquet files that it writes. They are required
+to read and verify single columns, so the footer is decoded once, when a part is written. Its format is
+defined by `parquet.thrift` of the Apache Parquet specification, in Thrift's compact protocol.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _MAGIC = b"PAR1"
 #: Type codes of Thrift's compact protocol.
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _MAP, _STRUCT = range(1, 13)
 _SHORT_LIST = 15
-#: Nesting of structs and lists; a Parquet footer has eight levels.
+#: Maximum nesting of structs and lists; a Parquet footer has eight levels.
 _MAX_DEPTH = 32
 
 
@@ -26,8 +26,8 @@ class RowGroup(NamedTuple):
     ----------
     rows : int
     chunks : list of (name, start, stop)
-        Byte range of each top-level column, in the order of the file: those of the leaves of a nested column
-        lie next to each other and count as one.
+        Byte range of each top-level column, in the order of the file. The contiguous ranges of the leaves of
+        a nested column are merged.
     """
 
     rows: int
@@ -45,7 +45,7 @@ def row_groups(data: bytes | memoryview) -> list[RowGroup]:
     Raises
     ------
     CorruptDataError
-        If it is not Parquet, or chunks of a column do not lie next to each other.
+        If the data is not Parquet, or the chunks of a column are not contiguous.
     """
     view = memoryview(data)
     length = int.from_bytes(view[-8:-4], "little")
@@ -67,7 +67,7 @@ def _row_group(group: dict[int, Any], limit: int) -> RowGroup:
         stop = start + metadata[7]
         name = metadata[3][0].decode()
         if not end <= start <= stop <= limit:
-            raise CorruptDataError(f"column {name!r}: bytes {start} to {stop} overlap other ones")
+            raise CorruptDataError(f"column {name!r}: bytes {start} to {stop} overlap with another column")
         end = stop
         if chunks and chunks[-1][0] == name:
             chunks[-1] = name, chunks[-1][1], stop
@@ -94,7 +94,7 @@ class _Reader:
                 return fields
             number = number + (head >> 4) if head >> 4 else self._integer()
             code = head & 15
-            # In a struct the type code of a boolean is its value.
+            # In a struct, the type code of a boolean is its value.
             fields[number] = code == _TRUE if code in {_TRUE, _FALSE} else self._value(code, depth)
 
     def _value(self, code: int, depth: int) -> Any:  # noqa: ANN401 - of any type of Thrift's
@@ -130,7 +130,7 @@ class _Reader:
         while True:
             byte = self._byte()
             value |= (byte & 127) << shift
-            if byte < 128:  # noqa: PLR2004 - the bit that says that more bytes follow
+            if byte < 128:  # noqa: PLR2004 - the continuation bit
                 return value
             shift += 7
 

@@ -1,7 +1,7 @@
-"""Least and greatest values in the footers of Parquet files: left out where a column chunk holds NaN.
+"""Minima and maxima in the footers of Parquet files, which are removed for column chunks with NaN.
 
-Polars leaves NaN out of account when it writes them, which Parquet allows. DuckDB takes NaN for the greatest
-number, and skips row groups by these values: a filter `x > 5` would lose rows.
+Polars ignores NaN in these statistics, which Parquet allows. DuckDB treats NaN as the greatest number and
+skips row groups by the statistics, so that a filter `x > 5` would lose rows.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-#: Bytes behind the footer: its length, and the mark of the format.
+#: Size of the end of a file after the footer: length of the footer, and signature.
 _TAIL = 8
 #: Numbers of fields, and of types, in `parquet.thrift`.
 _ROW_GROUPS, _COLUMNS, _ROWS = 4, 1, 3
@@ -43,21 +43,21 @@ _FLOATS = (4, 5)
 
 
 def drop_nan_bounds(path: Path) -> None:
-    """Remove the least and the greatest value of column chunks with NaN from the footer of a Parquet file.
+    """Remove the minima and maxima of column chunks with NaN from the footer of a Parquet file.
 
-    Of floating-point numbers within lists, arrays and structs they are removed in any case.
+    Those of floating-point numbers in lists, arrays and structs are always removed.
 
     Parameters
     ----------
     path : Path
-        Of a file that Polars has written, and nobody else reads yet.
+        Path of a file that Polars has written, before other processes read it.
     """
     with path.open("r+b") as file:
         _edit(file, pl.scan_parquet(path, glob=False))
 
 
 def drop_nan_bounds_of(file: BinaryIO, frame: pl.DataFrame) -> None:
-    """Do the same for rows that have just been written to a file."""
+    """Remove the minima and maxima for rows that were just written to a file; see `drop_nan_bounds`."""
     _edit(file, frame.lazy())
 
 
@@ -160,7 +160,7 @@ def _integer(value: int) -> bytes:
 
 def _varint(value: int) -> bytes:
     out = bytearray()
-    while value > 127:  # noqa: PLR2004 - the bit that says that more bytes follow
+    while value > 127:  # noqa: PLR2004 - the continuation bit
         out.append(value & 127 | 128)
         value >>= 7
     out.append(value)

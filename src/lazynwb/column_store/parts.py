@@ -1,9 +1,8 @@
-"""Parts: immutable Parquet files with the small columns of many sessions, checked before they are used.
+"""Parts: immutable Parquet files with the small columns of many sessions, verified before use.
 
-Polars checks nothing when it reads Parquet: most flipped bits come back as wrong values. So a checksum of
-each column chunk is kept apart from the file, and Polars scans a copy in memory whose bytes were compared
-with their checksums. The copy has the size of the file and is filled only where columns are wanted: memory
-that nothing was written to costs nothing.
+Polars does not verify Parquet files: most flipped bits result in wrong values. A checksum of each column chunk
+is therefore stored separately, and Polars scans a verified copy in memory. The copy has the size of the file,
+but only requested chunks are filled; unwritten memory pages are not allocated.
 """
 
 from __future__ import annotations
@@ -28,40 +27,39 @@ if TYPE_CHECKING:
 
 #: The column with the position of each row's session in the part; no stored column of a file has this name.
 SESSION = "_lazynwb_session"
-#: Rows of a row group: what a query on a few sessions decodes.
+#: Number of rows of a row group, which a query on a few sessions decodes.
 ROW_GROUP_ROWS = 64 * 1024
-#: Level of zstd for parts that are published. Those that fill while queries run are compressed with lz4:
-#: 5 % to 10 % larger, written with half of the CPU and read with a third.
+#: Level of zstd for published parts. Parts of the column store are compressed with lz4: they are 5 % to 10 %
+#: larger, but take half of the CPU time to write, and a third to read.
 _PUBLISHED_LEVEL = 3
-#: Ranges closer than this are read as one.
+#: Ranges with smaller gaps are coalesced.
 _GAP = 16 * 1024
-#: Share of a part from which on the whole file is read.
+#: Fraction of a part above which the whole file is read.
 _WHOLE_SHARE = 0.9
-#: Memory from this size on comes from the operating system as zeros, in every C library, whatever was freed
-#: before: only the pages that are written to take time and space.
+#: Minimum size of allocations that all C libraries request from the operating system as zero pages, of which only
+#: written pages take time and space.
 _FRESH_BYTES = 32 * 1024 * 1024 + 1
 
 
 class PartFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Where the column chunks of a part are, and their checksums.
+    """Locations and checksums of the column chunks of a part.
 
     Attributes
     ----------
     size : int
-        Of the file, in bytes.
+        Size of the file in bytes.
     decoded : int
-        Bytes that its rows take in memory.
+        Decoded size of the rows in bytes.
     columns : tuple of str
-        In the order of the file.
+        Columns in the order of the file.
     rows : tuple of int
-        Of each row group.
+        Number of rows of each row group.
     bounds : tuple of int
-        First byte of each chunk, row group by row group, and the byte past the last: chunks lie one after
-        the other.
+        First byte of each chunk, by row group, and the byte past the last chunk; chunks are contiguous.
     checksums : tuple of int
         CRC-32 of each chunk.
     frame_checksum : int
-        CRC-32 of what precedes the first chunk and what follows the last, the footer.
+        CRC-32 of the bytes before the first chunk and after the last one (the footer).
     """
 
     size: int
@@ -73,12 +71,7 @@ class PartFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     frame_checksum: int
 
     def check(self) -> None:
-        """Raise if numbers do not fit together.
-
-        Raises
-        ------
-        CorruptDataError
-        """
+        """Raise CorruptDataError if the description is inconsistent."""
         chunks = len(self.rows) * len(self.columns)
         ends = (0, *self.bounds, self.size)
         if (
@@ -91,21 +84,21 @@ class PartFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class PartBytes(Protocol):
-    """The bytes of a part, wherever it is."""
+    """The bytes of a part in any storage."""
 
     def read(self, size: int) -> bytes:
-        """Return the whole file, which has so many bytes; see `read_into` for what is raised."""
+        """Return the whole file, whose size is given; see `read_into` for errors."""
         ...
 
     def read_into(self, view: memoryview, ranges: Sequence[tuple[int, int]]) -> None:
-        """Read ranges of the file into the same ranges of a view that has the size of the file.
+        """Read ranges of the file into the same ranges of a view of the size of the file.
 
         Raises
         ------
         OSError
             If the file cannot be read.
         CorruptDataError
-            If its size is another one.
+            If the size of the file differs.
         """
         ...
 
@@ -125,10 +118,10 @@ class LocalPart:
         """Return the whole file; see `PartBytes`."""
         with self._path.open("rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size != size:
-                raise CorruptDataError("a part has another size than it had")
+                raise CorruptDataError("the size of a part has changed")
             data = file.readall()
         if len(data) != size:
-            raise CorruptDataError("a part has another size than it had")
+            raise CorruptDataError("the size of a part has changed")
         count(bytes_stored=size)
         return data
 
@@ -140,19 +133,19 @@ class LocalPart:
                 _read_into(file, view[start:stop])
                 count(bytes_stored=stop - start)
             if file.read(1):
-                raise CorruptDataError("a part is longer than it was")
+                raise CorruptDataError("the size of a part has increased")
 
 
 def write_part(frame: pl.DataFrame, *, is_published: bool = False) -> tuple[bytes, PartFile]:
-    """Return rows as a Parquet file in memory, and its description.
+    """Encode rows as a Parquet file in memory, and return its description.
 
-    The values of the file are equal to those of the frame, bit by bit, for every type that columns have.
+    The stored values are bitwise equal to those of the frame, for all types of columns.
 
     Parameters
     ----------
     frame : DataFrame
     is_published : bool
-        Other engines read the file, too: see `nan_bounds`.
+        Whether other engines read the file; see `nan_bounds`.
     """
     stream = BytesIO()
     frame.write_parquet(
@@ -160,7 +153,7 @@ def write_part(frame: pl.DataFrame, *, is_published: bool = False) -> tuple[byte
         compression="zstd" if is_published else "lz4",
         compression_level=_PUBLISHED_LEVEL if is_published else None,
         row_group_size=ROW_GROUP_ROWS,
-        # Polars itself does not prune on floating-point columns, so NaN does not hide rows from it.
+        # Polars does not skip row groups by floating-point columns, so NaN has no effect.
         statistics=True,
     )
     if is_published:
@@ -173,7 +166,7 @@ def write_part(frame: pl.DataFrame, *, is_published: bool = False) -> tuple[byte
     chunks = [chunk for group in groups for chunk in group.chunks]
     if any(tuple(name for name, _, _ in group.chunks) != columns for group in groups):
         raise CorruptDataError("Parquet columns in another order than written")
-    # A gap between chunks would belong to the one before it.
+    # A gap between chunks is part of the previous chunk.
     bounds = [start for _, start, _ in chunks] + [max((stop for *_, stop in chunks), default=4)]
     view = memoryview(data)
     return data, PartFile(
@@ -197,9 +190,9 @@ def scan_part(
     columns: Collection[str],
     wanted: Sequence[tuple[int, int]],
 ) -> pl.LazyFrame:
-    """Return a scan of some columns of a part, of which every byte that it reads was checked.
+    """Return a scan of some columns of a part, whose bytes have been verified.
 
-    Nothing of the file is open or mapped when this returns.
+    The file is neither open nor mapped afterwards.
 
     Parameters
     ----------
@@ -208,7 +201,7 @@ def scan_part(
     columns : collection of str
         Columns of the part, at least one.
     wanted : sequence of (start, stop)
-        Ranges of rows, ascending. All rows of the row groups that they touch are returned.
+        Ascending ranges of rows. All rows of their row groups are returned.
 
     Raises
     ------
@@ -230,7 +223,7 @@ def scan_part(
 
 
 def read_part(source: PartBytes, file: PartFile, columns: Collection[str]) -> bytes:
-    """Return a copy of a part for `scan_parts`: some of its columns, of which every byte was checked.
+    """Return a verified copy of some columns of a part for `scan_parts`.
 
     Raises
     ------
@@ -247,16 +240,16 @@ def read_part(source: PartBytes, file: PartFile, columns: Collection[str]) -> by
 def scan_parts(
     copies: Sequence[bytes], dtypes: Mapping[str, pl.DataType], row_number: str | None = None
 ) -> pl.LazyFrame:
-    """Return one scan of the same columns of several parts, which costs less than one scan for each.
+    """Return one scan of the same columns of several parts, which is faster than separate scans.
 
     Parameters
     ----------
     copies : sequence of bytes
-        See `read_part`.
+        Copies of parts; see `read_part`.
     dtypes : mapping of str to DataType
-        The columns, with the types that they have in each part.
+        Columns with their types, which are equal in all parts.
     row_number : str or None
-        Name of a column that numbers the rows of all parts.
+        Name of a column with the row number over all parts.
     """
     return pl.scan_parquet(
         list(copies),
@@ -269,7 +262,7 @@ def scan_parts(
 
 
 def _groups_of(rows: Sequence[int], wanted: Iterable[tuple[int, int]]) -> list[int]:
-    """Return the numbers of the row groups that ranges of rows touch."""
+    """Return the numbers of the row groups that overlap with ranges of rows."""
     ranges = list(wanted)
     found = []
     at = 0
@@ -296,7 +289,7 @@ def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
 
 
 def _read_checked(source: PartBytes, file: PartFile, names: list[str], groups: list[int]) -> bytes:
-    """Return a copy of a part with the chunks of some columns and row groups in it, and zeros elsewhere."""
+    """Return a copy of a part with the chunks of some columns and row groups, and zeros in other places."""
     width = len(file.columns)
     columns = [file.columns.index(name) for name in names]
     numbers = [group * width + column for group in groups for column in columns]
@@ -306,9 +299,9 @@ def _read_checked(source: PartBytes, file: PartFile, names: list[str], groups: l
         data = source.read(file.size)
         _check(memoryview(data), file, numbers)
         return data
-    # Much of the copy is zeros. Parquet is read from its end: the footer comes last, and the places that it
-    # names count from the beginning.
-    stream = BytesIO(bytes(max(file.size, _FRESH_BYTES)))  # not copied: nobody else has these bytes
+    # The copy is padded with zeros at the start if required: the footer is at the end, and its offsets count from
+    # the start of the file.
+    stream = BytesIO(bytes(max(file.size, _FRESH_BYTES)))  # the bytes have no other owner and are not copied
     with stream.getbuffer() as whole, whole[: file.size] as view:
         source.read_into(view, [(0, start), *ranges, (stop, file.size)])
         _check(view, file, numbers)
@@ -341,5 +334,5 @@ def _read_into(source: object, view: memoryview) -> None:
     while done < len(view):
         got = source.readinto(view[done:])  # type: ignore[attr-defined]
         if not got:
-            raise CorruptDataError("a part is shorter than it was")
+            raise CorruptDataError("a part is truncated")
         done += got

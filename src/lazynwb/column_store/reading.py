@@ -1,4 +1,4 @@
-"""Rows of sessions out of the parts that hold them, as Polars scans."""
+"""Reads of rows of sessions from parts, as Polars scans."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ T = TypeVar("T")
 
 
 class Pick(NamedTuple):
-    """A session in a part, and the columns that are taken from there.
+    """Columns of one session in a part.
 
     Attributes
     ----------
     part : StoredPart
     ordinal : int
-        Of the session.
+        Position of the session in the part.
     columns : frozenset of str
-        Stored columns.
+        Stored columns to read.
     """
 
     part: StoredPart
@@ -39,7 +39,7 @@ class Pick(NamedTuple):
 
 
 class PartLostError(LazyNWBError):
-    """A part is gone or damaged: what it held has to be read from the files.
+    """A missing or damaged part, whose values must be read from the files.
 
     Attributes
     ----------
@@ -52,16 +52,16 @@ class PartLostError(LazyNWBError):
 
 
 def find(parts: Iterable[StoredPart], key: str, identity: str, columns: Collection[str]) -> list[Pick]:
-    """Return where the values of columns of one session are; those that no part holds are left out.
+    """Return the locations of stored columns of one session, without those that are not stored.
 
     Parameters
     ----------
     parts : iterable of StoredPart
-        The newest first.
+        Parts in order, the newest first.
     key, identity : str
-        Of the source.
+        Key and identity of the source.
     columns : collection of str
-        Of none, the first part that has the session is returned.
+        Columns to find; if empty, the first part that has the session is returned.
     """
     picks: list[Pick] = []
     left = frozenset(columns)
@@ -84,16 +84,16 @@ def scan_sessions(part: StoredPart, ordinals: Sequence[int], columns: Collection
     Parameters
     ----------
     part : StoredPart
-        One that stores values.
+        Part with values.
     ordinals : sequence of int
-        Of the sessions, in any order, each once.
+        Distinct positions of sessions, in any order.
     columns : collection of str
-        Stored columns; those that a session has not are null in its rows.
+        Stored columns, which are null in rows of sessions that lack them.
 
     Returns
     -------
     LazyFrame
-        The columns; `_table_index`; and `SESSION`, the position of the row's session in `ordinals`. Rows are
+        The columns, `_table_index`, and `SESSION` (the position of the row's session in `ordinals`). Rows are
         in the order of `ordinals`.
 
     Raises
@@ -130,12 +130,12 @@ def scan_sessions(part: StoredPart, ordinals: Sequence[int], columns: Collection
 
 
 def scan_picks(picks: Sequence[Sequence[Pick]]) -> pl.LazyFrame:
-    """Return the rows of sessions whose columns may lie in several parts.
+    """Return the rows of sessions whose columns may be in several parts.
 
     Parameters
     ----------
     picks : sequence of sequence of Pick
-        Of each session, in order: all take the same columns from the same parts.
+        Picks of each session, in order; all sessions have the same columns in the same parts.
 
     Returns
     -------
@@ -185,12 +185,7 @@ def scan_whole(
 
 
 def guarded(part: StoredPart, read: Callable[[], T]) -> T:
-    """Read a part, of which the bytes are as they were written: what fails all the same is its loss.
-
-    Raises
-    ------
-    PartLostError
-    """
+    """Read a part whose bytes have been verified; any error raises PartLostError."""
     try:
         return read()
     except LazyNWBError:
@@ -198,13 +193,13 @@ def guarded(part: StoredPart, read: Callable[[], T]) -> T:
     except (pl.exceptions.PolarsError, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
     except BaseException as error:
-        # A panic of Rust's is no `Exception`, and its class cannot be imported.
+        # A Rust panic is not a subclass of Exception, and its class cannot be imported.
         if type(error).__name__ != "PanicException":
             raise
-        reason = "it makes no sense"
+        reason = "it is invalid"
     raise PartLostError(part, reason)
 
 
 def drop_lost(store: ColumnStore, error: PartLostError) -> None:
-    """Unpublish a part that turned out to be lost."""
+    """Unpublish a missing or damaged part."""
     store.discard(error.part.path, str(error))

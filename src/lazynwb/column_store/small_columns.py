@@ -1,7 +1,7 @@
-"""Small columns: which columns of a table are worth storing.
+"""Small columns of a table, which are stored.
 
-Filters, joins and group-bys stand on small columns, and reading them again costs less than decoding them.
-Large arrays (spike times, waveforms, samples) are decoded as fast as anything could be read that was stored.
+Filters, joins and group-bys use small columns, and reading stored values is faster than decoding them. Large
+arrays (spike times, waveforms, samples) are decoded as fast as stored values could be read.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     from lazynwb.catalog.model import Column
 
-#: Bytes of one row: an element of fixed size, or a short array.
+#: Maximum size of a row: an element of fixed size, or a short array.
 MAX_ROW_BYTES = 256
-#: Bytes of one column of one session.
+#: Maximum size of a column of one session.
 MAX_COLUMN_BYTES = 8 * 1024 * 1024
 #: The same for timestamps of a series.
 MAX_TIMESTAMPS_BYTES = 1024 * 1024
-#: Bytes that a column may have in any case, however long its few rows are: text of the metadata.
+#: Size up to which a column is always small, such as long text of the metadata.
 ALWAYS_SMALL_BYTES = 64 * 1024
 _TIMESTAMPS = "timestamps"
 _LENGTH_BYTES = 4
@@ -33,15 +33,15 @@ _LENGTH_BYTES = 4
 def is_small(column: Column, kind: str, rows: int) -> bool:
     """Return whether the values of a column are stored: scalars, text, enums, references, short fixed arrays.
 
-    Of ragged columns these are the lengths of the rows; see `lazynwb.catalog.lengths`.
+    For ragged columns, the lengths of the rows are stored; see `lazynwb.catalog.lengths`.
 
     Parameters
     ----------
     column : Column
     kind : str
-        Of the table: of a series only the timestamps are small, if there are few.
+        Kind of the table; of a series, only few timestamps are stored.
     rows : int
-        Of the table.
+        Number of rows of the table.
     """
     if column.name in RESERVED or column.name == SESSION or column_dtype(column) is None:
         return False
@@ -59,7 +59,7 @@ def is_small(column: Column, kind: str, rows: int) -> bool:
 
 
 def _row_bytes(column: Column, kind: str) -> int | None:
-    """Return about how many bytes a row takes; None where that is not known before it is read."""
+    """Return the estimated size of a row; None if it is unknown before the read."""
     if column.children is not None:
         sizes = [_row_bytes(child, kind) for child in column.children if column_dtype(child) is not None]
         known = [size for size in sizes if size is not None]
@@ -76,14 +76,14 @@ def _row_bytes(column: Column, kind: str) -> int | None:
 
 
 def is_still_small(series: pl.Series, sessions: int = 1) -> bool:
-    """Return whether a column that was decoded is as small as it was taken to be: text may be long.
+    """Return whether a decoded column is as small as estimated, because text may be long.
 
     Parameters
     ----------
     series : Series
-        The rows of some sessions.
+        Rows of some sessions.
     sessions : int
-        How many.
+        Number of sessions.
     """
     size = series.estimated_size()
     return size <= sessions * ALWAYS_SMALL_BYTES or size <= min(

@@ -1,8 +1,8 @@
-"""The column store on disk: parts and their entries in a folder that processes share.
+"""The column store on disk: parts and their entries in a folder that is shared by processes.
 
-There is no lock and no database, because home folders on clusters are network file systems. A part is
-written under a temporary name, then renamed, and its entry after it, so a reader finds all of both or none.
-Whatever goes wrong here costs a log message and a slower query, never another answer.
+It has neither locks nor a database, because home folders on clusters are network file systems. A part is
+written under a temporary name and renamed, and then its entry, so that a reader finds both or none. Errors
+are logged and make queries slower, but never change their results.
 """
 
 from __future__ import annotations
@@ -35,31 +35,31 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("lazynwb")
 _ENTRY, _PART, _UNFINISHED, _REMOVED = ".entry", ".parquet", ".new", ".removed"
-#: Seconds for which files stay that a reader may have found before they were removed, or that are written.
+#: Seconds for which removed and unfinished files are kept, because other processes may use them.
 GRACE_SECONDS = 60.0
-#: Seconds after which the use of a part is noted again, for eviction.
+#: Seconds after which the use of a part is recorded again, for eviction.
 _USE_NOTED = 3600.0
 _FOLDER = "columns"
 warned: set[str] = set()
 
 
 def column_store() -> ColumnStore:
-    """Return the column store that the settings in force describe."""
+    """Return the column store of the current settings."""
     limit = 0 if config.disable_cache else config.column_cache_bytes
     return ColumnStore(config.cache_path / _FOLDER, limit)
 
 
 class Block(NamedTuple):
-    """Sessions to be stored, and their rows.
+    """Sessions to store, and their rows.
 
     Attributes
     ----------
     sessions : list of Session
-        Whose `layout` is the position in `layouts`.
+        Sessions, whose `layout` is a position in `layouts`.
     layouts : list of Layout
     frame : DataFrame
-        The stored columns of all sessions, one session after the other; the columns `SESSION` and
-        `_table_index` are added when it is written.
+        Stored columns of all sessions, in order; the columns `SESSION` and `_table_index` are added when it
+        is written.
     """
 
     sessions: list[Session]
@@ -73,9 +73,9 @@ class ColumnStore:
     Parameters
     ----------
     root : Path
-        Need not exist.
+        Folder, which is created on the first write.
     limit : int
-        Bytes that the parts may take; 0 for no store at all.
+        Maximum size of all parts in bytes; 0 disables the store.
     """
 
     def __init__(self, root: Path, limit: int) -> None:
@@ -91,12 +91,12 @@ class ColumnStore:
     # -- reading --------------------------------------------------------------------------------------------
 
     def parts_of(self, table: str) -> list[StoredPart]:
-        """Return the parts of a table that are published, the newest first.
+        """Return the published parts of a table, the newest first.
 
         Parameters
         ----------
         table : str
-            What the sessions' tables are asked for by.
+            Key of the table.
         """
         if not self.limit:
             return []
@@ -117,7 +117,7 @@ class ColumnStore:
             return known
         try:
             entry = decode(path.read_bytes())
-        except OSError:  # removed since it was listed
+        except OSError:  # removed after it was listed
             return None
         except CorruptDataError as error:
             self.discard(path, str(error))
@@ -130,12 +130,12 @@ class ColumnStore:
         return part
 
     def discard(self, path: Path, reason: str) -> None:
-        """Remove a part that is damaged, by the path of its entry."""
+        """Remove a damaged part, by the path of its entry."""
         warn_once(f"a part of the column store is damaged and was removed ({path}: {reason})")
         self.remove(path)
 
     def note_use(self, part: StoredPart) -> None:
-        """Note that a part was used, for the eviction of those that are not."""
+        """Record the use of a part, for the eviction of unused ones."""
         with suppress(OSError):
             if time.time() - part.path.stat().st_mtime > _USE_NOTED:
                 os.utime(part.path)
@@ -143,7 +143,7 @@ class ColumnStore:
     # -- writing --------------------------------------------------------------------------------------------
 
     def write(self, table: str, block: Block) -> StoredPart | None:
-        """Publish a block as one part; failure is logged once and otherwise ignored."""
+        """Publish a block as one part; log errors once, and ignore them otherwise."""
         folder = self.folder_of(table)
         path = folder / f"{os.urandom(16).hex()}{_ENTRY}"
         try:
@@ -159,8 +159,7 @@ class ColumnStore:
                 raise
         except (OSError, CorruptDataError, pl.exceptions.PolarsError) as error:
             reason = getattr(error, "strerror", None) or error
-            warn_once(f"the column store cannot be written ({self.root}: {reason}); queries go on without it")
-            return None
+            warn_once(f"the column store cannot be written ({self.root}: {reason}); queries run without it") return None
         written = _loaded[path] = StoredPart(path, entry)
         return written
 
@@ -181,7 +180,7 @@ class ColumnStore:
             return []
 
     def files(self) -> Iterator[tuple[Path, os.stat_result]]:
-        """Yield the files of this version of the store; other processes may remove any of them meanwhile."""
+        """Yield the files of this version of the store; other processes may remove them at any time."""
         for folder in self._folders():
             with suppress(OSError):
                 for file in list(folder.iterdir()):
@@ -189,7 +188,7 @@ class ColumnStore:
                         yield file, file.stat()
 
     def all_parts(self) -> Iterator[tuple[StoredPart, int]]:
-        """Yield the parts of all tables, each with the bytes that its files take."""
+        """Yield the parts of all tables, each with the size of its files."""
         files = dict(self.files())
         for path, status in files.items():
             if path.suffix == _ENTRY:
@@ -201,15 +200,15 @@ class ColumnStore:
                         yield StoredPart(path, entry), size
 
     def usage(self) -> tuple[int, int]:
-        """Return how many parts there are, and the bytes that all files of the store take."""
+        """Return the number of parts, and the total size of the files of the store."""
         files = list(self.files())
         parts = sum(path.suffix == _ENTRY for path, _ in files)
         return parts, sum(status.st_size for _, status in files)
 
     def sweep(self) -> None:
-        """Evict the least recently used parts until the rest is within the limit, and delete leftovers.
+        """Evict the least recently used parts to keep the size limit, and delete leftovers.
 
-        Leftovers are files of parts that were unpublished, and of writers that were killed.
+        Leftovers are files of unpublished parts, and of killed writers.
         """
         now = time.time()
         files = dict(self.files())
@@ -236,10 +235,10 @@ class ColumnStore:
             self.remove(path)
 
     def clear(self) -> None:
-        """Remove every part, of this version and others; other files in the folder are left alone."""
+        """Remove all parts, of this version and others; other files in the folder are kept."""
         _loaded.clear()
         for version in list(self.root.glob("v*")):
-            with suppress(OSError):  # another process may remove folders meanwhile
+            with suppress(OSError):  # another process may remove folders at the same time
                 for folder in list(version.glob("[0-9a-f]" * 32)):
                     for file in list(folder.iterdir()):
                         if file.suffix in {_ENTRY, _REMOVED, _PART, _UNFINISHED}:
@@ -253,13 +252,13 @@ class ColumnStore:
             self.root.rmdir()
 
 
-#: Entries that this process has read. They never change, and are found by listing their folder.
+#: Maximum number of loaded entries, which never change, and are found by listing their folder.
 _loaded: dict[Path, StoredPart] = {}
 _MAX_LOADED = 512
 
 
 def _write_file(path: Path, data: bytes) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
+    """Write a file atomically, with read permission for its owner only."""
     temporary = path.with_name(f"{path.stem}-{os.urandom(4).hex()}{_UNFINISHED}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     descriptor = os.open(temporary, flags, 0o600)
@@ -274,25 +273,25 @@ def _write_file(path: Path, data: bytes) -> None:
 
 
 def forget_entries(paths: Iterable[Path] | None = None) -> None:
-    """Forget entries that this process has read; None for all."""
+    """Remove loaded entries from memory; None for all."""
     for path in list(_loaded) if paths is None else list(paths):
         _loaded.pop(path, None)
 
 
 def warn_once(message: str) -> None:
-    """Log a warning, unless it was logged before."""
+    """Log a warning once per process."""
     if message not in warned:
         warned.add(message)
         _LOGGER.warning(message)
 
 
 def schemas_fit(one: pl.Schema, other: pl.Schema) -> bool:
-    """Return whether the columns that two frames share are of the same types."""
+    """Return whether the common columns of two frames have equal types."""
     return all(other.get(name, dtype) == dtype for name, dtype in one.items())
 
 
 def grouped(blocks: Sequence[Block]) -> list[list[Block]]:
-    """Return blocks in groups whose frames can be put one after the other."""
+    """Return groups of blocks whose frames can be concatenated."""
     groups: list[tuple[dict[str, pl.DataType], list[Block]]] = []
     for block in blocks:
         for schema, listed in groups:

@@ -37,7 +37,6 @@ DELTA_BYTES = 64 * 1024 * 1024
 #: Rows that it encodes at a time.
 _MAX_AT_ONCE = 1024
 #: Arguments about the Delta table rather than its files.
-# What is moved stays, whatever happens: an error may come from behind the commit. Files that no
 _OF_TABLE = frozenset({"name", "description", "configuration"})
 _OF_COMMIT = frozenset({"commit_properties", "post_commithook_properties"})
 #: Memory limit of DuckDB in addition to the rows of one vector.
@@ -69,7 +68,6 @@ def write_delta(content: Content, path: Path, options: Options, partitions: Sequ
             target = path / action.path
             target.parent.mkdir(exist_ok=True)
             (staged / action.path).replace(target)
-        # What is moved stays, whatever happens: an error may come from behind the commit. Files that no
         # Moved files stay after an error, which may be raised after the commit. Readers ignore files of no
         # version of the table, and vacuum removes them.
         create_table_with_add_actions(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["scan_nwb"]
 
-#: Files that are looked at for whether they are large, where there is no index.
+#: Maximum number of files that are inspected for large tables without an index.
 _FEW_FILES = 4
 
 

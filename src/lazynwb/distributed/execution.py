@@ -276,8 +276,8 @@ def files_by_metadata(query: DistributedQuery) -> tuple[Source, ...]:
 def stored_plan(plan: ScanPlan, names: Collection[str]) -> ScanPlan | None:
     """Return a plan that reads columns from an index or from the column store; None if files are read.
 
-    The column store stands in for catalogs that workers have built for this scan, not for an index: of an
-    index, rows are those of the files as it knows them.
+    The column store replaces catalogs that workers have built for this scan, but not an index, whose rows are
+    those of the indexed versions of the files.
     """
     if plan.catalogs is None or isinstance(plan.catalogs, ShippedCatalogs):
         plan = plan._replace(catalogs=None)

@@ -60,9 +60,9 @@ def run(
     with_columns : list of str or None
         Columns to return; None for all.
     predicate : Expr or None
-        Row-wise; rows where it is not true are left out.
+        Row-wise predicate; only rows for which it is true are returned.
     n_rows : int or None
-        Rows to look at, *before* the predicate.
+        Maximum number of rows to scan *before* the predicate is applied.
 
     Yields
     ------

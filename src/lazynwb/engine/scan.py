@@ -221,9 +221,9 @@ class Query:
     def _loading(
         self, *, limited: bool
     ) -> Iterator[tuple[Source, str, bool, Callable[[], TableFile | None]]]:
-        """Yield the tables to look at, whether their rows are wanted, and a function that loads each."""
+        """Yield the tables to scan, whether their rows may match, and a function that loads each."""
         sources = self._plan.sources
-        # Metadata is read some files ahead, not of all files: the consumer may stop before.
+        # Metadata is read only some files ahead, because the consumer may stop early.
         size = _MAX_FILES if self._session else len(sources)
         start = passed_over = 0
         while start < len(sources):
@@ -231,7 +231,7 @@ class Query:
             start, size = start + size, size * 4
             wanted = self._wanted(block)
             count(files_skipped=wanted.count(False))
-            # Rows are counted before they are filtered, so with a limit also those of files that are skipped.
+            # With a limit, rows of skipped files are counted too, because the limit precedes the filter.
             looked_at = [pair for pair in zip(block, wanted, strict=True) if pair[1] or limited]
             passed_over += len(block) - len(looked_at)
             tables = self._tables_in(looked_at)

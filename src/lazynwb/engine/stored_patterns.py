@@ -70,7 +70,7 @@ class StoredPattern:
         scan_metadata: Callable[..., Iterator[pl.DataFrame]],
         limit: int | None,
     ) -> tuple[pl.DataFrame, int] | None:
-        """Return the rows of some files that pass the predicate; None if these have to be opened.
+        """Return the rows of some files that pass the predicate; None if the files must be opened.
 
         Parameters
         ----------
@@ -78,13 +78,13 @@ class StoredPattern:
         scan_metadata : callable
             See `lazynwb.engine.batches.scan_metadata`.
         limit : int or None
-            Rows to look at, before the predicate.
+            Maximum number of rows to scan before the predicate is applied.
 
         Returns
         -------
         DataFrame
         int
-            How many rows were looked at.
+            Number of scanned rows.
         """
         tables = self._first_rows(block, limit)
         if tables is None:

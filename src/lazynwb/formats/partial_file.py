@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from lazynwb.storage.remote_file import RemoteFile
     from lazynwb.storage.source import Source
 
-#: Maximum number of fetching rounds per file: a damaged file could ask for all of its bytes in small pieces.
+#: Maximum number of fetching rounds per file, as a damaged file could require all of its bytes in small
+#: pieces.
 MAX_ROUNDS = 2000
 
 T = TypeVar("T")
@@ -73,7 +74,7 @@ class MissingRanges:
 
 
 class PartialFile:
-    """A file whose structure is parsed in rounds, and the files that its links lead to.
+    """A file whose structure is parsed in rounds, and the target files of its links.
 
     A run of a parse notes missing ranges and continues with other objects; then all of them are fetched, and
     the parse is run again. The results of a run with missing ranges are not used.
@@ -171,7 +172,7 @@ class PartialFile:
     # --- links to other files ------------------------------------------------------------------------------
 
     def _linked_file(self, here: Source, target: Source | None, what: str, name: str) -> Self:
-        """Open the file that a link leads to, if the settings allow it; see `protocols.permitted_target`."""
+        """Open the target file of a link, if the settings allow it; see `protocols.permitted_target`."""
         target = permitted_target(here, target, what, name)
         if target in {here, here.resolved()}:
             return self

@@ -141,7 +141,7 @@ def link_target_error(name: str, target: Source, error: LazyNWBError) -> BrokenL
     if not target.is_remote or isinstance(error, SourceNotFoundError):
         remedy = ""
         if isinstance(error, SourceNotFoundError):
-            remedy = "; put it back there, or write the link anew"
+            remedy = "; restore the file, or recreate the link"
         return BrokenLinkError(f"link to another file that cannot be read: {error}{remedy}")
     return UnreachableLinkError(
         f"{name} has a link to another file that cannot be read: {error} "
@@ -176,7 +176,7 @@ def broken_table_error(name: str, path: str, why: object, what: str = "table") -
 
 def with_remedy(why: str) -> str:
     """Return the reason why a link is broken, with a remedy."""
-    return why if "anew" in why or "external_links" in why else f"{why}; write the link anew"
+    return why if "recreate" in why or "external_links" in why else f"{why}; recreate the link"
 
 
 class DamagedObjectError(BrokenLinkError):
@@ -261,7 +261,7 @@ class Node(Protocol):
 
     @property
     def address(self) -> Hashable:
-        """Key of the object among all objects of its file, whichever path leads to it."""
+        """Key of the object among all objects of its file, independent of its paths."""
         ...
 
     def member_names(self) -> Iterable[bytes]:

@@ -406,7 +406,7 @@ class MetadataColumns:
         return series.cast(dtype, strict=False)
 
 
-def _value_as_text(value: Any) -> str | None:  # noqa: ANN401 - whatever a file has
+def _value_as_text(value: Any) -> str | None:  # noqa: ANN401 - any stored value
     if value is None or isinstance(value, str):
         return value
     return str(value.to_list() if isinstance(value, pl.Series) else value)

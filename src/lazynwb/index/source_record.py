@@ -109,7 +109,7 @@ class ChunkLocationRequest(NamedTuple):
     names: frozenset[str]
 
     @classmethod
-    def of(cls, given: bool | Iterable[str]) -> ChunkLocationRequest:  # noqa: FBT001 - as users say it
+    def of(cls, given: bool | Iterable[str]) -> ChunkLocationRequest:  # noqa: FBT001 - a public parameter
         """Return the request for the parameter `chunk_locations` of `build_index`."""
         if isinstance(given, bool):
             return cls(given, frozenset())

@@ -55,7 +55,7 @@ _MIN_ROWS = 1024
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 
 
-def requested_tables(given: bool | str | Iterable[str]) -> bool | list[str]:  # noqa: FBT001 - as users say it
+def requested_tables(given: bool | str | Iterable[str]) -> bool | list[str]:  # noqa: FBT001 - a public parameter
     """Return the tables whose values are requested: all, none, or paths without the leading slash."""
     if isinstance(given, bool) or given == "none":
         return given is True

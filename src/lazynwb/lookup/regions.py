@@ -127,7 +127,7 @@ def _target_paths(file: TableFile) -> dict[str, str]:
 def find_regions(  # noqa: PLR0913 - the options of a scan
     files: Sequence[TableFile],
     schema: Mapping[str, pl.DataType],
-    wanted: bool | str | Iterable[str],  # noqa: FBT001 - as users say it
+    wanted: bool | str | Iterable[str],  # noqa: FBT001 - a public parameter
     chosen: Iterable[str],
     conflicts: dict[str, str],
     *,
@@ -139,19 +139,20 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
     Parameters
     ----------
     files : sequence of TableFile
-        That have the table, and were looked at for the schema.
+        Files with the table that were inspected for the schema.
     schema : mapping of str to DataType
-        The table's columns.
+        Columns of the table.
     wanted : bool, str or iterable of str
-        True for all regions, or columns by name.
+        True for all regions, or names of columns.
     chosen : iterable of str
-        Columns whose type in `schema` the user chose: its fields are the ones that are read.
+        Columns whose type in `schema` the user chose: the fields of this type are read.
     conflicts : dict of str to str
-        Columns without a common type, by name, with the message: not resolved. Regions are added to it if
-        the types of their target tables have no common type.
+        Columns without a common type, by name, with the message, which are not resolved. Receives regions
+        whose target tables have columns without a common type.
     ignore_errors : bool
-        Pass over files that cannot be read; target columns have the type of the first file.
+        Whether to skip files that cannot be read; target columns have the type of the first file.
     disable_progress : bool
+        Whether to show no progress bar.
 
     Raises
     ------

@@ -82,7 +82,7 @@ class LocalStream(CheckedStream):
         """Do nothing; libhdf5 calls it when it closes the file."""
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill a buffer, as far as the file goes.
+        """Fill a buffer, up to the end of the file.
 
         Raises
         ------
@@ -143,7 +143,7 @@ class BlockStream(CheckedStream):
         """Do nothing; libhdf5 calls it when it closes the file."""
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill a buffer, as far as the file goes.
+        """Fill a buffer, up to the end of the file.
 
         Raises
         ------

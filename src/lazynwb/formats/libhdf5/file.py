@@ -37,8 +37,8 @@ _parse_locks = [threading.RLock()]  # an external link opens a file within a par
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: _parse_locks.__setitem__(0, threading.RLock()))
 
-#: Files whose bytes libhdf5 gets from Python objects. When it is taken down, it would close what is still
-#: open, and ask objects that are gone by then: the process would crash.
+#: Files that libhdf5 reads through Python objects. At exit, libhdf5 closes open files, which would crash the
+#: process if these objects no longer exist.
 _open_objects: WeakSet[LibHdf5File] = WeakSet()
 
 
@@ -135,7 +135,7 @@ class LibHdf5File(PartialFile):
         self.base: int = creation.get_userblock()
         #: Addresses and lengths are 8 bytes wide in all but exotic files; only those are read directly.
         self.plain_addresses: bool = creation.get_sizes() == (8, 8)
-        #: Looked at before libhdf5 reads them; what it reads through an object is looked at there.
+        #: Heaps are validated before libhdf5 reads them; streams validate heaps as they are read.
         self.heaps = None if self.is_streamed or not self.plain_addresses else Heaps(source.path, self.base)
 
     def __enter__(self) -> Self:
@@ -175,8 +175,8 @@ class LibHdf5File(PartialFile):
         try:
             return h5f.open(self.source.path.encode(), flags=h5f.ACC_RDONLY, fapl=access)
         except (OSError, RuntimeError) as error:
-            # libhdf5 requires every open of a file within a process to have the same properties, and the
-            # user's own handle was opened in another. It does not know what a Python object stands for.
+            # libhdf5 requires equal properties for all handles of a file in a process, and the user has
+            # opened it with others. A Python object is not identified with the file.
             if not any(phrase in str(error) for phrase in _OPEN_ELSEWHERE):
                 raise
         self._stream = LocalStream(self.source.path)

@@ -186,8 +186,8 @@ class _Walk(NamedTuple):
 def list_objects(file: OpenFile) -> Listing:
     """Walk the whole file, in the order of its links, and describe each object once per path.
 
-    A group is descended into once, at the first path that hard links give it. Other links to a table or a
-    series are listed, because the path of a link is a path that users may ask for.
+    A group is descended into once, at the first path of its hard links. Other links to a table or a series
+    are listed, because users may request tables by the path of a link.
     """
     root = file.root
     walk = _Walk(file, [], {root.address: "/"}, {})
@@ -242,7 +242,7 @@ def _visit(walk: _Walk, group: Node, key: bytes, full: str, role: str) -> None:
 
 
 def _list_series(group: Node, path: str, entries: list[Entry]) -> None:
-    """List the data of a series that a soft or external link leads to."""
+    """List the data of a series that is the target of a soft or external link."""
     for name in ("data", "timestamps"):
         try:
             found = group.child(name.encode())

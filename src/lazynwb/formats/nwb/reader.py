@@ -1,9 +1,4 @@
-"""A group's datasets, whatever they are: the small ones beside a series' data.
-
-Which tables the regions of a table refer to (DynamicTableRegion, hdmf-common).
-
-What is asked of a file's structure, in the same words whatever its format.
-"""
+"""Structure reader of all formats: tables, members of groups, listings, attributes, targets of regions."""
 
 from __future__ import annotations
 
@@ -26,13 +21,13 @@ if TYPE_CHECKING:
 
 
 def describe_members(file: OpenFile, path: str) -> Table | None:
-    """Describe every dataset of a group, those that links lead to as well.
+    """Describe all datasets of a group, including targets of links.
 
     Returns
     -------
     Table or None
-        One row, in which each dataset is a column as a whole; what cannot be opened is in its problems.
-        None if there is no such group.
+        A table of one row, with each whole dataset as a column, and the errors of datasets that cannot be
+        opened as problems; None if the group does not exist.
     """
     try:
         group = file.find(path)
