@@ -159,7 +159,8 @@ class ColumnStore:
                 raise
         except (OSError, CorruptDataError, pl.exceptions.PolarsError) as error:
             reason = getattr(error, "strerror", None) or error
-            warn_once(f"the column store cannot be written ({self.root}: {reason}); queries run without it") return None
+            warn_once(f"the column store cannot be written ({self.root}: {reason}); queries run without it")
+            return None
         written = _loaded[path] = StoredPart(path, entry)
         return written
 
