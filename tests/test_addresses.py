@@ -532,7 +532,7 @@ WAYS = {
     "executor": lambda paths, _: lazynwb.read_nwb(paths, "trials", executor=ThreadPoolExecutor(2)),
 }
 LINKS = {
-    "to a file that moved": ("gone", "/intervals/trials", r"gone.*put it back there, or write"),
+    "to a file that moved": ("gone", "/intervals/trials", r"gone.*restore the file, or recreate"),
     "to itself": ("broken.nwb", None, r"link '(trials|speed)' leads back to itself; recreate the link"),
 }
 
@@ -705,7 +705,7 @@ def test_a_column_behind_a_broken_link_is_an_error_where_it_is_read(way, lost, t
     shutil.rmtree(tmp_path / "index", ignore_errors=True)
     with pytest.raises(LazyNWBError) as caught:
         READS[way](lost, "far", tmp_path)
-    words = (lost[1], "/units", "column 'far'", "'far' is broken", "gone.nwb", "put it back there")
+    words = (lost[1], "/units", "column 'far'", "'far' is broken", "gone.nwb", "restore the file")
     assert [word for word in words if word not in str(caught.value)] == []
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lazynwb.catalog.model import Array, Column, DType, Field
 from lazynwb.column_store import compaction, store
 from lazynwb.column_store.compaction import add, compact
-from lazynwb.column_store.entries import Layout, Session, without_places
+from lazynwb.column_store.entries import Layout, Session, without_addresses
 from lazynwb.column_store.parts import SESSION, write_part
 from lazynwb.column_store.reading import PartLostError, drop_lost, find, guarded, scan_picks, scan_sessions
 from lazynwb.column_store.small_columns import is_small, is_still_small
@@ -599,5 +599,5 @@ def test_long_text_is_not_small():
 def test_a_layout_has_no_places():
     one = column("c", shape=(100, 3), indices=(Array("c_index", (40,), I4, "contiguous", 17),))
     other = column("c", shape=(7, 3), indices=(Array("c_index", (2,), I4, "contiguous", 99),))
-    assert without_places(one) == without_places(other)
-    assert without_places(one) != without_places(column("c", shape=(100, 4), indices=one.indices))
+    assert without_addresses(one) == without_addresses(other)
+    assert without_addresses(one) != without_addresses(column("c", shape=(100, 4), indices=one.indices))

@@ -57,7 +57,7 @@ _COLUMNS = {
 }
 _UTC = pl.Datetime("us", "UTC")
 #: Maximum number of files in a warning.
-_NAMED = 3
+_MAX_NAMES = 3
 
 
 class MetadataField(NamedTuple):
@@ -460,5 +460,5 @@ def parse_time(value: object) -> dt.datetime | None:
 
 def _warn(what: str, paths: list[str]) -> None:
     distinct = list(dict.fromkeys(paths))
-    more = f" and {len(distinct) - _NAMED} more" if len(distinct) > _NAMED else ""
-    _LOGGER.warning("%s: %s%s", what, ", ".join(distinct[:_NAMED]), more)
+    more = f" and {len(distinct) - _MAX_NAMES} more" if len(distinct) > _MAX_NAMES else ""
+    _LOGGER.warning("%s: %s%s", what, ", ".join(distinct[:_MAX_NAMES]), more)

@@ -92,7 +92,7 @@ def build(elements: Elements, context: Context) -> pl.Series:
     if dtype.kind == "number":
         return _numbers(raw.reshape(-1).view(np.dtype(dtype.numpy)))
     if dtype.kind == "bool":
-        return of_mask(raw.reshape(-1) != 0)
+        return bool_series(raw.reshape(-1) != 0)
     if dtype.kind == "enum":
         return _enum(raw.reshape(-1).view(np.dtype(dtype.numpy)), dtype)
     if dtype.kind == "text":
@@ -145,7 +145,7 @@ def from_buffer(values: np.ndarray, name: str = "") -> pl.Series:
     return pl.Series(na.c_array(np.ascontiguousarray(values))).alias(name)
 
 
-def of_mask(values: np.ndarray) -> pl.Series:
+def bool_series(values: np.ndarray) -> pl.Series:
     """Return booleans as a Series."""
     return from_buffer(values.view(np.uint8)).cast(pl.Boolean)
 
@@ -227,7 +227,7 @@ def _converted(values: np.ndarray, dtype: DType) -> pl.Series:
     assert dtype.base is not None  # noqa: S101 - the only remaining kind of objects
     parts = [np.asarray(v, np.dtype(dtype.base.numpy)).reshape(-1) for v in values]
     flat = np.concatenate(parts) if parts else np.zeros(0, np.dtype(dtype.base.numpy))
-    inner = of_mask(flat != 0) if dtype.base.kind == "bool" else _numbers(flat)
+    inner = bool_series(flat != 0) if dtype.base.kind == "bool" else _numbers(flat)
     return as_lists(inner, (), [offsets_of(np.array([len(p) for p in parts], np.int64))])
 
 

@@ -43,19 +43,19 @@ class ChunkSlice(NamedTuple):
     where: tuple[slice, ...]
 
 
-def length_of(span: Indexer) -> int:
+def indexer_length(span: Indexer) -> int:
     """Return the number of positions of an indexer."""
     return len(range(span.start, span.stop, span.step)) if isinstance(span, slice) else len(span)
 
 
-def wanted_shape(array: Array, box: tuple[Indexer, ...]) -> tuple[int, ...]:
+def selection_shape(array: Array, box: tuple[Indexer, ...]) -> tuple[int, ...]:
     """Return the shape of a selection within one row."""
-    return tuple(map(length_of, box)) if box else array.shape[1:]
+    return tuple(map(indexer_length, box)) if box else array.shape[1:]
 
 
 def row_bytes(array: Array, box: tuple[Indexer, ...] = ()) -> int:
     """Return the stored size of one row of an array, or of a selection within it."""
-    return math.prod(wanted_shape(array, box)) * stored_size(array.dtype)
+    return math.prod(selection_shape(array, box)) * stored_size(array.dtype)
 
 
 def chunks_in_selection(array: Array, box: tuple[Indexer, ...]) -> list[ChunkSlice]:
@@ -64,7 +64,7 @@ def chunks_in_selection(array: Array, box: tuple[Indexer, ...]) -> list[ChunkSli
         return [ChunkSlice(0, (), ())]
     spans = box or tuple(slice(0, n, 1) for n in array.shape[1:])
     grid = [-(-n // c) for n, c in zip(array.shape[1:], array.chunk[1:], strict=True)]
-    along = [_cells_along(span, c, n) for span, c, n in zip(spans, array.chunk[1:], grid, strict=True)]
+    along = [_split_at_chunks(span, c, n) for span, c, n in zip(spans, array.chunk[1:], grid, strict=True)]
     cells = []
     for parts in itertools.product(*along):
         number = 0
@@ -79,7 +79,7 @@ def chunk_count(array: Array) -> int:
     return math.prod(-(-n // c) for n, c in zip(array.shape[1:], array.chunk[1:], strict=True))
 
 
-def _cells_along(span: Indexer, chunk: int, count: int) -> list[tuple[int, Indexer, slice]]:
+def _split_at_chunks(span: Indexer, chunk: int, count: int) -> list[tuple[int, Indexer, slice]]:
     """Split a selection along one dimension at chunk boundaries."""
     if not isinstance(span, slice):
         found = []
@@ -124,7 +124,9 @@ class Run(NamedTuple):
     handle: Callable[[Buffer], None]
 
 
-def runs_of(array: Array, ranges: np.ndarray, box: tuple[Indexer, ...], out: np.ndarray) -> Iterator[Run]:
+def contiguous_runs(
+    array: Array, ranges: np.ndarray, box: tuple[Indexer, ...], out: np.ndarray
+) -> Iterator[Run]:
     """Yield the byte ranges of contiguous data that contain a selection within rows.
 
     Parameters
@@ -138,7 +140,7 @@ def runs_of(array: Array, ranges: np.ndarray, box: tuple[Indexer, ...], out: np.
         Output of the selection.
     """
     size = stored_size(array.dtype)
-    target = out.reshape(len(out), *wanted_shape(array, box), size)
+    target = out.reshape(len(out), *selection_shape(array, box), size)
     bounds = [s if isinstance(s, slice) else slice(int(s[0]), int(s[-1]) + 1, 1) for s in box]
     picks = tuple(slice(None) if isinstance(s, slice) else s - s[0] for s in box)
     strides = [math.prod(array.shape[axis + 2 :]) * size for axis in range(len(box))]
@@ -147,7 +149,7 @@ def runs_of(array: Array, ranges: np.ndarray, box: tuple[Indexer, ...], out: np.
     rows_apart = apart > 0 or width - reach > _GAP
     at_once = 1 if rows_apart else max(_BLOCK // width, 1)
     inner = bounds[apart:]
-    shape = tuple(map(length_of, inner))
+    shape = tuple(map(indexer_length, inner))
     steps = tuple(s.step * stride for s, stride in zip(inner, strides[apart:], strict=True))
     corner = sum(s.start * stride for s, stride in zip(inner, strides[apart:], strict=True))
     positions = [
@@ -177,7 +179,7 @@ def _split(box: tuple[Indexer, ...], bounds: list[slice], strides: list[int], si
     for axis in range(len(box) - 1, -1, -1):
         span, stride = box[axis], strides[axis]
         step = span.step if isinstance(span, slice) else int(np.diff(span).max(initial=1))
-        if length_of(span) > 1 and step * stride - reach > _GAP:
+        if indexer_length(span) > 1 and step * stride - reach > _GAP:
             return axis + 1, reach
         last = range(bounds[axis].start, bounds[axis].stop, bounds[axis].step)[-1]
         reach += (last - bounds[axis].start) * stride

@@ -17,9 +17,9 @@ from lazynwb.arrays.chunk_grid import (
     Indexer,
     chunk_count,
     chunks_in_selection,
-    length_of,
-    runs_of,
-    wanted_shape,
+    contiguous_runs,
+    indexer_length,
+    selection_shape,
 )
 from lazynwb.catalog.model import MISSING, stored_size
 from lazynwb.codecs.chunk_codecs import decode_into, unfilter, unshuffle, unshuffled
@@ -131,23 +131,23 @@ def fetch(work: Iterable[tuple[Store, list[Request]]]) -> None:
             try:
                 _plan(store, request, jobs)
             except CorruptDataError as error:
-                raise CorruptDataError(f"{_name_of(store)}: /{request.array.path}: {error}") from None
+                raise CorruptDataError(f"{_store_name(store)}: /{request.array.path}: {error}") from None
         for key, listed in jobs.items():
             file = ObjectFile(cast("Objects", store), key) if key else cast("File", store)
             _divide(file, listed, apart.setdefault(file.pool, []), here)
     waiting = []
     for pool, tasks in apart.items():
         if len(tasks) > 1 and pool.size() > 1:
-            waiting.append(pool.begin(_carry_out, tasks))
+            waiting.append(pool.begin(_execute, tasks))
         else:
             here += tasks
     for task in here:
-        _carry_out(task)
+        _execute(task)
     for finish in waiting:
         finish()
 
 
-def _name_of(store: Store) -> str:
+def _store_name(store: Store) -> str:
     source = getattr(store, "source", None)
     return str(source.name if source is not None else cast("File", store).name)
 
@@ -191,7 +191,7 @@ def _merge(jobs: list[_Job], file: File) -> list[list[_Job]]:
     return groups
 
 
-def _carry_out(task: _Task) -> None:
+def _execute(task: _Task) -> None:
     file = task.file
     with file.reading() as opened:
         for jobs in task.groups:
@@ -203,12 +203,12 @@ def _carry_out(task: _Task) -> None:
             end = max(job.ref.offset + job.ref.size for job in jobs)
             data = memoryview(opened.read(start, end - start)) if 0 <= start < end <= file.size else None
             if data is not None:
-                _keep(file, jobs, data)
+                _cache_bytes(file, jobs, data)
             for job in jobs:
                 _read_and_handle(file, opened, job, data, start)
 
 
-def _keep(file: File, jobs: list[_Job], data: memoryview) -> None:
+def _cache_bytes(file: File, jobs: list[_Job], data: memoryview) -> None:
     """Cache the bytes of a coalesced read: per job, or as a whole if there are many jobs."""
     start = jobs[0].ref.offset
     if len(jobs) > _FEW_JOBS:
@@ -323,7 +323,7 @@ def _check_written(store: Objects, request: Request) -> None:
     bands = int(((ranges[:, 1] - 1) // array.chunk[0] - ranges[:, 0] // array.chunk[0] + 1).sum())
     per_band = chunk_count(array)
     if request.box:
-        per_band = min(per_band, math.prod(map(length_of, request.box)))
+        per_band = min(per_band, math.prod(map(indexer_length, request.box)))
     check_written(store, array.keys.prefix, array.keys.depth(len(array.chunk)), bands * per_band)
 
 
@@ -354,7 +354,7 @@ def _plan_plain(store: Store, request: Request, jobs: list[_Job]) -> None:
         _fill(out, array)
         return
     if request.box:
-        for run in runs_of(array, request.ranges, request.box, out):
+        for run in contiguous_runs(array, request.ranges, request.box, out):
             if array.layout == "inline":
                 run.handle(memoryview(array.inline)[run.start : run.start + run.size])
             else:
@@ -482,7 +482,7 @@ class Target:
 
     def _place(self, box: np.ndarray) -> None:
         array = self.request.array
-        wanted = wanted_shape(array, self.request.box)
+        wanted = selection_shape(array, self.request.box)
         target = self._rows().reshape(-1, *wanted, stored_size(array.dtype))
         target[:, *self._cell.where] = box[:, *self._cell.inside]
 

@@ -29,7 +29,7 @@ def request_rows(
     requests: list[tuple[TableFile, Request]],
 ) -> np.ndarray:
     """Append a request for rows of a one-dimensional array; return its output buffer."""
-    rows = rows_in(ranges)
+    rows = count_rows(ranges)
     if array.layout == "indirect":
         return as_stored(handles.reader(file).read_indirect(array, ranges), array.dtype)
     out = np.empty((rows, row_bytes(array)), np.uint8)
@@ -65,7 +65,7 @@ def whole(array: Array) -> np.ndarray:
     return np.array([[0, array.shape[0]]], np.int64)[: array.shape[0] > 0]
 
 
-def rows_in(ranges: np.ndarray) -> int:
+def count_rows(ranges: np.ndarray) -> int:
     """Return the number of rows in ranges; for a single range, Python is faster than NumPy."""
     if len(ranges) == 1:
         start, stop = ranges.tolist()[0]
@@ -78,10 +78,10 @@ def with_row_before(ranges: np.ndarray) -> np.ndarray:
     starts = np.maximum(ranges[:, 0] - 1, 0)
     if len(starts) < 2:  # noqa: PLR2004
         return np.stack([starts, ranges[:, 1]], axis=1)
-    return merged(starts, ranges[:, 1])
+    return merge_spans(starts, ranges[:, 1])
 
 
-def merged(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
+def merge_spans(starts: np.ndarray, stops: np.ndarray) -> np.ndarray:
     """Return ascending spans as ranges: drop empty spans, merge adjacent and overlapping ones."""
     full = stops > starts
     starts, stops = starts[full], stops[full]

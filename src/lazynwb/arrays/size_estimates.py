@@ -26,7 +26,7 @@ _MIN_BYTES = 16
 _REGULAR_BYTES = _LENGTH_BYTES = 8
 
 
-def most_bytes(file: TableFile, names: Iterable[str]) -> int:
+def max_table_bytes(file: TableFile, names: Iterable[str]) -> int:
     """Return an upper bound of the decoded size of columns of a whole table, with text estimated."""
     total = 0
     for name in names:

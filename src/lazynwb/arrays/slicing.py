@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple, SupportsIndex
 import numpy as np
 
 from lazynwb.arrays.arrow import Context, Elements, as_stored, build, variable_length
-from lazynwb.arrays.chunk_grid import chunk_numbers, length_of, row_bytes
+from lazynwb.arrays.chunk_grid import chunk_numbers, indexer_length, row_bytes
 from lazynwb.arrays.fetch import Request
 from lazynwb.arrays.heap import Heap
-from lazynwb.arrays.ragged import merged, rows_in
+from lazynwb.arrays.ragged import count_rows, merge_spans
 from lazynwb.arrays.row_selection import Handles, expand
 from lazynwb.catalog.model import stored_size
 from lazynwb.errors import CorruptDataError, LazyNWBError, UnsupportedTypeError
@@ -33,7 +33,7 @@ Entry = SupportsIndex | slice | EllipsisType | np.ndarray | list[int] | list[boo
 Selection = Entry | tuple[Entry, ...]
 
 
-class Picked(NamedTuple):
+class ResolvedSelection(NamedTuple):
     """A resolved selection of elements of an array.
 
     Attributes
@@ -51,7 +51,7 @@ class Picked(NamedTuple):
     shape: tuple[int, ...]
 
 
-def pick(shape: Sequence[int], selection: Selection) -> Picked:
+def resolve_selection(shape: Sequence[int], selection: Selection) -> ResolvedSelection:
     """Resolve a selection for an array of the given shape.
 
     Parameters
@@ -75,7 +75,7 @@ def pick(shape: Sequence[int], selection: Selection) -> Picked:
             start, stop, step = entry.indices(n)
             span: Indexer = _ascending(range(start, stop, step))
             taken: slice | np.ndarray | int = slice(None, None, -1 if step < 0 else 1)
-            result.append(length_of(span))
+            result.append(indexer_length(span))
         elif isinstance(entry, np.ndarray | list):
             arrays += 1
             numbers = _numbers(np.asarray(entry), axis, n)
@@ -92,10 +92,10 @@ def pick(shape: Sequence[int], selection: Selection) -> Picked:
         raise IndexError(
             "integer arrays along more than one dimension are not supported: index one dimension at a time"
         )
-    return Picked(tuple(spans), tuple(order), tuple(result))
+    return ResolvedSelection(tuple(spans), tuple(order), tuple(result))
 
 
-def ordered(values: np.ndarray, picked: Picked) -> np.ndarray:
+def apply_order(values: np.ndarray, picked: ResolvedSelection) -> np.ndarray:
     """Return values read from `spans` in the order of the selection."""
     for axis, taken in enumerate(picked.order):
         if isinstance(taken, np.ndarray):
@@ -257,15 +257,15 @@ def read_slice(file: TableFile, array: Array, selection: Selection) -> np.ndarra
     LazyNWBError
         If the selection is larger than the memory of the machine.
     """
-    picked = pick(array.shape, selection)
-    return ordered(read_picked(file, array, picked.spans), picked)
+    picked = resolve_selection(array.shape, selection)
+    return apply_order(read_spans(file, array, picked.spans), picked)
 
 
-def read_picked(file: TableFile, array: Array, spans: tuple[Indexer, ...]) -> np.ndarray:
+def read_spans(file: TableFile, array: Array, spans: tuple[Indexer, ...]) -> np.ndarray:
     """Read the spans of a selection; see `read_slice`."""
     if array.dtype.kind == "unsupported":
         raise UnsupportedTypeError(f"{file.name}: /{array.path} cannot be read: {array.dtype.note}")
-    counts = tuple(map(length_of, spans))
+    counts = tuple(map(indexer_length, spans))
     kept = (*counts, *array.dtype.dims)
     if not math.prod(kept):
         return np.empty(kept, value_dtype(array.dtype))
@@ -328,13 +328,13 @@ def _stored(
     """Return stored elements: uint8 of shape (n, itemsize), or objects of the reader of the format."""
     indirect = array.layout == "indirect"
     width = max(row_bytes(array, () if indirect else box), 1)
-    count = length_of(rows)
+    count = indexer_length(rows)
     if isinstance(rows, slice) and rows.step == 1 and not (indirect and count * width > BLOCK_BYTES):
         ranges = np.array([[rows.start, rows.stop]], np.int64)
         blocks: list[tuple[np.ndarray, np.ndarray | None]] = [(ranges, None)]
     else:
         numbers = np.arange(rows.start, rows.stop, rows.step) if isinstance(rows, slice) else rows
-        ranges = _near(numbers, width, array)
+        ranges = _merge_near(numbers, width, array)
         blocks = _blocks(numbers, ranges, width, array, always=indirect)
     if indirect:
         reader = handles.reader(file)
@@ -351,10 +351,10 @@ def _stored(
     done = 0
     for wanted, kept in blocks:
         if kept is None:
-            part = out[done : done + rows_in(wanted)]
+            part = out[done : done + count_rows(wanted)]
             handles.fetch([(file, Request(array, chunks, wanted, part, box))])
         else:
-            read = np.empty((rows_in(wanted), out.shape[1]), np.uint8)
+            read = np.empty((count_rows(wanted), out.shape[1]), np.uint8)
             handles.fetch([(file, Request(array, chunks, wanted, read, box))])
             part = out[done : done + len(kept)]
             part[...] = read[kept]
@@ -362,14 +362,14 @@ def _stored(
     return out.reshape(-1, array.dtype.itemsize)
 
 
-def _near(numbers: np.ndarray, width: int, array: Array) -> np.ndarray:
+def _merge_near(numbers: np.ndarray, width: int, array: Array) -> np.ndarray:
     """Return ascending row numbers as ranges that include small gaps, but no complete chunks in gaps."""
     following = numbers[1:]
     is_near = following - numbers[:-1] - 1 <= _GAP // width
     if array.chunk:
         is_near &= following // array.chunk[0] - numbers[:-1] // array.chunk[0] <= 1
     stops = np.where(is_near, following, numbers[:-1] + 1)
-    return merged(numbers, np.append(stops, numbers[-1:] + 1))
+    return merge_spans(numbers, np.append(stops, numbers[-1:] + 1))
 
 
 def _blocks(
@@ -379,7 +379,7 @@ def _blocks(
 
     Rows that are all selected are split only if `always` is set: they are read to their destination.
     """
-    if rows_in(ranges) == len(numbers) and not always:
+    if count_rows(ranges) == len(numbers) and not always:
         return [(ranges, None)]
     ends = np.cumsum(ranges[:, 1] - ranges[:, 0])
     which = np.searchsorted(ranges[:, 1], numbers, side="right")
@@ -389,7 +389,7 @@ def _blocks(
     cuts = np.flatnonzero(np.diff((place + numbers[0] % band) // at_once)) + 1
     blocks: list[tuple[np.ndarray, np.ndarray | None]] = []
     for part in np.split(numbers, cuts):
-        wanted = _near(part, width, array)
+        wanted = _merge_near(part, width, array)
         every = expand(wanted)
         blocks.append((wanted, None if len(every) == len(part) else np.searchsorted(every, part)))
     return blocks

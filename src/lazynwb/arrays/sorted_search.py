@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lazynwb.arrays.ragged import merged
+from lazynwb.arrays.ragged import merge_spans
 from lazynwb.errors import NotAscendingError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class AscendingRows:
             return
         starts = new * self._size
         stops = np.minimum(starts + self._size, self._rows)
-        values = self._read(merged(starts, stops))
+        values = self._read(merge_spans(starts, stops))
         self._blocks |= dict(zip(new.tolist(), np.split(values, np.cumsum(stops - starts)[:-1]), strict=True))
         before = None
         for place in sorted(self._blocks):

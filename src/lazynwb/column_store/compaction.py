@@ -41,14 +41,14 @@ def add(store: ColumnStore, table: str, blocks: Sequence[Block]) -> None:
     """
     if not store.limit or not blocks:
         return
-    for block in _arranged(blocks):
+    for block in _arrange_blocks(blocks):
         if store.write(table, block) is None:
             return
     compact(store, table)
     store.sweep()
 
 
-def _arranged(blocks: Sequence[Block]) -> Iterator[Block]:
+def _arrange_blocks(blocks: Sequence[Block]) -> Iterator[Block]:
     """Yield the blocks to write: blocks of equal types are merged, and large ones are split."""
     for group in grouped(blocks):
         batch: list[Block] = []
@@ -57,12 +57,12 @@ def _arranged(blocks: Sequence[Block]) -> Iterator[Block]:
             for piece in _cut(block):
                 weight = int(piece.frame.estimated_size())
                 if batch and size + weight > MAX_PART_BYTES:
-                    yield _numbered(_joined(batch))
+                    yield _with_row_numbers(_joined(batch))
                     batch, size = [], 0
                 batch.append(piece)
                 size += weight
         if batch:
-            yield _numbered(_joined(batch))
+            yield _with_row_numbers(_joined(batch))
 
 
 def _cut(block: Block) -> Iterator[Block]:
@@ -106,7 +106,7 @@ def _with_rows(block: Block) -> pl.DataFrame:
     return pl.DataFrame({SESSION: pl.Series([], dtype=pl.UInt32).extend_constant(0, rows)})
 
 
-def _numbered(block: Block) -> Block:
+def _with_row_numbers(block: Block) -> Block:
     """Add the columns with the session and the row number of each row."""
     if all(not layout.stored for layout in block.layouts):
         return Block(block.sessions, block.layouts, pl.DataFrame())
@@ -149,7 +149,7 @@ def compact(store: ColumnStore, table: str) -> None:
     except PartLostError as error:
         drop_lost(store, error)
         return
-    if all(store.write(table, block) is not None for block in _arranged(blocks)):
+    if all(store.write(table, block) is not None for block in _arrange_blocks(blocks)):
         for part in merged:
             store.remove(part.path)
 
@@ -157,11 +157,11 @@ def compact(store: ColumnStore, table: str) -> None:
 def _is_superseded(part: StoredPart, parts: Sequence[StoredPart]) -> bool:
     """Return whether newer parts supersede half of a part's sessions."""
     newer = [other for other in parts if other.entry.created > part.entry.created]
-    dead = sum(_is_dead(part, ordinal, newer) for ordinal in range(len(part.entry.sessions)))
+    dead = sum(_is_superseded_session(part, ordinal, newer) for ordinal in range(len(part.entry.sessions)))
     return 2 * dead >= len(part.entry.sessions)
 
 
-def _is_dead(part: StoredPart, ordinal: int, newer: Sequence[StoredPart]) -> bool:
+def _is_superseded_session(part: StoredPart, ordinal: int, newer: Sequence[StoredPart]) -> bool:
     session, stored = part.session(ordinal), part.layout(ordinal).stored
     for other in newer:
         place = other.ordinals.get(session.key)

@@ -43,7 +43,7 @@ class Layout(msgspec.Struct, frozen=True, array_like=True, gc=False):
         "table", "series" or "metadata".
     columns : tuple of Column
         All columns of the table, in alphabetical order, without addresses and numbers of rows; see
-        `without_places`.
+        `without_addresses`.
     stored : tuple of str
         Names of the columns whose values are in the part.
     """
@@ -215,7 +215,7 @@ def _check(entry: Entry) -> None:
         raise CorruptDataError("an entry is inconsistent")
 
 
-def without_places(column: Column) -> Column:
+def without_addresses(column: Column) -> Column:
     """Return a column with only the properties that determine its type; others differ between files."""
     return Column(
         column.name,
@@ -225,7 +225,7 @@ def without_places(column: Column) -> Column:
         column.region,
         column.whole,
         (0.0, 1.0) if column.regular is not None else None,
-        tuple(without_places(child) for child in column.children) if column.children is not None else None,
+        tuple(without_addresses(child) for child in column.children) if column.children is not None else None,
     )
 
 

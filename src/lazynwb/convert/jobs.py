@@ -13,7 +13,7 @@ import msgspec
 import polars as pl
 from polars import selectors
 
-from lazynwb.arrays.size_estimates import most_bytes
+from lazynwb.arrays.size_estimates import max_table_bytes
 from lazynwb.catalog.dtypes import NWB_PATH, TABLE_INDEX, instance
 from lazynwb.convert.manifest import SCHEMA
 from lazynwb.convert.output_names import distinct_names, file_stem, names_of, partition_names
@@ -98,7 +98,7 @@ class Job:
         names = [name for name in self.table.schema if name != NWB_PATH]
         text = self._text_bytes()
         sizes = [
-            (most_bytes(file, names) + (_PROVENANCE_BYTES + text) * file.table.rows, file.table.rows)
+            (max_table_bytes(file, names) + (_PROVENANCE_BYTES + text) * file.table.rows, file.table.rows)
             for file in self.files
             if file.table.rows
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from lazynwb.arrays.size_estimates import most_bytes
+from lazynwb.arrays.size_estimates import max_table_bytes
 from lazynwb.catalog.model import grid_of
 from lazynwb.config import config
 from lazynwb.engine.timestamps import TIMESTAMPS
@@ -43,7 +43,7 @@ def row_ranges(
         return whole
     total = file.table.rows
     stop = total if rows is None else min(rows, total)
-    pieces = most_bytes(file, names) * stop // max(total, 1) // config.batch_bytes
+    pieces = max_table_bytes(file, names) * stop // max(total, 1) // config.batch_bytes
     if pieces < 2:  # noqa: PLR2004 - nothing to divide
         return whole
     chunks, unit = _chunks(file, names)
@@ -63,7 +63,7 @@ def _chunks(file: TableFile, names: Collection[str]) -> tuple[int, int]:
         column = file.columns.get(name)
         for child in () if column is None else (column.children or (column,)):
             array = child.data
-            if array is None or child.lengths or (own := most_bytes(file, [name])) <= size:
+            if array is None or child.lengths or (own := max_table_bytes(file, [name])) <= size:
                 continue
             size = own
             if array.chunk:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lazynwb.arrays.chunk_grid import row_bytes
-from lazynwb.arrays.size_estimates import measure_rows, most_bytes
+from lazynwb.arrays.size_estimates import max_table_bytes, measure_rows
 from lazynwb.config import config
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def batch_bounds(
         starts = range(0, rows, MAX_ROWS)
         return [(start, min(start + MAX_ROWS, rows)) for start in starts] or [(0, 0)]
     few = growth.take() if growth is not None else MAX_ROWS
-    heavy = sum(most_bytes(part.file, rest) for part in parts)
+    heavy = sum(max_table_bytes(part.file, rest) for part in parts)
     if heavy <= limit // 16 or (heavy <= limit and rows <= few):
         return [(0, rows)]
     sizes = measure_rows(handles, parts, rest)

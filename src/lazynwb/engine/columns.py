@@ -30,9 +30,9 @@ from lazynwb.arrays.heap import Heap, referred_bytes
 from lazynwb.arrays.ragged import (
     as_integers,
     chunks_for,
-    merged,
+    count_rows,
+    merge_spans,
     request_rows,
-    rows_in,
     spans,
     with_row_before,
 )
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 _MAX_ELEMENTS = 2**32 - 1
 
 
-class StoredAs:
+class StorageKey:
     """A key for grouping, which is equal for columns whose rows can share a buffer."""
 
     __slots__ = ("column",)
@@ -66,12 +66,12 @@ class StoredAs:
         self.column = pair[1]
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, StoredAs) and _alike(self.column, other.column)
+        return isinstance(other, StorageKey) and _has_equal_storage(self.column, other.column)
 
     __hash__ = None  # type: ignore[assignment]
 
 
-def _alike(one: Column | None, other: Column | None) -> bool:
+def _has_equal_storage(one: Column | None, other: Column | None) -> bool:
     if one is None or other is None:
         return one is other
     if one.lengths and other.lengths and one.indices and other.indices:
@@ -81,7 +81,7 @@ def _alike(one: Column | None, other: Column | None) -> bool:
             return False
         mine, theirs = one.children or (), other.children or ()
         return len(mine) == len(theirs) and all(
-            a.name == b.name and _alike(a, b) for a, b in zip(mine, theirs, strict=True)
+            a.name == b.name and _has_equal_storage(a, b) for a, b in zip(mine, theirs, strict=True)
         )
     return (
         one.data.dtype == other.data.dtype
@@ -258,7 +258,7 @@ class _Run:
         column = self._pieces[0].column
         if self._leaf is not None:
             series = self._leaf.series(context)
-            return series if not column.lengths or column.indices else _measured(series)
+            return series if not column.lengths or column.indices else _row_lengths(series)
         if self._children:
             return pl.DataFrame([c.series(context).alias(c.name) for c in self._children]).to_struct("")
         if column.lengths:
@@ -266,7 +266,7 @@ class _Run:
         return _regular(self._pieces)
 
 
-def _measured(values: pl.Series) -> pl.Series:
+def _row_lengths(values: pl.Series) -> pl.Series:
     """Return the lengths of rows; a scalar value is a list of one, if the type of the scan is a list."""
     if isinstance(values.dtype, pl.List):
         return values.list.len().cast(LENGTH)
@@ -276,7 +276,7 @@ def _measured(values: pl.Series) -> pl.Series:
 def _runs(name: str, parts: list[Part]) -> list[_Run]:
     runs = []
     pieces = [(part, part.file.columns.get(name)) for part in parts if part.rows]
-    for column, group in groupby(pieces, key=StoredAs):
+    for column, group in groupby(pieces, key=StorageKey):
         listed = list(group)
         rows = sum(part.rows for part, _ in listed)
         if column.column is None:
@@ -295,7 +295,7 @@ def _piece(file: TableFile, column: Column, ranges: np.ndarray, rows: int) -> _P
     if column.length < file.table.rows and len(ranges) and ranges[-1, 1] > column.length:
         ranges = np.minimum(ranges, column.length)
         ranges = ranges[ranges[:, 1] > ranges[:, 0]]
-        stored = rows_in(ranges)
+        stored = count_rows(ranges)
         return _Piece(file, column, ranges, stored, rows - stored)
     return _Piece(file, column, ranges, rows, 0)
 
@@ -374,7 +374,7 @@ class _Leaf:
         self, handles: Handles, requests: list[tuple[TableFile, Request]], indirect: list[IndirectRead]
     ) -> None:
         first = _data(self._first)
-        counts = [rows_in(ranges) for ranges in self._ranges]
+        counts = [count_rows(ranges) for ranges in self._ranges]
         width = row_bytes(first)
         if first.layout == "indirect":
             for piece, ranges in zip(self._pieces, self._ranges, strict=True):
@@ -417,7 +417,7 @@ class _Leaf:
                     f"{piece.file.name}: /{piece.file.table.path}: column {name!r}: {error}"
                 ) from None
             lengths.append(stops - starts)
-            self._ranges[i] = merged(starts, stops)
+            self._ranges[i] = merge_spans(starts, stops)
         self._lengths.append(lengths)
         self._level += 1
         self._pending = []
@@ -444,7 +444,7 @@ class _Leaf:
         levels = [offsets_of(np.concatenate(lengths)) for lengths in self._lengths]
         if levels:
             return as_lists(series, dims, levels)
-        return as_array(series, dims, sum(rows_in(ranges) for ranges in self._ranges))
+        return as_array(series, dims, sum(count_rows(ranges) for ranges in self._ranges))
 
 
 class _Ends(_Leaf):

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 from polars import selectors
 
-from lazynwb.arrays.arrow import from_buffer, of_mask
+from lazynwb.arrays.arrow import bool_series, from_buffer
 from lazynwb.arrays.row_selection import Handles, Part, to_ranges
-from lazynwb.arrays.size_estimates import most_bytes
+from lazynwb.arrays.size_estimates import max_table_bytes
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_PATH, is_array_dtype
 from lazynwb.catalog.lengths import LENGTH, measured_name
 from lazynwb.catalog.merge import nulls
@@ -95,7 +95,7 @@ def gather_columns(
     save()
     places = np.full(len(owners), NO_TABLE, np.int64)
     places[order] = np.cumsum(is_new) - 1
-    return [_placed(name, listed, schema[name], places) for name, listed in read.items()]
+    return [_in_requested_order(name, listed, schema[name], places) for name, listed in read.items()]
 
 
 def _parts(files: Sequence[TableFile], owners: np.ndarray, rows: np.ndarray) -> list[Part]:
@@ -132,7 +132,7 @@ def _windows(parts: list[Part], names: list[str]) -> Iterator[list[Part]]:
 
 def _bytes_of(file: TableFile, rows: int, names: list[str]) -> float:
     """Return the estimated size of some rows of a table, from the size of its columns."""
-    return most_bytes(file, names) * rows / max(file.table.rows, 1)
+    return max_table_bytes(file, names) * rows / max(file.table.rows, 1)
 
 
 def cut_rows(origins: Origins, names: list[str]) -> list[slice]:
@@ -161,7 +161,9 @@ def cut_rows(origins: Origins, names: list[str]) -> list[slice]:
     return slices
 
 
-def _placed(name: str, read: list[pl.Series], dtype: pl.DataType, places: np.ndarray) -> pl.Series:
+def _in_requested_order(
+    name: str, read: list[pl.Series], dtype: pl.DataType, places: np.ndarray
+) -> pl.Series:
     """Return the values in the requested order."""
     if not read:
         return nulls(name, dtype, len(places))
@@ -254,7 +256,7 @@ class LateColumns:
             if late:
                 batch = batch.with_columns(self._read(of_batch, filtering, added))
                 keep = mask(batch, pl.all_horizontal(late))
-                batch, of_batch = batch.filter(of_mask(keep)), of_batch.take(keep)
+                batch, of_batch = batch.filter(bool_series(keep)), of_batch.take(keep)
             rest = [name for name in names if name not in batch.columns]
             yield _in_order(batch.with_columns(self._read(of_batch, rest, added)), names)
 

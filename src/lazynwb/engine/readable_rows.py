@@ -13,7 +13,7 @@ import polars as pl
 
 from lazynwb.arrays.arrow import from_buffer
 from lazynwb.arrays.chunk_grid import chunk_numbers
-from lazynwb.arrays.ragged import as_integers, merged, request_rows, spans, with_row_before
+from lazynwb.arrays.ragged import as_integers, merge_spans, request_rows, spans, with_row_before
 from lazynwb.arrays.row_selection import Handles, expand, to_ranges
 from lazynwb.catalog.dtypes import column_dtype
 from lazynwb.catalog.merge import conform, nulls
@@ -100,7 +100,7 @@ class ReadableRows:
         """Read a column with unreadable rows, first without the rows in undecodable chunks."""
         if part.rows == 1:
             return nulls(column.name, dtype, 1)
-        keep = self._in_sound_chunks(handles, part, column)
+        keep = self._decodable_rows(handles, part, column)
         if keep.all():
             return _read_each(handles, part, column.name, dtype)
         if not keep.any():
@@ -109,17 +109,19 @@ class ReadableRows:
         places = np.where(keep, np.cumsum(keep) - 1, -1)
         return found.gather(from_buffer(places).replace(-1, None))
 
-    def _in_sound_chunks(self, handles: Handles, part: Part, column: Column) -> np.ndarray:
+    def _decodable_rows(self, handles: Handles, part: Part, column: Column) -> np.ndarray:
         """Return a mask of the rows whose chunks can be decoded, judged by one row of each chunk."""
         data, file, rows = column.data, part.file, part.indices()
         if data is None or column.whole:
             return np.ones(len(rows), np.bool_)
         outer = column.indices[0] if column.indices else data
         # Rows past the end of a short column are null.
-        keep = self._sound(handles, file, outer, rows) | (rows >= column.length)
+        keep = self._decodable_array_rows(handles, file, outer, rows) | (rows >= column.length)
         if not column.indices:
             return keep
-        keep &= self._sound(handles, file, outer, np.maximum(rows - 1, 0)) | (rows > column.length)
+        keep &= self._decodable_array_rows(handles, file, outer, np.maximum(rows - 1, 0)) | (
+            rows > column.length
+        )
         kept = part.take(keep & (rows < column.length))
         if len(column.indices) > 1 or column.lengths or not kept.rows:
             return keep
@@ -131,14 +133,16 @@ class ReadableRows:
         if size:
             first, last = starts // size, (np.maximum(stops, 1) - 1) // size
             full = stops > starts
-            bands = expand(merged(first[full], last[full] + 1))
+            bands = expand(merge_spans(first[full], last[full] + 1))
             damaged = np.zeros(int(last.max()) + 2, np.int64)
-            damaged[bands[~self._sound(handles, file, data, bands * size)] + 1] = 1
+            damaged[bands[~self._decodable_array_rows(handles, file, data, bands * size)] + 1] = 1
             before = np.cumsum(damaged)
             keep[keep & (rows < column.length)] = ~full | (before[last + 1] == before[first])
         return keep
 
-    def _sound(self, handles: Handles, file: TableFile, array: Array, rows: np.ndarray) -> np.ndarray:
+    def _decodable_array_rows(
+        self, handles: Handles, file: TableFile, array: Array, rows: np.ndarray
+    ) -> np.ndarray:
         """Return a mask of the rows of an array whose chunks can be decoded; True without chunks."""
         size = _rows_per_chunk(array)
         known = self._bands.setdefault((file.source, array.path), {})

@@ -87,7 +87,9 @@ class Regions:
         parts = [part for part in parts if part.rows]
         known = self._read(handles, region, list({part.file.key: part.file for part in parts}.values()), read)
         tables = [known[part.file.key] for part in parts]
-        flat, levels, owners = _flattened(series, np.repeat(np.arange(len(parts)), [p.rows for p in parts]))
+        flat, levels, owners = _flatten_positions(
+            series, np.repeat(np.arange(len(parts)), [p.rows for p in parts])
+        )
         sizes = np.array([len(table) if table is not None else 0 for table in tables], np.int64)
         positions = flat.fill_null(-1).to_numpy()
         within = (positions >= 0) & (positions < sizes[owners])
@@ -149,7 +151,9 @@ class Regions:
         self._note(file, (problem,))
 
 
-def _flattened(series: pl.Series, owners: np.ndarray) -> tuple[pl.Series, list[np.ndarray], np.ndarray]:
+def _flatten_positions(
+    series: pl.Series, owners: np.ndarray
+) -> tuple[pl.Series, list[np.ndarray], np.ndarray]:
     """Flatten nested lists of positions.
 
     Returns

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("lazynwb")
 #: Maximum number of files in a warning.
-_NAMED = 3
+_MAX_NAMES = 3
 
 
 class Report:
@@ -95,7 +95,7 @@ class Report:
                     phrase,
                     len(listed),
                     self._total,
-                    _some(listed),
+                    _first_items(listed),
                 )
         if self._outdated:
             _LOGGER.warning(
@@ -103,13 +103,13 @@ class Report:
                 "in an index, update it (lazynwb index update): %s",
                 len(self._outdated),
                 self._total,
-                _some(list(self._outdated)),
+                _first_items(list(self._outdated)),
             )
         if self._unreadable:
             _LOGGER.warning(
                 "table /%s was read in part: %s",
                 self._table,
-                _some(
+                _first_items(
                     [
                         f"{name}: /{path}: column {column!r} is null where it cannot be read: {reason}"
                         for (name, path, column), reason in sorted(self._unreadable.items())
@@ -120,9 +120,9 @@ class Report:
         said = tuple(f"{n}: /{path}: column {column!r} was left out" for n, path, column in self._unreadable)
         problems = [problem for problem in self._problems if not problem.startswith(said)]
         if problems:
-            _LOGGER.warning("table /%s was repaired: %s", self._table, _some(problems))
+            _LOGGER.warning("table /%s was repaired: %s", self._table, _first_items(problems))
 
 
-def _some(items: list[str]) -> str:
-    more = len(items) - _NAMED
-    return "; ".join(items[:_NAMED]) + (f"; and {more} more" if more > 0 else "")
+def _first_items(items: list[str]) -> str:
+    more = len(items) - _MAX_NAMES
+    return "; ".join(items[:_MAX_NAMES]) + (f"; and {more} more" if more > 0 else "")

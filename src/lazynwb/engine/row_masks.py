@@ -76,7 +76,7 @@ def mask(frame: pl.DataFrame, expression: pl.Expr) -> np.ndarray:
     return np.broadcast_to(found, len(frame)) if len(found) != len(frame) else found
 
 
-def assembled(columns: Mapping[str, pl.Series], rows: int) -> pl.DataFrame:
+def assemble_frame(columns: Mapping[str, pl.Series], rows: int) -> pl.DataFrame:
     """Return a frame of columns, or a frame of a given height without columns."""
     if not columns:
         return from_buffer(np.zeros(rows, np.uint32), TABLE_INDEX).to_frame()

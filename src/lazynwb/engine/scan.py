@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lazynwb.arrays.arrow import from_buffer, of_mask
+from lazynwb.arrays.arrow import bool_series, from_buffer
 from lazynwb.arrays.row_selection import Handles, Part, cut_ranges, to_ranges
-from lazynwb.arrays.size_estimates import most_bytes
+from lazynwb.arrays.size_estimates import max_table_bytes
 from lazynwb.catalog.dtypes import TABLE_INDEX
 from lazynwb.catalog.lengths import measured_name, stored_name
 from lazynwb.catalog.merge import nulls
@@ -21,8 +21,8 @@ from lazynwb.engine.plan import Growth, Step
 from lazynwb.engine.readable_rows import COLUMN_ERRORS, ReadableRows, unreadable_columns
 from lazynwb.engine.regions import Regions
 from lazynwb.engine.report import Report
-from lazynwb.engine.row_masks import PerFile, assembled, cut, mask, take
-from lazynwb.engine.stored_columns import StoreWriter, WindowColumns, small_of
+from lazynwb.engine.row_masks import PerFile, assemble_frame, cut, mask, take
+from lazynwb.engine.stored_columns import StoreWriter, WindowColumns, small_columns_of
 from lazynwb.engine.timestamps import TIMESTAMPS, TimestampFilter
 from lazynwb.errors import (
     LazyNWBError,
@@ -191,7 +191,9 @@ class Query:
             if not rows:
                 continue
             size = (
-                max(most_bytes(file, filtering) * rows // limit, _MIN_ROW_BYTES * rows) if self._steps else 0
+                max(max_table_bytes(file, filtering) * rows // limit, _MIN_ROW_BYTES * rows)
+                if self._steps
+                else 0
             )
             # A large table is filtered in slices.
             slices = max(1, min(rows, -(-size // config.batch_bytes)))
@@ -327,12 +329,12 @@ class Query:
             Known columns of these rows; None if the window has not been processed before.
         """
         if any(self.report.has_failed(part.file) for part in parts):
-            for one, own in _singly(parts, known):
+            for one, own in _part_by_part(parts, known):
                 if not self.report.has_failed(one.file):
                     yield from self.batches([one], own)
             return
         if len(parts) > 1 and any(part.file.key in self._damaged for part in parts):
-            for one, own in _singly(parts, known):
+            for one, own in _part_by_part(parts, known):
                 yield from self.batches([one], own)
             return
         parts = [self._readable(part) for part in parts]
@@ -356,14 +358,14 @@ class Query:
         """Yield the rows of a window that cannot be read as a whole."""
         if len(parts) > 1:
             # File by file, so that other files are read and the error identifies the file.
-            for one, own in _singly(parts, known):
+            for one, own in _part_by_part(parts, known):
                 yield from self.batches([one], own)
         elif self._read_again(parts[0], error):
             yield from self.batches(parts, known)
         else:
-            self._give_up(parts[0], error)
+            self._skip_file(parts[0], error)
 
-    def _give_up(self, part: Part, error: LazyNWBError) -> None:
+    def _skip_file(self, part: Part, error: LazyNWBError) -> None:
         """Record a file that cannot be read with `ignore_errors`; else raise the error."""
         if isinstance(error, SourceChangedError) and part.file.is_provided:
             error = SourceChangedError(_OUTDATED.format(part.file.name))
@@ -469,7 +471,7 @@ class Query:
         ):
             regions = self._regions.names
             names = [name for name in self._plan.schema if name in self._needed and name not in regions]
-        return WindowColumns(parts, small_of(parts, names), is_stored=is_stored)
+        return WindowColumns(parts, small_columns_of(parts, names), is_stored=is_stored)
 
     def _read_whole(
         self,
@@ -521,10 +523,10 @@ class Query:
             self._read_whole(handles, parts, known, step.columns, kept)
             self._add(handles, parts, step.columns, known, kept.decoded(parts))
             rows = sum(part.rows for part in parts)
-            keep = mask(assembled({name: known[name] for name in step.columns}, rows), step.expression)
+            keep = mask(assemble_frame({name: known[name] for name in step.columns}, rows), step.expression)
             if not keep.all():
                 parts = take(parts, keep)
-                known = {name: series.filter(of_mask(keep)) for name, series in known.items()}
+                known = {name: series.filter(bool_series(keep)) for name, series in known.items()}
                 if not parts:
                     break
         return parts, {name: series for name, series in known.items() if name in self._names}
@@ -548,7 +550,9 @@ class Query:
             return
         if len(bounds) == 1:
             self._reach(parts)
-            yield assembled({name: known[name] for name in self._names}, sum(part.rows for part in parts))
+            yield assemble_frame(
+                {name: known[name] for name in self._names}, sum(part.rows for part in parts)
+            )
             return
         for start, stop in bounds:
             yield from self._read(
@@ -573,7 +577,7 @@ class Query:
                 if self._read_again(parts[0], error):
                     yield from self._read([self._readable(parts[0])], known)
                 else:
-                    self._give_up(parts[0], error)
+                    self._skip_file(parts[0], error)
                 return
             at = 0
             for part in parts:
@@ -582,7 +586,7 @@ class Query:
                 yield from self._read([part], own)
             return
         self._reach(parts)
-        yield assembled({name: have[name] for name in self._names}, sum(part.rows for part in parts))
+        yield assemble_frame({name: have[name] for name in self._names}, sum(part.rows for part in parts))
 
     def _bounds(self, handles: Handles, parts: list[Part], names: list[str]) -> list[tuple[int, int]]:
         """Divide rows into batches (see `batch_bounds`), or into equal ones if an index is damaged."""
@@ -592,7 +596,7 @@ class Query:
             if parts[0].file.key not in self._damaged:
                 raise
         rows, file = parts[0].rows, parts[0].file
-        size = most_bytes(file, names) * rows // file.table.rows
+        size = max_table_bytes(file, names) * rows // file.table.rows
         return OversizedError(size).bounds(rows) if rows > 1 else [(0, rows)]
 
     def _reach(self, parts: list[Part]) -> None:
@@ -649,7 +653,7 @@ class Query:
             return nulls(series.name, self._plan.schema[series.name], len(series))
 
 
-def _singly(
+def _part_by_part(
     parts: list[Part], known: dict[str, pl.Series] | None
 ) -> Iterator[tuple[Part, dict[str, pl.Series] | None]]:
     """Yield each part with its rows of the known columns."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from lazynwb.arrays.row_selection import Part
-from lazynwb.arrays.size_estimates import most_bytes
+from lazynwb.arrays.size_estimates import max_table_bytes
 from lazynwb.catalog.merge import nulls
 from lazynwb.catalog.model import arrays_of, grid_of
 from lazynwb.column_store.compaction import MAX_PART_BYTES, add
@@ -102,7 +102,7 @@ class WindowColumns:
                 for name in names
                 if all(_is_in_one_chunk(part.file, name, self._is_stored) for part in parts)
             ]
-        if sum(most_bytes(part.file, names) for part in parts) > config.batch_bytes:
+        if sum(max_table_bytes(part.file, names) for part in parts) > config.batch_bytes:
             return []
         return names
 
@@ -161,7 +161,7 @@ def _is_in_one_chunk(file: TableFile, name: str, is_stored: bool) -> bool:  # no
     else:
         arrays = [child.data for child in column.children or (column,) if child.data is not None]
     chunks = max((math.prod(grid_of(array)) if array.chunk else 1 for array in arrays), default=1)
-    size = most_bytes(file, [name])
+    size = max_table_bytes(file, [name])
     if is_stored and not file.source.is_remote:  # remote elements would be requested one by one
         return size <= _MAX_MISSING and chunks <= _MAX_CHUNKS_MISSING
     return (
@@ -171,7 +171,7 @@ def _is_in_one_chunk(file: TableFile, name: str, is_stored: bool) -> bool:  # no
     )
 
 
-def small_of(parts: Iterable[Part], names: Collection[str]) -> frozenset[str]:
+def small_columns_of(parts: Iterable[Part], names: Collection[str]) -> frozenset[str]:
     """Return the columns that are small in all files that have them."""
     small: set[str] = set()
     large: set[str] = set()

@@ -366,7 +366,7 @@ def read_whole(
     count(rows_stored=rows)
     if not stored:
         frame = pl.DataFrame([nulls(name, dtype, rows) for name, dtype in dtypes.items()])
-        return _filtered(frame, steps).select(selectors.by_name(*columns))
+        return _apply_filters(frame, steps).select(selectors.by_name(*columns))
     try:
         scan = scan_part(part.bytes, file, stored, [(0, rows)])
     except (OSError, CorruptDataError) as error:
@@ -382,7 +382,7 @@ def read_whole(
             conform(frame[name], dtypes[name], None if name in plan.overridden else plan.origin)
             for name in stored
         )
-        return _filtered(frame, steps).select(selectors.by_name(*columns))
+        return _apply_filters(frame, steps).select(selectors.by_name(*columns))
     filtered = scan
     for step in steps:
         filtered = filtered.filter(step.expression)
@@ -392,7 +392,7 @@ def read_whole(
         # The part may be valid, and the predicate may have failed.
         frame = guarded(part, scan.collect)
         _check_types(part, frame, dtypes)
-        frame = _filtered(frame, steps).select(selectors.by_name(*columns))
+        frame = _apply_filters(frame, steps).select(selectors.by_name(*columns))
     _check_types(part, frame, dtypes)
     return frame
 
@@ -431,7 +431,7 @@ def _read_group(
     if not picks:
         frame = _row_numbers([one.rows for one in group])
         frame = frame.with_columns(nulls(name, plan.schema[name], len(frame)) for name in read)
-        return _filtered(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
+        return _apply_filters(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
     scan = scan_picks([one.cover.picks for one in group])
     if limit is not None:
         scan = scan.filter((pl.col(SESSION) != limit) | (pl.col(TABLE_INDEX) < group[limit].rows))
@@ -451,7 +451,7 @@ def _read_group(
             conform(frame[name], plan.schema[name], None if name in plan.overridden else plan.origin)
             for name in read
         )
-        return _filtered(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
+        return _apply_filters(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
     filtered = scan
     for step in early:
         filtered = filtered.filter(step.expression)
@@ -461,12 +461,12 @@ def _read_group(
         # The part may be valid, and the predicate may have failed.
         frame = guarded(part, scan.collect)
         _check_types(part, frame, plan.schema)
-        frame = _filtered(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
+        frame = _apply_filters(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
     _check_types(part, frame, plan.schema)
     return frame
 
 
-def _filtered(frame: pl.DataFrame, steps: Sequence[Step]) -> pl.DataFrame:
+def _apply_filters(frame: pl.DataFrame, steps: Sequence[Step]) -> pl.DataFrame:
     for step in steps:
         frame = frame.filter(step.expression)
     return frame

@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from lazynwb.arrays.arrow import from_buffer
-from lazynwb.arrays.ragged import rows_in
+from lazynwb.arrays.ragged import count_rows
 from lazynwb.arrays.row_selection import Handles, Part, cut_ranges
 from lazynwb.arrays.slicing import read_slice
 from lazynwb.arrays.sorted_search import AscendingRows
@@ -150,11 +150,11 @@ class TimestampFilter:
             return everything
         try:
             if column.regular is not None:
-                return self._of_regular(rows, *column.regular)
+                return self._regular_ranges(rows, *column.regular)
             array = _numbers(file)
             if array is None or has_few_zones(array):
                 return everything
-            found = self._of_stored(file, array, rows)
+            found = self._stored_ranges(file, array, rows)
             # Rows without a timestamp are null, for which comparisons are never true.
             return everything if found is None else cut_ranges(found, 0, min(rows, column.length))
         except (LazyNWBError, pl.exceptions.PolarsError):
@@ -200,19 +200,19 @@ class TimestampFilter:
         array = _numbers(file)
         return array is not None and array.rows * array.dtype.itemsize > _MAX_AHEAD_BYTES
 
-    def _of_regular(self, rows: int, start: float, rate: float) -> np.ndarray:
+    def _regular_ranges(self, rows: int, start: float, rate: float) -> np.ndarray:
         def edge(side: Side) -> int:
             passed = self._passed(side)
             return bisect_left(range(rows), 1, key=lambda row: int(passed(np.array([start + row / rate]))[0]))
 
         return np.array([[edge("lower"), edge("upper")]], np.int64)
 
-    def _of_stored(self, file: TableFile, array: Array, rows: int) -> np.ndarray | None:
+    def _stored_ranges(self, file: TableFile, array: Array, rows: int) -> np.ndarray | None:
         """Return ranges of stored timestamps; None if all rows are to be read."""
         zones = file.zone_map(array)
         if zones is None and self._plan.assume_ascending:
             try:
-                return self._searched(file, array)
+                return self._search_ranges(file, array)
             except NotAscendingError:
                 pass
         if zones is None and rows < min(file.table.rows, array.rows):
@@ -235,7 +235,7 @@ class TimestampFilter:
                     keep = keep & mask(frame, bound.expression)
         return zones.ranges(keep)
 
-    def _searched(self, file: TableFile, array: Array) -> np.ndarray:
+    def _search_ranges(self, file: TableFile, array: Array) -> np.ndarray:
         blocks = AscendingRows(lambda ranges: self._read(file, ranges), array.rows, block_rows_of(array))
         blocks.prefetch(bound.value for bound in self._bounds)
         first, last = (
@@ -262,7 +262,7 @@ class TimestampFilter:
 
     def _read(self, file: TableFile, ranges: np.ndarray) -> np.ndarray:
         """Read the timestamps of some rows in the type of the filter."""
-        wanted = Part(file, ranges, rows_in(ranges))
+        wanted = Part(file, ranges, count_rows(ranges))
         plan = self._plan
         with Handles() as handles:
             (series,) = read_columns(

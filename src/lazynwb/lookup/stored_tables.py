@@ -11,7 +11,7 @@ from lazynwb.catalog.dtypes import RESERVED
 from lazynwb.catalog.lengths import length_name
 from lazynwb.catalog.model import Table
 from lazynwb.column_store.compaction import add
-from lazynwb.column_store.entries import Layout, Session, without_places
+from lazynwb.column_store.entries import Layout, Session, without_addresses
 from lazynwb.column_store.reading import Pick, drop_lost
 from lazynwb.column_store.store import Block, column_store
 from lazynwb.config import config
@@ -229,7 +229,7 @@ class StoredTables:
 def layout_of(file: TableFile, stored: Iterable[str] = ()) -> Layout:
     """Return the layout of a file's table in the column store; see `Layout` for the parameters."""
     table = file.table
-    columns = tuple(without_places(column) for column in table.columns)
+    columns = tuple(without_addresses(column) for column in table.columns)
     return Layout(table.path, table.kind, columns, tuple(sorted(stored)))
 
 

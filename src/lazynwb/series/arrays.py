@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lazynwb.arrays.slicing import ordered, pick, read_picked, value_dtype
+from lazynwb.arrays.slicing import apply_order, read_spans, resolve_selection, value_dtype
 from lazynwb.errors import UnsupportedTypeError
 from lazynwb.storage.remote_state import save
 from lazynwb.terminal_text import visible
@@ -94,8 +94,8 @@ class LazyArray(ABC):
         CorruptDataError, SourceChangedError, UnsupportedTypeError
             If the values cannot be read.
         """
-        picked = pick(self.shape, selection)
-        values = ordered(self.read(picked.spans), picked)
+        picked = resolve_selection(self.shape, selection)
+        values = apply_order(self.read(picked.spans), picked)
         return values if values.ndim else values[()]
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:  # noqa: FBT001 - NumPy's
@@ -180,7 +180,7 @@ class StoredArray(LazyArray):
             else:
                 first = first + self._start
             spans = (first, *spans[1:])
-        values = read_picked(self._table, self._array, spans)
+        values = read_spans(self._table, self._array, spans)
         save()
         return values[(..., *within)] if within else values
 

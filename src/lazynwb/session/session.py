@@ -107,7 +107,7 @@ _GENERAL = frozenset({
     "devices", "extracellular_ephys", "intracellular_ephys", "optogenetics", "optophysiology", "subject",
 })  # fmt: skip
 #: Metadata in the text representation; HTML shows all of it.
-_SHORTLY = ("identifier", "session_id", "session_start_time", "session_description", "subject.subject_id")
+_TEXT_FIELDS = ("identifier", "session_id", "session_start_time", "session_description", "subject.subject_id")
 #: Maximum number of characters of an error in a representation.
 _ERROR = 500
 
@@ -393,8 +393,8 @@ class LazyNWB:
         try:
             said = self._shown_metadata()
         except LazyNWBError as error:
-            said = {_SHORTLY[0]: f"cannot be read: {error}"}
-        shortly = {name: said[name] for name in _SHORTLY if name in said}
+            said = {_TEXT_FIELDS[0]: f"cannot be read: {error}"}
+        shortly = {name: said[name] for name in _TEXT_FIELDS if name in said}
         return text_tree(title, shortly, contents, "", _without_metadata(contents.members("")))
 
     def _repr_html_(self) -> str:

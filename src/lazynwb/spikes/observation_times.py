@@ -276,12 +276,12 @@ class _ObservedTest:
         """Return a Boolean for each struct of an interval's bounds and its unit."""
         rows = batch.struct.unnest()
         if OBS_INTERVALS in rows.columns:
-            return _tell(rows, Observations(rows[OBS_INTERVALS]), np.arange(len(rows)))
+            return _is_observed(rows, Observations(rows[OBS_INTERVALS]), np.arange(len(rows)))
         keys = rows.select(pl.col(NWB_PATH).cast(pl.String), pl.col(UNITS_INDEX).cast(pl.Int64))
         units, observations = self._read(keys) if self._units is None else self._units.read()
         numbered = units.with_columns(pl.Series("unit", np.arange(len(units)), dtype=pl.Int64))
         matched = keys.join(numbered, on=[NWB_PATH, UNITS_INDEX], how="left", maintain_order="left")
-        return _tell(rows, observations, matched["unit"].fill_null(-1).to_numpy())
+        return _is_observed(rows, observations, matched["unit"].fill_null(-1).to_numpy())
 
     def _read(self, keys: pl.DataFrame) -> tuple[pl.DataFrame, Observations]:
         """Read the observed intervals of units from `/units` of their files."""
@@ -291,7 +291,7 @@ class _ObservedTest:
         return units, Observations(series)
 
 
-def _tell(rows: pl.DataFrame, observations: Observations, units: Ints) -> pl.Series:
+def _is_observed(rows: pl.DataFrame, observations: Observations, units: Ints) -> pl.Series:
     starts, stops = (rows[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in (START, STOP))
     known = (units >= 0) & (starts <= stops)
     told = np.zeros(len(rows), bool)
