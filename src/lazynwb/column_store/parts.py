@@ -1,8 +1,8 @@
 """Parts: immutable Parquet files with the small columns of many sessions, verified before use.
 
-Polars does not verify Parquet files: most flipped bits result in wrong values. A checksum of each column chunk
-is therefore stored separately, and Polars scans a verified copy in memory. The copy has the size of the file,
-but only requested chunks are filled; unwritten memory pages are not allocated.
+Polars does not verify Parquet files: most flipped bits result in wrong values. A checksum of each column
+chunk is therefore stored separately, and Polars scans a verified copy in memory. The copy has the size of the
+file, but only requested chunks are filled; unwritten memory pages are not allocated.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ _PUBLISHED_LEVEL = 3
 _GAP = 16 * 1024
 #: Fraction of a part above which the whole file is read.
 _WHOLE_SHARE = 0.9
-#: Minimum size of allocations that all C libraries request from the operating system as zero pages, of which only
-#: written pages take time and space.
+#: Minimum size of allocations that all C libraries request from the operating system as zero pages, of which
+#: only written pages take time and space.
 _FRESH_BYTES = 32 * 1024 * 1024 + 1
 
 
@@ -299,8 +299,8 @@ def _read_checked(source: PartBytes, file: PartFile, names: list[str], groups: l
         data = source.read(file.size)
         _check(memoryview(data), file, numbers)
         return data
-    # The copy is padded with zeros at the start if required: the footer is at the end, and its offsets count from
-    # the start of the file.
+    # The copy is padded with zeros at the start if required: the footer is at the end, and its offsets count
+    # from the start of the file.
     stream = BytesIO(bytes(max(file.size, _FRESH_BYTES)))  # the bytes have no other owner and are not copied
     with stream.getbuffer() as whole, whole[: file.size] as view:
         source.read_into(view, [(0, start), *ranges, (stop, file.size)])
