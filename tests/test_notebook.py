@@ -119,6 +119,19 @@ def test_an_interrupted_kernel_ends_the_call_before_its_next_reads(kernel, call,
     assert int(contents[2]["user_expressions"]["reads"]["data"]["text/plain"]) <= MAX_READS[call]
 
 
+def test_a_kernel_converts_to_duckdb_with_or_without_ipywidgets(kernel, cube, tmp_path):
+    pytest.importorskip("duckdb")
+    _, client = kernel
+    paths = [str(path) for path in cube[:2]]
+    code = f"""
+import lazynwb
+written = lazynwb.convert_nwb_tables({paths}, {str(tmp_path)!r}, output_format="duckdb", tables="units")
+"""
+    reply = reply_to(client, client.execute(code, user_expressions={"tables": "list(written)"}))
+    assert reply["status"] == "ok"
+    assert reply["user_expressions"]["tables"]["data"]["text/plain"] == "['/units']"
+
+
 def test_an_interrupt_of_a_query_ends_the_queries_that_it_begins_afterwards(monkeypatch):
     count = [0]
     monkeypatch.setattr(interrupts, "count", lambda: count[0])

@@ -196,7 +196,11 @@ class DuckDB:
             config: dict[str, Any] = {"threads": 1, "temp_directory": f"{path}.tmp"}
             try:
                 self._connection = duckdb.connect(config=config)
-                self._connection.execute("SET enable_progress_bar = false")  # it would print to stdout
+                # A progress bar would print to stdout. It is off, and cannot be set, in a notebook without
+                # ipywidgets.
+                setting = self._connection.execute("SELECT current_setting('enable_progress_bar')").fetchone()
+                if setting != (False,):
+                    self._connection.execute("SET enable_progress_bar = false")
                 self._connection.execute(
                     f"ATTACH {literal(str(path.absolute()))} AS {_DATABASE} (ROW_GROUP_SIZE {rows})"
                 )
