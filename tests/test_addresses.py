@@ -749,6 +749,33 @@ def test_a_column_that_no_file_can_open_is_left_out_with_the_reason(lost, caplog
         chosen.collect()
 
 
+def test_metadata_behind_a_broken_link(tmp_path, caplog):
+    """It is null in that file, with a warning; as a column of a scan it is an error."""
+    paths = [tmp_path / f"{name}.nwb" for name in ("whole", "broken")]
+    for path, value in zip(paths, ("pump", h5py.SoftLink("/nowhere")), strict=True):
+        with h5py.File(path, "w") as file:
+            nwb_root(file)
+            table(file, "units", {"rate": [1, 2]})
+            file["general/pharmacology"] = value
+    for read in (
+        lambda: lazynwb.get_metadata_df(paths, as_polars=True),
+        lambda: lazynwb.scan_sessions(paths).collect(),
+    ):
+        caplog.clear()
+        assert read()["pharmacology"].to_list() == ["pump", None]
+        assert re.search(r"broken\.nwb.*link 'pharmacology' is broken", caplog.text, re.DOTALL) or re.search(
+            r"pharmacology.*link 'pharmacology' is broken.*broken\.nwb", caplog.text, re.DOTALL
+        )
+    assert lazynwb.scan_sessions(paths).select("session_id").collect().height == 2
+    general = lazynwb.scan_nwb(paths, "/general")
+    assert general.select("session_id").collect().height == 2
+    with_rate = lazynwb.scan_nwb(paths, "/units", session_columns="pharmacology")
+    assert with_rate.select("rate").collect()["rate"].to_list() == [1, 2, 1, 2]
+    for scan in (general, with_rate):
+        with pytest.raises(LazyNWBError, match=r"'pharmacology' is broken: .*write the link anew"):
+            scan.select("pharmacology").collect()
+
+
 def test_a_dangling_symbolic_link(tmp_path):
     (tmp_path / "a.nwb").symlink_to("moved/a.nwb")
     with pytest.raises(
@@ -918,6 +945,38 @@ def test_an_answer_in_chunks_without_a_length(unusual):
     lazynwb.config.download_bytes = len(unusual.data)
     assert read(url) == [0, 1, 2]
     assert read(url) == [0, 1, 2]
+
+
+class _Chunked(BaseHTTPRequestHandler):
+    """Serves each object of `server.data` in chunks without a length, whatever range is asked for."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        data = self.server.data.get(self.path.strip("/"))
+        self.send_response(404 if data is None else 200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        with suppress(ConnectionError):
+            if data:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
+            self.wfile.write(b"0\r\n\r\n")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("consolidated", [True, False])
+def test_a_store_whose_objects_come_without_a_length(consolidated, monkeypatch):
+    documents = zarr_objects(consolidated=consolidated).items()
+    objects = {f"{name}/{key}": data for name in ("a.nwb.zarr", "b.nwb") for key, data in documents}
+    with serving(_Chunked, objects, monkeypatch) as running:
+        url = f"http://127.0.0.1:{running.server_port}"
+        with pytest.raises(LazyNWBError, match=r"a\.nwb\.zarr.*does not send the size .*download_bytes"):
+            read(f"{url}/a.nwb.zarr")
+        lazynwb.config.download_bytes = 100_000
+        for name in ("a.nwb.zarr", "b.nwb"):
+            assert read(f"{url}/{name}") == [0, 1, 2]
 
 
 class _Replicas(BaseHTTPRequestHandler):

@@ -375,3 +375,16 @@ def test_concurrent_first_use(tmp_path):
         first, *others = pool.map(work, range(6))
     for frame in others:
         assert_frames(frame, first)
+
+
+def test_spikes_in_intervals_of_files_that_disagree(tmp_path):
+    """Columns that cannot be read are left out of the result, as arrays are."""
+    for name, values in {"a": [1, 2], "b": ["one", "two"]}.items():
+        with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
+            table(file, "units", {"spike_times": Ragged([[0.5, 1.5]])}, kind="Units")
+            times = {"start_time": np.arange(2.0), "stop_time": np.arange(2.0) + 1}
+            table(file, "intervals/trials", {**times, "x": values}, kind="TimeIntervals")
+    units = lazynwb.get_df(tmp_path, "units", as_polars=True)
+    found = lazynwb.get_spike_times_in_intervals(units, {"spikes": ("start_time", "stop_time")})
+    assert found["spikes"].to_list() == [[0.5], [1.5]] * 2
+    assert "x" not in found.columns

@@ -12,7 +12,14 @@ import polars as pl
 
 from lazynwb.catalog.dtypes import NWB_PATH, RESERVED, column_dtype
 from lazynwb.catalog.merge import conform, merge_schemas
-from lazynwb.errors import BrokenTableLinkError, LazyNWBError, SchemaError, TableNotFoundError, may_skip
+from lazynwb.errors import (
+    BrokenTableLinkError,
+    LazyNWBError,
+    SchemaError,
+    TableNotFoundError,
+    UnsupportedTypeError,
+    may_skip,
+)
 from lazynwb.formats.nwb.names import (
     ATTRIBUTE_FIELDS,
     DATETIME_FIELDS,
@@ -234,8 +241,13 @@ def read_fields(
             disable_progress=True,
             catalogs=catalogs,
         )
-        scan = lazy_frame(plan._replace(optional=True))
-        rows = scan.select(*map(_column, stored), NWB_PATH).collect()
+        plan = plan._replace(optional=True)
+        wanted = (*map(_column, stored), NWB_PATH)
+        try:
+            rows = lazy_frame(plan).select(*wanted).collect()
+        except UnsupportedTypeError:
+            # As in `get_metadata_df`: a field that cannot be read in one file is null there, with a warning.
+            rows = lazy_frame(plan._replace(ignore_errors=True)).select(*wanted).collect()
         rows = pl.DataFrame(paths).join(rows, on=NWB_PATH, how="left", maintain_order="left")
         values |= {name: rows[field.column] for name, field in own.items() if name not in values}
     numbers = {source: number for number, source in enumerate(distinct)}

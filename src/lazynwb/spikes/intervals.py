@@ -113,7 +113,7 @@ class Intervals:
         self.shown = {
             name: dtype
             for name, dtype in self._schema.items()
-            if name not in _NOT_OF_THE_INTERVALS and (arrays or not is_array_dtype(dtype))
+            if name not in _NOT_OF_THE_INTERVALS and (arrays or not _is_array_or_unreadable(dtype))
         }
 
     def read(self, columns: Iterable[str], times: Times, paths: Sequence[str] | None = None) -> Sessions:
@@ -194,6 +194,10 @@ def _by_row(expressions: list[pl.Expr]) -> bool:
         return all(map(_is_by_row, expressions))
     except (pl.exceptions.PolarsError, AttributeError):
         return False  # Python functions, patterns, or a version of Polars without this function
+
+
+def _is_array_or_unreadable(dtype: pl.DataType) -> bool:
+    return is_array_dtype(dtype) or isinstance(dtype, pl.Null)
 
 
 def _is_by_row(expression: pl.Expr) -> bool:

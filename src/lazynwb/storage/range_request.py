@@ -212,9 +212,7 @@ def _download_whole(
                     return transient_failure(source, f"the server sent {len(whole)} of {size} bytes")
                 kept.add(0, whole)
     except (BaseError, OSError, ValueError) as error:
-        return _download_without_length(source, error, start, stop) or explain_refusal(
-            source, location, error
-        )
+        return download_without_length(source, error, start, stop) or explain_refusal(source, location, error)
     return Response(whole[start:stop], identity, whole, modified_of(meta))
 
 
@@ -244,7 +242,7 @@ def _retry_without_total(
         try:
             size = obstore.head(location.store, location.path)["size"]
         except (BaseError, OSError, ValueError):
-            return _download_without_length(source, error, start, stop)
+            return download_without_length(source, error, start, stop)
     if len(answer.data) != min(stop, size) - start:
         return None
     return Response(
@@ -252,7 +250,7 @@ def _retry_without_total(
     )
 
 
-def _download_without_length(
+def download_without_length(
     source: Source, error: Exception, start: int, stop: int
 ) -> Response | Failure | None:
     """Download a file whose server does not send its length, up to `config.download_bytes`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeVar
@@ -16,6 +17,7 @@ from lazynwb.storage.objects.key_validation import normalize_prefix, too_short_e
 from lazynwb.storage.range_request import (
     REQUEST_SLOTS,
     Response,
+    download_without_length,
     encoding_failure,
     explain_refusal,
     identity_of,
@@ -183,7 +185,10 @@ def _get_once(source: Source, location: Location, last: int = 0) -> Response | F
     except (BaseError, OSError, ValueError) as error:
         if last and isinstance(error, NotSupportedError):
             raise
-        return explain_refusal(source, location, error)
+        found = download_without_length(source, error, 0, sys.maxsize)
+        if isinstance(found, Response):
+            return Response(found.data[-last:], found.identity)
+        return found or explain_refusal(source, location, error)
     count(bytes_read=len(data))
     if len(data) != stop - start:
         return transient_failure(
