@@ -369,6 +369,8 @@ def test_every_kind_is_found_in_a_folder(tmp_path):
     names = ["a.nwb", "b.nwb.zarr.zip", "c.nwb.lindi.json", "d.NWB.zarr", "e.nwb"]
     assert [Path(source.path).name for source in expand(folder)] == names
     assert [Path(source.path).name for source in expand(str(folder / "*"))] == names
+    assert [Path(source.path).name for source in expand(str(folder / "**"))] == names
+    assert [Path(source.path).name for source in expand(str(folder / "**" / "*"))] == names
     assert read(folder) == [0, 1, 2] * 5
     context = lazynwb.get_sql_context(folder)
     assert context.execute("SELECT count(*) FROM units").collect().item() == 15

@@ -257,10 +257,13 @@ def _expand_local(path: str) -> list[Source]:
         return [resolve(one) for one in sorted(inside)]
     if mode is None and WILDCARDS.intersection(path):
         found = {match: _mode_of(match) for match in sorted(glob.glob(path, recursive=True))}
+        folders = {match for match, mode in found.items() if mode is not None and stat.S_ISDIR(mode)}
+        stores = {os.path.normpath(folder) for folder in folders if is_zarr_store(folder)}
         matches = [
             _resolved(match, is_file=mode is not None and stat.S_ISREG(mode))
             for match, mode in found.items()
-            if mode is None or not stat.S_ISDIR(mode) or is_zarr_store(match)
+            if (match not in folders or os.path.normpath(match) in stores)
+            and stores.isdisjoint(map(str, Path(match).parents))  # what is in a store is no source
         ]
         if not matches:
             raise SourceNotFoundError(f"no file matches {path}")
