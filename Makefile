@@ -8,8 +8,9 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 p
 	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo "$$p"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-# Modules are compiled when they are first imported: most of what the tests install is never imported.
-PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile
+# uv, where it is on the path, installs packages in parallel. Neither compiles modules, most of which the tests never import.
+PIP := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,\
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile)
 
 # One process more than two cores: tests wait for servers and child processes.
 PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
