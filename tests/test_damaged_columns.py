@@ -97,8 +97,14 @@ def assert_same_everywhere(scan, expected, column):
     assert_frame_equal(scan.filter(one).select(column).collect(), expected.filter(one).select(column))
 
 
-@pytest.mark.parametrize("batch_bytes", [1 << 12, 1 << 25])
-@pytest.mark.parametrize("dataset", DAMAGED)
+@pytest.mark.parametrize(
+    ("dataset", "batch_bytes"),
+    [
+        pytest.param(dataset, size, marks=[pytest.mark.slow] * (number % 2 == place))
+        for number, dataset in enumerate(DAMAGED)
+        for place, size in enumerate((1 << 12, 1 << 25))
+    ],
+)
 def test_only_unreadable_values_are_null(dataset, batch_bytes, intact, tmp_path, caplog):
     column = DAMAGED[dataset]
     bad = tmp_path / "bad.nwb"

@@ -86,7 +86,7 @@ def check(path, server):
         )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", checks.sample(CASES, 2))
 def test_every_kind_of_file(name, built, server):
     check(built(name), server)
 
@@ -113,6 +113,7 @@ def test_a_timeout_of_older_libraries_is_the_error(built, monkeypatch):
 
 
 @pytest.mark.skipif(not REAL, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
-@pytest.mark.parametrize("path", REAL, ids=[str(path.relative_to(FOLDER)) for path in REAL])
+@pytest.mark.parametrize("path", checks.sample(REAL, 3), ids=lambda path: str(path.relative_to(FOLDER)))
 def test_every_real_file(path, server):
+    """Every third file; all of them with `--slow`."""
     check(path, server)
