@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from contextlib import contextmanager
@@ -47,7 +48,8 @@ class Progress:
         self._total = total
         self._done = 0
         self._started = time.perf_counter()
-        self._disabled = disabled or config.disable_progress
+        # As tqdm does, without importing it.
+        self._disabled = disabled or config.disable_progress or bool(os.environ.get("TQDM_DISABLE"))
         self._bar: Any = None
         self._label = ""
 
