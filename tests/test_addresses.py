@@ -194,6 +194,50 @@ def test_all_urls_of_an_asset_are_equivalent(name, ending, archive, server, hdf5
     assert read([f"{archive.url}/assets/{asset.asset_id}{ending}"]) == [0, 1, 2]
 
 
+#: How the units of one source are read, or how many there are.
+ENTRIES = {
+    "scan": lambda url, _: read(url),
+    "pattern": lambda url, _: lazynwb.read_nwb(url, "/unit*")["rate"].to_list(),
+    "get_df": lambda url, _: lazynwb.get_df(url, "units", as_polars=True)["rate"].to_list(),
+    "session": lambda url, _: lazynwb.LazyNWB(url).units["rate"].to_list(),
+    "schema": lambda url, _: [0, 1, 2] * ("rate" in lazynwb.get_table_schema(url, "units")),
+    "tables": lambda url, _: [0, 1, 2] * ("/units" in " ".join(lazynwb.get_internal_paths(url))),
+    "metadata": lambda url, _: [0, 1, 2] * (lazynwb.get_metadata_df(url, as_polars=True).height == 1),
+    "sessions": lambda url, _: [*range(lazynwb.scan_sessions(url).collect()["n_units"].item())],
+    "SQL": lambda url, _: (
+        lazynwb.get_sql_context(url).execute("SELECT rate FROM units", eager=True)["rate"].to_list()
+    ),
+    "executor": lambda url, _: read(url, executor=ThreadPoolExecutor(2)),
+    "index": lambda url, folder: read(None, index=_index(url, folder)),
+    "values of an index": lambda url, folder: read(None, index=_index(url, folder, values=True)),
+    "conversion": lambda url, folder: pl.read_parquet(
+        lazynwb.convert_nwb_tables(url, folder, tables="units")["/units"]
+    )["rate"].to_list(),
+}
+
+
+@pytest.mark.parametrize("way", ENTRIES)
+def test_every_entry_point_takes_every_web_address(way, archive, server, hdf5, tmp_path):
+    """A file for every other entry point, and a Zarr store."""
+    name = "sub-1/a.nwb" + ".zarr" * ([*ENTRIES].index(way) % 2)
+    [asset] = archive.publish("000363", "draft", [name]).values()
+    contents = {"": hdf5} if name.endswith(".nwb") else zarr_objects()
+    server.objects.update({f"{asset.key}{key}": data for key, data in contents.items()})
+    server.faults.append(always(redirect(archive.url_of(asset)), f"api/assets/{asset.asset_id}/download"))
+    download = f"{archive.url}/assets/{asset.asset_id}/download/"
+    for number, url in enumerate(
+        (
+            download,
+            f"https://neurosift.app/nwb?url={download}&dandisetId=000363",
+            "https://dandiarchive.org/dandiset/000363/draft/files?location=sub-1",
+            "DANDI:000363/draft",
+        )
+    ):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert ENTRIES[way](url, folder) == [0, 1, 2], url
+
+
 def test_many_urls_of_assets_are_looked_up_together(archive):
     assets = archive.publish("000363", "draft", [f"sub-1/{i}.nwb" for i in range(50)])
     urls = [
@@ -751,6 +795,33 @@ def test_a_column_that_no_file_can_open_is_left_out_with_the_reason(lost, caplog
         chosen.collect()
 
 
+@pytest.mark.parametrize("version", ["HDF5", 2, 3])
+def test_a_column_behind_a_broken_link_of_remote_files(version, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    for name, link in (("whole.nwb", False), ("broken.nwb", True)):
+        _write_with_lost_column(tmp_path / name, version, link)
+    with RangeServer(tmp_path) as running:
+        urls = [running.url_of("whole.nwb"), running.url_of("broken.nwb")]
+        for way in ("scan", "get_df", "late column", "SQL", "index", "executor"):
+            folder = tmp_path / way
+            assert READS[way](urls, "own", folder)["own"].to_list() == [1, 2, 1, 2]
+            shutil.rmtree(folder, ignore_errors=True)
+            with pytest.raises(LazyNWBError) as caught:
+                READS[way](urls, "far", folder)
+            words = (urls[1], "/units", "column 'far'", "'far' is broken", "gone.nwb")
+            assert [word for word in words if word not in str(caught.value)] == [], way
+        caplog.clear()
+        found = lazynwb.read_nwb(urls, "/units", ignore_errors=True)
+        assert found["far"].to_list() == [0.5, 1.5, None, None]
+        assert found["own"].to_list() == [1, 2, 1, 2]
+        (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert f"{urls[1]}: /units: column 'far' is null where it cannot be read" in warning
+        caplog.clear()
+        assert "far" not in lazynwb.read_nwb(urls[1], "/units").columns
+        (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert re.search(r"/units: column 'far' was left out: link 'far' is broken: .*gone\.nwb", warning)
+
+
 def test_metadata_behind_a_broken_link(tmp_path, caplog):
     """It is null in that file, with a warning; as a column of a scan it is an error."""
     paths = [tmp_path / f"{name}.nwb" for name in ("whole", "broken")]
@@ -774,7 +845,7 @@ def test_metadata_behind_a_broken_link(tmp_path, caplog):
     with_rate = lazynwb.scan_nwb(paths, "/units", session_columns="pharmacology")
     assert with_rate.select("rate").collect()["rate"].to_list() == [1, 2, 1, 2]
     for scan in (general, with_rate):
-        with pytest.raises(LazyNWBError, match=r"'pharmacology' is broken: .*write the link anew"):
+        with pytest.raises(LazyNWBError, match=r"'pharmacology' is broken: .*recreate the link"):
             scan.select("pharmacology").collect()
 
 

@@ -268,9 +268,9 @@ def test_convert(suffix, session, answer, tmp_path):
 BROKEN_LINKS = {
     "missing": (
         h5py.ExternalLink("gone.nwb", "/units"),
-        r"gone\.nwb.*put it back there, or write the link anew",
+        r"gone\.nwb.*restore the file, or recreate the link",
     ),
-    "cyclic": (h5py.SoftLink("/units"), r"link 'units' leads back to itself; write the link anew"),
+    "cyclic": (h5py.SoftLink("/units"), r"link 'units' leads back to itself; recreate the link"),
     "forbidden": (h5py.ExternalLink("../other.nwb", "/units"), r"other\.nwb.*external_links"),
 }
 

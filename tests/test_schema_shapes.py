@@ -180,6 +180,38 @@ def test_a_conflict_only_affects_queries_of_the_column(disagreeing):
         lazynwb.scan_nwb(disagreeing, "trials", session_columns="weight")
 
 
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_conflict_of_zarr_stores_only_affects_queries_of_the_column(version, tmp_path, caplog):
+    paths = []
+    for number, weight in enumerate((True, 20.0)):
+        store = Writer(version, [])
+        store.group("", neurodata_type="NWBFile")
+        store.group("general")
+        store.group("general/subject", neurodata_type="Subject")
+        store.group("intervals")
+        store.array("general/subject/weight", np.array(weight), ())
+        store.array("general/subject/age", np.array(number), ())
+        store.group("intervals/trials", neurodata_type="TimeIntervals", colnames=["odd", "even"])
+        for name, values in {"id": [0, 1], "odd": [weight] * 2, "even": [0.5, 1.5]}.items():
+            store.array(f"intervals/trials/{name}", np.array(values), (2,))
+        paths.append(str(store.write(tmp_path / f"{number}.nwb")))
+    message = r"'(weight|odd)'.*0\.nwb.*1\.nwb.*schema_overrides"
+    trials = lazynwb.scan_nwb(paths, "trials", session_columns="age")
+    assert trials.select("even", "age").collect().rows() == [(0.5, 0), (1.5, 0), (0.5, 1), (1.5, 1)]
+    for scan in (trials, lazynwb.scan_nwb(paths, "/general/subject")):
+        with pytest.raises(SchemaError, match=message):
+            scan.collect()
+    with pytest.raises(SchemaError, match=message):
+        lazynwb.scan_nwb(paths, "trials", session_columns="weight")
+    assert lazynwb.get_df(paths, "trials", include_column_names="even", as_polars=True).height == 4
+    caplog.clear()
+    sql = lazynwb.get_sql_context(paths)
+    assert sql.execute("SELECT * FROM subject", eager=True)["age"].to_list() == [0, 1]
+    assert sql.execute("SELECT even FROM trials", eager=True).height == 4
+    assert "subject.weight was left out" in caplog.text
+    assert "trials.odd was left out" in caplog.text
+
+
 def test_sql_excludes_the_column_rather_than_the_table(disagreeing, caplog):
     sql = lazynwb.get_sql_context(disagreeing)
     assert sql.execute("SELECT * FROM subject", eager=True)["subject_id"].to_list() == ["m", "m"]
