@@ -135,8 +135,10 @@ class _ResolvedSource(Source):
                 raise
             try:
                 found = other.identity(self, known=False)
-            except LazyNWBError:
+            except SourceNotFoundError:
                 raise _with_remedy(self, error) from None
+            except LazyNWBError as refusal:  # of a store that may be there, if there is no such file
+                raise refusal if isinstance(error, SourceNotFoundError) else error from None
         _detected[self] = self.decide(other)
         return found
 
