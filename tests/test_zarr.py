@@ -61,6 +61,15 @@ usual_sessions = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in USUAL else pytest.mark.slow) for name in SESSIONS]
 )
 each_version = pytest.mark.parametrize("version", VERSIONS)
+#: Either version for every other session; with `--slow`, both for each.
+each_store = pytest.mark.parametrize(
+    ("name", "version"),
+    [
+        pytest.param(name, version, marks=[pytest.mark.slow] * (number % 2 != place))
+        for number, name in enumerate(SESSIONS)
+        for place, version in enumerate(VERSIONS)
+    ],
+)
 
 
 @pytest.fixture(scope="session")
@@ -132,8 +141,7 @@ def check_twin(path, hdf5, *, engines=ENGINES[:1], pushdown=False, tables=None):
 # --- the same frames ----------------------------------------------------------------------------------
 
 
-@each_version
-@each_session
+@each_store
 def test_every_table_with_filters_and_limits(hdf5, store):
     check_twin(store, hdf5, engines=ENGINES, pushdown=True)
 
@@ -221,8 +229,7 @@ OPTIONS = (
 )
 
 
-@each_version
-@each_session
+@each_store
 @pytest.mark.parametrize("options", [(), OPTIONS], ids=["default", "all"])
 def test_the_same_paths(options, hdf5, store):
     """In the same order, as groups or datasets, of the same shapes.
