@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
@@ -211,31 +210,3 @@ DECODERS = Pool("decode", lambda: config.max_threads or min(16, os.cpu_count() o
 REQUESTS = Pool("request", lambda: config.max_requests)
 #: Parsing of remote files: one file per thread, which mostly waits for requests.
 LOADERS = Pool("load", lambda: min(config.max_requests, 32))
-
-#: Seconds before modules are imported beside requests, so that the first requests are sent before.
-_IMPORT_DELAY = 0.01
-_imports: list[Callable[[], None]] = []
-
-
-def import_beside_requests(load: Callable[[], None]) -> Callable[[], None]:
-    """Register an import that queries need if they read remote files that are not catalogued; a decorator."""
-    _imports.append(load)
-    return load
-
-
-@cache
-def begin_imports(first: Callable[[], None]) -> None:
-    """Import modules on another thread while the first requests are in flight, once per process.
-
-    Parameters
-    ----------
-    first : callable
-        Imports what is needed first; registered imports follow.
-    """
-
-    def load() -> None:
-        time.sleep(_IMPORT_DELAY)
-        for one in (first, *_imports):
-            one()
-
-    LOADERS.submit(load)

@@ -25,7 +25,6 @@ from lazynwb.lookup.session_columns import session_frame, split_by_catalog
 from lazynwb.lookup.stored_tables import StoredTables
 from lazynwb.profile import count
 from lazynwb.shutdown import is_leaving
-from lazynwb.threads import import_beside_requests
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterator, Sequence
@@ -41,12 +40,6 @@ if TYPE_CHECKING:
 
 #: The column with the number of a file.
 _FILE = "_lazynwb_file"
-
-
-@import_beside_requests
-def _import_scan() -> None:
-    import lazynwb.engine.scan
-    import lazynwb.engine.stored_columns  # noqa: F401
 
 
 def run(

@@ -6,7 +6,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Protocol, Self
 
 from lazynwb.storage.file_names import is_single_file_store
-from lazynwb.threads import begin_imports
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -115,17 +114,6 @@ def open_reader(source: Source, version: str) -> Reader:
 def is_zarr(source: Source) -> bool:
     """Return whether a source is a Zarr store: a folder, a prefix, or a store in a single file."""
     return source.is_store or is_single_file_store(source.path)
-
-
-def prepare(source: Source) -> None:
-    """Import the modules for parsing while the first requests are in flight."""
-    if not is_zarr(source):
-        begin_imports(_import_hdf5)
-
-
-def _import_hdf5() -> None:
-    _hdf5_reader()
-    import lazynwb.formats.hdf5.chunk_index  # noqa: F401 - with NumPy: remote chunks are looked up with tables
 
 
 @cache

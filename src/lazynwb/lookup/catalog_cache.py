@@ -15,7 +15,6 @@ import msgspec
 from lazynwb.catalog import disk_cache
 from lazynwb.column_store.store import column_store
 from lazynwb.errors import CorruptDataError, NotNWBError
-from lazynwb.formats.registry import prepare
 from lazynwb.profile import count
 from lazynwb.storage.remote_state import forget
 from lazynwb.storage.source import ABSENT
@@ -72,8 +71,6 @@ def get_entry(key: str, source: Source, kind: type[K]) -> tuple[K | None, str]:
         if kept is not None:
             _memory.move_to_end(key)
     stored = kept if kept is not None else disk_cache.load(key, msgpack_decoder(kind))
-    if stored is None and source.is_remote:
-        prepare(source)
     now = source.identity(known=stored.identity if stored is not None else False)
     if kept is not None and kept.identity != now:
         # Another process may have stored the current version.
