@@ -12,8 +12,8 @@ BIN := $(VENV)/bin
 PIP := $(if $(shell command -v uv),uv pip install --quiet --python $(BIN)/python,\
 	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile)
 
-# Twice as many processes as two cores: tests wait for servers and child processes.
-PYTEST := $(BIN)/python -m pytest -n 4 --dist worksteal
+# One process more than two cores: tests wait for servers and child processes.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
 
 # Reaches the demonstration as it was typed: the shell neither splits nor expands it.
 export NWB
