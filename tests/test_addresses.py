@@ -181,13 +181,19 @@ def archive(server):
         yield running
 
 
-@pytest.mark.parametrize("name", ["sub-1/a.nwb", "sub-1/a.nwb.zarr"])
-@pytest.mark.parametrize("ending", ["", "/", "/download/"])
-def test_all_urls_of_an_asset_are_equivalent(name, ending, archive, server, hdf5):
+def _publish(archive, server, name, hdf5):
+    """Publish a file or a Zarr store as an asset, which can be downloaded."""
     [asset] = archive.publish("000363", "draft", [name]).values()
     contents = {"": hdf5} if name.endswith(".nwb") else zarr_objects()
     server.objects.update({f"{asset.key}{key}": data for key, data in contents.items()})
     server.faults.append(always(redirect(archive.url_of(asset)), f"api/assets/{asset.asset_id}/download"))
+    return asset
+
+
+@pytest.mark.parametrize("name", ["sub-1/a.nwb", "sub-1/a.nwb.zarr"])
+@pytest.mark.parametrize("ending", ["", "/", "/download/"])
+def test_all_urls_of_an_asset_are_equivalent(name, ending, archive, server, hdf5):
+    asset = _publish(archive, server, name, hdf5)
     url = f"{archive.url}/dandisets/000363/versions/draft/assets/{asset.asset_id}{ending}"
     assert read(url) == [0, 1, 2]
     assert [source.path for source in expand(url)] == [f"dandi://000363/draft/{name}"]
@@ -220,10 +226,7 @@ ENTRIES = {
 def test_every_entry_point_takes_every_web_address(way, archive, server, hdf5, tmp_path):
     """A file for every other entry point, and a Zarr store."""
     name = "sub-1/a.nwb" + ".zarr" * ([*ENTRIES].index(way) % 2)
-    [asset] = archive.publish("000363", "draft", [name]).values()
-    contents = {"": hdf5} if name.endswith(".nwb") else zarr_objects()
-    server.objects.update({f"{asset.key}{key}": data for key, data in contents.items()})
-    server.faults.append(always(redirect(archive.url_of(asset)), f"api/assets/{asset.asset_id}/download"))
+    asset = _publish(archive, server, name, hdf5)
     download = f"{archive.url}/assets/{asset.asset_id}/download/"
     for number, url in enumerate(
         (
@@ -690,14 +693,17 @@ def _write_with_lost_column(path, version, link):
     return writer.write(path)
 
 
+def _write_lost(folder, version):
+    return [
+        str(_write_with_lost_column(folder / name, version, link))
+        for name, link in (("whole.nwb", False), ("broken.nwb", True))
+    ]
+
+
 @pytest.fixture(scope="module", params=["HDF5", 2, 3])
 def lost(request, tmp_path_factory):
     """Two files of which the second has a link to a file that moved in the place of column `far`."""
-    folder = tmp_path_factory.mktemp("lost")
-    return [
-        str(_write_with_lost_column(folder / name, request.param, link))
-        for name, link in (("whole.nwb", False), ("broken.nwb", True))
-    ]
+    return _write_lost(tmp_path_factory.mktemp("lost"), request.param)
 
 
 def _select(paths, column, **options):
@@ -798,10 +804,9 @@ def test_a_column_that_no_file_can_open_is_left_out_with_the_reason(lost, caplog
 @pytest.mark.parametrize("version", ["HDF5", 2, 3])
 def test_a_column_behind_a_broken_link_of_remote_files(version, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    for name, link in (("whole.nwb", False), ("broken.nwb", True)):
-        _write_with_lost_column(tmp_path / name, version, link)
+    paths = _write_lost(tmp_path, version)
     with RangeServer(tmp_path) as running:
-        urls = [running.url_of("whole.nwb"), running.url_of("broken.nwb")]
+        urls = [running.url_of(Path(path).name) for path in paths]
         for way in ("scan", "get_df", "late column", "SQL", "index", "executor"):
             folder = tmp_path / way
             assert READS[way](urls, "own", folder)["own"].to_list() == [1, 2, 1, 2]
