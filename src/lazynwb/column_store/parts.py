@@ -212,7 +212,7 @@ def scan_part(
     """
     groups = _groups_of(file.rows, wanted)
     names = [name for name in file.columns if name in columns]
-    data = _read_checked(source, file, names, groups)
+    data = read_part(source, file, names, groups)
     # Not by plain names: Polars takes "*" and "^...$" for patterns.
     frame = pl.scan_parquet(data, glob=False, low_memory=False).select(selectors.by_name(*names))
     ends = [0, *accumulate(file.rows)]
@@ -220,21 +220,6 @@ def scan_part(
         return frame
     runs = [frame.slice(ends[first], ends[last + 1] - ends[first]) for first, last in _runs(groups)]
     return pl.concat(runs) if runs else frame.clear()
-
-
-def read_part(source: PartBytes, file: PartFile, columns: Collection[str]) -> bytes:
-    """Return a verified copy of some columns of a part for `scan_parts`.
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    CorruptDataError
-        If it is not what was written.
-    """
-    return _read_checked(
-        source, file, [name for name in file.columns if name in columns], list(range(len(file.rows)))
-    )
 
 
 def scan_parts(
@@ -245,7 +230,7 @@ def scan_parts(
     Parameters
     ----------
     copies : sequence of bytes
-        Copies of parts; see `read_part`.
+        Copies of all row groups of parts; see `read_part`.
     dtypes : mapping of str to DataType
         Columns with their types, which are equal in all parts.
     row_number : str or None
@@ -288,11 +273,31 @@ def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
         yield run
 
 
-def _read_checked(source: PartBytes, file: PartFile, names: list[str], groups: list[int]) -> bytes:
-    """Return a copy of a part with the chunks of some columns and row groups, and zeros in other places."""
+def read_part(
+    source: PartBytes, file: PartFile, columns: Collection[str], groups: Sequence[int] | None = None
+) -> bytes:
+    """Return a verified copy of a part with the chunks of some columns and row groups, and zeros elsewhere.
+
+    Parameters
+    ----------
+    source : PartBytes
+    file : PartFile
+    columns : collection of str
+        Columns of the part; names that it lacks are ignored.
+    groups : sequence of int or None
+        Numbers of row groups; None for all.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    CorruptDataError
+        If it is not what was written.
+    """
     width = len(file.columns)
-    columns = [file.columns.index(name) for name in names]
-    numbers = [group * width + column for group in groups for column in columns]
+    places = [place for place, name in enumerate(file.columns) if name in columns]
+    listed = range(len(file.rows)) if groups is None else groups
+    numbers = [group * width + place for group in listed for place in places]
     start, stop = file.bounds[0], file.bounds[-1]
     ranges = [(file.bounds[number], file.bounds[number + 1]) for number in numbers]
     if sum(last - first for first, last in ranges) >= file.size * _WHOLE_SHARE:

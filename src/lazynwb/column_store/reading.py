@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from lazynwb.column_store.entries import StoredPart
+    from lazynwb.column_store.parts import PartBytes, PartFile
     from lazynwb.column_store.store import ColumnStore
 
 T = TypeVar("T")
@@ -101,15 +103,8 @@ def scan_sessions(part: StoredPart, ordinals: Sequence[int], columns: Collection
     PartLostError
         If the part cannot be read or is damaged.
     """
-    file = part.entry.part
-    if file is None:
-        raise PartLostError(part, "the entry has no part")
     listed = list(ordinals)
-    ranges = ranges_of(part, listed)
-    try:
-        frame = scan_part(part.bytes, file, {*columns, SESSION, TABLE_INDEX}, ranges)
-    except (OSError, CorruptDataError) as error:
-        raise PartLostError(part, str(error)) from None
+    frame = scan_rows(part, {*columns, SESSION, TABLE_INDEX}, ranges_of(part, listed))
     if not listed:
         return frame.clear()
     first, last = listed[0], listed[-1]
@@ -172,16 +167,35 @@ def scan_whole(
     PartLostError
         If a part cannot be read or is damaged.
     """
-    copies = []
-    for part in parts:
-        file = part.entry.part
-        if file is None:
-            raise PartLostError(part, "the entry has no part")
-        try:
-            copies.append(read_part(part.bytes, file, dtypes))
-        except (OSError, CorruptDataError) as error:
-            raise PartLostError(part, str(error)) from None
+    copies = [_verified(part, partial(read_part, columns=dtypes)) for part in parts]
     return scan_parts(copies, dtypes, row_number)
+
+
+def scan_rows(part: StoredPart, columns: Collection[str], ranges: Sequence[tuple[int, int]]) -> pl.LazyFrame:
+    """Return some columns of ranges of rows of a part; see `lazynwb.column_store.parts.scan_part`.
+
+    Raises
+    ------
+    PartLostError
+        If the part cannot be read or is damaged.
+    """
+    return _verified(part, partial(scan_part, columns=columns, wanted=ranges))
+
+
+def file_of(part: StoredPart) -> PartFile:
+    """Return the description of the file of a part with values; raise PartLostError if it has none."""
+    if part.entry.part is None:
+        raise PartLostError(part, "the entry has no part")
+    return part.entry.part
+
+
+def _verified(part: StoredPart, read: Callable[[PartBytes, PartFile], T]) -> T:
+    """Read the file of a part; raise PartLostError if it cannot be read or is damaged."""
+    file = file_of(part)
+    try:
+        return read(part.bytes, file)
+    except (OSError, CorruptDataError) as error:
+        raise PartLostError(part, str(error)) from None
 
 
 def guarded(part: StoredPart, read: Callable[[], T]) -> T:

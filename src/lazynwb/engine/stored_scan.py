@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import polars as pl
 from polars import selectors
 
 from lazynwb.catalog.dtypes import INTERNAL, ROWS, TABLE_INDEX, TABLE_PATH
 from lazynwb.catalog.merge import conform, nulls
-from lazynwb.column_store.parts import SESSION, scan_part
-from lazynwb.column_store.reading import PartLostError, guarded, scan_picks, scan_whole
+from lazynwb.column_store.parts import SESSION
+from lazynwb.column_store.reading import (
+    PartLostError,
+    file_of,
+    guarded,
+    scan_picks,
+    scan_rows,
+    scan_whole,
+)
 from lazynwb.config import config
-from lazynwb.errors import CorruptDataError
 from lazynwb.profile import count
 
 if TYPE_CHECKING:
@@ -24,6 +30,8 @@ if TYPE_CHECKING:
     from lazynwb.engine.plan import ScanPlan, Step
     from lazynwb.lookup.stored_tables import Cover, StoredTable, StoredValues
     from lazynwb.storage.source import Source
+
+F = TypeVar("F", pl.DataFrame, pl.LazyFrame)
 
 #: Maximum number of rows of a window without stored columns.
 _MAX_ROWS = 1_000_000
@@ -180,10 +188,7 @@ def read_window(
     found = _read_at_once(window, groups.values(), plan, wanted, steps)
     if found is None:
         found = _read_groups(window, groups.values(), plan, columns, steps)
-    found = _with_provenance(found, wanted, files, plan.table)
-    for step in late:
-        found = found.filter(step.expression)
-    return found
+    return _apply_filters(_with_provenance(found, wanted, files, plan.table), late)
 
 
 def _read_at_once(
@@ -214,11 +219,7 @@ def _read_at_once(
     # What depends on the session is looked up by the numbers of the rows.
     is_located = any(one.cover.absent for one in window) or not _SAME_IN_ALL.union(plan.schema) >= wanted
     scan = scan_whole(parts, stored, _ROW if is_located else None)
-    lacking = read - stored.keys()
-    if lacking:
-        scan = scan.with_columns(pl.lit(None, dtype=plan.schema[name]).alias(name) for name in lacking)
-    for step in early:
-        scan = scan.filter(step.expression)
+    scan = _apply_filters(_with_nulls(scan, read - stored.keys(), plan.schema), early)
     try:
         frame = guarded(
             parts[0], scan.select(selectors.by_name(*kept, *([_ROW] if is_located else []))).collect
@@ -355,10 +356,8 @@ def read_whole(
     LazyNWBError
         If values do not fit the types of the scan.
     """
-    file = part.entry.part
+    file = file_of(part)
     rows = part.starts[-1] if limit is None else min(limit, part.starts[-1])
-    if file is None:
-        raise PartLostError(part, "the entry has no part")
     read = list(dict.fromkeys((*columns, *(name for step in steps for name in step.columns))))
     known = plan.all_columns
     dtypes = {name: known[name] for name in read}
@@ -367,15 +366,10 @@ def read_whole(
     if not stored:
         frame = pl.DataFrame([nulls(name, dtype, rows) for name, dtype in dtypes.items()])
         return _apply_filters(frame, steps).select(selectors.by_name(*columns))
-    try:
-        scan = scan_part(part.bytes, file, stored, [(0, rows)])
-    except (OSError, CorruptDataError) as error:
-        raise PartLostError(part, str(error)) from None
+    scan = scan_rows(part, stored, [(0, rows)])
     if rows < part.starts[-1]:  # a filter is not pushed down past a slice
         scan = scan.head(rows)
-    lacking = [name for name in read if name not in stored]
-    if lacking:
-        scan = scan.with_columns(pl.lit(None, dtype=dtypes[name]).alias(name) for name in lacking)
+    scan = _with_nulls(scan, [name for name in read if name not in stored], dtypes)
     if any(dtype != dtypes[name] for name, dtype in stored.items()):
         frame = guarded(part, scan.collect)
         frame = frame.with_columns(
@@ -383,9 +377,7 @@ def read_whole(
             for name in stored
         )
         return _apply_filters(frame, steps).select(selectors.by_name(*columns))
-    filtered = scan
-    for step in steps:
-        filtered = filtered.filter(step.expression)
+    filtered = _apply_filters(scan, steps)
     try:
         frame = guarded(part, filtered.select(selectors.by_name(*columns)).collect)
     except PartLostError:
@@ -442,9 +434,7 @@ def _read_group(
         for name in pick.columns
         if name in plan.schema
     }
-    lacking = [name for name in read if name not in stored]
-    if lacking:
-        scan = scan.with_columns(pl.lit(None, dtype=plan.schema[name]).alias(name) for name in lacking)
+    scan = _with_nulls(scan, [name for name in read if name not in stored], plan.schema)
     if any(stored[name] != plan.schema[name] for name in read if name in stored):
         frame = guarded(part, scan.collect)
         frame = frame.with_columns(
@@ -452,9 +442,7 @@ def _read_group(
             for name in read
         )
         return _apply_filters(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
-    filtered = scan
-    for step in early:
-        filtered = filtered.filter(step.expression)
+    filtered = _apply_filters(scan, early)
     try:
         frame = guarded(part, filtered.select(selectors.by_name(*kept, SESSION, TABLE_INDEX)).collect)
     except PartLostError:
@@ -466,7 +454,16 @@ def _read_group(
     return frame
 
 
-def _apply_filters(frame: pl.DataFrame, steps: Sequence[Step]) -> pl.DataFrame:
+def _with_nulls(
+    scan: pl.LazyFrame, names: Collection[str], dtypes: Mapping[str, pl.DataType]
+) -> pl.LazyFrame:
+    """Add columns that are not stored, which are null in all rows."""
+    if not names:
+        return scan
+    return scan.with_columns(pl.lit(None, dtype=dtypes[name]).alias(name) for name in names)
+
+
+def _apply_filters(frame: F, steps: Sequence[Step]) -> F:
     for step in steps:
         frame = frame.filter(step.expression)
     return frame

@@ -162,9 +162,9 @@ class StoredTables:
 
     def has_all(self, sources: Iterable[Source]) -> bool:
         """Return whether something is stored of each source, maybe of an earlier state of the file."""
-        return bool(self._parts) and all(
-            any(source.key in part.ordinals for part in self._parts) for source in sources
-        )
+        keys = [source.key for source in sources]
+        self._hold(keys)
+        return bool(self._parts) and all(self._holders[key] for key in keys)
 
     def _find(self, source: Source) -> StoredTable | None:
         holders = self._holders[source.key]
