@@ -15,6 +15,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -397,10 +398,11 @@ def run(count: int, seed: int, victims: list[Path], folder: Path, seconds: float
             if time.process_time() - begun > seconds:
                 yield Outcome(case, "FAULT", "it takes too long")
                 continue
-            try:
-                theirs = Facts(*server.ask((str(copy), groups[victim]), seconds))
-            except EndedError:
-                theirs = None
+            theirs = None
+            # libhdf5 takes most of the time, and decides nothing about facts that are the undamaged file's.
+            if any(found != before[victim].get(what) for what, found in ours.known.items()):
+                with suppress(EndedError):
+                    theirs = Facts(*server.ask((str(copy), groups[victim]), seconds))
             yield Outcome(case, *judge(before[victim], theirs, ours))
     finally:
         server.stop()
