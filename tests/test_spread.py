@@ -16,8 +16,11 @@ from polars.testing import assert_frame_equal
 
 import builders
 import lazynwb
+from lazynwb.catalog import disk_cache
+from lazynwb.distributed import catalog_serde
 from lazynwb.distributed.workers import execute, work_item
 from lazynwb.errors import LazyNWBError, NotNWBError, TableNotFoundError
+from lazynwb.storage.source import Source
 from range_server import RangeServer
 
 
@@ -168,6 +171,16 @@ def test_a_task_is_a_few_kilobytes_and_a_worker_parses_nothing_that_is_known(cub
     assert costs.files_parsed == 0
     assert costs.files_opened > 0
     assert max(recorder.sizes[described:]) < 6000
+
+
+def test_a_worker_stores_no_catalog_that_was_shipped_to_it(cube, monkeypatch):
+    monkeypatch.setattr(catalog_serde, "_MAX_CHUNK_INDEX_BYTES", 0)  # the worker has to look chunks up
+    monkeypatch.setattr(Source, "is_settled", lambda *_: True)
+    scan = lazynwb.scan_nwb(cube, "/units", executor=Recorder())
+    lazynwb.clear_cache()
+    scan.select("spike_times").collect()
+    stored = {key for key, _ in disk_cache.all_entries()}
+    assert not {key for key in stored if not key or "units" in key}  # it would lack columns
 
 
 def test_a_task_s_repr_holds_no_secret(cube):

@@ -37,7 +37,9 @@ def inventory() -> list[CachedSource]:
     columns: Counter[str] = Counter()
     tables: dict[str, set[str]] = {}
     for key, size in disk_cache.all_entries():
-        catalog[key.split("\0")[1]] += size
+        kind, _, rest = key.partition("\0")
+        if kind:  # earlier versions stored entries without a key
+            catalog[rest.partition("\0")[0]] += size
     for part, size in column_store().all_parts():
         weights = [session.rows + 1 for session in part.entry.sessions]
         bounds = [size * end // sum(weights) for end in accumulate(weights, initial=0)]

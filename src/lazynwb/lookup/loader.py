@@ -179,8 +179,7 @@ class TableFile:
         """Store the zone map of an array, in memory and in the catalog cache."""
         with _lock:
             self._entry.zone_maps = {**self._entry.zone_maps, array.path: zones}
-        if self._entry.key:
-            put_entry(self._entry, self.source)
+        self._store_entry()
 
     def needs_chunk_index(self, array: Array) -> bool:
         """Return whether chunks of an array may have to be looked up."""
@@ -219,6 +218,11 @@ class TableFile:
                     self._some[array.path] = index if before is None else before.with_more(index)
             self._entry.chunks = {**self._entry.chunks, **complete}
         if complete:
+            self._store_entry()
+
+    def _store_entry(self) -> None:
+        """Store the entry in the catalog cache, unless it was shipped with a task: such a table may be partial."""
+        if self._entry.key:
             put_entry(self._entry, self.source)
 
     def _merge_cached(self) -> None:
