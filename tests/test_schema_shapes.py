@@ -428,6 +428,34 @@ def test_a_listed_column_whose_name_ends_in_index_keeps_its_shape(tmp_path):
     assert frame["block_index"].to_list() == [[1, 1]] * 4
 
 
+@pytest.mark.parametrize("values", [np.zeros((1, 3), bool), np.arange(3).reshape(1, 3)], ids=["bool", "int"])
+@pytest.mark.parametrize("table", ["", "units"], ids=["group", "table"])
+def test_a_column_whose_name_ends_in_index_and_that_indexes_nothing_keeps_its_shape(table, values, tmp_path):
+    attributes = {"t": {"neurodata_type": "Units", "colnames": ["a"]}} if table else {}
+    datasets = {"t/id": np.arange(1), "t/a": np.arange(1.0), "t/block_index": values}
+    path = write(tmp_path / "a.nwb", datasets, attributes)
+    for source in (path, as_zarr(tmp_path / "b.nwb.zarr", path)):
+        column = lazynwb.scan_nwb(source, "/t").collect()["block_index"]
+        assert column.to_list() == values.tolist()
+
+
+def test_a_ragged_column_whose_name_ends_in_index_has_all_its_values(tmp_path):
+    elements = np.array([[True, False, True]])
+    attributes = {
+        "t": {"neurodata_type": "Units", "colnames": ["a"]},
+        "t/block_index_index": {"neurodata_type": "VectorIndex"},
+    }
+    datasets = {
+        "t/id": np.arange(1),
+        "t/a": np.arange(1.0),
+        "t/block_index": elements,
+        "t/block_index_index": np.array([1], "u1"),
+    }
+    path = write(tmp_path / "a.nwb", datasets, attributes)
+    for source in (path, as_zarr(tmp_path / "b.nwb.zarr", path)):
+        assert lazynwb.scan_nwb(source, "/t").collect()["block_index"].to_list() == [elements.tolist()]
+
+
 def test_regions_of_two_dimensions_in_a_table_of_one_row_keep_their_shape(tmp_path):
     attributes = {
         "t": {"neurodata_type": "DynamicTable", "colnames": ["r"]},

@@ -85,6 +85,11 @@ class DType(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False)
     dims: tuple[int, ...] = ()
     note: str = ""
 
+    @property
+    def is_integer(self) -> bool:
+        """Whether an element is one integer, and neither a boolean nor a member of an enum."""
+        return self.kind == "number" and self.numpy[1:2] in {"i", "u"} and not self.dims
+
 
 class Codec(_Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """One step of the filter pipeline of an array.

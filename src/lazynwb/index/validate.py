@@ -47,7 +47,7 @@ def _is_valid_column(column: Column, linked: set[str], depth: int) -> bool:
         depth < _MAX_DEPTH
         and 0 <= column.length <= _MAX_ROWS
         and all(_is_valid_array(array, linked) for array in arrays)
-        and all(len(index.shape) == 1 and index.dtype.numpy[1:2] in {"i", "u"} for index in column.indices)
+        and all(len(index.shape) == 1 and index.dtype.is_integer for index in column.indices)
         and (column.data is not None or not column.indices)
         and (column.regular is None or column.regular[1] != 0)
         and all(_is_valid_column(child, linked, depth + 1) for child in column.children or ())

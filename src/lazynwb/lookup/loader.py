@@ -221,7 +221,7 @@ class TableFile:
             self._store_entry()
 
     def _store_entry(self) -> None:
-        """Store the entry in the catalog cache, unless it was shipped with a task: such a table may be partial."""
+        """Store the entry in the catalog cache; one that was shipped with a task may lack columns."""
         if self._entry.key:
             put_entry(self._entry, self.source)
 

@@ -36,7 +36,7 @@ class Member(NamedTuple):
     @property
     def is_integers(self) -> bool:
         """Whether the dataset is a list of integers, as all indices are."""
-        return len(self.array.shape) == 1 and self.array.dtype.numpy[1:2] in {"i", "u"}
+        return len(self.array.shape) == 1 and self.array.dtype.is_integer
 
     def unreadable(self, note: str) -> Member:
         """Return the member marked as unreadable, with the reason."""

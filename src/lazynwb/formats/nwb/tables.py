@@ -248,10 +248,12 @@ def _members(
     fields: Mapping[str, int] = {}
     with main.collect_misses():
         fields = fields_of(group.text("neurodata_type"), path)
-    for key, name in _utf8_members(group, problems):
+    keys = dict(_utf8_members(group, problems))
+    names = set(keys.values())
+    for key, name in keys.items():
         full = f"{path}/{name}"
         ndim = 1 if name == "id" else fields.get(name)
-        may_index = name not in listed
+        may_index = name not in listed and not names.isdisjoint(indexed_names(name))
         try:
             with main.collect_misses():
                 described = partial(_member, main, group, key, full, ndim, may_index=may_index)
@@ -273,7 +275,7 @@ def _member(  # noqa: PLR0913 - properties that distinguish columns from indices
         return None
     array = found.describe(path, main)
     # Only integers can be an index or a region; reading attributes is slow.
-    integer = array.dtype.numpy[1:2] in {"i", "u"}
+    integer = array.dtype.is_integer
     named = path.endswith("_index")
     neurodata_type = found.text("neurodata_type") if integer or named else ""
     if neurodata_type == "EnumData":
