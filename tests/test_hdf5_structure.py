@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import builders
 import hdf5_structure
+import lazynwb
 import random_files
 import random_writers
 from lazynwb.catalog.model import MISSING, arrays_of
@@ -237,6 +238,20 @@ def test_structure_with_a_wrong_checksum_is_refused(tmp_path, seed):
             refused[found.group()] += results[0] is None
     assert len(refused) > 8
     assert all(refused.values()), refused
+
+
+def test_a_damaged_group_does_not_pass_for_a_committed_datatype(tmp_path):
+    path = tmp_path / "file.nwb"
+    with h5py.File(path, "w", libver="earliest") as file:
+        builders.nwb_root(file)
+        at = h5py.h5o.get_info(file.create_group("lost").id).addr + 16  # its symbol table message
+    content = bytearray(path.read_bytes())
+    assert content[at] == 0x11
+    content[at] = 3  # of a datatype, whose version is 15
+    content[at + 8] = 0xF0
+    path.write_bytes(content)
+    with pytest.raises(lazynwb.NotNWBError, match="'lost' cannot be opened"):
+        lazynwb.scan_nwb(path, "/lost")
 
 
 @pytest.mark.skipif(

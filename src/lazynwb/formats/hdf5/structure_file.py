@@ -369,6 +369,8 @@ class StructureNode:
         self.is_dataset = has_type and DATASPACE in header.messages and not self.is_group
         if not (self.is_group or has_type):
             raise DamagedStructureError("an object of unknown kind")
+        if not (self.is_group or self.is_dataset) and header.missing is None:
+            type_of(file, header)  # a damaged group or dataset must not pass for a committed datatype
         self._attributes: dict[bytes, bytes] | None = None
 
     @property
