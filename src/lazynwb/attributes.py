@@ -68,7 +68,7 @@ def get_attrs(
     ------
     TableNotFoundError
         If the object does not exist. It is a KeyError; the message suggests similar paths.
-    SourceNotFoundError, NotNWBError
+    SourceNotFoundError or NotNWBError
         If the file cannot be read.
 
     Notes
@@ -121,7 +121,7 @@ def get_sub_attrs(
 
     Raises
     ------
-    SourceNotFoundError, NotNWBError
+    SourceNotFoundError or NotNWBError
         If the file cannot be read.
     """
     source = one_source(nwb_path, storage_options, "get_sub_attrs")
@@ -171,7 +171,7 @@ def consolidate_attrs(
     ------
     TableNotFoundError
         If no file has the object.
-    SourceNotFoundError, NotNWBError
+    SourceNotFoundError or NotNWBError
         If a file cannot be read.
     """
     sources = expand(nwb_paths, storage_options)

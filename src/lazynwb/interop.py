@@ -38,7 +38,7 @@ def to_pynapple(
 
     Returns
     -------
-    pynapple.TsGroup, pynapple.Tsd, pynapple.TsdFrame or pynapple.TsdTensor
+    pynapple.TsGroup or pynapple.Tsd or pynapple.TsdFrame or pynapple.TsdTensor
         Times are in seconds. The keys of a group are the values of `id` if they are unique, else
         `_table_index`, else the row numbers of the frame. Other columns of numbers, bools or text become
         metadata (`rate`, which pynapple reserves, is renamed to `rate_`). The time support of the group is

@@ -127,7 +127,7 @@ def get_metadata_df(
 
     Raises
     ------
-    SourceNotFoundError, NotNWBError
+    SourceNotFoundError or NotNWBError
         If a file cannot be read.
 
     Notes

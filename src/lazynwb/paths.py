@@ -103,7 +103,7 @@ def get_internal_paths(  # noqa: PLR0913, PLR0917
 
     Raises
     ------
-    SourceNotFoundError, NotNWBError
+    SourceNotFoundError or NotNWBError
         If the file cannot be read.
     """
     wanted = _Wanted(
@@ -157,7 +157,7 @@ def get_internal_path_info(  # noqa: PLR0913, PLR0917
 
     Raises
     ------
-    SourceNotFoundError, NotNWBError
+    SourceNotFoundError or NotNWBError
         If the file cannot be read.
     """
     wanted = _Wanted(

@@ -151,7 +151,7 @@ def scan_nwb(  # noqa: PLR0913, PLR0917 - the options of a scan
         Executor that reads the files: any object with the `submit` of `concurrent.futures.Executor`, such as
         `dask.distributed.Client.get_executor()`, `mpi4py.futures.MPIPoolExecutor` or a `ProcessPoolExecutor`
         that does not fork. Rows are returned in the order of the sources, in bounded batches.
-    index : path or URL, Index or None
+    index : path or URL or Index or None
         An index written by `build_index`: the scan is planned from it and opens only the files that it reads,
         whose identity is compared with the index. Small columns are read from its values, if it has any.
         Files that are not in the index are opened as usual.
@@ -489,7 +489,7 @@ def get_table_schema(  # noqa: PLR0913, PLR0917
         As for `scan_nwb`.
     storage_options : mapping or None
         As for `scan_nwb`.
-    index : path or URL, Index or None
+    index : path or URL or Index or None
         As for `scan_nwb`.
 
     Returns

@@ -78,7 +78,7 @@ def scan_sessions(  # noqa: PLR0913 - the options of a scan
     source : path or URL, or iterable of these, or None
         As for `scan_nwb`. A file that is given twice has two rows. With an index, None stands for all of its
         files.
-    index : path or URL, Index or None
+    index : path or URL or Index or None
         An index written by `build_index`. Changes of sessions since then are not detected.
     exclude_timeseries : bool
         Whether to leave series out of the columns `n_...` and `tables`.

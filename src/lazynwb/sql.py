@@ -202,7 +202,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
         As for `scan_nwb`, in each table with such list columns. A column of the same name takes precedence.
     storage_options : mapping or None
         As for `scan_nwb`.
-    index : path or URL, Index or None
+    index : path or URL or Index or None
         As for `scan_nwb`. The tables of the index (see `scan_index`) are registered as `index_sessions`,
         `index_tables` and `index_columns`.
     **sqlcontext_kwargs

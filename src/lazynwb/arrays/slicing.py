@@ -250,7 +250,7 @@ def read_slice(file: TableFile, array: Array, selection: Selection) -> np.ndarra
     ------
     IndexError
         If the selection is out of range.
-    CorruptDataError, SourceChangedError
+    CorruptDataError or SourceChangedError
         If the file is damaged, or has changed since the catalog was created.
     UnsupportedTypeError
         If the type or a filter is not supported.

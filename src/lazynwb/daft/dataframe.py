@@ -75,7 +75,7 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
         As for `lazynwb.scan_nwb`.
     storage_options : mapping or None
         As for `lazynwb.scan_nwb`. They are sent to the machines of a cluster with the tasks.
-    index : path or URL, Index or None
+    index : path or URL or Index or None
         As for `lazynwb.scan_nwb`. Catalogs of the files of a task are sent with the task. A query that the
         values of the index answer is a single task, which opens the index: workers must reach it by the same
         path or URL.

@@ -20,7 +20,7 @@ def as_lazy(frame: AnyFrame, columns: Iterable[str] | None = None) -> pl.LazyFra
 
     Parameters
     ----------
-    frame : polars.DataFrame, polars.LazyFrame or pandas.DataFrame
+    frame : polars.DataFrame or polars.LazyFrame or pandas.DataFrame
     columns : iterable of str or None
         Columns of a pandas frame to convert, if it has them; None converts all. The index is left out.
 

@@ -120,7 +120,7 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
 
     Raises
     ------
-    SourceNotFoundError, NotNWBError
+    SourceNotFoundError or NotNWBError
         If a file does not exist, or is not an NWB file.
     TableNotFoundError
         If no file has the table, or several tables match the name.
@@ -248,7 +248,7 @@ def get(  # noqa: PLR0913 - the options of a frame
 
     Returns
     -------
-    pandas.DataFrame, polars.DataFrame or TimeSeries
+    pandas.DataFrame or polars.DataFrame or TimeSeries
         A series if the term names one and there is one file; otherwise a frame.
 
     Raises

@@ -34,7 +34,7 @@ def merge_array_column(
 
     Parameters
     ----------
-    df : polars.DataFrame, polars.LazyFrame or pandas.DataFrame
+    df : polars.DataFrame or polars.LazyFrame or pandas.DataFrame
         A frame with the columns `_nwb_path`, `_table_path` and `_table_index`; see `with_columns`.
     column_name : str
         A column of the tables that the rows are from, such as `"spike_times"` or `"waveform_mean"`.

@@ -355,7 +355,7 @@ def load_table(
 
     Raises
     ------
-    SourceNotFoundError, NotNWBError
+    SourceNotFoundError or NotNWBError
         If the file cannot be read.
     """
     return load_description("table", source, table_path, partial(_table_and_chunks, columns), shared)
@@ -499,7 +499,7 @@ def load_members(source: Source, path: str) -> TableFile | None:
 
     Raises
     ------
-    SourceNotFoundError, NotNWBError
+    SourceNotFoundError or NotNWBError
         If the file cannot be read.
     """
     return load_description(
@@ -539,7 +539,7 @@ def load_attributes(source: Source, path: str) -> dict[str, dict[str, Any]] | No
 
     Raises
     ------
-    SourceNotFoundError, NotNWBError
+    SourceNotFoundError or NotNWBError
         If the file cannot be read.
     """
     return _cached_attributes(source, path, deep=False) or _load_attributes(source, path, _MEMBERS)

@@ -141,7 +141,7 @@ class SchemaInference:
 
         Raises
         ------
-        TableNotFoundError, SchemaError
+        TableNotFoundError or SchemaError
             As for `of_table`.
         """
         lacking = next((source for source in sources if not tables[source]), None)

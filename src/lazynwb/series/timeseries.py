@@ -180,7 +180,7 @@ def get_timeseries(
         If the series does not exist, or several series match a name; the message lists them.
     ValueError
         If neither `search_term` nor `match_all` is given.
-    SourceNotFoundError, NotNWBError
+    SourceNotFoundError or NotNWBError
         If the file cannot be read.
 
     Notes

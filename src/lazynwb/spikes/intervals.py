@@ -82,7 +82,7 @@ class Intervals:
     ----------
     frame : LazyFrame
         Intervals with the column `_nwb_path`.
-    condition : str, Expr or None
+    condition : str or Expr or None
         Filter of the rows; a str is a condition in SQL.
     arrays : bool
         Whether results include list and array columns.

@@ -166,7 +166,7 @@ def insert_is_observed(
 
     Parameters
     ----------
-    intervals_frame : polars.DataFrame, polars.LazyFrame or pandas.DataFrame
+    intervals_frame : polars.DataFrame or polars.LazyFrame or pandas.DataFrame
         One row per interval and unit, with `start_time` and `stop_time` in seconds, and either with
         `_nwb_path` and `_units_table_index`, as in the result of `get_spike_times_in_intervals`, or with
         `obs_intervals`.

@@ -428,7 +428,7 @@ def get_spike_times_in_intervals(  # noqa: PLR0913, PLR0917 - positional in exis
 
     Parameters
     ----------
-    filtered_units_df : polars.DataFrame, polars.LazyFrame or pandas.DataFrame
+    filtered_units_df : polars.DataFrame or polars.LazyFrame or pandas.DataFrame
         Units with `_nwb_path` and `_table_index` (or `_units_table_index`). `spike_times` (seconds) and
         `obs_intervals` are read from the files, for these units only, if the frame lacks them.
     intervals : dict of str to (start, stop)
@@ -436,7 +436,7 @@ def get_spike_times_in_intervals(  # noqa: PLR0913, PLR0917 - positional in exis
         table, an expression of its columns (evaluated for each session separately), or a number.
     intervals_df : str or frame
         The path of a table in the files of the units, or a frame with `_nwb_path`.
-    intervals_df_filter : str, Expr or None
+    intervals_df_filter : str or Expr or None
         Filter of the intervals: an expression, or a condition in SQL.
     apply_obs_intervals : bool
         Whether values are null for intervals that are not within the union of the unit's `obs_intervals` (see
@@ -453,7 +453,7 @@ def get_spike_times_in_intervals(  # noqa: PLR0913, PLR0917 - positional in exis
         True for Polars, False for pandas, None for the kind of the given frame.
     align_times : bool
         Whether times are relative to the start of their interval; null if that is not finite.
-    align_to : str, Expr or None
+    align_to : str or Expr or None
         A time of the intervals table that times are relative to instead; null if it is null or not finite.
     storage_options : mapping or None
         As for `scan_nwb`.
