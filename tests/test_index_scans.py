@@ -1,5 +1,6 @@
 """Scans that an index answers from its values: the same rows, and only required files are read."""
 
+import pickle
 import shutil
 import subprocess
 import sys
@@ -184,6 +185,38 @@ def test_daft_reads_values_in_one_task_without_files(index, paths):
         one = frame.where(frame["label"] == "ü5").select("spikes").to_pydict()
     assert counts.files_opened == 1
     assert one == {"spikes": [[0.5] * 5]}
+
+
+def test_a_daft_task_contains_the_location_of_the_index_and_not_its_paths(tmp_path):
+    pytest.importorskip("daft", reason="pip install daft")
+    from daft.io.pushdowns import Pushdowns
+
+    import lazynwb.daft as daft_scans
+    import lazynwb.daft.data_source as daft_source
+    from lazynwb.distributed.workers import execute
+
+    for number in (0, 2):
+        write(tmp_path / f"{number}.nwb", number)
+    place = tmp_path / "index"
+    lazynwb.build_index(tmp_path, place, values=True)
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = daft_source.NWBSource
+        patch.setattr(daft_source, "NWBSource", lambda *args: made.append(real(*args)) or made[-1])
+        daft_scans.scan_nwb(None, "/units", index=place)
+    (task,) = made[0].plan_tasks(Pushdowns(columns=["label"]))
+    data = pickle.dumps(task)
+    assert b"2.nwb" not in data  # the first file is the origin of the schema
+    rows = execute(pickle.loads(data).item).value.frames(None)  # noqa: S301
+    assert pl.concat(rows)["label"].to_list() == [f"ü{k}" for k in (*range(4), *range(7))]
+    # Changed sessions do not matter, other sessions do: the plan has the columns of those that there were.
+    write(tmp_path / "2.nwb", 3)
+    lazynwb.update_index(place)
+    assert sum(map(len, execute(pickle.loads(data).item).value.frames(None))) == 7  # noqa: S301
+    write(tmp_path / "3.nwb", 3)
+    lazynwb.update_index(place, tmp_path)
+    with pytest.raises(LazyNWBError, match="added or removed"):
+        pickle.loads(data)  # noqa: S301
 
 
 def test_arrays_are_read_of_files_with_survivors(index, paths):

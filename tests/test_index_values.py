@@ -15,6 +15,8 @@ import builders
 import lazynwb
 from lazynwb import cli, scan_index
 from lazynwb.errors import CorruptDataError, LazyNWBError, TableNotFoundError
+from lazynwb.index import reader as reading
+from lazynwb.index import values as writing
 
 INTERNAL = ["_nwb_path", "_table_path", "_table_index"]
 METADATA = ["session_id", "session_start_time", "subject_id", "sex", "species"]
@@ -168,6 +170,44 @@ def test_a_damaged_file_is_an_error(place, tmp_path):
         scan_index(copy, "/units").collect()
     file.unlink()
     with pytest.raises(LazyNWBError):
+        scan_index(copy, "/units").collect()
+
+
+@pytest.fixture(scope="module")
+def split(paths, tmp_path_factory):
+    """An index with a value file for each session that has rows, or two."""
+    found = tmp_path_factory.mktemp("split") / "index"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing, "SESSIONS_AT_ONCE", 1)
+        patch.setattr(writing, "MAX_FILE_BYTES", 1)
+        lazynwb.build_index(paths, found, values=["units"])
+    assert len(lazynwb.open_index(found).value_files("units")) > 2
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 10**9])
+def test_several_value_files_in_one_read(split, paths, monkeypatch, limit):
+    monkeypatch.setattr(reading, "_MAX_READ_BYTES", limit)
+    expected = truth(paths)
+    units = scan_index(split, "/units")
+    assert_frame_equal(units.collect(), expected)
+    for predicate in (pl.col("good"), pl.col("amplitude") > 1, pl.col("label") == "none"):
+        found = units.filter(predicate).select("score", "label").collect()
+        assert_frame_equal(found, expected.filter(predicate).select("score", "label"))
+        assert units.filter(predicate).select(pl.len()).collect().item() == len(expected.filter(predicate))
+        limited = units.slice(3, 6).filter(predicate).collect()
+        assert_frame_equal(limited, expected.slice(3, 6).filter(predicate))
+    with pytest.raises(pl.exceptions.InvalidOperationError, match="conversion"):
+        units.filter(pl.col("label").cast(pl.Int64) > 0).collect()
+
+
+def test_the_error_of_several_value_files_names_the_damaged_one(split, tmp_path):
+    copy = shutil.copytree(split, tmp_path / "copy")
+    file = Path(lazynwb.open_index(copy).value_files("units")[1])
+    data = bytearray(file.read_bytes())
+    data[100] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(CorruptDataError, match=file.name):
         scan_index(copy, "/units").collect()
 
 

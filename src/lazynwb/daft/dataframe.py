@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.errors import MissingPackageError
-from lazynwb.index.scan_sources import sources_of
+from lazynwb.index.scan_sources import IndexSources, sources_of
 from lazynwb.scan import plan_scan
 
 if TYPE_CHECKING:
@@ -120,6 +120,8 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
             f"daft cannot be imported ({error}): pip install 'lazynwb[daft]'"
         ) from error
     sources, catalogs = sources_of(source, index, storage_options)
+    if catalogs is not None and source is None:
+        sources = IndexSources(catalogs, storage_options)  # tasks do not contain the paths of all sessions
     plan = plan_scan(
         sources,
         table_path,

@@ -2,17 +2,56 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
+from lazynwb.config import config
+from lazynwb.errors import LazyNWBError
 from lazynwb.storage.resolve import expand
+from lazynwb.storage.source import Source
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from lazynwb.index.reader import Index
     from lazynwb.storage.resolve import Sources
-    from lazynwb.storage.source import Source
+
+
+class IndexSources(tuple[Source, ...]):  # noqa: SLOT001 - subclasses of tuple cannot have slots
+    """All sources of an index, which are pickled as the location of the index.
+
+    Parameters
+    ----------
+    index : Index
+    storage_options : mapping or None
+        Storage options of the sources.
+    """
+
+    def __new__(cls, index: Index, storage_options: Mapping[str, Any] | None) -> IndexSources:  # noqa: PYI034
+        """Create the tuple."""
+        options = {**config.storage_options, **(storage_options or {})}
+        found = super().__new__(cls, index.sources(None, options))
+        found._location = index, options
+        return found
+
+    _location: tuple[Index, dict[str, Any]]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (*self._location, _digest(self))
+
+
+def _restore(index: Index, storage_options: Mapping[str, Any], digest: bytes) -> IndexSources:
+    found = IndexSources(index, storage_options)
+    if _digest(found) != digest:
+        raise LazyNWBError(
+            f"index {index.name}: sessions were added or removed during the query: run the query again"
+        )
+    return found
+
+
+def _digest(sources: Iterable[Source]) -> bytes:
+    return blake2b("\n".join(source.public for source in sources).encode(), digest_size=16).digest()
 
 
 def sources_of(
