@@ -18,14 +18,18 @@ PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
 # Reaches the demonstration as it was typed: the shell neither splits nor expands it.
 export NWB
 
-.PHONY: demo quick test lint format docs bench fuzz clean
+.PHONY: demo quick unit test lint format docs bench fuzz clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
 	@$(BIN)/python -m lazynwb.demo $${NWB:+"$$NWB"}
 
-quick: lint
-	@$(PYTEST) -m "not (slow or integration or servers or distributed or damage or docs)" $(PYTEST_ARGS)
+# Both at once: lint leaves a core idle.
+quick: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory -j 2 lint unit
+
+unit: $(VENV)/.installed-dev
+	@$(BIN)/python -m pytest -n 2 --dist worksteal --unit $(PYTEST_ARGS)
 
 test: lint
 	@$(PYTEST) $(PYTEST_ARGS)

@@ -2,9 +2,11 @@
 # ruff: noqa: E402 - the helpers are found after the path is set
 
 import importlib
+import itertools
 import sys
 import time
 import warnings
+from collections import Counter
 from dataclasses import fields
 from pathlib import Path
 
@@ -23,39 +25,49 @@ from stores import azure, gcs, gcs_uploads, nginx, s3  # noqa: F401 - fixtures
 for part in ("storage", "types", "tables", "pynwb"):
     importlib.import_module(f"cases_{part}")  # each registers its files in `builders`
 
-hypothesis.settings.register_profile("quick", max_examples=12, deadline=None)
+hypothesis.settings.register_profile("quick", max_examples=20, deadline=None)
 hypothesis.settings.register_profile("slow", max_examples=200, deadline=None)
 hypothesis.settings.load_profile("quick")
 
-#: What the modules that are not unit tests need; `make quick` leaves these out.
+#: The modules that are not unit tests, by what they need; `make quick` leaves them out.
 MARKERS = {
     "integration": """
-        attributes batches cache chunk_lookup cli clients column_store config convert convert_formats
-        hdf5_structure index index_values interop kinds late_columns lengths limits metadata oracle
-        processes random real_files regions returning session session_columns sessions spikes
-        stored_scan table_patterns tables times tree windows zarr zarr_random
+        attributes batches cache chunk_lookup cli clients column_store config convert
+        convert_formats hdf5_structure index index_checkpoints index_scans index_value_updates
+        index_values interop kinds late_columns lengths limits metadata oracle processes random
+        real_files regions returning session session_columns sessions spikes stored_scan
+        table_patterns tables times tree windows zarr zarr_random
     """,
     "servers": """
         dandi faulty_stores index_remote objects range_server remote remote_costs remote_faults remote_stores
         revalidation
     """,
     "distributed": "daft daft_ray dask spread",
-    "damage": "bad_input damage damage_zarr hostile_content",
+    "damage": "bad_input damage damage_zarr damaged_columns hostile_content index_hostile_values",
     "docs": "docs notebook",
 }
 _MARKER_OF = {f"test_{module}": marker for marker, modules in MARKERS.items() for module in modules.split()}
+_NUMBERS = itertools.count()
 #: Fixtures that start a server.
-_SERVERS = {"azure", "gcs", "nginx", "s3", "server", "urls"}
+_SERVERS = {"azure", "cloud", "gcs", "nginx", "s3", "server", "urls"}
 
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests too, and more random examples")
+    parser.addoption(
+        "--unit", action="store_true", help="run the unit tests only: those without a marker of conftest.py"
+    )
 
 
 def pytest_configure(config):
     if config.getoption("--slow"):
         hypothesis.settings.load_profile("slow")
         checks.THOROUGH = True
+
+
+def pytest_ignore_collect(collection_path, config):
+    """Do not import modules without unit tests for `--unit`: that costs seconds."""
+    return True if config.getoption("--unit") and collection_path.stem in _MARKER_OF else None
 
 
 def pytest_itemcollected(item):
@@ -67,11 +79,30 @@ def pytest_itemcollected(item):
 
 
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("--slow") or "slow" in (config.getoption("-m") or ""):
-        return
+    numbers = Counter()
     for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        mark = item.get_closest_marker("sample")
+        if mark is not None and "slow" not in item.keywords:
+            case = item.path, item.originalname
+            if not is_in_sample(numbers[case], *mark.args):
+                item.add_marker("slow")
+            numbers[case] += 1
+    if config.getoption("--unit"):
+        others = {"slow", *MARKERS}
+        config.hook.pytest_deselected(items=[item for item in items if others & set(item.keywords)])
+        items[:] = [item for item in items if not others & set(item.keywords)]
+    elif not config.getoption("--slow") and "slow" not in (config.getoption("-m") or ""):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+
+
+def is_in_sample(number, step):
+    """Return whether a default run includes a case of a test with `pytest.mark.sample(step)`.
+
+    One of every `step` cases in a row, another one each time: each value of every parameter has its turn.
+    """
+    return (number + number // step) % step == 0
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +110,9 @@ def cache_dir(tmp_path_factory, monkeypatch):
     """A catalog cache of its own for each test, and settings that a test may change."""
     import lazynwb
 
-    folder = tmp_path_factory.mktemp("cache")
+    # Not `mktemp`, which lists the folders of all tests before.
+    folder = tmp_path_factory.getbasetemp() / "caches" / str(next(_NUMBERS))
+    folder.mkdir(parents=True)
     monkeypatch.setenv("LAZYNWB_CACHE_DIR", str(folder))
     monkeypatch.setenv("LAZYNWB_DISABLE_PROGRESS", "1")
     saved = {f.name: getattr(lazynwb.config, f.name) for f in fields(lazynwb.config)}

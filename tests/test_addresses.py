@@ -291,6 +291,7 @@ NAMES = ["nwb/ecephys.nwb", "zarr/ccefbc9f-30e7-4000-8000-0123456789ab", "plain"
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("consolidated", [True, False])
+@pytest.mark.servers
 def test_a_store_of_any_name_on_a_web_server(name, slash, consolidated, server):
     server.objects.update({f"{name}/{k}": v for k, v in zarr_objects(consolidated=consolidated).items()})
     url = f"{server.url}/{name}{slash}"
@@ -346,6 +347,8 @@ def cloud(request):
 
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.sample(3)
+@pytest.mark.servers
 def test_a_store_of_any_name_in_a_bucket(name, slash, cloud):
     for key, data in zarr_objects().items():
         cloud.put(f"private/any/{name}/{key}", data)
@@ -362,6 +365,7 @@ def test_a_pattern_in_a_bucket_finds_stores_of_any_name(cloud):
     assert read(f"{cloud.scheme}://private/patterns/c*", storage_options=cloud.options) == [0, 1, 2] * 2
 
 
+@pytest.mark.servers
 def test_every_kind_is_found_in_a_bucket(cloud, tmp_path):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
@@ -641,6 +645,7 @@ def linked(request, tmp_path_factory):
 
 @pytest.mark.parametrize("kind", LINKS)
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.sample(3)
 def test_a_broken_link_is_no_missing_table(way, kind, linked, tmp_path):
     with pytest.raises((LazyNWBError, pl.exceptions.SQLInterfaceError)) as caught:
         WAYS[way](linked[kind], tmp_path)
@@ -653,6 +658,7 @@ def test_a_broken_link_is_no_missing_table(way, kind, linked, tmp_path):
 
 @pytest.mark.parametrize("kind", LINKS)
 @pytest.mark.parametrize("way", ["scan", "pattern", "get_df", "SQL", "index", "conversion", "executor"])
+@pytest.mark.sample(3)
 def test_a_broken_link_is_passed_over_with_one_warning(way, kind, linked, tmp_path, caplog):
     paths, options = linked[kind], {"ignore_errors": True}
     found = {
@@ -751,6 +757,7 @@ READS = {
 
 
 @pytest.mark.parametrize("way", READS)
+@pytest.mark.sample(3)
 def test_a_column_behind_a_broken_link_is_an_error_where_it_is_read(way, lost, tmp_path):
     found = READS[way](lost, "own", tmp_path)
     assert found["own"].to_list() == [1, 2, 1, 2]
@@ -762,6 +769,7 @@ def test_a_column_behind_a_broken_link_is_an_error_where_it_is_read(way, lost, t
 
 
 @pytest.mark.parametrize("way", ["scan", "get_df", "SQL", "index", "conversion", "executor"])
+@pytest.mark.sample(2)
 def test_a_column_behind_a_broken_link_is_null_with_one_warning(way, lost, tmp_path, caplog):
     options = {"ignore_errors": True}
     found = {
@@ -802,6 +810,7 @@ def test_a_column_that_no_file_can_open_is_left_out_with_the_reason(lost, caplog
 
 
 @pytest.mark.parametrize("version", ["HDF5", 2, 3])
+@pytest.mark.servers
 def test_a_column_behind_a_broken_link_of_remote_files(version, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     paths = _write_lost(tmp_path, version)

@@ -95,6 +95,7 @@ def test_each_session_in_a_folder_of_its_own(cube, tmp_path):
 
 @pytest.mark.parametrize("output_format", ["parquet", "arrow"])
 @pytest.mark.parametrize("kind", ["session", "subject"])
+@pytest.mark.sample(2)
 def test_hive_partitions(cube, tmp_path, kind, output_format):
     found = lazynwb.convert_nwb_tables(cube, tmp_path, partition_by=kind, output_format=output_format)
     assert set(found) == LABELS
@@ -411,6 +412,7 @@ def test_modified_outputs_are_written_again(sessions, tmp_path, harm):
 @pytest.mark.parametrize(
     "text", ["", "{", '{"schema": 1}', '{"schema": 99, "outputs": {}}', '{"outputs": 3}', "\0"]
 )
+@pytest.mark.sample(2)
 def test_a_damaged_record_costs_a_conversion(sessions, tmp_path, text):
     out = tmp_path / "out"
     found = lazynwb.convert_nwb_tables(sessions, out)
@@ -511,6 +513,7 @@ def test_secrets_are_not_written(tmp_path, cube):
 
 @pytest.mark.parametrize("output_format", FORMATS)
 @pytest.mark.usefixtures("no_store")
+@pytest.mark.sample(2)
 def test_an_error_leaves_only_complete_outputs(sessions, tmp_path, monkeypatch, output_format):
     out = tmp_path / "out"
     _break_after(monkeypatch, 2)
@@ -566,6 +569,7 @@ lazynwb.convert_nwb_tables(sys.argv[3:], sys.argv[1], output_format=sys.argv[2],
 @pytest.mark.parametrize(
     ("output_format", "partition"), [("parquet", "session"), ("csv", None), ("delta", None), ("duckdb", None)]
 )
+@pytest.mark.sample(2)
 def test_a_killed_run_leaves_no_partial_file_and_can_be_resumed(
     sessions, tmp_path, output_format, partition, no_store
 ):

@@ -43,6 +43,7 @@ def without_nan(value):
 
 @pytest.mark.parametrize("output_format", READERS)
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.sample(2)
 def test_parquet_and_arrow_give_back_every_type_and_value(built, tmp_path, name, output_format):
     path = built(name)
     found = convert(path, tmp_path, output_format)

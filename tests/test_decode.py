@@ -42,6 +42,7 @@ def test_fletcher32_equals_the_checksum_of_hdf5(data):
     assert (bytes(raw), shuffled) == (data, 0)
 
 
+@pytest.mark.integration
 def test_fletcher32_of_a_chunk_that_is_larger_than_a_block():
     words = np.random.default_rng(0).integers(0, 65536, 3_000_001).astype(">u2")
     first = second = 0

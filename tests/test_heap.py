@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ TEXT = st.lists(
 )
 
 
+@pytest.mark.integration
 @settings(max_examples=25, deadline=None)
 @given(st.lists(TEXT, min_size=1, max_size=4), st.randoms(use_true_random=False))
 def test_text_that_was_written_in_any_order(tmp_path_factory, columns, random):

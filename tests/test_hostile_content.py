@@ -518,6 +518,7 @@ def told_by(work):
 @pytest.mark.usefixtures("silence")
 @pytest.mark.parametrize("kind", STORES)
 @pytest.mark.parametrize("how", ["given", "config", "command"])
+@pytest.mark.sample(3)
 def test_stores_do_not_reveal_credentials(kind, how, capfd, monkeypatch, tmp_path):
     url, options = STORES[kind]
     monkeypatch.chdir(tmp_path)

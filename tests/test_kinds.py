@@ -79,6 +79,7 @@ def test_every_table_equals_pynwb(name, tables, built):
 
 
 @pytest.mark.parametrize("name", ["aligned", "enumerated", "events", "intracellular", "ophys", "regions"])
+@pytest.mark.sample(2)
 def test_every_table_of_a_zarr_store_equals_pynwb_on_its_twin(name, twins):
     """References of both versions of hdmf-zarr have the target paths of pynwb."""
     with pynwb_session.reading(twins / f"{name}.nwb") as session:

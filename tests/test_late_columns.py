@@ -273,6 +273,7 @@ def test_batches_of_rows_in_order_are_bounded_and_rows_out_of_order_stay_whole(c
         lambda f: f.filter(pl.col("spike_times").is_null()),
     ],
 )  # fmt: skip
+@pytest.mark.sample(2)
 def test_queries_on_late_columns_are_queries_on_the_scan(cube, engine, query):
     scan = lazynwb.scan_nwb(cube, "/units").select("unit_id", "location", *INTERNAL, "spike_times")
     late = (

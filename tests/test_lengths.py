@@ -97,6 +97,7 @@ class TestBytes:
         ids=str,
     )
     @pytest.mark.parametrize("engine", ENGINES)
+    @pytest.mark.sample(2)
     def test_filter_that_no_row_passes(self, cube, predicate, engine):
         with lazynwb.profile() as profile:
             frame = lazynwb.scan_nwb(cube, "units").filter(predicate).collect(engine=engine)

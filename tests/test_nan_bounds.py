@@ -42,6 +42,7 @@ values = st.lists(st.none() | st.sampled_from([0.0, 1.5, 3.0, 1e12, -1.0, math.n
 
 
 @given(numbers=values, size=st.integers(1, 9), dtype=st.sampled_from([pl.Float64, pl.Float32]))
+@pytest.mark.integration
 def test_engines_agree(tmp_path_factory, numbers, size, dtype):
     path = tmp_path_factory.mktemp("parquet") / "a.parquet"
     frame = pl.DataFrame(

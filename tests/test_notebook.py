@@ -101,6 +101,7 @@ def kernel():
 @pytest.mark.skipif(not hasattr(os, "preadv"), reason="needs os.preadv, to hold up reads")
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("on_windows", [False, True])
+@pytest.mark.sample(3)
 def test_an_interrupted_kernel_ends_the_call_before_its_next_reads(kernel, call, on_windows, cube, tmp_path):
     manager, client = kernel
     fifo = tmp_path / "signal"

@@ -53,6 +53,7 @@ def test_it_is_a_mapping(path):
         found["/nowhere"]
 
 
+@pytest.mark.integration
 def test_tables_and_series_can_be_scanned_by_their_listed_path(path, built):
     for file in (path, built("session"), built("time_series")):
         known = set(oracle.tables(file))

@@ -181,6 +181,7 @@ QUERIES = [
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc: run on Linux")
 @pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.sample(2)
 def test_no_file_stays_open(cube, query):
     """After a query, and while Polars still holds the generator; the batch in hand may be finished first."""
     code = f"""{OPEN_FILES}
@@ -411,6 +412,7 @@ os._exit(0)
 
 @pytest.mark.skipif(not hasattr(os, "preadv"), reason="needs os.preadv and SIGINT, which Windows lacks")
 @pytest.mark.parametrize("call", ["get_df", "collect", "convert", "index"])
+@pytest.mark.sample(2)
 def test_ctrl_c_ends_a_call_with_the_reads_that_are_under_way(call, cube, tmp_path):
     threads = {"LAZYNWB_MAX_THREADS": "2", "LAZYNWB_COLUMN_CACHE_BYTES": "0", "LAZYNWB_MAX_REQUESTS": "4"}
     said = run_child(INTERRUPTED, call, tmp_path / "out", *cube, **threads).split()

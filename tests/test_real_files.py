@@ -18,6 +18,7 @@ pytestmark = pytest.mark.skipif(not FILES, reason="set LAZYNWB_TEST_DATA to a fo
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
+@pytest.mark.sample(3)
 def test_every_table_of(path):
     """With either engine for every other file: `test_all_files_at_once` runs both."""
     check_file(path, ENGINES[FILES.index(path) % len(ENGINES)])

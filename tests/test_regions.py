@@ -92,6 +92,7 @@ def regions_of(path):
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.sample(2)
 def test_electrodes_of_each_unit_equal_pynwb(suffix, engine, twins):
     with pynwb_session.reading(twins / "units.nwb") as session:
         columns = session.columns(session.nwb.electrodes)
@@ -284,6 +285,7 @@ PREDICATES = [
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("number", range(len(PREDICATES)))
+@pytest.mark.sample(2)
 def test_filters_and_projections_see_resolved_values(number, engine, many):
     lf = lazynwb.scan_nwb(many, "/units", resolve_regions=True)
     frame = lf.collect()

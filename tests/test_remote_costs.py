@@ -161,6 +161,7 @@ def test_a_count_reads_no_column(urls, server):
 
 
 @pytest.mark.parametrize("layout", ["as written", "at the end", "scattered", "paged"])
+@pytest.mark.sample(2)
 def test_layouts(layout, sessions, tmp_path):
     """Wherever a writer left the structure, the frame is the same, in a bounded number of requests."""
     path = write_layouts(sessions[0], tmp_path)[layout]

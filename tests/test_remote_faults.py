@@ -397,6 +397,7 @@ IDENTITIES = {
 
 
 @pytest.mark.parametrize("identity", IDENTITIES)
+@pytest.mark.sample(2)
 def test_old_and_new_bytes_are_never_mixed(identity, server, versions):
     """Whichever request the file is replaced before: all old, all new, or an error; and then all new."""
     server.etag, server.last_modified, new = IDENTITIES[identity]
@@ -779,6 +780,7 @@ def start(code, urls):
         ("wait(); lazynwb.get_internal_paths(sys.argv[1])", 1, "data"),
     ],
 )
+@pytest.mark.sample(3)
 def test_ctrl_c_ends_the_wait_for_a_silent_server(code, count, stalled, versions, server):
     answered = count if stalled == "data" else 0
     server.objects = {f"{number}.nwb": versions["old"] for number in range(count)}

@@ -95,6 +95,7 @@ def test_the_performance_query_of_the_notebook(cube, engine):
     ],
     ids=str,
 )
+@pytest.mark.sample(2)
 def test_a_predicate_equals_the_same_filter_in_memory(cube, units, engine, predicate):
     lazy = lazynwb.scan_nwb(cube, "/units").filter(predicate).select("unit_id", "spike_times")
     assert_frames(lazy.collect(engine=engine), units.filter(predicate).select("unit_id", "spike_times"))
@@ -130,6 +131,7 @@ QUERIES_OF_A_FRAME = {
 
 @engines
 @pytest.mark.parametrize("name", QUERIES_OF_A_FRAME)
+@pytest.mark.sample(3)
 def test_a_query_equals_the_same_query_in_memory(cube, units, engine, name):
     query = QUERIES_OF_A_FRAME[name]
     assert_frames(
@@ -225,6 +227,7 @@ def test_a_filter_on_the_path_drops_files_unread(cube, engine):
         assert p.files_skipped == 5
 
 
+@pytest.mark.integration
 def test_a_streaming_head_stops_after_a_few_rows(tmp_path):
     """Polars requests two or three batches before it stops, so the first batches are small."""
     paths = [write_session(tmp_path / f"{k:02}.nwb", k, units=100) for k in range(30)]

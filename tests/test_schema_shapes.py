@@ -256,6 +256,7 @@ def test_numbers_of_one_element_in_zarr_are_scalars(tmp_path, version, chunk):
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("shards", ["", "end", "end+crc32c"])
 @pytest.mark.parametrize("chunk", [(3, 1), (1, 3), (4, 4)], ids=str)
+@pytest.mark.sample(3)
 def test_lists_with_any_chunks_in_zarr_are_lists(tmp_path, shape, order, shards, chunk):
     writer = Writer(3, [], shards)
     electrodes = "general/extracellular_ephys/electrodes"
@@ -467,6 +468,7 @@ def test_regions_of_two_dimensions_in_a_table_of_one_row_keep_their_shape(tmp_pa
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["older first", "newer first"])
 @pytest.mark.parametrize("store", ["hdf5", "zarr"])
+@pytest.mark.integration
 def test_tables_of_older_files_are_found_where_they_are(order, store, tmp_path):
     paths = []
     for number, place in enumerate(("trials", "intervals/trials")):
@@ -625,6 +627,7 @@ def ways(tmp_path_factory):
 @pytest.mark.parametrize(
     "way", [f"{web}m.nwb{end}" for web in ("", "web ") for end in ("", ".zarr", ".lindi.json")]
 )
+@pytest.mark.sample(2)
 def test_shapes_follow_the_schema_in_any_encoding(way, table, ways, monkeypatch, capsysbinary):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     expected = {

@@ -362,6 +362,7 @@ def test_get_table_schema(cube):
         lazynwb.get_table_schema(cube, "/intervals/performance", raise_on_missing=True)
 
 
+@pytest.mark.integration
 def test_concurrent_first_use(tmp_path):
     """Many threads scan the same new files with an empty cache."""
     paths = [write_session(tmp_path / f"{k}.nwb", k, units=5) for k in range(8)]

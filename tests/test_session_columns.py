@@ -87,6 +87,7 @@ def test_the_schema_is_known_before_collect(sessions):
         pl.col("subject_id") == "no such mouse",
     ],
 )
+@pytest.mark.sample(2)
 def test_filters_on_them_equal_filters_after_the_joins(sessions, predicate, engine):
     found = scan(sessions).filter(predicate).collect(engine=engine)
     assert_frame_equal(found, joined(sessions).collect().filter(predicate))

@@ -116,6 +116,7 @@ def test_a_duration_is_from_the_first_to_the_last_time_of_first_and_last_rows(sc
         pl.col("lab").is_null() & (pl.col("n_units") + pl.col("duration").is_null() > 0),
     ],
 )
+@pytest.mark.sample(3)
 def test_a_lazy_filter_is_the_filter_of_the_rows(scan, predicate, engine):
     whole = scan().collect()
     assert_frame_equal(scan().filter(predicate).collect(engine=engine), whole.filter(predicate))

@@ -155,6 +155,7 @@ def test_a_table_that_some_files_lack_is_reported_once(cube, caplog):
     assert "1" in warnings[0]
 
 
+@pytest.mark.integration
 def test_the_warning_about_many_files_names_a_few(tmp_path, caplog):
     paths = [write_session(tmp_path / f"{k:02}.nwb", k, units=1, performance=k == 0) for k in range(30)]
     assert lazynwb.scan_nwb(paths, "/intervals/performance").collect().height == 6

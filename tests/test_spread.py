@@ -115,6 +115,7 @@ def executor(request):
 
 
 @pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.sample(3)
 def test_the_frame_is_the_same_as_without_an_executor(cube, executor, query):
     options = {"session_columns": "session_id"}
     alone = QUERIES[query](lazynwb.scan_nwb(cube, "/units", **options))
@@ -333,6 +334,7 @@ LARGE = {
 
 @pytest.mark.parametrize("table", ["intervals/large", "/intervals/*"])
 @pytest.mark.parametrize("query", LARGE)
+@pytest.mark.sample(2)
 def test_a_large_table_is_divided_by_rows(large, monkeypatch, query, table):
     monkeypatch.setattr(lazynwb.config, "batch_bytes", 20_000)
     recorder = Recorder(width=4)

@@ -223,6 +223,7 @@ def _calls(function):
     return calls
 
 
+@pytest.mark.integration
 def test_a_context_of_many_series_is_created_in_linear_time_and_describes_only_queried_series(
     tmp_path, cache_dir
 ):

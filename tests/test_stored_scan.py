@@ -132,6 +132,7 @@ QUERIES = {
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("name", QUERIES)
+@pytest.mark.sample(2)
 def test_a_second_query_returns_equal_rows(cube, name, engine):
     table_path, query, *options = QUERIES[name]
 
@@ -522,6 +523,7 @@ def test_linked_files_are_part_of_the_identity(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "delete", "entry"])
+@pytest.mark.sample(2)
 def test_damage_costs_a_query_nothing_but_time(cube, damage):
     generator = random.Random(damage)  # noqa: S311 - the same each time
 

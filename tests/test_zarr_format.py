@@ -953,6 +953,7 @@ def test_arrays_of_zarr_python(tmp_path, seed):
 
 
 @pytest.mark.parametrize("chunk", [2, 3, 7])
+@pytest.mark.integration
 def test_text_of_zarr_python(tmp_path, chunk):
     zarr = pytest.importorskip("zarr")
     stored = objects_of("a", "", "é" * 40, "d", "e")
