@@ -170,7 +170,7 @@ def test_checksums_side_by_side_are_those_of_each(structures):
 @pytest.mark.parametrize("damaged", [None, 0, 4, 9])
 @pytest.mark.parametrize("count", [1, 10, 5000])
 def test_recorded_checksums_are_verified(damaged, count):
-    noted = checksums.Checksums()
+    queued = checksums.Checksums()
     structures = [number.to_bytes(50, "little") for number in range(count)]
     stored = [data + struct.pack("<I", checksums.plain_lookup3(data)) for data in structures]
     if damaged is not None:
@@ -178,8 +178,8 @@ def test_recorded_checksums_are_verified(damaged, count):
 
     def verify():
         for data in stored:
-            noted.note(data, "a structure")
-        noted.verify()
+            queued.queue(data, "a structure")
+        queued.verify()
 
     if damaged is None:
         verify()

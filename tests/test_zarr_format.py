@@ -24,7 +24,7 @@ from lazynwb.arrays.chunk_grid import row_bytes
 from lazynwb.arrays.fetch import Request, fetch
 from lazynwb.catalog.model import MISSING, Array, ChunkKeys, Codec, Table
 from lazynwb.codecs.checksums import crc32c
-from lazynwb.codecs.json_text import decode_utf32, parse_json
+from lazynwb.codecs.object_codecs import parse_json
 from lazynwb.codecs.restricted_pickle import PickledArray, read_pickle
 from lazynwb.config import config
 from lazynwb.errors import (
@@ -38,6 +38,7 @@ from lazynwb.formats.zarr import reader as zarr_format
 from lazynwb.formats.zarr import store as zarr_file
 from lazynwb.formats.zarr.codec_configuration import catalog_codecs
 from lazynwb.formats.zarr.data_types import describe_v3, fill_bytes, numpy_dtype
+from lazynwb.formats.zarr.object_arrays import decode_utf32
 from lazynwb.formats.zarr.reader import ZarrReader
 from lazynwb.storage.resolve import resolve
 from lazynwb.threads import DECODERS

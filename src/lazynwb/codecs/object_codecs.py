@@ -7,6 +7,7 @@ elements.
 from __future__ import annotations
 
 import bz2
+import json
 import lzma
 import struct
 import zlib
@@ -16,7 +17,6 @@ import msgspec
 import numpy as np
 
 from lazynwb.codecs.chunk_codecs import LZMA_MEMORY, decode, zstd_content_size
-from lazynwb.codecs.json_text import parse_json
 from lazynwb.codecs.restricted_pickle import PickledArray, read_pickle
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
 
@@ -33,6 +33,26 @@ OBJECT_CODECS = frozenset({"vlen-utf8", "vlen-bytes", "vlen-array", "json2", "ms
 _MAX_BYTES, _BASE_BYTES, _ELEMENT_BYTES = 2**28, 2**25, 2**20
 _CHECKSUM = 4
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def parse_json(data: bytes | bytearray | memoryview) -> Any:  # noqa: ANN401 - JSON
+    """Parse JSON, with NaN and infinities as zarr-python writes them.
+
+    Raises
+    ------
+    ValueError
+        If it is not valid JSON, or contains text that is not valid Unicode.
+    RecursionError
+        If it is nested too deeply.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        text = str(data, "utf-8")
+        found = json.loads(text)
+        if "\\ud" in text.lower():
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
 
 
 class ObjectCodec(NamedTuple):

@@ -1,23 +1,31 @@
-"""Open files whose structure is parsed in rounds: records of missing ranges, and linked files."""
+"""Open files whose structure is parsed in rounds: missing ranges, linked files, and targets of references."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self, TypeVar, cast
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, cast
 
 from lazynwb.errors import LazyNWBError, NotNWBError
-from lazynwb.formats.protocols import link_target_error, permitted_target, unread_target_identity
+from lazynwb.formats.protocols import (
+    BrokenLinkError,
+    OpenFile,
+    link_target_error,
+    permitted_target,
+    unread_target_identity,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Hashable, Iterable, Mapping
     from types import TracebackType
 
-    from lazynwb.formats.protocols import BrokenLinkError
     from lazynwb.storage.remote_file import RemoteFile
     from lazynwb.storage.source import Source
 
 #: Maximum number of fetching rounds per file, as a damaged file could require all of its bytes in small
 #: pieces.
 MAX_ROUNDS = 2000
+#: Targets of most references in attributes; checking them first avoids a walk through the file.
+_LIKELY_TARGETS = ("general/extracellular_ephys/electrodes",)
 
 T = TypeVar("T")
 
@@ -202,3 +210,36 @@ class _Misses:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> bool:
         return kind is not None and issubclass(kind, Exception) and self._file.missed > 0
+
+
+class ParsedFile(OpenFile, Protocol):
+    """An open file with a count of missing ranges."""
+
+    @property
+    def missed(self) -> int:
+        """The number of missing ranges so far."""
+        ...
+
+
+def find_paths(
+    file: ParsedFile, addresses: set[Hashable], walk: Callable[[set[int]], Mapping[int, str]]
+) -> dict[Hashable, str]:
+    """Return the paths of objects by their addresses; objects without a path are left out.
+
+    Parameters
+    ----------
+    file : ParsedFile
+        File with the objects.
+    addresses : set of Hashable
+        Addresses to resolve.
+    walk : callable
+        Function that walks through the file for the paths of the remaining addresses.
+    """
+    found: dict[Hashable, str] = {}
+    for path in _LIKELY_TARGETS:
+        with file.collect_misses(), suppress(BrokenLinkError):
+            found[file.find(path).address] = f"/{path}"
+    rest = {address for address in addresses if isinstance(address, int)} - found.keys()
+    if not rest or file.missed:  # with missing ranges, it is unknown whether a walk is needed
+        return found
+    return found | dict(walk(rest).items())

@@ -1,6 +1,8 @@
 """`lazynwb cache`: the catalog cache and the column store on disk."""
 
-from typing import Annotated
+from collections import Counter
+from itertools import accumulate, pairwise
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -10,6 +12,53 @@ from lazynwb.cli.output import Target, emit, target_of
 from lazynwb.cli.project_file import apply_project
 
 cache_app = typer.Typer(cls=Group, help="Show or clear the cache on disk.", no_args_is_help=True)
+
+
+class CachedSource(NamedTuple):
+    """Cached data of one source, in all of its versions.
+
+    Attributes
+    ----------
+    source : str
+        Absolute path, or URL without a query.
+    catalog_bytes : int
+        Size of the cached structure, and of the cached bytes of a remote file.
+    column_bytes : int
+        Size of the stored columns: the source's share of the parts that hold them, by rows.
+    tables : tuple of str
+        Tables with columns or rows in the column store.
+    """
+
+    source: str
+    catalog_bytes: int
+    column_bytes: int
+    tables: tuple[str, ...]
+
+
+def cached_sources() -> list[CachedSource]:
+    """Return the cached data of each source, sorted by the name of the source."""
+    from lazynwb.catalog.disk_cache import all_entries
+    from lazynwb.column_store.store import column_store
+
+    catalog: Counter[str] = Counter()
+    columns: Counter[str] = Counter()
+    tables: dict[str, set[str]] = {}
+    for key, size in all_entries():
+        kind, _, rest = key.partition("\0")
+        if kind:  # earlier versions stored entries without a key
+            catalog[rest.partition("\0")[0]] += size
+    for part, size in column_store().all_parts():
+        weights = [session.rows + 1 for session in part.entry.sessions]
+        bounds = [size * end // sum(weights) for end in accumulate(weights, initial=0)]
+        table = part.entry.table.partition("\0")[0]
+        for session, (start, stop) in zip(part.entry.sessions, pairwise(bounds), strict=True):
+            source = session.key.partition("\0")[0]
+            columns[source] += stop - start
+            tables.setdefault(source, set()).add(table)
+    return [
+        CachedSource(source, catalog[source], columns[source], tuple(sorted(tables.get(source, ()))))
+        for source in sorted(catalog.keys() | columns.keys())
+    ]
 
 
 @cache_app.command("info", cls=Command)
@@ -68,10 +117,9 @@ def _show_sources(target: Target) -> None:
     import polars as pl
 
     from lazynwb.cli.render import Column, show, size_text
-    from lazynwb.lookup.inventory import inventory
     from lazynwb.terminal_text import visible
 
-    held = sorted(inventory(), key=lambda one: one.catalog_bytes + one.column_bytes, reverse=True)
+    held = sorted(cached_sources(), key=lambda one: one.catalog_bytes + one.column_bytes, reverse=True)
     frame = pl.DataFrame(
         held,
         schema={

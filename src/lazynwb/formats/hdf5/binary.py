@@ -1,8 +1,8 @@
-"""Byte ranges of an HDF5 file for the structure reader: bounds, checksums, and how a read can fail.
+"""Byte ranges of an HDF5 file for the structure reader: local and remote sources, and their errors.
 
-The structure reader never does I/O of its own. It asks a `ByteSource` for ranges; one over a local file reads
-them, one over a remote file raises `MissingRangesError` after it has noted the range, so that the caller can
-fetch everything that was noted in one round and run the parse again.
+The structure reader requests ranges from a `ByteSource`. A local source reads them. A remote source records a
+missing range and raises `MissingRangesError`, so that the caller can fetch all recorded ranges in one round
+and repeat the parse.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
     from lazynwb.storage.remote_file import RemoteFile
 
-#: The address that stands for nothing.
+#: The undefined address.
 UNDEFINED = 2**64 - 1
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 U2, U4, U8 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
-#: What a local file is read in.
+#: Block size of reads of a local file, as a power of two.
 _BLOCK_BITS = 14
 _BLOCK = 1 << _BLOCK_BITS
-#: Blocks of a local file that are kept: 64 MiB.
+#: Maximum number of cached blocks of a local file: 64 MiB.
 _MAX_BLOCKS = 4096
 
 
 class UnsupportedStructureError(Exception):
-    """The file uses something that the structure reader does not know; libhdf5 may read it."""
+    """A feature that the structure reader does not support; libhdf5 may."""
 
 
 class DamagedStructureError(Exception):
-    """The bytes contradict the file format, or lie outside of the file."""
+    """Bytes that violate the file format, or are outside the file."""
 
 
 class MissingRangesError(DamagedObjectError):
-    """A range of a remote file has not been fetched yet; it was noted.
+    """A range of a remote file has not been fetched; it was recorded as missing.
 
-    As of an object that cannot be opened, a parse passes over it, so that it notes all that it misses.
+    A parse skips the object, as one that cannot be opened, and so records all missing ranges in one run.
     """
 
 
@@ -51,13 +51,13 @@ class ByteSource(Protocol):
     Attributes
     ----------
     size : int
-        Bytes of the file.
+        Size of the file in bytes.
     """
 
     size: int
 
     def get(self, start: int, size: int, ahead: int = 0) -> bytes:
-        """Return `size` bytes from `start` on; `ahead` is how much is likely to be needed from there."""
+        """Return `size` bytes at `start`; a remote source fetches at least `ahead` bytes from there."""
         ...
 
     def close(self) -> None:
@@ -66,12 +66,14 @@ class ByteSource(Protocol):
 
 
 class LocalBytes:
-    """Bytes of a local file, read in blocks (never mapped: a file cut while it is mapped kills the process).
+    """Bytes of a local file, read in blocks.
+
+    The file is not memory-mapped, because truncating a mapped file kills the process.
 
     Parameters
     ----------
     path : str
-        Of the file.
+        Path of the file.
     """
 
     __slots__ = ("_blocks", "_descriptor", "size")
@@ -84,10 +86,10 @@ class LocalBytes:
         self._blocks: dict[int, bytes] = {}
 
     def get(self, start: int, size: int, ahead: int = 0) -> bytes:  # noqa: ARG002 - blocks are read whole
-        """Return bytes; `DamagedStructureError` where they lie outside of the file."""
+        """Return bytes; raise `DamagedStructureError` if they are outside the file."""
         stop = start + size
         if start < 0 or size < 0 or stop > self.size:
-            raise DamagedStructureError(f"bytes {start} to {stop} lie outside of the file")
+            raise DamagedStructureError(f"bytes {start} to {stop} are outside the file")
         number = start >> _BLOCK_BITS
         if stop <= (number + 1) << _BLOCK_BITS:
             block = self._blocks.get(number) or self._block(number)
@@ -96,7 +98,7 @@ class LocalBytes:
         else:
             found = self._pread(start, size)
         if len(found) != size:
-            raise DamagedStructureError(f"bytes {start} to {stop} cannot be read: the file was cut")
+            raise DamagedStructureError(f"bytes {start} to {stop} cannot be read: the file was truncated")
         return found
 
     def _block(self, number: int) -> bytes:
@@ -132,16 +134,17 @@ _pread: Callable[[int, int, int], bytes] = getattr(os, "pread", _seek_and_read)
 
 
 class RemoteBytes:
-    """The fetched bytes of a remote file.
+    """Fetched bytes of a remote file.
 
     Parameters
     ----------
     file : RemoteFile
+        File that holds the fetched bytes.
 
     Attributes
     ----------
     missing : MissingRanges
-        What to fetch before the parse is run again.
+        Ranges to fetch before the parse is repeated.
     """
 
     def __init__(self, file: RemoteFile) -> None:
@@ -150,10 +153,10 @@ class RemoteBytes:
         self.missing = MissingRanges(file)
 
     def get(self, start: int, size: int, ahead: int = 0) -> bytes:
-        """Return bytes; `MissingRangesError` where they have not been fetched."""
+        """Return bytes; raise `MissingRangesError` if they have not been fetched."""
         stop = start + size
         if start < 0 or size < 0 or stop > self.size:
-            raise DamagedStructureError(f"bytes {start} to {stop} lie outside of the file")
+            raise DamagedStructureError(f"bytes {start} to {stop} are outside the file")
         found = self._file.peek(start, size)
         if found is None:
             self.missing.miss(start, max(stop, start + ahead))
@@ -161,5 +164,5 @@ class RemoteBytes:
         return bytes(found)
 
     def close(self) -> None:
-        """Forget what was noted."""
+        """Drop the recorded ranges."""
         self.missing.ranges.clear()

@@ -1,7 +1,7 @@
-"""Checksums of HDF5's metadata: Bob Jenkins' lookup3, little-endian, from 0.
+"""Checksums of HDF5 metadata: the lookup3 hash of Bob Jenkins, little-endian, with initial value 0.
 
-A parse notes what it has read, and all of it is verified before anything of the parse is used: then those of
-many short structures, such as the object headers of a table's columns, are computed side by side.
+A parse queues the structures that it reads. They are verified before the result of the parse is used, so that
+the checksums of many short structures, such as object headers, can be computed in parallel lanes.
 """
 
 from __future__ import annotations
@@ -20,74 +20,74 @@ CHECKSUM_SIZE = 4
 _WORD = 0xFFFFFFFF
 _SEED = 0xDEADBEEF
 _BLOCK = 12
-#: Structures up to this size are computed side by side, from so many on.
-_LARGEST_LANE, _FEWEST_LANES = 4096, 3
-#: Bits from one lane to the next: a word, and room for what is carried and rotated out of it.
+#: Maximum size of structures that are computed in parallel lanes, and their minimum number.
+_MAX_LANE_BYTES, _MIN_LANES = 4096, 3
+#: Width of a lane in bits: a word, with room for carries and rotations.
 _LANE = 64
-#: Bytes whose checksums take as long in Python as it takes to import numcodecs; of several structures that
-#: are computed side by side the longest counts.
-_WORTH_AN_IMPORT = 160 * 1024
-#: Structures, and bytes, that are noted before they are verified.
-_MOST_NOTED, _MOST_BYTES = 4096, 4 << 20
+#: Bytes whose checksums take as long in Python as the import of numcodecs. Of structures in parallel lanes,
+#: only the longest counts.
+_IMPORT_COST_BYTES = 160 * 1024
+#: Maximum number, and bytes, of queued structures.
+_MAX_QUEUED, _MAX_QUEUED_BYTES = 4096, 4 << 20
 _checksummed = 0
 
 
 class Checksums:
-    """Structures that a parse has read and that are to be verified."""
+    """Queue of the checksummed structures that a parse has read."""
 
-    __slots__ = ("_noted", "_size")
+    __slots__ = ("_queued", "_size")
 
     def __init__(self) -> None:
-        self._noted: dict[bytes, str] = {}
+        self._queued: dict[bytes, str] = {}
         self._size = 0
 
-    def note(self, data: bytes, what: str) -> None:
-        """Note a structure whose last four bytes are the checksum of those before."""
-        self._noted[data] = what
+    def queue(self, data: bytes, what: str) -> None:
+        """Queue a structure, whose last four bytes are its checksum."""
+        self._queued[data] = what
         self._size += len(data)
-        if len(self._noted) >= _MOST_NOTED or self._size >= _MOST_BYTES:
+        if len(self._queued) >= _MAX_QUEUED or self._size >= _MAX_QUEUED_BYTES:
             self.verify()
 
     def verify(self) -> None:
-        """Raise `DamagedStructureError` if a checksum of what was noted does not match."""
-        if not self._noted:
+        """Raise `DamagedStructureError` if the checksum of a queued structure does not match."""
+        if not self._queued:
             return
-        noted, self._noted, self._size = self._noted, {}, 0
-        found = lookup3([data[:-CHECKSUM_SIZE] for data in noted])
-        for (data, what), checksum in zip(noted.items(), found, strict=True):
+        queued, self._queued, self._size = self._queued, {}, 0
+        found = lookup3([data[:-CHECKSUM_SIZE] for data in queued])
+        for (data, what), checksum in zip(queued.items(), found, strict=True):
             if data[-CHECKSUM_SIZE:] != U4.pack(checksum):
-                # Once and for all: what was decoded is kept, and a later parse would not note it again.
-                self._noted[data] = what
+                # The structure stays queued: it has been decoded, and later parses would not queue it again.
+                self._queued[data] = what
                 raise DamagedStructureError(f"the checksum of {what} does not match")
 
 
 def verify_checksum(data: bytes, what: str) -> None:
-    """Raise `DamagedStructureError` unless the last four bytes are the checksum of those before."""
+    """Raise `DamagedStructureError` if the last four bytes of a structure are not its checksum."""
     if data[-CHECKSUM_SIZE:] != U4.pack(lookup3([data[:-CHECKSUM_SIZE]])[0]):
         raise DamagedStructureError(f"the checksum of {what} does not match")
 
 
 def lookup3(structures: Sequence[bytes]) -> list[int]:
     """Return the checksums of structures."""
-    global _checksummed  # noqa: PLW0603 - of the process
-    lanes = [data for data in structures if 0 < len(data) <= _LARGEST_LANE]
-    if len(lanes) < _FEWEST_LANES:
+    global _checksummed  # noqa: PLW0603 - counted per process
+    lanes = [data for data in structures if 0 < len(data) <= _MAX_LANE_BYTES]
+    if len(lanes) < _MIN_LANES:
         lanes = []
-    alone = sum(map(len, structures)) - sum(map(len, lanes))
-    _checksummed += alone + max(map(len, lanes), default=0)
-    if _checksummed >= _WORTH_AN_IMPORT or "numcodecs.checksum32" in sys.modules:
+    single_bytes = sum(map(len, structures)) - sum(map(len, lanes))
+    _checksummed += single_bytes + max(map(len, lanes), default=0)
+    if _checksummed >= _IMPORT_COST_BYTES or "numcodecs.checksum32" in sys.modules:
         return list(map(_compiled_lookup3(), structures))
     if not lanes:
         return list(map(plain_lookup3, structures))
-    side_by_side = iter(parallel_lookup3(lanes))
+    in_lanes = iter(parallel_lookup3(lanes))
     return [
-        next(side_by_side) if 0 < len(data) <= _LARGEST_LANE else plain_lookup3(data) for data in structures
+        next(in_lanes) if 0 < len(data) <= _MAX_LANE_BYTES else plain_lookup3(data) for data in structures
     ]
 
 
 @cache
 def _compiled_lookup3() -> Callable[[bytes], int]:
-    """Return the function of numcodecs, which is optional, or else the one in Python."""
+    """Return the compiled function of numcodecs; the one in Python if it cannot be imported."""
     try:
         from numcodecs.checksum32 import jenkins_lookup3
     except ImportError:
@@ -97,10 +97,10 @@ def _compiled_lookup3() -> Callable[[bytes], int]:
 
 
 def parallel_lookup3(structures: Sequence[bytes]) -> list[int]:
-    """Return the checksums of structures that are not empty, computed side by side.
+    """Return the checksums of nonempty structures, computed in parallel lanes.
 
-    Each is a lane of 64 bits in integers of any length, which Python adds and shifts as fast as small ones.
-    The lanes end together, so shorter ones begin later.
+    Every structure is a lane of 64 bits in one long integer, because Python adds and shifts a long integer
+    about as fast as a short one. All lanes end at the same step, so shorter structures start later.
     """
     order = sorted(range(len(structures)), key=lambda k: -len(structures[k]))
     counts = [-(-len(structures[k]) // _BLOCK) for k in order]
@@ -116,9 +116,9 @@ def parallel_lookup3(structures: Sequence[bytes]) -> list[int]:
             lanes = starts[step]
             first = lanes[0] * _LANE
             seeds = [_SEED + len(structures[order[lane]]) & _WORD for lane in lanes]
-            begun = int.from_bytes(struct.pack(f"<{len(seeds)}Q", *seeds), "little") << first
+            started = int.from_bytes(struct.pack(f"<{len(seeds)}Q", *seeds), "little") << first
             before = (1 << first) - 1
-            a, b, c = a & before | begun, b & before | begun, c & before | begun
+            a, b, c = a & before | started, b & before | started, c & before | started
         a += words[3 * step]
         b += words[3 * step + 1]
         c = c + words[3 * step + 2] & mask
@@ -153,7 +153,7 @@ def parallel_lookup3(structures: Sequence[bytes]) -> list[int]:
 
 
 def _interleaved(structures: list[bytes], blocks: int) -> list[int]:
-    """Return the words of structures side by side, all of them ending together."""
+    """Return the words of structures interleaved into lanes that end at the same step."""
     size = blocks * _BLOCK
     rows = b"".join([(data + bytes(-len(data) % _BLOCK)).rjust(size, b"\0") for data in structures])
     words = struct.unpack(f"<{len(rows) // 4}I", rows)

@@ -1,4 +1,4 @@
-"""Stored datatypes as the catalog's `DType` (HDF5 File Format Specification, IV.A.2.d), from their bytes."""
+"""Datatype messages (HDF5 File Format Specification, IV.A.2.d), decoded to `DType` of the catalog."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _U2, _U4 = struct.Struct("<H"), struct.Struct("<I")
 _FLOAT = struct.Struct("<HHBBBBI")
-#: Position of the sign, position and size of exponent and mantissa, and the exponent's bias, of the IEEE 754
-#: formats, by size.
+#: Fields of IEEE 754 formats by size: sign location, exponent location and size, mantissa location and size,
+#: exponent bias.
 _IEEE_FIELDS = {2: (15, 10, 5, 0, 10, 15), 4: (31, 23, 8, 0, 23, 127), 8: (63, 52, 11, 0, 52, 1023)}
 _IMPLIED = 2
 _INTEGER_SIZES = (1, 2, 4, 8)
@@ -30,48 +30,49 @@ _MAX_DIMENSIONS = 32
 _PACKED = 3
 _NEWEST = 5
 _OBJECT, _REGION = 0, 1
-#: What h5py begins the tag of an opaque type with that NumPy has a name for.
+#: Prefix of the tags that h5py gives opaque types with a NumPy equivalent.
 _NUMPY_TAG = b"NUMPY:"
-#: Bytes of a pointer, which text of variable length becomes in memory; of a sequence, also its length.
+#: Sizes in memory of a variable-length string (a pointer) and a sequence (length and pointer).
 _POINTER, _SEQUENCE = 8, 16
 
 
 class StoredType(NamedTuple):
-    """A type as stored.
+    """A decoded datatype.
 
     Attributes
     ----------
     dtype : DType
+        Type in the catalog.
     direct : bool
-        Whether its bytes can be read without libhdf5 converting them.
+        Whether the stored bytes can be read without conversion by libhdf5.
     name : str
-        What kind of type it is: "integer", "float", "text", "vlen_text", "vlen", "object", "region", "enum",
+        Class of the type: "integer", "float", "text", "vlen_text", "vlen", "object", "region", "enum",
         "bool", "compound", "array", "complex", "bitfield", "opaque" or "other".
     size : int
-        Bytes of one element in a dataset.
-    memory : int
-        Bytes of one element in memory, as libhdf5 has it.
-    parts : tuple of (name, offset, StoredType)
-        Of a compound.
+        Size of an element in a dataset in bytes.
+    memory_size : int
+        Size of an element in the memory of libhdf5 in bytes.
+    members : tuple of (name, offset, StoredType)
+        Members of a compound.
     base : StoredType or None
-        Of an array or a sequence.
+        Element type of an array or a sequence.
     code : str
-        NumPy's name for a bit field.
+        NumPy type of a bit field.
     """
 
     dtype: DType
     direct: bool
     name: str
     size: int
-    memory: int
-    parts: tuple[tuple[str, int, StoredType], ...] = ()
+    memory_size: int
+    members: tuple[tuple[str, int, StoredType], ...] = ()
     base: StoredType | None = None
     code: str = ""
 
 
 @lru_cache(maxsize=8192)
 def decode_datatype(data: bytes) -> StoredType:
-    """Decode a datatype message; what has no translation becomes kind "unsupported" with the reason.
+    """Decode a datatype message; types without an equivalent get the kind "unsupported" and a reason.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def _unsupported(size: int, reason: str, name: str = "other", memory: int = 0) -
 def _integer(data: bytes, at: int, _v: int, bits: int, size: int, _d: int) -> tuple[StoredType, int]:
     offset, precision = _U2.unpack_from(data, at)[0], _U2.unpack_from(data, at + 2)[0]
     if bits & ~0xF or not precision or offset + precision > 8 * size:
-        raise DamagedStructureError("an integer type contradicts itself")
+        raise DamagedStructureError("an integer type is inconsistent")
     order = "|" if size == 1 else "<>"[bits & 1]
     if size not in _INTEGER_SIZES:
         return _unsupported(size, f"{size}-byte integers of this byte order"), at + 4
@@ -122,13 +123,13 @@ def _float(data: bytes, at: int, _v: int, bits: int, size: int, _d: int) -> tupl
     exponent, exponent_size, mantissa, mantissa_size = fields
     sign = bits >> 8 & 0xFF
     if not precision or offset + precision > 8 * size or bits & ~0xFF7F:
-        raise DamagedStructureError("a floating-point type contradicts itself")
+        raise DamagedStructureError("a floating-point type is inconsistent")
     described = (sign, exponent, exponent_size, mantissa, mantissa_size, bias)
     if bits & 0x40 or bits >> 4 & 3 != _IMPLIED or described != _IEEE_FIELDS.get(size):
         reason = f"{size}-byte floating-point numbers that are not IEEE 754 half, single or double"
         return _unsupported(size, reason), end
     if offset or precision != 8 * size:
-        raise DamagedStructureError("a floating-point type contradicts itself")
+        raise DamagedStructureError("a floating-point type is inconsistent")
     order = "<>"[bits & 1]
     return StoredType(DType("number", size, f"{order}f{size}"), True, "float", size, size), end  # noqa: FBT003
 
@@ -140,7 +141,7 @@ def _time(_data: bytes, at: int, _v: int, _bits: int, size: int, _d: int) -> tup
 def _text(_data: bytes, at: int, _v: int, bits: int, size: int, _d: int) -> tuple[StoredType, int]:
     padding = bits & 15
     if padding not in _PADDING or bits >> 4 & 15 > 1 or bits >> 8:
-        raise UnsupportedStructureError("a text type of unknown padding or character set")
+        raise UnsupportedStructureError("a string type with unknown padding or character set")
     return StoredType(DType("text", size, note=_PADDING[padding]), True, "text", size, size), at  # noqa: FBT003
 
 
@@ -180,7 +181,7 @@ def _compound(data: bytes, at: int, version: int, bits: int, size: int, depth: i
         if dims:
             part = _as_array(part, dims)
         if offset + part.size > size:
-            raise DamagedStructureError("a member lies outside of its compound")
+            raise DamagedStructureError("a member is outside its compound")
         parts.append((offset, name, part))
     return _as_compound(parts, size), at
 
@@ -190,7 +191,7 @@ def _as_compound(parts: list[tuple[int, str, StoredType]], size: int) -> StoredT
     for (offset, _, part), (following, _, _) in pairwise(parts):
         if offset + part.size > following:
             raise DamagedStructureError("members of a compound overlap")
-    memory = size - sum(part.size - part.memory for _, _, part in parts)
+    memory = size - sum(part.size - part.memory_size for _, _, part in parts)
     for _, name, part in parts:
         if part.dtype.kind == "unsupported":
             reason = f"compounds with a member {name!r} of {part.dtype.note}"
@@ -206,7 +207,7 @@ def _as_compound(parts: list[tuple[int, str, StoredType]], size: int) -> StoredT
         if base.dtype == parts[1][2].dtype and size == 2 * base.dtype.itemsize:
             number = _as_complex(base.dtype, size, direct)
             if number.dtype.kind == "number":
-                return number._replace(parts=members)
+                return number._replace(members=members)
     fields = tuple(Field(name, offset, part.dtype) for name, offset, part in members)
     return StoredType(DType("compound", size, fields=fields), direct, "compound", size, memory, members)
 
@@ -237,7 +238,7 @@ def _reference(_data: bytes, at: int, _v: int, bits: int, size: int, _d: int) ->
 def _enum(data: bytes, at: int, version: int, bits: int, size: int, depth: int) -> tuple[StoredType, int]:  # noqa: PLR0917, PLR0913
     base, at = _decode(data, at, depth + 1)
     if base.size != size:
-        raise DamagedStructureError("an enum has another size than its integers")
+        raise DamagedStructureError("the size of an enum differs from that of its base type")
     names = []
     for _ in range(bits & 0xFFFF):
         name, at = _name(data, at, version)
@@ -249,7 +250,7 @@ def _enum(data: bytes, at: int, version: int, bits: int, size: int, depth: int) 
     if base.dtype.kind != "number":
         return base, end
     if base.name != "integer" or not base.direct:
-        raise UnsupportedStructureError("an enum of other than whole integers")
+        raise UnsupportedStructureError("an enum whose base type is not a full-precision integer")
     code = base.dtype.numpy
     order = ">" if code[0] == ">" else "<"
     letter = {1: "b", 2: "h", 4: "i", 8: "q"}[size]
@@ -258,7 +259,7 @@ def _enum(data: bytes, at: int, version: int, bits: int, size: int, depth: int) 
         raise UnsupportedStructureError("an enum of large unsigned integers")
     members = tuple(zip(names, values, strict=True))
     if size == 1 and {(name.upper(), value) for name, value in members} == {("FALSE", 0), ("TRUE", 1)}:
-        # h5py takes no other spelling for the members of a bool.
+        # h5py accepts only this spelling of the members of a bool.
         exact = sorted(members) == [("FALSE", 0), ("TRUE", 1)]
         name = "bool" if exact else "enum"
         return StoredType(DType("bool", size, code), True, name, size, size, base=base), end  # noqa: FBT003
@@ -272,7 +273,7 @@ def _vlen(data: bytes, at: int, _v: int, bits: int, size: int, depth: int) -> tu
         raise UnsupportedStructureError(f"variable-length data of kind {kind} in {size} bytes")
     if kind == 1:
         if bits >> 4 & 15 not in _PADDING or bits >> 8 & 15 > 1 or base.size != 1:
-            raise UnsupportedStructureError("a text type of unknown padding or character set")
+            raise UnsupportedStructureError("a string type with unknown padding or character set")
         return StoredType(DType("vlen_text", size), True, "vlen_text", size, _POINTER, base=base), at  # noqa: FBT003
     if base.dtype.kind not in {"number", "bool"} or not base.direct or base.dtype.dims:
         reason = f"variable-length sequences of {base.dtype.note or base.dtype.kind}"
@@ -284,14 +285,14 @@ def _vlen(data: bytes, at: int, _v: int, bits: int, size: int, depth: int) -> tu
 def _array(data: bytes, at: int, version: int, _bits: int, size: int, depth: int) -> tuple[StoredType, int]:
     rank = data[at]
     if version < 2 or not 0 < rank <= _MAX_DIMENSIONS:  # noqa: PLR2004
-        raise DamagedStructureError("an array type of no or too many dimensions")
+        raise DamagedStructureError("an array type with an invalid number of dimensions")
     at += 1 if version >= _PACKED else 4
     dims = struct.unpack_from(f"<{rank}I", data, at)
     at += 4 * rank * (1 if version >= _PACKED else 2)
     base, at = _decode(data, at, depth + 1)
     found = _as_array(base, dims)
     if found.size != size:
-        raise DamagedStructureError("an array type has another size than its elements")
+        raise DamagedStructureError("the size of an array type differs from that of its elements")
     return found, at
 
 
@@ -301,18 +302,18 @@ def _as_array(base: StoredType, dims: tuple[int, ...]) -> StoredType:
         count *= n
     size = count * base.size
     if not 0 < size < _MAX_BYTES:
-        raise DamagedStructureError("an array type of no or too many elements")
+        raise DamagedStructureError("an array type with an invalid number of elements")
     if base.dtype.kind == "unsupported" or base.dtype.dims:
-        found = _unsupported(count * base.memory, base.dtype.note or "arrays of arrays", "array")
+        found = _unsupported(count * base.memory_size, base.dtype.note or "arrays of arrays", "array")
         return found._replace(size=size, base=base)
     dtype = replace(base.dtype, dims=dims)
-    return StoredType(dtype, base.direct, "array", stored_size(dtype), count * base.memory, base=base)
+    return StoredType(dtype, base.direct, "array", stored_size(dtype), count * base.memory_size, base=base)
 
 
 def _complex(data: bytes, at: int, _v: int, _bits: int, size: int, depth: int) -> tuple[StoredType, int]:
     base, at = _decode(data, at, depth + 1)
     if size != 2 * base.size:
-        raise DamagedStructureError("a complex number of another size than its parts")
+        raise DamagedStructureError("the size of a complex type differs from that of its parts")
     return _as_complex(base.dtype, size, base.direct), at
 
 

@@ -1,4 +1,4 @@
-"""Global heap collections (HDF5 File Format Specification, III.E): text and sequences of variable length."""
+"""Global heap collections (HDF5 File Format Specification, III.E): variable-length strings and sequences."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ _COLLECTION = struct.Struct("<4sB3xQ")
 _OBJECT = struct.Struct("<H6xQ")
 _ELEMENT = struct.Struct("<IQI")
 _SIGNATURE = b"GCOL"
-#: libhdf5 makes no smaller collection.
+#: Minimum size of a collection (H5HG_MINSIZE of libhdf5).
 _MIN_BYTES = 4096
 
 
 class Collection(NamedTuple):
-    """A collection: its bytes, and where the headers of its objects are, by their numbers."""
+    """The bytes of a collection, and the positions of its object headers by heap object index."""
 
     data: bytes
-    places: dict[int, int]
+    positions: dict[int, int]
 
-    def get(self, number: int) -> bytes | None:
-        """Return an object; None if there is none of that number."""
-        at = self.places.get(number)
+    def get(self, index: int) -> bytes | None:
+        """Return the object with a heap object index; None if there is none."""
+        at = self.positions.get(index)
         if at is None:
             return None
         start = at + _OBJECT.size
@@ -32,15 +32,15 @@ class Collection(NamedTuple):
 
 
 class CollectionFile(FileBytes, Protocol):
-    """The bytes of a file, with its collections."""
+    """The bytes of a file, with its global heap collections."""
 
     def heap_collection(self, address: int) -> Collection:
-        """Return the objects of a global heap collection."""
+        """Return the global heap collection at an address."""
         ...
 
 
 def read_collection(file: FileBytes, address: int) -> Collection:
-    """Read a collection and find its objects.
+    """Read a collection and locate its objects.
 
     Raises
     ------
@@ -51,47 +51,48 @@ def read_collection(file: FileBytes, address: int) -> Collection:
     if signature != _SIGNATURE or version != 1 or size < _MIN_BYTES:
         raise DamagedStructureError(f"no global heap collection at {address}")
     data = file.get(address, size)
-    places: dict[int, int] = {}
+    positions: dict[int, int] = {}
     unpack, head = _OBJECT.unpack_from, _OBJECT.size
-    at, last, found = _COLLECTION.size, size - head, 0
+    at, last, object_count = _COLLECTION.size, size - head, 0
     while at <= last:
-        number, length = unpack(data, at)
-        if number:
-            places[number] = at
+        index, length = unpack(data, at)
+        if index:
+            positions[index] = at
             at += head + (length + 7 & ~7)
-            found += 1
+            object_count += 1
         elif length < head:
             break
-        else:  # the free space, whose length includes its header
+        else:  # free space, whose size includes its header
             at += length
     if at <= last or at > size:
-        raise DamagedStructureError(f"the heap of variable-length data at {address} is damaged")
-    if len(places) != found:
-        raise DamagedStructureError(f"the heap at {address} has two objects of one number")
-    return Collection(data, places)
+        raise DamagedStructureError(f"the global heap collection at {address} is inconsistent")
+    if len(positions) != object_count:
+        raise DamagedStructureError(f"the global heap collection at {address} repeats a heap object index")
+    return Collection(data, positions)
 
 
-def element(file: CollectionFile, data: bytes, at: int, width: int) -> bytes:
-    """Return the bytes of a text or sequence of variable length, whose elements take `width` bytes each.
+def variable_length_bytes(file: CollectionFile, data: bytes, at: int, element_size: int) -> bytes:
+    """Return the bytes of a variable-length string or sequence.
 
     Parameters
     ----------
     file : CollectionFile
+        File with the heap collection.
     data : bytes
-        Holds the 16 bytes that stand for it in a dataset or attribute.
+        Bytes of a dataset or an attribute, with the 16 bytes of the reference into the heap.
     at : int
-        Where they begin.
-    width : int
-        Bytes of one element.
+        Position of the reference.
+    element_size : int
+        Size of an element in bytes.
     """
-    count, address, number = _ELEMENT.unpack_from(data, at)
+    count, address, index = _ELEMENT.unpack_from(data, at)
     if not address:
         if count:
-            raise DamagedStructureError("variable-length data that lies nowhere")
+            raise DamagedStructureError("variable-length data has no heap address")
         return b""
-    if not count and not number:
+    if not count and not index:
         return b""
-    stored = file.heap_collection(address).get(number)
-    if stored is None or len(stored) < count * width:
-        raise DamagedStructureError("variable-length data that is not in its heap")
-    return stored[: count * width]
+    stored = file.heap_collection(address).get(index)
+    if stored is None or len(stored) < count * element_size:
+        raise DamagedStructureError("variable-length data is not in its global heap collection")
+    return stored[: count * element_size]

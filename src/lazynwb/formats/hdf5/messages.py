@@ -1,6 +1,6 @@
-"""Messages of an object header (HDF5 File Format Specification, IV.A.2): shape, fill, layout, filters, links.
+"""Header messages (HDF5 File Format Specification, IV.A.2): dataspace, fill value, layout, filters, links.
 
-What repeats from object to object is decoded once per process.
+Messages that are often identical across objects are cached per process.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from lazynwb.formats.hdf5.binary import (
 _MAX_DIMENSIONS = 32
 _UNLIMITED = 2**64 - 1
 _NULL = 2
-#: Classes of layouts, and of chunk indices in newer ones.
+#: Layout classes, and chunk indexing types.
 COMPACT, CONTIGUOUS, CHUNKED, VIRTUAL = range(4)
 BTREE_1, SINGLE, IMPLICIT, FIXED_ARRAY, EXTENSIBLE_ARRAY, BTREE_2 = range(6)
-_PLAIN_EDGES, _FILTERED_SINGLE = 1, 2
+_UNFILTERED_EDGES, _FILTERED_SINGLE = 1, 2
 HARD, SOFT, EXTERNAL = 0, 1, 64
 _MAX_FILTERS = 32
 _FIRST_WITH_OWN_NAME = 256
 
 
 class Dataspace(NamedTuple):
-    """A shape, None for no elements at all (a null dataspace); and how far it can grow."""
+    """Shape (None for a null dataspace) and maximum sizes."""
 
     shape: tuple[int, ...] | None
     limits: tuple[int, ...]
 
     @property
-    def grows_oddly(self) -> bool:
-        """Whether the only dimension without a limit is not the first one."""
+    def only_inner_unlimited(self) -> bool:
+        """Whether exactly one dimension is unlimited, and it is not the first."""
         return bool(self.limits) and self.limits.count(_UNLIMITED) == 1 and self.limits[0] != _UNLIMITED
 
 
@@ -56,7 +56,7 @@ def decode_dataspace(data: bytes) -> Dataspace:
         raise DamagedStructureError(f"a dataspace of {rank} dimensions")
     if version == 2:  # noqa: PLR2004
         if kind > _NULL or (rank and kind != 1) or (not rank and kind == 1):
-            raise DamagedStructureError("a dataspace contradicts itself")
+            raise DamagedStructureError("a dataspace is inconsistent")
         if kind == _NULL:
             return Dataspace(None, ())
     count = rank * (2 if flags & 1 else 1)
@@ -65,43 +65,43 @@ def decode_dataspace(data: bytes) -> Dataspace:
     sizes = struct.unpack_from(f"<{count}Q", data, at)
     shape, limits = sizes[:rank], sizes[rank:] or sizes[:rank]
     if any(n > limit for n, limit in zip(shape, limits, strict=True)) or max(shape, default=0) >= 2**63:
-        raise DamagedStructureError("a dataspace is larger than its limits")
+        raise DamagedStructureError("a dataspace exceeds its maximum size")
     return Dataspace(shape, limits)
 
 
 class Fill(NamedTuple):
-    """A fill value as stored; None where none was defined by a user."""
+    """A stored fill value; None if no user-defined value exists."""
 
     value: bytes | None
 
 
 @lru_cache(maxsize=1024)
-def decode_fill(data: bytes) -> Fill:
+def decode_fill_value(data: bytes) -> Fill:
     """Decode a fill value message."""
     version = data[0] if data else 0
     if version in {1, 2} and len(data) >= 4:  # noqa: PLR2004
         allocation, when, defined = data[1:4]
         if allocation > 3 or when > 2 or defined > 1:  # noqa: PLR2004
-            raise DamagedStructureError("a fill value message contradicts itself")
+            raise DamagedStructureError("a fill value message is inconsistent")
         if version == 2 and not defined:  # noqa: PLR2004
             return Fill(None)
-        value = _sized(data, 4)
+        value = _length_prefixed(data, 4)
         return Fill(value if value and defined else None)
     if version == 3 and len(data) >= 2:  # noqa: PLR2004
         flags = data[1]
         if flags & 0xC0 or flags & 0x30 == 0x30 or flags >> 2 & 3 > 2:  # noqa: PLR2004
             raise UnsupportedStructureError(f"a fill value with flags {flags}")
-        return Fill((_sized(data, 2) or None) if flags & 0x20 else None)
+        return Fill((_length_prefixed(data, 2) or None) if flags & 0x20 else None)
     raise UnsupportedStructureError(f"a fill value of version {version}")
 
 
 @lru_cache(maxsize=1024)
-def decode_old_fill(data: bytes) -> Fill:
-    """Decode a fill value message of the oldest kind."""
-    return Fill(_sized(data, 0) or None)
+def decode_old_fill_value(data: bytes) -> Fill:
+    """Decode a fill value (old) message."""
+    return Fill(_length_prefixed(data, 0) or None)
 
 
-def _sized(data: bytes, at: int) -> bytes:
+def _length_prefixed(data: bytes, at: int) -> bytes:
     if len(data) < at + 4:
         raise DamagedStructureError("a fill value message is too short")
     size = U4.unpack_from(data, at)[0]
@@ -111,26 +111,28 @@ def _sized(data: bytes, at: int) -> bytes:
 
 
 class DataLayout(NamedTuple):
-    """Where a dataset's data is.
+    """Data layout of a dataset.
 
     Attributes
     ----------
     kind : int
-        COMPACT, CONTIGUOUS, CHUNKED or VIRTUAL.
+        Layout class: COMPACT, CONTIGUOUS, CHUNKED or VIRTUAL.
     address : int
-        Of contiguous data, or of the chunk index; `UNDEFINED` if nothing was written.
+        Address of contiguous data or of the chunk index; `UNDEFINED` if no storage is allocated.
     size : int
-        Bytes of contiguous data; -1 where the message does not say.
+        Size of contiguous data in bytes; -1 if it is not stored.
     data : bytes
         Compact data.
     chunk : tuple of int
-    element : int
-        Bytes of an element as a chunked layout has it.
-    kind_of_index : int
-    parameters : tuple of int
-        Of the chunk index: of a single chunk its stored size and filter mask.
-    plain_edges : bool
-        Whether chunks that extend past the edge of the dataset are not filtered.
+        Shape of a chunk.
+    element_size : int
+        Size of an element in bytes, of a chunked layout.
+    index_type : int
+        Chunk indexing type.
+    index_parameters : tuple of int
+        Parameters of the chunk index; for a single chunk its stored size and filter mask.
+    unfiltered_edges : bool
+        Whether partial edge chunks are not filtered.
     """
 
     kind: int
@@ -138,23 +140,25 @@ class DataLayout(NamedTuple):
     size: int = -1
     data: bytes = b""
     chunk: tuple[int, ...] = ()
-    element: int = 0
-    kind_of_index: int = BTREE_1
-    parameters: tuple[int, ...] = ()
-    plain_edges: bool = False
+    element_size: int = 0
+    index_type: int = BTREE_1
+    index_parameters: tuple[int, ...] = ()
+    unfiltered_edges: bool = False
 
 
-class Chunked(NamedTuple):
-    """A chunked dataset: what it takes to find its chunks.
+class ChunkedDataset(NamedTuple):
+    """Properties of a chunked dataset that its chunk index depends on.
 
     Attributes
     ----------
     shape : tuple of int
+        Shape of the dataset.
     limits : tuple of int
-        How far it can grow.
+        Maximum sizes of the dimensions.
     layout : DataLayout
+        Layout of class CHUNKED.
     filters : int
-        How many filters its chunks went through.
+        Number of filters in the pipeline.
     """
 
     shape: tuple[int, ...]
@@ -164,13 +168,13 @@ class Chunked(NamedTuple):
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """How many chunks there are along each dimension."""
+        """Number of chunks along each dimension."""
         return tuple(-(-n // c) for n, c in zip(self.shape, self.layout.chunk, strict=True))
 
     @property
     def chunk_size(self) -> int:
-        """Bytes of a chunk before its filters."""
-        return math.prod(self.layout.chunk) * self.layout.element
+        """Size of an unfiltered chunk in bytes."""
+        return math.prod(self.layout.chunk) * self.layout.element_size
 
 
 def decode_layout(data: bytes) -> DataLayout:
@@ -178,7 +182,7 @@ def decode_layout(data: bytes) -> DataLayout:
     try:
         version = data[0]
         if version in {1, 2}:
-            return _old_layout(data)
+            return _layout_1_or_2(data)
         if version == 3:  # noqa: PLR2004
             return _layout_3(data)
         if version in {4, 5}:
@@ -188,7 +192,7 @@ def decode_layout(data: bytes) -> DataLayout:
     raise UnsupportedStructureError(f"a layout of version {version}")
 
 
-def _old_layout(data: bytes) -> DataLayout:
+def _layout_1_or_2(data: bytes) -> DataLayout:
     rank, kind = data[1], data[2]
     at, address = 8, UNDEFINED
     if not 0 < rank <= _MAX_DIMENSIONS + 1:
@@ -201,7 +205,7 @@ def _old_layout(data: bytes) -> DataLayout:
         return DataLayout(kind, address)
     if kind == COMPACT:
         size = U4.unpack_from(data, at)[0]
-        return DataLayout(kind, size=size, data=_exact(data, at + 4, size))
+        return DataLayout(kind, size=size, data=_slice_exactly(data, at + 4, size))
     if kind == CHUNKED:
         return _chunked(address, dims)
     raise UnsupportedStructureError(f"a layout of class {kind}")
@@ -211,7 +215,7 @@ def _layout_3(data: bytes) -> DataLayout:
     kind = data[1]
     if kind == COMPACT:
         size = U2.unpack_from(data, 2)[0]
-        return DataLayout(kind, size=size, data=_exact(data, 4, size))
+        return DataLayout(kind, size=size, data=_slice_exactly(data, 4, size))
     if kind == CONTIGUOUS:
         return DataLayout(kind, U8.unpack_from(data, 2)[0], U8.unpack_from(data, 10)[0])
     if kind == CHUNKED:
@@ -222,7 +226,7 @@ def _layout_3(data: bytes) -> DataLayout:
 
 def _chunked(address: int, dims: tuple[int, ...]) -> DataLayout:
     if len(dims) < 2 or not all(dims):  # noqa: PLR2004
-        raise DamagedStructureError("chunks of no size")
+        raise DamagedStructureError("chunks without elements")
     return DataLayout(CHUNKED, address, -1, b"", dims[:-1], dims[-1])
 
 
@@ -249,27 +253,27 @@ def _layout_4(data: bytes) -> DataLayout:
     elif index == BTREE_2:
         parameters, at = struct.unpack_from("<IBB", data, at), at + 6
     elif index != IMPLICIT:
-        raise UnsupportedStructureError(f"a chunk index of kind {index}")
+        raise UnsupportedStructureError(f"chunk indexing type {index}")
     address = U8.unpack_from(data, at)[0]
-    plain_edges = bool(flags & _PLAIN_EDGES)
-    return DataLayout(CHUNKED, address, -1, b"", chunk, element, index, parameters, plain_edges)
+    unfiltered_edges = bool(flags & _UNFILTERED_EDGES)
+    return DataLayout(CHUNKED, address, -1, b"", chunk, element, index, parameters, unfiltered_edges)
 
 
 @lru_cache(maxsize=1024)
 def _chunks_4(data: bytes) -> tuple[tuple[int, ...], int, int, int]:
-    """Decode the part of a layout that equal columns share: chunk, bytes of an element, index, and flags."""
+    """Decode the part that similar columns share: chunk shape, element size, indexing type, and flags."""
     flags, rank, width = data[2:5]
-    if flags & ~(_PLAIN_EDGES | _FILTERED_SINGLE) or not 0 < width <= 8 or rank < 2:  # noqa: PLR2004
+    if flags & ~(_UNFILTERED_EDGES | _FILTERED_SINGLE) or not 0 < width <= 8 or rank < 2:  # noqa: PLR2004
         raise UnsupportedStructureError(
             f"chunks of {rank - 1} dimensions, {width} bytes each, with flags {flags}"
         )
     places = range(5, 5 + width * rank, width)
     dims = tuple(int.from_bytes(data[at : at + width], "little") for at in places)
     found = _chunked(UNDEFINED, dims)
-    return found.chunk, found.element, data[5 + width * rank], flags
+    return found.chunk, found.element_size, data[5 + width * rank], flags
 
 
-def _exact(data: bytes, at: int, size: int) -> bytes:
+def _slice_exactly(data: bytes, at: int, size: int) -> bytes:
     found = data[at : at + size]
     if len(found) != size:
         raise DamagedStructureError("a layout message is too short")
@@ -281,7 +285,7 @@ Filter = tuple[int, tuple[int, ...]]
 
 @lru_cache(maxsize=1024)
 def decode_filters(data: bytes) -> tuple[Filter, ...]:
-    """Decode a filter pipeline message: number and values of each filter."""
+    """Decode a filter pipeline message to filter identification values and client data."""
     version = data[0] if data else 0
     if version not in {1, 2}:
         raise UnsupportedStructureError(f"a filter pipeline of version {version}")
@@ -298,7 +302,7 @@ def decode_filters(data: bytes) -> tuple[Filter, ...]:
             length = U2.unpack_from(data, at)[0] if named else 0
             at += 2 if named else 0
             if version == 1 and length & 7:
-                raise DamagedStructureError("the name of a filter has an odd length")
+                raise DamagedStructureError("the length of a filter name is not a multiple of eight")
             values = U2.unpack_from(data, at + 2)[0]
             at += 4 + length
             found.append((number, struct.unpack_from(f"<{values}I", data, at)))
@@ -311,22 +315,22 @@ def decode_filters(data: bytes) -> tuple[Filter, ...]:
 
 
 class Link(NamedTuple):
-    """Where a link leads.
+    """Target of a link.
 
     Attributes
     ----------
     kind : int
-        HARD, SOFT, EXTERNAL, or another number for a link that a user defined.
+        Link type: HARD, SOFT, EXTERNAL, or that of a user-defined link.
     address : int
-        Of the object's header, of a hard link.
+        Address of the object header, of a hard link.
     value : bytes
-        Path, of a soft link; of an external one too.
+        Target path, of a soft or an external link.
     file : bytes
-        Of an external link.
+        File name, of an external link.
     group : tuple of int or None
-        B-tree and heap of the group that a hard link leads to, where that is known.
+        Cached addresses of the B-tree and the local heap of a target group.
     order : int
-        When it was made, where the group tracks that.
+        Creation order, if the group tracks it.
     """
 
     kind: int
@@ -338,7 +342,7 @@ class Link(NamedTuple):
 
 
 def decode_link(data: bytes) -> tuple[bytes, Link]:
-    """Decode a link message: name and link."""
+    """Decode a link message to name and link."""
     try:
         return _link(data)
     except (struct.error, IndexError):
@@ -358,7 +362,7 @@ def _link(data: bytes) -> tuple[bytes, Link]:  # noqa: C901, PLR0912
         order, at = U8.unpack_from(data, at)[0], at + 8
     if flags & 16:
         if data[at] > 1:
-            raise DamagedStructureError("a link's name has an unknown character set")
+            raise DamagedStructureError("the name of a link has an unknown character set")
         at += 1
     width = 1 << (flags & 3)
     length = int.from_bytes(data[at : at + width], "little")
@@ -375,7 +379,7 @@ def _link(data: bytes) -> tuple[bytes, Link]:  # noqa: C901, PLR0912
         raise DamagedStructureError("a link message is too short")
     if kind == SOFT:
         if not size:
-            raise DamagedStructureError("a soft link leads to no path")
+            raise DamagedStructureError("a soft link without a path")
         return name, Link(SOFT, value=value, order=order)
     if kind == EXTERNAL:
         file, end, rest = value[1:].partition(b"\0")
@@ -389,7 +393,7 @@ def _link(data: bytes) -> tuple[bytes, Link]:  # noqa: C901, PLR0912
 
 
 class DenseStorage(NamedTuple):
-    """Where links or attributes are that do not fit into a header: a fractal heap, and B-trees of names."""
+    """Dense storage of links or attributes: addresses of the fractal heap and of the B-tree of names."""
 
     heap: int
     names: int

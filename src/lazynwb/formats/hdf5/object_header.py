@@ -1,4 +1,4 @@
-"""Object headers of an HDF5 file (File Format Specification, IV.A): their messages, undecoded, by type."""
+"""Object headers (HDF5 File Format Specification, IV.A): undecoded messages by type."""
 
 from __future__ import annotations
 
@@ -46,40 +46,41 @@ if TYPE_CHECKING:
     CACHE_IMAGE,
 ) = range(25)
 _KNOWN = frozenset(range(25)) - {_BOGUS}
-#: Messages of which a header has one at most.
+#: Types of messages that may not be repeated.
 _SINGLE = frozenset(
     {DATASPACE, LINK_INFO, DATATYPE, OLD_FILL, FILL, LAYOUT, FILTERS, SYMBOL_TABLE, ATTRIBUTE_INFO}
 )
 
 SHARED = 0x02
-_OLD_PREFIX = struct.Struct("<BxHII4x")
-_OLD_MESSAGE = struct.Struct("<HHB3x")
-_NEW_MESSAGE = struct.Struct("<BHB")
+_V1_PREFIX = struct.Struct("<BxHII4x")
+_V1_MESSAGE = struct.Struct("<HHB3x")
+_V2_MESSAGE = struct.Struct("<BHB")
 _BLOCK = struct.Struct("<QQ")
-_OLD_VERSION, _NEW_VERSION = 1, 2
-_NEW_SIGNATURE, _CONTINUED = b"OHDR", b"OCHK"
+_V1, _V2 = 1, 2
+_V2_SIGNATURE, _CONTINUATION_SIGNATURE = b"OHDR", b"OCHK"
 _TIMES, _PHASE_CHANGE, _ORDER, _RESERVED_FLAGS = 0x20, 0x10, 0x04, 0xC0
-#: libhdf5 writes a few blocks per header.
+#: Maximum number of continuation blocks; libhdf5 writes a few.
 _MAX_BLOCKS = 10_000
-#: What is asked for at first of a remote header: most are shorter.
-_AHEAD = 256
+#: Bytes to prefetch at a header; most are shorter.
+_PREFETCH = 256
 
 Message = tuple[int, bytes]
 
 
 class ObjectHeader:
-    """The messages of one object.
+    """Messages of an object.
 
     Attributes
     ----------
     address : int
+        Address of the header.
     messages : dict of int to (flags, body)
-        By their types; of those that a header may have several of, the first.
+        Messages by type; of repeated messages, the first.
     layout : DataLayout or None
-        The decoded layout message, once it has been.
+        Cached result of decoding the layout message.
     missing : MissingRangesError or None
-        Why some of its messages are not here. A parse that meets such a header is going to be repeated: all
-        that it may do is to note what else is missing.
+        Error of a block that has not been fetched. A parse with such a header continues only to record other
+        missing ranges, and is repeated.
     """
 
     __slots__ = ("_repeated", "address", "layout", "messages", "missing")
@@ -92,7 +93,7 @@ class ObjectHeader:
         self.missing: MissingRangesError | None = None
 
     def add(self, kind: int, flags: int, body: bytes) -> None:
-        """Add a message; raise `DamagedStructureError` if there is one of its type, and must not be."""
+        """Add a message; raise `DamagedStructureError` if its type may not be repeated."""
         if kind not in self.messages:
             self.messages[kind] = flags, body
         elif kind in _SINGLE:
@@ -108,12 +109,12 @@ class ObjectHeader:
 
 
 def read_header(file: FileBytes, address: int) -> ObjectHeader:
-    """Read the header at an address, with its continuations.
+    """Read the header at an address, with its continuation blocks.
 
     Returns
     -------
     ObjectHeader
-        Of a group, one with messages missing, as soon as it is known where the links are.
+        The header. That of a group may lack messages, if the location of its links is known.
 
     Raises
     ------
@@ -121,12 +122,12 @@ def read_header(file: FileBytes, address: int) -> ObjectHeader:
     UnsupportedStructureError
     MissingRangesError
     """
-    start = file.get(address, 16, _AHEAD)
+    start = file.get(address, 16, _PREFETCH)
     header = ObjectHeader(address)
-    if start[:4] == _NEW_SIGNATURE:
-        _read_new(file, start, header)
-    elif start[0] == _OLD_VERSION:
-        _read_old(file, start, header)
+    if start[:4] == _V2_SIGNATURE:
+        _read_v2(file, start, header)
+    elif start[0] == _V1:
+        _read_v1(file, start, header)
     else:
         raise DamagedStructureError(f"no object header at {address}")
     if not header.messages.keys() <= _KNOWN:
@@ -136,8 +137,8 @@ def read_header(file: FileBytes, address: int) -> ObjectHeader:
     return header
 
 
-def unread_group(address: int, links: tuple[int, int], missing: MissingRangesError) -> ObjectHeader:
-    """Return what is known of the header of a group that is not here: where its B-tree and its heap are."""
+def unfetched_group(address: int, links: tuple[int, int], missing: MissingRangesError) -> ObjectHeader:
+    """Return a header for a group that has not been fetched, with cached addresses of B-tree and heap."""
     header = ObjectHeader(address)
     header.add(SYMBOL_TABLE, 0, _BLOCK.pack(*links))
     header.missing = missing
@@ -149,8 +150,8 @@ def is_group(header: ObjectHeader) -> bool:
     return SYMBOL_TABLE in header.messages or LINK_INFO in header.messages
 
 
-def _read_old(file: FileBytes, start: bytes, header: ObjectHeader) -> None:
-    _, count, _links, size = _OLD_PREFIX.unpack(start)
+def _read_v1(file: FileBytes, start: bytes, header: ObjectHeader) -> None:
+    _, count, _links, size = _V1_PREFIX.unpack(start)
     blocks = [(header.address + 16, size)]
     messages = header.messages
     seen = 0
@@ -159,11 +160,11 @@ def _read_old(file: FileBytes, start: bytes, header: ObjectHeader) -> None:
     while number < len(blocks):
         position, length = blocks[number]
         if position in visited or number > _MAX_BLOCKS:
-            raise DamagedStructureError("an object header continues in a circle")
+            raise DamagedStructureError("the continuation blocks of an object header form a cycle")
         visited.add(position)
         number += 1
         data = _block(file, header, position, length)
-        pattern, parts = _parse_old_block(data)
+        pattern, parts = _parse_v1_block(data)
         seen += pattern.total
         for kind, flags, place in pattern.messages:
             if kind in messages:
@@ -172,22 +173,22 @@ def _read_old(file: FileBytes, start: bytes, header: ObjectHeader) -> None:
                 messages[kind] = flags, parts[place]
         blocks += [_continuation(parts[place]) for place in pattern.continuations]
     if seen != count and header.missing is None:
-        raise DamagedStructureError(f"an object header has {seen} messages, and should have {count}")
+        raise DamagedStructureError(f"an object header has {seen} messages, expected {count}")
 
 
 class _Pattern(NamedTuple):
-    """The messages of a block of a version-1 header, without their bodies.
+    """Types and sizes of the messages in a block of a version 1 header.
 
     Attributes
     ----------
     unpack : callable
-        Split a block into the prefixes and bodies of its messages, which alternate.
+        Function that splits a block into alternating prefixes and bodies of messages.
     prefixes : tuple of bytes
         Prefixes of the messages.
     messages : tuple of (kind, flags, place)
-        Messages other than continuations and NIL; `place` is that of the body in the unpacked block.
+        Messages other than continuation and NIL; `place` is the index of the body in the unpacked block.
     continuations : tuple of int
-        Places of continuation messages.
+        Indices of the bodies of continuation messages.
     total : int
         Number of messages, NIL included.
     """
@@ -199,18 +200,18 @@ class _Pattern(NamedTuple):
     total: int
 
 
-#: Patterns of blocks by the length of the block. The columns of a table have a few in common.
+#: Patterns by length of the block. Columns of a table share a few of them.
 _patterns: dict[int, list[_Pattern]] = {}
 _MAX_PATTERNS, _MAX_LENGTHS, _MAX_PATTERN_BYTES = 16, 256, 4096
 
 
-def _parse_old_block(data: bytes) -> tuple[_Pattern, tuple[bytes, ...]]:
-    """Split a block of a version-1 header into its messages, by a known pattern if one fits."""
+def _parse_v1_block(data: bytes) -> tuple[_Pattern, tuple[bytes, ...]]:
+    """Split a block of a version 1 header into messages, with a cached pattern if one matches."""
     known = _patterns.get(len(data), [])
     for number, pattern in enumerate(known):
         parts = pattern.unpack(data)
         if parts[::2] == pattern.prefixes:
-            if number:  # frequent ones move to the front
+            if number:  # move frequent patterns to the front
                 known[number - 1 : number + 1] = pattern, known[number - 1]
             return pattern, parts
     pattern = _find_pattern(data)
@@ -222,7 +223,7 @@ def _parse_old_block(data: bytes) -> tuple[_Pattern, tuple[bytes, ...]]:
 
 
 def _find_pattern(data: bytes) -> _Pattern:
-    """Return the pattern of a block of a version-1 header."""
+    """Return the pattern of a block of a version 1 header."""
     at, length = 0, len(data)
     last = length - 8
     prefixes: list[bytes] = []
@@ -230,10 +231,10 @@ def _find_pattern(data: bytes) -> _Pattern:
     continuations: list[int] = []
     layout = ["<"]
     while at <= last:
-        kind, extent, flags = _OLD_MESSAGE.unpack_from(data, at)
+        kind, extent, flags = _V1_MESSAGE.unpack_from(data, at)
         end = at + 8 + extent
         if end > length or extent & 7:
-            raise DamagedStructureError("a message is longer than its object header")
+            raise DamagedStructureError("a message extends past its object header")
         place = 2 * len(prefixes) + 1
         if kind == CONTINUATION:
             continuations.append(place)
@@ -243,15 +244,15 @@ def _find_pattern(data: bytes) -> _Pattern:
         layout.append(f"8s{extent}s")
         at = end
     if at != length:
-        raise DamagedStructureError("an object header has bytes left over")
+        raise DamagedStructureError("an object header has trailing bytes")
     unpack = struct.Struct("".join(layout)).unpack
     return _Pattern(unpack, tuple(prefixes), tuple(messages), tuple(continuations), len(prefixes))
 
 
 def _block(file: FileBytes, header: ObjectHeader, position: int, length: int) -> bytes:
-    """Return a block of a header; nothing if it is missing, as the header notes."""
+    """Return a block of a header; if it is missing, record the error in the header and return nothing."""
     try:
-        return file.get(position, length, _AHEAD)
+        return file.get(position, length, _PREFETCH)
     except MissingRangesError as error:
         header.missing = error
         return b""
@@ -262,42 +263,42 @@ def _continuation(body: bytes) -> tuple[int, int]:
         raise DamagedStructureError("a continuation message is too short")
     position, length = _BLOCK.unpack_from(body)
     if not length:
-        raise DamagedStructureError("an object header continues in an empty block")
+        raise DamagedStructureError("a continuation message with an empty block")
     return position, length
 
 
-def _read_new(file: FileBytes, start: bytes, header: ObjectHeader) -> None:
+def _read_v2(file: FileBytes, start: bytes, header: ObjectHeader) -> None:
     address = header.address
     version, flags = start[4], start[5]
-    if version != _NEW_VERSION or flags & _RESERVED_FLAGS:
+    if version != _V2 or flags & _RESERVED_FLAGS:
         raise UnsupportedStructureError(f"object header version {version} with flags {flags}")
     width = 1 << (flags & 3)
     prefix = 6 + (16 if flags & _TIMES else 0) + (4 if flags & _PHASE_CHANGE else 0)
-    head = file.get(address, prefix + width, _AHEAD)
+    head = file.get(address, prefix + width, _PREFETCH)
     size = int.from_bytes(head[prefix:], "little")
-    whole = file.get(address, prefix + width + size + 4, _AHEAD)
-    file.verify(whole, "an object header")
+    whole = file.get(address, prefix + width + size + 4, _PREFETCH)
+    file.queue_checksum(whole, "an object header")
     ordered = bool(flags & _ORDER)
     blocks: list[tuple[int, int]] = []
-    _new_messages(whole, prefix + width, ordered, header, blocks)
+    _add_v2_messages(whole, prefix + width, ordered, header, blocks)
     visited = {address}
     number = 0
     while number < len(blocks):
         position, length = blocks[number]
         if position in visited or number > _MAX_BLOCKS:
-            raise DamagedStructureError("an object header continues in a circle")
+            raise DamagedStructureError("the continuation blocks of an object header form a cycle")
         visited.add(position)
         number += 1
         data = _block(file, header, position, length)
         if not data:
             continue
-        if data[:4] != _CONTINUED:
-            raise DamagedStructureError("an object header continues in what is no such block")
-        file.verify(data, "a block of an object header")
-        _new_messages(data, 4, ordered, header, blocks)
+        if data[:4] != _CONTINUATION_SIGNATURE:
+            raise DamagedStructureError("no continuation block of an object header")
+        file.queue_checksum(data, "a continuation block of an object header")
+        _add_v2_messages(data, 4, ordered, header, blocks)
 
 
-def _new_messages(
+def _add_v2_messages(
     data: bytes,
     at: int,
     ordered: bool,  # noqa: FBT001
@@ -305,7 +306,7 @@ def _new_messages(
     blocks: list[tuple[int, int]],
 ) -> None:
     messages = header.messages
-    unpack = _NEW_MESSAGE.unpack_from
+    unpack = _V2_MESSAGE.unpack_from
     size = 6 if ordered else 4
     stop = len(data) - 4
     while at + size <= stop:
@@ -313,7 +314,7 @@ def _new_messages(
         at += size
         end = at + extent
         if end > stop:
-            raise DamagedStructureError("a message is longer than its object header")
+            raise DamagedStructureError("a message extends past its object header")
         if kind == CONTINUATION:
             blocks.append(_continuation(data[at:end]))
         elif kind:
@@ -325,18 +326,18 @@ def _new_messages(
 
 
 def shared_address(body: bytes) -> int:
-    """Return the address of the object whose message a shared message stands for (IV.A.2, "Shared Message").
+    """Return the address of the object that holds a shared message (IV.A.2, "Shared Message").
 
     Raises
     ------
     UnsupportedStructureError
-        If it lies in the file's table of shared messages.
+        If the message is in the shared message table of the file.
     """
     version = body[0]
     if version == 1 and len(body) >= 16:  # noqa: PLR2004
         return int(U8.unpack_from(body, 8)[0])
     if version in {2, 3} and len(body) >= 10:  # noqa: PLR2004
         if version == 3 and body[1] != 2:  # noqa: PLR2004 - 2: committed
-            raise UnsupportedStructureError("a message in the file's table of shared messages")
+            raise UnsupportedStructureError("a message in the shared message table of the file")
         return int(U8.unpack_from(body, 2)[0])
     raise UnsupportedStructureError(f"a shared message of version {version}")

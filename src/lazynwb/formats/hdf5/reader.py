@@ -1,4 +1,4 @@
-"""HDF5: the structure reader parses files; what it refuses, and data of unusual layouts, libhdf5 reads."""
+"""Reader of HDF5 files: the structure reader, with libhdf5 as fallback."""
 
 from __future__ import annotations
 
@@ -28,24 +28,25 @@ T = TypeVar("T")
 
 
 class _RefusedError(Exception):
-    """The structure reader leaves a parse to libhdf5."""
+    """The structure reader cannot run a parse; libhdf5 may."""
 
 
 class Hdf5Reader(StructureReader):
-    """The functions of this package on one file: see `lazynwb.formats.registry.Reader`.
+    """Reader of one HDF5 file; see `lazynwb.formats.registry.Reader`.
 
     Parameters
     ----------
     source : Source
+        Location of the file.
     version : str
-        Its identity: of a remote file, no other version is read.
+        Identity of the file; other versions of a remote file are not read.
 
     Raises
     ------
     SourceNotFoundError
-        If there is no such file.
+        If the file does not exist.
     NotNWBError
-        If libhdf5 cannot open it, either.
+        If libhdf5 cannot open the file either.
     """
 
     reads_apart = False
@@ -57,7 +58,7 @@ class Hdf5Reader(StructureReader):
         self._file: StructureFile | None = None
         try:
             self._file = StructureFile(source, version)
-            # Of a remote file the first parse reads the root, with what else that needs.
+            # The first parse of a remote file reads the root, together with its other structures.
             self._run(self._file, lambda file: None if source.is_remote else file.root)
         except (OSError, _RefusedError):
             self._close_structure()
@@ -79,7 +80,7 @@ class Hdf5Reader(StructureReader):
             self._file = None
 
     def _libhdf5(self) -> Libhdf5Reader:
-        """Open the file by libhdf5, unless that has been done."""
+        """Open the file with libhdf5, unless it is open."""
         if self._fallback is None:
             self._fallback = _libhdf5_reader()(self._source, self._version)
         return self._fallback
@@ -87,33 +88,37 @@ class Hdf5Reader(StructureReader):
     def chunk_indices(
         self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
     ) -> list[ChunkIndex | SomeChunks]:
-        """Look up where the chunks of arrays are, or some of them."""
-        wanted = list(numbers) or [None] * len(arrays)
+        """Return the locations of all or some chunks of arrays."""
+        selected = list(numbers) or [None] * len(arrays)
 
         def look_up(file: StructureFile) -> list[ChunkIndex | SomeChunks]:
             found: list[ChunkIndex | SomeChunks] = []
-            for array, listed in zip(arrays, wanted, strict=True):
+            for array, chunk_numbers in zip(arrays, selected, strict=True):
                 with file.collect_misses():
                     found.append(
-                        file.chunk_index(array) if listed is None else file.some_chunks(array, listed)
+                        file.chunk_index(array)
+                        if chunk_numbers is None
+                        else file.some_chunks(array, chunk_numbers)
                     )
             return found
 
         if self._file is not None:
             try:
-                # The places of single chunks are far apart in an index.
-                return self._run(self._file, look_up, ahead=all(listed is None for listed in wanted))
+                # Entries of single chunks are far apart in an index.
+                return self._run(
+                    self._file, look_up, ahead=all(chunk_numbers is None for chunk_numbers in selected)
+                )
             except _RefusedError:
                 pass
         return self._libhdf5().chunk_indices(arrays, numbers)
 
     def chunk_indices_here(self, arrays: Sequence[Array]) -> dict[str, ChunkIndex]:
-        """Look up the chunks of those arrays for which nothing more needs to be fetched, by their paths."""
+        """Return chunk indices by path for the arrays whose index has been fetched already."""
         if self._file is None:
             return self._libhdf5().chunk_indices_here(arrays)
         found = {}
         for array in arrays:
-            with suppress(Exception):  # whoever reads the array looks them up, and gets the error
+            with suppress(Exception):  # the error is raised when the array is read
                 index = self._file.chunk_index(array)
                 if not self._file.missed:
                     found[array.path] = index
@@ -125,11 +130,11 @@ class Hdf5Reader(StructureReader):
         return found
 
     def read_indirect(self, array: Array, ranges: np.ndarray) -> np.ndarray:
-        """Read rows of an array that the engine cannot decode."""
+        """Read rows of an array without a supported layout, with libhdf5."""
         return self._libhdf5().read_indirect(array, ranges)
 
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:
-        """Find the paths of the objects that object references name."""
+        """Return the paths of the targets of object references."""
         if self._file is not None:
             try:
                 return self._run(self._file, lambda file: file.resolve_references(addresses))
@@ -138,7 +143,7 @@ class Hdf5Reader(StructureReader):
         return self._libhdf5().resolve_references(addresses)
 
     def run_parse(self, path: str, parse: Callable[[OpenFile], T]) -> T:
-        """Run a parse; what the structure reader refuses is left to libhdf5 as a whole."""
+        """Run a parse; if the structure reader cannot, run all of it with libhdf5."""
         if self._file is not None:
             try:
                 return self._run(self._file, parse)
@@ -148,19 +153,19 @@ class Hdf5Reader(StructureReader):
 
     @staticmethod
     def _run(file: StructureFile, parse: Callable[[StructureFile], T], *, ahead: bool = True) -> T:
-        """Run a parse, of a remote file until all the bytes that it needs are here.
+        """Run a parse; repeat it on a remote file until no range is missing.
 
         Raises
         ------
         _RefusedError
-            If the structure reader does not know something, or the file is damaged: what it means for the
-            file's user, and which parts can be read all the same, libhdf5 decides.
+            If the file has an unsupported feature or is damaged. The fallback to libhdf5 determines which
+            parts are readable, and the error.
         """
         while True:
             error: Exception | None = None
             try:
                 result = file.run(parse)
-            except Exception as raised:  # noqa: BLE001 - while bytes are missing, it may be because of that
+            except Exception as raised:  # noqa: BLE001 - it may be a consequence of missing ranges
                 error = raised
             if file.fetch_missing(ahead=ahead):
                 continue
@@ -173,9 +178,9 @@ class Hdf5Reader(StructureReader):
 
 @cache
 def _libhdf5_reader() -> type[Libhdf5Reader]:
-    # Late: libhdf5 takes a tenth of a second to load.
+    # Late: loading libhdf5 takes a tenth of a second.
     from lazynwb.formats.libhdf5.fallback import Libhdf5Reader
 
-    # Before h5py takes itself apart at the end of the process, whoever is still reading is waited for.
+    # At exit, wait for running reads before h5py is finalized.
     shutdown.wait_before_exit()
     return Libhdf5Reader

@@ -1,4 +1,4 @@
-"""Attributes as stored (HDF5 File Format Specification, IV.A.2.m), and their plain values."""
+"""Attribute messages (HDF5 File Format Specification, IV.A.2.m), and their values as Python objects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lazynwb.formats.hdf5.binary import UNDEFINED, DamagedStructureError, UnsupportedStructureError
 from lazynwb.formats.hdf5.btree2 import ATTRIBUTE_NAMES, read_records
 from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
-from lazynwb.formats.hdf5.global_heap import element
+from lazynwb.formats.hdf5.global_heap import variable_length_bytes
 from lazynwb.formats.hdf5.messages import decode_attribute_info, decode_dataspace
 from lazynwb.formats.hdf5.object_header import ATTRIBUTE, ATTRIBUTE_INFO, SHARED
 from lazynwb.formats.nwb.object_listing import MAX_BYTES, MAX_ELEMENTS, Reference, unreadable_placeholder
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 _PREFIX = struct.Struct("<BBHHH")
 _SHARED_TYPE, _SHARED_SPACE = 1, 2
-_RECORD_SIZE, _IDENTIFIER = 17, 8
+_RECORD_SIZE, _HEAP_ID_SIZE = 17, 8
 _NUMBERS = frozenset({"integer", "float", "bool", "enum"})
 _POINTER = 8
 
 
 class StoredAttribute(NamedTuple):
-    """An attribute: shape (None for no value), type, and bytes."""
+    """Shape (None for a null dataspace), datatype and bytes of an attribute."""
 
     shape: tuple[int, ...] | None
     stored: StoredType
@@ -36,7 +36,7 @@ class StoredAttribute(NamedTuple):
 
 
 def read_attributes(file: Structure, header: ObjectHeader) -> dict[bytes, bytes]:
-    """Return the attribute messages of an object, by their names."""
+    """Return the attribute messages of an object by name."""
     found: dict[bytes, bytes] = {}
     bodies = header.all(ATTRIBUTE)
     info = header.messages.get(ATTRIBUTE_INFO)
@@ -44,13 +44,13 @@ def read_attributes(file: Structure, header: ObjectHeader) -> dict[bytes, bytes]
         stored = decode_attribute_info(info[1])
         if stored.heap != UNDEFINED:
             if bodies:
-                raise DamagedStructureError("an object has attributes of two kinds")
+                raise DamagedStructureError("an object has compact and dense attributes")
             heap = file.heap(stored.heap)
             records, size = read_records(file, stored.names, ATTRIBUTE_NAMES)
-            if size != _RECORD_SIZE or heap.id_size != _IDENTIFIER:
-                raise DamagedStructureError("the records of attributes have another size")
+            if size != _RECORD_SIZE or heap.id_size != _HEAP_ID_SIZE:
+                raise DamagedStructureError("the records of attributes have the wrong size")
             bodies = [
-                (records[at + _IDENTIFIER], heap.get(records[at : at + _IDENTIFIER]))
+                (records[at + _HEAP_ID_SIZE], heap.get(records[at : at + _HEAP_ID_SIZE]))
                 for at in range(0, len(records), size)
             ]
     for flags, body in bodies:
@@ -58,7 +58,7 @@ def read_attributes(file: Structure, header: ObjectHeader) -> dict[bytes, bytes]
             raise UnsupportedStructureError("shared attributes")
         name = _name(body)
         if name in found:
-            raise DamagedStructureError("an object has two attributes of one name")
+            raise DamagedStructureError("an object has two attributes with the same name")
         found[name] = body
     return found
 
@@ -71,7 +71,7 @@ def _name(body: bytes) -> bytes:
     start = 9 if version == 3 else 8  # noqa: PLR2004
     name = body[start : start + length]
     if not length or len(name) != length or name.find(b"\0") != length - 1:
-        raise DamagedStructureError("an attribute has no name")
+        raise DamagedStructureError("the name of an attribute is invalid")
     return name[:-1]
 
 
@@ -107,24 +107,24 @@ def decode_attribute(file: Structure, body: bytes) -> StoredAttribute:
 
 
 def is_too_large(attribute: StoredAttribute) -> bool:
-    """Return whether an attribute is larger than what is read."""
+    """Return whether an attribute exceeds the limits of what is read."""
     if attribute.shape is None:
         return False
     stored, count = attribute.stored, math.prod(attribute.shape)
     while stored.name == "array" and stored.base is not None:
         count *= max(stored.size // stored.base.size, 1)
         stored = stored.base
-    width = _POINTER if stored.name in {"vlen", "vlen_text", "object", "region"} else stored.memory
+    width = _POINTER if stored.name in {"vlen", "vlen_text", "object", "region"} else stored.memory_size
     return count > MAX_ELEMENTS or count * width > MAX_BYTES
 
 
 def plain_value(file: Structure, attribute: StoredAttribute) -> Any:  # noqa: ANN401 - of any type
-    """Return the value of an attribute as plain Python objects; see `protocols.Node.attributes`.
+    """Return the value of an attribute as Python objects; see `protocols.Node.attributes`.
 
     Raises
     ------
     UnsupportedStructureError
-        If only h5py knows what the value is.
+        If only h5py can convert the value.
     """
     shape, stored, data = attribute
     if shape is None:
@@ -150,7 +150,7 @@ def _plain(file: Structure, stored: StoredType, data: bytes, shape: tuple[int, .
             raise UnsupportedStructureError("an attribute of integers with padding")
         return numbers(stored, data).reshape(shape).tolist()
     if name == "complex":
-        import numpy as np  # late, here and below: the structure of tables needs no NumPy
+        import numpy as np  # late, here and below: tables are parsed without NumPy
 
         values = np.frombuffer(data, stored.dtype.numpy).reshape(shape)
         return _complex_text(values[()])
@@ -165,14 +165,14 @@ def _complex_text(value: Any) -> Any:  # noqa: ANN401
 
 
 def numbers(stored: StoredType, data: bytes) -> np.ndarray:
-    """Return numbers, bools, or the integers behind an enum."""
+    """Return numbers, bools, or the integers of an enum."""
     import numpy as np
 
     values: np.ndarray = np.frombuffer(data, stored.dtype.numpy)
     if stored.name != "bool":
         return values
     if values.size and (values.max() > 1 or values.min() < 0):
-        raise UnsupportedStructureError("a bool that is neither true nor false")
+        raise UnsupportedStructureError("a bool other than 0 and 1")
     return values.astype(bool)
 
 
@@ -191,7 +191,7 @@ def _nested(values: list[Any], shape: tuple[int, ...]) -> Any:  # noqa: ANN401
 def _element(file: Structure, stored: StoredType, data: bytes, at: int) -> Any:  # noqa: ANN401
     name = stored.name
     if name == "vlen_text":
-        return _as_text(element(file, data, at, 1))
+        return _as_text(variable_length_bytes(file, data, at, 1))
     if name == "text":
         return _as_text(data[at : at + stored.size])
     if name == "object":
@@ -202,17 +202,17 @@ def _element(file: Structure, stored: StoredType, data: bytes, at: int) -> Any: 
     if name == "opaque":
         return unreadable_placeholder("of type void")
     if name == "vlen" and stored.base is not None and stored.base.name == "object":
-        stored_bytes = element(file, data, at, 8)
+        stored_bytes = variable_length_bytes(file, data, at, 8)
         addresses = struct.unpack(f"<{len(stored_bytes) // 8}Q", stored_bytes)
         return [Reference(file, address) if address else None for address in addresses]
     if name == "vlen" and stored.base is not None and stored.dtype.kind == "vlen":
         if stored.base.name not in {"integer", "float"}:
-            raise UnsupportedStructureError("an attribute of sequences of other than numbers")
-        return numbers(stored.base, element(file, data, at, stored.base.size)).tolist()
+            raise UnsupportedStructureError("an attribute of sequences whose elements are not numbers")
+        return numbers(stored.base, variable_length_bytes(file, data, at, stored.base.size)).tolist()
     if name == "compound" and stored.dtype.kind == "compound":
         return {
             part: _plain(file, inner, data[at + offset : at + offset + inner.size], ())
-            for part, offset, inner in stored.parts
+            for part, offset, inner in stored.members
         }
     raise UnsupportedStructureError(f"an attribute of {stored.dtype.note or name}")
 
@@ -221,12 +221,12 @@ def _as_text(data: bytes) -> str:
     return data.split(b"\0", 1)[0].decode("utf-8", "replace")
 
 
-def texts(file: Structure, attribute: StoredAttribute) -> list[str] | None:
-    """Return the elements of text, whatever its shape; None of any other type."""
+def text_values(file: Structure, attribute: StoredAttribute) -> list[str] | None:
+    """Return the elements of a text attribute of any shape; None for other types."""
     shape, stored, data = attribute
     if shape is None or stored.name not in {"text", "vlen_text"}:
         return None
     if stored.name == "text":
         size = stored.size
         return [_as_text(data[at : at + size]) for at in range(0, len(data), size)]
-    return [_as_text(element(file, data, at, 1)) for at in range(0, len(data), stored.size)]
+    return [_as_text(variable_length_bytes(file, data, at, 1)) for at in range(0, len(data), stored.size)]

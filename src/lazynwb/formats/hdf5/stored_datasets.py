@@ -1,4 +1,4 @@
-"""Datasets as the catalog's `Array`, from the messages of their headers."""
+"""Descriptions (`Array`) of datasets from the messages of their object headers."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 from lazynwb.catalog.model import MISSING, Array, Codec, stored_size
 from lazynwb.formats.hdf5.binary import UNDEFINED, DamagedStructureError, UnsupportedStructureError
 from lazynwb.formats.hdf5.datatypes import StoredType, decode_datatype
-from lazynwb.formats.hdf5.global_heap import element
+from lazynwb.formats.hdf5.global_heap import variable_length_bytes
 from lazynwb.formats.hdf5.messages import (
     CHUNKED,
     COMPACT,
     CONTIGUOUS,
     VIRTUAL,
-    Chunked,
+    ChunkedDataset,
     DataLayout,
     Dataspace,
     Filter,
     decode_dataspace,
-    decode_fill,
+    decode_fill_value,
     decode_filters,
     decode_layout,
-    decode_old_fill,
+    decode_old_fill_value,
 )
 from lazynwb.formats.hdf5.object_header import (
     DATASPACE,
@@ -41,23 +41,23 @@ if TYPE_CHECKING:
     from lazynwb.formats.hdf5.object_header import Message
     from lazynwb.formats.hdf5.structure import Structure
 
-#: HDF5 filter numbers (registry of The HDF Group) that the engine decodes on its own.
+#: Codecs by filter identification value (filter registry of The HDF Group).
 _SHUFFLE = 2
 _CODECS = {1: "zlib", _SHUFFLE: "shuffle", 3: "fletcher32", 32001: "blosc", 32004: "lz4", 32015: "zstd"}
-#: h5py reports no more values of a filter than these.
+#: Maximum number of client data values of a filter that h5py reports.
 _MAX_VALUES = 16
 _MAX_INLINE = 65536
-#: Version and class of layouts with chunks; the other messages that describe such a dataset.
+#: Versions and class of chunked layouts, and the types of the other messages that describe a dataset.
 _CHUNKED_LAYOUTS = (b"\3\2", b"\4\2")
-_DESCRIBING = (DATATYPE, DATASPACE, FILL, OLD_FILL, FILTERS)
-#: Longer messages are not remembered.
-_MAX_REMEMBERED = 512
+_DESCRIPTION_TYPES = (DATATYPE, DATASPACE, FILL, OLD_FILL, FILTERS)
+#: Maximum size of messages whose description is cached.
+_MAX_CACHED_BYTES = 512
 _NUMBERS = frozenset({"number", "bool", "enum"})
 
 
 @lru_cache(maxsize=1024)
 def codecs_of(filters: tuple[Filter, ...]) -> tuple[Codec, ...] | None:
-    """Return a filter pipeline as codecs, or None if it has a filter that only libhdf5 can undo."""
+    """Return the codecs of a filter pipeline; None if a filter has no codec and libhdf5 is required."""
     codecs = []
     for number, values in filters:
         if number not in _CODECS or (number == _SHUFFLE and (len(values) != 1 or not values[0])):
@@ -67,23 +67,23 @@ def codecs_of(filters: tuple[Filter, ...]) -> tuple[Codec, ...] | None:
 
 
 def type_of(file: Structure, header: ObjectHeader) -> StoredType:
-    """Return the type of a dataset, which may be that of a committed datatype."""
+    """Return the datatype of a dataset, which may be a committed datatype."""
     flags, body = _required(header, DATATYPE, "type")
     return file.committed_type(body) if flags & SHARED else decode_datatype(body)
 
 
 def space_of(header: ObjectHeader) -> Dataspace:
-    """Return the shape of a dataset."""
+    """Return the dataspace of a dataset."""
     return decode_dataspace(_unshared(header, DATASPACE, "shape"))
 
 
 def layout_of(header: ObjectHeader) -> DataLayout:
-    """Return where the data of a dataset is.
+    """Return the data layout of a dataset.
 
     Raises
     ------
     UnsupportedStructureError
-        If it is in other files.
+        If the data is in other files.
     """
     layout = header.layout
     if layout is None:
@@ -96,7 +96,7 @@ def layout_of(header: ObjectHeader) -> DataLayout:
 
 
 def filters_of(header: ObjectHeader) -> tuple[Filter, ...]:
-    """Return the filters of a dataset's chunks."""
+    """Return the filter pipeline of a dataset."""
     if FILTERS not in header.messages:
         return ()
     return decode_filters(_unshared(header, FILTERS, "filters"))
@@ -105,7 +105,7 @@ def filters_of(header: ObjectHeader) -> tuple[Filter, ...]:
 def _required(header: ObjectHeader, kind: int, what: str) -> tuple[int, bytes]:
     found = header.messages.get(kind)
     if found is None:
-        raise DamagedStructureError(f"a dataset without a {what}")
+        raise DamagedStructureError(f"a dataset without a {what} message")
     return found
 
 
@@ -122,19 +122,23 @@ def describe_dataset(file: Structure, header: ObjectHeader, path: str, source: s
     Parameters
     ----------
     file : Structure
-        Holds it.
+        File with the dataset.
     header : ObjectHeader
+        Object header of the dataset.
     path : str
+        Path of the dataset.
     source : str or None
-        Path of the file, where that is not the one with the table.
+        Path of the file, if it is not the file of the table.
     """
     messages = header.messages
     stored = messages.get(LAYOUT)
     if stored is not None and stored[1][:2] in _CHUNKED_LAYOUTS and EXTERNAL_FILES not in messages:
         layout = layout_of(header)
-        describing = tuple(map(messages.get, _DESCRIBING))
-        if all(one is None or not (one[0] & SHARED or len(one[1]) > _MAX_REMEMBERED) for one in describing):
-            found = _chunked_dataset(describing, layout.chunk, layout.element)
+        description = tuple(map(messages.get, _DESCRIPTION_TYPES))
+        if all(
+            one is None or not (one[0] & SHARED or len(one[1]) > _MAX_CACHED_BYTES) for one in description
+        ):
+            found = _describe_chunked(description, layout.chunk, layout.element_size)
             return Array(
                 *(path, found.shape, found.dtype, found.layout, -1, found.chunk, found.codecs, found.fill),
                 *(b"", file.base, source),
@@ -143,11 +147,15 @@ def describe_dataset(file: Structure, header: ObjectHeader, path: str, source: s
 
 
 @lru_cache(maxsize=4096)
-def _chunked_dataset(messages: tuple[Message | None, ...], chunk: tuple[int, ...], element: int) -> Array:
-    """Describe a chunked dataset by its messages: those of a table's columns are the same, but for places."""
+def _describe_chunked(
+    messages: tuple[Message | None, ...], chunk: tuple[int, ...], element_size: int
+) -> Array:
+    """Describe a chunked dataset without its location; columns of a table often share these messages."""
     header = ObjectHeader(0)
-    header.messages = {kind: one for kind, one in zip(_DESCRIBING, messages, strict=True) if one is not None}
-    header.layout = DataLayout(CHUNKED, chunk=chunk, element=element)
+    header.messages = {
+        kind: one for kind, one in zip(_DESCRIPTION_TYPES, messages, strict=True) if one is not None
+    }
+    header.layout = DataLayout(CHUNKED, chunk=chunk, element_size=element_size)
     return _describe(header, decode_datatype(_required(header, DATATYPE, "type")[1]), "", 0, None)
 
 
@@ -170,9 +178,9 @@ def _describe(header: ObjectHeader, stored: StoredType, path: str, base: int, so
     if direct and layout.kind == CHUNKED:
         codecs = codecs_of(filters)
         if codecs is not None and any(len(codec.args) > _MAX_VALUES for codec in codecs):
-            raise UnsupportedStructureError("a filter of many values")
-        # libhdf5 lists the chunks of these in another order than it reads them in.
-        if codecs is not None and not space.grows_oddly:
+            raise UnsupportedStructureError("a filter with many client data values")
+        # The order of these chunks in libhdf5 differs between listing and reading.
+        if codecs is not None and not space.only_inner_unlimited:
             return Array(
                 path, shape, dtype, "chunked", -1, layout.chunk, codecs, fill, base=base, source=source
             )
@@ -185,23 +193,23 @@ def _describe(header: ObjectHeader, stored: StoredType, path: str, base: int, so
 def _check_layout(layout: DataLayout, space: Dataspace, stored: StoredType) -> None:
     size = math.prod(space.shape) * stored.size if space.shape is not None else 0
     if layout.kind == CHUNKED:
-        if space.shape is None or len(layout.chunk) != len(space.shape) or layout.element != stored.size:
-            raise DamagedStructureError("chunks do not fit their dataset")
-        if math.prod(layout.chunk) * layout.element >= 2**32:
+        if space.shape is None or len(layout.chunk) != len(space.shape) or layout.element_size != stored.size:
+            raise DamagedStructureError("the chunk layout does not match the dataset")
+        if math.prod(layout.chunk) * layout.element_size >= 2**32:
             raise UnsupportedStructureError("chunks of 4 GiB or more")
     elif layout.kind == COMPACT:
         if len(layout.data) != size:
-            raise DamagedStructureError("compact data of another size than its dataset")
+            raise DamagedStructureError("the size of compact data does not match the dataset")
     elif layout.size not in {-1, size} and layout.address != UNDEFINED:
-        raise DamagedStructureError("contiguous data of another size than its dataset")
+        raise DamagedStructureError("the size of contiguous data does not match the dataset")
 
 
 def _fill_value(header: ObjectHeader, stored: StoredType) -> tuple[bytes, bool]:
-    """Return one element's fill value as stored (empty for zeros), and whether bytes can express it."""
+    """Return the stored fill value of an element (empty for zeros), and whether its bytes suffice."""
     if FILL in header.messages:
-        value = decode_fill(_unshared(header, FILL, "fill value")).value
+        value = decode_fill_value(_unshared(header, FILL, "fill value")).value
     elif OLD_FILL in header.messages:
-        value = decode_old_fill(_unshared(header, OLD_FILL, "fill value")).value
+        value = decode_old_fill_value(_unshared(header, OLD_FILL, "fill value")).value
     else:
         value = None
     if value is None:
@@ -209,30 +217,30 @@ def _fill_value(header: ObjectHeader, stored: StoredType) -> tuple[bytes, bool]:
     if stored.dtype.kind not in _NUMBERS or stored.dtype.dims:
         return b"", False
     if not stored.direct or len(value) != stored.size:
-        raise UnsupportedStructureError("a fill value of another type than its dataset")
+        raise UnsupportedStructureError("a fill value whose type differs from that of its dataset")
     return (value if any(value) else b""), True
 
 
-def chunked(header: ObjectHeader) -> Chunked:
-    """Return what it takes to find the chunks of a dataset."""
+def chunked_dataset(header: ObjectHeader) -> ChunkedDataset:
+    """Return the properties of a dataset that its chunk index depends on."""
     layout = layout_of(header)
     space = space_of(header)
     if layout.kind != CHUNKED or space.shape is None or len(layout.chunk) != len(space.shape):
         raise DamagedStructureError("a dataset that is not chunked")
-    return Chunked(space.shape, space.limits, layout, len(filters_of(header)))
+    return ChunkedDataset(space.shape, space.limits, layout, len(filters_of(header)))
 
 
 def element_bytes(file: Structure, header: ObjectHeader, stored: StoredType) -> bytes:
-    """Return the bytes of all elements of a small dataset that is stored in one piece.
+    """Return the bytes of all elements of a small dataset in contiguous storage.
 
     Raises
     ------
     UnsupportedStructureError
-        If it is chunked.
+        If it has more than one chunk, or filters.
     """
     shape = space_of(header).shape
     if shape is None:
-        raise UnsupportedStructureError("a null dataspace in the place of a value")
+        raise UnsupportedStructureError("a value with a null dataspace")
     layout = layout_of(header)
     _check_layout(layout, space_of(header), stored)
     count = math.prod(shape)
@@ -244,27 +252,27 @@ def element_bytes(file: Structure, header: ObjectHeader, stored: StoredType) -> 
             raise UnsupportedStructureError("a small value in filtered chunks")
         from lazynwb.formats.hdf5.chunk_index import read_chunk_index
 
-        offset = read_chunk_index(file, chunked(header)).locate(0)[0] if count else MISSING
+        offset = read_chunk_index(file, chunked_dataset(header)).locate(0)[0] if count else MISSING
         address = UNDEFINED if offset == MISSING else offset - file.base
     if not stored.direct:
-        raise UnsupportedStructureError("a small value that takes converting")
+        raise UnsupportedStructureError("a small value that requires conversion")
     if address == UNDEFINED:
         fill, plain = _fill_value(header, stored)
         if not plain:
-            raise UnsupportedStructureError("a small value that was never written")
+            raise UnsupportedStructureError("a small value without allocated storage")
         return (fill or bytes(stored.size)) * count
     return file.get(address, count * stored.size)
 
 
 def check_dataset(header: ObjectHeader, stored: StoredType) -> None:
-    """Raise `DamagedStructureError` where shape, type and layout of a dataset contradict one another."""
+    """Raise `DamagedStructureError` if dataspace, datatype and layout of a dataset are inconsistent."""
     layout = decode_layout(_unshared(header, LAYOUT, "layout"))
     if layout.kind != VIRTUAL and EXTERNAL_FILES not in header.messages:
         _check_layout(layout, space_of(header), stored)
 
 
-def shown_dtype(stored: StoredType) -> str:
-    """Return a type as a listing shows it: as NumPy has it in memory."""
+def listed_dtype(stored: StoredType) -> str:
+    """Return the name of a datatype in a listing: the NumPy type of its memory representation."""
     dtype = stored.dtype
     if dtype.kind in _NUMBERS:
         return dtype.numpy
@@ -277,18 +285,18 @@ def shown_dtype(stored: StoredType) -> str:
     if stored.name == "opaque":
         return f"|V{stored.size}"
     if stored.name == "compound":
-        return f"|V{stored.memory}"
+        return f"|V{stored.memory_size}"
     if (
         stored.name == "array"
         and stored.base is not None
         and dtype.kind in {"text", "vlen_text", "reference"}
     ):
-        return f"|V{math.prod(dtype.dims) * min(stored.base.memory, stored.base.size)}"
+        return f"|V{math.prod(dtype.dims) * min(stored.base.memory_size, stored.base.size)}"
     raise UnsupportedStructureError(f"a listing of {dtype.note or stored.name}")
 
 
 def single_number(file: Structure, header: ObjectHeader) -> float | None:
-    """Return the value of a dataset that is a single number; None of any other."""
+    """Return the value of a dataset that is a single number; None for other datasets."""
     stored = type_of(file, header)
     shape = space_of(header).shape
     if stored.dtype.kind not in _NUMBERS or math.prod(shape or ()) != 1:
@@ -300,8 +308,10 @@ def single_number(file: Structure, header: ObjectHeader) -> float | None:
     return float(np.frombuffer(element_bytes(file, header, stored), stored.dtype.numpy)[0])
 
 
-def text_elements(file: Structure, header: ObjectHeader, most: int, widest: int) -> list[str] | None:
-    """Return the elements of a list of text; None of any other dataset, or where there are too many."""
+def text_elements(
+    file: Structure, header: ObjectHeader, max_count: int, max_itemsize: int
+) -> list[str] | None:
+    """Return the elements of a list of text; None for other datasets, and for too many elements."""
     stored = type_of(file, header)
     shape = space_of(header).shape
     dtype = stored.dtype
@@ -309,11 +319,11 @@ def text_elements(file: Structure, header: ObjectHeader, most: int, widest: int)
         if dtype.dims:
             raise UnsupportedStructureError("elements that are arrays of text")
         return None
-    if shape[0] > most or dtype.itemsize > widest:
+    if shape[0] > max_count or dtype.itemsize > max_itemsize:
         return None
     data, size = element_bytes(file, header, stored), stored_size(dtype)
     if dtype.kind == "vlen_text":
-        items = [element(file, data, at, 1) for at in range(0, len(data), size)]
+        items = [variable_length_bytes(file, data, at, 1) for at in range(0, len(data), size)]
     else:
         items = [data[at : at + size] for at in range(0, len(data), size)]
     found = [item.split(b"\0", 1)[0].decode("utf-8", "replace") for item in items]

@@ -1,4 +1,4 @@
-"""The protocol of an open file's structure: bytes, and the decoded parts that objects share."""
+"""Protocol of a file that decodes object messages: its bytes, heaps, and committed datatypes."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 class Structure(CollectionFile, ReferenceFile, Protocol):
-    """The bytes of a file, with its heaps and committed types."""
+    """The bytes of a file, with its heaps and committed datatypes."""
 
     def heap(self, address: int) -> FractalHeap:
         """Return the fractal heap at an address."""
         ...
 
     def committed_type(self, body: bytes) -> StoredType:
-        """Return the type that a shared datatype message stands for."""
+        """Return the committed datatype that a shared datatype message refers to."""
         ...

@@ -1,6 +1,6 @@
-"""A file of the structure reader, and its objects: see `lazynwb.formats.protocols`.
+"""The structure reader: HDF5 files and objects, parsed without libhdf5; see `lazynwb.formats.protocols`.
 
-Everything is strict: what contradicts the format, or is not known, ends the parse with an error before any
+Parsing is strict: violations of the format and unsupported features end a parse with an error before any
 value is published, and libhdf5 reads the file instead.
 """
 
@@ -36,7 +36,7 @@ from lazynwb.formats.hdf5.object_header import (
     is_group,
     read_header,
     shared_address,
-    unread_group,
+    unfetched_group,
 )
 from lazynwb.formats.hdf5.stored_attributes import (
     StoredAttribute,
@@ -44,27 +44,26 @@ from lazynwb.formats.hdf5.stored_attributes import (
     is_too_large,
     plain_value,
     read_attributes,
-    texts,
+    text_values,
 )
 from lazynwb.formats.hdf5.stored_datasets import (
     check_dataset,
-    chunked,
+    chunked_dataset,
     describe_dataset,
-    shown_dtype,
+    listed_dtype,
     single_number,
     space_of,
     text_elements,
     type_of,
 )
 from lazynwb.formats.hdf5.superblock import Superblock, read_superblock
-from lazynwb.formats.partial_file import PartialFile
+from lazynwb.formats.partial_file import PartialFile, find_paths
 from lazynwb.formats.protocols import (
     BrokenLinkError,
     NoObjectError,
     follow,
     link_error,
 )
-from lazynwb.formats.references import find_paths
 from lazynwb.profile import count
 
 if TYPE_CHECKING:
@@ -76,25 +75,26 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 _MAX_TEXT_WIDTH = 4096
-#: Links of a group that are looked up one by one, before all of them are read.
-_MOST_SINGLE_LINKS = 8
-#: What is fetched of a group's B-tree and heap together with its header.
-_LINKS_AHEAD = 1024
-#: Headers, collections and groups that are kept; a walk through a larger file reads some of them again.
-_MAX_KEPT = 50_000
+#: Maximum number of single lookups in a group before all of its links are read.
+_MAX_SINGLE_LINKS = 8
+#: Bytes of the B-tree and the local heap of a group that are prefetched with its header.
+_LINKS_PREFETCH = 1024
+#: Maximum number of cached headers and groups; a walk through a larger file reads some of them again.
+_MAX_CACHED = 50_000
 _K = struct.Struct("<BHHH")
 
 T = TypeVar("T")
 
 
 class StructureFile(PartialFile):
-    """A file whose structure is read from its bytes.
+    """A file whose structure is decoded from its bytes.
 
     Parameters
     ----------
     source : Source
+        Location of the file.
     version : str
-        Its identity: of a remote file, no other version is read.
+        Identity of the file; other versions of a remote file are not read.
     """
 
     _missing_error = MissingRangesError
@@ -120,7 +120,7 @@ class StructureFile(PartialFile):
         count(files_opened=1)
 
     def close(self) -> None:
-        """Close the file and those that links led to."""
+        """Close the file and the target files of its links."""
         for linked in self._linked.values():
             linked.close()
         self._linked.clear()
@@ -129,7 +129,7 @@ class StructureFile(PartialFile):
     # --- bytes ----------------------------------------------------------------------------------------
 
     def open(self) -> None:
-        """Read the superblock, unless that has been done."""
+        """Read the superblock, unless it has been read."""
         if self._end:
             return
         superblock = read_superblock(self.source)
@@ -151,31 +151,31 @@ class StructureFile(PartialFile):
         if found is None:
             return superblock
         if len(found[1]) < _K.size:
-            raise DamagedStructureError("a message of the superblock extension is too short")
+            raise DamagedStructureError("a B-tree 'K' values message is too short")
         version, chunk, internal, leaf = _K.unpack_from(found[1])
         if version or not (chunk and internal and leaf):
-            raise UnsupportedStructureError("a superblock extension of an unknown version")
+            raise UnsupportedStructureError("a B-tree 'K' values message of an unknown version")
         return superblock._replace(chunk_k=chunk, group_internal_k=internal, group_leaf_k=leaf)
 
     def get(self, address: int, size: int, ahead: int = 0) -> bytes:
-        """Return bytes from an address on; `ahead` is how much is likely to be needed from there."""
+        """Return bytes at an address; a remote file fetches at least `ahead` bytes from there."""
         start = address + self.base
         if start + size > self._end:
-            raise DamagedStructureError(f"bytes {start} to {start + size} lie outside of the file")
+            raise DamagedStructureError(f"bytes {start} to {start + size} are outside the file")
         return self.source.get(start, size, ahead)
 
-    def verify(self, data: bytes, what: str) -> None:
-        """Have the checksum verified that the last four bytes are, before anything of this parse is used."""
-        self._checksums.note(data, what)
+    def queue_checksum(self, data: bytes, what: str) -> None:
+        """Queue a structure, whose last four bytes are its checksum, for verification after the parse."""
+        self._checksums.queue(data, what)
 
     def verify_checksums(self) -> None:
-        """Raise `DamagedStructureError` if a checksum of what was read does not match; behind links, too."""
+        """Raise `DamagedStructureError` if a checksum does not match in this file or in linked files."""
         self._checksums.verify()
         for linked in self._linked.values():
             linked.verify_checksums()
 
     def run(self, parse: Callable[[StructureFile], T]) -> T:
-        """Return the result of a parse, or raise its error, once the checksums of what it has read match."""
+        """Run a parse, and verify the checksums of all structures that it has read."""
         try:
             self.open()
             return parse(self)
@@ -186,7 +186,7 @@ class StructureFile(PartialFile):
         """Return the object header at an address."""
         found = self._headers.get(address)
         if found is None:
-            if len(self._headers) >= _MAX_KEPT:
+            if len(self._headers) >= _MAX_CACHED:
                 self._headers.clear()
             found = read_header(self, address)
             if found.missing is None:
@@ -199,24 +199,25 @@ class StructureFile(PartialFile):
         Parameters
         ----------
         address : int
+            Address of the object header.
         links : (int, int), optional
-            Of a group its parent knows where its B-tree and heap are: of a remote file, they come with its
-            header, and what they lead to may be noted before it is here.
+            Cached addresses of the B-tree and the local heap of a group. In a remote file they are fetched
+            together with the header, and the group can be walked before the header has been fetched.
         """
         if links is not None and self._ranges is not None:
             places = [place + self.base for place in links]
-            self._ranges.expect((place, place + _LINKS_AHEAD) for place in places)
+            self._ranges.expect((place, place + _LINKS_PREFETCH) for place in places)
             try:
                 return StructureNode(self, self.header(address))
             except MissingRangesError as error:
-                return StructureNode(self, unread_group(address, links, error))
+                return StructureNode(self, unfetched_group(address, links, error))
         return StructureNode(self, self.header(address))
 
     def links(self, header: ObjectHeader) -> dict[bytes, Link]:
         """Return the links of a group."""
         found = self._links.get(header.address)
         if found is None:
-            if len(self._links) >= _MAX_KEPT:
+            if len(self._links) >= _MAX_CACHED:
                 self._links.clear()
             found = read_links(self, header)
             if header.missing is None:
@@ -224,25 +225,25 @@ class StructureFile(PartialFile):
         return found
 
     def link(self, header: ObjectHeader, name: bytes) -> Link | None:
-        """Return the link of a group that has a name; None if there is none."""
+        """Return the link of a group by name; None if there is none."""
         links = self._links.get(header.address)
         if links is not None:
             return links.get(name)
-        if len(self._some_links) >= _MAX_KEPT:
+        if len(self._some_links) >= _MAX_CACHED:
             self._some_links.clear()
         known = self._some_links.setdefault(header.address, {})
         found = known.get(name)
-        if found is None and len(known) < _MOST_SINGLE_LINKS:
+        if found is None and len(known) < _MAX_SINGLE_LINKS:
             found = find_link(self, header, name)
             if found is not None and header.missing is None:
                 known[name] = found
         return found if found is not None else self.links(header).get(name)
 
     def heap_collection(self, address: int) -> Collection:
-        """Return the objects of a global heap collection."""
+        """Return the global heap collection at an address."""
         found = self._collections.get(address)
         if found is None:
-            if len(self._collections) >= _MAX_KEPT // 50:
+            if len(self._collections) >= _MAX_CACHED // 50:
                 self._collections.clear()
             found = self._collections[address] = read_collection(self, address)
         return found
@@ -251,13 +252,13 @@ class StructureFile(PartialFile):
         """Return the fractal heap at an address."""
         found = self._heaps.get(address)
         if found is None:
-            if len(self._heaps) >= _MAX_KEPT // 50:
+            if len(self._heaps) >= _MAX_CACHED // 50:
                 self._heaps.clear()
             found = self._heaps[address] = FractalHeap(self, address)
         return found
 
     def committed_type(self, body: bytes) -> StoredType:
-        """Return the type that a shared datatype message stands for."""
+        """Return the committed datatype that a shared datatype message refers to."""
         address = shared_address(body)
         found = self._types.get(address)
         if found is None:
@@ -266,7 +267,7 @@ class StructureFile(PartialFile):
                 raise header.missing
             message = header.messages.get(DATATYPE)
             if message is None or message[0] & 2:
-                raise DamagedStructureError("a committed datatype that has no type")
+                raise DamagedStructureError("a committed datatype without a datatype message")
             found = self._types[address] = decode_datatype(message[1])
         return found
 
@@ -278,11 +279,11 @@ class StructureFile(PartialFile):
         self.open()
         found = self.opened(self.superblock.root, self.superblock.root_links)
         if not found.is_group:
-            raise DamagedStructureError("the root is no group")
+            raise DamagedStructureError("the root is not a group")
         return found
 
     def find(self, path: str) -> StructureNode:
-        """Open the object at a path from the root; BrokenLinkError if the path leads nowhere."""
+        """Open the object at a path from the root; raise BrokenLinkError if it does not exist."""
         parent, _, name = path.rpartition("/")
         if self._last is not None and self._last[0] == parent:
             return follow(self._last[1], name.encode(), 0)
@@ -292,11 +293,11 @@ class StructureFile(PartialFile):
         return follow(found, name.encode(), 0)
 
     def paths_of(self, addresses: set[Hashable]) -> dict[Hashable, str]:
-        """Find the paths of objects by their addresses, all at once; those that are nowhere are left out."""
+        """Return the paths of objects by their addresses, without those that do not exist."""
         return find_paths(self, addresses, self.resolve_references)
 
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:
-        """Find the paths of the objects at the given addresses, nearest to the root first."""
+        """Return the paths of the objects at addresses, by a breadth-first walk from the root."""
         root = self.root
         wanted = set(addresses) - {0}
         found: dict[int, str] = {}
@@ -323,7 +324,7 @@ class StructureFile(PartialFile):
         return found
 
     def external(self, name: bytes) -> StructureFile:
-        """Open the file that an external link names, if the settings allow it."""
+        """Open the target file of an external link, if the settings allow it."""
         text = name.decode("utf-8", "surrogateescape")
         return self._linked_file(self.path, self.path.sibling(text), "the external link to {}", text)
 
@@ -333,19 +334,19 @@ class StructureFile(PartialFile):
     # --- chunks ---------------------------------------------------------------------------------------
 
     def chunk_index(self, array: Array) -> ChunkIndex:
-        """Look up where every chunk of an array is."""
-        # Late: a schema needs no NumPy, whose import takes as long as the structure of dozens of files.
+        """Return the locations of all chunks of an array."""
+        # Late: schemas need no NumPy, whose import takes as long as parsing dozens of files.
         from lazynwb.formats.hdf5.chunk_index import read_chunk_index
 
         found = self.find(array.path)
-        return read_chunk_index(found.file, chunked(found.header))
+        return read_chunk_index(found.file, chunked_dataset(found.header))
 
     def some_chunks(self, array: Array, numbers: np.ndarray) -> SomeChunks:
-        """Look up where some chunks of an array are, by their numbers in row-major order of the grid."""
+        """Return the locations of some chunks of an array, by number in row-major order of the chunk grid."""
         from lazynwb.formats.hdf5.chunk_index import read_some_chunks
 
         found = self.find(array.path)
-        return read_some_chunks(found.file, chunked(found.header), numbers)
+        return read_some_chunks(found.file, chunked_dataset(found.header), numbers)
 
 
 def _bytes_of(source: Source, version: str) -> LocalBytes | RemoteBytes:
@@ -357,7 +358,7 @@ def _bytes_of(source: Source, version: str) -> LocalBytes | RemoteBytes:
 
 
 class StructureNode:
-    """An object and the file that holds it, which an external link may have made another one."""
+    """An object and its file, which may be the target of an external link."""
 
     __slots__ = ("_attributes", "file", "header", "is_dataset", "is_group")
 
@@ -368,14 +369,14 @@ class StructureNode:
         has_type = DATATYPE in header.messages
         self.is_dataset = has_type and DATASPACE in header.messages and not self.is_group
         if not (self.is_group or has_type):
-            raise DamagedStructureError("an object of unknown kind")
+            raise DamagedStructureError("an object that is no group, dataset or committed datatype")
         if not (self.is_group or self.is_dataset) and header.missing is None:
             type_of(file, header)  # a damaged group or dataset must not pass for a committed datatype
         self._attributes: dict[bytes, bytes] | None = None
 
     @property
     def address(self) -> int:
-        """Where the object's header is in its file."""
+        """Address of the object header in its file."""
         return self.header.address
 
     def links(self) -> dict[bytes, Link]:
@@ -383,17 +384,17 @@ class StructureNode:
         return self.file.links(self.header)
 
     def member_names(self) -> Iterable[bytes]:
-        """Return the names of a group's members."""
+        """Return the names of the members of a group."""
         return list(self.links())
 
     def child(self, key: bytes) -> StructureNode:
-        """Open one member of a group, following links; BrokenLinkError if the link leads nowhere."""
+        """Open a member of a group, following links; raise BrokenLinkError if a link is broken."""
         if b"/" in key or key == b".":
             return follow(self, key, 0)
         return self.step(key, 0)
 
     def step(self, name: bytes, hops: int) -> StructureNode:
-        """Open a member by its name; `hops` links led here."""
+        """Open a member by name, after `hops` links."""
         shown = name.decode("utf-8", "replace")
         if not self.is_group:
             raise NoObjectError(f"{shown!r} was looked up in a dataset")
@@ -411,30 +412,30 @@ class StructureNode:
                 return follow(self.file.external(link.file).root, link.value, hops + 1)
         except BrokenLinkError as error:
             raise link_error(shown, error, hops) from None
-        raise BrokenLinkError(f"{shown!r} is a link of an unknown kind")
+        raise BrokenLinkError(f"{shown!r} is a link of an unknown type")
 
     def opened(self, link: Link) -> StructureNode:
-        """Open what a hard link leads to."""
+        """Open the target of a hard link."""
         return self.file.opened(link.address, link.group)
 
     def address_of(self, key: bytes) -> int | None:
-        """Return the address of what a hard link leads to; None for other links."""
+        """Return the address of the target of a hard link; None for other links."""
         link = self.links()[key]
         return link.address if link.kind == HARD else None
 
     def _raise_if_missing(self) -> None:
-        """Raise if messages of the object's header are missing: what it seems to lack may be among them."""
+        """Raise an error if messages of the header have not been fetched."""
         if self.header.missing is not None:
             raise self.header.missing
 
-    def _stored(self) -> dict[bytes, bytes]:
+    def _attribute_messages(self) -> dict[bytes, bytes]:
         if self._attributes is None:
             self._attributes = read_attributes(self.file, self.header)
         return self._attributes
 
     def _attribute(self, name: str) -> StoredAttribute | None:
-        """Return an attribute; None if there is none, or it is larger than what is read."""
-        body = self._stored().get(name.encode())
+        """Return an attribute; None if it does not exist or exceeds the limits of what is read."""
+        body = self._attribute_messages().get(name.encode())
         if body is None:
             self._raise_if_missing()
             return None
@@ -442,27 +443,27 @@ class StructureNode:
         return None if is_too_large(found) else found
 
     def has_attribute(self, name: str) -> bool:
-        """Return whether there is such an attribute, readable or not."""
-        found = name.encode() in self._stored()
+        """Return whether an attribute exists, even if it is unreadable."""
+        found = name.encode() in self._attribute_messages()
         if not found:
             self._raise_if_missing()
         return found
 
     def text(self, name: str) -> str:
-        """Return a text attribute; an empty text if there is none."""
+        """Return a text attribute; an empty string if it does not exist."""
         found = self._attribute(name)
-        items = texts(self.file, found) if found is not None else None
+        items = text_values(self.file, found) if found is not None else None
         return items[0] if items else ""
 
     def names(self, name: str) -> list[str] | None:
-        """Return an attribute that lists names; None if there is none."""
+        """Return an attribute that is a list of names; None if it does not exist."""
         found = self._attribute(name)
         if found is None or found.shape is None:
             return None
-        items = texts(self.file, found)
+        items = text_values(self.file, found)
         if items is None:
             if found.stored.dtype.kind == "unsupported" or found.stored.name in {"array", "vlen"}:
-                raise UnsupportedStructureError("names of an unusual type")
+                raise UnsupportedStructureError("a list of names of an unsupported type")
             return []
         stripped = [item.strip(" ") for item in items]
         return list(dict.fromkeys(item for item in stripped if item))
@@ -470,47 +471,47 @@ class StructureNode:
     def attributes(self) -> dict[str, Any]:
         """Return all attributes as plain values, sorted by name."""
         self._raise_if_missing()
-        stored = self._stored()
+        stored = self._attribute_messages()
         return {
             name.decode("utf-8", "replace"): plain_value(self.file, decode_attribute(self.file, stored[name]))
             for name in sorted(stored)
         }
 
     def target(self, name: str = "target") -> int | None:
-        """Return the address of the object that an attribute refers to; None where it does not."""
+        """Return the address of the object that an attribute refers to; None without such a reference."""
         found = self._attribute(name)
         if found is None or found.stored.name not in {"object", "region"}:
             return None
         if found.shape is None or math.prod(found.shape) != 1:
             return None
         if found.stored.name == "region":
-            raise UnsupportedStructureError("a region reference in the place of an object reference")
+            raise UnsupportedStructureError("a region reference where an object reference is expected")
         return int.from_bytes(found.data[:8], "little") or None
 
     def referred(self, name: str) -> StructureNode | None:
-        """Open the object that an attribute refers to; None where it does not."""
+        """Open the object that an attribute refers to; None without such a reference."""
         address = self.target(name)
         return self.file.opened(address) if address is not None else None
 
     def describe(self, path: str, main: StructureFile) -> Array:
-        """Describe a dataset, which an external link may have led to from the file `main`."""
+        """Describe a dataset, which may be the target of a link in the file `main`."""
         source = None if self.file is main else self.file.path.path
         return describe_dataset(self.file, self.header, path, source)
 
     def texts(self, most: int) -> list[str] | None:
-        """Return the elements of a list of text; None of any other dataset, or where there are too many."""
+        """Return the elements of a list of text; None for other datasets, and for too many elements."""
         return text_elements(self.file, self.header, most, _MAX_TEXT_WIDTH) if self.is_dataset else None
 
     def is_null(self) -> bool:
-        """Return whether a dataset has no dataspace (h5py.Empty)."""
+        """Return whether a dataset has a null dataspace."""
         return space_of(self.header).shape is None
 
     def number(self) -> float | None:
-        """Return the value of a dataset that is a single number; None of any other."""
+        """Return the value of a dataset that is a single number; None for other datasets."""
         return single_number(self.file, self.header)
 
     def start_and_rate(self) -> tuple[float, float] | None:
-        """Return a `starting_time` dataset's value and its `rate`; None where they are no numbers."""
+        """Return the value of a `starting_time` dataset and its `rate`; None if they are not numbers."""
         found = self._attribute("rate")
         first = self.number()
         if found is None or found.shape is None or 0 in found.shape:
@@ -523,7 +524,7 @@ class StructureNode:
         return (first, value) if first is not None and math.isfinite(value) and value > 0 else None
 
     def shown(self) -> tuple[tuple[int, ...] | None, str]:
-        """Return a dataset's shape and type as a listing shows them."""
+        """Return the shape and type of a dataset in a listing."""
         stored = type_of(self.file, self.header)
         check_dataset(self.header, stored)
-        return space_of(self.header).shape, shown_dtype(stored)
+        return space_of(self.header).shape, listed_dtype(stored)

@@ -36,6 +36,7 @@ from lazynwb.formats.libhdf5.external_storage import (
     with_checked_heaps,
 )
 from lazynwb.formats.libhdf5.file import LibHdf5File
+from lazynwb.formats.partial_file import find_paths
 from lazynwb.formats.protocols import (
     BrokenLinkError,
     DamagedObjectError,
@@ -43,7 +44,6 @@ from lazynwb.formats.protocols import (
     follow,
     link_error,
 )
-from lazynwb.formats.references import find_paths
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable

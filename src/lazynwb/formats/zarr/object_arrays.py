@@ -13,7 +13,6 @@ import numpy as np
 
 from lazynwb.catalog.model import MISSING
 from lazynwb.codecs.chunk_codecs import decode
-from lazynwb.codecs.json_text import decode_utf32
 from lazynwb.codecs.object_codecs import decode_objects
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
 from lazynwb.formats.zarr.array_metadata import stored_array
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
     from lazynwb.storage.objects.object_store import Objects
 
     Place = tuple[int, ...]
+
+#: The last code point, the range of surrogates, and the replacement character (Unicode 3.9).
+_LAST, _SURROGATES, _REPLACEMENT = 0x10FFFF, (0xD800, 0xDFFF), 0xFFFD
 
 
 class _Bytes(NamedTuple):
@@ -265,3 +267,14 @@ def _member(item: Any, number: int, name: str, members: int) -> Any:  # noqa: AN
     if item is None or (type(item) is int and not item):
         return None
     raise UnsupportedTypeError(f"an object of type {type(item).__name__} where {members} members should be")
+
+
+def decode_utf32(values: np.ndarray) -> np.ndarray:
+    """Return fixed-length text (UTF-32) as objects, with invalid characters replaced."""
+    codes = np.ascontiguousarray(values).reshape(-1, 1).view(f"{values.dtype.str[0]}u4")
+    bad = (codes > _LAST) | ((codes >= _SURROGATES[0]) & (codes <= _SURROGATES[1]))
+    if bad.any():
+        values = (
+            np.where(bad, _REPLACEMENT, codes).astype(codes.dtype).view(values.dtype).reshape(values.shape)
+        )
+    return values.astype(object)

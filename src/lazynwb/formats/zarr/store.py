@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from lazynwb.codecs.json_text import parse_json
+from lazynwb.codecs.object_codecs import parse_json
 from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import likely_members
 from lazynwb.formats.partial_file import MAX_ROUNDS, PartialFile
