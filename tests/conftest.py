@@ -25,7 +25,7 @@ from stores import azure, gcs, gcs_uploads, nginx, s3  # noqa: F401 - fixtures
 for part in ("storage", "types", "tables", "pynwb"):
     importlib.import_module(f"cases_{part}")  # each registers its files in `builders`
 
-hypothesis.settings.register_profile("quick", max_examples=20, deadline=None)
+hypothesis.settings.register_profile("quick", max_examples=12, deadline=None)
 hypothesis.settings.register_profile("slow", max_examples=200, deadline=None)
 hypothesis.settings.load_profile("quick")
 

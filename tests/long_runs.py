@@ -183,7 +183,10 @@ def opened_in_a_child(cycles: int) -> dict[str, int]:
 
 
 def busy(threads: int, seconds: float, known: dict[str, Any], paths: list[str], seed: int) -> dict[str, Any]:
-    """Ask at random on threads, now and then after the cache was cleared; give counts and what was wrong."""
+    """Query at random on threads, each at least twice, now and then after the cache was cleared.
+
+    Return the number of queries and those whose results were wrong.
+    """
     import lazynwb
 
     stop = time.monotonic() + seconds
@@ -192,7 +195,7 @@ def busy(threads: int, seconds: float, known: dict[str, Any], paths: list[str], 
 
     def work(number: int) -> None:
         choose = random.Random(f"{seed} {number}")  # noqa: S311 - which query
-        while time.monotonic() < stop and not wrong:
+        while (time.monotonic() < stop or counts[number] < 2) and not wrong:
             name = choose.choice(QUERIES)
             if choose.random() < 0.02:
                 lazynwb.clear_cache()

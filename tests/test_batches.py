@@ -36,7 +36,9 @@ def path(tmp_path_factory):
             data = np.arange(ROWS) if name == "id" else rng.random(ROWS).round(2)
             group.create_dataset(name, data=data, chunks=(chunk,), compression="gzip")
         group["plain"] = np.arange(ROWS)
-        wide = group.create_dataset("wide", (ROWS, 64), "f8", chunks=(CHUNK, 64), compression="gzip")
+        wide = group.create_dataset(
+            "wide", (ROWS, 64), "f8", chunks=(CHUNK, 64), compression="gzip", compression_opts=1
+        )
         wide[...] = rng.random((ROWS, 1))
     return path
 

@@ -19,7 +19,7 @@ from builders import GZIP, VLEN_TEXT, Column, table
 from checks import PEAK_MIB, run_child
 from damage import Case, Seen
 
-CASES = 40
+CASES = 24
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc: run on Linux")
 

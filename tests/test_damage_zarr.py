@@ -21,7 +21,7 @@ from lazynwb.formats.zarr.codec_configuration import catalog_codecs
 from lazynwb.storage.objects.sparsity import check_written
 from readers import plain_zarr
 
-CASES = 20
+CASES = 12
 TAKES_FRAMES_WITHOUT_SIZE = tuple(map(int, version("numcodecs").split(".")[:2])) >= (0, 16)
 STORES = zarr_stores.corpus()
 
@@ -61,6 +61,7 @@ def test_damaged_stores_give_right_values_or_our_errors(monkeypatch):
 
 
 @pytest.mark.parametrize("name", STORES)
+@pytest.mark.sample(3)
 def test_every_store_holds_the_same_session(name, stores):
     """With any codec, version, layout of metadata and kind of shard."""
     first = stores["v2-plain-consolidated"]

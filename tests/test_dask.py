@@ -1,4 +1,4 @@
-"""`executor=` on a scheduler of Dask with four worker processes over TCP."""
+"""`executor=` on a scheduler of Dask with three worker processes over TCP."""
 
 import logging
 import os
@@ -19,14 +19,17 @@ import lazynwb
 from lazynwb.errors import LazyNWBError
 from lazynwb.index import checkpoint, writer
 
+dask = pytest.importorskip("dask", reason="needs the extra dask")
 distributed = pytest.importorskip("distributed", reason="needs the extra dask")
 
 
 @pytest.fixture(scope="module")
 def client():
     with (
+        # A task that ends a worker is given up after that many other workers.
+        dask.config.set({"distributed.scheduler.allowed-failures": 2}),
         distributed.LocalCluster(
-            n_workers=4,
+            n_workers=3,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",

@@ -97,7 +97,7 @@ def check_run(outcome, queries):
 
 
 def test_random_queries_against_random_faults_give_no_wrong_answer(tmp_path):
-    check_run(faulty_queries.run(tmp_path, 60, "quick"), 60)
+    check_run(faulty_queries.run(tmp_path, 40, "quick"), 40)
 
 
 @pytest.mark.slow
@@ -110,6 +110,7 @@ def test_a_thousand_of_them(tmp_path):
 
 @pytest.mark.parametrize("name", ["checked.nwb", "lfp.v2.nwb.zarr"])
 @pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {"replaced", "HEAD is forbidden"}))
+@pytest.mark.sample(3)
 def test_every_fault(fault, name, proxy, folder):
     """On the first request, and on those behind it: right or an error; right, if it passes."""
     proxy.checksummed = {"checked.nwb": checksummed(folder / "checked.nwb")}
@@ -522,6 +523,7 @@ def test_retry_after_is_queried_with_the_headers_of_the_request(server, caplog, 
 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {"replaced"}))
+@pytest.mark.sample(3)
 def test_no_fault_brings_a_secret_to_light(fault, proxy, caplog, cache_dir):
     caplog.set_level("DEBUG")
     config.max_retries = 1

@@ -127,7 +127,7 @@ def test_opening_and_closing_leaves_no_open_files():
 def test_all_at_once():
     found = long_runs.all_at_once(2, 4, 2)
     assert found["wrong"] == []
-    assert found["queries"] > 8
+    assert found["queries"] >= 2 * 4 * 2
 
 
 def test_a_process_that_is_killed_while_it_writes_the_cache():
@@ -259,6 +259,7 @@ HOMES = {
 
 
 @pytest.mark.parametrize("home", HOMES)
+@pytest.mark.sample(2)
 def test_no_query_needs_a_home(home, cube):
     """The cache may be lost, and the system's own notion of a home taken; the values are right."""
     environment = {n: v for n, v in child_environment().items() if n != "LAZYNWB_CACHE_DIR"}

@@ -19,7 +19,7 @@ from checks import ENGINES, assert_values
 from random_files import INTEGERS, number_values
 from random_truth import SHARES, as_test
 
-EXAMPLES = {name: max(1, round(share * 2 * settings().max_examples)) for name, share in SHARES.items()}
+EXAMPLES = {name: max(1, round(share * 1.5 * settings().max_examples)) for name, share in SHARES.items()}
 
 test_tables = as_test("tables", max_examples=EXAMPLES["tables"])
 test_series = as_test("series", max_examples=EXAMPLES["series"])

@@ -1,7 +1,6 @@
 """TimeSeries objects compared with pynwb, by slices and by windows in time, and the costs of reading them."""
 
 import json
-import tarfile
 import zlib
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -18,7 +17,7 @@ import lazynwb
 from builders import VLEN_TEXT, nwb_root, series
 from range_server import RangeServer
 from test_times import stored, write, write_zarr
-from zarr_twins.make import ARCHIVE, unpack
+from zarr_twins.make import ARCHIVE, session_names, unpack
 
 RNG = np.random.default_rng(5)
 BLOCK = 16 * 1024  # of metadata, of a remote file
@@ -221,8 +220,7 @@ def twins(tmp_path_factory):
     return folder
 
 
-with tarfile.open(ARCHIVE) as packed:
-    SESSIONS = sorted(name.removesuffix(".nwb") for name in packed.getnames() if name.endswith(".nwb"))
+SESSIONS = session_names()
 
 
 @pytest.mark.integration
@@ -230,6 +228,7 @@ with tarfile.open(ARCHIVE) as packed:
 @pytest.mark.parametrize(
     "name", [s for s in SESSIONS if "series" in s or s in {"lfp", "video", "annotations"}]
 )
+@pytest.mark.sample(2)
 def test_the_series_of_a_zarr_twin_are_those_of_the_hdf5_file(twins, name, version):
     every = lazynwb.get_timeseries(twins / f"{name}.nwb", match_all=True)
     twin = lazynwb.get_timeseries(twins / f"{name}.{version}.nwb.zarr", match_all=True)
@@ -502,6 +501,7 @@ LONG = [
 
 
 @pytest.mark.parametrize(("chunks", "libver"), LONG)
+@pytest.mark.integration
 def test_one_second_of_a_long_recording_costs_its_chunks_and_forty_blocks(tmp_path, chunks, libver):
     stamps = write_long(tmp_path / "long.nwb", chunks, libver)
     first = stamps[len(stamps) // 2]

@@ -31,7 +31,7 @@ from checks import (
 )
 from range_server import RangeServer
 from readers import hdf5_tables as oracle
-from zarr_twins.make import ARCHIVE, make_twins, unpack
+from zarr_twins.make import ARCHIVE, make_twins, session_names, unpack
 
 PYTHONS = [os.environ.get(f"LAZYNWB_ZARR{version}_PYTHON") for version in (2, 3)]
 FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
@@ -39,8 +39,7 @@ VERSIONS = ("v2", "v3")
 DOCUMENTS = frozenset(["zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"])
 METADATA = {"/general", "/general/subject"}
 
-with tarfile.open(ARCHIVE) as packed:
-    SESSIONS = sorted(name.removesuffix(".nwb") for name in packed.getnames() if name.endswith(".nwb"))
+SESSIONS = session_names()
 
 
 def stores_below(folder):
@@ -142,18 +141,21 @@ def check_twin(path, hdf5, *, engines=ENGINES[:1], pushdown=False, tables=None):
 
 
 @each_store
+@pytest.mark.sample(2)
 def test_every_table_with_filters_and_limits(hdf5, store):
     check_twin(store, hdf5, engines=ENGINES, pushdown=True)
 
 
 @each_version
 @usual_sessions
+@pytest.mark.sample(2)
 def test_every_table_without_consolidated_metadata(hdf5, store, tmp_path):
     check_twin(unconsolidated(store, tmp_path), hdf5)
 
 
 @each_version
 @usual_sessions
+@pytest.mark.sample(2)
 def test_every_table_in_a_zip_file(hdf5, store, tmp_path):
     check_twin(zipped(store, tmp_path), hdf5)
 
@@ -322,6 +324,7 @@ def asked(server):
 
 @each_version
 @usual_sessions
+@pytest.mark.sample(2)
 def test_every_table_from_a_web_server(hdf5, store, server):
     check_twin(server.url_of(store.name), hdf5)
 
@@ -365,6 +368,7 @@ def test_each_chunk_is_fetched_once(store, server):
 
 @each_version
 @pytest.mark.parametrize("name", ["session", "units_alone", "compressed_series", "linked_series", "aligned"])
+@pytest.mark.sample(2)
 def test_a_web_server_that_lists_nothing(hdf5, store, tmp_path):
     """Without consolidated metadata, required documents are requested one by one."""
     with RangeServer(tmp_path) as server:
@@ -461,6 +465,7 @@ def referring(tmp_path_factory):
 
 
 @each_session
+@pytest.mark.sample(3)
 def test_every_table_of_a_file_of_references(name, referring):
     check_twin(referring / f"{name}.nwb.lindi.json", referring / f"{name}.nwb", engines=ENGINES[:1])
 

@@ -24,7 +24,7 @@ import tempfile
 import uuid
 import warnings
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
@@ -133,6 +133,13 @@ def files_of(folder: Path) -> Iterator[Path]:
 def unpack(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar:
         tar.extractall(folder, filter="data")
+
+
+@cache
+def session_names() -> list[str]:
+    """Return the names of the sessions in the archive, whose members have to be decompressed for that."""
+    with tarfile.open(ARCHIVE) as tar:
+        return sorted(name.removesuffix(".nwb") for name in tar.getnames() if name.endswith(".nwb"))
 
 
 def main() -> None:
