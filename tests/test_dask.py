@@ -135,6 +135,7 @@ def test_the_rows_of_one_large_file_are_read_by_all_workers(client, tmp_path, mo
         spikes = builders.Ragged([[n / 2] * (n % 3) for n in range(4000)])
         builders.table(file, "units", {"wide": wide, "spikes": spikes})
     alone = lazynwb.read_nwb(tmp_path, "units")
+    client.wait_for_workers(2, timeout=120)  # earlier tests end workers
     monkeypatch.setattr(lazynwb.config, "batch_bytes", 40_000)
     scan = lazynwb.scan_nwb(tmp_path, "units", executor=client)
     before = {worker: len(ran) for worker, ran in transitions(client).items()}
