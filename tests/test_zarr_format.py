@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import numcodecs
 import numpy as np
 import pytest
 
@@ -289,6 +290,39 @@ def test_the_session_itself_has_scalars():
     assert entries["/intervals/t/x"].dtype == "<f8"
     assert entries["/intervals/t/s"].dtype == "|O"
     assert entries["/intervals/t"].role == "table"
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("absent", ["group", "only its attributes are stored"])
+@pytest.mark.parametrize("path", ["/stores/a.nwb.zarr", "https://x.org/a.nwb.zarr"])
+def test_a_table_is_found_by_its_path_if_a_group_above_it_has_no_document(version, absent, path):
+    x = {
+        2: {"intervals/t/x/.zarray": array_2([2], [2]), "intervals/t/x/0": np.array([3, 4], "<i8").tobytes()},
+        3: {
+            "intervals/t/x/zarr.json": array_3([2], [2]),
+            "intervals/t/x/c/0": np.array([3, 4], "<i8").tobytes(),
+        },
+    }[version]
+    attributes = {"colnames": ["x"], "neurodata_type": "DynamicTable"}
+    data = {
+        2: {".zgroup": GROUP, "intervals/t/.zgroup": GROUP, "intervals/t/.zattrs": attributes},
+        3: {"zarr.json": group_3(), "intervals/t/zarr.json": group_3(**attributes)},
+    }[version]
+    if absent != "group" and version == 2:
+        data["intervals/.zattrs"] = {"description": "y"}
+    objects = Objects({**data, **x}, path, lists=not path.startswith("https"))
+    with ZarrReader(objects) as found:
+        if "intervals/.zattrs" not in data:
+            assert found.describe_table("intervals") is None
+        assert values(found, arrays(table(found))["x"]).tolist() == [3, 4]
+    assert len(objects.rounds) <= 6
+
+
+def test_a_path_without_documents_is_not_found():
+    with reader({key: value for key, value in TABLE_2.items() if key != "intervals/t/.zgroup"}) as found:
+        with pytest.raises(LazyNWBError, match=r"/intervals/t is damaged: it has .zattrs, and none of"):
+            found.describe_table("intervals/t")
+        assert found.describe_table("intervals/none/t") is None
 
 
 def test_an_array_without_metadata_is_left_out():
@@ -764,6 +798,93 @@ def test_codecs_that_are_not_known_are_named_with_their_package(codec, package):
             UnsupportedTypeError, match=rf"/intervals/t/x: .*'{codec['id']}'{package}\)? is not supported"
         ):
             values(found, array)
+
+
+@pytest.fixture
+def wavpack(tmp_path, monkeypatch):
+    """Install a package with a codec named "wavpack", whose chunks are reversed bytes after a mark."""
+    (tmp_path / "wavpack_stand_in.py").write_text(
+        "import numcodecs.abc\n"
+        "class WavPack(numcodecs.abc.Codec):\n"
+        "    codec_id = 'wavpack'\n"
+        "    def __init__(self, level=1):\n"
+        "        self.level = level\n"
+        "    def encode(self, buf):\n"
+        "        return b'wvpk' + bytes(buf)[::-1]\n"
+        "    def decode(self, buf, out=None):\n"
+        "        if bytes(buf[:4]) != b'wvpk':\n"
+        "            raise ValueError('no block of WavPack')\n"
+        "        return bytes(buf)[:3:-1]\n"
+    )
+    info = tmp_path / "wavpack_stand_in-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: wavpack-stand-in\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        "[numcodecs.codecs]\nwavpack = wavpack_stand_in:WavPack\nmystery = wavpack_stand_in:WavPack\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = numcodecs.registry
+    monkeypatch.setattr(registry, "entries", dict(registry.entries))
+    monkeypatch.setattr(registry, "codec_registry", dict(registry.codec_registry))
+    registry.run_entrypoints()
+    yield
+    sys.modules.pop("wavpack_stand_in", None)
+
+
+SHUFFLE = {"id": "shuffle", "elementsize": 8}
+
+
+@pytest.mark.parametrize("version", [2, 3])
+@pytest.mark.parametrize("filters", [[], [SHUFFLE]], ids=["alone", "behind a shuffle"])
+@pytest.mark.usefixtures("wavpack")
+def test_codecs_of_installed_packages_are_decoded(version, filters):
+    expected = np.array([1.5, -2, 3e300])
+    chunk = expected.astype("<f8").tobytes()
+    if filters:
+        chunk = bytes(numcodecs.Shuffle(8).encode(chunk))
+    chunk = b"wvpk" + chunk[::-1]
+    if version == 2:
+        array = array_2([3], [3], "<f8", filters=filters, compressor={"id": "wavpack", "level": 2})
+        data = {**TABLE_2, "intervals/t/x/.zarray": array, "intervals/t/x/0": chunk}
+        path, name = "intervals/t", "x"
+    else:
+        codecs = [
+            BYTES,
+            *({"name": "numcodecs.shuffle", "configuration": {"elementsize": 8}} for _ in filters),
+            {"name": "numcodecs.wavpack", "configuration": {"level": 2}},
+        ]
+        data = {
+            "zarr.json": group_3(),
+            "t/zarr.json": group_3(colnames=["x"], neurodata_type="DynamicTable"),
+            "t/x/zarr.json": array_3([3], [3], "float64", codecs=codecs),
+            "t/x/c/0": chunk,
+        }
+        path, name = "t", "x"
+    with reader(data) as found:
+        array = arrays(table(found, path))[name]
+        assert values(found, array).tolist() == expected.tolist()
+        assert values(found, array, (1, 2)).tolist() == [-2]
+
+
+@pytest.mark.parametrize(
+    ("chunk", "codec", "error"),
+    [
+        (b"no block", {"id": "wavpack"}, "damaged .no block of WavPack"),
+        (b"wvpk" + bytes(8), {"id": "wavpack"}, "a chunk decodes to 8 bytes where 24 are needed"),
+        (b"wvpk" + bytes(800), {"id": "wavpack"}, "a chunk decodes to 800 bytes where 24 are needed"),
+        (b"wvpk" + bytes(24), {"id": "wavpack", "mode": "x"}, "codec 'wavpack' cannot be loaded .*mode"),
+        (b"wvpk" + bytes(24), {"id": "mystery"}, "codec 'mystery' is not supported"),
+    ],
+)
+@pytest.mark.usefixtures("wavpack")
+def test_damaged_chunks_and_unlisted_codecs_of_installed_packages(chunk, codec, error):
+    array = array_2([3], [3], "<f8", compressor=codec)
+    data = {**TABLE_2, "intervals/t/x/.zarray": array, "intervals/t/x/0": chunk}
+    with reader(data) as found:
+        x = arrays(table(found))["x"]
+        with pytest.raises(LazyNWBError, match=f"/intervals/t/x: .*{error}"):
+            values(found, x)
+    assert "mystery" not in numcodecs.registry.codec_registry
 
 
 # -- types, fill values, codecs -------------------------------------------------------------------------

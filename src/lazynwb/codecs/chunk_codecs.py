@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import deflate
 import numpy as np
@@ -76,7 +76,7 @@ def unfilter(data: Buffer, codecs: tuple[Codec, ...], mask: int, nbytes: int) ->
             for k in range(i):
                 if not mask >> k & 1:
                     wanted = _encoded_size(codecs[k], wanted)
-                    compressed = compressed or codecs[k].name in _COMPRESSORS
+                    compressed = compressed or _is_compressor(codecs[k])
             if compressed:
                 data = _decode_nested(codec, data, wanted)
             else:
@@ -306,8 +306,10 @@ def _lzma(data: Buffer, nbytes: int) -> Buffer:
 
 
 def _decode_numcodecs_filter(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
-    """Decode a filter of numcodecs, which preserves the number of elements."""
+    """Decode a filter of numcodecs, which preserves the number of elements, or a codec of another package."""
     config = json.loads(codec.config)
+    if config.get("id") in PACKAGE_CODECS:
+        return _decode_with_package(config, data, nbytes)
     if config.get("id") not in FILTERS:
         raise UnsupportedTypeError(f"codec {config.get('id')!r} is not supported")
     import numcodecs
@@ -318,6 +320,35 @@ def _decode_numcodecs_filter(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
         )
     decoded = _map_errors(lambda stored: numcodecs.get_codec(config).decode(stored), data)
     return np.ascontiguousarray(decoded).reshape(-1).view(np.uint8).data
+
+
+def _decode_with_package(config: dict[str, Any], data: Buffer, nbytes: int) -> Buffer:
+    """Decode a codec of an installed package, whose decoded size is checked only afterwards."""
+    import numcodecs
+    from numcodecs.compat import ensure_contiguous_ndarray
+
+    _check_size(data, nbytes)
+    try:
+        codec = numcodecs.get_codec(config)
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise UnsupportedTypeError(f"codec {config['id']!r} cannot be loaded ({error})") from None
+    decoded = _map_errors(lambda stored: ensure_contiguous_ndarray(codec.decode(stored)), data)
+    return np.asarray(decoded).view(np.uint8).data
+
+
+def is_installed(name: str) -> bool:
+    """Return whether an installed package decodes a codec of `PACKAGE_CODECS`."""
+    from numcodecs import registry
+
+    return name in PACKAGE_CODECS and (name in registry.codec_registry or name in registry.entries)
+
+
+def _is_compressor(codec: Codec) -> bool:
+    return codec.name in _COMPRESSORS or _is_of_package(codec)
+
+
+def _is_of_package(codec: Codec) -> bool:
+    return bool(codec.config) and json.loads(codec.config).get("id") in PACKAGE_CODECS
 
 
 def _decode_nested(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
@@ -349,6 +380,8 @@ def _declared_size(codec: Codec, data: Buffer) -> int | None:
         return int.from_bytes(data[:8], "big")
     if codec.name == "lz4block":
         return int.from_bytes(data[:4], "little")
+    if _is_of_package(codec):
+        return None
     return len(data) - _CHECKSUM_BYTES if codec.name in {"crc32c", "fletcher32"} else len(data)
 
 
@@ -380,3 +413,10 @@ _MAX_OVERHEAD, _ANY_HEADER = 65_536, 47
 
 #: Filters of numcodecs with a JSON configuration, none of which execute code from it.
 FILTERS = frozenset({"delta", "fixedscaleoffset", "astype", "packbits", "quantize", "bitround"})
+#: Codecs that other packages register with numcodecs, by package. A file cannot import any other codec.
+PACKAGE_CODECS = {
+    "flac": "flac-numcodecs",
+    "pcodec": "pcodec",
+    "wavpack": "wavpack-numcodecs",
+    "zfpy": "zfpy",
+}

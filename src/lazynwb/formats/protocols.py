@@ -175,8 +175,10 @@ def broken_table_error(name: str, path: str, why: object, what: str = "table") -
 
 
 def with_remedy(why: str) -> str:
-    """Return the reason why a link is broken, with a remedy."""
-    return why if "recreate" in why or "external_links" in why else f"{why}; recreate the link"
+    """Return the reason why an object cannot be opened, with a remedy."""
+    if "recreate" in why or "external_links" in why:
+        return why
+    return f"{why}; recreate the link" if "link" in why else f"{why}; restore the file, or write it again"
 
 
 class DamagedObjectError(BrokenLinkError):

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.catalog.model import Codec
-from lazynwb.codecs.chunk_codecs import FILTERS
+from lazynwb.codecs.chunk_codecs import FILTERS, PACKAGE_CODECS, is_installed
 from lazynwb.codecs.object_codecs import OBJECT_CODECS, ObjectCodec
 from lazynwb.errors import UnsupportedTypeError
 from lazynwb.formats.zarr.data_types import numpy_dtype
@@ -24,19 +24,23 @@ _NAMES = {
     "bz2": "bz2",
     "fletcher32": "fletcher32",
 }
-#: Packages that decode other codecs for zarr-python.
-_PACKAGES = {
-    "flac": "flac-numcodecs",
-    "pcodec": "pcodec",
-    "wavpack": "wavpack-numcodecs",
-    "zfpy": "zfpy",
-}
 #: Settings of filters whose values are types.
 _FILTERED = ("dtype", "astype", "encode_dtype", "decode_dtype")
 
 
-def catalog_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[Codec, ...] | None:
-    """Return codecs of fixed-size elements as codecs of the catalog; None if one of them is unknown."""
+def catalog_codecs(
+    codecs: Sequence[dict[str, Any]], *, with_packages: bool = False
+) -> tuple[Codec, ...] | None:
+    """Return codecs of fixed-size elements as codecs of the catalog; None if one of them is unknown.
+
+    Parameters
+    ----------
+    codecs : sequence of dict
+        Configurations under the names of numcodecs, in the order of writing.
+    with_packages : bool
+        Whether codecs of other packages are known where these are installed. A catalog must not depend on
+        this; arrays with such codecs are read by `read_indirect`.
+    """
     found = []
     for codec in codecs:
         name = codec["id"]
@@ -51,6 +55,8 @@ def catalog_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[Codec, ...] | None
         elif name in FILTERS and _has_numeric_types(codec):
             if name != "bitround":  # it rounds values when writing, and decoding is the identity
                 found.append(Codec("numcodecs", config=json.dumps(codec)))
+        elif with_packages and is_installed(name):
+            found.append(Codec("numcodecs", config=json.dumps(codec)))
         else:
             return None
     return tuple(found)
@@ -79,7 +85,7 @@ def fixed_size_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[Codec, ...]:
     UnsupportedTypeError
         If a codec is unknown.
     """
-    known = catalog_codecs(codecs)
+    known = catalog_codecs(codecs, with_packages=True)
     if known is None:
         raise _unknown(codecs)
     return known
@@ -100,19 +106,26 @@ def object_codecs(codecs: Sequence[dict[str, Any]]) -> tuple[ObjectCodec, tuple[
 
 
 def _unknown(codecs: Sequence[dict[str, Any]]) -> UnsupportedTypeError:
-    unknown = [one for one in codecs if one["id"] not in OBJECT_CODECS and catalog_codecs([one]) is None]
+    unknown = [one for one in codecs if one["id"] not in OBJECT_CODECS and not _is_known(one)]
     names = " and ".join(_codec_name(one["id"]) for one in unknown or codecs)
     what = (
         f"codec {names} is not supported"
         if unknown
         else f"the combination of codecs ({names or 'none'}) is not supported"
     )
+    packages = dict.fromkeys(PACKAGE_CODECS[one["id"]] for one in unknown if one["id"] in PACKAGE_CODECS)
+    install = f"install {' and '.join(packages)}, " if packages else ""
     return UnsupportedTypeError(
-        f"{what}: select other columns, or rewrite the array with another codec, such as zstd or blosc"
+        f"{what}: {install}select other columns, or rewrite the array with another codec, "
+        "such as zstd or blosc"
     )
+
+
+def _is_known(codec: dict[str, Any]) -> bool:
+    return catalog_codecs([codec], with_packages=True) is not None
 
 
 def _codec_name(name: str) -> str:
     """Return the name of a codec with the package that decodes it, if it is known."""
-    package = "imagecodecs" if name.startswith("imagecodecs_") else _PACKAGES.get(name)
+    package = "imagecodecs" if name.startswith("imagecodecs_") else PACKAGE_CODECS.get(name)
     return f"{name!r}" + (f" (package {package})" if package else "")

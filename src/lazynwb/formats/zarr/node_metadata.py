@@ -35,7 +35,7 @@ _INTEGERS = range(-(2**63), 2**64)
 #: Maximum number of names of a list in an attribute; lists of names in NWB are short.
 _MAX_NAMES = 100_000
 #: Documents that define the kind of an object.
-_KINDS = (".zarray", ".zgroup", "zarr.json")
+KINDS = (".zarray", ".zgroup", "zarr.json")
 
 
 def plain_attributes(stored: dict[str, Any]) -> dict[str, Any]:
@@ -126,10 +126,10 @@ class NodeMetadata(NamedTuple):
 def check_documents(documents: dict[str, Any], *, is_implied: bool = False) -> None:
     """Raise DamagedObjectError if documents describe neither a group nor an array, or attributes are invalid.
 
-    A node that `is_implied` has members in consolidated metadata, and so is a group.
+    A node that `is_implied` is a group because it has members.
     """
-    if documents and not is_implied and documents.keys().isdisjoint(_KINDS):
-        raise DamagedObjectError(f"it has {min(documents)}, and none of {', '.join(_KINDS)}")
+    if documents and not is_implied and documents.keys().isdisjoint(KINDS):
+        raise DamagedObjectError(f"it has {min(documents)}, and none of {', '.join(KINDS)}")
     own = documents.get("zarr.json")
     attributes = own.get("attributes") if isinstance(own, dict) else documents.get(".zattrs")
     if attributes is not None and not isinstance(attributes, dict):

@@ -11,7 +11,7 @@ from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import likely_members
 from lazynwb.formats.partial_file import MAX_ROUNDS, PartialFile
 from lazynwb.formats.protocols import DamagedObjectError, unread_target_identity
-from lazynwb.formats.zarr.node_metadata import NodeMetadata, check_documents
+from lazynwb.formats.zarr.node_metadata import KINDS, NodeMetadata, check_documents
 from lazynwb.storage.objects.object_store import open_objects
 from lazynwb.storage.placeholders import describe
 
@@ -69,6 +69,7 @@ class ZarrStore(PartialFile):
         self._missing: set[str] = set()
         self._unlisted: set[str] = set()
         self._metas: dict[str, NodeMetadata | None] = {}
+        self._looked_up: dict[str, set[str]] = {}
         self._rounds = 0
         self._members: dict[str, set[str]] | None = None
         self._documents: dict[str, dict[str, Any]] = {}
@@ -169,14 +170,23 @@ class ZarrStore(PartialFile):
         return self._metas[path]
 
     def _own_meta(self, path: str) -> NodeMetadata | None:
+        documents = self._own_documents(path)
+        # As in zarr-python, a node is found by its path even if a group on the path has no document.
+        is_implied = documents.keys().isdisjoint(KINDS) and any(
+            not self._own_documents(longer).keys().isdisjoint(KINDS)
+            for longer in self._looked_up.get(path, ())
+        )
+        check_documents(documents, is_implied=is_implied)
+        return NodeMetadata.of(documents) if documents or is_implied else None
+
+    def _own_documents(self, path: str) -> dict[str, Any]:
+        """Return the documents of a node by name."""
         keys = self._keys(path)
         self.prefetch(keys)
         if not all(key in self._here for key in keys):
             raise MissingObjectsError(f"the metadata of /{path} has not been fetched")
         documents = {key.rpartition("/")[2]: self._json(key) for key in keys}
-        found = {name: document for name, document in documents.items() if document is not None}
-        check_documents(found)
-        return NodeMetadata.of(found) if found else None
+        return {name: document for name, document in documents.items() if document is not None}
 
     def _keys(self, path: str) -> list[str]:
         return [f"{path}/{name}" if path else name for name in _DOCUMENTS[self._version]]
@@ -257,9 +267,16 @@ class ZarrStore(PartialFile):
 
     def prefetch_path(self, path: str) -> None:
         """Record the documents of all groups on a path."""
-        if self._members is None:
-            names = [name for name in path.split("/") if name]
-            self.prefetch([key for i in range(len(names)) for key in self._keys("/".join(names[: i + 1]))])
+        if self._members is not None:
+            return
+        names = [name for name in path.split("/") if name and name != "."]
+        *groups, whole = ["/".join(names[: i + 1]) for i in range(len(names))] or [""]
+        self.prefetch([key for node in (*groups, whole) for key in self._keys(node)])
+        for group in groups:
+            longer = self._looked_up.setdefault(group, set())
+            if whole not in longer:
+                longer.add(whole)
+                self._metas.pop(group, None)  # it may have been absent so far
 
     # -- links to other stores ------------------------------------------------------------------------
 
