@@ -2,11 +2,13 @@
 
     python benchmarks/archive.py [--sessions 1000] [--folder FOLDER] [--keep]
     python benchmarks/archive.py --stand-ins --sessions 100000
+    python benchmarks/archive.py --dask --sessions 10000
 
-Generated sessions have 60 units and 500 trials each. Every query runs in a process of its own, one after the
-other, and each has the result of the others; the figures are CPU seconds after the imports, the median of
+Generated sessions have 60 units and 500 trials each. Every query runs in a process of its own, with the
+contenders in turn, whose results must be equal; the figures are CPU seconds after the imports, the median of
 some runs, with all files in the page cache. With `--stand-ins` there are no session files: the index has the
-catalog of one session under many names, and values that were never in a file.
+catalog of one session under many names, and values that were never in a file. With `--dask`, the index is
+built on four workers of Dask: the build is killed with its workers, resumed, and compared with the sessions.
 """
 
 import argparse
@@ -14,10 +16,13 @@ import json
 import os
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -181,17 +186,66 @@ def size_of(path: Path) -> int:
     return sum(one.stat().st_size for one in ([path] if path.is_file() else path.rglob("*")) if one.is_file())
 
 
-def prepare(folder: Path, sessions: int) -> None:
-    """Write sessions, the index, and both forms of Parquet."""
-    import lazynwb
-
-    lazynwb.config.disable_progress = True
+def write_sessions(folder: Path, sessions: int) -> Path:
+    """Write the files of sessions, unless they exist, and return their folder."""
     files = folder / "files"
     if not files.exists():
         files.mkdir(parents=True)
         for number in range(sessions):
             write_session(files / f"{number:06}.nwb", number)
     print(f"files: {size_of(files) / 1e6:,.1f} MB")
+    return files
+
+
+def build_on_dask(folder: Path) -> None:
+    """Build the index on four workers of Dask, or resume the build."""
+    from dask.distributed import Client, LocalCluster
+
+    import lazynwb
+
+    lazynwb.config.disable_progress = True
+    with (
+        LocalCluster(n_workers=4, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+        lazynwb.profile() as counts,
+    ):
+        done = lazynwb.build_index(
+            folder / "files", folder / "dask-index", values=True, executor=client.get_executor()
+        )
+    print(f"built: {done.sessions} sessions, {len(done.failed)} failed, {counts.files_opened} files opened")
+
+
+def kill_and_resume(folder: Path, sessions: int) -> None:
+    """Kill a build on Dask with all its processes after the first checkpoint, resume it, and compare."""
+    import lazynwb
+
+    write_sessions(folder, sessions)
+    place = folder / "dask-index"
+    shutil.rmtree(place, ignore_errors=True)
+    command = [sys.executable, __file__, "--folder", str(folder), "--one", "dask", "build"]
+    killed = subprocess.Popen(command, start_new_session=True)
+    while killed.poll() is None and not (place / "building.json").exists():
+        time.sleep(0.1)
+    time.sleep(1)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    print(f"killed, with a checkpoint: {(place / 'building.json').exists()}", flush=True)
+    subprocess.run(command, check=True)
+    for table, path in {"units": "/units", "intervals/trials": "/intervals/trials"}.items():
+        found = lazynwb.scan_index(place, path).collect()
+        names = list(columns_of(0)[table])
+        expected = [pl.DataFrame(columns_of(number)[table]) for number in range(sessions)]
+        if not found.select(names).equals(pl.concat(expected).select(names)):
+            raise SystemExit(f"{path}: the index differs from the sessions")
+    print("the values are those of the sessions")
+
+
+def prepare(folder: Path, sessions: int) -> None:
+    """Write sessions, the index, and both forms of Parquet."""
+    import lazynwb
+
+    lazynwb.config.disable_progress = True
+    files = write_sessions(folder, sessions)
     lazynwb.build_index(
         sorted(files.glob("*.nwb"))[:10], folder / "index", values=True
     )  # what is imported late
@@ -295,43 +349,59 @@ def write_parquet(folder: Path, sessions: int, *, per_session: bool) -> None:
         print(f"{table}: {one_file:,.0f} bytes per session in one Parquet, {many:,.0f} as one each")
 
 
+def measure(folder: Path, contenders: Sequence[str], runs: int) -> bool:
+    """Run each query, with the contenders in turn, print medians, and return whether results differ."""
+    failed = False
+    print(f"{'CPU seconds':20}" + "".join(f"{one:>14}" for one in contenders))
+    for name in QUERIES:
+        found: dict[str, list[dict[str, object]]] = {one: [] for one in contenders}
+        for _ in range(runs):
+            for contender in contenders:
+                command = [sys.executable, __file__, "--folder", str(folder), "--one", contender, name]
+                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                found[contender].append(json.loads(output))
+        for label, key in ((name, "seconds"), ("  MiB", "memory")):
+            medians = [statistics.median(run[key] for run in found[one]) for one in contenders]
+            print(f"{label:20}" + "".join(f"{median:14.3f}" for median in medians), flush=True)
+        results = {one: (own[0]["rows"], own[0]["sum"]) for one, own in found.items()}
+        if len(set(results.values())) > 1:
+            failed = True
+            print("    the results differ:", results)
+    return failed
+
+
 def main() -> None:
     """Prepare, run and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sessions", type=int, default=1000)
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=CONTENDERS)
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--reuse", action="store_true", help="what an earlier run has prepared and kept")
     parser.add_argument("--stand-ins", action="store_true", help="no session files: catalogs and values")
+    parser.add_argument("--dask", action="store_true", help="kill a build on Dask, and resume it")
     parser.add_argument("--one", nargs=2, metavar=("CONTENDER", "QUERY"), help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.one == ["dask", "build"]:
+        build_on_dask(given.folder)
+        return
     if given.one:
         print(json.dumps(run_one(given.folder, *given.one)))
         return
     folder = given.folder or Path(tempfile.mkdtemp(prefix="archive-"))
     os.environ["LAZYNWB_CACHE_DIR"] = str(folder / "cache")
+    if given.dask:
+        kill_and_resume(folder, given.sessions)
+        if not given.keep:
+            shutil.rmtree(folder)
+        return
     if not given.reuse:
         (prepare_stand_ins if given.stand_ins else prepare)(folder, given.sessions)
     if not given.runs:
         return
-    contenders = [one for one in CONTENDERS if one != "per session" or not given.stand_ins]
-    failed = False
-    print(f"{'CPU seconds':20}" + "".join(f"{one:>14}" for one in contenders))
-    for name in QUERIES:
-        results = {}
-        for contender in contenders:
-            command = [sys.executable, __file__, "--folder", str(folder), "--one", contender, name]
-            runs = [
-                json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-                for _ in range(given.runs)
-            ]
-            results[contender] = {**runs[0], "seconds": statistics.median(run["seconds"] for run in runs)}
-        print(f"{name:20}" + "".join(f"{results[one]['seconds']:14.3f}" for one in contenders))
-        print(f"{'  MiB':20}" + "".join(f"{results[one]['memory']:14}" for one in contenders))
-        if len({(one["rows"], one["sum"]) for one in results.values()}) > 1:
-            failed = True
-            print("    the results differ:", {key: (one["rows"], one["sum"]) for key, one in results.items()})
+    contenders = [one for one in given.contenders if one != "per session" or not given.stand_ins]
+    failed = measure(folder, contenders, given.runs)
     if not given.keep:
         shutil.rmtree(folder)
     sys.exit(failed)

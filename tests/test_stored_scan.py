@@ -25,6 +25,7 @@ from lazynwb.scan import plan_scan
 from lazynwb.storage.resolve import expand
 from lazynwb.storage.source import Source
 from random_truth import SHARES, as_test
+from test_spread import Recorder
 
 
 @pytest.fixture
@@ -165,6 +166,24 @@ def test_another_query_on_the_same_columns_reads_no_file(cube):
         lambda: lazynwb.scan_nwb(cube, "units").group_by("location").len().sort("location").collect()
     )
     assert (rows, read) == (240, 0)
+    assert_frames(found, expected)
+
+
+def test_scans_on_an_executor_read_from_the_store_and_do_not_fill_it(cube):
+    recorder = Recorder()
+    units = lazynwb.scan_nwb(cube, "units", executor=recorder)
+
+    def run():
+        recorder.works.clear()
+        found = units.filter(pl.col("presence_ratio") > 0.7).select("unit_id", "presence_ratio").collect()
+        return found, len(recorder.works)
+
+    expected, tasks = run()
+    assert tasks > 0
+    assert run()[1] == tasks
+    lazynwb.scan_nwb(cube, "units").select("unit_id", "presence_ratio").collect()
+    found, tasks = run()
+    assert tasks == 0
     assert_frames(found, expected)
 
 
