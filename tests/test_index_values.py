@@ -15,7 +15,6 @@ import builders
 import lazynwb
 from lazynwb import cli, scan_index
 from lazynwb.errors import CorruptDataError, LazyNWBError, TableNotFoundError
-from lazynwb.index import reader as reading
 from lazynwb.index import values as writing
 
 INTERNAL = ["_nwb_path", "_table_path", "_table_index"]
@@ -185,9 +184,7 @@ def split(paths, tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("limit", [1, 10**9])
-def test_several_value_files_in_one_read(split, paths, monkeypatch, limit):
-    monkeypatch.setattr(reading, "_MAX_READ_BYTES", limit)
+def test_several_value_files(split, paths):
     expected = truth(paths)
     units = scan_index(split, "/units")
     assert_frame_equal(units.collect(), expected)
@@ -201,7 +198,7 @@ def test_several_value_files_in_one_read(split, paths, monkeypatch, limit):
         units.filter(pl.col("label").cast(pl.Int64) > 0).collect()
 
 
-def test_the_error_of_several_value_files_names_the_damaged_one(split, tmp_path):
+def test_an_error_names_the_damaged_value_file(split, tmp_path):
     copy = shutil.copytree(split, tmp_path / "copy")
     file = Path(lazynwb.open_index(copy).value_files("units")[1])
     data = bytearray(file.read_bytes())

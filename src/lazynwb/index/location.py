@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
-from lazynwb.file_lock import hold
 from lazynwb.storage.source import Options, Source, is_url
 
 if TYPE_CHECKING:
@@ -156,6 +155,8 @@ class LocalFolder:
 
     def replace(self, name: str, data: bytes, before: SmallFile | None) -> None:
         """Replace a file atomically; see `Folder`. A lock is held from the comparison to the rename."""
+        from lazynwb.file_lock import hold  # readers do not need it
+
         temporary = f".{name}-{os.urandom(8).hex()}"
         try:
             self._path.mkdir(parents=True, exist_ok=True)

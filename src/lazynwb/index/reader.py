@@ -25,7 +25,7 @@ from lazynwb.storage.source import Options, Source, is_url
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
-    from lazynwb.index.model import Kind, Manifest, TableValues, ValueFile
+    from lazynwb.index.model import Kind, Manifest, TableValues
     from lazynwb.index.snapshot import TableSummary
     from lazynwb.index.value_parts import ValueParts
     from lazynwb.lookup.loader import TableFile
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from lazynwb.storage.resolve import Sources
 
 T = TypeVar("T")
-
-#: Maximum decoded size of the columns of value files that are read together (estimated by their number).
-_MAX_READ_BYTES = 128 * 1024 * 1024
 
 
 class Index(CatalogProvider):
@@ -233,53 +230,35 @@ class Index(CatalogProvider):
     def value_batches(
         self, table: str, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
-        """Yield the values of a table, a frame for some files at a time; see `batches`."""
+        """Yield the values of a table, a frame per file; see `batches`."""
         schema = self.value_schema(table)
         names = with_columns if with_columns is not None else list(schema)
         roots = predicate.meta.root_names() if predicate is not None else []
         state, left = self._state, n_rows
-        stored = [name for name in dict.fromkeys((*names, *roots)) if name != ROWS]
-        if predicate is not None and not stored:
-            stored = [TABLE_INDEX]  # any column provides the number of rows
-        values = self.table_values(table)
-        is_empty = True
-        for files in _group_files(values.files, stored, is_limited=n_rows is not None):
+        for file in self.table_values(table).files:
             if left is not None and left <= 0:
                 break
-            rows = sum(file.rows for file in files)
-            if left is not None:
-                rows = min(left, rows)
-                left -= rows
+            rows = file.rows if left is None else min(left, file.rows)
+            left = None if left is None else left - rows
+            stored = [name for name in dict.fromkeys((*names, *roots)) if name != ROWS]
+            if predicate is not None and not stored:
+                stored = [TABLE_INDEX]  # any column provides the number of rows
             if stored:
-                frame = self._values_in(state, values, files, stored, rows, predicate)
+                try:
+                    frame = state.values_in(self.table_values(table), file, stored, rows, predicate)
+                except RemovedFileError:
+                    raise LazyNWBError(
+                        f"index {self.name} was updated during the query: open the index and run the query "
+                        "again"
+                    ) from None
                 rows = len(frame)
             else:
                 frame = pl.DataFrame()
             if ROWS in names:
                 frame = pl.DataFrame([*frame.get_columns(), nulls(ROWS, pl.Null(), rows)])
             if rows:
-                is_empty = False
                 yield frame if frame.columns == names else frame[names]
-        if is_empty:
-            yield pl.DataFrame(schema={name: schema[name] for name in names})
-
-    def _values_in(  # noqa: PLR0913, PLR0917 - as `Snapshot.values_in`
-        self,
-        state: Snapshot,
-        values: TableValues,
-        files: list[ValueFile],
-        names: list[str],
-        rows: int,
-        predicate: pl.Expr | None,
-    ) -> pl.DataFrame:
-        try:
-            if len(files) == 1:
-                return state.values_in(values, files[0], names, rows, predicate)
-            return state.values_in_files(values, files, names, predicate)
-        except RemovedFileError:
-            raise LazyNWBError(
-                f"index {self.name} was updated during the query: open the index and run the query again"
-            ) from None
+        yield pl.DataFrame(schema={name: schema[name] for name in names})
 
     def schema(self, table: Kind) -> dict[str, pl.DataType]:
         """Return the schema of a table."""
@@ -341,26 +320,6 @@ class Index(CatalogProvider):
                     raise damaged_error(self._folder, MANIFEST, error) from None
                 self._state = fresh
             return self._state
-
-
-def _group_files(
-    files: Sequence[ValueFile], columns: Sequence[str], *, is_limited: bool
-) -> Iterator[list[ValueFile]]:
-    """Yield the value files of each read: several if the requested columns are small.
-
-    With a limited number of rows, each file is read separately.
-    """
-    group: list[ValueFile] = []
-    size = 0
-    for file in files:
-        own = file.part.decoded * len(columns) // max(len(file.part.columns), 1)
-        if group and (is_limited or size + own > _MAX_READ_BYTES):
-            yield group
-            group, size = [], 0
-        group.append(file)
-        size += own
-    if group:
-        yield group
 
 
 def open_index(

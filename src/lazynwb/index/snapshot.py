@@ -6,18 +6,17 @@ import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import polars as pl
-from polars import selectors
 
 from lazynwb.catalog.dtypes import NWB_PATH
 from lazynwb.catalog.merge import conform
 from lazynwb.catalog.model import CATALOG_VERSION, Table
-from lazynwb.column_store.parts import read_part, scan_part, scan_parts
+from lazynwb.column_store.parts import scan_part
 from lazynwb.config import config
 from lazynwb.errors import CorruptDataError, LazyNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS
@@ -31,7 +30,6 @@ from lazynwb.index.model import (
     decode_manifest,
 )
 from lazynwb.index.part_io import damaged_error, read_block, read_frame, read_untrusted
-from lazynwb.index.validate import is_row_count, is_valid_table
 from lazynwb.index.value_parts import FolderPart, TableParts, ValueParts, check_part, is_removed
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.profile import count
@@ -47,8 +45,6 @@ if TYPE_CHECKING:
     from lazynwb.index.model import Kind, Manifest, Part, TableValues, ValueFile
     from lazynwb.lookup.loader import Entry, TableFile
     from lazynwb.lookup.providers import NotCatalogued
-
-T = TypeVar("T")
 
 #: Maximum numbers of cached tables of parts, and of cached blocks of entries.
 _MAX_TABLES, _MAX_BLOCKS = 256, 8
@@ -244,7 +240,16 @@ class Snapshot:
         predicate : Expr or None
             Filter of these rows.
         """
-        scan = self._verified(values, file, lambda source: scan_part(source, file.part, names, [(0, rows)]))
+        check_part(self._folder, values, file)
+        source = FolderPart(self._folder, file)
+        try:
+            scan = read_untrusted(
+                self._folder, file.name, lambda: scan_part(source, file.part, names, [(0, rows)])
+            )
+        except SourceNotFoundError as error:
+            raise RemovedFileError(str(error)) from None
+        except CorruptDataError as error:
+            raise damaged_error(self._folder, file.name, error) from None
         if rows < file.rows:  # a filter is not pushed down past a slice
             scan = scan.head(rows)
         try:
@@ -258,41 +263,6 @@ class Snapshot:
             frame = frame if predicate is None else frame.filter(predicate)
         _check_types(self._folder, values, file, frame)
         return frame
-
-    def values_in_files(
-        self,
-        values: TableValues,
-        files: Sequence[ValueFile],
-        names: Sequence[str],
-        predicate: pl.Expr | None,
-    ) -> pl.DataFrame:
-        """Return all rows of several value files in one scan; see `values_in`."""
-        copies = [
-            self._verified(values, file, partial(read_part, file=file.part, columns=names)) for file in files
-        ]
-        dtypes = {name: values.dtypes[name] for name in names}
-        scan = scan_parts(copies, dtypes).select(selectors.by_name(*names))
-        try:
-            frame = (scan if predicate is None else scan.filter(predicate)).collect()
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:  # noqa: BLE001 - Rust panics are not subclasses of Exception
-            frame = None
-        if frame is None or frame.schema != dtypes:
-            # One file is invalid, or the predicate has failed: the error of a read of one file names it.
-            return pl.concat([self.values_in(values, file, names, file.rows, predicate) for file in files])
-        return frame
-
-    def _verified(self, values: TableValues, file: ValueFile, read: Callable[[FolderPart], T]) -> T:
-        """Read verified bytes of a value file by a function."""
-        check_part(self._folder, values, file)
-        source = FolderPart(self._folder, file)
-        try:
-            return read_untrusted(self._folder, file.name, lambda: read(source))
-        except SourceNotFoundError as error:
-            raise RemovedFileError(str(error)) from None
-        except CorruptDataError as error:
-            raise damaged_error(self._folder, file.name, error) from None
 
     # -- sources ------------------------------------------------------------------------------------------
 
@@ -450,6 +420,7 @@ class Snapshot:
         """See `Index`."""
         if self.manifest.external_links != config.external_links:
             return self.tables(sources, table)
+        from lazynwb.index.validate import is_row_count
         from lazynwb.lookup.loader import Entry, TableFile, entry_key
 
         identities = self._known()["identity"]
@@ -516,6 +487,7 @@ class Snapshot:
     def _entry(
         self, source: Source, identity: str, part: int, place: tuple[int, int, int], table: str
     ) -> TableFile | NotCatalogued:
+        from lazynwb.index.validate import is_valid_table
         from lazynwb.lookup.loader import TableFile, entry_key
 
         try:
