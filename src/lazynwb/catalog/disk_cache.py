@@ -14,6 +14,7 @@ import os
 import time
 import zlib
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -24,11 +25,11 @@ from lazynwb.struct_decoders import msgpack_decoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _LOGGER = logging.getLogger("lazynwb")
 MAGIC = b"LNWB" + CATALOG_VERSION.to_bytes(2, "little")
 _HEADER = len(MAGIC) + 4
+_CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
 _SHARDS = 256
 #: Number of writes after which a write checks the size of its shard.
 PRUNE_EVERY = 32
@@ -50,18 +51,21 @@ class _Keyed(msgspec.Struct, array_like=True):
 _KEYED = msgpack_decoder(_Keyed)
 
 
-def _entry_path(key: str) -> Path:
+def _entry_path(key: str) -> tuple[str, str]:
+    """Return the folder and the file of an entry, as strings: making `Path` objects takes longer."""
     digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
-    return config.cache_path / f"v{CATALOG_VERSION}" / digest[:2] / digest[2:]
+    shard = os.path.join(config.cache_path, f"v{CATALOG_VERSION}", digest[:2])
+    return shard, os.path.join(shard, digest[2:])
 
 
 def load(key: str, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
     """Return the entry of a key; None if it does not exist or is damaged."""
     if config.disable_cache:
         return None
-    file = _entry_path(key)
+    _, file = _entry_path(key)
     try:
-        data = file.read_bytes()
+        with open(file, "rb") as stream:
+            data = stream.read()
     except FileNotFoundError:
         return None
     except OSError as error:  # unreadable, or a folder in its place
@@ -86,26 +90,27 @@ def save(key: str, entry: object, encoder: msgspec.msgpack.Encoder) -> None:
     """Write an entry, replacing an older one; failure is logged once and otherwise ignored."""
     if config.disable_cache:
         return
-    file = _entry_path(key)
+    shard, file = _entry_path(key)
     body = encoder.encode(entry)
     if len(body) > config.cache_max_bytes // 4:
         return
+    temporary = os.path.join(shard, f"{_TEMPORARY_PREFIX}{os.urandom(8).hex()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f"{_TEMPORARY_PREFIX}{os.urandom(8).hex()}")
-        descriptor = os.open(
-            temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600
-        )
+        try:
+            descriptor = os.open(temporary, _CREATE, 0o600)
+        except FileNotFoundError:  # the first entry of its shard
+            os.makedirs(shard, exist_ok=True)
+            descriptor = os.open(temporary, _CREATE, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as stream:
-                stream.write(MAGIC + zlib.crc32(body).to_bytes(4, "little"))
-                stream.write(body)
-            temporary.replace(file)
+                stream.write(MAGIC + zlib.crc32(body).to_bytes(4, "little") + body)
+            os.replace(temporary, file)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
             raise
         if next(_writes) % PRUNE_EVERY == 0:
-            prune(file.parent, config.cache_max_bytes // _SHARDS)
+            prune(Path(shard), config.cache_max_bytes // _SHARDS)
     except OSError as error:
         _warn_once(f"the catalog cache cannot be written ({_describe(error)}); continuing without it")
 
@@ -113,7 +118,7 @@ def save(key: str, entry: object, encoder: msgspec.msgpack.Encoder) -> None:
 def remove(key: str) -> None:
     """Remove the entry of a key, if there is one."""
     if not config.disable_cache:
-        _remove(_entry_path(key))
+        _remove(Path(_entry_path(key)[1]))
 
 
 def prune(folder: Path, limit: int) -> None:

@@ -26,6 +26,7 @@ ABSENT = "absent"
 UNREACHABLE = "unreachable"
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_WEB_USER, _PASSWORD = re.compile(r"(?<=://)[^/]*@"), re.compile(r"(?<=://)[^/]*:[^@]*@")
 #: Pattern of option names whose values are secrets.
 _SENSITIVE = r"key|secret|token|passw|sas|credential|sign|auth|header|cookie|client"
 #: Pattern of query parameters that only authorize access: signatures of Amazon, Google and Azure, and tokens.
@@ -329,4 +330,4 @@ def _unsigned_pairs(query: str) -> list[tuple[str, str, str]]:
 
 def _without_user(base: str, instead: str = "") -> str:
     # In object stores the part before "@" is a container, unless it has a password, maybe with slashes.
-    return re.sub(r"(?<=://)[^/]*@" if _is_web(base) else r"(?<=://)[^/]*:[^@]*@", instead, base)
+    return (_WEB_USER if _is_web(base) else _PASSWORD).sub(instead, base) if "@" in base else base
