@@ -430,7 +430,7 @@ def main() -> int:
     kinds: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        victims = [*small_victims(folder), *write_all(folder)]
+        victims = [*small_victims(folder) * 3, *write_all(folder)]  # small ones are read ten times as fast
         for outcome in run(options.cases, options.seed, victims, folder):
             kinds[outcome.kind] += 1
             if outcome.kind == "FAULT":
