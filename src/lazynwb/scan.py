@@ -51,13 +51,13 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("lazynwb")
 P = ParamSpec("P")
-#: Yields batches of rows: takes the columns that are wanted, a predicate and a limit, each or None.
+#: Yields batches of rows for a projection, a predicate and a limit, each of which may be None.
 Batches: TypeAlias = "Callable[[list[str] | None, pl.Expr | None, int | None], Iterator[pl.DataFrame]]"
-#: Files whose schema is found out faster than workers can be asked.
+#: Up to this number of files, schemas are inferred faster here than on workers.
 _FEW_FILES = 16
-#: What to do where the type of the first file is good enough.
+#: The remedy where the type of the first file suffices.
 _IGNORED = "ignore_errors=True reads it as in the first file, and as null where values do not fit"
-#: Columns that were left out, of which a query plan gives the reason.
+#: Maximum number of omitted columns whose reasons a query plan contains.
 _NOTED = 3
 _EXPLAINS = "explain_name" in inspect.signature(register_io_source).parameters
 

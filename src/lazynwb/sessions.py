@@ -137,12 +137,12 @@ def scan_sessions(  # noqa: PLR0913 - the options of a scan
     ... ).select("session_id", "n_units", pl.col("duration") / 60).collect()  # doctest: +SKIP
     """
     sources, catalogs = sources_of(source, index, storage_options)
-    looked_at = sources[:infer_schema_length]
+    sampled = sources[:infer_schema_length]
     fields = metadata_fields(
-        looked_at, catalogs, ignore_errors=ignore_errors, disable_progress=disable_progress
+        sampled, catalogs, ignore_errors=ignore_errors, disable_progress=disable_progress
     )
     holders = find_tables(
-        looked_at,
+        sampled,
         series=not exclude_timeseries,
         ignore_errors=ignore_errors,
         disable_progress=disable_progress,

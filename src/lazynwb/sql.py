@@ -232,11 +232,11 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     ... ).collect()
     """
     sources, catalogs = sources_of(nwb_sources, index, storage_options)
-    looked_at = sources[:infer_schema_length]
+    sampled = sources[:infer_schema_length]
     failures: list[str] = []
     broken: dict[str, str] = {}
     holders = find_tables(
-        looked_at,
+        sampled,
         failures=failures,
         broken=broken,
         series=not exclude_timeseries,
@@ -273,9 +273,9 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
         )
     lengths = length_columns if isinstance(length_columns, bool | str) else list(length_columns)
     # Files that are known to lack a table need not be asked again.
-    having = {path: _having(path, holders, looked_at) for path in names}
+    having = {path: _having(path, holders, sampled) for path in names}
     scans: dict[str, tuple[str, tuple[Source, ...], int | None]] = {
-        name: (f"/{path}", (*having[path], *sources[len(looked_at) :]), len(having[path]))
+        name: (f"/{path}", (*having[path], *sources[len(sampled) :]), len(having[path]))
         for path, name in names.items()
     }
     scans |= {pattern: (pattern, sources, infer_schema_length) for pattern in patterns}

@@ -266,12 +266,12 @@ def read_spans(file: TableFile, array: Array, spans: tuple[Indexer, ...]) -> np.
     if array.dtype.kind == "unsupported":
         raise UnsupportedTypeError(f"{file.name}: /{array.path} cannot be read: {array.dtype.note}")
     counts = tuple(map(indexer_length, spans))
-    kept = (*counts, *array.dtype.dims)
-    if not math.prod(kept):
-        return np.empty(kept, value_dtype(array.dtype))
+    shape = (*counts, *array.dtype.dims)
+    if not math.prod(shape):
+        return np.empty(shape, value_dtype(array.dtype))
     _check_size(file, array, math.prod(counts))
     with Handles() as handles:
-        return _read(handles, file, array, spans).reshape(kept)
+        return _read(handles, file, array, spans).reshape(shape)
 
 
 def _check_size(file: TableFile, array: Array, elements: int) -> None:

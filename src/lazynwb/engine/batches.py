@@ -233,8 +233,8 @@ class _Scan:
                 yield from query.frames(left)
                 left = query.rows_left
                 continue
-            frame, looked_at = found
-            left = None if left is None else left - looked_at
+            frame, scanned_rows = found
+            left = None if left is None else left - scanned_rows
             if len(frame):
                 yield frame
 
@@ -372,9 +372,9 @@ class _Scan:
             Remaining number of rows to scan, with the current row counts of files that had to be read.
         """
         plan = self._plan
-        looked_at = covered if limit is None else list(_limited(covered, limit))
-        left = None if limit is None else limit - sum(one.rows for one in looked_at)
-        window, files = self._wanted(looked_at)
+        candidates = covered if limit is None else list(_limited(covered, limit))
+        left = None if limit is None else limit - sum(one.rows for one in candidates)
+        window, files = self._wanted(candidates)
         if not window:
             return left
         steps = [step for step in self._steps if not plan.per_file.issuperset(step.columns)]

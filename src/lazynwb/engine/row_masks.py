@@ -85,23 +85,23 @@ def assemble_frame(columns: Mapping[str, pl.Series], rows: int) -> pl.DataFrame:
 
 def take(parts: list[Part], keep: np.ndarray) -> list[Part]:
     """Return the rows for which a mask is true."""
-    kept = []
+    selected = []
     at = 0
     for part in parts:
         left = part.take(keep[at : at + part.rows])
         at += part.rows
         if left.rows:
-            kept.append(left)
-    return kept
+            selected.append(left)
+    return selected
 
 
 def cut(parts: list[Part], start: int, stop: int) -> list[Part]:
     """Return a slice of the rows."""
-    kept = []
+    selected = []
     at = 0
     for part in parts:
         left, right = max(start - at, 0), min(stop - at, part.rows)
         if left < right:
-            kept.append(part.cut(left, right))
+            selected.append(part.cut(left, right))
         at += part.rows
-    return kept
+    return selected

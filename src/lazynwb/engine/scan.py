@@ -136,7 +136,7 @@ class Query:
         self._rows_growth = (
             Growth(_FIRST_ROWS, MAX_ROWS) if (steps or filtered) and not read_everything else None
         )
-        self._looked_at = self._finished = 0
+        self._started = self._finished = 0
         self._positions: dict[Source, int] = {}
         self._progress = Progress(
             f"Scanning NWB /{plan.table}", len(plan.sources), disabled=plan.disable_progress
@@ -174,7 +174,7 @@ class Query:
                 return
             before = self.batches_given
             yield window
-            self._count(finished=self._looked_at)
+            self._count(finished=self._started)
             growth.used(self.batches_given - before)
 
     def _files_growth(self, *, is_filtered: bool) -> Growth:
@@ -207,7 +207,7 @@ class Query:
             if left is not None and left <= 0:
                 return
             file = self._load(source, table, load)
-            self._count(looked_at=self._positions[source] + 1)
+            self._count(started=self._positions[source] + 1)
             if file is None:
                 continue
             rows = file.table.rows if left is None else min(left, file.table.rows)
@@ -231,12 +231,12 @@ class Query:
         while start < len(sources):
             block = sources[start : start + size]
             start, size = start + size, size * 4
-            wanted = self._wanted(block)
-            count(files_skipped=wanted.count(False))
+            selected = self._wanted(block)
+            count(files_skipped=selected.count(False))
             # With a limit, rows of skipped files are counted too, because the limit precedes the filter.
-            looked_at = [pair for pair in zip(block, wanted, strict=True) if pair[1] or limited]
-            passed_over += len(block) - len(looked_at)
-            tables = self._tables_in(looked_at)
+            remaining = [pair for pair in zip(block, selected, strict=True) if pair[1] or limited]
+            passed_over += len(block) - len(remaining)
+            tables = self._tables_in(remaining)
             tables = [one for one in tables if one[2] or limited]
             pairs = [(source, table) for source, table, _ in tables]
             loading = load_pairs(pairs, self._plan.catalogs, reading=self._reads, columns=self._needed)
@@ -258,13 +258,13 @@ class Query:
             if keep and not self._plan.tables_of(source):
                 self.report.lacks_table(self._plan, source)
         pairs = [(source, table) for source, keep in files if keep for table in self._plan.tables_of(source)]
-        wanted = np.ones(len(pairs), bool)
+        selected = np.ones(len(pairs), bool)
         if pairs and self._by_table:
             frame = self._per_file.of_tables(pairs)
             for step in self._by_table:
-                wanted &= mask(frame, step.expression)
-        count(tables_skipped=len(pairs) - int(wanted.sum()))
-        found = iter(wanted.tolist())
+                selected &= mask(frame, step.expression)
+        count(tables_skipped=len(pairs) - int(selected.sum()))
+        found = iter(selected.tolist())
         return [
             (source, table, keep and next(found))
             for source, keep in files
@@ -281,10 +281,10 @@ class Query:
         tables = {column.table for column in self._session if column.name in names}
         deciding = [column for column in self._session if column.table in tables]
         files = session_frame(block, deciding, partial(self._scan_metadata, self._plan))
-        wanted = np.ones(len(block), bool)
+        selected = np.ones(len(block), bool)
         for step in self._by_file:
-            wanted &= mask(files, step.expression)
-        keep: list[bool] = wanted.tolist()
+            selected &= mask(files, step.expression)
+        keep: list[bool] = selected.tolist()
         left = tuple(source for source, kept in zip(block, keep, strict=True) if kept)
         if left:
             others = [column for column in self._session if column.table not in tables]
@@ -422,7 +422,7 @@ class Query:
                 parts = self._parts_of(chosen, found[TABLE_INDEX][start:stop], [rows[n] for n in some])
                 known = {name: found[name][start:stop] for name in columns}
                 before = self.batches_given
-                self._count(looked_at=numbers[some[-1]] + 1)
+                self._count(started=numbers[some[-1]] + 1)
                 for frame in self.batches(parts, known):
                     if len(frame):
                         self.batches_given += 1
@@ -605,11 +605,11 @@ class Query:
             self.reached = *parts[-1].file.key, int(parts[-1].ranges[-1, 1])
             self._count(finished=self._positions.get(source, 0))
 
-    def _count(self, *, looked_at: int = 0, finished: int = 0) -> None:
+    def _count(self, *, started: int = 0, finished: int = 0) -> None:
         """Update the progress: each of look-up and read counts as half a file."""
-        self._looked_at = max(self._looked_at, looked_at)
+        self._started = max(self._started, started)
         self._finished = max(self._finished, finished)
-        self._progress.update_to((self._looked_at + self._finished) // 2)
+        self._progress.update_to((self._started + self._finished) // 2)
 
     def _add(
         self,

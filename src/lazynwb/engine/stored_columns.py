@@ -225,8 +225,8 @@ class StoreWriter:
         settled = [is_unchanging(part.file) for part in parts]
         if not any(settled):
             return
-        kept = {name: series for name, series in columns.items() if is_still_small(series, len(parts))}
-        if not kept:
+        small = {name: series for name, series in columns.items() if is_still_small(series, len(parts))}
+        if not small:
             return
         layouts: dict[Layout, int] = {}
         sessions = []
@@ -234,10 +234,10 @@ class StoreWriter:
             if not is_kept:
                 continue
             file = part.file
-            layout = layout_of(file, (name for name in kept if name in file.columns))
+            layout = layout_of(file, (name for name in small if name in file.columns))
             sessions.append(session_of(file, layouts.setdefault(layout, len(layouts))))
             self._keys.add(file.source.key)
-        frame = pl.DataFrame([series.alias(name) for name, series in kept.items()])
+        frame = pl.DataFrame([series.alias(name) for name, series in small.items()])
         if not all(settled):
             frame = pl.concat(_kept_rows(frame, parts, settled))
         self._blocks.append(Block(sessions, list(layouts), frame))

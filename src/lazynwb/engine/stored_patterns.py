@@ -89,7 +89,7 @@ class StoredPattern:
         tables = self._first_rows(block, limit)
         if tables is None:
             return None
-        looked_at = sum(one.rows for stored in tables.values() for one in stored.values())
+        scanned_rows = sum(one.rows for stored in tables.values() for one in stored.values())
         plan = self._plan
         files = session_frame(block, self._session, partial(scan_metadata, plan)).with_row_index(_FILE)
         for step in self._steps:
@@ -115,7 +115,7 @@ class StoredPattern:
             return None
         for source in lacking:
             self._report.lacks_table(plan, source)
-        return self._in_order(frames), looked_at
+        return self._in_order(frames), scanned_rows
 
     def _in_order(self, frames: list[pl.DataFrame]) -> pl.DataFrame:
         """Return the rows of several tables as a scan has them: by file, then table."""

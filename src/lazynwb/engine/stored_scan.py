@@ -184,18 +184,18 @@ def read_window(
         key = tuple((id(pick.part), pick.columns) for pick in one.cover.picks)
         groups.setdefault(key, []).append(position)
     late = [step for step in steps if not _is_stored(step, plan)]
-    wanted = {*columns, *(name for step in late for name in step.columns)}
-    found = _read_at_once(window, groups.values(), plan, wanted, steps)
+    required = {*columns, *(name for step in late for name in step.columns)}
+    found = _read_at_once(window, groups.values(), plan, required, steps)
     if found is None:
         found = _read_groups(window, groups.values(), plan, columns, steps)
-    return _apply_filters(_with_provenance(found, wanted, files, plan.table), late)
+    return _apply_filters(_with_provenance(found, required, files, plan.table), late)
 
 
 def _read_at_once(
     window: Sequence[Covered],
     groups: Collection[list[int]],
     plan: ScanPlan,
-    wanted: set[str],
+    required: set[str],
     steps: Sequence[Step],
 ) -> pl.DataFrame | None:
     """Return what `_read_groups` does, by one scan of all parts.
@@ -211,18 +211,18 @@ def _read_at_once(
     if parts is None or _ROW in plan.schema:
         return None
     early = [step for step in steps if _is_stored(step, plan)]
-    kept = [name for name in plan.schema if name in wanted]
-    read = {*kept, *(name for step in early for name in step.columns)}
+    projection = [name for name in plan.schema if name in required]
+    read = {*projection, *(name for step in early for name in step.columns)}
     stored = {name: plan.schema[name] for name in window[0].cover.picks[0].columns & read}
     if not stored or any(part.dtype(0, name) != dtype for part in parts for name, dtype in stored.items()):
         return None
     # What depends on the session is looked up by the numbers of the rows.
-    is_located = any(one.cover.absent for one in window) or not _SAME_IN_ALL.union(plan.schema) >= wanted
+    is_located = any(one.cover.absent for one in window) or not _SAME_IN_ALL.union(plan.schema) >= required
     scan = scan_whole(parts, stored, _ROW if is_located else None)
     scan = _apply_filters(_with_nulls(scan, read - stored.keys(), plan.schema), early)
     try:
         frame = guarded(
-            parts[0], scan.select(selectors.by_name(*kept, *([_ROW] if is_located else []))).collect
+            parts[0], scan.select(selectors.by_name(*projection, *([_ROW] if is_located else []))).collect
         )
     except PartLostError:
         return None  # one of them, or the predicate fails: they are read one by one
@@ -399,11 +399,13 @@ def _is_stored(step: Step, plan: ScanPlan) -> bool:
     return all(name in plan.schema for name in step.columns)
 
 
-def _with_provenance(frame: pl.DataFrame, wanted: set[str], files: pl.DataFrame, table: str) -> pl.DataFrame:
-    added = [files[name][frame[SESSION]] for name in files.columns if name in wanted]
-    if TABLE_PATH in wanted:
+def _with_provenance(
+    frame: pl.DataFrame, required: set[str], files: pl.DataFrame, table: str
+) -> pl.DataFrame:
+    added = [files[name][frame[SESSION]] for name in files.columns if name in required]
+    if TABLE_PATH in required:
         added.append(pl.Series(TABLE_PATH, [table], dtype=INTERNAL[TABLE_PATH]).new_from_index(0, len(frame)))
-    if ROWS in wanted:
+    if ROWS in required:
         added.append(nulls(ROWS, pl.Null(), len(frame)))
     return frame.hstack(added) if added else frame
 
@@ -414,8 +416,10 @@ def _read_group(
     """Return the rows of sessions whose columns are in the same parts; see `read_window`."""
     early = [step for step in steps if _is_stored(step, plan)]
     late = {name for step in steps if not _is_stored(step, plan) for name in step.columns}
-    kept = [name for name in plan.schema if name in {*columns, *late}]
-    read = [name for name in plan.schema if name in {*kept, *(n for step in early for n in step.columns)}]
+    projection = [name for name in plan.schema if name in {*columns, *late}]
+    read = [
+        name for name in plan.schema if name in {*projection, *(n for step in early for n in step.columns)}
+    ]
     rows = sum(one.table.session.rows for one in group)
     count(rows_stored=rows)
     picks = group[0].cover.picks
@@ -423,7 +427,7 @@ def _read_group(
     if not picks:
         frame = _row_numbers([one.rows for one in group])
         frame = frame.with_columns(nulls(name, plan.schema[name], len(frame)) for name in read)
-        return _apply_filters(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
+        return _apply_filters(frame, early).select(selectors.by_name(*projection, SESSION, TABLE_INDEX))
     scan = scan_picks([one.cover.picks for one in group])
     if limit is not None:
         scan = scan.filter((pl.col(SESSION) != limit) | (pl.col(TABLE_INDEX) < group[limit].rows))
@@ -441,15 +445,15 @@ def _read_group(
             conform(frame[name], plan.schema[name], None if name in plan.overridden else plan.origin)
             for name in read
         )
-        return _apply_filters(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
+        return _apply_filters(frame, early).select(selectors.by_name(*projection, SESSION, TABLE_INDEX))
     filtered = _apply_filters(scan, early)
     try:
-        frame = guarded(part, filtered.select(selectors.by_name(*kept, SESSION, TABLE_INDEX)).collect)
+        frame = guarded(part, filtered.select(selectors.by_name(*projection, SESSION, TABLE_INDEX)).collect)
     except PartLostError:
         # The part may be valid, and the predicate may have failed.
         frame = guarded(part, scan.collect)
         _check_types(part, frame, plan.schema)
-        frame = _apply_filters(frame, early).select(selectors.by_name(*kept, SESSION, TABLE_INDEX))
+        frame = _apply_filters(frame, early).select(selectors.by_name(*projection, SESSION, TABLE_INDEX))
     _check_types(part, frame, plan.schema)
     return frame
 

@@ -245,8 +245,8 @@ class SchemaInference:
 
 def _stored_tables(sources: Sequence[Source], table: str, first: int | None) -> dict[Source, StoredTable]:
     """Return the tables of the first n sources that are in the column store."""
-    looked_at = sources if first is None else sources[: max(first, 1)]
-    known = zip(looked_at, StoredTables(table).find(looked_at), strict=True)
+    sampled = sources if first is None else sources[: max(first, 1)]
+    known = zip(sampled, StoredTables(table).find(sampled), strict=True)
     return {source: one for source, one in known if one is not None}
 
 

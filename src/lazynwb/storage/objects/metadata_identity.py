@@ -139,7 +139,7 @@ def forget() -> None:
 
 
 def _identity(objects: Objects, *, known: bool) -> str:
-    looked_at: dict[str, bytes | None] = {}
+    checked: dict[str, bytes | None] = {}
     refused: LazyNWBError | None = None
     for key in DOCUMENTS:
         try:
@@ -148,7 +148,7 @@ def _identity(objects: Objects, *, known: bool) -> str:
             # Without permission to list a bucket, missing objects are refused, too.
             refused = refused or error
             continue
-        looked_at[key] = None if document is None else bytes(document)
+        checked[key] = None if document is None else bytes(document)
         if not known and document is None:
             continue
         version = objects.version(key)
@@ -157,7 +157,7 @@ def _identity(objects: Objects, *, known: bool) -> str:
         found = f"{key}\t{version}"
         if document is not None:
             with _lock:
-                _documents[objects.source, found] = looked_at
+                _documents[objects.source, found] = checked
                 while len(_documents) > _MAX_KEPT:
                     _documents.popitem(last=False)
         return found
