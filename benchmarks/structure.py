@@ -5,7 +5,11 @@
     python benchmarks/structure.py --peer /path/to/python   also the lazynwb that this interpreter has
 
 h5py reads names, shapes, types, chunks and attributes of the same columns: with its high-level objects as one
-would by hand, and with its low-level ones. Only ratios carry over from one machine to another.
+would by hand, and with its low-level ones. A peer is an interpreter of an environment with another lazynwb,
+such as 1.0.0 of PyPI (`uv venv peer && uv pip install --python peer/bin/python lazynwb==1.0.0`).
+
+Each figure is the least of several runs, which take turns, each in a process of its own with an empty cache.
+Only ratios carry over from one machine to another.
 """
 
 from __future__ import annotations
@@ -145,10 +149,12 @@ def work(name: str, first: str, paths: list[str]) -> None:
     print(json.dumps([time.perf_counter() - begin, time.process_time() - cpu]))
 
 
-def measure(name: str, paths: list[Path], python: str = sys.executable) -> tuple[float, float]:
-    """Run a reading in a process of its own, without a cache; return seconds and CPU."""
+def measure(name: str, paths: list[Path], python: str) -> tuple[float, float] | None:
+    """Run a reading in a process of its own, without a cache; return seconds and CPU; None if it fails."""
     with tempfile.TemporaryDirectory() as cache:
         environment = {**os.environ, "LAZYNWB_CACHE_DIR": cache, "TQDM_DISABLE": "1"}
+        if python != sys.executable:
+            environment.pop("PYTHONPATH", None)  # which may lead to this checkout
         ran = subprocess.run(
             [python, __file__, "--work", name],
             input="\n".join(map(str, paths)),
@@ -158,14 +164,30 @@ def measure(name: str, paths: list[Path], python: str = sys.executable) -> tuple
             check=False,
         )
     if ran.returncode:
-        sys.exit(ran.stderr)
+        if python == sys.executable:
+            sys.exit(ran.stderr)
+        return None
     seconds, cpu = json.loads(ran.stdout.splitlines()[-1])
     return seconds, cpu
 
 
-def compare_formats(folder: Path, peer: str | None) -> None:
+def least(readings: list[tuple[str, str]], paths: list[Path], runs: int) -> list[tuple[float, float] | None]:
+    """Run readings in turns; return the least seconds and the least CPU of each."""
+    measured: list[list[tuple[float, float]]] = [[] for _ in readings]
+    for _ in range(runs):
+        for found, (name, python) in zip(measured, readings, strict=True):
+            one = measure(name, paths, python)
+            if one is not None:
+                found.append(one)
+    return [
+        (min(seconds for seconds, _ in found), min(cpu for _, cpu in found)) if found else None
+        for found in measured
+    ]
+
+
+def compare_formats(folder: Path, peer: str | None, runs: int) -> None:
     """Print the CPU that the structure of a table takes, by format and number of columns."""
-    print(f"CPU per table in ms, of {FILES} files\n")
+    print(f"CPU per table in ms, of {FILES} files; least of {runs} runs\n")
     head = f"{'format':12}{'columns':>9}{'lazynwb':>10}{'h5py':>10}{'low-level':>11}"
     print(head + (f"{'peer':>10}" if peer else ""))
     for columns in COLUMNS:
@@ -178,24 +200,34 @@ def compare_formats(folder: Path, peer: str | None) -> None:
                     write_zarr(path, columns)
                 else:
                     write_hdf5(path, columns, LIBVERS[name], seed)
-            costs = [measure("ours", paths)[1]]
-            if name != "zarr":
-                costs += [measure(other, paths)[1] for other in ("high_level", "low_level")]
-                costs += [measure("ours", paths, peer)[1]] if peer else []
-            shown = "".join(f"{cost / FILES * 1e3:10.1f}" for cost in costs)
-            print(f"{name:12}{columns:9}{shown}")
+            here = sys.executable
+            readings = [("ours", here), ("high_level", here), ("low_level", here)]
+            costs = least(readings[:1] if name == "zarr" else readings, paths, runs)
+            costs += [None] * (len(readings) - len(costs))
+            costs += least([("ours", peer)], paths, runs) if peer else []
+            print(f"{name:12}{columns:9}" + "".join(map(_milliseconds, costs)), flush=True)
 
 
-def compare_queries(folder: Path, sessions: int, peer: str | None) -> None:
+def _milliseconds(cost: tuple[float, float] | None) -> str:
+    """Return the CPU per table; a dash where a reading does not apply or fails."""
+    return f"{'-':>10}" if cost is None else f"{cost[1] / FILES * 1e3:10.1f}"
+
+
+def compare_queries(folder: Path, sessions: int, peer: str | None, runs: int) -> None:
     """Print what queries on many sessions take without a cache."""
     paths = [folder / f"{k:04}.nwb" for k in range(sessions + 1)]
     for seed, path in enumerate(paths):
         write_hdf5(path, COLUMNS[0], "earliest", seed)
-    print(f"\n{sessions} sessions, no cache: seconds (CPU)\n")
+    print(f"\n{sessions} distinct sessions, no cache: seconds (CPU); least of {runs} runs\n")
+    print(f"{'query':24}{'lazynwb':>16}" + (f"{'peer':>16}" if peer else ""))
     for name in ("ours", "whole", "filtered"):
-        shown = [measure(name, paths)] + ([measure(name, paths, peer)] if peer else [])
+        readings = [(name, sys.executable)] + ([(name, peer)] if peer else [])
         label = {"ours": "schema", "whole": "all columns", "filtered": "one column, filtered"}[name]
-        print(f"{label:24}" + "".join(f"{seconds:9.2f} ({cpu:.2f})" for seconds, cpu in shown))
+        shown = [
+            f"{'-':>16}" if cost is None else f"{cost[0]:.2f} ({cost[1]:.2f})".rjust(16)
+            for cost in least(readings, paths, runs)
+        ]
+        print(f"{label:24}" + "".join(shown), flush=True)
 
 
 def main() -> None:
@@ -203,16 +235,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sessions", type=int, default=0, help="queries over so many sessions, too")
     parser.add_argument("--peer", help="an interpreter with another lazynwb")
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
         first, *paths = sys.stdin.read().split("\n")
         work(arguments.work, first, paths)
         return
+    if not arguments.peer:
+        print("no peer: --peer takes an interpreter with another lazynwb, such as 1.0.0 of PyPI\n")
     with tempfile.TemporaryDirectory() as made:
-        compare_formats(Path(made), arguments.peer)
+        compare_formats(Path(made), arguments.peer, arguments.runs)
         if arguments.sessions:
-            compare_queries(Path(made), arguments.sessions, arguments.peer)
+            compare_queries(Path(made), arguments.sessions, arguments.peer, arguments.runs)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,30 @@ def test_random_files_are_read_as_libhdf5_reads_them(tmp_path_factory, sessions,
         check(path)
 
 
+@pytest.mark.parametrize("libver", ["earliest", "v110", "latest"])
+def test_columns_that_differ_only_in_their_location_are_read_from_their_own(tmp_path, libver):
+    path = tmp_path / "file.nwb"
+    with h5py.File(path, "w", libver=libver) as file:
+        table = file.create_group("t")
+        for k in range(3):
+            table[f"contiguous{k}"] = np.arange(4.0) + k
+            table.create_dataset(f"chunked{k}", data=np.arange(4.0) - k, chunks=(2,))
+        table.create_dataset("never_written", (4,), "f8")
+        table["shorter"] = np.arange(3.0)
+    check(path)
+    (source,) = expand(path)
+    file = StructureFile(source, "")
+    file.open()
+    with h5py.File(path) as stored:
+        for name, dataset in stored["t"].items():
+            array = file.find(f"t/{name}").describe(f"t/{name}", file)
+            assert array.shape == dataset.shape
+            assert array.layout == ("chunked" if dataset.chunks else "contiguous")
+            offset = dataset.id.get_offset()
+            assert array.offset == (-1 if offset is None else offset), name
+    file.close()
+
+
 def _places(file, path, numbers=None):
     array = file.find(path).describe(path, file)
     if numbers is None:

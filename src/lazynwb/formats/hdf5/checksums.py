@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import sys
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lazynwb.formats.hdf5.binary import U4, DamagedStructureError
@@ -104,7 +105,7 @@ def parallel_lookup3(structures: Sequence[bytes]) -> list[int]:
     """
     order = sorted(range(len(structures)), key=lambda k: -len(structures[k]))
     counts = [-(-len(structures[k]) // _BLOCK) for k in order]
-    words = _interleaved([structures[k] for k in order], counts[0])
+    words = _interleaved([structures[k] for k in order], counts)
     ones = int.from_bytes(b"\1\0\0\0\0\0\0\0" * len(order), "little")
     mask, carry = ones * _WORD, ones << 32
     starts: dict[int, list[int]] = {}
@@ -124,18 +125,19 @@ def parallel_lookup3(structures: Sequence[bytes]) -> list[int]:
         c = c + words[3 * step + 2] & mask
         if step == counts[0] - 1:
             break
+        # Operands of a rotation or subtraction are masked; sums may exceed a word until the next mask.
         a = (a + carry - c ^ (c << 4 | c >> 28)) & mask
-        c = c + b & mask
+        c += b
         b = (b + carry - a ^ (a << 6 | a >> 26)) & mask
-        a = a + c & mask
+        a += c
         c = (c + carry - b ^ (b << 8 | b >> 24)) & mask
-        b = b + a & mask
+        b += a
         a = (a + carry - c ^ (c << 16 | c >> 16)) & mask
-        c = c + b & mask
+        c += b
         b = (b + carry - a ^ (a << 19 | a >> 13)) & mask
-        a = a + c & mask
+        a += c
         c = (c + carry - b ^ (b << 4 | b >> 28)) & mask
-        b = b + a & mask
+        b += a
     a, b = a & mask, b & mask
     c = (c ^ b) + carry - ((b << 14 | b >> 18) & mask) & mask
     a = (a ^ c) + carry - ((c << 11 | c >> 21) & mask) & mask
@@ -152,13 +154,27 @@ def parallel_lookup3(structures: Sequence[bytes]) -> list[int]:
     return found
 
 
-def _interleaved(structures: list[bytes], blocks: int) -> list[int]:
-    """Return the words of structures interleaved into lanes that end at the same step."""
-    size = blocks * _BLOCK
-    rows = b"".join([(data + bytes(-len(data) % _BLOCK)).rjust(size, b"\0") for data in structures])
-    words = struct.unpack(f"<{len(rows) // 4}I", rows)
-    lane, pack = size // 4, struct.Struct(f"<{len(structures)}Q").pack
-    return [int.from_bytes(pack(*words[at::lane]), "little") for at in range(lane)]
+def _interleaved(structures: list[bytes], counts: list[int]) -> list[int]:
+    """Return the words of structures, longest first, interleaved into lanes that end at the same step.
+
+    Parameters
+    ----------
+    structures : list of bytes
+    counts : list of int
+        Number of blocks of each.
+    """
+    rows = [
+        struct.unpack(f"<{3 * blocks}I", data.ljust(blocks * _BLOCK, b"\0"))
+        for data, blocks in zip(structures, counts, strict=True)
+    ]
+    words: list[int] = []
+    # From the start of one lane to the start of the next shorter one, the number of active lanes is constant.
+    for blocks, shorter in pairwise([*dict.fromkeys(counts), 0]):
+        start, stop = -3 * blocks, -3 * shorter or None
+        active = [row[start:stop] for row in rows if len(row) >= 3 * blocks]
+        pack = struct.Struct(f"<{len(active)}Q").pack
+        words += [int.from_bytes(pack(*column), "little") for column in zip(*active, strict=True)]
+    return words
 
 
 def plain_lookup3(data: bytes) -> int:

@@ -47,8 +47,9 @@ _CODECS = {1: "zlib", _SHUFFLE: "shuffle", 3: "fletcher32", 32001: "blosc", 3200
 #: Maximum number of client data values of a filter that h5py reports.
 _MAX_VALUES = 16
 _MAX_INLINE = 65536
-#: Versions and class of chunked layouts, and the types of the other messages that describe a dataset.
-_CHUNKED_LAYOUTS = (b"\3\2", b"\4\2")
+#: Versions and classes of layouts whose datasets are described once, and the types of the other messages that
+#: describe a dataset.
+_CACHED_LAYOUTS = frozenset(bytes((version, kind)) for version in (3, 4, 5) for kind in (CONTIGUOUS, CHUNKED))
 _DESCRIPTION_TYPES = (DATATYPE, DATASPACE, FILL, OLD_FILL, FILTERS)
 #: Maximum size of messages whose description is cached.
 _MAX_CACHED_BYTES = 512
@@ -132,30 +133,41 @@ def describe_dataset(file: Structure, header: ObjectHeader, path: str, source: s
     """
     messages = header.messages
     stored = messages.get(LAYOUT)
-    if stored is not None and stored[1][:2] in _CHUNKED_LAYOUTS and EXTERNAL_FILES not in messages:
+    if stored is not None and stored[1][:2] in _CACHED_LAYOUTS and EXTERNAL_FILES not in messages:
         layout = layout_of(header)
         description = tuple(map(messages.get, _DESCRIPTION_TYPES))
         if all(
             one is None or not (one[0] & SHARED or len(one[1]) > _MAX_CACHED_BYTES) for one in description
         ):
-            found = _describe_chunked(description, layout.chunk, layout.element_size)
+            allocated = layout.address != UNDEFINED
+            found = _describe_without_location(
+                *(description, layout.kind, allocated or layout.kind == CHUNKED, layout.size),
+                *(layout.chunk, layout.element_size),
+            )
+            offset = layout.address + file.base if allocated and found.layout == "contiguous" else -1
             return Array(
-                *(path, found.shape, found.dtype, found.layout, -1, found.chunk, found.codecs, found.fill),
-                *(b"", file.base, source),
+                *(path, found.shape, found.dtype, found.layout, offset, found.chunk, found.codecs),
+                *(found.fill, b"", file.base, source),
             )
     return _describe(header, type_of(file, header), path, file.base, source)
 
 
 @lru_cache(maxsize=4096)
-def _describe_chunked(
-    messages: tuple[Message | None, ...], chunk: tuple[int, ...], element_size: int
+def _describe_without_location(  # noqa: PLR0913, PLR0917 - messages that columns of a table often share
+    messages: tuple[Message | None, ...],
+    layout: int,
+    allocated: bool,  # noqa: FBT001
+    size: int,
+    chunk: tuple[int, ...],
+    element_size: int,
 ) -> Array:
-    """Describe a chunked dataset without its location; columns of a table often share these messages."""
+    """Describe a contiguous or chunked dataset without its location."""
     header = ObjectHeader(0)
     header.messages = {
         kind: one for kind, one in zip(_DESCRIPTION_TYPES, messages, strict=True) if one is not None
     }
-    header.layout = DataLayout(CHUNKED, chunk=chunk, element_size=element_size)
+    address = 0 if allocated else UNDEFINED
+    header.layout = DataLayout(layout, address, size, chunk=chunk, element_size=element_size)
     return _describe(header, decode_datatype(_required(header, DATATYPE, "type")[1]), "", 0, None)
 
 
