@@ -1,6 +1,7 @@
 """The column store: stored values are read unchanged, or not at all."""
 
 import errno
+import io
 import os
 import random
 import stat
@@ -19,10 +20,11 @@ from lazynwb.catalog.model import Array, Column, DType, Field
 from lazynwb.column_store import compaction, store
 from lazynwb.column_store.compaction import add, compact
 from lazynwb.column_store.entries import Layout, Session, without_addresses
-from lazynwb.column_store.parts import SESSION, write_part
+from lazynwb.column_store.parts import SESSION, LocalPart, write_part
 from lazynwb.column_store.reading import PartLostError, drop_lost, find, guarded, scan_picks, scan_sessions
 from lazynwb.column_store.small_columns import is_small, is_still_small
 from lazynwb.column_store.store import Block, ColumnStore, forget_entries
+from lazynwb.errors import CorruptDataError
 
 TABLE = "intervals/trials\0folder"
 GIB = 1 << 30
@@ -602,3 +604,18 @@ def test_a_layout_has_no_places():
     other = column("c", shape=(7, 3), indices=(Array("c_index", (2,), I4, "contiguous", 99),))
     assert without_addresses(one) == without_addresses(other)
     assert without_addresses(one) != without_addresses(column("c", shape=(100, 4), indices=one.indices))
+
+
+def test_short_reads_are_completed(tmp_path, monkeypatch):
+    class Short(io.FileIO):
+        def read(self, size=-1):
+            return super().read(min(size, 100))
+
+    data = bytes(range(250)) * 4
+    path = tmp_path / "part"
+    path.write_bytes(data)
+    monkeypatch.setattr(Path, "open", lambda self, *_, **__: Short(self))
+    assert LocalPart(path).read(1000) == data
+    for size in (999, 1001):
+        with pytest.raises(CorruptDataError, match="size"):
+            LocalPart(path).read(size)

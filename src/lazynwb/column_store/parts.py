@@ -36,6 +36,9 @@ _PUBLISHED_LEVEL = 3
 _GAP = 16 * 1024
 #: Fraction of a part above which the whole file is read.
 _WHOLE_SHARE = 0.9
+#: Whole parts are read into buffers of multiples of this size. The sizes of parts differ by some bytes: with
+#: buffers of just these sizes, freed memory is often too small for the next part, and that of several stays.
+_READ_STEP = 1024 * 1024
 #: Minimum size of allocations that all C libraries request from the operating system as zero pages, of which
 #: only written pages take time and space.
 _FRESH_BYTES = 32 * 1024 * 1024 + 1
@@ -119,7 +122,9 @@ class LocalPart:
         with self._path.open("rb", buffering=0) as file:
             if os.fstat(file.fileno()).st_size != size:
                 raise CorruptDataError("the size of a part has changed")
-            data = file.readall()
+            data = file.read(size - size % _READ_STEP + _READ_STEP)
+            if len(data) < size:  # a read may be short
+                data += file.readall()
         if len(data) != size:
             raise CorruptDataError("the size of a part has changed")
         count(bytes_stored=size)
