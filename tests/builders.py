@@ -168,7 +168,7 @@ def series(
 def nwb_root(
     file: h5py.File, session_id: str = "s0", keywords: Sequence[str] = ("production", "ecephys")
 ) -> None:
-    """What every NWB file has at its root, and a subject."""
+    """Write the objects at the root of every NWB file, and a subject."""
     file.attrs["nwb_version"] = "2.8.0"
     file.attrs["neurodata_type"] = "NWBFile"
     file["identifier"] = f"id-{session_id}"

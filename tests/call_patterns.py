@@ -337,7 +337,7 @@ def plain(value: Any, folder: str) -> Any:
 
 
 def outcome(function: Any, lazynwb: Any, paths: list[str], folder: Path) -> dict[str, Any]:
-    """What one pattern gives: a value, or which of Python's own errors it raises."""
+    """Return the result of one pattern: a value, or the built-in error that it raises."""
     try:
         value = plain(function(lazynwb, paths, folder), str(folder))
     except Exception as error:  # noqa: BLE001 - whatever it is

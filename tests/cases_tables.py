@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @case
 def raggedness(path: Path) -> None:
-    """What is an index, and what only looks like one."""
+    """Index columns, and columns that resemble them."""
     rows = [[1.0, 2.0], [], [3.0], [4.0, 5.0, 6.0]]
     deep = [[[1], [2, 3]], [], [[], [4]], [[5]]]
     with h5py.File(path, "w") as file:

@@ -91,7 +91,7 @@ def peak_mib():
 
 
 def process_status(name: str) -> int:
-    """What Linux says of this process: bytes of sizes (`VmRSS`, `VmHWM`, ...), a number of the others."""
+    """Return a field of `/proc/self/status`: sizes (`VmRSS`, `VmHWM`, ...) in bytes, others as numbers."""
     value, *unit = Path("/proc/self/status").read_text(encoding="ascii").split(f"{name}:")[1].split()[:2]
     return int(value) * (1024 if unit == ["kB"] else 1)
 

@@ -59,7 +59,7 @@ _SLICE = slice(3, 40)
 
 
 class Format(Protocol):
-    """What a module `damage_<format>` has."""
+    """Protocol of the modules `damage_<format>`."""
 
     def build(self, folder: Path) -> list[Path]:
         """Write the undamaged files, each with a folder of its own, always in the same order."""
@@ -114,7 +114,7 @@ def plain(value: Any) -> Any:
 
 @dataclass
 class Seen:
-    """What lazynwb made of a file."""
+    """Results of lazynwb for a file."""
 
     values: dict[Key, str] = field(default_factory=dict)
     errors: list[str] = field(default_factory=list)
@@ -165,7 +165,7 @@ def _look(path: Path, tables: list[str], seen: Seen) -> None:  # noqa: C901 - on
             seen.faults.append(f"exception: {what}: {type(error).__name__}: {str(error)[:300]}")
 
     found: list[str] = []
-    everything = {
+    options = {
         "include_child_datasets": True,
         "include_table_columns": True,
         "include_metadata": True,
@@ -173,7 +173,7 @@ def _look(path: Path, tables: list[str], seen: Seen) -> None:  # noqa: C901 - on
         "parents": True,
     }
     with reading("paths"):
-        listed = lazynwb.get_internal_paths(path, **everything)
+        listed = lazynwb.get_internal_paths(path, **options)
         # Groups are shown only where they hold something that is not shown elsewhere.
         seen.values.update(
             {("object", name): brief("") for name, info in listed.items() if not info.is_group}
@@ -216,7 +216,7 @@ def _look(path: Path, tables: list[str], seen: Seen) -> None:  # noqa: C901 - on
 def _look_at_table(path: Path, name: str, is_table: bool, seen: Seen, reading: Any) -> None:  # noqa: FBT001
     import lazynwb
 
-    def note(frame: Any) -> None:
+    def record(frame: Any) -> None:
         for column in frame.columns:
             if column not in lazynwb.INTERNAL_COLUMN_NAMES:
                 seen.values["column", name, column] = brief(frame[column].to_list())
@@ -231,11 +231,11 @@ def _look_at_table(path: Path, name: str, is_table: bool, seen: Seen, reading: A
         columns = list(lf.collect_schema())
         errors, faults = len(seen.errors), len(seen.faults)
         with reading(name):
-            note(lf.collect())
+            record(lf.collect())
         if len(seen.errors) > errors or len(seen.faults) > faults:
             for column in columns[:200]:
                 with reading(f"{name}, column {column}"):
-                    note(lf.select(column).collect())
+                    record(lf.select(column).collect())
 
 
 # --- the processes -------------------------------------------------------------------------------------
@@ -371,7 +371,7 @@ class Server:
 
 @dataclass
 class Case:
-    """One damaged copy, and what came of it."""
+    """A damaged copy, and its result."""
 
     number: int
     victim: str
@@ -414,14 +414,14 @@ class Bench:
         self._oracle.stop()
 
     def undamaged(self, victim: Path) -> Seen:
-        """What lazynwb reads from a file that nothing is wrong with: other tests prove it right."""
+        """Return the results for an undamaged file, which other tests verify."""
         if victim not in self._known:
             self._known[victim] = self.reader.ask((victim, ()), 60)
             assert not self._known[victim].faults, (victim, self._known[victim].faults)
         return self._known[victim]
 
     def run(self, number: int) -> Case:
-        """Damage a file, read it, judge what came out."""
+        """Damage a file, read it, and classify the result."""
         rng = random.Random(f"{self.name} {self.seed} {number}")
         victim = rng.choice(self.victims)
         copies = self.folder / f"case_{number}"
@@ -477,7 +477,7 @@ class Bench:
     def compare(  # noqa: C901 - each thing that may be right although it differs
         self, case: Case, victim: Path, copy: Path, before: Seen, seen: Seen
     ) -> bool:
-        """Tell whether values differ; note those that the independent reader does not confirm."""
+        """Return whether values differ; record those that the independent reader does not confirm."""
         different = [key for key, text in seen.values.items() if before.values.get(key) != text]
         usual = {text.replace(str(victim), str(copy)) for text in before.said}
         if not seen.errors and usual.issuperset(seen.said):
@@ -522,7 +522,7 @@ class Bench:
 
 
 def _is_said(key: Key, said: list[str]) -> bool:
-    """Tell whether the log says of a column, or a part of it, that it was left out or what it lacks."""
+    """Return whether the log mentions that a column, or a part of it, was left out."""
     if key[0] != "column":
         return False
     own = [text for text in said if key[1].strip("/") in text or "have no target" in text]

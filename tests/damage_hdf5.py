@@ -172,7 +172,7 @@ def build(folder: Path) -> list[Path]:
 
 
 class Plan(NamedTuple):
-    """Where a file's structures begin, and where its data lies."""
+    """Positions of the structures and the data of a file."""
 
     content: bytes
     structures: list[int]
@@ -196,7 +196,7 @@ def plan(path: Path) -> Plan:
     with h5py.File(path) as file:
         base = file.id.get_create_plist().get_userblock()
 
-        def note(name: str, item: Any) -> None:
+        def record(name: str, item: Any) -> None:
             headers.append(h5py.h5o.get_info(item.id).addr + base)
             if not isinstance(item, h5py.Dataset):
                 return
@@ -211,8 +211,8 @@ def plan(path: Path) -> Plan:
                 if item.compression == "gzip":
                     deflated.append((name, tuple(info.chunk_offset)))
 
-        note("", file)
-        file.visititems(note)
+        record("", file)
+        file.visititems(record)
     return Plan(content, sorted({*structures, *headers}), headers, chunks, deflated)
 
 
@@ -354,7 +354,7 @@ def _huge_number(content: bytearray, known: Plan, rng: random.Random) -> None:
 
 
 def _other_address(content: bytearray, known: Plan, rng: random.Random) -> None:
-    """What refers to one structure refers to another: to itself, to what holds it, to one of another kind."""
+    """Redirect a reference to another structure: to itself, its parent, or a structure of another kind."""
     addresses = set(known.structures)
     for _ in range(2000):
         at = _in_structure(known, rng) & ~1
@@ -479,7 +479,7 @@ def expected(path: Path, key: Key) -> Any:
 
 
 def _presence(file: h5py.File, name: str) -> str:
-    """Tell whether there is a dataset or group that is listed, in any case, at this path."""
+    """Return whether a dataset or group that every listing contains exists at a path."""
     if not isinstance(file[name], (h5py.Dataset, h5py.Group)):
         return ABSENT  # a type that stands alone: damage can make one of a dataset
     if isinstance(file[name], h5py.Group):
@@ -515,7 +515,7 @@ def _addresses(file: h5py.File) -> list[int]:
 
 
 def _has_several_names(path: Path, name: str, column: str) -> bool:
-    """Tell whether a column refers to objects of a file in which an object has several paths."""
+    """Return whether a column refers to objects of a file in which an object has several paths."""
     with contextlib.suppress(Exception), h5py.File(path, "r") as file:
         item = file[name]
         item = item[column] if isinstance(item, h5py.Group) and column in item else item
@@ -554,7 +554,7 @@ def _attribute(value: Any, file: h5py.File) -> Any:
 
 
 def _has_aliases(path: Path, name: str) -> bool:
-    """Tell whether two names of a table mean one dataset: which of them its index is for, nothing says."""
+    """Return whether two columns of a table are one dataset, so that the owner of an index is ambiguous."""
     known: list[int] = []
     with contextlib.suppress(KeyError, RuntimeError), h5py.File(path, "r") as file:
         group = file[name]

@@ -171,7 +171,7 @@ class Store:
         return re.sub(r"(/c)?/[\d./]+$|/c$", "", key)
 
     def described(self, path: str) -> dict[str, Any]:
-        """What is said of an array, wherever it is."""
+        """Damage the metadata of an array."""
         for document, inside in (
             (f"{path}/.zarray", []),
             (f"{path}/zarr.json", []),
@@ -523,7 +523,7 @@ def shard_index(store: Store, random: Random) -> Damage | None:
 
 
 def odd_file(store: Store, random: Random) -> Damage:
-    """What is there is another kind of thing."""
+    """Replace an object by one of another kind."""
     key = random.choice(random.choice([store.chunks, store.documents]))
     path = store.folder / key
     kind = random.choice(["folder", "file", "unreadable", "outside", "loop", "pipe", "dangling", "device"])

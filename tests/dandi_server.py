@@ -57,7 +57,7 @@ class Dandiset:
 
 @dataclass(frozen=True)
 class Fault:
-    """What a request gets in place of the right answer."""
+    """Answer of a request in place of the valid answer."""
 
     status: int = 200
     body: bytes | str = b"{}"
@@ -217,13 +217,15 @@ class DandiServer:
         dandiset, asset = self._find("asset_id", asset_id)
         if asset.is_zarr:
             return 400, "Unable to provide download link for zarr assets."
-        return self._refused(dandiset, key) or self._signed(self.url_of(asset))
+        return self._refused(dandiset, key) or self.signed_redirect(self.url_of(asset))
 
     def _zarr(self, query, key, zarr_id):
         dandiset, asset = self._find("store_id", zarr_id)
         if query.get("download") != "true":
             return 400, {}
-        return self._refused(dandiset, key) or self._signed(self.url_of(asset) + query["prefix"].lstrip("/"))
+        return self._refused(dandiset, key) or self.signed_redirect(
+            self.url_of(asset) + query["prefix"].lstrip("/")
+        )
 
     def _find(self, name, value):
         for dandiset in self.dandisets.values():
@@ -233,7 +235,7 @@ class DandiServer:
                         return dandiset, asset
         return None, None
 
-    def _signed(self, url):
+    def signed_redirect(self, url):
         self.signatures += 1
         return 302, {"Location": f"{url}?X-Amz-Signature=secret{self.signatures}"}
 

@@ -24,7 +24,7 @@ _WRITES = frozenset({"create", "write", "replace", "unlink", "utime", "mkdir"})
 
 
 class Disk(NamedTuple):
-    """What is wrong with a disk.
+    """Faults of a disk.
 
     Attributes
     ----------

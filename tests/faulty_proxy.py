@@ -9,7 +9,7 @@ status, or not at all. In a test::
         read(proxy.url_of("a.nwb"))
 
 `python tests/faulty_proxy.py --queries 1000 --seed 0` runs random queries against random faults
-(`faulty_queries.py`), and prints what came of them.
+(`faulty_queries.py`), and prints their results.
 """
 
 import gzip
@@ -55,7 +55,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes over the wire, and how: its `end` comes after so many bytes, those of the head included."""
+    """Bytes of an answer, and the number of bytes, head included, after which `end` happens."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
@@ -115,13 +115,13 @@ _CODES = {
 
 
 def fault(name, *, passing=False):
-    def note(function):
+    def register(function):
         FAULTS[name] = function
         if passing:
             PASSING.add(name)
         return function
 
-    return note
+    return register
 
 
 def _broken(end, part):
@@ -265,7 +265,7 @@ def _empty(_proxy, asked, answer, _dice):
 
 @fault("compressed in transit")
 def _gzipped(_proxy, asked, answer, _dice):
-    """Nobody asked for it."""
+    """An unrequested answer."""
     if asked.method == "HEAD" or answer.status >= 300:
         return None
     return replace(answer, body=gzip.compress(answer.body)).having(Content_Encoding="gzip")

@@ -299,7 +299,7 @@ def draw(dice, folder, names):
 
 @dataclass
 class Outcome:
-    """What came of a run."""
+    """Result of a run."""
 
     queries: int = 0
     answers: int = 0
@@ -328,7 +328,7 @@ class Outcome:
 
 
 class _Log(logging.Handler):
-    """Texts of everything that was logged."""
+    """Messages of all log records."""
 
     def __init__(self):
         super().__init__(logging.DEBUG)

@@ -2,7 +2,7 @@
 
 usage: hdf5_structure.py [--cases N] [--seed S]
 
-What is read is everything that a catalog can hold: the listing, all attributes, every table and group of
+Compared are all contents of a catalog: the listing, all attributes, every table and group of
 datasets, and where the chunks are. libhdf5 is asked in a process of its own, because some damage crashes it.
 """
 
@@ -141,8 +141,8 @@ def datasets(group: h5py.Group) -> None:
     group["contiguous"].attrs["region"] = region
 
 
-def everything(path: Path, **options: Any) -> None:
-    """Groups, links, attributes and datasets of every kind."""
+def write_file(path: Path, **options: Any) -> None:
+    """Write a file with groups, links, attributes and datasets of all kinds."""
     with h5py.File(path, "w", **options) as file:
         nwb_root(file)
         datasets(file.create_group("t"))
@@ -176,34 +176,34 @@ def everything(path: Path, **options: Any) -> None:
 
 
 def write_all(folder: Path) -> list[Path]:
-    """Write files of every kind of structure."""
+    """Write files with all kinds of structures."""
     made = []
     for name, options in OPTIONS.items():
         path = folder / name / "file.nwb"
         path.parent.mkdir(parents=True)
-        everything(path, **options)
+        write_file(path, **options)
         made.append(path)
     return made
 
 
-# --- what is read --------------------------------------------------------------------------------------
+# --- descriptions --------------------------------------------------------------------------------------
 
 
-class Facts(NamedTuple):
-    """What a reader says of a file: text by what it is about; and why it does not say something."""
+class Descriptions(NamedTuple):
+    """Descriptions of the parts of a file by one reader, and the errors of the other parts."""
 
     known: dict[str, str]
     errors: dict[str, str]
 
 
-def facts(path: Path, paths: list[str], *, libhdf5: bool) -> Facts:
-    """Return everything that a catalog can hold of a file, as one of the two readers has it.
+def describe_file(path: Path, paths: list[str], *, libhdf5: bool) -> Descriptions:
+    """Describe all parts of a file that a catalog can contain, by one of the two readers.
 
     Parameters
     ----------
     path : Path
     paths : list of str
-        The groups to look at; those of the listing, if there are none.
+        Groups to describe; by default those of the listing.
     libhdf5 : bool
     """
     from lazynwb.catalog.model import arrays_of
@@ -218,37 +218,37 @@ def facts(path: Path, paths: list[str], *, libhdf5: bool) -> Facts:
     known: dict[str, str] = {}
     errors: dict[str, str] = {}
 
-    def note(what: str, find: Any) -> Any:
+    def record(part: str, find: Any) -> Any:
         try:
             found = find() if libhdf5 else file.run(lambda _: find())
         except Exception as error:  # noqa: BLE001 - either reader may raise anything of a damaged file
-            errors[what] = f"{type(error).__name__}: {error}"
+            errors[part] = f"{type(error).__name__}: {error}"
             return None
-        # Other files that links led to have other paths beside a copy.
-        known[what] = repr(replace(found, depends=()) if hasattr(found, "depends") else found)
+        # Paths of linked files depend on the folder of the copy.
+        known[part] = repr(replace(found, depends=()) if hasattr(found, "depends") else found)
         return found
 
     (source,) = expand(path)
     try:
         file: Any = (Hdf5File if libhdf5 else StructureFile)(source, source.identity())
     except Exception as error:  # noqa: BLE001
-        return Facts({}, {"file": f"{type(error).__name__}: {error}"})
+        return Descriptions({}, {"file": f"{type(error).__name__}: {error}"})
     try:
-        listing = note("listing", lambda: list_objects(file))
-        note("attributes", lambda: describe_attributes(file, "", deep=True))
+        listing = record("listing", lambda: list_objects(file))
+        record("attributes", lambda: describe_attributes(file, "", deep=True))
         groups = (
             paths or [e.path.strip("/") for e in listing.entries if e.kind == "group"] if listing else paths
         )
         for group in groups:
-            note(f"table {group}", lambda group=group: describe_table(file, group))
-            members = note(f"members {group}", lambda group=group: describe_members(file, group))
+            record(f"table {group}", lambda group=group: describe_table(file, group))
+            members = record(f"members {group}", lambda group=group: describe_members(file, group))
             for array in [a for column in members.columns for a in arrays_of(column)] if members else []:
                 if array.layout == "chunked":
                     find = file.chunk_index if not libhdf5 else lambda array: chunk_index(file, array)
-                    note(f"chunks {array.path}", lambda array=array, find=find: find(array))
+                    record(f"chunks {array.path}", lambda array=array, find=find: find(array))
     finally:
         file.close()
-    return Facts(known, errors)
+    return Descriptions(known, errors)
 
 
 def groups_of(path: Path) -> list[str]:
@@ -259,17 +259,17 @@ def groups_of(path: Path) -> list[str]:
     return found[1:][:80]
 
 
-class Compared(NamedTuple):
-    """What two readers said of a file.
+class Comparison(NamedTuple):
+    """Comparison of two readers on a file.
 
     Attributes
     ----------
     equal : int
-        Facts that are the same.
+        Number of equal descriptions.
     different : dict of str to (str, str)
-        Those that are not: libhdf5's, and the structure reader's.
+        Different descriptions, of libhdf5 and of the structure reader.
     refused : Counter
-        Why the structure reader left facts to libhdf5, which has them.
+        Reasons why the structure reader left descriptions to libhdf5.
     """
 
     equal: int
@@ -277,10 +277,10 @@ class Compared(NamedTuple):
     refused: Counter[str]
 
 
-def compare(path: Path) -> Compared:
-    """Return what both readers say of an undamaged file."""
+def compare(path: Path) -> Comparison:
+    """Compare both readers on an undamaged file."""
     groups = groups_of(path)
-    theirs, ours = facts(path, groups, libhdf5=True), facts(path, groups, libhdf5=False)
+    theirs, ours = describe_file(path, groups, libhdf5=True), describe_file(path, groups, libhdf5=False)
     different = {
         what: (found, ours.known[what])
         for what, found in theirs.known.items()
@@ -288,14 +288,14 @@ def compare(path: Path) -> Compared:
     }
     refused = Counter(why for what, why in ours.errors.items() if what in theirs.known or what == "file")
     equal = sum(ours.known.get(what) == found for what, found in theirs.known.items())
-    return Compared(equal, different, refused)
+    return Comparison(equal, different, refused)
 
 
 # --- damage --------------------------------------------------------------------------------------------
 
 
 def damage(victim: Path, copy: Path, rng: random.Random) -> str:
-    """Write a copy of a file some of whose structure is damaged; return what was done to it."""
+    """Write a copy of a file with damaged structure; return a description of the damage."""
     known = damage_hdf5.plan(victim)
     content = bytearray(known.content)
     places = known.structures if rng.random() < 0.6 or not known.headers else known.headers
@@ -319,20 +319,20 @@ def damage(victim: Path, copy: Path, rng: random.Random) -> str:
 
 
 def serve(connection: Any) -> None:
-    """Answer what libhdf5 says of files."""
+    """Serve the descriptions of files by libhdf5."""
     connection.send("ready")
     while True:
         path, groups = connection.recv()
-        connection.send(tuple(facts(Path(path), groups, libhdf5=True)))
+        connection.send(tuple(describe_file(Path(path), groups, libhdf5=True)))
 
 
 class Outcome(NamedTuple):
-    """What came of a damaged file.
+    """Result for a damaged file.
 
     Attributes
     ----------
     case : str
-        Its victim, and what was done to it.
+        The damaged file, and the damage.
     kind : str
         "right", "error", "unverified" (libhdf5 ended, or has an error where the value is the undamaged
         file's), or "FAULT".
@@ -344,8 +344,8 @@ class Outcome(NamedTuple):
     why: str = ""
 
 
-def judge(before: dict[str, str], theirs: Facts | None, ours: Facts) -> tuple[str, str]:
-    """Return what to think of a reading: both read and differ, or a value that only the damaged file has."""
+def classify(before: dict[str, str], theirs: Descriptions | None, ours: Descriptions) -> tuple[str, str]:
+    """Classify a reading: a fault is a value that differs from libhdf5 and from the undamaged file."""
     from lazynwb.errors import LazyNWBError
     from lazynwb.formats.hdf5 import binary
     from lazynwb.formats.protocols import BrokenLinkError
@@ -376,15 +376,15 @@ def judge(before: dict[str, str], theirs: Facts | None, ours: Facts) -> tuple[st
 
 
 def _is_partial(found: str, before: str) -> bool:
-    """Return whether libhdf5 could not read some of what it says something of."""
+    """Return whether libhdf5 could not read a part of what it describes."""
     marks = ("<unreadable: ", "cannot be ", "role='broken'", "was left out", "there is no ")
     return any(found.count(mark) > before.count(mark) for mark in marks)
 
 
 def run(count: int, seed: int, victims: list[Path], folder: Path, seconds: float = 20.0) -> Iterator[Outcome]:
-    """Damage files, and yield what the structure reader makes of each."""
+    """Damage files, and yield the result of the structure reader for each."""
     server = Server(serve)
-    before = {path: facts(path, groups_of(path), libhdf5=True).known for path in victims}
+    before = {path: describe_file(path, groups_of(path), libhdf5=True).known for path in victims}
     groups = {path: groups_of(path) for path in victims}
     copy = folder / "damaged" / "file.nwb"
     copy.parent.mkdir(parents=True, exist_ok=True)
@@ -394,22 +394,22 @@ def run(count: int, seed: int, victims: list[Path], folder: Path, seconds: float
             victim = rng.choice(victims)
             case = f"{number} {victim.parent.name}: {damage(victim, copy, rng)}"
             begun = time.process_time()
-            ours = facts(copy, groups[victim], libhdf5=False)
+            ours = describe_file(copy, groups[victim], libhdf5=False)
             if time.process_time() - begun > seconds:
                 yield Outcome(case, "FAULT", "it takes too long")
                 continue
             theirs = None
-            # libhdf5 takes most of the time, and decides nothing about facts that are the undamaged file's.
+            # libhdf5 takes most of the time, and is not needed if all descriptions are those of the original.
             if any(found != before[victim].get(what) for what, found in ours.known.items()):
                 with suppress(EndedError):
-                    theirs = Facts(*server.ask((str(copy), groups[victim]), seconds))
-            yield Outcome(case, *judge(before[victim], theirs, ours))
+                    theirs = Descriptions(*server.ask((str(copy), groups[victim]), seconds))
+            yield Outcome(case, *classify(before[victim], theirs, ours))
     finally:
         server.stop()
 
 
 def small_victims(folder: Path) -> list[Path]:
-    """Write small files of every version, so that half of the damage meets something."""
+    """Write small files of every version, in which half of the damage hits a structure."""
     made = []
     for name, options in OPTIONS.items():
         path = folder / f"small_{name}" / "file.nwb"
@@ -422,7 +422,7 @@ def small_victims(folder: Path) -> list[Path]:
 
 
 def main() -> int:
-    """Run cases, and tell of each fault when it is found."""
+    """Run cases, and print each fault when it is found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -8,7 +8,7 @@ class CutOff(BaseException):
 
 
 class WriteLimit:
-    """How many files of indexes may still be written, replaced or removed before `CutOff` is raised."""
+    """Number of files of indexes that can be written, replaced or removed before `CutOff` is raised."""
 
     def __init__(self, monkeypatch):
         self.left = 0

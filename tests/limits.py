@@ -330,13 +330,13 @@ def _long_runs(given: argparse.Namespace) -> int:
 
 
 def _told(what: str, measured: str, promised: str, kept: bool) -> bool:  # noqa: FBT001 - the last column
-    """Print a line of the table; tell whether the promise is broken."""
+    """Print a line of the table; return whether the limit is exceeded."""
     print(f"{what:<24}{measured:<58}{promised:<24}{'' if kept else 'BROKEN'}", flush=True)
     return not kept
 
 
 def main() -> int:
-    """Measure, and tell whether every promise is kept."""
+    """Measure, and return whether all limits hold."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="")
     parser.add_argument("--scale", type=float, default=1.0)

@@ -85,7 +85,7 @@ def answer(name: str, paths: list[str]) -> Any:
 
 
 def close(one: Any, other: Any) -> bool:
-    """Tell whether two answers agree; sums may be added up in another order."""
+    """Return whether two results are equal; sums may differ in the order of additions."""
     if isinstance(one, list) and isinstance(other, list):
         return len(one) == len(other) and all(map(close, one, other))
     if isinstance(one, float):

@@ -86,7 +86,7 @@ ROWS = (
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one row."""
+    """Result of one row."""
 
     row: Row
     versions: list[str]
@@ -200,7 +200,7 @@ def run(row: Row, found: Sequence[Interpreter], folder: Path, options: argparse.
 
 
 def run_suite(command: list[str], log: Path, seconds: float) -> bool:
-    """Run pytest; tell whether it came to its end. Where it did not, it reports how far it came."""
+    """Run pytest; return whether it finished, and report its progress if not."""
     with log.open("w") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, cwd=ROOT)  # noqa: S603 - ours
         try:

@@ -33,7 +33,7 @@ TABLE, OTHER, SERIES = "t", "general/other", "acquisition/s"
 
 @dataclass(frozen=True)
 class Kind:
-    """What a column is in one file.
+    """Properties of a column in one file.
 
     Attributes
     ----------
@@ -269,7 +269,7 @@ def columns(draw, files: int) -> tuple[str, list[Kind | None]]:
 
 @st.composite
 def layouts(draw, kind: Kind, count: int) -> dict[str, Any]:
-    """How the elements lie in a file; what HDF5 does not have for a type is left out by the writer."""
+    """Storage layout of elements; writers leave out what a format does not support for a type."""
     how = draw(st.sampled_from(["contiguous", "chunked", "chunked", "chunked", "compact"]))
     if how != "chunked":
         return {"how": how}
@@ -298,7 +298,7 @@ FILTERS: tuple[dict[str, Any], ...] = (
 
 @st.composite
 def contents(draw, kind: Kind, rows: int, rng: np.random.Generator) -> Stored:
-    """What a column holds in one file."""
+    """Values of a column in one file."""
     lengths: list[np.ndarray] = []
     count = rows
     for _ in range(kind.depth):
@@ -416,7 +416,7 @@ IN_ZARR = frozenset({"number", "bool", "text", "region"})
 
 
 def fits_zarr(session: Session) -> bool:
-    """Tell whether a store written by hand can hold the session."""
+    """Return whether the writer of Zarr stores supports the session."""
     held = [table for table in (session.table, session.other) if table is not None]
     stored = [column for table in held for column in table.columns.values()]
     if session.series is not None:
@@ -453,7 +453,7 @@ LIST_FIELDS = ("keywords", "experimenter", "related_publications")
 
 @st.composite
 def metadata(draw) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What is stored in one file, by path, and the values that it stands for."""
+    """Stored data of one file by path, and the decoded values."""
     stored: dict[str, Any] = {}
     values: dict[str, Any] = {}
     for group, names in SCALAR_FIELDS.items():

@@ -47,7 +47,7 @@ from readers.scans import Truth, metadata_frame
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-#: What was generated and what came of it, for the summary.
+#: Generated cases and their results, for the summary.
 SEEN: Counter[str] = Counter()
 QUERIES = 3  # of each example
 #: A panic of Polars is no `Exception`.
@@ -156,7 +156,7 @@ def check_query(draw: Any, frames: dict[str, tuple[pl.LazyFrame, pl.DataFrame]],
 
 
 def is_fault_of_polars(query: Query, eager: dict[str, pl.DataFrame], main: str, engine: str) -> bool:
-    """Tell whether a query is an error or gives something else also without lazynwb: of frames in memory.
+    """Return whether a query fails or differs without lazynwb as well, on frames in memory.
 
     They are cut into batches as well: what Polars computes of a row may depend on how many there are.
     """

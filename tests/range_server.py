@@ -56,7 +56,7 @@ class Seen:
 
 @dataclass(frozen=True)
 class Fault:
-    """What a request gets in place of the right answer."""
+    """Answer of a request in place of the valid answer."""
 
     status: int | None = None  # this status, with these headers and this body
     headers: dict[str, str] = field(default_factory=dict)

@@ -139,7 +139,7 @@ _RECORD = struct.Struct("<HIBBd")
 
 
 class History:
-    """What happened to the files of a folder, in a log that one process writes and others read."""
+    """Changes of the files of a folder, in a log that one process writes and others read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -237,7 +237,7 @@ def replace_files(history: History, choose: random.Random, stop: Callable[[], bo
 
 
 class Query(NamedTuple):
-    """What is asked of a scan, and of the rows of one session.
+    """A query on a scan, and on the rows of one session.
 
     Attributes
     ----------
@@ -288,7 +288,7 @@ QUERIES = {
 
 
 class Asked:
-    """Queries on the files of a folder, and what came of them."""
+    """Queries on the files of a folder, and their results."""
 
     def __init__(self, history: History) -> None:
         self.history = history
@@ -699,7 +699,7 @@ def quiet() -> Iterator[None]:
 
 
 def main() -> int:
-    """Run it, and tell whether every row was right."""
+    """Run the processes; return whether all rows were correct."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="")
     parser.add_argument("--minutes", type=float, default=10)

@@ -53,7 +53,7 @@ def twins(tmp_path_factory):
 
 
 def plain(value, file):
-    """What h5py's high-level interface gives, as plain values."""
+    """Return attributes as plain values of h5py's high-level interface."""
     if isinstance(value, h5py.Empty):
         return None
     if isinstance(value, h5py.RegionReference):
@@ -74,11 +74,11 @@ def expected(path):
     found = {}
     with h5py.File(path) as file:
 
-        def note(name, item):
+        def record(name, item):
             found[f"/{name}"] = {key: plain(value, file) for key, value in item.attrs.items()}
 
-        note("", file)
-        file.visititems(note)
+        record("", file)
+        file.visititems(record)
     return found
 
 
@@ -323,19 +323,19 @@ def path_with_two_names(path):
 
 
 def test_private_and_empty_attributes_can_be_excluded(path):
-    everything = lazynwb.get_attrs(path, "/units", exclude_private=False)
-    assert {"_hidden", "namespace", "object_id", "empty", "colnames"} <= everything.keys()
+    all_attributes = lazynwb.get_attrs(path, "/units", exclude_private=False)
+    assert {"_hidden", "namespace", "object_id", "empty", "colnames"} <= all_attributes.keys()
     public = lazynwb.get_attrs(path, "units")
     assert public == {
         name: value
-        for name, value in everything.items()
+        for name, value in all_attributes.items()
         if name not in {"_hidden", "namespace", "object_id", "id"}
     }
     assert "empty" not in lazynwb.get_attrs(path, "units", exclude_empty_fields=True)
     assert not lazynwb.get_attrs(path, "units/a", exclude_empty_fields=True).get("description")
 
 
-def test_everything_below_a_path_with_its_path_in_the_file(path):
+def test_recursive_listings_have_paths_from_the_root(path):
     found = lazynwb.get_sub_attrs(path, "/units", exclude_empty=False)
     assert list(found) == ["/units", "/units/a", "/units/b", "/units/id"]
     assert found["/units/a"] == lazynwb.get_attrs(path, "/units/a")
@@ -400,9 +400,9 @@ def test_indices_and_the_schema_are_private(tmp_path):
         "description": "an index",
         "neurodata_type": "VectorIndex",
     }
-    everything = lazynwb.get_sub_attrs(path, exclude_private=False)
-    assert everything["/units/spikes_index"]["target"] == "/units/spikes"
-    assert everything["/specifications/core"] == {"version": "2.8.0"}
+    all_attributes = lazynwb.get_sub_attrs(path, exclude_private=False)
+    assert all_attributes["/units/spikes_index"]["target"] == "/units/spikes"
+    assert all_attributes["/specifications/core"] == {"version": "2.8.0"}
 
 
 def test_results_may_be_modified(path):
@@ -479,7 +479,7 @@ def test_one_parse_answers_for_all_members_of_a_group(built):
     assert warm.files_parsed == 0
 
 
-def test_the_next_process_parses_nothing(built):
+def test_the_next_process_parses_no_file(built):
     script = """if True:
         import sys, lazynwb
         with lazynwb.profile() as counted:
@@ -535,7 +535,7 @@ def test_remote_files_have_the_same_attributes_references_among_them(name, twins
     assert_same(remote, expected(twins / f"{name}.nwb"))
 
 
-def test_many_members_of_a_remote_group_come_together(tmp_path):
+def test_members_of_a_remote_group_are_fetched_together(tmp_path):
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         for number in range(300):

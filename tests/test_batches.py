@@ -102,8 +102,8 @@ def test_batches_take_every_row_once_and_stay_within_the_limit(path, rows, few, 
     )
 
 
-def test_a_file_that_cannot_be_opened_leaves_no_number_behind(tmp_path):
-    """Else the next file would be taken for it."""
+def test_a_file_that_cannot_be_opened_takes_no_file_number(tmp_path):
+    """Otherwise the next file would be read in its place."""
     paths = [tmp_path / f"{number}.nwb" for number in range(2)]
     for number, path in enumerate(paths):
         with h5py.File(path, "w") as file:

@@ -54,7 +54,7 @@ def path(tmp_path):
     return tmp_path / "a.nwb"
 
 
-def test_a_second_process_parses_nothing(path, cache_dir):
+def test_a_second_process_parses_no_file(path, cache_dir):
     assert read_in_child(path, cache_dir) == ([0, 1, 2, 3, 4], 1)
     assert read_in_child(path, cache_dir) == ([0, 1, 2, 3, 4], 0)
 
@@ -311,7 +311,7 @@ def test_the_size_is_bounded(tmp_path, cache_dir, monkeypatch):
     assert cached_files(cache_dir)
 
 
-def test_replaced_versions_do_not_pile_up(path, cache_dir):
+def test_replaced_versions_are_removed(path, cache_dir):
     for number in range(15):
         with h5py.File(path, "w") as file:
             table(file, "t", {"a": np.arange(number)})

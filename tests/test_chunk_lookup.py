@@ -164,7 +164,7 @@ def test_over_http_the_same_chunks_are_found_in_few_rounds(kinds, no_listing):
     assert not no_listing
 
 
-def test_several_datasets_are_looked_up_together_some_in_part(kinds):
+def test_partial_and_complete_lookups_are_batched(kinds):
     with reading(kinds) as reader:
         arrays = [describe(reader, name) for name in ("fixed_gzip", "btree_plain", "single_gzip_empty")]
         wanted = [np.array([1, 4]), None, np.array([0])]
@@ -175,7 +175,7 @@ def test_several_datasets_are_looked_up_together_some_in_part(kinds):
     assert empty.locate(0) == (MISSING, 0, 0)
 
 
-def test_chunks_that_were_not_looked_up_are_not_made_up():
+def test_chunks_that_were_not_looked_up_raise_an_error():
     some = SomeChunks({3: (10, 20, 0)})
     assert some.unknown(np.array([2, 3, 4])).tolist() == [2, 4]
     more = some.with_more(SomeChunks({4: (30, 20, 1)}))

@@ -89,7 +89,7 @@ def in_process(*arguments, **options):
 
 
 def on_terminal(*arguments, columns=80, env=None):
-    """What a terminal of some columns gets to see, and the exit code."""
+    """Return the output in a terminal of some columns, and the exit code."""
     (shown,), code = all_on_terminal([arguments], columns=columns, env=env)
     return shown, code
 
@@ -107,7 +107,7 @@ sys.exit(code)
 
 
 def all_on_terminal(commands, columns=80, env=None):
-    """What it gets to see of several commands, and the exit code of the last."""
+    """Return the output of several commands, and the exit code of the last."""
     import fcntl
     import pty
     import struct
@@ -613,7 +613,7 @@ NOTHING = {
 
 
 @pytest.mark.parametrize("kind", NOTHING)
-def test_nothing_found(kind, cube, run):
+def test_commands_without_results(kind, cube, run):
     arguments, said = NOTHING[kind]
     code, out, err = run(*[cube[0] if one == "FILE" else one for one in arguments])
     assert (code, out) == (3, b"")
@@ -693,7 +693,7 @@ def test_a_closed_pipe_is_not_a_failure(form, cube, capfd, monkeypatch):
     assert "ipe" not in capfd.readouterr().err
 
 
-def test_a_closed_pipe_ends_it_quietly(cube):
+def test_a_closed_pipe_is_not_an_error(cube):
     with in_process("query", "SELECT * FROM units", *cube * 3, "-f", "csv") as process:
         process.stdout.read(10)
         process.stdout.close()
@@ -703,7 +703,7 @@ def test_a_closed_pipe_ends_it_quietly(cube):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGINT for another process: run on Linux or macOS")
 @pytest.mark.parametrize("command", [["tables"], ["query", "SELECT * FROM units", "-o", "out.csv"]])
-def test_ctrl_c_ends_it_quietly(command, cube, tmp_path):
+def test_ctrl_c_exits_without_a_traceback(command, cube, tmp_path):
     with RangeServer(cube[0].parent) as server:
         server.faults.append(always(SILENT))
         with in_process(*command, server.url_of(cube[0].name)) as process:
@@ -928,7 +928,7 @@ def test_a_file_that_cannot_be_read_is_named_or_with_strict_is_an_error(run, tmp
     assert "nowhere" in err
 
 
-def test_chunks_of_a_column_are_kept_on_request(run, answer, tmp_path):
+def test_chunks_of_a_column_are_cached_on_request(run, answer, tmp_path):
     write_cube(tmp_path / "data", sessions=1)
     sizes = []
     for number, chunks in enumerate(([], ["--chunks", "spike_times"], ["--chunks", "all"])):

@@ -144,7 +144,7 @@ def test_a_config_reads_the_environment_when_it_is_made(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["absent", "_cache_root", "cache_path"])
-def test_a_setting_that_is_none_is_a_type_error(name):
+def test_an_unknown_setting_is_a_type_error(name):
     with pytest.raises(TypeError, match=f"no setting '{name}'"):
         lazynwb.Config(**{name: 1})
 
@@ -326,7 +326,7 @@ QUERIES = [
 
 
 def answers(server):
-    """What every tool gives, for the source that is active."""
+    """Return the results of all tools for the active source."""
     found = {
         tool: server.call(tool)
         for tool in ("get_active_source", "get_nwb_paths", "get_tables", "nwb_file_search_code_snippet")

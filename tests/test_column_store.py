@@ -170,7 +170,7 @@ def test_columns_of_one_session_may_come_from_two_queries(made):
     assert read(made, "b", ["x", "y"]) == {"x": [3], "y": ["3"]}
 
 
-def test_tables_without_stored_columns_are_known_all_the_same(made):
+def test_tables_without_stored_columns_have_layout_and_row_counts(made):
     columns = (Column("waveforms", Array("", (0, 3), DType("number", 4, "<f4"), "contiguous")),)
     known = Layout("units", "table", columns, ())
     add(made, TABLE, [Block([Session("a", "1", 7, 0), Session("b", "1", 0, 0)], [known], pl.DataFrame())])
@@ -327,7 +327,7 @@ def test_a_full_disk_only_disables_the_store(made, monkeypatch, caplog):
     assert read(made, "a", ["x"]) == {"x": [1]}
 
 
-def test_a_store_that_cannot_be_made_is_none(tmp_path, caplog):
+def test_a_store_in_an_invalid_folder_is_empty(tmp_path, caplog):
     (tmp_path / "file").write_bytes(b"")
     made = ColumnStore(tmp_path / "file" / "columns", GIB)
     add(made, TABLE, [block({"a": {"x": [1]}})])
@@ -588,7 +588,7 @@ def column(name="c", shape=(100,), dtype=F8, **options):
         (Column("category", None, children=(column("a", shape=(100, 1000)),)), "table", False),
     ],
 )
-def test_what_is_small(found, kind, expected):
+def test_classification_of_small_columns(found, kind, expected):
     rows = found.data.rows if found.data is not None and not found.whole and not found.indices else 100
     assert is_small(found, kind, 1 if found.whole else rows) is expected
 

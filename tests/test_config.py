@@ -14,7 +14,7 @@ from lazynwb.config import Config
 
 
 def value(name, **env):
-    """What a setting is with environment variables."""
+    """Return a setting in a process with environment variables."""
     with pytest.MonkeyPatch.context() as patch:
         for variable, text in env.items():
             patch.setenv(variable, text)
@@ -52,7 +52,7 @@ def test_unknown_variables_are_harmless():
 
 
 def progress(cube, code, **env):
-    """What a process writes to stderr when every bar is shown that is not switched off."""
+    """Return the stderr of a process that shows all enabled progress bars."""
     script = f"""
 import sys, lazynwb
 {code}

@@ -233,7 +233,7 @@ def test_names_are_one_safe_step_and_distinct_on_any_system(texts):
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12), max_size=6))
-def test_partitions_give_back_their_values(tmp_path_factory, values):
+def test_partition_values_round_trip(tmp_path_factory, values):
     folders = partition_names("session", values)
     assert len({folder.lower() for folder in folders.values()}) == len(set(values))
     root = tmp_path_factory.mktemp("hive")
@@ -413,7 +413,7 @@ def test_modified_outputs_are_written_again(sessions, tmp_path, harm):
     "text", ["", "{", '{"schema": 1}', '{"schema": 99, "outputs": {}}', '{"outputs": 3}', "\0"]
 )
 @pytest.mark.sample(2)
-def test_a_damaged_record_costs_a_conversion(sessions, tmp_path, text):
+def test_a_damaged_record_repeats_the_conversion(sessions, tmp_path, text):
     out = tmp_path / "out"
     found = lazynwb.convert_nwb_tables(sessions, out)
     (out / ".lazynwb-manifest").write_text(text)

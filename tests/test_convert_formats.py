@@ -33,7 +33,7 @@ def plain(value):
 
 
 def without_nan(value):
-    """What JSON has for a value: no NaN and no infinity."""
+    """Return the JSON equivalent of a value, without NaN and infinities."""
     if isinstance(value, dict):
         return {key: without_nan(inner) for key, inner in value.items()}
     if isinstance(value, list):

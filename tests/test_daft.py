@@ -39,7 +39,7 @@ ORDER = ["_nwb_path", "_table_index"]
 
 
 def polars_of(frame):
-    """What Daft gives, as Polars has it."""
+    """Return the rows of a Daft frame as a Polars frame."""
     return pl.from_arrow(frame.to_arrow())
 
 
@@ -392,7 +392,7 @@ def test_a_dropped_task_is_reported(cube):
 
 
 def _settled(seen):
-    """How many there are when no more come."""
+    """Return the final number of tasks."""
     while True:
         before = len(seen)
         time.sleep(0.3)
@@ -534,7 +534,7 @@ def test_filters_with_different_semantics_are_not_pushed_down():
         assert translated(filters, TABLE.schema, IN_DAFT.schema()) == []
 
 
-def test_daft_has_its_own_order_of_nan_and_zeros_and_it_holds(tmp_path):
+def test_the_order_of_nan_and_zeros_is_that_of_daft(tmp_path):
     values = [NAN, MINUS_NAN, -0.0, 0.0, 1.0]
     path = tmp_path / "a.nwb"
     import h5py

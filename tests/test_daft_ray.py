@@ -53,7 +53,7 @@ ray.shutdown()
 
 @pytest.fixture
 def ray_folder():
-    """Where Ray has its sockets: of their paths, the system takes 107 bytes."""
+    """Folder of the sockets of Ray, whose paths are limited to 107 bytes."""
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
         yield folder
 

@@ -49,13 +49,13 @@ def test_files_of_every_layout_and_filter_exist(tmp_path, monkeypatch):
         formats.add(victim.read_bytes()[8:9])
         with h5py.File(victim) as file:
 
-            def note(_, item):
+            def record(_, item):
                 if isinstance(item, h5py.Dataset):
                     properties = item.id.get_create_plist()
                     layouts.add(properties.get_layout())
                     filters.update(properties.get_filter(i)[0] for i in range(properties.get_nfilters()))
 
-            file.visititems(note)
+            file.visititems(record)
     assert {h5py.h5d.COMPACT, h5py.h5d.CONTIGUOUS, h5py.h5d.CHUNKED} <= layouts
     assert {1, 2, 3, 5, 6, 32000} <= filters  # gzip, shuffle, Fletcher's, n-bit, scale and offset, LZF
     assert len(formats - {b"\0"}) >= 1

@@ -256,7 +256,7 @@ def test_a_shuffle_whose_setting_has_another_name():
     assert catalog_codecs([{"id": "shuffle", "elementsi:e": 8}]) is None
 
 
-def test_a_chunk_of_a_shard_with_half_a_place(copy):
+def test_a_shard_index_entry_with_only_an_offset_or_a_size(copy):
     """Offset and size must both, or neither, mark an unwritten chunk (Zarr v3, sharding)."""
     store = copy("v3-zstd-end-apart")
     shard = store / "units/f/c/0"

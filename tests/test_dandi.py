@@ -69,7 +69,7 @@ def test_the_newest_published_version_is_listed_unless_another_is_named(archive)
     assert get_dandi_sources("000363", "draft") == urls([*FILES, "sub-3/new.nwb"], "draft")
 
 
-def test_the_draft_is_listed_if_nothing_was_published(archive):
+def test_the_draft_is_listed_without_a_published_version(archive):
     assert get_dandi_sources("000728") == ["dandi://000728/draft/a.nwb"]
 
 
@@ -119,7 +119,7 @@ def test_a_growing_draft_is_listed_without_duplicates(archive):
         ("-modified", [FILES[1], FILES[2], FILES[3], FILES[0]]),
     ],
 )
-def test_orders(archive, order, expected):
+def test_listings_are_sorted_by_the_requested_order(archive, order, expected):
     archive.publish("000363", VERSION, FILES)
     assert get_dandi_sources("000363", order=order) == urls(expected)
 
@@ -133,7 +133,7 @@ def test_a_listing_ends_where_enough_was_found(archive):
     assert get_dandi_sources("000363", VERSION, max_assets=100) == urls(FILES)
 
 
-def test_a_filter_sees_the_listing_and_the_metadata(archive):
+def test_filters_apply_to_listing_and_metadata(archive):
     seen = []
 
     def is_second(asset):
@@ -280,14 +280,14 @@ def test_the_url_of_an_asset_only_requests_its_version(archive):
     assert archive.paths == ["dandisets/000363/"]
 
 
-def test_a_name_with_brackets_is_a_pattern_that_stands_for_itself_too(archive):
+def test_a_name_with_brackets_is_a_pattern_and_a_literal_name(archive):
     archive.publish("000728", "draft", ["a[1].nwb", "a1.nwb"])
     assert expand("dandi://000728/draft/a[1].nwb") == ["dandi://000728/draft/a[1].nwb"]
     archive.publish("000728", "draft", ["a1.nwb"])
     assert expand("dandi://000728/draft/a[1].nwb") == ["dandi://000728/draft/a1.nwb"]
 
 
-def test_other_urls(archive):
+def test_urls_with_errors_that_suggest_dandi_urls(archive):
     for url in ("s3://bucket/a.nwb", "dandi:/000363"):
         with pytest.raises(SourceNotFoundError, match="dandi://000363"):
             expand(url)
@@ -369,7 +369,7 @@ def test_a_missing_asset(archive):
     assert resolve_all([]) == []
 
 
-def test_without_a_version_the_newest_is_meant(archive):
+def test_the_newest_version_is_the_default(archive):
     assert resolve("dandi://000363/sub-1/a.nwb") == resolve(urls(["sub-1/a.nwb"])[0])
     assert resolve("dandi://000363/sub-1/a.nwb") != resolve("dandi://000363/draft/sub-1/a.nwb")
 
@@ -388,7 +388,7 @@ def test_a_bucket_of_another_layout(archive, filtered):
 def test_assets_that_are_only_available_from_the_api(archive):
     archive.bucket = "file:///bucket"  # no URL that anything can be read from, as in metadata without one
     sources = get_dandi_sources("000363")
-    archive._signed = lambda url: (302, {"Location": "https://signed.test/?signature=secret"})
+    archive.signed_redirect = lambda url: (302, {"Location": "https://signed.test/?signature=secret"})
     assert resolve(sources[0]) == Asset("https://signed.test/?signature=secret", (), expires=True)
     store = resolve(sources[3])
     assert store.url.startswith(f"{archive.url}/zarr/")
@@ -450,7 +450,7 @@ def test_the_objects_of_an_embargoed_store_are_signed_by_the_api(embargoed):
     )
 
 
-def test_a_key_changes_nothing_for_open_dandisets(embargoed):
+def test_an_api_key_does_not_change_open_dandisets(embargoed):
     assert resolve(urls(FILES)[0]) == Asset(
         f"https://bucket.test/blobs/{_folders(identifier('store', '000363', VERSION, FILES[0]))}"
     )
@@ -557,7 +557,7 @@ def test_retry_after_of_the_archive_is_respected(archive, pauses):
     assert 2 <= pauses[2] <= 2.8
 
 
-def test_tries_end(archive, pauses):
+def test_retries_are_limited(archive, pauses):
     lazynwb.config.max_retries = 4
     archive.faults.extend([Fault(500)] * 100)
     with pytest.raises(
@@ -567,7 +567,7 @@ def test_tries_end(archive, pauses):
     assert len(archive.log) == 5
 
 
-def test_waiting_ends(archive, pauses):
+def test_a_long_retry_after_is_not_awaited(archive, pauses):
     archive.faults.append(Fault(429, headers={"Retry-After": "3600"}))
     with pytest.raises(
         LazyNWBError, match=r"status 429.*\(tried 1 time; the server asks to retry after 3600 s"
@@ -663,7 +663,7 @@ def test_answers_that_are_not_the_apis(archive, pauses, body):
     assert pauses == []
 
 
-def test_the_answer_that_these_are_made_of_is_right(archive):
+def test_the_valid_answer_of_the_test_cases_is_accepted(archive):
     archive.faults.append(Fault(body=page()))
     assert get_dandi_sources("000363", "draft") == urls(["a.nwb"], "draft")
 
@@ -711,14 +711,14 @@ def test_an_answer_without_an_end(archive, monkeypatch, compressed):
     "url",
     ["", "api.dandiarchive.org", "ftp://host/api", "https://user:pass@host/api", "https://[", "http://a b"],
 )
-def test_an_address_that_is_none(archive, url):
+def test_an_invalid_api_url(archive, url):
     lazynwb.config.dandi_api_url = url
     with pytest.raises(LazyNWBError, match="dandi_api_url") as caught:
         get_dandi_sources("000363")
     assert "pass" not in str(caught.value)
 
 
-def test_archives_are_not_mixed_up(archive):
+def test_listings_of_two_archives_are_separate(archive):
     with DandiServer("https://other.test") as other:
         other.publish("000363", VERSION, FILES)
         here = resolve(urls(FILES)[0])

@@ -54,7 +54,7 @@ def pids(client):
     return set(client.run(os.getpid).values())
 
 
-def test_frames_are_the_same_and_it_is_the_workers_that_read(client, cube):
+def test_frames_are_equal_and_files_are_read_by_the_workers(client, cube):
     executor = client.get_executor()
     query = lazynwb.scan_nwb(cube, "/units", executor=executor, session_columns="session_id")
     alone = lazynwb.scan_nwb(cube, "/units", session_columns="session_id")

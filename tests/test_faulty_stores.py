@@ -101,7 +101,7 @@ def test_random_queries_against_random_faults_give_no_wrong_answer(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_thousand_of_them(tmp_path):
+def test_a_thousand_random_queries_with_faults(tmp_path):
     check_run(faulty_queries.run(tmp_path, 1000, "slow"), 1000)
 
 
@@ -146,7 +146,7 @@ _OF_RANGES = {
 
 
 @pytest.mark.parametrize("fault", sorted({"503", "reset in body", "403", "stall in headers", "truncated"}))
-def test_a_fault_that_stays_is_given_up_on_within_the_bounds(fault, proxy):
+def test_a_permanent_fault_is_an_error_within_bounds(fault, proxy):
     proxy.reset(always(fault))
     with lazynwb.profile() as p:
         fails(proxy.url_of("checked.nwb"))

@@ -72,7 +72,7 @@ def test_paths_and_shortcuts_are_unchanged(session, term, path, exact):
         ("old/trials", "processing/old/trials"),
     ],
 )
-def test_the_end_of_a_path_is_enough_and_as_written_it_wins(session, term, path):
+def test_a_path_suffix_is_enough_and_an_exact_path_has_precedence(session, term, path):
     assert find(session, term) == path
     assert find_path(load_listing(expand(session)[0]), term) == path
 
@@ -116,7 +116,7 @@ def test_a_search_can_be_limited_to_roles(session):
         find(session, "units", roles={"series"})
 
 
-def test_the_first_file_that_has_it_decides(tmp_path):
+def test_the_first_file_with_the_table_determines_its_path(tmp_path):
     files = [
         write(tmp_path / "0.nwb", ["units"]),
         write(tmp_path / "1.nwb", ["processing/one/extra"]),

@@ -101,11 +101,11 @@ def test_only_the_columns_that_are_named_are_read(cube):
 @pytest.mark.parametrize("names", ["unit_id", ["unit_id", "spike_times", "no_such_column"]])
 def test_columns_that_are_excluded(cube, names):
     frame = polars_df(cube, "units", exclude_column_names=names, exclude_array_columns=False)
-    everything = lazynwb.read_nwb(cube, "/units")
-    assert_frames(frame, everything.drop(names, strict=False))
+    all_columns = lazynwb.read_nwb(cube, "/units")
+    assert_frames(frame, all_columns.drop(names, strict=False))
 
 
-def test_names_that_polars_takes_for_patterns(tmp_path):
+def test_names_that_are_patterns_in_polars(tmp_path):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         table(file, "t", {"*": [1, 2], "^x.*$": [3, 4], "xy": [5, 6]})
     frame = polars_df(tmp_path / "a.nwb", "t", include_column_names=["*", "^x.*$"])

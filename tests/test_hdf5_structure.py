@@ -48,13 +48,13 @@ def files(tmp_path_factory):
 
 @pytest.mark.parametrize("name", hdf5_structure.OPTIONS)
 @pytest.mark.sample(2)
-def test_everything_is_read_as_libhdf5_reads_it(files, name):
+def test_structures_of_all_kinds_equal_libhdf5(files, name):
     check(files[name])
 
 
 @pytest.mark.parametrize("name", sorted({**builders.CASES, **builders.PYNWB_CASES}))
 @pytest.mark.sample(3)
-def test_the_files_of_other_tests_are_read_as_libhdf5_reads_them(tmp_path, name):
+def test_files_of_other_tests_equal_libhdf5(tmp_path, name):
     path = tmp_path / "file.nwb"
     {**builders.CASES, **builders.PYNWB_CASES}[name](path)
     check(path, LEFT_TO_LIBHDF5.get(name, ()))
@@ -67,7 +67,7 @@ def _real():
 
 
 @pytest.mark.skipif(not _real(), reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
-def test_real_files_are_read_as_libhdf5_reads_them():
+def test_real_files_equal_libhdf5():
     for path in checks.sample(_real(), 2):
         try:
             h5py.File(path).close()
@@ -77,7 +77,7 @@ def test_real_files_are_read_as_libhdf5_reads_them():
 
 
 @given(sessions=random_files.sessions(), libver=st.sampled_from(["earliest", "v110", "latest"]))
-def test_random_files_are_read_as_libhdf5_reads_them(tmp_path_factory, sessions, libver):
+def test_random_files_equal_libhdf5(tmp_path_factory, sessions, libver):
     for session in sessions:
         path = tmp_path_factory.mktemp("random") / "file.nwb"
         random_writers.write_hdf5(path, session)
@@ -139,7 +139,7 @@ def test_partial_lookups_equal_the_complete_index(files, name):
 
 
 @pytest.mark.parametrize("name", ["earliest", "v108", "latest", "tracked", "user_block_latest"])
-def test_single_members_of_large_groups_are_those_that_h5py_finds(files, name):
+def test_single_members_of_large_groups_equal_h5py(files, name):
     (source,) = expand(files[name])
     with h5py.File(files[name]) as stored:
         for group in ("large", "many"):
@@ -189,7 +189,7 @@ def test_checksums_equal_a_compiled_implementation(size):
 
 
 @given(st.lists(st.binary(min_size=1, max_size=60), min_size=1, max_size=12))
-def test_checksums_side_by_side_are_those_of_each(structures):
+def test_checksums_in_parallel_lanes_equal_single_checksums(structures):
     found = checksums.parallel_lookup3(structures)
     assert found == [checksums.plain_lookup3(data) for data in structures]
 
@@ -267,7 +267,7 @@ def test_structure_with_a_wrong_checksum_is_refused(tmp_path, seed):
     assert all(refused.values()), refused
 
 
-def test_a_damaged_group_does_not_pass_for_a_committed_datatype(tmp_path):
+def test_a_damaged_group_is_not_a_committed_datatype(tmp_path):
     path = tmp_path / "file.nwb"
     with h5py.File(path, "w", libver="earliest") as file:
         builders.nwb_root(file)

@@ -261,7 +261,7 @@ def test_links_out_of_the_folder_are_no_columns(linked):
     assert "soft" not in lazynwb.scan_nwb(linked, "t").collect_schema()
 
 
-def test_with_the_users_leave_they_are_read(linked):
+def test_external_links_are_read_if_the_settings_allow_it(linked):
     lazynwb.config.external_links = "anywhere"
     for name in ("raw above", "above", "through itself", "through a link", "soft"):
         found = lazynwb.scan_nwb(linked, "t").select(name).collect().to_series()
@@ -493,7 +493,7 @@ def assert_silent(*texts):
 
 @pytest.fixture
 def silence(caplog, recwarn, cache_dir, capfd):
-    """Nothing secret is logged by anybody, warned of, printed or written down in a test."""
+    """Assert that no secret is logged, warned of, printed or written in a test."""
     caplog.set_level(logging.DEBUG)
     lazynwb.config.max_retries, lazynwb.config.request_timeout = 0, 0.5
     yield
@@ -504,7 +504,7 @@ def silence(caplog, recwarn, cache_dir, capfd):
 
 
 def told_by(work):
-    """Whatever an error of the package says, in its own words, its causes' and its traceback's."""
+    """Return the text of an error, its causes and its traceback."""
     with pytest.raises(LazyNWBError) as raised:
         work()
     error = raised.value
@@ -552,7 +552,7 @@ def test_stores_do_not_reveal_credentials(kind, how, capfd, monkeypatch, tmp_pat
     assert_silent(*map(str, tmp_path.rglob("*")))
 
 
-def test_a_path_of_fsspec_keeps_its_options_to_itself(silence):
+def test_options_of_an_fsspec_path_apply_to_that_path_only(silence):
     upath = pytest.importorskip("upath")
     pytest.importorskip("s3fs")
     path = upath.UPath("s3://bucket/a.nwb", key="AK", secret=SECRET, endpoint_url=CLOSED)

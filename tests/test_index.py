@@ -801,14 +801,14 @@ def test_credentials_are_not_written(cube, tmp_path):
         login = server.url_of(cube[1].name).replace("http://", "http://user:topsecret@")
         options = {"headers": {"X-Key": "topsecret"}}
         build_index([signed, login], tmp_path, storage_options=options)
-        everything = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+        content = b"".join(file.read_bytes() for file in tmp_path.iterdir())
         listed = scan_index(tmp_path).select("path").collect().to_series().to_list()
         assert listed == [f"{server.url_of(cube[0].name)}?versionId=7", server.url_of(cube[1].name)]
         with lazynwb.profile() as profile:
             frame = lazynwb.scan_nwb([signed, login], "units", index=tmp_path)
             assert frame.select(pl.len()).collect().item() == 80
         assert profile.requests == 0
-    assert b"topsecret" not in everything
+    assert b"topsecret" not in content
     assert b"topsecret" not in scan_index(tmp_path).collect().write_json().encode()
     with pytest.raises(LazyNWBError, match=r"api_key.*may be a secret"):
         build_index("https://lab.org/a.nwb?api_key=topsecret", tmp_path)

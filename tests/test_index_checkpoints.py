@@ -84,7 +84,7 @@ def check(place, paths, *, is_clean=True):
 
 
 @pytest.mark.usefixtures("often")
-def test_a_build_that_is_cut_off_again_and_again_gets_done(sessions, tmp_path, monkeypatch):
+def test_repeatedly_interrupted_builds_finish(sessions, tmp_path, monkeypatch):
     """Each try ends after a few writes of files; no try repeats what a checkpoint names."""
     place = tmp_path / "index"
     with monkeypatch.context() as patched:
@@ -141,7 +141,7 @@ def test_changed_sessions_are_described_and_read_again(sessions, cut_off):
 
 @pytest.mark.usefixtures("often")
 def test_other_sources_are_another_build(sessions, cut_off):
-    """What the first one had written is superseded, and removed by the update after."""
+    """Files of the first build are superseded, and removed by the next update."""
     lazynwb.build_index(sessions[::-1], cut_off, values=True)
     check(cut_off, sessions[::-1])
 

@@ -139,7 +139,7 @@ def test_an_entry_that_unpacks_to_more_than_any(place, monkeypatch):
 @pytest.mark.parametrize(
     "data", [b"", b"no zlib", zlib.compress(b"no entry"), zlib.compress(encode(Entry("", 0, (), (), None)))]
 )
-def test_an_entry_that_is_none(place, data):
+def test_an_invalid_entry(place, data):
     file = lazynwb.open_index(place).table_values("units").files[0]
     (place / file.entry_name).write_bytes(data)
     edit(place, lambda _, one: one.update(entry_bytes=len(data)))

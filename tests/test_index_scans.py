@@ -92,7 +92,7 @@ def test_a_query_on_values_imports_no_reader(paths, index, cache_dir):
 
 @st.composite
 def queries(draw):
-    """What a query asks for: sources, predicate, columns, a limit, and types of the user's."""
+    """Sources, predicate, columns, limit and schema overrides of a query."""
     order = draw(st.permutations(range(FILES)))
     sources = [f"{number}.nwb" for number in order[: draw(st.integers(1, FILES))]]
     if draw(st.booleans()):

@@ -104,7 +104,7 @@ def test_small_files_are_joined(sessions, tmp_path):
 
 
 @pytest.mark.usefixtures("small_files")
-def test_an_update_that_is_cut_off_anywhere(sessions, tmp_path, monkeypatch):
+def test_updates_interrupted_at_any_write(sessions, tmp_path, monkeypatch):
     place = tmp_path / "index"
     lazynwb.build_index(sessions, place, values=True)
     for name in "abc":
@@ -160,7 +160,7 @@ def test_readers_at_every_step_of_an_update_find_the_old_values_or_the_new_ones(
     assert {found.equals(after) for found in seen} == {True, False}
 
 
-def test_of_two_updates_at_once_one_is_refused(sessions, tmp_path, monkeypatch):
+def test_one_of_two_concurrent_updates_is_refused(sessions, tmp_path, monkeypatch):
     place = tmp_path / "index"
     lazynwb.build_index(sessions[:3], place, values=True)
     write_values = writing.ValueWriter.write

@@ -85,7 +85,7 @@ def test_values_equal_a_scan(place, paths):
     assert_frame_equal(trials, truth(paths, "/intervals/trials", ["id", "start_time"]))
 
 
-def test_no_file_is_opened_for_them(place, paths):
+def test_queries_on_values_open_no_file(place, paths):
     lazynwb.clear_cache()
     with lazynwb.profile() as counts:
         found = scan_index(place, "/units").group_by("good").len().sort("good").collect()

@@ -342,7 +342,7 @@ def test_any_codes_and_elements_equal_plain_python(texts, data, fixed, tmp_path_
     assert frame["many"].to_list() == [[texts[code] for code in row] for row in rows]
 
 
-def test_elements_are_no_column_though_they_fit(tmp_path):
+def test_datasets_of_elements_are_not_columns(tmp_path):
     """A dataset as long as the table is a column of it, but not one that only explains another."""
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
@@ -354,7 +354,7 @@ def test_elements_are_no_column_though_they_fit(tmp_path):
     assert lazynwb.read_nwb(path, "listed").columns[:3] == ["id", "kind", "kind_elements"]
 
 
-def test_duplicate_texts_keep_their_meaning(tmp_path):
+def test_duplicate_texts_of_an_enumeration_are_merged(tmp_path):
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         enumerated(file, "t", {"kind": (np.array([0, 1, 2, 3], "u1"), ["a", "b", "a", "b"])})
@@ -432,7 +432,7 @@ def test_a_category_may_have_enumerated_columns(tmp_path):
 
 
 def test_elements_in_a_file_that_may_not_be_read_are_not_read(tmp_path):
-    """What `config.external_links` forbids for data it forbids for what the data means."""
+    """`config.external_links` applies to the texts of enumerations as to data."""
     path, other = tmp_path / "a.nwb", tmp_path / "elsewhere.bin"
     other.write_bytes(b"secret" + b"public")
     with h5py.File(path, "w") as file:

@@ -99,7 +99,7 @@ def test_any_order_any_choice_any_repetition(thin, change, lazy):
     assert_frame_equal(added.select(frame.columns), frame)
 
 
-def test_rows_that_are_from_nowhere_are_null(cube, thin):
+def test_rows_without_provenance_are_null(cube, thin):
     wanted = pl.DataFrame({"unit_id": ["s2_3", "none", "s0_1", None, "s2_3"]})
     joined = wanted.join(thin, on="unit_id", how="left", maintain_order="left")
     added = joined.nwb.with_columns("spike_times", "waveform_mean")
@@ -170,7 +170,7 @@ def test_series_and_metadata(cube):
 
 
 def chunks_of(frame, name, length):
-    """How many chunks of `length` rows or elements hold the frame's rows."""
+    """Return the number of chunks of `length` rows or elements that contain the rows of a frame."""
     chunks = set()
     for path, _, row in frame.select(*INTERNAL).iter_rows():
         with h5py.File(path) as file:
@@ -224,7 +224,7 @@ def test_a_lazy_column_is_read_for_the_remaining_rows_of_the_query(cube, engine)
     assert chunks == chunks_of(left, "spike_times", 256) + chunks_of(left, "waveform_mean", 4)
 
 
-def test_the_plan_is_looked_at_for_its_files_alone(cube):
+def test_with_columns_reads_only_the_predicate_columns_of_a_plan(cube):
     thin = lazynwb.scan_nwb(cube, "/units").filter(pl.col("location") == "CA1").drop(ARRAYS)
     thin.nwb.with_columns("waveform_mean")
     with lazynwb.profile() as p:
@@ -465,7 +465,7 @@ def test_a_pandas_frame_stays_one_with_its_index(cube, thin):
     )
 
 
-def test_rows_of_a_pandas_join_that_are_from_nowhere(cube):
+def test_rows_of_a_pandas_join_without_provenance(cube):
     frame = pd.DataFrame({"unit_id": ["none", "s2_3"]}).merge(lazynwb.get_df(cube, "units"), how="left")
     assert frame["_table_index"].dtype.kind == "f"
     added = lazynwb.merge_array_column(frame, "spike_times")

@@ -65,7 +65,7 @@ def counted(query):
 
 
 class TestBytes:
-    """What is read: the index datasets of the columns, and nothing of their values."""
+    """Return the size of the index datasets of columns, the only datasets to be read."""
 
     def test_length_column(self, cube):
         lf = lazynwb.scan_nwb(cube, "units", length_columns=True)
@@ -105,7 +105,7 @@ class TestBytes:
         assert profile.bytes_read == index_bytes(cube, TIMES)
         assert profile.chunks_decoded == 0
 
-    def test_two_columns(self, cube):
+    def test_a_predicate_on_two_length_columns(self, cube):
         lengths = lengths_in(cube, TIMES), lengths_in(cube, SPANS)
         predicate = pl.col(SPANS).list.len() > LENGTH
         lf = lazynwb.scan_nwb(cube, "units").filter(predicate)
@@ -137,7 +137,7 @@ class TestBytes:
 class TestStore:
     """Lengths are small columns: the column store has them."""
 
-    def test_second_process_reads_nothing(self, cube):
+    def test_second_process_reads_no_file(self, cube):
         lf = lazynwb.scan_nwb(cube, "units", length_columns=True)
         first = lf.select("unit_id", "spike_times_len").collect()
         forget_entries()
@@ -176,7 +176,7 @@ class TestStore:
             frame = lazynwb.scan_nwb(path, "units", length_columns=True).select("spike_times_len").collect()
             assert frame["spike_times_len"].to_list() == [len(row) for row in rows]
 
-    def test_own_column_of_that_name_is_not_mixed_up(self, tmp_path):
+    def test_a_stored_column_with_the_name_of_a_length_column_is_distinguished(self, tmp_path):
         """A file's column `a_len` and the lengths of `a` are two columns of the store."""
         path = tmp_path / "a.nwb"
         with h5py.File(path, "w") as file:
@@ -190,7 +190,7 @@ class TestStore:
 
 
 class TestNames:
-    def test_columns_stand_behind_those_they_measure(self, cube):
+    def test_length_columns_follow_their_list_columns(self, cube):
         schema = lazynwb.get_table_schema(cube, "units", length_columns=True)
         plain = list(lazynwb.get_table_schema(cube, "units"))
         for name in (SPANS, TIMES):
@@ -198,16 +198,16 @@ class TestNames:
         assert list(schema) == plain
         assert schema["spike_times_len"] == pl.UInt32
 
-    def test_names(self, cube):
+    def test_names_of_length_columns(self, cube):
         schema = lazynwb.get_table_schema(cube, "units", length_columns=[TIMES])
         assert [name for name in schema if name.endswith("_len")] == ["spike_times_len"]
 
-    def test_without_the_lists(self, cube):
+    def test_length_columns_without_array_columns(self, cube):
         schema = lazynwb.get_table_schema(cube, "units", exclude_array_columns=True, length_columns=True)
         assert "spike_times_len" in schema
         assert TIMES not in schema
 
-    def test_unknown(self, cube):
+    def test_an_unknown_column(self, cube):
         with pytest.raises(lazynwb.ColumnNotFoundError, match=r"'spike_time'.*did you mean.*spike_times"):
             lazynwb.scan_nwb(cube, "units", length_columns="spike_time")
 
@@ -219,7 +219,7 @@ class TestNames:
             lazynwb.scan_nwb(cube, "units", length_columns=["spike_times", name])
 
     @pytest.mark.parametrize("length_columns", [True, "a"])
-    def test_taken(self, tmp_path, length_columns):
+    def test_a_name_that_is_taken(self, tmp_path, length_columns):
         with h5py.File(tmp_path / "a.nwb", "w") as file:
             nwb_root(file)
             table(file, "units", {"a": Ragged([[1.0]]), "a_len": [1], "b": Ragged([[1.0, 2.0]])})

@@ -56,8 +56,8 @@ def heights_of(path, columns):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_text_is_cut_into_batches_by_its_real_length(written, engine):
-    """What it takes is known when its references are read; until then 64 bytes a row are assumed."""
+def test_batches_of_text_are_sized_by_its_length(written, engine):
+    """The size of a batch is estimated as 64 bytes per row until references have been read."""
     path, texts, lists = written
     lazynwb.config.batch_bytes = 1024 * 1024
     scan = lazynwb.scan_nwb(path, "t")
@@ -124,7 +124,7 @@ def test_opening_and_closing_leaves_no_open_files():
     assert found["bytes"] < limits.LEAK
 
 
-def test_all_at_once():
+def test_all_kinds_of_queries_run_concurrently():
     found = long_runs.all_at_once(2, 4, 2)
     assert found["wrong"] == []
     assert found["queries"] >= 2 * 4 * 2
@@ -221,7 +221,7 @@ def test_a_result_that_a_disk_refuses_is_one_line(cube, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_a_cache_that_a_disk_refuses_costs_a_warning(cube, tmp_path):
+def test_a_cache_write_error_is_a_warning(cube, tmp_path):
     (tmp_path / "out").mkdir()
     said, told = limited("cache", cube, tmp_path, 100)
     assert said.strip() == "240"

@@ -72,7 +72,7 @@ def test_lossless_casts_are_allowed(stored, dtype, expected):
     assert cast.to_list() == expected
 
 
-def test_a_choice_of_the_user_is_carried_out():
+def test_casts_to_overridden_types_may_lose_values():
     assert conform(pl.Series([1.75]), pl.Int64(), None).to_list() == [1]
 
 
@@ -108,7 +108,7 @@ def test_lists_of_structs_of_files_that_disagree_have_all_fields(tmp_path, engin
     assert frame["d"].to_list() == [[[one], []], [], [], [[last]]]
 
 
-def test_odd_columns_read_through_libhdf5(tmp_path):
+def test_columns_of_unusual_layouts_are_read_by_libhdf5(tmp_path):
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         group = table(file, "t", {"id": np.arange(2)})
@@ -129,7 +129,7 @@ def test_odd_columns_read_through_libhdf5(tmp_path):
 
 
 @pytest.mark.parametrize("lost", [False, True], ids=["set", "null"])
-def test_references_of_rows_apart_read_through_libhdf5(lost, tmp_path):
+def test_references_of_scattered_rows_are_read_by_libhdf5(lost, tmp_path):
     """They were an error: of several arrays put together NumPy forgets that objects are references."""
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:

@@ -277,7 +277,7 @@ def test_pandas_by_default_and_polars_on_request(cube):
     assert lazynwb.get_metadata_df(cube).equals(lazynwb.get_metadata_df(cube, as_polars=True))
 
 
-def test_the_next_process_parses_nothing(cube):
+def test_the_next_process_parses_no_file(cube):
     script = """if True:
         import sys, lazynwb
         with lazynwb.profile() as counted:

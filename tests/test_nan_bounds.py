@@ -63,7 +63,7 @@ def test_engines_agree(tmp_path_factory, numbers, size, dtype):
     assert stream.getvalue() == path.read_bytes()
 
 
-def test_polars_alone_has_rows_skipped_that_match(tmp_path):
+def test_unchanged_bounds_of_polars_skip_matching_rows_in_duckdb(tmp_path):
     """If this fails, Polars or DuckDB treats NaN differently, and bounds may be kept."""
     frame = pl.DataFrame({"x": [1.0, math.nan, 1.0, 1.0]})
     frame.write_parquet(tmp_path / "a.parquet", statistics=True)
@@ -73,7 +73,7 @@ def test_polars_alone_has_rows_skipped_that_match(tmp_path):
     assert duckdb.sql(query).fetchall() == [(1,)]
 
 
-def test_bounds_of_other_chunks_stay(tmp_path):
+def test_bounds_of_other_row_groups_are_unchanged(tmp_path):
     path = tmp_path / "a.parquet"
     frame = pl.DataFrame({"x": [*range(100), math.nan, *range(99)], "i": range(200)}, strict=False)
     frame.write_parquet(path, statistics=True, row_group_size=100)
@@ -88,7 +88,7 @@ def test_bounds_of_other_chunks_stay(tmp_path):
 
 
 @pytest.mark.parametrize("partition", [None, "session"])
-def test_of_converted_tables(tmp_path, partition):
+def test_nan_bounds_of_converted_tables(tmp_path, partition):
     rows = np.arange(2500, dtype="f8")
     rows[::5] = np.nan
     with h5py.File(tmp_path / "a.nwb", "w") as file:

@@ -21,7 +21,7 @@ def kinds(cells):
     return {kind for cell in cells for output in cell.get("outputs", []) for kind in output.get("data", {})}
 
 
-def test_it_runs_and_shows_tables_pictures_and_the_tree_of_a_session():
+def test_the_notebook_runs_and_shows_tables_images_and_a_session_tree():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(
         notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": "."}}
@@ -39,7 +39,7 @@ def test_it_runs_and_shows_tables_pictures_and_the_tree_of_a_session():
     assert "units; " in cells[4].outputs[0]["text"]
 
 
-def test_it_is_kept_without_outputs():
+def test_the_notebook_is_stored_without_outputs():
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     assert all(not cell.get("outputs") for cell in cells)
 

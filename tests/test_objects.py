@@ -303,7 +303,7 @@ def test_requests_are_one_for_each_object_or_part(web, server):
     assert server.bytes == len(CONTENTS[".zmetadata"]) + len(b"no such file\n") + 10
 
 
-def test_a_version_alone_costs_one_byte(web, server):
+def test_a_version_check_reads_one_byte(web, server):
     assert web.version(".zmetadata") == web.version(".zmetadata")
     assert (server.count, server.bytes) == (1, 1)
     lazynwb.config.recheck_seconds = 0
@@ -593,7 +593,7 @@ def test_contents_in_the_file_itself(tmp_path):
     assert store.reference("text") is None
 
 
-def test_a_part_of_a_file_a_whole_one_and_templates(tmp_path):
+def test_references_to_ranges_and_whole_files_with_templates(tmp_path):
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "a.h5").write_bytes(b"0123456789")
     url = "{{where}}/{{ name }}.h5"

@@ -32,7 +32,7 @@ def plain(value: Any) -> Any:
 
 
 def path_of(container: Any) -> str:
-    """Where a container is in a file made by pynwb, as far as these tests need it."""
+    """Return the path of a container in a file written by pynwb."""
     folders = {
         "ElectrodeGroup": "/general/extracellular_ephys",
         "IntracellularElectrode": "/general/intracellular_ephys",
@@ -108,7 +108,7 @@ def test_a_ragged_index_that_contradicts_its_data_has_no_right_answer(ends, righ
             oracle.fold([1, 2, 3], ends)
 
 
-def test_what_is_a_table(built):
+def test_tables_of_the_oracle(built):
     assert set(oracle.tables(built("session"))) >= {
         "/acquisition/stamped", "/general", "/general/subject", "/general/extracellular_ephys/electrodes",
         "/intervals/custom intervals", "/intervals/trials", "/processing/ecephys/LFP/lfp", "/units",

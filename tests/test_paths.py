@@ -36,7 +36,7 @@ def test_tables_by_their_group_and_series_by_their_datasets(path):
     ]
 
 
-def test_representations_resemble_those_of_h5py(path):
+def test_representations_are_similar_to_h5py(path):
     found = lazynwb.get_internal_paths(path)
     assert repr(found["/acquisition/licks/data"]) == '<HDF5 dataset "data": shape (5,), type "<f8">'
     assert repr(found["/acquisition/video/data"]) == '<HDF5 dataset "data": shape (3, 4, 2), type "|u1">'

@@ -47,7 +47,7 @@ def test_lengths_of_lists_are_as_cheap_as_numbers():
     assert steps == [{length_name("list"), "n"}, {"list"}]
 
 
-def test_batches_stay_small_until_three_were_given_out():
+def test_batches_grow_after_the_first_three():
     growth = Growth(1, 64)
     sizes = []
     for _ in range(6):

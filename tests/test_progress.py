@@ -10,7 +10,7 @@ from lazynwb.progress import Progress
 
 
 class Terminal:
-    """What is seen in the last line of a terminal that stderr is shown in."""
+    """The last line of a terminal with the output of stderr."""
 
     def __init__(self, capsys):
         self._capsys = capsys
@@ -50,7 +50,7 @@ def test_short_work_shows_no_bar(terminal):
     assert terminal.written == ""
 
 
-def test_a_bar_shows_count_rate_and_time_left(terminal):
+def test_a_progress_bar_shows_count_rate_and_remaining_time(terminal):
     with begun():
         assert terminal.line.startswith("Scanning NWB /units:  25%|")
         assert "1/4 [00:00<00:0" in terminal.line

@@ -70,7 +70,7 @@ def test_given_sources_replace_those_of_the_project_file(data, write, files_of, 
     assert files_of("session_02.nwb")[0] == ["session_02.nwb"]
 
 
-def test_sets_have_names(data, write, files_of, monkeypatch):
+def test_named_sets_of_sources(data, write, files_of, monkeypatch):
     write('[sets]\none = ["data/session_00.nwb"]\ntwo = ["data/*_0[12].nwb"]', data.parent)
     monkeypatch.chdir(data)
     assert files_of("@one", "@two")[0] == ["session_00.nwb", "session_01.nwb", "session_02.nwb"]

@@ -56,7 +56,7 @@ def test_ranges(server, target, asked, start, stop):
     assert (server.count, server.bytes, server.log) == (0, 0, [])
 
 
-def test_whole_files(server):
+def test_requests_for_whole_files(server):
     answer, body = get(server)
     assert (answer.status, body, answer.headers["accept-ranges"]) == (200, DATA, "bytes")
     answer, body = get(server, method="HEAD")
@@ -64,7 +64,7 @@ def test_whole_files(server):
     assert urllib.request.urlopen(server.url_of("sub/a b.nwb")).read() == DATA  # noqa: S310 - our own URL
 
 
-def test_what_is_not_there(server):
+def test_missing_files_and_ranges(server):
     assert get(server, "/missing.nwb")[0].status == 404
     assert get(server, "/../file.nwb")[0].status == 404
     assert get(server, method="PUT")[0].status == 405

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.skipif(not FILES, reason="set LAZYNWB_TEST_DATA to a fo
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
 @pytest.mark.sample(3)
-def test_every_table_of(path):
-    """With either engine for every other file: `test_all_files_at_once` runs both."""
+def test_all_tables_equal_the_oracle(path):
+    """With either engine for every other file: `test_a_scan_of_all_files` runs both."""
     check_file(path, ENGINES[FILES.index(path) % len(ENGINES)])
 
 
@@ -32,7 +32,7 @@ def test_every_table_is_listed(path):
     assert [t for t in tables if not any(p == t or p.rpartition("/")[0] == t for p in listed)] == []
 
 
-def test_all_files_at_once():
+def test_a_scan_of_all_files():
     """Sources of every age in one scan: those without trials are skipped, and the rest are right."""
     having = [path for path in FILES if "/intervals/trials" in oracle.tables(path)]
     expected = sum(oracle.read_table(path, "/intervals/trials").rows for path in having)

@@ -179,7 +179,7 @@ def test_masks_are_excluded_and_labels_are_not(built):
     assert frame["roi"].to_list() == [{"id": k, "label": f"cell {k}"} for k in (4, 1, 1)]
 
 
-def test_by_default_positions_are_shown_as_stored(twins):
+def test_positions_are_unresolved_by_default(twins):
     frame = lazynwb.read_nwb(twins / "regions.nwb", "/processing/ecephys/rows")
     assert frame.schema["electrode"] == pl.Int64
     assert frame["electrode"].to_list() == [4, 0, 2]
@@ -187,11 +187,11 @@ def test_by_default_positions_are_shown_as_stored(twins):
 
 def test_columns_can_be_chosen_by_name(twins):
     path, name = twins / "regions.nwb", "/processing/ecephys/rows"
-    everything = lazynwb.read_nwb(path, name, resolve_regions=True)
+    resolved = lazynwb.read_nwb(path, name, resolve_regions=True)
     plain = lazynwb.read_nwb(path, name)
     for wanted in ("electrode", ["electrode"], ("electrode",)):
         frame = lazynwb.read_nwb(path, name, resolve_regions=wanted)
-        assert frame["electrode"].equals(everything["electrode"])
+        assert frame["electrode"].equals(resolved["electrode"])
         assert frame["electrodes"].equals(plain["electrodes"])
     assert lazynwb.read_nwb(path, name, resolve_regions=[]).equals(plain)
 
@@ -363,7 +363,7 @@ def test_sources_from_a_server(twins):
             assert_frames(remote.drop("_nwb_path"), local.drop("_nwb_path"))
 
 
-def test_which_tables_are_referred_to_is_remembered(many):
+def test_references_between_tables_are_cached(many):
     """A second query, or another process, parses no structure."""
     lazynwb.read_nwb(many, "/units", resolve_regions=True)
     with lazynwb.profile() as p:
@@ -411,7 +411,7 @@ def test_later_files_follow_the_schema_of_the_first(tmp_path):
     assert frame["electrodes"][1].to_list() == [{"id": 1, "location": "é1", "own": None, "x": 0.25}]
 
 
-def test_types_that_do_not_fit_together_are_an_error_that_names_both_files(tmp_path):
+def test_incompatible_types_are_an_error_that_names_both_files(tmp_path):
     paths = [
         units(tmp_path / "a.nwb", [[0]], 2, depth=np.arange(2)),
         units(tmp_path / "b.nwb", [[0]], 2, depth=["x", "y"]),

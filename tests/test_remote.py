@@ -27,7 +27,7 @@ def server():
 
 
 def both(path, server, read):
-    """What `read` makes of the file and of its URL: a frame without the path, or the error's words."""
+    """Return the results of `read` for a file and its URL: a frame without paths, or the text of an error."""
     outcomes = []
     for source in (str(path), server.url_of(str(path).lstrip("/"))):
         try:

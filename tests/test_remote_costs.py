@@ -124,7 +124,7 @@ def test_the_column_store_costs_no_request(query, urls, server):
     assert all(requests <= without[0] and size <= without[1] for requests, size in warm)
 
 
-def test_another_process_finds_it_in_the_cache(urls, server, cache_dir):
+def test_a_second_process_reads_from_the_cache(urls, server, cache_dir):
     script = f"""if True:
         import lazynwb
         with lazynwb.profile() as p:
@@ -163,7 +163,7 @@ def test_a_count_reads_no_column(urls, server):
 @pytest.mark.parametrize("layout", ["as written", "at the end", "scattered", "paged"])
 @pytest.mark.sample(2)
 def test_layouts(layout, sessions, tmp_path):
-    """Wherever a writer left the structure, the frame is the same, in a bounded number of requests."""
+    """The position of the structure in a file changes no values, and the number of requests is bounded."""
     path = write_layouts(sessions[0], tmp_path)[layout]
     with RangeServer(tmp_path) as server:
         for query, most in ((performance, 8), (good_spikes, 20), (trials, 14)):
@@ -174,7 +174,7 @@ def test_layouts(layout, sessions, tmp_path):
             assert server.count <= most
 
 
-def test_data_that_only_its_library_decodes_is_fetched_at_once(tmp_path):
+def test_data_for_other_libraries_is_fetched_in_one_round(tmp_path):
     """Chunks with a filter that the engine leaves to libhdf5 do not cost a request each."""
     import h5py
     import numpy as np

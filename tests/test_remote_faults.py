@@ -267,7 +267,7 @@ def test_credentials_that_cannot_be_had(server):
         (Fault(206, {"Content-Range": "bytes 0-2/99", "Last-Modified": "today"}, b"abc"), "violate"),
     ],
 )
-def test_an_answer_that_makes_no_sense(fault, what, server, url):
+def test_an_invalid_answer(fault, what, server, url):
     server.faults.append(always(fault))
     assert what in str(error_of(url))
     assert len({seen.path for seen in server.log}) == 1
@@ -399,7 +399,7 @@ IDENTITIES = {
 @pytest.mark.parametrize("identity", IDENTITIES)
 @pytest.mark.sample(2)
 def test_old_and_new_bytes_are_never_mixed(identity, server, versions):
-    """Whichever request the file is replaced before: all old, all new, or an error; and then all new."""
+    """A replacement before any request gives old rows, new rows or an error, and afterwards new rows."""
     server.etag, server.last_modified, new = IDENTITIES[identity]
     url = server.url_of("v.nwb")
     errors = 0
@@ -604,7 +604,7 @@ def assert_silent(*texts):
 
 @pytest.fixture
 def silence(caplog, recwarn, cache_dir, capfd):
-    """Nothing secret is logged, warned of, printed or written in a test."""
+    """Assert that no secret is logged, warned of, printed or written in a test."""
     caplog.set_level(logging.DEBUG)
     yield
     logged = [record.getMessage() for record in caplog.get_records("call")]

@@ -68,7 +68,7 @@ def cloud(kind, request, cube):
 
 @pytest.fixture
 def server(cube):
-    """What takes any credentials, and shows which."""
+    """A store that accepts any credentials and records them."""
     with RangeServer() as running:
         running.objects["bucket/a.nwb"] = cube[0].read_bytes()
         yield running
@@ -150,7 +150,7 @@ def test_names_that_cannot_be_requested(kind, cloud, name):
 
 
 @clouds
-def test_what_is_not_there(kind, cloud):
+def test_missing_files_and_buckets(kind, cloud):
     for name in ("none.nwb", "none", "none/", "none/*.nwb", "sub/x_1?.nwb"):
         with pytest.raises(SourceNotFoundError) as caught:
             units(url(cloud, name), **cloud.options)

@@ -77,7 +77,7 @@ def sessions(tmp_path_factory):
 @pytest.mark.parametrize(
     ("url", "expected"), [*((u, True) for u in IMMUTABLE), *((u, False) for u in MUTABLE)]
 )
-def test_urls_that_name_one_content_for_ever(url, expected):
+def test_immutable_urls(url, expected):
     assert revalidation.is_immutable(resolve(url)) is expected
 
 
@@ -240,7 +240,7 @@ def test_files_of_a_folder_or_pattern_are_validated_by_its_listing(kind, cloud, 
 
 
 @clouds
-def test_a_listing_counts_for_as_long_as_any_check(kind, cloud, sessions):
+def test_listings_are_reused_within_recheck_seconds(kind, cloud, sessions):
     cloud.put("private/old/a.nwb", sessions[0].read_bytes())
     url = f"{cloud.scheme}://private/old/*.nwb"
     query = lambda: trials(url, storage_options=cloud.options)  # noqa: E731

@@ -166,7 +166,7 @@ def test_only_the_times_of_the_schema_are_datetimes_with_the_offset_of_the_file(
     assert session.file_create_date == [dt.datetime(2024, 2, 1, tzinfo=dt.UTC)]
 
 
-def test_a_time_that_is_none_is_none_and_a_warning_names_the_file(path, caplog):
+def test_an_invalid_time_is_none_with_a_warning(path, caplog):
     with h5py.File(path, "a") as file:
         del file["session_start_time"]
         file["session_start_time"] = "some day"
@@ -369,7 +369,7 @@ def test_one_listing_answers_for_all_groups(built):
     assert again.files_parsed == 0
 
 
-def test_the_next_process_parses_nothing(built):
+def test_the_next_process_parses_no_file(built):
     script = """if True:
         import sys, lazynwb
         with lazynwb.profile() as counted:

@@ -60,7 +60,7 @@ def scan(paths, **options):
     return lazynwb.scan_nwb(paths, "/units", session_columns=NAMES, **options)
 
 
-def test_they_equal_joins_on_the_path(sessions):
+def test_session_columns_equal_joins_on_the_path(sessions):
     frame = scan(sessions).collect()
     assert frame.columns == COLUMNS
     assert_frame_equal(frame, joined(sessions).collect())
@@ -88,7 +88,7 @@ def test_the_schema_is_known_before_collect(sessions):
     ],
 )
 @pytest.mark.sample(2)
-def test_filters_on_them_equal_filters_after_the_joins(sessions, predicate, engine):
+def test_filters_on_session_columns_equal_filters_after_joins(sessions, predicate, engine):
     found = scan(sessions).filter(predicate).collect(engine=engine)
     assert_frame_equal(found, joined(sessions).collect().filter(predicate))
 
@@ -110,7 +110,7 @@ def test_with_limits_and_projections(sessions, limit, mice, columns, rate):
 
 
 @pytest.mark.usefixtures("no_store")
-def test_a_filter_on_them_skips_files_before_anything_else_of_them_is_read(sessions):
+def test_a_filter_on_session_columns_skips_files_before_other_reads(sessions):
     query = scan(sessions).filter(pl.col("subject_id") == "b")
     lazynwb.clear_cache()
     with lazynwb.profile() as cold:
@@ -120,9 +120,9 @@ def test_a_filter_on_them_skips_files_before_anything_else_of_them_is_read(sessi
     assert cold.files_parsed == len(sessions) + 2
     with lazynwb.profile() as warm:
         query.select("rate").collect()
-    everything = lazynwb.scan_nwb(sessions, "/units").select("rate")
+    unfiltered = lazynwb.scan_nwb(sessions, "/units").select("rate")
     with lazynwb.profile() as whole:
-        everything.collect()
+        unfiltered.collect()
     assert (warm.files_skipped, whole.files_skipped) == (4, 0)
     # Four subjects' names, a reference and the text that it leads to each; then the column of one file.
     assert warm.requests == 2 * 4 + 1
@@ -215,7 +215,7 @@ def test_a_column_of_the_table_is_not_replaced(sessions):
         lazynwb.scan_nwb(sessions, "/units", session_columns={"rate": "session_id"})
 
 
-def test_they_come_with_the_table_that_excludes_arrays_and_with_a_given_schema(sessions):
+def test_session_columns_are_added_without_array_columns_and_to_a_given_schema(sessions):
     bare = scan(sessions, exclude_array_columns=True).collect_schema()
     assert "keywords" in bare
     given_schema = scan(sessions, schema={"rate": pl.Float32}).collect()

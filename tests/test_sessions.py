@@ -198,7 +198,7 @@ def test_metadata_of_different_types_are_text_as_in_get_metadata_df(tmp_path):
     assert_frame_equal(lazynwb.scan_sessions(tmp_path).select(expected.columns).collect(), expected)
 
 
-def test_what_cannot_be_read(paths, tmp_path, caplog):
+def test_unreadable_sessions_are_errors_or_left_out(paths, tmp_path, caplog):
     broken = tmp_path / "broken.nwb"
     broken.write_bytes(b"nothing of NWB" * 100)
     with pytest.raises(LazyNWBError):

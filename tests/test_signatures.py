@@ -187,7 +187,7 @@ def test_the_defaults(name):
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_what_is_new_is_never_needed(name):
+def test_new_parameters_are_optional(name):
     call, signature = CALLS[name], parameters_of(name)
     known = {*call.required, *call.positional, *call.by_name}
     new = [parameter for key, parameter in signature.parameters.items() if key not in known]
@@ -231,7 +231,7 @@ def test_constants_and_public_names():
     assert {"scan_nwb", "read_nwb", "get_sql_context", "get_internal_paths", "config"} <= set(dir(lazynwb))
 
 
-def test_what_is_returned(cube):
+def test_return_types(cube):
     assert type(lazynwb.scan_nwb(cube[0], "/units")) is pl.LazyFrame
     assert type(lazynwb.read_nwb(cube[0], "/units")) is pl.DataFrame
     assert type(lazynwb.get_table_schema(cube[0], "/units")) is pl.Schema
@@ -250,7 +250,7 @@ def test_what_is_returned(cube):
         ("MissingPackageError", ImportError),
     ],
 )
-def test_errors(error, bases):
+def test_base_classes_of_errors(error, bases):
     assert issubclass(getattr(lazynwb, error), (bases,))
     assert issubclass(getattr(lazynwb, error), lazynwb.LazyNWBError)
 

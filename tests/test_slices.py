@@ -262,7 +262,7 @@ def test_contiguous_data_that_was_never_written_is_zeros_behind_a_user_block_too
 
 @pytest.mark.parametrize("libver", ["earliest", "v110", "latest"])
 @pytest.mark.parametrize("limits", [(40, None, 7), (40, 5, None), (None, 5, 7), (None, None, 7)], ids=str)
-def test_whichever_dimension_may_grow_each_chunk_is_where_it_belongs(tmp_path, libver, limits):
+def test_chunks_are_located_for_any_unlimited_dimension(tmp_path, libver, limits):
     values = np.arange(40 * 5 * 7, dtype="f4").reshape(40, 5, 7)
     with h5py.File(tmp_path / "a.nwb", "w", libver=libver) as file:
         group = series(file, "series")

@@ -126,7 +126,7 @@ def test_no_source_at_all(tmp_path):
 
 
 @pytest.mark.parametrize("source", [5, None, [None], b"bytes"])
-def test_what_is_not_a_path(source):
+def test_invalid_sources(source):
     with pytest.raises((TypeError, ValueError, FileNotFoundError)):
         lazynwb.scan_nwb(source, "/units").collect()
 

@@ -43,7 +43,7 @@ def number(value):
 
 
 def is_observed(obs, start, stop):
-    """Whether an interval lies in observed time: go from its start to its stop by what is observed."""
+    """Return whether an interval is within observed time, by a walk along the observed intervals."""
     if not obs:
         return True
     here = start
@@ -126,7 +126,7 @@ def options_of(kind):
 
 @given(units_of, trials_of, kinds, st.booleans())
 @settings(max_examples=150)
-def test_whatever_the_units_intervals_and_sessions(units, trials, kind, observed):
+def test_spikes_in_intervals_equal_a_direct_search_for_random_sessions(units, trials, kind, observed):
     frame = find(
         unit_frame(units), BOUNDS, trial_frame(trials), apply_obs_intervals=observed, **options_of(kind)
     )
@@ -520,7 +520,7 @@ def test_a_query_can_be_pickled(sessions):
         assert_frame_equal(again.collect(), query.collect())
 
 
-def test_a_file_without_spike_times_is_null_where_others_have_them(sessions, tmp_path):
+def test_a_file_without_spike_times_has_nulls(sessions, tmp_path):
     path = tmp_path / "no_spikes.nwb"
     with h5py.File(path, "w") as file:
         nwb_root(file)

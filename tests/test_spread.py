@@ -125,7 +125,7 @@ def test_the_frame_is_the_same_as_without_an_executor(cube, executor, query):
     assert_frame_equal(spread.collect(engine="streaming"), alone.collect())
 
 
-def test_types_that_are_not_arrow_s_own_come_back_as_they_were(tmp_path, executor):
+def test_array_enum_and_struct_types_round_trip(tmp_path, executor):
     import h5py
 
     for number in range(3):
@@ -161,7 +161,7 @@ def test_a_client_of_dask_s_kind_is_taken_for_its_executor(cube):
 # -- what a task is -------------------------------------------------------------------------------------
 
 
-def test_a_task_is_a_few_kilobytes_and_a_worker_parses_nothing_that_is_known(cube):
+def test_tasks_are_small_and_workers_parse_no_catalogued_file(cube):
     recorder = Recorder()
     scan = lazynwb.scan_nwb(cube, "/units", executor=recorder)
     described = len(recorder.works)
@@ -268,7 +268,7 @@ def test_a_worker_of_another_version_is_an_error(cube):
 # -- how many, and how much at a time -------------------------------------------------------------------
 
 
-def test_no_more_tasks_are_under_way_than_the_workers_need(tmp_path):
+def test_the_number_of_pending_tasks_is_bounded_by_the_workers(tmp_path):
     import h5py
 
     for number in range(40):
@@ -486,7 +486,7 @@ def test_an_invalid_executor_is_an_error(cube):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs os.fork: run on Linux or macOS")
-def test_processes_that_are_forked_are_refused_rather_than_waited_for_in_vain(cube):
+def test_forked_processes_are_refused(cube):
     with (
         ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool,
         pytest.raises(ValueError, match=r"get_context\(\"spawn\"\)"),
@@ -494,7 +494,7 @@ def test_processes_that_are_forked_are_refused_rather_than_waited_for_in_vain(cu
         lazynwb.scan_nwb(cube, "/units", executor=pool)
 
 
-def test_a_query_that_is_given_up_leaves_no_thread_behind(cube):
+def test_an_abandoned_query_leaks_no_thread(cube):
     before = set(threading.enumerate())
     scan = lazynwb.scan_nwb(cube, "/units", executor=Recorder())
     scan.head(1).collect()

@@ -150,7 +150,7 @@ def test_options_of_the_context(cube):
     assert isinstance(frame, pl.DataFrame)
 
 
-def test_one_odd_table_never_keeps_the_others_out(tmp_path, caplog):
+def test_one_unreadable_table_does_not_hide_the_others(tmp_path, caplog):
     for number, x in enumerate((["text"], np.array([1]))):
         with h5py.File(tmp_path / f"{number}.nwb", "w") as file:
             table(file, "conflict", {"x": x})
@@ -262,7 +262,7 @@ def test_a_table_that_cannot_be_described_fails_where_it_is_named(tmp_path):
             context.execute(query)
 
 
-def test_bad_files_are_fatal_when_they_are_to_be(tmp_path):
+def test_unreadable_files_are_errors_on_request(tmp_path):
     (tmp_path / "bad.nwb").write_bytes(b"nothing")
     with pytest.raises(lazynwb.NotNWBError, match=r"bad\.nwb"):
         lazynwb.get_sql_context(tmp_path, ignore_errors=False)

@@ -42,7 +42,7 @@ def _as_in_a_new_process(monkeypatch):
 
 
 def stored(query):
-    """What a query gives, how many rows came from the store, and how many bytes from files."""
+    """Return the result of a query, the number of stored rows, and the number of bytes read from files."""
     forget_entries()
     catalog_cache.clear_memory()
     with lazynwb.profile() as profile:
@@ -234,10 +234,10 @@ class TestWhatAFilteredQueryStores:
         assert (rows, read) == (240, 0)
         assert_frames(found, expected)
         # Of the other files these columns are not stored, and a query that needs them reads them there.
-        everything = lazynwb.scan_nwb(cube, "units").select("unit_id", "decoder_label")
-        expected = unstored(everything.collect)
+        unfiltered = lazynwb.scan_nwb(cube, "units").select("unit_id", "decoder_label")
+        expected = unstored(unfiltered.collect)
         for _ in range(3):
-            found, _, read = stored(everything.collect)
+            found, _, read = stored(unfiltered.collect)
             assert_frames(found, expected)
         assert read == 0
 
@@ -543,7 +543,7 @@ def test_linked_files_are_part_of_the_identity(tmp_path):
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "delete", "entry"])
 @pytest.mark.sample(2)
-def test_damage_costs_a_query_nothing_but_time(cube, damage):
+def test_queries_on_damaged_parts_read_the_files(cube, damage):
     generator = random.Random(damage)  # noqa: S311 - the same each time
 
     def run():

@@ -80,7 +80,7 @@ def test_a_private_bucket_needs_credentials(kind, cloud):
 
 
 @clouds
-def test_what_is_not_there(kind, cloud):
+def test_missing_objects_and_ranges(kind, cloud):
     store = bucket(cloud, "private", cloud.options)
     with pytest.raises(FileNotFoundError, match="404"):
         obstore.get_range(store, "none.nwb", start=0, length=1)

@@ -131,7 +131,7 @@ def test_rows_are_those_of_the_tables_one_after_the_other(presence, kinds, data)
     assert_frame_equal(query.collect(engine=engine), truth.filter(predicate).select(columns))
 
 
-def test_it_is_the_concatenation_of_single_scans(files):
+def test_a_pattern_scan_is_the_concatenation_of_single_scans(files):
     tables = [(path, table) for path, own in files.items() for table in sorted(own) if table in COLUMNS]
     single = [lazynwb.scan_nwb(path, table).collect() for path, table in tables]
     whole = lazynwb.scan_nwb(list(files), PATTERN).collect()
@@ -237,7 +237,7 @@ def test_tables_that_disagree_are_both_named(tmp_path):
     assert found["x"].to_list() == ["1", "one"]
 
 
-def test_one_unreadable_column_or_file_takes_nothing_else_with_it(tmp_path, caplog):
+def test_an_unreadable_column_or_file_does_not_affect_others(tmp_path, caplog):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         builders.table(file, "intervals/a", {"x": [1, 2], "y": [5, 6]})
         group = builders.table(file, "intervals/b", {"y": [3, 4]}, colnames=["x", "y"])
@@ -392,7 +392,7 @@ def test_a_task_that_stops_within_a_file_is_continued_there(presence):
     assert len(frames) > 6
 
 
-def test_in_sql(files):
+def test_patterns_in_sql(files):
     context = lazynwb.get_sql_context(list(files), table_names=[PATTERN, "trials"], disable_progress=True)
     assert context.tables() == [PATTERN, "trials"]
     found = context.execute(

@@ -24,7 +24,7 @@ NAMES_AND_ENGINES = [
 
 
 @pytest.mark.parametrize(("name", "engine"), NAMES_AND_ENGINES)
-def test_every_table_of(name, engine, built):
+def test_all_tables_equal_the_oracle(name, engine, built):
     if name == "plugins" and not plugin_filters():
         pytest.skip("pip install hdf5plugin")
     check_file(built(name), engine)

@@ -339,10 +339,10 @@ def test_a_window_over_generated_timestamps_equals_a_filter_of_all_rows(tmp_path
 
 
 def compare(path, predicate, limit):
-    everything = scan(path).collect()
-    assert_frame_equal(scan(path).filter(predicate).collect(), everything.filter(predicate))
+    all_rows = scan(path).collect()
+    assert_frame_equal(scan(path).filter(predicate).collect(), all_rows.filter(predicate))
     limited = scan(path).head(limit).filter(predicate).collect()
-    assert_frame_equal(limited, everything.head(limit).filter(predicate))
+    assert_frame_equal(limited, all_rows.head(limit).filter(predicate))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.9, 1.0])
@@ -352,7 +352,7 @@ def test_predicates_use_the_types_of_the_requested_schema(tmp_path, dtype, share
     path = write(tmp_path / "a.nwb", stamps)
     for asked in (pl.Float32, pl.Float64, pl.Int32):
         frame = scan(path, schema_overrides={"timestamps": asked})
-        everything = frame.collect()
+        all_rows = frame.collect()
         value = float(np.quantile(stamps, share))
         for predicate in (
             time >= value,
@@ -362,7 +362,7 @@ def test_predicates_use_the_types_of_the_requested_schema(tmp_path, dtype, share
             time >= 0.7,
             time.is_between(0.7, 99.3),
         ):
-            assert_frame_equal(frame.filter(predicate).collect(), everything.filter(predicate))
+            assert_frame_equal(frame.filter(predicate).collect(), all_rows.filter(predicate))
 
 
 def test_fewer_timestamps_than_data_end_the_window(tmp_path):

@@ -194,7 +194,7 @@ def test_an_external_image_series_has_its_frames_times(session):
     assert rated.between(1, 1.2).timestamps[:].tolist() == [25 / 25, 26 / 25, 27 / 25, 28 / 25, 29 / 25]
 
 
-def test_frames_of_which_no_number_is_known_have_no_times(tmp_path):
+def test_frames_without_numbers_have_no_times(tmp_path):
     with h5py.File(tmp_path / "old.nwb", "w") as file:  # before NWB 2.10
         series(file, "video", np.zeros((0, 0, 0)), start=0.0, rate=25.0, kind="ImageSeries")
         file["video/external_file"] = ["a.mp4"]
@@ -278,7 +278,7 @@ def test_an_ambiguous_name_is_an_error_that_lists_the_candidates(tmp_path):
 
 
 @pytest.mark.parametrize("term", ["spee", "acquisition/nothing", "units", "general"])
-def test_a_name_of_nothing_is_an_error_that_lists_the_series(session, term):
+def test_an_unknown_name_is_an_error_that_lists_the_series(session, term):
     for exact in (False, True):
         with pytest.raises(
             lazynwb.TableNotFoundError, match=r"no series .* in .*session\.nwb.*acquisition/raw"

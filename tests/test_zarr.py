@@ -2,7 +2,7 @@
 
 The twins are those of `zarr_twins/make.py`, made anew where LAZYNWB_ZARR2_PYTHON and LAZYNWB_ZARR3_PYTHON
 name interpreters that can, and else unpacked from its archive. The oracle reads the HDF5 file, which both
-stores are exports of; that they have kept everything is tested as well, where zarr-python is installed.
+stores are exports of; that the exports are complete is tested as well, where zarr-python is installed.
 """
 
 import base64
@@ -186,7 +186,7 @@ def test_links_are_resolved_to_their_targets(store):
 @each_version
 @pytest.mark.parametrize("name", ["units", "electrodes", "trials_with_references"])
 def test_references_are_the_paths_that_they_name(name, store):
-    """However they are stored: pickled, in JSON, in MsgPack, or as text."""
+    """Stored as pickles, JSON, MessagePack or text."""
     expected = {
         "units": ("/units", pl.col("electrode_group"), "/general/extracellular_ephys/shank0"),
         "electrodes": (
@@ -233,7 +233,7 @@ OPTIONS = (
 
 @each_store
 @pytest.mark.parametrize("options", [(), OPTIONS], ids=["default", "all"])
-def test_the_same_paths(options, hdf5, store):
+def test_paths_equal_those_of_the_hdf5_file(options, hdf5, store):
     """In the same order, as groups or datasets, of the same shapes.
 
     HDF5 lists the members of a group by name, and a store has no order of its own. What hdmf-zarr 0.13 writes
@@ -251,10 +251,10 @@ def test_the_same_paths(options, hdf5, store):
 @each_version
 @pytest.mark.parametrize("name", ["session", "linked_series", "modules"])
 def test_the_same_paths_without_consolidated_metadata(store, tmp_path):
-    everything = dict.fromkeys(OPTIONS, True)
+    all_options = dict.fromkeys(OPTIONS, True)
     copy = unconsolidated(store, tmp_path)
-    assert dict(lazynwb.get_internal_paths(copy, **everything)) == dict(
-        lazynwb.get_internal_paths(store, **everything)
+    assert dict(lazynwb.get_internal_paths(copy, **all_options)) == dict(
+        lazynwb.get_internal_paths(store, **all_options)
     )
 
 
@@ -415,7 +415,7 @@ def test_an_object_store(consolidated, hdf5, store, s3, tmp_path):
 
 
 def through_zarr_python(store, folder):
-    """What zarr-python reads, as an HDF5 file for the oracle."""
+    """Write the data that zarr-python reads as an HDF5 file for the oracle."""
     pytest.importorskip("zarr", reason="pip install zarr")
     from readers import zarr_python
 
@@ -449,9 +449,9 @@ def test_every_table_of_a_real_store(path, tmp_path):
 @pytest.mark.parametrize("path", REAL, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_every_path_of_a_real_store(path, tmp_path):
     copy = through_zarr_python(path, tmp_path)
-    everything = dict.fromkeys(OPTIONS, True)
-    assert list(lazynwb.get_internal_paths(path, **everything)) == list(
-        lazynwb.get_internal_paths(copy, **everything)
+    all_options = dict.fromkeys(OPTIONS, True)
+    assert list(lazynwb.get_internal_paths(path, **all_options)) == list(
+        lazynwb.get_internal_paths(copy, **all_options)
     )
 
 

@@ -530,7 +530,7 @@ class ZarrReference(dict):
 
 
 def pickled(array: np.ndarray, protocol: int = 5) -> bytes:
-    """What numcodecs' Pickle writes."""
+    """Return the bytes that numcodecs' Pickle writes."""
     module = types.ModuleType("hdmf_zarr.utils")
     module.ZarrReference = ZarrReference
     stand_ins = {"hdmf_zarr": types.ModuleType("hdmf_zarr"), "hdmf_zarr.utils": module}
@@ -685,7 +685,7 @@ BAD_ARRAYS = [
 
 
 @pytest.mark.parametrize("change", BAD_ARRAYS, ids=str)
-def test_metadata_that_makes_no_sense(change):
+def test_inconsistent_metadata(change):
     data = {**TABLE_2, "intervals/t/x/.zarray": {**array_2([3], [3]), **change}}
     with (
         reader(consolidated(data)) as found,
@@ -704,7 +704,7 @@ def test_bad_json(text, key):
         found.describe_table("intervals/t")
 
 
-def test_what_is_no_store():
+def test_objects_that_are_not_a_store():
     with reader({"x": b""}) as found, pytest.raises(NotNWBError, match="is not a Zarr store"):
         found.list_objects()
     with reader({"zarr.json": array_3([1], [1])}) as found, pytest.raises(NotNWBError, match="no group"):
@@ -717,7 +717,7 @@ def test_attributes_with_numbers_that_are_no_json():
         assert table(found).problems == ()
 
 
-def test_arrays_whose_metadata_are_almost_the_same_are_told_apart():
+def test_arrays_with_similar_metadata_are_distinguished():
     own = array_2([3], [2], "<f8")
     documents = {
         "a": own,
@@ -789,7 +789,7 @@ def test_objects_of_another_kind_than_the_column():
         ({"id": "imagecodecs_jpeg2k"}, r" \(package imagecodecs\)"),
     ],
 )
-def test_codecs_that_are_not_known_are_named_with_their_package(codec, package):
+def test_unknown_codecs_are_named_with_their_package(codec, package):
     data = {**TABLE_2, "intervals/t/x/.zarray": array_2([3], [3], "<f8", filters=[codec])}
     with reader(consolidated(data)) as found:
         array = arrays(table(found))["x"]
@@ -943,7 +943,7 @@ def test_data_types_of_version_3(data_type, endian, expected):
 
 
 @pytest.mark.parametrize("data_type", ["int7", None, {"name": 3}, {"name": "struct"}, "numpy.made_up"])
-def test_data_types_that_are_not_known(data_type):
+def test_unknown_data_types(data_type):
     with pytest.raises(ValueError, match="a data type"):
         numpy_dtype(describe_v3(data_type, "little"))
 

@@ -44,7 +44,7 @@ def chunkings(draw, shape):
 
 @st.composite
 def fills(draw, dtype):
-    """What a missing chunk is full of; None leaves it to the format."""
+    """Return a fill value; None for the default of the format."""
     kind = np.dtype("O" if dtype == "text" else dtype).kind
     if kind in "OUS":
         return None
@@ -58,7 +58,7 @@ def fills(draw, dtype):
 
 @st.composite
 def layouts(draw, shape, dtype):
-    """What does not depend on the version. Without a fill value, no chunk is missing."""
+    """Return options of both format versions. Without a fill value, no chunk is missing."""
     fill = draw(fills(dtype))
     missing = draw(st.sets(st.integers(0, 40), max_size=8)) if fill is not None else set()
     return {
@@ -334,7 +334,7 @@ def check(draw, folder, version, column):
 
 @pytest.fixture(scope="module", autouse=True)
 def _own_pickles():
-    """What these tests have pickled themselves, zarr-python may unpickle."""
+    """zarr-python may unpickle the pickles of these tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("numcodecs.pickles.ALLOW_UNSAFE_PICKLE_DECODE", True, raising=False)
         yield

@@ -362,7 +362,7 @@ def _references(version: int) -> tuple[np.ndarray, tuple[int, ...], dict[str, An
 
 
 def corpus() -> dict[str, Callable[[Path], Path]]:
-    """What writes each of the stores into a folder, by its name."""
+    """Return the writers of the stores by name."""
     kinds = [(2, name, "", number % 2 == 0) for number, name in enumerate(CODECS)]
     kinds += [(3, name, "", number % 2 == 0) for number, name in enumerate(_V3)]
     kinds += [(3, "plain", "end+crc32c", True), (3, "zstd", "end", False), (3, "gzip", "start+crc32c", False)]

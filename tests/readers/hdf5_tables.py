@@ -204,7 +204,7 @@ def is_region(dataset: h5py.Dataset) -> bool:
 
 
 def members(group: h5py.Group) -> dict[str, h5py.Dataset | h5py.Group]:
-    """What can be opened; broken and cyclic links are left out."""
+    """Return the readable members, without broken and cyclic links."""
     found = {}
     for name in group:
         with contextlib.suppress(KeyError, OSError, RuntimeError):

@@ -34,7 +34,7 @@ class Session:
         self.tables = {self.path(o): o for o in self.nwb.objects.values() if isinstance(o, DynamicTable)}
 
     def path(self, container: AbstractContainer) -> str:
-        """Where in the file something is, from the root."""
+        """Return the path of an object from the root."""
         return self._io.manager.get_builder(container).path.removeprefix("root")
 
     def columns(self, table: DynamicTable) -> dict[str, list[Any]]:

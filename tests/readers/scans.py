@@ -105,7 +105,7 @@ def column(name: str, parts: Sequence[tuple[list[Any], pl.DataType | None]]) -> 
 
 
 class Truth:
-    """What several files hold, as h5py reads them.
+    """Contents of several files, read by h5py.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ NULL = "\ue001"
 
 
 class Reference(dict[str, Any]):
-    """As hdmf-zarr has it: a dictionary with `source` and `path`."""
+    """A reference of hdmf-zarr: a dictionary with `source` and `path`."""
 
 
 class Careful(pickle.Unpickler):

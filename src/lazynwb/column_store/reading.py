@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import polars as pl
+from polars import selectors
 
 from lazynwb.catalog.dtypes import TABLE_INDEX
 from lazynwb.column_store.entries import ranges_of
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from lazynwb.column_store.store import ColumnStore
 
 T = TypeVar("T")
+F = TypeVar("F", pl.DataFrame, pl.LazyFrame)
 
 
 class Pick(NamedTuple):
@@ -198,20 +200,70 @@ def _verified(part: StoredPart, read: Callable[[PartBytes, PartFile], T]) -> T:
         raise PartLostError(part, str(error)) from None
 
 
-def guarded(part: StoredPart, read: Callable[[], T]) -> T:
-    """Read a part whose bytes have been verified; any error raises PartLostError."""
+def read_untrusted(read: Callable[[], T], damaged: Callable[[str], Exception]) -> T:
+    """Read an untrusted Parquet file by a function; if it is invalid, raise `damaged(reason)`."""
     try:
         return read()
     except LazyNWBError:
         raise
-    except (pl.exceptions.PolarsError, OSError, ValueError) as error:
+    except (pl.exceptions.PolarsError, OSError, ValueError, TypeError, MemoryError) as error:
         reason = str(error).partition("\n")[0]
     except BaseException as error:
         # A Rust panic is not a subclass of Exception, and its class cannot be imported.
         if type(error).__name__ != "PanicException":
             raise
         reason = "it is invalid"
-    raise PartLostError(part, reason)
+    raise damaged(reason)
+
+
+def guarded(part: StoredPart, read: Callable[[], T]) -> T:
+    """Read a part whose bytes have been verified; raise PartLostError if it is invalid."""
+    return read_untrusted(read, partial(PartLostError, part))
+
+
+def apply_filters(frame: F, filters: Iterable[pl.Expr]) -> F:
+    """Return the rows that pass all filters, applied one after another."""
+    for expression in filters:
+        frame = frame.filter(expression)
+    return frame
+
+
+def collect_filtered(
+    scan: pl.LazyFrame,
+    filters: Sequence[pl.Expr],
+    columns: Sequence[str] | None,
+    read: Callable[[Callable[[], pl.DataFrame]], pl.DataFrame],
+    check: Callable[[pl.DataFrame], None],
+) -> pl.DataFrame:
+    """Return the rows of a scan of verified bytes that pass filters.
+
+    If the scan fails, its rows are collected first and filtered afterwards, because filters may fail, too:
+    only an error of the first step means that the bytes are invalid.
+
+    Parameters
+    ----------
+    scan : LazyFrame
+        The unfiltered scan.
+    filters : sequence of Expr
+        Filters, applied one after another.
+    columns : sequence of str or None
+        Columns to return; None for all.
+    read : callable
+        Function that calls a function, and raises an error for the part if it fails.
+    check : callable
+        Function that raises an error if the types of columns differ from the expected types.
+    """
+    selected = selectors.all() if columns is None else selectors.by_name(*columns)
+    try:
+        frame = apply_filters(scan, filters).select(selected).collect()
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException:  # noqa: BLE001 - Rust panics are not subclasses of Exception
+        frame = read(scan.collect)
+        check(frame)
+        return apply_filters(frame, filters).select(selected)
+    check(frame)
+    return frame
 
 
 def drop_lost(store: ColumnStore, error: PartLostError) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import accumulate, pairwise
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 from polars import selectors
@@ -13,6 +14,8 @@ from lazynwb.catalog.merge import conform, nulls
 from lazynwb.column_store.parts import SESSION
 from lazynwb.column_store.reading import (
     PartLostError,
+    apply_filters,
+    collect_filtered,
     file_of,
     guarded,
     scan_picks,
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
     from lazynwb.engine.plan import ScanPlan, Step
     from lazynwb.lookup.stored_tables import Cover, StoredTable, StoredValues
     from lazynwb.storage.source import Source
-
-F = TypeVar("F", pl.DataFrame, pl.LazyFrame)
 
 #: Maximum number of rows of a window without stored columns.
 _MAX_ROWS = 1_000_000
@@ -188,7 +189,7 @@ def read_window(
     found = _read_at_once(window, groups.values(), plan, required, steps)
     if found is None:
         found = _read_groups(window, groups.values(), plan, columns, steps)
-    return _apply_filters(_with_provenance(found, required, files, plan.table), late)
+    return apply_filters(_with_provenance(found, required, files, plan.table), _filters(late))
 
 
 def _read_at_once(
@@ -219,7 +220,7 @@ def _read_at_once(
     # What depends on the session is looked up by the numbers of the rows.
     is_located = any(one.cover.absent for one in window) or not _SAME_IN_ALL.union(plan.schema) >= required
     scan = scan_whole(parts, stored, _ROW if is_located else None)
-    scan = _apply_filters(_with_nulls(scan, read - stored.keys(), plan.schema), early)
+    scan = apply_filters(_with_nulls(scan, read - stored.keys(), plan.schema), _filters(early))
     try:
         frame = guarded(
             parts[0], scan.select(selectors.by_name(*projection, *([_ROW] if is_located else []))).collect
@@ -365,7 +366,7 @@ def read_whole(
     count(rows_stored=rows)
     if not stored:
         frame = pl.DataFrame([nulls(name, dtype, rows) for name, dtype in dtypes.items()])
-        return _apply_filters(frame, steps).select(selectors.by_name(*columns))
+        return apply_filters(frame, _filters(steps)).select(selectors.by_name(*columns))
     scan = scan_rows(part, stored, [(0, rows)])
     if rows < part.starts[-1]:  # a filter is not pushed down past a slice
         scan = scan.head(rows)
@@ -376,20 +377,12 @@ def read_whole(
             conform(frame[name], dtypes[name], None if name in plan.overridden else plan.origin)
             for name in stored
         )
-        return _apply_filters(frame, steps).select(selectors.by_name(*columns))
-    filtered = _apply_filters(scan, steps)
-    try:
-        frame = guarded(part, filtered.select(selectors.by_name(*columns)).collect)
-    except PartLostError:
-        # The part may be valid, and the predicate may have failed.
-        frame = guarded(part, scan.collect)
-        _check_types(part, frame, dtypes)
-        frame = _apply_filters(frame, steps).select(selectors.by_name(*columns))
-    _check_types(part, frame, dtypes)
-    return frame
+        return apply_filters(frame, _filters(steps)).select(selectors.by_name(*columns))
+    check = partial(_check_types, part, dtypes)
+    return collect_filtered(scan, _filters(steps), columns, partial(guarded, part), check)
 
 
-def _check_types(part: StoredPart, frame: pl.DataFrame, dtypes: Mapping[str, pl.DataType]) -> None:
+def _check_types(part: StoredPart, dtypes: Mapping[str, pl.DataType], frame: pl.DataFrame) -> None:
     """Raise PartLostError if the types of a part's columns differ from those in its entry."""
     if any(dtypes.get(name, dtype) != dtype for name, dtype in frame.schema.items()):
         raise PartLostError(part, "the types of its columns differ from those in its entry")
@@ -427,7 +420,9 @@ def _read_group(
     if not picks:
         frame = _row_numbers([one.rows for one in group])
         frame = frame.with_columns(nulls(name, plan.schema[name], len(frame)) for name in read)
-        return _apply_filters(frame, early).select(selectors.by_name(*projection, SESSION, TABLE_INDEX))
+        return apply_filters(frame, _filters(early)).select(
+            selectors.by_name(*projection, SESSION, TABLE_INDEX)
+        )
     scan = scan_picks([one.cover.picks for one in group])
     if limit is not None:
         scan = scan.filter((pl.col(SESSION) != limit) | (pl.col(TABLE_INDEX) < group[limit].rows))
@@ -445,17 +440,12 @@ def _read_group(
             conform(frame[name], plan.schema[name], None if name in plan.overridden else plan.origin)
             for name in read
         )
-        return _apply_filters(frame, early).select(selectors.by_name(*projection, SESSION, TABLE_INDEX))
-    filtered = _apply_filters(scan, early)
-    try:
-        frame = guarded(part, filtered.select(selectors.by_name(*projection, SESSION, TABLE_INDEX)).collect)
-    except PartLostError:
-        # The part may be valid, and the predicate may have failed.
-        frame = guarded(part, scan.collect)
-        _check_types(part, frame, plan.schema)
-        frame = _apply_filters(frame, early).select(selectors.by_name(*projection, SESSION, TABLE_INDEX))
-    _check_types(part, frame, plan.schema)
-    return frame
+        return apply_filters(frame, _filters(early)).select(
+            selectors.by_name(*projection, SESSION, TABLE_INDEX)
+        )
+    check = partial(_check_types, part, plan.schema)
+    names = [*projection, SESSION, TABLE_INDEX]
+    return collect_filtered(scan, _filters(early), names, partial(guarded, part), check)
 
 
 def _with_nulls(
@@ -467,10 +457,8 @@ def _with_nulls(
     return scan.with_columns(pl.lit(None, dtype=dtypes[name]).alias(name) for name in names)
 
 
-def _apply_filters(frame: F, steps: Sequence[Step]) -> F:
-    for step in steps:
-        frame = frame.filter(step.expression)
-    return frame
+def _filters(steps: Sequence[Step]) -> list[pl.Expr]:
+    return [step.expression for step in steps]
 
 
 def _row_numbers(counts: Sequence[int]) -> pl.DataFrame:

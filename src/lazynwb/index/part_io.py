@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import polars as pl
 
-from lazynwb.errors import CorruptDataError, LazyNWBError
+from lazynwb.column_store import reading
+from lazynwb.errors import CorruptDataError
 from lazynwb.index.model import COLUMNS, ENTRIES, KINDS, SCHEMAS, SESSIONS, TABLES, MetadataColumns, Part
 
 if TYPE_CHECKING:
@@ -278,18 +280,7 @@ def read_untrusted(folder: Folder, name: str, read: Callable[[], T]) -> T:
     CorruptDataError
         If the file cannot be read.
     """
-    try:
-        return read()
-    except LazyNWBError:
-        raise
-    except (pl.exceptions.PolarsError, OSError, ValueError, TypeError, MemoryError) as error:
-        reason: object = str(error).partition("\n")[0]
-    except BaseException as error:
-        # A Rust panic is not an `Exception`, and its class is not importable.
-        if type(error).__name__ != "PanicException":
-            raise
-        reason = "it is invalid"
-    raise damaged_error(folder, name, reason)
+    return reading.read_untrusted(read, partial(damaged_error, folder, name))
 
 
 def damaged_error(folder: Folder, name: str, reason: object) -> CorruptDataError:

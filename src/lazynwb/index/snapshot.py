@@ -6,7 +6,7 @@ import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +17,7 @@ from lazynwb.catalog.dtypes import NWB_PATH
 from lazynwb.catalog.merge import conform
 from lazynwb.catalog.model import CATALOG_VERSION, Table
 from lazynwb.column_store.parts import scan_part
+from lazynwb.column_store.reading import collect_filtered
 from lazynwb.config import config
 from lazynwb.errors import CorruptDataError, LazyNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS
@@ -252,17 +253,9 @@ class Snapshot:
             raise damaged_error(self._folder, file.name, error) from None
         if rows < file.rows:  # a filter is not pushed down past a slice
             scan = scan.head(rows)
-        try:
-            frame = (scan if predicate is None else scan.filter(predicate)).collect()
-        except (KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException:  # noqa: BLE001 - Rust panics are not subclasses of Exception
-            # The file may be valid, and the predicate may have failed.
-            frame = read_untrusted(self._folder, file.name, scan.collect)
-            _check_types(self._folder, values, file, frame)
-            frame = frame if predicate is None else frame.filter(predicate)
-        _check_types(self._folder, values, file, frame)
-        return frame
+        read = partial(read_untrusted, self._folder, file.name)
+        check = partial(_check_types, self._folder, values, file)
+        return collect_filtered(scan, [] if predicate is None else [predicate], None, read, check)
 
     # -- sources ------------------------------------------------------------------------------------------
 
