@@ -146,6 +146,7 @@ def test_chunk_locations_of_every_index_type_equal_h5py(kinds, kind, no_listing)
     assert sorted(no_listing) == ([] if kind is Hdf5Reader else sorted(chunks))
 
 
+@pytest.mark.sample(2)
 def test_over_http_the_same_chunks_are_found_in_few_rounds(kinds, no_listing):
     with RangeServer(kinds.parent) as server:
         for name in names_of(kinds):

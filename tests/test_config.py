@@ -77,6 +77,7 @@ lazynwb.scan_nwb(sys.argv[1:], "/units").collect()
     ],
     ids=["config", "tqdm", "environment"],
 )
+@pytest.mark.sample(2)
 def test_no_progress_bar(cube, code, env):
     assert progress(cube, code, **env) == ""
 

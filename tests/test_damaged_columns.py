@@ -105,6 +105,7 @@ def assert_same_everywhere(scan, expected, column):
         for place, size in enumerate((1 << 12, 1 << 25))
     ],
 )
+@pytest.mark.sample(2)
 def test_only_unreadable_values_are_null(dataset, batch_bytes, intact, tmp_path, caplog):
     column = DAMAGED[dataset]
     bad = tmp_path / "bad.nwb"
@@ -226,6 +227,7 @@ def test_every_way_to_read_has_the_same_nulls(read, pair, tmp_path, caplog):
 @pytest.mark.parametrize(
     "dataset", ["ragged", "ragged_index", "nested", "nested_index", "nested_index_index"]
 )
+@pytest.mark.sample(2)
 def test_lengths_are_those_of_the_index_whether_or_not_elements_can_be_read(dataset, intact, tmp_path):
     """Lengths do not depend on the projection; they are null if the index is damaged."""
     column = DAMAGED[dataset]

@@ -139,6 +139,7 @@ def test_partial_lookups_equal_the_complete_index(files, name):
 
 
 @pytest.mark.parametrize("name", ["earliest", "v108", "latest", "tracked", "user_block_latest"])
+@pytest.mark.sample(2)
 def test_single_members_of_large_groups_equal_h5py(files, name):
     (source,) = expand(files[name])
     with h5py.File(files[name]) as stored:

@@ -757,6 +757,7 @@ def tampered(**fields):
         lambda _: {"rows": 1},
     ],
 )
+@pytest.mark.sample(2)
 def test_entries_that_cannot_be_are_refused(own, monkeypatch, change):
     _, place = own
     decode = lazynwb.index.snapshot.entry_decoder().decode

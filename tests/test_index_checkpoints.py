@@ -148,6 +148,7 @@ def test_other_sources_are_another_build(sessions, cut_off):
 
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("damage", ["no checkpoint", "a part is gone", "values are gone", "of two builds"])
+@pytest.mark.sample(2)
 def test_a_checkpoint_that_cannot_be_used_does_no_harm(sessions, cut_off, monkeypatch, damage):
     if damage == "no checkpoint":
         (cut_off / checkpoint.CHECKPOINT).write_bytes(b"{")

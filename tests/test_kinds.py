@@ -74,6 +74,7 @@ def check_against_pynwb(path, **options):
         ("plane_segmentations", 4),
     ],
 )
+@pytest.mark.sample(2)
 def test_every_table_equals_pynwb(name, tables, built):
     assert check_against_pynwb(built(name)) >= tables
 

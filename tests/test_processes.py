@@ -199,6 +199,7 @@ print('ok')
 
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.parametrize("repeat", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
+@pytest.mark.sample(2)
 def test_head_then_exit(cube, query, repeat):
     """The process exits cleanly while Polars still holds a suspended scan."""
     assert run_child(f"{OPEN_FILES}\nresult = {query}\nprint('ok')", *cube, timeout=30).strip() == "ok"

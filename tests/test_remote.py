@@ -87,11 +87,13 @@ def check(path, server):
 
 
 @pytest.mark.parametrize("name", checks.sample(CASES, 2))
+@pytest.mark.sample(2)
 def test_every_kind_of_file(name, built, server):
     check(built(name), server)
 
 
 @pytest.mark.parametrize("name", ["references", "many_columns", "chunk_indices", "raggedness", "layouts"])
+@pytest.mark.sample(2)
 def test_older_libraries_never_hear_of_missing_bytes(name, built, server, monkeypatch):
     """Theirs is another way to the same result: see `_MAY_FAIL`."""
     told = []
@@ -114,6 +116,7 @@ def test_a_timeout_of_older_libraries_is_the_error(built, monkeypatch):
 
 @pytest.mark.skipif(not REAL, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
 @pytest.mark.parametrize("path", checks.sample(REAL, 3), ids=lambda path: str(path.relative_to(FOLDER)))
+@pytest.mark.sample(2)
 def test_every_real_file(path, server):
     """Every third file; all of them with `--slow`."""
     check(path, server)

@@ -115,6 +115,7 @@ def test_numbers_along_two_dimensions_are_refused_rather_than_misread(layouts):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.integration
+@pytest.mark.sample(2)
 def test_rows_that_are_far_more_than_a_block_are_read_in_blocks(layouts, layout, monkeypatch):
     monkeypatch.setattr(slicing, "BLOCK_BYTES", 20_000)
     array = lazy(layouts, layout)

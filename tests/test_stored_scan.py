@@ -416,6 +416,7 @@ def test_queries_do_not_see_the_types_of_others(unlike, options, caplog):
 
 
 @pytest.mark.parametrize("name", ["*", "^a.*$", "a b/c", "\u00fc", "_lazynwb_session", "left"])
+@pytest.mark.sample(2)
 def test_names_with_a_special_meaning_in_patterns(tmp_path, name):
     paths = [tmp_path / f"{number}.nwb" for number in range(2)]
     for number, path in enumerate(paths):

@@ -347,6 +347,7 @@ def compare(path, predicate, limit):
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.9, 1.0])
 @pytest.mark.parametrize("dtype", ["f8", "f4"])
+@pytest.mark.sample(2)
 def test_predicates_use_the_types_of_the_requested_schema(tmp_path, dtype, share):
     stamps = (np.arange(6000) * 0.1 + 0.3).astype(dtype)
     path = write(tmp_path / "a.nwb", stamps)
