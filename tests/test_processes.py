@@ -15,7 +15,6 @@ import pytest
 import lazynwb
 from builders import Column, Ragged, table, write_session
 from checks import ENGINES, assert_frames, run_child
-from range_server import RangeServer
 
 engines = pytest.mark.parametrize("engine", ENGINES)
 
@@ -340,50 +339,9 @@ print("spike_times" in schema, *{"h5py", "numpy", "asyncio"}.intersection(sys.mo
     assert run_child(code, *cube).split() == ["True"]
 
 
-AHEAD = """
-import sys, time
-sys.path.insert(0, sys.argv[1])
-import lazynwb
-from range_server import RangeServer
-
-folder, _, name = sys.argv[2].rpartition("/")
-port, seconds = int(sys.argv[3]), float(sys.argv[4])
-imported = []
-
-def hold(seen):
-    end = time.monotonic() + seconds
-    while not hasattr(sys.modules.get("numpy"), "__version__") and time.monotonic() < end:
-        time.sleep(0.01)
-    imported.append("numpy" in sys.modules)
-
-with RangeServer(folder, port=port) as server:
-    server.faults.append(lambda seen: None if imported else hold(seen))
-    schema = lazynwb.scan_nwb(server.url_of(name), "/units").collect_schema()
-    print(server.port, "spike_times" in schema, imported[0], "numpy" in sys.modules)
-"""
-
-
-def test_numpy_is_imported_while_the_first_response_of_a_remote_file_is_awaited(cube, tmp_path):
-    tests, cache = Path(__file__).parent, {"LAZYNWB_CACHE_DIR": str(tmp_path)}
-    port, *found = run_child(AHEAD, tests, cube[0], "0", "10", **cache).split()
-    assert found == ["True", "True", "True"]
-    # A schema from the cache needs no NumPy.
-    assert run_child(AHEAD, tests, cube[0], port, "0", **cache).split() == [port, "True", "False", "False"]
-
-
-def test_a_process_exits_cleanly_while_the_parser_of_remote_files_is_imported(tmp_path):
-    code = """
-import sys, lazynwb
-try:
-    lazynwb.scan_nwb(sys.argv[1], "/units")
-except lazynwb.LazyNWBError as error:
-    print(type(error).__name__)
-"""
-    with RangeServer(tmp_path) as server:
-        assert run_child(code, server.url_of("absent.nwb")).split() == ["SourceNotFoundError"]
-
-
 def test_a_remote_scan_does_not_import_the_http_client_of_python(cube):
+    from range_server import RangeServer
+
     code = """
 import sys, lazynwb
 frame = lazynwb.scan_nwb(sys.argv[1], "/intervals/trials").collect()

@@ -116,15 +116,6 @@ def is_zarr(source: Source) -> bool:
     return source.is_store or is_single_file_store(source.path)
 
 
-def import_parser(*, zarr: bool) -> None:
-    """Import the modules that parse a table and its chunk indices, NumPy among them."""
-    if zarr:
-        import lazynwb.formats.zarr.reader
-    else:
-        import lazynwb.formats.hdf5.chunk_index
-        import lazynwb.formats.hdf5.reader  # noqa: F401
-
-
 @cache
 def _hdf5_reader() -> Callable[[Source, str], Reader]:
     # Late: a query on catalogued files never needs it.

@@ -64,26 +64,13 @@ _memory: OrderedDict[str, CacheEntry] = OrderedDict()
 _lock = ForkSafeLock()
 
 
-def get_entry(
-    key: str, source: Source, kind: type[K], on_absent: Callable[[], object] | None = None
-) -> tuple[K | None, str]:
-    """Return the valid entry of a file from memory or disk, or None, and the identity of the file.
-
-    Parameters
-    ----------
-    key : str
-    source : Source
-    kind : type of CacheEntry
-    on_absent : callable or None
-        Called before the request for the identity of a remote file if no version of it has an entry.
-    """
+def get_entry(key: str, source: Source, kind: type[K]) -> tuple[K | None, str]:
+    """Return the valid entry of a file from memory or disk, or None, and the identity of the file."""
     with _lock:
         kept = _memory.get(key)
         if kept is not None:
             _memory.move_to_end(key)
     stored = kept if kept is not None else disk_cache.load(key, msgpack_decoder(kind))
-    if stored is None and on_absent is not None and source.is_remote:
-        on_absent()
     now = source.identity(known=stored.identity if stored is not None else False)
     if kept is not None and kept.identity != now:
         # Another process may have stored the current version.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-from concurrent import futures
 from contextlib import contextmanager
 from copy import copy
 from functools import cache, partial
@@ -27,7 +25,7 @@ from lazynwb.catalog.model import (
 )
 from lazynwb.catalog.zone_map import ZoneMap  # noqa: TC001 - msgspec reads the types of fields
 from lazynwb.config import config
-from lazynwb.formats.registry import Reader, import_parser, is_zarr, open_reader
+from lazynwb.formats.registry import Reader, open_reader
 from lazynwb.lookup.catalog_cache import (
     CacheEntry,
     get_entry,
@@ -37,9 +35,8 @@ from lazynwb.lookup.catalog_cache import (
     put_entry,
     remove_entries,
 )
-from lazynwb.shutdown import on_exit
 from lazynwb.storage.source import map_concurrently
-from lazynwb.threads import LOADERS, ForkSafeLock
+from lazynwb.threads import ForkSafeLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -61,8 +58,6 @@ _MAX_INDEXED_REMOTE_CHUNKS = 64
 _MAX_EAGER_CHUNKS = 16
 #: Cost of a look-up of one chunk, in entries of a complete index, in local and in remote files.
 _LOOKUP_COST, _REMOTE_LOOKUP_COST = 16, 4
-#: Maximum number of seconds that an exit or a fork waits for an import.
-_IMPORT_SECONDS = 10.0
 #: An array and the numbers of its required chunks, in row-major order of the grid; None for all chunks.
 Wanted: TypeAlias = "tuple[Array, np.ndarray | None]"
 
@@ -403,9 +398,7 @@ def _load(
     shared: SharedReader | None = None,
 ) -> K:
     """Return an entry from memory, from the disk cache, or from `describe(reader, identity)`."""
-    # Of the kinds of entries, only tables have chunk indices, which need NumPy.
-    on_absent = partial(_import_parser, zarr=is_zarr(source)) if kind is Entry else None
-    entry, now = get_entry(key, source, kind, on_absent)
+    entry, now = get_entry(key, source, kind)
     if entry is None:
         opened = open_reader if shared is None else shared.open
         with invalidate_on_corruption(source), opened(source, now) as reader:
@@ -413,23 +406,6 @@ def _load(
             source.verify(now)
         put_entry(entry, source)
     return entry
-
-
-@cache
-def _import_parser(*, zarr: bool) -> None:
-    """Import the parser of remote tables on another thread, while the first response is awaited.
-
-    The process neither exits nor forks during the import: a forked child would inherit its locks.
-    """
-    future = LOADERS.submit(partial(import_parser, zarr=zarr))
-
-    def finish() -> None:
-        if not future.cancel():
-            futures.wait([future], _IMPORT_SECONDS)
-
-    on_exit(finish)
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=finish)
 
 
 def load_description(
