@@ -121,7 +121,8 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
         ) from error
     sources, catalogs = sources_of(source, index, storage_options)
     if catalogs is not None and source is None:
-        sources = IndexSources(catalogs, storage_options)  # tasks do not contain the paths of all sessions
+        # Tasks do not contain the paths of all sessions.
+        sources = IndexSources(sources, catalogs, storage_options)
     plan = plan_scan(
         sources,
         table_path,

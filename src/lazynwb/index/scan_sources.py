@@ -23,16 +23,19 @@ class IndexSources(tuple[Source, ...]):  # noqa: SLOT001 - subclasses of tuple c
 
     Parameters
     ----------
+    sources : iterable of Source
+        All sources of the index.
     index : Index
     storage_options : mapping or None
         Storage options of the sources.
     """
 
-    def __new__(cls, index: Index, storage_options: Mapping[str, Any] | None) -> IndexSources:  # noqa: PYI034
+    def __new__(  # noqa: PYI034
+        cls, sources: Iterable[Source], index: Index, storage_options: Mapping[str, Any] | None
+    ) -> IndexSources:
         """Create the tuple."""
-        options = {**config.storage_options, **(storage_options or {})}
-        found = super().__new__(cls, index.sources(None, options))
-        found._location = index, options
+        found = super().__new__(cls, sources)
+        found._location = index, {**config.storage_options, **(storage_options or {})}
         return found
 
     _location: tuple[Index, dict[str, Any]]
@@ -42,7 +45,7 @@ class IndexSources(tuple[Source, ...]):  # noqa: SLOT001 - subclasses of tuple c
 
 
 def _restore(index: Index, storage_options: Mapping[str, Any], digest: bytes) -> IndexSources:
-    found = IndexSources(index, storage_options)
+    found = IndexSources(index.sources(None, storage_options), index, storage_options)
     if _digest(found) != digest:
         raise LazyNWBError(
             f"index {index.name}: sessions were added or removed during the query: run the query again"
