@@ -33,16 +33,17 @@ hypothesis.settings.load_profile("quick")
 MARKERS = {
     "integration": """
         attributes batches cache chunk_lookup cli clients column_store config convert
-        convert_formats hdf5_structure index index_checkpoints index_scans index_value_updates
-        index_values interop kinds late_columns lengths limits metadata oracle processes random
-        real_files regions returning session session_columns sessions spikes stored_scan
-        table_patterns tables times tree windows zarr zarr_random
+        convert_formats hdf5_structure index index_checkpoints index_scans
+        index_value_updates index_values interop late_columns lengths limits metadata
+        oracle pandas_output processes random real_files regions session session_columns
+        sessions spikes stored_scan table_patterns table_types tables times tree windows
+        zarr zarr_random
     """,
     "servers": """
         dandi faulty_stores index_remote objects range_server remote remote_costs remote_faults remote_stores
         revalidation
     """,
-    "distributed": "daft daft_ray dask spread",
+    "distributed": "daft daft_ray dask executors",
     "damage": "bad_input damage damage_zarr damaged_columns hostile_content index_hostile_values",
     "docs": "docs notebook",
 }

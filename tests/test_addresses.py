@@ -385,14 +385,14 @@ def test_every_kind_is_found_in_a_bucket(cloud, tmp_path):
     assert context.execute("SELECT count(*) FROM units").collect().item() == 15
 
 
-def test_a_store_behind_a_server_that_shows_its_folders(server):
+def test_a_store_on_a_server_with_folder_listings(server):
     server.objects.update({f"x.nwb/{key}": data for key, data in zarr_objects().items()})
     page = refuse(200, b"<!DOCTYPE html><html><body>Index of x.nwb</body></html>")
     server.faults.append(always(page, "x.nwb"))
     assert read(f"{server.url}/x.nwb") == [0, 1, 2]
 
 
-def test_a_web_page_is_named_as_one(server):
+def test_a_web_page_is_an_error_that_says_so(server):
     server.objects["a.nwb"] = b"\n<!doctype HTML>\n<html><head></head></html>"
     with pytest.raises(NotNWBError, match=r"a\.nwb is a web page .*pass the URL that downloads the file"):
         read(f"{server.url}/a.nwb")
@@ -646,7 +646,7 @@ def linked(request, tmp_path_factory):
 @pytest.mark.parametrize("kind", LINKS)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.sample(3)
-def test_a_broken_link_is_no_missing_table(way, kind, linked, tmp_path):
+def test_a_broken_link_is_not_reported_as_a_missing_table(way, kind, linked, tmp_path):
     with pytest.raises((LazyNWBError, pl.exceptions.SQLInterfaceError)) as caught:
         WAYS[way](linked[kind], tmp_path)
     message = str(caught.value)
@@ -659,7 +659,7 @@ def test_a_broken_link_is_no_missing_table(way, kind, linked, tmp_path):
 @pytest.mark.parametrize("kind", LINKS)
 @pytest.mark.parametrize("way", ["scan", "pattern", "get_df", "SQL", "index", "conversion", "executor"])
 @pytest.mark.sample(3)
-def test_a_broken_link_is_passed_over_with_one_warning(way, kind, linked, tmp_path, caplog):
+def test_a_broken_link_is_skipped_with_one_warning(way, kind, linked, tmp_path, caplog):
     paths, options = linked[kind], {"ignore_errors": True}
     found = {
         "scan": lambda: lazynwb.read_nwb(paths, "trials", **options),
@@ -758,7 +758,7 @@ READS = {
 
 @pytest.mark.parametrize("way", READS)
 @pytest.mark.sample(3)
-def test_a_column_behind_a_broken_link_is_an_error_where_it_is_read(way, lost, tmp_path):
+def test_a_column_behind_a_broken_link_is_an_error_when_it_is_read(way, lost, tmp_path):
     found = READS[way](lost, "own", tmp_path)
     assert found["own"].to_list() == [1, 2, 1, 2]
     shutil.rmtree(tmp_path / "index", ignore_errors=True)
@@ -1023,7 +1023,7 @@ def unusual(hdf5, monkeypatch):
         yield running
 
 
-def test_an_answer_in_chunks_without_a_length(unusual):
+def test_a_chunked_response_without_a_length_is_read(unusual):
     url = f"http://127.0.0.1:{unusual.server_port}/chunks/a.nwb"
     with pytest.raises(
         LazyNWBError, match=r"/chunks/a\.nwb: the server does not send the size .*download_bytes"
@@ -1054,7 +1054,7 @@ class _Chunked(BaseHTTPRequestHandler):
 
 
 @pytest.mark.parametrize("consolidated", [True, False])
-def test_a_store_whose_objects_come_without_a_length(consolidated, monkeypatch):
+def test_a_store_whose_objects_have_no_content_length(consolidated, monkeypatch):
     documents = zarr_objects(consolidated=consolidated).items()
     objects = {f"{name}/{key}": data for name in ("a.nwb.zarr", "b.nwb") for key, data in documents}
     with serving(_Chunked, objects, monkeypatch) as running:
@@ -1114,7 +1114,7 @@ def _two_ranges(url):
         return source, identity, [bytes(ranges.read(at, 10)) for at in (500_000, 700_000, 900_000)]
 
 
-def test_replicas_whose_etags_differ_have_the_same_file_if_its_date_agrees(replicas, cache_dir):
+def test_replicas_with_different_etags_and_equal_dates_serve_the_same_file(replicas, cache_dir):
     _, _, found = _two_ranges(replicas.url)
     assert found == [replicas.data[at : at + 10] for at in (500_000, 700_000, 900_000)]
     assert read(replicas.url) == [0, 1, 2]
@@ -1135,7 +1135,7 @@ def test_replicas_that_disagree_about_the_file(when, replicas):
         _two_ranges(replicas.url)
 
 
-def test_parts_without_the_size_of_the_whole(unusual):
+def test_ranges_without_a_total_size_are_read(unusual):
     url = f"http://127.0.0.1:{unusual.server_port}/parts/a.nwb"
     assert read(url) == [0, 1, 2]
     assert None not in unusual.asked  # it was never fetched as a whole

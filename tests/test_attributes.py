@@ -261,7 +261,7 @@ def test_sizes_are_checked_before_allocation(tmp_path):
     assert found["long"].startswith("<unreadable: ")
 
 
-def test_attributes_of_a_store_that_make_no_sense_are_plain_too(tmp_path):
+def test_invalid_attributes_of_a_store_are_plain_values(tmp_path):
     store = tmp_path / "a.nwb.zarr"
     store.mkdir()
     deep = []
@@ -289,7 +289,7 @@ def test_attributes_of_a_store_that_make_no_sense_are_plain_too(tmp_path):
     }  # fmt: skip
 
 
-def test_hostile_names_and_values_are_given_as_they_are(tmp_path):
+def test_hostile_names_and_values_are_returned_unchanged(tmp_path):
     name, value = "<b onclick='x'>\x1b[31m", "\x1b]0;title\x07<script>alert(1)</script>"
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
@@ -342,7 +342,7 @@ def test_recursive_listings_have_paths_from_the_root(path):
     assert all(lazynwb.get_sub_attrs(path, "/units").values())
 
 
-def test_links_have_the_attributes_of_their_targets_and_broken_ones_none(path):
+def test_links_have_the_attributes_of_their_targets_and_broken_links_have_none(path):
     found = lazynwb.get_sub_attrs(path, exclude_empty=False)
     assert found["/acquisition/linked"] == found["/acquisition/licks"]
     assert "/acquisition/linked/data" not in found
@@ -462,7 +462,7 @@ def test_consolidated_attributes_are_the_most_frequent_value_and_the_differing_f
 # --- costs --------------------------------------------------------------------------------------------
 
 
-def test_one_parse_answers_for_all_members_of_a_group(built):
+def test_all_members_of_a_group_are_parsed_at_once(built):
     path = built("session")
     with lazynwb.profile() as cold:
         for name in ("spike_times", "spike_times_index", "quality", "id", "waveforms"):
@@ -515,7 +515,7 @@ def test_the_cache_of_one_file_can_be_cleared(built, cube):
 
 
 @pytest.mark.parametrize("version", ["nwb", "v2.nwb.zarr", "v3.nwb.zarr"])
-def test_remote_files_take_a_round_for_many_members_not_one_each(version, twins):
+def test_many_members_of_a_remote_file_are_fetched_in_one_round(version, twins):
     wanted = lazynwb.get_attrs(twins / "session.nwb", "/units/spike_times")
     with RangeServer(twins, latency=0.002) as server:
         url = server.url_of(f"session.{version}")
@@ -529,7 +529,7 @@ def test_remote_files_take_a_round_for_many_members_not_one_each(version, twins)
 
 
 @pytest.mark.parametrize("name", ["session", "ophys", "intracellular"])
-def test_remote_files_have_the_same_attributes_references_among_them(name, twins):
+def test_attributes_of_remote_files_equal_those_of_local_files(name, twins):
     with RangeServer(twins) as server:
         remote = lazynwb.get_sub_attrs(server.url_of(f"{name}.nwb"), **ALL)
     assert_same(remote, expected(twins / f"{name}.nwb"))

@@ -87,7 +87,7 @@ def test_all_files_are_bad(tmp_path):
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() == 0, reason="run as another user than root")
-def test_a_file_that_may_not_be_read(write):
+def test_a_file_without_read_permission(write):
     path = write({"a": [1]})
     path.chmod(0)
     with pytest.raises((PermissionError, lazynwb.LazyNWBError), match=r"bad\.nwb"):
@@ -500,7 +500,7 @@ def test_an_index_that_targets_itself_belongs_to_the_column_of_its_name(write):
     assert lazynwb.read_nwb(path, "/units")["x"].to_list() == [[1.0, 2.0], [3.0]]
 
 
-def test_an_index_whose_column_is_lost_is_no_column(write):
+def test_an_index_without_its_column_is_not_a_column(write):
     path = write({"a": np.arange(2), "x": Ragged([[[1.0], [2.0, 3.0]], [[4.0]]], depth=2)})
     with h5py.File(path, "a") as file:
         del file["units/x"]
@@ -508,7 +508,7 @@ def test_an_index_whose_column_is_lost_is_no_column(write):
     assert list(lazynwb.read_nwb(path, "/units").drop(lazynwb.INTERNAL_COLUMN_NAMES).columns) == ["a", "id"]
 
 
-def test_an_index_of_a_lost_column_does_not_cut_another(write):
+def test_an_index_without_its_column_does_not_affect_other_columns(write):
     """The target of `x_index` is missing; `y_index` is the index of `x`."""
     path = write({"x": Ragged([[1.0, 2.0], [3.0]]), "y": Ragged([[4.0], [5.0, 6.0]])})
     retarget(path, "x_index", "units/y")
@@ -533,7 +533,7 @@ def test_a_column_whose_index_belongs_to_another_is_not_shown_flat(write):
         lf.select("x").collect()
 
 
-def test_two_names_of_one_ragged_dataset(write):
+def test_a_ragged_dataset_under_two_names(write):
     path = write({"x": Ragged([[1.0, 2.0], [3.0]])})
     with h5py.File(path, "a") as file:
         file["units/w"] = file["units/x"]

@@ -81,7 +81,7 @@ def test_the_first_rows_require_few_decoded_chunks(path):
     limit=st.integers(1_000, 3_000_000),
     names=st.sets(st.sampled_from(["a", "fine", "plain", "wide"]), min_size=1),
 )
-def test_batches_take_every_row_once_and_stay_within_the_limit(path, rows, few, limit, names):
+def test_batches_contain_every_row_once_within_the_limit_of_bytes(path, rows, few, limit, names):
     file = load_table(expand(path)[0], "table")
     chosen = np.array(sorted(rows))
     parts = [Part(file, to_ranges(chosen), len(chosen))] * 2
@@ -102,7 +102,7 @@ def test_batches_take_every_row_once_and_stay_within_the_limit(path, rows, few, 
     )
 
 
-def test_a_file_that_cannot_be_opened_takes_no_file_number(tmp_path):
+def test_a_file_that_cannot_be_opened_does_not_shift_the_numbers_of_others(tmp_path):
     """Otherwise the next file would be read in its place."""
     paths = [tmp_path / f"{number}.nwb" for number in range(2)]
     for number, path in enumerate(paths):

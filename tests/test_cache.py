@@ -104,7 +104,7 @@ def test_another_structure_of_the_same_size(tmp_path, cache_dir):
     assert lazynwb.read_nwb(path, "/t")["a"].unique().to_list() == [97]
 
 
-def test_a_deleted_file_is_not_answered_from_memory(path):
+def test_a_deleted_file_is_an_error_despite_the_cache(path):
     lf = lazynwb.scan_nwb(path, "/t")
     lf.collect()
     path.unlink()
@@ -146,7 +146,7 @@ def test_a_new_table_in_a_known_file(path):
 
 
 @pytest.mark.parametrize("how", ["replaced", "overwritten"])
-def test_a_file_that_changes_under_a_frame_is_never_mixed(path, how):
+def test_a_file_that_changes_after_the_scan_was_created_is_never_mixed(path, how):
     """A frame that was created before the change returns the new values or raises an error."""
     lf = lazynwb.scan_nwb(path, "/t")
     lf.collect()
@@ -190,7 +190,7 @@ def test_a_copy_in_another_folder(path, tmp_path):
     assert frame["_nwb_path"].unique().to_list() == [str(tmp_path / "sub" / "a.nwb")]
 
 
-def test_many_processes_at_once(cube, cache_dir):
+def test_concurrent_processes_share_the_cache(cube, cache_dir):
     code = """
 import sys, lazynwb, polars as pl
 for _ in range(2):
@@ -217,7 +217,7 @@ print("ok")
     assert not [p for p in cached_files(cache_dir) if "tmp" in p.suffix]
 
 
-def test_a_folder_that_cannot_be_made(path, tmp_path, caplog):
+def test_a_cache_folder_that_cannot_be_created(path, tmp_path, caplog):
     (tmp_path / "a file").write_text("")
     lazynwb.config.cache_dir = tmp_path / "a file" / "cache"
     assert lazynwb.read_nwb(path, "/t").height == 5
@@ -225,7 +225,7 @@ def test_a_folder_that_cannot_be_made(path, tmp_path, caplog):
 
 
 @pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() == 0, reason="run as another user than root")
-def test_a_folder_that_cannot_be_written(path, cache_dir, caplog):
+def test_a_cache_folder_that_cannot_be_written(path, cache_dir, caplog):
     cache_dir.chmod(0o500)
     try:
         assert lazynwb.read_nwb(path, "/t").height == 5
@@ -244,7 +244,7 @@ class Payload:
 
 @pytest.mark.parametrize("damage", ["garbage", "empty", "truncated", "zeros", "flipped", "pickle", "folder"])
 @pytest.mark.sample(3)
-def test_damaged_contents(damage, cube, cache_dir, tmp_path):
+def test_damaged_entries_are_ignored(damage, cube, cache_dir, tmp_path):
     """A damaged cache is ignored with a warning, and never executed."""
     expected = lazynwb.read_nwb(cube, "/units")
     files = cached_files(cache_dir)

@@ -147,7 +147,7 @@ def test_chunk_locations_of_every_index_type_equal_h5py(kinds, kind, no_listing)
 
 
 @pytest.mark.sample(2)
-def test_over_http_the_same_chunks_are_found_in_few_rounds(kinds, no_listing):
+def test_chunk_locations_over_http_take_few_rounds(kinds, no_listing):
     with RangeServer(kinds.parent) as server:
         for name in names_of(kinds):
             lazynwb.clear_cache()
@@ -234,7 +234,7 @@ def test_a_slice_of_a_long_series_looks_up_its_chunks_only(long_tables, no_listi
     assert no_listing == []
 
 
-def test_more_than_a_part_of_the_chunks_is_listed_once(long_tables, no_listing):
+def test_the_whole_index_is_listed_if_a_large_part_of_it_is_needed(long_tables, no_listing):
     frame = lazynwb.scan_nwb(long_tables / "long.nwb", "/acquisition/s").select("data")
     assert len(frame.head(9000).collect()) == 9000
     assert no_listing == ["acquisition/s/data"]
@@ -252,7 +252,7 @@ def test_a_long_ragged_column_is_looked_up_when_its_elements_are_known(long_tabl
     assert "units/spike_times" not in no_listing
 
 
-def test_concurrent_lookups_of_a_series_are_all_kept(long_tables, no_listing):
+def test_concurrent_lookups_of_a_series_are_all_cached(long_tables, no_listing):
     (source,) = expand(long_tables / "long.nwb")
     file = loader.load_table(source, "acquisition/s")
     array = file.columns["data"].data

@@ -194,7 +194,7 @@ def test_sql_commands_accept_table_names(cube, answer):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_a_query_is_that_of_the_sql_context(suffix, session, answer):
+def test_a_query_equals_that_of_the_sql_context(suffix, session, answer):
     sql = "SELECT id, spike_times FROM units WHERE id > 2"
     expected = lazynwb.get_sql_context(session[suffix]).execute(sql, eager=True)
     assert expected.height
@@ -322,7 +322,7 @@ def test_commands_on_a_file_with_a_broken_link(kind, tmp_path, run):
     ]
 
 
-def test_a_column_over_whose_type_files_disagree(tmp_path, run):
+def test_a_column_of_conflicting_types(tmp_path, run):
     for name, values in {"a": [1, 2], "b": ["one", "two"]}.items():
         with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
             table(file, "units", {"x": values, "rate": np.arange(2.0)})
@@ -381,7 +381,7 @@ def test_cache_info_lists_cached_data_by_source(cube, answer, cache_dir, monkeyp
     assert "/intervals/trials" in answer("cache", "info", "--sources").decode()
 
 
-def test_demo_on_ones_own_files(cube):
+def test_demo_on_given_files(cube):
     out, err = in_process("demo", cube[0]).communicate(timeout=60)
     text = out.decode()
     assert not err
@@ -403,7 +403,7 @@ def test_csv_has_arrays_as_json_text(cube, answer):
 @pytest.mark.parametrize(
     "name", ["a.parquet", "a.arrow", "a.feather", "a.csv", "a.json", "a.ndjson", "a.jsonl"]
 )
-def test_a_file_by_the_end_of_its_name(name, cube, answer, tmp_path):
+def test_the_suffix_of_an_output_file_determines_the_format(name, cube, answer, tmp_path):
     file = tmp_path / name
     file.write_bytes(b"what was there before")
     assert answer("query", "SELECT unit_id, presence_ratio FROM units", *cube, "-o", file) == b""
@@ -430,7 +430,7 @@ def test_a_result_without_rows_is_no_failure(form, cube, answer):
         assert out == b""
 
 
-def test_a_file_is_whole_or_absent(cube, run, tmp_path):
+def test_an_output_file_is_complete_or_absent(cube, run, tmp_path):
     broken = tmp_path / "broken.nwb"
     with h5py.File(broken, "w") as file:
         nwb_root(file)
@@ -448,7 +448,7 @@ def test_a_file_is_whole_or_absent(cube, run, tmp_path):
 
 
 @pytest.mark.usefixtures("no_store")
-def test_a_file_is_written_as_rows_come(cube, answer, tmp_path, monkeypatch):
+def test_an_output_file_is_streamed(cube, answer, tmp_path, monkeypatch):
     """The whole result is never collected."""
     monkeypatch.setattr(pl.LazyFrame, "collect", lambda *_, **__: pytest.fail("collected"))
     for name in ("a.parquet", "a.arrow", "a.csv", "a.json", "a.ndjson"):
@@ -456,7 +456,7 @@ def test_a_file_is_written_as_rows_come(cube, answer, tmp_path, monkeypatch):
         assert (tmp_path / name).stat().st_size
 
 
-def test_only_the_tables_of_a_query_are_looked_at(cube, answer):
+def test_only_the_tables_of_a_query_are_described(cube, answer):
     with lazynwb.profile() as cost:
         answer("query", "SELECT count(*) FROM trials", cube[0], "-f", "csv")
     assert cost.files_parsed == 2  # what the file contains, and the one table
@@ -568,7 +568,7 @@ def test_wrong_usage_suggests_the_intended_command(arguments, said, run, tmp_pat
     assert said in err
 
 
-def test_the_folder_of_a_tables_name_is_no_obstacle(cube, answer, tmp_path):
+def test_a_folder_named_like_a_table_is_no_obstacle(cube, answer, tmp_path):
     (tmp_path / "units").mkdir()
     assert json.loads(answer("head", cube[0], "units", "-n", "1", "-f", "json"))
     assert json.loads(answer("head", cube[0].parent / "*.nwb", "units", "-n", "1", "-f", "json"))
@@ -589,7 +589,7 @@ def test_options_that_a_command_does_not_have_are_not_suggested(run, tmp_path):
     assert "HDF5 file or a Zarr store" in err
 
 
-def test_people_see_the_names_of_rows_first_and_arrays_last(cube, run):
+def test_terminals_show_identifying_columns_first_and_arrays_last(cube, run):
     _, out, _ = run("head", cube[0], "units", "-n", "1")
     titles = out.decode().splitlines()[0].split()
     schema = lazynwb.get_table_schema(cube[0], "units")
@@ -631,7 +631,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("kind", FAILURES)
-def test_failures_are_one_line(kind, cube, run, tmp_path):
+def test_failures_are_reported_in_one_line(kind, cube, run, tmp_path):
     text = tmp_path / "text.nwb"
     text.write_text("not HDF5")
     arguments, said = FAILURES[kind]
@@ -788,7 +788,7 @@ def test_vertical_sessions_have_every_column(cube, answer):
 
 
 @terminal
-def test_binary_does_not_go_to_a_terminal(cube):
+def test_binary_formats_are_not_written_to_a_terminal(cube):
     shown, code = on_terminal("head", cube[0], "units", "-f", "parquet")
     assert code == 2
     assert "cannot be written to a terminal" in plain(shown)
@@ -870,7 +870,7 @@ def test_help_imports_no_slow_modules(arguments):
 
 
 @pytest.mark.parametrize("command", [[], ["head"], ["query"], ["tables"], ["convert"]])
-def test_help_is_in_words(command, answer):
+def test_help_has_metavars_in_words(command, answer):
     text = answer(*command, "--help").decode()
     assert "--help" in text
     assert not re.search(r"<\w+|\bBOOL|list\[", text)
@@ -892,7 +892,7 @@ def test_completion_of_commands(cube):
 # -- lazynwb index ----------------------------------------------------------------------------------------
 
 
-def test_an_index_is_built_shown_and_updated(run, answer, tmp_path):
+def test_an_index_is_built_described_and_updated(run, answer, tmp_path):
     folder = tmp_path / "data"
     first, second, third = write_cube(folder, sessions=3)
     kept = third.read_bytes()
@@ -912,7 +912,7 @@ def test_an_index_is_built_shown_and_updated(run, answer, tmp_path):
     assert sorted(units["_nwb_path"].unique()) == sorted([str(first), str(third)])
 
 
-def test_a_file_that_cannot_be_read_is_named_or_with_strict_is_an_error(run, tmp_path):
+def test_an_unreadable_file_is_a_warning_or_with_strict_an_error(run, tmp_path):
     write_cube(tmp_path / "data", sessions=1)
     (tmp_path / "data" / "broken.nwb").write_bytes(b"no file of this kind")
     code, _, err = run("index", "build", tmp_path / "data", "-o", "here")

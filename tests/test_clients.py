@@ -56,7 +56,7 @@ def test_public_names_of_1_0_exist_or_name_their_replacement(module, name):
         assert advice
 
 
-def test_another_name_is_an_ordinary_error():
+def test_unknown_names_are_ordinary_attribute_errors():
     with pytest.raises(AttributeError, match=r"^module 'lazynwb' has no attribute 'absent'$"):
         _ = lazynwb.absent
     assert not hasattr(lazynwb, "absent")
@@ -105,13 +105,13 @@ def test_environment_variables_of_1_0_are_read(monkeypatch, variable, text, show
     assert str(getattr(lazynwb.Config(), shown)) == expected
 
 
-def test_variables_of_today_win(monkeypatch):
+def test_current_variables_take_precedence(monkeypatch):
     monkeypatch.setenv("LAZYNWB_ANON", "1")
     monkeypatch.setenv("LAZYNWB_STORAGE_OPTIONS", '{"anon": false, "region": "x"}')
     assert lazynwb.Config().storage_options == {"anon": False, "region": "x"}
 
 
-def test_variables_are_read_at_the_import():
+def test_variables_are_read_at_import():
     assert run_child("import lazynwb; print(lazynwb.config.anon)", LAZYNWB_ANON="1").strip() == "True"
 
 
@@ -167,7 +167,7 @@ def sessions(tmp_path_factory):
     return folder
 
 
-def test_the_root_is_a_row_of_its_own_datasets(sessions):
+def test_the_root_group_is_a_table_of_one_row(sessions):
     path = str(sessions / "session_00.nwb")
     found = lazynwb.scan_nwb(path, "/").collect().row(0, named=True)
     with h5py.File(path) as file:
@@ -178,7 +178,7 @@ def test_the_root_is_a_row_of_its_own_datasets(sessions):
     assert found == {"_nwb_path": path, "_table_path": "/", "_table_index": 0}
 
 
-def test_the_root_behind_an_index(sessions, tmp_path):
+def test_the_root_group_through_an_index(sessions, tmp_path):
     paths = [str(sessions / f"session_0{number}.nwb") for number in (0, 1)]
     index = tmp_path / "index"
     lazynwb.build_index(paths, index)
@@ -198,7 +198,7 @@ def test_the_root_behind_an_index(sessions, tmp_path):
         ({}, None),
     ],
 )
-def test_a_group_named_by_its_path_is_a_table_where_its_datasets_have_as_many_rows(tmp_path, datasets, rows):
+def test_a_group_named_by_its_path_is_a_table_if_its_datasets_have_equal_lengths(tmp_path, datasets, rows):
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         table(file, "units", {"x": [1]})
@@ -236,7 +236,7 @@ def test_listings_as_json(sessions):
 
 
 @pytest.mark.parametrize(("use_polars", "kind"), [(False, "pandas"), (True, "polars")])
-def test_one_setting_decides_which_frames_come_back(sessions, use_polars, kind):
+def test_one_setting_selects_the_kind_of_frame(sessions, use_polars, kind):
     lazynwb.config.use_polars = use_polars
     path = sessions / "session_00.nwb"
     session = lazynwb.LazyNWB(path)

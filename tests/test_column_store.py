@@ -215,7 +215,7 @@ def test_flipped_bits_never_change_a_value(made):
     assert read(made, "a", ["x"]) == {"x": values["x"]}
 
 
-def test_a_damaged_entry_is_as_good_as_none(made):
+def test_a_damaged_entry_is_treated_as_missing(made):
     generator = random.Random(2)  # noqa: S311 - the same bits each time
     add(made, TABLE, [block({"a": {"x": [1, 2, 3]}})])
     (entry,) = files_of(made, ".entry")
@@ -236,7 +236,7 @@ def test_a_damaged_entry_is_as_good_as_none(made):
 
 
 @pytest.mark.parametrize("change", ["cut", "longer", "empty", "gone", "another", "folder"])
-def test_a_part_that_is_another_one_is_not_used(made, change):
+def test_a_part_swapped_with_another_is_not_used(made, change):
     add(made, TABLE, [block({"a": {"x": [1, 2, 3]}})])
     (path,) = files_of(made, ".parquet")
     data = path.read_bytes()
@@ -275,7 +275,7 @@ def test_a_query_on_one_column_reads_no_other(made):
         scan_sessions(part, [0], ["x", "y"])
 
 
-def test_a_query_on_few_sessions_reads_their_row_groups_alone(made):
+def test_a_query_on_few_sessions_reads_only_their_row_groups(made):
     rows = 70_000
     sessions = {key: {"x": [f"{key}{i % 100}" for i in range(rows)]} for key in "abcd"}
     add(made, TABLE, [block(sessions)])
@@ -449,7 +449,7 @@ def test_a_killed_process_leaves_a_valid_store(made):
 # -- compaction -------------------------------------------------------------------------------------------
 
 
-def test_small_parts_are_merged(made):
+def test_small_parts_are_compacted(made):
     count = compaction.MAX_PARTS + 3
     for number in range(count):
         add(made, TABLE, [block({f"{number:02d}": {"x": [number, number + 1]}})])
@@ -458,7 +458,7 @@ def test_small_parts_are_merged(made):
         assert read(made, f"{number:02d}", ["x"]) == {"x": [number, number + 1]}
 
 
-def test_merging_keeps_the_newest_version_and_all_columns(made, monkeypatch):
+def test_compaction_keeps_the_newest_version_and_all_columns(made, monkeypatch):
     add(made, TABLE, [block({"a": {"x": [1]}, "b": {"x": [2, 3]}, "c": {"x": [4]}})])
     add(made, TABLE, [block({"a": {"y": ["1"]}, "b": {"y": ["2", "3"]}})])
     add(made, TABLE, [block({"c": {"x": [5]}}, identity="2")])
@@ -475,7 +475,7 @@ def test_merging_keeps_the_newest_version_and_all_columns(made, monkeypatch):
     assert [session.key for session in part.entry.sessions] == ["a", "b", "c"]
 
 
-def test_a_damaged_part_ends_a_merger_without_harm(made, monkeypatch):
+def test_a_damaged_part_stops_compaction_without_harm(made, monkeypatch):
     add(made, TABLE, [block({"a": {"x": [1]}})])
     add(made, TABLE, [block({"b": {"x": [2]}})])
     damaged = next(part for part in made.parts_of(TABLE) if "a" in part.ordinals)
@@ -486,7 +486,7 @@ def test_a_damaged_part_ends_a_merger_without_harm(made, monkeypatch):
     assert read(made, "a", ["x"]) is None
 
 
-def test_many_sessions_are_cut_into_parts(made, monkeypatch):
+def test_many_sessions_are_divided_into_parts(made, monkeypatch):
     monkeypatch.setattr(compaction, "MAX_PART_BYTES", 100_000)
     monkeypatch.setattr(compaction, "SMALL_PART_BYTES", 100)
     sessions = {f"{n:03d}": {"x": [n + i / 7 for i in range(1000)]} for n in range(50)}
@@ -599,7 +599,7 @@ def test_long_text_is_not_small():
     assert is_still_small(pl.Series(["x" * 60_000]))
 
 
-def test_a_layout_has_no_places():
+def test_stored_layouts_have_no_chunk_locations():
     one = column("c", shape=(100, 3), indices=(Array("c_index", (40,), I4, "contiguous", 17),))
     other = column("c", shape=(7, 3), indices=(Array("c_index", (2,), I4, "contiguous", 99),))
     assert without_addresses(one) == without_addresses(other)

@@ -78,7 +78,7 @@ lazynwb.scan_nwb(sys.argv[1:], "/units").collect()
     ids=["config", "tqdm", "environment"],
 )
 @pytest.mark.sample(2)
-def test_no_progress_bar(cube, code, env):
+def test_progress_bars_can_be_disabled(cube, code, env):
     assert progress(cube, code, **env) == ""
 
 
@@ -113,7 +113,7 @@ def test_external_links(setting, tmp_path):
         assert frame["near"].to_list() == [1, 2]
 
 
-def test_few_threads_and_small_batches_give_the_same(cube):
+def test_threads_and_batch_sizes_do_not_affect_results(cube):
     expected = lazynwb.read_nwb(cube, "/units")
     lazynwb.config.max_threads = 1
     lazynwb.config.batch_bytes = 10_000
@@ -121,7 +121,7 @@ def test_few_threads_and_small_batches_give_the_same(cube):
         assert lazynwb.scan_nwb(cube, "/units").collect(engine=engine).equals(expected, null_equal=True)
 
 
-def test_settings_of_the_other_package_of_this_name_are_understood():
+def test_settings_of_lazynwb_1_are_accepted():
     config = Config()
     config.fsspec_storage_options = {"key": "k"}
     config.anon = True
@@ -132,6 +132,6 @@ def test_settings_of_the_other_package_of_this_name_are_understood():
     assert config.anon is None
 
 
-def test_a_setting_that_does_not_exist_cannot_be_set():
+def test_unknown_settings_are_errors():
     with pytest.raises(AttributeError, match="use_polarz"):
         Config().use_polarz = True

@@ -76,7 +76,7 @@ def test_one_file_for_each_table(cube, tmp_path):
         assert_frames(pl.read_parquet(path), lazynwb.read_nwb(cube, label))
 
 
-def test_outputs_by_whole_path(cube, tmp_path):
+def test_outputs_named_by_full_path(cube, tmp_path):
     found = lazynwb.convert_nwb_tables(cube, str(tmp_path), full_path=True)
     assert found["/intervals/trials"] == tmp_path / "intervals_trials.parquet"
     assert found["/general/subject"] == tmp_path / "general_subject.parquet"
@@ -119,7 +119,7 @@ def test_delta_partitions(cube, tmp_path):
     assert frame.height == 240
 
 
-def test_a_partition_does_not_hide_a_column_of_its_name(tmp_path):
+def test_a_partition_does_not_hide_a_column_of_the_same_name(tmp_path):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         nwb_root(file, "s9")
         table(file, "intervals/t", {"Session": ["x", "y"]})
@@ -143,7 +143,7 @@ def test_sessions_with_equal_names_have_distinct_outputs(tmp_path):
     assert sorted(pl.read_parquet(path)["x"].item() for path in found.values()) == ["a", "b"]
 
 
-def test_a_session_without_a_name_is_called_by_its_identifier_or_file(tmp_path):
+def test_a_session_without_session_id_is_named_by_its_identifier_or_file(tmp_path):
     for name in ("identified", "bare"):
         with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
             nwb_root(file)
@@ -167,7 +167,7 @@ def test_the_schema_is_one_over_all_sessions(tmp_path):
     assert one["only_b"].to_list() == [None]
 
 
-def test_series_are_converted_where_they_are_named(cube, tmp_path):
+def test_series_are_converted_only_if_named(cube, tmp_path):
     found = lazynwb.convert_nwb_tables(cube, tmp_path, tables=["running_speed", "/units", "trials"])
     assert set(found) == {"/processing/behavior/running_speed", "/units", "/intervals/trials"}
     label = "/processing/behavior/running_speed"
@@ -206,7 +206,7 @@ def test_invalid_options_are_refused(cube, tmp_path, options, error, words):
     assert not outputs(tmp_path)
 
 
-def test_a_package_that_is_missing_is_named(cube, tmp_path, monkeypatch):
+def test_a_missing_package_is_named(cube, tmp_path, monkeypatch):
     monkeypatch.setattr("lazynwb.convert.conversion.is_installed", lambda _: False)
     with pytest.raises(ImportError, match=r"needs deltalake.*lazynwb\[delta\]"):
         lazynwb.convert_nwb_tables(cube, tmp_path, output_format="delta")
@@ -220,7 +220,7 @@ TEXTS = st.text(st.characters(), max_size=300) | st.sampled_from(
 
 
 @given(st.lists(TEXTS, unique=True, max_size=8))
-def test_names_are_one_safe_step_and_distinct_on_any_system(texts):
+def test_output_names_are_safe_path_components_and_distinct_on_any_system(texts):
     names = distinct_names({text: text for text in texts})
     assert len({name.lower() for name in names.values()}) == len(texts)
     for name in names.values():
@@ -316,7 +316,7 @@ def test_only_a_changed_session_is_converted_again(sessions, tmp_path):
     assert_frames(frame, lazynwb.read_nwb(sessions, "trials"))
 
 
-def test_a_session_that_was_only_touched_keeps_its_content(sessions, tmp_path):
+def test_a_touched_but_unchanged_session_is_not_rewritten(sessions, tmp_path):
     out = tmp_path / "out"
     found = lazynwb.convert_nwb_tables(sessions, out)
     before = pl.read_parquet(found["/units"])
@@ -387,7 +387,7 @@ def _rows(path, output_format, name):
     return scan.select(pl.len()).collect().item()
 
 
-def test_other_options_convert_again(sessions, tmp_path):
+def test_changed_options_repeat_the_conversion(sessions, tmp_path):
     out = tmp_path / "out"
     lazynwb.convert_nwb_tables(sessions, out)
     for options in ({"compression": "snappy"}, {"exclude_array_columns": True}, {"overwrite": True}):
@@ -434,7 +434,7 @@ def test_a_manifest_cannot_remove_files_outside_of_the_folder(sessions, tmp_path
     assert victim.read_text() == "mine"
 
 
-def test_a_table_that_a_session_lost_is_removed(sessions, tmp_path):
+def test_the_output_of_a_table_that_no_longer_exists_is_removed(sessions, tmp_path):
     out = tmp_path / "out"
     lazynwb.convert_nwb_tables(sessions, out, partition_by="session")
     with h5py.File(sessions[1], "r+") as file:
@@ -444,7 +444,7 @@ def test_a_table_that_a_session_lost_is_removed(sessions, tmp_path):
     assert set(pl.read_parquet(found["/intervals/performance"])["session"]) == {"s0", "s2"}
 
 
-def test_a_session_that_is_called_otherwise_moves(sessions, tmp_path):
+def test_a_renamed_session_is_moved(sessions, tmp_path):
     out = tmp_path / "out"
     lazynwb.convert_nwb_tables(sessions, out, session_subdirs=True)
     with h5py.File(sessions[1], "r+") as file:
@@ -465,7 +465,7 @@ def test_formats_and_layouts_share_a_folder(sessions, tmp_path):
     assert outputs(tmp_path / "out") == names
 
 
-def test_a_file_that_a_link_leads_to_counts_as_a_source(tmp_path):
+def test_linked_files_are_part_of_the_recorded_version(tmp_path):
     with h5py.File(tmp_path / "far.h5", "w") as file:
         file["x"] = np.array([1.0, 2.0])
     with h5py.File(tmp_path / "a.nwb", "w") as file:
@@ -655,7 +655,7 @@ def test_a_damaged_column_of_a_session_is_null_and_reported_once(damaged, tmp_pa
     assert named[0].levelno == logging.WARNING
 
 
-def test_damaged_chunks_are_null_and_take_no_rows_with_them(damaged, tmp_path, caplog):
+def test_values_in_damaged_chunks_are_null_and_no_rows_are_lost(damaged, tmp_path, caplog):
     found = lazynwb.convert_nwb_tables(damaged, tmp_path / "out")
     rows = pl.read_parquet(found["/units"])
     assert rows.height == 120
@@ -686,7 +686,7 @@ def test_a_column_without_a_common_type_has_that_of_the_first_file(tmp_path, cap
         lazynwb.convert_nwb_tables(tmp_path, tmp_path / "out", ignore_errors=False)
 
 
-def test_a_source_that_is_given_twice_is_converted_once(sessions, tmp_path):
+def test_a_repeated_source_is_converted_once(sessions, tmp_path):
     found = lazynwb.convert_nwb_tables([*sessions, sessions[0]], tmp_path / "out", partition_by="session")
     assert pl.read_parquet(found["/units"]).height == 120
 
@@ -710,7 +710,7 @@ ALLOWED = {"delta": 800, "duckdb": 600}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("output_format", ["parquet", "arrow", "csv", "ndjson", "json", "delta", "duckdb"])
-def test_memory_stays_bounded_however_large_the_tables_are(tmp_path, output_format):
+def test_memory_does_not_grow_with_the_size_of_tables(tmp_path, output_format):
     """Twenty times the data takes about the same memory."""
     for count in (1, 20):
         folder = tmp_path / f"nwb{count}"

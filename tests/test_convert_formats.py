@@ -184,7 +184,7 @@ def test_large_arrays_are_lists_in_duckdb_without_memory_for_missing_rows(tmp_pa
     assert np.array_equal(np.array([row[0] for row in rows]), large)
 
 
-def test_rows_of_many_vectors_arrive_in_duckdb_in_their_order(tmp_path):
+def test_rows_of_many_duckdb_vectors_keep_their_order(tmp_path):
     import duckdb
 
     for name, offset in (("a", 0), ("b", 5000)):
@@ -291,7 +291,7 @@ def test_a_formula_in_a_file_stays_a_text_in_excel(sheet, tmp_path):
     assert not any(cell.hyperlink for cell in cells)
 
 
-def test_more_rows_than_a_worksheet_has_are_refused_unread(tmp_path):
+def test_more_rows_than_a_worksheet_has_are_refused_before_reading(tmp_path):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         table(file, "t", {"x": Column(np.zeros(1_048_576, "i1"), {"chunks": (65_536,), **GZIP})})
     with lazynwb.profile() as cost, pytest.raises(lazynwb.LazyNWBError, match=r"1048576 rows.*parquet"):
@@ -300,7 +300,7 @@ def test_more_rows_than_a_worksheet_has_are_refused_unread(tmp_path):
     assert not list((tmp_path / "out").glob("*.xlsx"))
 
 
-def test_a_text_that_no_cell_holds_is_refused(tmp_path):
+def test_a_text_longer_than_a_cell_is_refused(tmp_path):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         table(file, "t", {"x": Ragged([np.arange(20_000.0), []])})
     with pytest.raises(lazynwb.UnsupportedTypeError, match=r"'x' of /t.*exclude_array_columns"):
@@ -312,7 +312,7 @@ def test_a_text_that_no_cell_holds_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("output_format", ["parquet", "duckdb", "csv"])
-def test_columns_without_a_type_are_left_out_with_a_warning(built, tmp_path, caplog, output_format):
+def test_columns_without_a_type_are_omitted_with_a_warning(built, tmp_path, caplog, output_format):
     path = built("unsupported_types")
     convert(path, tmp_path, output_format)
     assert "'opaque'" in caplog.text
@@ -321,7 +321,7 @@ def test_columns_without_a_type_are_left_out_with_a_warning(built, tmp_path, cap
 
 
 @pytest.mark.parametrize("output_format", ["delta", "duckdb"])
-def test_columns_that_differ_in_case_alone_get_a_number(tmp_path, output_format):
+def test_columns_that_differ_only_in_case_are_numbered(tmp_path, output_format):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         table(file, "t", {"Rate": [1], "rate": [2], "rate_2": [3], 'odd "name", *': [4], "^a$": [5]})
     out = convert(tmp_path / "a.nwb", tmp_path / "out", output_format)["/t"]
@@ -336,7 +336,7 @@ def test_columns_that_differ_in_case_alone_get_a_number(tmp_path, output_format)
     assert [row[n] for n in ("Rate", "rate_3", "rate_2", 'odd "name", *', "^a$")] == [1, 2, 3, 4, 5]
 
 
-def test_options_reach_the_writer(cube, tmp_path):
+def test_options_are_passed_to_the_writer(cube, tmp_path):
     import pyarrow.parquet as pq
 
     out = lazynwb.convert_nwb_tables(cube, tmp_path, tables="units", compression="snappy", statistics=False)
@@ -380,7 +380,7 @@ def test_row_groups_follow_the_size_of_rows(cube, tmp_path):
     assert_frames(*frames)
 
 
-def test_timestamps_of_files_play_no_part(cube, tmp_path):
+def test_output_does_not_depend_on_modification_times(cube, tmp_path):
     """Two equal calls write the same bytes."""
     a, b = (lazynwb.convert_nwb_tables(cube, tmp_path / name, tables="trials") for name in "ab")
     assert a["/intervals/trials"].read_bytes() == b["/intervals/trials"].read_bytes()

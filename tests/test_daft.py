@@ -158,7 +158,7 @@ def test_a_type_that_daft_does_not_have_names_its_column():
         daft_schema({"big": pl.Int128()})
 
 
-def test_columns_of_the_session_come_with_every_row(cube):
+def test_session_columns_are_added_to_every_row(cube):
     frame = lazynwb.daft.scan_nwb(cube, "/units", session_columns=["session_id"], infer_schema_length=1)
     expected = lazynwb.read_nwb(cube, "/units", session_columns=["session_id"])
     first = expected["session_id"][0]
@@ -168,7 +168,7 @@ def test_columns_of_the_session_come_with_every_row(cube):
     assert p.files_skipped == 5
 
 
-def test_a_pattern_is_all_tables_that_match(cube):
+def test_a_pattern_scans_all_matching_tables(cube):
     expected = lazynwb.read_nwb(cube, "/intervals/*").sort("_table_path", *ORDER)
     found = polars_of(lazynwb.daft.scan_nwb(cube, "/intervals/*"))
     assert found.sort("_table_path", *ORDER).equals(expected.select(found.columns))
@@ -311,7 +311,7 @@ def test_representations_of_tasks_contain_no_secrets(cube):
     assert "host/a.nwb" in repr(task)
 
 
-def test_many_files_are_not_as_many_tasks(cube):
+def test_a_task_contains_many_files(cube):
     spec = plan_scan(tuple(expand(cube[:1])), "/units")
     for files, tasks in ((1, 1), (32, 32), (252, 32), (1000, 32), (100_000, 1563)):
         sources = tuple(Source(f"/{i}.nwb") for i in range(files))
@@ -325,7 +325,7 @@ def test_many_files_are_not_as_many_tasks(cube):
 
 
 @pytest.mark.parametrize("indexed", [False, True])
-def test_a_large_file_is_several_tasks(tmp_path, monkeypatch, indexed):
+def test_a_large_file_is_divided_into_several_tasks(tmp_path, monkeypatch, indexed):
     with h5py.File(tmp_path / "large.nwb", "w") as file:
         wide = builders.Column(np.arange(20_000.0).reshape(-1, 10), options={"chunks": (100, 10)})
         spikes = builders.Ragged([[n / 2] * (n % 3) for n in range(2000)])
@@ -364,7 +364,7 @@ def read_rows(monkeypatch):
     return seen
 
 
-def test_batches_are_read_no_faster_than_they_are_taken(cube, read_rows):
+def test_batches_are_read_on_demand(cube, read_rows):
     (task,) = tasks_of(source_of(cube[:1]), columns=["spike_times"])
     batches = _get_record_batches(task)
     for taken in (1, 2, 3):
@@ -515,7 +515,7 @@ def _bits(name):
     return pl.Int64 if name == "Float64" else pl.Int32
 
 
-def test_of_a_conjunction_the_parts_that_can_be_translated_are_used():
+def test_translatable_parts_of_a_conjunction_are_pushed_down():
     filters = (
         (col("Int64") > 0) & col("text").startswith("CA") & ((col("Int8") < 5) | col("text").contains("x"))
     )
@@ -581,7 +581,7 @@ def test_an_error_names_the_file(damaged):
         units.select("spike_times").to_arrow()
 
 
-def test_files_that_cannot_be_read_can_be_left_out(damaged, caplog):
+def test_unreadable_files_can_be_skipped(damaged, caplog):
     units = lazynwb.daft.scan_nwb(damaged, "/units", infer_schema_length=1, ignore_errors=True)
     with caplog.at_level(logging.WARNING, "lazynwb"):
         assert units.select("unit_id").count_rows() == 80
@@ -589,7 +589,7 @@ def test_files_that_cannot_be_read_can_be_left_out(damaged, caplog):
     assert str(damaged[1]) in message
 
 
-def test_files_without_the_table_are_spoken_of_once(cube, caplog):
+def test_files_without_the_table_are_reported_once(cube, caplog):
     blocks = lazynwb.daft.scan_nwb(cube, "/intervals/performance", infer_schema_length=1)
     with caplog.at_level(logging.WARNING, "lazynwb"):
         assert blocks.count_rows() == lazynwb.read_nwb(cube, "/intervals/performance").height
@@ -634,7 +634,7 @@ def test_daft_is_imported_on_demand():
     )
 
 
-def test_a_column_over_whose_type_files_disagree(tmp_path):
+def test_a_column_of_conflicting_types(tmp_path):
     for name, values in {"a": [1, 2], "b": ["one", "two"]}.items():
         with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
             builders.table(file, "units", {"x": values, "rate": np.arange(2.0)})

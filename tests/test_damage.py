@@ -108,7 +108,7 @@ def test_changed_values_are_read_from_the_file(bench, tmp_path):
     assert not case.faults
 
 
-def test_a_crash_and_a_hang_end_the_process_and_not_the_run():
+def test_crashes_and_hangs_end_the_process_but_not_the_run():
     server = damage.Server(_answer)
     assert server.ask("well", 60) == "well"
     with pytest.raises(damage.EndedError, match="SIGKILL"):
@@ -133,7 +133,7 @@ def _answer(connection):
         connection.send(question)
 
 
-def test_checksums_are_mended_as_libhdf5_counts_them(tmp_path):
+def test_corrected_checksums_are_those_of_libhdf5(tmp_path):
     """So that damage below a checksum is reached at all."""
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w", libver="latest") as file:
@@ -229,7 +229,7 @@ def test_a_chunk_that_is_listed_out_of_order(tmp_path, corner):
         lazynwb.read_nwb(path, "t")
 
 
-def test_a_chunk_where_the_file_begins(tmp_path):
+def test_a_chunk_at_the_start_of_the_file(tmp_path):
     """libhdf5 treats the address as undefined, and returns fill values."""
     path = tmp_path / "damaged.nwb"
     with h5py.File(path, "w", libver="earliest") as file:
@@ -267,7 +267,7 @@ except lazynwb.LazyNWBError as error:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc: run on Linux")
-def test_a_bomb_that_libhdf5_would_inflate(tmp_path):
+def test_a_decompression_bomb_that_libhdf5_would_decode(tmp_path):
     path = tmp_path / "damaged.nwb"
     with h5py.File(path, "w") as file:
         table(

@@ -46,7 +46,7 @@ def edit(store, key, **changes):
     path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}))
 
 
-def test_damaged_stores_give_right_values_or_our_errors(monkeypatch):
+def test_damaged_stores_give_correct_values_or_a_lazynwb_error(monkeypatch):
     """Some cases; `python tests/damage.py --format zarr --cases 5000` for more, and of more stores."""
     monkeypatch.setattr(damage_zarr, "TWINS", {"units", "aligned"})
     monkeypatch.setattr(zarr_stores, "corpus", lambda: dict(list(STORES.items())[::5]))
@@ -82,7 +82,7 @@ def test_the_independent_reader_reads_the_written_values(name, stores):
 
 
 @pytest.mark.parametrize("name", STORES)
-def test_the_independent_reader_against_zarr_python(name, stores):
+def test_the_independent_reader_equals_zarr_python(name, stores):
     zarr = pytest.importorskip("zarr", reason="pip install zarr")
     from readers import zarr_python
 
@@ -173,7 +173,7 @@ def test_a_table_that_claims_far_more_rows_than_its_columns_have(copy):
     assert lazynwb.read_nwb(store, "/intervals/trials").height == 20
 
 
-def test_more_objects_than_any_store_has(copy):
+def test_arrays_of_too_many_objects_are_refused(copy):
     store = copy("v2-gzip-apart")
     edit(store, "acquisition/rated/data/.zarray", shape=[10**8, 3])
     with pytest.raises(CorruptDataError, match="12500000 chunks"):
@@ -183,7 +183,7 @@ def test_more_objects_than_any_store_has(copy):
 @pytest.mark.parametrize(
     "said", ["r999999992", {"name": "null_terminated_bytes", "configuration": {"length_bytes": 2**29}}]
 )
-def test_elements_larger_than_any(said, copy):
+def test_elements_that_are_too_large_are_refused(said, copy):
     """The fill value of one element would take as much memory."""
     store = copy("v3-gzip-apart")
     edit(store, "units/f/zarr.json", data_type=said)
@@ -192,7 +192,7 @@ def test_elements_larger_than_any(said, copy):
 
 
 @pytest.mark.parametrize("name", ["v2-plain-consolidated", "v3-plain-consolidated"])
-def test_consolidated_metadata_that_are_none(name, copy):
+def test_invalid_consolidated_metadata(name, copy):
     store = copy(name)
     if name.startswith("v2"):
         edit(store, ".zmetadata", metadata=[1])
@@ -228,7 +228,7 @@ def test_a_ragged_column_whose_index_holds_no_integers_is_not_shown_flat(index, 
     assert lf.select("x").collect().height == 20
 
 
-def test_attributes_of_other_objects_than_groups_and_arrays(copy, caplog):
+def test_attributes_of_objects_that_are_neither_group_nor_array(copy, caplog):
     """An array whose own document was lost is not silently absent."""
     store = copy("v2-gzip-apart")
     (store / "acquisition/rated/data/.zarray").unlink()
@@ -250,7 +250,7 @@ def test_a_scalar_of_several_elements(copy):
         lazynwb.read_nwb(store, "/general")
 
 
-def test_a_shuffle_whose_setting_has_another_name():
+def test_a_shuffle_with_a_misnamed_setting():
     """Four bytes, the default, would be a guess: it is no codec that is known."""
     assert catalog_codecs([{"id": "shuffle", "elementsize": 8}]) == (Codec("shuffle", (8,)),)
     assert catalog_codecs([{"id": "shuffle", "elementsi:e": 8}]) is None
@@ -297,7 +297,7 @@ FILTERS = [
 
 
 @pytest.mark.parametrize("said", FILTERS, ids=str)
-def test_filters_whose_settings_make_no_sense(said, copy):
+def test_filters_with_invalid_settings(said, copy):
     store = copy("v2-plain-consolidated")
     document = json.loads((store / ".zmetadata").read_bytes())
     document["metadata"]["units/f/.zarray"]["filters"] = [said]
@@ -307,7 +307,7 @@ def test_filters_whose_settings_make_no_sense(said, copy):
     assert lazynwb.scan_nwb(store, "/units").select("i").collect().height == 20
 
 
-def test_text_that_is_no_frame_of_zstd_is_damaged(copy):
+def test_text_that_is_not_a_zstd_frame_is_damaged(copy):
     """It is not of an unknown kind: for that, an enum's codes would be shown instead of its texts."""
     store = copy("v2-zstd-apart")
     (store / "units/name/0").write_bytes(b"not a frame of zstd")

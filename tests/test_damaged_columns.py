@@ -215,7 +215,7 @@ def converted_into_folders(paths, folder):
     ids=["get_df", "sql", "pattern", "executor", "convert", "by session", "into folders", "index"],
 )
 @pytest.mark.sample(2)
-def test_every_way_to_read_has_the_same_nulls(read, pair, tmp_path, caplog):
+def test_every_reading_function_returns_the_same_nulls(read, pair, tmp_path, caplog):
     expected = lazynwb.read_nwb(pair, "/units", ignore_errors=True)
     assert expected["x"].null_count() == 20
     for _ in range(2):  # the column store and the index hold no value that is not in a file

@@ -78,7 +78,7 @@ def test_forms_of_a_dandisets_number(archive, dandiset):
     assert get_dandi_sources(dandiset) == urls(FILES)
 
 
-def test_a_new_version_is_seen_at_once(archive):
+def test_a_new_version_is_used_immediately(archive):
     assert get_dandi_sources("000728") == ["dandi://000728/draft/a.nwb"]
     archive.publish("000728", VERSION, ["a.nwb"])
     assert get_dandi_sources("000728") == [f"dandi://000728/{VERSION}/a.nwb"]
@@ -124,7 +124,7 @@ def test_listings_are_sorted_by_the_requested_order(archive, order, expected):
     assert get_dandi_sources("000363", order=order) == urls(expected)
 
 
-def test_a_listing_ends_where_enough_was_found(archive):
+def test_a_listing_stops_once_enough_assets_are_found(archive):
     archive.publish("000363", VERSION, FILES)
     assert get_dandi_sources("000363", VERSION, max_assets=2) == urls(FILES[:2])
     assert len(archive.log) == 1
@@ -188,7 +188,7 @@ def test_many_chosen_assets_are_found_by_one_listing(archive):
     assert len(archive.log) == 31
 
 
-def test_chosen_assets_that_are_none(archive):
+def test_chosen_assets_that_do_not_exist(archive):
     unknown = identifier("unknown")
     with pytest.raises(SourceNotFoundError, match=unknown):
         get_dandi_sources("000363", asset_ids=[unknown])
@@ -230,7 +230,7 @@ def test_invalid_dandiset_identifiers(archive, dandiset):
     assert archive.log == []
 
 
-def test_arguments_that_make_no_sense(archive):
+def test_invalid_arguments(archive):
     with pytest.raises(ValueError, match="-created"):
         get_dandi_sources("000363", order="size")
     with pytest.raises(ValueError, match="max_assets"):
@@ -336,7 +336,7 @@ def test_one_asset_takes_one_request(archive):
     assert len(archive.log) == 2
 
 
-def test_assets_that_no_listing_had_are_found_by_one(archive):
+def test_unlisted_assets_are_found_by_one_listing(archive):
     paths = [f"sub-1/{number}.nwb" for number in range(10)]
     assets = archive.publish("000363", VERSION, [*paths, "other.nwb"])
     archive.publish("000728", "draft", paths)
@@ -395,7 +395,7 @@ def test_assets_that_are_only_available_from_the_api(archive):
     assert store.headers == ()
 
 
-def test_drafts_are_remembered_for_a_while(archive, monkeypatch):
+def test_drafts_are_cached_for_a_while(archive, monkeypatch):
     url = "dandi://000363/draft/sub-1/a.nwb"
     before = resolve(url)
     archive.dandisets["000363"].versions["draft"][0].store_id = identifier("replaced")
@@ -495,7 +495,7 @@ def test_invalid_keys_are_refused(archive, monkeypatch, key):
     assert key not in str(caught.value)
 
 
-def test_spaces_around_a_key_are_not_a_part_of_it(embargoed, monkeypatch):
+def test_spaces_around_a_key_are_removed(embargoed, monkeypatch):
     monkeypatch.setenv("DANDI_API_KEY", f" {KEY}\n")
     assert len(get_dandi_sources("001111")) == 3
 
@@ -613,7 +613,7 @@ def test_a_server_with_an_endless_response(archive, pauses):
         get_dandi_sources("000363")
 
 
-def test_an_answer_of_another_kind(archive):
+def test_a_response_that_is_not_json(archive):
     archive.faults.append(Fault(body="{}", headers={"Content-Type": "text/html"}))
     with pytest.raises(LazyNWBError, match="invalid JSON"):
         get_dandi_sources("000363")
@@ -654,7 +654,7 @@ def page(**changes):
         page(path="[]"),
     ],
 )
-def test_answers_that_are_not_the_apis(archive, pauses, body):
+def test_responses_that_are_not_from_the_api(archive, pauses, body):
     archive.faults.append(Fault(body=body))
     with pytest.raises(
         LazyNWBError, match="000363/versions/draft/assets/ sent a response that is not of the DANDI"
@@ -683,7 +683,7 @@ def test_a_download_without_a_valid_redirect(embargoed, fault):
         resolve("dandi://001111/draft/a.nwb")
 
 
-def test_pages_that_do_not_end(archive, monkeypatch):
+def test_an_endless_listing_is_stopped(archive, monkeypatch):
     again = page().replace("null, ", '"?page=2", ', 1)
     archive.faults.extend([Fault(body=again)] * 10)
     with pytest.raises(LazyNWBError, match="never end"):
@@ -698,7 +698,7 @@ def test_pages_that_do_not_end(archive, monkeypatch):
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_an_answer_without_an_end(archive, monkeypatch, compressed):
+def test_a_response_without_an_end(archive, monkeypatch, compressed):
     monkeypatch.setattr(dandi_api, "MAX_BYTES", 20_000)
     body = b" " * 30_000 + b"{}"
     zipped = Fault(body=gzip.compress(body), headers={"Content-Encoding": "gzip"})

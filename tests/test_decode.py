@@ -62,7 +62,7 @@ def test_a_flipped_bit_fails_the_checksum(position):
         unfilter(chunk, (FLETCHER,), 0, 400)
 
 
-def test_the_order_of_filters_is_free():
+def test_filters_are_applied_in_any_order():
     """Some writers put the checksum first, under the compression."""
     data = np.arange(50.0)
     shuffled = np.ascontiguousarray(data.view("u1").reshape(-1, 8).T).tobytes()
@@ -77,7 +77,7 @@ def test_a_masked_filter_was_skipped():
 
 @pytest.mark.parametrize("name", ["zlib", "blosc", "zstd", "lz4"])
 @pytest.mark.parametrize("content", [b"", b"\0", bytes(64), b"\x28\xb5\x2f\xfd" + b"\xff" * 60])
-def test_garbage_is_an_error_of_ours(name, content):
+def test_garbage_is_a_lazynwb_error(name, content):
     with pytest.raises(lazynwb.CorruptDataError):
         unfilter(content, (Codec(name),), 0, 4096)
 

@@ -55,7 +55,7 @@ def test_the_examples_of_a_page_run(page, example_folder, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=names)
-def test_a_block_that_is_not_run_stands_below_its_reason(page):
+def test_a_block_that_is_not_run_has_a_reason_above_it(page):
     text = text_of(page)
     skipped = sum(not block.runs for block in examples.blocks(text))
     skipped += text.count("\n```console\n") - len(examples.console_blocks(text))
@@ -87,7 +87,7 @@ def test_a_failing_example_stops_the_build():
 
 
 @terminal
-def test_the_output_of_a_command_follows_it_and_a_command_on_two_lines_is_one():
+def test_output_follows_its_command_which_may_have_several_lines():
     pytest.importorskip("typer")
     page = "```console\n$ lazynwb --version\n$ lazynwb \\\n>   --version\n```\n"
     version = f"lazynwb {lazynwb.__version__}"

@@ -212,7 +212,7 @@ def test_bytes_with_a_wrong_checksum_are_not_cached(query, name, proxy, folder):
         assert_frame_equal(ask(url), expected)
 
 
-def test_one_damaged_file_does_not_make_the_others_be_read_again(folder, server, tmp_path):
+def test_one_damaged_file_does_not_repeat_reads_of_others(folder, server, tmp_path):
     """Only what is known of the one that contradicts itself is forgotten."""
     data = bytearray((folder / "checked.nwb").read_bytes())
     server.objects = {f"{number}.nwb": bytes(data) for number in range(3)}
@@ -281,7 +281,7 @@ def linking(server, folder, *, there=True):
 
 
 @pytest.mark.parametrize("fault", ["403", "500", "a page in its place", "reset in answer", "400, expired"])
-def test_a_linked_file_that_was_refused_is_no_broken_link(fault, server, proxy, tmp_path, caplog):
+def test_a_refused_linked_file_is_not_a_broken_link(fault, server, proxy, tmp_path, caplog):
     """The linked column would be null in every row."""
     with linking(server, tmp_path):
         url = proxy.url_of("main.nwb")
@@ -303,7 +303,7 @@ def test_a_linked_file_that_was_refused_is_no_broken_link(fault, server, proxy, 
         config.external_links = "folder"
 
 
-def test_a_file_with_a_link_out_of_reach_is_parsed_once(server, tmp_path):
+def test_a_file_with_an_unreachable_link_is_parsed_once(server, tmp_path):
     """Later scans request only the target of the link, and notice when it can be read."""
     with linking(server, tmp_path):
         url = f"{server.url}/main.nwb"
@@ -323,7 +323,7 @@ def test_a_file_with_a_link_out_of_reach_is_parsed_once(server, tmp_path):
         assert units(url)["far"].to_list() == list(range(40))
 
 
-def test_a_linked_file_that_is_cut_off_is_no_broken_link(server, proxy, tmp_path):
+def test_a_truncated_linked_file_is_not_a_broken_link(server, proxy, tmp_path):
     """Errors of libhdf5 for a truncated target are not reported as a broken link."""
     with linking(server, tmp_path):
         url, whole = proxy.url_of("main.nwb"), server.objects["other.nwb"]
@@ -421,7 +421,7 @@ def test_s3_error_codes_with_status_400(bucket, folder):
     assert "it answers 503, SlowDown" in fails(url, storage_options=bucket.options)
 
 
-def test_credentials_that_expire_half_way(bucket, folder):
+def test_credentials_that_expire_during_a_query(bucket, folder):
     """An error is raised immediately, and names the cause."""
     url = "s3://private/checked.nwb"
     bucket.reset(since(2, "400, expired"))
@@ -480,7 +480,7 @@ def test_retry_after_is_waited_for(server, folder, monkeypatch):
     assert 6.5 < slept[0] < 8
 
 
-def test_one_question_is_enough_for_all_requests(server, folder):
+def test_the_delay_of_a_busy_server_is_queried_once_for_all_requests(server, folder):
     """Files that are refused at the same time, by a server without Retry-After."""
     for number in range(8):
         server.objects[f"{number}.nwb"] = (folder / "checked.nwb").read_bytes()
@@ -524,7 +524,7 @@ def test_retry_after_is_queried_with_the_headers_of_the_request(server, caplog, 
 
 @pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {"replaced"}))
 @pytest.mark.sample(3)
-def test_no_fault_brings_a_secret_to_light(fault, proxy, caplog, cache_dir):
+def test_no_fault_reveals_a_secret(fault, proxy, caplog, cache_dir):
     caplog.set_level("DEBUG")
     config.max_retries = 1
     proxy.reset(always(fault))

@@ -78,7 +78,7 @@ def test_a_path_suffix_is_enough_and_an_exact_path_has_precedence(session, term,
 
 
 @pytest.mark.parametrize("term", ["events", "RUNNING_SPEED", "POSITION"])
-def test_a_name_that_fits_several_is_an_error_that_lists_them(session, term):
+def test_an_ambiguous_name_is_an_error_that_lists_the_candidates(session, term):
     fitting = {"events": ("/processing/left/events", "/processing/right/events")}.get(
         term, ("unning_speed", "cessing") if "RUN" in term else ("/processing/behavior/Position", "/position")
     )
@@ -99,7 +99,7 @@ def test_the_error_suggests_similar_names(session):
 
 
 @pytest.mark.parametrize("term", ["running_speed", "left/events", "UNITS"])
-def test_with_exact_path_only_a_path_counts(session, term):
+def test_exact_path_requires_the_full_path(session, term):
     assert find(session, term)
     with pytest.raises(TableNotFoundError):
         find(session, term, exact=True)
@@ -127,7 +127,7 @@ def test_the_first_file_with_the_table_determines_its_path(tmp_path):
         find(files[::-1], "extra")
 
 
-def test_a_path_in_any_file_wins_over_a_name_in_an_earlier_one(tmp_path):
+def test_a_path_in_any_file_takes_precedence_over_a_name_in_an_earlier_file(tmp_path):
     files = [
         write(tmp_path / "0.nwb", ["processing/mine/trials"]),
         write(tmp_path / "1.nwb", ["intervals/trials"]),
@@ -146,7 +146,7 @@ def test_files_that_cannot_be_read_are_skipped_on_request(tmp_path):
             find([bad, good], term)
 
 
-def test_a_path_needs_no_look_at_the_rest_of_the_file(session, monkeypatch):
+def test_a_path_is_found_without_listing_the_file(session, monkeypatch):
     def fail(source):
         raise AssertionError(source)
 
@@ -156,7 +156,7 @@ def test_a_path_needs_no_look_at_the_rest_of_the_file(session, monkeypatch):
         find(session, "running_speed")
 
 
-def test_a_file_is_walked_once_for_any_number_of_references(cube):
+def test_a_file_is_listed_once_for_any_number_of_names(cube):
     assert find(cube, "running_speed") == "processing/behavior/running_speed"
     with lazynwb.profile() as again:
         find(cube, "lick_sensor_events")
@@ -176,7 +176,7 @@ def test_a_file_is_walked_once_for_any_number_of_references(cube):
         ("running_speed", "acquisition/running_speed"),
     ],
 )
-def test_scans_and_schemas_take_the_same_names(session, term, path):
+def test_scans_and_schemas_accept_the_same_names(session, term, path):
     expected = lazynwb.scan_nwb(session, f"/{path}")
     assert lazynwb.scan_nwb(session, term).collect().equals(expected.collect())
     assert lazynwb.get_table_schema(session, term) == expected.collect_schema()
@@ -203,7 +203,7 @@ def test_a_scan_of_an_ambiguous_name_is_an_error(session, tmp_path):
         lazynwb.scan_nwb(path, "spots")
 
 
-def test_an_index_answers_for_names_without_a_look_at_the_files(session, tmp_path):
+def test_an_index_resolves_names_without_opening_files(session, tmp_path):
     lazynwb.build_index([session], tmp_path / "index", disable_progress=True)
     expected = lazynwb.scan_nwb(session, "/processing/sorting/Clusters").collect_schema()
     session.rename(tmp_path / "elsewhere.nwb")

@@ -39,7 +39,7 @@ def test_a_table_equals_scan_nwb_in_the_order_of_the_sources(cube, term):
     assert_frames(frame, lazynwb.read_nwb(sources, path))
 
 
-def test_against_h5py(cube):
+def test_values_equal_h5py(cube):
     frame = lazynwb.get_df(cube[:2], "units", exclude_array_columns=False)
     at = 0
     for path in cube[:2]:
@@ -127,7 +127,7 @@ def test_a_column_cannot_be_included_and_excluded(cube):
         lazynwb.get_df(cube, "units", include_column_names="unit_id", exclude_column_names=["unit_id"])
 
 
-def test_a_column_that_one_file_has_is_null_in_the_others(tmp_path):
+def test_a_column_of_one_file_is_null_in_the_others(tmp_path):
     for number, columns in enumerate(({"a": [1]}, {"a": [2], "b": Ragged([[1.5]])})):
         with h5py.File(tmp_path / f"{number}.nwb", "w") as file:
             table(file, "t", columns)
@@ -152,7 +152,7 @@ def test_bad_files_are_an_error_or_skipped(tmp_path, cube):
         assert set(polars_df([bad, cube[0]], term, ignore_errors=True)["_nwb_path"]) == {str(cube[0])}
 
 
-def test_no_files_and_no_table(cube):
+def test_missing_files_and_tables_are_errors(cube):
     with pytest.raises(SourceNotFoundError):
         lazynwb.get_df([], "units")
     with pytest.raises(TableNotFoundError, match="did you mean /units"):
@@ -180,7 +180,7 @@ def test_only_the_given_rows_of_the_given_files_are_read(cube):
     assert p.files_parsed == 2
 
 
-def test_rows_as_numpy_integers_and_none_at_all(cube):
+def test_rows_may_be_numpy_integers_or_empty(cube):
     frame = polars_df(cube[:2], "units", nwb_path_to_row_indices={cube[0]: np.array([2], "u1"), cube[1]: []})
     assert frame["unit_id"].to_list() == ["s0_2"]
     empty = polars_df(cube[:2], "units", nwb_path_to_row_indices={cube[1]: []})
@@ -195,17 +195,17 @@ def test_a_row_that_does_not_exist_is_an_error(cube, wrong):
 
 
 @pytest.mark.parametrize("wrong", [[0.5], ["a"], [[0]], [True]])
-def test_rows_that_are_no_numbers_are_an_error(cube, wrong):
+def test_row_numbers_of_other_types_are_an_error(cube, wrong):
     with pytest.raises(LazyNWBError, match="nwb_path_to_row_indices"):
         lazynwb.get_df(cube, "units", nwb_path_to_row_indices={cube[0]: wrong})
 
 
-def test_rows_of_a_file_that_is_no_source_are_an_error(cube):
+def test_rows_of_a_file_outside_the_sources_are_an_error(cube):
     with pytest.raises(LazyNWBError, match=r"session_05\.nwb"):
         lazynwb.get_df(cube[:2], "units", nwb_path_to_row_indices={cube[5]: [0]})
 
 
-def test_rows_of_a_file_that_is_named_twice_are_an_error(cube, monkeypatch):
+def test_rows_of_a_repeated_file_are_an_error(cube, monkeypatch):
     monkeypatch.chdir(cube[0].parent)
     rows = {cube[0]: [0], cube[0].name: [1]}
     with pytest.raises(LazyNWBError, match=r"session_00\.nwb twice"):
@@ -283,7 +283,7 @@ def test_get_returns_a_frame_for_a_series_on_request_and_for_several_files(cube)
     assert_frames(many, lazynwb.read_nwb(cube, "/processing/behavior/running_speed"))
 
 
-def test_get_fails_as_get_df_does(cube, tmp_path):
+def test_get_raises_the_errors_of_get_df(cube, tmp_path):
     with h5py.File(tmp_path / "twins.nwb", "w") as file:
         nwb_root(file)
         for side in ("left", "right"):

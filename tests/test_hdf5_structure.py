@@ -85,7 +85,7 @@ def test_random_files_equal_libhdf5(tmp_path_factory, sessions, libver):
 
 
 @pytest.mark.parametrize("libver", ["earliest", "v110", "latest"])
-def test_columns_that_differ_only_in_their_location_are_read_from_their_own(tmp_path, libver):
+def test_columns_that_differ_only_in_location_are_distinguished(tmp_path, libver):
     path = tmp_path / "file.nwb"
     with h5py.File(path, "w", libver=libver) as file:
         table = file.create_group("t")

@@ -139,7 +139,7 @@ def test_contents_of_files_are_never_executed(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pickled", "no_codec", "imported", "typed"])
-def test_objects_that_are_no_data_are_refused_by_name(tmp_path, name):
+def test_unsupported_objects_are_refused_by_name(tmp_path, name):
     hostile_store(tmp_path / "a.zarr", tmp_path / "mark", name)
     with pytest.raises(LazyNWBError, match=rf"a\.zarr.*{name}"):
         lazynwb.scan_nwb(tmp_path / "a.zarr", "t").select(name).collect()
@@ -236,20 +236,20 @@ FORBIDDEN = [
 
 
 @pytest.mark.parametrize("name", ALLOWED)
-def test_data_in_files_beside_is_read(linked, name):
+def test_external_data_in_the_same_folder_is_read(linked, name):
     expected = np.broadcast_to(ALLOWED[name], 4).tolist()
     assert lazynwb.scan_nwb(linked, "t").select(name).collect().to_series().to_list() == expected
 
 
 @pytest.mark.parametrize("name", FORBIDDEN)
-def test_no_dataset_leads_out_of_the_folder(linked, name):
+def test_no_dataset_reads_files_outside_of_the_folder(linked, name):
     """Neither by its own names, nor by links behind them, nor for libhdf5's looking in the working folder."""
     frame = lazynwb.scan_nwb(linked, "t").select(name)
     with pytest.raises(UnsupportedTypeError, match=r"a\.nwb.*data (in|behind)"):
         frame.collect()
 
 
-def test_raw_data_is_looked_for_beside_the_file_only(linked):
+def test_external_data_is_only_read_from_the_folder_of_the_file(linked):
     frame = lazynwb.scan_nwb(linked, "t").select("raw")
     with pytest.raises(CorruptDataError, match="unable to open external raw data file"):
         frame.collect()
@@ -257,7 +257,7 @@ def test_raw_data_is_looked_for_beside_the_file_only(linked):
     assert frame.collect().to_series().to_list() == HERE.tolist()
 
 
-def test_links_out_of_the_folder_are_no_columns(linked):
+def test_links_out_of_the_folder_are_not_columns(linked):
     assert "soft" not in lazynwb.scan_nwb(linked, "t").collect_schema()
 
 
@@ -288,7 +288,7 @@ def test_a_virtual_dataset_of_a_file_that_is_open_otherwise(linked, locking):
             assert "open otherwise" in str(error)  # noqa: PT017 - either will do, other values will not
 
 
-def test_all_numbers_of_the_metadata_are_from_the_file(linked):
+def test_forbidden_external_storage_of_metadata_is_not_read(linked):
     with h5py.File(linked, "a") as file:
         group = series(file, "acquisition/s", np.arange(4.0))
         start = group.create_dataset("starting_time", (1,), "<f8", external=[("../far.bin", 0, 8)])
@@ -574,7 +574,7 @@ def test_credentials_of_the_environment(silence, monkeypatch):
         assert_silent(*told_by(lambda: lazynwb.scan_nwb(url, "t", storage_options={endpoint: CLOSED})))  # noqa: B023
 
 
-def test_an_environment_variable_that_is_no_json(monkeypatch):
+def test_an_environment_variable_that_is_not_json(monkeypatch):
     monkeypatch.setenv("LAZYNWB_STORAGE_OPTIONS", f'{{"secret": "{SECRET}"')
     with pytest.raises(ValueError, match="LAZYNWB_STORAGE_OPTIONS") as raised:
         type(lazynwb.config)()
@@ -608,7 +608,7 @@ def test_a_readable_file_reveals_no_other_data(cube, silence, capfd, tmp_path, m
         assert_silent(told.out, told.err)
 
 
-def test_names_of_containers_are_no_secrets():
+def test_names_of_containers_are_not_masked():
     assert Source("abfs://c@x.dfs.core.windows.net/a.nwb").name == "abfs://c@x.dfs.core.windows.net/a.nwb"
     assert Source("s3://AK:pass@b/a.nwb").name == "s3://***@b/a.nwb"
     with pytest.raises(SourceNotFoundError):

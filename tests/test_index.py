@@ -97,7 +97,7 @@ def test_a_scan_with_an_index_equals_one_without(cube, indexed, table):
         {"schema_overrides": {"presence_ratio": pl.Float32}},
     ],
 )
-def test_options_mean_the_same_with_an_index(cube, indexed, options):
+def test_options_have_the_same_effect_with_an_index(cube, indexed, options):
     try:
         live = lazynwb.read_nwb(cube, "units", **options)
     except SchemaError as error:
@@ -107,7 +107,7 @@ def test_options_mean_the_same_with_an_index(cube, indexed, options):
     assert_frame_equal(lazynwb.read_nwb(None, "units", index=indexed, **options), live)
 
 
-def test_filters_limits_and_sql_give_the_same(cube, indexed):
+def test_filters_limits_and_sql_give_equal_results(cube, indexed):
     def queries(frame):
         good = frame.filter(pl.col("presence_ratio") > 0.7, pl.col("location") == "CA1")
         yield good.select("unit_id", "spike_times")
@@ -124,7 +124,7 @@ def test_filters_limits_and_sql_give_the_same(cube, indexed):
         assert_frame_equal(planned.collect(), live.collect())
 
 
-def test_every_table_of_every_kind_of_file_is_the_same(built, tmp_path):
+def test_every_table_of_every_kind_of_file_is_equal(built, tmp_path):
     paths = [built(name) for name in checks.sample([*builders.CASES], 2)]
     done = build_index(paths, tmp_path / "index")
     index = open_index(tmp_path / "index")
@@ -210,7 +210,7 @@ def test_equal_schemas_are_looked_up_once(indexed):
     assert profile.cache_hits == 1
 
 
-def test_a_table_that_is_missing_everywhere_is_named_without_a_look_at_a_file(own):
+def test_a_missing_table_is_an_error_without_opening_files(own):
     paths, place = own
     for path in paths:
         Path(path).unlink()
@@ -365,7 +365,7 @@ def test_an_update_without_changes_writes_nothing(own):
     assert {name: (place / name).stat().st_mtime_ns for name in names_in(place)} == before
 
 
-def test_small_parts_are_joined(cube, tmp_path, monkeypatch):
+def test_small_parts_are_merged(cube, tmp_path, monkeypatch):
     monkeypatch.setattr(writing, "MAX_SESSIONS", 6)
     monkeypatch.setattr(updating, "MAX_SESSIONS", 6)
     monkeypatch.setattr(updating, "SMALL_PART", 3)
@@ -414,7 +414,7 @@ def test_of_two_updates_at_the_same_time_one_is_refused(own, monkeypatch):
     assert len(listed) == 2, "what the refused one wrote is removed"
 
 
-def test_an_update_between_the_look_and_the_rename_of_another_is_refused(own, monkeypatch):
+def test_an_update_between_check_and_rename_of_another_is_refused(own, monkeypatch):
     paths, place = own
     builders.write_session(paths[0], 40, units=3)
     write = LocalFolder.write
@@ -511,7 +511,7 @@ def test_an_index_whose_files_are_all_missing_is_not_emptied(own):
     assert len(Index(place)) == 6
 
 
-def test_a_new_build_takes_the_place_of_the_old_one(own):
+def test_a_new_build_replaces_the_old_one(own):
     paths, place = own
     build_index(paths[:2], place)
     assert len(Index(place)) == 2
@@ -520,7 +520,7 @@ def test_a_new_build_takes_the_place_of_the_old_one(own):
     assert len([name for name in names_in(place) if name.endswith(".bin")]) == 1
 
 
-def test_new_metadata_become_a_column_of_all_sessions(tmp_path):
+def test_new_metadata_add_a_column_for_all_sessions(tmp_path):
     paths = [str(tmp_path / f"{number}.nwb") for number in range(3)]
     values = [{"weight": 0.02}, {"weight": "20 g"}, {"weight": "21 g", "species": "mouse"}]
     for path, own in zip(paths, values, strict=True):
@@ -545,7 +545,7 @@ def test_new_metadata_become_a_column_of_all_sessions(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["threads", "processes"])
-def test_workers_of_an_executor_describe_the_same(cube, indexed, tmp_path, kind):
+def test_workers_of_an_executor_build_an_equal_index(cube, indexed, tmp_path, kind):
     pool = (
         ThreadPoolExecutor(2)
         if kind == "threads"
@@ -577,7 +577,7 @@ def test_sql_finds_sessions_by_tables_columns_and_numbers_of_rows(cube, indexed)
     assert trials == lazynwb.read_nwb(cube, "trials")["is_rewarded"].sum()
 
 
-def test_duckdb_reads_the_files_that_are_in_force(indexed):
+def test_duckdb_reads_the_current_files(indexed):
     duckdb = pytest.importorskip("duckdb")
     files = open_index(indexed).files("tables")
     query = "SELECT count(*), sum(rows) FROM read_parquet($files) WHERE \"table\" = 'units'"
@@ -609,7 +609,7 @@ def test_queries_and_indices_can_be_pickled(cube, indexed):
 
 
 @pytest.mark.parametrize("with_second_name", [False, True])
-def test_links_lead_to_the_same_tables_as_without(tmp_path, with_second_name):
+def test_links_have_the_same_targets_with_an_index(tmp_path, with_second_name):
     path = tmp_path / "links.nwb"
     with h5py.File(path, "w") as file:
         builders.nwb_root(file, "s")
@@ -690,7 +690,7 @@ def test_a_missing_index_is_an_error(tmp_path):
         lazynwb.scan_nwb(None, "units")
 
 
-def test_versions_are_distinguished(own):
+def test_other_versions_of_the_format_are_refused(own):
     _, place = own
     changed_manifest(place, catalog_version=0)
     with pytest.raises(LazyNWBError, match="earlier version"):
@@ -705,7 +705,7 @@ def test_versions_are_distinguished(own):
 
 
 @pytest.mark.parametrize("token", ["../../etc/passwd", "x" * 32, "A" * 32, ""])
-def test_names_of_parts_stay_inside_the_folder(own, token):
+def test_names_of_parts_cannot_leave_the_folder(own, token):
     _, place = own
     found = msgspec.json.decode((place / "manifest.json").read_bytes())
     changed_manifest(place, parts=[{**found["parts"][0], "token": token}])
@@ -758,7 +758,7 @@ def tampered(**fields):
     ],
 )
 @pytest.mark.sample(2)
-def test_entries_that_cannot_be_are_refused(own, monkeypatch, change):
+def test_impossible_entries_are_refused(own, monkeypatch, change):
     _, place = own
     decode = lazynwb.index.snapshot.entry_decoder().decode
 
@@ -815,7 +815,7 @@ def test_credentials_are_not_written(cube, tmp_path):
         build_index("https://lab.org/a.nwb?api_key=topsecret", tmp_path)
 
 
-def test_a_file_without_tables_is_noted(cube, tmp_path):
+def test_a_file_without_tables_is_recorded(cube, tmp_path):
     with h5py.File(tmp_path / "bare.nwb", "w") as file:
         file["identifier"] = "x"
     build_index([tmp_path / "bare.nwb"], tmp_path / "index")

@@ -84,7 +84,7 @@ def check(place, paths, *, is_clean=True):
 
 
 @pytest.mark.usefixtures("often")
-def test_repeatedly_interrupted_builds_finish(sessions, tmp_path, monkeypatch):
+def test_interrupted_builds_resume_and_finish(sessions, tmp_path, monkeypatch):
     """Each try ends after a few writes of files; no try repeats what a checkpoint names."""
     place = tmp_path / "index"
     with monkeypatch.context() as patched:
@@ -149,7 +149,7 @@ def test_other_sources_are_another_build(sessions, cut_off):
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("damage", ["no checkpoint", "a part is gone", "values are gone", "of two builds"])
 @pytest.mark.sample(2)
-def test_a_checkpoint_that_cannot_be_used_does_no_harm(sessions, cut_off, monkeypatch, damage):
+def test_an_invalid_checkpoint_is_ignored(sessions, cut_off, monkeypatch, damage):
     if damage == "no checkpoint":
         (cut_off / checkpoint.CHECKPOINT).write_bytes(b"{")
     elif damage == "of two builds":  # another one goes on from the same checkpoint, and is done first

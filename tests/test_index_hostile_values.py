@@ -97,7 +97,7 @@ def test_an_impossible_manifest(place, change):
     ],
 )
 @pytest.mark.parametrize("query", QUERIES)
-def test_values_of_other_types_than_described(place, change, query):
+def test_values_whose_types_differ_from_the_catalog(place, change, query):
     replace(place, change)
     with pytest.raises(CorruptDataError, match="damaged"):
         QUERIES[query](place)
@@ -130,7 +130,7 @@ def test_sessions_with_too_many_rows_in_an_entry(place):
         QUERIES["scan"](place)
 
 
-def test_an_entry_that_unpacks_to_more_than_any(place, monkeypatch):
+def test_an_entry_that_decompresses_to_too_much(place, monkeypatch):
     monkeypatch.setattr(value_parts, "MAX_ENTRY_BYTES", 100)
     with pytest.raises(CorruptDataError, match="entry"):
         QUERIES["scan"](place)

@@ -49,7 +49,7 @@ def asked_of_files(server):
     return [seen.path for seen in server.log if not seen.path.startswith("index/")]
 
 
-def test_planning_reads_no_file_and_reading_only_the_remaining_ones(server, urls, cube, tmp_path):
+def test_planning_opens_no_file_and_a_query_only_the_files_it_reads(server, urls, cube, tmp_path):
     build_index(urls, tmp_path)
     index = serve(server, tmp_path)
     expected = lazynwb.read_nwb(cube, "units")
@@ -122,7 +122,7 @@ def test_an_update_makes_one_request_per_unchanged_file(server, urls, tmp_path):
     assert server.bytes <= len(urls)
 
 
-def test_deleted_files_leave_the_index_and_unreadable_ones_stay(server, urls, cube, tmp_path):
+def test_deleted_files_are_removed_and_unreadable_files_kept(server, urls, cube, tmp_path):
     build_index(urls, tmp_path)
     lazynwb.clear_cache()
     del server.objects[cube[5].name]
@@ -131,7 +131,7 @@ def test_deleted_files_leave_the_index_and_unreadable_ones_stay(server, urls, cu
     assert (done.sessions, done.removed, done.changed) == (5, 1, 0)
 
 
-def test_an_index_cannot_name_files_of_this_machine(server, cube, tmp_path):
+def test_an_index_cannot_refer_to_local_files(server, cube, tmp_path):
     build_index(cube, tmp_path)
     index = serve(server, tmp_path)
     with pytest.raises(LazyNWBError, match="is remote but contains the local path"):
@@ -139,7 +139,7 @@ def test_an_index_cannot_name_files_of_this_machine(server, cube, tmp_path):
     assert scan_index(index).select(pl.len()).collect().item() == len(cube)
 
 
-def test_a_web_server_is_not_written_to(server, urls):
+def test_an_index_on_a_web_server_cannot_be_written(server, urls):
     with pytest.raises(LazyNWBError, match="web servers are read-only"):
         build_index(urls, server.url_of("index"))
 

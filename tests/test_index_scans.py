@@ -18,8 +18,8 @@ import lazynwb
 from checks import child_environment
 from lazynwb import scan_nwb
 from lazynwb.errors import LazyNWBError, SchemaError, SourceChangedError
+from test_executors import Recorder
 from test_index_values import write
-from test_spread import Recorder
 
 #: Files of the sessions: the second has no rows and one column, `other.nwb` has no units.
 FILES = 4
@@ -219,7 +219,7 @@ def test_a_daft_task_contains_the_location_of_the_index_and_not_its_paths(tmp_pa
         pickle.loads(data)  # noqa: S301
 
 
-def test_arrays_are_read_of_files_with_survivors(index, paths):
+def test_arrays_are_read_from_files_with_remaining_rows(index, paths):
     lazynwb.clear_cache()
     with lazynwb.profile() as counts:
         found = scan_nwb(None, "/units", index=index).filter(pl.col("label") == "ü5").collect()
@@ -287,7 +287,7 @@ def test_files_without_the_table_are_reported(index, caplog):
         scan_nwb(None, "/units", index=index, raise_on_missing=True).select("label").collect()
 
 
-def test_links_that_may_not_be_followed_are_not_answered(tmp_path, monkeypatch):
+def test_values_behind_forbidden_links_are_not_used(tmp_path, monkeypatch):
     with h5py.File(tmp_path / "far.h5", "w") as file:
         file["x"] = [1.5, 2.5]
     with h5py.File(tmp_path / "a.nwb", "w") as file:

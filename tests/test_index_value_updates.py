@@ -94,7 +94,7 @@ def test_unchanged_sessions_are_read_from_the_values(sessions, tmp_path):
     assert lazynwb.scan_index(place, "/units").collect_schema()["x"] == pl.Float64
 
 
-def test_small_files_are_joined(sessions, tmp_path):
+def test_small_files_are_merged(sessions, tmp_path):
     place = tmp_path / "index"
     lazynwb.build_index(sessions[:1], place, values=True)
     for path in sessions[1:]:

@@ -208,7 +208,7 @@ def test_an_error_names_the_damaged_value_file(split, tmp_path):
         scan_index(copy, "/units").collect()
 
 
-def test_an_update_brings_values_up_to_date(paths, tmp_path):
+def test_an_update_refreshes_values(paths, tmp_path):
     own = [shutil.copy(path, tmp_path) for path in paths]
     place = tmp_path / "index"
     lazynwb.build_index(own, place, values=["units"])

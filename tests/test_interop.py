@@ -82,7 +82,7 @@ def assert_group(group):
 
 @pytest.mark.parametrize("kind", ["LazyFrame", "DataFrame", "pandas"])
 @pytest.mark.parametrize("with_spikes", [True, False])
-def test_units_are_a_group_with_their_metadata(file, pynapple, kind, with_spikes):
+def test_units_become_a_tsgroup_with_metadata(file, pynapple, kind, with_spikes):
     frame = lazynwb.scan_nwb(file, "units")
     if not with_spikes:
         frame = frame.drop("spike_times")
@@ -129,7 +129,7 @@ def test_rows_without_an_id_are_numbered_as_in_their_table(file, pynapple):
     assert sorted(lazynwb.to_pynapple(units.select("spike_times")[:3])) == [0, 1, 2]
 
 
-def test_series_are_tsd_frames_and_tensors(file, pynapple):
+def test_series_become_tsds_frames_and_tensors(file, pynapple):
     for name, kind in [("one", pynapple.Tsd), ("ap", pynapple.TsdFrame), ("movie", pynapple.TsdTensor)]:
         ts = one(file, name)
         made = ts.to_pynapple()
@@ -164,7 +164,7 @@ def test_samples_that_are_not_in_order_keep_their_times(tmp_path, pynapple):
         np.testing.assert_array_equal(np.asarray(found.d), data[[1, 3, 0]])
 
 
-def test_one_sample_and_none_make_no_noise(tmp_path, pynapple):
+def test_series_of_one_sample_or_none_cause_no_warning(tmp_path, pynapple):
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as f:
         for name, stamps in {"one": [4.0], "same": [4.0, 4.0], "nan": [np.nan], "none": []}.items():
@@ -187,7 +187,7 @@ def test_spikes_that_are_not_in_order_or_have_no_time(pynapple):
     assert group.time_support.values.tolist() == [[1.0, 5.0]]
 
 
-def test_a_session_in_pynapple_is_the_one_that_pynapple_reads(tmp_path, pynapple):
+def test_a_session_equals_the_one_that_pynapple_reads(tmp_path, pynapple):
     pynwb = pytest.importorskip("pynwb")
     nwb = pynwb.NWBFile("d", "i", datetime(2024, 1, 2, tzinfo=ZoneInfo("UTC")))
     for spikes in ([0.1, 0.2, 5.0], [1.0, 2.0]):
@@ -210,7 +210,7 @@ def test_a_session_in_pynapple_is_the_one_that_pynapple_reads(tmp_path, pynapple
 # -- xarray and Polars ------------------------------------------------------------------------------------
 
 
-def test_a_series_is_a_data_array_with_its_times(file, xarray):
+def test_a_series_becomes_a_data_array_with_times(file, xarray):
     ts = one(file, "ap").between(1.5, 2.5)
     array = lazynwb.to_xarray(ts)
     assert (array.dims, array.name) == (("time", "channel"), "ap")
@@ -228,14 +228,14 @@ def test_a_scaled_data_array_has_no_scale_attributes(file, xarray):
     assert not {"conversion", "offset", "channel_conversion"} & set(array.attrs)
 
 
-def test_further_dimensions_have_numbers(file, xarray):
+def test_further_dimensions_are_numbered(file, xarray):
     assert one(file, "movie").to_xarray().dims == ("time", "dim_1", "dim_2")
     assert one(file, "one").to_xarray().dims == ("time",)
     assert one(file, "notes").to_xarray().values.tolist() == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", ["one", "ap", "movie", "notes"])
-def test_a_series_as_a_frame_has_the_scans_values(file, name):
+def test_a_series_as_a_frame_equals_its_scan(file, name):
     scanned = lazynwb.scan_nwb(file, f"acquisition/{name}").select("timestamps", "data").collect()
     assert_frame_equal(one(file, name).to_polars(), scanned)
 
@@ -267,7 +267,7 @@ def test_duckdb_reads_only_the_columns_of_the_query(cube, duckdb):
     assert cost.chunks_decoded == 0  # of spike times and waveforms, which are compressed
 
 
-def test_duckdb_reads_arrays_of_the_rows_that_pass_only(cube, duckdb):
+def test_duckdb_reads_arrays_of_remaining_rows_only(cube, duckdb):
     scan = lazynwb.scan_nwb(cube, "units")
     passing = pl.col("unit_id").is_in(["s0_7", "s4_3"]) & (pl.col("activity_drift") <= 0.5)
     with lazynwb.profile() as own:
@@ -332,7 +332,7 @@ def test_frames_round_trip_through_pyarrow(nested):
     assert pl.from_arrow(nested.to_arrow()).drop("side").equals(nested.drop("side"))
 
 
-def test_pandas_takes_a_frame_as_polars_converts_it(nested):
+def test_pandas_accepts_a_frame_as_polars_converts_it(nested):
     pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
     frame = nested.to_pandas()

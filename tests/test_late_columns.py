@@ -89,7 +89,7 @@ def test_types_equal_those_of_a_scan(cube, thin):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("lazy", [False, True])
-def test_any_order_any_choice_any_repetition(thin, change, lazy):
+def test_rows_in_any_order_selection_and_repetition(thin, change, lazy):
     frame = change(thin)
     late = (frame.lazy().nwb if lazy else frame.nwb).with_columns("spike_times", "obs_intervals")
     before = frame.with_columns(pl.col("_table_path").str.strip_chars("/")).cast({"_nwb_path": pl.String})
@@ -182,7 +182,7 @@ def chunks_of(frame, name, length):
 
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize(("name", "length"), [("spike_times", 256), ("waveform_mean", 4)])
-def test_each_chunk_is_decoded_once_however_often_its_rows_occur(thin, lazy, name, length):
+def test_chunks_of_repeated_rows_are_decoded_once(thin, lazy, name, length):
     some = thin.sample(15, seed=2)
     frame = pl.concat([some, some.reverse(), some.sample(200, with_replacement=True, seed=1)], rechunk=False)
     some.nwb.with_columns(name)  # from now on the catalogs are known
@@ -274,7 +274,7 @@ def test_batches_of_rows_in_order_are_bounded_and_rows_out_of_order_stay_whole(c
     ],
 )  # fmt: skip
 @pytest.mark.sample(2)
-def test_queries_on_late_columns_are_queries_on_the_scan(cube, engine, query):
+def test_queries_on_late_columns_equal_queries_on_the_scan(cube, engine, query):
     scan = lazynwb.scan_nwb(cube, "/units").select("unit_id", "location", *INTERNAL, "spike_times")
     late = (
         lazynwb.scan_nwb(cube, "/units")
@@ -329,7 +329,7 @@ print(*[late.collect(engine=engine).height for engine in ("in-memory", "streamin
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_fault_in_a_file_keeps_its_type_in_a_lazy_query(tmp_path, engine):
+def test_an_error_in_a_lazy_query_keeps_its_type(tmp_path, engine):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         table(file, "t", {"x": [1, 2], "y": Column(np.arange(2.0), {"chunks": (2,), **GZIP})})
         where = file["t/y"].id.get_chunk_info(0)
@@ -446,7 +446,7 @@ def test_other_objects_than_frames_are_type_errors():
 # -- pandas ------------------------------------------------------------------------------------------------
 
 
-def test_a_pandas_frame_stays_one_with_its_index(cube, thin):
+def test_a_pandas_frame_keeps_its_index(cube, thin):
     frame = lazynwb.get_df(cube, "units").set_index("unit_id").iloc[[70, 3, 3, 200]]
     before = frame.copy()
     added = lazynwb.merge_array_column(frame, "spike_times")

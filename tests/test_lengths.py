@@ -98,7 +98,7 @@ class TestBytes:
     )
     @pytest.mark.parametrize("engine", ENGINES)
     @pytest.mark.sample(2)
-    def test_filter_that_no_row_passes(self, cube, predicate, engine):
+    def test_a_filter_that_no_row_passes(self, cube, predicate, engine):
         with lazynwb.profile() as profile:
             frame = lazynwb.scan_nwb(cube, "units").filter(predicate).collect(engine=engine)
         assert frame.height == 0
@@ -123,11 +123,11 @@ class TestBytes:
         assert profile.chunks_decoded <= 3 * frame.height
         assert profile.bytes_read < whole / 20
 
-    def test_null_of_fixed_arrays(self, cube):
+    def test_a_null_filter_on_arrays_of_fixed_shape(self, cube):
         _, profile = counted(lazynwb.scan_nwb(cube, "units").filter(pl.col("waveform_mean").is_null()))
         assert profile.bytes_read == 0
 
-    def test_values_that_the_predicate_needs_too(self, cube):
+    def test_values_used_by_the_predicate_are_read(self, cube):
         lf = lazynwb.scan_nwb(cube, "units")
         predicate = (LENGTH > 3) & (pl.col(TIMES).list.max() > 999) | (LENGTH == 0)
         assert_frames(lf.filter(predicate).collect(), lf.collect().filter(predicate))
@@ -137,7 +137,7 @@ class TestBytes:
 class TestStore:
     """Lengths are small columns: the column store has them."""
 
-    def test_second_process_reads_no_file(self, cube):
+    def test_a_second_process_reads_no_file(self, cube):
         lf = lazynwb.scan_nwb(cube, "units", length_columns=True)
         first = lf.select("unit_id", "spike_times_len").collect()
         forget_entries()
@@ -166,7 +166,7 @@ class TestStore:
             forget_entries()
             assert_frames(lf.filter(predicate).collect(), whole.filter(predicate))
 
-    def test_replaced_file(self, tmp_path):
+    def test_lengths_of_a_replaced_file(self, tmp_path):
         path = tmp_path / "a.nwb"
         for rows in ([[1.0], [2.0, 3.0]], [[], [1.0, 2.0, 3.0], [4.0]]):
             path.unlink(missing_ok=True)
@@ -212,14 +212,14 @@ class TestNames:
             lazynwb.scan_nwb(cube, "units", length_columns="spike_time")
 
     @pytest.mark.parametrize("name", ["unit_id", "waveform_mean"])
-    def test_not_a_list(self, cube, name):
+    def test_naming_a_column_that_is_not_a_list_is_an_error(self, cube, name):
         with pytest.raises(
             lazynwb.SchemaError, match=f"'{name}' of /units is .*only list columns have length columns"
         ):
             lazynwb.scan_nwb(cube, "units", length_columns=["spike_times", name])
 
     @pytest.mark.parametrize("length_columns", [True, "a"])
-    def test_a_name_that_is_taken(self, tmp_path, length_columns):
+    def test_a_table_with_a_column_of_the_new_name_is_an_error(self, tmp_path, length_columns):
         with h5py.File(tmp_path / "a.nwb", "w") as file:
             nwb_root(file)
             table(file, "units", {"a": Ragged([[1.0]]), "a_len": [1], "b": Ragged([[1.0, 2.0]])})
@@ -240,7 +240,7 @@ class TestNames:
 class TestWays:
     """The ways to ask for length columns."""
 
-    def test_sql(self, cube):
+    def test_length_columns_in_sql(self, cube):
         context = lazynwb.get_sql_context(cube, length_columns=True)
         with lazynwb.profile() as profile:
             found = context.execute(
@@ -256,12 +256,12 @@ class TestWays:
             context.execute("SELECT unit_id FROM units WHERE ARRAY_LENGTH(spike_times) > 10000").collect()
         assert profile.bytes_read == index_bytes(cube, TIMES)
 
-    def test_get_df(self, cube):
+    def test_length_columns_of_get_df(self, cube):
         frame = lazynwb.get_df(cube, "units", length_columns=True, as_polars=True)
         assert TIMES not in frame.columns
         assert frame["spike_times_len"].to_list() == lengths_in(cube, TIMES)
 
-    def test_get_df_of_rows(self, cube):
+    def test_length_columns_of_get_df_with_row_numbers(self, cube):
         rows = {cube[1]: [5, 3], cube[0]: [0]}
         frame = lazynwb.get_df(
             cube, "units", nwb_path_to_row_indices=rows, length_columns=[TIMES], as_polars=True
@@ -269,11 +269,11 @@ class TestWays:
         one, other = (lengths_in([path], TIMES) for path in cube[:2])
         assert frame["spike_times_len"].to_list() == [one[0], other[5], other[3]]
 
-    def test_session(self, cube):
+    def test_length_columns_of_a_session(self, cube):
         frame = lazynwb.LazyNWB(cube[0]).get_df("units", length_columns=TIMES, as_polars=True)
         assert frame["spike_times_len"].to_list() == lengths_in(cube[:1], TIMES)
 
-    def test_command_line(self, cube, capsys):
+    def test_lengths_on_the_command_line(self, cube, capsys):
         def run_cli(*arguments):
             assert main([*arguments]) == 0
             return capsys.readouterr().out
@@ -285,7 +285,7 @@ class TestWays:
         found = json.loads(run_cli("query", "--lengths", "-f", "json", statement, str(cube[0])))
         assert found == [{"most": max(lengths_in(cube[:1], TIMES))}]
 
-    def test_index(self, cube, tmp_path):
+    def test_lengths_with_an_index(self, cube, tmp_path):
         lazynwb.build_index(cube, tmp_path / "index")
         lf = lazynwb.scan_nwb(None, "units", index=tmp_path / "index", length_columns=True)
         with lazynwb.profile() as profile:
@@ -294,7 +294,7 @@ class TestWays:
         assert profile.bytes_read == index_bytes(cube, TIMES)
         assert profile.files_parsed == 0
 
-    def test_index_with_values(self, cube, tmp_path):
+    def test_lengths_with_values_of_an_index(self, cube, tmp_path):
         """Lengths are values of an index: no file is read."""
         lazynwb.build_index(cube, tmp_path / "index", values=True)
         lazynwb.clear_cache()
@@ -310,13 +310,13 @@ class TestWays:
             assert_frames(both, whole.filter(predicate).select("unit_id", "spike_times_len"))
             assert lf.filter(predicate).select(pl.len()).collect().item() == whole.filter(predicate).height
 
-    def test_pattern(self, cube):
+    def test_lengths_of_tables_that_match_a_pattern(self, cube):
         lf = lazynwb.scan_nwb(cube, "/un*", length_columns=True)
         found, profile = counted(lf.select("spike_times_len"))
         assert found["spike_times_len"].to_list() == lengths_in(cube, TIMES)
         assert profile.bytes_read == index_bytes(cube, TIMES)
 
-    def test_workers(self, cube):
+    def test_lengths_on_an_executor(self, cube):
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(2) as executor:
@@ -331,7 +331,7 @@ class TestWays:
         copy = pickle.loads(pickle.dumps(lf.select("unit_id", "spike_times_len")))  # noqa: S301 - its own
         assert_frames(copy.collect(), lf.select("unit_id", "spike_times_len").collect())
 
-    def test_late_column(self, cube):
+    def test_lengths_and_late_columns(self, cube):
         whole = lazynwb.scan_nwb(cube, "units").collect()
         rows = lazynwb.scan_nwb(cube, "units", exclude_array_columns=True)
         late = rows.nwb.with_columns(TIMES)
@@ -380,7 +380,7 @@ class TestShapes:
         other = self.write(tmp_path / "b.nwb", x=Ragged([["a", "b"], []], dtype=h5py.string_dtype()))
         self.assert_lengths([one, other], [1, 1, 2, 0])
 
-    def test_sequences(self, tmp_path):
+    def test_lengths_of_variable_length_sequences(self, tmp_path):
         kind = h5py.vlen_dtype(np.int32)
         with h5py.File(tmp_path / "a.nwb", "w") as file:
             nwb_root(file)
@@ -439,7 +439,7 @@ class TestShapes:
         for predicate in (pl.col("x").is_null(), pl.col("x").list.len() >= 0, pl.col("x_len").is_null()):
             assert_frames(lf.filter(predicate).collect(), whole.filter(predicate))
 
-    def test_metadata(self, cube):
+    def test_lengths_of_lists_of_metadata(self, cube):
         found = lazynwb.scan_nwb(cube, "session", length_columns="keywords").collect()
         assert found["keywords_len"].to_list() == [2] * len(cube)
 
@@ -496,7 +496,7 @@ def conditions(draw, names, depth=2):
 
 @settings(max_examples=settings().max_examples * 2 // 3, deadline=None)
 @given(st.data())
-def test_random(data):
+def test_lengths_of_random_files(data):
     draw = data.draw
     with tempfile.TemporaryDirectory() as folder:
         paths, truth = [], {name: [] for name in (*DEPTHS, "n")}

@@ -73,7 +73,7 @@ def test_batches_of_text_are_sized_by_its_length(written, engine):
     assert scan.head(5).collect(engine=engine)["text"].to_list() == texts[:5]
 
 
-def test_text_that_fits_is_read_once(tmp_path, no_store):
+def test_text_that_fits_into_a_batch_is_read_once(tmp_path, no_store):
     """Batches that fit into the limit are not split."""
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
@@ -192,7 +192,7 @@ def limited(what, cube, tmp_path, most):
     return done.stdout, done.stderr
 
 
-def test_a_conversion_that_a_disk_refuses_is_an_error_that_names_the_file(cube, tmp_path):
+def test_a_disk_error_of_a_conversion_names_the_file(cube, tmp_path):
     """Disk errors are never ignored; complete outputs are kept, partial ones removed."""
     pytest.importorskip("xlsxwriter")
     pytest.importorskip("deltalake")
@@ -213,7 +213,7 @@ def test_a_conversion_that_a_disk_refuses_is_an_error_that_names_the_file(cube, 
     assert pl.read_parquet(found["/units"]).height == 240
 
 
-def test_a_result_that_a_disk_refuses_is_one_line(cube, tmp_path):
+def test_a_disk_error_of_a_command_is_one_line(cube, tmp_path):
     (tmp_path / "out").mkdir()
     said, told = limited("command", cube, tmp_path, 10_000)
     assert said.strip() == "1"
@@ -260,7 +260,7 @@ HOMES = {
 
 @pytest.mark.parametrize("home", HOMES)
 @pytest.mark.sample(2)
-def test_no_query_needs_a_home(home, cube):
+def test_queries_do_not_need_a_home_folder(home, cube):
     """The cache may be lost, and the system's own notion of a home taken; the values are right."""
     environment = {n: v for n, v in child_environment().items() if n != "LAZYNWB_CACHE_DIR"}
     for name, value in HOMES[home].items():

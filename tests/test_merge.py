@@ -77,7 +77,7 @@ def test_casts_to_overridden_types_may_lose_values():
 
 
 @pytest.mark.parametrize("engine", ["in-memory", "streaming"])
-def test_structs_of_files_that_disagree(tmp_path, engine):
+def test_structs_with_different_fields_are_united(tmp_path, engine):
     paths = [tmp_path / "a.nwb", tmp_path / "b.nwb"]
     for path, value in zip(
         paths, (np.array([(1,)], [("x", "i8")]), np.array([(1.75,)], [("x", "f8")])), strict=True

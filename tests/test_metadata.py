@@ -148,7 +148,7 @@ def test_a_field_of_the_subject_that_the_session_has_too_gets_a_prefix(tmp_path)
 # --- times --------------------------------------------------------------------------------------------
 
 
-def test_times_of_several_offsets_are_in_utc(tmp_path):
+def test_times_of_different_offsets_are_in_utc(tmp_path):
     texts = [
         "2024-01-02T03:04:05.678+02:00",
         "2024-01-02T03:04:05-0800",
@@ -244,7 +244,7 @@ def test_a_file_that_cannot_be_read_is_an_error_that_names_it(tmp_path, cube):
         metadata(tmp_path / "absent.nwb")
 
 
-def test_names_like_patterns_are_names(tmp_path):
+def test_file_names_that_look_like_patterns_are_names(tmp_path):
     path = write(tmp_path / "a.nwb")
     with h5py.File(path, "a") as file:
         file["general/^s.*$"] = "a pattern"

@@ -102,7 +102,7 @@ def test_the_dimensions_of_fields_are_those_of_the_schema(name, types):
     assert set(listed) <= set(schema)
 
 
-def test_series_of_every_type_agree(types):
+def test_dimensions_of_series_fields_are_those_of_the_schema(types):
     series = [name for name in types if _is_a(types, name, "TimeSeries")]
     assert len(series) > 15
     for name in series:
@@ -124,7 +124,7 @@ def test_attributes_are_scalars_or_arrays_as_in_the_schema(types):
     assert not SCALAR_ATTRIBUTES & arrays
 
 
-def test_fields_that_are_times_are_isodatetime_in_the_schema(types):
+def test_datetime_fields_are_isodatetime_in_the_schema(types):
     stored = {
         part["name"]: part.get("dtype")
         for name in ("NWBFile", "Subject")

@@ -179,7 +179,7 @@ def test_members_are_names_right_below_a_prefix(kind, store):
 
 
 @every
-def test_no_key_leads_out_of_the_store(kind, store, tmp_path):
+def test_keys_cannot_leave_the_store(kind, store, tmp_path):
     (tmp_path / "secret").write_bytes(b"secret")
     for key in HOSTILE:
         for ask in (store.get, store.version, lambda key: store.get_range(key, 0, 1)):
@@ -293,7 +293,7 @@ def web(server, tmp_path, request):
     return store
 
 
-def test_requests_are_one_for_each_object_or_part(web, server):
+def test_each_object_or_part_takes_one_request(web, server):
     assert web.get(".zmetadata")
     assert web.version(".zmetadata")  # came with it
     assert web.get("zarr.json") is None
@@ -330,7 +330,7 @@ def test_the_query_of_a_url_is_sent_with_each_object(server):
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
-def test_a_refusal_or_a_fault_is_no_missing_object(web, server, status):
+def test_refused_and_failed_requests_are_not_missing_objects(web, server, status):
     server.faults.append(always(refuse(status)))
     for ask in (web.get, web.version, lambda key: web.get_many([key]), lambda key: web.get_range(key, -3, 3)):
         with pytest.raises(LazyNWBError, match=str(status)) as refused:
@@ -438,7 +438,7 @@ def test_a_store_in_a_folder_of_the_archive(tmp_path):
     assert opened(path).members("") == [".zgroup", ".zmetadata", "units"]
 
 
-def test_an_archive_of_many_files_with_64_bits(tmp_path):
+def test_a_zip64_archive_of_many_files(tmp_path):
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for i in range(70_000):
@@ -451,7 +451,7 @@ def test_an_archive_of_many_files_with_64_bits(tmp_path):
     assert bytes(store.get_range("large", 1, 1)) == b"4"
 
 
-def test_sizes_of_64_bits(tmp_path):
+def test_zip64_sizes(tmp_path):
     entry, extra = widen(zipped(tmp_path, {"a": b"wide"}))
     assert extra
     (tmp_path / "wide.zip").write_bytes(entry)
@@ -489,7 +489,7 @@ def patched(data, at, form, *values):
     return bytes(changed)
 
 
-def test_an_archive_with_something_before_it_and_a_comment_behind(tmp_path):
+def test_an_archive_with_a_prefix_and_a_comment(tmp_path):
     path = write_zip(tmp_path / "x.zip", CONTENTS)
     with zipfile.ZipFile(path, "a") as archive:
         archive.comment = b"a comment" * 100
@@ -503,7 +503,7 @@ def test_names_that_lead_out_of_the_archive_are_ignored(tmp_path):
     assert store.members("") == ["in"]
 
 
-def test_an_object_that_was_written_again_is_the_last_one(tmp_path):
+def test_the_last_of_several_members_of_one_name_is_read(tmp_path):
     path = write_zip(tmp_path / "x.zip", {"a": b"first"})
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(path, "a") as archive:
         archive.writestr("a", b"second")
@@ -511,7 +511,7 @@ def test_an_object_that_was_written_again_is_the_last_one(tmp_path):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_other_methods_are_refused(tmp_path, method):
+def test_unsupported_compression_methods_are_refused(tmp_path, method):
     with pytest.raises(UnsupportedTypeError, match=f"a is compressed by zip method {method}"):
         damaged(tmp_path, zipped(tmp_path, {"a": b"data"}, method)).get("a")
 
@@ -544,14 +544,14 @@ def test_a_decompression_bomb_is_limited_to_its_declared_size(tmp_path):
         store.get("a")
 
 
-def test_a_checksum_is_compared(tmp_path):
+def test_checksums_of_members_are_verified(tmp_path):
     data = zipped(tmp_path, {"a": b"the data"})
     with pytest.raises(CorruptDataError, match="checksum"):
         damaged(tmp_path, data.replace(b"the data", b"The data")).get("a")
 
 
 @pytest.mark.parametrize("step", [1, 7])
-def test_an_archive_that_is_cut_off_or_damaged_is_an_error_or_right(tmp_path, step):
+def test_truncated_and_damaged_archives_are_errors_or_correct(tmp_path, step):
     data = zipped(tmp_path, {"a": b"data" * 9, "b/c": zlib.compress(b"d")}, zipfile.ZIP_DEFLATED)
     for stop in range(4, len(data), step):
         with pytest.raises(LazyNWBError):
@@ -584,7 +584,7 @@ def test_a_replaced_archive_is_detected(server, tmp_path):
 # --- references ---------------------------------------------------------------------------------------
 
 
-def test_contents_in_the_file_itself(tmp_path):
+def test_inline_contents_of_a_reference_file(tmp_path):
     nested = {"zarr_format": 2, "é": [1.5, None]}
     store = references(tmp_path, {"text": "é", "json": nested, "base64": "base64:AAH/"})
     assert store.get("text") == "é".encode()
@@ -658,7 +658,7 @@ def test_local_files_outside_of_the_folder_require_permission(tmp_path):
     assert set(same(store.get_many(refs)).values()) == {b"secret"}
 
 
-def test_no_reference_is_followed_where_none_may_be(server, tmp_path):
+def test_references_are_not_followed_if_forbidden(server, tmp_path):
     (tmp_path / "a").write_bytes(b"a")
     lazynwb.config.external_links = "never"
     store = references(tmp_path, {"a": ["a", 0, 1], "b": [f"{server.url}/?key=secret", 0, 1], "c": "text"})
@@ -670,7 +670,7 @@ def test_no_reference_is_followed_where_none_may_be(server, tmp_path):
     assert server.count == 0
 
 
-def test_a_remote_file_does_not_lead_to_local_ones(server, tmp_path):
+def test_remote_references_cannot_read_local_files(server, tmp_path):
     (tmp_path / "secret").write_bytes(b"secret")
     urls = (str(tmp_path / "secret"), (tmp_path / "secret").as_uri(), "../../../secret")
     refs = {str(i): [url, 0, 6] for i, url in enumerate(urls)}

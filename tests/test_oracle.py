@@ -100,7 +100,7 @@ def test_text_is_decoded_and_ends_at_the_first_nul():
 
 
 @pytest.mark.parametrize(("ends", "right"), [([1, 3], True), ([2, 1], False), ([1, 4], False), ([], True)])
-def test_a_ragged_index_that_contradicts_its_data_has_no_right_answer(ends, right):
+def test_a_ragged_index_that_contradicts_its_data_is_refused(ends, right):
     if right:
         assert oracle.fold([1, 2, 3], ends) == [[1], [2, 3]][: len(ends)]
     else:

@@ -44,7 +44,7 @@ def test_representations_are_similar_to_h5py(path):
     assert re.fullmatch(r"\{'/acquisition/licks/data': <HDF5 dataset .*\}", repr(dict(found)))
 
 
-def test_it_is_a_mapping(path):
+def test_the_result_is_a_mapping(path):
     found = lazynwb.get_internal_paths(path)
     assert "/units" in found
     assert len(found) == 6
@@ -72,14 +72,14 @@ def test_tables_and_series_can_be_scanned_by_their_listed_path(path, built):
         ("include_specifications", {"/specifications/core/2.8.0/namespace"}),
     ],
 )
-def test_options_that_list_more(path, option, more):
+def test_options_list_further_objects(path, option, more):
     default = set(lazynwb.get_internal_paths(path))
     found = set(lazynwb.get_internal_paths(path, **{option: True}))
     assert default <= found
     assert any(p in more or p.startswith(tuple(more)) for p in found - default)
 
 
-def test_no_file(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.nwb"):
         lazynwb.get_internal_paths(tmp_path / "gone.nwb")
     (tmp_path / "bad.nwb").write_bytes(b"x" * 5000)

@@ -35,7 +35,7 @@ def test_the_engines_agree(cube, units):
 
 
 @engines
-def test_aggregations_and_sorts(cube, units, engine):
+def test_aggregations_and_sorts_on_both_engines(cube, units, engine):
     def query(frame):
         return frame.group_by("location").agg(
             pl.len(), pl.col("presence_ratio").mean().round(9), n=pl.col("spike_times").list.len().sum()
@@ -67,7 +67,7 @@ def test_collect_all(cube, units):
     assert_frames(second, units.filter(pl.col("location") == "LP").select("spike_times"))
 
 
-def test_threads(cube, units):
+def test_scans_in_several_threads(cube, units):
     def work(number):
         location = ("CA1", "LP", "VISp", "CA3")[number % 4]
         lf = (
@@ -143,7 +143,7 @@ def test_explain_names_the_table_and_the_number_of_files(cube):
     assert "6" in plan
 
 
-def test_making_a_scan_reads_the_schema_of_few_files(cube):
+def test_creating_a_scan_reads_the_schema_of_few_files(cube):
     with lazynwb.profile() as p:
         schema = lazynwb.scan_nwb(cube, "/units", infer_schema_length=1).collect_schema()
     assert "spike_times" in schema
@@ -205,7 +205,7 @@ def test_head_then_exit(cube, query, repeat):
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc: run on Linux")
-def test_more_files_than_a_process_may_open(tmp_path):
+def test_more_files_than_the_limit_of_open_files(tmp_path):
     for number in range(150):
         with h5py.File(tmp_path / f"{number:03}.nwb", "w") as file:
             columns = {
@@ -255,7 +255,7 @@ lazynwb.get_sql_context(paths).execute("SELECT * FROM units").collect()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: run on Linux or macOS")
-def test_after_a_fork(cube):
+def test_queries_in_a_forked_process(cube):
     """Multiprocessing by fork, as PyTorch's data loaders do it: the child scans without hanging."""
     code = f"""{OPEN_FILES}
 import multiprocessing
@@ -414,7 +414,7 @@ os._exit(0)
 @pytest.mark.skipif(not hasattr(os, "preadv"), reason="needs os.preadv and SIGINT, which Windows lacks")
 @pytest.mark.parametrize("call", ["get_df", "collect", "convert", "index"])
 @pytest.mark.sample(2)
-def test_ctrl_c_ends_a_call_with_the_reads_that_are_under_way(call, cube, tmp_path):
+def test_ctrl_c_ends_a_call_after_the_current_reads(call, cube, tmp_path):
     threads = {"LAZYNWB_MAX_THREADS": "2", "LAZYNWB_COLUMN_CACHE_BYTES": "0", "LAZYNWB_MAX_REQUESTS": "4"}
     said = run_child(INTERRUPTED, call, tmp_path / "out", *cube, **threads).split()
     assert said[0] == "interrupted"

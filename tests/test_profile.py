@@ -45,7 +45,7 @@ def test_profiles_only_count_their_own_queries(paths):
     assert "retries" not in repr(inner)
 
 
-def test_a_profile_is_shown_in_lines_that_break_between_counts():
+def test_the_representation_wraps_between_counts():
     counts = {name: 10**12 + i for i, name in enumerate(Counts().amounts())}
     profile = Profile(**counts, queries=[QueryCounts(**counts, label="/units of 10 files")])
     shown = repr(profile)
@@ -54,7 +54,7 @@ def test_a_profile_is_shown_in_lines_that_break_between_counts():
         assert shown.count(f"{name} {amount:,}") == 2
 
 
-def test_a_profile_shows_no_count_of_zero():
+def test_the_representation_omits_zeros():
     with lazynwb.profile() as profile:
         pass
     assert repr(profile) == "<Profile: nothing was read>"

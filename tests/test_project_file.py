@@ -48,7 +48,7 @@ def data(tmp_path, cube):
     return folder
 
 
-def test_paths_are_relative_to_the_file_wherever_below_a_command_runs(data, write, files_of, monkeypatch):
+def test_paths_are_relative_to_the_project_file(data, write, files_of, monkeypatch):
     write('[sources]\npaths = ["data/*_00.nwb", "data/session_01.nwb"]', data.parent)
     deep = data / "deep"
     deep.mkdir()
@@ -57,7 +57,7 @@ def test_paths_are_relative_to_the_file_wherever_below_a_command_runs(data, writ
         assert files_of() == (["session_00.nwb", "session_01.nwb"], 0, "")
 
 
-def test_a_table_alone_is_that_of_the_projects_sources(data, write, capsys, monkeypatch):
+def test_a_table_without_sources_uses_those_of_the_project_file(data, write, capsys, monkeypatch):
     write('[sources]\npaths = ["data"]', data.parent)
     monkeypatch.chdir(data)
     assert cli.main(["head", "units", "-n", "1", "-c", "unit_id", "-f", "csv"]) == 0
@@ -82,14 +82,14 @@ def test_named_sets_of_sources(data, write, files_of, monkeypatch):
     assert "no source" in err
 
 
-def test_the_nearest_file_counts(data, write, files_of, monkeypatch):
+def test_the_nearest_project_file_is_used(data, write, files_of, monkeypatch):
     write('[sources]\npaths = ["nowhere"]', data.parent)
     write('[sources]\npaths = ["session_03.nwb"]', data)
     monkeypatch.chdir(data)
     assert files_of()[0] == ["session_03.nwb"]
 
 
-def test_no_file_is_no_project(tmp_path):
+def test_without_a_project_file_sources_are_required(tmp_path):
     assert project_file.find(tmp_path) is None
 
 

@@ -38,7 +38,7 @@ def numbers(draw):
 
 
 @given(st.lists(numbers(), min_size=1, max_size=4))
-def test_numbers_of_any_types_keep_their_values_or_are_an_error(files):
+def test_numbers_of_any_type_keep_their_values_or_are_an_error(files):
     with tempfile.TemporaryDirectory() as folder:
         paths = []
         for number, content in enumerate(files):

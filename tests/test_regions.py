@@ -121,7 +121,7 @@ def test_electrodes_of_each_unit_equal_pynwb(suffix, engine, twins):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_one_row_for_each_is_a_struct(suffix, twins):
+def test_regions_of_one_row_are_structs(suffix, twins):
     path = twins / f"regions{suffix}"
     frame = lazynwb.read_nwb(path, "/processing/ecephys/rows", resolve_regions=True)
     for name in ("electrode", "electrodes"):
@@ -140,7 +140,7 @@ def test_rows_of_an_aligned_table_have_its_categories(suffix, twins):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_every_region_of_every_session(suffix, twins):
+def test_regions_of_every_session_are_resolved(suffix, twins):
     """Resolved by plain Python from what h5py reads in the HDF5 twin; the other columns are as ever."""
     found = 0
     for path in sorted(twins.glob("*.nwb")):
@@ -197,7 +197,7 @@ def test_columns_can_be_chosen_by_name(twins):
 
 
 @pytest.mark.parametrize("name", ["id", "nothing"])
-def test_a_name_that_is_no_region_is_an_error_that_lists_the_regions(name, twins):
+def test_a_column_that_is_not_a_region_is_an_error_that_lists_the_regions(name, twins):
     with pytest.raises(lazynwb.SchemaError, match=f"{name}.*available regions: electrode, electrodes"):
         lazynwb.scan_nwb(twins / "regions.nwb", "/processing/ecephys/rows", resolve_regions=name)
 
@@ -381,7 +381,7 @@ def test_unresolved_regions_cost_nothing(many):
 # --- files that differ --------------------------------------------------------------------------------
 
 
-def test_columns_of_the_other_table_are_united(tmp_path):
+def test_columns_of_target_tables_are_united(tmp_path):
     """Types are merged as in a scan, and columns that a file lacks are null."""
     one = units(tmp_path / "a.nwb", [[0], [1]], 2, own=["p", "q"], depth=np.array([1, 2], "i4"))
     other = units(
@@ -446,7 +446,7 @@ def test_a_file_without_the_column_has_nulls(tmp_path):
     assert frame["electrodes"].to_list() == [located, [], None, None]
 
 
-def test_a_file_where_it_is_no_region_is_an_error_rather_than_a_wrong_electrode(tmp_path):
+def test_a_column_that_is_not_a_region_in_one_file_is_an_error(tmp_path):
     one = units(tmp_path / "a.nwb", [[1]], 2)
     with h5py.File(tmp_path / "b.nwb", "w") as file:
         table(file, "units", {"electrodes": Ragged([[1]], "i4")}, kind="Units")

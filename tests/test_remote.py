@@ -88,13 +88,13 @@ def check(path, server):
 
 @pytest.mark.parametrize("name", checks.sample(CASES, 2))
 @pytest.mark.sample(2)
-def test_every_kind_of_file(name, built, server):
+def test_every_kind_of_file_equals_the_local_one(name, built, server):
     check(built(name), server)
 
 
 @pytest.mark.parametrize("name", ["references", "many_columns", "chunk_indices", "raggedness", "layouts"])
 @pytest.mark.sample(2)
-def test_older_libraries_never_hear_of_missing_bytes(name, built, server, monkeypatch):
+def test_older_versions_of_libhdf5_wait_for_missing_bytes(name, built, server, monkeypatch):
     """Theirs is another way to the same result: see `_MAY_FAIL`."""
     told = []
     monkeypatch.setattr(block_stream, "MAY_FAIL", False)
@@ -103,7 +103,7 @@ def test_older_libraries_never_hear_of_missing_bytes(name, built, server, monkey
     assert not told
 
 
-def test_a_timeout_of_older_libraries_is_the_error(built, monkeypatch):
+def test_a_timeout_with_older_versions_of_libhdf5_is_an_error(built, monkeypatch):
     monkeypatch.setattr(block_stream, "MAY_FAIL", False)
     lazynwb.config.max_retries = 0
     path = built("many_columns")
@@ -117,6 +117,6 @@ def test_a_timeout_of_older_libraries_is_the_error(built, monkeypatch):
 @pytest.mark.skipif(not REAL, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
 @pytest.mark.parametrize("path", checks.sample(REAL, 3), ids=lambda path: str(path.relative_to(FOLDER)))
 @pytest.mark.sample(2)
-def test_every_real_file(path, server):
+def test_every_real_file_equals_the_local_one(path, server):
     """Every third file; all of them with `--slow`."""
     check(path, server)

@@ -171,7 +171,7 @@ def test_retry_delays_follow_typical_retry_after(server, url, units, monkeypatch
     assert p.retries == 1
 
 
-def test_a_slow_answer_is_not_a_silent_one(url, server, units):
+def test_a_slow_response_is_not_a_timeout(url, server, units):
     """The timeout applies to the time without data, not to the whole response."""
     config.request_timeout = 0.5
     server.faults.append(always(Fault(over=1.5)))
@@ -185,7 +185,7 @@ def test_a_port_without_a_server():
     assert re.search("cannot be reached: .*tried 4 times", str(error))
 
 
-def test_a_number_in_the_url_is_no_status(server):
+def test_a_number_in_the_url_is_not_taken_for_a_status(server):
     url = server.url_of("416, 404 TimedOut.nwb")
     server.faults.append(always(CLOSE))
     assert re.search(f"{BROKE}.*tried 4 times", str(error_of(url)))
@@ -211,7 +211,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("status", REFUSALS)
-def test_a_refusal_is_an_error_at_once(status, server, url):
+def test_a_refusal_is_an_error_without_retries(status, server, url):
     kind, what = REFUSALS[status]
     server.faults.append(always(refuse(status, b"<html>status code: 500</html>")))
     error = error_of(url, kind)
@@ -222,7 +222,7 @@ def test_a_refusal_is_an_error_at_once(status, server, url):
     assert server.count == 1 + 3 * (kind is SourceNotFoundError)
 
 
-def test_a_missing_file_is_a_missing_file(server):
+def test_a_404_is_a_source_not_found_error(server):
     assert isinstance(error_of(server.url_of("none.nwb")), FileNotFoundError)
     assert [seen.path for seen in server.log] == [
         *("none.nwb", "none.nwb/.zmetadata", "none.nwb/zarr.json", "none.nwb/.zgroup")
@@ -246,7 +246,7 @@ def test_error_codes_of_object_stores(status, server):
     assert f"{status}, ExpiredToken" in str(error_of("s3://bucket/s.nwb", storage_options=options))
 
 
-def test_credentials_that_cannot_be_had(server):
+def test_credentials_that_cannot_be_obtained(server):
     def provide():
         message = SECRETS[0]
         raise RuntimeError(message)
@@ -294,7 +294,7 @@ def test_a_server_without_ranges(allowed, server, url, whole):
     assert p.bytes_read == 0
 
 
-def test_a_file_is_downloaded_once_if_that_is_allowed(server, url, whole, units):
+def test_a_file_is_downloaded_once_if_permitted(server, url, whole, units):
     config.download_bytes = whole
     with lazynwb.profile() as p:
         for _ in range(2):
@@ -330,7 +330,7 @@ def test_an_empty_object(fault, server, url):
 
 
 @pytest.mark.parametrize("size", [1, 7, 8, 511, 4_000_000])
-def test_another_format(size, server, url):
+def test_a_file_of_another_format(size, server, url):
     server.objects["s.nwb"] = b"GIF89a" * (size // 6) + b"x" * (size % 6)
     assert "is not an HDF5 file" in str(error_of(url, NotNWBError))
     assert server.count <= 30
@@ -438,7 +438,7 @@ def test_a_file_that_changes_with_every_request(server, versions):
     assert server.count <= 10
 
 
-def test_other_columns_between_two_queries(server, versions):
+def test_columns_that_change_between_two_queries(server, versions):
     url = server.url_of("v.nwb")
     put(server, versions["old"])
     lf = lazynwb.scan_nwb(url, "units")
@@ -621,7 +621,7 @@ NO_FILES = {
 
 
 @pytest.mark.parametrize("what", [*FAULTS, *REFUSALS, *NO_FILES, "whole", "circle", "302", "no headers"])
-def test_no_error_holds_a_secret(what, server, silence):
+def test_errors_contain_no_secrets(what, server, silence):
     config.max_retries, config.request_timeout = 1, 0.3
     others = {
         "whole": WHOLE,
@@ -640,7 +640,7 @@ def test_no_error_holds_a_secret(what, server, silence):
 
 
 @pytest.mark.parametrize("what", ["changed", "gone", "ignored", "table", "schema"])
-def test_no_error_of_a_query_holds_a_secret(what, server, versions, silence):
+def test_errors_of_queries_contain_no_secrets(what, server, versions, silence):
     source = secret_url(server, "v.nwb")
     put(server, versions["old"])
     options = {"storage_options": SECRET_OPTIONS, "ignore_errors": what == "ignored"}
@@ -672,12 +672,12 @@ def test_no_error_of_a_query_holds_a_secret(what, server, versions, silence):
         {"client_options": {SECRETS[4]: SECRETS[4]}},
     ],
 )
-def test_no_error_of_an_option_holds_its_value(options, server, silence):
+def test_errors_about_options_do_not_contain_their_values(options, server, silence):
     for error in chain(error_of(secret_url(server), storage_options=options)):
         assert_silent(error, repr(error), *traceback.format_exception(error))
 
 
-def test_no_frame_and_no_file_of_the_cache_holds_a_secret(server, units, silence, cache_dir):
+def test_frames_and_cache_files_contain_no_secrets(server, units, silence, cache_dir):
     url = secret_url(server)
     lf = lazynwb.scan_nwb(url, "/units", storage_options=SECRET_OPTIONS)
     assert lf.collect()["_nwb_path"].unique().to_list() == [url]
@@ -718,12 +718,12 @@ def test_a_url_with_a_new_signature_is_the_same_file(server, units):
 
 
 @pytest.mark.parametrize("name", ["id", "key", "file", "design", "author", "v"])
-def test_other_parameters_name_other_files(name):
+def test_urls_with_different_parameters_are_different_files(name):
     one, other = (Source(f"https://h/s?{name}={value}&sig=a", Options()).key for value in (7, 8))
     assert one != other
 
 
-def test_names_are_without_secrets():
+def test_displayed_names_contain_no_secrets():
     source = Source("http://user:p@ss@h/s.nwb?id=7&token=secret")
     assert source.name == "http://***@h/s.nwb?id=***&token=***"
     assert "secret" not in repr(source)
@@ -803,7 +803,7 @@ def test_ctrl_c_ends_the_wait_for_a_silent_server(code, count, stalled, versions
         ("scan(1).head(3).collect(engine='streaming'); wait(); 1 / 0", 1),
     ],
 )
-def test_pending_loads_block_nothing(code, status, cube, server):
+def test_pending_loads_do_not_block_other_queries(code, status, cube, server):
     """A schema that is taken from the first file has others begun, whose server keeps silent."""
     server.objects = {f"{number}.nwb": cube[number % 6].read_bytes() for number in range(12)}
     server.faults.append(lambda seen: None if seen.path == "0.nwb" else SILENT)

@@ -121,7 +121,7 @@ def test_a_private_file_is_read_as_the_local_one(kind, cloud, cube):
 
 
 @clouds
-def test_a_public_file_takes_no_configuration(kind, cloud, cube):
+def test_a_public_file_requires_no_configuration(kind, cloud, cube):
     """No credentials are requested, which would take time."""
     started = time.monotonic()
     check(url(cloud, NAME), cube[0], **without(cloud.anonymous, "skip_signature", "client_options"))
@@ -133,7 +133,7 @@ def without(options, *names):
 
 
 @pytest.mark.parametrize("kind", ["s3", "azure"])
-def test_a_private_file_takes_credentials(kind, cloud):
+def test_a_private_file_requires_credentials(kind, cloud):
     started = time.monotonic()
     for options in [{}, {"account_key": "d3Jvbmc="}] if kind == "azure" else [{}]:
         with pytest.raises(LazyNWBError, match=r"private/top.nwb is denied \(the server responds with 403"):
@@ -143,7 +143,7 @@ def test_a_private_file_takes_credentials(kind, cloud):
 
 @clouds
 @pytest.mark.parametrize("name", ["sub//x_01.nwb", "sub/../top.nwb", "/top.nwb", "./top.nwb", "a\n.nwb"])
-def test_names_that_cannot_be_requested(kind, cloud, name):
+def test_names_with_invalid_characters(kind, cloud, name):
     with pytest.raises(LazyNWBError, match="are not supported") as caught:
         units(url(cloud, name), **cloud.anonymous)
     assert url(cloud, name) in str(caught.value)
@@ -293,7 +293,7 @@ def test_the_endpoint_of_a_profile(server, profiles):
 
 
 @pytest.mark.parametrize(("name", "reason"), [("none", "none"), ("empty", "no credentials"), ("sso", "SSO")])
-def test_a_profile_that_is_of_no_use(profiles, name, reason):
+def test_an_unusable_profile_is_an_error(profiles, name, reason):
     with pytest.raises(LazyNWBError, match=rf"s3://bucket/a.nwb: .*{reason}"):
         units("s3://bucket/a.nwb", profile=name)
 
@@ -348,7 +348,7 @@ def test_an_unknown_option(options):
         {"headers": {SECRET: "é\n"}},
     ],
 )
-def test_an_option_of_no_use_is_named_without_its_value(options):
+def test_an_ineffective_option_is_named_without_its_value(options):
     [name] = options
     with pytest.raises(LazyNWBError, match=rf"s3://bucket/a.nwb: .*{name}") as caught:
         units("s3://bucket/a.nwb", **options)
@@ -509,7 +509,7 @@ def test_credentials_of_google(server, monkeypatch, tmp_path):
         units("gs://bucket/a.nwb")
 
 
-def test_ways_to_name_an_account_of_azure(azure, cube, monkeypatch):
+def test_forms_of_azure_urls_and_accounts(azure, cube, monkeypatch):
     azure.put(f"private/{NAME}", cube[0].read_bytes())
     key, endpoint = azure.options["account_key"], azure.options["endpoint"]
     host = "tester.dfs.core.windows.net"
@@ -798,7 +798,7 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: run on Linux or macOS")
-def test_a_forked_process_reads_if_its_parent_did_not(server):
+def test_a_forked_process_can_read_if_its_parent_has_not(server):
     source = server.url_of("bucket/a.nwb")
     assert run_child(FORK, source, "fork only").strip() == "14"
     assert f"{source}: no remote file can be read in a process that was forked" in run_child(

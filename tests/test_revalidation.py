@@ -108,7 +108,7 @@ def test_immutable_objects_need_no_requests_in_other_processes(server, sessions,
     assert server.count == 0
 
 
-def test_an_immutable_object_that_did_change_is_an_error_at_most_once(server, sessions):
+def test_a_changed_immutable_object_is_an_error_at_most_once(server, sessions):
     """A server other than the archive's may do so: the data of two versions is not mixed."""
     server.objects[BLOB] = sessions[0].read_bytes()
     url = f"{server.url}/{BLOB}"
@@ -149,7 +149,7 @@ def test_blobs_of_assets_need_no_requests(server, sessions, monkeypatch):
 # -- settings ---------------------------------------------------------------------------------------------
 
 
-def test_a_check_is_trusted_by_other_processes_for_so_many_seconds(server, sessions):
+def test_checks_are_shared_with_other_processes_within_revalidate_seconds(server, sessions):
     server.objects["a.nwb"] = sessions[0].read_bytes()
     url = server.url_of("a.nwb")
     first, _ = cost(lambda: trials(url))
@@ -162,7 +162,7 @@ def test_a_check_is_trusted_by_other_processes_for_so_many_seconds(server, sessi
     assert_frame_equal(again, first)
 
 
-def test_a_check_that_is_too_old_is_not_trusted(server, sessions, monkeypatch):
+def test_expired_checks_are_repeated(server, sessions, monkeypatch):
     server.objects["a.nwb"] = sessions[0].read_bytes()
     url = server.url_of("a.nwb")
     lazynwb.config.revalidate_seconds = 3600

@@ -213,7 +213,7 @@ def test_counting_the_rows_of_a_filter_reads_its_columns_only(cube, units, engin
 
 
 @engines
-def test_a_filter_on_the_path_drops_files_unread(cube, engine):
+def test_a_filter_on_the_path_skips_files(cube, engine):
     lf = lazynwb.scan_nwb(cube, "/units")
     lf.select(pl.len()).collect()
     for predicate in (
@@ -247,7 +247,7 @@ def test_a_streaming_head_stops_after_a_few_rows(tmp_path):
         assert p.bytes_read < unfiltered.bytes_read / 3
 
 
-def test_heavy_columns_are_read_for_the_survivors_only(cube):
+def test_large_columns_are_read_for_remaining_rows_only(cube):
     lf = lazynwb.scan_nwb(cube, "/units")
     lf.select("waveform_mean").head(1).collect()
     with lazynwb.profile() as unfiltered:

@@ -90,7 +90,7 @@ def test_other_readers_of_metadata_agree(one_element):
     assert lazynwb.LazyNWB(one_element[0]).identifier == "a"
 
 
-def test_several_elements_are_never_cut_and_none_is_null(tmp_path):
+def test_several_elements_are_never_truncated_and_none_is_null(tmp_path):
     several = write(tmp_path / "several.nwb", {"general/subject/sex": np.array(["F", "M"], TEXT)})
     none = write(tmp_path / "none.nwb", {"general/subject/sex": np.array([], TEXT)})
     assert lazynwb.scan_nwb(several, "subject").collect()["sex"].to_list() == [["F", "M"]]
@@ -316,7 +316,7 @@ def test_fields_outside_the_schema_have_a_common_type(tmp_path, in_order):
     assert frame.select("mine", "note").rows() == rows
 
 
-def test_metadata_that_cannot_agree_is_text_with_every_value(tmp_path):
+def test_metadata_without_a_common_type_is_text(tmp_path):
     paths = [
         write(tmp_path / "numbers.nwb", {"general/subject/weight": np.array([20.0, 21.0])}),
         write(tmp_path / "text.nwb", {"general/subject/weight": "20 g"}),
@@ -431,7 +431,7 @@ def test_a_listed_column_whose_name_ends_in_index_keeps_its_shape(tmp_path):
 
 @pytest.mark.parametrize("values", [np.zeros((1, 3), bool), np.arange(3).reshape(1, 3)], ids=["bool", "int"])
 @pytest.mark.parametrize("table", ["", "units"], ids=["group", "table"])
-def test_a_column_whose_name_ends_in_index_and_that_indexes_nothing_keeps_its_shape(table, values, tmp_path):
+def test_a_column_named_like_an_index_that_indexes_nothing_keeps_its_shape(table, values, tmp_path):
     attributes = {"t": {"neurodata_type": "Units", "colnames": ["a"]}} if table else {}
     datasets = {"t/id": np.arange(1), "t/a": np.arange(1.0), "t/block_index": values}
     path = write(tmp_path / "a.nwb", datasets, attributes)
@@ -628,7 +628,7 @@ def ways(tmp_path_factory):
     "way", [f"{web}m.nwb{end}" for web in ("", "web ") for end in ("", ".zarr", ".lindi.json")]
 )
 @pytest.mark.sample(2)
-def test_shapes_follow_the_schema_in_any_encoding(way, table, ways, monkeypatch, capsysbinary):
+def test_shapes_follow_the_schema_in_any_storage_layout(way, table, ways, monkeypatch, capsysbinary):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     expected = {
         name.rpartition("/")[2]: value

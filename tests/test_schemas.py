@@ -308,7 +308,7 @@ def test_a_column_that_a_later_file_lacks_is_null(files):
     assert collected(files({"x": [1]}, {"y": [2]}), infer_schema_length=1).to_list() == [1, None]
 
 
-def test_a_given_schema_is_unchanged(files, cube):
+def test_a_given_schema_is_used_unchanged(files, cube):
     schema = lazynwb.scan_nwb(cube, "/units").collect_schema()
     with lazynwb.profile() as p:
         lf = lazynwb.scan_nwb(cube, "/units", schema=schema)
@@ -378,7 +378,7 @@ def test_concurrent_first_use(tmp_path):
         assert_frames(frame, first)
 
 
-def test_spikes_in_intervals_of_files_that_disagree(tmp_path):
+def test_spikes_in_intervals_of_files_with_conflicting_types(tmp_path):
     """Columns that cannot be read are left out of the result, as arrays are."""
     for name, values in {"a": [1, 2], "b": ["one", "two"]}.items():
         with h5py.File(tmp_path / f"{name}.nwb", "w") as file:

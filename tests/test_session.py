@@ -329,7 +329,7 @@ def test_the_signatures_of_the_pypi_package_bind():
 # --- files --------------------------------------------------------------------------------------------
 
 
-def test_one_file_that_exists(tmp_path, cube):
+def test_the_source_must_be_one_existing_file(tmp_path, cube):
     with pytest.raises(FileNotFoundError):
         lazynwb.LazyNWB(tmp_path / "absent.nwb").identifier  # noqa: B018
     with pytest.raises(lazynwb.LazyNWBError, match="LazyNWB takes one file, not 6"):
@@ -355,7 +355,7 @@ def test_files_are_closed(path):
     path.unlink()
 
 
-def test_one_listing_answers_for_all_groups(built):
+def test_groups_share_one_listing(built):
     session = lazynwb.LazyNWB(built("session"))
     with lazynwb.profile() as counted:
         for group in GROUPS:

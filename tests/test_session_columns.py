@@ -99,7 +99,7 @@ def test_filters_on_session_columns_equal_filters_after_joins(sessions, predicat
     columns=st.lists(st.sampled_from(COLUMNS), min_size=1, unique=True),
     rate=st.floats(0, 6),
 )
-def test_with_limits_and_projections(sessions, limit, mice, columns, rate):
+def test_limits_and_projections_with_session_columns(sessions, limit, mice, columns, rate):
     predicate = pl.col("subject_id").is_in(sorted(mice)) & (pl.col("rate") >= rate)
     lazy, eager = scan(sessions), joined(sessions).collect()
     if limit is not None:
@@ -141,7 +141,7 @@ def test_metadata_that_a_query_does_not_need_is_not_read(sessions):
     assert without.files_opened == bare.files_opened
 
 
-def test_metadata_is_read_of_the_first_files_only_where_these_suffice(tmp_path):
+def test_metadata_of_the_first_files_only_if_they_suffice(tmp_path):
     paths = []
     for number in range(200):
         paths.append(tmp_path / f"{number:03}.nwb")
@@ -181,7 +181,7 @@ def test_other_names_and_paths(sessions):
     assert paths.collect_schema().names()[3:6] == ["age", "session_id", "subject_id"]
 
 
-def test_one_name_may_be_given_as_text(sessions):
+def test_a_single_name_may_be_a_string(sessions):
     one = lazynwb.scan_nwb(sessions[0], "/units", session_columns="identifier").collect()
     assert one["identifier"].to_list() == ["id0"]
 
@@ -196,7 +196,7 @@ def test_unknown_metadata_are_an_error_with_the_available_names(sessions):
         lazynwb.scan_nwb(sessions, "/units", session_columns="subjectid")
 
 
-def test_columns_with_equal_endings_need_names(sessions):
+def test_ambiguous_session_columns_must_be_renamed(sessions):
     wanted = ["general/session_id", "session_id"]
     with pytest.raises(SchemaError, match="'general/session_id' and 'session_id' have the same column name"):
         lazynwb.scan_nwb(sessions, "/units", session_columns=wanted)

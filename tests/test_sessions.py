@@ -97,7 +97,7 @@ def test_the_file_and_its_version(scan, paths):
     assert found["size"].to_list() == [path.stat().st_size for path in paths]
 
 
-def test_a_duration_is_from_the_first_to_the_last_time_of_first_and_last_rows(scan):
+def test_the_duration_is_from_the_first_to_the_last_time_in_the_file(scan):
     # 1.5 to 30; 4 to 9, where the last stop is missing; and none.
     assert scan().select("duration").collect()["duration"].to_list() == [None, 28.5, None, 5.0]
 
@@ -117,7 +117,7 @@ def test_a_duration_is_from_the_first_to_the_last_time_of_first_and_last_rows(sc
     ],
 )
 @pytest.mark.sample(3)
-def test_a_lazy_filter_is_the_filter_of_the_rows(scan, predicate, engine):
+def test_a_lazy_filter_equals_the_filter_after_collect(scan, predicate, engine):
     whole = scan().collect()
     assert_frame_equal(scan().filter(predicate).collect(engine=engine), whole.filter(predicate))
     limited = scan().head(2).filter(predicate).select("n_units", "session_id").collect(engine=engine)
@@ -129,7 +129,7 @@ def test_a_file_that_is_given_twice_has_two_rows(scan, paths):
     assert_frame_equal(again, scan().collect()[[0, 1, 2, 3, 0]])
 
 
-def test_an_index_answers_everything_but_the_duration_without_a_file(paths, index):
+def test_with_an_index_only_the_duration_opens_files(paths, index):
     truth = lazynwb.scan_sessions(paths).drop("duration").collect()
     lazynwb.clear_cache()
     with lazynwb.profile() as counts:
@@ -198,7 +198,7 @@ def test_metadata_of_different_types_are_text_as_in_get_metadata_df(tmp_path):
     assert_frame_equal(lazynwb.scan_sessions(tmp_path).select(expected.columns).collect(), expected)
 
 
-def test_unreadable_sessions_are_errors_or_left_out(paths, tmp_path, caplog):
+def test_unreadable_sessions_are_errors_or_skipped(paths, tmp_path, caplog):
     broken = tmp_path / "broken.nwb"
     broken.write_bytes(b"nothing of NWB" * 100)
     with pytest.raises(LazyNWBError):

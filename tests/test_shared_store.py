@@ -53,7 +53,7 @@ def test_no_row_is_wrong_after_a_kill():
     assert found["kills"] == 1
 
 
-def test_a_changed_byte_is_detected_or_without_effect():
+def test_changed_bytes_are_detected_or_have_no_effect():
     found = shared_store.flipped(every=300, seed=1)
     assert found["wrong"] == []
     assert found["noticed"] > 3
@@ -67,7 +67,7 @@ def test_no_row_is_wrong_after_many_kills():
 
 
 @pytest.mark.slow
-def test_every_changed_byte_is_detected_or_without_effect():
+def test_all_changed_bytes_are_detected_or_have_no_effect():
     found = shared_store.flipped(every=1, seed=2911)
     assert found["wrong"] == []
     assert found["noticed"] > 1000

@@ -87,7 +87,7 @@ SELECTIONS = [
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("selection", SELECTIONS, ids=str)
-def test_a_selection_has_numpys_values_and_shape(layouts, layout, selection):
+def test_a_selection_has_the_values_and_shape_of_numpy(layouts, layout, selection):
     expected = taken(DATA, selection)
     got = lazy(layouts, layout)[selection]
     assert np.shape(got) == expected.shape
@@ -108,7 +108,7 @@ def test_invalid_selections_are_index_errors(layouts, selection):
         lazy(layouts, "gzip")[selection]
 
 
-def test_numbers_along_two_dimensions_are_refused_rather_than_misread(layouts):
+def test_integer_lists_along_two_dimensions_are_refused(layouts):
     with pytest.raises(IndexError, match="more than one dimension"):
         lazy(layouts, "gzip")[[1, 2], [3, 4]]
 
@@ -116,7 +116,7 @@ def test_numbers_along_two_dimensions_are_refused_rather_than_misread(layouts):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.integration
 @pytest.mark.sample(2)
-def test_rows_that_are_far_more_than_a_block_are_read_in_blocks(layouts, layout, monkeypatch):
+def test_many_rows_are_read_in_blocks(layouts, layout, monkeypatch):
     monkeypatch.setattr(slicing, "BLOCK_BYTES", 20_000)
     array = lazy(layouts, layout)
     for selection in (slice(None), slice(None, None, 2), slice(4990, 3, -7), DATA[:, 0] % 2 == 0):
@@ -144,7 +144,7 @@ DTYPES = ["i2", ">i4", "u8", "f4", ">f8", "?", "c16"]
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
-def test_any_selection_of_any_layout_is_numpys(tmp_path, data):
+def test_any_selection_of_any_layout_equals_numpy(tmp_path, data):
     shape = data.draw(hnp.array_shapes(min_dims=1, max_dims=4, max_side=9))
     values = data.draw(hnp.arrays(np.dtype(data.draw(st.sampled_from(DTYPES))), shape))
     options = data.draw(
@@ -276,7 +276,7 @@ def test_chunks_are_located_for_any_unlimited_dimension(tmp_path, libver, limits
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "chunked", "gzip", "compact"])
-def test_rows_without_any_element_are_rows(tmp_path, layout):
+def test_rows_of_zero_elements(tmp_path, layout):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         group = series(file, "series")
         group["timestamps"] = np.arange(3.0)
@@ -345,14 +345,14 @@ def test_contiguous_data_is_read_with_small_gaps_only(tmp_path):
         assert cost.bytes_used <= most
 
 
-def test_of_an_unfiltered_chunk_only_the_rows_are_read(layouts):
+def test_only_selected_rows_of_unfiltered_chunks_are_read(layouts):
     with lazynwb.profile() as cost:
         got = lazy(layouts, "unfiltered")[205, 20]
     assert got == DATA[205, 20]
     assert cost.bytes_used == 16 * 4
 
 
-def test_remote_slices_cost_their_chunks(layouts):
+def test_remote_slices_request_only_their_chunks(layouts):
     with RangeServer(layouts.parent) as server:
         array = lazy(server.url_of(layouts.name), "gzip")
         array[0, 0]  # where the chunks are
@@ -390,7 +390,7 @@ def test_slices_of_a_zarr_twin_equal_those_of_the_hdf5_file(twins, version):
 
 
 @pytest.mark.parametrize("shards", [None, (40, 12)])
-def test_slices_of_zarr_v3_look_at_their_chunks_within_shards(tmp_path, shards):
+def test_slices_of_sharded_zarr_arrays_look_up_their_chunks_only(tmp_path, shards):
     zarr = pytest.importorskip("zarr", minversion="3")
     values = np.arange(100 * 30, dtype="f4").reshape(100, 30)
     root = zarr.open_group(tmp_path / "v3.nwb.zarr", mode="w", zarr_format=3)
@@ -460,7 +460,7 @@ def test_a_file_that_was_replaced_is_an_error(layouts, tmp_path):
 # -- as an array ------------------------------------------------------------------------------------------
 
 
-def test_a_lazy_array_describes_itself(layouts):
+def test_representation_of_a_lazy_array(layouts):
     array = lazy(layouts, "gzip")
     assert (array.shape, array.dtype, array.ndim, array.size) == ((5000, 37), np.dtype("i4"), 2, 185_000)
     assert (len(array), array.nbytes, array.chunks) == (5000, 740_000, (100, 16))

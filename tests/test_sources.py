@@ -95,7 +95,7 @@ def test_home_is_expanded(cube, monkeypatch):
     assert heights("~/session_00.nwb") == 40
 
 
-def test_any_suffix_is_read_when_it_is_named(cube, tmp_path):
+def test_a_named_file_may_have_any_suffix(cube, tmp_path):
     for name in ("session.h5", "session", "session.NWB"):
         (tmp_path / name).write_bytes(cube[0].read_bytes())
         assert heights(tmp_path / name) == 40
@@ -134,7 +134,7 @@ def test_invalid_sources(source):
 # --- missing tables -----------------------------------------------------------------------------------
 
 
-def test_a_table_that_no_file_has(cube):
+def test_a_table_in_no_file_is_an_error(cube):
     with pytest.raises(KeyError) as caught:
         lazynwb.scan_nwb(cube, "/intervals/trails").collect()
     assert isinstance(caught.value, lazynwb.TableNotFoundError)

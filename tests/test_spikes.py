@@ -135,7 +135,7 @@ def test_spikes_in_intervals_equal_a_direct_search_for_random_sessions(units, tr
 
 
 @given(units_of, trials_of, kinds, st.booleans(), st.sampled_from(ENGINES))
-def test_lazy_is_eager_and_pandas_is_polars(units, trials, kind, observed, engine):
+def test_lazy_eager_polars_and_pandas_results_are_equal(units, trials, kind, observed, engine):
     units, trials = unit_frame(units), trial_frame(trials)
     options = {"apply_obs_intervals": observed, **options_of(kind)}
     eager = find(units, BOUNDS, trials, **options)
@@ -217,18 +217,18 @@ def of_one(start, stop, units=ONE, **options):
     return find(units, BOUNDS, trial_frame([("a", 0, start, stop, 0.0)]), **options).row(0, named=True)
 
 
-def test_the_stop_of_an_interval_is_not_inside():
+def test_intervals_exclude_their_stop():
     assert of_one(1.0, 2.0)["spikes"] == [1.0, 1.5]
     assert of_one(1.0, 1.0)["spikes"] == []
 
 
-def test_an_interval_that_ends_before_it_begins_is_none():
+def test_an_interval_that_stops_before_its_start_is_null():
     assert of_one(2.0, 1.0)["spikes"] is None
     assert of_one(2.0, 1.0, as_counts=True)["spikes"] is None
     assert of_one(2.0, 1.0)["is_observed"] is None
 
 
-def test_observed_intervals_that_touch_are_one():
+def test_adjacent_observed_intervals_are_merged():
     assert of_one(1.0, 2.0)["is_observed"] is True
     assert of_one(1.0, 3.5)["is_observed"] is False
     assert of_one(1.0, 3.5)["spikes"] is None
@@ -243,7 +243,7 @@ def test_adjacent_doubles_are_distinguished():
     assert of_one(1.0, 3700.0, units)["is_observed"] is False
 
 
-def test_each_interval_is_observed_or_not_by_itself():
+def test_each_interval_is_checked_separately():
     units = unit_frame([("a", 0, [0.5, 2.5], [(0.0, 1.0)])])
     trials = trial_frame([("a", 0, 0.0, 1.0, None), ("a", 1, 0.0, 0.5, None)])
     late = (pl.col("start_time") + 2, pl.col("stop_time") + 2)
@@ -280,12 +280,12 @@ def test_expressions_and_conditions_see_one_session_at_a_time():
     assert frame.select("_nwb_path", "_intervals_table_index").rows() == [("a", 1)]
 
 
-def test_units_that_are_given_twice_are_answered_twice():
+def test_repeated_units_have_repeated_rows():
     frame = find(pl.concat([ONE, ONE]), BOUNDS, trial_frame([("a", 0, 0.0, 1.0, 0.0)]))
     assert frame["spikes"].to_list() == [[0.0], [0.0]]
 
 
-def test_columns_of_both_tables_come_along():
+def test_columns_of_both_tables_are_included():
     units = ONE.with_columns(zero=pl.lit("unit"), quality=pl.lit(0.5), template=pl.lit([1, 2]))
     frame = find(units, BOUNDS, trial_frame([("a", 3, 0.0, 1.0, 0.25)]))
     head = ["_units_table_index", "_intervals_table_index", "_nwb_path", "spikes", "is_observed"]
@@ -304,7 +304,7 @@ def test_counts_can_be_subtracted():
     assert frame.select(pl.col("after") - pl.col("before")).item() == -2
 
 
-def test_rows_of_frames_without_numbers_are_numbered():
+def test_rows_of_frames_without_row_numbers_are_numbered():
     trials = trial_frame([("a", 7, 0.0, 1.0, 0.0), ("a", 7, 0.0, 1.0, 0.0)]).drop("_table_index")
     assert find(ONE, BOUNDS, trials)[lazynwb.INTERVALS_TABLE_INDEX_COLUMN_NAME].to_list() == [0, 1]
 
@@ -332,7 +332,7 @@ def test_one_observed_interval_for_each_unit():
     assert frame["is_observed"].to_list() == [False, True]
 
 
-def test_many_units_are_taken_block_by_block():
+def test_many_units_are_processed_in_blocks():
     rng = np.random.default_rng(0)
     units = [("ab"[k % 2], k, rng.uniform(0, 9, k % 7).tolist(), [(1.0, 8.0)]) for k in range(600)]
     trials = [("ab"[k % 3 == 0], k, k / 2, k / 2 + 3, 0.0) for k in range(12)]

@@ -35,7 +35,7 @@ def test_tables_are_named_by_the_last_part_of_their_path(cube):
 
 
 @pytest.mark.parametrize("name", ["session", "general"])
-def test_the_session_under_both_names(cube, name):
+def test_the_session_is_registered_as_session_and_general(cube, name):
     frame = lazynwb.get_sql_context(cube).execute(f"SELECT session_id, keywords FROM {name}", eager=True)  # noqa: S608
     assert frame["session_id"].to_list() == [f"s{k}" for k in range(6)]
     assert frame["keywords"].dtype == pl.List(pl.String)
@@ -247,7 +247,7 @@ def test_a_context_of_many_series_is_created_in_linear_time_and_describes_only_q
     assert profile.files_parsed == 0
 
 
-def test_a_table_that_cannot_be_described_fails_where_it_is_named(tmp_path):
+def test_an_invalid_table_only_fails_in_queries_that_use_it(tmp_path):
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         nwb_root(file)
@@ -284,7 +284,7 @@ def test_session_columns_of_every_table_skip_files(cube):
     assert session["mouse"].to_list() == [f"mouse-s{k}" for k in range(6)]
 
 
-def test_a_table_keeps_its_own_column_and_files_without_metadata_have_none(tmp_path):
+def test_a_column_of_the_table_takes_precedence_over_a_session_column(tmp_path):
     for name, mouse in [("a", "m1"), ("b", None)]:
         with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
             nwb_root(file, name)
@@ -307,7 +307,7 @@ def test_a_table_keeps_its_own_column_and_files_without_metadata_have_none(tmp_p
 @pytest.mark.parametrize(
     ("name", "answer"), [("unit", "did you mean 'units'"), ("xyz", "there are: general, ")]
 )
-def test_an_unknown_table_is_answered_with_those_that_exist(cube, name, answer):
+def test_an_unknown_table_is_an_error_that_lists_the_tables(cube, name, answer):
     context = lazynwb.get_sql_context(cube)
     with pytest.raises(pl.exceptions.SQLInterfaceError, match=answer):
         context.execute(f"SELECT * FROM {name}")  # noqa: S608

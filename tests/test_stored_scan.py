@@ -25,7 +25,7 @@ from lazynwb.scan import plan_scan
 from lazynwb.storage.resolve import expand
 from lazynwb.storage.source import Source
 from random_truth import SHARES, as_test
-from test_spread import Recorder
+from test_executors import Recorder
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ random_tables = as_test("tables", max_examples=EXAMPLES)
 
 @pytest.mark.usefixtures("settled")
 class TestRandom:
-    def test_tables(self):
+    def test_every_table_is_equal_when_read_from_the_store(self):
         """Each query runs on two engines: the second one finds what the first has stored."""
         random_tables()
 
@@ -223,7 +223,7 @@ class TestWhatAFilteredQueryStores:
         assert found[1][1:] > (0, 0)
         assert found[2][1:] == (240, 0)
 
-    def test_files_of_which_no_row_is_left_are_not_read(self, cube):
+    def test_files_without_remaining_rows_are_not_read(self, cube):
         lf = lazynwb.scan_nwb(cube, "units").filter(pl.col("unit_id").str.starts_with("s3_"))
         expected = unstored(lambda: lf.select("decoder_label", "amplitude_cutoff").collect())
         for _ in range(2):
@@ -256,7 +256,7 @@ class TestWhatAFilteredQueryStores:
             assert_frames(stored(lambda: lf.collect(engine=engine))[0], expected)
 
 
-def test_files_without_the_table_are_remembered(cube, tmp_path, caplog):
+def test_absent_tables_are_stored(cube, tmp_path, caplog):
     with h5py.File(tmp_path / "other.nwb", "w") as file:
         table(file, "intervals/blocks", {"x": Column(np.arange(3))})
     time.sleep(0.1)
@@ -291,7 +291,7 @@ def test_files_without_the_table_are_remembered(cube, tmp_path, caplog):
     assert len(stored(run)[0]) == 280
 
 
-def test_a_count_is_remembered(cube):
+def test_row_counts_are_stored(cube):
     def run():
         return lazynwb.scan_nwb(cube, "/units", infer_schema_length=1).select(pl.len()).collect().item()
 
@@ -301,7 +301,7 @@ def test_a_count_is_remembered(cube):
     assert profile.cache_hits == 0
 
 
-def test_columns_of_several_queries_are_put_together(cube):
+def test_columns_of_several_queries_are_combined(cube):
     columns = ["decoder_label", "location", "presence_ratio"]
     for name in columns:
         stored(lambda name=name: lazynwb.scan_nwb(cube, "units").select(name).collect())
@@ -310,7 +310,7 @@ def test_columns_of_several_queries_are_put_together(cube):
     assert_frames(found, unstored(lambda: lazynwb.scan_nwb(cube, "units").select(columns).collect()))
 
 
-def test_a_scan_yields_the_rows_of_one_part_after_the_other(cube):
+def test_a_scan_yields_rows_part_by_part(cube):
     """Beside its rows, it has no more than one part in memory."""
     for path in cube:
         stored(lambda path=path: lazynwb.read_nwb(path, "intervals/trials"))
@@ -332,7 +332,7 @@ def test_sources_come_in_any_order_and_more_than_once(cube):
         assert_frames(found, unstored(lambda paths=paths: lazynwb.read_nwb(paths, "intervals/trials")))
 
 
-def test_a_query_over_more_files_reads_those_that_are_new(cube):
+def test_a_query_over_more_files_reads_only_new_files(cube):
     stored(lambda: lazynwb.read_nwb(cube[1:3] + cube[5:], "intervals/trials"))
     found, rows, _ = stored(lambda: lazynwb.read_nwb(cube, "intervals/trials"))
     assert rows == 90
@@ -400,7 +400,7 @@ def unlike(tmp_path):
         {"exclude_array_columns": True},
     ],
 )
-def test_queries_do_not_see_the_types_of_others(unlike, options, caplog):
+def test_schemas_of_other_queries_have_no_effect(unlike, options, caplog):
     def run():
         return lazynwb.scan_nwb(unlike, "t", **options).collect()
 
@@ -417,7 +417,7 @@ def test_queries_do_not_see_the_types_of_others(unlike, options, caplog):
 
 @pytest.mark.parametrize("name", ["*", "^a.*$", "a b/c", "\u00fc", "_lazynwb_session", "left"])
 @pytest.mark.sample(2)
-def test_names_with_a_special_meaning_in_patterns(tmp_path, name):
+def test_columns_whose_names_are_patterns_in_polars(tmp_path, name):
     paths = [tmp_path / f"{number}.nwb" for number in range(2)]
     for number, path in enumerate(paths):
         with h5py.File(path, "w") as file:
@@ -510,7 +510,7 @@ def test_a_file_that_grows_while_its_part_vanishes(tmp_path, monkeypatch, limit)
     assert stored(run)[0]["x"].to_list() == [*range(7), *range(7)][:limit]
 
 
-def test_a_file_that_was_just_written_is_not_remembered(tmp_path):
+def test_recently_written_files_are_not_stored(tmp_path):
     path = write_session(tmp_path / "a.nwb", 1)
     os.utime(path)
     lazynwb.read_nwb(path, "intervals/trials")

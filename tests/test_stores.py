@@ -97,7 +97,7 @@ def test_a_listing_has_sizes_and_etags(kind, cloud):
 
 
 @clouds
-def test_new_content_has_another_etag(kind, cloud):
+def test_changed_content_has_another_etag(kind, cloud):
     store = bucket(cloud, "private", cloud.options)
     before = get(store)[0]["e_tag"]
     cloud.put(f"private/{NAME}", DATA[::-1])
@@ -128,6 +128,6 @@ def test_a_web_server_compresses_responses_on_request(web):
         get(web("/gzip/", **{"Accept-Encoding": "gzip"}))
 
 
-def test_a_web_server_that_denies(web):
+def test_a_web_server_that_denies_access(web):
     with pytest.raises(PermissionDeniedError, match="403"):
         get(web("/denied/"))

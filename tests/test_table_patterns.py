@@ -16,7 +16,7 @@ import lazynwb
 from lazynwb import cli
 from lazynwb.errors import LazyNWBError, SchemaError, TableNotFoundError, UnsupportedTypeError
 from lazynwb.lookup import loader
-from test_spread import Recorder
+from test_executors import Recorder
 from zarr_stores import CODECS, Writer
 
 PATTERN = "/intervals/*_presentations"
@@ -105,7 +105,7 @@ every_table = st.sets(st.sampled_from([*COLUMNS, *OTHERS]))
     ),
     data=st.data(),
 )
-def test_rows_are_those_of_the_tables_one_after_the_other(presence, kinds, data):
+def test_rows_are_those_of_all_matching_tables_in_order(presence, kinds, data):
     files = {presence(n, suffix, own): own for n, (suffix, own) in enumerate(kinds)}
     truth = expected(files)
     lazy = lazynwb.scan_nwb(list(files), PATTERN)
@@ -150,7 +150,7 @@ def test_a_filter_on_the_path_of_the_table_reads_no_other_table(presence):
 
 
 @pytest.mark.usefixtures("no_store")
-def test_columns_of_the_session_decide_before_tables_are_looked_at(presence):
+def test_filters_on_session_columns_apply_before_tables_are_looked_up(presence):
     paths = [presence(number, "nwb", set(COLUMNS)) for number in range(3)]
     query = lazynwb.scan_nwb(paths, PATTERN, session_columns="session_id").filter(
         pl.col("session_id") != "s1",
@@ -202,7 +202,7 @@ def test_a_pattern_without_matches_lists_existing_tables(files):
         lazynwb.scan_nwb(list(files), "/intervals/[z-a]*")
 
 
-def test_a_table_that_is_called_like_a_pattern_is_that_table(tmp_path):
+def test_a_table_named_like_a_pattern_takes_precedence(tmp_path):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         builders.table(file, "intervals/[ab]*", {"x": [1]})
         builders.table(file, "intervals/a1", {"x": [2]})
@@ -226,7 +226,7 @@ def test_the_schema_of_the_first_files(files):
     assert schema == {"angle": pl.Int32, "colour": pl.Float64, "id": pl.Int64, "start": pl.Float64}
 
 
-def test_tables_that_disagree_are_both_named(tmp_path):
+def test_conflicting_tables_are_both_named(tmp_path):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         builders.table(file, "intervals/a", {"x": [1]})
         builders.table(file, "intervals/b", {"x": ["one"], "y": [2]})
@@ -267,7 +267,7 @@ def test_an_early_stop_reads_one_file(presence):
     assert counts.files_opened < 20
 
 
-def test_regions_of_several_tables_are_resolved_by_their_own(tmp_path):
+def test_regions_are_resolved_separately_for_each_table(tmp_path):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         for name, values in {"a": [10, 20], "b": [30, 40]}.items():
             target = builders.table(file, f"processing/{name}", {"value": values})
@@ -353,7 +353,7 @@ def test_values_of_an_index_are_the_rows_of_all_tables(with_values, data):
     assert recorder is None or recorder.works == []
 
 
-def test_a_table_that_is_not_among_the_values_is_read(with_values, tmp_path):
+def test_a_table_without_values_in_the_index_is_read(with_values, tmp_path):
     files, _ = with_values
     lazynwb.build_index(list(files), tmp_path / "index", values=["intervals/flash_presentations"])
     query = lazynwb.scan_nwb(list(files), PATTERN, index=tmp_path / "index")
@@ -404,7 +404,7 @@ def test_patterns_in_sql(files):
         lazynwb.get_sql_context(list(files), table_names="/intervals/*_movies")
 
 
-def test_as_a_frame_in_memory(files):
+def test_get_df_accepts_patterns(files):
     truth = expected(files)
     assert_frame_equal(lazynwb.get_df(list(files), PATTERN, as_polars=True), truth)
     assert_frame_equal(lazynwb.get(list(files), PATTERN, as_polars=True), truth)
@@ -414,7 +414,7 @@ def test_as_a_frame_in_memory(files):
         lazynwb.get_df(list(files), PATTERN, nwb_path_to_row_indices={next(iter(files)): [0]}, as_polars=True)
 
 
-def test_columns_can_be_added_later(files):
+def test_late_columns_of_pattern_scans(files):
     frame = lazynwb.scan_nwb(list(files), PATTERN).select("id", *INTERNAL).collect()
     assert_frame_equal(frame.nwb.with_columns("start").select("start"), expected(files).select("start"))
 

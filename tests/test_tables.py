@@ -81,7 +81,7 @@ def test_a_million_rows(tmp_path):
         assert some.height == 11
 
 
-def test_series_is_reached_by_its_group_and_by_its_data(built):
+def test_a_series_is_found_by_its_group_and_by_its_data(built):
     by_group = lazynwb.scan_nwb(built("time_series"), "/acquisition/multi").collect()
     by_data = lazynwb.scan_nwb(built("time_series"), "/acquisition/multi/data").collect()
     assert by_group.drop("_table_path").equals(by_data.drop("_table_path"), null_equal=True)
@@ -109,7 +109,7 @@ def test_spellings_of_a_table_path(spelling, built):
     assert frame["_table_path"].unique().to_list() == ["intervals/trials"]
 
 
-def test_on_a_soft_link_the_path_of_the_link_is_the_path_of_the_table(built):
+def test_a_linked_table_has_the_path_of_the_link(built):
     frame = lazynwb.read_nwb(built("links"), "/linked_table")
     assert frame["_table_path"].unique().to_list() == ["linked_table"]
     assert frame["a"].to_list() == [0, 1, 2]
@@ -133,7 +133,7 @@ def test_read_nwb_returns_a_frame(built):
     assert isinstance(lazynwb.read_nwb(built("session"), "/units"), pl.DataFrame)
 
 
-def test_dropped_columns_cost_nothing(built):
+def test_unselected_columns_are_not_read(built):
     """Columns outside the projection are not read, even if damaged."""
     path = built("session")
     with lazynwb.profile() as few:
@@ -143,7 +143,7 @@ def test_dropped_columns_cost_nothing(built):
     assert few.bytes_read < all_columns.bytes_read
 
 
-def test_ragged_rows_of_survivors_only(tmp_path):
+def test_ragged_rows_are_read_for_remaining_rows_only(tmp_path):
     """One row of a ragged column reads the chunks of that row."""
     path = tmp_path / "ragged.nwb"
     rows = [np.full(1000, k, "f8") for k in range(200)]

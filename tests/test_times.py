@@ -136,7 +136,7 @@ def test_zone_maps_are_cached_on_disk_and_kept_for_other_processes(tmp_path):
     assert chunks_decoded(query) == 2
 
 
-def test_an_index_has_the_zone_maps_that_are_known(tmp_path):
+def test_an_index_contains_known_zone_maps(tmp_path):
     path = write(tmp_path / "a.nwb", JUMPS, chunk=1024, compression="gzip")
     sleep(0.1)
     scan(path).filter(time < 0).collect()
@@ -192,7 +192,7 @@ def test_a_limit_precedes_the_filter_and_limits_reads(tmp_path):
     assert chunks_decoded(scan(path).head(50).filter(time >= 0.45).select("timestamps")) == 1
 
 
-def test_a_table_that_is_no_series_is_filtered_as_any_column(tmp_path):
+def test_timestamps_of_other_tables_are_ordinary_columns(tmp_path):
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         stamps = np.r_[np.arange(5000.0), np.arange(5000.0)]
         table(file, "t", {"timestamps": Column(stamps, {"chunks": (10,)})})
@@ -200,7 +200,7 @@ def test_a_table_that_is_no_series_is_filtered_as_any_column(tmp_path):
     assert found["timestamps"].to_list() == [0.0, 1.0, 0.0, 1.0]
 
 
-def test_files_behind_a_server_are_read_at_the_same_time(tmp_path):
+def test_remote_files_are_read_concurrently(tmp_path):
     for number in range(6):
         write(tmp_path / f"{number}.nwb", number + np.arange(20_000) / 100, chunk=100)
     with RangeServer(tmp_path, latency=0.02) as server:

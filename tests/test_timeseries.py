@@ -100,7 +100,7 @@ PATHS = {
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_data_and_timestamps_are_pynwbs(session, read_by_pynwb, path):
+def test_data_and_timestamps_equal_pynwb(session, read_by_pynwb, path):
     ts, oracle = open_series(session, path), PATHS[path](read_by_pynwb)
     assert len(ts) == len(oracle.data)
     assert ts.shape == oracle.data.shape
@@ -144,7 +144,7 @@ def test_electrodes_are_rows_of_their_table(session, read_by_pynwb):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_scaled_data_are_pynwbs_data_in_units(session, read_by_pynwb, path):
+def test_scaled_data_equal_those_of_pynwb(session, read_by_pynwb, path):
     ts, oracle = open_series(session, path), PATHS[path](read_by_pynwb)
     np.testing.assert_allclose(ts.scaled[:], oracle.get_data_in_units(), rtol=1e-12)
     assert ts.scaled.dtype == np.float64
@@ -180,7 +180,7 @@ def test_links_to_other_series_are_followed(session, tmp_path):
     assert linked.scaled[-1] == 147
 
 
-def test_an_external_image_series_has_its_frames_times(session):
+def test_an_external_image_series_has_the_times_of_its_frames(session):
     ts = open_series(session, "acquisition/video")
     assert len(ts.data) == 0
     assert len(ts) == 9
@@ -354,7 +354,7 @@ def test_windows_of_a_constant_rate_are_exact(tmp_path, start, rate, rows, windo
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_windows_of_stored_timestamps_are_exact_at_any_pace(tmp_path, data):
+def test_windows_of_stored_timestamps_are_exact(tmp_path, data):
     gaps = data.draw(st.lists(st.sampled_from([0.0, 0.0, 0.5, 1.0, 1.0, 1.0, 1e6]), max_size=120))
     gaps *= data.draw(st.sampled_from([1, 40]))
     stamps = np.cumsum([data.draw(st.sampled_from([0.0, -3.0, 1e9])), *gaps])
@@ -448,7 +448,7 @@ def test_timestamps_of_single_precision_are_compared_exactly(tmp_path):
     assert ts.between(np.nextafter(float(stamps[0]), 1), 0.25).data[:].tolist() == [1]
 
 
-def test_times_that_are_text_are_refused(tmp_path):
+def test_timestamps_that_are_text_are_refused(tmp_path):
     with h5py.File(tmp_path / "text.nwb", "w") as file:
         series(file, "series", np.arange(2))
         file["series"].create_dataset("timestamps", data=["1", "2"], dtype=VLEN_TEXT)
@@ -524,7 +524,7 @@ def test_one_second_of_a_long_recording_costs_its_chunks_and_forty_blocks(tmp_pa
     assert cost.bytes_read - cost.bytes_used <= 40 * BLOCK
 
 
-def test_times_of_a_constant_rate_cost_nothing(session):
+def test_times_of_a_constant_rate_read_nothing(session):
     ts = open_series(session, "acquisition/raw")
     with lazynwb.profile() as cost:
         assert ts.timestamps[100] == 2.5 + 100 / 30_000

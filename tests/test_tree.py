@@ -128,14 +128,14 @@ def test_the_html_is_folded_and_has_columns_and_metadata_too(session):
     assert "specifications" not in page.text
 
 
-def test_the_html_takes_its_colours_from_the_notebook(session):
+def test_the_html_uses_the_colours_of_the_notebook(session):
     style = session._repr_html_().partition("</style>")[0]
     assert "background" not in style
     assert not re.search(r"#[0-9a-fA-F]{3,6}\b|(?<![-\w])color: (?!inherit)", style)
     assert re.findall(r"rgba?\([^)]*\)", style) == ["rgba(128, 128, 128, 0.4)"]  # halfway in either theme
 
 
-def test_names_and_values_of_a_file_can_do_no_harm(tmp_path):
+def test_names_and_values_of_a_file_are_escaped(tmp_path):
     path = write(tmp_path / "a.nwb")
     with h5py.File(path, "a") as file:
         group = file["acquisition"].create_group(NAME)
@@ -251,7 +251,7 @@ def test_deep_files_are_shown_as_far_as_is_readable(tmp_path):
     Page(lazynwb.LazyNWB(path)._repr_html_())
 
 
-def test_a_file_that_cannot_be_read_has_a_text_all_the_same(tmp_path):
+def test_an_unreadable_file_has_a_text_representation(tmp_path):
     path = tmp_path / "a.nwb"
     path.write_bytes(b"nothing")
     assert "not an HDF5 file" in repr(lazynwb.LazyNWB(path))
@@ -264,7 +264,7 @@ def test_the_types_of_real_objects_are_listed(built):
         assert f"[{kind}]" in text or kind in lazynwb.LazyNWB(built("session"))._repr_html_()
 
 
-def test_a_session_whose_metadata_cannot_be_read_has_its_tree_all_the_same(session, monkeypatch):
+def test_a_session_with_unreadable_metadata_has_a_tree(session, monkeypatch):
     def failing(*_, **__):
         raise lazynwb.CorruptDataError("general: <damaged>")
 

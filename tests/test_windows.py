@@ -52,7 +52,7 @@ def test_files_are_read_without_positioned_reads(cube):
 
 
 @pytest.mark.parametrize("path", [r"C:\data\a.nwb", "C:/data/a.nwb", "c:a.nwb", r"\\server\share\a.nwb"])
-def test_a_drive_is_no_scheme(path):
+def test_a_drive_letter_is_not_a_url_scheme(path):
     assert not is_url(path)
 
 
@@ -112,12 +112,12 @@ def test_an_output_that_is_open_in_another_process_is_an_error(cube, tmp_path, m
     assert pl.read_parquet(output).height == lazynwb.read_nwb(cube[:2], "trials").height
 
 
-def test_endings_of_names_are_of_any_case(tmp_path):
+def test_file_suffixes_are_case_insensitive(tmp_path):
     builders.write_session(tmp_path / "A.NWB", 0, units=3)
     assert lazynwb.read_nwb(tmp_path, "units").height == 3
 
 
-def test_paths_may_be_longer_than_windows_has_them_and_those_of_the_cache_stay_short(tmp_path, cache_dir):
+def test_long_paths_are_read_and_cache_paths_stay_short(tmp_path, cache_dir):
     folder = tmp_path.joinpath(*["a folder with a long name"] * 12)
     folder.mkdir(parents=True)
     path = builders.write_session(folder / "a.nwb", 0, units=3)

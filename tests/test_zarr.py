@@ -331,7 +331,7 @@ def test_every_table_from_a_web_server(hdf5, store, server):
 
 @each_version
 @pytest.mark.parametrize("name", ["session", "units"])
-def test_one_request_describes_a_consolidated_store(store, server):
+def test_a_consolidated_store_is_described_by_one_request(store, server):
     """One document has all of it. That it is version 2 may take one request more, for that of version 3."""
     lazynwb.scan_nwb(server.url_of(store.name), "/units").collect_schema()
     documents, chunks = asked(server)
@@ -369,7 +369,7 @@ def test_each_chunk_is_fetched_once(store, server):
 @each_version
 @pytest.mark.parametrize("name", ["session", "units_alone", "compressed_series", "linked_series", "aligned"])
 @pytest.mark.sample(2)
-def test_a_web_server_that_lists_nothing(hdf5, store, tmp_path):
+def test_a_web_server_without_listings(hdf5, store, tmp_path):
     """Without consolidated metadata, required documents are requested one by one."""
     with RangeServer(tmp_path) as server:
         url = server.url_of(unconsolidated(store, tmp_path).name)
@@ -428,7 +428,7 @@ def through_zarr_python(store, folder):
 
 @each_version
 @each_session
-def test_the_twins_hold_the_same(hdf5, store, tmp_path):
+def test_twins_of_both_versions_are_equal(hdf5, store, tmp_path):
     """The export has lost no data: differences between the frames are due to lazynwb."""
     copy = through_zarr_python(store, tmp_path)
     assert oracle.tables(copy) == oracle.tables(hdf5)

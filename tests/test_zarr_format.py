@@ -278,7 +278,7 @@ def test_a_table_depends_on_the_metadata_documents_of_a_local_store(tmp_path):
     assert "absent" not in depends.values()
 
 
-def test_the_session_itself_has_scalars():
+def test_session_metadata_are_scalars():
     with reader(consolidated(TABLE_2)) as found:
         described = table(found, "general")
         (identifier,) = described.columns
@@ -467,7 +467,7 @@ def linked(*links: dict[str, Any]) -> dict[str, Any]:
     return {**TABLE_2, "intervals/.zattrs": {"zarr_link": list(links)}}
 
 
-def test_links_lead_to_other_paths():
+def test_links_to_other_paths():
     data = linked({"name": "u", "path": "/intervals/t", "source": "."})
     with reader(consolidated(data)) as found:
         assert arrays(table(found, "intervals/u"))["x"].path == "intervals/u/x"
@@ -486,7 +486,7 @@ def test_links_lead_to_other_paths():
         ({"name": "u", "path": "/t", "source": "https://x.org/b.zarr"}, ".*cannot be read|was not followed"),
     ],
 )
-def test_links_that_lead_nowhere(link, why):
+def test_broken_links(link, why):
     with reader(linked(link)) as found:
         with pytest.raises(BrokenTableLinkError, match=r"intervals/u cannot be read: .*" + why.strip("^$")):
             found.describe_table("intervals/u")
@@ -711,7 +711,7 @@ def test_objects_that_are_not_a_store():
         found.list_objects()
 
 
-def test_attributes_with_numbers_that_are_no_json():
+def test_attributes_with_numbers_that_are_not_json():
     data = {**TABLE_2, "intervals/t/x/.zattrs": b'{"resolution": NaN}'}
     with reader(data) as found:
         assert table(found).problems == ()
@@ -769,7 +769,7 @@ def test_damaged_chunks_are_named(name, data):
             values(found, array)
 
 
-def test_objects_of_another_kind_than_the_column():
+def test_objects_of_a_type_other_than_the_column():
     data = json.dumps([1, 2, 3, "|O", [3]]).encode()
     changed = {"intervals/t/g/.zattrs": {"zarr_dtype": "str"}, "intervals/t/g/0": data}
     with (
@@ -949,13 +949,13 @@ def test_unknown_data_types(data_type):
 
 
 @pytest.mark.parametrize("order", "<>")
-def test_code_points_that_are_no_characters(order):
+def test_code_points_that_are_not_characters(order):
     codes = np.array([[0x61, 0xD800], [0x110000, 0], [0xFFFFFFFF, 0x1F600]], f"{order}u4")
     found = decode_utf32(codes.view(f"{order}U2")[:, 0])
     assert found.tolist() == ["a\ufffd", "\ufffd", "\ufffd\U0001f600"]
 
 
-def test_json_whose_text_is_no_unicode():
+def test_json_text_that_is_not_unicode():
     assert parse_json(b'["\\ud83d\\ude00", NaN]')[0] == "\U0001f600"
     for text in (b'["\\ud800", NaN]', b'["\\ud800"]', b'["\xed\xa0\x80"]'):
         with pytest.raises(ValueError, match=r"."):

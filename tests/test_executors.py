@@ -149,7 +149,7 @@ def test_remote_files_are_read_by_the_workers(cube, processes):
         assert_frame_equal(spread.select("unit_id", "spike_times").collect(), alone.collect())
 
 
-def test_a_client_of_dask_s_kind_is_taken_for_its_executor(cube):
+def test_a_dask_client_is_accepted_as_an_executor(cube):
     class Client:
         def get_executor(self):
             return Recorder()
@@ -184,7 +184,7 @@ def test_a_worker_stores_no_catalog_that_was_shipped_to_it(cube, monkeypatch):
     assert not {key for key in stored if not key or "units" in key}  # it would lack columns
 
 
-def test_a_task_s_repr_holds_no_secret(cube):
+def test_representations_of_tasks_contain_no_secrets(cube):
     recorder = Recorder()
     with RangeServer(Path(cube[0]).parent) as server:
         urls = [server.url_of(Path(path).name) + "?X-Amz-Signature=planted" for path in cube[:2]]
@@ -210,14 +210,14 @@ def test_costs_are_counted_where_the_query_runs(cube, processes):
     assert spread.chunks_decoded == alone.chunks_decoded
 
 
-def test_files_that_their_names_rule_out_are_no_task(cube):
+def test_files_excluded_by_a_filter_on_their_path_need_no_task(cube):
     recorder = Recorder()
     scan = lazynwb.scan_nwb(cube, "/units", executor=recorder, infer_schema_length=1)
     scan.filter(pl.col("_nwb_path") == str(cube[3])).select("unit_id").collect()
     assert [[source.path for source in work.sources] for work in recorder.works] == [[str(cube[3])]]
 
 
-def test_columns_in_the_column_store_are_no_task(cube):
+def test_columns_in_the_column_store_need_no_task(cube):
     alone = lazynwb.scan_nwb(cube, "/units", infer_schema_length=1)
     columns = ["unit_id", "presence_ratio", "_nwb_path"]
     expected = alone.select(columns).collect()  # which stores them
@@ -232,7 +232,7 @@ def test_columns_in_the_column_store_are_no_task(cube):
     assert recorder.works == []
 
 
-def test_of_a_filter_on_stored_columns_only_files_with_rows_are_tasks(cube):
+def test_a_filter_on_stored_columns_creates_tasks_only_for_files_with_rows(cube):
     alone = lazynwb.scan_nwb(cube, "/units", infer_schema_length=1)
     ratios = alone.select("presence_ratio", "_nwb_path").collect()
     best = pl.col("presence_ratio") >= ratios["presence_ratio"].top_k(2).min()
@@ -245,7 +245,7 @@ def test_of_a_filter_on_stored_columns_only_files_with_rows_are_tasks(cube):
     assert [source.path for work in recorder.works for source in work.sources] == files
 
 
-def test_a_stored_file_that_has_changed_is_a_task(cube, tmp_path):
+def test_a_stored_file_that_has_changed_needs_a_task(cube, tmp_path):
     paths = [shutil.copy(path, tmp_path) for path in cube[:2]]
     time.sleep(0.1)  # a file that was just written is not stored
     query = lazynwb.scan_nwb(paths, "/units").select("unit_id")
@@ -347,7 +347,7 @@ def test_a_large_table_is_divided_by_rows(large, monkeypatch, query, table):
 
 
 @pytest.mark.usefixtures("no_store")
-def test_no_chunk_of_a_table_that_is_divided_is_decoded_twice(large, monkeypatch, processes):
+def test_no_chunk_of_a_divided_table_is_decoded_twice(large, monkeypatch, processes):
     monkeypatch.setattr(lazynwb.config, "batch_bytes", 20_000)
 
     def decoded(**options):
@@ -386,7 +386,7 @@ def test_rows_that_are_appended_to_a_large_table_are_read(tmp_path, monkeypatch)
     assert scan.select("x").collect()["x"].to_list() == list(range(4000))
 
 
-def test_tasks_are_cancelled_when_the_rows_are_enough(cube):
+def test_tasks_are_cancelled_when_enough_rows_have_arrived(cube):
     recorder = Recorder()
     scan = lazynwb.scan_nwb(cube * 10, "/units", executor=recorder, infer_schema_length=1)
     scan.filter(UNITS).head(1).collect(engine="streaming")
@@ -422,7 +422,7 @@ class Failing(Recorder):
         return future
 
 
-def test_work_that_keeps_failing_names_its_file(cube):
+def test_a_task_that_keeps_failing_names_its_file(cube):
     scan = lazynwb.scan_nwb(cube, "/units", executor=Failing(cube[4]), infer_schema_length=1)
     with pytest.raises(LazyNWBError, match=r"MemoryError: lost the worker") as caught:
         scan.collect()
@@ -430,7 +430,7 @@ def test_work_that_keeps_failing_names_its_file(cube):
     assert str(cube[3]) not in str(caught.value)
 
 
-def test_with_ignore_errors_the_others_are_read(cube, caplog):
+def test_ignore_errors_skips_the_file_of_a_failing_task(cube, caplog):
     options = {"executor": Failing(cube[4]), "ignore_errors": True, "infer_schema_length": 1}
     frame = lazynwb.read_nwb(cube, "/units", **options)
     others = [path for number, path in enumerate(cube) if number != 4]

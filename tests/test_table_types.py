@@ -97,7 +97,7 @@ def test_every_table_of_a_zarr_store_equals_pynwb_on_its_twin(name, twins):
 
 @pytest.mark.slow
 @pytest.mark.skipif(not FILES, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
-def test_every_table_of_the_real_files_equals_pynwb():
+def test_every_table_of_real_files_equals_pynwb():
     """Of the files that pynwb can read: `test_real_files` compares all of them with h5py."""
     read = 0
     for path in FILES:
@@ -144,14 +144,14 @@ def test_a_category_is_a_table_of_its_own_too(built):
     assert whole["responses"].struct.unnest().equals(own.select("id", "peaks", "response"))
 
 
-def test_references_to_no_series_are_unchanged(built):
+def test_references_without_a_series_are_unchanged(built):
     """NWB writes -1 for the start and the count, and refers to the other series of the recording."""
     frame = lazynwb.read_nwb(built("icephys_hierarchy"), f"{ICEPHYS}/intracellular_recordings/stimuli")
     assert frame["stimulus"][3] == {"idx_start": -1, "count": -1, "timeseries": "/acquisition/resp3"}
     assert frame["stimulus"][2] == {"idx_start": 2, "count": 2, "timeseries": "/stimulus/presentation/stim2"}
 
 
-def test_the_hierarchy_is_followed_by_joins(built):
+def test_joins_follow_the_icephys_hierarchy(built):
     """Conditions, repetitions, sequences, recordings: each level has the positions of the one below."""
     path = built("icephys_hierarchy")
     levels = {
@@ -182,7 +182,7 @@ def test_events_have_times_in_seconds_and_values(built):
     assert "spout_elements" not in frame.columns
 
 
-def test_meanings_are_a_table_to_join_with(built):
+def test_meanings_are_a_table_that_can_be_joined(built):
     """The column that they explain stays as it is."""
     path = built("event_tables")
     meanings = lazynwb.scan_nwb(path, "/events/stimuli/meanings_tables/kind_meanings")
@@ -304,7 +304,7 @@ def test_an_enum_can_be_filtered_by_its_texts(engine, built):
 
 @pytest.mark.parametrize("dtype", ["u1", "i2", "<u4", ">u2", ">i8"])
 @pytest.mark.parametrize("options", [{}, {"chunks": (2, 1), "compression": "gzip"}], ids=["plain", "zipped"])
-def test_codes_of_any_width_and_order(dtype, options, tmp_path):
+def test_codes_of_any_integer_type_and_byte_order(dtype, options, tmp_path):
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         group = enumerated(file, "t", {"plain": (np.array([2, 0, 1, 2, 0], dtype), ["x", "", "ÿ"])})
@@ -393,7 +393,7 @@ def test_a_code_without_a_meaning_is_an_error_with_its_location(tmp_path):
     assert lazynwb.scan_nwb(path, "t").select("id").collect().height == 3
 
 
-def test_no_elements_and_no_rows(tmp_path):
+def test_an_enumeration_without_elements_and_rows(tmp_path):
     """An empty column has the type of other files."""
     with h5py.File(tmp_path / "a.nwb", "w") as file:
         enumerated(file, "t", {"kind": (np.zeros(0, "u1"), [])})
@@ -405,7 +405,7 @@ def test_no_elements_and_no_rows(tmp_path):
         assert frame.schema["kind"] == pl.Enum(["a", "b"])
 
 
-def test_elements_that_differ_from_file_to_file_make_text(tmp_path):
+def test_elements_that_differ_between_files_are_text(tmp_path):
     paths = [tmp_path / f"{k}.nwb" for k in range(3)]
     for path, elements in zip(paths, (["a", "b"], ["b", "a"], ["a", "b", "c"]), strict=True):
         with h5py.File(path, "w") as file:
@@ -432,7 +432,7 @@ def test_a_category_may_have_enumerated_columns(tmp_path):
     assert lazynwb.read_nwb(path, "t")["about"].struct.field("kind").to_list() == ["b", "a", "b"]
 
 
-def test_elements_in_a_file_that_may_not_be_read_are_not_read(tmp_path):
+def test_elements_behind_a_forbidden_link_are_not_read(tmp_path):
     """`config.external_links` applies to the texts of enumerations as to data."""
     path, other = tmp_path / "a.nwb", tmp_path / "elsewhere.bin"
     other.write_bytes(b"secret" + b"public")

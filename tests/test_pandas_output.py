@@ -133,7 +133,7 @@ def test_arrays_are_numpy_arrays_of_their_own_type_nested_in_lists():
     assert frame["words"].tolist() == [["a", "b"], None]
 
 
-def test_arrays_of_several_dimensions_go_on_to_polars_and_to_parquet(tmp_path):
+def test_arrays_of_several_dimensions_convert_back_to_polars_and_parquet(tmp_path):
     frame = pl.DataFrame(
         {
             "image": pl.Series(np.arange(24.0).reshape(2, 2, 2, 3), dtype=pl.Array(pl.Float64, (2, 2, 3))),
@@ -149,7 +149,7 @@ def test_arrays_of_several_dimensions_go_on_to_polars_and_to_parquet(tmp_path):
     assert_frame_equal(as_lazy(to_pandas(frame)).collect(), lists)
 
 
-def test_rows_of_arrays_of_one_length_stay_rows():
+def test_lists_of_one_length_stay_one_value_per_row():
     frame = to_pandas(pl.DataFrame({"x": [[1.0, 2.0], [3.0, 4.0]], "n": [[1, 2], [3, None]]}))
     assert [row.tolist() for row in frame["x"]] == [[1.0, 2.0], [3.0, 4.0]]
     assert frame["n"].tolist() == [[1, 2], [3, None]]
