@@ -13,7 +13,7 @@ import pytest
 
 import lazynwb
 from builders import Column, Ragged, series, table
-from lazynwb.catalog.model import MISSING, ChunkIndex, SomeChunks
+from lazynwb.catalog.model import MISSING, ChunkIndex, PartialChunkIndex
 from lazynwb.codecs.checksums import crc32c
 from lazynwb.errors import CorruptDataError
 from lazynwb.formats.hdf5 import structure_file
@@ -170,16 +170,16 @@ def test_partial_and_complete_lookups_are_batched(kinds):
         arrays = [describe(reader, name) for name in ("fixed_gzip", "btree_plain", "single_gzip_empty")]
         wanted = [np.array([1, 4]), None, np.array([0])]
         some, complete, empty = reader.chunk_indices(arrays, wanted)
-    assert isinstance(some, SomeChunks)
+    assert isinstance(some, PartialChunkIndex)
     assert len(some) == 2
     assert isinstance(complete, ChunkIndex)
     assert empty.locate(0) == (MISSING, 0, 0)
 
 
 def test_chunks_that_were_not_looked_up_raise_an_error():
-    some = SomeChunks({3: (10, 20, 0)})
-    assert some.unknown(np.array([2, 3, 4])).tolist() == [2, 4]
-    more = some.with_more(SomeChunks({4: (30, 20, 1)}))
+    some = PartialChunkIndex({3: (10, 20, 0)})
+    assert some.missing(np.array([2, 3, 4])).tolist() == [2, 4]
+    more = some.union(PartialChunkIndex({4: (30, 20, 1)}))
     assert (more.locate(3), more.locate(4), len(more), len(some)) == ((10, 20, 0), (30, 20, 1), 2, 1)
     with pytest.raises(CorruptDataError, match="chunk 5 was not looked up"):
         more.locate(5)

@@ -112,7 +112,7 @@ def _places(file, path, numbers=None):
     array = file.find(path).describe(path, file)
     if numbers is None:
         return file.chunk_index(array)
-    return file.some_chunks(array, np.array(numbers))
+    return file.partial_chunk_index(array, np.array(numbers))
 
 
 @pytest.mark.parametrize("name", ["earliest", "v110", "latest", "user_block_latest"])

@@ -242,12 +242,12 @@ def read_fields(
             catalogs=catalogs,
         )
         plan = plan._replace(optional=True)
-        wanted = [*map(_column, stored), pl.col(NWB_PATH)]
+        selected = [*map(_column, stored), pl.col(NWB_PATH)]
         try:
-            rows = lazy_frame(plan).select(wanted).collect()
+            rows = lazy_frame(plan).select(selected).collect()
         except UnsupportedTypeError:
             # As in `get_metadata_df`: a field that cannot be read in one file is null there, with a warning.
-            rows = lazy_frame(plan._replace(ignore_errors=True)).select(wanted).collect()
+            rows = lazy_frame(plan._replace(ignore_errors=True)).select(selected).collect()
         rows = pl.DataFrame(paths).join(rows, on=NWB_PATH, how="left", maintain_order="left")
         values |= {name: rows[field.column] for name, field in own.items() if name not in values}
     numbers = {source: number for number, source in enumerate(distinct)}

@@ -106,14 +106,14 @@ def get_internal_paths(  # noqa: PLR0913, PLR0917
     SourceNotFoundError or NotNWBError
         If the file cannot be read.
     """
-    wanted = _Wanted(
+    filters = _EntryFilter(
         include_child_datasets, include_table_columns, include_metadata, include_specifications, parents
     )
     source = one_source(nwb_path, storage_options, "get_internal_paths")
-    kept_in = "Zarr" if is_zarr(source) else "HDF5"
+    format_name = "Zarr" if is_zarr(source) else "HDF5"
     return {
-        e.path: PathInfo(e.path, e.kind == "group", e.members, e.shape, e.dtype, kept_in)
-        for e in _chosen(load_listing(source), wanted, series=include_child_datasets)
+        e.path: PathInfo(e.path, e.kind == "group", e.members, e.shape, e.dtype, format_name)
+        for e in _chosen(load_listing(source), filters, series=include_child_datasets)
     }
 
 
@@ -160,7 +160,7 @@ def get_internal_path_info(  # noqa: PLR0913, PLR0917
     SourceNotFoundError or NotNWBError
         If the file cannot be read.
     """
-    wanted = _Wanted(
+    filters = _EntryFilter(
         include_child_datasets, include_table_columns, include_metadata, include_specifications, parents
     )
     source = one_source(nwb_path, storage_options, "get_internal_path_info")
@@ -174,11 +174,11 @@ def get_internal_path_info(  # noqa: PLR0913, PLR0917
             "dtype": e.dtype or None,
             "attrs": copy_values(attributes.get(e.path.lstrip("/"), {})),
         }
-        for e in _chosen(load_listing(source), wanted, series=True)
+        for e in _chosen(load_listing(source), filters, series=True)
     }
 
 
-class _Wanted(NamedTuple):
+class _EntryFilter(NamedTuple):
     """Objects to list in addition to tables and series."""
 
     child_datasets: bool
@@ -214,13 +214,13 @@ def one_source(path: PathOrUrl, storage_options: Mapping[str, Any] | None, who: 
     return found[0]
 
 
-def _chosen(listing: Listing, wanted: _Wanted, *, series: bool = False) -> list[Entry]:
-    """Return the wanted entries of a listing; with `series` also the groups of series."""
-    roles = wanted.roles()
+def _chosen(listing: Listing, filters: _EntryFilter, *, series: bool = False) -> list[Entry]:
+    """Return the selected entries of a listing; with `series` also the groups of series."""
+    roles = filters.roles()
     groups = {"table", "series"} if series else {"table"}
     entries = [entry for entry in listing.entries if entry.kind != "broken"]
     listed = {e.path for e in entries if (e.role in (groups if e.kind == "group" else roles))}
-    if wanted.parents:
+    if filters.parents:
         listed |= {
             "/".join(path.split("/")[:depth]) for path in listed for depth in range(2, path.count("/") + 1)
         }

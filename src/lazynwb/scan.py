@@ -299,12 +299,12 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     columns = {name: overrides.get(name, dtype) for name, dtype in inferred.items()}
     chosen = frozenset(overrides) | frozenset(schema or ())
     lengths = length_columns if isinstance(length_columns, bool | str) else list(length_columns)
-    wanted = resolve_regions if isinstance(resolve_regions, bool | str) else list(resolve_regions)
-    _check_named(unread, lengths, wanted)
+    requested = resolve_regions if isinstance(resolve_regions, bool | str) else list(resolve_regions)
+    _check_named(unread, lengths, requested)
     regions = _find_regions(
         [file for file in files if not isinstance(file, StoredTable)],
         columns,
-        wanted,
+        requested,
         chosen,
         unread,
         ignore_errors=ignore_errors,
@@ -408,7 +408,7 @@ def _resolve_tables(
 def _find_regions(  # noqa: PLR0913 - as `find_regions`
     files: Sequence[TableFile],
     columns: Mapping[str, pl.DataType],
-    wanted: bool | str | Iterable[str],  # noqa: FBT001 - as `find_regions`
+    requested: bool | str | Iterable[str],  # noqa: FBT001 - as `find_regions`
     chosen: frozenset[str],
     conflicts: dict[str, str],
     *,
@@ -416,14 +416,14 @@ def _find_regions(  # noqa: PLR0913 - as `find_regions`
     disable_progress: bool,
 ) -> tuple[Region, ...]:
     """Return the columns that show rows of other tables; see `lazynwb.lookup.regions.find_regions`."""
-    if wanted is False:
+    if requested is False:
         return ()
     from lazynwb.lookup.regions import find_regions
 
     return find_regions(
         files,
         columns,
-        wanted,
+        requested,
         chosen,
         conflicts,
         ignore_errors=ignore_errors,

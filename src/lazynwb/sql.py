@@ -252,11 +252,11 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     patterns: list[str] = []
     if table_names is not None:
         given = [table_names] if isinstance(table_names, str) else list(table_names)
-        wanted = {name.strip("/") for name in given}
+        requested = {name.strip("/") for name in given}
         patterns = [
             name for name in given if is_pattern(name) and name.strip("/") not in {*names, *names.values()}
         ]
-        names = {p: name for p, name in names.items() if wanted & {p, name, p.rsplit("/", 1)[-1]}}
+        names = {p: name for p, name in names.items() if requested & {p, name, p.rsplit("/", 1)[-1]}}
     if not names and not patterns:
         reasons = [broken_link_hint(name, broken) for name in (broken if table_names is None else given)]
         raise TableNotFoundError(no_tables_message(sources, failures) + next(filter(None, reasons), ""))

@@ -33,8 +33,8 @@ def similar_names(name: str, names: Collection[str], count: int = 3) -> list[str
     count : int
         Maximum number of suggestions.
     """
-    wanted = _last(name)
-    ranked = [(rank, one) for one in names if (rank := _rank(wanted, _last(one))) is not None]
+    term = _last(name)
+    ranked = [(rank, one) for one in names if (rank := _rank(term, _last(one))) is not None]
     if ranked:
         best = min(rank for rank, _ in ranked)
         return [one for rank, one in ranked if rank == best][:count]
@@ -43,7 +43,7 @@ def similar_names(name: str, names: Collection[str], count: int = 3) -> list[str
         by_last.setdefault(_last(one), []).append(one)
     import difflib
 
-    close = difflib.get_close_matches(wanted, by_last, n=count, cutoff=_CUTOFF)
+    close = difflib.get_close_matches(term, by_last, n=count, cutoff=_CUTOFF)
     return [one for last in close for one in by_last[last]][:count]
 
 
@@ -77,22 +77,22 @@ def _last(name: str) -> str:
     return name.rstrip("/").rsplit("/", 1)[-1].casefold()
 
 
-def _rank(wanted: str, name: str) -> int | None:
+def _rank(term: str, name: str) -> int | None:
     """Return the rank of a name as a suggestion, 0 for the best; None if it does not match."""
-    if not wanted:
+    if not term:
         return None
-    if name == wanted:
+    if name == term:
         return 0
-    if _stem(name) == _stem(wanted):
+    if _stem(name) == _stem(term):
         return 1
-    if len(wanted) < _MIN_LENGTH:
+    if len(term) < _MIN_LENGTH:
         return None
     words = [word for word in re.split(r"[\W_]+", name) if word]
-    if _stem(wanted) in map(_stem, words):
+    if _stem(term) in map(_stem, words):
         return 2
-    if name.startswith(wanted):
+    if name.startswith(term):
         return 3
-    return 4 if any(word.startswith(wanted) for word in words) else None
+    return 4 if any(word.startswith(term) for word in words) else None
 
 
 def _stem(word: str) -> str:

@@ -234,11 +234,11 @@ def _converted(values: np.ndarray, dtype: DType) -> pl.Series:
 def _references(elements: Elements, context: Context) -> pl.Series:
     addresses = np.ascontiguousarray(elements.raw).view("<u8").reshape(-1)
     pairs = list(zip(elements.owners.tolist(), addresses.tolist(), strict=True))
-    wanted: dict[int, set[int]] = {}
+    by_owner: dict[int, set[int]] = {}
     for owner, address in set(pairs):
         if address not in _NO_OBJECT:
-            wanted.setdefault(owner, set()).add(address)
-    known = context.paths_of(wanted)
+            by_owner.setdefault(owner, set()).add(address)
+    known = context.paths_of(by_owner)
     return pl.Series([known.get(owner, {}).get(address) for owner, address in pairs], dtype=pl.String)
 
 

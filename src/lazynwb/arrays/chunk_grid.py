@@ -145,16 +145,16 @@ def contiguous_runs(
     picks = tuple(slice(None) if isinstance(s, slice) else s - s[0] for s in box)
     strides = [math.prod(array.shape[axis + 2 :]) * size for axis in range(len(box))]
     width = math.prod(array.shape[1:]) * size
-    apart, reach = _split(box, bounds, strides, size)
-    rows_apart = apart > 0 or width - reach > _GAP
+    outer_dims, reach = _split(box, bounds, strides, size)
+    rows_apart = outer_dims > 0 or width - reach > _GAP
     at_once = 1 if rows_apart else max(_BLOCK // width, 1)
-    inner = bounds[apart:]
+    inner = bounds[outer_dims:]
     shape = tuple(map(indexer_length, inner))
-    steps = tuple(s.step * stride for s, stride in zip(inner, strides[apart:], strict=True))
-    corner = sum(s.start * stride for s, stride in zip(inner, strides[apart:], strict=True))
+    steps = tuple(s.step * stride for s, stride in zip(inner, strides[outer_dims:], strict=True))
+    corner = sum(s.start * stride for s, stride in zip(inner, strides[outer_dims:], strict=True))
     positions = [
         list(range(b.start, b.stop, b.step)) if isinstance(s, slice) else s.tolist()
-        for b, s in zip(bounds[:apart], box[:apart], strict=True)
+        for b, s in zip(bounds[:outer_dims], box[:outer_dims], strict=True)
     ]
     outer = list(itertools.product(*map(enumerate, positions)))
     done = 0
@@ -165,11 +165,13 @@ def contiguous_runs(
             done += rows
             for places in outer:
                 start = row * width + corner
-                for (_, position), stride in zip(places, strides[:apart], strict=True):
+                for (_, position), stride in zip(places, strides[:outer_dims], strict=True):
                     start += position * stride
                 within: tuple[slice | int, ...] = (slice(None), *(place for place, _ in places))
                 part = here[within]
-                view = _View((rows, *shape, size), (width, *steps, 1), (slice(None), *picks[apart:]), part)
+                view = _View(
+                    (rows, *shape, size), (width, *steps, 1), (slice(None), *picks[outer_dims:]), part
+                )
                 yield Run(start, (rows - 1) * width + reach, view.copy)
 
 

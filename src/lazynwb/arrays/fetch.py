@@ -33,7 +33,7 @@ from lazynwb.threads import raise_if_interrupted
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
+    from lazynwb.catalog.model import Array, ChunkIndex, PartialChunkIndex
     from lazynwb.codecs import Buffer
     from lazynwb.storage.file import File, Ranges
     from lazynwb.storage.objects.object_store import Objects
@@ -57,7 +57,7 @@ class Request(NamedTuple):
     Attributes
     ----------
     array : Array
-    chunks : ChunkIndex, SomeChunks or None
+    chunks : ChunkIndex, PartialChunkIndex or None
         Chunk locations; None if the layout has no chunk index.
     ranges : ndarray of shape (n, 2), int64
         Half-open ranges of rows, which are ascending, disjoint and not empty.
@@ -68,7 +68,7 @@ class Request(NamedTuple):
     """
 
     array: Array
-    chunks: ChunkIndex | SomeChunks | None
+    chunks: ChunkIndex | PartialChunkIndex | None
     ranges: np.ndarray
     out: np.ndarray
     box: tuple[Indexer, ...] = ()
@@ -123,7 +123,7 @@ def fetch(work: Iterable[tuple[Store, list[Request]]]) -> None:
     SourceChangedError
         If a file has changed since the catalog was created.
     """
-    apart: dict[Pool, list[_Task]] = {}
+    pooled: dict[Pool, list[_Task]] = {}
     here: list[_Task] = []
     for store, requests in work:
         jobs: dict[str, list[_Job]] = {}
@@ -134,9 +134,9 @@ def fetch(work: Iterable[tuple[Store, list[Request]]]) -> None:
                 raise CorruptDataError(f"{_store_name(store)}: /{request.array.path}: {error}") from None
         for key, listed in jobs.items():
             file = ObjectFile(cast("Objects", store), key) if key else cast("File", store)
-            _divide(file, listed, apart.setdefault(file.pool, []), here)
+            _divide(file, listed, pooled.setdefault(file.pool, []), here)
     waiting = []
-    for pool, tasks in apart.items():
+    for pool, tasks in pooled.items():
         if len(tasks) > 1 and pool.size() > 1:
             waiting.append(pool.begin(_execute, tasks))
         else:
@@ -152,7 +152,7 @@ def _store_name(store: Store) -> str:
     return str(source.name if source is not None else cast("File", store).name)
 
 
-def _divide(file: File, jobs: list[_Job], apart: list[_Task], here: list[_Task]) -> None:
+def _divide(file: File, jobs: list[_Job], pooled: list[_Task], here: list[_Task]) -> None:
     """Divide the jobs of a file into tasks for other threads and tasks for the calling thread."""
     jobs.sort(key=_offset)
     known = [job for job in jobs if file.has(job.ref.offset, job.ref.size)]
@@ -161,7 +161,7 @@ def _divide(file: File, jobs: list[_Job], apart: list[_Task], here: list[_Task])
         jobs = [job for job in jobs if not file.has(job.ref.offset, job.ref.size)]
     large = [job for job in jobs if job.ref.size >= file.thread_threshold]
     if large:
-        apart.extend(_Task(file, [group]) for group in _merge(large, file))
+        pooled.extend(_Task(file, [group]) for group in _merge(large, file))
         jobs = [job for job in jobs if job.ref.size < file.thread_threshold]
     if jobs:
         here.append(_Task(file, _merge(jobs, file)))
@@ -482,8 +482,8 @@ class Target:
 
     def _place(self, box: np.ndarray) -> None:
         array = self.request.array
-        wanted = selection_shape(array, self.request.box)
-        target = self._rows().reshape(-1, *wanted, stored_size(array.dtype))
+        inner_shape = selection_shape(array, self.request.box)
+        target = self._rows().reshape(-1, *inner_shape, stored_size(array.dtype))
         target[:, *self._cell.where] = box[:, *self._cell.inside]
 
 

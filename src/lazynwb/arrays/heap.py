@@ -66,8 +66,8 @@ class Heap:
         self._files = files
         keys = [_run_starts(_keys(owners, _fields(references))) for owners, references in elements]
         # np.unique would import numpy.ma.
-        wanted = _run_starts(np.sort(np.concatenate(keys))) if keys else np.zeros(0, np.uint64)
-        self._collections = wanted[wanted & _low(_ADDRESS_BITS) != 0]
+        distinct = _run_starts(np.sort(np.concatenate(keys))) if keys else np.zeros(0, np.uint64)
+        self._collections = distinct[distinct & _low(_ADDRESS_BITS) != 0]
         #: Errors of collections by number, which are raised when an element in them is read.
         self._faults: dict[int, str] = {}
         self._buffer, self._first, self._sizes = self._read(bases)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lazynwb.arrays.row_selection import Handles
     from lazynwb.catalog.model import Array
-    from lazynwb.lookup.loader import TableFile, Wanted
+    from lazynwb.lookup.loader import ChunkSelection, TableFile
 
 
 def request_rows(
@@ -40,7 +40,7 @@ def request_rows(
 
 def chunks_for(
     file: TableFile, arrays: Sequence[Array], ranges: np.ndarray
-) -> Iterator[tuple[TableFile, Wanted]]:
+) -> Iterator[tuple[TableFile, ChunkSelection]]:
     """Yield the chunks that must be looked up before rows are read.
 
     Parameters

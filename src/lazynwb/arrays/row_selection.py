@@ -56,12 +56,12 @@ class Part(NamedTuple):
         """Return the row numbers."""
         return expand(self.ranges)
 
-    def take(self, kept: np.ndarray) -> Part:
+    def take(self, selected: np.ndarray) -> Part:
         """Return the rows for which a mask of the part's rows is true."""
-        if kept.all():
+        if selected.all():
             return self
         one = len(self.ranges) == 1
-        rows = np.flatnonzero(kept) + self.ranges[0, 0] if one else self.indices()[kept]
+        rows = np.flatnonzero(selected) + self.ranges[0, 0] if one else self.indices()[selected]
         return Part(self.file, to_ranges(rows), len(rows))
 
     def cut(self, start: int, stop: int) -> Part:
@@ -89,8 +89,8 @@ def expand(ranges: np.ndarray, dtype: type[np.integer] = np.int64) -> np.ndarray
 def cut_ranges(ranges: np.ndarray, start: int, stop: int) -> np.ndarray:
     """Return the intersection of ranges with the rows from `start` to `stop`."""
     cut: np.ndarray = np.clip(ranges, start, max(start, stop))
-    kept: np.ndarray = cut[cut[:, 0] < cut[:, 1]]
-    return kept
+    nonempty: np.ndarray = cut[cut[:, 0] < cut[:, 1]]
+    return nonempty
 
 
 def to_ranges(rows: np.ndarray) -> np.ndarray:
@@ -166,16 +166,16 @@ class Handles:
 
     def read_indirect(self, reads: list[IndirectRead]) -> None:
         """Execute reads by readers of the formats, of several files concurrently."""
-        apart: dict[object, list[IndirectRead]] = {}
+        groups: dict[object, list[IndirectRead]] = {}
         for number, read in enumerate(reads):
             reader = self.reader(read.file)
-            apart.setdefault(number if reader.reads_apart else read.file.source, []).append(read)
+            groups.setdefault(number if reader.is_thread_safe else read.file.source, []).append(read)
 
         def carry_out(listed: list[IndirectRead]) -> None:
             for read in listed:
                 read.rows = self.reader(read.file).read_indirect(read.array, read.ranges)
 
-        map_concurrently(carry_out, list(apart.values()), (read.file.source for read in reads))
+        map_concurrently(carry_out, list(groups.values()), (read.file.source for read in reads))
 
     def fetch(self, requests: list[tuple[TableFile, Request]]) -> None:
         """Execute requests of any number of files together."""
@@ -197,13 +197,13 @@ class Handles:
             self._stores[source] = open_objects(source)
         return self._stores[source]
 
-    def paths_of(self, wanted: dict[int, set[int]]) -> dict[int, dict[int, str]]:
+    def paths_of(self, addresses: dict[int, set[int]]) -> dict[int, dict[int, str]]:
         """Return the target paths of object references, by file; remote files are read concurrently."""
 
         def look_up(number: int) -> dict[int, str]:
-            return dict(_paths_of(*self._holders[number], frozenset(wanted[number])))
+            return dict(_paths_of(*self._holders[number], frozenset(addresses[number])))
 
-        numbers = list(wanted)
+        numbers = list(addresses)
         found = map_concurrently(look_up, numbers, (self._holders[number][0] for number in numbers))
         return dict(zip(numbers, found, strict=True))
 

@@ -61,12 +61,12 @@ def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> l
     ragged: list[tuple[int, Column, np.ndarray]] = []
     held = [[part.file.columns[name] for name in listed if name in part.file.columns] for part in parts]
     look_up_chunks(
-        wanted
+        request
         for part, columns in zip(parts, held, strict=True)
         for column in columns
         for child in column.children or (column,)
         if child.indices and child.data is not None and not child.lengths
-        for wanted in chunks_for(part.file, (*child.indices, child.data), whole(child.indices[0]))
+        for request in chunks_for(part.file, (*child.indices, child.data), whole(child.indices[0]))
     )
     for i, (part, columns) in enumerate(zip(parts, held, strict=True)):
         for column in columns:

@@ -339,9 +339,9 @@ def _stored(
     if indirect:
         reader = handles.reader(file)
         parts = []
-        for wanted, kept in blocks:
-            found = reader.read_indirect(array, wanted)
-            found = found if kept is None else found[kept]
+        for block, picks in blocks:
+            found = reader.read_indirect(array, block)
+            found = found if picks is None else found[picks]
             parts.append(as_stored(found[:, *box] if box else found, array.dtype))
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
     if array.chunk and len(array.chunk) == len(array.shape) and min(array.chunk) > 0:
@@ -349,15 +349,15 @@ def _stored(
     chunks = file.chunks(array)
     out = np.empty((count, row_bytes(array, box)), np.uint8)
     done = 0
-    for wanted, kept in blocks:
-        if kept is None:
-            part = out[done : done + count_rows(wanted)]
-            handles.fetch([(file, Request(array, chunks, wanted, part, box))])
+    for block, picks in blocks:
+        if picks is None:
+            part = out[done : done + count_rows(block)]
+            handles.fetch([(file, Request(array, chunks, block, part, box))])
         else:
-            read = np.empty((count_rows(wanted), out.shape[1]), np.uint8)
-            handles.fetch([(file, Request(array, chunks, wanted, read, box))])
-            part = out[done : done + len(kept)]
-            part[...] = read[kept]
+            read = np.empty((count_rows(block), out.shape[1]), np.uint8)
+            handles.fetch([(file, Request(array, chunks, block, read, box))])
+            part = out[done : done + len(picks)]
+            part[...] = read[picks]
         done += len(part)
     return out.reshape(-1, array.dtype.itemsize)
 
@@ -389,7 +389,7 @@ def _blocks(
     cuts = np.flatnonzero(np.diff((place + numbers[0] % band) // at_once)) + 1
     blocks: list[tuple[np.ndarray, np.ndarray | None]] = []
     for part in np.split(numbers, cuts):
-        wanted = _merge_near(part, width, array)
-        every = expand(wanted)
-        blocks.append((wanted, None if len(every) == len(part) else np.searchsorted(every, part)))
+        merged = _merge_near(part, width, array)
+        every = expand(merged)
+        blocks.append((merged, None if len(every) == len(part) else np.searchsorted(every, part)))
     return blocks

@@ -82,9 +82,9 @@ class AscendingRows:
                 return at * self._size + int(np.argmax(passed(values)))
         return min(low * self._size, self._rows)
 
-    def _fetch(self, wanted: Iterable[int]) -> None:
+    def _fetch(self, numbers: Iterable[int]) -> None:
         """Read blocks in one request, and check that all values read so far are ascending."""
-        new = np.array(sorted(set(wanted) - self._blocks.keys()), np.int64)
+        new = np.array(sorted(set(numbers) - self._blocks.keys()), np.int64)
         if not len(new):
             return
         starts = new * self._size

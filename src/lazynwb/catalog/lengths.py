@@ -49,7 +49,7 @@ def shown_name(name: str) -> str:
 
 def with_length_columns(
     schema: Mapping[str, pl.DataType],
-    wanted: bool | str | Iterable[str],  # noqa: FBT001 - the public option
+    requested: bool | str | Iterable[str],  # noqa: FBT001 - the public option
     table: str,
     *,
     is_lenient: bool = False,
@@ -60,7 +60,7 @@ def with_length_columns(
     ----------
     schema : mapping of str to DataType
         Columns of the table.
-    wanted : bool, str or iterable of str
+    requested : bool, str or iterable of str
         True for all list columns, or the names of some.
     table : str
         Path of the table in messages, without the leading slash.
@@ -74,10 +74,10 @@ def with_length_columns(
     SchemaError
         If a given column is not a list column, or the name of a length column is taken.
     """
-    if isinstance(wanted, bool):
-        names = {name for name, dtype in schema.items() if wanted and isinstance(dtype, pl.List)}
+    if isinstance(requested, bool):
+        names = {name for name, dtype in schema.items() if requested and isinstance(dtype, pl.List)}
     else:
-        names = {wanted} if isinstance(wanted, str) else set(wanted)
+        names = {requested} if isinstance(requested, str) else set(requested)
     for name in sorted(names):
         dtype = schema.get(name)
         shown = shown_name(length_name(name))

@@ -372,23 +372,23 @@ def grid_of(array: Array) -> tuple[int, ...]:
     return tuple(-(-n // max(c, 1)) for n, c in zip(array.shape, array.chunk, strict=False))
 
 
-class SomeChunks:
+class PartialChunkIndex:
     """Locations of some chunks of one array; see `ChunkIndex`.
 
     Parameters
     ----------
-    places : mapping of int to (offset, size, mask)
+    locations : mapping of int to (offset, size, mask)
         Locations by the numbers of chunks.
     """
 
-    __slots__ = ("_places",)
+    __slots__ = ("_locations",)
 
-    def __init__(self, places: Mapping[int, tuple[int, int, int]]) -> None:
-        self._places = dict(places)
+    def __init__(self, locations: Mapping[int, tuple[int, int, int]]) -> None:
+        self._locations = dict(locations)
 
     def __len__(self) -> int:
         """Return the number of known chunks."""
-        return len(self._places)
+        return len(self._locations)
 
     def locate(self, number: int) -> tuple[int, int, int]:
         """Return the offset of a chunk, its size and its filter mask, as `ChunkIndex.locate` does.
@@ -398,22 +398,22 @@ class SomeChunks:
         CorruptDataError
             If the chunk was not looked up.
         """
-        place = self._places.get(number)
-        if place is None:
+        location = self._locations.get(number)
+        if location is None:
             raise CorruptDataError(f"chunk {number} was not looked up")
-        return place
+        return location
 
-    def unknown(self, numbers: np.ndarray) -> np.ndarray:
+    def missing(self, numbers: np.ndarray) -> np.ndarray:
         """Return the given chunks that are not known yet."""
-        if not self._places:
+        if not self._locations:
             return numbers
         import numpy as np
 
-        return np.array([number for number in numbers.tolist() if number not in self._places], np.int64)
+        return np.array([number for number in numbers.tolist() if number not in self._locations], np.int64)
 
-    def with_more(self, other: SomeChunks) -> SomeChunks:
+    def union(self, other: PartialChunkIndex) -> PartialChunkIndex:
         """Return the union with other chunks."""
-        return SomeChunks(self._places | other._places)
+        return PartialChunkIndex(self._locations | other._locations)
 
 
 #: Roles of groups that can be read as tables.

@@ -71,19 +71,19 @@ def unfilter(data: Buffer, codecs: tuple[Codec, ...], mask: int, nbytes: int) ->
             elif size > 1:
                 data = unshuffled(data, size)
         else:
-            wanted = nbytes
+            expected = nbytes
             compressed = False
             for k in range(i):
                 if not mask >> k & 1:
-                    wanted = _encoded_size(codecs[k], wanted)
+                    expected = _encoded_size(codecs[k], expected)
                     compressed = compressed or _is_compressor(codecs[k])
             if compressed:
-                data = _decode_nested(codec, data, wanted)
+                data = _decode_nested(codec, data, expected)
             else:
                 data = (
-                    _decode_numcodecs_filter(codec, data, wanted)
+                    _decode_numcodecs_filter(codec, data, expected)
                     if codec.config
-                    else _DECODERS[codec.name](data, wanted)
+                    else _DECODERS[codec.name](data, expected)
                 )
     if len(data) != nbytes:
         raise CorruptDataError(f"a chunk decodes to {len(data)} bytes where {nbytes} are needed")
@@ -279,8 +279,8 @@ def _lz4(data: Buffer, nbytes: int) -> Buffer:
         size = struct.unpack_from(">I", data, position)[0]
         body = data[position + 4 : position + 4 + size]
         position += 4 + size
-        wanted = min(block, nbytes - len(out))
-        out += body if size == wanted else _map_errors(decode, struct.pack("<I", wanted) + bytes(body))
+        expected = min(block, nbytes - len(out))
+        out += body if size == expected else _map_errors(decode, struct.pack("<I", expected) + bytes(body))
     return out
 
 

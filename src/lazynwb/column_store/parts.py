@@ -193,7 +193,7 @@ def scan_part(
     source: PartBytes,
     file: PartFile,
     columns: Collection[str],
-    wanted: Sequence[tuple[int, int]],
+    ranges: Sequence[tuple[int, int]],
 ) -> pl.LazyFrame:
     """Return a scan of some columns of a part, whose bytes have been verified.
 
@@ -205,7 +205,7 @@ def scan_part(
     file : PartFile
     columns : collection of str
         Columns of the part, at least one.
-    wanted : sequence of (start, stop)
+    ranges : sequence of (start, stop)
         Ascending ranges of rows. All rows of their row groups are returned.
 
     Raises
@@ -215,7 +215,7 @@ def scan_part(
     CorruptDataError
         If it is not what was written.
     """
-    groups = _groups_of(file.rows, wanted)
+    groups = _groups_of(file.rows, ranges)
     names = [name for name in file.columns if name in columns]
     data = read_part(source, file, names, groups)
     # Not by plain names: Polars takes "*" and "^...$" for patterns.
@@ -251,9 +251,8 @@ def scan_parts(
     )
 
 
-def _groups_of(rows: Sequence[int], wanted: Iterable[tuple[int, int]]) -> list[int]:
+def _groups_of(rows: Sequence[int], ranges: Sequence[tuple[int, int]]) -> list[int]:
     """Return the numbers of the row groups that overlap with ranges of rows."""
-    ranges = list(wanted)
     found = []
     at = 0
     for number, (start, stop) in enumerate(pairwise((0, *accumulate(rows)))):

@@ -113,8 +113,8 @@ def scan_sessions(part: StoredPart, ordinals: Sequence[int], columns: Collection
     is_run = all(b - a == 1 for a, b in pairwise(listed))
     if len(listed) < len(part.entry.sessions):
         chosen = pl.col(SESSION)
-        wanted = pl.Series(listed, dtype=pl.UInt32)
-        frame = frame.filter(chosen.is_between(first, last) if is_run else chosen.is_in(wanted.implode()))
+        positions = pl.Series(listed, dtype=pl.UInt32)
+        frame = frame.filter(chosen.is_between(first, last) if is_run else chosen.is_in(positions.implode()))
     if is_run and not first:
         return frame
     if is_run:
@@ -181,7 +181,7 @@ def scan_rows(part: StoredPart, columns: Collection[str], ranges: Sequence[tuple
     PartLostError
         If the part cannot be read or is damaged.
     """
-    return _verified(part, partial(scan_part, columns=columns, wanted=ranges))
+    return _verified(part, partial(scan_part, columns=columns, ranges=ranges))
 
 
 def file_of(part: StoredPart) -> PartFile:

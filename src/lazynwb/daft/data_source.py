@@ -163,15 +163,15 @@ class NWBSource(DataSource):
         """Return the tasks of a query."""
         filters, limit = pushdowns.filters, pushdowns.limit
         parts = [self._predicate] if self._predicate is not None else []
-        wanted = set(self._columns if pushdowns.columns is None else pushdowns.columns)
+        projection = set(self._columns if pushdowns.columns is None else pushdowns.columns)
         if filters is not None:
             parts += translated(filters, self._columns, self._schema, self._names)
             # Daft applies its filters again, and needs their columns.
-            wanted |= pushdowns.filter_required_column_names()
+            projection |= pushdowns.filter_required_column_names()
         predicate = None
         for part in parts:
             predicate = part if predicate is None else predicate & part
-        names = tuple(name for shown, name in self._names.items() if shown in wanted)
+        names = tuple(name for shown, name in self._names.items() if shown in projection)
         plan = self._plan
         query = DistributedQuery.of(plan, names, predicate)
         n_rows = limit if filters is None and predicate is None else None

@@ -34,16 +34,16 @@ def pack_table(file: TableFile, columns: Collection[str] | None = None) -> bytes
     """Encode the catalog of a table, of some columns, with chunk locations if they are small enough."""
     if columns is not None:
         columns = {*columns, *filter(None, map(measured_name, columns))}
-    kept = [column for column in file.table.columns if columns is None or column.name in columns]
+    selected = [column for column in file.table.columns if columns is None or column.name in columns]
     chunks = {}
     room = _MAX_CHUNK_INDEX_BYTES
-    for array in (array for column in kept for array in arrays_of(column)):
+    for array in (array for column in selected for array in arrays_of(column)):
         index = file.chunks(array)
         if isinstance(index, ChunkIndex) and array.path not in chunks and len(index.offsets) <= room:
             room -= len(index.offsets)
             chunks[array.path] = index
-    table = msgspec.structs.replace(file.table, columns=tuple(kept))
-    zone_maps = file.zone_maps({array.path for column in kept for array in arrays_of(column)})
+    table = msgspec.structs.replace(file.table, columns=tuple(selected))
+    zone_maps = file.zone_maps({array.path for column in selected for array in arrays_of(column)})
     return _ENCODER.encode(Entry("", file.identity, table, chunks, zone_maps))
 
 

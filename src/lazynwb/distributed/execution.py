@@ -302,9 +302,9 @@ def _with_survivors(query: DistributedQuery, sources: tuple[Source, ...]) -> tup
     found: set[str] = set()
     for frame in run(stored, [NWB_PATH], reduce(and_, parts), None):
         found.update(frame[NWB_PATH].unique().to_list())
-    kept = tuple(source for source in sources if source.path in found)
-    count(files_skipped=len(sources) - len(kept))
-    return kept
+    remaining = tuple(source for source in sources if source.path in found)
+    count(files_skipped=len(sources) - len(remaining))
+    return remaining
 
 
 def _file_values(plan: ScanPlan, sources: tuple[Source, ...], names: tuple[str, ...]) -> pl.DataFrame | None:

@@ -388,9 +388,9 @@ class _Scan:
         early = [step for step in steps if absent.isdisjoint(step.columns)]
         rest = [step for step in steps if not absent.isdisjoint(step.columns)]
         needed = {*self._names, *(name for step in rest for name in step.columns)}
-        kept = [name for name in needed if name not in self._regions]
+        plain_columns = [name for name in needed if name not in self._regions]
         try:
-            found = read_window(window, plan, kept, early, files)
+            found = read_window(window, plan, plain_columns, early, files)
         except LazyNWBError as error:
             # A part is missing, or values do not fit: the file is read, which raises any error.
             if isinstance(error, PartLostError):

@@ -179,13 +179,13 @@ class _Borders:
         file = self._parts[number].file
         columns = [file.columns[name] for name in self._rest if name in file.columns]
         bands = [0]
-        apart = 0
+        scattered_bytes = 0
         for column in columns:
             data = column.data
             if data is not None and data.layout in _IN_CHUNKS and not column.indices and data.codecs:
                 bands.append(data.chunk[0])
             elif column.indices or column.children:
-                apart += _LIGHT + 1
+                scattered_bytes += _LIGHT + 1
             elif data is not None:
-                apart += row_bytes(data)
-        return max(bands), apart <= _LIGHT
+                scattered_bytes += row_bytes(data)
+        return max(bands), scattered_bytes <= _LIGHT

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from lazynwb.arrays.row_selection import Handles, Part
     from lazynwb.catalog.model import Array, Column, DType
     from lazynwb.engine.stored_columns import Decoded
-    from lazynwb.lookup.loader import TableFile, Wanted
+    from lazynwb.lookup.loader import ChunkSelection, TableFile
 
 
 #: Elements that a row may have for its length to be a `LENGTH`.
@@ -146,7 +146,7 @@ def read_columns(  # noqa: PLR0913 - rows, columns and types
     while True:
         requests: list[tuple[TableFile, Request]] = []
         indirect: list[IndirectRead] = []
-        look_up_chunks(wanted for leaf in leaves for wanted in leaf.wanted())
+        look_up_chunks(selection for leaf in leaves for selection in leaf.chunk_selections())
         for leaf in leaves:
             leaf.request(handles, requests, indirect)
         if not requests and not indirect and all(leaf.is_complete for leaf in leaves):
@@ -338,7 +338,7 @@ class _Leaf:
         """Whether all data except heap contents has been read."""
         return self._raw is not None
 
-    def wanted(self) -> Iterator[tuple[TableFile, Wanted]]:
+    def chunk_selections(self) -> Iterator[tuple[TableFile, ChunkSelection]]:
         """Yield the chunks that must be looked up for the next requests."""
         if not self.is_complete:
             for piece, ranges in zip(self._pieces, self._ranges, strict=True):
@@ -454,7 +454,7 @@ class _Ends(_Leaf):
     def is_complete(self) -> bool:
         return self._level > 0
 
-    def wanted(self) -> Iterator[tuple[TableFile, Wanted]]:
+    def chunk_selections(self) -> Iterator[tuple[TableFile, ChunkSelection]]:
         if not self.is_complete:
             for piece, ranges in zip(self._pieces, self._ranges, strict=True):
                 yield from chunks_for(piece.file, piece.column.indices[:1], with_row_before(ranges))

@@ -122,11 +122,11 @@ class ReadableRows:
         keep &= self._decodable_array_rows(handles, file, outer, np.maximum(rows - 1, 0)) | (
             rows > column.length
         )
-        kept = part.take(keep & (rows < column.length))
-        if len(column.indices) > 1 or column.lengths or not kept.rows:
+        remaining = part.take(keep & (rows < column.length))
+        if len(column.indices) > 1 or column.lengths or not remaining.rows:
             return keep
         try:
-            starts, stops = _spans(handles, kept, outer, data)
+            starts, stops = _spans(handles, remaining, outer, data)
         except COLUMN_ERRORS:
             return keep  # rows are read one by one
         size = _rows_per_chunk(data)

@@ -87,7 +87,7 @@ class Query:
     ----------
     rows_left : int or None
         Number of rows that may still be scanned.
-    batches_given : int
+    batches_yielded : int
         Number of yielded batches.
     reached : (Source, str, int)
         File and table of the last yielded row, and the number of the next row.
@@ -127,7 +127,7 @@ class Query:
         self._reads = not needed.isdisjoint(plan.schema)
         self._first_row = first_row
         self._read_everything = read_everything
-        self.batches_given = 0
+        self.batches_yielded = 0
         self._first = plan.sources[0], next(iter(plan.tables_of(plan.sources[0])), plan.table)
         self.reached = *self._first, first_row
         self.report = report if report is not None else Report(plan.table, len(plan.sources))
@@ -148,7 +148,7 @@ class Query:
             for parts in self.windows(n_rows):
                 for frame in self.batches(parts):
                     if len(frame):
-                        self.batches_given += 1
+                        self.batches_yielded += 1
                         with self._progress.suspended():
                             yield frame
         finally:
@@ -172,10 +172,10 @@ class Query:
                     break
             if not window:
                 return
-            before = self.batches_given
+            before = self.batches_yielded
             yield window
             self._count(finished=self._started)
-            growth.used(self.batches_given - before)
+            growth.used(self.batches_yielded - before)
 
     def _files_growth(self, *, is_filtered: bool) -> Growth:
         """Return the numbers of files that are read together, small at first if the query may stop early."""
@@ -285,7 +285,7 @@ class Query:
         for step in self._by_file:
             selected &= mask(files, step.expression)
         keep: list[bool] = selected.tolist()
-        left = tuple(source for source, kept in zip(block, keep, strict=True) if kept)
+        left = tuple(source for source, is_selected in zip(block, keep, strict=True) if is_selected)
         if left:
             others = [column for column in self._session if column.table not in tables]
             rest = session_frame(left, others, partial(self._scan_metadata, self._plan))
@@ -421,14 +421,14 @@ class Query:
                 chosen = [window[numbers[number]].table for number in some]
                 parts = self._parts_of(chosen, found[TABLE_INDEX][start:stop], [rows[n] for n in some])
                 known = {name: found[name][start:stop] for name in columns}
-                before = self.batches_given
+                before = self.batches_yielded
                 self._count(started=numbers[some[-1]] + 1)
                 for frame in self.batches(parts, known):
                     if len(frame):
-                        self.batches_given += 1
+                        self.batches_yielded += 1
                         with self._progress.suspended():
                             yield frame
-                growth.used(self.batches_given - before)
+                growth.used(self.batches_yielded - before)
                 self._count(finished=numbers[some[-1]] + 1)
                 start, at = stop, some.stop
         finally:
@@ -479,7 +479,7 @@ class Query:
         parts: list[Part],
         known: dict[str, pl.Series],
         names: Iterable[str],
-        kept: WindowColumns,
+        window_columns: WindowColumns,
     ) -> None:
         """Read all rows of small columns, for the column store and for the query.
 
@@ -492,13 +492,13 @@ class Query:
             Known columns of these rows, to which the columns are added.
         names : iterable of str
             Columns to read.
-        kept : WindowColumns
+        window_columns : WindowColumns
         """
         rest = [name for name in names if name not in known and name in self._plan.schema]
-        names = kept.whole_columns(parts, rest)
+        names = window_columns.whole_columns(parts, rest)
         if not names:
             return
-        whole, decoded = kept.all_rows(parts)
+        whole, decoded = window_columns.all_rows(parts)
         found: dict[str, pl.Series] = {}
         try:
             self._add(handles, whole, names, found, decoded)
@@ -516,12 +516,12 @@ class Query:
         known.update(found)
 
     def _filter(
-        self, handles: Handles, parts: list[Part], known: dict[str, pl.Series], kept: WindowColumns
+        self, handles: Handles, parts: list[Part], known: dict[str, pl.Series], window_columns: WindowColumns
     ) -> tuple[list[Part], dict[str, pl.Series]]:
         """Return the rows that pass the predicate, and the known columns of the result."""
         for step in self._steps:
-            self._read_whole(handles, parts, known, step.columns, kept)
-            self._add(handles, parts, step.columns, known, kept.decoded(parts))
+            self._read_whole(handles, parts, known, step.columns, window_columns)
+            self._add(handles, parts, step.columns, known, window_columns.decoded(parts))
             rows = sum(part.rows for part in parts)
             keep = mask(assemble_frame({name: known[name] for name in step.columns}, rows), step.expression)
             if not keep.all():
@@ -534,18 +534,18 @@ class Query:
     def _filter_and_read(
         self, parts: list[Part], known: dict[str, pl.Series] | None
     ) -> Iterator[pl.DataFrame]:
-        kept = self._window_columns(parts, is_stored=known is not None)
+        window_columns = self._window_columns(parts, is_stored=known is not None)
         with Handles() as handles:
-            parts, known = self._filter(handles, parts, dict(known or {}), kept)
+            parts, known = self._filter(handles, parts, dict(known or {}), window_columns)
             if parts:
-                self._read_whole(handles, parts, known, self._names, kept)
+                self._read_whole(handles, parts, known, self._names, window_columns)
                 rest = [name for name in self._names if name not in known and name in self._plan.schema]
                 bounds = self._bounds(handles, parts, rest)
                 if len(bounds) == 1:
                     self._add(handles, parts, self._names, known)
         if self._writer is not None:
-            self._writer.take(kept)
-        del kept
+            self._writer.take(window_columns)
+        del window_columns
         if not parts:
             return
         if len(bounds) == 1:

@@ -230,8 +230,8 @@ class StoreWriter:
             return
         layouts: dict[Layout, int] = {}
         sessions = []
-        for part, is_kept in zip(parts, settled, strict=True):
-            if not is_kept:
+        for part, is_settled in zip(parts, settled, strict=True):
+            if not is_settled:
                 continue
             file = part.file
             layout = layout_of(file, (name for name in small if name in file.columns))
@@ -239,7 +239,7 @@ class StoreWriter:
             self._keys.add(file.source.key)
         frame = pl.DataFrame([series.alias(name) for name, series in small.items()])
         if not all(settled):
-            frame = pl.concat(_kept_rows(frame, parts, settled))
+            frame = pl.concat(_settled_rows(frame, parts, settled))
         self._blocks.append(Block(sessions, list(layouts), frame))
         self._size += int(frame.estimated_size())
         if self._size >= MAX_PART_BYTES:
@@ -287,11 +287,11 @@ def _slice(runs: list[pl.Series], start: int, stop: int) -> pl.Series:
     raise AssertionError(runs)  # the rows of a file are in one run
 
 
-def _kept_rows(frame: pl.DataFrame, parts: Sequence[Part], kept: Sequence[bool]) -> list[pl.DataFrame]:
+def _settled_rows(frame: pl.DataFrame, parts: Sequence[Part], settled: Sequence[bool]) -> list[pl.DataFrame]:
     pieces = []
     start = 0
-    for part, is_kept in zip(parts, kept, strict=True):
-        if is_kept:
+    for part, is_settled in zip(parts, settled, strict=True):
+        if is_settled:
             pieces.append(frame[start : start + part.rows])
         start += part.rows
     return pieces

@@ -96,15 +96,15 @@ class StoredPattern:
             if plan.per_file.issuperset(step.columns):
                 files = files.filter(step.expression)
         count(files_skipped=len(block) - len(files))
-        kept = files[_FILE].to_list()
-        lacking = [block[at] for at in kept if not plan.tables_of(block[at])]
+        positions = files[_FILE].to_list()
+        lacking = [block[at] for at in positions if not plan.tables_of(block[at])]
         steps = [step for step in self._steps if not plan.per_file.issuperset(step.columns)]
         try:
             frames = [
                 frame
                 for table, stored in tables.items()
                 for frame in self._rows_of(
-                    table, {at: stored[at] for at in kept if at in stored}, files, steps
+                    table, {at: stored[at] for at in positions if at in stored}, files, steps
                 )
             ]
         except LazyNWBError as error:
@@ -129,14 +129,14 @@ class StoredPattern:
         tables = self._covered(block)
         if tables is None or limit is None:
             return tables
-        kept: dict[str, dict[int, Covered]] = {}
+        selected: dict[str, dict[int, Covered]] = {}
         for at, source in enumerate(block):
             for table in self._plan.tables_of(source):
                 one = tables[table][at]
                 if limit > 0:
-                    kept.setdefault(table, {})[at] = one._replace(rows=min(one.rows, limit))
+                    selected.setdefault(table, {})[at] = one._replace(rows=min(one.rows, limit))
                 limit -= one.rows
-        return kept
+        return selected
 
     def _covered(self, block: Sequence[Source]) -> dict[str, dict[int, Covered]] | None:
         """Return the locations of the columns of all tables, by table and position of the file."""

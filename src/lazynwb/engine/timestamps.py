@@ -218,13 +218,13 @@ class TimestampFilter:
         if zones is None and rows < min(file.table.rows, array.rows):
             return None  # with a limit, the whole array may be much larger than the rows to scan
         if zones is None:
-            kept: list[np.ndarray] = []
+            blocks: list[np.ndarray] = []
             total = array.rows + sum(len(values) for values in list(self._kept.values()))
             fits = total <= _MAX_KEPT and array.dtype.numpy[1:] != "f2"
             quiet = self._plan.disable_progress
-            zones = make_zone_map(file, array, disable_progress=quiet, keep=kept if fits else None)
+            zones = make_zone_map(file, array, disable_progress=quiet, keep=blocks if fits else None)
             if fits:
-                self._kept[file.key] = kept[0] if len(kept) == 1 else np.concatenate(kept)
+                self._kept[file.key] = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
         keep: np.ndarray = np.ones(zones.count, np.bool_)
         # Bounds are monotonic in the order of Polars, in which NaN is the greatest number.
         extremes: dict[Side, np.ndarray] = {"lower": zones.maximum, "upper": zones.minimum}
@@ -255,19 +255,19 @@ class TimestampFilter:
             if not expressions:
                 return np.full(len(values), side == "lower")
             frame = pl.DataFrame({TIMESTAMPS: from_buffer(values).cast(self._dtype)})
-            kept: np.ndarray = np.logical_and.reduce([mask(frame, expression) for expression in expressions])
-            return kept if side == "lower" else ~kept
+            passes: np.ndarray = np.logical_and.reduce(
+                [mask(frame, expression) for expression in expressions]
+            )
+            return passes if side == "lower" else ~passes
 
         return passed
 
     def _read(self, file: TableFile, ranges: np.ndarray) -> np.ndarray:
         """Read the timestamps of some rows in the type of the filter."""
-        wanted = Part(file, ranges, count_rows(ranges))
+        part = Part(file, ranges, count_rows(ranges))
         plan = self._plan
         with Handles() as handles:
-            (series,) = read_columns(
-                handles, [wanted], {TIMESTAMPS: self._dtype}, plan.overridden, plan.origin
-            )
+            (series,) = read_columns(handles, [part], {TIMESTAMPS: self._dtype}, plan.overridden, plan.origin)
         if series.null_count():
             raise NotAscendingError("timestamps are null")
         values: np.ndarray = series.to_numpy()

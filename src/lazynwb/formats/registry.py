@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from lazynwb.catalog.model import Array, Attributes, ChunkIndex, Listing, SomeChunks, Table
+    from lazynwb.catalog.model import Array, Attributes, ChunkIndex, Listing, PartialChunkIndex, Table
     from lazynwb.storage.source import Source
 
 
@@ -22,11 +22,11 @@ class Reader(Protocol):
 
     Attributes
     ----------
-    reads_apart : bool
+    is_thread_safe : bool
         Whether several threads may call `read_indirect` at the same time.
     """
 
-    reads_apart: bool
+    is_thread_safe: bool
 
     def __enter__(self) -> Self: ...
 
@@ -56,7 +56,7 @@ class Reader(Protocol):
 
     def chunk_indices(
         self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
-    ) -> list[ChunkIndex | SomeChunks]:
+    ) -> list[ChunkIndex | PartialChunkIndex]:
         """Look up the locations of chunks.
 
         Parameters

@@ -36,9 +36,9 @@ def as_lazy(frame: AnyFrame, columns: Iterable[str] | None = None) -> pl.LazyFra
     if not is_pandas(frame):
         raise TypeError(f"expected a Polars or a pandas frame, not {type(frame).__name__}")
     names = [str(name) for name in frame.columns]
-    wanted = set(names if columns is None else columns)
+    requested = set(names if columns is None else columns)
     return pl.DataFrame(
-        [_series(name, frame.iloc[:, position]) for position, name in enumerate(names) if name in wanted]
+        [_series(name, frame.iloc[:, position]) for position, name in enumerate(names) if name in requested]
     ).lazy()
 
 

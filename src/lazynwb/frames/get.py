@@ -147,12 +147,12 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
     lengths = length_columns if isinstance(length_columns, bool) else _as_list(length_columns)
     session = session_names(session_columns)
     sources = expand(nwb_data_sources, storage_options)
-    wanted = None
+    row_numbers = None
     if nwb_path_to_row_indices is not None:
-        wanted = _rows_by_source(sources, nwb_path_to_row_indices, storage_options)
-        sources = list(wanted)
+        row_numbers = _rows_by_source(sources, nwb_path_to_row_indices, storage_options)
+        sources = list(row_numbers)
     path = _find_path(sources, search_term, exact=exact_path, ignore_errors=ignore_errors)
-    if wanted is not None and is_pattern(path):
+    if row_numbers is not None and is_pattern(path):
         raise LazyNWBError(
             f"nwb_path_to_row_indices counts the rows of one table of each file: {search_term!r} may match "
             "several; use scan_nwb with a filter on _table_path and _table_index"
@@ -178,7 +178,7 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
         without_arrays=exclude_array_columns,
     )
     plan.check_types(names)
-    if wanted is None:
+    if row_numbers is None:
         # By selector, because Polars interprets the names "*" and "^...$" as patterns.
         return as_frame(frame.select(selectors.by_name(*names)).collect(), as_polars)
     columns = {name: schema[name] for name in names if name not in session}
@@ -186,7 +186,9 @@ def get_df(  # noqa: PLR0913, PLR0917 - the options of a frame
         lengths = [name for name, dtype in schema.items() if lengths and isinstance(dtype, pl.List)]
     hidden = {shown_name(length): length for length in map(length_name, lengths)}
     columns = {hidden.get(name, name): dtype for name, dtype in columns.items()}
-    found = _read_rows(wanted, path, columns, ignore_errors=ignore_errors, disable_progress=disable_progress)
+    found = _read_rows(
+        row_numbers, path, columns, ignore_errors=ignore_errors, disable_progress=disable_progress
+    )
     found = found.rename(shown_name)
     if len(columns) < len(names):
         own = [name for name in names if name in session]
@@ -317,8 +319,8 @@ def _select_columns(  # noqa: PLR0913 - the options of a frame
     if include is not None:
         chosen = {*included, *session, *INTERNAL}
     elif without_arrays:
-        kept = without_unreadable(schema, path, with_arrays=path in _METADATA_TABLES)
-        chosen = {name for name in schema if name in session or name in kept}
+        readable = without_unreadable(schema, path, with_arrays=path in _METADATA_TABLES)
+        chosen = {name for name in schema if name in session or name in readable}
     else:
         chosen = set(schema)
     return [name for name in schema if name in chosen - excluded]
@@ -369,7 +371,7 @@ def _rows_by_source(
 
 
 def _read_rows(
-    wanted: Mapping[Source, np.ndarray],
+    row_numbers: Mapping[Source, np.ndarray],
     path: str,
     columns: Mapping[str, pl.DataType],
     *,
@@ -378,7 +380,7 @@ def _read_rows(
 ) -> pl.DataFrame:
     files: list[TableFile] = []
     rows: list[np.ndarray] = []
-    for numbers, load in zip(wanted.values(), load_tables(wanted, path), strict=True):
+    for numbers, load in zip(row_numbers.values(), load_tables(row_numbers, path), strict=True):
         try:
             file = load()
         except LazyNWBError as error:

@@ -204,7 +204,7 @@ def _publish_with_values(  # noqa: PLR0913, PLR0917 - options of a build
     old: Manifest | None,
     manifest: Manifest,
     writer: Writer,
-    wanted: bool | list[str],  # noqa: FBT001 - as in the manifest
+    requested: bool | list[str],  # noqa: FBT001 - as in the manifest
     storage_options: Mapping[str, Any] | None,
     executor: Executor | None,
     *,
@@ -227,20 +227,20 @@ def _publish_with_values(  # noqa: PLR0913, PLR0917 - options of a build
     )
     try:
         tables = values.write(
-            wanted,
+            requested,
             storage_options,
             ignore_errors=ignore_errors,
             disable_progress=disable_progress,
             is_update=checkpoint is None,
         )
-        kept = value_names(tables)
+        published = value_names(tables)
         unused = [*(value_names(old.table_values) if old is not None else ())]
         unused += checkpoint.value_files if checkpoint is not None else []
         manifest = msgspec.structs.replace(
             manifest,
-            values_of=wanted,
+            values_of=requested,
             table_values=tables,
-            superseded_files=tuple(name for name in dict.fromkeys(unused) if name not in kept),
+            superseded_files=tuple(name for name in dict.fromkeys(unused) if name not in published),
         )
         publish(folder, before, manifest, writer)
     except BaseException:
@@ -250,7 +250,7 @@ def _publish_with_values(  # noqa: PLR0913, PLR0917 - options of a build
     if checkpoint is not None:
         checkpoint.drop()
     if old is not None:
-        current = {*part_file_names(part.token for part in manifest.parts), *kept}
+        current = {*part_file_names(part.token for part in manifest.parts), *published}
         folder.remove(
             [
                 name
@@ -339,8 +339,8 @@ def update_index(  # noqa: PLR0913 - the options of an update
 
         stream = records_with_progress()
         _rewrite(writer, checked, stream, len(new))
-        kept = {part.token for part in writer.parts}
-        dropped = [part.token for part in old.parts if part.token not in kept]
+        retained = {part.token for part in writer.parts}
+        dropped = [part.token for part in old.parts if part.token not in retained]
         failed: list[str] = []
         if dropped or len(writer.parts) != len(old.parts) or old.superseded:
             failed = _publish_with_values(

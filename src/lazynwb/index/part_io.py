@@ -243,17 +243,17 @@ def read_frame(folder: Folder, part: Part, kind: Kind, columns: Iterable[str] | 
         If the file is damaged.
     """
     name = part.file(kind)
-    wanted = list(columns) if columns is not None else None
+    projection = list(columns) if columns is not None else None
     source: Any = folder.address(name)
     if folder.is_remote:
         source = BytesIO(folder.read(name, 0, part.bytes[kind]))
     else:
         folder.read(name, 0, 0)  # raise the error for a missing file
     frame: pl.DataFrame = read_untrusted(
-        folder, name, lambda: pl.read_parquet(source, columns=wanted, glob=False)
+        folder, name, lambda: pl.read_parquet(source, columns=projection, glob=False)
     )
     for column, dtype in SCHEMAS[kind].items():
-        if (wanted is None or column in wanted) and frame.schema.get(column) != dtype:
+        if (projection is None or column in projection) and frame.schema.get(column) != dtype:
             raise damaged_error(folder, name, f"column {column!r} is not of type {dtype}")
     if kind == "sessions" and len(frame) != part.sessions:
         raise damaged_error(folder, name, f"it has {len(frame)} sessions instead of {part.sessions}")

@@ -195,7 +195,7 @@ class Index(CatalogProvider):
         return self._with_snapshot(lambda state: state.sources_by_table(sources, series=series))
 
     def session_values(
-        self, sources: Sequence[Source], wanted: Sequence[tuple[str, str]]
+        self, sources: Sequence[Source], fields: Sequence[tuple[str, str]]
     ) -> tuple[list[int], dict[tuple[str, str], pl.Series]]:
         """Return values of sessions.
 
@@ -203,7 +203,7 @@ class Index(CatalogProvider):
         ----------
         sources : sequence of Source
             Files of the scan.
-        wanted : sequence of (str, str)
+        fields : sequence of (str, str)
             Table ("general" or "general/subject") and name of a value; or an empty string and a column of the
             table "sessions".
 
@@ -214,7 +214,7 @@ class Index(CatalogProvider):
         dict of (str, str) to Series
             Values in the same order; of type Null if no session has the value.
         """
-        return self._with_snapshot(lambda state: state.session_values(sources, wanted))
+        return self._with_snapshot(lambda state: state.session_values(sources, fields))
 
     def summaries(self, sources: Sequence[Source]) -> dict[Source, list[TableSummary]]:
         """Return the tables of the sources that are in the index."""
@@ -268,7 +268,7 @@ class Index(CatalogProvider):
     def batches(
         self, table: Kind, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
-        """Yield the rows of a table, a frame per part; the parameters are those of `engine.scan.scan`."""
+        """Yield the rows of a table, a frame per part; the parameters are those of `engine.batches.run`."""
         schema = self.schema(table)
         names = with_columns if with_columns is not None else list(schema)
         filtering = predicate.meta.root_names() if predicate is not None else []

@@ -568,14 +568,14 @@ class Snapshot:
         return {t: sorted(having, key=order.__getitem__) for t, having in found.items() if having}, unknown
 
     def session_values(
-        self, sources: Sequence[Source], wanted: Sequence[tuple[str, str]]
+        self, sources: Sequence[Source], fields: Sequence[tuple[str, str]]
     ) -> tuple[list[int], dict[tuple[str, str], pl.Series]]:
         """See `Index`."""
         located = self._session_numbers(sources)
         known = [at for at, number in enumerate(located) if number >= 0]
         columns: dict[tuple[str, str], str] = {}
         found: dict[tuple[str, str], list[pl.Series]] = {}
-        for table, name in wanted:
+        for table, name in fields:
             value = self.values.find(table, name) if table else None
             if value is not None and value.exact:
                 columns[table, name] = value.column
@@ -598,10 +598,10 @@ class Snapshot:
             for key, column in columns.items():
                 found.setdefault(key, []).append(frame[column].alias(key[1]))
             order += own
-        kept = {
+        values = {
             key: pl.concat(pieces) for key, pieces in found.items() if sum(map(len, pieces)) == len(order)
         }
-        return order, kept
+        return order, values
 
     def summaries(self, sources: Sequence[Source]) -> dict[Source, list[TableSummary]]:
         """See `Index`."""
@@ -612,8 +612,8 @@ class Snapshot:
             by_path = {paths[number]: source for source, number in own}
             found |= {source: [] for source, _ in own}
             frame = self._read(self.manifest.parts[part], "tables", names)
-            wanted = frame.filter(pl.col("path").is_in(pl.Series(list(by_path), dtype=pl.String).implode()))
-            for path, *summary in wanted.sort("table").iter_rows():
+            selected = frame.filter(pl.col("path").is_in(pl.Series(list(by_path), dtype=pl.String).implode()))
+            for path, *summary in selected.sort("table").iter_rows():
                 found[by_path[path]].append(TableSummary(*summary))
         return found
 

@@ -167,7 +167,7 @@ def _wait_until_settled(source: Source, now: str) -> bool:
 
 def _create_record(source: Source, now: str, locations: ChunkLocationRequest) -> SourceRecord:
     found = SourceRecord(source.public, now, file_size(now))
-    kept: dict[str, TableFile] = {}
+    metadata_tables: dict[str, TableFile] = {}
     with open_reader(source, now) as reader:
         listing = reader.list_objects()
         found.links = _incompletely_listed(source, listing)
@@ -177,8 +177,8 @@ def _create_record(source: Source, now: str, locations: ChunkLocationRequest) ->
             one.neurodata_type = types.get(path, "")
             found.tables.append(one)
             if path in METADATA_PATHS and file is not None:
-                kept[path] = file
-        attributes = _attributes(reader, kept)
+                metadata_tables[path] = file
+        attributes = _attributes(reader, metadata_tables)
     if not found.tables:
         found.problem = "it has no tables"
     if listing.is_partial:
@@ -187,7 +187,7 @@ def _create_record(source: Source, now: str, locations: ChunkLocationRequest) ->
     if any(known == UNREACHABLE for pairs in depends for _, known in pairs):
         found.identity = None
         found.problem = "the target file of a link cannot be read; queries read the structure again"
-    for path, file in kept.items():
+    for path, file in metadata_tables.items():
         row, lost = _metadata_row(file)
         own = {name: value for (table, name), value in attributes.items() if table == path}
         more = [pl.Series(n, [v], dtype=pl.String) for n, v in own.items() if n not in row.columns]
@@ -199,13 +199,13 @@ def _create_record(source: Source, now: str, locations: ChunkLocationRequest) ->
     return found
 
 
-def _attributes(reader: Reader, kept: Mapping[str, TableFile]) -> dict[tuple[str, str], str | None]:
+def _attributes(reader: Reader, tables: Mapping[str, TableFile]) -> dict[tuple[str, str], str | None]:
     """Return the metadata that are stored as attributes, by table and name of the column."""
     found: dict[tuple[str, str], str | None] = {}
     # Attributes of the root group are columns of /general, as its values are.
     for name, (table, field, attribute) in {**ATTRIBUTE_FIELDS, VERSION: (GENERAL, "", VERSION)}.items():
         described = None
-        if table in kept and (not field or field in kept[table].columns):
+        if table in tables and (not field or field in tables[table].columns):
             described = reader.attributes(table if field else "")
         value = described.by_path.get(field, {}).get(attribute) if described is not None else None
         found[table, name] = value if isinstance(value, str) else None
@@ -244,13 +244,13 @@ def _zone_maps(source: Source, path: str, now: str) -> dict[str, ZoneMap]:
 
 
 def _chunks(reader: Reader, file: TableFile, locations: ChunkLocationRequest) -> dict[str, ChunkIndex]:
-    wanted: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     for column in file.table.columns:
         if locations.includes(file.table.path, column.name):
-            wanted.update((array.path, array) for array in arrays_of(column) if file.needs_chunk_index(array))
-    if not wanted:
+            arrays.update((array.path, array) for array in arrays_of(column) if file.needs_chunk_index(array))
+    if not arrays:
         return {}
-    indices = dict(zip(wanted, reader.chunk_indices(list(wanted.values())), strict=True))
+    indices = dict(zip(arrays, reader.chunk_indices(list(arrays.values())), strict=True))
     return {
         path: index
         for path, index in indices.items()

@@ -315,17 +315,17 @@ class ValueParts:
 
     def _usable_of(self, layout: Layout) -> frozenset[str]:
         """Return the columns whose stored values equal those of a scan of the file."""
-        kept = self._found.dtypes
+        dtypes = self._found.dtypes
         usable = []
         for column in layout.columns:
             name = column.name
-            if name in layout.stored and name in self._schema and name in kept:
+            if name in layout.stored and name in self._schema and name in dtypes:
                 # Stored values have the merged type of the table, and the scan casts them to its own.
-                is_own = column_dtype(column) == kept[name]
-                if is_own or (kept[name] == self._schema[name] and name not in self._overridden):
+                is_own = column_dtype(column) == dtypes[name]
+                if is_own or (dtypes[name] == self._schema[name] and name not in self._overridden):
                     usable.append(name)
             length = length_name(name)
-            if length in layout.stored and length in self._schema and length in kept:
+            if length in layout.stored and length in self._schema and length in dtypes:
                 usable.append(length)
         return frozenset(usable)
 

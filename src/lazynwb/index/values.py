@@ -84,12 +84,12 @@ class _PlannedSession(NamedTuple):
     Attributes
     ----------
     file : TableFile
-    kept : (_Kept, int) or None
+    previous : (_PreviousFile, int) or None
         The previous value file with its rows, and the position of the session in it.
     """
 
     file: TableFile
-    kept: tuple[_PreviousFile, int] | None
+    previous: tuple[_PreviousFile, int] | None
 
 
 class _ReadSession(NamedTuple):
@@ -145,7 +145,7 @@ class ValueWriter:
 
     def write(
         self,
-        wanted: bool | list[str],  # noqa: FBT001 - as in the manifest
+        requested: bool | list[str],  # noqa: FBT001 - as in the manifest
         storage_options: Mapping[str, Any] | None,
         *,
         ignore_errors: bool,
@@ -156,7 +156,7 @@ class ValueWriter:
 
         Parameters
         ----------
-        wanted : bool or list of str
+        requested : bool or list of str
             See `requested_tables`.
         storage_options : mapping or None
         ignore_errors : bool
@@ -172,17 +172,17 @@ class ValueWriter:
         LazyNWBError
             If a session cannot be read, or the files cannot be written.
         """
-        if wanted is False:
+        if requested is False:
             return ()
         sources = self._state.sources(storage_options)
         holders, _ = self._state.sources_by_table(sources, series=False)
         tables = {path: having for path, having in holders.items() if path not in {GENERAL, SUBJECT}}
-        if wanted is not True:
-            absent = next((path for path in wanted if path not in tables), None)
+        if requested is not True:
+            absent = next((path for path in requested if path not in tables), None)
             if absent is not None and not is_update:
                 known = ", ".join(f"/{path}" for path in sorted(tables)[:20]) or "none"
                 raise TableNotFoundError(f"values=: no session has a table /{absent}; tables: {known}")
-            tables = {path: tables[path] for path in dict.fromkeys(wanted) if path in tables}
+            tables = {path: tables[path] for path in dict.fromkeys(requested) if path in tables}
         total = sum(map(len, tables.values()))
         folders: dict[str, str] = {}
         with Progress("Reading NWB values", total, disabled=disable_progress) as progress:
@@ -213,14 +213,14 @@ class ValueWriter:
         plan, tables, lacking = self._plan(path, sources, ignore_errors=ignore_errors)
         lacking |= known_lacking & {file.source.public for file in tables}
         schema = tuple((name, encode_dtype(dtype)) for name, dtype in _file_schema(plan).items())
-        kept = {session.key: (one, at) for one in before for at, session in enumerate(one.entry.sessions)}
+        previous = {session.key: (one, at) for one in before for at, session in enumerate(one.entry.sessions)}
         rows = []
         for file in tables:
             if file.source.public not in lacking:
-                was = kept.get(file.source.public)
-                if was is not None and not _is_same(file, was[0].entry.sessions[was[1]]):
-                    was = None
-                rows.append(_PlannedSession(file, was))
+                stored = previous.get(file.source.public)
+                if stored is not None and not _is_same(file, stored[0].entry.sessions[stored[1]]):
+                    stored = None
+                rows.append(_PlannedSession(file, stored))
         writing = _TableWriting(self, plan, place, lacking, ignore_errors=ignore_errors)
         files: list[ValueFile] = []
         for one, some in _group_by_file(rows, schema):
@@ -335,11 +335,11 @@ class ValueWriter:
         self._folder.write(file.entry_name, entry)
         return file
 
-    def previous_rows(self, kept: _PreviousFile) -> pl.DataFrame:
+    def previous_rows(self, previous: _PreviousFile) -> pl.DataFrame:
         """Return all rows of a value file of the previous index."""
         assert self._before is not None  # noqa: S101 - the file is from the previous index
-        names = [name for name, _ in kept.values.schema]
-        return self._before.values_in(kept.values, kept.file, names, kept.file.rows, None)
+        names = [name for name, _ in previous.values.schema]
+        return self._before.values_in(previous.values, previous.file, names, previous.file.rows, None)
 
 
 class _TableWriting:
@@ -409,13 +409,13 @@ class _TableWriting:
 
     def _read(self, block: list[_PlannedSession]) -> Iterator[_ReadSession]:
         """Read sessions that are all in the same previous value file, or all in none."""
-        kept = block[0].kept
-        if kept is None:
+        previous = block[0].previous
+        if previous is None:
             yield from self._from_files([row.file for row in block])
             return
-        name = kept[0].file.name
+        name = previous[0].file.name
         if self._last[0] != name:
-            self._last = name, self._writer.previous_rows(kept[0])
+            self._last = name, self._writer.previous_rows(previous[0])
         for row in block:
             found = self._from_previous(row, self._last[1])
             if found is None:
@@ -425,24 +425,24 @@ class _TableWriting:
 
     def _from_previous(self, row: _PlannedSession, frame: pl.DataFrame) -> _ReadSession | None:
         """Return the rows of a session from a previous value file; None if columns are missing."""
-        assert row.kept is not None  # noqa: S101 - checked by the only caller
-        one, at = row.kept
+        assert row.previous is not None  # noqa: S101 - checked by the only caller
+        one, at = row.previous
         stored = one.entry.layouts[one.entry.sessions[at].layout].stored
-        wanted = [name for name in self._plan.schema if name in row.file.columns]
-        if not set(wanted) <= set(stored):
+        names = [name for name in self._plan.schema if name in row.file.columns]
+        if not set(names) <= set(stored):
             return None
         start = sum(session.rows for session in one.entry.sessions[:at])
         own = frame[start : start + row.file.table.rows]
         try:
             columns = [
-                conform(own[name], dtype, "the index") if name in wanted else nulls(name, dtype, len(own))
+                conform(own[name], dtype, "the index") if name in names else nulls(name, dtype, len(own))
                 for name, dtype in self._plan.schema.items()
             ]
         except LazyNWBError:
             return None
         metadata = session_frame([row.file.source], self._plan.session, partial(scan_metadata, self._plan))
         columns += [metadata[c.name].new_from_index(0, len(own)) for c in self._plan.session]
-        return _ReadSession(row.file, pl.DataFrame([*columns, *own.select(*INTERNAL)]), frozenset(wanted))
+        return _ReadSession(row.file, pl.DataFrame([*columns, *own.select(*INTERNAL)]), frozenset(names))
 
     def _from_files(self, files: Sequence[TableFile]) -> Iterator[_ReadSession]:
         """Read sessions from their files; leave out unreadable ones if errors are ignored."""
@@ -520,7 +520,7 @@ def _group_by_file(
     runs: list[tuple[_PreviousFile | None, int, int]] = []
     at = 0
     while at < len(rows):
-        one = rows[at].kept
+        one = rows[at].previous
         stop = at + (len(one[0].entry.sessions) if one is not None else 0)
         if (
             one is not None
@@ -528,7 +528,7 @@ def _group_by_file(
             and one[0].values.schema == schema
             and stop <= len(rows)
             and all(
-                row.kept is not None and row.kept[0] is one[0] and row.kept[1] == number
+                row.previous is not None and row.previous[0] is one[0] and row.previous[1] == number
                 for number, row in enumerate(rows[at:stop])
             )
         ):
@@ -542,19 +542,19 @@ def _group_by_file(
         at = stop
     # Small files next to new rows are merged with them, which limits the number of small files.
     merged: list[tuple[_PreviousFile | None, int, int]] = []
-    for number, (one_kept, start, stop) in enumerate(runs):
+    for number, (candidate, start, stop) in enumerate(runs):
         is_next_to_new = any(
             runs[other][0] is None for other in (number - 1, number + 1) if 0 <= other < len(runs)
         )
-        kept = one_kept
-        if kept is not None and is_next_to_new and kept.file.part.decoded < SMALL_FILE_BYTES:
-            kept = None
-        if kept is None and merged and merged[-1][0] is None:
+        reused = candidate
+        if reused is not None and is_next_to_new and reused.file.part.decoded < SMALL_FILE_BYTES:
+            reused = None
+        if reused is None and merged and merged[-1][0] is None:
             merged[-1] = None, merged[-1][1], stop
         else:
-            merged.append((kept, start, stop))
-    for kept, start, stop in merged:
-        yield kept, rows[start:stop]
+            merged.append((reused, start, stop))
+    for reused, start, stop in merged:
+        yield reused, rows[start:stop]
 
 
 def _blocks(rows: Sequence[_PlannedSession]) -> Iterator[list[_PlannedSession]]:
@@ -562,11 +562,11 @@ def _blocks(rows: Sequence[_PlannedSession]) -> Iterator[list[_PlannedSession]]:
     block: list[_PlannedSession] = []
     total = 0
     for row in rows:
-        own = row.kept[0] if row.kept is not None else None
+        own = row.previous[0] if row.previous is not None else None
         if block and (
             len(block) >= SESSIONS_AT_ONCE
             or total + row.file.table.rows > _ROWS
-            or own is not (block[0].kept[0] if block[0].kept is not None else None)
+            or own is not (block[0].previous[0] if block[0].previous is not None else None)
         ):
             yield block
             block, total = [], 0

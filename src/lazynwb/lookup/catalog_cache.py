@@ -67,17 +67,17 @@ _lock = ForkSafeLock()
 def get_entry(key: str, source: Source, kind: type[K]) -> tuple[K | None, str]:
     """Return the valid entry of a file from memory or disk, or None, and the identity of the file."""
     with _lock:
-        kept = _memory.get(key)
-        if kept is not None:
+        in_memory = _memory.get(key)
+        if in_memory is not None:
             _memory.move_to_end(key)
-    stored = kept if kept is not None else disk_cache.load(key, msgpack_decoder(kind))
+    stored = in_memory if in_memory is not None else disk_cache.load(key, msgpack_decoder(kind))
     now = source.identity(known=stored.identity if stored is not None else False)
-    if kept is not None and kept.identity != now:
+    if in_memory is not None and in_memory.identity != now:
         # Another process may have stored the current version.
         stored = disk_cache.load(key, msgpack_decoder(kind))
     if not isinstance(stored, kind) or stored.key != key or not is_valid(stored, source, now):
         return None, now
-    if stored is not kept:
+    if stored is not in_memory:
         _put_in_memory(stored)
     count(cache_hits=1)
     return stored, now
@@ -86,10 +86,10 @@ def get_entry(key: str, source: Source, kind: type[K]) -> tuple[K | None, str]:
 def get_version(key: str, version: str, kind: type[K]) -> K | None:
     """Return the entry of one version of a file, which need not be the current one."""
     with _lock:
-        kept = _memory.get(key)
-    if kept is None or kept.identity != version:
-        kept = disk_cache.load(key, msgpack_decoder(kind))
-    return kept if isinstance(kept, kind) and kept.key == key and kept.identity == version else None
+        entry = _memory.get(key)
+    if entry is None or entry.identity != version:
+        entry = disk_cache.load(key, msgpack_decoder(kind))
+    return entry if isinstance(entry, kind) and entry.key == key and entry.identity == version else None
 
 
 def is_valid(entry: CacheEntry, source: Source, now: str) -> bool:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from lazynwb.catalog.model import SomeChunks
+    from lazynwb.catalog.model import PartialChunkIndex
     from lazynwb.storage.source import Source
 
 #: Larger chunk indices are not stored on disk: each process looks them up again.
@@ -59,7 +59,7 @@ _MAX_EAGER_CHUNKS = 16
 #: Cost of a look-up of one chunk, in entries of a complete index, in local and in remote files.
 _LOOKUP_COST, _REMOTE_LOOKUP_COST = 16, 4
 #: An array and the numbers of its required chunks, in row-major order of the grid; None for all chunks.
-Wanted: TypeAlias = "tuple[Array, np.ndarray | None]"
+ChunkSelection: TypeAlias = "tuple[Array, np.ndarray | None]"
 
 K = TypeVar("K", bound=CacheEntry)
 
@@ -129,7 +129,7 @@ class TableFile:
         self.table: Table = entry.table
         self.columns: dict[str, Column] = {c.name: c for c in entry.table.columns if c.name not in RESERVED}
         self._entry = entry
-        self._some: dict[str, SomeChunks] = {}
+        self._partial_indices: dict[str, PartialChunkIndex] = {}
 
     def without(self, names: Collection[str]) -> TableFile:
         """Return the table without some columns, as if the file lacked them."""
@@ -157,12 +157,12 @@ class TableFile:
             f"column {name!r} was left out: its name is reserved" for name in taken
         )
 
-    def chunks(self, array: Array) -> ChunkIndex | SomeChunks | None:
+    def chunks(self, array: Array) -> ChunkIndex | PartialChunkIndex | None:
         """Return the known chunk locations of an array; None if its layout has no chunks."""
         if not _has_index(array):
             return None
         with _lock:  # a complete index replaces the partial one
-            return self._entry.chunks.get(array.path) or self._some.get(array.path)
+            return self._entry.chunks.get(array.path) or self._partial_indices.get(array.path)
 
     def zone_map(self, array: Array) -> ZoneMap | None:
         """Return the zone map of an array; None before the array is first read."""
@@ -192,17 +192,17 @@ class TableFile:
         ----------
         array : Array
         numbers : ndarray of int64 or None
-            Of the chunks that are wanted, in row-major order of the chunk grid; None for all.
+            Numbers of the required chunks, in row-major order of the chunk grid; None for all.
         """
         self.look_up([(array, numbers)])
 
-    def look_up(self, wanted: Iterable[Wanted]) -> None:
-        """Make sure that chunks are known; opens the file if some are not."""
-        wanted = list(wanted)
-        missing = self.unknown(wanted)
+    def look_up(self, selections: Iterable[ChunkSelection]) -> None:
+        """Look up the chunks that are not known yet; open the file only if there are any."""
+        selections = list(selections)
+        missing = self.missing(selections)
         if missing and self.is_provided and self._entry.key:
             self._merge_cached()
-            missing = self.unknown(wanted)
+            missing = self.missing(selections)
         if not missing:
             return
         with invalidate_on_corruption(self.source), self.reader() as reader:
@@ -212,10 +212,10 @@ class TableFile:
             for (array, _), index in zip(missing, indices, strict=True):
                 if isinstance(index, ChunkIndex):
                     complete[array.path] = index
-                    self._some.pop(array.path, None)
+                    self._partial_indices.pop(array.path, None)
                 else:
-                    before = self._some.get(array.path)
-                    self._some[array.path] = index if before is None else before.with_more(index)
+                    before = self._partial_indices.get(array.path)
+                    self._partial_indices[array.path] = index if before is None else before.union(index)
             self._entry.chunks = {**self._entry.chunks, **complete}
         if complete:
             self._store_entry()
@@ -233,30 +233,30 @@ class TableFile:
                 self._entry.chunks = {**stored.chunks, **self._entry.chunks}
                 self._entry.zone_maps = {**stored.zone_maps, **self._entry.zone_maps}
 
-    def unknown(self, wanted: Iterable[Wanted]) -> list[Wanted]:
+    def missing(self, selections: Iterable[ChunkSelection]) -> list[ChunkSelection]:
         """Return the arrays and chunks that must be looked up."""
         import numpy as np  # late: a schema needs no NumPy
 
-        missing: dict[str, Wanted] = {}
-        for array, numbers in wanted:
+        by_path: dict[str, ChunkSelection] = {}
+        for array, numbers in selections:
             if not self.needs_chunk_index(array):
                 continue
             path = array.path
-            _, others = missing.get(path, (array, np.zeros(0, np.int64)))
+            _, others = by_path.get(path, (array, np.zeros(0, np.int64)))
             if numbers is None or others is None:
-                missing[path] = array, None
+                by_path[path] = array, None
                 continue
-            some = self._some.get(path)
-            lacking = some.unknown(numbers) if some is not None else numbers
+            some = self._partial_indices.get(path)
+            lacking = some.missing(numbers) if some is not None else numbers
             if len(lacking):
                 if len(others):  # NumPy imports all of numpy.ma for it
                     lacking = np.union1d(lacking, others)
                 known = len(some) if some is not None else 0
-                missing[path] = (
+                by_path[path] = (
                     array,
                     lacking if self.prefer_partial_lookup(array, known + len(lacking)) else None,
                 )
-        return [(array, some) for array, some in missing.values() if some is None or len(some)]
+        return [(array, some) for array, some in by_path.values() if some is None or len(some)]
 
     def prefer_partial_lookup(self, array: Array, some: int) -> bool:
         """Return whether looking up this many chunks is cheaper than reading the complete index."""
@@ -454,12 +454,12 @@ def _load_entry(
     )
 
 
-def look_up_chunks(wanted: Iterable[tuple[TableFile, Wanted]]) -> None:
+def look_up_chunks(selections: Iterable[tuple[TableFile, ChunkSelection]]) -> None:
     """Look up unknown chunks, of several remote files concurrently."""
-    files: dict[int, tuple[TableFile, list[Wanted]]] = {}
-    for file, one in wanted:
+    files: dict[int, tuple[TableFile, list[ChunkSelection]]] = {}
+    for file, one in selections:
         files.setdefault(id(file), (file, []))[1].append(one)
-    lacking = [(file, listed) for file, listed in files.values() if file.unknown(listed)]
+    lacking = [(file, listed) for file, listed in files.values() if file.missing(listed)]
     map_concurrently(lambda pair: pair[0].look_up(pair[1]), lacking, (file.source for file, _ in lacking))
 
 

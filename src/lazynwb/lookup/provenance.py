@@ -69,9 +69,9 @@ class Origins(NamedTuple):
     owners: np.ndarray
     rows: np.ndarray
 
-    def take(self, kept: np.ndarray | slice) -> Origins:
+    def take(self, selection: np.ndarray | slice) -> Origins:
         """Return the origins of some of the rows."""
-        return Origins(self.files, self.owners[kept], self.rows[kept])
+        return Origins(self.files, self.owners[selection], self.rows[selection])
 
 
 def provenance_columns(present: Iterable[str], suffix: str) -> dict[str, str]:

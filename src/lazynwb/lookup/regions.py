@@ -91,13 +91,14 @@ def load_targets(files: Sequence[TableFile], name: str) -> list[TableFile | None
         If a file cannot be read.
     """
     paths = map_concurrently(_target_paths, files, (file.source for file in files))
-    wanted = []
+    targets = []
     for number, (file, known) in enumerate(zip(files, paths, strict=True)):
         column = file.columns.get(name)
         if column is not None and column.data is not None and known.get(column.data.path):
-            wanted.append((known[column.data.path], file.owning_file(column.data)[0], number))
+            targets.append((known[column.data.path], file.owning_file(column.data)[0], number))
     found: list[TableFile | None] = [None] * len(files)
-    for path, group in groupby(sorted(wanted, key=lambda item: (item[0], item[2])), key=lambda item: item[0]):
+    targets.sort(key=lambda item: (item[0], item[2]))
+    for path, group in groupby(targets, key=lambda item: item[0]):
         listed = list(group)
         loading = load_tables([source for _, source, _ in listed], path)
         for (_, _, number), load in zip(listed, loading, strict=True):
@@ -127,7 +128,7 @@ def _target_paths(file: TableFile) -> dict[str, str]:
 def find_regions(  # noqa: PLR0913 - the options of a scan
     files: Sequence[TableFile],
     schema: Mapping[str, pl.DataType],
-    wanted: bool | str | Iterable[str],  # noqa: FBT001 - a public parameter
+    requested: bool | str | Iterable[str],  # noqa: FBT001 - a public parameter
     chosen: Iterable[str],
     conflicts: dict[str, str],
     *,
@@ -142,7 +143,7 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
         Files with the table that were inspected for the schema.
     schema : mapping of str to DataType
         Columns of the table.
-    wanted : bool, str or iterable of str
+    requested : bool, str or iterable of str
         True for all regions, or names of columns.
     chosen : iterable of str
         Columns whose type in `schema` the user chose: the fields of this type are read.
@@ -159,10 +160,10 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
     SchemaError
         If a requested column is not a region.
     """
-    if wanted is False:
+    if requested is False:
         return ()
     regions = _common_regions(files)
-    named = _names(wanted)
+    named = _names(requested)
     set_by_user = set(chosen)
     found = []
     for name in regions if named is None else dict.fromkeys(named):
@@ -227,11 +228,11 @@ def _warn_of_unresolved(
         )
 
 
-def _names(wanted: bool | str | Iterable[str]) -> list[str] | None:  # noqa: FBT001
+def _names(requested: bool | str | Iterable[str]) -> list[str] | None:  # noqa: FBT001
     """Return the requested columns; None for all regions."""
-    if isinstance(wanted, bool):
+    if isinstance(requested, bool):
         return None
-    return [wanted] if isinstance(wanted, str) else list(wanted)
+    return [requested] if isinstance(requested, str) else list(requested)
 
 
 def _describe_files(files: Sequence[TableFile]) -> str:

@@ -43,7 +43,7 @@ class SessionColumn(NamedTuple):
 
 def find_session_columns(  # noqa: PLR0913 - the options of a scan
     sources: Sequence[Source],
-    wanted: str | Iterable[str] | Mapping[str, str],
+    requested: str | Iterable[str] | Mapping[str, str],
     taken: Iterable[str],
     first: int | None,
     *,
@@ -57,7 +57,7 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
     ----------
     sources : sequence of Source
         Files of the scan.
-    wanted : str, iterable of str or mapping of str to str
+    requested : str, iterable of str or mapping of str to str
         Names in `/general` or in the root group ("session_id"), or in `/general/subject` ("age",
         "subject/age"); a mapping maps names of columns to these.
     taken : iterable of str
@@ -72,7 +72,7 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
     SchemaError
         If no file has the metadata, or the table has a column with the same name.
     """
-    named = session_names(wanted)
+    named = session_names(requested)
     schemas: dict[str, Mapping[str, pl.DataType]] = {}
     conflicts: dict[str, dict[str, str]] = {}
 
@@ -114,7 +114,7 @@ def find_session_columns(  # noqa: PLR0913 - the options of a scan
     return tuple(found)
 
 
-def session_names(wanted: str | Iterable[str] | Mapping[str, str] | None) -> dict[str, str]:
+def session_names(requested: str | Iterable[str] | Mapping[str, str] | None) -> dict[str, str]:
     """Return the requested metadata, by column name.
 
     Raises
@@ -124,12 +124,12 @@ def session_names(wanted: str | Iterable[str] | Mapping[str, str] | None) -> dic
     TypeError
         If a name is not a string.
     """
-    if wanted is None:
+    if requested is None:
         return {}
-    if isinstance(wanted, Mapping):
-        pairs = list(wanted.items())
+    if isinstance(requested, Mapping):
+        pairs = list(requested.items())
     else:
-        listed = [wanted] if isinstance(wanted, str) else wanted
+        listed = [requested] if isinstance(requested, str) else requested
         pairs = [(path.rsplit("/", 1)[-1] if isinstance(path, str) else path, path) for path in listed]
     named: dict[str, str] = {}
     for name, path in pairs:
@@ -185,10 +185,10 @@ def session_frame(
         One row per source, with `_nwb_path` and the given columns; null where a file lacks the field.
     """
     found = pl.DataFrame({NWB_PATH: pl.Series([source.path for source in sources], dtype=pl.String)})
-    wanted = list(columns)
-    distinct = tuple({source.path: source for source in sources}.values()) if wanted else ()
-    for table in dict.fromkeys(column.table for column in wanted):
-        own = [column for column in wanted if column.table == table]
+    selected = list(columns)
+    distinct = tuple({source.path: source for source in sources}.values()) if selected else ()
+    for table in dict.fromkeys(column.table for column in selected):
+        own = [column for column in selected if column.table == table]
         rows = pl.concat(scan(distinct, table, {column.column: column.dtype for column in own}))
         named = [pl.col(column.column).alias(column.name) for column in own]
         found = found.join(rows.select(NWB_PATH, *named), on=NWB_PATH, how="left", maintain_order="left")

@@ -132,13 +132,13 @@ def shortest_names(tables: Sequence[str], fixed: Mapping[str, str]) -> dict[str,
     fixed : mapping of str to str
         Predefined names of some tables, by path.
     """
-    kept = {path: fixed[path] for path in tables if path in fixed}
-    reserved = {*kept.values(), *kept}
+    predefined = {path: fixed[path] for path in tables if path in fixed}
+    reserved = {*predefined.values(), *predefined}
     counts = Counter(end for path in tables for end in _suffixes(path))
     names = {}
     for path in tables:
         free = (end for end in _suffixes(path) if end not in reserved and counts[end] == 1)
-        names[path] = kept.get(path) or next(free, path)
+        names[path] = predefined.get(path) or next(free, path)
     return names
 
 

@@ -213,8 +213,8 @@ class SingleSample(LazyArray):
     def read(self, spans: tuple[Indexer, ...]) -> np.ndarray:
         """Read the scalar."""
         values = np.asarray(self._scalar.read(spans[1:]))[np.newaxis]
-        kept: np.ndarray = values[self._start : self._stop][spans[0]]
-        return kept
+        selected: np.ndarray = values[self._start : self._stop][spans[0]]
+        return selected
 
 
 def samples_of(table: TableFile, array: Array) -> StoredArray | SingleSample:

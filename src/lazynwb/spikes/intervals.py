@@ -140,12 +140,12 @@ class Intervals:
         if conditions and _by_row(conditions):
             frame = frame.filter(*conditions)
             conditions = []
-        kept = list(dict.fromkeys([*columns, NWB_PATH]))
-        rows = frame.select(self._needed(kept, [*times.expressions, *conditions])).collect()
+        selected = list(dict.fromkeys([*columns, NWB_PATH]))
+        rows = frame.select(self._needed(selected, [*times.expressions, *conditions])).collect()
         parts = rows.partition_by(NWB_PATH, maintain_order=True) or [rows]
         if _by_row([*times.expressions, *conditions]):
             parts = [pl.concat(parts)]
-        parts = [self._with_times(part.filter(*conditions), kept, times) for part in parts]
+        parts = [self._with_times(part.filter(*conditions), selected, times) for part in parts]
         rows = pl.concat(parts)
         grouped = rows.group_by(NWB_PATH, maintain_order=True).len().drop_nulls()
         counts = grouped["len"].to_list()
@@ -160,7 +160,7 @@ class Intervals:
             dict(zip(grouped[NWB_PATH].to_list(), zip(firsts, counts, strict=False), strict=True)),
         )
 
-    def _needed(self, kept: list[str], expressions: list[pl.Expr]) -> list[str]:
+    def _needed(self, selected: list[str], expressions: list[pl.Expr]) -> list[str]:
         """Return the columns to read: those of the result and those of expressions."""
         if any(expression.meta.has_multiple_outputs() for expression in expressions):
             return list(self._schema)  # patterns and selectors may match any column
@@ -173,10 +173,10 @@ class Intervals:
                 raise ColumnNotFoundError(
                     f"the intervals table has no column {name!r}{hint}; available columns: {there}"
                 )
-        return list(dict.fromkeys([*kept, *roots]))
+        return list(dict.fromkeys([*selected, *roots]))
 
     @staticmethod
-    def _with_times(rows: pl.DataFrame, kept: list[str], times: Times) -> pl.DataFrame:
+    def _with_times(rows: pl.DataFrame, selected: list[str], times: Times) -> pl.DataFrame:
         names = [_BOUND.format(i) for i in range(len(times.labels))]
         found = rows.with_columns(
             expression.alias(name) for name, expression in zip(names, times.expressions, strict=True)
@@ -185,7 +185,7 @@ class Intervals:
             dtype = found.schema[name]
             if not (dtype.is_numeric() or isinstance(dtype, pl.Null)):
                 raise SchemaError(f"{label} is {dtype}, but must be a number of seconds")
-        return found.select(*kept, *(pl.col(name).cast(pl.Float64) for name in names))
+        return found.select(*selected, *(pl.col(name).cast(pl.Float64) for name in names))
 
 
 def _by_row(expressions: list[pl.Expr]) -> bool:

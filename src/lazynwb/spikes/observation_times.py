@@ -78,17 +78,17 @@ class Observations:
 
 
 def _as_pairs(series: pl.Series) -> pl.Series:
-    wanted = pl.List(pl.Array(pl.Float64, _PAIR))
+    expected = pl.List(pl.Array(pl.Float64, _PAIR))
     dtype = series.dtype
     if isinstance(dtype, pl.Null):
-        return series.cast(wanted)
+        return series.cast(expected)
     if isinstance(dtype, pl.Array) and dtype.shape == (_PAIR,) and not isinstance(dtype.inner, pl.List):
         present = series.is_not_null().to_numpy().astype(np.int64)
         flat = series.drop_nulls().cast(pl.Array(pl.Float64, _PAIR))
         return as_lists(flat.explode(), (_PAIR,), [offsets_of(present)])
     try:
         lists = series.arr.to_list() if isinstance(dtype, pl.Array) else series
-        return lists.cast(wanted)
+        return lists.cast(expected)
     except pl.exceptions.PolarsError as error:
         raise SchemaError(
             f"{OBS_INTERVALS} is {dtype}, but must be lists of (start, stop) in seconds "

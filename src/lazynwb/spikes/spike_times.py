@@ -316,9 +316,9 @@ class Query:
         finds = any(name in self._options.intervals for name in names)
         observes = self._options.observed_only and (finds or IS_OBSERVED in names)
         own = {self._unit_columns[name] for name in names if name in self._unit_columns}
-        wanted = [name for name, needed in ((SPIKE_TIMES, finds), (OBS_INTERVALS, observes)) if needed]
-        present = [name for name in wanted if name in self._unit_schema]
-        late = [name for name in wanted if name not in self._unit_schema]
+        required = [name for name, needed in ((SPIKE_TIMES, finds), (OBS_INTERVALS, observes)) if needed]
+        present = [name for name in required if name in self._unit_schema]
+        late = [name for name in required if name not in self._unit_schema]
         place = provenance(self._unit_schema, _PREFIX)
         light = self._units.select(*place, *sorted(own), *present)
         whole = self._lazy and SPIKE_TIMES in present

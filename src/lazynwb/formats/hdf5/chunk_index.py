@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from lazynwb.catalog.model import MISSING, ChunkIndex, SomeChunks
+from lazynwb.catalog.model import MISSING, ChunkIndex, PartialChunkIndex
 from lazynwb.formats.hdf5.binary import (
     U8,
     UNDEFINED,
@@ -117,7 +117,9 @@ def _few_chunks(file: FileBytes, dataset: ChunkedDataset, grid: tuple[int, ...])
     return None
 
 
-def read_some_chunks(file: FileBytes, dataset: ChunkedDataset, numbers: np.ndarray) -> SomeChunks:
+def read_partial_chunk_index(
+    file: FileBytes, dataset: ChunkedDataset, numbers: np.ndarray
+) -> PartialChunkIndex:
     """Return the locations of some chunks, by number in row-major order of the chunk grid."""
     if math.prod(dataset.grid) >= 2**63:
         raise DamagedStructureError("a dataset of too many chunks")
@@ -126,7 +128,7 @@ def read_some_chunks(file: FileBytes, dataset: ChunkedDataset, numbers: np.ndarr
     stored = zip(found.addresses.tolist(), found.sizes.tolist(), found.masks.tolist(), strict=True)
     by_number = zip(found.numbers.tolist(), stored, strict=True)
     locations.update({number: location for number, location in by_number if number in locations})
-    return SomeChunks(locations)
+    return PartialChunkIndex(locations)
 
 
 def _look_up(file: FileBytes, dataset: ChunkedDataset, selection: np.ndarray | None) -> _Locations:

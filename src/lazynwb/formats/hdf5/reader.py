@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
+    from lazynwb.catalog.model import Array, ChunkIndex, PartialChunkIndex
     from lazynwb.formats.libhdf5.fallback import Libhdf5Reader
     from lazynwb.formats.protocols import OpenFile
     from lazynwb.storage.source import Source
@@ -49,7 +49,7 @@ class Hdf5Reader(StructureReader):
         If libhdf5 cannot open the file either.
     """
 
-    reads_apart = False
+    is_thread_safe = False
 
     def __init__(self, source: Source, version: str) -> None:
         self._source = source
@@ -87,18 +87,18 @@ class Hdf5Reader(StructureReader):
 
     def chunk_indices(
         self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
-    ) -> list[ChunkIndex | SomeChunks]:
+    ) -> list[ChunkIndex | PartialChunkIndex]:
         """Return the locations of all or some chunks of arrays."""
         selected = list(numbers) or [None] * len(arrays)
 
-        def look_up(file: StructureFile) -> list[ChunkIndex | SomeChunks]:
-            found: list[ChunkIndex | SomeChunks] = []
+        def look_up(file: StructureFile) -> list[ChunkIndex | PartialChunkIndex]:
+            found: list[ChunkIndex | PartialChunkIndex] = []
             for array, chunk_numbers in zip(arrays, selected, strict=True):
                 with file.collect_misses():
                     found.append(
                         file.chunk_index(array)
                         if chunk_numbers is None
-                        else file.some_chunks(array, chunk_numbers)
+                        else file.partial_chunk_index(array, chunk_numbers)
                     )
             return found
 

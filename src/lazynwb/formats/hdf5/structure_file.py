@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
+    from lazynwb.catalog.model import Array, ChunkIndex, PartialChunkIndex
     from lazynwb.storage.source import Source
 
 _MAX_TEXT_WIDTH = 4096
@@ -299,14 +299,14 @@ class StructureFile(PartialFile):
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:
         """Return the paths of the objects at addresses, by a breadth-first walk from the root."""
         root = self.root
-        wanted = set(addresses) - {0}
+        unresolved = set(addresses) - {0}
         found: dict[int, str] = {}
-        if root.address in wanted:
+        if root.address in unresolved:
             found[root.address] = "/"
-            wanted.discard(root.address)
+            unresolved.discard(root.address)
         seen = {root.address}
         queue: deque[tuple[str, StructureNode]] = deque([("", root)])
-        while queue and wanted:
+        while queue and unresolved:
             prefix, group = queue.popleft()
             with self.collect_misses():
                 for key, link in group.links().items():
@@ -314,8 +314,8 @@ class StructureFile(PartialFile):
                         continue
                     seen.add(link.address)
                     path = f"{prefix}/{key.decode('utf-8', 'replace')}"
-                    if link.address in wanted:
-                        wanted.discard(link.address)
+                    if link.address in unresolved:
+                        unresolved.discard(link.address)
                         found[link.address] = path
                     with self.collect_misses():
                         child = group.opened(link)
@@ -341,12 +341,12 @@ class StructureFile(PartialFile):
         found = self.find(array.path)
         return read_chunk_index(found.file, chunked_dataset(found.header))
 
-    def some_chunks(self, array: Array, numbers: np.ndarray) -> SomeChunks:
+    def partial_chunk_index(self, array: Array, numbers: np.ndarray) -> PartialChunkIndex:
         """Return the locations of some chunks of an array, by number in row-major order of the chunk grid."""
-        from lazynwb.formats.hdf5.chunk_index import read_some_chunks
+        from lazynwb.formats.hdf5.chunk_index import read_partial_chunk_index
 
         found = self.find(array.path)
-        return read_some_chunks(found.file, chunked_dataset(found.header), numbers)
+        return read_partial_chunk_index(found.file, chunked_dataset(found.header), numbers)
 
 
 def _bytes_of(source: Source, version: str) -> LocalBytes | RemoteBytes:

@@ -88,8 +88,8 @@ def check_chunks(file: LibHdf5File, dataset: h5py.Dataset, array: Array, ranges:
         raise CorruptDataError(
             f"{file.name}: a chunk of {where} has {largest} stored bytes, but at most {nbytes} decoded bytes"
         )
-    wanted = chunks_with(ranges, stored, dataset.chunks[0])
-    for place in _invalid_chunks(file, dataset, array, filters, wanted):
+    selected = chunks_with(ranges, stored, dataset.chunks[0])
+    for place in _invalid_chunks(file, dataset, array, filters, selected):
         raise CorruptDataError(
             f"{file.name}: the chunk of {where} at {place} is damaged: it does not decode to its size"
         )

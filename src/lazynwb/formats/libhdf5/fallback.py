@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
+    from lazynwb.catalog.model import Array, ChunkIndex, PartialChunkIndex
     from lazynwb.formats.protocols import OpenFile
     from lazynwb.storage.source import Source
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 class Libhdf5Reader(StructureReader):
     """A reader of a file opened by libhdf5; see `lazynwb.formats.registry.Reader`."""
 
-    reads_apart = False
+    is_thread_safe = False
 
     def __init__(self, source: Source, version: str) -> None:
         self._file = Hdf5File(source, version)
@@ -46,12 +46,12 @@ class Libhdf5Reader(StructureReader):
 
     def chunk_indices(
         self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
-    ) -> list[ChunkIndex | SomeChunks]:
+    ) -> list[ChunkIndex | PartialChunkIndex]:
         """Look up the locations of all chunks of arrays, because libhdf5 lists chunks one by one."""
         del numbers
 
-        def look_up(_: OpenFile) -> list[ChunkIndex | SomeChunks]:
-            found: list[ChunkIndex | SomeChunks] = []
+        def look_up(_: OpenFile) -> list[ChunkIndex | PartialChunkIndex]:
+            found: list[ChunkIndex | PartialChunkIndex] = []
             for array in arrays:
                 with self._file.collect_misses():
                     found.append(chunk_index(self._file, array))

@@ -262,15 +262,15 @@ def resolve_references(file: Hdf5File, addresses: set[int]) -> dict[int, str]:
     when the last one is found. Only hard links are followed.
     """
     found: dict[int, str] = {}
-    wanted = set(addresses) - {0}
+    unresolved = set(addresses) - {0}
     root = h5g.open(file.id, b"/")
     root_address = int(h5o.get_info(root).addr)
-    if root_address in wanted:
+    if root_address in unresolved:
         found[root_address] = "/"
-        wanted.discard(root_address)
+        unresolved.discard(root_address)
     seen = {root_address}
     queue: deque[tuple[str, h5g.GroupID]] = deque([("", root)])
-    while queue and wanted:
+    while queue and unresolved:
         prefix, group = queue.popleft()
         with file.collect_misses():
             for key in group:
@@ -279,8 +279,8 @@ def resolve_references(file: Hdf5File, addresses: set[int]) -> dict[int, str]:
                     continue
                 seen.add(link.u)
                 path = f"{prefix}/{key.decode('utf-8', 'replace')}"
-                if link.u in wanted:
-                    wanted.discard(link.u)
+                if link.u in unresolved:
+                    unresolved.discard(link.u)
                     found[int(link.u)] = path
                 try:
                     child = h5o.open(group, key)

@@ -123,13 +123,13 @@ def _resolve_references(
     by_path: dict[str, dict[str, Any]], known: dict[tuple[int, Hashable], str]
 ) -> dict[str, dict[str, Any]]:
     """Replace references by the paths of their targets, which are resolved together."""
-    wanted: dict[int, tuple[ReferenceFile, set[Hashable]]] = {}
+    by_file: dict[int, tuple[ReferenceFile, set[Hashable]]] = {}
     for attributes in by_path.values():
         for value in attributes.values():
             for reference in _references(value):
                 if (id(reference.file), reference.address) not in known:
-                    wanted.setdefault(id(reference.file), (reference.file, set()))[1].add(reference.address)
-    for number, (file, addresses) in wanted.items():
+                    by_file.setdefault(id(reference.file), (reference.file, set()))[1].add(reference.address)
+    for number, (file, addresses) in by_file.items():
         known.update({(number, address): path for address, path in file.paths_of(addresses).items()})
     return {
         path: {name: _with_paths(value, known) for name, value in attributes.items()}

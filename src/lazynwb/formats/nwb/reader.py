@@ -73,7 +73,7 @@ def region_tables(file: OpenFile, paths: Iterable[str]) -> dict[str, str]:
         The path of the table, without the leading slash, in the file that holds the dataset, by the path of
         the dataset; those that refer to nothing are left out.
     """
-    wanted: dict[int, tuple[OpenFile, dict[str, Hashable]]] = {}
+    by_file: dict[int, tuple[OpenFile, dict[str, Hashable]]] = {}
     for path in paths:
         with file.collect_misses():
             try:
@@ -84,10 +84,10 @@ def region_tables(file: OpenFile, paths: Iterable[str]) -> dict[str, str]:
                 continue
             target = found.target("table")
             if target is not None:
-                wanted.setdefault(id(found.file), (found.file, {}))[1][path] = target
+                by_file.setdefault(id(found.file), (found.file, {}))[1][path] = target
     file.raise_if_missing()
     tables = {}
-    for holder, targets in wanted.values():
+    for holder, targets in by_file.values():
         # Where objects are known by their paths, these are the addresses.
         addresses = {target for target in targets.values() if not isinstance(target, str)}
         known = holder.paths_of(addresses) if addresses else {}

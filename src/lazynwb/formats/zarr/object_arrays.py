@@ -82,8 +82,8 @@ def read_indirect(objects: Objects, array: Array, ranges: np.ndarray) -> np.ndar
     cells = [range(-(-n // c)) for n, c in zip(shape[1:], chunk[1:], strict=True)]
     try:
         outer = [s // c for s, c in zip(stored.shard, stored.chunk, strict=True)] if stored.shard else [1]
-        wanted = len(bands) * math.prod(map(len, cells)) // math.prod(outer)
-        check_written(objects, stored.keys.prefix, stored.keys.depth(len(shape)), wanted)
+        required = len(bands) * math.prod(map(len, cells)) // math.prod(outer)
+        check_written(objects, stored.keys.prefix, stored.keys.depth(len(shape)), required)
     except CorruptDataError as error:
         raise CorruptDataError(f"{objects.source.name}: /{array.path}: {error}") from None
     places = list(itertools.product(bands, *cells))

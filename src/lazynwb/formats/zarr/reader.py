@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from lazynwb.catalog.model import Array, ChunkIndex, SomeChunks
+    from lazynwb.catalog.model import Array, ChunkIndex, PartialChunkIndex
     from lazynwb.formats.protocols import OpenFile
     from lazynwb.storage.objects.object_store import Objects
 
@@ -39,7 +39,7 @@ class ZarrReader(StructureReader):
         The store.
     """
 
-    reads_apart = True
+    is_thread_safe = True
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
@@ -63,11 +63,12 @@ class ZarrReader(StructureReader):
 
     def chunk_indices(
         self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
-    ) -> list[ChunkIndex | SomeChunks]:
+    ) -> list[ChunkIndex | PartialChunkIndex]:
         """Look up the locations of chunks in shards; other arrays need no look-up."""
-        wanted = list(numbers) or [None] * len(arrays)
+        selected = list(numbers) or [None] * len(arrays)
         return [
-            chunk_index(self._holder(array), array, some) for array, some in zip(arrays, wanted, strict=True)
+            chunk_index(self._holder(array), array, some)
+            for array, some in zip(arrays, selected, strict=True)
         ]
 
     def chunk_indices_here(self, arrays: Sequence[Array]) -> dict[str, ChunkIndex]:

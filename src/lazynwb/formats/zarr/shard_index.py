@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lazynwb.catalog.model import MISSING, Array, ChunkIndex, SomeChunks, grid_of
+from lazynwb.catalog.model import MISSING, Array, ChunkIndex, PartialChunkIndex, grid_of
 from lazynwb.codecs.checksums import crc32c
 from lazynwb.errors import CorruptDataError
 from lazynwb.storage.objects.sparsity import check_written
@@ -21,7 +21,9 @@ _ENTRY, _CHECKSUM = 16, 4
 _MAX_CHUNKS = 100_000_000
 
 
-def chunk_index(objects: Objects, array: Array, numbers: np.ndarray | None = None) -> ChunkIndex | SomeChunks:
+def chunk_index(
+    objects: Objects, array: Array, numbers: np.ndarray | None = None
+) -> ChunkIndex | PartialChunkIndex:
     """Look up the locations of chunks of an array, with one request per shard.
 
     Parameters
@@ -52,9 +54,9 @@ def chunk_index(objects: Objects, array: Array, numbers: np.ndarray | None = Non
     places = list(itertools.product(*map(range, shards)))
     if numbers is not None:
         cells = np.stack(np.unravel_index(numbers, grid), axis=1) // within
-        wanted = np.unique(np.ravel_multi_index(tuple(cells.T), shards)).tolist()
-        if len(wanted) < len(places):
-            return _some_chunks(objects, array, [places[number] for number in wanted])
+        required = np.unique(np.ravel_multi_index(tuple(cells.T), shards)).tolist()
+        if len(required) < len(places):
+            return _partial_index(objects, array, [places[number] for number in required])
     table = np.full((*grid, 2), MISSING, "<u8")
     for room, part in _places_in(objects, array, places):
         table[room] = part
@@ -62,7 +64,7 @@ def chunk_index(objects: Objects, array: Array, numbers: np.ndarray | None = Non
     return ChunkIndex(flat[:, 0].tobytes(), flat[:, 1].tobytes())
 
 
-def _some_chunks(objects: Objects, array: Array, shards: list[tuple[int, ...]]) -> SomeChunks:
+def _partial_index(objects: Objects, array: Array, shards: list[tuple[int, ...]]) -> PartialChunkIndex:
     grid = grid_of(array)
     found: dict[int, tuple[int, int, int]] = {}
     for room, part in _places_in(objects, array, shards):
@@ -70,7 +72,7 @@ def _some_chunks(objects: Objects, array: Array, shards: list[tuple[int, ...]]) 
         numbers = np.ravel_multi_index(tuple(corners), grid).reshape(-1).tolist()
         for number, (offset, size) in zip(numbers, part.reshape(-1, 2).tolist(), strict=True):
             found[number] = offset, size, 0
-    return SomeChunks(found)
+    return PartialChunkIndex(found)
 
 
 def _places_in(
