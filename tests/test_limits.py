@@ -20,7 +20,7 @@ import long_runs
 from builders import Ragged, nwb_root, table
 from checks import ENGINES, child_environment, run_child
 from lazynwb.catalog import disk_cache
-from lazynwb.errors import refusal
+from lazynwb.errors import system_error
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc: run on Linux")
 
@@ -243,7 +243,7 @@ def test_a_cache_write_error_is_a_warning(cube, tmp_path):
     ],
 )
 def test_disk_errors_differ_from_other_errors(error, number):
-    found = refusal(error, Path("out.parquet"))
+    found = system_error(error, Path("out.parquet"))
     assert (found.errno if found else None) == number
     assert found is None or "out.parquet" in str(found)
 

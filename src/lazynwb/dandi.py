@@ -1,4 +1,4 @@
-"""Names of `lazynwb.dandi` of lazynwb 1.x, including private ones that other packages call.
+"""Public names of `lazynwb.dandi` of lazynwb 1.x, and private ones that other packages use.
 
 New code should use `get_dandi_sources`, whose `dandi://` URLs need no look-up before a scan.
 """

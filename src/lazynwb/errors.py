@@ -10,7 +10,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
-from lazynwb.terminal_text import harmless
+from lazynwb.terminal_text import escape_controls
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ class LazyNWBError(Exception):
 
     def __str__(self) -> str:
         """Return the message with control characters escaped."""
-        return harmless(super().__str__())
+        return escape_controls(super().__str__())
 
 
 class SourceNotFoundError(LazyNWBError, FileNotFoundError, ValueError):
@@ -43,7 +43,7 @@ class TableNotFoundError(LazyNWBError, KeyError):
 
     def __str__(self) -> str:
         """Return the message; `KeyError` would return its repr."""
-        return harmless(str(self.args[0])) if self.args else ""
+        return escape_controls(str(self.args[0])) if self.args else ""
 
 
 class BrokenTableLinkError(TableNotFoundError):
@@ -55,7 +55,7 @@ class ColumnNotFoundError(LazyNWBError, KeyError):
 
     def __str__(self) -> str:
         """Return the message; `KeyError` would return its repr."""
-        return harmless(str(self.args[0])) if self.args else ""
+        return escape_controls(str(self.args[0])) if self.args else ""
 
 
 class SchemaError(LazyNWBError, TypeError):
@@ -88,11 +88,11 @@ def may_skip(error: LazyNWBError, *, ignore_errors: bool) -> bool:
 
 
 #: Disk full, over a quota, file too large, read-only file system, input/output error.
-_REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _NUMBER = re.compile(r"\(os error (\d+)\)")
 
 
-def refusal(error: BaseException, path: Path) -> OSError | None:
+def system_error(error: BaseException, path: Path) -> OSError | None:
     """Return the operating system's error behind another one, with the path; None if there is none.
 
     Polars, xlsxwriter, deltalake and DuckDB raise errors of their own, without its number or the file.
@@ -103,7 +103,7 @@ def refusal(error: BaseException, path: Path) -> OSError | None:
     if number is None:
         text = str(error)
         found = _NUMBER.search(text)
-        number = int(found[1]) if found else next((n for n in _REFUSALS if os.strerror(n) in text), None)
-    if number is None or not (isinstance(error, OSError) or number in _REFUSALS):
+        number = int(found[1]) if found else next((n for n in _WRITE_ERRORS if os.strerror(n) in text), None)
+    if number is None or not (isinstance(error, OSError) or number in _WRITE_ERRORS):
         return None
     return OSError(number, os.strerror(number), str(path))

@@ -16,7 +16,9 @@ _LOGGER = logging.getLogger("lazynwb")
 
 @contextlib.contextmanager
 def hold(file: Path) -> Iterator[None]:
-    """Hold the lock of a file, which is created and kept; without effect on file systems without locks.
+    """Hold the lock of a file, which is created and never removed.
+
+    File systems without locks are not supported: there, this has no effect.
 
     Raises
     ------

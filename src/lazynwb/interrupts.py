@@ -1,4 +1,4 @@
-"""Interrupts of a notebook's kernel, for the threads that work for a query.
+"""Detection of interrupts of a notebook's kernel, on the threads of a query.
 
 While Polars runs a query, the main thread is outside Python, which therefore handles no signal. Polars has a
 handler of SIGINT of its own, but IPython and ipykernel replace it with Python's before every cell. Python's
@@ -16,7 +16,7 @@ import threading
 from contextlib import suppress
 
 
-class _Notice:
+class _Counter:
     """The sockets that Python's handler writes to, and the number of interrupts that were read from them."""
 
     def __init__(self) -> None:
@@ -25,22 +25,22 @@ class _Notice:
         self.count = 0
 
 
-_notice = _Notice()
+_counter = _Counter()
 
 
 def watch() -> None:
-    """Have interrupts counted from now on, if this is the main thread of IPython or of a notebook's kernel.
+    """Start to count interrupts, if this is the main thread of IPython or of a notebook's kernel.
 
-    A file descriptor that another library has set stays in place.
+    A file descriptor that another library has set is not replaced.
     """
     if "IPython" not in sys.modules or threading.current_thread() is not threading.main_thread():
         return
-    if _notice.sockets is None:
+    if _counter.sockets is None:
         pair = socket.socketpair()
         for one in pair:
             one.settimeout(0)
-        _notice.sockets = pair
-    ours = _notice.sockets[1].fileno()
+        _counter.sockets = pair
+    ours = _counter.sockets[1].fileno()
     before = signal.set_wakeup_fd(ours, warn_on_full_buffer=False)
     if before not in {-1, ours}:
         signal.set_wakeup_fd(before)
@@ -48,16 +48,16 @@ def watch() -> None:
 
 def count() -> int:
     """Return the number of interrupts so far."""
-    if _notice.sockets is not None:
-        with _notice.lock, suppress(BlockingIOError):
-            _notice.count += _notice.sockets[0].recv(4096).count(signal.SIGINT)
-    return _notice.count
+    if _counter.sockets is not None:
+        with _counter.lock, suppress(BlockingIOError):
+            _counter.count += _counter.sockets[0].recv(4096).count(signal.SIGINT)
+    return _counter.count
 
 
 def _forget() -> None:
-    """Count nothing in a forked child, which shares the sockets with its parent."""
-    if _notice.sockets is not None:
-        _notice.__init__()  # type: ignore[misc]
+    """Stop counting in a forked child, which shares the sockets with its parent."""
+    if _counter.sockets is not None:
+        _counter.__init__()  # type: ignore[misc]
         with suppress(ValueError):  # forked by another thread than the main one
             signal.set_wakeup_fd(-1)
 

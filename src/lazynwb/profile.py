@@ -1,4 +1,4 @@
-"""Counts of what queries cost: bytes, requests, chunks, files."""
+"""Profiles of queries: numbers of bytes, requests, chunks and files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-#: Of the lines of a profile's representation.
+#: Maximum width of the lines of a profile's representation.
 _WIDTH = 94
 
 
 @dataclass
 class Counts:
-    """What something cost.
+    """Counts of reads and of their results.
 
     Attributes
     ----------
@@ -30,21 +30,21 @@ class Counts:
     retries : int
         Requests that were repeated because a server failed or was busy.
     bytes_used : int
-        Bytes that columns were decoded from, whether they were read now or had been kept.
+        Bytes from which columns were decoded, whether they were read or cached.
     chunks_decoded, bytes_decoded : int
-        Compressed chunks that were decoded, and the bytes that came out.
+        Compressed chunks that were decoded, and their decoded size.
     files_opened : int
-        Times that a file was opened, for data or for its structure.
+        Number of times that a file was opened, for data or for its structure.
     files_parsed : int
-        Times that a file's structure was parsed because no valid catalog entry was there.
+        Number of times that a file's structure was parsed because it had no valid catalog entry.
     files_skipped : int
-        Files that a query dropped before any of their data was read.
+        Files that a query skipped before it read any of their data.
     tables_skipped : int
-        Tables of the other files that a query over several tables dropped in the same way.
+        Tables of the other files that a query on several tables skipped in the same way.
     cache_hits : int
-        Catalog entries served from memory or disk.
+        Catalog entries that were read from memory or disk.
     rows_stored, bytes_stored : int
-        Rows that came from the column store, before they were filtered, and the bytes of it that were read.
+        Rows read from the column store, before filters, and the bytes that were read from it.
     """
 
     requests: int = 0
@@ -78,12 +78,12 @@ class Counts:
 
 @dataclass(repr=False)
 class QueryCounts(Counts):
-    """What one query cost; the schema that `scan_nwb` infers beforehand is not part of it.
+    """Counts of one query, without the inference of its schema by `scan_nwb`.
 
     Attributes
     ----------
     label : str
-        Which table of how many files it read.
+        Table of the query, and number of its files.
     """
 
     label: str = ""
@@ -95,12 +95,12 @@ class QueryCounts(Counts):
 
 @dataclass(repr=False)
 class Profile(Counts):
-    """What ran inside `lazynwb.profile()`, whichever thread it ran on: see `Counts`.
+    """Counts of everything that ran inside `lazynwb.profile()`, on any thread; see `Counts`.
 
     Attributes
     ----------
     queries : list of QueryCounts
-        The same for each query that ran, in the order in which they began.
+        Counts of each query, in the order in which the queries began.
     """
 
     queries: list[QueryCounts] = field(default_factory=list)
@@ -122,7 +122,7 @@ def _wrapped(counts: str) -> str:
 
 
 class Query:
-    """A query whose costs are counted apart from others'."""
+    """A query with counts of its own."""
 
     def __init__(self, label: str) -> None:
         self.label = label
@@ -132,7 +132,7 @@ class Query:
         self._counts: dict[int, QueryCounts] = {}
 
     def of(self, profile: Profile) -> QueryCounts:
-        """Return the counts of this query in a profile that is being taken."""
+        """Return the counts of this query in an active profile."""
         found = self._counts.get(id(profile))
         if found is None:
             found = self._counts[id(profile)] = QueryCounts(label=self.label)
@@ -150,7 +150,7 @@ _current = _Current()
 
 
 def count(**amounts: int) -> None:
-    """Add the amounts to every profile that is being taken; almost free when there is none."""
+    """Add amounts to all active profiles; the cost is negligible if there are none."""
     if _active:
         query = _current.query
         with _lock:
@@ -161,13 +161,13 @@ def count(**amounts: int) -> None:
 
 
 def current() -> Query | None:
-    """Return the query that this thread works for."""
+    """Return the query of the current thread."""
     return _current.query
 
 
 @contextmanager
 def working_for(query: Query | None) -> Iterator[None]:
-    """Count what this thread does as a query's."""
+    """Attribute the reads of the current thread to a query."""
     before, _current.query = _current.query, query
     try:
         yield
@@ -176,7 +176,7 @@ def working_for(query: Query | None) -> Iterator[None]:
 
 
 def attributed(batches: Iterator[pl.DataFrame], label: str) -> Generator[pl.DataFrame]:
-    """Pass the batches of a query on, and count what they cost as its own, on whichever thread that is."""
+    """Yield the batches of a query, and attribute the reads to it, on any thread."""
     query = Query(label)
     while True:
         with working_for(query):
@@ -188,10 +188,10 @@ def attributed(batches: Iterator[pl.DataFrame], label: str) -> Generator[pl.Data
 
 @contextmanager
 def measured() -> Iterator[Counts]:
-    """Count the costs of this thread, and of threads that work for it, within the `with` block."""
+    """Count the reads of this thread, and of threads that work for it, within the `with` block."""
     query = Query("")
-    with profile() as taken, working_for(query):
-        yield query.of(taken)
+    with profile() as active, working_for(query):
+        yield query.of(active)
 
 
 @contextmanager
@@ -201,8 +201,8 @@ def profile() -> Iterator[Profile]:
     Yields
     ------
     Profile
-        The counts, live, in all and for each query. Polars runs queries on threads of its own, so everything
-        that this process reads through the package while the block is open is counted.
+        The counts in total and for each query, which are updated while queries run. Because Polars runs
+        queries on its own threads, all reads of this process through the package are counted.
 
     Examples
     --------
@@ -211,12 +211,12 @@ def profile() -> Iterator[Profile]:
     >>> p.bytes_read  # doctest: +SKIP
     0
     """
-    taken = Profile()
+    active = Profile()
     with _lock:
-        _active.append(taken)
+        _active.append(active)
     try:
-        yield taken
+        yield active
     finally:
         with _lock:
             # By identity: two profiles with equal counts compare equal.
-            _active[:] = [p for p in _active if p is not taken]
+            _active[:] = [p for p in _active if p is not active]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazynwb.config import config
 from lazynwb.terminal_text import visible
-from lazynwb.threads import RELEASING
+from lazynwb.threads import FINALIZER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +93,7 @@ class Progress:
         if bar is None:
             return
         _labels.discard(self._label)
-        RELEASING.__exit__()
+        FINALIZER.__exit__()
         bar.total = bar.n  # a notebook would keep the bar of an incomplete stage
         bar.close()
 
@@ -118,7 +118,7 @@ class Progress:
             bar.start_t -= time.perf_counter() - self._started
             bar.last_print_t = 0
         # Polars only finalizes a scan that a `head` ended on its next call: enforce it while the bar is open.
-        RELEASING.__enter__()
+        FINALIZER.__enter__()
         return bar
 
 

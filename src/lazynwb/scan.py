@@ -51,11 +51,11 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("lazynwb")
 P = ParamSpec("P")
-#: Yields batches of rows for a projection, a predicate and a limit, each of which may be None.
+#: Generator of batches of rows for a projection, a predicate and a limit, each of which may be None.
 Batches: TypeAlias = "Callable[[list[str] | None, pl.Expr | None, int | None], Iterator[pl.DataFrame]]"
-#: Up to this number of files, schemas are inferred faster here than on workers.
+#: Number of files up to which schemas are inferred faster in this process than on workers.
 _FEW_FILES = 16
-#: The remedy where the type of the first file suffices.
+#: Remedy if the type of the first file suffices.
 _IGNORED = "ignore_errors=True reads it as in the first file, and as null where values do not fit"
 #: Maximum number of omitted columns whose reasons a query plan contains.
 _NOTED = 3
@@ -242,22 +242,30 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     workers: Workers | None = None,
     assume_ascending: bool | None = None,
 ) -> ScanPlan:
-    """Plan a scan: resolve its table and its schema; the parameters are those of `scan_nwb`.
+    """Plan a scan: resolve its table and its schema.
 
-    `catalogs` describe some of the files already, and `workers` describe the others, if they are many. With
-    `conflicts`, columns over whose types the files disagree are left out and noted there; without, they have
-    the type Null, as columns that cannot be read have, and reading them is an error.
+    Parameters
+    ----------
+    conflicts : dict of str to str or None
+        Receives the columns whose types in two files have no common type, which are then left out. If None,
+        their type is Null, and reading them is an error.
+    catalogs : CatalogProvider or None
+        Provider of the catalogs of some files.
+    workers : Workers or None
+        Workers that read the catalogs of many files.
+    **options
+        The other parameters are those of `scan_nwb`.
     """
-    #: Columns whose type in the schema is Null, with the reason.
+    # Columns whose type in the schema is Null, with the reason.
     unread: dict[str, str] = {}
-    noted = unread if conflicts is None else conflicts
+    unresolved = unread if conflicts is None else conflicts
     broken: dict[str, str] = {}
-    made: WorkerCatalogs | None = None
+    worker_catalogs: WorkerCatalogs | None = None
     many = infer_schema_length is None or infer_schema_length > _FEW_FILES
     if workers is not None and catalogs is None and many:
         from lazynwb.distributed.worker_catalogs import WorkerCatalogs
 
-        catalogs = made = WorkerCatalogs(workers)
+        catalogs = worker_catalogs = WorkerCatalogs(workers)
     table, tables = _resolve_tables(
         sources,
         table_path,
@@ -278,24 +286,24 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
             overrides=overrides,
             catalogs=catalogs,
             keep=resolve_regions is not False,
-            conflicts=None if conflicts is None and ignore_errors else noted,
+            conflicts=None if conflicts is None and ignore_errors else unresolved,
             broken=broken,
         )
         if tables is None:
             inferred, files = inference.of_table(sources, table)
         else:
             inferred, files = inference.of_matches(sources, table, tables)
-        if tables is None and table not in OTHER_PATHS:  # of which each file may have its own path
+        if tables is None and table not in OTHER_PATHS:  # whose path depends on the file
             table = files[0].table.path
     if schema is None:
         origin = files[0].name
-        # Columns that only an override names are nulls, as those are that a file lacks.
+        # A column that only an override names is null in all rows.
         inferred |= dict.fromkeys(unread, pl.Null())
         inferred |= {name: dtype for name, dtype in overrides.items() if name not in {*inferred, *INTERNAL}}
         inferred = dict(sorted(inferred.items()))
     else:
         inferred = {name: instance(dtype) for name, dtype in schema.items() if name not in INTERNAL}
-        noted.clear()
+        unresolved.clear()
     columns = {name: overrides.get(name, dtype) for name, dtype in inferred.items()}
     chosen = frozenset(overrides) | frozenset(schema or ())
     lengths = length_columns if isinstance(length_columns, bool | str) else list(length_columns)
@@ -327,8 +335,8 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
             disable_progress=disable_progress,
             catalogs=catalogs,
         )
-    if made is not None:
-        made.stop_requests()
+    if worker_catalogs is not None:
+        worker_catalogs.stop_requests()
     return ScanPlan(
         sources,
         table,
@@ -351,11 +359,11 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
 def without_unreadable(
     schema: Mapping[str, pl.DataType], table: str, *, with_arrays: bool
 ) -> dict[str, pl.DataType]:
-    """Return a schema without the columns that cannot be read, which are logged, and maybe without arrays."""
+    """Return a schema without unreadable columns, which are logged, and optionally without arrays."""
     unreadable = [name for name, dtype in schema.items() if isinstance(dtype, pl.Null)]
     if unreadable:
         _LOGGER.warning(
-            "/%s: columns that cannot be read were left out: %s (a query that selects one says why)",
+            "/%s: columns that cannot be read were left out: %s (select one for the reason)",
             table.lstrip("/"),
             ", ".join(map(repr, unreadable)),
         )
@@ -367,7 +375,7 @@ def without_unreadable(
 
 
 def _check_named(conflicts: Mapping[str, str], *options: bool | str | list[str]) -> None:
-    """Raise SchemaError if an option names a column over whose type the files disagree."""
+    """Raise SchemaError if an option names a column without a common type."""
     lists = [[one] if isinstance(one, str) else one for one in options if not isinstance(one, bool)]
     found = {name: conflicts[name] for name in chain(*lists) if name in conflicts}
     if found:
@@ -375,7 +383,7 @@ def _check_named(conflicts: Mapping[str, str], *options: bool | str | list[str])
 
 
 def _with_remedy(conflicts: Mapping[str, str], table: str) -> dict[str, str]:
-    """Log that the files disagree over the types of columns; return the messages with the other remedy."""
+    """Log the columns without a common type; return the messages with a second remedy."""
     found = {name: f"{message}; {_IGNORED}" for name, message in conflicts.items()}
     if found:
         _LOGGER.warning("/%s: %s; other columns can be read", table, conflict_message(found))
@@ -415,7 +423,7 @@ def _find_regions(  # noqa: PLR0913 - as `find_regions`
     ignore_errors: bool,
     disable_progress: bool,
 ) -> tuple[Region, ...]:
-    """Return the columns that show rows of other tables; see `lazynwb.lookup.regions.find_regions`."""
+    """Return the resolved regions; see `lazynwb.lookup.regions.find_regions`."""
     if requested is False:
         return ()
     from lazynwb.lookup.regions import find_regions
@@ -546,13 +554,13 @@ def source_frame(
     Parameters
     ----------
     run : callable
-        Takes columns, predicate and limit as `lazynwb.engine.batches.run` does; can be pickled.
+        Function of columns, predicate and limit, as `lazynwb.engine.batches.run`; can be pickled.
     schema : mapping of str to DataType, or callable
-        A callable returns it when Polars first needs it.
+        Schema, or a function that returns it when Polars first needs it.
     detail : str
         Name in query plans and profiles.
     note : str
-        More for query plans, which errors of Polars show.
+        Additional text in query plans, which error messages of Polars contain.
     """
     labels: dict[str, Any] = {}
     if _EXPLAINS:
@@ -571,7 +579,8 @@ def table_frame(  # noqa: PLR0913 - as `source_frame`
 ) -> pl.LazyFrame:
     """Return a LazyFrame of a table of some files; the parameters are those of `source_frame`.
 
-    With `has_lengths`, length columns get the names that users see: predicates are pushed down through that.
+    With `has_lengths`, length columns are renamed to their public names; predicates are pushed down through
+    the renaming.
     """
     count = len(sources)
     detail = f"/{visible(table.strip('/'), None)} of {count} file{'s' if count != 1 else ''}"
@@ -582,7 +591,7 @@ def table_frame(  # noqa: PLR0913 - as `source_frame`
 
 
 def workers_of(executor: Any) -> Workers | None:  # noqa: ANN401 - of any package
-    """Return an executor as workers; see `lazynwb.distributed.workers.Workers` for what is raised."""
+    """Return an executor as workers; see `lazynwb.distributed.workers.Workers` for the errors."""
     if executor is None:
         return None
     from lazynwb.distributed.workers import Workers
@@ -591,7 +600,7 @@ def workers_of(executor: Any) -> Workers | None:  # noqa: ANN401 - of any packag
 
 
 def lazy_frame(plan: ScanPlan, workers: Workers | None = None) -> pl.LazyFrame:
-    """Return the LazyFrame of a planned scan, which runs on the workers if there are any."""
+    """Return the LazyFrame of a planned scan, which runs on workers if any are given."""
     batches = functools.partial(run, plan)
     if workers is not None:
         from lazynwb.distributed.execution import run_on

@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-#: Seconds that exit waits for a batch that is being read.
-_PATIENCE = 30.0
-#: Seconds without any batch before the interpreter exits: handing over a batch, or releasing a scan that is
-#: complete, takes less even on a busy machine.
-_QUIET = 0.25
+#: Maximum wait at exit, in seconds, for a batch that is being read.
+_MAX_WAIT_SECONDS = 30.0
+#: Seconds without any batch before the interpreter exits. To return a batch to Polars, or to release a
+#: complete scan, takes less even on a busy machine.
+_IDLE_SECONDS = 0.25
 
 
 class _State:
     def __init__(self) -> None:
         self.condition = threading.Condition()
-        self.inside = 0
+        self.reading = 0
         self.last = 0.0
-        self.leaving = False
+        self.exiting = False
 
 
 _state = _State()
 
 if hasattr(os, "register_at_fork"):
-    # The threads that were inside do not exist in a forked child, and one of them may have held the lock.
+    # The reading threads do not exist in a forked child, and one of them may have held the lock.
     os.register_at_fork(after_in_child=_state.__init__)  # type: ignore[misc]
 
 
-def is_leaving() -> bool:
-    """Return whether the process is exiting: scans that are closed then do no further work."""
-    return _state.leaving
+def is_exiting() -> bool:
+    """Return whether the process is exiting, in which case closed scans do no further work."""
+    return _state.exiting
 
 
 def guard_shutdown(batches: Generator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
@@ -50,14 +50,14 @@ def guard_shutdown(batches: Generator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     try:
         while True:
             with _state.condition:
-                if _state.leaving:
+                if _state.exiting:
                     return
-                _state.inside += 1
+                _state.reading += 1
             try:
                 batch = next(batches, None)
             finally:
                 with _state.condition:
-                    _state.inside -= 1
+                    _state.reading -= 1
                     _state.last = time.monotonic()
                     _state.condition.notify_all()
             if batch is None:
@@ -65,53 +65,54 @@ def guard_shutdown(batches: Generator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
             yield batch
     finally:
         with _state.condition:
-            closes = not _state.leaving
-            _state.inside += closes
+            closes = not _state.exiting
+            _state.reading += closes
         try:
             if closes:
                 batches.close()  # explicitly, because closing may write to the column store
         finally:
             with _state.condition:
-                _state.inside -= closes
+                _state.reading -= closes
                 _state.last = time.monotonic()
                 _state.condition.notify_all()
 
 
-_gates: list[Callable[[], None]] = []
+_callbacks: list[Callable[[], None]] = []
 
 
-def on_exit(shut: Callable[[], None]) -> Callable[[], None]:
-    """Register a function to call at exit, after the wait for scans.
+def on_exit(callback: Callable[[], None]) -> Callable[[], None]:
+    """Register a function to call at exit, after the wait for scans; can be used as a decorator.
 
-    It keeps prefetching threads from running Python code while the interpreter is finalized.
+    Such functions stop prefetching threads, because no thread may run Python code while the interpreter is
+    finalized.
     """
-    _gates.append(shut)
-    return shut
+    _callbacks.append(callback)
+    return callback
 
 
 def wait_before_exit() -> None:
     """Register the wait last, so that it runs first: exit handlers run in reverse order of registration."""
-    atexit.unregister(_leave)
-    atexit.register(_leave)
+    atexit.unregister(_exit)
+    atexit.register(_exit)
 
 
-def _leave() -> None:
+def _exit() -> None:
     _wait()
-    for shut in _gates:
-        shut()
+    for callback in _callbacks:
+        callback()
 
 
 def _wait() -> None:
     with _state.condition:
-        _state.leaving = True
-    deadline = time.monotonic() + _PATIENCE
+        _state.exiting = True
+    deadline = time.monotonic() + _MAX_WAIT_SECONDS
     while time.monotonic() < deadline:
         with _state.condition:
-            _state.condition.wait_for(lambda: not _state.inside, timeout=_PATIENCE)
-        quiet = time.monotonic() - _state.last
-        if not _state.inside and quiet >= _QUIET:
+            _state.condition.wait_for(lambda: not _state.reading, timeout=_MAX_WAIT_SECONDS)
+        idle = time.monotonic() - _state.last
+        if not _state.reading and idle >= _IDLE_SECONDS:
             return
-        time.sleep(max(_QUIET - quiet, 0.001))
+        time.sleep(max(_IDLE_SECONDS - idle, 0.001))
 
 
 wait_before_exit()

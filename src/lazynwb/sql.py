@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
-#: What Polars raises for a column that a table does not have.
+#: Errors of Polars for a column that a table lacks.
 _UNKNOWN_COLUMN = (pl.exceptions.ColumnNotFoundError, pl.exceptions.SQLInterfaceError)
-#: What Polars says of a table that a context does not have.
+#: Message of Polars for a table that a context lacks.
 NO_SUCH_TABLE = re.compile(r"relation '(.+)' was not found")
-#: What the one-row tables of the metadata are called; `general` stays as a second name of the session's.
+#: Names of the one-row metadata tables; `general` is another name of `session`.
 METADATA_NAMES = {"general": "session", "general/subject": "subject"}
 
 
@@ -44,21 +44,22 @@ class _Table:
     Parameters
     ----------
     name : str
-        In the context.
+        Name in the context.
     sources : tuple of Source
-        The files to scan, first those that are known to have the table.
+        Files to scan, first those that are known to have the table.
     path : str
-        Without the leading slash.
+        Path with the leading slash.
     session : tuple of SessionColumn
+        Metadata of the files as columns.
     **options
-        For `plan_scan`.
+        Options of `plan_scan`.
 
     Attributes
     ----------
     error : BaseException or None
-        Of the last attempt to plan it.
+        Error of the last attempt to plan the scan.
     left_out : dict of str to str
-        Why columns were left out, by their names.
+        Omitted columns, with the reasons.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class _Table:
         self._plan: ScanPlan | None = None
 
     def schema(self) -> pl.Schema:
-        """Return every column, with those that are hidden from users; plans the scan."""
+        """Plan the scan, and return all columns, including internal ones."""
         return pl.Schema(self._planned().all_columns)
 
     def frame(self) -> pl.LazyFrame:
@@ -98,7 +99,7 @@ class _Table:
             conflicts: dict[str, str] = {}
             try:
                 plan = plan_scan(self._sources, self._path, conflicts=conflicts, **self._options)
-            except BaseException as error:  # Polars raises an error of its own in place of any
+            except BaseException as error:  # Polars replaces it by an error of its own
                 self.error = error
                 raise
             taken = set(map(shown_name, plan.schema))
@@ -112,9 +113,9 @@ class _Table:
 
 
 class _Context(pl.SQLContext[Any]):
-    """An SQL context of tables that are planned when a query names them.
+    """An SQL context whose tables are planned when a query first uses them.
 
-    Its errors about columns that were left out give the reason.
+    Its errors about omitted columns contain the reason.
     """
 
     nwb_tables: tuple[_Table, ...] = ()
@@ -126,7 +127,7 @@ class _Context(pl.SQLContext[Any]):
         try:
             found = super().execute(query)
             if isinstance(found, pl.LazyFrame):
-                found.collect_schema()  # Polars looks for columns only when it resolves the query
+                found.collect_schema()  # Polars resolves columns only here
         except pl.exceptions.PolarsError as error:
             if failures := [table.error for table in self.nwb_tables if table.error is not None]:
                 raise failures[0] from None
@@ -272,7 +273,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
             catalogs=catalogs,
         )
     lengths = length_columns if isinstance(length_columns, bool | str) else list(length_columns)
-    # Files that are known to lack a table need not be asked again.
+    # Files that are known to lack a table are left out.
     having = {path: _having(path, holders, sampled) for path in names}
     scans: dict[str, tuple[str, tuple[Source, ...], int | None]] = {
         name: (f"/{path}", (*having[path], *sources[len(sampled) :]), len(having[path]))
@@ -294,7 +295,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
         )
         for name, (path, files, first) in scans.items()
     }
-    for pattern in patterns:  # no listing says which files have such tables
+    for pattern in patterns:  # listings do not tell which files have them
         try:
             registered[pattern].schema()
         except LazyNWBError as error:

@@ -1,8 +1,8 @@
-"""Decoders of structs, built one at a time.
+"""Decoders of structs, of which only one is built at a time.
 
-msgspec shares what it derives of a struct's annotations between all decoders of the struct, and publishes it
-before it is complete, because structs may be recursive. Where two threads build decoders of structs that have
-others in them, one of them may decode with what the other has begun: the process crashes.
+msgspec shares the type information of a struct between its decoders, and publishes it before it is complete,
+because structs may be recursive. If two threads build decoders of nested structs at the same time, one of
+them may use the incomplete information of the other, and the process crashes.
 """
 
 from __future__ import annotations

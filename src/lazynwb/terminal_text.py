@@ -25,14 +25,14 @@ def visible(text: object, limit: int | None = 80) -> str:
     return "".join(c if c.isprintable() else _BREAKS.get(c) or escaped(c) for c in short)
 
 
-def harmless(text: str) -> str:
+def escape_controls(text: str) -> str:
     """Escape characters that control a terminal or change the order of text; line breaks are kept."""
     if text.isprintable():
         return text
-    return "".join(c if _is_harmless(c) else escaped(c) for c in text)
+    return "".join(c if _is_safe(c) else escaped(c) for c in text)
 
 
-def _is_harmless(character: str) -> bool:
+def _is_safe(character: str) -> bool:
     return character.isprintable() or character in "\n\t" or unicodedata.category(character) == "Zs"
 
 
@@ -41,10 +41,10 @@ def escaped(character: str) -> str:
     return character.encode("unicode_escape", "replace").decode()
 
 
-def _make_harmless(record: logging.LogRecord) -> bool:
+def _escape_record(record: logging.LogRecord) -> bool:
     """Escape a log message, which contains names of files, tables and columns."""
-    record.msg, record.args = harmless(record.getMessage()), None
+    record.msg, record.args = escape_controls(record.getMessage()), None
     return True
 
 
-logging.getLogger("lazynwb").addFilter(_make_harmless)
+logging.getLogger("lazynwb").addFilter(_escape_record)

@@ -25,7 +25,7 @@ T = TypeVar("T")
 A = TypeVar("A")
 
 #: Seconds between checks for Ctrl-C.
-_LOOK = 0.1
+_CHECK_SECONDS = 0.1
 _NOTHING = pl.Series([], dtype=pl.UInt8)
 
 
@@ -38,7 +38,7 @@ def wait(future: Future[T]) -> T:
     """
     while True:
         try:
-            return future.result(_LOOK)
+            return future.result(_CHECK_SECONDS)
         except TimeoutError:
             if future.done():
                 return future.result()
@@ -84,7 +84,7 @@ class _Worker(threading.Thread):
     """A thread of a pool."""
 
 
-class _Releasing:
+class _Finalizer:
     """Finalization of Python objects that Polars has dropped on its own threads.
 
     Such objects, including generators of scans, are only released by the next call of Polars from Python,
@@ -99,20 +99,20 @@ class _Releasing:
         with self._lock:
             self._open += 1
             if self._open == 1:
-                threading.Thread(target=self._look, name="lazynwb-release", daemon=True).start()
+                threading.Thread(target=self._run, name="lazynwb-release", daemon=True).start()
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._open -= 1
 
-    def _look(self) -> None:
+    def _run(self) -> None:
         while self._open:
-            time.sleep(_LOOK)
+            time.sleep(_CHECK_SECONDS)
             with suppress(KeyboardInterrupt):  # also raised on the thread that runs the query
                 raise_if_interrupted()
 
 
-RELEASING = _Releasing()
+FINALIZER = _Finalizer()
 
 
 def is_worker() -> bool:
@@ -195,18 +195,18 @@ class Pool:
             try:
                 with working_for(query):
                     result = work(*arguments)
-            except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the result
+            except BaseException as error:  # noqa: BLE001 - raised by `Future.result`
                 future.set_exception(error)
             else:
                 future.set_result(result)
                 del result
-            # Nothing of a task that is done is held while the thread waits for the next one.
+            # Drop the references to a finished task before the wait for the next one.
             del future, work, arguments, query
 
 
-#: Reading and decoding local files.
+#: Threads that read and decode local files.
 DECODERS = Pool("decode", lambda: config.max_threads or min(16, os.cpu_count() or 1))
-#: Requests to servers, and decoding of the responses.
+#: Threads that send requests to servers, and decode the responses.
 REQUESTS = Pool("request", lambda: config.max_requests)
-#: Parsing of remote files: one file per thread, which mostly waits for requests.
+#: Threads that parse remote files, each one file at a time, mostly waiting for requests.
 LOADERS = Pool("load", lambda: min(config.max_requests, 32))

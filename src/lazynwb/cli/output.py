@@ -108,7 +108,7 @@ def _opened(target: Target) -> Iterator[IO[bytes]]:
                 raise pipe.closed_by from None
             raise
         return
-    from lazynwb.errors import refusal
+    from lazynwb.errors import system_error
 
     temporary = target.file.with_name(f".{target.file.name}.{os.urandom(4).hex()}")
     try:
@@ -118,7 +118,7 @@ def _opened(target: Target) -> Iterator[IO[bytes]]:
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        refused = refusal(error, target.file)
+        refused = system_error(error, target.file)
         if refused is not None:
             raise refused from error
         raise

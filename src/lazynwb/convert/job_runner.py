@@ -11,7 +11,7 @@ from lazynwb.convert import databases
 from lazynwb.convert.file_formats import FORMATS, Content, FileFormat, Options
 from lazynwb.convert.jobs import known_as
 from lazynwb.convert.manifest import Manifest, Output, remove_stale, replacing
-from lazynwb.errors import LazyNWBError, may_skip, refusal
+from lazynwb.errors import LazyNWBError, may_skip, system_error
 from lazynwb.lookup.loader import load_listing
 from lazynwb.progress import Progress
 from lazynwb.storage.source import ABSENT
@@ -209,7 +209,7 @@ class Run:
             else:
                 self._duckdb.write(content, path, place.table)
         except Exception as error:
-            refused = refusal(error, path)
+            refused = system_error(error, path)
             if refused is not None:
                 raise refused from error
             if not _is_of_writer(error):

@@ -17,7 +17,7 @@ from lazynwb._version import __version__
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, MissingPackageError
 from lazynwb.profile import count, measured
-from lazynwb.threads import LOADERS, RELEASING, wait
+from lazynwb.threads import FINALIZER, LOADERS, wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -205,7 +205,7 @@ class Workers:
         """
         coming = iter(units)
         waiting: deque[tuple[Work[T], Any]] = deque()
-        with RELEASING, _cancel_at_exit(waiting):
+        with FINALIZER, _cancel_at_exit(waiting):
             while True:
                 room = max(at_once - len(waiting), 0)
                 waiting.extend((unit, self._submit(unit)) for unit in islice(coming, room))

@@ -24,7 +24,7 @@ from lazynwb.errors import LazyNWBError
 from lazynwb.lookup.session_columns import session_frame, split_by_catalog
 from lazynwb.lookup.stored_tables import StoredTables
 from lazynwb.profile import count
-from lazynwb.shutdown import is_leaving
+from lazynwb.shutdown import is_exiting
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterator, Sequence
@@ -305,7 +305,7 @@ class _Scan:
 
     def close(self) -> None:
         """Store small columns that were decoded."""
-        if self._writer is not None and not is_leaving():
+        if self._writer is not None and not is_exiting():
             self._writer.flush()
 
     def _query(self, sources: Sequence[Source], steps: list[Step], *, filtered: bool = False) -> Query:

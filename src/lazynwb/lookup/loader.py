@@ -115,7 +115,7 @@ class TableFile:
     """
 
     __slots__ = (
-        *("_entry", "_some", "columns", "identity", "is_provided", "is_reloaded"),
+        *("_entry", "_partial_indices", "columns", "identity", "is_provided", "is_reloaded"),
         *("name", "source", "table"),
     )
 

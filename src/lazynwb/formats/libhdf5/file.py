@@ -43,7 +43,7 @@ _open_objects: WeakSet[LibHdf5File] = WeakSet()
 
 
 @on_exit
-def _shut() -> None:
+def _close_files() -> None:
     """Close the files of threads that parse ahead, and prevent further parses."""
     if _parse_locks[0].acquire(timeout=10):
         for file in list(_open_objects):
