@@ -41,8 +41,8 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
-    if wanted:
+def _version(requested: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if requested:
         typer.echo(f"lazynwb {__version__}")
         raise typer.Exit
 

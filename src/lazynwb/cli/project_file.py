@@ -139,11 +139,11 @@ def _check(file: Path, where: str, name: str, value: object, known: Mapping[str,
         close = difflib.get_close_matches(name, known, n=1)
         meant = f"did you mean {close[0]}?" if close else f"allowed: {', '.join(known)}"
         raise ProjectError(f"{file}: unknown setting {where}{name}; {meant}")
-    wanted = known[name]
-    fits = isinstance(value, str if wanted is Path else (int, float) if wanted is float else wanted)
-    if not fits or (isinstance(value, bool) and wanted is not bool):
+    kind = known[name]
+    fits = isinstance(value, str if kind is Path else (int, float) if kind is float else kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
         what = {dict: "a table", list: "a list of paths", Path: "a path", bool: "true or false"}.get(
-            wanted, "a number"
+            kind, "a number"
         )
         raise ProjectError(f"{file}: {where}{name} must be {what}, not {value!r}")
 

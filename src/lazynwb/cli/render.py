@@ -102,8 +102,8 @@ def show(columns: Sequence[Column]) -> list[str]:
     width = screen_width()
     chosen = _fit(columns, width)
     _print_table(chosen)
-    kept = {id(column) for column in chosen}
-    return [column.title for column in columns if id(column) not in kept]
+    shown = {id(column) for column in chosen}
+    return [column.title for column in columns if id(column) not in shown]
 
 
 def show_vertically(columns: Sequence[Column]) -> None:

@@ -58,15 +58,15 @@ def stored_in(source: Source, listing: Listing) -> dict[str, Stored]:
             group, _, name = entry.path.rpartition("/")
             names.setdefault(group, set()).add(name)
     found: dict[str, Stored] = {}
-    for group, wanted in names.items():
+    for group, members in names.items():
         # The datasets of the root group are described with the session's metadata.
         table = load_table(source, f"{group[1:]}/" if group else "general")
         if table is None:
             continue
-        arrays = [c.data for c in table.table.columns if c.data is not None and c.name in wanted]
+        arrays = [c.data for c in table.table.columns if c.data is not None and c.name in members]
         _look_up(table, arrays)
         for column in table.table.columns:
-            if column.data is not None and column.name in wanted:
+            if column.data is not None and column.name in members:
                 path = f"{group}/{column.name}"
                 array = column.data
                 found[path] = Stored(

@@ -241,12 +241,12 @@ class Run:
         """Remove outputs of sessions that lost the table or changed their name."""
         if self._target.layout == "table":
             return
-        wanted = {place.name for _, place, _ in self._work}
+        current = {place.name for _, place, _ in self._work}
         present = {(known_as(file.source), job.table.label) for job, _, _ in self._work for file in job.files}
         sources = {known_as(file.source): file.source for job, _, _ in self._work for file in job.files}
         for name, source, known in self._manifest.single():
             path = self._manifest.inside(name)
-            if source not in sources or name in wanted or known.kind != self._target.kind or path is None:
+            if source not in sources or name in current or known.kind != self._target.kind or path is None:
                 continue
             if (source, known.table) in present or not _has_table(sources[source], known.table):
                 if self._target.format == "duckdb":

@@ -1,4 +1,4 @@
-"""The manifest of an output folder: sources and options of each output, so that unchanged ones are kept.
+"""The manifest of an output folder: sources and options of each output, to recognize unchanged ones.
 
 It is written under a temporary name and renamed, like the outputs. Outputs that are missing from it, or do
 not match it, are converted again: losing the manifest costs time, but never causes wrong output.

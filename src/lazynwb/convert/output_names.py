@@ -47,15 +47,15 @@ def safe_name(text: str) -> str:
     return name
 
 
-def distinct_names(wanted: Mapping[str, str]) -> dict[str, str]:
+def distinct_names(preferred: Mapping[str, str]) -> dict[str, str]:
     """Return a safe name for each key; names differ by more than case and accents.
 
     Parameters
     ----------
-    wanted : mapping of str to str
+    preferred : mapping of str to str
         Preferred names by key.
     """
-    names = {key: safe_name(text) for key, text in wanted.items()}
+    names = {key: safe_name(text) for key, text in preferred.items()}
     crowded = _shared(names.values())
     # All clashing names get a hash, so that names depend little on the other tables.
     return {key: f"{name}-{digest(key)}" if _folded(name) in crowded else name for key, name in names.items()}

@@ -194,10 +194,10 @@ class IntervalUnions(NamedTuple):
             return np.zeros(len(owners), bool)
         is_query = np.arange(count + len(owners)) >= count
         order = np.lexsort((is_query, np.append(self.starts, starts), np.append(self.owners, owners)))
-        asked = is_query[order]
+        queries = is_query[order]
         # The last interval that starts before each query, in order of owners and starts.
         last = np.empty(len(owners), np.int64)
-        last[order[asked] - count] = (np.cumsum(~asked) - 1)[asked]
+        last[order[queries] - count] = (np.cumsum(~queries) - 1)[queries]
         found = last.clip(min=0)
         contained: Bools = (last >= 0) & (self.owners[found] == owners) & (stops <= self.stops[found])
         return contained

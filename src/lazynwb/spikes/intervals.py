@@ -37,7 +37,7 @@ class Times(NamedTuple):
     expressions: tuple[pl.Expr, ...]
 
     @classmethod
-    def of(cls, asked: Mapping[str, object]) -> Times:
+    def of(cls, named: Mapping[str, object]) -> Times:
         """Return times for names of columns, expressions or numbers.
 
         Raises
@@ -45,14 +45,14 @@ class Times(NamedTuple):
         TypeError
             If one has another type.
         """
-        for label, time in asked.items():
+        for label, time in named.items():
             if isinstance(time, bool) or not isinstance(time, str | pl.Expr | int | float):
                 raise TypeError(f"{label} must be a column name, an expression or a number, not {time!r}")
         return cls(
-            tuple(asked),
+            tuple(named),
             tuple(
                 time if isinstance(time, pl.Expr) else pl.col(time) if isinstance(time, str) else pl.lit(time)
-                for time in asked.values()
+                for time in named.values()
             ),
         )
 

@@ -57,14 +57,14 @@ class Options(NamedTuple):
     @property
     def times(self) -> Times:
         """The bounds of all intervals, followed by the reference times."""
-        asked: dict[str, object] = {}
+        named: dict[str, object] = {}
         for name, pair in self.intervals.items():
             if not isinstance(pair, tuple | list) or len(pair) != 2:  # noqa: PLR2004 - start and stop
                 raise TypeError(f"the interval {name!r} must be a pair of start and stop, not {pair!r}")
-            asked |= {
+            named |= {
                 f"the {label} of the interval {name!r}": t for label, t in zip(_ENDS, pair, strict=True)
             }
-        return Times.of(asked if self.align_to is None else {**asked, "align_to": self.align_to})
+        return Times.of(named if self.align_to is None else {**named, "align_to": self.align_to})
 
 
 def found(
@@ -322,7 +322,7 @@ class Query:
         place = provenance(self._unit_schema, _PREFIX)
         light = self._units.select(*place, *sorted(own), *present)
         whole = self._lazy and SPIKE_TIMES in present
-        blocks = _streamed(light) if whole else _slices(light.collect(), anew=bool(late))
+        blocks = _streamed(light) if whole else _slices(light.collect(), reads_files=bool(late))
         absences: list[ColumnNotFoundError | None] = []
         for given in blocks:
             block = self._with_observations(given) if OBS_INTERVALS in late else given
@@ -394,11 +394,11 @@ def _streamed(frame: pl.LazyFrame) -> Iterator[pl.DataFrame]:
         yield pl.concat(waiting)
 
 
-def _slices(frame: pl.DataFrame, *, anew: bool) -> Iterable[pl.DataFrame]:
+def _slices(frame: pl.DataFrame, *, reads_files: bool) -> Iterable[pl.DataFrame]:
     """Yield blocks of units; one block if sessions alternate, so that no file is read twice."""
     paths = frame[_PREFIX + NWB_PATH]
     turns = int((paths != paths.shift(1)).sum()) + 1
-    if anew and turns > paths.n_unique():
+    if reads_files and turns > paths.n_unique():
         return [frame]
     return frame.iter_slices(_BLOCK)
 

@@ -193,10 +193,10 @@ def block_cache_of(source: Source, identity: str, *, lasting: bool = False) -> B
         if found is not None:
             _caches.move_to_end((key, identity))
             return found
-    made = BlockCache(key, identity, lasting=lasting)
+    created = BlockCache(key, identity, lasting=lasting)
     with _lock:
-        found = _caches.setdefault((key, identity), made)
-        total = sum(kept.size for kept in _caches.values())
+        found = _caches.setdefault((key, identity), created)
+        total = sum(cache.size for cache in _caches.values())
         while total > _MAX_IN_MEMORY and len(_caches) > 1:
             total -= _caches.popitem(last=False)[1].size
     return found
@@ -220,9 +220,9 @@ def forget_file(source: Source) -> None:
 def save_all() -> None:
     """Write the newly used ranges of all files to disk."""
     with _lock:
-        everything = list(_caches.values())
-    for kept in everything:
-        kept.save()
+        caches = list(_caches.values())
+    for cache in caches:
+        cache.save()
 
 
 def forget_all() -> None:

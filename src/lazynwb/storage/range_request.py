@@ -177,9 +177,11 @@ def _request_once(
         part = _retry_without_total(source, location, error, (start, stop), expected)
         return part or explain_refusal(source, location, error, known=expected is not None)
     count(bytes_read=len(data))
-    wanted = min(stop, meta["size"]) - start
-    if len(data) != wanted:
-        return transient_failure(source, f"the server sent {len(data)} bytes where {wanted} were asked for")
+    expected_size = min(stop, meta["size"]) - start
+    if len(data) != expected_size:
+        return transient_failure(
+            source, f"the server sent {len(data)} bytes where {expected_size} were requested"
+        )
     return Response(data, identity_of(meta), modified=modified_of(meta))
 
 
@@ -203,14 +205,14 @@ def _download_whole(
         if size > max(config.download_bytes, stop):
             return Failure(_too_large_error(source, size))
         with _downloads[hash(source) % len(_downloads)]:
-            kept = block_cache_of(source, identity)
-            whole = kept.get(0, size) if identity == expected or _is_unique_identity(identity) else None
+            cache = block_cache_of(source, identity)
+            whole = cache.get(0, size) if identity == expected or _is_unique_identity(identity) else None
             if whole is None:
                 whole = memoryview(answer.bytes())
                 count(bytes_read=len(whole))
                 if len(whole) != size:
                     return transient_failure(source, f"the server sent {len(whole)} of {size} bytes")
-                kept.add(0, whole)
+                cache.add(0, whole)
     except (BaseError, OSError, ValueError) as error:
         return download_without_length(source, error, start, stop) or explain_refusal(source, location, error)
     return Response(whole[start:stop], identity, whole, modified_of(meta))

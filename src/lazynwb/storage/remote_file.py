@@ -310,12 +310,12 @@ class RemoteFile:
         need those in between, and a round trip costs more than a few blocks.
         """
         before, behind = self._cache.neighbors(low)
-        wanted = high
+        end = high
         if before[1] > 0 and 0 <= low - before[1] <= _READ_AHEAD_DISTANCE:
             low, high = before[1], high + min(_READ_AHEAD_FACTOR * (before[1] - before[0]), _MAX_READ_AHEAD)
         elif low < before[1] < high:
             low = before[1]
-        if 0 <= behind[0] - wanted <= _READ_AHEAD_DISTANCE:
+        if 0 <= behind[0] - end <= _READ_AHEAD_DISTANCE:
             low, high = low - min(_READ_AHEAD_FACTOR * (behind[1] - behind[0]), _MAX_READ_AHEAD), behind[0]
         return max(low, before[1], 0), min(high, self.size)
 

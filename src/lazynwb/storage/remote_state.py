@@ -20,9 +20,9 @@ _STATEFUL_MODULES = (
 
 def save() -> None:
     """Write used blocks of the block cache to disk for the next process."""
-    kept = sys.modules.get("lazynwb.storage.block_cache")
-    if kept is not None:
-        kept.save_all()
+    block_cache = sys.modules.get("lazynwb.storage.block_cache")
+    if block_cache is not None:
+        block_cache.save_all()
 
 
 def forget() -> None:

@@ -39,23 +39,23 @@ def repeat(ask: Callable[[], T | Failure], seconds_to_wait: Callable[[Failure], 
     deadline = 0.0
     tries = 0
     while True:
-        answer = ask()
-        if not isinstance(answer, Failure):
-            return answer
+        result = ask()
+        if not isinstance(result, Failure):
+            return result
         tries += 1
-        if answer.pause is None:
-            raise answer.error
+        if result.pause is None:
+            raise result.error
         # Count from the first failure: the first request may have waited for a slot.
         deadline = deadline or time.monotonic() + config.retry_seconds
-        pause = min(answer.pause * 2 ** (tries - 1), _MAX_PAUSE)
+        pause = min(result.pause * 2 ** (tries - 1), _MAX_PAUSE)
         pause *= random.uniform(1, 1.4)  # noqa: S311 - jitter
-        later = ""
-        if answer.busy and tries <= config.max_retries:
-            asked = seconds_to_wait(answer)
-            if asked:
-                pause = asked * random.uniform(1, 1.1)  # noqa: S311 - jitter
-                later = f"; the server asks to retry after {math.ceil(asked)} s: run the query again then"
+        hint = ""
+        if result.busy and tries <= config.max_retries:
+            delay = seconds_to_wait(result)
+            if delay:
+                pause = delay * random.uniform(1, 1.1)  # noqa: S311 - jitter
+                hint = f"; the server asks to retry after {math.ceil(delay)} s: run the query again then"
         if tries > config.max_retries or time.monotonic() + pause > deadline:
-            raise type(answer.error)(f"{answer.error} (tried {tries} time{'s' if tries > 1 else ''}{later})")
+            raise type(result.error)(f"{result.error} (tried {tries} time{'s' if tries > 1 else ''}{hint})")
         count(retries=1)
         time.sleep(pause)

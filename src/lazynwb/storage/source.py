@@ -193,8 +193,8 @@ class Source:
         if not self.is_remote:
             return self.path
         base, query = _split_query(self.path)
-        kept = "&".join(map("".join, _unsigned_pairs(query)))
-        return _without_user(base) + (f"?{kept}" if kept else "")
+        shared = "&".join(map("".join, _unsigned_pairs(query)))
+        return _without_user(base) + (f"?{shared}" if shared else "")
 
     @property
     def secrets(self) -> list[str]:
@@ -211,10 +211,10 @@ class Source:
         if not self.is_remote:
             return self.path
         base, query = _split_query(self.path)
-        kept = _unsigned_pairs(query)
+        pairs = _unsigned_pairs(query)
         plain = [(name, repr(value)) for name, value in self.options.items if not _is_sensitive(name)]
-        distinct = hashlib.blake2b(repr((kept, plain)).encode(), digest_size=12).hexdigest()
-        return f"{_without_user(base)}\0{distinct if kept or plain else ''}"
+        distinct = hashlib.blake2b(repr((pairs, plain)).encode(), digest_size=12).hexdigest()
+        return f"{_without_user(base)}\0{distinct if pairs or plain else ''}"
 
     def resolved(self) -> Self:
         """Return the target of a local symbolic link, with a path as `sibling` returns it."""

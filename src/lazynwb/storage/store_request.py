@@ -36,7 +36,7 @@ class _ServerState:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self.asked = -QUERY_INTERVAL_SECONDS
+        self.queried = -QUERY_INTERVAL_SECONDS
         self.until = 0.0
 
 
@@ -61,11 +61,11 @@ def requested_delay(source: Source) -> float:
         now = time.monotonic()
         if server.until > now:
             return server.until - now
-        if now - server.asked < QUERY_INTERVAL_SECONDS:
+        if now - server.queried < QUERY_INTERVAL_SECONDS:
             return 0.0
         found = _query_retry_after(url, headers)
-        server.asked = time.monotonic()
-        server.until = server.asked + found
+        server.queried = time.monotonic()
+        server.until = server.queried + found
         return found
 
 

@@ -66,8 +66,8 @@ def describe(given: CommandSources, *, storage: bool | None) -> ObjectDescriptio
         )
     source = found[0]
     listing = load_listing(source)
-    wanted = not source.is_remote if storage is None else storage
-    stored = stored_in(source, listing) if wanted else {}
+    with_storage = not source.is_remote if storage is None else storage
+    stored = stored_in(source, listing) if with_storage else {}
     save()
     return ObjectDescription(source, listing, stored)
 

@@ -151,11 +151,11 @@ def find_by_ids(
         raise SourceNotFoundError(f"{strange!r} is not the identifier of an asset, a UUID such as {_EXAMPLE}")
     found: dict[str, dict[str, Any]] = {}
     if len(ids) > _MAX_SINGLE_LOOKUPS:
-        wanted = set(ids)
+        requested = set(ids)
         for asset in list_assets(dandiset, version, query, _max_pages(len(ids))):
-            if asset["asset_id"] in wanted:
+            if asset["asset_id"] in requested:
                 found[asset["asset_id"]] = asset
-                if len(found) == len(wanted):
+                if len(found) == len(requested):
                     break
     others = [one for one in dict.fromkeys(ids) if one not in found]
     looked_up = LOOKUPS.map(lambda one: _find_by_id(dandiset, version, one), others)
@@ -210,13 +210,13 @@ def find_listed_paths(dandiset: str, version: str, paths: Sequence[str]) -> dict
     """Return assets that appear early enough in a listing; none if few are requested."""
     found: dict[str, Entry] = {}
     if len(paths) > _MAX_SINGLE_LOOKUPS:
-        wanted = set(paths)
+        requested = set(paths)
         begin = commonprefix(paths)  # noqa: RUF071 - the archive matches prefixes of names, too
         query = {**_BY_PATH, **NWB_ONLY, **({"path": begin} if begin else {})}
         for asset in list_assets(dandiset, version, query, _max_pages(len(paths))):
-            if asset["path"] in wanted:
+            if asset["path"] in requested:
                 found[asset["path"]] = parse_entry(asset, "")
-                if len(found) == len(wanted):
+                if len(found) == len(requested):
                     break
     return found
 
@@ -286,9 +286,9 @@ def _cache_entry(address: Address, entry: Entry) -> None:
         _assets[api.api_url(), address] = (entry, until)
 
 
-def _trim(kept: dict[Any, Any]) -> None:
-    while len(kept) >= MAX_ASSETS_KEPT:
-        del kept[next(iter(kept))]
+def _trim(cache: dict[Any, Any]) -> None:
+    while len(cache) >= MAX_ASSETS_KEPT:
+        del cache[next(iter(cache))]
 
 
 def cached_entry(address: Address) -> Entry | None:

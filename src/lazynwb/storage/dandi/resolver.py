@@ -113,12 +113,12 @@ def get_dandi_sources(  # noqa: PLR0913 - each narrows the listing in its own wa
         assets = asset_listing.list_assets(dandiset, version, query)
     else:
         assets = _require_nwb(asset_listing.find_by_ids(dandiset, version, _lowercase_ids(asset_ids), query))
-    wanted = (
+    urls = (
         _url(Address(dandiset, version, asset["path"]))
         for asset in assets
         if _is_nwb(asset["path"]) and (asset_filter is None or asset_filter(_with_metadata(asset)))
     )
-    return list(islice(_distinct(wanted), max_assets))
+    return list(islice(_distinct(urls), max_assets))
 
 
 def expand(url: str) -> list[str]:
@@ -174,17 +174,17 @@ def expand_assets(assets: Iterable[ApiAsset]) -> dict[ApiAsset, str]:
         If a dandiset lacks one of the assets.
     """
     found: dict[ApiAsset, str] = {}
-    apart: dict[tuple[str, str], list[ApiAsset]] = defaultdict(list)
+    by_version: dict[tuple[str, str], list[ApiAsset]] = defaultdict(list)
     for asset in assets:
-        apart[asset.dandiset, asset.version].append(asset)
-    alone = apart.pop(("", ""), [])
-    for (dandiset, version), wanted in apart.items():
-        ids = [asset.asset_id for asset in wanted]
+        by_version[asset.dandiset, asset.version].append(asset)
+    unversioned = by_version.pop(("", ""), [])
+    for (dandiset, version), own in by_version.items():
+        ids = [asset.asset_id for asset in own]
         listed = asset_listing.find_by_ids(dandiset, version, ids, {})
-        for asset, entry in zip(wanted, listed, strict=True):
+        for asset, entry in zip(own, listed, strict=True):
             found[asset] = _url(Address(dandiset, version, entry["path"]))
-    urls = asset_listing.LOOKUPS.map(_content_of, alone)
-    return found | dict(zip(alone, urls, strict=True))
+    urls = asset_listing.LOOKUPS.map(_content_of, unversioned)
+    return found | dict(zip(unversioned, urls, strict=True))
 
 
 def _content_of(asset: ApiAsset) -> str:

@@ -39,7 +39,7 @@ def normalize_prefix(source: Source, prefix: str) -> str:
     return validate_key(source, name) if name else ""
 
 
-def resolve_start(source: Source, key: str, size: int, start: int, wanted: int) -> int:
+def resolve_start(source: Source, key: str, size: int, start: int, length: int) -> int:
     """Return the offset of a range of an object; a negative start counts from the end of the object.
 
     Raises
@@ -48,16 +48,16 @@ def resolve_start(source: Source, key: str, size: int, start: int, wanted: int) 
         If the range extends past the end of the object.
     """
     begin = start if start >= 0 else size + start
-    if begin < 0 or wanted < 0 or begin + wanted > size:
-        raise too_short_error(source, key, start, wanted)
+    if begin < 0 or length < 0 or begin + length > size:
+        raise too_short_error(source, key, start, length)
     return begin
 
 
-def too_short_error(source: Source, key: str, start: int, wanted: int) -> CorruptDataError:
+def too_short_error(source: Source, key: str, start: int, length: int) -> CorruptDataError:
     """Return the error for an object that is shorter than a requested range."""
     where = f"at offset {start}" if start >= 0 else f"at {-start} bytes before its end"
     return CorruptDataError(
-        f"{source.name}: {key} does not have {wanted:,} bytes {where}: it is truncated or damaged"
+        f"{source.name}: {key} does not have {length:,} bytes {where}: it is truncated or damaged"
     )
 
 

@@ -80,14 +80,14 @@ class LindiArchiveObjects(ReferenceObjects):
         member = _open_archive(self.source, self._identity).members.get(name)
         if member is None:
             raise self._error(key, f"is in {name!r}, which the archive does not have")
-        wanted = member.size - offset if size is None else size
-        if wanted < 0 or offset + wanted > member.size:
+        length = member.size - offset if size is None else size
+        if length < 0 or offset + length > member.size:
             raise self._error(
-                key, f"is {wanted} bytes from {offset} on of {name!r}, which has {member.size} bytes"
+                key, f"is {length} bytes from {offset} on of {name!r}, which has {member.size} bytes"
             )
         if self._archive_file is None:
             self._archive_file = self.source.open(self._identity)
-        return Reference(self._archive_file, self._identity, member.start + offset, wanted)
+        return Reference(self._archive_file, self._identity, member.start + offset, length)
 
 
 @lru_cache(maxsize=_ARCHIVES)

@@ -71,8 +71,8 @@ class FolderObjects:
 
     def get_many(self, keys: Iterable[str]) -> dict[str, bytes | memoryview | None]:
         """Return several objects, read concurrently if there are many."""
-        wanted = list(dict.fromkeys(keys))
-        parts = [wanted[i : i + _BATCH_SIZE] for i in range(0, len(wanted), _BATCH_SIZE)]
+        distinct = list(dict.fromkeys(keys))
+        parts = [distinct[i : i + _BATCH_SIZE] for i in range(0, len(distinct), _BATCH_SIZE)]
         read = self.pool.map(self._get_batch, parts) if len(parts) > 1 else map(self._get_batch, parts)
         return {key: found for part in read for key, found in part}
 

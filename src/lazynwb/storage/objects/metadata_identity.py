@@ -201,9 +201,9 @@ class _PrefetchedObjects:
 
     def get_many(self, keys: Iterable[str]) -> dict[str, bytes | memoryview | None]:
         """Return several objects."""
-        wanted = list(keys)
-        found = self._objects.get_many([key for key in wanted if key not in self._documents])
-        return {key: self._documents[key] if key in self._documents else found[key] for key in wanted}
+        requested = list(keys)
+        found = self._objects.get_many([key for key in requested if key not in self._documents])
+        return {key: self._documents[key] if key in self._documents else found[key] for key in requested}
 
     def members(self, prefix: str) -> list[str] | None:
         """Return the names of the direct members of a prefix; None if the store cannot be listed."""

@@ -111,9 +111,11 @@ class ReferenceObjects:
     def get_many(self, keys: Iterable[str]) -> dict[str, bytes | memoryview | None]:
         """Return several objects; other files are read concurrently."""
         found = {key: self._value(key) for key in keys}
-        apart = [(key, one) for key, one in found.items() if isinstance(one, Reference)]
-        read = self.pool.map(lambda pair: _read_reference(pair[1], 0, pair[1].size), apart)
-        data: dict[str, bytes | memoryview | None] = dict(zip((key for key, _ in apart), read, strict=True))
+        references = [(key, one) for key, one in found.items() if isinstance(one, Reference)]
+        read = self.pool.map(lambda pair: _read_reference(pair[1], 0, pair[1].size), references)
+        data: dict[str, bytes | memoryview | None] = dict(
+            zip((key for key, _ in references), read, strict=True)
+        )
         return {key: data[key] if isinstance(one, Reference) else one for key, one in found.items()}
 
     def members(self, prefix: str) -> list[str]:

@@ -95,8 +95,8 @@ class RemoteObjects:
 
     def get_many(self, keys: Iterable[str]) -> dict[str, bytes | memoryview | None]:
         """Return several objects, requested concurrently."""
-        wanted = list(dict.fromkeys(keys))
-        return dict(zip(wanted, self.pool.map(self.get, wanted), strict=True))
+        distinct = list(dict.fromkeys(keys))
+        return dict(zip(distinct, self.pool.map(self.get, distinct), strict=True))
 
     def members(self, prefix: str) -> list[str] | None:
         """Return the sorted names of the members of a prefix; None for web servers and DANDI assets."""
@@ -192,7 +192,7 @@ def _get_once(source: Source, location: Location, last: int = 0) -> Response | F
     count(bytes_read=len(data))
     if len(data) != stop - start:
         return transient_failure(
-            source, f"the server sent {len(data)} bytes where {stop - start} were asked for"
+            source, f"the server sent {len(data)} bytes where {stop - start} were requested"
         )
     return Response(data, identity_of(meta))
 

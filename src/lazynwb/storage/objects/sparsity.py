@@ -15,7 +15,7 @@ _UNCHECKED = 50_000
 _MIN_DENSITY = 100
 
 
-def check_written(store: Objects, prefix: str, depth: int, wanted: int) -> None:
+def check_written(store: Objects, prefix: str, depth: int, requested: int) -> None:
     """Refuse to read a very large number of objects of which few exist.
 
     A chunk that was never written consists of fill values (Zarr specification), so a corrupt shape implies a
@@ -28,7 +28,7 @@ def check_written(store: Objects, prefix: str, depth: int, wanted: int) -> None:
         Common prefix of all chunks of the array.
     depth : int
         Levels of folders below the prefix.
-    wanted : int
+    requested : int
         Number of requested chunks.
 
     Raises
@@ -36,12 +36,14 @@ def check_written(store: Objects, prefix: str, depth: int, wanted: int) -> None:
     CorruptDataError
         If too few of the chunks exist.
     """
-    if wanted <= _UNCHECKED:
+    if requested <= _UNCHECKED:
         return
-    enough = wanted // _MIN_DENSITY
+    enough = requested // _MIN_DENSITY
     found = _count(store, prefix.rpartition("/")[0], depth, enough)
     if found is not None and found < enough:
-        raise CorruptDataError(f"its metadata claims {wanted:,} chunks here, but only {found:,} were written")
+        raise CorruptDataError(
+            f"its metadata claims {requested:,} chunks here, but only {found:,} were written"
+        )
 
 
 def _count(store: Objects, folder: str, depth: int, enough: int) -> int | None:

@@ -97,14 +97,14 @@ class _Tail(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         rest = max(self._size - self._at, 0)
-        wanted = rest if size < 0 else min(size, rest)
-        if wanted > _MAX_BYTES:
-            raise CorruptDataError(f"its directory has {wanted:,} bytes")
+        length = rest if size < 0 else min(size, rest)
+        if length > _MAX_BYTES:
+            raise CorruptDataError(f"its directory has {length:,} bytes")
         start = self._at
-        self._at += wanted
+        self._at += length
         if start >= self._low:
-            return self._tail[start - self._low : start - self._low + wanted]
-        return bytes(self._ranges.read(start, wanted))
+            return self._tail[start - self._low : start - self._low + length]
+        return bytes(self._ranges.read(start, length))
 
 
 def _members(archive: zipfile.ZipFile) -> dict[str, Member]:

@@ -163,13 +163,13 @@ def memoize_store(make: Callable[P, T]) -> Callable[P, T]:
     """
 
     @lru_cache(maxsize=128)
-    def kept(_settings: object, *args: P.args, **kwargs: P.kwargs) -> T:
+    def opened(_settings: object, *args: P.args, **kwargs: P.kwargs) -> T:
         return make(*args, **kwargs)
 
     @wraps(make)
     def get(*args: P.args, **kwargs: P.kwargs) -> T:
         with _process.making:
-            return kept((config.request_timeout, config.max_requests), *args, **kwargs)  # type: ignore[arg-type]
+            return opened((config.request_timeout, config.max_requests), *args, **kwargs)  # type: ignore[arg-type]
 
     return get
 
