@@ -252,14 +252,14 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     names = by_path if full_path else shortest_names(tables, fixed)
     patterns: list[str] = []
     if table_names is not None:
-        given = [table_names] if isinstance(table_names, str) else list(table_names)
-        requested = {name.strip("/") for name in given}
+        selected = [table_names] if isinstance(table_names, str) else list(table_names)
+        requested = {name.strip("/") for name in selected}
         patterns = [
-            name for name in given if is_pattern(name) and name.strip("/") not in {*names, *names.values()}
+            name for name in selected if is_pattern(name) and name.strip("/") not in {*names, *names.values()}
         ]
         names = {p: name for p, name in names.items() if requested & {p, name, p.rsplit("/", 1)[-1]}}
     if not names and not patterns:
-        reasons = [broken_link_hint(name, broken) for name in (broken if table_names is None else given)]
+        reasons = [broken_link_hint(name, broken) for name in (broken if table_names is None else selected)]
         raise TableNotFoundError(no_tables_message(sources, failures) + next(filter(None, reasons), ""))
     session: tuple[SessionColumn, ...] = ()
     if session_columns is not None:

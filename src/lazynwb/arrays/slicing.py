@@ -110,10 +110,10 @@ def _one_per_dimension(selection: Selection, ndim: int) -> list[Entry]:
     dots = [i for i, entry in enumerate(entries) if entry is Ellipsis]
     if len(dots) > 1:
         raise IndexError("an index can only have a single ellipsis ('...')")
-    given = len(entries) - len(dots)
-    if given > ndim:
-        raise IndexError(f"too many indices for array: array is {ndim}-dimensional, but {given} were indexed")
-    rest: list[Entry] = [slice(None)] * (ndim - given)
+    count = len(entries) - len(dots)
+    if count > ndim:
+        raise IndexError(f"too many indices for array: array is {ndim}-dimensional, but {count} were indexed")
+    rest: list[Entry] = [slice(None)] * (ndim - count)
     at = dots[0] if dots else len(entries)
     return [*entries[:at], *rest, *entries[at + 1 :]]
 

@@ -91,11 +91,11 @@ def tables(
 ) -> None:
     """List the tables and series of the files, with numbers of rows, columns and files."""
     target = target_of(output_format, output)
-    given = sources_of(sources, storage_option)
+    command_sources = sources_of(sources, storage_option)
     from lazynwb.cli.commands.tables import list_tables, show_tables
     from lazynwb.cli.output import emit
 
-    frame, files = list_tables(given, ignore_errors=ignore_errors)
+    frame, files = list_tables(command_sources, ignore_errors=ignore_errors)
     emit(frame, target, lambda: show_tables(frame, files))
 
 
@@ -122,11 +122,11 @@ def sessions(  # noqa: PLR0913 - the options of a command
 ) -> None:
     """List the sessions, with subject, start, duration, and number of rows of each table."""
     target = target_of(output_format, output, vertical=vertical)
-    given = sources_of(sources or ([index] if index else None), storage_option)
+    command_sources = sources_of(sources or ([index] if index else None), storage_option)
     from lazynwb.cli.commands.sessions import list_sessions, show_sessions
 
     frame = list_sessions(
-        given if sources else given._replace(sources=[]),
+        command_sources if sources else command_sources._replace(sources=[]),
         index,
         exclude_series=exclude_series,
         ignore_errors=ignore_errors,
@@ -146,11 +146,11 @@ def paths(  # noqa: PLR0913 - the options of a command
 ) -> None:
     """List the tables and series of a file, with shapes, types, sizes and chunks."""
     target = target_of(output_format, output)
-    given = source_of(source, storage_option)
+    command_sources = source_of(source, storage_option)
     from lazynwb.cli.commands import structure
     from lazynwb.cli.output import emit
 
-    found = structure.describe(given, storage=storage)
+    found = structure.describe(command_sources, storage=storage)
     frame = structure.frame_of(found, everything=everything)
     emit(frame, target, lambda: structure.show_paths(found, everything=everything))
 
@@ -170,11 +170,11 @@ def tree(  # noqa: PLR0913
 ) -> None:
     """Show the contents of a file as a tree, with shapes, types, sizes and chunks."""
     target = target_of(output_format, output)
-    given = source_of(source, storage_option)
+    command_sources = source_of(source, storage_option)
     from lazynwb.cli.commands import structure
     from lazynwb.cli.output import emit
 
-    found = structure.describe(given, storage=storage)
+    found = structure.describe(command_sources, storage=storage)
     frame = structure.frame_of(found, everything=True)
     emit(frame, target, lambda: structure.show_tree(found, depth=depth, columns=columns))
 
@@ -191,11 +191,11 @@ def schema(
     """List the columns of a table over all files, with types and numbers of files."""
     target = target_of(output_format, output)
     sources, table = split_table(arguments, "schema")
-    given = sources_of(sources, storage_option)
+    command_sources = sources_of(sources, storage_option)
     from lazynwb.cli.commands.tables import list_columns, show_columns
     from lazynwb.cli.output import emit
 
-    frame, types = list_columns(given, table, ignore_errors=ignore_errors)
+    frame, types = list_columns(command_sources, table, ignore_errors=ignore_errors)
     emit(frame, target, lambda: show_columns(frame, types, table))
 
 
@@ -218,11 +218,11 @@ def head(  # noqa: PLR0913
     """Show the first rows of a table."""
     target = target_of(output_format, output, vertical=vertical)
     sources, table = split_table(arguments, "head")
-    given = sources_of(sources, storage_option)
+    command_sources = sources_of(sources, storage_option)
     from lazynwb.cli.commands import rows as run
 
     run.head(
-        given,
+        command_sources,
         table,
         rows,
         target,
@@ -260,12 +260,12 @@ def query(  # noqa: PLR0913
     `lazynwb tables` lists the names of tables. Results are streamed to files and pipes.
     """
     target = target_of(output_format, output, vertical=vertical)
-    given = sources_of(sources, storage_option)
+    command_sources = sources_of(sources, storage_option)
     from lazynwb.cli.commands import rows as run
 
     run.query(
         sql,
-        given,
+        command_sources,
         rows,
         target,
         full_path=full_path,

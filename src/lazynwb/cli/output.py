@@ -185,13 +185,13 @@ class _Pipe(io.RawIOBase):
 
     def write(self, data: object) -> int:
         """Write bytes, and return their number."""
-        given = cast("bytes", data)
+        content = cast("bytes", data)
         try:
-            self._stream.write(given)
+            self._stream.write(content)
         except BrokenPipeError as error:
             self.closed_by = error
             raise
-        return len(given)
+        return len(content)
 
     def flush(self) -> None:
         """Flush stdout."""
@@ -227,12 +227,12 @@ class _TerminalStream(io.RawIOBase):
 
     def write(self, data: object) -> int:
         """Write UTF-8; a character may be divided between two calls."""
-        given = bytes(cast("bytes", data))
-        text = self._decoder.decode(given)
+        content = bytes(cast("bytes", data))
+        text = self._decoder.decode(content)
         if not text.isprintable():
             text = "".join(c if c.isprintable() or c == "\n" else self._shown(c) for c in text)
         self._terminal.write(text)
-        return len(given)
+        return len(content)
 
     def flush(self) -> None:
         """Flush the terminal."""

@@ -37,15 +37,16 @@ class _OnStderr(logging.Handler):
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command of some arguments and return the exit code."""
-    given = list(arguments)
-    debug = DEBUG in given
+    debug = DEBUG in arguments
     _prepare()
     logger = logging.getLogger("lazynwb")
     handler, level = _OnStderr(logging.WARNING), logger.level
     logger.addHandler(handler)
     try:
-        code = app(args=[one for one in given if one != DEBUG], prog_name="lazynwb", standalone_mode=False)
-        if not given:
+        code = app(
+            args=[one for one in arguments if one != DEBUG], prog_name="lazynwb", standalone_mode=False
+        )
+        if not arguments:
             return USAGE  # older versions of typer return 0 after the help
         return code if isinstance(code, int) else 0
     except PipeClosedError:
@@ -55,7 +56,7 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             for line in traceback.format_exc().splitlines():
                 sys.stderr.write(visible(line, None) + "\n")
-        return _report(error, given)
+        return _report(error, arguments)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)

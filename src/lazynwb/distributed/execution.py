@@ -136,15 +136,15 @@ def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Ite
     if query.plan.catalogs is None and len(left) < workers.width:
         # With fewer files than workers, large files are divided.
         query = query._replace(plan=described(query.plan, left, query.needed))
-    given = 0
+    task_count = 0
     while left:
-        size = min(len(left) // (_TASKS_PER_WORKER * workers.width), _MAX_FILES, 4 ** (given // at_once))
+        size = min(len(left) // (_TASKS_PER_WORKER * workers.width), _MAX_FILES, 4 ** (task_count // at_once))
         block = tuple(dict.fromkeys(left[: max(size, 1)]))
         if len(block) < size:  # duplicate files are separated: the position within a task is recorded by file
             block = block[:1]
         left = left[len(block) :]
         for task in tasks_on(query, block, most):
-            given += 1
+            task_count += 1
             yield task
 
 
@@ -198,14 +198,14 @@ def read_task(
     needed = query.needed
     whole = query.plan
     session = tuple(column for column in whole.session if column.name in needed)
-    given = None
+    catalogs = None
     if whole.catalogs is not None:
         metadata: dict[str, dict[str, pl.DataType]] = {}
         for column in session:
             metadata.setdefault(column.table, {})[column.column] = column.dtype
         known = _catalogs_of(whole, sources) if known is None else known
         own = {pair: known[pair] for pair in _pairs(whole, sources) if pair in known}
-        given = pack_catalogs(whole.catalogs, sources, own, needed, metadata)
+        catalogs = pack_catalogs(whole.catalogs, sources, own, needed, metadata)
     plan = whole._replace(
         sources=sources,
         schema={name: dtype for name, dtype in whole.schema.items() if name in needed},
@@ -213,7 +213,7 @@ def read_task(
         session=session,
         regions=tuple(region for region in whole.regions if region.name in needed),
         disable_progress=True,
-        catalogs=given,
+        catalogs=catalogs,
         tables=None if whole.tables is None else {source: whole.tables[source] for source in sources},
     )
     return Read(plan, query.names, query.predicate, n_rows, most)

@@ -282,12 +282,12 @@ def _runs(name: str, parts: list[Part]) -> list[_Run]:
         if column.column is None:
             runs.append(_Run(name, [], rows))
         else:
-            made = [
+            pieces_in_run = [
                 _piece(part.file, found, part.ranges, part.rows)
                 for part, found in listed
                 if found is not None
             ]
-            runs.append(_Run(name, made, rows))
+            runs.append(_Run(name, pieces_in_run, rows))
     return runs
 
 

@@ -117,8 +117,10 @@ class Report:
                 ),
             )
         # Of a column that is null because it could not be opened, one warning is enough.
-        said = tuple(f"{n}: /{path}: column {column!r} was left out" for n, path, column in self._unreadable)
-        problems = [problem for problem in self._problems if not problem.startswith(said)]
+        reported = tuple(
+            f"{n}: /{path}: column {column!r} was left out" for n, path, column in self._unreadable
+        )
+        problems = [problem for problem in self._problems if not problem.startswith(reported)]
         if problems:
             _LOGGER.warning("table /%s was repaired: %s", self._table, _first_items(problems))
 

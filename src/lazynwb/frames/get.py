@@ -327,11 +327,11 @@ def _select_columns(  # noqa: PLR0913 - the options of a frame
 
 
 def _unknown_column_message(name: str, schema: Mapping[str, pl.DataType], path: str) -> str:
-    there = [column for column in schema if column not in INTERNAL]
-    close = difflib.get_close_matches(name, there, n=3)
+    existing = [column for column in schema if column not in INTERNAL]
+    close = difflib.get_close_matches(name, existing, n=3)
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-    more = ", ..." if len(there) > _MAX_LISTED else ""
-    known = ", ".join(there[:_MAX_LISTED]) + more
+    more = ", ..." if len(existing) > _MAX_LISTED else ""
+    known = ", ".join(existing[:_MAX_LISTED]) + more
     return f"no file has a column {name!r} in /{path.lstrip('/')}{hint}; available columns: {known}"
 
 

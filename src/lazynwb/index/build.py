@@ -187,10 +187,10 @@ def _resumable_parts(  # noqa: PLR0913 - as `_check_parts`
     """Return the parts of an interrupted build, if this build starts with the same sources."""
     if interrupted is None:
         return []
-    given = {source.public: source for source in sources}
+    by_path = {source.public: source for source in sources}
     try:
         checked = _check_parts(
-            folder, interrupted, given, locations, storage_options, ignore_errors=ignore_errors
+            folder, interrupted, by_path, locations, storage_options, ignore_errors=ignore_errors
         )
     except (SourceNotFoundError, CorruptDataError):
         return []  # files of the interrupted build are missing
@@ -314,20 +314,20 @@ def update_index(  # noqa: PLR0913 - the options of an update
     old = decode_if_found(before, folder)
     assert old is not None  # noqa: S101 - the manifest exists
     locations = ChunkLocationRequest.of(old.chunk_locations if chunk_locations is None else chunk_locations)
-    given = (
+    by_path = (
         {one.public: one for one in distinct_sources(expand(sources, storage_options), folder)}
         if sources
         else {}
     )
-    checked = _check_parts(folder, old, given, locations, storage_options, ignore_errors=ignore_errors)
+    checked = _check_parts(folder, old, by_path, locations, storage_options, ignore_errors=ignore_errors)
     removed = sum(len(part.gone) for part in checked)
     known = {path for part in checked for path in part.paths}
-    if known and removed == len(known) and not given.keys() - known:
+    if known and removed == len(known) and not by_path.keys() - known:
         raise SourceNotFoundError(
             f"none of the {len(known)} sources of index {folder.name} was found, for example "
             f"{next(iter(known))}: check that their disk or network share is mounted"
         )
-    new = [source for path, source in given.items() if path not in known]
+    new = [source for path, source in by_path.items() if path not in known]
     work = [source for part in checked for source in part.changed] + new
     writer = Writer(folder, MetadataColumns(old.values), ignore_errors=ignore_errors)
     with writer, Progress("Describing NWB", len(work), disabled=disable_progress) as progress:
@@ -381,7 +381,7 @@ class _CheckedPart(NamedTuple):
 def _check_parts(  # noqa: PLR0913 - options of an update
     folder: Folder,
     old: Manifest,
-    given: Mapping[str, Source],
+    by_path: Mapping[str, Source],
     locations: ChunkLocationRequest,
     storage_options: Mapping[str, Any] | None,
     *,
@@ -398,7 +398,9 @@ def _check_parts(  # noqa: PLR0913 - options of an update
     for part in old.parts:
         frame = read_frame(folder, part, "sessions", ["path", "identity"])
         paths = frame["path"].to_list()
-        sources = [given.get(path) or resolve(path, options if is_url(path) else Options()) for path in paths]
+        sources = [
+            by_path.get(path) or resolve(path, options if is_url(path) else Options()) for path in paths
+        ]
         now = _identities(sources, ignore_errors=ignore_errors)
         pairs = list(zip(sources, frame["identity"].to_list(), now, strict=True))
         gone = [source.public for source, _, new in pairs if new is _MISSING]

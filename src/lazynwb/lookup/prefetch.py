@@ -147,11 +147,11 @@ def _load_with_catalogs(
     while start < len(pairs):
         block = pairs[start : start + size]
         start, size = start + size, min(size * 4, _MAX_BATCH)
-        given = _provided(block, catalogs, reading=reading)
-        others = [pair for pair, file in zip(block, given, strict=True) if file is NOT_CATALOGUED]
+        catalog_tables = _provided(block, catalogs, reading=reading)
+        others = [pair for pair, file in zip(block, catalog_tables, strict=True) if file is NOT_CATALOGUED]
         rest = load_pairs(others, columns=columns)
-        checked = _verified([file for file in given if reading and isinstance(file, TableFile)])
-        for file in given:
+        checked = _verified([file for file in catalog_tables if reading and isinstance(file, TableFile)])
+        for file in catalog_tables:
             if file is NOT_CATALOGUED:
                 yield next(rest)
             else:
@@ -169,10 +169,10 @@ def _provided(
     for table_path, own in numbers.items():
         block = [pairs[number][0] for number in own]
         if reading is False:
-            given = catalogs.row_counts(block, table_path)
+            catalog_tables = catalogs.row_counts(block, table_path)
         else:
-            given = catalogs.tables(block, table_path)
-        for number, file in zip(own, given, strict=True):
+            catalog_tables = catalogs.tables(block, table_path)
+        for number, file in zip(own, catalog_tables, strict=True):
             found[number] = file
     return found
 

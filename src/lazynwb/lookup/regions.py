@@ -170,10 +170,10 @@ def find_regions(  # noqa: PLR0913 - the options of a scan
         if named is None and (name not in schema or name in conflicts):
             continue
         if name not in schema or name not in regions:
-            there = ", ".join(regions) or "none"
+            available = ", ".join(regions) or "none"
             raise SchemaError(
                 f"resolve_regions: {name!r} is not a DynamicTableRegion column of /{files[0].table.path} in "
-                f"{_describe_files(files)}; available regions: {there}"
+                f"{_describe_files(files)}; available regions: {available}"
             )
         if name in set_by_user:
             region = _chosen_region(name, schema[name], files)

@@ -196,5 +196,7 @@ class Container(Mapping[str, Any]):
         return html_tree(self.path, {}, self._file.contents, self._path, self._entries())
 
     def _unknown(self, name: object, attributes: Iterable[str] = ()) -> str:
-        there = [*self, *attributes]
-        return f"{self._file.source.name}: {self.path} has no {name!r}{similar_or_existing(str(name), there)}"
+        existing = [*self, *attributes]
+        return (
+            f"{self._file.source.name}: {self.path} has no {name!r}{similar_or_existing(str(name), existing)}"
+        )

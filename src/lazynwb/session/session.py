@@ -91,15 +91,15 @@ class Subject(Container):
     def __repr__(self) -> str:
         from lazynwb.session.tree import text_fields
 
-        said = {name: value for name, value in self._file.metadata()[1].items() if value is not None}
-        return "\n".join([f"Subject {self.path}", *text_fields(said)])
+        fields = {name: value for name, value in self._file.metadata()[1].items() if value is not None}
+        return "\n".join([f"Subject {self.path}", *text_fields(fields)])
 
     def _repr_html_(self) -> str:
         from lazynwb.session.tree import html_tree
 
-        said = {name: value for name, value in self._file.metadata()[1].items() if value is not None}
+        fields = {name: value for name, value in self._file.metadata()[1].items() if value is not None}
         others = {name: entry for name, entry in self._entries().items() if entry.kind != "dataset"}
-        return html_tree(self.path, said, self._file.contents, self._path, others, unfolded=True)
+        return html_tree(self.path, fields, self._file.contents, self._path, others, unfolded=True)
 
 
 #: Members of /general in the schema (NWB core, nwb.file.yaml); others are metadata of a lab.
@@ -391,11 +391,11 @@ class LazyNWB:
         except LazyNWBError as error:
             return visible(f"{title}: {error}", _ERROR)
         try:
-            said = self._shown_metadata()
+            fields = self._shown_metadata()
         except LazyNWBError as error:
-            said = {_TEXT_FIELDS[0]: f"cannot be read: {error}"}
-        shortly = {name: said[name] for name in _TEXT_FIELDS if name in said}
-        return text_tree(title, shortly, contents, "", _without_metadata(contents.members("")))
+            fields = {_TEXT_FIELDS[0]: f"cannot be read: {error}"}
+        shown = {name: fields[name] for name in _TEXT_FIELDS if name in fields}
+        return text_tree(title, shown, contents, "", _without_metadata(contents.members("")))
 
     def _repr_html_(self) -> str:
         from lazynwb.session.tree import html_tree
@@ -407,10 +407,10 @@ class LazyNWB:
         except LazyNWBError as error:
             return f"<pre>{html.escape(visible(f'LazyNWB({title!r}): {error}', _ERROR))}</pre>"
         try:
-            said = self._shown_metadata()
+            fields = self._shown_metadata()
         except LazyNWBError as error:
-            said = {"cannot be read": str(error)}
-        return html_tree(title, said, contents, "", _without_metadata(contents.members("")))
+            fields = {"cannot be read": str(error)}
+        return html_tree(title, fields, contents, "", _without_metadata(contents.members("")))
 
     def _shown_metadata(self) -> dict[str, Any]:
         """Return the metadata of session and subject to show."""

@@ -169,9 +169,9 @@ class Intervals:
             if name not in self._schema:
                 close = difflib.get_close_matches(name, self._schema, n=3)
                 hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-                there = ", ".join(self.shown)
+                available = ", ".join(self.shown)
                 raise ColumnNotFoundError(
-                    f"the intervals table has no column {name!r}{hint}; available columns: {there}"
+                    f"the intervals table has no column {name!r}{hint}; available columns: {available}"
                 )
         return list(dict.fromkeys([*selected, *roots]))
 

@@ -50,7 +50,7 @@ class Observations:
         lengths = lists.list.len().fill_null(0).to_numpy().astype(np.int64)
         flat = lists.filter(lists.list.len() > 0).explode()
         #: Whether a unit has any observation times.
-        self.stated: Bools = lengths > 0
+        self.has_times: Bools = lengths > 0
         self._ends = np.cumsum(lengths)
         bounds = [flat.arr.get(i).fill_null(float("nan")).to_numpy() for i in range(_PAIR)]
         self.starts: Floats = bounds[0]
@@ -74,7 +74,7 @@ class Observations:
         """Return whether intervals are within the union of their unit's observed intervals."""
         mentioned = np.isin(self.owners, units)
         covers = IntervalUnions.of(self.owners[mentioned], self.starts[mentioned], self.stops[mentioned])
-        return ~self.stated[units] | covers.contain(units, starts, stops)
+        return ~self.has_times[units] | covers.contain(units, starts, stops)
 
 
 def _as_pairs(series: pl.Series) -> pl.Series:
@@ -208,10 +208,8 @@ def insert_is_observed(
         if not (schema[name].is_numeric() or schema[name] == pl.Null()):
             raise SchemaError(f"{name} is {schema[name]}, but must be a number of seconds")
     units = None if units_frame is None else _Units(units_frame, storage_options, disable_progress)
-    teller = _ObservedTest(units, storage_options, disable_progress)
-    column = (
-        pl.struct(needed).map_batches(teller, return_dtype=pl.Boolean, is_elementwise=True).alias(col_name)
-    )
+    test = _ObservedTest(units, storage_options, disable_progress)
+    column = pl.struct(needed).map_batches(test, return_dtype=pl.Boolean, is_elementwise=True).alias(col_name)
     if isinstance(intervals_frame, pl.DataFrame):
         return intervals_frame.with_columns(column)
     if isinstance(intervals_frame, pl.LazyFrame):
@@ -294,6 +292,6 @@ class _ObservedTest:
 def _is_observed(rows: pl.DataFrame, observations: Observations, units: Ints) -> pl.Series:
     starts, stops = (rows[name].cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in (START, STOP))
     known = (units >= 0) & (starts <= stops)
-    told = np.zeros(len(rows), bool)
-    told[known] = observations.include(units[known], starts[known], stops[known])
-    return pl.select(pl.when(pl.Series(known)).then(pl.Series(told))).to_series()
+    observed = np.zeros(len(rows), bool)
+    observed[known] = observations.include(units[known], starts[known], stops[known])
+    return pl.select(pl.when(pl.Series(known)).then(pl.Series(observed))).to_series()

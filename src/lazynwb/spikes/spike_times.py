@@ -80,8 +80,8 @@ def found(
     if options.observed_only:
         inside = known & _inside(block[OBS_INTERVALS], pairs, bounds, proper)
         unobserved = np.any(known & ~inside, axis=0)
-        told = unobserved | np.all(known, axis=0)
-        columns[IS_OBSERVED] = _nullable(pl.Series(~unobserved), told)
+        known_pairs = unobserved | np.all(known, axis=0)
+        columns[IS_OBSERVED] = _nullable(pl.Series(~unobserved), known_pairs)
     if not finds:
         return columns
     try:
@@ -284,18 +284,18 @@ class Query:
     ) -> Generator[pl.DataFrame]:
         names = list(self.schema_to_count()) if names is None else names
         roots = [] if predicate is None else predicate.meta.root_names()
-        given = False
+        has_yielded = False
         for rows in self.batches(list(dict.fromkeys([*names, *roots]))):
             batch = rows
             if n_rows is not None:
                 batch = batch.head(n_rows)
                 n_rows -= len(batch)
             batch = batch if predicate is None else batch.filter(predicate)
-            given = True
+            has_yielded = True
             yield batch.select(names)
             if n_rows == 0:
                 return
-        if not given:
+        if not has_yielded:
             yield self.schema_to_count().to_frame().select(names)
 
     def batches(self, names: list[str]) -> Iterator[pl.DataFrame]:

@@ -23,14 +23,14 @@ def opener() -> urllib.request.OpenerDirector:
     """
     import urllib.request
 
-    made = urllib.request.OpenerDirector()
+    director = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.HTTPHandler(),
         urllib.request.HTTPSHandler(),
     ):
-        made.add_handler(handler)
-    return made
+        director.add_handler(handler)
+    return director
 
 
 def is_web_url(text: object) -> bool:

@@ -70,10 +70,12 @@ def get(source: Source, most: int, span: tuple[int, int] | None = None) -> Answe
                 timeout=config.request_timeout,
             ) as answer:
                 if answer.status in _REDIRECTS:
-                    there = urljoin(url, answer.headers.get("Location", ""))
-                    if urlsplit(there)[:2] != urlsplit(url)[:2]:  # keep the user's headers from other servers
+                    target = urljoin(url, answer.headers.get("Location", ""))
+                    if (
+                        urlsplit(target)[:2] != urlsplit(url)[:2]
+                    ):  # keep the user's headers from other servers
                         headers = {k: v for k, v in headers.items() if k in {"Range", "Accept-Encoding"}}
-                    url = there
+                    url = target
                     continue
                 return _read(answer, most, span)
         except (OSError, ValueError, http.client.HTTPException):

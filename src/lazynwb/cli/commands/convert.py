@@ -54,14 +54,14 @@ def convert(  # noqa: PLR0913 - the options of a command
 
     Unchanged outputs are not converted again, and an interrupted run can be continued by repeating it.
     """
-    given = sources_of(sources, storage_option)
+    command_sources = sources_of(sources, storage_option)
     from lazynwb.cli.render import Column, count_text, say, show
     from lazynwb.convert.conversion import convert_nwb_tables
     from lazynwb.terminal_text import visible
 
     try:
         written = convert_nwb_tables(
-            given.sources,
+            command_sources.sources,
             output,
             output_format=output_format,
             full_path=full_path,
@@ -73,7 +73,7 @@ def convert(  # noqa: PLR0913 - the options of a command
             partition_by=partition_by,  # type: ignore[arg-type]
             compression=compression,
             overwrite=overwrite,
-            storage_options=given.storage,
+            storage_options=command_sources.storage,
         )
     except ValueError as error:
         if type(error) is not ValueError:

@@ -48,15 +48,15 @@ def build(  # noqa: PLR0913 - the options of a command
     storage_option: StorageOption = None,
 ) -> None:
     """Build an index of files, from which scans are planned without opening them."""
-    given = sources_of(sources, storage_option)
+    command_sources = sources_of(sources, storage_option)
     from lazynwb.index.build import build_index
 
     done = build_index(
-        given.sources,
+        command_sources.sources,
         output,
         chunk_locations=_all_or_named(chunks) or False,
         values=_all_or_named(values) or False,
-        storage_options=given.storage,
+        storage_options=command_sources.storage,
         ignore_errors=not strict,
     )
     _say(done.failed, done.sessions, output)
@@ -72,14 +72,14 @@ def update(
     storage_option: StorageOption = None,
 ) -> None:
     """Update the entries of changed and removed files, and add the given files."""
-    given = sources_of(sources or [index], storage_option)
+    command_sources = sources_of(sources or [index], storage_option)
     from lazynwb.index.build import update_index
 
     done = update_index(
         index,
-        given.sources if sources else None,
+        command_sources.sources if sources else None,
         chunk_locations=_all_or_named(chunks),
-        storage_options=given.storage,
+        storage_options=command_sources.storage,
         ignore_errors=not strict,
     )
     counts = f"{done.added:,} added, {done.changed:,} changed, {done.removed:,} removed"
@@ -96,7 +96,7 @@ def info(
 ) -> None:
     """Show the number of sessions, date and size of an index."""
     target = target_of(output_format, output)
-    given = sources_of([index], storage_option)
+    command_sources = sources_of([index], storage_option)
     import polars as pl
 
     from lazynwb.cli.render import Column, count_text, show, size_text
@@ -104,7 +104,7 @@ def info(
     from lazynwb.scan import scan_index
     from lazynwb.terminal_text import visible
 
-    opened = open_index(index, given.storage)
+    opened = open_index(index, command_sources.storage)
     manifest = opened.manifest
     tables = scan_index(opened, "tables").select(pl.len(), pl.col("table").n_unique()).collect()
     problems = scan_index(opened).filter(pl.col("problem").is_not_null()).select(pl.len()).collect().item()

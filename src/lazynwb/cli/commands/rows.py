@@ -51,7 +51,7 @@ def show_rows(frame: pl.DataFrame, rest: str, *, vertical: bool) -> None:
 
 
 def head(  # noqa: PLR0913 - the options of a command
-    given: CommandSources,
+    command_sources: CommandSources,
     table: str,
     rows: int,
     target: Target,
@@ -77,7 +77,7 @@ def head(  # noqa: PLR0913 - the options of a command
     from lazynwb.scan import without_unreadable
 
     frame, _ = scan(
-        given,
+        command_sources,
         table,
         exclude_array_columns=exclude_arrays,
         length_columns=lengths,
@@ -115,10 +115,10 @@ def _chosen(frame: pl.LazyFrame, table: str, columns: Sequence[str]) -> pl.LazyF
     from lazynwb.errors import ColumnNotFoundError
     from lazynwb.suggestions import similar_or_existing
 
-    there = list(frame.collect_schema())
+    existing = list(frame.collect_schema())
     for name in columns:
-        if name not in there:
-            raise ColumnNotFoundError(f"{table} has no column {name!r}{similar_or_existing(name, there)}")
+        if name not in existing:
+            raise ColumnNotFoundError(f"{table} has no column {name!r}{similar_or_existing(name, existing)}")
     return frame.select(selectors.by_name(*columns))
 
 
@@ -127,7 +127,7 @@ def _chosen(frame: pl.LazyFrame, table: str, columns: Sequence[str]) -> pl.LazyF
 
 def query(  # noqa: PLR0913 - the options of a command
     sql: str,
-    given: CommandSources,
+    command_sources: CommandSources,
     rows: int | None,
     target: Target,
     *,
@@ -151,7 +151,7 @@ def query(  # noqa: PLR0913 - the options of a command
     from lazynwb.sql import get_sql_context
     from lazynwb.storage.resolve import expand
 
-    sources = expand(given.sources, given.storage)
+    sources = expand(command_sources.sources, command_sources.storage)
     named = _tables_in(sql)
     context_of = partial(
         get_sql_context,
@@ -160,7 +160,7 @@ def query(  # noqa: PLR0913 - the options of a command
         exclude_array_columns=exclude_arrays,
         length_columns=lengths,
         ignore_errors=ignore_errors,
-        storage_options=given.storage,
+        storage_options=command_sources.storage,
     )
     try:
         frame = _lazy(context_of(table_names=named), sql)

@@ -18,7 +18,7 @@ _MINUTE, _HOUR = 60, 3600
 
 
 def list_sessions(
-    given: CommandSources, index: str | None, *, exclude_series: bool, ignore_errors: bool
+    command_sources: CommandSources, index: str | None, *, exclude_series: bool, ignore_errors: bool
 ) -> pl.LazyFrame:
     """Return the LazyFrame of `scan_sessions`.
 
@@ -30,11 +30,11 @@ def list_sessions(
     from lazynwb.sessions import scan_sessions
 
     return scan_sessions(
-        given.sources or None,
+        command_sources.sources or None,
         index=index,
         exclude_timeseries=exclude_series,
         ignore_errors=ignore_errors,
-        storage_options=given.storage,
+        storage_options=command_sources.storage,
     )
 
 

@@ -44,12 +44,12 @@ class ObjectDescription(NamedTuple):
     stored: dict[str, Stored]
 
 
-def describe(given: CommandSources, *, storage: bool | None) -> ObjectDescription:
+def describe(command_sources: CommandSources, *, storage: bool | None) -> ObjectDescription:
     """Describe a file.
 
     Parameters
     ----------
-    given : CommandSources
+    command_sources : CommandSources
         One file.
     storage : bool or None
         Whether to look up the storage of arrays; None for local files only.
@@ -59,7 +59,7 @@ def describe(given: CommandSources, *, storage: bool | None) -> ObjectDescriptio
     from lazynwb.storage.remote_state import save
     from lazynwb.storage.resolve import expand
 
-    found = expand(given.sources, given.storage)
+    found = expand(command_sources.sources, command_sources.storage)
     if len(found) != 1:
         raise UsageError(
             f"this command takes one file, not {len(found)}: pass one of them, such as {found[0].name}"

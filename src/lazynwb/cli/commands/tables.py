@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _DESCRIPTION = 200
 
 
-def list_tables(given: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataFrame, int]:
+def list_tables(command_sources: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataFrame, int]:
     """Return one row for each table and series of the files, and the number of files.
 
     Raises
@@ -37,7 +37,7 @@ def list_tables(given: CommandSources, *, ignore_errors: bool) -> tuple[pl.DataF
     from lazynwb.storage.remote_state import save
     from lazynwb.storage.resolve import expand
 
-    sources = expand(given.sources, given.storage)
+    sources = expand(command_sources.sources, command_sources.storage)
     broken: dict[str, str] = {}
     holders = find_tables(
         sources,
@@ -118,7 +118,7 @@ def _in_sql(name: str) -> str:
     return visible(name if plain else '"' + name.replace('"', '""') + '"', None)
 
 
-def scan(given: CommandSources, table: str, **options: Any) -> tuple[pl.LazyFrame, str]:  # noqa: ANN401 - of scan_nwb
+def scan(command_sources: CommandSources, table: str, **options: Any) -> tuple[pl.LazyFrame, str]:  # noqa: ANN401 - of scan_nwb
     """Return the LazyFrame and the path of a table, which is given by its path or by its name in SQL.
 
     Raises
@@ -135,7 +135,7 @@ def scan(given: CommandSources, table: str, **options: Any) -> tuple[pl.LazyFram
     from lazynwb.sql import METADATA_NAMES
     from lazynwb.storage.resolve import expand
 
-    sources = expand(given.sources, given.storage)
+    sources = expand(command_sources.sources, command_sources.storage)
     try:
         if is_pattern(table):
             return scan_nwb(sources, table, **options), table
@@ -152,7 +152,9 @@ def scan(given: CommandSources, table: str, **options: Any) -> tuple[pl.LazyFram
     return scan_nwb(sources, f"/{found}", **options), found
 
 
-def list_columns(given: CommandSources, table: str, *, ignore_errors: bool) -> tuple[pl.DataFrame, pl.Schema]:
+def list_columns(
+    command_sources: CommandSources, table: str, *, ignore_errors: bool
+) -> tuple[pl.DataFrame, pl.Schema]:
     """Return a row for each column of a table, and the table's schema.
 
     Rows have the type over all files, the number of files that have the column, and its description.
@@ -170,9 +172,9 @@ def list_columns(given: CommandSources, table: str, *, ignore_errors: bool) -> t
     from lazynwb.lookup.schema import is_pattern
     from lazynwb.storage.resolve import expand
 
-    frame, path = scan(given, table, ignore_errors=ignore_errors)
+    frame, path = scan(command_sources, table, ignore_errors=ignore_errors)
     schema = frame.collect_schema()
-    sources = expand(given.sources, given.storage)
+    sources = expand(command_sources.sources, command_sources.storage)
     tables = match_tables(sources, path, ignore_errors=ignore_errors) if is_pattern(path) else None
     pairs = [(source, path) for source in sources]
     if tables is not None:

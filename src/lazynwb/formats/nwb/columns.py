@@ -117,8 +117,8 @@ def find_indices(
     indexed = {
         name: index for name, index in indexed.items() if name in members and not _cyclic(name, indexed)
     }
-    said = {index for sure, name, index in claims if sure < _NAME_ONLY and name in indexed}
-    indices = {*indexed.values(), *said}
+    claimed = {index for sure, name, index in claims if sure < _NAME_ONLY and name in indexed}
+    indices = {*indexed.values(), *claimed}
     for name, member in members.items():
         if member.neurodata_type == "VectorIndex" and name not in listed and name not in indices:
             if lost.isdisjoint(indexed_names(name)):  # else its column is among the problems

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from lazynwb.formats.protocols import Node, OpenFile, ReferenceFile
 
-#: Maximum number of objects of a file, far more than in real sessions.
+#: Maximum number of objects of a file, far more than in real sessions: links may multiply the paths.
 _MAX_OBJECTS = 1_000_000
 #: Maximum number of elements and bytes of an attribute that is read; attributes in NWB are short.
 MAX_ELEMENTS = 100_000
@@ -159,10 +159,6 @@ def _with_paths(value: Any, known: dict[tuple[int, Hashable], str]) -> Any:  # n
     return value
 
 
-#: Far more objects than a session has; a bound for files whose links multiply.
-_MAX_ENTRIES = 1_000_000
-
-
 class _Walk(NamedTuple):
     """A walk through a file.
 
@@ -172,9 +168,9 @@ class _Walk(NamedTuple):
     entries : list of Entry
         Entries so far.
     seen : dict of address to path
-        Groups that were descended into, or will be.
+        Groups that have been entered.
     links : dict of int to address
-        Those of the entries that are groups of this file to which a link leads, and where they are.
+        Positions of entries that are links to groups of this file, with the addresses of the groups.
     """
 
     file: OpenFile
@@ -200,7 +196,7 @@ def list_objects(file: OpenFile) -> Listing:
 
 def _walk(walk: _Walk, group: Node, path: str, role: str) -> None:
     for key in group.member_names():
-        if len(walk.entries) >= _MAX_ENTRIES:
+        if len(walk.entries) >= _MAX_OBJECTS:
             return
         full = f"{path}/{key.decode('utf-8', 'replace')}"
         with walk.file.collect_misses():

@@ -65,13 +65,13 @@ def region_tables(file: OpenFile, paths: Iterable[str]) -> dict[str, str]:
     ----------
     file : OpenFile
     paths : iterable of str
-        Of DynamicTableRegions, without the leading slash.
+        Paths of DynamicTableRegions, without the leading slash.
 
     Returns
     -------
     dict of str to str
-        The path of the table, without the leading slash, in the file that holds the dataset, by the path of
-        the dataset; those that refer to nothing are left out.
+        Path of the table in the file of the dataset, without the leading slash, by the path of the dataset;
+        without datasets that refer to no table.
     """
     by_file: dict[int, tuple[OpenFile, dict[str, Hashable]]] = {}
     for path in paths:
@@ -88,7 +88,7 @@ def region_tables(file: OpenFile, paths: Iterable[str]) -> dict[str, str]:
     file.raise_if_missing()
     tables = {}
     for holder, targets in by_file.values():
-        # Where objects are known by their paths, these are the addresses.
+        # In formats that identify objects by their paths, addresses are paths.
         addresses = {target for target in targets.values() if not isinstance(target, str)}
         known = holder.paths_of(addresses) if addresses else {}
         for path, target in targets.items():

@@ -207,21 +207,20 @@ def _lost_columns(
 def _lost_array(path: str, shape: tuple[int, ...], error: BrokenLinkError) -> Array:
     """Describe an array that could not be opened.
 
-    Of one in a file that cannot be opened for now it is not known whether it is there: it is a column in any
-    case.
+    An array in a file that is temporarily unavailable may exist, so it is a column in any case.
     """
     kind: Kind = "unsupported" if isinstance(error, UnreachableLinkError) else "broken"
     return Array(path, shape, DType(kind, 0, note=_reason(error)), "indirect")
 
 
 def _reason(error: BrokenLinkError) -> str:
-    """Return why a column could not be opened, with what to do about it."""
+    """Return the reason why a column could not be opened, with a remedy."""
     is_link = not isinstance(error, NoObjectError | DamagedObjectError | UnreachableLinkError)
     return with_remedy(str(error)) if is_link else str(error)
 
 
 def _left_out(what: str, name: str, error: BrokenLinkError, problems: list[str]) -> None:
-    """Add what could not be opened to the problems of a table, unless its column is unreadable for now."""
+    """Add an unopened object to the problems of a table, unless it is only temporarily unavailable."""
     if not isinstance(error, UnreachableLinkError):
         problems.append(f"{what} {name!r} was left out: {_reason(error)}")
 
@@ -387,16 +386,16 @@ def _describe_series(main: OpenFile, group: Node, path: str) -> Table:
     start, frames = found.get("starting_time"), found.get("num_samples")
     data, stamps = arrays.get("data"), arrays.get("timestamps")
     length = data.rows if data is not None else 0
-    stamped = stamps.rows if stamps is not None else 0
+    stamp_count = stamps.rows if stamps is not None else 0
     # `data` is empty if frames are in a video file: the number of rows is that of timestamps, or else the
     # number of frames (NWB specification, ImageSeries). Without either it is unknown.
     outside = not length and "external_file" in found
-    rows = (stamped or _count(frames)) if outside else length if data is not None else stamped
+    rows = (stamp_count or _count(frames)) if outside else length if data is not None else stamp_count
     columns = [Column("data", data, length=length)] if data is not None else []
     if stamps is not None:
-        if stamped != rows:
-            problems.append(f"{stamped} timestamps where the data has {rows} rows")
-        columns.append(Column("timestamps", stamps, length=stamped))
+        if stamp_count != rows:
+            problems.append(f"{stamp_count} timestamps where the data has {rows} rows")
+        columns.append(Column("timestamps", stamps, length=stamp_count))
     elif start is not None:
         regular = start.start_and_rate()
         if regular is None:

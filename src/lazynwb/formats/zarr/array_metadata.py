@@ -222,7 +222,7 @@ def describe_array(stored: ArrayMetadata, attributes: dict[str, Any], path: str,
 
     Parameters
     ----------
-    stored : Stored
+    stored : ArrayMetadata
         Metadata of the array.
     attributes : dict
         Attributes of the array.
@@ -262,14 +262,14 @@ def describe_array(stored: ArrayMetadata, attributes: dict[str, Any], path: str,
             keys=stored.keys,
             shard=stored.shard,
         )
-    said = msgspec.json.encode(stored if fixed else _with_text_fill(stored)).decode()
+    configuration = msgspec.json.encode(stored if fixed else _with_text_fill(stored)).decode()
     return Array(
         path,
         shape,
         dtype,
         "indirect",
         chunk=stored.chunk,
-        codecs=(Codec(_INDIRECT, config=said),),
+        codecs=(Codec(_INDIRECT, config=configuration),),
         fill=fill,
         source=source,
         keys=stored.keys,
@@ -320,7 +320,7 @@ def describe_document(
 
 
 def _encoded(document: dict[str, Any], attributes: dict[str, Any]) -> bytes:
-    """Return what determines the description of an array, as bytes; empty if it is too large or unusual."""
+    """Return the metadata that determine the description of an array, encoded; empty if large or unusual."""
     own = {name: value for name, value in document.items() if name != "attributes"}
     try:
         # MessagePack distinguishes NaN from null, and 1 from 1.0, unlike JSON.

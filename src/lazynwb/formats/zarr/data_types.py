@@ -59,8 +59,8 @@ def describe_v3(data_type: Any, endian: Any, depth: int = 0) -> Any:  # noqa: AN
         If the type is unknown.
     """
     order = {"little": "<", "big": ">"}.get(endian) if isinstance(endian, str) else None
-    said = data_type if isinstance(data_type, dict) else {"name": data_type}
-    name, settings = said.get("name"), said.get("configuration") or {}
+    extension = data_type if isinstance(data_type, dict) else {"name": data_type}
+    name, settings = extension.get("name"), extension.get("configuration") or {}
     if isinstance(name, str) and isinstance(settings, dict) and order and depth < _MAX_DEPTH:
         if name == "bool":
             return "|b1"
@@ -96,12 +96,12 @@ def catalog_dtype(dtype: np.dtype, attributes: dict[str, Any], codecs: Iterable[
     The type of objects is in attributes of hdmf-zarr (`zarr_dtype` in version 2; `_DTYPE` and
     `_REFERENCE_FIELDS` in version 3): object references, compounds, or by default text.
     """
-    said = attributes.get("_DTYPE", attributes.get("zarr_dtype"))
-    if said is None:
-        said = _lindi_compound(attributes.get("_COMPOUND_DTYPE"))
+    annotation = attributes.get("_DTYPE", attributes.get("zarr_dtype"))
+    if annotation is None:
+        annotation = _lindi_compound(attributes.get("_COMPOUND_DTYPE"))
     fields = attributes.get("_REFERENCE_FIELDS")
-    if isinstance(said, list):
-        parts = [part for part in said if isinstance(part, dict) and isinstance(part.get("name"), str)]
+    if isinstance(annotation, list):
+        parts = [part for part in annotation if isinstance(part, dict) and isinstance(part.get("name"), str)]
         known = {part["name"]: part.get("dtype") for part in parts}
     else:
         known = dict.fromkeys(
@@ -110,12 +110,12 @@ def catalog_dtype(dtype: np.dtype, attributes: dict[str, Any], codecs: Iterable[
     if dtype.names is not None:
         return _compound([(name, dtype[name], known.get(name)) for name in dtype.names])
     if dtype.kind == "O":
-        if isinstance(said, list) and known:
+        if isinstance(annotation, list) and known:
             return _compound([(name, _dtype_of_class(kind), kind) for name, kind in known.items()])
         for codec in codecs:
             if codec["id"] == "vlen-array":
                 return _sequence(codec.get("dtype"))
-    return _plain(dtype, said)
+    return _plain(dtype, annotation)
 
 
 def _lindi_compound(described: object) -> list[dict[str, Any]] | None:
@@ -126,7 +126,7 @@ def _lindi_compound(described: object) -> list[dict[str, Any]] | None:
     return [{"name": name, "dtype": "object" if kind == "<REFERENCE>" else kind} for name, kind in pairs]
 
 
-def _plain(dtype: np.dtype, said: object) -> DType:
+def _plain(dtype: np.dtype, annotation: object) -> DType:
     kind, size = dtype.kind, dtype.itemsize
     if kind == "b":
         return DType("bool", size, "|i1")
@@ -135,7 +135,7 @@ def _plain(dtype: np.dtype, said: object) -> DType:
     if kind == "S" and size:
         return DType("text", size, note="null")
     if kind in "OU":
-        if isinstance(said, str) and said in REFERENCES:
+        if isinstance(annotation, str) and annotation in REFERENCES:
             return DType("reference", _OBJECT_REFERENCE)
         return DType("vlen_text", _HEAP_REFERENCE)
     return DType("unsupported", size, note=f"NumPy's type {dtype.str}")
@@ -144,9 +144,9 @@ def _plain(dtype: np.dtype, said: object) -> DType:
 def _compound(parts: list[tuple[str, np.dtype, object]]) -> DType:
     fields = []
     offset = 0
-    for name, dtype, said in parts:
+    for name, dtype, annotation in parts:
         base, dims = dtype.subdtype or (dtype, ())
-        inner = catalog_dtype(base, {}, ()) if base.names is not None else _plain(base, said)
+        inner = catalog_dtype(base, {}, ()) if base.names is not None else _plain(base, annotation)
         if inner.kind == "unsupported":
             return DType("unsupported", 0, note=f"compounds with a member {name!r} of {inner.note}")
         field = DType(

@@ -221,7 +221,7 @@ class ZarrStore(PartialFile):
         except DamagedObjectError:
             return True
 
-    # -- what is here, and what is not ----------------------------------------------------------------
+    # -- fetched and missing objects ------------------------------------------------------------------
 
     def prefetch(self, keys: list[str]) -> None:
         """Record objects that will be needed, so that they are fetched together."""
@@ -276,7 +276,7 @@ class ZarrStore(PartialFile):
             longer = self._looked_up.setdefault(group, set())
             if whole not in longer:
                 longer.add(whole)
-                self._metas.pop(group, None)  # it may have been absent so far
+                self._metas.pop(group, None)  # its absence may have been cached
 
     # -- links to other stores ------------------------------------------------------------------------
 

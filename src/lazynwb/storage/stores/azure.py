@@ -93,8 +93,8 @@ def _store(container: str, host: str, options: Options, _environment: object) ->
             'the account of the container is unknown: pass storage_options={"account_name": ...}, or a URL '
             "such as abfs://container@account.dfs.core.windows.net/..."
         )
-    given = _SIGNING & found.keys() or any(os.environ.get(name) for name in _SIGNING_VARIABLES)
-    if not given and unsigned is None:
+    has_credentials = _SIGNING & found.keys() or any(os.environ.get(name) for name in _SIGNING_VARIABLES)
+    if not has_credentials and unsigned is None:
         # Otherwise obstore requests a managed identity, which fails outside of Azure's machines.
         found["skip_signature"] = True
     endpoint = endpoint_of(found, "endpoint", *_ENDPOINT_VARIABLES)

@@ -74,10 +74,10 @@ def _store(bucket: str, options: Options, _environment: object, login: str) -> G
     project = found.pop("project", None)
     payer = found.pop("requester_pays", False)
     unsigned = found.get("skip_signature")
-    given = _SIGNING & found.keys() or any(os.environ.get(name) for name in _SIGNING_VARIABLES)
-    if not given and login and not is_true(unsigned):
+    has_credentials = _SIGNING & found.keys() or any(os.environ.get(name) for name in _SIGNING_VARIABLES)
+    if not has_credentials and login and not is_true(unsigned):
         found["application_credentials"] = login
-    elif not given and unsigned is None:
+    elif not has_credentials and unsigned is None:
         # Otherwise obstore requests instance metadata, which fails outside of Google's machines.
         found["skip_signature"] = True
     base = endpoint_of(found, "base_url", "GOOGLE_BASE_URL")

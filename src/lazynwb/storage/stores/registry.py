@@ -249,12 +249,12 @@ def endpoint_of(found: Mapping[str, Any], option: str, *variables: str) -> str:
     UnusableError
         If the endpoint is not a URL, which makes obstore panic.
     """
-    given = found.get(option) or next((os.environ[name] for name in variables if os.environ.get(name)), "")
-    if given and not is_web_url(given):
+    endpoint = found.get(option) or next((os.environ[name] for name in variables if os.environ.get(name)), "")
+    if endpoint and not is_web_url(endpoint):
         raise UnusableError(
             'the endpoint must be a URL, such as "https://s3.lab.org" or "http://localhost:9000"'
         )
-    return str(given)
+    return str(endpoint)
 
 
 def is_true(value: object) -> bool:
