@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lazynwb.catalog import disk_cache
 from lazynwb.catalog.model import Array, Column, DType, Field
 from lazynwb.column_store import compaction, store
 from lazynwb.column_store.compaction import add, compact
@@ -318,7 +319,7 @@ def test_a_full_disk_only_disables_the_store(made, monkeypatch, caplog):
 
     with monkeypatch.context() as patched:
         patched.setattr(store.os, "fdopen", full)
-        store.warned.clear()
+        disk_cache.warned.clear()
         add(made, TABLE, [block({"a": {"x": [1]}})])
         add(made, TABLE, [block({"a": {"x": [1]}})])
     assert [record.getMessage().count("No space left") for record in caplog.records] == [1]

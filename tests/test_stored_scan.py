@@ -75,6 +75,24 @@ class TestRandom:
         random_tables()
 
 
+@pytest.mark.usefixtures("settled")
+def test_a_query_records_the_use_of_parts_for_their_eviction(tmp_path):
+    paths = write_cube(tmp_path, 1)
+
+    def query():
+        return lazynwb.scan_nwb(paths, "/intervals/trials").select("start_time").collect()
+
+    query()
+    entries = [path for path, _ in column_store().files() if path.suffix == ".entry"]
+    for path in entries:
+        os.utime(path, (1e9, 1e9))
+    frame, rows, _ = stored(
+        lambda: lazynwb.scan_nwb(paths, "/intervals/trials").select("start_time").collect()
+    )
+    assert rows == len(frame) > 0
+    assert max(path.stat().st_mtime for path in entries) > 1e9
+
+
 # -- queries ----------------------------------------------------------------------------------------------
 
 QUERIES = {

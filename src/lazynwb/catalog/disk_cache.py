@@ -37,7 +37,7 @@ PRUNE_EVERY = 32
 _TEMPORARY_PREFIX, _ABANDONED_SECONDS = ".new-", 3600.0
 #: Starts at the process number, so that many processes with a few writes each also prune now and then.
 _writes = itertools.count(os.getpid())
-_warned: set[str] = set()
+warned: set[str] = set()
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def load(key: str, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
     except FileNotFoundError:
         return None
     except OSError as error:  # unreadable, or a folder in its place
-        _warn_once(f"the catalog cache cannot be read ({_describe(error)}); continuing without it")
+        warn_once(f"the catalog cache cannot be read ({_describe(error)}); continuing without it")
         return None
     body = memoryview(data)[_HEADER:]
     if data[:4] == MAGIC[:4] and data[: len(MAGIC)] != MAGIC:
@@ -82,7 +82,7 @@ def load(key: str, decoder: msgspec.msgpack.Decoder[T]) -> T | None:
         reason = "checksum mismatch"
     except msgspec.MsgspecError as error:
         reason = str(error)
-    _warn_once(f"an entry of the catalog cache is damaged and was ignored ({file}: {reason})")
+    warn_once(f"an entry of the catalog cache is damaged and was ignored ({file}: {reason})")
     return None
 
 
@@ -112,7 +112,7 @@ def save(key: str, entry: object, encoder: msgspec.msgpack.Encoder) -> None:
         if next(_writes) % PRUNE_EVERY == 0:
             prune(Path(shard), config.cache_max_bytes // _SHARDS)
     except OSError as error:
-        _warn_once(f"the catalog cache cannot be written ({_describe(error)}); continuing without it")
+        warn_once(f"the catalog cache cannot be written ({_describe(error)}); continuing without it")
 
 
 def remove(key: str) -> None:
@@ -203,7 +203,8 @@ def _describe(error: OSError) -> str:
     return f"{config.cache_path}: {error.strerror or error}"
 
 
-def _warn_once(message: str) -> None:
-    if message not in _warned:
-        _warned.add(message)
+def warn_once(message: str) -> None:
+    """Log a warning once per process."""
+    if message not in warned:
+        warned.add(message)
         _LOGGER.warning(message)

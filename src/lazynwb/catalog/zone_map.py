@@ -71,14 +71,6 @@ class ZoneMap(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
         return np.frombuffer(self.maxima, self.dtype)
 
-    @property
-    def is_ascending(self) -> bool:
-        """Whether the values of the array ascend and none is NaN."""
-        import numpy as np
-
-        within = np.frombuffer(self.ascending, np.uint8).all()
-        return bool(within) and bool((self.maximum[:-1] <= self.minimum[1:]).all())
-
     def ranges(self, keep: np.ndarray) -> np.ndarray:
         """Return the rows of the zones that a mask selects, as ranges of shape (n, 2)."""
         import numpy as np

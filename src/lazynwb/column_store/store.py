@@ -8,7 +8,6 @@ are logged and make queries slower, but never change their results.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import time
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from lazynwb.catalog.disk_cache import warn_once
 from lazynwb.column_store.entries import (
     STORE_VERSION,
     Entry,
@@ -33,14 +33,12 @@ if TYPE_CHECKING:
 
     from lazynwb.column_store.entries import Layout, Session
 
-_LOGGER = logging.getLogger("lazynwb")
 _ENTRY, _PART, _UNFINISHED, _REMOVED = ".entry", ".parquet", ".new", ".removed"
 #: Seconds for which removed and unfinished files are kept, because other processes may use them.
 GRACE_SECONDS = 60.0
 #: Seconds after which the use of a part is recorded again, for eviction.
 _USE_NOTED = 3600.0
 _FOLDER = "columns"
-warned: set[str] = set()
 
 
 def column_store() -> ColumnStore:
@@ -277,13 +275,6 @@ def forget_entries(paths: Iterable[Path] | None = None) -> None:
     """Remove loaded entries from memory; None for all."""
     for path in list(_loaded) if paths is None else list(paths):
         _loaded.pop(path, None)
-
-
-def warn_once(message: str) -> None:
-    """Log a warning once per process."""
-    if message not in warned:
-        warned.add(message)
-        _LOGGER.warning(message)
 
 
 def schemas_fit(one: pl.Schema, other: pl.Schema) -> bool:

@@ -10,11 +10,12 @@ import polars as pl
 
 from lazynwb.arrays.row_selection import Part
 from lazynwb.arrays.size_estimates import max_table_bytes
+from lazynwb.catalog.disk_cache import warn_once
 from lazynwb.catalog.merge import nulls
 from lazynwb.catalog.model import arrays_of, grid_of
 from lazynwb.column_store.compaction import MAX_PART_BYTES, add
 from lazynwb.column_store.small_columns import is_small, is_still_small
-from lazynwb.column_store.store import Block, column_store, warn_once
+from lazynwb.column_store.store import Block, column_store
 from lazynwb.config import config
 from lazynwb.lookup.stored_tables import is_unchanging, layout_block, layout_of, session_of, store_key
 

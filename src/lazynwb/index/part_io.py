@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 #: Entries are stored in blocks, each a separate Parquet file, so that a query fetches only those of one
 #: table. A block ends at the maximum size, or before the next table once it has the minimum size.
 _BLOCK_BYTES, _MIN_BLOCK_BYTES = 4 * 1024 * 1024, 256 * 1024
-#: Maximum decoded size of a block: an index is not trusted.
-_MAX_BLOCK_BYTES = 1024 * 1024 * 1024
 
 
 T = TypeVar("T")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +16,7 @@ from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.schema import table_not_found_message
 from lazynwb.progress import Progress
 from lazynwb.storage.resolve import reopen
+from lazynwb.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -197,8 +197,7 @@ def check_present(files: Sequence[TableFile], names: Iterable[str], options: Lat
 
 def _missing_column_message(name: str, lacking: Sequence[TableFile], count: int) -> str:
     file = lacking[0]
-    close = difflib.get_close_matches(name, file.columns, n=3)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    hint = did_you_mean(name, file.columns)
     existing = ", ".join(list(file.columns)[:_MAX_LISTED]) + (
         ", ..." if len(file.columns) > _MAX_LISTED else ""
     )

@@ -12,6 +12,7 @@ from lazynwb.errors import BrokenTableLinkError, SchemaError, TableNotFoundError
 from lazynwb.formats.nwb.names import GENERAL, SUBJECT, SUBJECT_FIELDS
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.lookup.schema import SchemaInference
+from lazynwb.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -152,10 +153,7 @@ def _candidate_tables(path: str) -> tuple[str, ...]:
 
 
 def _unknown_metadata_message(path: str, names: Sequence[str], sources: Sequence[Source]) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(path.rsplit("/", 1)[-1], names, n=3)
-    hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+    hint = did_you_mean(path, names)
     more = f" and {len(sources) - 1} more files" if len(sources) > 1 else ""
     return (
         f"no session metadata {path!r} in {sources[0].name}{more}{hint}; available metadata: "

@@ -140,6 +140,7 @@ class StoredTables:
         self._columns: dict[tuple[frozenset[str], int, bool], frozenset[str]] = {}
         #: The parts that have a session, the newest first, and its position in each.
         self._holders: dict[str, list[tuple[StoredPart, int]]] = {}
+        self._used: set[StoredPart] = set()
 
     def find(self, sources: Sequence[Source]) -> list[StoredTable | None]:
         """Return the table of each source; None if the store lacks it, or the file has changed."""
@@ -202,6 +203,9 @@ class StoredTables:
             found = self._among(left, part.layout(ordinal), is_stored=True)
             if found:
                 picks.append(Pick(part, ordinal, found))
+                if part not in self._used:
+                    self._used.add(part)
+                    self.store.note_use(part)
                 left = left - found if found != left else frozenset()
         return Cover(tuple(picks), left)
 

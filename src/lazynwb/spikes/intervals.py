@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ import polars as pl
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, TABLE_INDEX, is_array_dtype
 from lazynwb.errors import ColumnNotFoundError, SchemaError
 from lazynwb.spikes.observation_times import INTERVALS_INDEX, UNITS_INDEX
+from lazynwb.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -167,8 +167,7 @@ class Intervals:
         roots = [name for expression in expressions for name in expression.meta.root_names()]
         for name in roots:
             if name not in self._schema:
-                close = difflib.get_close_matches(name, self._schema, n=3)
-                hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+                hint = did_you_mean(name, self._schema)
                 available = ", ".join(self.shown)
                 raise ColumnNotFoundError(
                     f"the intervals table has no column {name!r}{hint}; available columns: {available}"

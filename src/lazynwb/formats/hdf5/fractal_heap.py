@@ -60,7 +60,7 @@ class FractalHeap:
             raise DamagedStructureError("a fractal heap is inconsistent")
         if not 0 < bits <= 64 or start > largest or rows > _MAX_ROWS:  # noqa: PLR2004
             raise DamagedStructureError("a fractal heap is inconsistent")
-        self._table_width, self._start, self._largest = width, start, largest
+        self._table_width, self._start = width, start
         self._root, self._rows = root, rows
         self._offset_size = (bits + 7) // 8
         self._length_size = min(encoded_size(largest), encoded_size(max_managed_size))
