@@ -295,7 +295,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
         )
         for name, (path, files, first) in scans.items()
     }
-    for pattern in patterns:  # listings do not tell which files have them
+    for pattern in patterns:  # a listing does not resolve patterns
         try:
             registered[pattern].schema()
         except LazyNWBError as error:

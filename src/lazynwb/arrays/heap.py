@@ -178,13 +178,13 @@ class Heap:
         return group[owner[chosen]], index[chosen], place[chosen], length[chosen]
 
     def _walk(self, collection: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return the same of one large collection, which has few objects, object by object."""
+        """Return the objects of one large collection (see `_chains`), object by object, as it has few."""
         words = self._buffer.view("<u8")
         at = (int(self._first[collection]) + _HEADER) >> 3
         size = int(self._sizes[collection])
         end = (int(self._first[collection]) + size) >> 3
         found: list[tuple[int, int, int]] = []
-        while at + 1 < end and len(found) <= 0xFFFF:  # noqa: PLR2004 - the largest number of one
+        while at + 1 < end and len(found) <= 0xFFFF:  # noqa: PLR2004 - the maximum index
             head, length = int(words[at]), int(words[at + 1])
             index = head & 0xFFFF
             if head >> 32 or not index or length > (end - at << 3) - _HEADER or index << 4 > size:

@@ -192,7 +192,7 @@ def needs_context(dtype: DType) -> bool:
 
 
 def values_of(elements: Elements, context: Context) -> np.ndarray:
-    """Return elements as a flat array of the type that `value_dtype` says.
+    """Return elements as a flat array of the type that `value_dtype` returns.
 
     Numbers in native byte order share the memory of the elements.
     """

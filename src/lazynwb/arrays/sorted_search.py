@@ -1,4 +1,4 @@
-"""Search in ascending stored values of which only single blocks are read."""
+"""Search in ascending stored values, which reads single blocks only."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ T = TypeVar("T")
 
 
 class _Keyed(msgspec.Struct, array_like=True):
-    """The part that all kinds of entries share."""
+    """The common first field of all kinds of entries."""
 
     key: str
 

@@ -43,7 +43,7 @@ _TEXT = (pl.String, pl.Enum)
 _FLOAT_DIGITS: dict[type[pl.DataType], int] = {pl.Float32: 24, pl.Float64: 53}
 
 
-def merge_schemas(  # noqa: C901, PLR0913 - what is merged, and what takes note
+def merge_schemas(  # noqa: C901, PLR0913 - inputs, and outputs for problems
     files: Iterable[NamedTable],
     overrides: Mapping[str, pl.DataType],
     names: Collection[str] | None = None,

@@ -30,7 +30,7 @@ _ENDINGS = {
     ".ipc": Format.arrow,
 }
 _BINARY = {Format.parquet, Format.arrow}
-#: Of row groups: approximate bytes, assumed elements of a list, and maximum rows.
+#: Approximate bytes of a row group, assumed elements of a list, and maximum rows of a row group.
 _GROUP_BYTES, _LIST_ELEMENTS, _GROUP_ROWS = 48 * 1024 * 1024, 4096, 262_144
 
 

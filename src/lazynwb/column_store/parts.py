@@ -213,7 +213,7 @@ def scan_part(
     OSError
         If the file cannot be read.
     CorruptDataError
-        If it is not what was written.
+        If the file is damaged.
     """
     groups = _groups_of(file.rows, ranges)
     names = [name for name in file.columns if name in columns]
@@ -296,7 +296,7 @@ def read_part(
     OSError
         If the file cannot be read.
     CorruptDataError
-        If it is not what was written.
+        If the file is damaged.
     """
     width = len(file.columns)
     places = [place for place, name in enumerate(file.columns) if name in columns]

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 _DATABASE, _ROWS = "lazynwb_output", "lazynwb_rows"
 #: Bytes of values per call of Delta Lake's writer, which collects its input.
 DELTA_BYTES = 64 * 1024 * 1024
-#: Rows that it encodes at a time.
+#: Number of rows that the writer encodes at a time.
 _MAX_AT_ONCE = 1024
-#: Arguments about the Delta table rather than its files.
+#: Arguments of the Delta table and of its commit, not of its files.
 _OF_TABLE = frozenset({"name", "description", "configuration"})
 _OF_COMMIT = frozenset({"commit_properties", "post_commithook_properties"})
 #: Memory limit of DuckDB in addition to the rows of one vector.

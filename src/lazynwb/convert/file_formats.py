@@ -26,7 +26,7 @@ _COMPRESSED = {"gzip": ".gz", "zstd": ".zst"}
 
 
 class Content(NamedTuple):
-    """The rows of one output, and their properties that writers need.
+    """The rows of one output, and the properties that writers require.
 
     Attributes
     ----------

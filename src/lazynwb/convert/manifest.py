@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("lazynwb")
 #: Version of the manifest and of its fingerprints.
 SCHEMA = 1
-#: Without a suffix, so that a pattern such as `*.json` only matches outputs.
+#: File name, without a suffix so that a pattern such as `*.json` only matches outputs.
 NAME = ".lazynwb-manifest"
 _LOCK = ".lazynwb-lock"
 _PART = (".lazynwb-", ".part")

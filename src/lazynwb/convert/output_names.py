@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PLAIN = frozenset("._-+() ")
 #: Maximum bytes of a name; file systems allow 255, and suffixes are added.
 _MAX_BYTES = 160
-#: Names of devices on Windows, whatever their suffix.
+#: Names of devices on Windows, with any suffix.
 _DEVICES = frozenset(
     ["con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))]
 )

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 import lazynwb
 from lazynwb.demo.cube import write_cube
-from lazynwb.demo.queries import LOOKING, NOTEBOOK, Query
+from lazynwb.demo.queries import NOTEBOOK, STRUCTURE, Query
 from lazynwb.storage.resolve import expand
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def show_cube() -> None:
         nwb_paths = write_cube(folder)
         seconds = time.perf_counter() - started
         print(f"{size(nwb_paths)}, written in {seconds:.1f} s to a temporary folder")
-        for query in (*LOOKING, *NOTEBOOK):
+        for query in (*STRUCTURE, *NOTEBOOK):
             run(query, nwb_paths)
 
 
@@ -83,7 +83,7 @@ def show_files(sources: Sequence[str]) -> None:
     """List the tables of files, show the largest, and run the queries that apply."""
     nwb_paths = readable([Path(source.path) for source in expand(sources)])
     print(size(nwb_paths))
-    run(LOOKING[0], nwb_paths)
+    run(STRUCTURE[0], nwb_paths)
 
     heading("Tables of all files by their names in SQL")
     context = lazynwb.get_sql_context(nwb_paths)

@@ -127,7 +127,7 @@ def write_cube(  # noqa: PLR0913 - the sizes of the sessions
     Parameters
     ----------
     folder : path-like
-        Where the files go; made when it does not exist.
+        Output folder, which is created if it does not exist.
     sessions : int
         Number of files.
     units : int
@@ -135,12 +135,12 @@ def write_cube(  # noqa: PLR0913 - the sizes of the sessions
     seed : int
         Seed of all random values.
     compression : {"gzip", "lzf"} or None
-        Filter of the numeric datasets, behind byte shuffling; None stores them as they are. Table
-        columns are chunked and can grow either way, as pynwb writes them.
+        Compression of numeric datasets, after byte shuffling; None stores them uncompressed. Table
+        columns are chunked and extensible in either case, as PyNWB writes them.
     trials : int
         Rows of each `/intervals/trials` table.
     spikes : tuple of int
-        Least number of spikes of a unit, and the number that it stays below.
+        Minimum number of spikes of a unit, and the exclusive maximum.
     waveform_shape : tuple of int
         Samples and channels of a unit's mean waveform.
 
@@ -166,7 +166,7 @@ def write_cube(  # noqa: PLR0913 - the sizes of the sessions
                 writer.table("intervals/performance", "TimeIntervals", *_performance(rng, number))
             writer.table("intervals/trials", "TimeIntervals", *_trials(rng, trials))
             targets = [area for area, every in _RARER_AREAS.items() if number % every == 1]
-            areas = [*_COMMON_AREAS, *targets, *targets]  # twice: what was aimed at is hit more often
+            areas = [*_COMMON_AREAS, *targets, *targets]  # target areas twice: most units are in them
             counts = rng.integers(*spikes, units)
             writer.table("units", "Units", *_units(rng, session_id, areas, counts, waveform_shape))
             samples = np.arange(0.0, SESSION_SECONDS, 1 / 60)
@@ -179,7 +179,7 @@ def write_cube(  # noqa: PLR0913 - the sizes of the sessions
 
 
 class _Writer:
-    """Puts NWB objects, with the attributes that their types require, into one file."""
+    """A writer of NWB objects, with the attributes that their types require."""
 
     def __init__(self, file: h5py.File, rng: np.random.Generator, compression: str | None) -> None:
         self._file = file
@@ -242,7 +242,7 @@ class _Writer:
         for name, values in columns.items():
             self._member(group, name, values, "VectorData", description=name.replace("_", " "))
         for name, column_ends in ends.items():
-            # The smallest width that holds the last end, as the HDMF writer chooses it.
+            # The smallest type that fits the last end, as in HDMF.
             index = column_ends.astype(np.min_scalar_type(int(column_ends[-1])))
             description = f"Index for VectorData '{name}'"
             target = group[name].ref
@@ -278,7 +278,7 @@ class _Writer:
     def _identify(
         self, item: h5py.HLObject, neurodata_type: str, namespace: str = "core", **attributes: object
     ) -> None:
-        # Drawn from the session's generator: two runs write the same identifiers.
+        # From the session's generator, so that two runs write the same identifiers.
         object_id = str(uuid.UUID(bytes=self._rng.bytes(16), version=4))
         item.attrs.update(
             {"neurodata_type": neurodata_type, "namespace": namespace, "object_id": object_id, **attributes}

@@ -81,7 +81,7 @@ def _sql(nwb_paths: list[Path]) -> Any:  # noqa: ANN401
     return sql_context.execute("SELECT * FROM performance", eager=True)
 
 
-LOOKING = (
+STRUCTURE = (
     Query("What is in one file", _internal_paths, {}),
     Query("The array columns of a table, and the three that lazynwb adds", _units_schema, {"units": ()}),
 )

@@ -254,8 +254,8 @@ def described(plan: ScanPlan, sources: Sequence[Source], columns: Collection[str
 def select_files(query: DistributedQuery) -> tuple[Source, ...]:
     """Return the files that remain after predicates on paths, on known session metadata, and on values.
 
-    Of the values of an index, or of the column store, those of the predicate's columns are filtered here:
-    files without a row that passes are no task.
+    If an index or the column store has the columns of the predicate, their values are filtered in this
+    process, so that files without matching rows do not become tasks.
     """
     return _with_survivors(query, files_by_metadata(query))
 
@@ -285,7 +285,7 @@ def stored_plan(plan: ScanPlan, names: Collection[str]) -> ScanPlan | None:
 
 
 def _with_survivors(query: DistributedQuery, sources: tuple[Source, ...]) -> tuple[Source, ...]:
-    """Return the files that have rows that pass those parts of a predicate that stored values answer."""
+    """Return the files with rows that pass the conjuncts of a predicate on stored columns."""
     if not sources:
         return sources
     plan = query.plan._replace(sources=sources)

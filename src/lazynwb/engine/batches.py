@@ -465,7 +465,7 @@ def _lacks(absent: frozenset[str] | set[str], step: Step) -> bool:
 def _alike_runs(
     window: list[Covered], found: pl.DataFrame, needed: set[str], regions: set[str]
 ) -> Iterator[tuple[frozenset[str], pl.DataFrame]]:
-    """Yield consecutive sessions of which the same columns must be read from the files.
+    """Yield consecutive sessions that require the same columns from the files.
 
     Remote files are grouped, so that they are read concurrently.
     """

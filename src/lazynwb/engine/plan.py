@@ -176,7 +176,7 @@ class ScanPlan(NamedTuple):
     catalogs : CatalogProvider or None
         Catalogs that are used without opening the files.
     assume_ascending : bool
-        Search timestamps of which no zone map is known, instead of reading all of them once.
+        Search timestamps without a zone map, instead of reading all of them once.
     tables : mapping of Source to tuple of str, or None
         The paths of the tables of each file, where `table` is a pattern; else each file has at most the one.
     conflicts : tuple of (name, message)

@@ -116,7 +116,7 @@ class Report:
                     ]
                 ),
             )
-        # Of a column that is null because it could not be opened, one warning is enough.
+        # A column that could not be opened has one warning, as unreadable.
         reported = tuple(
             f"{n}: /{path}: column {column!r} was left out" for n, path, column in self._unreadable
         )

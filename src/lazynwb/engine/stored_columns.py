@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 
-#: Maximum decoded size of a column of one file, of which all rows are read with some rows if it has one
-#: chunk.
+#: Maximum decoded size of a column of one chunk in a file, whose rows are all read if any are.
 _MAX_IN_CHUNK = 64 * 1024
 #: The same for a column of a local file with other stored columns, which later queries probably need again.
 _MAX_MISSING = 256 * 1024
@@ -56,13 +55,13 @@ class Decoded:
             self.runs.setdefault(name, []).append(series)
 
     def drop(self, names: Iterable[str]) -> None:
-        """Remove columns of which some rows may be missing."""
+        """Remove columns that may lack rows."""
         for name in names:
             self.runs.pop(name, None)
 
 
 class WindowColumns:
-    """Small columns of the files of a window of which a query has decoded all rows.
+    """Small columns of the files of a window whose rows a query has decoded completely.
 
     Parameters
     ----------
@@ -86,7 +85,7 @@ class WindowColumns:
         return next((decoded for known, decoded in self._stages if known is parts), None)
 
     def whole_columns(self, parts: list[Part], names: Iterable[str]) -> list[str]:
-        """Return the columns of which all rows are read, because this costs no more than some rows.
+        """Return the columns whose rows are all read, because this costs no more than some rows.
 
         Parameters
         ----------
@@ -207,7 +206,7 @@ class StoreWriter:
         self._keys: set[str] = set()
 
     def take(self, window: WindowColumns) -> None:
-        """Add the columns of a window of which all rows were decoded."""
+        """Add the completely decoded columns of a window."""
         for parts, runs in window.blocks():
             if not self._keys.isdisjoint(part.file.source.key for part in parts):
                 continue
@@ -247,7 +246,7 @@ class StoreWriter:
             self.flush()
 
     def note(self, file: TableFile) -> None:
-        """Add the layout of a table of which only the rows are counted."""
+        """Add the layout of a table whose rows are only counted."""
         if file.source.key not in self._known:
             self._counted.append(file)
 

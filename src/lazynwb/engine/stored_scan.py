@@ -199,9 +199,9 @@ def _read_at_once(
     required: set[str],
     steps: Sequence[Step],
 ) -> pl.DataFrame | None:
-    """Return what `_read_groups` does, by one scan of all parts.
+    """Return the same rows as `_read_groups`, by one scan of all parts.
 
-    None if the sessions are not just those of some parts in order, or if values do not fit as they are.
+    Return None if the sessions are not exactly those of some parts in order, or if values need a cast.
 
     Raises
     ------
@@ -217,7 +217,7 @@ def _read_at_once(
     stored = {name: plan.schema[name] for name in window[0].cover.picks[0].columns & read}
     if not stored or any(part.dtype(0, name) != dtype for part in parts for name, dtype in stored.items()):
         return None
-    # What depends on the session is looked up by the numbers of the rows.
+    # Columns that depend on the session are looked up by row number.
     is_located = any(one.cover.absent for one in window) or not _SAME_IN_ALL.union(plan.schema) >= required
     scan = scan_whole(parts, stored, _ROW if is_located else None)
     scan = apply_filters(_with_nulls(scan, read - stored.keys(), plan.schema), _filters(early))

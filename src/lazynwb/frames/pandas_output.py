@@ -29,7 +29,7 @@ def wants_polars(as_polars: bool | None) -> bool:  # noqa: FBT001 - passed on fr
     Parameters
     ----------
     as_polars : bool or None
-        None stands for `config.use_polars`, whatever is installed.
+        None stands for `config.use_polars`, regardless of installed packages.
 
     Raises
     ------
@@ -134,7 +134,7 @@ def _nested_lists(cell: Any) -> Any:  # noqa: ANN401 - a NumPy array
 
 
 def _object_array(values: Iterable[Any], length: int) -> np.ndarray:
-    """Return an array with one object per row, whatever their shapes."""
+    """Return an array with one object per row; objects may have any shapes."""
     objects = np.empty(length, object)
     for i, value in enumerate(values):
         objects[i] = value

@@ -94,11 +94,11 @@ class _Rows:
 
     @cached_property
     def fingerprints(self) -> list[int]:
-        """Equal where the columns are."""
+        """Fingerprints of the columns of the tables."""
         return self._frame["_fingerprint"].to_list()
 
     def entry(self, at: int) -> tuple[int, int, int]:
-        """Return where the entry of a row is: first byte and size of its block, and its row there."""
+        """Return the location of an entry: first byte and size of its block, and its row in the block."""
         return self._entries[at]
 
     @cached_property
@@ -453,7 +453,7 @@ class Snapshot:
         return found
 
     def _schemas_of(self, part: int, table: str) -> list[Hashable | NotCatalogued | None]:
-        """Return what `schemas` does, for the sessions of a part."""
+        """Return the schema keys of the sessions of a part; see `schemas`."""
         start, stop = self._starts[part], self._starts[part + 1]
         found: list[Hashable | NotCatalogued | None] = [self._absent(-1, table)] * (stop - start)
         for number in self._links:

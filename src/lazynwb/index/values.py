@@ -343,7 +343,7 @@ class ValueWriter:
 
 
 class _TableWriting:
-    """The writing of one table: rows of sessions are read from files, or reused, and written.
+    """A writer of the values of one table, which are read from files or reused from the previous index.
 
     Parameters
     ----------

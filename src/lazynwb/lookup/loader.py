@@ -381,7 +381,7 @@ def entry_key(kind: str, source: Source, path: str = "") -> str:
     Parameters
     ----------
     kind : str
-        Kind of entry, of which a group may have several: "table", "members", ...
+        Kind of entry: "table", "members", ...; a group may have several.
     source : Source
         Described file.
     path : str

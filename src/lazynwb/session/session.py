@@ -50,7 +50,7 @@ class SessionFile(File):
             self._read = listing, session, subject
         return copy_values(self._read[1]), copy_values(self._read[2])
 
-    def _parsed(self, name: str, value: Any) -> Any:  # noqa: ANN401 - what the file says
+    def _parsed(self, name: str, value: Any) -> Any:  # noqa: ANN401 - any stored value
         if name not in DATETIME_FIELDS or value is None:
             return value
         items = value if isinstance(value, list) else [value]
@@ -342,7 +342,7 @@ class LazyNWB:
 
     # -- access ---------------------------------------------------------------------------------------
 
-    def _field(self, name: str) -> Any:  # noqa: ANN401 - what the file says
+    def _field(self, name: str) -> Any:  # noqa: ANN401 - any stored value
         return self._file.metadata()[0].get(name)
 
     def _table(self, path: str) -> pl.DataFrame | pd.DataFrame | None:
@@ -355,7 +355,7 @@ class LazyNWB:
     def _group(self, path: str, chosen: Callable[[str, Entry], bool] | None) -> Container:
         return Container(self._file, path, chosen)
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - what the file says
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any stored value
         """Return another field of the session, or another group of the file.
 
         Raises
@@ -420,7 +420,7 @@ class LazyNWB:
 
 
 def _without_metadata(members: Mapping[str, Entry]) -> dict[str, Entry]:
-    """Leave out of the root group's members what is shown as metadata, and the schema's text."""
+    """Return the members of the root group without metadata, which is shown separately, and the schema."""
     return {
         name: entry
         for name, entry in members.items()

@@ -268,7 +268,7 @@ _STYLE = """<style>
 </style>"""
 
 
-def html_tree(  # noqa: PLR0913 - what is shown
+def html_tree(  # noqa: PLR0913 - options of a tree
     title: str,
     fields: Mapping[str, Any],
     contents: Contents,

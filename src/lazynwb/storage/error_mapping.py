@@ -108,14 +108,14 @@ def has_malformed_headers(error: Exception) -> bool:
 
 
 def explain(source: Source, error: Exception, *, known: bool = False) -> Failure:
-    """Say what an error of obstore's means.
+    """Return the failure that an error of obstore indicates.
 
     Parameters
     ----------
     source : Source
     error : Exception
     known : bool
-        Whether the bytes that were asked for are known to have been there.
+        Whether the requested bytes are known to have existed.
     """
     text = str(error)
     if _NOWHERE in text or _ELSEWHERE in text:

@@ -53,7 +53,7 @@ def path_identity(path: str) -> str:
 
 
 def _status_of(path: str) -> os.stat_result:
-    """Return the status of a regular file or a folder; see `path_identity` for what is raised."""
+    """Return the status of a regular file or a folder; see `path_identity` for the errors."""
     try:
         status = os.stat(path)
     except OSError as error:

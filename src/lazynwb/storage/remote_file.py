@@ -151,7 +151,7 @@ def forget() -> None:
 
 
 def invalidate(source: Source) -> None:
-    """Drop the cached bytes and the identity of a file, whatever signature its URL has."""
+    """Drop the cached bytes and the identity of a file, for any signature of its URL."""
     revalidation.invalidate(source)
     with _lock:
         for other in [other for other in _observations if other.key == source.key]:

@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("lazynwb")
 
 #: Suffixes of single files and Zarr stores. Any other URL may be a folder: blobs of the DANDI archive, for
-#: example, are named by identifiers without a suffix, so a store of that name is looked for first.
+#: example, are named by identifiers without a suffix, so a store with that name is tried first.
 _FILE_SUFFIX = re.compile(r"\.(nwb|h5|hdf5|zarr|json|zip|tar)$", re.IGNORECASE)
 _ANY_DOCUMENT = "|".join(map(re.escape, ZARR_DOCUMENTS))
 #: A folder is searched for Zarr stores by name; a pattern matches stores of any name, as on disk.
 _NAMED_STORE = re.compile(rf"(.+?\.(?:zarr|nwb))/(?:{_ANY_DOCUMENT})", re.IGNORECASE)
 _STORE = re.compile(rf"(.+?)/(?:{_ANY_DOCUMENT})")
-#: Metadata documents of which every store has at least one in its root.
+#: Metadata documents, at least one of which is in the root of every store.
 _ROOT_DOCUMENTS = frozenset({"zarr.json", ".zgroup", ".zmetadata"})
 #: Objects per page of a listing.
 PAGE_ENTRIES = 1000
@@ -111,7 +111,7 @@ def _expand_web_url(source: Source) -> list[Source]:
 
 
 def _is_store(folder: Source) -> bool:
-    """Return whether a URL that ends in a slash is a Zarr store, whatever its name."""
+    """Return whether a URL that ends in a slash is a Zarr store, regardless of its name."""
     objects = RemoteObjects(folder)
     try:
         names = objects.members("")

@@ -126,7 +126,7 @@ class _ResolvedSource(Source):
         return kind
 
     def identity(self, *, known: bool | str = False) -> str:
-        """Return the identity; see `Source`. A URL that is not a file may be a store, whatever its name."""
+        """Return the identity; see `Source`. A URL that is not a file may be a store with any name."""
         try:
             return self.kind.identity(self, known=known)
         except LazyNWBError as error:
@@ -150,7 +150,7 @@ def resolve(path: str, options: Options = NO_OPTIONS) -> Source:
 
 #: An attribute in the root of every NWB file, and the number of leading bytes that are searched for it.
 _NWB_MARK, _HEAD = b"nwb_version", 64 * 1024
-#: Kinds of sources that differ from what their names suggest.
+#: Kinds of sources whose names suggest another kind.
 _detected: dict[Source, Kind] = {}
 #: Suffixes that no folder of a store has.
 _SINGLE_FILE_SUFFIXES = (".h5", ".hdf5", ".zip", ".json", ".tar")
@@ -265,7 +265,7 @@ def _expand_local(path: str) -> list[Source]:
             _resolved(match, is_file=mode is not None and stat.S_ISREG(mode))
             for match, mode in found.items()
             if (match not in folders or os.path.normpath(match) in stores)
-            and stores.isdisjoint(map(str, Path(match).parents))  # what is in a store is no source
+            and stores.isdisjoint(map(str, Path(match).parents))  # members of a store are not sources
         ]
         if not matches:
             raise SourceNotFoundError(f"no file matches {path}")
@@ -274,7 +274,7 @@ def _expand_local(path: str) -> list[Source]:
 
 
 def _mode_of(path: str) -> int | None:
-    """Return what a path leads to, as `stat` calls it; None if that is nothing, or cannot be looked at."""
+    """Return the mode of a path, as in `stat`; None if it does not exist or cannot be accessed."""
     try:
         return os.stat(path).st_mode
     except (OSError, ValueError):

@@ -139,7 +139,7 @@ def info(
 
 
 def _all_or_named(named: list[str] | None) -> bool | list[str] | None:
-    """Return what an option names: "all" stands for everything."""
+    """Return the value of a repeatable option as True ("all"), a list of names, or None."""
     return True if named == ["all"] else named or None
 
 

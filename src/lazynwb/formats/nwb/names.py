@@ -160,7 +160,7 @@ FIELD_NDIM = {
     "SequentialRecordingsTable": _names(1, "id simultaneous_recordings stimulus_type"),
     "RepetitionsTable": _names(1, "id sequential_recordings"),
     "ExperimentalConditionsTable": _names(1, "id repetitions"),
-    # Of any series: no name has other dimensions in another type of series.
+    # Fields of all series: a name has the same dimensions in every type of series.
     "TimeSeries": {
         **_names(
             0,

@@ -80,7 +80,7 @@ def _places_in(
 ) -> list[tuple[tuple[slice, ...], np.ndarray]]:
     """Return for each shard its part of the chunk grid, and the offsets and sizes of its chunks."""
     keys = array.keys
-    assert keys is not None  # noqa: S101 - what shards are called
+    assert keys is not None  # noqa: S101 - sharded arrays have keys
     grid = grid_of(array)
     within = [s // c for s, c in zip(array.shard, array.chunk, strict=True)]
 

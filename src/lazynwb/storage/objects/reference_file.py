@@ -46,7 +46,7 @@ _FOR_WEB_SERVERS = frozenset({"headers", "client_kwargs", "client_options"})
 
 
 class Document(msgspec.Struct, gc=False):
-    """A reference file as it is stored."""
+    """The stored document of a reference file."""
 
     refs: dict[str, msgspec.Raw]
     templates: dict[str, str] = {}

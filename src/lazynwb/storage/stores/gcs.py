@@ -105,7 +105,7 @@ def _from_token(token: Any) -> dict[str, Any]:  # noqa: ANN401 - gcsfs's option 
     )
 
 
-def _payer(payer: Any, project: Any) -> str:  # noqa: ANN401 - what a user passes
+def _payer(payer: Any, project: Any) -> str:  # noqa: ANN401 - any value of the user
     """Return the project to bill; gcsfs accepts it in either option."""
     found = payer if isinstance(payer, str) else project
     if not isinstance(found, str):
