@@ -125,7 +125,7 @@ def run_child(code: str, *args: str | Path, timeout: float = 60, stdin: bytes = 
     return out
 
 
-# --- a whole table, and what pushdown makes of it -----------------------------------------------------
+# --- tables and pushdown ------------------------------------------------------------------------------
 
 
 def supported(lf: pl.LazyFrame, expected: oracle.Table) -> pl.LazyFrame:

@@ -366,7 +366,7 @@ class Server:
             self._process = None
 
 
-# --- judging -------------------------------------------------------------------------------------------
+# --- classification of results -------------------------------------------------------------------------
 
 
 @dataclass
@@ -531,7 +531,7 @@ def _is_said(key: Key, said: list[str]) -> bool:
     return any(phrase in text for text in own for phrase in lost)
 
 
-# --- running many --------------------------------------------------------------------------------------
+# --- runs ----------------------------------------------------------------------------------------------
 
 
 def run(  # noqa: PLR0913 - what is run, and how

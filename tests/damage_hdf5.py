@@ -168,7 +168,7 @@ def build(folder: Path) -> list[Path]:
     return victims
 
 
-# --- where structure is --------------------------------------------------------------------------------
+# --- locations of structure ----------------------------------------------------------------------------
 
 
 class Plan(NamedTuple):

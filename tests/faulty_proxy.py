@@ -338,7 +338,7 @@ def _replaced(proxy, asked, _answer, _dice):
     return proxy.ask(asked) if proxy.newer else None
 
 
-# --- when they happen ---------------------------------------------------------------------------------
+# --- schedules of faults ------------------------------------------------------------------------------
 
 Choose = Callable[[Asked], str | None]
 

@@ -294,7 +294,7 @@ def draw(dice, folder, names):
     return Query(kind, chosen, ask, words)
 
 
-# --- one query after the other ------------------------------------------------------------------------
+# --- runs of queries ----------------------------------------------------------------------------------
 
 
 @dataclass

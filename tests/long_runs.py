@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from builders import write_cube
 from checks import child_environment, process_status
 
-# --- what is right, without lazynwb ---------------------------------------------------------------------
+# --- expected results -----------------------------------------------------------------------------------
 
 
 def expected(paths: list[Path]) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def opened_in_a_child(cycles: int) -> dict[str, int]:
         return found
 
 
-# --- all at once ------------------------------------------------------------------------------------------
+# --- concurrency ------------------------------------------------------------------------------------------
 
 
 def busy(threads: int, seconds: float, known: dict[str, Any], paths: list[str], seed: int) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def _start(code: str, cache: Path, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
-# --- killed while it writes -------------------------------------------------------------------------------
+# --- killed processes -------------------------------------------------------------------------------------
 
 #: Writes the cache again and again: whole, and as fast as it can.
 WRITER = """

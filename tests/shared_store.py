@@ -71,7 +71,7 @@ _LACKING = 4
 #: Rows of a limited query: of a session in part, or of several.
 _FIRST = 23
 
-# --- files whose values say what they are of ------------------------------------------------------------
+# --- files ----------------------------------------------------------------------------------------------
 
 
 def rows_of(session: int, version: int) -> list[dict[str, Any]]:
@@ -233,7 +233,7 @@ def replace_files(history: History, choose: random.Random, stop: Callable[[], bo
     return sum(versions.values())
 
 
-# --- queries, and what is right ---------------------------------------------------------------------------
+# --- queries and expected results -------------------------------------------------------------------------
 
 
 class Query(NamedTuple):
@@ -680,7 +680,7 @@ def disks(queries: int, seed: int) -> dict[str, Any]:
     return total
 
 
-# --- all of it --------------------------------------------------------------------------------------------
+# --- command line -----------------------------------------------------------------------------------------
 
 
 @contextmanager

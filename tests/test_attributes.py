@@ -298,7 +298,7 @@ def test_hostile_names_and_values_are_returned_unchanged(tmp_path):
     assert lazynwb.get_sub_attrs(path) == {f"/units/{name}": {name: value}}
 
 
-# --- what is asked for --------------------------------------------------------------------------------
+# --- selection of attributes --------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def test_chunks_that_were_not_looked_up_raise_an_error():
         index.locate(2)
 
 
-# -- tables: what is looked up for which rows -----------------------------------------------------------
+# -- tables ---------------------------------------------------------------------------------------------
 
 ROWS = 20_000
 

@@ -521,7 +521,7 @@ def test_files_behind_a_server(cube, answer):
         assert size == file["units/spike_times"].id.get_storage_size()
 
 
-# --- what goes wrong ----------------------------------------------------------------------------------
+# --- errors -------------------------------------------------------------------------------------------
 
 USAGE = {
     "no such command": ["tabels"],
@@ -844,7 +844,7 @@ def test_output_for_programs_is_not_escaped(hostile, answer):
     assert row[f"col {NAME}"] == f"value {HOSTILE}"
 
 
-# --- starting ---------------------------------------------------------------------------------------------
+# --- start-up ---------------------------------------------------------------------------------------------
 
 
 def imports_of(*arguments):

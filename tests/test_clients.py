@@ -149,7 +149,7 @@ def test_an_unknown_setting_is_a_type_error(name):
         lazynwb.Config(**{name: 1})
 
 
-# --- tables that 1.0 reads, too -------------------------------------------------------------------------
+# --- tables of 1.0 --------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -554,7 +554,7 @@ def test_any_history_preserves_the_stored_values(tmp_path_factory, steps, genera
             assert found is None or found == {name: values(key, version, name)}
 
 
-# -- what is small ----------------------------------------------------------------------------------------
+# -- classification of columns ----------------------------------------------------------------------------
 
 F8, I4 = DType("number", 8, "<f8"), DType("number", 4, "<i4")
 TEXT = DType("vlen_text", 16)

@@ -212,7 +212,7 @@ def test_a_missing_package_is_named(cube, tmp_path, monkeypatch):
         lazynwb.convert_nwb_tables(cube, tmp_path, output_format="delta")
 
 
-# --- names out of files -------------------------------------------------------------------------------
+# --- names from files ---------------------------------------------------------------------------------
 
 TEXTS = st.text(st.characters(), max_size=300) | st.sampled_from(
     ["..", ".", "", "/", "../x", "/etc/passwd", "CON", "nul.txt", "a\0b", "C:\\x", "~", "x" * 4000, "ü" * 300]

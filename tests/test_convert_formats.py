@@ -308,7 +308,7 @@ def test_a_text_longer_than_a_cell_is_refused(tmp_path):
     assert convert(tmp_path / "a.nwb", tmp_path / "out", "excel", exclude_array_columns=True)
 
 
-# --- what a format cannot hold ------------------------------------------------------------------------
+# --- limits of formats --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("output_format", ["parquet", "duckdb", "csv"])

@@ -177,7 +177,7 @@ def test_a_pattern_scans_all_matching_tables(cube):
     assert len(some) == len(expected.filter(_table_path=first))
 
 
-# -- what is read -----------------------------------------------------------------------------------------
+# -- costs ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("no_store")
@@ -560,7 +560,7 @@ def test_the_order_of_nan_and_zeros_is_that_of_daft(tmp_path):
         assert trials.where(filters).select("_table_index").to_pydict() == expected
 
 
-# -- what goes wrong --------------------------------------------------------------------------------------
+# -- errors -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

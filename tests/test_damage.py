@@ -61,7 +61,7 @@ def test_files_of_every_layout_and_filter_exist(tmp_path, monkeypatch):
     assert len(formats - {b"\0"}) >= 1
 
 
-# --- the harness can fail ------------------------------------------------------------------------------
+# --- the harness detects faults ------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_every_kind_of_damage_changes_a_file(tmp_path):
     assert victim.read_bytes() == sound
 
 
-# --- what was found and mended -------------------------------------------------------------------------
+# --- regressions ---------------------------------------------------------------------------------------
 
 
 def overwrite(path, at, new):

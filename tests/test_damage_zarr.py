@@ -108,7 +108,7 @@ def test_the_independent_reader_refuses_damage(copy):
     assert damage_zarr.expected(store, ("column", "/units", "i")) == [k * 1000 for k in range(20)]
 
 
-# --- claims that nothing bears out ----------------------------------------------------------------------
+# --- implausible metadata -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("key", ["units/f", "units/name", "units/fortran"])
@@ -213,7 +213,7 @@ def test_links_with_invalid_names_are_not_shown(link, copy):
     assert lazynwb.read_nwb(store, "/units").height == 20
 
 
-# --- what is there only in part -------------------------------------------------------------------------
+# --- partial and inconsistent stores --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("index", ["y_index_index", "y_index"])

@@ -158,7 +158,7 @@ def test_a_dask_client_is_accepted_as_an_executor(cube):
     assert_frame_equal(frame, lazynwb.read_nwb(cube, "/units"))
 
 
-# -- what a task is -------------------------------------------------------------------------------------
+# -- contents of tasks ----------------------------------------------------------------------------------
 
 
 def test_tasks_are_small_and_workers_parse_no_catalogued_file(cube):
@@ -265,7 +265,7 @@ def test_a_worker_of_another_version_is_an_error(cube):
         execute(order._replace(versions=("0", "0")))
 
 
-# -- how many, and how much at a time -------------------------------------------------------------------
+# -- numbers and sizes of tasks -------------------------------------------------------------------------
 
 
 def test_the_number_of_pending_tasks_is_bounded_by_the_workers(tmp_path):
@@ -403,7 +403,7 @@ def test_the_same_file_twice_gives_its_rows_twice(cube):
     assert_frame_equal(frame, lazynwb.read_nwb(sources, "/units"))
 
 
-# -- what goes wrong ------------------------------------------------------------------------------------
+# -- errors ---------------------------------------------------------------------------------------------
 
 
 class Failing(Recorder):

@@ -84,7 +84,7 @@ def fails(source, kind=LazyNWBError, where="/units", **options):
     return str(caught.value)
 
 
-# --- by chance ----------------------------------------------------------------------------------------
+# --- random queries and faults ------------------------------------------------------------------------
 
 
 def check_run(outcome, queries):
@@ -105,7 +105,7 @@ def test_a_thousand_random_queries_with_faults(tmp_path):
     check_run(faulty_queries.run(tmp_path, 1000, "slow"), 1000)
 
 
-# --- one by one ---------------------------------------------------------------------------------------
+# --- single faults ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["checked.nwb", "lfp.v2.nwb.zarr"])
@@ -157,7 +157,7 @@ def test_a_permanent_fault_is_an_error_within_bounds(fault, proxy):
     assert (questions > 0) == (fault == "503")
 
 
-# --- what a fault leaves behind -----------------------------------------------------------------------
+# --- caches after a fault -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_an_error_of_another_query_is_not_reused(server, folder):
     assert lazynwb.read_nwb(urls, "/units").height == 2400
 
 
-# --- what was taken for an answer ---------------------------------------------------------------------
+# --- invalid responses --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("codec", ["lz4", "zstd", "blosclz", "zlib"])
@@ -389,7 +389,7 @@ def test_missing_structure_of_a_table_is_an_error(fault, name, kind, proxy, fold
     assert asked
 
 
-# --- what the server says -----------------------------------------------------------------------------
+# --- error codes and Retry-After ----------------------------------------------------------------------
 
 
 def test_compression_in_transit_is_an_error(proxy):
@@ -500,7 +500,7 @@ def test_the_delay_of_a_busy_server_is_queried_once_for_all_requests(server, fol
     assert sum(seen.range == (0, 1) for seen in server.log) == 1
 
 
-# --- what nobody else gets to know --------------------------------------------------------------------
+# --- secrets ------------------------------------------------------------------------------------------
 
 
 def test_retry_after_is_queried_with_the_headers_of_the_request(server, caplog, cache_dir):
@@ -541,7 +541,7 @@ def test_no_fault_reveals_a_secret(fault, proxy, caplog, cache_dir):
     assert not [secret for secret in SECRETS for text in texts if secret in text]
 
 
-# --- leaving ------------------------------------------------------------------------------------------
+# --- interrupts ---------------------------------------------------------------------------------------
 
 LEAVING = """
 import signal, sys

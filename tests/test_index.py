@@ -77,7 +77,7 @@ def in_force(place):
     return {Path(file).name for kind in model.KINDS for file in Index(place).files(kind)}
 
 
-# -- the same as without ----------------------------------------------------------------------------------
+# -- equal to scans of the files --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("table", CUBE_TABLES)
@@ -171,7 +171,7 @@ def test_an_index_lists_the_contents_of_the_files(cube, indexed):
     assert speed["table"].unique().to_list() == ["processing/behavior/running_speed"]
 
 
-# -- nothing is touched -----------------------------------------------------------------------------------
+# -- planning without access to files ---------------------------------------------------------------------
 
 
 def test_planning_accesses_no_file(own):
@@ -605,7 +605,7 @@ def test_queries_and_indices_can_be_pickled(cube, indexed):
     assert_frame_equal(copied.collect(), frame.collect())
 
 
-# -- paths that lead somewhere else -----------------------------------------------------------------------
+# -- links ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("with_second_name", [False, True])
@@ -659,7 +659,7 @@ def test_links_to_other_files_are_followed_according_to_the_settings(tmp_path):
     assert "data" not in without.columns
 
 
-# -- what is not trusted ----------------------------------------------------------------------------------
+# -- untrusted indexes ------------------------------------------------------------------------------------
 
 
 def changed_manifest(place, **fields):

@@ -166,7 +166,7 @@ def test_series_and_metadata(cube):
     ]
 
 
-# -- what it costs -----------------------------------------------------------------------------------------
+# -- costs -------------------------------------------------------------------------------------------------
 
 
 def chunks_of(frame, name, length):
@@ -479,7 +479,7 @@ def test_an_empty_pandas_frame(cube):
     assert lazynwb.merge_array_column(frame, "spike_times").columns[-1] == "spike_times"
 
 
-# -- other places ------------------------------------------------------------------------------------------
+# -- other sources -----------------------------------------------------------------------------------------
 
 
 def test_remote_files(cube, thin):
@@ -522,7 +522,7 @@ def test_names_of_files_that_look_like_patterns(tmp_path):
     assert rows_of(odd).nwb.with_columns("x")["x"].to_list() == [7]
 
 
-# -- at random ---------------------------------------------------------------------------------------------
+# -- random frames -----------------------------------------------------------------------------------------
 
 
 @st.composite

@@ -113,7 +113,7 @@ def test_memory_is_bounded(name, tmp_path):
     assert found["peak"] - found["before"] < limits.bound(case, "batches", scale)
 
 
-# --- what is left ------------------------------------------------------------------------------------------
+# --- remaining resources -----------------------------------------------------------------------------------
 
 
 def test_opening_and_closing_leaves_no_open_files():
@@ -153,7 +153,7 @@ def test_files_of_killed_processes_are_removed_after_an_hour(cube, cache_dir):
     assert list(shards[0].iterdir()) == [new[0]]
 
 
-# --- a disk that refuses -----------------------------------------------------------------------------------
+# --- disk errors -------------------------------------------------------------------------------------------
 
 #: Stands in for a full disk: no file may grow beyond some bytes.
 LIMITED = """
@@ -248,7 +248,7 @@ def test_disk_errors_differ_from_other_errors(error, number):
     assert found is None or "out.parquet" in str(found)
 
 
-# --- homes -------------------------------------------------------------------------------------------------
+# --- home and cache folders --------------------------------------------------------------------------------
 
 HOMES = {
     "no home": {"HOME": None, "XDG_CACHE_HOME": None},

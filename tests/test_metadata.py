@@ -264,7 +264,7 @@ def test_every_real_file_has_its_row():
         assert identifier == stored, path
 
 
-# --- what is returned, and what it costs --------------------------------------------------------------
+# --- kinds of frames, and costs -----------------------------------------------------------------------
 
 
 def test_pandas_by_default_and_polars_on_request(cube):

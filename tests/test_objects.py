@@ -737,7 +737,7 @@ def test_a_changed_target_is_detected(tmp_path):
     assert opened(tmp_path / "x.nwb.lindi.json").version("a") != before
 
 
-# --- which kind it is ---------------------------------------------------------------------------------
+# --- detection of formats -----------------------------------------------------------------------------
 
 
 def test_missing_and_invalid_stores(tmp_path, server):

@@ -150,7 +150,7 @@ def test_creating_a_scan_reads_the_schema_of_few_files(cube):
     assert p.files_opened <= 2
 
 
-# --- nothing is held ----------------------------------------------------------------------------------
+# --- resources ----------------------------------------------------------------------------------------
 
 OPEN_FILES = """
 import os, sys, time

@@ -87,7 +87,7 @@ def regions_of(path):
                     yield table_path, name, file[dataset.attrs["table"]].name
 
 
-# --- what a region becomes ----------------------------------------------------------------------------
+# --- types of resolved regions ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -620,7 +620,7 @@ def test_every_region_of_the_real_files():
     assert found >= 3
 
 
-# --- what it costs ------------------------------------------------------------------------------------
+# --- costs --------------------------------------------------------------------------------------------
 
 
 def test_resolving_regions_of_a_remote_file_only_requests_both_tables(tmp_path):

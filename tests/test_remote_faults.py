@@ -77,7 +77,7 @@ def error_of(source, kind=LazyNWBError, table="/units", **options):
     return caught.value
 
 
-# --- faults that pass, and those that stay ------------------------------------------------------------
+# --- transient and persistent faults ------------------------------------------------------------------
 
 BUSY = "the server is busy or failing"
 BROKE = "the connection was lost"
@@ -319,7 +319,7 @@ def test_threads_wait_for_one_download(server, url, whole):
     assert p.bytes_read == whole
 
 
-# --- what is no NWB file ------------------------------------------------------------------------------
+# --- other contents -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("fault", [None, WHOLE])
@@ -471,7 +471,7 @@ def test_a_server_without_reliable_versions(last_modified, fault, server, versio
     assert values_of(url) == 2
 
 
-# --- what is known already ----------------------------------------------------------------------------
+# --- warm queries -------------------------------------------------------------------------------------
 
 
 def test_a_second_query_requests_one_byte_of_each_file(cube, server):
@@ -515,7 +515,7 @@ print(frame["a"].arr.first().unique().to_list(), "d" in frame, p.files_parsed)
     assert outputs == ["[1.0] False 1", "[2.0] True 1", "[2.0] True 0"]
 
 
-# --- how many requests, and how many at a time --------------------------------------------------------
+# --- number and concurrency of requests ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("most", [1, 3, 64])
@@ -575,7 +575,7 @@ def test_credentials_are_not_sent_to_another_server(server):
     assert {seen.headers.get("x-own") for seen in other.log} == {"seen", None}
 
 
-# --- what nobody else gets to know --------------------------------------------------------------------
+# --- secrets ------------------------------------------------------------------------------------------
 
 SECRETS = ("s3cret-signature", "s3cret-token", "s3cret-password", "s3cret-header", "s3cret-key")
 
@@ -739,7 +739,7 @@ def test_files_that_differ_in_unselected_columns(server, units, caplog):
     assert "1 of 2 files" in caplog.text
 
 
-# --- leaving ------------------------------------------------------------------------------------------
+# --- interrupts ---------------------------------------------------------------------------------------
 
 LEAVING = """
 import signal, sys

@@ -277,7 +277,7 @@ def test_zarr_stores_are_validated_by_the_listing_of_their_documents(kind, cloud
     assert requests > 1
 
 
-# -- what listings say ------------------------------------------------------------------------------------
+# -- contents of listings ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -409,7 +409,7 @@ def test_slices_of_sharded_zarr_arrays_look_up_their_chunks_only(tmp_path, shard
         np.testing.assert_array_equal(array[selection], taken(values, selection))
 
 
-# -- what files claim -------------------------------------------------------------------------------------
+# -- sizes in metadata ------------------------------------------------------------------------------------
 
 
 def test_contiguous_data_larger_than_the_file_are_refused_before_allocation(layouts):
@@ -457,7 +457,7 @@ def test_a_file_that_was_replaced_is_an_error(layouts, tmp_path):
         array[0]
 
 
-# -- as an array ------------------------------------------------------------------------------------------
+# -- array protocol ---------------------------------------------------------------------------------------
 
 
 def test_representation_of_a_lazy_array(layouts):

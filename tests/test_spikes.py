@@ -540,7 +540,7 @@ def test_a_file_without_spike_times_has_nulls(sessions, tmp_path):
             assert frame.filter(~without)["spikes"].to_list() == [row["spikes"] for row in rows]
 
 
-# --- what is read ---------------------------------------------------------------------------------------
+# --- costs ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ def test_bounds_are_no_narrower_than_the_comparison():
             assert_frame_equal(kept.filter(bound.expression for bound in bounds), kept)
 
 
-# -- which chunks are read --------------------------------------------------------------------------------
+# -- costs ------------------------------------------------------------------------------------------------
 
 
 def write(path, stamps=None, *, rows=None, chunk=BLOCK, regular=(None, 1.0), **options):
@@ -387,7 +387,7 @@ def test_a_damaged_file_fails_as_without_the_filter(tmp_path):
         lazynwb.scan_nwb(path, "/acquisition/s").select("timestamps").collect()
 
 
-# -- which rows a series has ------------------------------------------------------------------------------
+# -- number of rows ---------------------------------------------------------------------------------------
 
 
 def test_frames_in_video_files_have_their_times(tmp_path):

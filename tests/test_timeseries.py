@@ -96,7 +96,7 @@ PATHS = {
 }
 
 
-# -- what pynwb reads -------------------------------------------------------------------------------------
+# -- compared with pynwb ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -248,7 +248,7 @@ def test_the_series_of_a_zarr_twin_are_those_of_the_hdf5_file(twins, name, versi
         np.testing.assert_array_equal(other.data[::-2], ts.data[::-2])
 
 
-# -- finding them -----------------------------------------------------------------------------------------
+# -- look-up of series ------------------------------------------------------------------------------------
 
 
 def test_a_series_is_found_by_path_or_unambiguous_name(session):
@@ -560,7 +560,7 @@ def test_returned_attributes_can_be_modified_safely(session):
     assert ts.conversion == 2e-6
 
 
-# -- odd ones ---------------------------------------------------------------------------------------------
+# -- unusual series ---------------------------------------------------------------------------------------
 
 
 def test_a_series_without_data_is_an_error(tmp_path):

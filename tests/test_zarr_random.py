@@ -355,7 +355,7 @@ def test_version_3(data):
         check(data.draw, Path(folder) / "random.nwb.zarr", 3, columns_v3)
 
 
-# --- codecs that lose something -----------------------------------------------------------------------
+# --- lossy codecs -------------------------------------------------------------------------------------
 
 
 def lossy_v2(group, data):
