@@ -559,6 +559,7 @@ def test_wrong_usage(kind, cube, run):
         (["schema", "units", "data folder"], "lazynwb schema 'data folder' units"),
         (["head", "data folder"], "lazynwb tables 'data folder'"),
         (["data folder"], "lazynwb tables 'data folder'"),
+        (["query", "data folder", "SELECT 1"], "lazynwb query 'SELECT ...' 'data folder'"),
     ],
 )
 def test_wrong_usage_suggests_the_intended_command(arguments, said, run, tmp_path):

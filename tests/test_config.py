@@ -133,5 +133,11 @@ def test_settings_of_lazynwb_1_are_accepted():
 
 
 def test_unknown_settings_are_errors():
-    with pytest.raises(AttributeError, match="use_polarz"):
+    with pytest.raises(AttributeError, match=r"use_polarz.; did you mean .use_polars"):
         Config().use_polarz = True
+
+
+def test_unknown_values_of_external_links_are_errors():
+    with pytest.raises(ValueError, match="folder, anywhere, never"):
+        lazynwb.config.external_links = "sometimes"
+    assert lazynwb.config.external_links == "folder"

@@ -191,7 +191,7 @@ def test_a_scan_of_a_name_includes_all_files(session, tmp_path):
 
 @pytest.mark.parametrize("term", ["Nothing", "/Clusters", "speed"])
 def test_a_scan_does_not_guess(session, term):
-    with pytest.raises(TableNotFoundError, match="tables there"):
+    with pytest.raises(TableNotFoundError, match="available tables"):
         lazynwb.scan_nwb(session, term)
 
 

@@ -134,7 +134,9 @@ def test_tables_by_name(paths, tmp_path):
     lazynwb.build_index(paths, tmp_path / "none", values="none")
     with pytest.raises(TableNotFoundError, match="no values of table /units; tables with values: none"):
         lazynwb.open_index(tmp_path / "none").value_files("units")
-    with pytest.raises(TableNotFoundError, match="no session has a table /licks; tables: /intervals"):
+    with pytest.raises(
+        TableNotFoundError, match="no session has a table /licks; available tables: /intervals"
+    ):
         lazynwb.build_index(paths, tmp_path / "wrong", values=["licks"])
     assert not (tmp_path / "wrong" / "manifest.json").exists()
 

@@ -231,7 +231,7 @@ def test_unknown_names_are_errors_with_suggestions(path):
         _ = session.unit
     with pytest.raises(AttributeError, match="/processing has no 'behaviour'; did you mean 'behavior'"):
         _ = session.processing.behaviour
-    with pytest.raises(KeyError, match="/processing has no 'x'; there are: behavior"):
+    with pytest.raises(KeyError, match="/processing has no 'x'; available: behavior"):
         _ = session.processing["x"]
     with pytest.raises(KeyError):
         _ = session.processing["behavior/x"]

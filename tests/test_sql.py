@@ -305,7 +305,7 @@ def test_a_column_of_the_table_takes_precedence_over_a_session_column(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "answer"), [("unit", "did you mean 'units'"), ("xyz", "there are: general, ")]
+    ("name", "answer"), [("unit", "did you mean 'units'"), ("xyz", "available: general, ")]
 )
 def test_an_unknown_table_is_an_error_that_lists_the_tables(cube, name, answer):
     context = lazynwb.get_sql_context(cube)

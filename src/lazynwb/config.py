@@ -32,6 +32,7 @@ _IGNORED_VARIABLES = {
 }
 _warned: set[str] = set()
 
+_LINKS = ("folder", "anywhere", "never")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
 
@@ -159,6 +160,22 @@ class Config:
             if name.startswith("_") or not hasattr(type(self), name) or name == "cache_path":
                 raise TypeError(f"lazynwb.Config has no setting {name!r}")
             setattr(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Change a setting; an unknown name is an AttributeError, an unknown value a ValueError."""
+        if name == "external_links" and value not in _LINKS:
+            raise ValueError(
+                f"lazynwb.config.external_links must be one of {', '.join(_LINKS)}, not {value!r}"
+            )
+        try:
+            object.__setattr__(self, name, value)
+        except AttributeError:
+            from lazynwb.suggestions import did_you_mean
+
+            names = [setting.name for setting in fields(self) if not setting.name.startswith("_")]
+            raise AttributeError(
+                f"lazynwb.config has no setting {name!r}{did_you_mean(name, names)}"
+            ) from None
 
     @property
     def cache_path(self) -> Path:

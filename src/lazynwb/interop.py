@@ -86,6 +86,8 @@ def to_xarray(ts: TimeSeries) -> xr.DataArray:
     MissingPackageError
         If xarray is not installed.
     """
+    if not hasattr(ts, "to_xarray"):
+        raise TypeError(f"to_xarray takes a TimeSeries of lazynwb.get_timeseries, not {type(ts).__name__}")
     return ts.to_xarray()
 
 

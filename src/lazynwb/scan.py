@@ -273,7 +273,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
         disable_progress=disable_progress,
         catalogs=catalogs,
     )
-    overrides = {name: instance(dtype) for name, dtype in (schema_overrides or {}).items()}
+    overrides = _instances(schema_overrides or {})
     origin = "the schema argument"
     inferred: dict[str, pl.DataType] = {}
     files: list[TableFile | StoredTable] = []
@@ -321,7 +321,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     columns |= {region.name: region.dtype for region in regions}
     columns |= dict.fromkeys(unread, pl.Null())
     columns = with_length_columns(columns, lengths, table, is_lenient=conflicts is not None)
-    unread = _with_remedy(unread, table)
+    unread = _with_remedy(unread)
     if exclude_array_columns:
         columns = without_unreadable(columns, table, with_arrays=False)
     session: tuple[SessionColumn, ...] = ()
@@ -356,6 +356,18 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     )
 
 
+def _instances(overrides: Mapping[str, object]) -> dict[str, pl.DataType]:
+    """Return the types of `schema_overrides`; another object is a TypeError."""
+    found = {name: instance(dtype) for name, dtype in overrides.items()}
+    for name, dtype in found.items():
+        if not isinstance(dtype, pl.DataType):
+            raise TypeError(
+                f"schema_overrides: the type of {name!r} must be a Polars data type, such as pl.Float64, "
+                f"not {overrides[name]!r}"
+            )
+    return found
+
+
 def without_unreadable(
     schema: Mapping[str, pl.DataType], table: str, *, with_arrays: bool
 ) -> dict[str, pl.DataType]:
@@ -382,11 +394,11 @@ def _check_named(conflicts: Mapping[str, str], *options: bool | str | list[str])
         raise SchemaError(conflict_message(found))
 
 
-def _with_remedy(conflicts: Mapping[str, str], table: str) -> dict[str, str]:
-    """Log the columns without a common type; return the messages with a second remedy."""
+def _with_remedy(conflicts: Mapping[str, str]) -> dict[str, str]:
+    """Log conflicts between types of columns; return the messages with the second remedy."""
     found = {name: f"{message}; {_IGNORED}" for name, message in conflicts.items()}
     if found:
-        _LOGGER.warning("/%s: %s; other columns can be read", table, conflict_message(found))
+        _LOGGER.warning("%s; other columns can be read", conflict_message(found))
     return found
 
 

@@ -260,7 +260,12 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
         names = {p: name for p, name in names.items() if requested & {p, name, p.rsplit("/", 1)[-1]}}
     if not names and not patterns:
         reasons = [broken_link_hint(name, broken) for name in (broken if table_names is None else selected)]
-        raise TableNotFoundError(no_tables_message(sources, failures) + next(filter(None, reasons), ""))
+        message = (
+            f"no table {selected[0]!r} in the files{similar_or_existing(selected[0], tables)}"
+            if table_names and tables
+            else no_tables_message(sources, failures)
+        )
+        raise TableNotFoundError(message + next(filter(None, reasons), ""))
     session: tuple[SessionColumn, ...] = ()
     if session_columns is not None:
         session = find_session_columns(

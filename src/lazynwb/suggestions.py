@@ -70,7 +70,7 @@ def similar_or_existing(name: str, names: Collection[str]) -> str:
         return suggestion or "; it is empty"
     listed = [one if one.isprintable() else repr(one) for one in names]
     more = f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
-    return f"; there are: {', '.join(listed[:_MAX_LISTED])}{more}"
+    return f"; available: {', '.join(listed[:_MAX_LISTED])}{more}"
 
 
 def _last(name: str) -> str:

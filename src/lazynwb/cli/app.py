@@ -1,11 +1,12 @@
 """The commands and their options; implementations are imported when they run, so that `--help` is fast."""
 
+import shlex
 from typing import Annotated
 
 import typer
 
 from lazynwb._version import __version__
-from lazynwb.cli.base import Command, Group
+from lazynwb.cli.base import Command, Group, UsageError
 from lazynwb.cli.commands.cache import cache_app
 from lazynwb.cli.commands.convert import convert
 from lazynwb.cli.commands.dandi import dandi_app
@@ -22,6 +23,7 @@ from lazynwb.cli.options import (
     SourcesArgument,
     StorageOption,
     VerticalOption,
+    looks_like_a_source,
     source_of,
     sources_of,
     split_table,
@@ -260,6 +262,8 @@ def query(  # noqa: PLR0913
     `lazynwb tables` lists the names of tables. Results are streamed to files and pipes.
     """
     target = target_of(output_format, output, vertical=vertical)
+    if looks_like_a_source(sql):
+        raise UsageError("the SQL query comes first: lazynwb query 'SELECT ...' " + shlex.join([sql]))
     command_sources = sources_of(sources, storage_option)
     from lazynwb.cli.commands import rows as run
 

@@ -7,7 +7,13 @@ import shlex
 
 from lazynwb.cli.base import NothingFoundError, UsageError
 from lazynwb.cli.options import looks_like_a_source
-from lazynwb.errors import LazyNWBError, NotNWBError, SourceNotFoundError, TableNotFoundError
+from lazynwb.errors import (
+    ColumnNotFoundError,
+    LazyNWBError,
+    NotNWBError,
+    SourceNotFoundError,
+    TableNotFoundError,
+)
 
 FAILED, USAGE, NOTHING = 1, 2, 3
 DEBUG = "--debug"
@@ -22,7 +28,7 @@ def explain(error: Exception, command: str) -> tuple[int, str]:
     """Return the exit code of an error and its message, which is empty if typer has printed one."""
     format_message = getattr(error, "format_message", None)  # errors of typer
     if format_message is not None:
-        return _usage_of(error, format_message(), command)
+        return _usage_of(error, format_message().replace("Value error, ", ""), command)
     if isinstance(error, UsageError):
         return USAGE, str(error)
     if isinstance(error, NothingFoundError | SourceNotFoundError | TableNotFoundError):
@@ -75,7 +81,7 @@ def _hint_of(error: Exception, command: str) -> str:
             else " (check the name, and whether the disk is mounted)"
         )
     if isinstance(error, LazyNWBError) and not isinstance(error, TableNotFoundError | ImportError):
-        if command in _SKIPPING:
+        if command in _SKIPPING and not isinstance(error, ColumnNotFoundError):
             return "" if "ignore_errors" in text else " (--ignore-errors skips files that cannot be read)"
         if isinstance(error, NotNWBError):
             return "; an NWB file is an HDF5 file or a Zarr store"

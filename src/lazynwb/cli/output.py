@@ -54,8 +54,14 @@ def target_of(output_format: Format | None, output: Path | None, *, vertical: bo
     ------
     UsageError
         If a binary format would go to a terminal, or the format of a file is unknown.
+    FileNotFoundError
+        If the folder of the file does not exist.
     """
     file = None if output is None or str(output) == "-" else output
+    if file is not None and not file.parent.is_dir():
+        raise FileNotFoundError(
+            f"the folder {file.parent} does not exist: create it before writing {file.name}"
+        )
     if output_format is None and file is not None:
         output_format = _ENDINGS.get(file.suffix.lower())
         if output_format is None:

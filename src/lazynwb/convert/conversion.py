@@ -158,7 +158,12 @@ def convert_nwb_tables(  # noqa: PLR0913 - the options of a conversion
     )
     target = Target(output_format, layout, Options(compression, write_kwargs), row_group_bytes)
     folder = Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise FileExistsError(
+            f"the output folder {folder} is a file: pass the path of a folder, which may not exist yet"
+        ) from None
     failures: list[str] = []
     with holding(folder):
         try:

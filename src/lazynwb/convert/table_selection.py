@@ -122,7 +122,7 @@ def _not_found(name: str, holders: Mapping[str, object], sources: Sequence[Sourc
     shown = ", ".join("/" + path for path in list(holders)[:_LISTED]) + (
         ", ..." if len(holders) > _LISTED else ""
     )
-    return f"no table {name!r} in any of {len(sources)} files{hint}; tables: {shown or 'none'}"
+    return f"no table {name!r} in any of {len(sources)} files{hint}; available tables: {shown or 'none'}"
 
 
 def open_tables(

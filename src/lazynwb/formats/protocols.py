@@ -142,9 +142,9 @@ def link_target_error(name: str, target: Source, error: LazyNWBError) -> BrokenL
         remedy = ""
         if isinstance(error, SourceNotFoundError):
             remedy = "; restore the file, or recreate the link"
-        return BrokenLinkError(f"link to another file that cannot be read: {error}{remedy}")
+        return BrokenLinkError(f"its target is in another file, which cannot be read: {error}{remedy}")
     return UnreachableLinkError(
-        f"{name} has a link to another file that cannot be read: {error} "
+        f"{name} links to another file, which cannot be read: {error} "
         '(lazynwb.config.external_links = "never" does without it)'
     )
 

@@ -310,7 +310,9 @@ def update_index(  # noqa: PLR0913 - the options of an update
     folder = open_folder(destination, storage_options)
     before = folder.find(MANIFEST)
     if before is None:
-        raise SourceNotFoundError(f"no index of sessions in {folder.name}: build it with lazynwb.build_index")
+        raise SourceNotFoundError(
+            f"no index of sessions in {folder.name}: build it with lazynwb.build_index or lazynwb index build"
+        )
     old = decode_if_found(before, folder)
     assert old is not None  # noqa: S101 - the manifest exists
     locations = ChunkLocationRequest.of(old.chunk_locations if chunk_locations is None else chunk_locations)

@@ -130,7 +130,8 @@ class Snapshot:
             found = folder.find(MANIFEST)
             if found is None:
                 raise SourceNotFoundError(
-                    f"no index of sessions in {folder.name}: build it with lazynwb.build_index"
+                    f"no index of sessions in {folder.name}: build it with lazynwb.build_index "
+                    "or lazynwb index build"
                 )
             manifest = decode_manifest(found.data, folder.name)
         self._folder = folder

@@ -181,7 +181,9 @@ class ValueWriter:
             absent = next((path for path in requested if path not in tables), None)
             if absent is not None and not is_update:
                 known = ", ".join(f"/{path}" for path in sorted(tables)[:20]) or "none"
-                raise TableNotFoundError(f"values=: no session has a table /{absent}; tables: {known}")
+                raise TableNotFoundError(
+                    f"values=: no session has a table /{absent}; available tables: {known}"
+                )
             tables = {path: tables[path] for path in dict.fromkeys(requested) if path in tables}
         total = sum(map(len, tables.values()))
         folders: dict[str, str] = {}

@@ -202,4 +202,6 @@ def _missing_column_message(name: str, lacking: Sequence[TableFile], count: int)
         ", ..." if len(file.columns) > _MAX_LISTED else ""
     )
     more = f" and {count - 1} more" if len(lacking) == count > 1 else ""
-    return f"no column {name!r} in /{file.table.path} of {file.name}{more}{hint}; columns: {existing}"
+    return (
+        f"no column {name!r} in /{file.table.path} of {file.name}{more}{hint}; available columns: {existing}"
+    )

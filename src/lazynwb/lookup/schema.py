@@ -58,7 +58,7 @@ def normalize_table_path(table_path: str) -> str:
 
 def is_pattern(table_path: str) -> bool:
     """Return whether a table path contains characters of a glob pattern."""
-    return not WILDCARDS.isdisjoint(table_path)
+    return isinstance(table_path, str) and not WILDCARDS.isdisjoint(table_path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -358,4 +358,4 @@ def table_not_found_message(
         ", ..." if len(existing) > _MAX_LISTED else ""
     )
     which = f"no {one} matches /{table}" if is_pattern(table) else f"no {one} /{table}"
-    return f"{which} in {where}{hint}; {many} there: {shown or 'none'}{partial}"
+    return f"{which} in {where}{hint}; available {many}: {shown or 'none'}{partial}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
@@ -15,7 +15,7 @@ from lazynwb.lookup.schema import SchemaInference
 from lazynwb.suggestions import did_you_mean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from lazynwb.lookup.providers import CatalogProvider
     from lazynwb.storage.source import Source
@@ -130,7 +130,9 @@ def session_names(requested: str | Iterable[str] | Mapping[str, str] | None) -> 
     if isinstance(requested, Mapping):
         pairs = list(requested.items())
     else:
-        listed = [requested] if isinstance(requested, str) else requested
+        listed = (
+            [requested] if isinstance(requested, str) or not isinstance(requested, Iterable) else requested
+        )
         pairs = [(path.rsplit("/", 1)[-1] if isinstance(path, str) else path, path) for path in listed]
     named: dict[str, str] = {}
     for name, path in pairs:

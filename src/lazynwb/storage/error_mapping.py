@@ -94,7 +94,7 @@ def changed_error(source: Source, known: str = "", seen: str = "") -> SourceChan
 
 def empty_error(source: Source) -> LazyNWBError:
     """Return the error for an empty file."""
-    return NotNWBError(f"{source.name} is empty: was the transfer that wrote it interrupted?")
+    return NotNWBError(f"{source.name} is empty: its transfer may have been interrupted; upload it again")
 
 
 def has_undecodable_body(error: Exception) -> bool:

@@ -286,8 +286,11 @@ def _open_error_reason(source: Source, blocks: BlockStream | None, error: Except
         except OSError as denied:
             return f"{name} cannot be opened: {denied.strerror}"
         if not size:
-            return f"{name} is empty: was the transfer that wrote it interrupted?"
+            return f"{name} is empty: its transfer may have been interrupted; copy or download it again"
     if not known:
         return f"{name} is not an HDF5 file (its signature is missing)"
     reason = re.sub(r"\s+", " ", str(error))
-    return f"{name} is an HDF5 file that cannot be opened; it is probably truncated or damaged: {reason}"
+    return (
+        f"{name} is an HDF5 file that cannot be opened, probably because it is truncated or damaged: "
+        f"copy or download it again ({reason})"
+    )

@@ -141,7 +141,7 @@ class ZarrStore(PartialFile):
             found = parse_json(data)
         except (ValueError, RecursionError) as error:
             where = f"{self.name}: {key}"
-            raise NotNWBError(describe(where, bytes(data)) or f"{where} is no valid JSON: {error}") from None
+            raise NotNWBError(describe(where, bytes(data)) or f"{where} is not valid JSON: {error}") from None
         if not isinstance(found, dict):
             raise NotNWBError(f"{self.name}: {key} is not a JSON object")
         return found

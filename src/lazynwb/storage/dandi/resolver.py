@@ -300,7 +300,7 @@ def dandiset_number(text: str) -> str:
     found = _IDENTIFIER.fullmatch(text)
     if found is None:
         raise SourceNotFoundError(
-            f"{text!r} is not a dandiset: its number has six digits, as in dandi://000363/draft/path"
+            f"{text!r} is not the identifier of a dandiset, which has six digits, as in dandi://000363/draft/path"
         )
     return found[1].zfill(6)
 
