@@ -227,7 +227,7 @@ class RemoteFile:
 
     def has(self, offset: int, size: int) -> bool:
         """Return whether a range is cached."""
-        return self._cache.get(offset, size) is not None
+        return self.cached(offset, size) is not None
 
     def read(self, offset: int, size: int) -> memoryview:
         """Return a range of the file.
@@ -268,6 +268,14 @@ class RemoteFile:
         if found is not None:
             self._cache.mark_used(offset, size)
         return found
+
+    def cached(self, offset: int, size: int) -> memoryview | None:
+        """Return a range if it is cached."""
+        return self._cache.get(offset, size)
+
+    def mark_used(self, offset: int, size: int) -> None:
+        """Mark a range as used by a parser, so that it is written to the catalog cache."""
+        self._cache.mark_used(offset, size)
 
     def fetch_blocks(self, ranges: Iterable[tuple[int, int]], *, ahead: bool = True) -> None:
         """Fetch the blocks that contain some ranges concurrently; with `ahead`, also likely next blocks."""

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 UNDEFINED = 2**64 - 1
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 U2, U4, U8 = struct.Struct("<H"), struct.Struct("<I"), struct.Struct("<Q")
-#: Block size of reads of a local file, as a power of two.
+#: Block size of reads of a file, as a power of two.
 _BLOCK_BITS = 14
 _BLOCK = 1 << _BLOCK_BITS
-#: Maximum number of cached blocks of a local file: 64 MiB.
+#: Maximum number of cached blocks of a file: 64 MiB.
 _MAX_BLOCKS = 4096
 
 
@@ -151,18 +151,48 @@ class RemoteBytes:
         self._file = file
         self.size = file.size
         self.missing = MissingRanges(file)
+        self._blocks: dict[int, bytes] = {}
+        self._used: dict[int, tuple[int, int]] = {}
 
     def get(self, start: int, size: int, ahead: int = 0) -> bytes:
         """Return bytes; raise `MissingRangesError` if they have not been fetched."""
         stop = start + size
         if start < 0 or size < 0 or stop > self.size:
             raise DamagedStructureError(f"bytes {start} to {stop} are outside the file")
+        number = start >> _BLOCK_BITS
+        if stop <= (number + 1) << _BLOCK_BITS:
+            block = self._blocks.get(number) or self._block(number)
+            if block:
+                low = start - (number << _BLOCK_BITS)
+                first, last = self._used.get(number, (start, stop))
+                if start <= first or stop >= last:
+                    self._used[number] = min(first, start), max(last, stop)
+                return block[low : low + size]
         found = self._file.peek(start, size)
         if found is None:
             self.missing.miss(start, max(stop, start + ahead))
             raise MissingRangesError(f"bytes {start} to {stop} have not been fetched")
         return bytes(found)
 
+    def _block(self, number: int) -> bytes:
+        """Return a block if all of it has been fetched, else an empty string."""
+        start = number << _BLOCK_BITS
+        found = self._file.cached(start, min(_BLOCK, self.size - start))
+        if found is None:
+            return b""
+        if len(self._blocks) >= _MAX_BLOCKS:
+            self._mark_used()
+        block = self._blocks[number] = bytes(found)
+        return block
+
+    def _mark_used(self) -> None:
+        """Mark the used part of every block in the block cache, and drop the blocks."""
+        for first, last in self._used.values():
+            self._file.mark_used(first, last - first)
+        self._blocks.clear()
+        self._used.clear()
+
     def close(self) -> None:
-        """Drop the recorded ranges."""
+        """Mark the used parts of blocks, and drop the recorded ranges."""
+        self._mark_used()
         self.missing.ranges.clear()

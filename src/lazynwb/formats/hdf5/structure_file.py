@@ -117,6 +117,7 @@ class StructureFile(PartialFile):
         self._types: dict[int, StoredType] = {}
         self._checksums = Checksums()
         self._last: tuple[str, StructureNode] | None = None
+        self._described: dict[str, StructureNode] = {}
         count(files_opened=1)
 
     def close(self) -> None:
@@ -333,12 +334,18 @@ class StructureFile(PartialFile):
 
     # --- chunks ---------------------------------------------------------------------------------------
 
+    def note_described(self, path: str, node: StructureNode) -> None:
+        """Keep the dataset of a described array, so that a look-up of its chunks does not search the path again."""
+        if len(self._described) >= _MAX_KEPT:
+            self._described.clear()
+        self._described[path] = node
+
     def chunk_index(self, array: Array) -> ChunkIndex:
         """Return the locations of all chunks of an array."""
         # Late: schemas need no NumPy, whose import takes as long as parsing dozens of files.
         from lazynwb.formats.hdf5.chunk_index import read_chunk_index
 
-        found = self.find(array.path)
+        found = self._described.get(array.path) or self.find(array.path)
         return read_chunk_index(found.file, chunked_dataset(found.header))
 
     def partial_chunk_index(self, array: Array, numbers: np.ndarray) -> PartialChunkIndex:
@@ -496,7 +503,9 @@ class StructureNode:
     def describe(self, path: str, main: StructureFile) -> Array:
         """Describe a dataset, which may be the target of a link in the file `main`."""
         source = None if self.file is main else self.file.path.path
-        return describe_dataset(self.file, self.header, path, source)
+        found = describe_dataset(self.file, self.header, path, source)
+        main.note_described(path, self)
+        return found
 
     def texts(self, most: int) -> list[str] | None:
         """Return the elements of a list of text; None for other datasets, and for too many elements."""
