@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from itertools import accumulate
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import polars as pl
 
@@ -18,6 +19,7 @@ from lazynwb.column_store.small_columns import is_small, is_still_small
 from lazynwb.column_store.store import Block, column_store
 from lazynwb.config import config
 from lazynwb.lookup.stored_tables import is_unchanging, layout_block, layout_of, session_of, store_key
+from lazynwb.shutdown import on_exit
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -204,6 +206,7 @@ class StoreWriter:
         self._blocks: list[Block] = []
         self._size = 0
         self._keys: set[str] = set()
+        _open_writers.add(self)
 
     def take(self, window: WindowColumns) -> None:
         """Add the completely decoded columns of a window."""
@@ -258,12 +261,25 @@ class StoreWriter:
     def flush(self) -> None:
         """Write the collected columns."""
         blocks, self._blocks, self._size = self._blocks, [], 0
+        counted, self._counted = self._counted, []
+        without, self._without = self._without, []
         try:
-            if (layouts := layout_block(self._path, self._counted, self._without)) is not None:
+            if (layouts := layout_block(self._path, counted, without)) is not None:
                 blocks.append(layouts)
             add(self._store, self._table, blocks)
         except pl.exceptions.PolarsError as error:
             warn_once(f"small columns of a query could not be added to the column store: {error}")
+
+
+#: Writers of queries that have not ended.
+_open_writers: WeakSet[StoreWriter] = WeakSet()
+
+
+@on_exit
+def _flush_open_writers() -> None:
+    """Write the columns of scans that Polars never closes, for example below a `head`."""
+    for writer in list(_open_writers):
+        writer.flush()
 
 
 def _joined(runs: list[pl.Series]) -> pl.Series | None:

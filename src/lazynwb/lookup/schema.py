@@ -16,7 +16,7 @@ from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.lookup.stored_tables import StoredTable, StoredTables, store_layouts
 from lazynwb.progress import Progress
 from lazynwb.storage.file_names import WILDCARDS
-from lazynwb.storage.remote_state import save
+from lazynwb.storage.remote_state import save_later
 from lazynwb.suggestions import did_you_mean
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class SchemaInference:
             if failures:
                 message += f"; {len(failures)} tables could not be read: {failures[0]}"
             raise TableNotFoundError(message)
-        save()
+        save_later()  # the scan that reads the schema saves more blocks
         return schema, found
 
     def _distinct(self, sources: Sequence[Source], table: str) -> list[Source]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from typing import TYPE_CHECKING
+
+from lazynwb.shutdown import on_exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,6 +26,17 @@ def save() -> None:
     block_cache = sys.modules.get("lazynwb.storage.block_cache")
     if block_cache is not None:
         block_cache.save_all()
+
+
+def save_later() -> None:
+    """Write used blocks with the next `save`, at the latest when the process exits."""
+    if "lazynwb.storage.block_cache" in sys.modules:
+        _save_at_exit()
+
+
+@cache
+def _save_at_exit() -> None:
+    on_exit(save)
 
 
 def forget() -> None:
