@@ -14,6 +14,7 @@ import pytest
 import lazynwb
 from builders import GZIP, VLEN_TEXT, Column, Ragged, nwb_root, series, table
 from checks import ENGINES, PEAK_MIB, run_child
+from hdf5_structure import compare, describe_file
 from lazynwb.formats.hdf5.reader import Hdf5Reader
 
 engines = pytest.mark.parametrize("engine", ENGINES)
@@ -438,6 +439,27 @@ print(failed)
 """
     out = run_child(VARIANTS + code, old_format, tmp_path / "variant.nwb", *starts, timeout=580)
     assert out.strip() == "[]"
+
+
+def test_names_that_are_not_utf8_are_left_out(write, caplog):
+    """A path with replaced characters leads nowhere, and may be that of two objects."""
+    path = write({"a": np.arange(3)})
+    with h5py.File(path, "a") as file:
+        for group in (file["units"], series(file, "acquisition/s", np.arange(4.0), rate=1.0)):
+            for number, name in enumerate((b"\xff_time", b"\xfe_time")):
+                group.create_dataset(name, data=[number], chunks=(1,)).attrs["unit"] = f"unit {number}"
+    compared = compare(path)
+    assert not compared.different
+    assert not compared.refused
+    assert lazynwb.read_nwb(path, "units").select(pl.exclude("^_.*$")).columns == ["a", "id"]
+    assert "is not UTF-8" in warned(caplog)
+    assert lazynwb.get_timeseries(path, "s").data[:].tolist() == [0, 1, 2, 3]
+    for found in (
+        describe_file(path, ["acquisition/s"], libhdf5=is_fallback) for is_fallback in (False, True)
+    ):
+        assert not found.errors
+        assert "unit 1" not in found.known["attributes"]
+        assert not any("_time" in part for part in found.known)
 
 
 # --- ragged columns -----------------------------------------------------------------------------------

@@ -185,6 +185,21 @@ class DamagedObjectError(BrokenLinkError):
     """An object that the library of its format cannot open."""
 
 
+def member_name(key: bytes) -> str:
+    """Return the name of a member of a group as text.
+
+    Raises
+    ------
+    DamagedObjectError
+        If it is not UTF-8: a path with replaced characters would not lead to the object, and may be that of
+        several.
+    """
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        raise DamagedObjectError("its name is not UTF-8") from None
+
+
 def log_damaged(file: OpenFile, path: str, error: BrokenLinkError) -> None:
     """Log that a damaged object is left out."""
     file.raise_if_missing()  # it may be intact when the parse is repeated

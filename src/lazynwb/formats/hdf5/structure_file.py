@@ -335,8 +335,8 @@ class StructureFile(PartialFile):
     # --- chunks ---------------------------------------------------------------------------------------
 
     def note_described(self, path: str, node: StructureNode) -> None:
-        """Keep the dataset of a described array, so that a look-up of its chunks does not search the path again."""
-        if len(self._described) >= _MAX_KEPT:
+        """Keep the dataset of a described array for the look-up of its chunks."""
+        if len(self._described) >= _MAX_CACHED:
             self._described.clear()
         self._described[path] = node
 

@@ -10,7 +10,13 @@ from msgspec.structs import replace
 from lazynwb.catalog.model import Attributes, Entry, Listing
 from lazynwb.formats.nwb.names import ARRAY_ATTRIBUTES, SCALAR_ATTRIBUTES
 from lazynwb.formats.nwb.tables import METADATA_PATHS, table_role
-from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError, UnreachableLinkError, log_damaged
+from lazynwb.formats.protocols import (
+    BrokenLinkError,
+    DamagedObjectError,
+    UnreachableLinkError,
+    log_damaged,
+    member_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -77,8 +83,8 @@ def describe_attributes(  # noqa: C901 - one walk
                 address = group.address_of(key)
                 if address is not None:
                     known.setdefault((id(group.file), address), f"/{path}/{relative}".replace("//", "/"))
-                full = f"{path}/{relative}\0attributes"
                 try:
+                    full = f"{path}/{prefix}{member_name(key)}\0attributes"
                     child, attributes = file.once(full, partial(_member, group, key))
                 except (DamagedObjectError, UnreachableLinkError) as error:
                     log_damaged(file, f"/{path}/{relative}".replace("//", "/"), error)
@@ -201,6 +207,7 @@ def _walk(walk: _Walk, group: Node, path: str, role: str) -> None:
         full = f"{path}/{key.decode('utf-8', 'replace')}"
         with walk.file.collect_misses():
             try:
+                member_name(key)
                 _visit(walk, group, key, full, role)
             except DamagedObjectError as error:
                 log_damaged(walk.file, full, error)

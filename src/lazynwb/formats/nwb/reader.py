@@ -10,7 +10,7 @@ from lazynwb.catalog.model import Table
 from lazynwb.formats.nwb.names import field_ndim
 from lazynwb.formats.nwb.object_listing import describe_attributes, list_objects
 from lazynwb.formats.nwb.tables import describe_table, whole_column
-from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError
+from lazynwb.formats.protocols import BrokenLinkError, DamagedObjectError, member_name
 from lazynwb.profile import count
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def describe_members(file: OpenFile, path: str) -> Table | None:
     columns = []
     for key in group.member_names():
         name = key.decode("utf-8", "replace")
-        full = f"{path}/{name}"
         try:
+            full = f"{path}/{member_name(key)}"
             with file.collect_misses():
                 array = file.once(f"{full}\0member", partial(_describe, file, group, key, full))
                 if array is not None:

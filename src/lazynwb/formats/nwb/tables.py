@@ -23,6 +23,7 @@ from lazynwb.formats.protocols import (
     NoObjectError,
     UnreachableLinkError,
     broken_table_error,
+    member_name,
     with_remedy,
 )
 
@@ -295,9 +296,9 @@ def _utf8_members(group: Node, problems: list[str]) -> Iterator[tuple[bytes, str
     """Yield the members of a group with their names as text; formats may allow any bytes."""
     for key in group.member_names():
         try:
-            yield key, key.decode()
-        except UnicodeDecodeError:
-            problems.append(f"column {key!r} was left out: its name is not UTF-8")
+            yield key, member_name(key)
+        except DamagedObjectError as error:
+            problems.append(f"column {key!r} was left out: {error}")
 
 
 def _enum_elements(group: Node, members: dict[str, Member], listed: list[str]) -> set[str]:
