@@ -249,12 +249,12 @@ def _consolidated(name: str, by_file: dict[str, dict[str, Any]]) -> dict[str, An
     counts: dict[str, int] = {}
     for text in texts.values():
         counts[text] = counts.get(text, 0) + 1
-    most = max(counts, key=lambda text: counts[text])
-    common = next(file for file, text in texts.items() if text == most)
+    most_frequent = max(counts, key=lambda text: counts[text])
+    common = next(file for file, text in texts.items() if text == most_frequent)
     others = {
         file: copy_values(attributes.get(name))
         for file, attributes in by_file.items()
-        if texts.get(file) != most
+        if texts.get(file) != most_frequent
     }
     return {"common": copy_values(by_file[common][name]), **others}
 

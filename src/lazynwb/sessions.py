@@ -217,8 +217,10 @@ class SessionScan(NamedTuple):
         parts = [] if predicate is None else conjuncts(predicate)
         steps = [(part, list(dict.fromkeys(part.meta.root_names()))) for part in parts]
         steps.sort(key=lambda step: max(map(self._cost, step[1]), default=0))
-        most = _MAX_FILES if self.catalogs is None else _MAX_INDEXED
-        growth = Growth(min(_FIRST_FILES if steps or self.catalogs is None else most, most), most)
+        max_files = _MAX_FILES if self.catalogs is None else _MAX_INDEXED
+        growth = Growth(
+            min(_FIRST_FILES if steps or self.catalogs is None else max_files, max_files), max_files
+        )
         left = iter(self.sources if n_rows is None else self.sources[:n_rows])
         failures: dict[str, str] = {}
         total = len(self.sources) if n_rows is None else min(n_rows, len(self.sources))

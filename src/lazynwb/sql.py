@@ -331,5 +331,5 @@ def _having(path: str, holders: Mapping[str, list[Source]], sources: Sequence[So
     other = holders.get(OTHER_PATHS.get(path, ""), [])
     if not other:
         return holders[path]
-    either = {*holders[path], *other}
-    return [source for source in sources if source in either]
+    holders_of_either = {*holders[path], *other}
+    return [source for source in sources if source in holders_of_either]

@@ -107,12 +107,12 @@ def chunk_numbers(array: Array, ranges: np.ndarray, box: tuple[Indexer, ...]) ->
     if len(ranges) > 1:
         first[1:] = np.maximum(first[1:], last[:-1] + 1)  # a band may hold the rows of many ranges
     lengths = (last - first + 1).clip(min=0)
-    held = np.repeat(first - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
+    touched = np.repeat(first - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
     cells = np.array([cell.number for cell in chunks_in_selection(array, box)], np.int64)
-    beside = chunk_count(array)
-    if len(held) == bands and len(cells) == beside:
+    per_band = chunk_count(array)
+    if len(touched) == bands and len(cells) == per_band:
         return None
-    numbers: np.ndarray = (held[:, None] * beside + np.sort(cells)).reshape(-1)
+    numbers: np.ndarray = (touched[:, None] * per_band + np.sort(cells)).reshape(-1)
     return numbers
 
 

@@ -37,13 +37,13 @@ class Slices(NamedTuple):
     lengths: np.ndarray
 
 
-def referred_bytes(references: np.ndarray, width: int, most: int) -> int:
+def referred_bytes(references: np.ndarray, width: int, limit: int) -> int:
     """Return the total size of referenced data, for items of a given size.
 
-    Zero if one reference exceeds `most`: reading it raises an error.
+    Zero if one reference exceeds the limit: reading it raises an error.
     """
     lengths = _fields(references)["length"]
-    if not len(lengths) or int(lengths.max()) * width > most:
+    if not len(lengths) or int(lengths.max()) * width > limit:
         return 0
     return int(lengths.sum(dtype=np.int64)) * width
 

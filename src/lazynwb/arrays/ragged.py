@@ -140,13 +140,12 @@ def spans(ends: np.ndarray, ranges: np.ndarray, array: Array, below: Array) -> t
     at = base[block] + rows - known[block, 0]
     stops = ends[at]
     starts = np.where(rows > 0, ends[np.maximum(at - 1, 0)], 0)
-    most = below.rows
-    bad = (stops < starts) | (starts < 0) | (stops > most)
+    bad = (stops < starts) | (starts < 0) | (stops > below.rows)
     if bad.any():
         row = int(rows[bad][0])
         raise CorruptDataError(
             f"its index /{array.path} is damaged: row {row} spans elements {int(starts[bad][0])} to "
-            f"{int(stops[bad][0])} of {most}"
+            f"{int(stops[bad][0])} of {below.rows}"
         )
     if len(starts) > 1 and (starts[1:] < stops[:-1]).any():
         raise CorruptDataError(f"its index /{array.path} is damaged: its ends are not ascending")

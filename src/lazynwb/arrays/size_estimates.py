@@ -59,16 +59,18 @@ def measure_rows(handles: Handles, parts: list[Part], names: Iterable[str]) -> l
     sizes: list[np.ndarray | int] = [_MIN_BYTES] * len(parts)
     requests: list[tuple[TableFile, Request]] = []
     ragged: list[tuple[int, Column, np.ndarray]] = []
-    held = [[part.file.columns[name] for name in listed if name in part.file.columns] for part in parts]
+    columns_of_parts = [
+        [part.file.columns[name] for name in listed if name in part.file.columns] for part in parts
+    ]
     look_up_chunks(
         request
-        for part, columns in zip(parts, held, strict=True)
+        for part, columns in zip(parts, columns_of_parts, strict=True)
         for column in columns
         for child in column.children or (column,)
         if child.indices and child.data is not None and not child.lengths
         for request in chunks_for(part.file, (*child.indices, child.data), whole(child.indices[0]))
     )
-    for i, (part, columns) in enumerate(zip(parts, held, strict=True)):
+    for i, (part, columns) in enumerate(zip(parts, columns_of_parts, strict=True)):
         for column in columns:
             for child in column.children or (column,):
                 if child.data is None:

@@ -46,10 +46,10 @@ class AscendingRows:
         self._fetch([0, self._count - 1] if self._count else [])
         places = sorted(self._blocks)
         firsts = [float(self._blocks[place][0]) for place in places]
-        near = (
+        guesses = (
             [np.interp(value, firsts, places) for value in values if math.isfinite(value)] if places else []
         )
-        self._fetch(min(int(place), self._count - 1) for place in near)
+        self._fetch(min(int(place), self._count - 1) for place in guesses)
 
     def first_where(self, passed: Callable[[np.ndarray], np.ndarray], value: float) -> int:
         """Return the first row that passes a test; the number of rows if none passes.

@@ -188,8 +188,8 @@ def _widen(columns: Sequence[Column], limit: int) -> None:
 
     for column in columns:
         texts = (column.title, column.note, *(cell or "null" for cell in column.cells))
-        most = max(map(cell_len, texts))
-        column.width = most if column.whole else min(most, max(limit, cell_len(column.title)))
+        longest = max(map(cell_len, texts))
+        column.width = longest if column.whole else min(longest, max(limit, cell_len(column.title)))
 
 
 def _width_of(columns: Iterable[Column]) -> int:

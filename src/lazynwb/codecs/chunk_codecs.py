@@ -353,13 +353,13 @@ def _is_of_package(codec: Codec) -> bool:
 
 def _decode_nested(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
     """Decode a codec whose input was compressed already, to at most about `nbytes` bytes."""
-    most = nbytes + nbytes // 8 + _MAX_OVERHEAD
+    limit = nbytes + nbytes // 8 + _MAX_OVERHEAD
     if codec.name in {"zlib", "gzip"}:
-        return _map_errors(lambda data: zlib.decompressobj(_ANY_HEADER).decompress(data, most + 1), data)
+        return _map_errors(lambda data: zlib.decompressobj(_ANY_HEADER).decompress(data, limit + 1), data)
     if codec.name in {"bz2", "lzma"}:
-        return _DECODERS[codec.name](data, most)
+        return _DECODERS[codec.name](data, limit)
     declared = _declared_size(codec, data)
-    if declared is None or declared > most:
+    if declared is None or declared > limit:
         raise CorruptDataError(
             f"a chunk's {codec.name} codec declares {declared} bytes, too many for {nbytes} decoded bytes"
         )

@@ -91,9 +91,9 @@ def decode_objects(data: Buffer, codec: ObjectCodec, others: Sequence[Codec], co
     CorruptDataError
         If the chunk has another number of elements, or is damaged.
     """
-    most = min(_MAX_BYTES, _BASE_BYTES + count * _ELEMENT_BYTES)
+    limit = min(_MAX_BYTES, _BASE_BYTES + count * _ELEMENT_BYTES)
     for step in reversed(others):
-        data = _decode_bounded(data, step, most)
+        data = _decode_bounded(data, step, limit)
     try:
         values = _DECODERS[codec.name](bytes(data), count, codec.dtype)
     except (ValueError, TypeError, LookupError, struct.error, RecursionError, MemoryError) as error:
@@ -108,19 +108,19 @@ def decode_objects(data: Buffer, codec: ObjectCodec, others: Sequence[Codec], co
 # -- codecs that declare their decoded size -----------------------------------------------------------
 
 
-def _decode_bounded(data: Buffer, codec: Codec, most: int) -> Buffer:
+def _decode_bounded(data: Buffer, codec: Codec, limit: int) -> Buffer:
     if codec.name in _STREAMS:
         try:
-            found, rest = _STREAMS[codec.name](bytes(data), most)
+            found, rest = _STREAMS[codec.name](bytes(data), limit)
         except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:
             raise CorruptDataError(f"its {codec.name} stream is damaged ({error})") from None
         if rest:
-            raise CorruptDataError(f"its {codec.name} stream ends early, or has more than {most} bytes")
+            raise CorruptDataError(f"its {codec.name} stream ends early, or has more than {limit} bytes")
         return found
     if codec.config:
         raise UnsupportedTypeError("filters of numbers are not supported for objects")
     size = _declared_size(data, codec.name)
-    if not 0 <= size <= most:
+    if not 0 <= size <= limit:
         raise CorruptDataError(f"it declares a size of {size} bytes")
     return decode(data, (codec,), size)
 
@@ -155,24 +155,24 @@ def _zstd_size(data: Buffer) -> int:
     return size
 
 
-def _inflate(data: bytes, most: int, bits: int) -> tuple[bytes, bool]:
+def _inflate(data: bytes, limit: int, bits: int) -> tuple[bytes, bool]:
     stream = zlib.decompressobj(bits)
-    return stream.decompress(data, most), not stream.eof
+    return stream.decompress(data, limit), not stream.eof
 
 
-def _decompress_bz2(data: bytes, most: int) -> tuple[bytes, bool]:
+def _decompress_bz2(data: bytes, limit: int) -> tuple[bytes, bool]:
     stream = bz2.BZ2Decompressor()
-    return stream.decompress(data, most), not stream.eof
+    return stream.decompress(data, limit), not stream.eof
 
 
-def _decompress_lzma(data: bytes, most: int) -> tuple[bytes, bool]:
+def _decompress_lzma(data: bytes, limit: int) -> tuple[bytes, bool]:
     stream = lzma.LZMADecompressor(memlimit=LZMA_MEMORY)
-    return stream.decompress(data, most), not stream.eof
+    return stream.decompress(data, limit), not stream.eof
 
 
 _STREAMS: dict[str, Callable[[bytes, int], tuple[bytes, bool]]] = {
-    "zlib": lambda data, most: _inflate(data, most, 15),
-    "gzip": lambda data, most: _inflate(data, most, 31),
+    "zlib": lambda data, limit: _inflate(data, limit, 15),
+    "gzip": lambda data, limit: _inflate(data, limit, 31),
     "bz2": _decompress_bz2,
     "lzma": _decompress_lzma,
 }

@@ -125,15 +125,15 @@ def _stage(
     empty = pl.DataFrame(schema=stored(content.frame).collect_schema())
     write_deltalake(str(folder), empty, mode="append", **how)
     how = {name: value for name, value in how.items() if name not in _OF_TABLE}
-    held: list[pl.DataFrame] = []
+    buffered: list[pl.DataFrame] = []
     for batch in content.batches(stored):
-        held.append(batch)
-        while len(held) > 1 and sum(part.estimated_size() for part in held) > DELTA_BYTES:
+        buffered.append(batch)
+        while len(buffered) > 1 and sum(part.estimated_size() for part in buffered) > DELTA_BYTES:
             # All but the last one, which may be incomplete.
-            write_deltalake(str(folder), pl.concat(held[:-1]), mode="append", **how)
-            del held[:-1]
-    if held:
-        write_deltalake(str(folder), pl.concat(held), mode="append", **how)
+            write_deltalake(str(folder), pl.concat(buffered[:-1]), mode="append", **how)
+            del buffered[:-1]
+    if buffered:
+        write_deltalake(str(folder), pl.concat(buffered), mode="append", **how)
 
 
 def _added(folder: Path) -> Iterator[AddAction]:

@@ -152,7 +152,7 @@ def plan(tables: Iterable[Table], sources: Sequence[Source], request: Request) -
     if request.layout == "table":
         return [Job(t.label, t, t.files, PurePosixPath(t.name)) for t in tables]
     tables = list(tables)
-    held = {t.path: {file.source: file for file in t.files} for t in tables}
+    files_by_table = {t.path: {file.source: file for file in t.files} for t in tables}
     kind = "subject" if request.layout == "subject" else "session"
     values = names_of(sources, kind, disable_progress=request.disable_progress)
     jobs = []
@@ -163,7 +163,7 @@ def plan(tables: Iterable[Table], sources: Sequence[Source], request: Request) -
         steps = {t.path: partition_names(partition_column(t.schema, kind), values.values()) for t in tables}
     for source in sources:
         for t in tables:
-            file = held[t.path].get(source)
+            file = files_by_table[t.path].get(source)
             if file is None:
                 continue
             if request.layout == "subdirectories":

@@ -187,20 +187,20 @@ class NWBSource(DataSource):
         if n_rows is not None and n_rows <= _FEW_ROWS:  # one task reads the first files
             reads = [read_task(query, files, 0, n_rows)] if files else []
         else:
-            most = self._files_per_task or min(math.ceil(len(files) / MAX_TASKS), _MAX_FILES)
-            groups = _groups(files, 1 if limit is not None else most, most)
+            max_files = self._files_per_task or min(math.ceil(len(files) / MAX_TASKS), _MAX_FILES)
+            groups = _groups(files, 1 if limit is not None else max_files, max_files)
             reads = [read for group in groups for read in tasks_on(query, group, 0, n_rows)]
         shared = _Shared(f"/{plan.table}", Report(plan.table, len(plan.sources)), len(reads))
         works = [_Rows(read, whole=limit is None) for read in reads]
         return [NWBTask(self._schema, work, filters, limit, shared) for work in works]
 
 
-def _groups(files: tuple[Source, ...], size: int, most: int) -> Iterator[tuple[Source, ...]]:
+def _groups(files: tuple[Source, ...], size: int, max_files: int) -> Iterator[tuple[Source, ...]]:
     """Yield the files of each task, doubling their number up to a maximum."""
     start = 0
     while start < len(files):
         yield files[start : start + size]
-        start, size = start + size, min(size * 2, most)
+        start, size = start + size, min(size * 2, max_files)
 
 
 class _Shared:

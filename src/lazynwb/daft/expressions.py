@@ -65,7 +65,7 @@ class _Term(NamedTuple):
         For booleans, an upper bound: true wherever the Daft expression is true.
     dtype : DataType
         Type of the expression in Daft.
-    least : Expr or None
+    lower : Expr or None
         For booleans, a lower bound: true only where the Daft expression is true; None if it equals the upper
         one.
     value : object
@@ -76,7 +76,7 @@ class _Term(NamedTuple):
 
     expression: pl.Expr
     dtype: pl.DataType
-    least: pl.Expr | None = None
+    lower: pl.Expr | None = None
     value: Any = None
     is_literal: bool = False
 
@@ -91,12 +91,12 @@ class _Term(NamedTuple):
     @property
     def both(self) -> tuple[pl.Expr, pl.Expr]:
         """The upper and the lower bound of a boolean."""
-        return self.expression, self.expression if self.least is None else self.least
+        return self.expression, self.expression if self.lower is None else self.lower
 
     @property
     def is_exact(self) -> bool:
         """Whether both bounds are equal."""
-        return self.least is None
+        return self.lower is None
 
 
 def translated(
@@ -232,8 +232,8 @@ class _Translator(_Visitor):
         return self._joined(operator.or_, self._truth(left), self._truth(right))
 
     def visit_not(self, expr: Expression) -> _Term:
-        most, least = self._truth(expr).both
-        return _truth(~least, ~most)
+        upper, lower = self._truth(expr).both
+        return _truth(~lower, ~upper)
 
     def visit_is_null(self, expr: Expression) -> _Term:
         return _truth(self._any(expr).is_null())
@@ -259,8 +259,8 @@ class _Translator(_Visitor):
 
     @staticmethod
     def _joined(join: Callable[[pl.Expr, pl.Expr], pl.Expr], left: _Term, right: _Term) -> _Term:
-        (most, least), (other_most, other_least) = left.both, right.both
-        return _truth(join(most, other_most), join(least, other_least))
+        (upper, lower), (other_upper, other_lower) = left.both, right.both
+        return _truth(join(upper, other_upper), join(lower, other_lower))
 
     def _any(self, expr: Expression) -> pl.Expr:
         """Return an expression; columns may have any type."""
@@ -318,8 +318,8 @@ class _Translator(_Visitor):
         return _Term(_ARITHMETIC[name](first.to(dtype), second.to(dtype)), dtype)
 
 
-def _truth(most: pl.Expr, least: pl.Expr | None = None) -> _Term:
-    return _Term(most, pl.Boolean(), None if least is None or least.meta.eq(most) else least)
+def _truth(upper: pl.Expr, lower: pl.Expr | None = None) -> _Term:
+    return _Term(upper, pl.Boolean(), None if lower is None or lower.meta.eq(upper) else lower)
 
 
 def _is_negative_nan(values: pl.Expr, dtype: pl.DataType) -> pl.Expr:

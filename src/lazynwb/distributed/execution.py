@@ -127,10 +127,14 @@ def run_on(
 def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Iterator[Read]:
     """Yield the tasks of a query, with growing numbers of files, as in a local scan."""
     at_once = workers.max_in_flight
-    most = max(MIN_BYTES, min(config.batch_bytes, _MAX_BATCHES_IN_FLIGHT * config.batch_bytes // at_once))
+    max_bytes = max(
+        MIN_BYTES, min(config.batch_bytes, _MAX_BATCHES_IN_FLIGHT * config.batch_bytes // at_once)
+    )
     if n_rows is not None:
         for source, table, rows in _files_of_first_rows(query.plan, n_rows):
-            yield from tasks_on(query if table is None else query.on(source, table), (source,), most, rows)
+            yield from tasks_on(
+                query if table is None else query.on(source, table), (source,), max_bytes, rows
+            )
         return
     left = select_files(query)
     if query.plan.catalogs is None and len(left) < workers.width:
@@ -143,13 +147,13 @@ def _tasks(query: DistributedQuery, workers: Workers, n_rows: int | None) -> Ite
         if len(block) < size:  # duplicate files are separated: the position within a task is recorded by file
             block = block[:1]
         left = left[len(block) :]
-        for task in tasks_on(query, block, most):
+        for task in tasks_on(query, block, max_bytes):
             task_count += 1
             yield task
 
 
 def tasks_on(
-    query: DistributedQuery, sources: tuple[Source, ...], most: int, n_rows: int | None = None
+    query: DistributedQuery, sources: tuple[Source, ...], max_bytes: int, n_rows: int | None = None
 ) -> Iterator[Read]:
     """Yield the tasks on some files: one on all small files, and several on each large file.
 
@@ -157,7 +161,7 @@ def tasks_on(
     ----------
     query : DistributedQuery
     sources : tuple of Source
-    most : int
+    max_bytes : int
         Size of the rows at which a task returns its result.
     n_rows : int or None
         Maximum number of rows that each task scans.
@@ -174,19 +178,19 @@ def tasks_on(
             small.append(source)
             continue
         if small:
-            yield read_task(query, tuple(small), most, n_rows, known=known)
+            yield read_task(query, tuple(small), max_bytes, n_rows, known=known)
             small = []
         for table, found in ranges.items():
-            whole = read_task(query.on(source, table), (source,), most, None, known=known)
+            whole = read_task(query.on(source, table), (source,), max_bytes, None, known=known)
             yield from (whole._replace(first_row=first, n_rows=stop) for first, stop in found)
     if small:
-        yield read_task(query, tuple(small), most, n_rows, known=known)
+        yield read_task(query, tuple(small), max_bytes, n_rows, known=known)
 
 
 def read_task(
     query: DistributedQuery,
     sources: tuple[Source, ...],
-    most: int,
+    max_bytes: int,
     n_rows: int | None,
     *,
     known: Mapping[tuple[Source, str], TableFile | None] | None = None,
@@ -216,7 +220,7 @@ def read_task(
         catalogs=catalogs,
         tables=None if whole.tables is None else {source: whole.tables[source] for source in sources},
     )
-    return Read(plan, query.names, query.predicate, n_rows, most)
+    return Read(plan, query.names, query.predicate, n_rows, max_bytes)
 
 
 def _pairs(plan: ScanPlan, sources: Sequence[Source]) -> list[tuple[Source, str]]:

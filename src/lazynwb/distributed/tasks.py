@@ -64,7 +64,7 @@ class Read(NamedTuple):
     predicate : Expr or None
     n_rows : int or None
         Maximum number of rows to scan before the predicate, including those before `first_row`.
-    most : int
+    max_bytes : int
         Size of the rows at which the task returns its result; the rest is a new task.
     first_row : int
         First row of the first file to read.
@@ -74,7 +74,7 @@ class Read(NamedTuple):
     names: tuple[str, ...]
     predicate: pl.Expr | None
     n_rows: int | None
-    most: int
+    max_bytes: int
     first_row: int = 0
 
     def __repr__(self) -> str:
@@ -99,7 +99,7 @@ class Read(NamedTuple):
             scan_metadata=scan_metadata,
         )
         found: list[pl.DataFrame] = []
-        room = self.most
+        room = self.max_bytes
         with closing(query.frames(self.n_rows)) as frames:
             for frame in frames:
                 found.append(frame)

@@ -88,8 +88,8 @@ def batch_bounds(
     bounds = []
     start = 0
     while start < rows:
-        most = min(max(weights.reach(start, limit), start + 1), rows)
-        stop = borders.near(start, min(most, start + few), most)
+        max_stop = min(max(weights.reach(start, limit), start + 1), rows)
+        stop = borders.near(start, min(max_stop, start + few), max_stop)
         bounds.append((start, stop))
         start = stop
         if growth is not None:
@@ -142,21 +142,21 @@ class _Borders:
         self._ends = np.cumsum([part.rows for part in parts])
         self._rows: tuple[int, np.ndarray] = -1, np.zeros(0, np.int64)
 
-    def near(self, start: int, stop: int, most: int) -> int:
+    def near(self, start: int, stop: int, max_stop: int) -> int:
         """Return the end of a batch, at a boundary if possible.
 
         Parameters
         ----------
         start, stop : int
             Requested rows.
-        most : int
+        max_stop : int
             Maximum end.
         """
         if stop >= int(self._ends[-1]):
             return stop
         number = int(np.searchsorted(self._ends, stop - 1, side="right"))
         begin = int(self._ends[number - 1]) if number else 0
-        if stop == most and begin > start + (stop - start) // 2:
+        if stop == max_stop and begin > start + (stop - start) // 2:
             return begin
         band, is_all = self._band(number)
         if not band:
@@ -164,10 +164,10 @@ class _Borders:
         rows = self._numbers(number)
         last = int(rows[stop - 1 - begin])
         after = begin + int(np.searchsorted(rows, (last // band + 1) * band))
-        if after <= most and (stop == most or is_all):
+        if after <= max_stop and (stop == max_stop or is_all):
             return after  # the rows up to the boundary are decoded anyway
         before = begin + int(np.searchsorted(rows, last // band * band))
-        return before if stop == most and before > start else stop
+        return before if stop == max_stop and before > start else stop
 
     def _numbers(self, number: int) -> np.ndarray:
         if self._rows[0] != number:

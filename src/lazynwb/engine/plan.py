@@ -136,20 +136,20 @@ class Growth:
     stays small until that many batches were yielded; it grows immediately if a size has yielded no rows.
     """
 
-    def __init__(self, first: int, most: int) -> None:
-        self._now = first
-        self._most = most
-        self._given = 0
+    def __init__(self, first: int, limit: int) -> None:
+        self._size = first
+        self._limit = limit
+        self._yielded = 0
 
     def take(self) -> int:
         """Return the next size."""
-        return self._now
+        return self._size
 
     def used(self, batches: int) -> None:
         """Record the number of batches that the last size has yielded."""
-        self._given += batches
-        if not batches or self._given >= _BATCHES_AHEAD:
-            self._now = min(self._now * 4, self._most)
+        self._yielded += batches
+        if not batches or self._yielded >= _BATCHES_AHEAD:
+            self._size = min(self._size * 4, self._limit)
 
 
 class ScanPlan(NamedTuple):

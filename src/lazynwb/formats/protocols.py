@@ -326,7 +326,7 @@ class Node(Protocol):
         """Describe a dataset, which may be the target of a link in the file `main`."""
         ...
 
-    def texts(self, most: int) -> list[str] | None:
+    def texts(self, limit: int) -> list[str] | None:
         """Return the elements of a list of text; None for other datasets, and for too many elements."""
         ...
 

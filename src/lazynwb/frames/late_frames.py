@@ -94,7 +94,7 @@ def _add(df: Any, names: list[str], options: LateOptions, suffix: str = "") -> A
         return source_frame(late.run, late.schema, late.detail)
     if isinstance(df, pl.DataFrame):
         own = provenance_columns(df.columns, suffix)
-        provenance = df.select(pl.col(there).alias(name) for name, there in own.items())
+        provenance = df.select(pl.col(existing).alias(name) for name, existing in own.items())
         return df.with_columns(_read(provenance, names, options))
     if is_pandas(df):
         return _add_to_pandas(df, names, options, suffix)
@@ -115,7 +115,7 @@ def _add_to_pandas(df: pd.DataFrame, names: list[str], options: LateOptions, suf
 
     own = provenance_columns(df.columns, suffix)
     rows = as_lazy(df, own.values()).collect()
-    provenance = rows.select(pl.col(there).alias(name) for name, there in own.items())
+    provenance = rows.select(pl.col(existing).alias(name) for name, existing in own.items())
     added = df.copy(deep=False)
     for series in _read(provenance, names, options):
         # By position: aligning by the pandas index would give rows with repeated labels wrong values.

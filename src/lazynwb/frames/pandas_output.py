@@ -104,8 +104,10 @@ def _would_round(series: pl.Series) -> bool:
     """Return whether a column has nulls and integers that are not exact as floating-point numbers."""
     if not series.dtype.is_integer() or not series.null_count():
         return False
-    least, most = series.min(), series.max()
-    return isinstance(least, int) and isinstance(most, int) and max(-least, most) > _MAX_EXACT_INTEGER
+    minimum, maximum = series.min(), series.max()
+    return (
+        isinstance(minimum, int) and isinstance(maximum, int) and max(-minimum, maximum) > _MAX_EXACT_INTEGER
+    )
 
 
 def _objects(series: pl.Series) -> np.ndarray:

@@ -100,13 +100,13 @@ class TreeOptions(NamedTuple):
         Whether to show the columns of tables and the datasets of series.
     metadata : bool
         Whether to show the values of `/general` and `/general/subject`.
-    most_members : int or None
+    max_members : int or None
         Maximum number of members per group; None shows all.
     """
 
     columns: bool
     metadata: bool = True
-    most_members: int | None = None
+    max_members: int | None = None
 
 
 # -- lines ------------------------------------------------------------------------------------------------
@@ -129,22 +129,22 @@ def walk(
     levels : int
         Number of levels to show.
     """
-    most = options.most_members
-    stack = [(path, islice(members.items(), most), len(members))]
+    limit = options.max_members
+    stack = [(path, islice(members.items(), limit), len(members))]
     while stack:
         path, rest, total = stack[-1]
         depth = len(stack) - 1
         name, entry = next(rest, ("", None))
         if entry is None:
             stack.pop()
-            if most is not None and total > most:
-                yield Line(depth, "", None, total - most)
+            if limit is not None and total > limit:
+                yield Line(depth, "", None, total - limit)
             continue
         full = f"{path}/{name}"
         below = _shown_members(contents, full, entry, options) if depth + 1 < levels else {}
         yield Line(depth, name, entry, has_children=bool(below))
         if below:
-            stack.append((full, islice(below.items(), most), len(below)))
+            stack.append((full, islice(below.items(), limit), len(below)))
 
 
 def _shown_members(contents: Contents, path: str, entry: Entry, options: TreeOptions) -> Mapping[str, Entry]:
@@ -160,13 +160,13 @@ def _shown_members(contents: Contents, path: str, entry: Entry, options: TreeOpt
 
 
 def _lines(
-    contents: Contents, path: str, members: Mapping[str, Entry], options: TreeOptions, most: int
+    contents: Contents, path: str, members: Mapping[str, Entry], options: TreeOptions, limit: int
 ) -> list[Line]:
-    """Return the lines of a tree, with as many levels as fit into `most` lines, but at least one."""
+    """Return the lines of a tree, with as many levels as fit into `limit` lines, but at least one."""
     lines: list[Line] = []
     for levels in range(1, _MAX_DEPTH + 1):
-        found = list(islice(walk(contents, path, members, options, levels), most + 1))
-        if (len(found) > most and lines) or len(found) == len(lines):
+        found = list(islice(walk(contents, path, members, options, levels), limit + 1))
+        if (len(found) > limit and lines) or len(found) == len(lines):
             break
         lines = found
     return lines
@@ -239,7 +239,7 @@ def text_tree(
         Members of the root to show.
     """
     lines = [visible(title, _VALUE), *text_fields(fields)]
-    options = TreeOptions(columns=False, metadata=False, most_members=_TEXT_MEMBERS)
+    options = TreeOptions(columns=False, metadata=False, max_members=_TEXT_MEMBERS)
     for line in _lines(contents, path, members, options, _TEXT_LINES):
         kind = visible(line.entry.neurodata_type) if line.entry is not None else ""
         words = (visible(line.name), f"[{kind}]" if kind else "", _about(contents, line))
@@ -295,7 +295,7 @@ def html_tree(  # noqa: PLR0913 - options of a tree
         ]
         parts.append("</div></details>")
     depth = 0
-    options = TreeOptions(columns=True, metadata=False, most_members=_HTML_MEMBERS)
+    options = TreeOptions(columns=True, metadata=False, max_members=_HTML_MEMBERS)
     for line in _lines(contents, path, members, options, _HTML_LINES):
         parts += ["</div></details>"] * (depth - line.depth)
         text = _html_line(contents, line)

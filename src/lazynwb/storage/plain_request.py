@@ -44,14 +44,14 @@ class Answer(NamedTuple):
     version: dict[str, Any]
 
 
-def get(source: Source, most: int, span: tuple[int, int] | None = None) -> Answer | None:
+def get(source: Source, max_bytes: int, span: tuple[int, int] | None = None) -> Answer | None:
     """Return a range of a file or the whole file; None if this response is invalid, too.
 
     Parameters
     ----------
     source : Source
         A URL of a web server.
-    most : int
+    max_bytes : int
         Maximum size of a whole file; at most one byte more is read.
     span : (start, stop) or None
         The range; None for the whole file.
@@ -77,13 +77,13 @@ def get(source: Source, most: int, span: tuple[int, int] | None = None) -> Answe
                         headers = {k: v for k, v in headers.items() if k in {"Range", "Accept-Encoding"}}
                     url = target
                     continue
-                return _read(answer, most, span)
+                return _read(answer, max_bytes, span)
         except (OSError, ValueError, http.client.HTTPException):
             return None
     return None
 
 
-def _read(answer: http.client.HTTPResponse, most: int, span: tuple[int, int] | None) -> Answer | None:
+def _read(answer: http.client.HTTPResponse, max_bytes: int, span: tuple[int, int] | None) -> Answer | None:
     is_part = answer.status == http.client.PARTIAL_CONTENT
     if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
         return None
@@ -91,12 +91,12 @@ def _read(answer: http.client.HTTPResponse, most: int, span: tuple[int, int] | N
         part = _PART.fullmatch(answer.headers.get("Content-Range", ""))
         if span is None or part is None or int(part[1]) != span[0] or int(part[2]) >= span[1]:
             return None
-        most = int(part[2]) + 1 - span[0]
+        max_bytes = int(part[2]) + 1 - span[0]
     elif answer.status != http.client.OK:
         return None
-    data = memoryview(answer.read(most + 1))
+    data = memoryview(answer.read(max_bytes + 1))
     count(bytes_read=len(data))
-    if is_part and len(data) != most:
+    if is_part and len(data) != max_bytes:
         return None
     return Answer(data, is_part, _version_headers(answer.headers))
 

@@ -317,15 +317,21 @@ class RemoteFile:
         Writers lay out the structure of a table in one place. A parser that needed two nearby blocks will
         need those in between, and a round trip costs more than a few blocks.
         """
-        before, behind = self._cache.neighbors(low)
+        preceding, following = self._cache.neighbors(low)
         end = high
-        if before[1] > 0 and 0 <= low - before[1] <= _READ_AHEAD_DISTANCE:
-            low, high = before[1], high + min(_READ_AHEAD_FACTOR * (before[1] - before[0]), _MAX_READ_AHEAD)
-        elif low < before[1] < high:
-            low = before[1]
-        if 0 <= behind[0] - end <= _READ_AHEAD_DISTANCE:
-            low, high = low - min(_READ_AHEAD_FACTOR * (behind[1] - behind[0]), _MAX_READ_AHEAD), behind[0]
-        return max(low, before[1], 0), min(high, self.size)
+        if preceding[1] > 0 and 0 <= low - preceding[1] <= _READ_AHEAD_DISTANCE:
+            low, high = (
+                preceding[1],
+                high + min(_READ_AHEAD_FACTOR * (preceding[1] - preceding[0]), _MAX_READ_AHEAD),
+            )
+        elif low < preceding[1] < high:
+            low = preceding[1]
+        if 0 <= following[0] - end <= _READ_AHEAD_DISTANCE:
+            low, high = (
+                low - min(_READ_AHEAD_FACTOR * (following[1] - following[0]), _MAX_READ_AHEAD),
+                following[0],
+            )
+        return max(low, preceding[1], 0), min(high, self.size)
 
     def _request(self, start: int, stop: int) -> Response:
         try:

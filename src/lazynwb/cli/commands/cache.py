@@ -119,9 +119,9 @@ def _show_sources(target: Target) -> None:
     from lazynwb.cli.render import Column, show, size_text
     from lazynwb.terminal_text import visible
 
-    held = sorted(cached_sources(), key=lambda one: one.catalog_bytes + one.column_bytes, reverse=True)
+    cached = sorted(cached_sources(), key=lambda one: one.catalog_bytes + one.column_bytes, reverse=True)
     frame = pl.DataFrame(
-        held,
+        cached,
         schema={
             "source": pl.String,
             "catalog_bytes": pl.Int64,
@@ -134,10 +134,12 @@ def _show_sources(target: Target) -> None:
     def lines() -> None:
         show(
             [
-                Column("source", [visible(one.source, None) for one in held], tail=True),
-                Column("structure", [size_text(one.catalog_bytes) for one in held], right=True),
-                Column("small columns", [size_text(one.column_bytes) for one in held], right=True),
-                Column("of tables", [visible(", ".join(f"/{t}" for t in one.tables), None) for one in held]),
+                Column("source", [visible(one.source, None) for one in cached], tail=True),
+                Column("structure", [size_text(one.catalog_bytes) for one in cached], right=True),
+                Column("small columns", [size_text(one.column_bytes) for one in cached], right=True),
+                Column(
+                    "of tables", [visible(", ".join(f"/{t}" for t in one.tables), None) for one in cached]
+                ),
             ]
         )
 

@@ -258,11 +258,17 @@ def _look_up_btree_v1(file: FileBytes, dataset: ChunkedDataset, selection: np.nd
 
 def _read_node_v1(file: FileBytes, address: int, expected: int, size: int) -> tuple[int, int, bytes]:
     """Read a node: level, number of children, and the bytes of alternating keys and children."""
-    most = 2 * file.superblock.chunk_k
+    max_count = 2 * file.superblock.chunk_k
     key = size - 8
-    head = file.get(address, _NODE.size, _NODE.size + most * size + key)
+    head = file.get(address, _NODE.size, _NODE.size + max_count * size + key)
     signature, kind, level, count, _, _ = _NODE.unpack(head)
-    if signature != b"TREE" or kind != 1 or count > most or level > _MAX_DEPTH or not (count or expected < 0):
+    if (
+        signature != b"TREE"
+        or kind != 1
+        or count > max_count
+        or level > _MAX_DEPTH
+        or not (count or expected < 0)
+    ):
         raise DamagedStructureError(f"no B-tree node of a chunk index at {address}")
     if expected >= 0 and level != expected:
         raise DamagedStructureError("a node of a B-tree has the wrong level")
@@ -517,7 +523,7 @@ class _ExtensibleArray(NamedTuple):
 def _read_extensible_array(file: FileBytes, dataset: ChunkedDataset, array_indices: np.ndarray) -> np.ndarray:
     address = dataset.layout.address
     data = file.get(address, _EXTENSIBLE.size + _CHECKSUM)
-    signature, version, client, width, bits, direct, least, pointers, page, *_, index = (
+    signature, version, client, width, bits, direct, min_elements, pointers, page, *_, index = (
         _EXTENSIBLE.unpack_from(data)
     )
     if signature != b"EAHD" or version or client != bool(dataset.filters):
@@ -526,12 +532,12 @@ def _read_extensible_array(file: FileBytes, dataset: ChunkedDataset, array_indic
     record = _record_type(dataset, width, [])
     if index == UNDEFINED:
         return _unallocated(record, len(array_indices))
-    powers = all(n and not n & n - 1 for n in (least, pointers))
-    if not powers or pointers < 2 or not least.bit_length() <= bits <= 64 or page >= 32:  # noqa: PLR2004
+    powers = all(n and not n & n - 1 for n in (min_elements, pointers))
+    if not powers or pointers < 2 or not min_elements.bit_length() <= bits <= 64 or page >= 32:  # noqa: PLR2004
         raise DamagedStructureError("an extensible array is inconsistent")
-    blocks = 2 + bits - least.bit_length()
+    blocks = 2 + bits - min_elements.bit_length()
     array = _ExtensibleArray(
-        address, client, record, (bits + 7) // 8, direct, least, pointers, 1 << page, blocks
+        address, client, record, (bits + 7) // 8, direct, min_elements, pointers, 1 << page, blocks
     )
     return _read_index_block(file, array, index, array_indices)
 

@@ -507,9 +507,9 @@ class StructureNode:
         main.note_described(path, self)
         return found
 
-    def texts(self, most: int) -> list[str] | None:
+    def texts(self, limit: int) -> list[str] | None:
         """Return the elements of a list of text; None for other datasets, and for too many elements."""
-        return text_elements(self.file, self.header, most, _MAX_TEXT_WIDTH) if self.is_dataset else None
+        return text_elements(self.file, self.header, limit, _MAX_TEXT_WIDTH) if self.is_dataset else None
 
     def is_null(self) -> bool:
         """Return whether a dataset has a null dataspace."""

@@ -134,7 +134,7 @@ def _invalid_chunks(
     yield from _invalid_lzf_chunks(together, nbytes)
 
 
-def _undo_filters(raw: bytes, filters: list[_Filter], mask: int, most: int) -> bytes:
+def _undo_filters(raw: bytes, filters: list[_Filter], mask: int, limit: int) -> bytes:
     """Undo shuffle and deflate up to a maximum size; return nothing for damaged chunks."""
     for i in range(len(filters) - 1, -1, -1):
         number, _, values, _ = filters[i]
@@ -144,7 +144,7 @@ def _undo_filters(raw: bytes, filters: list[_Filter], mask: int, most: int) -> b
             raw = bytes(unshuffled(raw, max((*values, 1))))
         else:
             try:
-                raw = zlib.decompressobj().decompress(raw, most)
+                raw = zlib.decompressobj().decompress(raw, limit)
             except zlib.error:
                 return b""
     return raw

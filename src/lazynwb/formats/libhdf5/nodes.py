@@ -183,14 +183,14 @@ class Hdf5Node(NamedTuple):
         main.keep_open(path, self)
         return describe_dataset(self.id, self.file, path, main)
 
-    def texts(self, most: int) -> list[str] | None:
+    def texts(self, limit: int) -> list[str] | None:
         """Return the elements of a list of text; None for other datasets, and for too many elements."""
         if not self.is_dataset:
             return None
         # Data in files that the settings do not allow has an unsupported type.
         dtype = describe_dataset(self.id, self.file, "", self.file).dtype
         shape = self.id.shape
-        if dtype.kind not in {"text", "vlen_text"} or shape is None or len(shape) != 1 or shape[0] > most:
+        if dtype.kind not in {"text", "vlen_text"} or shape is None or len(shape) != 1 or shape[0] > limit:
             return None
         if dtype.itemsize > _MAX_TEXT_WIDTH:
             return None

@@ -167,8 +167,8 @@ def _chain(
             codecs.append(_settings({**settings, "id": name.removeprefix("numcodecs.")}))
         else:
             codecs.append({"id": name})
-    same = order == tuple(range(dimensions))
-    return tuple(codecs), () if same else order, describe_v3(document.get("data_type"), endian)
+    is_identity = order == tuple(range(dimensions))
+    return tuple(codecs), () if is_identity else order, describe_v3(document.get("data_type"), endian)
 
 
 def _settings(codec: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON

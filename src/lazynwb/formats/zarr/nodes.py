@@ -175,12 +175,12 @@ class ZarrNode(NamedTuple):
                 f"{self.file.name}: /{self.path}: {self.meta.key} is invalid: {error}"
             ) from None
 
-    def texts(self, most: int) -> list[str] | None:
+    def texts(self, limit: int) -> list[str] | None:
         """Return the elements of a list of text; None for other arrays, and for too many elements."""
         if not self.is_dataset:
             return None
         array = self.describe(self.path, self.file)
-        if array.dtype.kind not in {"text", "vlen_text"} or len(array.shape) != 1 or array.shape[0] > most:
+        if array.dtype.kind not in {"text", "vlen_text"} or len(array.shape) != 1 or array.shape[0] > limit:
             return None
         try:
             items = read_indirect(self.file.objects, array, np.array([[0, array.shape[0]]])).tolist()

@@ -117,7 +117,7 @@ def missing_version_error(dandiset: str, version: str) -> SourceNotFoundError:
 
 
 def list_assets(
-    dandiset: str, version: str, query: Mapping[str, str], most_pages: int | None = None
+    dandiset: str, version: str, query: Mapping[str, str], max_pages: int | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield the metadata of each asset of a version, and cache its entry.
 
@@ -128,7 +128,7 @@ def list_assets(
     """
     path = f"dandisets/{dandiset}/versions/{version}/assets/"
     try:
-        for page in islice(api.pages(path, query), most_pages):
+        for page in islice(api.pages(path, query), max_pages):
             for found in page:
                 _cache_entry(Address(dandiset, version, found.get("path", "")), parse_entry(found, path))
             yield from page

@@ -177,8 +177,8 @@ class ArchiveObjects:
                 f"{self.source.name}: {key} is compressed by zip method {member.method}, which is not "
                 "supported: write the archive without compression (zip -0)"
             )
-        most = min(member.stored * _MAX_RATIO, _MAX_INFLATED) if member.method else member.stored
-        if member.size > most or (not member.method and member.size != member.stored):
+        limit = min(member.stored * _MAX_RATIO, _MAX_INFLATED) if member.method else member.stored
+        if member.size > limit or (not member.method and member.size != member.stored):
             raise self._damaged_error(
                 key, f"cannot have {member.size:,} bytes compressed to {member.stored:,}"
             )
