@@ -7,8 +7,7 @@ import pytest
 import lazynwb
 from builders import nwb_root, series, table
 from lazynwb.errors import NotNWBError, TableNotFoundError
-from lazynwb.lookup.loader import load_listing
-from lazynwb.lookup.names import find_path, find_table
+from lazynwb.lookup.names import find_table
 from lazynwb.storage.resolve import expand
 
 
@@ -54,7 +53,6 @@ def find(path, term, **options):
 @pytest.mark.parametrize("exact", [True, False])
 def test_paths_and_shortcuts_are_unchanged(session, term, path, exact):
     assert find(session, term, exact=exact) == path
-    assert find_path(load_listing(expand(session)[0]), term, exact=exact) == path
 
 
 @pytest.mark.parametrize(
@@ -74,7 +72,6 @@ def test_paths_and_shortcuts_are_unchanged(session, term, path, exact):
 )
 def test_a_path_suffix_is_enough_and_an_exact_path_has_precedence(session, term, path):
     assert find(session, term) == path
-    assert find_path(load_listing(expand(session)[0]), term) == path
 
 
 @pytest.mark.parametrize("term", ["events", "RUNNING_SPEED", "POSITION"])
@@ -108,12 +105,10 @@ def test_exact_path_requires_the_full_path(session, term):
 
 
 def test_a_search_can_be_limited_to_roles(session):
-    listing = load_listing(expand(session)[0])
-    assert find_path(listing, "position", {"series"}) == "stimulus/presentation/position"
-    assert find_path(listing, "units", {"series"}) is None
-    assert find_path(listing, "running_speed", {"table"}) is None
-    with pytest.raises(TableNotFoundError):
-        find(session, "units", roles={"series"})
+    assert find(session, "position", roles={"series"}) == "stimulus/presentation/position"
+    for term, role in (("units", "series"), ("running_speed", "table")):
+        with pytest.raises(TableNotFoundError):
+            find(session, term, roles={role})
 
 
 def test_the_first_file_with_the_table_determines_its_path(tmp_path):

@@ -13,12 +13,12 @@ _CUTOFF = 0.6
 #: Minimum length of a name that may match the beginning of a word.
 _MIN_LENGTH = 3
 
-#: Maximum number of existing names in a message.
-_MAX_LISTED = 20
+#: Maximum number of suggestions, and of existing names, in a message.
+_MAX_SUGGESTED, _MAX_LISTED = 3, 20
 
 
-def similar_names(name: str, names: Collection[str], count: int = 3) -> list[str]:
-    """Return similar names, the most similar first.
+def similar_names(name: str, names: Collection[str]) -> list[str]:
+    """Return at most three similar names, the most similar first.
 
     The last parts of paths are compared without case: first equal names, then plural and singular forms, then
     names with a word that is or begins with the name. Only the best matches are returned: for `trial`,
@@ -30,21 +30,19 @@ def similar_names(name: str, names: Collection[str], count: int = 3) -> list[str
         A name, or a path.
     names : collection of str
         Existing names or paths.
-    count : int
-        Maximum number of suggestions.
     """
     term = _last(name)
     ranked = [(rank, one) for one in names if (rank := _rank(term, _last(one))) is not None]
     if ranked:
         best = min(rank for rank, _ in ranked)
-        return [one for rank, one in ranked if rank == best][:count]
+        return [one for rank, one in ranked if rank == best][:_MAX_SUGGESTED]
     by_last: dict[str, list[str]] = {}
     for one in names:
         by_last.setdefault(_last(one), []).append(one)
     import difflib
 
-    close = difflib.get_close_matches(term, by_last, n=count, cutoff=_CUTOFF)
-    return [one for last in close for one in by_last[last]][:count]
+    close = difflib.get_close_matches(term, by_last, n=_MAX_SUGGESTED, cutoff=_CUTOFF)
+    return [one for last in close for one in by_last[last]][:_MAX_SUGGESTED]
 
 
 def did_you_mean(name: str, names: Collection[str], prefix: str = "") -> str:

@@ -28,7 +28,7 @@ from lazynwb.config import config
 from lazynwb.errors import CorruptDataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from lazynwb.column_store.entries import Layout, Session
@@ -235,7 +235,7 @@ class ColumnStore:
 
     def clear(self) -> None:
         """Remove all parts, of this version and others; other files in the folder are kept."""
-        _loaded.clear()
+        forget_entries()
         for version in list(self.root.glob("v*")):
             with suppress(OSError):  # another process may remove folders at the same time
                 for folder in list(version.glob("[0-9a-f]" * 32)):
@@ -271,10 +271,9 @@ def _write_file(path: Path, data: bytes) -> None:
         raise
 
 
-def forget_entries(paths: Iterable[Path] | None = None) -> None:
-    """Remove loaded entries from memory; None for all."""
-    for path in list(_loaded) if paths is None else list(paths):
-        _loaded.pop(path, None)
+def forget_entries() -> None:
+    """Remove all loaded entries from memory."""
+    _loaded.clear()
 
 
 def schemas_fit(one: pl.Schema, other: pl.Schema) -> bool:

@@ -19,7 +19,6 @@ from lazynwb.storage.source import map_concurrently
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from lazynwb.catalog.model import Listing
     from lazynwb.lookup.providers import CatalogProvider
     from lazynwb.storage.source import Source
 
@@ -31,23 +30,17 @@ _MAX_LISTED = 20
 _LISTED_CONCURRENTLY = 64
 
 
-def find_path(
-    listing: Listing, term: str, roles: Collection[str] = TABLE_ROLES, *, exact: bool = False
-) -> str | None:
-    """Find a table or a series in one file.
+def match_path(paths: Collection[str], term: str) -> str | None:
+    """Find a table or a series among the paths of a file.
 
     Parameters
     ----------
-    listing : Listing
-        Listing of the file.
+    paths : collection of str
+        Paths without the leading slash.
     term : str
         A path, with or without the leading slash (the path of the `data` of a series stands for the series),
         or a shortcut such as `trials`. If none matches and there is no leading slash, a suffix of a path of
         one or more parts ("behavior/running_speed"), with exact case or else ignoring case.
-    roles : collection of str
-        Accepted roles: "table", "series", "metadata".
-    exact : bool
-        Whether to match the term as a full path only.
 
     Returns
     -------
@@ -59,19 +52,14 @@ def find_path(
     TableNotFoundError
         If several paths have the suffix; the message lists them.
     """
-    return match_path(listing.groups(roles), term, exact=exact)
-
-
-def match_path(paths: Collection[str], term: str, *, exact: bool = False) -> str | None:
-    """Find the path of a table or a series among paths without leading slashes; see `find_path`."""
-    path = normalize_table_path(f"/{term}" if exact else term)
+    path = normalize_table_path(term)
     for candidate in (path, OTHER_PATHS.get(path)):
         if candidate is not None and candidate in paths:
             return candidate
     parent, _, member = path.rpartition("/")
     if member in SERIES_MEMBERS and parent in paths:
         return parent
-    if exact or term.startswith("/"):
+    if term.startswith("/"):
         return None
     end = term.strip("/")
     for as_written in (True, False):
@@ -99,7 +87,7 @@ def find_table(
     roles: Collection[str] = TABLE_ROLES,
     ignore_errors: bool = False,
 ) -> str:
-    """Find a table or a series in many files; see `find_path`.
+    """Find a table or a series in many files; see `match_path`.
 
     A term is a full path if any file has an object there. Otherwise it is a suffix: the first file with a
     match determines the path for all files.
@@ -322,7 +310,7 @@ def _find_suffix(
                 raise
             continue
         try:
-            found = find_path(listing, term, roles)
+            found = match_path(listing.groups(roles), term)
         except TableNotFoundError as error:
             raise TableNotFoundError(f"{source.name}: {error}") from None
         if found is not None:
