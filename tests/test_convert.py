@@ -613,9 +613,9 @@ def _content(path, output_format, label):
 
 
 def test_two_conversions_do_not_write_into_one_folder(cube, tmp_path, monkeypatch):
-    from lazynwb.convert.manifest import holding
+    from lazynwb.convert.manifest import locked
 
-    with holding(tmp_path), pytest.raises(lazynwb.LazyNWBError, match="another conversion"):
+    with locked(tmp_path), pytest.raises(lazynwb.LazyNWBError, match="another conversion"):
         lazynwb.convert_nwb_tables(cube, tmp_path)
     assert lazynwb.convert_nwb_tables(cube, tmp_path)
 

@@ -29,7 +29,7 @@ import lazynwb
 import lazynwb.daft.dataframe
 from checks import run_child, same
 from lazynwb.daft.data_source import NWBSource, daft_schema, plain, record_batch
-from lazynwb.daft.expressions import translated
+from lazynwb.daft.expressions import translate_filters
 from lazynwb.errors import UnsupportedTypeError
 from lazynwb.scan import plan_scan
 from lazynwb.storage.resolve import expand
@@ -495,7 +495,7 @@ def test_the_translation_keeps_every_row_that_daft_keeps(filters):
     expected = _rows(filters)
     if expected is None:
         return
-    parts = translated(filters, TABLE.schema, IN_DAFT.schema())
+    parts = translate_filters(filters, TABLE.schema, IN_DAFT.schema())
     assert set(expected) <= set(TABLE.filter(*parts)["row"])
 
 
@@ -504,7 +504,7 @@ def test_the_translation_keeps_every_row_that_daft_keeps(filters):
 def test_a_comparison_with_a_literal_keeps_the_same_rows_in_both(name, how):
     value = "a" if TABLE[name].dtype in {pl.String, MEMBERS} else 1
     filters = getattr(col(name), how)(lit(value))
-    (part,) = translated(filters, TABLE.schema, IN_DAFT.schema())
+    (part,) = translate_filters(filters, TABLE.schema, IN_DAFT.schema())
     kept = TABLE.filter(part)
     if name.startswith("Float") and how in {"__gt__", "__ge__"}:
         kept = kept.filter(pl.col(name).is_not_nan() | (pl.col(name).reinterpret(dtype=_bits(name)) >= 0))
@@ -519,7 +519,7 @@ def test_translatable_parts_of_a_conjunction_are_pushed_down():
     filters = (
         (col("Int64") > 0) & col("text").startswith("CA") & ((col("Int8") < 5) | col("text").contains("x"))
     )
-    (part,) = translated(filters, TABLE.schema, IN_DAFT.schema())
+    (part,) = translate_filters(filters, TABLE.schema, IN_DAFT.schema())
     assert part.meta.eq(pl.col("Int64") > pl.lit(0, dtype=pl.Int64))
 
 
@@ -532,7 +532,7 @@ def test_filters_with_different_semantics_are_not_pushed_down():
         col("Int64") % 2 == 0,
         col("text").is_in(["CA1", None]),
     ):
-        assert translated(filters, TABLE.schema, IN_DAFT.schema()) == []
+        assert translate_filters(filters, TABLE.schema, IN_DAFT.schema()) == []
 
 
 def test_the_order_of_nan_and_zeros_is_that_of_daft(tmp_path):

@@ -15,7 +15,7 @@ _LOGGER = logging.getLogger("lazynwb")
 
 
 @contextlib.contextmanager
-def hold(file: Path) -> Iterator[None]:
+def exclusive_lock(file: Path) -> Iterator[None]:
     """Hold the lock of a file, which is created and never removed.
 
     File systems without locks are not supported: there, this has no effect.

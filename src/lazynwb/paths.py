@@ -113,7 +113,7 @@ def get_internal_paths(  # noqa: PLR0913, PLR0917
     format_name = "Zarr" if is_zarr(source) else "HDF5"
     return {
         e.path: PathInfo(e.path, e.kind == "group", e.members, e.shape, e.dtype, format_name)
-        for e in _chosen(load_listing(source), filters, series=include_child_datasets)
+        for e in _selected_entries(load_listing(source), filters, series=include_child_datasets)
     }
 
 
@@ -174,7 +174,7 @@ def get_internal_path_info(  # noqa: PLR0913, PLR0917
             "dtype": e.dtype or None,
             "attrs": copy_values(attributes.get(e.path.lstrip("/"), {})),
         }
-        for e in _chosen(load_listing(source), filters, series=True)
+        for e in _selected_entries(load_listing(source), filters, series=True)
     }
 
 
@@ -214,7 +214,7 @@ def one_source(path: PathOrUrl, storage_options: Mapping[str, Any] | None, who: 
     return found[0]
 
 
-def _chosen(listing: Listing, filters: _EntryFilter, *, series: bool = False) -> list[Entry]:
+def _selected_entries(listing: Listing, filters: _EntryFilter, *, series: bool = False) -> list[Entry]:
     """Return the selected entries of a listing; with `series` also the groups of series."""
     roles = filters.roles()
     groups = {"table", "series"} if series else {"table"}

@@ -279,7 +279,7 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
         )
     lengths = length_columns if isinstance(length_columns, bool | str) else list(length_columns)
     # Files that are known to lack a table are left out.
-    having = {path: _having(path, holders, sampled) for path in names}
+    having = {path: _sources_with_table(path, holders, sampled) for path in names}
     scans: dict[str, tuple[str, tuple[Source, ...], int | None]] = {
         name: (f"/{path}", (*having[path], *sources[len(sampled) :]), len(having[path]))
         for path, name in names.items()
@@ -326,7 +326,9 @@ def get_sql_context(  # noqa: C901, PLR0913 - the options of a context
     return context
 
 
-def _having(path: str, holders: Mapping[str, list[Source]], sources: Sequence[Source]) -> list[Source]:
+def _sources_with_table(
+    path: str, holders: Mapping[str, list[Source]], sources: Sequence[Source]
+) -> list[Source]:
     """Return the files with a table, also under the path that it has in older or newer files."""
     other = holders.get(OTHER_PATHS.get(path, ""), [])
     if not other:

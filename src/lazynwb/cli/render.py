@@ -82,7 +82,7 @@ def screen_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def say(text: str) -> None:
+def write_remark(text: str) -> None:
     """Write a remark to stderr, unless warnings are disabled."""
     if not logging.getLogger("lazynwb").isEnabledFor(logging.WARNING):
         return

@@ -11,7 +11,7 @@ from lazynwb.convert.databases import delta_arguments
 from lazynwb.convert.file_formats import FORMATS, Options, is_installed
 from lazynwb.convert.job_runner import Run, Target
 from lazynwb.convert.jobs import plan
-from lazynwb.convert.manifest import holding
+from lazynwb.convert.manifest import locked
 from lazynwb.convert.table_selection import Request, find, open_tables
 from lazynwb.storage.resolve import expand
 
@@ -142,7 +142,7 @@ def convert_nwb_tables(  # noqa: PLR0913 - the options of a conversion
     sources = list(dict.fromkeys(expand(nwb_sources, storage_options, allow_none=True)))
     if not sources:
         return {}
-    _let_settle(sources)
+    _wait_until_settled(sources)
     started = time.time_ns()
     as_files = output_format in FORMATS
     layout = "subdirectories" if session_subdirs else (partition_by if as_files else None) or "table"
@@ -165,7 +165,7 @@ def convert_nwb_tables(  # noqa: PLR0913 - the options of a conversion
             f"the output folder {folder} is a file: pass the path of a folder, which may not exist yet"
         ) from None
     failures: list[str] = []
-    with holding(folder):
+    with locked(folder):
         try:
             opened = open_tables(find(sources, request), request, failures)
             planned = plan(opened, sources, request)
@@ -216,7 +216,7 @@ def _check(
         )
 
 
-def _let_settle(sources: list[Source]) -> None:
+def _wait_until_settled(sources: list[Source]) -> None:
     """Wait for recently written files to settle, because outputs of unsettled files are converted again."""
     now = time.time_ns()
     for source in sources:

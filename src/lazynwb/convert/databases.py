@@ -62,7 +62,7 @@ def write_delta(content: Content, path: Path, options: Options, partitions: Sequ
     with staging_folder(path) as staged:
         _stage(content, staged, arguments, options.compression, partitions)
         content.check()
-        added = list(_added(staged))
+        added = list(_log_entries(staged))
         path.mkdir(exist_ok=True)
         for action in added:
             target = path / action.path
@@ -136,7 +136,7 @@ def _stage(
         write_deltalake(str(folder), pl.concat(buffered), mode="append", **how)
 
 
-def _added(folder: Path) -> Iterator[AddAction]:
+def _log_entries(folder: Path) -> Iterator[AddAction]:
     """Yield the log entries of the files of a Delta table without removals."""
     from deltalake.transaction import AddAction
 

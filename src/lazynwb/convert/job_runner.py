@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lazynwb.convert import databases
 from lazynwb.convert.file_formats import FORMATS, Content, FileFormat, Options
-from lazynwb.convert.jobs import known_as
+from lazynwb.convert.jobs import path_in_manifest
 from lazynwb.convert.manifest import Manifest, Output, remove_stale, replacing
 from lazynwb.errors import LazyNWBError, may_skip, system_error
 from lazynwb.lookup.loader import load_listing
@@ -242,10 +242,14 @@ class Run:
         if self._target.layout == "table":
             return
         current = {place.name for _, place, _ in self._work}
-        present = {(known_as(file.source), job.table.label) for job, _, _ in self._work for file in job.files}
-        sources = {known_as(file.source): file.source for job, _, _ in self._work for file in job.files}
-        for name, source, known in self._manifest.single():
-            path = self._manifest.inside(name)
+        present = {
+            (path_in_manifest(file.source), job.table.label) for job, _, _ in self._work for file in job.files
+        }
+        sources = {
+            path_in_manifest(file.source): file.source for job, _, _ in self._work for file in job.files
+        }
+        for name, source, known in self._manifest.single_source_outputs():
+            path = self._manifest.path_of(name)
             if source not in sources or name in current or known.kind != self._target.kind or path is None:
                 continue
             if (source, known.table) in present or not _has_table(sources[source], known.table):

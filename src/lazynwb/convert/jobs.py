@@ -85,7 +85,7 @@ class Job:
     @cached_property
     def sources(self) -> dict[str, str]:
         """The identities of the files by their paths without secrets."""
-        return {known_as(file.source): identity_of(file) for file in self.files}
+        return {path_in_manifest(file.source): identity_of(file) for file in self.files}
 
     def fingerprint(self, options: Sequence[Any]) -> str:
         """Return a string that changes whenever the output may change."""
@@ -134,7 +134,7 @@ def _has_text(dtype: pl.DataType) -> bool:
     return _has_text(instance(inner)) if inner is not None else dtype == pl.String()
 
 
-def known_as(source: Source) -> str:
+def path_in_manifest(source: Source) -> str:
     """Return the path of a file in the manifest: without secrets, on one line."""
     return source.key.rstrip("\0").replace("\0", "#")
 

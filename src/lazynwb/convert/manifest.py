@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from lazynwb.errors import LazyNWBError
-from lazynwb.file_lock import hold
+from lazynwb.file_lock import exclusive_lock
 from lazynwb.struct_decoders import json_decoder
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Manifest:
         if self._outputs.pop(name, None) is not None:
             self._note()
 
-    def single(self) -> list[tuple[str, str, Output]]:
+    def single_source_outputs(self) -> list[tuple[str, str, Output]]:
         """Return the outputs of a single source as (name, source, entry)."""
         return [
             (name, next(iter(out.sources)), out)
@@ -121,7 +121,7 @@ class Manifest:
         self._saved = time.perf_counter()
         self._cost = self._saved - started
 
-    def inside(self, name: str) -> Path | None:
+    def path_of(self, name: str) -> Path | None:
         """Return the path of an output; None if its recorded name leads out of the folder."""
         path = PurePosixPath(name.partition("#")[0])
         if path.is_absolute() or ".." in path.parts or not path.parts or "\\" in name or ":" in name:
@@ -182,7 +182,7 @@ def remove_stale(folders: Iterable[Path]) -> None:
 
 
 @contextlib.contextmanager
-def holding(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Lock a folder for writing; the lock ends with the process at the latest.
 
     Raises
@@ -192,7 +192,7 @@ def holding(folder: Path) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(hold(folder / _LOCK))
+            stack.enter_context(exclusive_lock(folder / _LOCK))
         except BlockingIOError:
             raise LazyNWBError(
                 f"another conversion is writing into {folder}: wait for it, or choose another folder"

@@ -18,7 +18,7 @@ from daft.recordbatch import RecordBatch
 
 from lazynwb.catalog.dtypes import ROWS, instance
 from lazynwb.catalog.lengths import shown_name
-from lazynwb.daft.expressions import translated
+from lazynwb.daft.expressions import translate_filters
 from lazynwb.distributed.execution import (
     DistributedQuery,
     files_by_metadata,
@@ -165,7 +165,7 @@ class NWBSource(DataSource):
         parts = [self._predicate] if self._predicate is not None else []
         projection = set(self._columns if pushdowns.columns is None else pushdowns.columns)
         if filters is not None:
-            parts += translated(filters, self._columns, self._schema, self._names)
+            parts += translate_filters(filters, self._columns, self._schema, self._names)
             # Daft applies its filters again, and needs their columns.
             projection |= pushdowns.filter_required_column_names()
         predicate = None
@@ -279,7 +279,7 @@ class NWBTask(DataSourceTask):
     def read(self) -> AsyncIterator[RecordBatch]:
         """Yield the rows in source order."""
         batches = _batches(self.item, self._n_rows, self._filters, self._limit, self._shared)
-        return _in_step(batches, weakref.ref(self))  # a strong reference would keep the task alive
+        return _throttled(batches, weakref.ref(self))  # a strong reference would keep the task alive
 
 
 class _Rows(NamedTuple):
@@ -366,7 +366,9 @@ def _batches(
         shared.done(query.report)
 
 
-async def _in_step(batches: Generator[RecordBatch], task: weakref.ref[NWBTask]) -> AsyncIterator[RecordBatch]:
+async def _throttled(
+    batches: Generator[RecordBatch], task: weakref.ref[NWBTask]
+) -> AsyncIterator[RecordBatch]:
     """Yield batches no faster than they are consumed.
 
     Daft puts batches on an unbounded queue and reads all tasks of a process on one event loop. It does not
@@ -382,7 +384,7 @@ async def _in_step(batches: Generator[RecordBatch], task: weakref.ref[NWBTask]) 
             if batch is None:
                 return
             taken = asyncio.Event()
-            weakref.finalize(batch, _tell, loop, taken).atexit = False
+            weakref.finalize(batch, _signal, loop, taken).atexit = False
             out.append(taken)
             yield batch
             del batch
@@ -396,7 +398,7 @@ async def _in_step(batches: Generator[RecordBatch], task: weakref.ref[NWBTask]) 
         batches.close()
 
 
-def _tell(loop: asyncio.AbstractEventLoop, taken: asyncio.Event) -> None:
+def _signal(loop: asyncio.AbstractEventLoop, taken: asyncio.Event) -> None:
     """Signal from any thread that a batch was consumed."""
     with suppress(RuntimeError):  # the loop is closed
         loop.call_soon_threadsafe(taken.set)

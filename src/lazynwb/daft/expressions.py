@@ -52,7 +52,7 @@ _ARITHMETIC: dict[str, Callable[[pl.Expr, pl.Expr], pl.Expr]] = {
 }
 
 
-class _UnlikeError(Exception):
+class _UntranslatableError(Exception):
     """An expression has no Polars counterpart with certainly the same semantics."""
 
 
@@ -99,7 +99,7 @@ class _Term(NamedTuple):
         return self.lower is None
 
 
-def translated(
+def translate_filters(
     filters: Expression,
     columns: Mapping[str, pl.DataType],
     schema: Schema,
@@ -133,7 +133,7 @@ def translated(
             continue
         try:
             term = _Translator(columns, schema, names).term(part)
-        except _UnlikeError:
+        except _UntranslatableError:
             continue
         if isinstance(term.dtype, pl.Boolean):
             found.append(term.expression)
@@ -144,25 +144,25 @@ class _Visitor(ExpressionVisitor[Any]):
     """Default for nodes without a translation."""
 
     def visit_col(self, name: str) -> Any:  # noqa: ANN401
-        raise _UnlikeError(name)
+        raise _UntranslatableError(name)
 
     def visit_lit(self, value: Any) -> Any:  # noqa: ANN401
-        raise _UnlikeError(value)
+        raise _UntranslatableError(value)
 
     def visit_alias(self, expr: Expression, alias: str) -> Any:  # noqa: ANN401, ARG002
         return self.visit(expr)
 
     def visit_cast(self, expr: Expression, dtype: DataType) -> Any:  # noqa: ANN401
-        raise _UnlikeError(expr, dtype)
+        raise _UntranslatableError(expr, dtype)
 
     def visit_coalesce(self, args: list[Expression]) -> Any:  # noqa: ANN401
-        raise _UnlikeError(args)
+        raise _UntranslatableError(args)
 
     def visit_function(self, name: str, args: list[Expression]) -> Any:  # noqa: ANN401
-        raise _UnlikeError(name, args)
+        raise _UntranslatableError(name, args)
 
 
-class _Sides(_Visitor):
+class _ConjunctionSides(_Visitor):
     def visit_and(self, left: Expression, right: Expression) -> list[Expression]:
         return [left, right]
 
@@ -170,8 +170,8 @@ class _Sides(_Visitor):
 def _sides(part: Expression) -> list[Expression] | None:
     """Return the two sides of a conjunction; None for other expressions."""
     try:
-        sides: list[Expression] = _Sides().visit(part)
-    except (_UnlikeError, ValueError):  # a ValueError: Daft does not expose every expression
+        sides: list[Expression] = _ConjunctionSides().visit(part)
+    except (_UntranslatableError, ValueError):  # a ValueError: Daft does not expose every expression
         return None
     return sides
 
@@ -183,12 +183,12 @@ class _Translator(_Visitor):
         self._names = names
 
     def term(self, expr: Expression) -> _Term:
-        """Translate an expression, or raise `_UnlikeError`."""
+        """Translate an expression, or raise `_UntranslatableError`."""
         try:
             term: _Term = self.visit(expr)
             dtype = self._dtype(expr)
         except ValueError as error:  # Daft does not expose every expression
-            raise _UnlikeError(expr) from error
+            raise _UntranslatableError(expr) from error
         if term.is_literal:
             return term._replace(expression=pl.lit(term.value, dtype=dtype), dtype=dtype)
         return term._replace(dtype=dtype)
@@ -196,7 +196,7 @@ class _Translator(_Visitor):
     def _dtype(self, expr: Expression) -> pl.DataType:
         (field,) = ExpressionsProjection([expr]).resolve_schema(self._schema)
         if field.dtype not in _KNOWN:
-            raise _UnlikeError(expr)
+            raise _UntranslatableError(expr)
         return _KNOWN[field.dtype]
 
     def visit_col(self, name: str) -> _Term:
@@ -208,14 +208,14 @@ class _Translator(_Visitor):
 
     def visit_lit(self, value: Any) -> _Term:  # noqa: ANN401
         if type(value) not in {int, float, str, bool}:
-            raise _UnlikeError(value)
+            raise _UntranslatableError(value)
         return _Term(pl.lit(value), pl.Null(), value=value, is_literal=True)
 
     def visit_cast(self, expr: Expression, dtype: DataType) -> _Term:
         term = self.term(expr)
         to = _KNOWN.get(dtype)
         if to is None or not _keeps_values(term.dtype, to):
-            raise _UnlikeError(expr)
+            raise _UntranslatableError(expr)
         return _Term(term.to(to), to)
 
     def visit_function(self, name: str, args: list[Expression]) -> _Term:
@@ -223,7 +223,7 @@ class _Translator(_Visitor):
             return self._comparison(name, *args)
         if name in _ARITHMETIC:
             return self._arithmetic(name, *args)
-        raise _UnlikeError(name)
+        raise _UntranslatableError(name)
 
     def visit_and(self, left: Expression, right: Expression) -> _Term:
         return self._joined(operator.and_, self._truth(left), self._truth(right))
@@ -247,14 +247,14 @@ class _Translator(_Visitor):
 
     def visit_is_in(self, expr: Expression, items: list[Expression]) -> _Term:
         if not items:
-            raise _UnlikeError(expr)
+            raise _UntranslatableError(expr)
         found = [self._comparison("equal", expr, item) for item in items]
         return functools.reduce(functools.partial(self._joined, operator.or_), found)
 
     def _truth(self, expr: Expression) -> _Term:
         term = self.term(expr)
         if not isinstance(term.dtype, pl.Boolean):
-            raise _UnlikeError(expr)
+            raise _UntranslatableError(expr)
         return term
 
     @staticmethod
@@ -269,7 +269,7 @@ class _Translator(_Visitor):
             return pl.col(self._names.get(name, name))
         term = self.term(expr)
         if not term.is_exact:
-            raise _UnlikeError(expr)
+            raise _UntranslatableError(expr)
         return term.expression
 
     def _comparison(self, name: str, left: Expression, right: Expression) -> _Term:
@@ -280,7 +280,7 @@ class _Translator(_Visitor):
         """
         first, second = self.term(left), self.term(right)
         if not (first.is_exact and second.is_exact):
-            raise _UnlikeError(left, right)
+            raise _UntranslatableError(left, right)
         dtype = first.dtype if first.dtype == second.dtype else self._common(left, right)
         one, other = first.to(dtype), second.to(dtype)
         found = _COMPARISONS[name](one, other)
@@ -289,7 +289,7 @@ class _Translator(_Visitor):
         unsure: list[pl.Expr] = []
         literal = next((term for term in (first, second) if term.is_literal), None)
         if literal is not None and math.isnan(literal.value):
-            raise _UnlikeError(left, right)
+            raise _UntranslatableError(left, right)
         if literal is None or not literal.value:
             unsure.append((one == 0) & (other == 0))
         if literal is None or name not in _EQUALITY:
@@ -307,13 +307,13 @@ class _Translator(_Visitor):
     def _common(self, left: Expression, right: Expression) -> pl.DataType:
         dtype = self._dtype(left + right)
         if not dtype.is_numeric():
-            raise _UnlikeError(left, right)
+            raise _UntranslatableError(left, right)
         return dtype
 
     def _arithmetic(self, name: str, left: Expression, right: Expression) -> _Term:
         first, second = self.term(left), self.term(right)
         if not first.dtype.is_numeric() or not second.dtype.is_numeric():
-            raise _UnlikeError(left, right)
+            raise _UntranslatableError(left, right)
         dtype = pl.Float64() if name == "true_divide" else self._common(left, right)
         return _Term(_ARITHMETIC[name](first.to(dtype), second.to(dtype)), dtype)
 

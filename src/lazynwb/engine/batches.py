@@ -289,7 +289,7 @@ class _Scan:
                 frame = read_whole(part, self._plan, self._names, self._steps, left)
             except LazyNWBError as error:
                 if isinstance(error, PartLostError):
-                    self._lost(error)
+                    self._drop_lost_part(error)
                 keys = {session.key for one in parts[at:] for session in one.entry.sessions}
                 rest = [source for source in self._plan.sources if source.public in keys]
                 yield from self._query(rest, self._steps).frames(left)
@@ -299,7 +299,7 @@ class _Scan:
             if len(frame):
                 yield frame
 
-    def _lost(self, error: PartLostError) -> None:
+    def _drop_lost_part(self, error: PartLostError) -> None:
         assert self._stored is not None  # noqa: S101 - the parts belong to it
         self._stored.lost(error)
 
@@ -326,7 +326,7 @@ class _Scan:
             scan_metadata=scan_metadata,
         )
 
-    def _wanted(self, window: list[Covered]) -> tuple[list[Covered], pl.DataFrame]:
+    def _matching_sessions(self, window: list[Covered]) -> tuple[list[Covered], pl.DataFrame]:
         """Return the sessions that have the table and pass the conjuncts on per-file columns.
 
         Returns
@@ -374,7 +374,7 @@ class _Scan:
         plan = self._plan
         candidates = covered if limit is None else list(_limited(covered, limit))
         left = None if limit is None else limit - sum(one.rows for one in candidates)
-        window, files = self._wanted(candidates)
+        window, files = self._matching_sessions(candidates)
         if not window:
             return left
         steps = [step for step in self._steps if not plan.per_file.issuperset(step.columns)]
@@ -394,7 +394,7 @@ class _Scan:
         except LazyNWBError as error:
             # A part is missing, or values do not fit: the file is read, which raises any error.
             if isinstance(error, PartLostError):
-                self._lost(error)
+                self._drop_lost_part(error)
             sources = [one.table.source for one in covered if not one.table.is_absent]
             query = self._query(sources, self._steps)
             yield from query.frames(limit)
@@ -432,7 +432,7 @@ class _Scan:
             found = found.filter(steps.pop(0).expression)
         needed = {*self._names, *(name for step in steps for name in step.columns)}
         query: Query | None = None
-        for missing, some in _alike_runs(window, found, needed, self._regions):
+        for missing, some in _runs_with_equal_columns(window, found, needed, self._regions):
             if not missing and not steps:
                 yield pl.DataFrame([some[name] for name in self._names])
                 continue
@@ -462,7 +462,7 @@ def _lacks(absent: frozenset[str] | set[str], step: Step) -> bool:
     return not absent.isdisjoint(step.columns)
 
 
-def _alike_runs(
+def _runs_with_equal_columns(
     window: list[Covered], found: pl.DataFrame, needed: set[str], regions: set[str]
 ) -> Iterator[tuple[frozenset[str], pl.DataFrame]]:
     """Yield consecutive sessions that require the same columns from the files.

@@ -231,7 +231,7 @@ class Query:
         while start < len(sources):
             block = sources[start : start + size]
             start, size = start + size, size * 4
-            selected = self._wanted(block)
+            selected = self._matches(block)
             count(files_skipped=selected.count(False))
             # With a limit, rows of skipped files are counted too, because the limit precedes the filter.
             remaining = [pair for pair in zip(block, selected, strict=True) if pair[1] or limited]
@@ -271,7 +271,7 @@ class Query:
             for table in self._plan.tables_of(source)
         ]
 
-    def _wanted(self, block: tuple[Source, ...]) -> list[bool]:
+    def _matches(self, block: tuple[Source, ...]) -> list[bool]:
         """Evaluate the conjuncts on paths and metadata of files.
 
         Other requested columns of the same metadata tables are read with them, the rest only for the
@@ -549,7 +549,7 @@ class Query:
         if not parts:
             return
         if len(bounds) == 1:
-            self._reach(parts)
+            self._record_position(parts)
             yield assemble_frame(
                 {name: known[name] for name in self._names}, sum(part.rows for part in parts)
             )
@@ -585,7 +585,7 @@ class Query:
                 at += part.rows
                 yield from self._read([part], own)
             return
-        self._reach(parts)
+        self._record_position(parts)
         yield assemble_frame({name: have[name] for name in self._names}, sum(part.rows for part in parts))
 
     def _bounds(self, handles: Handles, parts: list[Part], names: list[str]) -> list[tuple[int, int]]:
@@ -599,7 +599,7 @@ class Query:
         size = max_table_bytes(file, names) * rows // file.table.rows
         return OversizedError(size).bounds(rows) if rows > 1 else [(0, rows)]
 
-    def _reach(self, parts: list[Part]) -> None:
+    def _record_position(self, parts: list[Part]) -> None:
         if parts:
             source = parts[-1].file.source
             self.reached = *parts[-1].file.key, int(parts[-1].ranges[-1, 1])

@@ -155,12 +155,12 @@ class LocalFolder:
 
     def replace(self, name: str, data: bytes, before: SmallFile | None) -> None:
         """Replace a file atomically; see `Folder`. A lock is held from the comparison to the rename."""
-        from lazynwb.file_lock import hold  # readers do not need it
+        from lazynwb.file_lock import exclusive_lock  # readers do not need it
 
         temporary = f".{name}-{os.urandom(8).hex()}"
         try:
             self._path.mkdir(parents=True, exist_ok=True)
-            with hold(self._path / f".{name}-lock"):
+            with exclusive_lock(self._path / f".{name}-lock"):
                 now = self.find(name)
                 if (now.data if now else None) != (before.data if before else None):
                     raise Conflict

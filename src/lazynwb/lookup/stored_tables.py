@@ -145,7 +145,7 @@ class StoredTables:
     def find(self, sources: Sequence[Source]) -> list[StoredTable | None]:
         """Return the table of each source; None if the store lacks it, or the file has changed."""
         keys = [source.key for source in sources]
-        self._hold(keys)
+        self._locate_sessions(keys)
         known = [at for at, key in enumerate(keys) if self._holders[key]]
         listed = [sources[at] for at in known]
         found: list[StoredTable | None] = [None] * len(sources)
@@ -153,7 +153,7 @@ class StoredTables:
             found[at] = one
         return found
 
-    def _hold(self, keys: Iterable[str]) -> None:
+    def _locate_sessions(self, keys: Iterable[str]) -> None:
         """Look up which parts have sessions, and where."""
         new = dict.fromkeys(keys).keys() - self._holders.keys()
         self._holders.update((key, []) for key in new)
@@ -164,7 +164,7 @@ class StoredTables:
     def has_all(self, sources: Iterable[Source]) -> bool:
         """Return whether something is stored of each source, maybe of an earlier state of the file."""
         keys = [source.key for source in sources]
-        self._hold(keys)
+        self._locate_sessions(keys)
         return bool(self._parts) and all(self._holders[key] for key in keys)
 
     def _find(self, source: Source) -> StoredTable | None:
@@ -194,13 +194,13 @@ class StoredTables:
             Names of columns; names that the file lacks are ignored.
         """
         picks: list[Pick] = []
-        left = self._among(names, table.layout, is_stored=False)
+        left = self._present_names(names, table.layout, is_stored=False)
         for part, ordinal in self._holders[table.session.key]:
             if not left:
                 break
             if part.session(ordinal).identity != table.session.identity:
                 continue
-            found = self._among(left, part.layout(ordinal), is_stored=True)
+            found = self._present_names(left, part.layout(ordinal), is_stored=True)
             if found:
                 picks.append(Pick(part, ordinal, found))
                 if part not in self._used:
@@ -216,7 +216,7 @@ class StoredTables:
         """Unpublish a part."""
         drop_lost(self.store, error)
 
-    def _among(self, names: frozenset[str], layout: Layout, *, is_stored: bool) -> frozenset[str]:
+    def _present_names(self, names: frozenset[str], layout: Layout, *, is_stored: bool) -> frozenset[str]:
         """Return the names that a layout has, or the stored ones; cached, as many files share layouts."""
         key = names, id(layout), is_stored
         found = self._columns.get(key)

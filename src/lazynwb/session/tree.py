@@ -49,7 +49,7 @@ class Contents:
     def members(self, path: str) -> dict[str, Entry]:
         """Return the members of a group in the order of the file; an empty path is the root group."""
         entry = self.at(path) if path else None
-        return self._members.get(_home(entry) if entry is not None else path, {})
+        return self._members.get(_listed_path(entry) if entry is not None else path, {})
 
     def at(self, path: str) -> Entry | None:
         """Return the entry at a path with its leading slash, following links; None if it does not exist."""
@@ -58,11 +58,11 @@ class Contents:
             found = self._members.get(here, {}).get(name)
             if found is None:
                 return None
-            here = _home(found)
+            here = _listed_path(found)
         return found
 
 
-def _home(entry: Entry) -> str:
+def _listed_path(entry: Entry) -> str:
     """Return the path under which an object's members are listed."""
     return entry.target or entry.path
 

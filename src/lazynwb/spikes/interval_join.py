@@ -53,7 +53,7 @@ class SpikeTrains:
             return self._sorted[unit]
         return self._values[self._offsets[unit] : self._offsets[unit + 1]]
 
-    def put_in_order(self) -> None:
+    def sort(self) -> None:
         """Sort the times of units that do not ascend."""
         for unit in np.flatnonzero(self.known).tolist():
             times = self[unit]

@@ -67,7 +67,7 @@ class Options(NamedTuple):
         return Times.of(named if self.align_to is None else {**named, "align_to": self.align_to})
 
 
-def found(
+def find_spikes(
     block: pl.DataFrame, sessions: Sessions, pairs: UnitIntervalPairs, options: Options, finds: list[str]
 ) -> dict[str, pl.Series]:
     """Return the spikes of the pairs, and whether the pairs were observed."""
@@ -78,7 +78,7 @@ def found(
     inside = known
     columns: dict[str, pl.Series] = {}
     if options.observed_only:
-        inside = known & _inside(block[OBS_INTERVALS], pairs, bounds, proper)
+        inside = known & _observed_intervals(block[OBS_INTERVALS], pairs, bounds, proper)
         unobserved = np.any(known & ~inside, axis=0)
         known_pairs = unobserved | np.all(known, axis=0)
         columns[IS_OBSERVED] = _nullable(pl.Series(~unobserved), known_pairs)
@@ -90,7 +90,7 @@ def found(
         raise SchemaError(
             f"{SPIKE_TIMES} is {block.schema[SPIKE_TIMES]}, but must be lists of seconds"
         ) from error
-    trains.put_in_order()
+    trains.sort()
     has_times = trains.known[pairs.units]
     for name in finds:
         i = names.index(name)
@@ -99,7 +99,7 @@ def found(
         if options.counts:
             columns[name] = _nullable(pl.Series(ends - begins), valid)
             continue
-        zeros = _zeros(options, bounds, i)
+        zeros = _reference_times(options, bounds, i)
         if zeros is not None:
             valid &= np.isfinite(zeros)[intervals]
         counts = np.where(valid, ends - begins, 0)
@@ -108,7 +108,7 @@ def found(
     return columns
 
 
-def _zeros(options: Options, bounds: Floats, interval: int) -> Floats | None:
+def _reference_times(options: Options, bounds: Floats, interval: int) -> Floats | None:
     """Return the reference time of each interval, which is subtracted from spike times."""
     if options.align_to is not None:
         zeros: Floats = bounds[-1]
@@ -116,7 +116,7 @@ def _zeros(options: Options, bounds: Floats, interval: int) -> Floats | None:
     return bounds[2 * interval] if options.align else None
 
 
-def _inside(series: pl.Series, pairs: UnitIntervalPairs, bounds: Floats, proper: Bools) -> Bools:
+def _observed_intervals(series: pl.Series, pairs: UnitIntervalPairs, bounds: Floats, proper: Bools) -> Bools:
     """Return for each interval and pair whether it was observed; null for improper intervals."""
     observations = Observations(series)
     out = np.empty((len(proper), pairs.offsets[-1]), bool)
@@ -369,7 +369,7 @@ class Query:
         }
         finds = [name for name in self._options.intervals if name in names]
         if finds or IS_OBSERVED in names:
-            columns |= found(block, sessions, pairs, self._options, finds)
+            columns |= find_spikes(block, sessions, pairs, self._options, finds)
         rows = pl.Series(pairs.intervals)
         shown = sessions.rows[rows] if len(sessions.rows.columns) else sessions.rows
         for name in names:

@@ -86,10 +86,10 @@ def expand_url(source: Source) -> list[Source]:
 
 def _expand_dandi(source: Source) -> list[Source]:
     from lazynwb.storage.dandi import resolver
-    from lazynwb.storage.stores.dandi_assets import announce
+    from lazynwb.storage.stores.dandi_assets import queue_lookups
 
     found = [source.with_path(url) for url in resolver.expand(source.path)]
-    announce(found)
+    queue_lookups(found)
     return found
 
 

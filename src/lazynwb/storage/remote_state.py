@@ -51,6 +51,6 @@ def prefetch(sources: Iterable[Source]) -> None:
     """Announce sources that will be read, so that DANDI assets are looked up together."""
     assets = [source for source in sources if source.path.startswith("dandi://")]
     if assets:
-        from lazynwb.storage.stores.dandi_assets import announce
+        from lazynwb.storage.stores.dandi_assets import queue_lookups
 
-        announce(assets)
+        queue_lookups(assets)

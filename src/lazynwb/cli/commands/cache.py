@@ -151,7 +151,7 @@ def cache_clear() -> None:
     """Delete the cache. Results do not change, but the next queries take longer."""
     apply_project()
     from lazynwb.catalog.disk_cache import usage
-    from lazynwb.cli.render import count_text, say, size_text
+    from lazynwb.cli.render import count_text, size_text, write_remark
     from lazynwb.column_store.store import column_store
     from lazynwb.config import config
     from lazynwb.lookup.catalog_cache import clear_cache
@@ -160,4 +160,4 @@ def cache_clear() -> None:
     parts, stored = column_store().usage()
     entries, size = entries + parts, size + stored
     clear_cache()
-    say(f"{count_text(entries, 'file')} removed ({size_text(size)}) from {config.cache_path}")
+    write_remark(f"{count_text(entries, 'file')} removed ({size_text(size)}) from {config.cache_path}")

@@ -55,7 +55,7 @@ def convert(  # noqa: PLR0913 - the options of a command
     Unchanged outputs are not converted again, and an interrupted run can be continued by repeating it.
     """
     command_sources = sources_of(sources, storage_option)
-    from lazynwb.cli.render import Column, count_text, say, show
+    from lazynwb.cli.render import Column, count_text, show, write_remark
     from lazynwb.convert.conversion import convert_nwb_tables
     from lazynwb.terminal_text import visible
 
@@ -85,4 +85,4 @@ def convert(  # noqa: PLR0913 - the options of a command
             Column("written to", [visible(path, None) for path in written.values()], tail=True),
         ]
     )
-    say(count_text(len(written), "table"))
+    write_remark(count_text(len(written), "table"))

@@ -59,7 +59,7 @@ def build(  # noqa: PLR0913 - the options of a command
         storage_options=command_sources.storage,
         ignore_errors=not strict,
     )
-    _say(done.failed, done.sessions, output)
+    _write_summary(done.failed, done.sessions, output)
 
 
 @index_app.command("update", cls=Command)
@@ -83,7 +83,7 @@ def update(
         ignore_errors=not strict,
     )
     counts = f"{done.added:,} added, {done.changed:,} changed, {done.removed:,} removed"
-    _say(done.failed, done.sessions, index, counts)
+    _write_summary(done.failed, done.sessions, index, counts)
 
 
 @index_app.command("info", cls=Command)
@@ -143,13 +143,13 @@ def _all_or_named(named: list[str] | None) -> bool | list[str] | None:
     return True if named == ["all"] else named or None
 
 
-def _say(failed: list[str], sessions: int, index: str, changes: str = "") -> None:
-    from lazynwb.cli.render import count_text, say
+def _write_summary(failed: list[str], sessions: int, index: str, changes: str = "") -> None:
+    from lazynwb.cli.render import count_text, write_remark
     from lazynwb.terminal_text import visible
 
     for message in failed:
-        say(f"not indexed: {visible(message, None)}")
+        write_remark(f"not indexed: {visible(message, None)}")
     parts = [changes, f"{count_text(sessions, 'session')} in {index}"]
     if failed:
         parts.append(f"{count_text(len(failed), 'file')} could not be read")
-    say("; ".join(filter(None, parts)))
+    write_remark("; ".join(filter(None, parts)))

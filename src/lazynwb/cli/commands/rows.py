@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lazynwb.cli.output import write
-from lazynwb.cli.render import columns_of, count_text, say, show, show_vertically
+from lazynwb.cli.render import columns_of, count_text, show, show_vertically, write_remark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def show_rows(frame: pl.DataFrame, rest: str, *, vertical: bool) -> None:
         show_vertically(columns_of(frame))
     elif hidden := show(columns_of(frame)):
         words.append(f"{frame.width - len(hidden)} of {frame.width} columns fit: --vertical shows all")
-    say("; ".join(filter(None, words)))
+    write_remark("; ".join(filter(None, words)))
 
 
 # -- head -------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from lazynwb.cli.output import write
-from lazynwb.cli.render import Column, columns_of, count_text, say, show, show_vertically, size_text
+from lazynwb.cli.render import Column, columns_of, count_text, show, show_vertically, size_text, write_remark
 from lazynwb.terminal_text import visible
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def show_sessions(sessions: pl.LazyFrame, target: Target) -> None:
     if target.vertical:
         frame = sessions.collect()
         show_vertically(columns_of(frame))
-        say(count_text(frame.height, "session"))
+        write_remark(count_text(frame.height, "session"))
         return
     from polars import selectors
 
@@ -77,7 +77,7 @@ def show_sessions(sessions: pl.LazyFrame, target: Target) -> None:
         ]
     )
     more = f"; {count_text(len(hidden), 'column')} do not fit: --vertical shows all" if hidden else ""
-    say(f"{count_text(len(rows), 'session')}{more}")
+    write_remark(f"{count_text(len(rows), 'session')}{more}")
 
 
 def _text(value: object) -> str | None:

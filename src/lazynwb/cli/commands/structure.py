@@ -12,11 +12,11 @@ from lazynwb.cli.render import (
     console,
     count_text,
     cut,
-    say,
     screen_width,
     show,
     size_text,
     write_lines,
+    write_remark,
 )
 from lazynwb.terminal_text import visible
 
@@ -127,9 +127,9 @@ def show_paths(described: ObjectDescription, *, everything: bool) -> None:
     ]
     hidden = show([column for column in columns if any(column.cells)])
     if hidden:
-        say(f"not shown: {', '.join(hidden)}; see --format csv")
+        write_remark(f"not shown: {', '.join(hidden)}; see --format csv")
     if not rows:
-        say("no tables or series; --all lists everything")
+        write_remark("no tables or series; --all lists everything")
 
 
 def _kind_of(row: dict[str, Any], types: dict[str, str]) -> str:
@@ -191,7 +191,7 @@ def show_tree(described: ObjectDescription, *, depth: int | None, columns: bool)
     unknown = sum(one.size is None for one in described.stored.values())
     if described.stored:
         more = f", and {count_text(unknown, 'array')} of text or unknown size" if unknown else ""
-        say(f"{count_text(len(described.stored) - unknown, 'array')} with {size_text(total)}{more}")
+        write_remark(f"{count_text(len(described.stored) - unknown, 'array')} with {size_text(total)}{more}")
 
 
 def _line_text(contents: Contents, name: str, entry: Entry, stored: Stored | None) -> Text:

@@ -6,7 +6,7 @@ import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from lazynwb.cli.render import Column, count_text, say, show, type_name
+from lazynwb.cli.render import Column, count_text, show, type_name, write_remark
 from lazynwb.terminal_text import visible
 
 if TYPE_CHECKING:
@@ -106,11 +106,11 @@ def show_tables(frame: pl.DataFrame, files: int) -> None:
         Column("name in SQL", [_in_sql(row["sql_name"]) for row in rows]),
     ]
     if not rows:
-        say(f"no tables or series in {count_text(files, 'file')}")
+        write_remark(f"no tables or series in {count_text(files, 'file')}")
         return
     hidden = show(columns)
     more = f"; not shown: {', '.join(hidden)}; see --format csv" if hidden else ""
-    say(f"{count_text(len(rows), 'table')} in {count_text(files, 'file')}{more}")
+    write_remark(f"{count_text(len(rows), 'table')} in {count_text(files, 'file')}{more}")
 
 
 def _in_sql(name: str) -> str:
@@ -226,4 +226,4 @@ def show_columns(frame: pl.DataFrame, schema: pl.Schema, table: str) -> None:
         ]
     )
     more = f"; not shown: {', '.join(hidden)}; see --format csv" if hidden else ""
-    say(f"{count_text(len(rows), 'column')} of {table}{more}")
+    write_remark(f"{count_text(len(rows), 'column')} of {table}{more}")

@@ -73,7 +73,7 @@ class Libhdf5Reader(StructureReader):
     def read_indirect(self, array: Array, ranges: np.ndarray) -> np.ndarray:
         """Read rows of an array that the engine cannot decode."""
         rows = self.run_parse(array.path, lambda _: read_indirect(self._file, array, ranges))
-        self._file.drop_announced()
+        self._file.drop_prefetched()
         return rows
 
     def resolve_references(self, addresses: set[int]) -> dict[int, str]:

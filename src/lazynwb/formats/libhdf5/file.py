@@ -115,7 +115,7 @@ class LibHdf5File(PartialFile):
         self._streamed = streamed
         self.name = source.name
         self._opened: dict[str, Any] = {}
-        self._announced: list[tuple[int, int]] = []
+        self._prefetched: list[tuple[int, int]] = []
         self._stream: LocalStream | None = None
         self.heaps: Heaps | None = None
         self._blocks = _block_stream(source, version)
@@ -225,15 +225,15 @@ class LibHdf5File(PartialFile):
         """Record ranges that will be read, so that those of a remote file are fetched together."""
         if self._blocks is not None:
             self._blocks.missing.expect(ranges)
-            self._announced += ranges
+            self._prefetched += ranges
 
-    def drop_announced(self) -> None:
+    def drop_prefetched(self) -> None:
         """Release fetched data, which is not read again, unlike structure."""
         if self._blocks is not None:
-            self._blocks.drop(self._announced)
-            self._announced.clear()
+            self._blocks.drop(self._prefetched)
+            self._prefetched.clear()
         for linked in self._linked.values():
-            linked.drop_announced()
+            linked.drop_prefetched()
 
     def open_path(self, path: bytes) -> Located:
         """Open the object at a path from the root; raise BrokenLinkError if it does not exist."""

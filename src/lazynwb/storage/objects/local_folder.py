@@ -129,13 +129,15 @@ class FolderObjects:
     def _path(self, key: str) -> str:
         """Return the path of an object in a folder whose links are resolved."""
         prefix, _, name = validate_key(self.source, key).rpartition("/")
-        return os.path.join(self._folder(prefix), name) if self._is_name(name) else self._no_name(key)
+        return (
+            os.path.join(self._folder(prefix), name) if self._is_name(name) else self._raise_invalid_name(key)
+        )
 
     def _folder(self, prefix: str) -> str:
         found = self._folders.get(prefix)
         if found is None:
             if not self._is_name(validate_key(self.source, prefix)):
-                self._no_name(prefix)
+                self._raise_invalid_name(prefix)
             above, _, name = prefix.rpartition("/")
             found = self._verify_inside(
                 self._resolve_links(os.path.join(self._folder(above), name), prefix), prefix
@@ -177,7 +179,7 @@ class FolderObjects:
     def _is_name(text: str) -> bool:
         return SEPARATORS.isdisjoint(text)
 
-    def _no_name(self, key: str) -> str:
+    def _raise_invalid_name(self, key: str) -> str:
         raise CorruptDataError(f"{self.source.name}: {key!r} is not a valid file name on this system")
 
     def _read_error(self, key: str, error: OSError | ValueError) -> LazyNWBError:

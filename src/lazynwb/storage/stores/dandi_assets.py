@@ -32,7 +32,7 @@ class _Place(NamedTuple):
 
 
 _places: OrderedDict[tuple[str, Source], _Place] = OrderedDict()
-_announced: dict[str, None] = {}
+_queued: dict[str, None] = {}
 _lock = ForkSafeLock()
 #: Held while an asset is looked up again, each for many assets: concurrent requests are refused together.
 _renewals = tuple(ForkSafeLock() for _ in range(64))
@@ -40,9 +40,9 @@ _renewals = tuple(ForkSafeLock() for _ in range(64))
 _last_place = threading.local()
 
 
-def announce(sources: Iterable[Source]) -> None:
+def queue_lookups(sources: Iterable[Source]) -> None:
     """Announce assets that may be read, so that the first look-up includes all of them."""
-    _announced.update((source.path, None) for source in sources if source.path.lower().startswith("dandi://"))
+    _queued.update((source.path, None) for source in sources if source.path.lower().startswith("dandi://"))
 
 
 def open_store(source: Source) -> Location:
@@ -50,10 +50,10 @@ def open_store(source: Source) -> Location:
     place = _places.get((api.api_url(), source))
     if place is None or time.monotonic() - place.found > _SECONDS:
         with _lock:  # concurrent readers would look up the same assets
-            if _announced:
-                announced = list(_announced)
-                _announced.clear()
-                resolver.prefetch(announced)
+            if _queued:
+                queued = list(_queued)
+                _queued.clear()
+                resolver.prefetch(queued)
         place = _find(source, fresh=False)
     _last_place.to = place
     return http.open_store(place.source)
@@ -82,7 +82,7 @@ def relocate(source: Source, region: str | None) -> bool:
 def forget() -> None:
     """Forget the locations of assets."""
     _places.clear()
-    _announced.clear()
+    _queued.clear()
 
 
 def _find(source: Source, *, fresh: bool) -> _Place:
