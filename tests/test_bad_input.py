@@ -172,7 +172,7 @@ print("ok")
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
 def test_flipped_bytes(victim, tmp_path, seed):
-    """Damage anywhere in the file: no crash, no hang, no exception but ours."""
+    """Damage anywhere in the file causes no crash, no hang and no exception other than LazyNWBError."""
     code = (
         TRY_ALL
         + """
@@ -740,7 +740,7 @@ print(lazynwb.get_sql_context(sys.argv[1]).execute("SELECT x FROM t", eager=True
 
 
 def test_many_paths_to_one_group(tmp_path):
-    """Thirty levels of two links each: a thousand million paths, of which one is enough."""
+    """Thirty levels of two links each are a thousand million paths; each group is visited once."""
     path = tmp_path / "lattice.nwb"
     with h5py.File(path, "w") as file:
         below = file.create_group("bottom")
@@ -927,7 +927,7 @@ def test_an_unknown_filter(tmp_path):
 
 
 def test_names_that_are_not_utf8(write):
-    """Such a column is left out with a warning, or shown under a readable name; the others are right."""
+    """Such a column is omitted with a warning, or has an escaped name; other columns are correct."""
     path = write({"a": [1, 2], "bcdefgh": [3, 4]})
     path.write_bytes(path.read_bytes().replace(b"bcdefgh", b"bc\xff\xfeefg"))
     for engine in ENGINES:

@@ -277,7 +277,7 @@ BROKEN_LINKS = {
 
 @pytest.mark.parametrize("kind", BROKEN_LINKS)
 def test_commands_on_a_file_with_a_broken_link(kind, tmp_path, run):
-    """A command that is asked for the table behind the link says what is wrong; others show the rest."""
+    """Commands on the table behind the link give the reason; others show the rest of the file."""
     link, reason = BROKEN_LINKS[kind]
     (tmp_path / "data").mkdir()
     path = tmp_path / "data" / "linked.nwb"

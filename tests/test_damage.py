@@ -134,7 +134,7 @@ def _answer(connection):
 
 
 def test_corrected_checksums_are_those_of_libhdf5(tmp_path):
-    """So that damage below a checksum is reached at all."""
+    """Otherwise damage in checksummed structure would not be reached."""
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w", libver="latest") as file:
         table(file, "t", {"a": np.arange(3)})
@@ -199,7 +199,7 @@ def test_a_text_whose_address_was_overwritten(tmp_path):
 
 
 def test_an_object_without_a_size_in_the_heap_of_an_attribute(tmp_path):
-    """libhdf5 alone would never end."""
+    """libhdf5 alone would loop for ever."""
     path = tmp_path / "damaged.nwb"
     with h5py.File(path, "w", libver="earliest") as file:
         table(file, "t", {"a": np.arange(3)})

@@ -47,7 +47,7 @@ def edit(store, key, **changes):
 
 
 def test_damaged_stores_give_correct_values_or_a_lazynwb_error(monkeypatch):
-    """Some cases; `python tests/damage.py --format zarr --cases 5000` for more, and of more stores."""
+    """Some cases; `python tests/damage.py --format zarr --cases 5000` runs more, on more stores."""
     monkeypatch.setattr(damage_zarr, "TWINS", {"units", "aligned"})
     monkeypatch.setattr(zarr_stores, "corpus", lambda: dict(list(STORES.items())[::5]))
     cases = damage.run("zarr", 0, range(CASES))
@@ -251,7 +251,7 @@ def test_a_scalar_of_several_elements(copy):
 
 
 def test_a_shuffle_with_a_misnamed_setting():
-    """Four bytes, the default, would be a guess: it is no codec that is known."""
+    """The default of four bytes would be a guess, so the codec counts as unknown."""
     assert catalog_codecs([{"id": "shuffle", "elementsize": 8}]) == (Codec("shuffle", (8,)),)
     assert catalog_codecs([{"id": "shuffle", "elementsi:e": 8}]) is None
 
@@ -276,7 +276,7 @@ def undone(name, data, nbytes):
 
 @pytest.mark.skipif(not TAKES_FRAMES_WITHOUT_SIZE, reason="needs numcodecs 0.16 or later")
 def test_a_zstd_frame_without_a_content_size():
-    """It is given the room of a chunk: four gigabytes of zeros do not fit into it."""
+    """Its output is limited to the size of the chunk, which four gigabytes of zeros exceed."""
     run = b"\x28\xb5\x2f\xfd\x00\x58" + ((1000 << 3) | 3).to_bytes(3, "little") + b"A"
     assert undone("zstd", run, 1000) == b"A" * 1000
     for data, nbytes in ((run, 999), (run, 1001), (damage_zarr.bombs()["zstd without a size"], 1000)):
@@ -308,7 +308,7 @@ def test_filters_with_invalid_settings(said, copy):
 
 
 def test_text_that_is_not_a_zstd_frame_is_damaged(copy):
-    """It is not of an unknown kind: for that, an enum's codes would be shown instead of its texts."""
+    """It is not an unsupported codec, for which the codes of an enum would be shown instead of its texts."""
     store = copy("v2-zstd-apart")
     (store / "units/name/0").write_bytes(b"not a frame of zstd")
     with pytest.raises(CorruptDataError, match=r"units/name/0: .*not a zstd frame"):

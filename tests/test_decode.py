@@ -63,7 +63,7 @@ def test_a_flipped_bit_fails_the_checksum(position):
 
 
 def test_filters_are_applied_in_any_order():
-    """Some writers put the checksum first, under the compression."""
+    """Some writers compute the checksum before the compression."""
     data = np.arange(50.0)
     shuffled = np.ascontiguousarray(data.view("u1").reshape(-1, 8).T).tobytes()
     checked = shuffled + struct.pack("<I", fletcher32(shuffled))

@@ -112,7 +112,7 @@ def test_a_thousand_random_queries_with_faults(tmp_path):
 @pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {"replaced", "HEAD is forbidden"}))
 @pytest.mark.sample(3)
 def test_every_fault(fault, name, proxy, folder):
-    """On the first request, and on those behind it: right or an error; right, if it passes."""
+    """On the first request or on later ones: correct or an error; correct if the fault is transient."""
     proxy.checksummed = {"checked.nwb": checksummed(folder / "checked.nwb")}
     where = "/units" if name == "checked.nwb" else "/general/extracellular_ephys/electrodes"
     expected = units(folder / name, where)
@@ -213,7 +213,7 @@ def test_bytes_with_a_wrong_checksum_are_not_cached(query, name, proxy, folder):
 
 
 def test_one_damaged_file_does_not_repeat_reads_of_others(folder, server, tmp_path):
-    """Only what is known of the one that contradicts itself is forgotten."""
+    """Only cached data of the inconsistent file is discarded."""
     data = bytearray((folder / "checked.nwb").read_bytes())
     server.objects = {f"{number}.nwb": bytes(data) for number in range(3)}
     low, _ = checksummed(folder / "checked.nwb", "units/a")[0]
@@ -361,7 +361,7 @@ def test_a_failed_request_does_not_change_the_identity(server, proxy, tmp_path):
     ("name", "kind"), [("enumerated.v2.nwb.zarr", "table"), ("rated_series.v2.nwb.zarr", "series")]
 )
 def test_missing_structure_of_a_table_is_an_error(fault, name, kind, proxy, folder):
-    """Texts of an enumeration, the time at which a series begins: without them, values would be others."""
+    """Without the texts of an enumeration, or the starting time of a series, values would be wrong."""
     url = proxy.url_of(name)
     path = folder / name
     names = lazynwb.get_internal_paths(path)

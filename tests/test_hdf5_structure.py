@@ -221,7 +221,7 @@ SIGNATURES = b"OHDR|OCHK|BTHD|BTIN|BTLF|FRHP|FHIB|FHDB|FAHD|FADB|EAHD|EAIB|EASB|
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_structure_with_a_wrong_checksum_is_refused(tmp_path, seed):
-    """Checksums are verified after a parse: what was read stays in memory, and no later parse may use it."""
+    """Checksums are verified after a parse; later parses do not use the bytes that remain in memory."""
     path, copy = tmp_path / "file.nwb", tmp_path / "copy.nwb"
     with h5py.File(path, "w", libver="latest") as file:
         builders.nwb_root(file)

@@ -146,7 +146,7 @@ def test_unsupported_objects_are_refused_by_name(tmp_path, name):
 
 
 def test_a_record_of_conversions_is_data(tmp_path):
-    """A manifest from another user is neither executed nor a path out of the output folder."""
+    """A manifest of another user is not executed and cannot refer to files outside the output folder."""
     hostile_file(tmp_path / "a.nwb", tmp_path / "mark")
     out = tmp_path / "out"
     (out / "deep").mkdir(parents=True)
@@ -243,7 +243,7 @@ def test_external_data_in_the_same_folder_is_read(linked, name):
 
 @pytest.mark.parametrize("name", FORBIDDEN)
 def test_no_dataset_reads_files_outside_of_the_folder(linked, name):
-    """Neither by its own names, nor by links behind them, nor for libhdf5's looking in the working folder."""
+    """Neither by file names, nor by links in those files, nor by libhdf5's search of the working folder."""
     frame = lazynwb.scan_nwb(linked, "t").select(name)
     with pytest.raises(UnsupportedTypeError, match=r"a\.nwb.*data (in|behind)"):
         frame.collect()
@@ -278,7 +278,7 @@ def test_external_files_are_only_read_with_permission(linked):
 
 @pytest.mark.parametrize("locking", [True, False])
 def test_a_virtual_dataset_of_a_file_that_is_open_otherwise(linked, locking):
-    """libhdf5 would take the bytes of this file for those of the others: zeros of `/x`, if it had one."""
+    """libhdf5 would read the open file in place of the source."""
     with h5py.File(linked, locking=locking):
         assert lazynwb.scan_nwb(linked, "t").select("own").collect().to_series().to_list() == [0, 1, 2, 3]
         frame = lazynwb.scan_nwb(linked, "t").select("beside")
@@ -305,7 +305,7 @@ def test_forbidden_external_storage_of_metadata_is_not_read(linked):
 
 
 def test_a_remote_file_reads_no_file_of_this_machine(linked, tmp_path):
-    """libhdf5 would follow links within the sources of a virtual dataset, whatever the settings."""
+    """libhdf5 would follow links within the sources of a virtual dataset, regardless of the settings."""
     lazynwb.config.external_links = "anywhere"
     with h5py.File(linked, "a") as file:
         file["local"] = h5py.ExternalLink(str(tmp_path / "far.h5"), "/x")

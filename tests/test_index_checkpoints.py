@@ -85,7 +85,7 @@ def check(place, paths, *, is_clean=True):
 
 @pytest.mark.usefixtures("often")
 def test_interrupted_builds_resume_and_finish(sessions, tmp_path, monkeypatch):
-    """Each try ends after a few writes of files; no try repeats what a checkpoint names."""
+    """Each build stops after a few writes; no build repeats work that a checkpoint records."""
     place = tmp_path / "index"
     with monkeypatch.context() as patched:
         writes = WriteLimit(patched)

@@ -254,7 +254,7 @@ def test_a_changed_session_is_detected_when_it_is_read(tmp_path):
 
 
 def test_a_column_that_would_lose_values_is_read_from_the_file(tmp_path):
-    """A scan of all files refuses it; of the one file it has the file's own type."""
+    """A scan of all files raises an error; a scan of that file has the type of the file."""
     large = 2**60 + 1
     for name, values in {"a": [0.5, 1.5], "b": [1, large]}.items():
         with h5py.File(tmp_path / f"{name}.nwb", "w") as file:

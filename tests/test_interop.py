@@ -145,7 +145,7 @@ def test_series_become_tsds_frames_and_tensors(file, pynapple):
 
 
 def test_samples_that_are_not_in_order_keep_their_times(tmp_path, pynapple):
-    """pynapple itself sorts the times, and leaves the samples where they are."""
+    """pynapple itself sorts the times without their samples."""
     path = tmp_path / "a.nwb"
     stamps = np.array([3.0, 1.0, np.nan, 2.0])
     values = {

@@ -114,7 +114,7 @@ class TestBytes:
         assert lf.select(pl.len()).collect().item() == sum(map(operator.lt, *lengths))
 
     def test_values_of_survivors_only(self, cube):
-        """Polars requests the columns of a predicate, needed or not: their rows are read that pass it."""
+        """Polars requests the columns of a predicate, so their elements are read for the remaining rows."""
         most = max(lengths_in(cube, TIMES))
         lf = lazynwb.scan_nwb(cube, "units")
         frame, profile = counted(lf.filter(most == LENGTH).select(TIMES))
@@ -135,7 +135,7 @@ class TestBytes:
 
 @pytest.mark.usefixtures("settled")
 class TestStore:
-    """Lengths are small columns: the column store has them."""
+    """Lengths are kept in the column store."""
 
     def test_a_second_process_reads_no_file(self, cube):
         lf = lazynwb.scan_nwb(cube, "units", length_columns=True)
@@ -238,7 +238,7 @@ class TestNames:
 
 
 class TestWays:
-    """The ways to ask for length columns."""
+    """Functions and commands with length columns."""
 
     def test_length_columns_in_sql(self, cube):
         context = lazynwb.get_sql_context(cube, length_columns=True)
@@ -348,7 +348,7 @@ class TestWays:
 
 
 class TestShapes:
-    """Each kind of column that a scan publishes as a list, in one file or another."""
+    """Each kind of column that is a list in a scan."""
 
     def write(self, path, **columns):
         with h5py.File(path, "w") as file:

@@ -90,7 +90,7 @@ def test_text_that_fits_into_a_batch_is_read_once(tmp_path, no_store):
 
 @pytest.mark.parametrize("bytes_each", [10, 500, 70_000, 3_000_000])
 def test_objects_of_heaps_small_and_large(tmp_path, bytes_each):
-    """Collections are searched some at a time, and large ones object by object."""
+    """Small collections are read in groups, large ones object by object."""
     path = tmp_path / "a.nwb"
     count = max(6_000_000 // bytes_each, 3) if bytes_each > 10 else 100_000
     texts = [f"{k}".ljust(bytes_each - k % 7, "x") for k in range(count)]
@@ -103,7 +103,7 @@ def test_objects_of_heaps_small_and_large(tmp_path, bytes_each):
 
 @pytest.mark.parametrize("name", ["waveforms", "long texts", "one row"])
 def test_memory_is_bounded(name, tmp_path):
-    """A hundredth of the values of the full measurement, in batches a hundredth as large."""
+    """One hundredth of the full measurement, with batches of one hundredth of the size."""
     case, scale = limits.CASES[name], 0.02
     folder = tmp_path / "files"
     folder.mkdir()
@@ -261,7 +261,7 @@ HOMES = {
 @pytest.mark.parametrize("home", HOMES)
 @pytest.mark.sample(2)
 def test_queries_do_not_need_a_home_folder(home, cube):
-    """The cache may be lost, and the system's own notion of a home taken; the values are right."""
+    """The cache may be disabled, or in the home folder that the system reports; values are correct."""
     environment = {n: v for n, v in child_environment().items() if n != "LAZYNWB_CACHE_DIR"}
     for name, value in HOMES[home].items():
         environment.pop(name, None)

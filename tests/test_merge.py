@@ -92,7 +92,7 @@ def test_structs_with_different_fields_are_united(tmp_path, engine):
 
 @pytest.mark.parametrize("engine", ["in-memory", "streaming"])
 def test_lists_of_structs_of_files_that_disagree_have_all_fields(tmp_path, engine):
-    """They did not: Polars casts a struct to one of more fields only where it is not inside of a list."""
+    """Polars casts a struct to one with more fields only outside of lists."""
     paths = [tmp_path / "a.nwb", tmp_path / "b.nwb"]
     narrow, wide = [("x", "i4")], [("x", "f8"), ("y", "i2")]
     with h5py.File(paths[0], "w") as file:
@@ -130,7 +130,7 @@ def test_columns_of_unusual_layouts_are_read_by_libhdf5(tmp_path):
 
 @pytest.mark.parametrize("lost", [False, True], ids=["set", "null"])
 def test_references_of_scattered_rows_are_read_by_libhdf5(lost, tmp_path):
-    """They were an error: of several arrays put together NumPy forgets that objects are references."""
+    """Concatenated NumPy arrays lose the metadata that marks references."""
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         group = table(file, "t", {"id": np.arange(9)})

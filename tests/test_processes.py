@@ -183,7 +183,7 @@ QUERIES = [
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.sample(2)
 def test_no_file_stays_open(cube, query):
-    """After a query, and while Polars still holds the generator; the batch in hand may be finished first."""
+    """After a query, and while Polars holds the generator, once the current batch is finished."""
     code = f"""{OPEN_FILES}
 result = {query}
 assert result.height > 0
@@ -256,7 +256,7 @@ lazynwb.get_sql_context(paths).execute("SELECT * FROM units").collect()
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: run on Linux or macOS")
 def test_queries_in_a_forked_process(cube):
-    """Multiprocessing by fork, as PyTorch's data loaders do it: the child scans without hanging."""
+    """Multiprocessing by fork, as in PyTorch's data loaders: scans of the child do not hang."""
     code = f"""{OPEN_FILES}
 import multiprocessing
 def work(path):

@@ -33,7 +33,7 @@ def test_every_table_is_listed(path):
 
 
 def test_a_scan_of_all_files():
-    """Sources of every age in one scan: those without trials are skipped, and the rest are right."""
+    """Files of all NWB versions in one scan: those without trials are skipped, the others are correct."""
     having = [path for path in FILES if "/intervals/trials" in oracle.tables(path)]
     expected = sum(oracle.read_table(path, "/intervals/trials").rows for path in having)
     with pytest.raises(

@@ -141,7 +141,7 @@ def test_rows_of_an_aligned_table_have_its_categories(suffix, twins):
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_regions_of_every_session_are_resolved(suffix, twins):
-    """Resolved by plain Python from what h5py reads in the HDF5 twin; the other columns are as ever."""
+    """Compared with plain Python and h5py on the HDF5 twin; other columns are unchanged."""
     found = 0
     for path in sorted(twins.glob("*.nwb")):
         regions = list(regions_of(path)) if path.is_file() else []
@@ -159,7 +159,7 @@ def test_regions_of_every_session_are_resolved(suffix, twins):
 
 
 def test_regions_of_the_other_table_stay_positions(built):
-    """Only regions of the scanned table are resolved; lists of positions are left out like arrays."""
+    """Only regions of the scanned table are resolved; lists of positions are omitted like arrays."""
     path = built("icephys_hierarchy")
     lf = lazynwb.scan_nwb(path, f"{ICEPHYS}/sequential_recordings", resolve_regions=True)
     assert lf.collect_schema()["simultaneous_recordings"] == pl.List(pl.Struct({"id": pl.Int64}))
@@ -228,7 +228,7 @@ _number = itertools.count()
     count=st.integers(0, 7),
 )
 def test_any_regions_equal_plain_python(rows, singles, deep, count, tmp_path_factory):
-    """One, several, or lists of several positions in each row, of which some may lead nowhere."""
+    """One or several positions, or lists of positions, in each row; some are invalid."""
     path = tmp_path_factory.getbasetemp() / f"any_{next(_number)}.nwb"
     n = len(rows)
     with h5py.File(path, "w") as file:
@@ -609,7 +609,7 @@ def test_a_region_in_a_linked_file_refers_to_a_table_of_that_file(tmp_path):
 
 @pytest.mark.skipif(not FILES, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
 def test_every_region_of_the_real_files():
-    """Each table with a region, resolved by plain Python from what h5py reads."""
+    """Each table with a region, compared with plain Python and h5py."""
     found = 0
     for path in FILES:
         for table_path, name, target in regions_of(path):

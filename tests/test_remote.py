@@ -95,7 +95,7 @@ def test_every_kind_of_file_equals_the_local_one(name, built, server):
 @pytest.mark.parametrize("name", ["references", "many_columns", "chunk_indices", "raggedness", "layouts"])
 @pytest.mark.sample(2)
 def test_older_versions_of_libhdf5_wait_for_missing_bytes(name, built, server, monkeypatch):
-    """Theirs is another way to the same result: see `_MAY_FAIL`."""
+    """These versions cannot fail and repeat a read: see `_MAY_FAIL`."""
     told = []
     monkeypatch.setattr(block_stream, "MAY_FAIL", False)
     monkeypatch.setattr(block_stream, "MissingBytesError", lambda why: told.append(why) or OSError(why))

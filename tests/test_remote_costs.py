@@ -76,7 +76,7 @@ def test_a_cold_query_stays_within_its_budget(query, requests, size, urls, serve
 
 @pytest.mark.parametrize(("query", "most"), [(performance, 3), (good_spikes, 5), (trials, 3)])
 def test_structure_needs_one_round_trip_per_pointer(query, most, urls, monkeypatch):
-    """On top of the first bytes, which come with a file's identity."""
+    """In addition to the first bytes, which are read with the identity of the file."""
     rounds = Counter()
     fetch = RemoteFile.fetch_blocks
 
@@ -175,7 +175,7 @@ def test_layouts(layout, sessions, tmp_path):
 
 
 def test_data_for_other_libraries_is_fetched_in_one_round(tmp_path):
-    """Chunks with a filter that the engine leaves to libhdf5 do not cost a request each."""
+    """Chunks with a filter that only libhdf5 decodes do not take one request each."""
     import h5py
     import numpy as np
 

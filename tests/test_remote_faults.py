@@ -230,7 +230,7 @@ def test_a_404_is_a_source_not_found_error(server):
 
 
 def test_a_refusal_in_another_encoding(server, url):
-    """obstore keeps its status to itself then; the answer to a HEAD request has no text."""
+    """obstore does not report the status in that case; the response to a HEAD request has no text."""
     server.faults.append(always(refuse(410, "nicht verfügbar".encode("latin-1"))))
     error_of(url, SourceNotFoundError)
     assert [seen.method for seen in server.log] == [
@@ -453,7 +453,7 @@ def test_columns_that_change_between_two_queries(server, versions):
 @pytest.mark.parametrize("fault", [None, WHOLE])
 @pytest.mark.parametrize("last_modified", [False, True])
 def test_a_server_without_reliable_versions(last_modified, fault, server, versions, cache_dir):
-    """Without an ETag, and without a date or within its second, identities expire at once."""
+    """Without an ETag, and without a date or within the second of the date, identities expire immediately."""
     config.download_bytes = 10_000_000
     server.faults.append(always(fault))
     server.etag, server.last_modified = None, last_modified
@@ -731,7 +731,7 @@ def test_displayed_names_contain_no_secrets():
 
 
 def test_files_that_differ_in_unselected_columns(server, units, caplog):
-    """One that cannot be read takes no other with it, though both have the same name in messages."""
+    """An unreadable file does not affect another one with the same displayed name."""
     server.faults.append(lambda seen: refuse(404) if "id=7" in seen.target else None)
     urls = [f"{server.url_of('s.nwb')}?id={number}" for number in (7, 8)]
     frame = lazynwb.read_nwb(urls, "/units", ignore_errors=True)
@@ -804,7 +804,7 @@ def test_ctrl_c_ends_the_wait_for_a_silent_server(code, count, stalled, versions
     ],
 )
 def test_pending_loads_do_not_block_other_queries(code, status, cube, server):
-    """A schema that is taken from the first file has others begun, whose server keeps silent."""
+    """The schema of the first file does not wait for loads of other files whose server does not respond."""
     server.objects = {f"{number}.nwb": cube[number % 6].read_bytes() for number in range(12)}
     server.faults.append(lambda seen: None if seen.path == "0.nwb" else SILENT)
     with start(code, map(server.url_of, server.objects)) as child:

@@ -109,7 +109,7 @@ def test_immutable_objects_need_no_requests_in_other_processes(server, sessions,
 
 
 def test_a_changed_immutable_object_is_an_error_at_most_once(server, sessions):
-    """A server other than the archive's may do so: the data of two versions is not mixed."""
+    """Servers other than that of the archive may do this; data of two versions is not mixed."""
     server.objects[BLOB] = sessions[0].read_bytes()
     url = f"{server.url}/{BLOB}"
     trials(url)

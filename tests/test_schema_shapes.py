@@ -576,7 +576,7 @@ TRANSPOSED = {
 @pytest.mark.parametrize("what", TRANSPOSED)
 @pytest.mark.parametrize("store", ["hdf5", "zarr"])
 def test_ragged_data_without_a_shape_in_the_schema_is_never_transposed(what, store, tmp_path):
-    """The schema allows two dimensions, so what does not fit its index is an error that names both."""
+    """The schema allows two dimensions, so data that does not fit its index is an error that names both."""
     path = write(tmp_path / "t.nwb", *TRANSPOSED[what])
     path = path if store == "hdf5" else as_zarr(tmp_path / "t.nwb.zarr", path)
     table = next(iter(TRANSPOSED[what][1]))

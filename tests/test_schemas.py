@@ -379,7 +379,7 @@ def test_concurrent_first_use(tmp_path):
 
 
 def test_spikes_in_intervals_of_files_with_conflicting_types(tmp_path):
-    """Columns that cannot be read are left out of the result, as arrays are."""
+    """Unreadable columns are omitted from the result, like arrays."""
     for name, values in {"a": [1, 2], "b": ["one", "two"]}.items():
         with h5py.File(tmp_path / f"{name}.nwb", "w") as file:
             table(file, "units", {"spike_times": Ragged([[0.5, 1.5]])}, kind="Units")

@@ -206,7 +206,7 @@ def test_scans_on_an_executor_read_from_the_store_and_do_not_fill_it(cube):
 
 
 class TestWhatAFilteredQueryStores:
-    """Columns that it decodes anyway, and the others when it is repeated."""
+    """A filtered query stores the columns that it decodes anyway, and the others when it is repeated."""
 
     def query(self, cube):
         lf = lazynwb.scan_nwb(cube, "units").filter(
@@ -329,7 +329,7 @@ def test_columns_of_several_queries_are_combined(cube):
 
 
 def test_a_scan_yields_rows_part_by_part(cube):
-    """Beside its rows, it has no more than one part in memory."""
+    """In addition to the returned rows, at most one part is in memory."""
     for path in cube:
         stored(lambda path=path: lazynwb.read_nwb(path, "intervals/trials"))
     expected = unstored(lambda: lazynwb.read_nwb(cube, "intervals/trials"))
@@ -504,7 +504,7 @@ def test_changes_of_files_are_detected(tmp_path):
 
 @pytest.mark.parametrize("limit", [None, 1, 6, 9])
 def test_a_file_that_grows_while_its_part_vanishes(tmp_path, monkeypatch, limit):
-    """After a file was read, rows are counted by the file and not by its stored part."""
+    """After a file has been read, its rows are counted in the file and not in its stored part."""
     paths = [tmp_path / f"{number}.nwb" for number in range(2)]
 
     def write(rows):

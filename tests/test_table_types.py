@@ -183,7 +183,7 @@ def test_events_have_times_in_seconds_and_values(built):
 
 
 def test_meanings_are_a_table_that_can_be_joined(built):
-    """The column that they explain stays as it is."""
+    """The described column is unchanged."""
     path = built("event_tables")
     meanings = lazynwb.scan_nwb(path, "/events/stimuli/meanings_tables/kind_meanings")
     events = lazynwb.scan_nwb(path, "/events/stimuli")
@@ -326,7 +326,7 @@ _number = itertools.count()
 
 @given(texts=TEXTS, data=st.data(), fixed=st.booleans())
 def test_any_codes_and_elements_equal_plain_python(texts, data, fixed, tmp_path_factory):
-    """In cells and in lists, with elements of variable and of fixed length."""
+    """As scalars and in lists, with elements of variable and of fixed length."""
     path = tmp_path_factory.getbasetemp() / f"enum_{next(_number)}.nwb"
     code = st.integers(0, len(texts) - 1)
     rows = data.draw(st.lists(st.lists(code, max_size=3), max_size=6))
@@ -344,7 +344,7 @@ def test_any_codes_and_elements_equal_plain_python(texts, data, fixed, tmp_path_
 
 
 def test_datasets_of_elements_are_not_columns(tmp_path):
-    """A dataset as long as the table is a column of it, but not one that only explains another."""
+    """A dataset as long as the table is a column of it, unless it contains the elements of another."""
     path = tmp_path / "a.nwb"
     with h5py.File(path, "w") as file:
         enumerated(file, "hidden", {"kind": (np.array([1, 0], "u1"), ["a", "b"])})

@@ -60,7 +60,7 @@ def test_notebook_dtypes(cube):
 
 
 def test_a_million_rows(tmp_path):
-    """Values at the edges of every batch are right."""
+    """Values at the boundaries of all batches are correct."""
     n = 1_000_000
     path = tmp_path / "long.nwb"
     with h5py.File(path, "w") as file:

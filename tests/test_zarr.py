@@ -210,7 +210,7 @@ def test_references_are_the_paths_that_they_name(name, store):
 @each_version
 @pytest.mark.parametrize("name", ["described", "one_row", "session"])
 def test_metadata_of_one_text_and_of_a_list_of_one(hdf5, store):
-    """A scalar is a scalar and a list is a list, though version 2 stores either as an array of one."""
+    """Scalars and lists of one element are distinguished, although version 2 stores both as arrays."""
     for table_path in sorted(METADATA.intersection(oracle.tables(hdf5))):
         expected = oracle.read_table(hdf5, table_path)
         assert_table(lazynwb.read_nwb(store, table_path), expected, store, table_path)
@@ -287,7 +287,7 @@ def test_different_sessions_in_different_formats(twins):
 
 
 def test_a_folder_of_files_and_stores(twins):
-    """Each store is one source, and none of its objects is."""
+    """Each store is one source; its objects are not."""
     names = ("units", "waveforms", "units_alone", "one_row", "session")
     having = [store_of(twins, name, version) for name in names for version in VERSIONS]
     having += [twins / f"{name}.nwb" for name in names]
@@ -332,7 +332,7 @@ def test_every_table_from_a_web_server(hdf5, store, server):
 @each_version
 @pytest.mark.parametrize("name", ["session", "units"])
 def test_a_consolidated_store_is_described_by_one_request(store, server):
-    """One document has all of it. That it is version 2 may take one request more, for that of version 3."""
+    """A second request may be needed to find out that the store is of version 2."""
     lazynwb.scan_nwb(server.url_of(store.name), "/units").collect_schema()
     documents, chunks = asked(server)
     assert [seen.path for seen in documents if seen.status == 200] == [
@@ -379,7 +379,7 @@ def test_a_web_server_without_listings(hdf5, store, tmp_path):
 @each_version
 @pytest.mark.parametrize("name", ["session", "units_alone"])
 def test_a_zip_file_on_a_web_server(hdf5, store, tmp_path):
-    """Its directory and the members that a query needs are ranges of one file."""
+    """The directory and the members that a query needs are read as ranges of one file."""
     with RangeServer(tmp_path) as server:
         url = server.url_of(zipped(store, tmp_path).name)
         check_twin(url, hdf5)
@@ -571,7 +571,7 @@ def test_a_damaged_lindi_archive(damage, said, tmp_path):
 
 
 def test_zarr_python_is_not_loaded(twins):
-    """The package reads stores without it, and beside any version of it."""
+    """The package does not use zarr-python and works with any installed version of it."""
     before = "zarr" in sys.modules
     for version in VERSIONS:
         lazynwb.read_nwb(store_of(twins, "units", version), "/units")

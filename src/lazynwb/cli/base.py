@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -26,9 +27,17 @@ def _without_types(parameters: list[Any]) -> list[Any]:
         one._get_number_range_help_str = str  # noqa: SLF001 - typer would add "[x>=0]"
         if one.param_type_name == "argument":
             one.display_type_rich = lambda ctx: None  # noqa: ARG005 - as typer calls it
+            one.get_usage_pieces = partial(_usage_pieces, one)
         elif one.metavar is None:
             one.metavar = "" if one.is_flag or one.is_eager else str(one.name).upper()
     return parameters
+
+
+def _usage_pieces(argument: Any, ctx: Any) -> list[str]:  # noqa: ANN401, ARG001 - as typer calls it
+    """Return an argument in the usage line: typer would put required ones in braces."""
+    name = argument.metavar or str(argument.name).upper()
+    piece = name if argument.required else f"[{name}]"
+    return [f"{piece}..." if argument.nargs != 1 and "..." not in name else piece]
 
 
 class Command(TyperCommand):

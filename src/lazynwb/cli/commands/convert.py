@@ -43,7 +43,10 @@ def convert(  # noqa: PLR0913 - the options of a command
         bool, typer.Option("--full-path", help="Name outputs by the full path of their table.")
     ] = False,
     min_file_count: Annotated[
-        int, typer.Option("--min-file-count", min=1, help="Omit tables that fewer files have.")
+        int,
+        typer.Option(
+            "--min-file-count", metavar="COUNT", min=1, help="Omit tables that exist in fewer files."
+        ),
     ] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Convert unchanged sessions again.")] = False,
     exclude_arrays: ExcludeArraysOption = False,

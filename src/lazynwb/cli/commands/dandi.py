@@ -17,7 +17,10 @@ def dandi_ls(  # noqa: PLR0913
     *,
     dandiset: Annotated[str, typer.Argument(metavar="ID", help="Identifier of a dandiset, such as 000363.")],
     version: Annotated[
-        str | None, typer.Option(help="Version, such as 0.231012.2129 or draft. Default: the newest.")
+        str | None,
+        typer.Option(
+            help="Version, such as 0.231012.2129 or draft. Default: the newest published one, or the draft."
+        ),
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", "-n", min=0, help="Maximum number of files.")

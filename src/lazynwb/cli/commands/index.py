@@ -13,6 +13,10 @@ index_app = typer.Typer(
 )
 
 _IndexArgument = Annotated[str, typer.Argument(metavar="INDEX", help="Folder or URL of the index.")]
+_AddedArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SOURCE", help="Sources to add. All sources of the index are checked."),
+]
 _ChunksOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -65,7 +69,7 @@ def build(  # noqa: PLR0913 - the options of a command
 @index_app.command("update", cls=Command)
 def update(
     index: _IndexArgument,
-    sources: SourcesArgument = None,
+    sources: _AddedArgument = None,
     *,
     chunks: _ChunksOption = None,
     strict: _StrictOption = False,
