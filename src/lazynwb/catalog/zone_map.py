@@ -29,8 +29,6 @@ class ZoneMap(msgspec.Struct, frozen=True, array_like=True, gc=False):
         NumPy type string of the values, in native byte order.
     minima, maxima : bytes
         One value per zone.
-    ascending : bytes
-        One byte per zone: 1 if the values of the zone ascend and none is NaN.
     """
 
     rows: int
@@ -38,7 +36,6 @@ class ZoneMap(msgspec.Struct, frozen=True, array_like=True, gc=False):
     dtype: str
     minima: bytes
     maxima: bytes
-    ascending: bytes
 
     def describes(self, rows: int) -> bool:
         """Return whether the zone map is consistent and belongs to an array with this number of rows."""
@@ -50,7 +47,7 @@ class ZoneMap(msgspec.Struct, frozen=True, array_like=True, gc=False):
             width = self.count * np.dtype(self.dtype).itemsize
         except TypeError:
             return False
-        return len(self.minima) == len(self.maxima) == width and len(self.ascending) == self.count
+        return len(self.minima) == len(self.maxima) == width
 
     @property
     def count(self) -> int:
@@ -92,7 +89,7 @@ def zone_map_of(blocks: Iterable[np.ndarray], rows: int, zone_rows: int) -> Zone
     """
     import numpy as np
 
-    minima, maxima, ascending = [], [], []
+    minima, maxima = [], []
     dtype = np.dtype(np.float64)
     for values in blocks:
         dtype = values.dtype
@@ -101,7 +98,5 @@ def zone_map_of(blocks: Iterable[np.ndarray], rows: int, zone_rows: int) -> Zone
             if zones.size:
                 minima.append(np.fmin.reduce(zones, axis=1))
                 maxima.append(np.maximum.reduce(zones, axis=1))
-                in_order = (zones[:, 1:] >= zones[:, :-1]).all(axis=1)
-                ascending.append(in_order & (maxima[-1] == maxima[-1]))
-    joined = (b"".join(part.tobytes() for part in parts) for parts in (minima, maxima, ascending))
+    joined = (b"".join(part.tobytes() for part in parts) for parts in (minima, maxima))
     return ZoneMap(rows, zone_rows, dtype.str, *joined)
