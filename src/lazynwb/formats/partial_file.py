@@ -135,7 +135,7 @@ class PartialFile:
     def _misses(self) -> int:
         return self._own_misses() + sum(linked._misses() for linked in self._linked.values())  # noqa: SLF001 - of its own kind
 
-    def once(self, path: str, describe: Callable[[], T]) -> T:
+    def memoize(self, path: str, describe: Callable[[], T]) -> T:
         """Return the description of an object, from this or an earlier run of a parse."""
         if self._own_misses() < 0:
             return describe()

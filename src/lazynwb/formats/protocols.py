@@ -245,7 +245,7 @@ class OpenFile(ReferenceFile, Protocol):
         """Open the object at a path from the root; raise BrokenLinkError if it does not exist."""
         ...
 
-    def once(self, path: str, describe: Callable[[], T]) -> T:
+    def memoize(self, path: str, describe: Callable[[], T]) -> T:
         """Return the description of an object, from this or an earlier run of a parse."""
         ...
 

@@ -85,7 +85,7 @@ def describe_attributes(  # noqa: C901 - one walk
                     known.setdefault((id(group.file), address), f"/{path}/{relative}".replace("//", "/"))
                 try:
                     full = f"{path}/{prefix}{member_name(key)}\0attributes"
-                    child, attributes = file.once(full, partial(_member, group, key))
+                    child, attributes = file.memoize(full, partial(_member, group, key))
                 except (DamagedObjectError, UnreachableLinkError) as error:
                     log_damaged(file, f"/{path}/{relative}".replace("//", "/"), error)
                     continue

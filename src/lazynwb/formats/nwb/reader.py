@@ -44,7 +44,7 @@ def describe_members(file: OpenFile, path: str) -> Table | None:
         try:
             full = f"{path}/{member_name(key)}"
             with file.collect_misses():
-                array = file.once(f"{full}\0member", partial(_describe, file, group, key, full))
+                array = file.memoize(f"{full}\0member", partial(_describe, file, group, key, full))
                 if array is not None:
                     columns.append(whole_column(name, array, field_ndim("TimeSeries", name)))
         except BrokenLinkError as error:

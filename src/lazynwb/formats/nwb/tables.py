@@ -257,7 +257,7 @@ def _members(
         try:
             with main.collect_misses():
                 described = partial(_member, main, group, key, full, ndim, may_index=may_index)
-                member = main.once(f"{full}\0{ndim}\0{may_index}", described)
+                member = main.memoize(f"{full}\0{ndim}\0{may_index}", described)
                 if member is not None:
                     members[name] = member
                     problems += [f"column {name!r} {member.problem}"] * bool(member.problem)
