@@ -43,7 +43,7 @@ def test_cache_dir_from_the_environment(tmp_path):
     ("name", "text"), [("DISABLE_CACHE", "perhaps"), ("CACHE_MAX_BYTES", "much"), ("EXTERNAL_LINKS", "x")]
 )
 def test_a_bad_value_names_its_variable(name, text):
-    with pytest.raises(ValueError, match=f"LAZYNWB_{name}"):
+    with pytest.raises(ValueError, match=f"LAZYNWB_{name}='{text}': expected"):
         value("cache_dir", **{f"LAZYNWB_{name}": text})
 
 

@@ -461,6 +461,8 @@ def test_a_window_that_ends_before_it_starts_is_refused(session):
     for window in [(2, 1), (float("nan"), 1), (0, float("nan"))]:
         with pytest.raises(ValueError, match="between"):
             ts.between(*window)
+    with pytest.raises(TypeError, match="numbers of seconds, not 'a' and 1"):
+        ts.between("a", 1)
 
 
 # -- costs ------------------------------------------------------------------------------------------------

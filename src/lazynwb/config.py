@@ -233,7 +233,10 @@ def _parse(text: str, hint: Any) -> Any:  # noqa: ANN401 - the type of the hint
             raise ValueError("expected true or false")
         return lowered in _TRUE
     if hint in {int, float, str}:
-        return hint(text)
+        try:
+            return hint(text)
+        except ValueError:
+            raise ValueError("expected an integer" if hint is int else "expected a number") from None
     if typing.get_origin(hint) is dict:
         import json
 

@@ -245,7 +245,9 @@ def conform(series: pl.Series, dtype: pl.DataType, origin: str | None) -> pl.Ser
 
 def _cast_error(stored: pl.DataType, dtype: pl.DataType, origin: str | None, reason: str) -> str:
     if origin is None:
-        return f"stored as {stored}, which cannot be cast to the chosen {dtype} ({reason})"
+        return (
+            f"stored as {stored}, which cannot be cast to the chosen {dtype} ({reason}): choose another type"
+        )
     return (
         f"stored as {stored} but the scan's type is {dtype}, taken from {origin} ({reason}): infer the "
         "schema from all files (infer_schema_length=None), or choose a type with schema_overrides"

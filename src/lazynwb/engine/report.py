@@ -111,7 +111,8 @@ class Report:
                 self._table,
                 _first_items(
                     [
-                        f"{name}: /{path}: column {column!r} is null where it cannot be read: {reason}"
+                        f"{name}: /{path}: column {column!r} is null where it cannot be read: "
+                        + _without_place(reason, name, path, column)
                         for (name, path, column), reason in sorted(self._unreadable.items())
                     ]
                 ),
@@ -123,6 +124,13 @@ class Report:
         problems = [problem for problem in self._problems if not problem.startswith(reported)]
         if problems:
             _LOGGER.warning("table /%s was repaired: %s", self._table, _first_items(problems))
+
+
+def _without_place(reason: str, name: str, path: str, column: str) -> str:
+    """Return the reason of an error without the file, table and column at its beginning."""
+    for place in (f"{name}: ", f"/{path}/{column}: ", f"/{path}: column {column!r}: "):
+        reason = reason.removeprefix(place)
+    return reason
 
 
 def _first_items(items: list[str]) -> str:

@@ -284,5 +284,5 @@ def read_untrusted(folder: Folder, name: str, read: Callable[[], T]) -> T:
 def damaged_error(folder: Folder, name: str, reason: object) -> CorruptDataError:
     """Return the error for a damaged file of an index."""
     return CorruptDataError(
-        f"index {folder.name} is damaged: {name}: {reason}: rebuild it with lazynwb.build_index"
+        f"index {folder.name} is damaged: rebuild it with lazynwb.build_index ({name}: {reason})"
     )

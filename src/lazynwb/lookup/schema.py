@@ -223,7 +223,7 @@ class SchemaInference:
         if not found:
             message = table_not_found_message(shown, sources, catalogs=self.catalogs)
             if failures:
-                message += f"; {len(failures)} tables could not be read: {failures[0]}"
+                message += f"; {len(failures)} files could not be read; the first error: {failures[0]}"
             raise TableNotFoundError(message)
         save_later()  # the scan that reads the schema saves more blocks
         return schema, found

@@ -353,8 +353,15 @@ class TimeSeries(SeriesInfo):
             timestamps to read all of them. The message names the alternatives.
         ValueError
             If `stop` is before `start`, or one of them is NaN.
+        TypeError
+            If `start` or `stop` is not a number.
         """
-        if not start <= stop:
+        try:
+            is_ordered = float(start) <= float(stop)
+        except (TypeError, ValueError):
+            message = f"between takes two numbers of seconds, not {start!r} and {stop!r}"
+            raise TypeError(message) from None
+        if not is_ordered:
             raise ValueError(f"between({start}, {stop}): the end is before the start, or not a number")
         regular = self._regular()
         if regular is not None:

@@ -261,4 +261,5 @@ def _open_error(path: str, error: OSError) -> LazyNWBError:
 
             return SourceNotFoundError(describe_link(path, os.readlink(path)))
         return SourceNotFoundError(f"no such file: {path}: check the path, and whether the file was moved")
-    return NotNWBError(f"{path} cannot be read: {error.strerror}")
+    remedy = ": check its permissions" if isinstance(error, PermissionError) else ""
+    return NotNWBError(f"{path} cannot be read: {error.strerror}{remedy}")
