@@ -78,7 +78,7 @@ def flatten(rows: Sequence[Any], depth: int) -> tuple[list[Any], list[list[int]]
 
 
 def put(group: h5py.Group, name: str, column: Any) -> h5py.Dataset:
-    """Write one column, with its indices where it is ragged."""
+    """Write one column, with its indices if it is ragged."""
     if isinstance(column, Ragged):
         values, levels = flatten(column.rows, column.depth)
         data = np.array(values, dtype=column.dtype).reshape((len(values), *column.inner))
@@ -119,7 +119,7 @@ def table(
     kind: str | None = "DynamicTable",
     colnames: Any = ...,
 ) -> h5py.Group:
-    """Write a DynamicTable; `colnames` may be given to lie, None leaves it out, `rows=-1` leaves out `id`."""
+    """Write a DynamicTable; `colnames` replaces the correct names, None omits it, `rows=-1` omits `id`."""
     group = parent.require_group(path)
     for name, column in columns.items():
         put(group, name, column)
@@ -275,7 +275,7 @@ def write_session(
 
 
 def write_cube(folder: Path, count: int = 6, **options: Any) -> list[Path]:
-    """Sessions of which the fourth lacks `/intervals/performance`; in the order of their names."""
+    """Write sessions, of which the fourth lacks `/intervals/performance`; return sorted paths."""
     folder.mkdir(parents=True, exist_ok=True)
     return [
         write_session(folder / f"session_{k:02}.nwb", k, performance=k != 3, **options) for k in range(count)

@@ -316,7 +316,7 @@ _LONG = 600
 
 
 def plain(value: Any, folder: str) -> Any:
-    """A result as JSON's own types; the names of columns sorted, paths relative."""
+    """A result in JSON types, with sorted column names and relative paths."""
     if isinstance(value, pl.DataFrame):
         return {name: plain(value[name].to_list(), folder) for name in sorted(value.columns)}
     if isinstance(value, pd.DataFrame):

@@ -167,7 +167,7 @@ def filter_orders(path: Path) -> None:
 
 @case
 def skipped_filters(path: Path) -> None:
-    """Chunks that say of themselves that a filter was not applied to them."""
+    """Chunks whose mask says that a filter was skipped."""
     data = np.arange(40, dtype="<i4")
     with h5py.File(path, "w") as file:
         group = table(file, "t", {"i": Column(data, {"chunks": (10,), **GZIP})})
@@ -217,7 +217,7 @@ def plugins(path: Path) -> None:
 
 @case
 def fill_values(path: Path) -> None:
-    """Space that nobody wrote reads as the fill value."""
+    """Unwritten space reads as the fill value."""
     with h5py.File(path, "w") as file:
         group = table(file, "t", {"a": np.arange(50)})
         for name, dtype, fill in (
@@ -248,7 +248,7 @@ def fill_values(path: Path) -> None:
 
 @case
 def external_storage(path: Path) -> None:
-    """Datasets whose bytes are elsewhere: virtual ones, here over the same file."""
+    """Datasets whose bytes are stored elsewhere: virtual ones over the same file."""
     with h5py.File(path, "w") as file:
         file["source"] = np.arange(12.0)
         layout = h5py.VirtualLayout((20,), "f8")

@@ -77,7 +77,7 @@ def raggedness(path: Path) -> None:
 
 @case
 def colnames(path: Path) -> None:
-    """`colnames` in every form that it takes in the wild."""
+    """`colnames` in every form that occurs in published files."""
     columns = {"a": np.arange(3), "b": np.arange(3.0)}
     with h5py.File(path, "w") as file:
         forms: dict[str, Any] = {
@@ -111,7 +111,7 @@ def colnames(path: Path) -> None:
 
 @case
 def unequal_lengths(path: Path) -> None:
-    """Listed columns are padded or clipped to the table's rows; others only appear when they fit."""
+    """Listed columns are padded or truncated to the rows of the table; others must have its length."""
     with h5py.File(path, "w") as file:
         columns = {
             "fits": np.arange(5),
@@ -154,7 +154,7 @@ def empty_tables(path: Path) -> None:
 
 @case
 def odd_names(path: Path) -> None:
-    """Names that somebody has to quote."""
+    """Names that need quoting."""
     names = [
         "with space",
         "ünï",

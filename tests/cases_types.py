@@ -120,7 +120,7 @@ def texts(path: Path) -> None:
 
 @case
 def long_text_column(path: Path) -> None:
-    """More text than one heap collection holds, written in an order of its own."""
+    """More text than one heap collection contains, written in another order."""
     n = 5000
     words = [f"unit {k} " + "x" * (k * 37 % 90) for k in range(n)]
     with h5py.File(path, "w") as file:
@@ -222,7 +222,7 @@ def references(path: Path) -> None:
 
 @case
 def unsupported_types(path: Path) -> None:
-    """Columns that only raise an error when they are selected."""
+    """Columns that raise an error only if they are selected."""
     with h5py.File(path, "w") as file:
         file["target"] = np.arange(10)
         group = table(file, "t", {"fine": np.arange(3), "text": ["a", "b", "c"]})
@@ -237,7 +237,7 @@ def unsupported_types(path: Path) -> None:
 
 @case
 def array_types(path: Path) -> None:
-    """Rows that are one array each by their data type, not by the shape of the dataset."""
+    """Rows that are arrays by their data type, not by the shape of the dataset."""
     with h5py.File(path, "w") as file:
         for name, dtype in (("i4", "i4"), ("be", ">f8")):
             group = table(file, f"t_{name}", {"a": np.arange(4)})

@@ -29,7 +29,7 @@ INTERNAL = {"_nwb_path": pl.String, "_table_path": pl.String, "_table_index": pl
 
 
 def sample(values: Sequence[T], step: int) -> Sequence[T]:
-    """Return every so many of the values; all of them with `--slow`."""
+    """Return a sample of the values; all of them with `--slow`."""
     return values if THOROUGH else values[::step]
 
 
@@ -97,7 +97,7 @@ def process_status(name: str) -> int:
 
 
 def child_environment(**env: str) -> dict[str, str]:
-    """The environment of a process that finds the package and the helpers of the tests."""
+    """The environment of a process with the package and the test helpers on its path."""
     import lazynwb
 
     paths = [
@@ -111,7 +111,7 @@ def child_environment(**env: str) -> dict[str, str]:
 
 
 def run_child(code: str, *args: str | Path, timeout: float = 60, stdin: bytes = b"", **env: str) -> str:
-    """Run Python code in a process of its own; fail on a crash, a hang or an exception, give its output."""
+    """Return the output of Python code in a separate process; fail on a crash, a hang or an exception."""
     done = subprocess.run(  # noqa: S603 - our own code
         [sys.executable, "-X", "faulthandler", "-c", code, *map(str, args)],
         env=child_environment(**env),
@@ -129,12 +129,12 @@ def run_child(code: str, *args: str | Path, timeout: float = 60, stdin: bytes = 
 
 
 def supported(lf: pl.LazyFrame, expected: oracle.Table) -> pl.LazyFrame:
-    """All columns but those that are an error to select."""
+    """All columns except unsupported ones."""
     return lf.select(pl.exclude(sorted(expected.unsupported))) if expected.unsupported else lf
 
 
 def check_table(path: Path, table_path: str, engine: str, expected: oracle.Table) -> pl.DataFrame:
-    """Schema and values of one table; gives the frame."""
+    """Check schema and values of one table; return the frame."""
     import lazynwb
 
     lf = lazynwb.scan_nwb(path, table_path)
@@ -145,7 +145,7 @@ def check_table(path: Path, table_path: str, engine: str, expected: oracle.Table
 
 
 def predicates(frame: pl.DataFrame) -> list[pl.Expr]:
-    """Some that keep a part of the rows: on the last scalar column of each kind, and on the row number."""
+    """Predicates that a part of the rows passes, on a scalar column of each kind and on the row number."""
     found = {}
     middle = frame.height // 2
     for name, dtype in frame.schema.items():
@@ -161,7 +161,7 @@ def predicates(frame: pl.DataFrame) -> list[pl.Expr]:
 
 
 def check_pushdown(path: Path, table_path: str, engine: str, frame: pl.DataFrame) -> None:
-    """Projections, limits and predicates give what they give on the frame in memory.
+    """Check that projections, limits and predicates equal those on the frame in memory.
 
     Every fourth query: which ones depends on file, table and engine. All of them with `--slow`.
     """
@@ -184,7 +184,7 @@ def check_pushdown(path: Path, table_path: str, engine: str, frame: pl.DataFrame
 
 
 def check_file(path: Path, engine: str) -> None:
-    """Every table that the oracle finds in a file; reports all that differ at once."""
+    """Check every table of a file; report all differences at once."""
     problems = []
     for table_path in oracle.tables(path):
         try:
@@ -196,7 +196,7 @@ def check_file(path: Path, engine: str) -> None:
 
 
 def assert_ends_at_ctrl_c(child: subprocess.Popen[bytes], seconds: float) -> None:
-    """A process that is interrupted ends within so many seconds, and says why."""
+    """Check that an interrupted process ends within a number of seconds, with a message."""
     begin = time.monotonic()
     child.send_signal(signal.SIGINT)
     try:

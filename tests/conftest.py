@@ -108,7 +108,7 @@ def is_in_sample(number, step):
 
 @pytest.fixture(autouse=True)
 def cache_dir(tmp_path_factory, monkeypatch):
-    """A catalog cache of its own for each test, and settings that a test may change."""
+    """A separate catalog cache for each test, and settings that a test may change."""
     import lazynwb
 
     # Not `mktemp`, which lists the folders of all tests before.
@@ -127,7 +127,7 @@ def cache_dir(tmp_path_factory, monkeypatch):
 
 @pytest.fixture
 def no_store(cache_dir):
-    """Every query reads its columns from the files: for tests of what that costs."""
+    """Disable the column store, for tests of the costs of reading files."""
     import lazynwb
 
     lazynwb.config.column_cache_bytes = 0
@@ -135,7 +135,7 @@ def no_store(cache_dir):
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """The file of a case of `builders`, made when it is first asked for. Not to be changed."""
+    """The file of a case of `builders`, created on demand. Must not be modified."""
     folder = tmp_path_factory.mktemp("built")
     makers = {**builders.CASES, **builders.PYNWB_CASES}
 
@@ -153,7 +153,7 @@ def built(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def cube(tmp_path_factory):
-    """Six sessions; the fourth lacks `/intervals/performance`. Not to be changed."""
+    """Six sessions; the fourth lacks `/intervals/performance`. Must not be modified."""
     paths = builders.write_cube(tmp_path_factory.mktemp("cube"))
     time.sleep(0.1)
     return paths

@@ -62,7 +62,7 @@ class Format(Protocol):
     """Protocol of the modules `damage_<format>`."""
 
     def build(self, folder: Path) -> list[Path]:
-        """Write the undamaged files, each with a folder of its own, always in the same order."""
+        """Write the undamaged files, each into a separate folder, in a fixed order."""
         ...
 
     def damage(self, victim: Path, copy: Path, rng: random.Random) -> str:
@@ -70,7 +70,7 @@ class Format(Protocol):
         ...
 
     def expected(self, path: Path, key: Key) -> Any:
-        """Return what an independent reader makes of a part of a file, as plain values.
+        """Return a part of a file, read by the independent reader, as plain values.
 
         Whatever it raises means that the reader cannot read it. `ABSENT` if the file has no such part.
         """
@@ -83,7 +83,7 @@ ABSENT = "absent"
 
 
 class AmbiguousError(Exception):
-    """Both are right: a group to which several paths lead is listed at one of them."""
+    """Both results are correct: a group with several paths is listed under one of them."""
 
 
 def module(name: str) -> Format:
@@ -91,13 +91,13 @@ def module(name: str) -> Format:
 
 
 def brief(value: Any) -> str:
-    """A text that differs where values do, and is short. NaN equals NaN, and 1 equals 1.0."""
+    """A short text that is equal for equal values; NaN equals NaN, and 1 equals 1.0."""
     text = repr(plain(value))
     return text if len(text) <= _LONGEST else f"{text[:60]}... {hashlib.blake2b(text.encode()).hexdigest()}"
 
 
 def plain(value: Any) -> Any:
-    """The same value for what counts as equal: whole numbers as integers, arrays as lists."""
+    """A canonical value: whole numbers as integers, arrays as lists."""
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if isinstance(value, dict):
@@ -134,7 +134,7 @@ class _Log(logging.Handler):
 
 
 def look(path: Path, tables: Iterable[str]) -> Seen:
-    """Read all that a file has: its objects, attributes, session, tables and slices of its series."""
+    """Read all objects, attributes, metadata and tables of a file, and slices of its series."""
     import lazynwb
 
     lazynwb.clear_cache()
@@ -265,7 +265,7 @@ class _NoLibhdf5:
 
 
 def _serve_reader(connection: Connection, warm: Path, cache: Path, has_libhdf5: bool) -> None:  # noqa: FBT001
-    """Look at one file after the other, within limits."""
+    """Read one file after the other, within limits."""
     os.environ["LAZYNWB_CACHE_DIR"] = str(cache)
     os.environ["LAZYNWB_DISABLE_PROGRESS"] = "1"
     with contextlib.suppress(OSError):
@@ -300,7 +300,7 @@ def _serve_reader(connection: Connection, warm: Path, cache: Path, has_libhdf5: 
 
 
 def _serve_oracle(connection: Connection, name: str) -> None:
-    """Say what the independent reader makes of parts of files."""
+    """Return results of the independent reader for parts of files."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -320,7 +320,7 @@ class EndedError(Exception):
 
 
 class Server:
-    """A process that answers one question after the other; a new one after a crash."""
+    """A process that answers requests; it is restarted after a crash."""
 
     def __init__(self, serve: Any, *arguments: Any) -> None:
         self._serve, self._arguments = serve, arguments
@@ -358,7 +358,7 @@ class Server:
             raise RuntimeError(message)
 
     def stop(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process immediately."""
         if self._process is not None:
             self._process.kill()
             self._process.join()
@@ -387,7 +387,7 @@ class Case:
 
 
 class Bench:
-    """Undamaged files of a format, and processes for one thread to read damaged copies with."""
+    """Undamaged files of a format, and the processes in which one thread reads damaged copies."""
 
     def __init__(  # noqa: PLR0913, PLR0917 - what is run, and how
         self,
@@ -522,7 +522,7 @@ class Bench:
 
 
 def _is_said(key: Key, said: list[str]) -> bool:
-    """Return whether the log mentions that a column, or a part of it, was left out."""
+    """Return whether the log reports an omitted column or a part of one."""
     if key[0] != "column":
         return False
     own = [text for text in said if key[1].strip("/") in text or "have no target" in text]

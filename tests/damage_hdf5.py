@@ -101,7 +101,7 @@ def variants() -> dict[str, dict[str, Any]]:
 
 
 def few_filters(path: Path) -> None:
-    """Each filter that is here, on one column."""
+    """One column with each available filter."""
     with h5py.File(path, "w") as file:
         n = 60
         columns: dict[str, Any] = {
@@ -127,7 +127,7 @@ def few_filters(path: Path) -> None:
 
 
 def text_in_heaps(path: Path) -> None:
-    """Text in datasets and in attributes, more than one heap collection of it."""
+    """Text in datasets and attributes that fills several heap collections."""
     with h5py.File(path, "w", libver="earliest") as file:
         table(file, "t", {"a": np.arange(60), "text": [f"row {k} " * 9 for k in range(60)]})
         file["t"].attrs["many"] = np.array([f"name {k}" * 5 for k in range(90)], VLEN_TEXT)
@@ -146,7 +146,7 @@ OWN: dict[str, Callable[[Path], None]] = {
 
 
 def build(folder: Path) -> list[Path]:
-    """Files made here, those that other tests make, and the real ones where there are any."""
+    """Write the files of this module and of other tests, and copy real files if there are any."""
     for part in ("storage", "types", "tables", "pynwb"):
         importlib.import_module(f"cases_{part}")
     victims = []
@@ -220,7 +220,7 @@ def plan(path: Path) -> Plan:
 
 
 def damage(victim: Path, copy: Path, rng: random.Random) -> str:
-    """Write a damaged copy beside copies of the files that the undamaged one has beside it."""
+    """Write a damaged copy, together with the other files in the folder of the undamaged one."""
     for other in victim.parent.iterdir():
         if other != victim and other.is_file():
             shutil.copyfile(other, copy.parent / other.name)
@@ -251,7 +251,7 @@ def _in_structure(known: Plan, rng: random.Random) -> int:
 
 
 def _anywhere(known: Plan, rng: random.Random) -> int:
-    """Three times out of four in a structure, else in the data or between."""
+    """Return a random position: three times out of four in a structure, otherwise in data or gaps."""
     if rng.random() < 0.75:
         return _in_structure(known, rng)
     if known.chunks and rng.random() < 0.5:
@@ -316,7 +316,7 @@ def _swap(content: bytearray, known: Plan, rng: random.Random) -> None:
 
 
 def _splice(content: bytearray, known: Plan, rng: random.Random) -> None:
-    """Bytes of one structure, or of noise, in the place of another's."""
+    """Overwrite a structure with bytes of another one or with noise."""
     size = rng.choice([8, 64, 512, 4096])
     to, source = rng.choice(known.structures), rng.choice(known.structures)
     part = content[source : source + size] if rng.random() < 0.7 else rng.randbytes(size)
@@ -343,7 +343,7 @@ _HUGE = (
 
 
 def _huge_number(content: bytearray, known: Plan, rng: random.Random) -> None:
-    """A small number somewhere in a structure becomes a huge one."""
+    """Replace a small number in a structure by a huge one."""
     for _ in range(200):
         at, width = _in_structure(known, rng) & ~1, rng.choice([2, 4, 8, 8])
         value = int.from_bytes(content[at : at + width], "little")
@@ -386,7 +386,7 @@ _CUTS = {name for name in KINDS if name.startswith("cut")}
 
 
 def bomb() -> bytes:
-    """Two GiB of zeros, deflated to two MiB: the same block again and again."""
+    """Two GiB of zeros, deflated to two MiB of repeated blocks."""
     packer = zlib.compressobj(9)
     head = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
     block = packer.compress(bytes(2**20)) + packer.flush(zlib.Z_FULL_FLUSH)
@@ -402,7 +402,7 @@ def _plant_bomb(path: Path, name: str, corner: tuple[int, ...]) -> None:
 
 
 def mend_checksums(content: bytearray) -> None:
-    """Give object headers and superblocks of the newer format the checksum that fits what they say now."""
+    """Correct the checksums of object headers and superblocks of the newer format."""
     if content[8] in {2, 3}:
         content[44:48] = struct.pack("<I", lookup3(bytes(content[:44])))
     at = content.find(b"OHDR")
@@ -497,7 +497,7 @@ def _address(item: Any) -> int:
 
 
 def _addresses(file: h5py.File) -> list[int]:
-    """Return the address of every object, as often as there are paths of hard links to it."""
+    """Return the address of every object, once for each path of hard links to it."""
     found = [_address(file)]
 
     def walk(group: h5py.Group, above: frozenset[int]) -> None:

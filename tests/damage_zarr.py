@@ -161,13 +161,13 @@ class Store:
         return (self.folder / key).read_bytes()
 
     def write(self, key: str, data: bytes) -> None:
-        """Write an object anew: the copy shares its files with the store that it is of."""
+        """Replace an object; copies share their files with the original store."""
         path = self.folder / key
         path.unlink(missing_ok=True)
         path.write_bytes(data)
 
     def array_of(self, key: str) -> str:
-        """The array that a chunk is of."""
+        """The array to which a chunk belongs."""
         return re.sub(r"(/c)?/[\d./]+$|/c$", "", key)
 
     def described(self, path: str) -> dict[str, Any]:
@@ -209,7 +209,7 @@ def flipped_document(store: Store, random: Random) -> Damage:
 
 
 def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every value in a document."""
+    """The path of every value in a document."""
     if path:
         yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -218,7 +218,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 
 def _change(store: Store, random: Random, change: Callable[[Any, Any], Any]) -> tuple[str, str, Any]:
-    """Change a value in a document, those that have well-known names most of all."""
+    """Change a value in a document, preferably one with a well-known name."""
     key = random.choice(store.documents)
     document = json.loads(store.read(key))
     places = list(_places(document))
@@ -254,7 +254,7 @@ def removed_field(store: Store, random: Random) -> Damage:
 
 
 def mark_field(store: Store, random: Random, text: str) -> str:
-    """Put a text in the place of a value that JSON would not write."""
+    """Replace a value by a text that JSON does not allow."""
     mark = "\ue000"
 
     def replace(holder: Any, name: Any) -> None:
@@ -315,7 +315,7 @@ def replaced_document(store: Store, random: Random) -> Damage:
 
 
 def absurd_names(store: Store, random: Random) -> Damage:
-    """Keys of documents: names of members, of attributes, and of what is consolidated."""
+    """Invalid keys of documents: names of members, attributes and consolidated entries."""
     names = [
         "..",
         "../../x",
@@ -402,7 +402,7 @@ def missing_object(store: Store, random: Random) -> Damage:
 
 @functools.cache
 def bombs() -> dict[str, bytes]:
-    """Small objects that claim, or give, far more than any chunk has."""
+    """Small objects that claim, or decompress to, far more bytes than a chunk."""
     frame = bytearray(b"\x28\xb5\x2f\xfd" + bytes([0b11000000 | 0b100000]) + struct.pack("<Q", 4 * 2**30))
     unknown = bytearray(b"\x28\xb5\x2f\xfd" + bytes([0, 0x58]))  # of undeclared size, in windows of 2 MiB
     blocks = [struct.pack("<I", (131_072 << 3) | 2)[:3] + b"\0"] * 32_767
@@ -465,7 +465,7 @@ def bomb(store: Store, random: Random) -> Damage:
 
 
 def _shard_of(store: Store, key: str) -> tuple[bytes, bytes, int, bool] | None:
-    """The chunks of a shard, its index, the number of its places, and whether the index comes first."""
+    """The chunks of a shard, its index, the number of entries, and whether the index comes first."""
     said = store.described(store.array_of(key))
     outer = said.get("chunk_grid", {}).get("configuration", {}).get("chunk_shape", [])
     first = (said.get("codecs") or [{}])[0]
@@ -488,7 +488,7 @@ def _index_of(entries: list[tuple[int, int]], *, checked: bool) -> bytes:
 
 
 def shard_index(store: Store, random: Random) -> Damage | None:
-    """An index that leads elsewhere, with the checksum that it should have, or another."""
+    """A shard index with wrong locations and a correct or wrong checksum."""
     shards = [
         key for key in store.chunks if "sharding_indexed" in json.dumps(store.described(store.array_of(key)))
     ]
@@ -523,7 +523,7 @@ def shard_index(store: Store, random: Random) -> Damage | None:
 
 
 def odd_file(store: Store, random: Random) -> Damage:
-    """Replace an object by one of another kind."""
+    """Replace an object by a file system entry of another kind."""
     key = random.choice(random.choice([store.chunks, store.documents]))
     path = store.folder / key
     kind = random.choice(["folder", "file", "unreadable", "outside", "loop", "pipe", "dangling", "device"])
@@ -553,7 +553,7 @@ def odd_file(store: Store, random: Random) -> Damage:
 
 
 def odd_links(store: Store, random: Random) -> Damage:
-    """Links of hdmf-zarr that lead outside, to themselves, or into each other."""
+    """Links of hdmf-zarr to other stores, to themselves, or in cycles."""
     version_3 = "zarr.json" in store.keys
     name = "_LINKS" if version_3 else "zarr_link"
     targets = [
@@ -659,7 +659,7 @@ def _as_hdf5(path: Path) -> Path:
 
 @functools.lru_cache(maxsize=2)
 def _paths(copy: Path) -> dict[int, str]:
-    """The path of each object of a file, whichever links lead to it."""
+    """The path of each object of a file, regardless of links to it."""
     found = {}
     with h5py.File(copy) as file:
         found[h5py.h5o.get_info(file.id).addr] = ""
@@ -700,7 +700,7 @@ def _with_nulls(value: Any) -> Any:
 
 
 def _references(array: Any) -> list[str | None]:
-    """Paths of targets that need not be there, as references in HDF5 do."""
+    """Paths of targets, which need not exist, as for references in HDF5."""
     paths = [zarr_python.referred(item) or item for item in np.asarray(array[...]).tolist()]
     return [f"/{path.strip('/')}" if isinstance(path, str) and path else None for path in paths]
 

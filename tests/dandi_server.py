@@ -271,7 +271,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request, client_address):
-        """Say nothing of clients that went away."""
+        """Ignore clients that have disconnected."""
 
 
 def _handler(server):

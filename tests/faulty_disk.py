@@ -57,7 +57,7 @@ DISKS = {
 
 
 class FaultyDisk:
-    """A folder on a disk that fails, for as long as the `with` block lasts.
+    """A folder on a failing disk, within a `with` block.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ class FaultyDisk:
         return isinstance(path, (str, os.PathLike)) and os.fspath(path).startswith(self._root)
 
     def _call(self, name: str, path: object) -> None:
-        """Let a call fail, or end the process."""
+        """Raise the error of a call, or end the process."""
         with self._lock:
             self._calls += 1
             if self._pending and self._choose.random() < 0.2:

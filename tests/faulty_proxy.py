@@ -48,7 +48,7 @@ class Asked:
 
     @property
     def range(self):
-        """First byte and the one past the last, where both are named."""
+        """Start and stop of the requested range, if it has both."""
         first, _, last = self.headers.get("range", "").removeprefix("bytes=").partition("-")
         return (int(first), int(last) + 1) if first and last else None
 
@@ -79,7 +79,7 @@ class Answer:
 
     @property
     def total(self):
-        """Bytes that the object has, by Content-Range."""
+        """Size of the object according to Content-Range."""
         end = (self.header("Content-Range") or "").rpartition("/")[2]
         return int(end) if end.isdecimal() else None
 
@@ -168,7 +168,7 @@ fault("400, a timeout")(_status(400, "RequestTimeout"))
 
 @fault("truncated", passing=True)
 def _truncated(_proxy, asked, answer, dice):
-    """Content-Length is that of all of it, but the connection ends before."""
+    """A body that ends before its Content-Length."""
     if not answer.body or asked.method == "HEAD":
         return None
     kept = answer.body[: dice.randrange(len(answer.body))]
@@ -178,7 +178,7 @@ def _truncated(_proxy, asked, answer, dice):
 
 @fault("shorter", passing=True)
 def _shorter(_proxy, asked, answer, dice):
-    """All headers but Content-Range, where there is one, agree on fewer bytes than were asked for."""
+    """Fewer bytes than requested; all headers except Content-Range agree with it."""
     if len(answer.body) < 2 or asked.method == "HEAD":
         return None
     return replace(answer, body=answer.body[: dice.randrange(1, len(answer.body))])
@@ -186,7 +186,7 @@ def _shorter(_proxy, asked, answer, dice):
 
 @fault("shorter, consistently")
 def _shorter_range(_proxy, asked, answer, dice):
-    """A part of the part that was asked for, and rightly described."""
+    """A part of the requested range, with correct headers."""
     if answer.status != 206 or len(answer.body) < 2 or not asked.range:
         return None
     size = dice.randrange(1, len(answer.body))
@@ -204,7 +204,7 @@ def _oversized(_proxy, asked, answer, dice):
 
 @fault("another range")
 def _another_range(proxy, asked, answer, _dice):
-    """A part of the right length, rightly described, that nobody asked for."""
+    """Another range of the same length, with correct headers."""
     if answer.status != 206 or not asked.range or answer.total is None:
         return None
     start, size = asked.range[0], len(answer.body)
@@ -217,7 +217,7 @@ def _another_range(proxy, asked, answer, _dice):
 
 @fault("a lie about the size")
 def _wrong_total(_proxy, asked, answer, dice):
-    """Another total in every answer: a file that is cut off, or longer."""
+    """Another total size in each response, as of a truncated or longer file."""
     if answer.total is None or not asked.range:
         return None
     start, size = asked.range[0], len(answer.body)
@@ -235,7 +235,7 @@ def _no_content_range(_proxy, _asked, answer, _dice):
 
 @fault("the whole file")
 def _whole(proxy, asked, answer, _dice):
-    """200, and all of it, where a range was asked for."""
+    """Status 200 and the whole file in response to a range request."""
     if answer.status != 206:
         return None
     return proxy.ask(asked, {k: v for k, v in asked.headers.items() if k not in {"range", "if-match"}})
@@ -243,7 +243,7 @@ def _whole(proxy, asked, answer, _dice):
 
 @fault("a page in its place")
 def _page(_proxy, asked, answer, dice):
-    """200 and HTML: a portal that wants somebody to sign in; with and without a tag of its own."""
+    """Status 200 and the HTML of a login page, with and without an ETag."""
     if asked.method == "HEAD" or answer.status >= 300:
         return None
     tags = dice.choice([{}, {"ETag": '"page"'}, {"Last-Modified": "Tue, 03 Nov 2020 00:00:00 GMT"}])
@@ -265,7 +265,7 @@ def _empty(_proxy, asked, answer, _dice):
 
 @fault("compressed in transit")
 def _gzipped(_proxy, asked, answer, _dice):
-    """An unrequested answer."""
+    """A compressed response that was not requested."""
     if asked.method == "HEAD" or answer.status >= 300:
         return None
     return replace(answer, body=gzip.compress(answer.body)).having(Content_Encoding="gzip")
@@ -273,7 +273,7 @@ def _gzipped(_proxy, asked, answer, _dice):
 
 @fault("a redirect", passing=True)
 def _redirect(proxy, asked, _answer, dice):
-    """To where it is, under another URL."""
+    """A redirect to another URL of the same file."""
     if proxy.dialect == "s3" or "moved=" in asked.target:
         return None
     mark = "&" if "?" in asked.target else "?"
@@ -288,20 +288,20 @@ def _circle(proxy, asked, _answer, _dice):
 
 @fault("in chunks")
 def _in_chunks(_proxy, asked, answer, _dice):
-    """Without a length."""
+    """A chunked response without a length."""
     return replace(answer, chunked=True).without("Content-Length") if asked.method != "HEAD" else None
 
 
 @fault("HTTP/1.0")
 def _old(_proxy, asked, answer, _dice):
-    """Without a length: it ends where the connection does."""
+    """An HTTP/1.0 response without a length, which ends with the connection."""
     spoilt = replace(answer, version="1.0", end="close").without("Content-Length")
     return replace(spoilt, after=1 << 60) if asked.method != "HEAD" else None
 
 
 @fault("HTTP/1.0, truncated")
 def _old_truncated(_proxy, asked, answer, dice):
-    """The only sign of which is Content-Range."""
+    """A truncated HTTP/1.0 response, which only Content-Range reveals."""
     if len(answer.body) < 2 or asked.method == "HEAD":
         return None
     spoilt = replace(answer, version="1.0", end="close").without("Content-Length")
@@ -333,7 +333,7 @@ def _corrupted(proxy, asked, answer, dice):
 
 @fault("replaced")
 def _replaced(proxy, asked, _answer, _dice):
-    """From now on, the objects of a folder have the content of those in another."""
+    """Replace the objects of a folder by those of another from now on."""
     proxy.instead = dict(proxy.newer)
     return proxy.ask(asked) if proxy.newer else None
 
@@ -344,7 +344,7 @@ Choose = Callable[[Asked], str | None]
 
 
 def first(count, name, path=None):
-    """The first `count` requests, of any path or of this one."""
+    """Apply a fault to the first `count` requests, of any path or of this one."""
     left = [count]
 
     def choose(asked):
@@ -361,12 +361,12 @@ def always(name, path=None):
 
 
 def since(number, name, until=1 << 60):
-    """Every request from this one on."""
+    """Apply a fault to every request from this one on."""
     return lambda asked: name if number <= asked.number < until else None
 
 
 def by_chance(dice, share, names):
-    """A share of the requests, each with one of these."""
+    """Apply random faults to a share of the requests."""
     return lambda _: dice.choice(names) if dice.random() < share else None
 
 
@@ -380,7 +380,7 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 class FaultyProxy:
-    """Stand before a server, in threads of this process.
+    """A proxy in front of a server, in threads of this process.
 
     Parameters
     ----------
@@ -433,7 +433,7 @@ class FaultyProxy:
         return f"{self.url}/{quote(str(path))}"
 
     def reset(self, choose=lambda _: None):
-        """Forget what was seen and replaced, and choose faults by this function from now on."""
+        """Clear the log and replacements, and select faults by this function from now on."""
         with self._lock:
             self.choose = choose
             self.instead: dict[str, str] = {}
@@ -461,7 +461,7 @@ class FaultyProxy:
         return asked, answer
 
     def ask(self, asked, headers=None, connection=None):
-        """Ask the server."""
+        """Forward a request to the server."""
         path, mark, query = asked.target.partition("?")
         instead = self.instead.get(unquote(path).lstrip("/"))
         target = path if instead is None else f"/{quote(instead)}"
@@ -481,7 +481,7 @@ class FaultyProxy:
         return Answer(found.status, kept, body)
 
     def refusal(self, status, asked, code=None):
-        """Return an answer without data, in the words of the kind of server."""
+        """Return an error response in the format of the server."""
         headers = {"Content-Type": "text/plain"}
         body = f"<html>{status}: status code: 404</html>".encode()
         if self.dialect == "s3":
@@ -543,7 +543,7 @@ class _Handler(socketserver.StreamRequestHandler):
         return False
 
     def _wait(self):
-        """Say nothing more until the client leaves, or the proxy ends."""
+        """Send nothing until the client disconnects or the proxy ends."""
         self.connection.settimeout(0)
         while not self.proxy.has_ended(0.02):
             with suppress(BlockingIOError):

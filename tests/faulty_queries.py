@@ -74,7 +74,7 @@ def write_checked(path):
 
 
 def checksummed(path, only=None):
-    """The places of chunks with a checksum in an HDF5 file, or dataset; of a zip file, of its members."""
+    """The byte ranges of checksummed chunks of an HDF5 file or dataset, or of members of a zip file."""
     found = []
     if path.suffix == ".zip":
         data = path.read_bytes()
@@ -96,7 +96,7 @@ def checksummed(path, only=None):
 
 
 def write_newer(old, new):
-    """The same file with other values in its uncompressed numbers, and of the same size."""
+    """Write the file with other values in its uncompressed numbers, at the same size."""
     shutil.copyfile(old, new)
 
     def change(_, item):
@@ -138,7 +138,7 @@ def write_files(folder):
 
 @dataclass
 class Query:
-    """A question to some sources; `ask` gives plain values from their paths or URLs."""
+    """A query on some sources; `ask` returns plain values for their paths or URLs."""
 
     name: str
     sources: list[str]
@@ -147,7 +147,7 @@ class Query:
 
 
 def plain(value):
-    """Values that compare, without where they are from."""
+    """Comparable values, without their source."""
     if isinstance(value, pl.DataFrame):
         frame = value.drop("_nwb_path", strict=False)
         return {"schema": str(frame.schema), "rows": frame.to_dict(as_series=False)}
@@ -157,7 +157,7 @@ def plain(value):
 
 
 def _predicate(dice, frame):
-    """One that keeps a part of the rows, on one or two columns."""
+    """A predicate on one or two columns that a part of the rows passes."""
     usable = [
         name
         for name, dtype in frame.schema.items()
@@ -197,7 +197,7 @@ def _late(dice, paths, tables):
     late = dice.choice([name for name in frame.columns if not name.startswith("_")])
 
     def ask(sources, options, later=None):
-        """Two queries; `later` has the paths that the second one finds."""
+        """Run two queries; `later` contains the paths for the second one."""
         lf = lazynwb.scan_nwb(sources, where, storage_options=options)
         rows = lf.filter(predicate).select("_nwb_path", "_table_path", "_table_index").collect()
         if later is not None:
@@ -384,7 +384,7 @@ class Run:
         self.pattern = None
 
     def one(self, seed):  # noqa: PLR0915 - one step after the other
-        """Draw a query and faults, and note what comes of them."""
+        """Draw a query and faults, run them, and record the result."""
         dice = random.Random(seed)  # noqa: S311 - nothing is kept secret
         config.recheck_seconds, config.request_timeout = 60, _PATIENT
         config.revalidate_seconds = dice.choice([0, 0, 60])
@@ -472,7 +472,7 @@ class Run:
             return error
 
     def _schedule(self, dice, query, expected, requests):
-        """Return words for when which fault is met, and what chooses it."""
+        """Return the description of a schedule of faults, and the function that selects them."""
         if dice.random() < 0.12 and all(name.startswith("session_") for name in query.sources):
             name = dice.choice(query.sources)
             key = self._key(name)
@@ -528,7 +528,7 @@ class Run:
 
 
 def forget():
-    """Keep what is on disk only, as if in a new process."""
+    """Clear the caches in memory, as in a new process."""
     remote_state.save()
     catalog_cache.clear_memory()
     forget_entries()
@@ -572,7 +572,7 @@ def over_s3(folder, outcome, seed):
 
 
 def run(folder, queries, seed, *, s3_share=0.25, told=lambda _: None):
-    """Make so many queries; gives their outcome. Where moto is not installed, none is to S3."""
+    """Run a number of queries and return their outcome; without moto, none uses S3."""
     outcome = Outcome()
     files_, cache = folder / "files", folder / "cache"
     if not files_.exists():

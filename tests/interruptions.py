@@ -4,7 +4,7 @@ from lazynwb.index.location import LocalFolder
 
 
 class CutOff(BaseException):
-    """The end of the process: whoever catches it can write and remove nothing."""
+    """The simulated end of the process: code that catches it cannot write or remove files."""
 
 
 class WriteLimit:

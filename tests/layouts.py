@@ -7,7 +7,7 @@ import numpy as np
 
 
 def write_layouts(source: Path, folder: Path) -> dict[str, Path]:
-    """Copy a file in four ways: they hold the same objects, at other places."""
+    """Write four copies of a file with the same objects in other positions."""
     layouts = {
         name: folder / f"{name.replace(' ', '_')}.nwb"
         for name in ("as written", "at the end", "scattered", "paged")

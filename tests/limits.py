@@ -60,7 +60,7 @@ def _chunked(group: h5py.Group, name: str, rows: int, shape: tuple[int, ...], ba
 
 
 def _sparse(group: h5py.Group, name: str, shape: tuple[int, ...], dtype: str) -> None:
-    """Write a column in one piece, with room in the file and nothing in it."""
+    """Write a contiguous column of unwritten space."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -172,7 +172,7 @@ def one_row(folder: Path, scale: float) -> None:
 
 
 class Case(NamedTuple):
-    """Files, and what is asked of them.
+    """Files and the queries on them.
 
     Attributes
     ----------
@@ -209,7 +209,7 @@ CASES = {
 
 
 def _query(kind: str, folder: Path, out: Path) -> int:
-    """Run a query over a folder; gives the bytes of values that passed."""
+    """Run a query over a folder; return the number of bytes of its values."""
     import polars as pl
 
     import lazynwb
@@ -230,7 +230,7 @@ def _query(kind: str, folder: Path, out: Path) -> int:
 
 
 def child(kind: str, folder: Path) -> dict[str, Any]:
-    """Run a query here; gives seconds, and bytes of memory before and at the peak."""
+    """Run a query in this process; return seconds, and bytes of memory before and at the peak."""
     import gc
     import os
 
@@ -260,7 +260,7 @@ def child(kind: str, folder: Path) -> dict[str, Any]:
 
 
 def measure(kind: str, folder: Path) -> dict[str, Any]:
-    """Run a query in a process of its own."""
+    """Run a query in a separate process."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as cache:
         done = subprocess.run(  # noqa: S603 - this file
             [sys.executable, __file__, "--child", kind, "--folder", str(folder)],
@@ -276,7 +276,7 @@ def measure(kind: str, folder: Path) -> dict[str, Any]:
 
 
 def bound(case: Case, kind: str, scale: float) -> int:
-    """Return the bytes above the baseline that the docs promise not to exceed."""
+    """Return the documented limit of bytes above the baseline."""
     row = case.row_bytes * (scale if case.result_bytes == case.row_bytes else 1)
     promised = BATCHES * 64 * MIB + ROWS * row
     return int(
@@ -285,7 +285,7 @@ def bound(case: Case, kind: str, scale: float) -> int:
 
 
 def _memory(given: argparse.Namespace) -> int:
-    """Measure the peaks of memory; give how many are beyond what is promised."""
+    """Measure the peaks of memory; return how many exceed their limit."""
     broken = 0
     with tempfile.TemporaryDirectory() as home:
         for name, case in CASES.items():
@@ -304,7 +304,7 @@ def _memory(given: argparse.Namespace) -> int:
 
 
 def _long_runs(given: argparse.Namespace) -> int:
-    """Count what is left after many queries, at once and killed; give how many promises are broken."""
+    """Count remaining resources after many and killed queries; return the number of exceeded limits."""
     import long_runs
 
     broken = 0

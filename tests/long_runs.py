@@ -53,7 +53,7 @@ QUERIES = ("spikes", "filtered", "waveforms", "trials", "text", "series", "sessi
 
 
 def answer(name: str, paths: list[str]) -> Any:
-    """Return what lazynwb says."""
+    """Return the result of lazynwb."""
     import polars as pl
 
     import lazynwb
@@ -94,7 +94,7 @@ def close(one: Any, other: Any) -> bool:
 
 
 def truth(paths: list[Path]) -> dict[str, Any]:
-    """Return what is right: of counts and of a session's text, what h5py says and what is said at first."""
+    """Return the expected result: counts by h5py, and the text of a session at first."""
     known = expected(paths)
     known["sql"] = sum(count for count, _ in known["trials"])
     known["object"] = answer("object", list(map(str, paths)))
@@ -127,7 +127,7 @@ def _target(entry: Path) -> str:
 
 
 def _start_all_threads() -> None:
-    """Have every pool at its full size: they grow when work comes faster, which is chance, and no leak."""
+    """Fill every thread pool, so that its growth is not taken for a leak."""
     from lazynwb.threads import DECODERS, LOADERS, REQUESTS
 
     for pool in (DECODERS, REQUESTS, LOADERS):
@@ -136,7 +136,7 @@ def _start_all_threads() -> None:
 
 
 def open_close(cycles: int, paths: list[str]) -> dict[str, int]:
-    """Open and close files in every way, each time from nothing; give what is held more than half-way.
+    """Open and close files in every way, with new objects; return the growth in the second half.
 
     Of connections, which a store keeps up to a bound, all are given.
     """
@@ -159,7 +159,7 @@ def open_close(cycles: int, paths: list[str]) -> dict[str, int]:
 
 
 def opened_in_a_child(cycles: int) -> dict[str, int]:
-    """Do so in a process of its own, over HDF5 files, near and behind a web server."""
+    """Do so in a separate process, on local and remote HDF5 files."""
     from range_server import RangeServer
 
     with tempfile.TemporaryDirectory() as home:
@@ -183,7 +183,7 @@ def opened_in_a_child(cycles: int) -> dict[str, int]:
 
 
 def busy(threads: int, seconds: float, known: dict[str, Any], paths: list[str], seed: int) -> dict[str, Any]:
-    """Query at random on threads, each at least twice, now and then after the cache was cleared.
+    """Run random queries in threads, each at least twice, occasionally after clearing the cache.
 
     Return the number of queries and those whose results were wrong.
     """
@@ -215,7 +215,7 @@ def busy(threads: int, seconds: float, known: dict[str, Any], paths: list[str], 
 
 
 def all_at_once(processes: int, threads: int, seconds: float) -> dict[str, Any]:
-    """Have processes, of so many threads each, ask the same files over the same cache folder."""
+    """Run queries on the same files and cache folder in several processes with several threads."""
     with tempfile.TemporaryDirectory() as home:
         paths = write_cube(Path(home) / "nwb")
         time.sleep(0.1)
@@ -275,7 +275,7 @@ print(json.dumps([name for name in QUERIES if not close(known[name], answer(name
 
 
 def killed(times: int) -> dict[str, Any]:
-    """Kill a process while it writes the cache, and have another one read; give what was wrong or is left."""
+    """Kill a process while it writes the cache, then read in another; return errors and remaining files."""
     choose = random.Random(times)  # noqa: S311 - when
     with tempfile.TemporaryDirectory() as home:
         paths = write_cube(Path(home) / "nwb", 3)

@@ -96,11 +96,11 @@ class Result:
 
 
 class NotPossibleError(Exception):
-    """A row cannot be run, and why."""
+    """A row cannot be run; the message gives the reason."""
 
 
 def interpreters() -> list[Interpreter]:
-    """Every Python that `PATH` names, that pyenv and uv know of, and this one; oldest first."""
+    """Return the Python interpreters on `PATH`, of pyenv and uv, and this one; oldest first."""
     names = [f"python3.{minor}{mark}" for minor in range(11, 30) for mark in ("", "t")]
     paths = {sys.executable, *filter(None, map(shutil.which, names))}
     versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"), "versions")
@@ -113,7 +113,7 @@ def interpreters() -> list[Interpreter]:
 
 
 def look(path: str) -> Interpreter | None:
-    """Ask an interpreter what it is. A shim that leads nowhere is none, neither is a preview."""
+    """Return the version of an interpreter; None for broken shims and previews."""
     try:
         told = subprocess.run([path, "-c", LOOK], capture_output=True, text=True, timeout=30, check=True)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
@@ -134,7 +134,7 @@ def choose(row: Row, found: Sequence[Interpreter], declared: tuple[int, ...]) ->
 
 
 def lowest(project: dict) -> list[str]:
-    """Return constraints: each package that the project names at the lowest version that is declared."""
+    """Return constraints with the lowest declared version of each dependency."""
     extras = project["optional-dependencies"]
     named = [*project["dependencies"]]
     named += [one for name, extra in extras.items() if name not in {"docs", "dev"} for one in extra]

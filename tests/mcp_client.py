@@ -15,7 +15,7 @@ _SECONDS = 120
 
 
 class McpServer:
-    """One server with its own session; `call` gives the value that a tool returns."""
+    """A server with its session; `call` returns the value of a tool."""
 
     def __init__(self, python, *arguments, **env):
         self._process = subprocess.Popen(  # noqa: S603 - the interpreter that the test's user names

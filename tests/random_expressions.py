@@ -24,7 +24,7 @@ def is_scalar(dtype: pl.DataType) -> bool:
 
 @st.composite
 def scalars(draw, frame: pl.DataFrame, names: list[str] | None = None) -> tuple[pl.Expr, pl.Series]:
-    """An expression for something single in each row, and its values: a column, or a part of one."""
+    """An expression with one value per row, a column or a part of one, and its values."""
     name = draw(st.sampled_from(names or frame.columns))
     found, dtype = pl.col(name), frame.schema[name]
     while dtype.is_nested():
@@ -45,7 +45,7 @@ def scalars(draw, frame: pl.DataFrame, names: list[str] | None = None) -> tuple[
 
 @st.composite
 def conditions(draw, frame: pl.DataFrame) -> pl.Expr:
-    """A condition on a column, with a value that is in it."""
+    """A condition on a column with one of its values."""
     one, values = draw(scalars(frame))
     dtype = values.dtype
     present = values.drop_nulls()
@@ -127,7 +127,7 @@ def comparisons(draw, frame: pl.DataFrame) -> pl.Expr:
 
 @st.composite
 def length_comparisons(draw, lists: list[str], numbers: list[str]) -> pl.Expr:
-    """A condition on the lengths and nulls of lists, which may be answered without their elements."""
+    """A condition on the lengths and nulls of lists, which needs no elements."""
     one, other = (pl.col(draw(st.sampled_from(lists))) for _ in "ab")
     length = one.list.len()
     number = pl.col(draw(st.sampled_from(numbers))) if numbers else pl.lit(2)
@@ -145,7 +145,7 @@ def length_comparisons(draw, lists: list[str], numbers: list[str]) -> pl.Expr:
 
 @st.composite
 def whole_conditions(draw, frame: pl.DataFrame) -> pl.Expr:
-    """A condition that depends on other rows: it may not be evaluated where these are not there."""
+    """A condition that depends on other rows, and must not be evaluated without them."""
     one, values = draw(scalars(frame))
     ways = [
         pl.len() > frame.height // 2,
@@ -167,7 +167,7 @@ def whole_conditions(draw, frame: pl.DataFrame) -> pl.Expr:
 
 @st.composite
 def predicates(draw, frame: pl.DataFrame, depth: int = 2) -> pl.Expr:
-    """Conditions, put together with and, or, xor and not."""
+    """Conditions combined with and, or, xor and not."""
     how = draw(st.integers(0, 9)) if depth else 9
     if how <= 2:
         return draw(predicates(frame, depth - 1)) & draw(predicates(frame, depth - 1))
@@ -203,7 +203,7 @@ def computed(draw, frame: pl.DataFrame, name: str) -> pl.Expr:
 
 @st.composite
 def keeping(draw, frame: pl.DataFrame, depth: int) -> pl.Expr:
-    """A predicate; of those that keep nothing most are turned round."""
+    """A predicate; most of those that no row passes are negated."""
     predicate = draw(predicates(frame, depth))
     try:
         empty = frame.height and not frame.select(predicate.alias("x").sum()).item()
@@ -213,5 +213,5 @@ def keeping(draw, frame: pl.DataFrame, depth: int) -> pl.Expr:
 
 
 def keys_of(frame: pl.DataFrame) -> list[str]:
-    """Columns to group by. Not of floats: which of 0.0 and -0.0 stands for both is not said."""
+    """Columns to group by; no floats, because either 0.0 or -0.0 may represent a group of both."""
     return [n for n, dtype in frame.schema.items() if is_scalar(dtype) and not dtype.is_float()]

@@ -77,7 +77,7 @@ def _field(spec: Any) -> tuple[Any, ...]:
 
 @dataclass
 class Stored:
-    """A column in one file: its elements, and what makes rows of them, the outermost level first."""
+    """A column in one file: its elements, and the levels that form rows, the outermost first."""
 
     kind: Kind
     values: np.ndarray = field(repr=False)  # too long to be shown with an example that failed
@@ -122,7 +122,7 @@ class Session:
 
 
 def number_values(dtype: str) -> st.SearchStrategy:
-    """Numbers of a type: its extremes and the odd ones, small ones, and any."""
+    """Numbers of a type: extremes, special values, small ones, and any."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
         odd = st.sampled_from([0.0, -0.0, np.nan, np.inf, -np.inf, 1.5, -1.0])
@@ -155,7 +155,7 @@ def pools(draw, family: str, dtype: Any) -> tuple[Any, ...]:
 
 @st.composite
 def arrays(draw, rows: int, dtype: str, inner: tuple[int, ...]) -> np.ndarray:
-    """Values of a type, its extremes among them, each drawn by itself. Text comes as objects."""
+    """Values of a type, including extremes, drawn independently; text as objects."""
     shape = (rows, *inner)
     if dtype in {"text", "U5", "S5"}:
         count = int(np.prod(shape))
@@ -166,7 +166,7 @@ def arrays(draw, rows: int, dtype: str, inner: tuple[int, ...]) -> np.ndarray:
 
 
 def fill(kind: Kind, count: int, rng: np.random.Generator) -> np.ndarray:
-    """So many elements, each one of the kind's values."""
+    """A number of elements, drawn from the values of a kind."""
     shape = (count, *kind.inner)
     size = int(np.prod(shape))
     dtype = kind.numpy
@@ -354,7 +354,7 @@ def series(draw, rng: np.random.Generator, kind: Kind) -> Series:
 
 @st.composite
 def clocks(draw, rng: np.random.Generator, rows: int, start: float) -> np.ndarray:
-    """Timestamps: ascending, as the specification has it, or out of order, or with NaN and infinities."""
+    """Timestamps: ascending as in the specification, unordered, or with NaN and infinities."""
     # Some are equal, clocks stop and jump.
     steps = rng.choice(draw(st.sampled_from([(1.0,), (0.0, 1.0), (0.5, 0.5, 0.5, 400.0), (1 / 3,)])), rows)
     stamps = start + np.cumsum(steps)
@@ -378,7 +378,7 @@ def clocks(draw, rng: np.random.Generator, rows: int, start: float) -> np.ndarra
 
 @st.composite
 def sessions(draw, *, parts: frozenset[str] = frozenset({"table", "series"})) -> list[Session]:
-    """One to four sessions, which agree on most."""
+    """One to four similar sessions."""
     files = draw(st.sampled_from([1, 2, 2, 3, 3, 4]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     names = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=5, unique=True))

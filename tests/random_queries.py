@@ -24,7 +24,7 @@ MAX_ROWS = 20_000
 
 @dataclass
 class Query:
-    """Steps with what they are, and the frame that they give.
+    """Steps, their descriptions, and the resulting frame.
 
     Attributes
     ----------

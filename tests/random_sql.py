@@ -40,7 +40,7 @@ def sql_conditions(draw, frame: pl.DataFrame) -> str:
 
 @st.composite
 def statements(draw, frames: dict[str, pl.DataFrame]) -> tuple[str, bool]:
-    """A statement, and whether it says in which order rows come."""
+    """A statement, and whether it defines the order of rows."""
     table = draw(st.sampled_from(sorted(frames)))
     frame = frames[table]
     where = ""

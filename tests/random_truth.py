@@ -95,7 +95,7 @@ def written(draw: Any, files: Sequence[Session]) -> Iterator[tuple[list[Path], T
 
 @contextmanager
 def scans(draw: Any, paths: list[Path]) -> Iterator[Callable[..., pl.LazyFrame]]:
-    """A function that scans tables of the files: as they are, from an index of them, or on an executor."""
+    """A function that scans tables of the files, directly, from an index, or on an executor."""
     how = draw(st.sampled_from(["files", "files", "files", "index", "index with values", "executor"]))
     note(f"scans: {how}")
     seen(f"examples: scans of {how}")
@@ -108,7 +108,7 @@ def scans(draw: Any, paths: list[Path]) -> Iterator[Callable[..., pl.LazyFrame]]
 
 
 def assert_same(actual: pl.DataFrame, expected: pl.DataFrame, *, ordered: bool = True) -> None:
-    """Equal schema and values, -0.0 and NaN among them; in the same order, where there is one."""
+    """Assert equal schemas and values, including -0.0 and NaN, in the same order if it is defined."""
     assert actual.schema == expected.schema
     assert actual.height == expected.height
     if ordered:
@@ -133,7 +133,7 @@ def check_whole(lf: pl.LazyFrame, expected: pl.DataFrame, engine: str) -> None:
 
 
 def check_query(draw: Any, frames: dict[str, tuple[pl.LazyFrame, pl.DataFrame]], main: str) -> None:
-    """One query over tables, of which the frames in memory are known to be right."""
+    """Check one query over tables whose frames in memory are correct."""
     lazy = {name: lf for name, (lf, _) in frames.items()}
     eager = {name: frame for name, (_, frame) in frames.items()}
     query = draw(queries(eager[main], {name: frame for name, frame in eager.items() if name != main}))
@@ -170,7 +170,7 @@ def is_fault_of_polars(query: Query, eager: dict[str, pl.DataFrame], main: str, 
 
 
 def in_batches(frame: pl.DataFrame, rows: int) -> pl.LazyFrame:
-    """A frame as a source of batches of so many rows, as plain as can be."""
+    """A minimal source of batches of a number of rows of a frame."""
 
     def batches(
         names: list[str] | None, predicate: pl.Expr | None, most: int | None, _size: int | None
@@ -243,7 +243,7 @@ def check_tables(draw: Any) -> None:
 
 
 def check_series(draw: Any) -> None:
-    """A series of up to four files, at a rate and with timestamps, whose order may be any."""
+    """A series of up to four files, with a rate or with timestamps in any order."""
     files = draw(sessions(parts=frozenset({"series"})))
     with written(draw, files) as (paths, truth), scans(draw, paths) as scan:
         frames = {"s": (scan(SERIES), truth.frame(SERIES))}
@@ -256,7 +256,7 @@ def check_series(draw: Any) -> None:
 
 
 def check_windows(draw: Any, path: Path, series: Series) -> None:
-    """Windows of seconds of one series: every sample in them, or an error where there are others between."""
+    """Windows in seconds of one series: all of their samples, or an error if these are not consecutive."""
     values = series.data.values
     stamps = series.start + np.arange(len(values)) / series.rate
     if series.timestamps is not None:
@@ -281,7 +281,7 @@ def check_windows(draw: Any, path: Path, series: Series) -> None:
 
 
 def check_metadata(draw: Any) -> None:
-    """Metadata of up to four files, whatever shape they stored it with."""
+    """Metadata of up to four files in any stored shape."""
     files = [draw(metadata()) for _ in range(draw(st.integers(1, 4)))]
     with tempfile.TemporaryDirectory() as folder:
         paths = [write_metadata(Path(folder) / f"{n}.nwb", stored) for n, (stored, _) in enumerate(files)]
@@ -311,7 +311,7 @@ def check_metadata(draw: Any) -> None:
 
 
 def check_patterns(draw: Any) -> None:
-    """Tables whose paths match a pattern, as one."""
+    """Scans of tables whose paths match a pattern."""
     files = draw(sessions())
     with written(draw, files) as (paths, truth), scans(draw, paths) as scan:
         pattern, tables = draw(
@@ -332,7 +332,7 @@ def check_patterns(draw: Any) -> None:
 
 
 def check_sessions(draw: Any) -> None:
-    """A row for each session: metadata, sizes, and how many rows its tables and series have."""
+    """One row per session: metadata, sizes, and numbers of rows of tables and series."""
     files = draw(sessions())
     with written(draw, files) as (paths, truth):
         metadata = {"session_id": SESSION_COLUMNS["session_id"]}
@@ -372,7 +372,7 @@ def check_sql(draw: Any) -> None:
 
 
 def check_late(draw: Any) -> None:
-    """Columns that are read late, for the rows that a query left; and `get_df` of some rows."""
+    """Late columns of the remaining rows of a query, and `get_df` with row numbers."""
     files = draw(sessions())
     with written(draw, files) as (paths, truth), scans(draw, paths) as scan:
         table = draw(st.sampled_from([TABLE, TABLE, SERIES]))
@@ -432,7 +432,7 @@ def check_rows(draw: Any, paths: list[Path], table: str, frame: pl.DataFrame) ->
 
 
 def check_attributes(draw: Any) -> None:
-    """Attributes of objects of up to three files, in whatever shape; and of all that is below a group."""
+    """Attributes of objects of up to three files in any shape, and of all objects below a group."""
     objects = ("", "acquisition", "acquisition/s", "acquisition/s/data")
     with tempfile.TemporaryDirectory() as folder:
         paths, all_expected = [], []
@@ -492,7 +492,7 @@ def as_test(name: str, **options: Any) -> Any:
 
 
 def run(names: Sequence[str], examples: int, seed: int) -> tuple[Counter[str], list[str]]:
-    """So many examples in this process: what they were, and what failed."""
+    """Run a number of examples in this process; return their counts and failures."""
     logging.getLogger("lazynwb").setLevel(logging.CRITICAL)  # files with faults are said to have them
     SEEN.clear()
     failed = []

@@ -128,7 +128,7 @@ def _in_memory(group: h5py.Group, stored: Stored) -> tuple[np.ndarray, np.dtype]
 
 
 def _options(stored: Stored, size: int) -> dict[str, Any]:
-    """Return what `create_dataset` is told of the layout."""
+    """Return the arguments of `create_dataset` for the layout."""
     layout, shape = stored.layout, stored.values.shape
     options: dict[str, Any] = {"fillvalue": layout["fill"]} if "fill" in layout else {}
     if layout["how"] == "chunked":
@@ -244,7 +244,7 @@ def _array(writer: Writer, path: str, stored: Stored, layout: dict[str, Any], **
 
 
 def _fill(value: Any, dtype: np.dtype) -> Any:
-    """A fill value as JSON has it: of numbers that it lacks the names."""
+    """A fill value in JSON; NaN and infinities by name."""
     if dtype.kind != "f" or np.isfinite(value):
         return value
     return "NaN" if np.isnan(value) else "Infinity" if value > 0 else "-Infinity"

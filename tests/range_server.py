@@ -40,7 +40,7 @@ STATS = "/-/stats"
 
 @dataclass(slots=True)
 class Seen:
-    """A request, and what was sent in answer."""
+    """A request and its response."""
 
     method: str
     target: str  # as it came over the wire: quoted, and with its query
@@ -75,12 +75,12 @@ WHOLE = Fault(ignore_range=True)
 
 
 def cut(after, end="close"):
-    """The body ends after so many bytes; the headers promise all of it."""
+    """A body that is truncated after a number of bytes; the headers have the full length."""
     return Fault(end=end, after=after)
 
 
 def refuse(status, body=b"", **headers):
-    """An answer without data. `retry_after=1` is the header `Retry-After: 1`."""
+    """An error response. `retry_after=1` is the header `Retry-After: 1`."""
     return Fault(status, {name.replace("_", "-"): str(value) for name, value in headers.items()}, body)
 
 
@@ -89,7 +89,7 @@ def redirect(location, status=302):
 
 
 def first(count, fault, path=None):
-    """The first `count` requests, of any path or of this one, meet the fault."""
+    """Apply a fault to the first `count` requests, of any path or of this one."""
     left = count
 
     def choose(seen):
@@ -167,7 +167,7 @@ class RangeServer:
         return f"{self.url}/{quote(str(path))}"
 
     def reset(self):
-        """Forget what was seen. Faults stay."""
+        """Clear the log; faults remain."""
         self.log: list[Seen] = []
         self.count = self.bytes = 0
         self.most_at_once = self.in_flight
@@ -250,7 +250,7 @@ class RangeServer:
 
     @staticmethod
     def _body(seen, content, start, stop):
-        """The bytes, or for HEAD only how many they are."""
+        """The body; for HEAD only its length."""
         return stop - start if seen.method == "HEAD" else content.read(start, stop)
 
 
@@ -265,7 +265,7 @@ def _read(file, start, stop):
 
 
 def _parse_range(text, size):
-    """Start and stop of `bytes=a-b`, `bytes=a-` or `bytes=-n`; None if there is no such part."""
+    """Start and stop of `bytes=a-b`, `bytes=a-` or `bytes=-n`; None if the range is not satisfiable."""
     found = re.fullmatch(r"bytes=(\d*)-(\d*)", text)
     if found is None or found[0] == "bytes=-":
         return None

@@ -95,7 +95,7 @@ def rows_of(session: int, version: int) -> list[dict[str, Any]]:
 
 
 def file_of(session: int, version: int) -> bytes:
-    """Return a version of a session as a file."""
+    """Return the bytes of a file with a version of a session."""
     rows = rows_of(session, version)
     columns: dict[str, Any] = {
         name: np.array([row[name] for row in rows]) for name in ("number", "real", "flag")
@@ -158,7 +158,7 @@ class History:
             log.write(record)
 
     def change(self, session: int, version: int, kind: str) -> None:
-        """Put a version in the place of a file."""
+        """Replace a file by a version."""
         data = file_of(session, version)
         path = Path(self.path(session))
         new = path.with_suffix(".new")
@@ -179,7 +179,7 @@ class History:
         self._note(session, version, kind, ended=True)
 
     def of(self, session: int) -> list[Change]:
-        """Return the changes of a session that are known now."""
+        """Return the recorded changes of a session."""
         with self._lock:
             with self._log.open("rb") as log:
                 log.seek(self._at)
@@ -196,12 +196,12 @@ class History:
 
     @property
     def sessions(self) -> list[int]:
-        """The sessions that there are."""
+        """The existing sessions."""
         self.of(0)
         return sorted(self._changes)
 
     def between(self, session: int, begin: float, end: float) -> tuple[list[int], list[Change]]:
-        """Return the versions that a file had within a time, and the changes that fell into it."""
+        """Return the versions of a file within a period, and its changes in that period."""
         changes = self.of(session)
         replaced = [change.end for change in changes[1:]] + [float("inf")]
         versions = [
@@ -222,7 +222,7 @@ def make(folder: Path) -> History:
 
 
 def replace_files(history: History, choose: random.Random, stop: Callable[[], bool], pause: float) -> int:
-    """Replace files until it is over; gives how often."""
+    """Replace files until the end of the run; return the number of replacements."""
     versions = dict.fromkeys(range(SESSIONS), 0)
     while not stop():
         # Some are replaced again and again, some rarely.
@@ -296,7 +296,7 @@ class Asked:
         self.wrong: list[str] = []
 
     def one(self, choose: random.Random) -> None:
-        """Ask something at random, and compare the answer with what it may be."""
+        """Run a random query and compare its result with the possible ones."""
         name = choose.choice(list(QUERIES))
         there = self.history.sessions
         sessions = sorted(choose.sample(there, choose.randint(1, len(there))))
@@ -304,7 +304,7 @@ class Asked:
         self.ask(name, sessions, wanted, choose.choice(["in-memory", "streaming"]))
 
     def ask(self, name: str, sessions: list[int], wanted: list[str], engine: str = "in-memory") -> None:
-        """Ask something, and compare the answer with what it may be."""
+        """Run a query and compare its result with the possible ones."""
         self.queries += 1
         paths = [self.history.path(session) for session in sessions]
         begin = time.monotonic()
@@ -375,7 +375,7 @@ ROLES = ("usual", "small", "clears", "compacts", "behind", "ahead", "newer", "ne
 
 @contextmanager
 def role(name: str, root: Path, seed: int) -> Iterator[None]:
-    """Make this process one that is different."""
+    """Configure this process for its role."""
     with ExitStack() as stack:
         if name == "small":
             lazynwb.config.column_cache_bytes = 30_000
@@ -399,7 +399,7 @@ def role(name: str, root: Path, seed: int) -> Iterator[None]:
 
 
 def forget() -> None:
-    """Keep what is on disk only, as if in a new process."""
+    """Clear the caches in memory, as in a new process."""
     store.forget_entries()
     catalog_cache.clear_memory()
 
@@ -414,7 +414,7 @@ def busy(  # noqa: PLR0913 - where, as what, how much
     seconds: float,
     queries: float = math.inf,
 ) -> dict[str, Any]:
-    """Query at random on threads, and keep house now and then; gives counts and what was wrong.
+    """Run random queries in threads, with occasional maintenance; return counts and wrong results.
 
     Parameters
     ----------
@@ -468,7 +468,7 @@ def busy(  # noqa: PLR0913 - where, as what, how much
 def churn(  # noqa: PLR0913, PLR0917 - how many of what, and for how long
     processes: int, threads: int, seconds: float, seed: int, pause: float = 0.1, other: Path | None = None
 ) -> dict[str, Any]:
-    """Have processes of each role use one store while files are replaced.
+    """Run processes of each role on one store while files are replaced.
 
     Parameters
     ----------
@@ -513,7 +513,7 @@ def churn(  # noqa: PLR0913, PLR0917 - how many of what, and for how long
 
 
 def start(code: str, *arguments: object, src: Path | None = None) -> subprocess.Popen[str]:
-    """Start a process of our own code, with the package of another folder if one is named."""
+    """Start a process with this script, and with the package of another folder if one is given."""
     env = child_environment(LAZYNWB_DISABLE_PROGRESS="1")
     if src is not None:
         env["PYTHONPATH"] = os.pathsep.join([str(src), env["PYTHONPATH"]])
@@ -565,7 +565,7 @@ for line in sys.stdin:
 
 
 def kills(times: int, seed: int) -> dict[str, Any]:
-    """Kill a process while it writes or compacts, and read what it leaves; gives counts and faults."""
+    """Kill a process while it writes or compacts, and read the remaining store; return counts and faults."""
     choose = random.Random(seed)  # noqa: S311 - when
     with tempfile.TemporaryDirectory() as home, role("compacts", Path(home), seed):
         history = make(Path(home) / "nwb")
@@ -606,7 +606,7 @@ def kills(times: int, seed: int) -> dict[str, Any]:
 
 
 def flipped(every: int, seed: int) -> dict[str, Any]:
-    """Change each byte of the parts and entries of a small store in turn, or one in so many; gives counts."""
+    """Change each byte, or every n-th byte, of the parts and entries of a small store; return counts."""
     choose = random.Random(seed)  # noqa: S311 - which bit
     with tempfile.TemporaryDirectory() as home:
         history = make(Path(home) / "nwb")
@@ -647,7 +647,7 @@ def flipped(every: int, seed: int) -> dict[str, Any]:
 
 
 def disks(queries: int, seed: int) -> dict[str, Any]:
-    """Query on each kind of bad disk, and on what it leaves; gives counts and what was wrong."""
+    """Query each kind of failing disk and the remaining store; return counts and wrong results."""
     total: dict[str, Any] = {"disks": 0, "queries": 0, "failed calls": 0, "stored": 0, "wrong": []}
     for kind in sorted(DISKS):
         choose = random.Random(f"{seed} {kind}")  # noqa: S311 - which calls fail
@@ -685,7 +685,7 @@ def disks(queries: int, seed: int) -> dict[str, Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep warnings and settings to a run."""
+    """Limit warnings and settings to a run."""
     logger = logging.getLogger("lazynwb")
     level, _ = logger.level, logger.setLevel(logging.ERROR)
     saved = lazynwb.config.cache_dir, lazynwb.config.disable_progress

@@ -127,7 +127,7 @@ def call(port, method, target, body=b"", **headers):
 
 @contextlib.contextmanager
 def moto():
-    """Run a server of S3 until the block ends; ImportError where moto's is not installed."""
+    """Run an S3 server until the block ends; ImportError if moto is not installed."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -205,7 +205,7 @@ def azure(tmp_path_factory):
 
 
 def azure_signature(method, target, query, length, headers):
-    """The header of a request that is signed by a shared key, as Azure's Blob service wants it."""
+    """The authorization header of a request with a shared key for Azure Blob Storage."""
     own = sorted((name.replace("_", "-"), value) for name, value in headers.items())
     resource = [f"/{ACCOUNT}{target}", *sorted(part.replace("=", ":") for part in query.split("&") if part)]
     lines = [method, "", "", str(length or ""), *[""] * 8, *(f"{k}:{v}" for k, v in own), *resource]
@@ -238,7 +238,7 @@ class Uploads(BaseHTTPRequestHandler):
             return answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read()
 
     def upload(self, body):
-        """Upload an object if it has the generation that is demanded; 0 stands for none."""
+        """Upload an object if it has the required generation; 0 if it must not exist."""
         demanded = self.headers.get("x-goog-if-generation-match")
         with self.lock:
             found = self.ask("HEAD", self.path)[1].get("x-goog-generation", "0")
@@ -270,7 +270,7 @@ class Uploads(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="session")
 def gcs_uploads(gcs):
-    """The same stand-in, with uploads."""
+    """The emulator with uploads."""
     handler = type("OfPort", (Uploads,), {"port": int(gcs.url.rpartition(":")[2])})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

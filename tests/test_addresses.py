@@ -428,7 +428,7 @@ def test_every_kind_is_found_in_a_folder(tmp_path):
 
 
 def _odd_names(put):
-    """Write NWB under names that a search of a folder does not find, and what is no NWB."""
+    """Write NWB files under names that a search of a folder skips, and other files."""
     put("other.h5", hdf5_bytes())
     put("deep/er/packed.nwb.gz", b"gzip")
     put("got.nwb.part", b"HDF")
@@ -630,7 +630,7 @@ def _write_linked_store(path, version, source, target):
 
 @pytest.fixture(scope="module", params=["HDF5", 2, 3])
 def linked(request, tmp_path_factory):
-    """By the kind of link, two files of which the second has links in the place of a table and a series."""
+    """Two files by kind of link; the second has links in place of a table and a series."""
     made = {}
     for kind, (source, target, _) in LINKS.items():
         folder = tmp_path_factory.mktemp("linked")
@@ -708,7 +708,7 @@ def _write_lost(folder, version):
 
 @pytest.fixture(scope="module", params=["HDF5", 2, 3])
 def lost(request, tmp_path_factory):
-    """Two files of which the second has a link to a file that moved in the place of column `far`."""
+    """Two files; in the second, column `far` is a link to a file that moved."""
     return _write_lost(tmp_path_factory.mktemp("lost"), request.param)
 
 
@@ -1004,7 +1004,7 @@ class _Unusual(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(handler, data, monkeypatch):
-    """A server of some bytes, which notes what it is asked for."""
+    """A server of some bytes, which records its requests."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     remote_state.forget()
     running = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -1035,7 +1035,7 @@ def test_a_chunked_response_without_a_length_is_read(unusual):
 
 
 class _Chunked(BaseHTTPRequestHandler):
-    """Serves each object of `server.data` in chunks without a length, whatever range is asked for."""
+    """Serves each object of `server.data` as a chunked response without a length, ignoring ranges."""
 
     protocol_version = "HTTP/1.1"
 
@@ -1069,7 +1069,7 @@ def test_a_store_whose_objects_have_no_content_length(consolidated, monkeypatch)
 
 
 class _Replicas(BaseHTTPRequestHandler):
-    """Two servers behind one address, of which the first answers one request and then the other all."""
+    """Two servers behind one address: the first answers one request, the other all later ones."""
 
     protocol_version = "HTTP/1.1"
 

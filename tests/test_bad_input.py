@@ -758,7 +758,7 @@ print(len(found) > 0, lazynwb.read_nwb(sys.argv[1], "/bottom/t").height)
 
 
 def odd_files():
-    """Structures that no writer of NWB makes: by name, what to do to the group `units`."""
+    """Structures that no NWB writer makes: functions that change the group `units`, by name."""
 
     def id_is_a_group(g):
         del g["id"]

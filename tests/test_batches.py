@@ -25,7 +25,7 @@ ROWS, CHUNK = 20_000, 1_000
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    """A table in gzip chunks of 1,000 rows, one column in chunks of 250; and one column in no chunks."""
+    """A table in gzip chunks of 1,000 rows, with a column in chunks of 250 and a contiguous one."""
     path = tmp_path_factory.mktemp("batches") / "table.nwb"
     rng = np.random.default_rng(0)
     with h5py.File(path, "w") as file:

@@ -25,7 +25,7 @@ def cached_files(folder):
 
 
 def read_in_child(path, cache_dir):
-    """The values of column `a`, and what they cost, in a process of its own."""
+    """The values of column `a` and the costs of reading them, in a separate process."""
     code = """
 import sys, lazynwb
 with lazynwb.profile() as p:
@@ -37,12 +37,12 @@ print(frame["a"].to_list(), p.files_parsed)
 
 
 def settle():
-    """Wait until the clock of the file system has ticked: files that are younger are not remembered."""
+    """Wait for a tick of the file system's clock: younger files are not cached."""
     time.sleep(0.1)
 
 
 def forget():
-    """Keep what is on disk only, as if in a new process."""
+    """Clear the caches in memory, as in a new process."""
     catalog_cache.clear_memory()
 
 
@@ -68,7 +68,7 @@ def test_a_second_scan_opens_no_file_for_its_structure(cube):
 
 
 def rewritten(path, values, how):
-    """Another file of the same size and of the same modification time in place of the first."""
+    """Replace a file by another one of the same size and modification time."""
     before = path.stat()
     other = path.with_name("other.nwb")
     with h5py.File(other, "w") as file:

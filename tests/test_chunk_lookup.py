@@ -77,7 +77,7 @@ def kinds(request, tmp_path_factory):
 
 
 def listed(path, name):
-    """Every chunk that h5py knows of a dataset, by its corner."""
+    """The chunks of a dataset by their offsets, from h5py."""
     found = {}
     with h5py.File(path) as file:
         file[name].id.chunk_iter(
@@ -111,7 +111,7 @@ def names_of(path):
 
 @pytest.fixture
 def no_listing(monkeypatch):
-    """Complete indices, as far as any is made."""
+    """Record the creation of complete chunk indices."""
     made = []
     original = fallback.chunk_index
 

@@ -40,13 +40,13 @@ NAME = HOSTILE.replace("/", "")  # a slash parts the names of groups
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Every command runs in a folder of its own, without a project file."""
+    """Run each command in a separate folder without a project file."""
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
 def run(capsysbinary):
-    """Run a command in this process; gives its exit code, stdout and stderr."""
+    """Run a command in this process; return its exit code, stdout and stderr."""
 
     def run(*arguments):
         code = cli.main([str(one) for one in arguments])
@@ -58,7 +58,7 @@ def run(capsysbinary):
 
 @pytest.fixture
 def answer(run):
-    """The same for one that has to succeed: gives its stdout."""
+    """Run a command that must succeed; return its stdout."""
 
     def answer(*arguments):
         code, out, err = run(*arguments)
@@ -79,7 +79,7 @@ def session(tmp_path_factory):
 
 
 def in_process(*arguments, **options):
-    """A command in a process of its own."""
+    """Run a command in a separate process."""
     env = child_environment(**options.pop("env", {}))
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "lazynwb", *map(str, arguments)],
@@ -849,7 +849,7 @@ def test_output_for_programs_is_not_escaped(hostile, answer):
 
 
 def imports_of(*arguments):
-    """Run a command in a process of its own; gives its stdout and the modules that it imported."""
+    """Run a command in a separate process; return its stdout and the imported modules."""
     process = in_process(*arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
     out, err = process.communicate(timeout=60)
     assert process.returncode == 0

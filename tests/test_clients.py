@@ -281,7 +281,7 @@ def run_patterns(python, folder, environment):
 
 
 def agree(theirs, ours):
-    """The same values; or an error that is every error of Python's own that theirs is."""
+    """Return whether values are equal, or an error has the built-in classes of the other one."""
     if "raises" in theirs:
         return set(theirs["raises"]) <= set(ours.get("raises", ()))
     return theirs == ours

@@ -41,7 +41,7 @@ def block(sessions, columns=None, identity="1"):
 
 
 def read(made, key, columns, identity="1"):
-    """The stored columns of one session as lists; None where not all of them are stored."""
+    """The stored columns of one session as lists; None unless all of them are stored."""
     picks = find(made.parts_of(TABLE), key, identity, columns)
     if not picks or set(columns) != set().union(*(pick.columns for pick in picks)):
         return None

@@ -28,7 +28,7 @@ SCRATCH = {".lazynwb-manifest", ".lazynwb-lock"}
 
 
 def outputs(folder):
-    """Every file that is no part of the bookkeeping, with what tells whether it was written again."""
+    """Output files, with the values that change when they are rewritten."""
     return {
         str(p.relative_to(folder)): (p.stat().st_ino, p.stat().st_mtime_ns)
         for p in folder.rglob("*")
@@ -37,7 +37,7 @@ def outputs(folder):
 
 
 def settle():
-    """Wait until a file that was just written can be told from one that is written next."""
+    """Wait until the next write of a file has a different modification time."""
     time.sleep(0.1)
 
 
@@ -625,7 +625,7 @@ def test_two_conversions_do_not_write_into_one_folder(cube, tmp_path, monkeypatc
 
 @pytest.fixture
 def damaged(sessions):
-    """The second session's spike times are garbage in the middle of a chunk."""
+    """Sessions of which the second has a damaged chunk of spike times."""
     with h5py.File(sessions[1]) as file:
         chunk = file["units/waveform_mean"].id.get_chunk_info(0)
     with sessions[1].open("r+b") as stream:

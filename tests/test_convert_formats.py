@@ -84,7 +84,7 @@ def test_duckdb_preserves_every_value(built, tmp_path, name):
 
 @pytest.fixture(scope="module")
 def typed(tmp_path_factory):
-    """A column of each type of the contract, with values at the limits of it."""
+    """A column of each supported type, with extreme values."""
     path = tmp_path_factory.mktemp("typed") / "typed.nwb"
     columns = {}
     for kind in "iu":

@@ -52,7 +52,7 @@ def tasks_of(source, **pushdowns):
 
 
 def good(units):
-    """The notebook's second query; Daft hands on no functions, so that a prefix is a range."""
+    """The second query of the notebook; Daft does not push functions down, so the prefix is a range."""
     return units.where(
         (col("location") >= "CA1")
         & (col("location") < "CA2")
@@ -483,7 +483,7 @@ _filters = st.recursive(
 
 
 def _rows(filters):
-    """The numbers of the rows that Daft keeps; None where it has no such comparison."""
+    """The numbers of the rows that Daft keeps; None if it does not support the comparison."""
     try:
         return IN_DAFT.where(filters).select("row").to_pydict()["row"]
     except Exception:  # noqa: BLE001 - it raises errors of several kinds

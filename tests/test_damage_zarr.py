@@ -135,7 +135,7 @@ def test_shards_that_were_never_written_are_refused(copy):
 
 
 class Listing:
-    """A store that lists folders, and notes which."""
+    """A store that lists folders and records them."""
 
     def __init__(self, folders):
         self.folders, self.asked = folders, []

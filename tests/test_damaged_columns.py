@@ -65,7 +65,7 @@ def intact(tmp_path_factory):
 
 
 def unreadable(path, column):
-    """Return of each row whether h5py cannot read it by itself."""
+    """Return for each row whether h5py fails to read it."""
     found = []
     with h5py.File(path) as file:
         group = file["units"]
@@ -86,7 +86,7 @@ def unreadable(path, column):
 
 
 def assert_same_everywhere(scan, expected, column):
-    """A filter, a projection, a limit and any size of batches see the rows and nulls of `expected`."""
+    """Assert that filters, projections, limits and all batch sizes return the rows of `expected`."""
     null, positive = pl.col(column).is_null(), (pl.col("x") > 0) | (pl.col("sound") > 100)
     for engine in ENGINES:
         assert_frame_equal(scan.collect(engine=engine), expected)

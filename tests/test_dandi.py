@@ -49,7 +49,7 @@ def embargoed(archive, monkeypatch):
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """The pauses between tries, which are not made."""
+    """Record the pauses between attempts without waiting."""
     made = []
     clock = SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=made.append)
     monkeypatch.setattr(retry, "time", clock)

@@ -67,7 +67,7 @@ def test_frames_are_equal_and_files_are_read_by_the_workers(client, cube):
 
 
 def slow(seconds):
-    """Return a condition that is always true and takes its time, wherever it is evaluated."""
+    """Return a condition that is always true and slow to evaluate."""
 
     def wait(values):
         time.sleep(seconds)

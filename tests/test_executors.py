@@ -25,7 +25,7 @@ from range_server import RangeServer
 
 
 class Recorder(Executor):
-    """Runs what it is given at once, as another process would: everything travels as a pickle.
+    """An executor that runs each task immediately; tasks and results are pickled.
 
     Attributes
     ----------
@@ -407,7 +407,7 @@ def test_the_same_file_twice_gives_its_rows_twice(cube):
 
 
 class Failing(Recorder):
-    """Loses whoever works on one of the files."""
+    """An executor that fails for tasks on one of the files."""
 
     def __init__(self, bad, error=MemoryError):
         super().__init__()

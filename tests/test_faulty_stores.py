@@ -40,7 +40,7 @@ SECRETS = ("s3cret-token", "s3cret-header")
 
 @pytest.fixture(autouse=True)
 def quick(cache_dir, request, monkeypatch):
-    """Pauses are short, and so are waits where a test is about them."""
+    """Shorten pauses and timeouts."""
     monkeypatch.setattr(store_request, "QUERY_INTERVAL_SECONDS", 60)
     with impatient(cache_dir):
         config.request_timeout = 0.4 if "stall" in request.node.name else config.request_timeout

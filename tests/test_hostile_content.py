@@ -30,7 +30,7 @@ from range_server import RangeServer
 
 
 class Payload:
-    """Leaves a file where it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, mark):
         self.mark = mark
@@ -176,7 +176,7 @@ def virtual(group, name, file, dataset):
 
 @pytest.fixture
 def linked(tmp_path, monkeypatch):
-    """A file in a folder, others in and out of it, and a process that works in another folder."""
+    """A file with other files in and outside of its folder, and another working directory."""
     folder, cwd = tmp_path / "data", tmp_path / "working"
     folder.mkdir()
     cwd.mkdir()

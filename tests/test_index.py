@@ -325,7 +325,7 @@ def test_a_file_that_could_not_be_read_is_in_the_index_with_the_reason(cube, tmp
 
 @pytest.fixture
 def small_parts(monkeypatch):
-    """Parts of two sessions, none of which is small."""
+    """Parts of two sessions that do not count as small."""
     monkeypatch.setattr(writing, "MAX_SESSIONS", 2)
     monkeypatch.setattr(updating, "MAX_SESSIONS", 2)
     monkeypatch.setattr(updating, "SMALL_PART", 1)
@@ -436,11 +436,11 @@ def test_an_update_between_check_and_rename_of_another_is_refused(own, monkeypat
 
 
 class Killed(BaseException):
-    """In the place of the end of a process."""
+    """The simulated end of a process."""
 
 
 class Mortal(LocalFolder):
-    """A folder whose process ends before, or in the middle of, a change: no later one takes effect."""
+    """A folder whose process ends before or during a change; later changes have no effect."""
 
     left = 0
 

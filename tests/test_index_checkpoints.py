@@ -41,7 +41,7 @@ def sessions(tmp_path):
 
 @pytest.fixture
 def often(monkeypatch):
-    """A checkpoint after every two sessions, and every file with values."""
+    """Write a checkpoint after every two sessions and every value file."""
     monkeypatch.setattr(checkpoint, "INTERVAL_SECONDS", 0)
     monkeypatch.setattr(writer, "MIN_SESSIONS", 2)
     monkeypatch.setattr(writing, "SESSIONS_AT_ONCE", 2)
@@ -49,7 +49,7 @@ def often(monkeypatch):
 
 @pytest.fixture
 def cut_off(sessions, tmp_path, monkeypatch):
-    """The folder of a build that ended before it was published."""
+    """The folder of a build that was interrupted before publication."""
     place = tmp_path / "index"
     with monkeypatch.context() as patched:
         patched.setattr(LocalFolder, "remove", lambda *_: None)
@@ -60,7 +60,7 @@ def cut_off(sessions, tmp_path, monkeypatch):
 
 
 def check(place, paths, *, is_clean=True):
-    """The index is whole, and nothing else is in its folder.
+    """Assert that the index is complete and its folder contains nothing else.
 
     Files that a process was writing when it was killed may be: nothing names them.
     """

@@ -43,7 +43,7 @@ def edit(place, change):
 
 
 def replace(place, change, entry_of=lambda entry: entry):
-    """Put other rows in the place of the values, with checksums that fit."""
+    """Replace the values by other rows with correct checksums."""
     values = lazynwb.open_index(place).table_values("units")
     file = values.files[0]
     entry = value_parts.read_entry(open_folder(place, None), values, file)

@@ -39,7 +39,7 @@ def urls(cube, server):
 
 
 def serve(server, place):
-    """Copy an index to where the server has it."""
+    """Copy an index to the server."""
     for file in place.iterdir():
         server.objects[f"index/{file.name}"] = file.read_bytes()
     return server.url_of("index")

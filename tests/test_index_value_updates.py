@@ -28,7 +28,7 @@ def write(path, number, x=None):
 
 @pytest.fixture
 def small_files(monkeypatch):
-    """Two sessions in each file with values, and none of these is small."""
+    """Value files of two sessions that do not count as small."""
     monkeypatch.setattr(writing, "SESSIONS_AT_ONCE", 2)
     monkeypatch.setattr(writing, "MAX_FILE_BYTES", 1)
     monkeypatch.setattr(writing, "SMALL_FILE_BYTES", 0)
@@ -47,7 +47,7 @@ def names(place):
 
 
 def same(place, paths):
-    """Both ways to the values give what the files hold."""
+    """Assert that both ways of reading the values equal the files."""
     expected = lazynwb.scan_nwb(paths, "/units").collect()
     assert_frame_equal(lazynwb.scan_nwb(None, "/units", index=place).collect(), expected)
     found = lazynwb.scan_index(place, "/units").select("label", "x", "_nwb_path", "_table_index").collect()

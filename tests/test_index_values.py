@@ -24,7 +24,7 @@ SMALL = ["amplitude", "channel", "corner", "good", "id", "label", "score", "spik
 
 
 def write(path, number):
-    """Sessions whose columns differ: in types, in what they have, and in how large it is."""
+    """Sessions whose columns differ in type, presence and size."""
     rows = [4, 0, 7, 3][number]
     with h5py.File(path, "w") as file:
         builders.nwb_root(file, f"s{number}")
@@ -64,7 +64,7 @@ def place(paths, tmp_path_factory):
 
 
 def truth(paths, table="/units", names=SMALL):
-    """The same columns of the files themselves."""
+    """The columns, read from the files."""
     taken = {name: f"session_{name}" if name in names else name for name in METADATA}
     columns = {new: name for name, new in taken.items()}
     frame = lazynwb.scan_nwb(paths, table, session_columns=columns, length_columns=True)

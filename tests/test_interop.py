@@ -71,7 +71,7 @@ PLACES = {30: "CA1", 10: "VISp", 20: "CA1", 0: "LP"}
 
 
 def assert_group(group):
-    """Spikes and metadata belong to the same ids, whatever order they came in."""
+    """Assert that spikes and metadata belong to the same ids in any order."""
     assert {key: group[key].times().tolist() for key in group} == TRAINS
     assert group.get_info("location").to_dict() == PLACES
     assert group.get_info("rate_").to_dict() == {30: 4, 10: 3, 20: 2, 0: 1}

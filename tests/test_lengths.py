@@ -37,7 +37,7 @@ def cube(tmp_path):
 
 @pytest.fixture
 def settled(monkeypatch):
-    """Files are remembered however young they are: none is changed without a trace here."""
+    """Cache files immediately after they were written."""
     monkeypatch.setattr(Source, "is_settled", lambda *_: True)
 
 

@@ -47,7 +47,7 @@ def written(tmp_path):
 
 
 def heights_of(path, columns):
-    """The rows of the batches that a scan makes; Polars may join what it hands on."""
+    """The heights of the batches of a scan, before Polars joins them."""
     from lazynwb.engine.batches import run
     from lazynwb.scan import plan_scan
     from lazynwb.storage.resolve import expand

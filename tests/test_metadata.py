@@ -38,7 +38,7 @@ def twins(tmp_path_factory):
 
 
 def write(path, number=0, **fields):
-    """A session of which some fields are as given: `general__name`, `subject__name` or `name`."""
+    """Write a session with given fields: `general__name`, `subject__name` or `name`."""
     with h5py.File(path, "w") as file:
         nwb_root(file, f"s{number}")
         for name, value in fields.items():

@@ -17,7 +17,7 @@ NOTEBOOK = Path(__file__).parent.parent / "examples" / "quickstart.ipynb"
 
 
 def kinds(cells):
-    """Return the MIME types that cells put out."""
+    """Return the MIME types of the outputs of cells."""
     return {kind for cell in cells for output in cell.get("outputs", []) for kind in output.get("data", {})}
 
 

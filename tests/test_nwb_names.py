@@ -60,7 +60,7 @@ def _parts(spec: dict[str, Any], kind: str) -> Iterator[dict[str, Any]]:
 
 
 def _ndim(spec: dict[str, Any]) -> int | None:
-    """Return the dimensions of a dataset or an attribute; None where the schema allows several."""
+    """Return the number of dimensions of a dataset or an attribute; None if the schema allows several."""
     shape = spec.get("shape")
     if shape is None:
         parent = spec.get("neurodata_type_inc") or spec.get("data_type_inc")

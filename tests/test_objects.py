@@ -459,7 +459,7 @@ def test_zip64_sizes(tmp_path):
 
 
 def widen(data):
-    """The same archive of one member, whose directory has its numbers in an extra field."""
+    """An archive of one member with zip64 sizes in its directory."""
     at = data.index(b"PK\1\2")
     stored, size, names = struct.unpack_from("<LLH", data, at + 20)
     [offset] = struct.unpack_from("<L", data, at + 42)

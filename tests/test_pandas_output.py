@@ -171,7 +171,7 @@ KINDS = [
 
 
 def plain(value):
-    """A value of either frame as Python's own, NaN for whatever pandas calls missing."""
+    """A value of either frame as a Python object; NaN for missing values of pandas."""
     if isinstance(value, np.ndarray | list | tuple):
         return [plain(one) for one in value]
     if isinstance(value, dict):

@@ -27,7 +27,7 @@ def write(tmp_path):
 
 @pytest.fixture
 def files_of(capsysbinary):
-    """The files that a command reads, and its exit code and stderr."""
+    """Return the files that a command reads, its exit code and stderr."""
 
     def files_of(*arguments):
         code = cli.main(["query", "SELECT DISTINCT _nwb_path FROM units", *arguments, "-f", "json"])
@@ -40,7 +40,7 @@ def files_of(capsysbinary):
 
 @pytest.fixture
 def data(tmp_path, cube):
-    """The sessions of the cube, below a folder whose name looks like a pattern."""
+    """The sessions of the cube in a folder whose name looks like a pattern."""
     folder = tmp_path / "a [b]" / "data"
     folder.mkdir(parents=True)
     for path in cube:

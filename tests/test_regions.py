@@ -65,7 +65,7 @@ def units(path, rows, count=6, **more):
 
 
 def expected_rows(path, table_path, name, target_path):
-    """Resolved by plain Python from what h5py reads: dictionaries, None where there is no such row."""
+    """The expected rows by plain Python and h5py: dictionaries, or None for invalid positions."""
     target = oracle.read_table(path, target_path)
     shown = {n: v for n, v in target.columns.items() if not target.dtypes[n].startswith(("List", "Array"))}
     rows = [dict(zip(shown, row, strict=True)) for row in zip(*shown.values(), strict=True)]

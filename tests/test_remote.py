@@ -52,7 +52,7 @@ def assert_same(path, server, read):
 
 
 def readable(source, table):
-    """The table without the columns that are an error by contract."""
+    """The table without unsupported columns."""
     frame = lazynwb.scan_nwb(source, table)
     known = [name for name, dtype in frame.collect_schema().items() if dtype != pl.Null]
     return frame.select(*known)

@@ -34,7 +34,7 @@ config = lazynwb.config
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    """Pauses are short, and identities are not believed, unless a test is about them."""
+    """Shorten pauses and check identities always, except in tests of these."""
     monkeypatch.setattr(error_mapping, "PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(error_mapping, "BUSY_PAUSE_SECONDS", 0.02)
     config.max_retries, config.request_timeout, config.recheck_seconds = 3, 10, 0
@@ -64,7 +64,7 @@ def read(url, **options):
 
 
 def forget():
-    """Keep what is on disk only, as if in a new process."""
+    """Clear the caches in memory, as in a new process."""
     catalog_cache.clear_memory()
     remote_state.forget()
 
@@ -102,7 +102,7 @@ faults = pytest.mark.parametrize("fault", FAULTS, indirect=True)
 
 @pytest.fixture
 def fault(request):
-    """The name of a fault. Only for those that are about silence, none is long."""
+    """The name of a fault; the timeout is short for those without a response only."""
     if "silent" in request.param:
         config.request_timeout = 0.3
     return request.param
@@ -348,7 +348,7 @@ def test_a_truncated_file(part, server, url):
 
 
 def write_version(path, value, rows=40, names="abc"):
-    """A table whose values are all the same, in parts of the file that take a request each."""
+    """Write a table of equal values, in parts of the file that take one request each."""
     with h5py.File(path, "w") as file:
         for at, name in enumerate(names):
             values = np.full((rows, 256), value, "f8")
@@ -371,7 +371,7 @@ def versions(tmp_path_factory):
 
 
 def put(server, data, modified=None):
-    """Replace the object; by default its date is that of now."""
+    """Replace the object, by default with the current date."""
     server.objects["v.nwb"] = data
     if modified is not None:
         server.versions["v.nwb"] = (data, server.find("v.nwb").etag, modified)
@@ -591,7 +591,7 @@ SECRET_OPTIONS = {"headers": {"Authorization": f"Bearer {SECRETS[3]}", "X-Api-Ke
 
 
 def chain(error):
-    """An error, and whatever it was raised from or meanwhile."""
+    """An error with its causes and contexts."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
@@ -758,7 +758,7 @@ def wait():
 
 
 def start(code, urls):
-    """A child that has come to its `wait`, and goes on after a line of input."""
+    """Start a child process that stops at its `wait` until it receives a line of input."""
     child = subprocess.Popen(  # noqa: S603 - our own code
         [sys.executable, "-X", "faulthandler", "-c", LEAVING + code, *urls],
         env=child_environment(),

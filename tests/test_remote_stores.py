@@ -34,7 +34,7 @@ clouds = pytest.mark.parametrize("kind", CLOUDS)
 
 @pytest.fixture(autouse=True)
 def nobody(monkeypatch, tmp_path):
-    """No configuration at all; and whatever gives credentials to machines in a cloud is asked for none."""
+    """Remove all configuration, and fail on requests for credentials of cloud machines."""
     for name in os.environ:
         if name.startswith(("AWS_", "AZURE_", "GOOGLE_", "CLOUDSDK_", "DANDI_", "IDENTITY_")):
             monkeypatch.delenv(name)
@@ -83,7 +83,7 @@ def units(source, **options):
 
 
 def check(source, local, **options):
-    """Every function gives what it gives for the local file."""
+    """Assert that every function returns the result for the local file."""
     for table in ("/units", "/intervals/trials"):
         frame = lazynwb.scan_nwb(source, table, storage_options=options).collect()
         assert set(frame["_nwb_path"]) == {str(source)}
@@ -99,12 +99,12 @@ def check(source, local, **options):
 
 
 def found(source, **options):
-    """The files that a source means, as they are named in `_nwb_path`."""
+    """The files of a source, as named in `_nwb_path`."""
     return list(dict.fromkeys(units(source, **options)["_nwb_path"]))
 
 
 def signature(server):
-    """Key and region, as the requests since the last time were signed; None for those that were not."""
+    """Key and region of the signatures of new requests; None for unsigned requests."""
     headers = {request.headers.get("authorization", "") for request in server.log if request.status < 300}
     server.reset()
     lazynwb.clear_cache()
@@ -442,7 +442,7 @@ def test_a_bucket_region_that_cannot_be_determined(server):
 
 
 def lists(pages):
-    """Pages of a listing of S3's, by what their requests have in the query."""
+    """Pages of an S3 listing by the query of their requests."""
 
     def answer(seen):
         page = next((page for page in reversed(pages) if page in seen.target), None)

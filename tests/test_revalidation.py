@@ -51,7 +51,7 @@ def trials(sources, **options):
 
 
 def cost(query):
-    """A query as in a new process: its result, and how many requests it took."""
+    """Run a query as in a new process; return its result and the number of requests."""
     for forget in (catalog_cache.clear_memory, remote_state.forget, forget_entries):
         forget()
     with lazynwb.profile() as profile:

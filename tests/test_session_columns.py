@@ -43,7 +43,7 @@ def sessions(tmp_path_factory):
 
 
 def joined(paths):
-    """The same by two joins, as one writes it without session columns."""
+    """The same result by two joins, without session columns."""
     units = lazynwb.scan_nwb(paths, "/units")
     general = lazynwb.scan_nwb(paths, "/general").select("_nwb_path", "session_id", "keywords")
     subject = lazynwb.scan_nwb(paths, "/general/subject").select("_nwb_path", "subject_id", "age")

@@ -57,7 +57,7 @@ def index(paths, tmp_path_factory):
 
 @pytest.fixture(params=["files", "index"])
 def scan(request, paths, index):
-    """The same by the files, and by an index of them."""
+    """Scan the files, and an index of them."""
     return lambda **options: lazynwb.scan_sessions(
         paths, index=index if request.param == "index" else None, **options
     )

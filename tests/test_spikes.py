@@ -43,7 +43,7 @@ def number(value):
 
 
 def is_observed(obs, start, stop):
-    """Return whether an interval is within observed time, by a walk along the observed intervals."""
+    """Return whether an interval is observed, by iteration over the observed intervals."""
     if not obs:
         return True
     here = start
@@ -62,7 +62,7 @@ def spikes_of(times, start, stop):
 
 
 def expected(units, trials, *, observed=True, kind="times"):
-    """The rows that there must be."""
+    """The expected rows."""
     rows = []
     for path, unit, times, obs in units:
         for own, trial, start, stop, zero in trials:
@@ -545,7 +545,7 @@ def test_a_file_without_spike_times_has_nulls(sessions, tmp_path):
 
 @pytest.fixture(scope="module")
 def heavy(tmp_path_factory):
-    """A session whose columns are contiguous, so that every byte that is used can be counted."""
+    """A session of contiguous columns, so that the bytes read can be counted."""
     path = tmp_path_factory.mktemp("heavy") / "heavy.nwb"
     rng = np.random.default_rng(0)
     spikes = [np.sort(rng.uniform(0, 100, 1000 + unit)) for unit in range(40)]

@@ -83,7 +83,7 @@ def test_sql_predicates_are_pushed_down(cube):
 
 @pytest.fixture
 def twins(tmp_path):
-    """Two tables of one last name, and one that nothing is like."""
+    """Two tables with the same last name, and one with another name."""
     with h5py.File(tmp_path / "twins.nwb", "w") as file:
         nwb_root(file)
         table(file, "processing/left/events", {"side": ["l"], "n": [1]})

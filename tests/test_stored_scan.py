@@ -30,7 +30,7 @@ from test_executors import Recorder
 
 @pytest.fixture
 def settled(monkeypatch):
-    """Files are remembered however young they are: none is changed without a trace here."""
+    """Cache files immediately after they were written."""
     monkeypatch.setattr(Source, "is_settled", lambda *_: True)
 
 
@@ -205,7 +205,7 @@ def test_scans_on_an_executor_read_from_the_store_and_do_not_fill_it(cube):
     assert_frames(found, expected)
 
 
-class TestWhatAFilteredQueryStores:
+class TestStoredColumnsOfFilteredQueries:
     """A filtered query stores the columns that it decodes anyway, and the others when it is repeated."""
 
     def query(self, cube):
@@ -390,7 +390,7 @@ def test_clearing_the_cache_clears_the_store(cube):
 
 @pytest.fixture
 def unlike(tmp_path):
-    """Files whose tables differ: in types, columns, lengths and what is wrong with them."""
+    """Files whose tables differ in types, columns, lengths and defects."""
     contents = [
         {"x": np.arange(3, dtype="i2"), "t": ["a", "b", "c"]},
         {"x": np.arange(4, dtype="f8") / 3, "y": np.arange(4)},

@@ -50,7 +50,7 @@ def get(store, **options):
 
 
 def check_identity(store, *, if_match=True):
-    """A part comes with the size and the ETag of the whole, which hold later requests to this version."""
+    """Assert that a range has the size and ETag of the object, which later requests can require."""
     meta, data = get(store)
     assert (data, meta["size"]) == (DATA[10:20], len(DATA))
     assert meta["e_tag"] == obstore.head(store, NAME)["e_tag"]

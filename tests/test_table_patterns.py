@@ -56,7 +56,7 @@ WRITERS = {"nwb": write_hdf5, "nwb.zarr": write_zarr}
 
 
 def expected(files):
-    """The rows by themselves: what was written, file by file, in the order of the tables' paths."""
+    """The expected rows, by file and then by table path."""
     frames = [
         pl.DataFrame({"id": np.arange(len(COLUMNS[table]["start"])), **COLUMNS[table]})
         .with_row_index("_table_index")
@@ -71,7 +71,7 @@ def expected(files):
 
 @pytest.fixture(scope="module")
 def presence(tmp_path_factory):
-    """Files in which these tables are; each is written once."""
+    """Files with given tables; each is written once."""
     folder = tmp_path_factory.mktemp("presentations")
 
     def made(number, suffix, tables):

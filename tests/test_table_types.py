@@ -37,7 +37,7 @@ def twins(tmp_path_factory):
 
 
 def without_nothing(value):
-    """A TimeSeriesReference that refers to nothing has negative numbers as stored, and is None in pynwb."""
+    """Replace empty TimeSeriesReferences, which are negative numbers in files and None in pynwb."""
     if isinstance(value, dict) and value.keys() == {"idx_start", "count", "timeseries"}:
         return value if (value["count"] or 0) >= 0 and value["timeseries"] else None
     if isinstance(value, dict):
@@ -46,7 +46,7 @@ def without_nothing(value):
 
 
 def check_against_pynwb(path, **options):
-    """Every DynamicTable that pynwb finds, column by column; gives how many there were."""
+    """Compare every DynamicTable with pynwb, by column; return the number of tables."""
     with pynwb_session.reading(path, **options) as session:
         for table_path, expected in session.tables.items():
             frame = lazynwb.read_nwb(path, table_path)

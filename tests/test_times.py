@@ -259,7 +259,7 @@ def stored(draw, kinds=KINDS):
 
 
 def value_near(draw, stamps):
-    """A time that is there, nearly there, or far off."""
+    """A time that equals a timestamp, is close to one, or far from all."""
     one = stamps[draw(st.integers(0, len(stamps) - 1))].item()
     far = st.sampled_from([-math.inf, math.inf, math.nan, 0, 3, -1e12, 1e12])
     return draw(st.one_of(st.sampled_from([one, one, one + 0.03, one - 1e-9]), st.just(one), far))

@@ -471,7 +471,7 @@ CHANNELS, PER_CHUNK, RATE = 384, 8, 2500
 
 
 def write_long(path, chunks, libver="earliest", stamps_per_chunk=1000):
-    """A recording of many chunks, some of which are alike, in the blink of an eye."""
+    """Write a recording of many chunks, some of which are equal, quickly."""
     rows = chunks * PER_CHUNK
     kinds = []
     for k in range(7):

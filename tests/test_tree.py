@@ -26,7 +26,7 @@ NAME = HOSTILE.replace("/", "\\").replace("\x00", "")
 
 
 class Page(HTMLParser):
-    """The elements, attributes and text of HTML; fails where elements are not closed in order."""
+    """The elements, attributes and text of HTML; fails if elements are not closed in order."""
 
     def __init__(self, source):
         super().__init__()

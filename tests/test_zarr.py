@@ -97,7 +97,7 @@ def store_of(twins, name, version):
 
 
 def unconsolidated(store, folder):
-    """A copy in which each group and array is described in its own place only."""
+    """A copy without consolidated metadata."""
     copy = folder / store.name
     shutil.copytree(store, copy)
     (copy / ".zmetadata").unlink(missing_ok=True)
@@ -457,7 +457,7 @@ def test_every_path_of_a_real_store(path, tmp_path):
 
 @pytest.fixture(scope="session")
 def referring(tmp_path_factory):
-    """LINDI's files of references, beside the HDF5 files whose chunks they refer to."""
+    """LINDI reference files next to the HDF5 files of their chunks."""
     folder = tmp_path_factory.mktemp("lindi")
     unpack(ARCHIVE, folder)
     unpack(ARCHIVE.with_name("lindi.tar.xz"), folder)

@@ -51,7 +51,7 @@ PICKLE = [{"id": "pickle", "protocol": 5}]
 
 
 class Objects:
-    """A store in a dictionary, which counts what is asked of it."""
+    """A store in a dictionary, which counts requests."""
 
     pool = DECODERS
 
@@ -185,7 +185,7 @@ def arrays(described: Table) -> dict[str, Array]:
 
 
 def values(found: ZarrReader, array: Array, *ranges: tuple[int, int]) -> np.ndarray:
-    """Rows, by whichever way the engine takes."""
+    """Read rows by the usual path of the engine."""
     bounds = np.array([(a, min(b, array.rows)) for a, b in ranges or [(0, array.rows)]], np.int64)
     if array.layout == "indirect":
         return found.read_indirect(array, bounds)

@@ -71,7 +71,7 @@ def layouts(draw, shape, dtype):
 
 
 def fill_chunks(array, data, missing):
-    """Write all chunks but the missing ones, each by itself; or all at once."""
+    """Write all chunks except the missing ones, one by one or all at once."""
     if not missing:
         array[...] = data
         return
@@ -111,7 +111,7 @@ def compressors(draw):
 
 @st.composite
 def filters(draw, dtype):
-    """None, or one or two that suit the type."""
+    """None, or one or two filters that support the type."""
     kind = np.dtype(dtype).kind
     found = []
     if kind in "iu" and draw(st.booleans()):
@@ -176,7 +176,7 @@ def columns_v2(draw, rows, dtype, inner):
 
 @st.composite
 def compressors_v3(draw, dtype):
-    """Bytes to bytes, up to two after one another, and shuffled before."""
+    """Up to two bytes-to-bytes codecs, with an optional shuffle before."""
     from zarr import codecs
 
     one = st.one_of(
@@ -202,7 +202,7 @@ def compressors_v3(draw, dtype):
 
 @st.composite
 def serializers(draw, dtype, rank):
-    """Array to array, and array to bytes."""
+    """Array-to-array and array-to-bytes codecs."""
     from zarr import codecs
 
     chain = []

@@ -198,7 +198,7 @@ class Writer:
         return found
 
     def consolidate(self) -> None:
-        """Put all metadata into one document, and leave out the others."""
+        """Put all metadata into one document and remove the others."""
         if self.version == 2:
             keys = [key for key in self.objects if key.rpartition("/")[2].startswith(".z")]
             metadata = {key: json.loads(self.objects.pop(key)) for key in keys}

@@ -43,7 +43,7 @@ TABLE_TYPES = frozenset(
 
 
 class CorruptError(ValueError):
-    """The file contradicts itself; there is no right answer."""
+    """The file is inconsistent and has no correct result."""
 
 
 @dataclass
@@ -169,7 +169,7 @@ def column_dtype(dataset: h5py.Dataset, depth: int) -> str:
 
 
 def elements_of(dataset: h5py.Dataset) -> h5py.Dataset | None:
-    """The dataset that says what the codes of an EnumData mean."""
+    """The dataset with the texts of an EnumData."""
     reference = dataset.attrs.get("elements")
     if kind_of(dataset) != "EnumData" or not isinstance(reference, h5py.Reference) or not reference:
         return None
@@ -177,7 +177,7 @@ def elements_of(dataset: h5py.Dataset) -> h5py.Dataset | None:
 
 
 def meanings_of(dataset: h5py.Dataset) -> list[str] | None:
-    """The texts that codes stand for; None if the dataset is not enumerated, or not by text."""
+    """The texts of codes; None if the dataset is not enumerated, or not by text."""
     elements = elements_of(dataset)
     if elements is None or elements.ndim != 1 or h5py.check_string_dtype(elements.dtype) is None:
         return None
@@ -185,7 +185,7 @@ def meanings_of(dataset: h5py.Dataset) -> list[str] | None:
 
 
 def decoded(codes: Any, texts: list[str]) -> Any:
-    """Texts in the place of codes, however deep in lists."""
+    """Replace codes by texts at any depth of lists."""
     return [decoded(code, texts) for code in codes] if isinstance(codes, list) else texts[codes]
 
 
@@ -228,7 +228,7 @@ def names_in(group: h5py.Group, attribute: str) -> list[str]:
 
 
 def index_target(name: str, data: dict[str, h5py.Dataset], listed: list[str]) -> str | None:
-    """The name of the column that dataset `name` indexes, or None when it is a column itself."""
+    """The name of the column that dataset `name` indexes; None if it is a column."""
     dataset = data[name]
     target = dataset.attrs.get("target")
     if isinstance(target, h5py.Reference) and target:
@@ -366,7 +366,7 @@ SCALARS = {
 
 
 def metadata(path: str, *groups: h5py.Group) -> Table:
-    """One row: scalars as they are, arrays as lists; what the schema knows as the schema says.
+    """One row: scalars, arrays as lists; fields of the schema with its dimensions.
 
     The first group that has a name wins. Several elements are never made a scalar.
     """

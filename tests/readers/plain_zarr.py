@@ -54,7 +54,7 @@ def unchecked(data: bytes) -> bytes:
 
 
 class Store:
-    """The objects of a folder, and its metadata: the consolidated ones if there are."""
+    """The objects of a folder and its metadata, consolidated if available."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
@@ -120,7 +120,7 @@ class Store:
         return self._implied(path) if said is None else Group(self, path, said, attributes)
 
     def _implied(self, path: str) -> Group | None:
-        """A group of which only what is in it is described: consolidated metadata may leave it at that."""
+        """A group without a document, which consolidated metadata may omit."""
         documents = [key for key in self.documents or () if key.startswith(f"{path}/")]
         below = any("/" in key[len(path) + 1 :] for key in documents)
         if documents and not below:
@@ -278,7 +278,7 @@ class Array:
 
 
 def _characters(values: np.ndarray) -> np.ndarray:
-    """Text of fixed length with replacements for what is no character."""
+    """Text of fixed length with replacements for invalid characters."""
     if values.dtype.kind != "U":
         return values
     codes = values.reshape(-1, 1).view(f"{values.dtype.str[0]}u4")

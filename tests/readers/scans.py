@@ -27,17 +27,17 @@ _POLARS = {code: dtype for dtype, code in _NUMPY.items()}
 
 
 class ClashError(ValueError):
-    """Two types have nothing in common."""
+    """Two types have no common type."""
 
 
 def parsed(name: str) -> pl.DataType:
-    """The Polars type of a name as the oracle gives it."""
+    """The Polars type of a type name of the oracle."""
     found = eval(name, dict(vars(pl)))  # noqa: S307 - a name of the oracle's
     return _instance(found)
 
 
 def united(one: pl.DataType, other: pl.DataType) -> pl.DataType:
-    """The type that holds what both hold (DESIGN.md, section 4)."""
+    """The common type of two types."""
     if one == other:
         return one
     texts = (pl.String, pl.Enum)
@@ -86,7 +86,7 @@ def _leaf(dtype: Any) -> pl.DataType:
 
 
 def fitted(value: Any, dtype: Any) -> Any:
-    """A value as the common type has it: a text alone is a list of one, a field that a file lacks is null."""
+    """A value in the common type: a single text becomes a list, a missing field null."""
     if value is None:
         return None
     if isinstance(dtype, pl.List | pl.Array):
@@ -98,7 +98,7 @@ def fitted(value: Any, dtype: Any) -> Any:
 
 
 def column(name: str, parts: Sequence[tuple[list[Any], pl.DataType | None]]) -> pl.Series:
-    """One column of several files: values and types; a file without it gives its nulls without a type."""
+    """One column of several files: values and types; a file without it has nulls and no type."""
     dtype = reduce(united, [dtype for _, dtype in parts if dtype is not None])
     values = [fitted(value, dtype) for rows, _ in parts for value in rows]
     return pl.Series(name, values, dtype=dtype, strict=not isinstance(dtype, pl.Float16))
@@ -216,7 +216,7 @@ class Truth:
         return pl.Series(name, values, dtype=reduce(united, kinds))
 
     def _resolved(self, series: pl.Series, table: str, other: str) -> pl.Series:
-        """The rows of the other table in the place of their positions, if the column is a region."""
+        """Replace positions by rows of the target table if the column is a region."""
         holders = []
         for _, twin in self._files:
             with h5py.File(twin) as file:
@@ -251,7 +251,7 @@ class Truth:
 
 
 def duration(path: Path) -> float | None:
-    """Return the seconds between the least and the greatest of the first and last times in a file."""
+    """Return the seconds between the minimum and maximum of first and last times in a file."""
     times: list[float] = []
 
     def visit(name: str, found: Any) -> None:
@@ -280,7 +280,7 @@ def _with_lengths(series: pl.Series) -> list[pl.Series]:
 
 
 def _scalar_fields(tables: list[oracle.Table]) -> dict[str, pl.DataType]:
-    """The columns of tables without arrays, in the types that hold all of them."""
+    """The columns of tables without arrays, in their common types."""
     fields = {}
     for name in sorted({name for found in tables for name in found.columns}):
         kinds = [parsed(found.dtypes[name]) for found in tables if name in found.columns]

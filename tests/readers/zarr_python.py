@@ -42,7 +42,7 @@ class Reference(dict[str, Any]):
 
 
 class Careful(pickle.Unpickler):
-    """Makes arrays, plain values and hdmf-zarr's references, and nothing else."""
+    """Unpickles only arrays, plain values and references of hdmf-zarr."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("hdmf_zarr.utils", "ZarrReference"):
@@ -58,7 +58,7 @@ class Careful(pickle.Unpickler):
 
 
 class CarefulPickle(Pickle):
-    """Stands in for the codec of numcodecs, which either refuses all that is pickled or none of it."""
+    """Replaces the codec of numcodecs, which refuses either all pickles or none."""
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         array = Careful(io.BytesIO(numcodecs.compat.ensure_bytes(buf))).load()
@@ -73,7 +73,7 @@ def version_of(store: Path) -> int:
 
 
 def open_root(store: Path) -> Any:
-    """Go by consolidated metadata where there are such, as hdmf-zarr does: they may leave something out."""
+    """Use consolidated metadata if available, as hdmf-zarr does."""
     if (store / ".zmetadata").exists():
         return zarr.open_consolidated(str(store), mode="r")
     return zarr.open_group(str(store), mode="r")  # version 3 of Zarr has them in the root's own
@@ -100,7 +100,7 @@ def to_hdf5(store: Path, path: Path, root: Any = None) -> None:
 def copy_group(
     source: Any, group: h5py.Group, later: list[Callable[[], None]], *, is_whole: bool = True
 ) -> None:
-    """Copy a group. Of a damaged one, an array that cannot be read becomes one with an attribute `BROKEN`."""
+    """Copy a group; an unreadable array becomes one with the attribute `BROKEN`."""
     attributes = dict(source.attrs)
     careful = nullcontext if is_whole else partial(suppress, Exception)
     copy_attributes(attributes, group, later, careful)
@@ -167,7 +167,7 @@ def set_reference(target: Any, name: str, path: str) -> None:
 def copy_array(
     source: Any, group: h5py.Group, name: str, later: list[Callable[[], None]], careful: Any = nullcontext
 ) -> list[Callable[[], None]]:
-    """Copy what can be copied; give the step that writes an array of references."""
+    """Copy an array if possible; return the function that writes an array of references."""
     attributes = dict(source.attrs)
     kind = attributes.get("zarr_dtype", attributes.get("_DTYPE"))
     data = np.asarray(source[...])
