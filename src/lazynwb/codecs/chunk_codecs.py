@@ -114,7 +114,7 @@ def decode_into(data: Buffer, codecs: tuple[Codec, ...], mask: int, out: np.ndar
     active = [codec for i, codec in enumerate(codecs) if not mask >> i & 1]
     if len(active) != 1 or active[0].name not in {"blosc", "zstd"} or not out.flags.c_contiguous:
         return False
-    if len(data) < _BLOSC_HEADER or _declared_size(active[0], data) != out.nbytes:
+    if len(data) < _BLOSC_HEADER or declared_size(active[0], data) != out.nbytes:
         return False  # the regular path decodes or refuses it
     _check_size(data, out.nbytes)
     decompress = _numcodecs(active[0].name)
@@ -234,7 +234,7 @@ def _blosc_content_size(data: Buffer) -> int | None:
 
 def _zstd(data: Buffer, nbytes: int) -> Buffer:
     _check_size(data, nbytes)
-    size = zstd_content_size(data)
+    size = _zstd_content_size(data)
     if size not in {None, nbytes}:
         raise CorruptDataError("the size in a chunk's zstd header does not match the chunk")
     if nbytes > (len(data) // 4 + 1) * _ZSTD_BLOCK:
@@ -252,7 +252,7 @@ def _zstd(data: Buffer, nbytes: int) -> Buffer:
     return out.data
 
 
-def zstd_content_size(data: Buffer) -> int | None:
+def _zstd_content_size(data: Buffer) -> int | None:
     """Return the decoded size that a Zstandard frame declares (RFC 8878, 3.1.1.1); None if it has none."""
     if len(data) < 6:  # noqa: PLR2004
         return None
@@ -358,7 +358,7 @@ def _decode_nested(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
         return _map_errors(lambda data: zlib.decompressobj(_ANY_HEADER).decompress(data, limit + 1), data)
     if codec.name in {"bz2", "lzma"}:
         return _DECODERS[codec.name](data, limit)
-    declared = _declared_size(codec, data)
+    declared = declared_size(codec, data)
     if declared is None or declared > limit:
         raise CorruptDataError(
             f"a chunk's {codec.name} codec declares {declared} bytes, too many for {nbytes} decoded bytes"
@@ -370,12 +370,12 @@ def _decode_nested(codec: Codec, data: Buffer, nbytes: int) -> Buffer:
     )
 
 
-def _declared_size(codec: Codec, data: Buffer) -> int | None:
+def declared_size(codec: Codec, data: Buffer) -> int | None:
     """Return the decoded size that a frame declares or that follows from its size; None if unknown."""
     if codec.name == "blosc":
         return _blosc_content_size(data)
     if codec.name == "zstd":
-        return zstd_content_size(data)
+        return _zstd_content_size(data)
     if codec.name == "lz4":
         return int.from_bytes(data[:8], "big")
     if codec.name == "lz4block":

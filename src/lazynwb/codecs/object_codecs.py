@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import numpy as np
 
-from lazynwb.codecs.chunk_codecs import LZMA_MEMORY, decode, zstd_content_size
+from lazynwb.codecs.chunk_codecs import LZMA_MEMORY, declared_size, decode
 from lazynwb.codecs.restricted_pickle import PickledArray, read_pickle
 from lazynwb.errors import CorruptDataError, UnsupportedTypeError
 
@@ -31,7 +31,6 @@ OBJECT_CODECS = frozenset({"vlen-utf8", "vlen-bytes", "vlen-array", "json2", "ms
 #: Maximum size of a decoded chunk: in total, and as a base plus an allowance per element. Beyond that it is a
 #: decompression bomb.
 _MAX_BYTES, _BASE_BYTES, _ELEMENT_BYTES = 2**28, 2**25, 2**20
-_CHECKSUM = 4
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
 
@@ -119,40 +118,14 @@ def _decode_bounded(data: Buffer, codec: Codec, limit: int) -> Buffer:
         return found
     if codec.config:
         raise UnsupportedTypeError("filters of numbers are not supported for objects")
-    size = _declared_size(data, codec.name)
-    if not 0 <= size <= limit:
+    if codec.name == "zstd" and bytes(data[:4]) != _ZSTD_MAGIC:
+        raise CorruptDataError("its bytes are not a zstd frame")
+    size = declared_size(codec, data)
+    if size is None and codec.name == "zstd":
+        raise UnsupportedTypeError("its zstd frame does not declare its size")
+    if size is None or not 0 <= size <= limit:
         raise CorruptDataError(f"it declares a size of {size} bytes")
     return decode(data, (codec,), size)
-
-
-def _declared_size(data: Buffer, name: str) -> int:
-    """Return the decoded size that a frame declares; -1 if it is truncated."""
-    if name == "shuffle":
-        return len(data)
-    if name in {"crc32c", "fletcher32"}:
-        return len(data) - _CHECKSUM
-    if name == "zstd":
-        return _zstd_size(data)
-    at = 4 if name == "blosc" else 0
-    return int.from_bytes(data[at : at + 4], "little") if len(data) >= at + 4 else -1
-
-
-def _zstd_size(data: Buffer) -> int:
-    """Return the decoded size that a Zstandard frame declares (RFC 8878, 3.1.1.1).
-
-    Raises
-    ------
-    UnsupportedTypeError
-        If the frame does not declare its size.
-    CorruptDataError
-        If the bytes are not a Zstandard frame.
-    """
-    if bytes(data[:4]) != _ZSTD_MAGIC:
-        raise CorruptDataError("its bytes are not a zstd frame")
-    size = zstd_content_size(data)
-    if size is None:
-        raise UnsupportedTypeError("its zstd frame does not declare its size")
-    return size
 
 
 def _inflate(data: bytes, limit: int, bits: int) -> tuple[bytes, bool]:
