@@ -1,4 +1,4 @@
-"""Suggestions of similar names for names that do not exist."""
+"""Names in error messages: suggestions of similar names, and lists of existing ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable
 
 #: Minimum similarity (difflib) of names that share no word.
 _CUTOFF = 0.6
@@ -59,6 +59,21 @@ def did_you_mean(name: str, names: Collection[str], prefix: str = "") -> str:
     """
     found = [prefix + one if prefix else repr(one) for one in similar_names(name, names)]
     return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def join_names(names: Iterable[str], limit: int = _MAX_LISTED, prefix: str = "") -> str:
+    """Return names for a message, with an ellipsis in place of those beyond a limit.
+
+    Parameters
+    ----------
+    names : iterable of str
+    limit : int
+        Maximum number of names.
+    prefix : str
+        Prefix of each name, such as a slash.
+    """
+    listed = list(names)
+    return ", ".join(prefix + one for one in listed[:limit]) + (", ..." if len(listed) > limit else "")
 
 
 def similar_or_existing(name: str, names: Collection[str]) -> str:

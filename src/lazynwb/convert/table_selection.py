@@ -21,7 +21,7 @@ from lazynwb.lookup.table_listing import (
     warn_of_broken_links,
 )
 from lazynwb.scan import lazy_frame, plan_scan
-from lazynwb.suggestions import did_you_mean
+from lazynwb.suggestions import did_you_mean, join_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
-#: Maximum number of tables in an error.
-_LISTED = 20
 
 
 class Request(NamedTuple):
@@ -119,9 +117,7 @@ def find(sources: Sequence[Source], request: Request) -> dict[str, list[Source]]
 
 def _not_found(name: str, holders: Mapping[str, object], sources: Sequence[Source]) -> str:
     hint = did_you_mean(name, holders, "/")
-    shown = ", ".join("/" + path for path in list(holders)[:_LISTED]) + (
-        ", ..." if len(holders) > _LISTED else ""
-    )
+    shown = join_names(holders, prefix="/")
     return f"no table {name!r} in any of {len(sources)} files{hint}; available tables: {shown or 'none'}"
 
 

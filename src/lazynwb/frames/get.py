@@ -21,7 +21,7 @@ from lazynwb.lookup.schema import is_pattern
 from lazynwb.lookup.session_columns import session_names
 from lazynwb.scan import lazy_frame, plan_scan, without_unreadable
 from lazynwb.storage.resolve import expand
-from lazynwb.suggestions import did_you_mean
+from lazynwb.suggestions import did_you_mean, join_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -329,8 +329,7 @@ def _select_columns(  # noqa: PLR0913 - the options of a frame
 def _unknown_column_message(name: str, schema: Mapping[str, pl.DataType], path: str) -> str:
     existing = [column for column in schema if column not in INTERNAL]
     hint = did_you_mean(name, existing)
-    more = ", ..." if len(existing) > _MAX_LISTED else ""
-    known = ", ".join(existing[:_MAX_LISTED]) + more
+    known = join_names(existing, _MAX_LISTED)
     return f"no file has a column {name!r} in /{path.lstrip('/')}{hint}; available columns: {known}"
 
 

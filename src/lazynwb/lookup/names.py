@@ -15,6 +15,7 @@ from lazynwb.lookup.schema import normalize_table_path, table_not_found_message
 from lazynwb.progress import Progress
 from lazynwb.storage.file_names import compile_glob
 from lazynwb.storage.source import map_concurrently
+from lazynwb.suggestions import join_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("lazynwb")
 
-#: Maximum number of candidates in an error.
-_MAX_LISTED = 20
 #: Number of files that are listed concurrently.
 _LISTED_CONCURRENTLY = 64
 
@@ -65,9 +64,8 @@ def match_path(paths: Collection[str], term: str) -> str | None:
     for as_written in (True, False):
         found = [candidate for candidate in paths if _ends_with(candidate, end, as_written=as_written)]
         if len(found) > 1:
-            shown = ", ".join("/" + candidate for candidate in found[:_MAX_LISTED])
-            more = ", ..." if len(found) > _MAX_LISTED else ""
-            raise TableNotFoundError(f"{term!r} is ambiguous: {shown}{more}: pass the path of one of them")
+            shown = join_names(found, prefix="/")
+            raise TableNotFoundError(f"{term!r} is ambiguous: {shown}: pass the path of one of them")
         if found:
             return found[0]
     return None

@@ -16,7 +16,7 @@ from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.schema import table_not_found_message
 from lazynwb.progress import Progress
 from lazynwb.storage.resolve import reopen
-from lazynwb.suggestions import did_you_mean
+from lazynwb.suggestions import did_you_mean, join_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -27,8 +27,6 @@ _LOGGER = logging.getLogger("lazynwb")
 
 #: Table number of a row without provenance.
 NO_TABLE = -1
-#: Maximum number of names in an error.
-_MAX_LISTED = 20
 
 
 class LateOptions(NamedTuple):
@@ -198,10 +196,8 @@ def check_present(files: Sequence[TableFile], names: Iterable[str], options: Lat
 def _missing_column_message(name: str, lacking: Sequence[TableFile], count: int) -> str:
     file = lacking[0]
     hint = did_you_mean(name, file.columns)
-    existing = ", ".join(list(file.columns)[:_MAX_LISTED]) + (
-        ", ..." if len(file.columns) > _MAX_LISTED else ""
-    )
     more = f" and {count - 1} more" if len(lacking) == count > 1 else ""
     return (
-        f"no column {name!r} in /{file.table.path} of {file.name}{more}{hint}; available columns: {existing}"
+        f"no column {name!r} in /{file.table.path} of {file.name}{more}{hint}; "
+        f"available columns: {join_names(file.columns)}"
     )

@@ -17,7 +17,7 @@ from lazynwb.lookup.stored_tables import StoredTable, StoredTables, store_layout
 from lazynwb.progress import Progress
 from lazynwb.storage.file_names import WILDCARDS
 from lazynwb.storage.remote_state import save_later
-from lazynwb.suggestions import did_you_mean
+from lazynwb.suggestions import did_you_mean, join_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("lazynwb")
 
-#: Maximum number of tables in an error.
-_MAX_LISTED = 20
 #: Maximum number of files whose layouts are stored together.
 _MAX_STORED_LAYOUTS = 4096
 
@@ -354,8 +352,6 @@ def table_not_found_message(
         else f"any of {len(sources)} files (the first is {sources[0].name})"
     )
     hint = did_you_mean(table, existing, "/") if not is_pattern(table) else ""
-    shown = ", ".join("/" + name for name in existing[:_MAX_LISTED]) + (
-        ", ..." if len(existing) > _MAX_LISTED else ""
-    )
+    shown = join_names(existing, prefix="/")
     which = f"no {one} matches /{table}" if is_pattern(table) else f"no {one} /{table}"
     return f"{which} in {where}{hint}; available {many}: {shown or 'none'}{partial}"

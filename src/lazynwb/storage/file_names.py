@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from lazynwb.suggestions import join_names
+
 #: Suffixes of NWB files. A Zarr store is a folder, a zip archive, or a reference file.
 NWB_SUFFIXES = (
     *(".nwb", ".nwb.h5", ".nwb.hdf5", ".nwb.zarr", ".nwb.zip", ".nwb.zarr.zip"),
@@ -38,7 +40,7 @@ def describe_skipped(where: str, names: list[str]) -> str:
     """Return a warning that a search skipped files that look like NWB; an empty string if there are none."""
     if not names:
         return ""
-    listed = ", ".join(sorted(names)[:_MAX_LISTED]) + (", ..." if len(names) > _MAX_LISTED else "")
+    listed = join_names(sorted(names), _MAX_LISTED)
     what = "1 file or folder that looks" if len(names) == 1 else f"{len(names)} files or folders that look"
     return (
         f"{what} like NWB skipped in {where}: {listed}; to read them, pass their paths or a pattern (*.h5), "
