@@ -30,6 +30,7 @@ from lazynwb.scan import source_frame
 from lazynwb.sql import METADATA_NAMES
 from lazynwb.storage.remote_state import save
 from lazynwb.storage.source import map_concurrently
+from lazynwb.suggestions import join_problems
 
 if TYPE_CHECKING:
     import os
@@ -53,8 +54,6 @@ _TIMES = ("timestamps", "start_time", "stop_time", "timestamp")
 _FIRST_FILES, _MAX_FILES, _MAX_INDEXED = 16, 1024, 16_384
 #: The column with the number of a file.
 _FILE = "_lazynwb_file"
-#: Maximum number of files in a warning.
-_NAMED = 3
 
 
 def scan_sessions(  # noqa: PLR0913 - the options of a scan
@@ -234,10 +233,9 @@ class SessionScan(NamedTuple):
                         yield frame
         save()
         if failures:
-            more = f"; and {len(failures) - _NAMED} more" if len(failures) > _NAMED else ""
-            listed = "; ".join(list(failures.values())[:_NAMED])
+            listed = join_problems(failures.values())
             _LOGGER.warning(
-                "%d of %d sessions could not be read, and are null: %s%s", len(failures), total, listed, more
+                "%d of %d sessions could not be read, and are null: %s", len(failures), total, listed
             )
         yield self._empty(names)
 

@@ -1,8 +1,9 @@
-"""Names in error messages: suggestions of similar names, and lists of existing ones."""
+"""Lists in messages: suggestions of similar names, existing names, and problems."""
 
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -13,8 +14,8 @@ _CUTOFF = 0.6
 #: Minimum length of a name that may match the beginning of a word.
 _MIN_LENGTH = 3
 
-#: Maximum number of suggestions, and of existing names, in a message.
-_MAX_SUGGESTED, _MAX_LISTED = 3, 20
+#: Maximum number of suggestions, of existing names, and of problems in a message.
+_MAX_SUGGESTED, _MAX_LISTED, _MAX_PROBLEMS = 3, 20, 3
 
 
 def similar_names(name: str, names: Collection[str]) -> list[str]:
@@ -74,6 +75,12 @@ def join_names(names: Iterable[str], limit: int = _MAX_LISTED, prefix: str = "")
     """
     listed = list(names)
     return ", ".join(prefix + one for one in listed[:limit]) + (", ..." if len(listed) > limit else "")
+
+
+def join_problems(problems: Collection[str]) -> str:
+    """Return the first problems for a warning, and the number of the others."""
+    more = len(problems) - _MAX_PROBLEMS
+    return "; ".join(islice(problems, _MAX_PROBLEMS)) + (f"; and {more} more" if more > 0 else "")
 
 
 def similar_or_existing(name: str, names: Collection[str]) -> str:

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from lazynwb.errors import TableNotFoundError
+from lazynwb.suggestions import join_problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
-#: Maximum number of files in a warning.
-_MAX_NAMES = 3
 
 
 class Report:
@@ -87,7 +86,7 @@ class Report:
         """Log one warning for each kind of problem."""
         for listed, phrase in (
             (self._missing, f"no table /{self._table} in"),
-            (list(self._failed.values()), f"table /{self._table} could not be read in"),
+            (self._failed.values(), f"table /{self._table} could not be read in"),
         ):
             if listed:
                 _LOGGER.warning(
@@ -95,7 +94,7 @@ class Report:
                     phrase,
                     len(listed),
                     self._total,
-                    _first_items(listed),
+                    join_problems(listed),
                 )
         if self._outdated:
             _LOGGER.warning(
@@ -103,13 +102,13 @@ class Report:
                 "in an index, update it (lazynwb index update): %s",
                 len(self._outdated),
                 self._total,
-                _first_items(list(self._outdated)),
+                join_problems(self._outdated),
             )
         if self._unreadable:
             _LOGGER.warning(
                 "table /%s was read in part: %s",
                 self._table,
-                _first_items(
+                join_problems(
                     [
                         f"{name}: /{path}: column {column!r} is null where it cannot be read: "
                         + _without_place(reason, name, path, column)
@@ -123,7 +122,7 @@ class Report:
         )
         problems = [problem for problem in self._problems if not problem.startswith(reported)]
         if problems:
-            _LOGGER.warning("table /%s was repaired: %s", self._table, _first_items(problems))
+            _LOGGER.warning("table /%s was repaired: %s", self._table, join_problems(problems))
 
 
 def _without_place(reason: str, name: str, path: str, column: str) -> str:
@@ -131,8 +130,3 @@ def _without_place(reason: str, name: str, path: str, column: str) -> str:
     for place in (f"{name}: ", f"/{path}/{column}: ", f"/{path}: column {column!r}: "):
         reason = reason.removeprefix(place)
     return reason
-
-
-def _first_items(items: list[str]) -> str:
-    more = len(items) - _MAX_NAMES
-    return "; ".join(items[:_MAX_NAMES]) + (f"; and {more} more" if more > 0 else "")

@@ -10,6 +10,7 @@ from lazynwb.errors import LazyNWBError, may_skip
 from lazynwb.formats.protocols import with_remedy
 from lazynwb.lookup.loader import PARTIAL_LISTING, load_listing
 from lazynwb.progress import Progress
+from lazynwb.suggestions import join_problems
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 _LOGGER = logging.getLogger("lazynwb")
-#: Number of broken links that a warning lists.
-_NAMED = 3
 
 
 def find_tables(  # noqa: PLR0913 - options, and outputs for skipped files
@@ -98,8 +97,7 @@ def warn_of_broken_links(broken: Mapping[str, str], tables: Collection[str]) -> 
     """
     lost = [f"/{path}: {with_remedy(why)}" for path, why in broken.items() if path not in tables]
     if lost:
-        more = f"; and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
-        _LOGGER.warning("broken links were left out: %s%s", "; ".join(lost[:_NAMED]), more)
+        _LOGGER.warning("broken links were left out: %s", join_problems(lost))
 
 
 def broken_link_hint(name: str, broken: Mapping[str, str]) -> str:
