@@ -140,7 +140,7 @@ def build_index(  # noqa: PLR0913 - the options of a build
         checkpoint.save(msgspec.structs.replace(manifest, table_values=tables))
 
     writer.use_checkpoint(checkpoint, save)
-    with writer, Progress("Describing NWB", len(found), disabled=disable_progress) as progress:
+    with writer, Progress("Indexing NWB", len(found), disabled=disable_progress) as progress:
         done = sum(len(one.paths) for one in checked)
         work = [source for one in checked for source in one.changed] + found[done:]
         progress.update(len(found) - len(work))
@@ -332,7 +332,7 @@ def update_index(  # noqa: PLR0913 - the options of an update
     new = [source for path, source in by_path.items() if path not in known]
     work = [source for part in checked for source in part.changed] + new
     writer = Writer(folder, MetadataColumns(old.values), ignore_errors=ignore_errors)
-    with writer, Progress("Describing NWB", len(work), disabled=disable_progress) as progress:
+    with writer, Progress("Indexing NWB", len(work), disabled=disable_progress) as progress:
 
         def records_with_progress() -> Iterator[SourceRecord]:
             for one in read_records_of(work, locations, executor):

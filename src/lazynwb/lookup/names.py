@@ -214,7 +214,7 @@ def _list_tables(
             broken[source] = links
         return listing.tables()
 
-    with Progress("Finding tables in NWB", len(left), disabled=disable_progress) as progress:
+    with Progress("Listing NWB tables", len(left), disabled=disable_progress) as progress:
         for start in range(0, len(left), _LISTED_CONCURRENTLY):
             block = left[start : start + _LISTED_CONCURRENTLY]
             paths.update(zip(block, map_concurrently(listed, block, block), strict=True))

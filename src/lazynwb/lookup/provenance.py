@@ -146,7 +146,7 @@ def load_distinct(tables: pl.DataFrame, options: LateOptions) -> list[TableFile]
     files: list[TableFile | None] = [None] * len(tables)
     paths = [path.strip("/") or "/" for path in tables[TABLE_PATH].to_list()]
     sources = [reopen(path, options.storage_options) for path in tables[NWB_PATH].to_list()]
-    with Progress("Finding NWB tables", len(tables), disabled=options.disable_progress) as progress:
+    with Progress("Looking up NWB tables", len(tables), disabled=options.disable_progress) as progress:
         for path in dict.fromkeys(paths):
             numbers = [number for number, own in enumerate(paths) if own == path]
             loads = load_tables((sources[number] for number in numbers), path)

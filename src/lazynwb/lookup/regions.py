@@ -269,7 +269,7 @@ def _region(
     if _leaf(dtype) != pl.Int64():
         return None
     targets: list[TableFile] = []
-    label = f"Finding the target tables of {name!r} in /{files[0].table.path}"
+    label = f"Looking up the target tables of {name!r} in /{files[0].table.path}"
     with Progress(label, len(files), disabled=disable_progress) as progress:
         for start in range(0, len(files), _FILES_PER_LOOKUP):
             block = files[start : start + _FILES_PER_LOOKUP]

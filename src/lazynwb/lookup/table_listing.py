@@ -63,7 +63,7 @@ def find_tables(  # noqa: PLR0913 - options, and outputs for skipped files
     order = {source: number for number, source in enumerate(sources)}
     if catalogs is not None:
         holders, sources = catalogs.sources_by_table(sources, series=series)
-    with Progress("Finding tables in NWB", len(sources), disabled=disable_progress) as progress:
+    with Progress("Listing NWB tables", len(sources), disabled=disable_progress) as progress:
         for source in sources:
             try:
                 listing = load_listing(source)
