@@ -1,7 +1,7 @@
 # Two commands do everything on a machine with Python 3.11 or later, git and make:
 #   make demo    the notebook's queries over a small cube of sessions, or over your files: make demo NWB="FOLDER"
 #   make test    lint, types and the whole test suite
-# Others: make quick (lint, types and the unit tests), make lint, make format, make docs (into site/), make bench, make fuzz, make clean.
+# Others: make quick (lint, types and the unit tests), make suite (tests alone), make lint, make format, make docs (into site/), make bench, make fuzz, make clean.
 
 # The first interpreter that is new enough; `make demo PYTHON=/path/to/python3` names another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -18,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n 3 --dist worksteal
 # Reaches the demonstration as it was typed: the shell neither splits nor expands it.
 export NWB
 
-.PHONY: demo quick unit test lint format docs bench fuzz clean
+.PHONY: demo quick unit test suite lint format docs bench fuzz clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.installed
@@ -31,7 +31,13 @@ quick: $(VENV)/.installed-dev
 unit: $(VENV)/.installed-dev
 	@$(BIN)/python -m pytest -n 2 --dist worksteal --unit $(PYTEST_ARGS)
 
-test: lint
+# Lint runs beside the tests; what it finds is the last output.
+test: $(VENV)/.installed-dev
+	@$(MAKE) --no-print-directory lint >$(VENV)/lint.log 2>&1 & lint=$$!; \
+	$(PYTEST) $(PYTEST_ARGS); tests=$$?; \
+	wait $$lint || { echo "make lint fails:"; cat $(VENV)/lint.log; exit 1; }; exit $$tests
+
+suite: $(VENV)/.installed-dev
 	@$(PYTEST) $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev

@@ -307,13 +307,27 @@ def _on_terminal(commands: list[list[str]]) -> list[tuple[str, int]]:
     return list(zip(parts[::2], map(int, parts[1::2]), strict=True))
 
 
-@contextlib.contextmanager
-def example_folder() -> Iterator[Path]:
-    """Change to a temporary folder with ten sessions in `data`: the examples run there."""
+def write_data(folder: Path) -> None:
+    """Write the ten sessions of the examples."""
     from lazynwb.demo import write_cube
 
+    write_cube(folder, 10, 60)
+
+
+@contextlib.contextmanager
+def example_folder(data: Path | None = None) -> Iterator[Path]:
+    """Change to a temporary folder with ten sessions in `data`: the examples run there.
+
+    Parameters
+    ----------
+    data : Path, optional
+        Folder with these sessions, which are copied; without it they are written.
+    """
     folder = Path(tempfile.mkdtemp(prefix="nwb-")).resolve()
-    write_cube(folder / "data", 10, 60)
+    if data is None:
+        write_data(folder / "data")
+    else:
+        shutil.copytree(data, folder / "data")
     before = Path.cwd()
     os.chdir(folder)
     try:

@@ -33,6 +33,11 @@ def sample(values: Sequence[T], step: int) -> Sequence[T]:
     return values if THOROUGH else values[::step]
 
 
+def count(usual: int, thorough: int) -> int:
+    """Return how many cases a test runs by default, or with `--slow`."""
+    return thorough if THOROUGH else usual
+
+
 def same(left: Any, right: Any) -> bool:
     """Equal values, where NaN equals NaN."""
     if left == right:

@@ -21,6 +21,7 @@ import hypothesis
 import builders
 import checks
 from stores import azure, gcs, gcs_uploads, nginx, s3  # noqa: F401 - fixtures
+from zarr_twins.make import ARCHIVE, unpack
 
 for part in ("storage", "types", "tables", "pynwb"):
     importlib.import_module(f"cases_{part}")  # each registers its files in `builders`
@@ -149,6 +150,14 @@ def built(tmp_path_factory):
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def twins(tmp_path_factory):
+    """The same sessions in HDF5 and in both versions of Zarr. Not to be changed."""
+    folder = tmp_path_factory.mktemp("twins")
+    unpack(ARCHIVE, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -630,10 +630,8 @@ def build(folder: Path) -> list[Path]:
     """Write the stores, those of hdmf-zarr among them; see `damage.Format`."""
     made = [make(folder / name / "session.nwb.zarr") for name, make in zarr_stores.corpus().items()]
     twins = folder / "twins"
-    unpack(ARCHIVE, twins)
+    unpack(ARCHIVE, twins, [f"{name}." for name in TWINS])
     for source in sorted(twins.glob("*.v[23].nwb.zarr")):
-        if source.name.partition(".")[0] not in TWINS:
-            continue
         target = folder / source.name.removesuffix(".nwb.zarr") / "session.nwb.zarr"
         target.parent.mkdir()
         made.append(source.rename(target))

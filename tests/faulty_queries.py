@@ -11,7 +11,6 @@ import os
 import random
 import shutil
 import sys
-import tarfile
 import time
 import traceback
 import zipfile
@@ -37,7 +36,7 @@ from lazynwb.storage import error_mapping, range_request, remote_state, retry, s
 from lazynwb.storage.objects import remote_prefix as remote_objects
 from range_server import RangeServer
 from stores import moto
-from zarr_twins.make import ARCHIVE
+from zarr_twins.make import ARCHIVE, unpack
 
 config = lazynwb.config
 SECRETS = ("s3cret-token", "s3cret-header", "s3cret-signature")
@@ -117,9 +116,7 @@ def write_files(folder):
         nwb_root(file, "linked", ["a"])
         table(file, "units", {"own": np.arange(40.0)}, rows=40, colnames=["own", "presence_ratio"])
         file["units/presence_ratio"] = h5py.ExternalLink("session_00.nwb", "/units/presence_ratio")
-    with tarfile.open(ARCHIVE) as packed:
-        members = [m for m in packed if m.name.partition(".")[0] in TWINS]
-        packed.extractall(folder, members, filter="data")
+    unpack(ARCHIVE, folder, [f"{name}." for name in TWINS])
     store = folder / "session.v3.nwb.zarr"
     with zipfile.ZipFile(folder / "zipped.nwb.zarr.zip", "w") as archive:
         for path in sorted(filter(Path.is_file, store.rglob("*"))):

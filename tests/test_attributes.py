@@ -33,20 +33,13 @@ from lazynwb.catalog import disk_cache
 from lazynwb.lookup.loader import load_attributes
 from lazynwb.storage.resolve import expand
 from range_server import RangeServer
-from zarr_twins.make import ARCHIVE, session_names, unpack
+from zarr_twins.make import ARCHIVE, session_names
 
 FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
 REAL = sorted(str(file) for file in Path(FOLDER).rglob("*.nwb") if h5py.is_hdf5(file)) if FOLDER else []
 ALL = {"exclude_private": False, "exclude_empty": False}
 
 SESSIONS = session_names()
-
-
-@pytest.fixture(scope="module")
-def twins(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("twins")
-    unpack(ARCHIVE, folder)
-    return folder
 
 
 # --- the oracle ---------------------------------------------------------------------------------------

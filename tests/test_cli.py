@@ -9,9 +9,7 @@ import select
 import signal
 import subprocess
 import sys
-import tarfile
 import time
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -27,7 +25,7 @@ from lazynwb import cli
 from lazynwb.demo import write_cube
 from lazynwb.storage.source import Source
 from range_server import SILENT, RangeServer, always
-from zarr_twins.make import ARCHIVE
+from zarr_twins.make import ARCHIVE, unpack
 
 pytest.importorskip("typer")
 pytest.importorskip("rich")
@@ -72,9 +70,7 @@ def answer(run):
 def session(tmp_path_factory):
     """One session in HDF5 and in both versions of Zarr. Not to be changed."""
     folder = tmp_path_factory.mktemp("session")
-    with tarfile.open(ARCHIVE) as archive:
-        members = [one for one in archive.getmembers() if Path(one.name).parts[0].startswith("session.")]
-        archive.extractall(folder, members, filter="data")
+    unpack(ARCHIVE, folder, ["session."])
     return {suffix: folder / f"session{suffix}" for suffix in FORMATS}
 
 

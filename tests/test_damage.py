@@ -1,4 +1,4 @@
-"""A hundred damaged files; `damage.py` runs any number of them."""
+"""A few damaged files; `damage.py` runs any number of them."""
 
 import itertools
 import os
@@ -16,10 +16,10 @@ import damage
 import damage_hdf5
 import lazynwb
 from builders import GZIP, VLEN_TEXT, Column, table
-from checks import PEAK_MIB, run_child
+from checks import PEAK_MIB, count, run_child
 from damage import Case, Seen
 
-CASES = 24
+CASES = count(12, 240)
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc: run on Linux")
 
@@ -37,7 +37,7 @@ def test_damaged_files_give_right_values_or_errors_that_name_them(monkeypatch):
     # Damage of every sort, some of which is noticed and some of which is not there to be noticed.
     assert outcomes["right"] > CASES // 10, report
     assert outcomes["error"] > CASES // 10, report
-    assert outcomes["unverified"] < CASES // 20, report
+    assert outcomes["unverified"] <= CASES // 20, report
 
 
 def test_files_of_every_layout_and_filter_exist(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""`executor=` on a scheduler of Dask with three worker processes over TCP."""
+"""`executor=` on a scheduler of Dask with worker processes over TCP."""
 
 import logging
 import os
@@ -16,20 +16,23 @@ from polars.testing import assert_frame_equal
 
 import builders
 import lazynwb
+from checks import count
 from lazynwb.errors import LazyNWBError
 from lazynwb.index import checkpoint, writer
 
 dask = pytest.importorskip("dask", reason="needs the extra dask")
 distributed = pytest.importorskip("distributed", reason="needs the extra dask")
 
+WORKERS = count(2, 4)
+
 
 @pytest.fixture(scope="module")
 def client():
     with (
         # A task that ends a worker is given up after that many other workers.
-        dask.config.set({"distributed.scheduler.allowed-failures": 2}),
+        dask.config.set({"distributed.scheduler.allowed-failures": WORKERS - 1}),
         distributed.LocalCluster(
-            n_workers=3,
+            n_workers=WORKERS,
             threads_per_worker=1,
             processes=True,
             host="127.0.0.1",
@@ -87,7 +90,7 @@ def test_a_worker_killed_during_a_query_loses_no_rows(client, many):
     thread = threading.Thread(target=collect)
     thread.start()
     time.sleep(0.7)
-    for pid in sorted(before)[:2]:
+    for pid in sorted(before)[: WORKERS - 1]:
         os.kill(pid, signal.SIGKILL)
     thread.join(120)
     assert_frame_equal(

@@ -35,9 +35,16 @@ WITH_CODE = [page for page in PAGES if has_examples(page)]
 terminal = pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-terminals: run on Linux or macOS")
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("examples") / "data"
+    examples.write_data(folder)
+    return folder
+
+
 @pytest.fixture
-def example_folder():
-    with examples.example_folder() as folder:
+def example_folder(data):
+    with examples.example_folder(data) as folder:
         yield folder
 
 
@@ -49,7 +56,9 @@ def example_folder():
     ],
     ids=names,
 )
+@pytest.mark.sample(3)
 def test_the_examples_of_a_page_run(page, example_folder, monkeypatch):
+    """Every third page; `make docs` runs the examples of all of them."""
     monkeypatch.setenv("MPLBACKEND", "agg")
     examples.with_output(text_of(page), names(page))
 

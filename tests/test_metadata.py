@@ -15,7 +15,6 @@ from builders import VLEN_TEXT, nwb_root
 from checks import run_child
 from lazynwb.lookup import catalog_cache
 from range_server import RangeServer
-from zarr_twins.make import ARCHIVE, unpack
 
 FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
 REAL = sorted(str(file) for file in Path(FOLDER).rglob("*.nwb") if h5py.is_hdf5(file)) if FOLDER else []
@@ -28,13 +27,6 @@ LISTS = ("experimenter", "related_publications", "keywords")
 SUBJECT = (
     "age", "age__reference", "description", "genotype", "sex", "species", "subject_id", "weight", "strain",
 )  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def twins(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("twins")
-    unpack(ARCHIVE, folder)
-    return folder
 
 
 def write(path, number=0, **fields):

@@ -15,11 +15,13 @@ from hypothesis import given, settings
 
 import lazynwb
 from builders import VLEN_TEXT, Column, Ragged, table
-from checks import ENGINES, assert_values
+from checks import ENGINES, assert_values, count
 from random_files import INTEGERS, number_values
 from random_truth import SHARES, as_test
 
-EXAMPLES = {name: max(1, round(share * 1.5 * settings().max_examples)) for name, share in SHARES.items()}
+EXAMPLES = {
+    name: max(1, round(share * count(3, 14) / 2 * settings().max_examples)) for name, share in SHARES.items()
+}
 
 test_tables = as_test("tables", max_examples=EXAMPLES["tables"])
 test_series = as_test("series", max_examples=EXAMPLES["series"])

@@ -20,21 +20,12 @@ from checks import ENGINES, assert_frames, assert_values
 from range_server import RangeServer
 from readers import hdf5_tables as oracle
 from readers import pynwb_session
-from zarr_twins.make import ARCHIVE, unpack
 
 FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
 FILES = sorted(path for path in Path(FOLDER).rglob("*.nwb") if path.is_file()) if FOLDER else []
 FORMATS = (".nwb", ".v2.nwb.zarr", ".v3.nwb.zarr")
 ELECTRODES = "general/extracellular_ephys/electrodes"
 ICEPHYS = "/general/intracellular_ephys"
-
-
-@pytest.fixture(scope="module")
-def twins(tmp_path_factory):
-    """The same sessions in HDF5 and in both versions of Zarr. Not to be changed."""
-    folder = tmp_path_factory.mktemp("regions")
-    unpack(ARCHIVE, folder)
-    return folder
 
 
 def electrodes(file, count, **more):

@@ -16,7 +16,6 @@ from builders import nwb_root, series, table
 from checks import run_child
 from lazynwb.session.contents import Container
 from range_server import RangeServer
-from zarr_twins.make import ARCHIVE, unpack
 
 TABLES = ("units", "trials", "epochs", "invalid_times", "electrodes")
 FIELDS = (
@@ -26,13 +25,6 @@ FIELDS = (
 )  # fmt: skip
 LISTS = ("experimenter", "keywords", "related_publications", "file_create_date")
 GROUPS = ("acquisition", "analysis", "processing", "stimulus", "scratch", "devices", "electrode_groups")
-
-
-@pytest.fixture(scope="module")
-def twins(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("twins")
-    unpack(ARCHIVE, folder)
-    return folder
 
 
 @pytest.fixture

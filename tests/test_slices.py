@@ -20,7 +20,6 @@ from lazynwb.lookup.loader import load_table
 from lazynwb.series.arrays import StoredArray
 from lazynwb.storage.resolve import expand
 from range_server import RangeServer
-from zarr_twins.make import ARCHIVE, unpack
 
 DATA = np.arange(5000 * 37, dtype="i4").reshape(5000, 37) % 9973
 GZIP = {"compression": "gzip", "shuffle": True}
@@ -363,13 +362,6 @@ def test_remote_slices_request_only_their_chunks(layouts):
         assert cost.chunks_decoded == 10
         assert server.count <= 2
         assert server.bytes == cost.bytes_read <= cost.bytes_used + 64 * 1024  # of 350 KiB
-
-
-@pytest.fixture(scope="module")
-def twins(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("twins")
-    unpack(ARCHIVE, folder)
-    return folder
 
 
 @pytest.mark.integration

@@ -18,7 +18,6 @@ from builders import VLEN_TEXT, Ragged, table
 from checks import ENGINES, assert_values, check_file, same
 from range_server import RangeServer
 from readers import pynwb_session
-from zarr_twins.make import ARCHIVE, unpack
 
 FOLDER = os.environ.get("LAZYNWB_TEST_DATA")
 FILES = sorted(path for path in Path(FOLDER).rglob("*.nwb") if path.is_file()) if FOLDER else []
@@ -26,14 +25,6 @@ FORMATS = (".nwb", ".v2.nwb.zarr", ".v3.nwb.zarr")
 ICEPHYS = "/general/intracellular_ephys"
 #: hdmf forgets the index of a ragged EnumData when it reads one.
 NOT_READ_BY_HDMF = {("/events/stimuli", "tastes")}
-
-
-@pytest.fixture(scope="module")
-def twins(tmp_path_factory):
-    """The same sessions in HDF5 and in both versions of Zarr. Not to be changed."""
-    folder = tmp_path_factory.mktemp("kinds")
-    unpack(ARCHIVE, folder)
-    return folder
 
 
 def without_nothing(value):

@@ -17,7 +17,7 @@ import lazynwb
 from builders import VLEN_TEXT, nwb_root, series
 from range_server import RangeServer
 from test_times import stored, write, write_zarr
-from zarr_twins.make import ARCHIVE, session_names, unpack
+from zarr_twins.make import session_names
 
 RNG = np.random.default_rng(5)
 BLOCK = 16 * 1024  # of metadata, of a remote file
@@ -211,13 +211,6 @@ def test_missing_attributes_have_the_defaults_of_the_schema(tmp_path):
     assert (ts.description, ts.comments, ts.timestamps_unit) == ("no description", "no comments", "seconds")
     assert ts.unit is ts.rate is ts.starting_time is ts.channel_conversion is ts.external_file is None
     assert ts.scaled[:].tolist() == [0, 1, 2]
-
-
-@pytest.fixture(scope="module")
-def twins(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("twins")
-    unpack(ARCHIVE, folder)
-    return folder
 
 
 SESSIONS = session_names()

@@ -15,6 +15,8 @@ is the same, byte for byte.
 from __future__ import annotations
 
 import argparse
+import io
+import lzma
 import os
 import random
 import subprocess
@@ -30,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 HERE = Path(__file__).parent
 ARCHIVE = HERE / "twins.tar.xz"
@@ -130,9 +132,21 @@ def files_of(folder: Path) -> Iterator[Path]:
     yield from sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    with tarfile.open(archive) as tar:
-        tar.extractall(folder, filter="data")
+def unpack(archive: Path, folder: Path, prefixes: Iterable[str] = ("",)) -> None:
+    """Write the files of an archive whose names have one of the prefixes.
+
+    To decompress everything at once takes a quarter of the time that `tarfile` takes with these members.
+    """
+    with tarfile.open(fileobj=io.BytesIO(lzma.decompress(archive.read_bytes()))) as tar:
+        wanted = [member for member in tar if member.name.startswith(tuple(prefixes))]
+        for parent in {(folder / member.name).parent for member in wanted}:
+            parent.mkdir(parents=True, exist_ok=True)
+        for member in wanted:
+            content = tar.extractfile(member)
+            assert content is not None
+            path = folder / member.name
+            path.write_bytes(content.read())
+            os.utime(path, (member.mtime, member.mtime))
 
 
 @cache
