@@ -19,7 +19,7 @@ from polars.testing import assert_frame_equal
 
 import lazynwb
 from builders import nwb_root, series, table
-from checks import child_environment
+from checks import child_environment, sample
 from dandi_server import DandiServer
 from lazynwb import cli
 from lazynwb.demo import write_cube
@@ -733,7 +733,7 @@ def test_ctrl_c_during_a_query_leaves_no_files(form, cube, tmp_path):
 
 @terminal
 def test_output_fits_the_terminal(cube):
-    for columns in (60, 100):
+    for columns in sample((60, 100), 2):
         shown, code = on_terminal("head", cube[0], "units", "-n", 3, columns=columns)
         assert code == 0
         lines = plain(shown).splitlines()
@@ -756,6 +756,7 @@ def test_a_narrow_terminal_shows_the_ends_of_sessions_and_names_hidden_columns(t
 
 @terminal
 @pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.sample(2)
 def test_vertically_every_column_of_a_row_fits_the_terminal(columns, cube):
     shown, code = on_terminal("head", cube[0], "units", "-n", 2, "--vertical", columns=columns)
     assert code == 0

@@ -21,7 +21,7 @@ from lazynwb.formats.zarr.codec_configuration import catalog_codecs
 from lazynwb.storage.objects.sparsity import check_written
 from readers import plain_zarr
 
-CASES = count(8, 100)
+CASES = count(12, 100)
 TAKES_FRAMES_WITHOUT_SIZE = tuple(map(int, version("numcodecs").split(".")[:2])) >= (0, 16)
 STORES = zarr_stores.corpus()
 

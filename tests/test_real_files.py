@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not FILES, reason="set LAZYNWB_TEST_DATA to a fo
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
 @pytest.mark.sample(3)
 def test_all_tables_equal_the_oracle(path):
-    """With either engine for every other file; `test_a_scan_of_all_files` runs both. With both if `--slow`."""
+    """With either engine for every other file, or with both: `test_a_scan_of_all_files` runs both."""
     for engine in ENGINES if checks.THOROUGH else ENGINES[FILES.index(path) % len(ENGINES) :][:1]:
         check_file(path, engine)
 
