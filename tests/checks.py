@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import polars as pl
 
+import forking
 from readers import hdf5_tables as oracle
 
 if TYPE_CHECKING:
@@ -115,18 +116,33 @@ def child_environment(**env: str) -> dict[str, str]:
     return {**inherited, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **env}
 
 
-def run_child(code: str, *args: str | Path, timeout: float = 60, stdin: bytes = b"", **env: str) -> str:
-    """Return the output of Python code in a separate process; fail on a crash, a hang or an exception."""
-    done = subprocess.run(  # noqa: S603 - our own code
-        [sys.executable, "-X", "faulthandler", "-c", code, *map(str, args)],
-        env=child_environment(**env),
-        input=stdin,
-        capture_output=True,
-        timeout=timeout,
-        check=False,
-    )
-    out, err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-    assert done.returncode == 0, f"exit code {done.returncode}\n{out}\n{err}"
+def run_child(
+    code: str,
+    *args: str | Path,
+    timeout: float = 60,
+    stdin: bytes = b"",
+    fresh: bool = False,
+    **env: str,
+) -> str:
+    """Run Python code in a separate process; fail on a crash, a hang or an exception, return its output.
+
+    The process is forked from one that has imported h5py, NumPy and Polars, unless it has to be `fresh`.
+    """
+    arguments, environment = [str(argument) for argument in args], child_environment(**env)
+    if not fresh and forking.can_fork(environment):
+        status, *written = forking.run(code, arguments, environment, stdin, timeout)
+    else:
+        done = subprocess.run(  # noqa: S603 - our own code
+            [sys.executable, "-X", "faulthandler", "-c", code, *arguments],
+            env=environment,
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+        status, written = done.returncode, [done.stdout, done.stderr]
+    out, err = (stream.decode(errors="replace") for stream in written)
+    assert status == 0, f"exit code {status}\n{out}\n{err}"
     return out
 
 

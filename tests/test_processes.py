@@ -289,7 +289,7 @@ print(*sorted(set(sys.modules) - before))
 
 
 def test_the_import_only_loads_modules_of_every_query():
-    added = set(run_child(IMPORTED).split())
+    added = set(run_child(IMPORTED, fresh=True).split())
     late = ("h5py", "obstore", "nanoarrow", "numcodecs", "pandas", "pyarrow", "tqdm", "typer", "rich")
     late += ("numpy", "http.client", "urllib.request", "platformdirs", "difflib")
     assert added.isdisjoint(late), added.intersection(late)
@@ -326,7 +326,7 @@ print(frame.height, frame["spike_times"].list.len().sum(), trials, *late)
 """
     expected = units.filter(pl.col("location") == "CA1")
     spikes = expected["spike_times"].list.len().sum()
-    assert run_child(code, *cube).split() == [str(expected.height), str(spikes), "180"]
+    assert run_child(code, *cube, fresh=True).split() == [str(expected.height), str(spikes), "180"]
 
 
 def test_a_cold_schema_imports_no_numpy(cube):
@@ -336,7 +336,7 @@ schema = lazynwb.scan_nwb(sys.argv[1:], "/units").collect_schema()
 lazynwb.scan_nwb(sys.argv[1:], "/intervals/trials").collect_schema()
 print("spike_times" in schema, *{"h5py", "numpy", "asyncio"}.intersection(sys.modules))
 """
-    assert run_child(code, *cube).split() == ["True"]
+    assert run_child(code, *cube, fresh=True).split() == ["True"]
 
 
 def test_a_remote_scan_does_not_import_the_http_client_of_python(cube):
@@ -350,7 +350,7 @@ print(frame.height, *{"h5py", "http.client", "ssl"}.intersection(sys.modules))
     path = Path(cube[0])
     expected = lazynwb.scan_nwb(path, "/intervals/trials").collect().height
     with RangeServer(path.parent) as server:
-        assert run_child(code, server.url_of(path.name)).split() == [str(expected)]
+        assert run_child(code, server.url_of(path.name), fresh=True).split() == [str(expected)]
 
 
 def test_submodules_do_not_hide_the_settings_and_the_profile():
