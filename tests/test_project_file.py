@@ -146,4 +146,5 @@ def test_errors_in_the_project_file_are_explained(kind, write, monkeypatch, tmp_
     assert cli.main(["tables"]) == 1
     err = capsys.readouterr().err
     assert said in err
+    assert "--ignore-errors" not in err
     assert err.count("\n") == 1

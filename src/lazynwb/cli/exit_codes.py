@@ -7,6 +7,7 @@ import shlex
 
 from lazynwb.cli.base import NothingFoundError, UsageError
 from lazynwb.cli.options import looks_like_a_source
+from lazynwb.cli.project_file import ProjectError
 from lazynwb.errors import (
     ColumnNotFoundError,
     LazyNWBError,
@@ -19,6 +20,8 @@ FAILED, USAGE, NOTHING = 1, 2, 3
 DEBUG = "--debug"
 #: Commands with the option --ignore-errors.
 _SKIPPING = frozenset({"tables", "schema", "head", "query", "convert"})
+#: Errors that --ignore-errors does not change.
+_NOT_SKIPPED = (ColumnNotFoundError, ProjectError, TableNotFoundError, ImportError)
 _NO_SUCH_COLUMN = re.compile(r'unable to find column "(.*?)"; valid columns: \[(.*)\]', re.DOTALL)
 _IN_EXPRESSION = re.compile(r"in the following expression:\s*(.+)")
 _QUOTED = re.compile(r'"(.*?)"')
@@ -80,9 +83,10 @@ def _hint_of(error: Exception, command: str) -> str:
             if " hint" in text or ": " in text[-80:]
             else " (check the name, and whether the disk is mounted)"
         )
-    if isinstance(error, LazyNWBError) and not isinstance(error, TableNotFoundError | ImportError):
-        if command in _SKIPPING and not isinstance(error, ColumnNotFoundError):
-            return "" if "ignore_errors" in text else " (--ignore-errors skips files that cannot be read)"
+    if isinstance(error, LazyNWBError) and not isinstance(error, _NOT_SKIPPED):
+        if command in _SKIPPING:
+            hint = " (--ignore-errors skips files and values that cannot be read)"
+            return "" if "ignore_errors" in text else hint
         if isinstance(error, NotNWBError):
             return "; an NWB file is an HDF5 file or a Zarr store"
     return ""
