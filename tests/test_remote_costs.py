@@ -227,3 +227,24 @@ def test_a_small_file_is_fetched_in_two_requests(tmp_path):
         assert found["c39"].to_list() == (values + 39).tolist()
         assert server.count == 2
         assert server.bytes == path.stat().st_size
+
+
+def test_a_heap_collection_is_read_in_one_request(tmp_path):
+    """Its size is not known before: the minimum is 4 KiB, and long text needs more."""
+    import h5py
+    import numpy as np
+
+    from builders import table
+
+    texts = ["x" * 6000, "y" * 9000]
+    with h5py.File(tmp_path / "a.nwb", "w") as file:
+        table(file, "units", {"text": ["", ""]})
+        for row, text in enumerate(texts):
+            file[f"other {row}"] = np.zeros(1 << 20, "u1")
+            file["units/text"][row] = text
+    with RangeServer(tmp_path) as server:
+        lf = lazynwb.scan_nwb(server.url_of("a.nwb"), "/units").select("text")
+        lf.collect_schema()
+        server.reset()
+        assert lf.collect()["text"].to_list() == texts
+        assert server.count == 2

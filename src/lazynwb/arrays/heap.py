@@ -22,6 +22,8 @@ _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 _HEADER = 16
 #: Minimum size of a collection of libhdf5.
 _MIN_BYTES = 4096
+#: Maximum number of bytes that are read of a collection before its size is known.
+_MAX_GUESS = 16 * 1024
 #: Number of bits of an address in a 64-bit key of file number and address.
 _ADDRESS_BITS = 48
 _BYTES = DType("number", 1, "|u1")
@@ -109,7 +111,8 @@ class Heap:
             return np.zeros(0, np.uint8), addresses, addresses
         addresses += np.array(bases, np.int64)[owners]
         room = (np.array([file.size for file in self._files], np.int64)[owners] - addresses).clip(min=0)
-        buffer, first = _read_ranges(self._files, owners, addresses, np.minimum(_MIN_BYTES, room))
+        read = np.minimum(self._guess(owners, addresses), room)
+        buffer, first = _read_ranges(self._files, owners, addresses, read)
         words = buffer.view("<u8")
         declared = words[(first >> 3) + 1].astype(np.int64)
         signed = (words[first >> 3] & _low(32)) == int.from_bytes(b"GCOL", "little")
@@ -119,9 +122,22 @@ class Heap:
                 f"there is no heap collection of variable-length data at byte {int(addresses[i])}"
             )
         sizes = np.where(bad, 0, declared)
-        if (sizes > _MIN_BYTES).any():
+        if (sizes > read).any():
             buffer, first = _read_ranges(self._files, owners, addresses, sizes)
         return buffer, first, sizes
+
+    def _guess(self, owners: np.ndarray, addresses: np.ndarray) -> np.ndarray:
+        """Return how many bytes to read of each collection, whose size is in its header.
+
+        More of remote files, for which another request takes longer, but not beyond the next collection.
+        """
+        most = [min(max(file.coalesce_gap // 4, _MIN_BYTES), _MAX_GUESS) for file in self._files]
+        distances = np.append(np.diff(self._collections), np.uint64(_MAX_GUESS)).astype(np.int64)
+        guess: np.ndarray = np.minimum(np.array(most, np.int64)[owners], distances)
+        for i in np.flatnonzero(guess > _MIN_BYTES).tolist():
+            if self._files[owners[i]].has(int(addresses[i]), _MIN_BYTES):  # cached
+                guess[i] = _MIN_BYTES
+        return np.maximum(guess, _MIN_BYTES)
 
     def _index(self) -> None:
         """Index the objects of all collections, in groups, because it needs several times their size."""
