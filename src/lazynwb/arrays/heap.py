@@ -137,7 +137,8 @@ class Heap:
         for i in np.flatnonzero(guess > _MIN_BYTES).tolist():
             if self._files[owners[i]].has(int(addresses[i]), _MIN_BYTES):  # cached
                 guess[i] = _MIN_BYTES
-        return np.maximum(guess, _MIN_BYTES)
+        np.maximum(guess, _MIN_BYTES, out=guess)
+        return guess
 
     def _index(self) -> None:
         """Index the objects of all collections, in groups, because it needs several times their size."""
