@@ -377,12 +377,13 @@ def test_cache_info_lists_cached_data_by_source(cube, answer, cache_dir, monkeyp
     assert "/intervals/trials" in answer("cache", "info", "--sources").decode()
 
 
-def test_demo_on_given_files(cube):
+def test_demo_on_given_files(cube, run):
     out, err = in_process("demo", cube[0]).communicate(timeout=60)
     text = out.decode()
     assert not err
     assert "1 NWB file" in text
     assert "/units" in text
+    assert run("demo", "missing")[0] == 3
 
 
 # --- forms of a result --------------------------------------------------------------------------------

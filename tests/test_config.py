@@ -137,6 +137,20 @@ def test_unknown_settings_are_errors():
         Config().use_polarz = True
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_bytes", 0), ("max_requests", -1), ("retry_seconds", float("nan")), ("max_retries", "6")],
+)
+def test_numbers_below_the_minimum_are_errors(name, value, monkeypatch):
+    before = getattr(lazynwb.config, name)
+    with pytest.raises(ValueError, match=f"config.{name} must be a number of at least"):
+        setattr(lazynwb.config, name, value)
+    assert getattr(lazynwb.config, name) == before
+    monkeypatch.setenv(f"LAZYNWB_{name.upper()}", "-1")
+    with pytest.raises(ValueError, match=f"environment variable LAZYNWB_{name.upper()}='-1'"):
+        lazynwb.Config()
+
+
 def test_unknown_values_of_external_links_are_errors():
     with pytest.raises(ValueError, match="folder, anywhere, never"):
         lazynwb.config.external_links = "sometimes"

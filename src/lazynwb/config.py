@@ -32,6 +32,14 @@ _IGNORED_VARIABLES = {
 }
 _warned: set[str] = set()
 
+#: Minimum values of numbers.
+_MINIMUMS = {
+    **dict.fromkeys(("batch_bytes", "max_requests"), 1),
+    **dict.fromkeys(
+        ("cache_max_bytes", "column_cache_bytes", "download_bytes", "max_threads", "max_retries"), 0
+    ),
+    **dict.fromkeys(("retry_seconds", "request_timeout", "recheck_seconds", "revalidate_seconds"), 0),
+}
 _LINKS = ("folder", "anywhere", "never")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off", ""}
@@ -148,10 +156,10 @@ class Config:
             hint = {"anon": bool, "fsspec_storage_options": dict[str, Any]}.get(name, hints.get(name))
             try:
                 value = _parse(text, hint)
+                setattr(self, name, {**self.storage_options, **value} if isinstance(value, dict) else value)
             except ValueError as error:
                 shown = "" if hint == dict[str, Any] else f"={text!r}"  # it may contain credentials
                 raise ValueError(f"environment variable {variable}{shown}: {error}") from None
-            setattr(self, name, {**self.storage_options, **value} if isinstance(value, dict) else value)
         for variable, why in _IGNORED_VARIABLES.items():
             if variable in os.environ and variable not in _warned:
                 _warned.add(variable)
@@ -162,10 +170,14 @@ class Config:
             setattr(self, name, value)
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Change a setting; an unknown name is an AttributeError, an unknown value a ValueError."""
+        """Change a setting; an unknown name is an AttributeError, an invalid value a ValueError."""
         if name == "external_links" and value not in _LINKS:
             raise ValueError(
                 f"lazynwb.config.external_links must be one of {', '.join(_LINKS)}, not {value!r}"
+            )
+        if name in _MINIMUMS and not _is_at_least(value, _MINIMUMS[name]):
+            raise ValueError(
+                f"lazynwb.config.{name} must be a number of at least {_MINIMUMS[name]}, not {value!r}"
             )
         try:
             object.__setattr__(self, name, value)
@@ -224,6 +236,13 @@ class Config:
     @use_obstore.setter
     def use_obstore(self, value: bool) -> None:
         pass
+
+
+def _is_at_least(value: Any, minimum: float) -> bool:  # noqa: ANN401 - any number
+    try:
+        return bool(value >= minimum)
+    except TypeError:
+        return False
 
 
 def _parse(text: str, hint: Any) -> Any:  # noqa: ANN401 - the type of the hint

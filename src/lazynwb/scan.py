@@ -256,6 +256,8 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
     **options
         The other parameters are those of `scan_nwb`.
     """
+    if infer_schema_length is not None and infer_schema_length < 0:
+        raise ValueError(f"infer_schema_length must not be negative: {infer_schema_length}")
     # Columns whose type in the schema is Null, with the reason.
     unread: dict[str, str] = {}
     unresolved = unread if conflicts is None else conflicts

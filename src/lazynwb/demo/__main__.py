@@ -49,21 +49,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "source", nargs="*", help="NWB files, folders or patterns. Default: synthetic sessions."
     )
-    sources = parser.parse_args(arguments).source
+    try:
+        show_demo(parser.parse_args(arguments).source)
+    except lazynwb.LazyNWBError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def show_demo(sources: Sequence[str]) -> None:
+    """Run the demonstration on files, or on a synthetic cube if there are none."""
     LOGGER.addHandler(PrintingHandler())
     print(f"lazynwb {lazynwb.__version__}, Polars {pl.__version__}")
     width = shutil.get_terminal_size((120, 24)).columns
     columns = min(6, max(2, width // COLUMN_WIDTH))
     with pl.Config(tbl_rows=6, tbl_cols=columns, tbl_width_chars=width, fmt_str_lengths=width // 3):
-        try:
-            if sources:
-                show_files(sources)
-            else:
-                show_cube()
-        except lazynwb.LazyNWBError as error:
-            print(error, file=sys.stderr)
-            return 1
-    return 0
+        if sources:
+            show_files(sources)
+        else:
+            show_cube()
 
 
 def show_cube() -> None:

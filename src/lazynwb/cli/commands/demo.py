@@ -14,8 +14,7 @@ def demo(
 ) -> None:
     """Run demonstration queries on synthetic sessions or on your files."""
     from lazynwb.cli.output import escaped_stdout
-    from lazynwb.demo.__main__ import main
+    from lazynwb.demo.__main__ import show_demo
 
     with escaped_stdout():
-        code = main(sources or [])
-    raise typer.Exit(code)
+        show_demo(sources or [])
