@@ -223,6 +223,7 @@ ENTRIES = {
 
 
 @pytest.mark.parametrize("way", ENTRIES)
+@pytest.mark.sample(3)
 def test_every_entry_point_takes_every_web_address(way, archive, server, hdf5, tmp_path):
     """A file for every other entry point, and a Zarr store."""
     name = "sub-1/a.nwb" + ".zarr" * ([*ENTRIES].index(way) % 2)
@@ -292,6 +293,7 @@ NAMES = ["nwb/ecephys.nwb", "zarr/ccefbc9f-30e7-4000-8000-0123456789ab", "plain"
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("consolidated", [True, False])
 @pytest.mark.servers
+@pytest.mark.sample(4)
 def test_a_store_of_any_name_on_a_web_server(name, slash, consolidated, server):
     server.objects.update({f"{name}/{k}": v for k, v in zarr_objects(consolidated=consolidated).items()})
     url = f"{server.url}/{name}{slash}"
@@ -811,6 +813,7 @@ def test_a_column_that_no_file_can_open_is_left_out_with_the_reason(lost, caplog
 
 @pytest.mark.parametrize("version", ["HDF5", 2, 3])
 @pytest.mark.servers
+@pytest.mark.sample(2)
 def test_a_column_behind_a_broken_link_of_remote_files(version, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     paths = _write_lost(tmp_path, version)

@@ -130,7 +130,7 @@ def no_listing(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [Hdf5Reader, Libhdf5Reader])
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 def test_chunk_locations_of_every_index_type_equal_h5py(kinds, kind, no_listing):
     chunks = {name: listed(kinds, name) for name in names_of(kinds)}
     with reading(kinds, kind) as reader:

@@ -150,6 +150,7 @@ terminal = pytest.mark.skipif(sys.platform == "win32", reason="needs pseudo-term
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.sample(2)
 def test_tables_with_rows_columns_and_files(suffix, session, answer):
     found = {row["table"]: row for row in json.loads(answer("tables", session[suffix], "-f", "json"))}
     assert set(found) >= {"/units", "/intervals/trials", "/general", "/general/subject"}
@@ -862,6 +863,7 @@ def test_the_version_needs_no_other_package():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["head", "--help"], ["query", "-h"]])
+@pytest.mark.sample(3)
 def test_help_imports_no_slow_modules(arguments):
     _, imported = imports_of(*arguments)
     assert "lazynwb.cli.app" in imported

@@ -101,7 +101,7 @@ SERIES = {
 
 @pytest.mark.parametrize("name", SERIES)
 @pytest.mark.parametrize("repeat", [1, 50_000])
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_values_and_types_are_equal_after_a_round_trip(made, name, repeat):
     if repeat > 1 and name == "text":
         pytest.skip("gigabytes")

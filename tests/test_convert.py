@@ -290,6 +290,7 @@ FORMATS = ["parquet", "arrow", "csv", "json", "ndjson", "delta", "duckdb"]
 
 
 @pytest.mark.parametrize("output_format", FORMATS)
+@pytest.mark.sample(3)
 def test_unchanged_outputs_are_not_written_again(sessions, tmp_path, output_format):
     out = tmp_path / "out"
     first = lazynwb.convert_nwb_tables(sessions, out, output_format=output_format)

@@ -115,7 +115,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 def test_every_column_type_equals_its_arrow_type(built, case):
     path = built(case)
     for table in lazynwb.get_internal_paths(path):

@@ -61,7 +61,7 @@ def test_damaged_stores_give_correct_values_or_a_lazynwb_error(monkeypatch):
 
 
 @pytest.mark.parametrize("name", STORES)
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 def test_every_store_holds_the_same_session(name, stores):
     """With any codec, version, layout of metadata and kind of shard."""
     first = stores["v2-plain-consolidated"]
@@ -73,6 +73,7 @@ def test_every_store_holds_the_same_session(name, stores):
 @pytest.mark.parametrize(
     "name", ["v2-shuffled-consolidated", "v2-blosc_lz4-apart", "v3-gzip-start_crc32c-apart"]
 )
+@pytest.mark.sample(2)
 def test_the_independent_reader_reads_the_written_values(name, stores):
     frame = lazynwb.read_nwb(stores[name], "/units")
     for column in frame.columns[:-3]:

@@ -105,7 +105,7 @@ def assert_same_everywhere(scan, expected, column):
         for place, size in enumerate((1 << 12, 1 << 25))
     ],
 )
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_only_unreadable_values_are_null(dataset, batch_bytes, intact, tmp_path, caplog):
     column = DAMAGED[dataset]
     bad = tmp_path / "bad.nwb"

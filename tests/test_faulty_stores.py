@@ -98,7 +98,7 @@ def check_run(outcome, queries):
 
 
 def test_random_queries_against_random_faults_give_no_wrong_answer(tmp_path):
-    queries = count(40, 120)
+    queries = count(24, 120)
     check_run(faulty_queries.run(tmp_path, queries, "quick"), queries)
 
 
@@ -112,7 +112,7 @@ def test_a_thousand_random_queries_with_faults(tmp_path):
 
 @pytest.mark.parametrize("name", ["checked.nwb", "lfp.v2.nwb.zarr"])
 @pytest.mark.parametrize("fault", sorted(FAULTS.keys() - {"replaced", "HEAD is forbidden"}))
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 def test_every_fault(fault, name, proxy, folder):
     """On the first request or on later ones: correct or an error; correct if the fault is transient."""
     proxy.checksummed = {"checked.nwb": checksummed(folder / "checked.nwb")}
@@ -362,6 +362,7 @@ def test_a_failed_request_does_not_change_the_identity(server, proxy, tmp_path):
 @pytest.mark.parametrize(
     ("name", "kind"), [("enumerated.v2.nwb.zarr", "table"), ("rated_series.v2.nwb.zarr", "series")]
 )
+@pytest.mark.sample(3)
 def test_missing_structure_of_a_table_is_an_error(fault, name, kind, proxy, folder):
     """Without the texts of an enumeration, or the starting time of a series, values would be wrong."""
     url = proxy.url_of(name)

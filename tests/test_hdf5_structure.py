@@ -47,13 +47,13 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", hdf5_structure.OPTIONS)
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 def test_structures_of_all_kinds_equal_libhdf5(files, name):
     check(files[name])
 
 
 @pytest.mark.parametrize("name", sorted({**builders.CASES, **builders.PYNWB_CASES}))
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 def test_files_of_other_tests_equal_libhdf5(tmp_path, name):
     path = tmp_path / "file.nwb"
     {**builders.CASES, **builders.PYNWB_CASES}[name](path)
@@ -68,7 +68,7 @@ def _real():
 
 @pytest.mark.skipif(not _real(), reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
 def test_real_files_equal_libhdf5():
-    for path in checks.sample(_real(), 2):
+    for path in checks.sample(_real(), 4):
         try:
             h5py.File(path).close()
         except OSError:
@@ -285,7 +285,7 @@ def test_a_damaged_group_is_not_a_committed_datatype(tmp_path):
 @pytest.mark.skipif(
     h5py.version.hdf5_version_tuple < (2, 0), reason="needs HDF5 2.0 or later: older ones may crash"
 )
-@pytest.mark.parametrize("cases", [30, pytest.param(2000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("cases", [20, pytest.param(2000, marks=pytest.mark.slow)])
 def test_damaged_structure_returns_correct_values_or_errors(tmp_path, cases):
     victims = hdf5_structure.small_victims(tmp_path)
     outcomes = list(hdf5_structure.run(cases, cases, victims, tmp_path))

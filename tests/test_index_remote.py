@@ -208,6 +208,7 @@ def test_secrets_of_a_store_are_not_written(s3, cube, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["s3", "azure", "gcs_uploads"])
+@pytest.mark.sample(3)
 def test_values_in_a_bucket(kind, request, cube, monkeypatch):
     """Values are built, read and updated as in a local folder."""
     cloud = request.getfixturevalue(kind)
@@ -241,6 +242,7 @@ def test_values_in_a_bucket(kind, request, cube, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["azure", "gcs_uploads"])
+@pytest.mark.sample(2)
 def test_an_interrupted_build_in_a_bucket_is_resumed(kind, request, cube, monkeypatch):
     cloud = request.getfixturevalue(kind)
     monkeypatch.setenv("no_proxy", "127.0.0.1")

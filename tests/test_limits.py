@@ -56,6 +56,7 @@ def heights_of(path, columns):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.sample(2)
 def test_batches_of_text_are_sized_by_its_length(written, engine):
     """The size of a batch is estimated as 64 bytes per row until references have been read."""
     path, texts, lists = written
@@ -102,6 +103,7 @@ def test_objects_of_heaps_small_and_large(tmp_path, bytes_each):
 
 
 @pytest.mark.parametrize("name", ["waveforms", "long texts", "one row"])
+@pytest.mark.sample(2)
 def test_memory_is_bounded(name, tmp_path):
     """One hundredth of the full measurement, with batches of one hundredth of the size."""
     case, scale = limits.CASES[name], 0.02
@@ -125,9 +127,10 @@ def test_opening_and_closing_leaves_no_open_files():
 
 
 def test_all_kinds_of_queries_run_concurrently():
-    found = long_runs.all_at_once(2, 4, 2)
+    threads = count(3, 8)
+    found = long_runs.all_at_once(2, threads, count(1, 5))
     assert found["wrong"] == []
-    assert found["queries"] >= 2 * 4 * 2
+    assert found["queries"] >= 2 * threads * 2
 
 
 def test_a_process_that_is_killed_while_it_writes_the_cache():

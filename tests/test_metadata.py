@@ -47,6 +47,7 @@ def metadata(*paths):
 
 
 @pytest.mark.parametrize("name", ["session", "described", "one_row", "bare", "with_subject"])
+@pytest.mark.sample(2)
 def test_a_row_equals_pynwb(name, twins):
     pynwb = pytest.importorskip("pynwb")
     path = twins / f"{name}.nwb"

@@ -181,7 +181,7 @@ QUERIES = [
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc: run on Linux")
 @pytest.mark.parametrize("query", QUERIES)
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 def test_no_file_stays_open(cube, query):
     """After a query, and while Polars holds the generator, once the current batch is finished."""
     code = f"""{OPEN_FILES}
@@ -198,7 +198,7 @@ print('ok')
 
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.parametrize("repeat", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 def test_head_then_exit(cube, query, repeat):
     """The process exits cleanly while Polars still holds a suspended scan."""
     assert run_child(f"{OPEN_FILES}\nresult = {query}\nprint('ok')", *cube, timeout=30).strip() == "ok"

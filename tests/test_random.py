@@ -20,7 +20,7 @@ from random_files import INTEGERS, number_values
 from random_truth import SHARES, as_test
 
 EXAMPLES = {
-    name: max(1, round(share * count(3, 14) / 2 * settings().max_examples)) for name, share in SHARES.items()
+    name: max(1, round(share * count(2, 14) / 2 * settings().max_examples)) for name, share in SHARES.items()
 }
 
 test_tables = as_test("tables", max_examples=EXAMPLES["tables"])

@@ -19,14 +19,14 @@ pytestmark = pytest.mark.skipif(not FILES, reason="set LAZYNWB_TEST_DATA to a fo
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 def test_all_tables_equal_the_oracle(path):
     """With either engine for every other file, or with both: `test_a_scan_of_all_files` runs both."""
     for engine in ENGINES if checks.THOROUGH else ENGINES[FILES.index(path) % len(ENGINES) :][:1]:
         check_file(path, engine)
 
 
-@pytest.mark.parametrize("path", sample(FILES, 2), ids=lambda path: str(path.relative_to(FOLDER)))
+@pytest.mark.parametrize("path", sample(FILES, 4), ids=lambda path: str(path.relative_to(FOLDER)))
 def test_every_table_is_listed(path):
     """A table by its group, a series by its datasets (if it has any)."""
     listed = list(lazynwb.get_internal_paths(path))

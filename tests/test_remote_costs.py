@@ -61,6 +61,7 @@ BUDGETS = [(performance, 10, 500_000), (good_spikes, 12, 800_000), (trials, 8, 5
 
 
 @pytest.mark.parametrize(("query", "requests", "size"), BUDGETS)
+@pytest.mark.sample(3)
 def test_a_cold_query_stays_within_its_budget(query, requests, size, urls, server):
     with lazynwb.profile() as cold:
         query(urls)

@@ -65,13 +65,13 @@ def check_against_pynwb(path, **options):
         ("plane_segmentations", 4),
     ],
 )
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 def test_every_table_equals_pynwb(name, tables, built):
     assert check_against_pynwb(built(name)) >= tables
 
 
 @pytest.mark.parametrize("name", ["aligned", "enumerated", "events", "intracellular", "ophys", "regions"])
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 def test_every_table_of_a_zarr_store_equals_pynwb_on_its_twin(name, twins):
     """References of both versions of hdmf-zarr have the target paths of pynwb."""
     with pynwb_session.reading(twins / f"{name}.nwb") as session:

@@ -140,33 +140,35 @@ def check_twin(path, hdf5, *, engines=ENGINES[:1], pushdown=False, tables=None):
 
 
 @each_store
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 def test_every_table_with_filters_and_limits(hdf5, store):
     check_twin(store, hdf5, engines=ENGINES, pushdown=True)
 
 
 @each_version
 @usual_sessions
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 def test_every_table_without_consolidated_metadata(hdf5, store, tmp_path):
     check_twin(unconsolidated(store, tmp_path), hdf5)
 
 
 @each_version
 @usual_sessions
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 def test_every_table_in_a_zip_file(hdf5, store, tmp_path):
     check_twin(zipped(store, tmp_path), hdf5)
 
 
 @each_version
 @pytest.mark.parametrize("name", ["session", "units_alone"])
+@pytest.mark.sample(2)
 def test_a_zip_file_without_consolidated_metadata(hdf5, store, tmp_path):
     check_twin(zipped(unconsolidated(store, tmp_path), tmp_path), hdf5, pushdown=True)
 
 
 @each_version
 @pytest.mark.parametrize("name", ["session", "units_alone"])
+@pytest.mark.sample(2)
 def test_a_zip_file_whose_members_are_compressed(hdf5, store, tmp_path):
     check_twin(zipped(store, tmp_path, zipfile.ZIP_DEFLATED), hdf5)
 
@@ -323,7 +325,7 @@ def asked(server):
 
 @each_version
 @usual_sessions
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 def test_every_table_from_a_web_server(hdf5, store, server):
     check_twin(server.url_of(store.name), hdf5)
 
@@ -465,7 +467,7 @@ def referring(twins, tmp_path_factory):
 
 
 @each_session
-@pytest.mark.sample(3)
+@pytest.mark.sample(5)
 def test_every_table_of_a_file_of_references(name, referring):
     check_twin(referring / f"{name}.nwb.lindi.json", referring / f"{name}.nwb", engines=ENGINES[:1])
 
