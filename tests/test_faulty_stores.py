@@ -98,7 +98,7 @@ def check_run(outcome, queries):
 
 
 def test_random_queries_against_random_faults_give_no_wrong_answer(tmp_path):
-    queries = count(24, 120)
+    queries = count(40, 120)
     check_run(faulty_queries.run(tmp_path, queries, "quick"), queries)
 
 
