@@ -216,7 +216,7 @@ def build_on_dask(folder: Path) -> None:
 
 
 def kill_and_resume(folder: Path, sessions: int) -> None:
-    """Kill a build on Dask with all its processes after the first checkpoint, resume it, and compare."""
+    """Kill a build on Dask with all its processes after its first part, resume it, and compare."""
     import lazynwb
 
     write_sessions(folder, sessions)
@@ -224,12 +224,13 @@ def kill_and_resume(folder: Path, sessions: int) -> None:
     shutil.rmtree(place, ignore_errors=True)
     command = [sys.executable, __file__, "--folder", str(folder), "--one", "dask", "build"]
     killed = subprocess.Popen(command, start_new_session=True)
-    while killed.poll() is None and not (place / "building.json").exists():
+    while killed.poll() is None and not any(place.glob("sessions-*.parquet")):
         time.sleep(0.1)
     time.sleep(1)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    print(f"killed, with a checkpoint: {(place / 'building.json').exists()}", flush=True)
+    parts = len(list(place.glob("sessions-*.parquet")))
+    print(f"killed after {parts} parts, with a checkpoint: {(place / 'building.json').exists()}", flush=True)
     subprocess.run(command, check=True)
     for table, path in {"units": "/units", "intervals/trials": "/intervals/trials"}.items():
         found = lazynwb.scan_index(place, path).collect()
