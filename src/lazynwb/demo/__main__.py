@@ -59,7 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def show_demo(sources: Sequence[str]) -> None:
     """Run the demonstration on files, or on a synthetic cube if there are none."""
-    LOGGER.addHandler(PrintingHandler())
+    printing = PrintingHandler()
+    LOGGER.addHandler(printing)
+    try:
+        _show(sources)
+    finally:
+        LOGGER.removeHandler(printing)
+
+
+def _show(sources: Sequence[str]) -> None:
     print(f"lazynwb {lazynwb.__version__}, Polars {pl.__version__}")
     width = shutil.get_terminal_size((120, 24)).columns
     columns = min(6, max(2, width // COLUMN_WIDTH))
