@@ -1,6 +1,6 @@
 # Two commands do everything on a machine with Python 3.11 or later, git and make:
 #   make demo    the notebook's queries over a small cube of sessions, or over your files: make demo NWB="FOLDER"
-#   make test    lint, types and the whole test suite
+#   make test    lint, types and the test suite
 # Others: make quick (lint, types and the unit tests), make suite (tests alone), make lint, make format, make docs (into site/), make bench, make fuzz, make clean.
 
 # The first interpreter that is new enough; `make demo PYTHON=/path/to/python3` names another.

@@ -55,7 +55,12 @@ _SERVERS = {"azure", "cloud", "gcs", "nginx", "s3", "server", "urls"}
 
 
 def pytest_addoption(parser):
-    parser.addoption("--slow", action="store_true", help="run the slow tests too, and more random examples")
+    parser.addoption(
+        "--long", action="store_true", help="run the long tests, too, as continuous integration does"
+    )
+    parser.addoption(
+        "--slow", action="store_true", help="run the long and the slow tests, too, and more random examples"
+    )
     parser.addoption(
         "--unit", action="store_true", help="run the unit tests only: those without a marker of conftest.py"
     )
@@ -81,26 +86,34 @@ def pytest_itemcollected(item):
 
 
 def pytest_collection_modifyitems(config, items):
-    numbers = Counter()
+    numbers, sampled = Counter(), Counter()
     for item in items:
         mark = item.get_closest_marker("sample")
         if mark is not None and "slow" not in item.keywords:
             case = item.path, item.originalname
             if not is_in_sample(numbers[case], *mark.args):
                 item.add_marker("slow")
+            else:
+                if not is_in_sample(sampled[case], 2):
+                    item.add_marker("long")
+                sampled[case] += 1
             numbers[case] += 1
     if config.getoption("--unit"):
-        others = {"slow", *MARKERS}
+        others = {"slow", "long", *MARKERS}
         config.hook.pytest_deselected(items=[item for item in items if others & set(item.keywords)])
         items[:] = [item for item in items if not others & set(item.keywords)]
-    elif not config.getoption("--slow") and "slow" not in (config.getoption("-m") or ""):
-        for item in items:
-            if "slow" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        return
+    left_out = [] if config.getoption("--slow") else ["slow"]
+    left_out += [] if config.getoption("--slow") or config.getoption("--long") else ["long"]
+    for mark in left_out:
+        if mark not in (config.getoption("-m") or ""):
+            for item in items:
+                if mark in item.keywords:
+                    item.add_marker(pytest.mark.skip(reason=f"{mark}: run with --{mark}"))
 
 
 def is_in_sample(number, step):
-    """Return whether a default run includes a case of a test with `pytest.mark.sample(step)`.
+    """Return whether a run with `--long` includes a case of a test with `pytest.mark.sample(step)`.
 
     One of every `step` cases in a row, another one each time: each value of every parameter has its turn.
     """

@@ -347,6 +347,7 @@ def cloud(request):
     return request.getfixturevalue(request.param)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.sample(3)

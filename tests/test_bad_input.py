@@ -170,6 +170,7 @@ print("ok")
     assert run_child(code, victim, tmp_path, timeout=120).strip() == "ok"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
 def test_flipped_bytes(victim, tmp_path, seed):
     """Damage anywhere in the file causes no crash, no hang and no exception other than LazyNWBError."""
@@ -409,6 +410,7 @@ def old_format(tmp_path):
     return tmp_path / "bad.nwb"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork: run on Linux or macOS")
 def test_damaged_heaps(old_format, tmp_path):
     """Heaps that hold attributes and text, damaged in every field: libhdf5 alone loops for ever on some."""

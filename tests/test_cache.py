@@ -296,6 +296,7 @@ def test_flipped_bits_are_detected(path, cache_dir):
         assert_frames(lazynwb.read_nwb(path, "/t"), expected)
 
 
+@pytest.mark.long
 def test_the_size_is_bounded(tmp_path, cache_dir, monkeypatch):
     monkeypatch.setattr(disk_cache, "PRUNE_EVERY", 1)
     lazynwb.config.cache_max_bytes = 256 * 1_000

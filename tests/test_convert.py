@@ -566,6 +566,7 @@ lazynwb.convert_nwb_tables(sys.argv[3:], sys.argv[1], output_format=sys.argv[2],
 """
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL: run on Linux or macOS")
 @pytest.mark.parametrize(
     ("output_format", "partition"), [("parquet", "session"), ("csv", None), ("delta", None), ("duckdb", None)]

@@ -58,6 +58,7 @@ def ray_folder():
         yield folder
 
 
+@pytest.mark.long
 def test_on_ray_a_query_returns_equal_rows_and_errors_name_the_file(cube, tmp_path, ray_folder):
     damaged = tmp_path / "damaged.nwb"
     damaged.write_bytes(cube[0].read_bytes())

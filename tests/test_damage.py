@@ -24,6 +24,7 @@ CASES = count(12, 240)
 pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc: run on Linux")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     h5py.version.hdf5_version_tuple < (2, 0), reason="needs HDF5 2.0 or later: older ones may crash"
 )
@@ -40,6 +41,7 @@ def test_damaged_files_give_right_values_or_errors_that_name_them(monkeypatch):
     assert outcomes["unverified"] <= CASES // 20, report
 
 
+@pytest.mark.long
 def test_files_of_every_layout_and_filter_exist(tmp_path, monkeypatch):
     monkeypatch.delenv("LAZYNWB_TEST_DATA", raising=False)
     victims = damage_hdf5.build(tmp_path)

@@ -46,6 +46,7 @@ def edit(store, key, **changes):
     path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}))
 
 
+@pytest.mark.long
 def test_damaged_stores_give_correct_values_or_a_lazynwb_error(monkeypatch):
     """Some cases; `python tests/damage.py --format zarr --cases 5000` runs more, on more stores."""
     monkeypatch.setattr(damage_zarr, "TWINS", {"units", "aligned"})

@@ -57,6 +57,7 @@ def pids(client):
     return set(client.run(os.getpid).values())
 
 
+@pytest.mark.long
 def test_frames_are_equal_and_files_are_read_by_the_workers(client, cube):
     executor = client.get_executor()
     query = lazynwb.scan_nwb(cube, "/units", executor=executor, session_columns="session_id")

@@ -97,6 +97,7 @@ def check_run(outcome, queries):
     assert min(outcome.answers, sum(outcome.errors.values())) > queries / 20
 
 
+@pytest.mark.long
 def test_random_queries_against_random_faults_give_no_wrong_answer(tmp_path):
     queries = count(40, 120)
     check_run(faulty_queries.run(tmp_path, queries, "quick"), queries)

@@ -466,6 +466,7 @@ class Mortal(LocalFolder):
             self._step()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_parts")
 def test_an_update_that_is_killed_at_any_step_leaves_the_old_index_or_the_new_one(own, tmp_path, monkeypatch):
     paths, place = own

@@ -109,6 +109,7 @@ def test_interrupted_builds_resume_and_finish(sessions, tmp_path, monkeypatch):
     check(place, sessions, is_clean=False)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("on_workers", [False, True])
 def test_finished_work_is_not_repeated(sessions, tmp_path, monkeypatch, on_workers):
@@ -146,6 +147,7 @@ def test_other_sources_are_another_build(sessions, cut_off):
     check(cut_off, sessions[::-1])
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("often")
 @pytest.mark.parametrize("damage", ["no checkpoint", "a part is gone", "values are gone", "of two builds"])
 @pytest.mark.sample(2)

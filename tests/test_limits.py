@@ -118,6 +118,7 @@ def test_memory_is_bounded(name, tmp_path):
 # --- remaining resources -----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_opening_and_closing_leaves_no_open_files():
     found = long_runs.opened_in_a_child(60)
     assert found["descriptors"] <= 0
@@ -126,6 +127,7 @@ def test_opening_and_closing_leaves_no_open_files():
     assert found["bytes"] < limits.LEAK
 
 
+@pytest.mark.long
 def test_all_kinds_of_queries_run_concurrently():
     threads = count(3, 8)
     found = long_runs.all_at_once(2, threads, count(1, 5))
@@ -133,6 +135,7 @@ def test_all_kinds_of_queries_run_concurrently():
     assert found["queries"] >= 2 * threads * 2
 
 
+@pytest.mark.long
 def test_a_process_that_is_killed_while_it_writes_the_cache():
     kills = count(1, 10)
     found = long_runs.killed(kills)

@@ -21,6 +21,7 @@ def kinds(cells):
     return {kind for cell in cells for output in cell.get("outputs", []) for kind in output.get("data", {})}
 
 
+@pytest.mark.long
 def test_the_notebook_runs_and_shows_tables_images_and_a_session_tree():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(
@@ -98,6 +99,7 @@ def kernel():
     manager.shutdown_kernel(now=True)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not hasattr(os, "preadv"), reason="needs os.preadv, to hold up reads")
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("on_windows", [False, True])

@@ -438,6 +438,7 @@ def test_a_store_in_a_folder_of_the_archive(tmp_path):
     assert opened(path).members("") == [".zgroup", ".zmetadata", "units"]
 
 
+@pytest.mark.long
 def test_a_zip64_archive_of_many_files(tmp_path):
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w") as archive:

@@ -34,6 +34,7 @@ def test_every_table_is_listed(path):
     assert [t for t in tables if not any(p == t or p.rpartition("/")[0] == t for p in listed)] == []
 
 
+@pytest.mark.long
 def test_a_scan_of_all_files():
     """Files of all NWB versions in one scan: those without trials are skipped, the others are correct."""
     having = [path for path in FILES if "/intervals/trials" in oracle.tables(path)]

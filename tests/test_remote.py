@@ -88,6 +88,7 @@ def check(path, server):
         )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", checks.sample(CASES, 2))
 @pytest.mark.sample(2)
 def test_every_kind_of_file_equals_the_local_one(name, built, server):
@@ -116,6 +117,7 @@ def test_a_timeout_with_older_versions_of_libhdf5_is_an_error(built, monkeypatch
             lazynwb.get_internal_paths(url)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not REAL, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
 @pytest.mark.parametrize("path", checks.sample(REAL, 3), ids=lambda path: str(path.relative_to(FOLDER)))
 @pytest.mark.sample(2)

@@ -795,6 +795,7 @@ def test_ctrl_c_ends_the_wait_for_a_silent_server(code, count, stalled, versions
         assert_ends_at_ctrl_c(child, seconds=2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("code", "status"),
     [

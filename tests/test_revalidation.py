@@ -251,6 +251,7 @@ def test_listings_are_reused_within_recheck_seconds(kind, cloud, sessions):
     assert requests > 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["s3"])
 @pytest.mark.parametrize("name", ["v2-gzip-apart", "v2-plain-consolidated", "v3-plain-consolidated"])
 def test_zarr_stores_are_validated_by_the_listing_of_their_documents(kind, cloud, name, tmp_path):

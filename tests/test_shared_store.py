@@ -40,6 +40,7 @@ def test_no_row_is_wrong_while_threads_share_a_store_and_files_are_replaced(tmp_
     assert min(found["queries"], found["stored"]) > 0
 
 
+@pytest.mark.long
 def test_no_row_is_wrong_on_bad_disks():
     found = shared_store.disks(queries=4, seed=1)
     assert found["wrong"] == []

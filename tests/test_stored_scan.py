@@ -560,6 +560,7 @@ def test_linked_files_are_part_of_the_identity(tmp_path):
 # -- damage and other processes ---------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("damage", ["flip", "cut", "delete", "entry"])
 @pytest.mark.sample(2)
 def test_queries_on_damaged_parts_read_the_files(cube, damage):
@@ -596,6 +597,7 @@ for column in ("stim_name", "start_time", "block_index"):
 """
 
 
+@pytest.mark.long
 def test_two_processes_fill_the_store_at_once(cube, cache_dir):
     def start():
         return subprocess.Popen(  # noqa: S603

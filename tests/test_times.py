@@ -288,6 +288,7 @@ def windows(draw, stamps):
     return _all(parts)
 
 
+@pytest.mark.long
 @pytest.mark.integration
 @pytest.mark.parametrize("form", ["hdf5", "zarr"])
 @given(st.data())

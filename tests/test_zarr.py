@@ -139,6 +139,7 @@ def check_twin(path, hdf5, *, engines=ENGINES[:1], pushdown=False, tables=None):
 # --- the same frames ----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @each_store
 @pytest.mark.sample(3)
 def test_every_table_with_filters_and_limits(hdf5, store):
@@ -262,6 +263,7 @@ def test_the_same_paths_without_consolidated_metadata(store, tmp_path):
 # --- several formats in one scan ----------------------------------------------------------------------
 
 
+@pytest.mark.long
 @usual_sessions
 def test_one_schema_and_one_frame_over_all_formats(name, hdf5, twins):
     paths = [hdf5, *(store_of(twins, name, version) for version in VERSIONS)]
@@ -387,6 +389,7 @@ def test_a_zip_file_on_a_web_server(hdf5, store, tmp_path):
         assert {seen.path for seen in server.log} == {f"{store.name}.zip"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "version", "consolidated"),
     [
