@@ -344,6 +344,7 @@ def test_a_chunk_of_the_wrong_size(write):
         assert_names(caught.value, "bad.nwb", "units", "x")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc: run on Linux")
 def test_a_decompression_bomb(write):
     """A chunk of a few kilobytes that would inflate to gigabytes is refused, not inflated."""

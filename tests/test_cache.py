@@ -83,6 +83,7 @@ def rewritten(path, values, how):
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["replaced", "overwritten"])
 def test_a_file_of_the_same_size_and_time_is_another_file(path, how, cache_dir):
     assert lazynwb.read_nwb(path, "/t")["a"].to_list() == [0, 1, 2, 3, 4]

@@ -82,6 +82,7 @@ def judged(bench, copy, before, seen):
     return case, changed
 
 
+@pytest.mark.long
 def test_values_that_the_independent_reader_does_not_confirm_are_faults(bench):
     path = bench.victims[0]
     before = bench.undamaged(path)
@@ -110,6 +111,7 @@ def test_changed_values_are_read_from_the_file(bench, tmp_path):
     assert not case.faults
 
 
+@pytest.mark.long
 def test_crashes_and_hangs_end_the_process_but_not_the_run():
     server = damage.Server(_answer)
     assert server.ask("well", 60) == "well"

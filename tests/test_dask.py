@@ -80,6 +80,7 @@ def slow(seconds):
     return pl.col("unit_id").map_batches(wait, return_dtype=pl.Boolean, is_elementwise=True)
 
 
+@pytest.mark.long
 def test_a_worker_killed_during_a_query_loses_no_rows(client, many):
     before = pids(client)
     scan = lazynwb.scan_nwb(many, "/units", executor=client, infer_schema_length=1)

@@ -114,6 +114,7 @@ def executor(request):
         yield request.getfixturevalue("processes")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.sample(3)
 def test_the_frame_is_the_same_as_without_an_executor(cube, executor, query):

@@ -124,6 +124,7 @@ def test_filters_limits_and_sql_give_equal_results(cube, indexed):
         assert_frame_equal(planned.collect(), live.collect())
 
 
+@pytest.mark.long
 def test_every_table_of_every_kind_of_file_is_equal(built, tmp_path):
     paths = [built(name) for name in checks.sample([*builders.CASES], 4)]
     done = build_index(paths, tmp_path / "index")

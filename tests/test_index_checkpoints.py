@@ -133,6 +133,7 @@ def test_finished_work_is_not_repeated(sessions, tmp_path, monkeypatch, on_worke
     check(place, sessions)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("often")
 def test_changed_sessions_are_described_and_read_again(sessions, cut_off):
     write(sessions[3], 20)
@@ -140,6 +141,7 @@ def test_changed_sessions_are_described_and_read_again(sessions, cut_off):
     check(cut_off, sessions)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("often")
 def test_other_sources_are_another_build(sessions, cut_off):
     """Files of the first build are superseded, and removed by the next update."""

@@ -207,6 +207,7 @@ def test_secrets_of_a_store_are_not_written(s3, cube, tmp_path):
     assert found.height == 40
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["s3", "azure", "gcs_uploads"])
 @pytest.mark.sample(3)
 def test_values_in_a_bucket(kind, request, cube, monkeypatch):
@@ -241,6 +242,7 @@ def test_values_in_a_bucket(kind, request, cube, monkeypatch):
     check_values(place, sources, cloud.options)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["azure", "gcs_uploads"])
 @pytest.mark.sample(2)
 def test_an_interrupted_build_in_a_bucket_is_resumed(kind, request, cube, monkeypatch):

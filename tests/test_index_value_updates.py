@@ -103,6 +103,7 @@ def test_small_files_are_merged(sessions, tmp_path):
     same(place, sessions)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("small_files")
 def test_updates_interrupted_at_any_write(sessions, tmp_path, monkeypatch):
     place = tmp_path / "index"

@@ -130,6 +130,7 @@ def test_rows_of_an_aligned_table_have_its_categories(suffix, twins):
     assert recordings[0]["responses"]["response"]["timeseries"] == "/acquisition/resp0"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_regions_of_every_session_are_resolved(suffix, twins):
     """Compared with plain Python and h5py on the HDF5 twin; other columns are unchanged."""
@@ -598,6 +599,7 @@ def test_a_region_in_a_linked_file_refers_to_a_table_of_that_file(tmp_path):
     assert here["electrodes"].equals(linked["electrodes"])
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not FILES, reason="set LAZYNWB_TEST_DATA to a folder of NWB files")
 def test_every_region_of_the_real_files():
     """Each table with a region, compared with plain Python and h5py."""

@@ -501,6 +501,7 @@ def test_a_second_query_requests_one_byte_of_each_file(cube, server):
         assert (parsed, asked) == (0, ranges)
 
 
+@pytest.mark.long
 def test_a_change_is_detected_by_a_second_process(server, versions, cache_dir):
     code = """
 import sys, lazynwb

@@ -60,6 +60,7 @@ def path(tmp_path):
 # --- against pynwb ------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["session", "described", "with_subject", "bare", "modules", "lfp", "ophys"])
 def test_metadata_and_groups_equal_pynwb(name, twins):
     pynwb = pytest.importorskip("pynwb")

@@ -22,6 +22,7 @@ def _small(monkeypatch):
         yield
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("role", ["usual", "small"])
 def test_no_row_is_wrong_while_threads_share_a_store_and_files_are_replaced(tmp_path, role):
     history = shared_store.make(tmp_path / "nwb")

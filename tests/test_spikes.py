@@ -434,6 +434,7 @@ def sessions(tmp_path_factory):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["times", "counts", "aligned"])
 def test_files_that_pynwb_wrote(sessions, kind):
     paths, units, trials = sessions

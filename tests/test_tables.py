@@ -16,8 +16,10 @@ from readers import hdf5_tables as oracle
 
 NAMES = [*CASES, *PYNWB_CASES]
 #: Every other kind of file with either engine; with `--slow`, both engines.
+#: Each name on one engine, half of them in a default run.
+MARKS = ((), pytest.mark.slow, pytest.mark.slow, pytest.mark.long)
 NAMES_AND_ENGINES = [
-    pytest.param(name, engine, marks=() if (number + shift) % 2 else pytest.mark.slow)
+    pytest.param(name, engine, marks=MARKS[(number + shift + 1) % 2 + 2 * (number // 2 % 2)])
     for shift, engine in enumerate(ENGINES)
     for number, name in enumerate(NAMES)
 ]
