@@ -28,14 +28,9 @@ def save() -> None:
         block_cache.save_all()
 
 
+@cache
 def save_later() -> None:
     """Write used blocks with the next `save`, at the latest when the process exits."""
-    if "lazynwb.storage.block_cache" in sys.modules:
-        _save_at_exit()
-
-
-@cache
-def _save_at_exit() -> None:
     on_exit(save)
 
 
