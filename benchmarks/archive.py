@@ -270,7 +270,8 @@ def prepare_stand_ins(folder: Path, sessions: int) -> None:
     import lazynwb
     from lazynwb.index import writer as writing
     from lazynwb.index.location import open_folder
-    from lazynwb.index.model import MANIFEST, MAX_SESSIONS, MetadataColumns, TableValues, encode_dtype
+    from lazynwb.index.manifest import MANIFEST, TableValues, encode_dtype
+    from lazynwb.index.model import MAX_SESSIONS, MetadataColumns
     from lazynwb.index.part_io import records_of
     from lazynwb.index.source_record import ChunkLocationRequest, index_source
     from lazynwb.index.values import ValueWriter

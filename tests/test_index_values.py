@@ -206,8 +206,17 @@ def test_an_error_names_the_damaged_value_file(split, tmp_path):
     data = bytearray(file.read_bytes())
     data[100] ^= 1
     file.write_bytes(data)
-    with pytest.raises(CorruptDataError, match=file.name):
-        scan_index(copy, "/units").collect()
+    for units in (scan_index(copy, "/units"), scan_index(copy, "/units").filter(pl.col("score") > 0)):
+        with pytest.raises(CorruptDataError, match=file.name):
+            units.collect()
+
+
+def test_a_count_reads_the_manifest_alone(split, paths):
+    units = scan_index(split, "/units")
+    with lazynwb.profile() as counts:
+        assert units.select(pl.len()).collect().item() == len(truth(paths))
+        assert units.head(3).select(pl.len()).collect().item() == 3
+    assert not counts.bytes_stored
 
 
 def test_an_update_refreshes_values(paths, tmp_path):

@@ -13,7 +13,8 @@ from lazynwb.distributed.workers import Workers
 from lazynwb.errors import CorruptDataError, LazyNWBError, SourceNotFoundError, may_skip
 from lazynwb.index.checkpoint import Checkpoint
 from lazynwb.index.location import open_folder
-from lazynwb.index.model import MANIFEST, MAX_SESSIONS, MetadataColumns, value_names
+from lazynwb.index.manifest import MANIFEST, value_names
+from lazynwb.index.model import MAX_SESSIONS, MetadataColumns
 from lazynwb.index.part_io import (
     concat_records,
     read_frame,
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from lazynwb.index.location import Folder, SmallFile
-    from lazynwb.index.model import Manifest, Part
+    from lazynwb.index.manifest import Manifest, Part
     from lazynwb.index.part_io import Records
     from lazynwb.index.source_record import SourceRecord
     from lazynwb.storage.resolve import Sources

@@ -9,12 +9,12 @@ import msgspec
 
 from lazynwb.errors import LazyNWBError
 from lazynwb.index.location import Conflict
-from lazynwb.index.model import decode_manifest, encode_manifest, value_names
+from lazynwb.index.manifest import decode_manifest, encode_manifest, value_names
 from lazynwb.index.value_parts import is_removed
 
 if TYPE_CHECKING:
     from lazynwb.index.location import Folder
-    from lazynwb.index.model import Manifest
+    from lazynwb.index.manifest import Manifest
 
 #: The checkpoint file: a manifest that is not published.
 CHECKPOINT = "building.json"

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from lazynwb.column_store import reading
 from lazynwb.config import config
-from lazynwb.errors import LazyNWBError, SourceNotFoundError
+from lazynwb.errors import CorruptDataError, LazyNWBError, SourceNotFoundError
 from lazynwb.storage.source import Options, Source, is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from lazynwb.storage.error_mapping import Failure
     from lazynwb.storage.stores.registry import Location
+
+T = TypeVar("T")
 
 #: Maximum size of a manifest.
 _MAX_MANIFEST_BYTES = 256 * 1024 * 1024
@@ -24,6 +28,10 @@ _MAX_REQUEST = 8 * 1024 * 1024
 
 class Conflict(Exception):  # noqa: N818 - callers decide whether it is an error
     """Another process has replaced a file."""
+
+
+class RemovedFileError(Exception):
+    """A file of a state of the index that has been removed."""
 
 
 class SmallFile(NamedTuple):
@@ -336,3 +344,24 @@ class RemoteFolder:
             location = locate(self._source(name))
             with contextlib.suppress(Exception):  # an obsolete file is harmless
                 obstore.delete(location.store, location.path)
+
+
+# -- errors ----------------------------------------------------------------------------------------------
+
+
+def read_untrusted(folder: Folder, name: str, read: Callable[[], T]) -> T:
+    """Read an untrusted Parquet file by a function.
+
+    Raises
+    ------
+    CorruptDataError
+        If the file cannot be read.
+    """
+    return reading.read_untrusted(read, partial(damaged_error, folder, name))
+
+
+def damaged_error(folder: Folder, name: str, reason: object) -> CorruptDataError:
+    """Return the error for a damaged file of an index."""
+    return CorruptDataError(
+        f"index {folder.name} is damaged: rebuild it with lazynwb.build_index ({name}: {reason})"
+    )

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import uuid
-from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
-from lazynwb.column_store import reading
-from lazynwb.errors import CorruptDataError
-from lazynwb.index.model import COLUMNS, ENTRIES, KINDS, SCHEMAS, SESSIONS, TABLES, MetadataColumns, Part
+from lazynwb.index.location import damaged_error, read_untrusted
+from lazynwb.index.manifest import ENTRIES, Part
+from lazynwb.index.model import COLUMNS, KINDS, SCHEMAS, SESSIONS, TABLES, MetadataColumns
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from lazynwb.index.location import Folder
     from lazynwb.index.model import Kind
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 #: Entries are stored in blocks, each a separate Parquet file, so that a query fetches only those of one
 #: table. A block ends at the maximum size, or before the next table once it has the minimum size.
 _BLOCK_BYTES, _MIN_BLOCK_BYTES = 4 * 1024 * 1024, 256 * 1024
-
-
-T = TypeVar("T")
 
 
 class Records(NamedTuple):
@@ -268,21 +264,3 @@ def read_block(folder: Folder, data: bytes | memoryview) -> pl.Series:
         return series
 
     return read_untrusted(folder, ENTRIES, read)
-
-
-def read_untrusted(folder: Folder, name: str, read: Callable[[], T]) -> T:
-    """Read an untrusted Parquet file by a function.
-
-    Raises
-    ------
-    CorruptDataError
-        If the file cannot be read.
-    """
-    return reading.read_untrusted(read, partial(damaged_error, folder, name))
-
-
-def damaged_error(folder: Folder, name: str, reason: object) -> CorruptDataError:
-    """Return the error for a damaged file of an index."""
-    return CorruptDataError(
-        f"index {folder.name} is damaged: rebuild it with lazynwb.build_index ({name}: {reason})"
-    )

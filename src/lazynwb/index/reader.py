@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import polars as pl
 
-from lazynwb.catalog.dtypes import ROWS, TABLE_INDEX
-from lazynwb.catalog.merge import nulls
-from lazynwb.column_store.parts import SESSION
 from lazynwb.config import config
-from lazynwb.errors import LazyNWBError, TableNotFoundError
-from lazynwb.index.location import open_folder
-from lazynwb.index.model import MANIFEST, SCHEMAS
-from lazynwb.index.part_io import damaged_error
-from lazynwb.index.snapshot import RemovedFileError, Snapshot
+from lazynwb.errors import LazyNWBError, SourceNotFoundError, TableNotFoundError
+from lazynwb.index.location import RemovedFileError, damaged_error, open_folder
+from lazynwb.index.manifest import MANIFEST, read_manifest
+from lazynwb.index.value_files import ValueFiles
 from lazynwb.lookup.providers import CatalogProvider
 from lazynwb.lookup.schema import normalize_table_path
 from lazynwb.storage.resolve import expand, resolve
@@ -25,8 +21,9 @@ from lazynwb.storage.source import Options, Source, is_url
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 
-    from lazynwb.index.model import Kind, Manifest, TableValues
-    from lazynwb.index.snapshot import TableSummary
+    from lazynwb.index.manifest import Manifest, TableValues
+    from lazynwb.index.model import Kind
+    from lazynwb.index.snapshot import Snapshot, TableSummary
     from lazynwb.index.value_parts import ValueParts
     from lazynwb.lookup.loader import TableFile
     from lazynwb.lookup.providers import NotCatalogued
@@ -62,7 +59,8 @@ class Index(CatalogProvider):
         self._given = os.fspath(place), dict(storage_options or {})
         self._folder = open_folder(place, storage_options)
         self._lock = threading.Lock()
-        self._state = Snapshot(self._folder)
+        self._manifest = read_manifest(self._folder)
+        self._snapshot: Snapshot | None = None
 
     def __reduce__(self) -> tuple[type[Index], tuple[str, dict[str, Any]]]:
         return Index, self._given
@@ -83,7 +81,17 @@ class Index(CatalogProvider):
     @property
     def manifest(self) -> Manifest:
         """The current manifest."""
-        return self._state.manifest
+        return self._manifest
+
+    @property
+    def _state(self) -> Snapshot:
+        """The state that the current manifest describes, which scans of values do not need."""
+        with self._lock:
+            if self._snapshot is None:
+                from lazynwb.index.snapshot import Snapshot
+
+                self._snapshot = Snapshot(self._folder, self._manifest)
+            return self._snapshot
 
     def files(self, table: Kind) -> list[str]:
         """Return the Parquet files of one table ("sessions", "tables" or "columns"), for other tools.
@@ -180,7 +188,7 @@ class Index(CatalogProvider):
 
     def table_paths(self) -> list[str]:
         """Return the paths of all tables; see `CatalogProvider`."""
-        return self._with_snapshot(Snapshot.table_paths)
+        return self._with_snapshot(lambda state: state.table_paths())
 
     def metadata(
         self, sources: Sequence[Source], table: str, schema: Mapping[str, pl.DataType]
@@ -224,44 +232,24 @@ class Index(CatalogProvider):
 
     def value_schema(self, table: str) -> dict[str, pl.DataType]:
         """Return the schema of the values of a table, without the first column, which is internal."""
-        dtypes = self.table_values(table).dtypes
-        return {ROWS: pl.Null(), **{name: dtype for name, dtype in dtypes.items() if name != SESSION}}
+        return ValueFiles(self._folder, self.table_values(table)).schema
 
     def value_batches(
         self, table: str, with_columns: list[str] | None, predicate: pl.Expr | None, n_rows: int | None
     ) -> Iterator[pl.DataFrame]:
-        """Yield the values of a table, a frame per file; see `batches`."""
-        schema = self.value_schema(table)
-        names = with_columns if with_columns is not None else list(schema)
-        roots = predicate.meta.root_names() if predicate is not None else []
-        state, left = self._state, n_rows
-        for file in self.table_values(table).files:
-            if left is not None and left <= 0:
-                break
-            rows = file.rows if left is None else min(left, file.rows)
-            left = None if left is None else left - rows
-            stored = [name for name in dict.fromkeys((*names, *roots)) if name != ROWS]
-            if predicate is not None and not stored:
-                stored = [TABLE_INDEX]  # any column provides the number of rows
-            if stored:
-                try:
-                    frame = state.values_in(self.table_values(table), file, stored, rows, predicate)
-                except RemovedFileError:
-                    raise LazyNWBError(
-                        f"index {self.name} was updated during the query: open the index and run the query "
-                        "again"
-                    ) from None
-                rows = len(frame)
-            else:
-                frame = pl.DataFrame()
-            if ROWS in names:
-                frame = pl.DataFrame([*frame.get_columns(), nulls(ROWS, pl.Null(), rows)])
-            if rows:
-                yield frame if frame.columns == names else frame[names]
-        yield pl.DataFrame(schema={name: schema[name] for name in names})
+        """Yield the values of a table; see `batches`."""
+        files = ValueFiles(self._folder, self.table_values(table))
+        try:
+            yield from files.batches(with_columns, predicate, n_rows)
+        except SourceNotFoundError:
+            raise LazyNWBError(
+                f"index {self.name} was updated during the query: open the index and run the query again"
+            ) from None
 
     def schema(self, table: Kind) -> dict[str, pl.DataType]:
         """Return the schema of a table."""
+        from lazynwb.index.model import SCHEMAS
+
         own = {name: dtype for name, dtype in SCHEMAS[table].items() if not name.startswith("_")}
         return {**own, **self._state.values.schema} if table == "sessions" else own
 
@@ -314,12 +302,12 @@ class Index(CatalogProvider):
     def _newer_snapshot(self, state: Snapshot, error: RemovedFileError) -> Snapshot:
         """Return the state that has replaced a state with removed files."""
         with self._lock:
-            if self._state is state:
-                fresh = Snapshot(self._folder)
-                if fresh.manifest.token == state.manifest.token:
+            if self._snapshot is state:
+                manifest = read_manifest(self._folder)
+                if manifest.token == state.manifest.token:
                     raise damaged_error(self._folder, MANIFEST, error) from None
-                self._state = fresh
-            return self._state
+                self._manifest, self._snapshot = manifest, None
+        return self._state
 
 
 def open_index(

@@ -6,7 +6,7 @@ import os
 import threading
 from bisect import bisect_right
 from collections import OrderedDict
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,22 +16,14 @@ import polars as pl
 from lazynwb.catalog.dtypes import NWB_PATH
 from lazynwb.catalog.merge import conform
 from lazynwb.catalog.model import CATALOG_VERSION, Table
-from lazynwb.column_store.parts import scan_part
-from lazynwb.column_store.reading import collect_filtered
 from lazynwb.config import config
-from lazynwb.errors import CorruptDataError, LazyNWBError, SourceNotFoundError
+from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS
-from lazynwb.index.model import (
-    ATTRIBUTES,
-    ENTRIES,
-    MANIFEST,
-    SCHEMAS,
-    SESSIONS,
-    MetadataColumns,
-    decode_manifest,
-)
-from lazynwb.index.part_io import damaged_error, read_block, read_frame, read_untrusted
-from lazynwb.index.value_parts import FolderPart, TableParts, ValueParts, check_part, is_removed
+from lazynwb.index.location import RemovedFileError, damaged_error
+from lazynwb.index.manifest import ENTRIES
+from lazynwb.index.model import ATTRIBUTES, SCHEMAS, SESSIONS, MetadataColumns
+from lazynwb.index.part_io import read_block, read_frame
+from lazynwb.index.value_parts import TableParts, ValueParts, is_removed
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.profile import count
 from lazynwb.storage.resolve import resolve
@@ -43,7 +35,8 @@ if TYPE_CHECKING:
 
     from lazynwb.column_store.reading import PartLostError
     from lazynwb.index.location import Folder
-    from lazynwb.index.model import Kind, Manifest, Part, TableValues, ValueFile
+    from lazynwb.index.manifest import Manifest, Part
+    from lazynwb.index.model import Kind
     from lazynwb.lookup.loader import Entry, TableFile
     from lazynwb.lookup.providers import NotCatalogued
 
@@ -59,10 +52,6 @@ class TableSummary(NamedTuple):
     kind: str | None
     rows: int | None
     columns: int | None
-
-
-class RemovedFileError(Exception):
-    """A file of a state of the index that has been removed."""
 
 
 class _Rows:
@@ -125,15 +114,7 @@ def entry_decoder() -> msgspec.msgpack.Decoder[Entry]:
 class Snapshot:
     """The state of an index under one manifest."""
 
-    def __init__(self, folder: Folder, manifest: Manifest | None = None) -> None:
-        if manifest is None:
-            found = folder.find(MANIFEST)
-            if found is None:
-                raise SourceNotFoundError(
-                    f"no index of sessions in {folder.name}: build it with lazynwb.build_index "
-                    "or lazynwb index build"
-                )
-            manifest = decode_manifest(found.data, folder.name)
+    def __init__(self, folder: Folder, manifest: Manifest) -> None:
         self._folder = folder
         self.manifest = manifest
         self.values = MetadataColumns(self.manifest.values)
@@ -223,40 +204,6 @@ class Snapshot:
             lacks=lambda sources: all(one is None for one in self.schemas(sources, table)),
             on_loss=on_loss,
         )
-
-    def values_in(
-        self, values: TableValues, file: ValueFile, names: Sequence[str], rows: int, predicate: pl.Expr | None
-    ) -> pl.DataFrame:
-        """Return rows of a value file, after verification of the checksums of all bytes read.
-
-        Parameters
-        ----------
-        values : TableValues
-            Values of the table.
-        file : ValueFile
-            A file of these values.
-        names : sequence of str
-            Columns to read.
-        rows : int
-            Number of rows to read from the start of the file.
-        predicate : Expr or None
-            Filter of these rows.
-        """
-        check_part(self._folder, values, file)
-        source = FolderPart(self._folder, file)
-        try:
-            scan = read_untrusted(
-                self._folder, file.name, lambda: scan_part(source, file.part, names, [(0, rows)])
-            )
-        except SourceNotFoundError as error:
-            raise RemovedFileError(str(error)) from None
-        except CorruptDataError as error:
-            raise damaged_error(self._folder, file.name, error) from None
-        if rows < file.rows:  # a filter is not pushed down past a slice
-            scan = scan.head(rows)
-        read = partial(read_untrusted, self._folder, file.name)
-        check = partial(_check_types, self._folder, values, file)
-        return collect_filtered(scan, [] if predicate is None else [predicate], None, read, check)
 
     # -- sources ------------------------------------------------------------------------------------------
 
@@ -665,13 +612,6 @@ class Snapshot:
 def _paths_of(table: str) -> list[str]:
     """Return the paths that a table may have, the first one first."""
     return [table, OTHER_PATHS[table]] if table in OTHER_PATHS else [table]
-
-
-def _check_types(folder: Folder, values: TableValues, file: ValueFile, frame: pl.DataFrame) -> None:
-    """Raise CorruptDataError if the types of columns differ from those in the manifest."""
-    dtypes = values.dtypes
-    if any(dtypes[name] != dtype for name, dtype in frame.schema.items()):
-        raise damaged_error(folder, file.name, "the types of its columns differ from those in the manifest")
 
 
 def _follows_links(source: Source, linked: list[str]) -> bool:

@@ -12,14 +12,14 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lazynwb.catalog.dtypes import INTERNAL, RESERVED, column_dtype
+from lazynwb.catalog.dtypes import RESERVED, column_dtype
 from lazynwb.catalog.lengths import length_name
 from lazynwb.column_store.entries import StoredPart, decode, encode
-from lazynwb.column_store.parts import SESSION, LocalPart
 from lazynwb.column_store.reading import Pick
 from lazynwb.errors import CorruptDataError, SourceNotFoundError
 from lazynwb.formats.nwb.names import OTHER_PATHS
-from lazynwb.index.part_io import damaged_error
+from lazynwb.index.location import damaged_error
+from lazynwb.index.value_files import FolderPart, check_part
 from lazynwb.lookup.stored_tables import Cover, StoredTable
 from lazynwb.profile import count
 
@@ -31,14 +31,11 @@ if TYPE_CHECKING:
     from lazynwb.column_store.entries import Entry, Layout
     from lazynwb.column_store.reading import PartLostError
     from lazynwb.index.location import Folder
-    from lazynwb.index.model import TableValues, ValueFile
+    from lazynwb.index.manifest import TableValues, ValueFile
     from lazynwb.storage.source import Source
 
-#: Maximum sizes of a value file and of its entry, because an index is not trusted.
-_MAX_FILE_BYTES = 1024 * 1024 * 1024
+#: Maximum size of the entry of a value file, because an index is not trusted.
 MAX_ENTRY_BYTES = 256 * 1024 * 1024
-#: Ranges of a remote file with smaller gaps are coalesced.
-_COALESCE_GAP = 256 * 1024
 _COMPRESSION_LEVEL = 6
 
 
@@ -77,70 +74,6 @@ def read_entry(folder: Folder, values: TableValues, file: ValueFile) -> Entry | 
     ):
         raise damaged_error(folder, name, "it does not match its value file")
     return entry
-
-
-def check_part(folder: Folder, values: TableValues, file: ValueFile) -> None:
-    """Check the description of a value file in a manifest.
-
-    Raises
-    ------
-    CorruptDataError
-        If the description is inconsistent.
-    """
-    part = file.part
-    try:
-        part.check()
-    except CorruptDataError as error:
-        raise damaged_error(folder, file.name, error) from None
-    if (
-        part.size > _MAX_FILE_BYTES
-        or sum(part.rows) != file.rows
-        or not {SESSION, *INTERNAL} <= set(part.columns)
-        or part.columns != tuple(name for name, _ in values.schema)
-    ):
-        raise damaged_error(folder, file.name, "its description in the manifest is inconsistent")
-
-
-class FolderPart:
-    """The bytes of a file of an index; see `lazynwb.column_store.parts.PartBytes`.
-
-    Parameters
-    ----------
-    folder : Folder
-    file : ValueFile
-    """
-
-    def __init__(self, folder: Folder, file: ValueFile) -> None:
-        self._folder = folder
-        self._file = file
-
-    def read(self, size: int) -> bytes:
-        """Return the whole file."""
-        data = self._folder.read(self._file.name, 0, size)
-        if len(data) != size:
-            raise CorruptDataError("it is shorter than it was")
-        count(bytes_stored=size)
-        return bytes(data)
-
-    def read_into(self, view: memoryview, ranges: Sequence[tuple[int, int]]) -> None:
-        """Read ranges of the file into the same ranges of a view."""
-        if not self._folder.is_remote:
-            try:
-                LocalPart(Path(self._folder.address(self._file.name))).read_into(view, ranges)
-            except FileNotFoundError as error:
-                raise SourceNotFoundError(f"index {self._folder.name}: {error}") from None
-            return
-        spans: list[tuple[int, int]] = []
-        for start, stop in ranges:
-            if spans and start - spans[-1][1] <= _COALESCE_GAP:
-                spans[-1] = spans[-1][0], stop
-            else:
-                spans.append((start, stop))
-        for (start, stop), data in zip(spans, self._folder.read_ranges(self._file.name, spans), strict=True):
-            if len(data) != stop - start:
-                raise CorruptDataError("it is truncated")
-            view[start:stop] = data
-            count(bytes_stored=len(data))
 
 
 class IndexPart(StoredPart):

@@ -21,7 +21,8 @@ from lazynwb.engine.batches import run, scan_metadata
 from lazynwb.engine.plan import ScanPlan
 from lazynwb.errors import LazyNWBError, SchemaError, SourceChangedError, TableNotFoundError, may_skip
 from lazynwb.formats.nwb.names import GENERAL, SUBJECT
-from lazynwb.index.model import TableValues, ValueFile, encode_dtype
+from lazynwb.index.manifest import TableValues, ValueFile, encode_dtype
+from lazynwb.index.value_files import ValueFiles
 from lazynwb.index.value_parts import encode_entry, read_entry
 from lazynwb.lookup.prefetch import load_tables
 from lazynwb.lookup.schema import SchemaInference, normalize_table_path
@@ -339,9 +340,8 @@ class ValueWriter:
 
     def previous_rows(self, previous: _PreviousFile) -> pl.DataFrame:
         """Return all rows of a value file of the previous index."""
-        assert self._before is not None  # noqa: S101 - the file is from the previous index
         names = [name for name, _ in previous.values.schema]
-        return self._before.values_in(previous.values, previous.file, names, previous.file.rows, None)
+        return ValueFiles(self._folder, previous.values).rows(previous.file, names, previous.file.rows)
 
 
 class _TableWriting:

@@ -12,17 +12,15 @@ from lazynwb._version import __version__
 from lazynwb.config import config
 from lazynwb.errors import LazyNWBError, SourceNotFoundError
 from lazynwb.index.location import Conflict
-from lazynwb.index.model import (
+from lazynwb.index.manifest import (
     ENTRIES,
-    KINDS,
     MANIFEST,
-    MAX_SESSIONS,
     Manifest,
-    MetadataColumns,
     decode_manifest,
     encode_manifest,
     part_file_name,
 )
+from lazynwb.index.model import KINDS, MAX_SESSIONS, MetadataColumns
 from lazynwb.index.part_io import records_of, write_part
 from lazynwb.index.source_record import (
     ENCODER,
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
 
     from lazynwb.index.checkpoint import Checkpoint
     from lazynwb.index.location import Folder, SmallFile
-    from lazynwb.index.model import Part
+    from lazynwb.index.manifest import Part
     from lazynwb.index.part_io import Records
     from lazynwb.storage.source import Source
 
