@@ -168,13 +168,64 @@ def test_session_columns_are_added_to_every_row(cube):
     assert p.files_skipped == 5
 
 
-def test_a_pattern_scans_all_matching_tables(cube):
-    expected = lazynwb.read_nwb(cube, "/intervals/*").sort("_table_path", *ORDER)
-    found = polars_of(lazynwb.daft.scan_nwb(cube, "/intervals/*"))
-    assert found.sort("_table_path", *ORDER).equals(expected.select(found.columns))
-    first = expected["_table_path"][0]
-    some = polars_of(lazynwb.daft.scan_nwb(cube, "/intervals/*").where(col("_table_path") == first))
-    assert len(some) == len(expected.filter(_table_path=first))
+@pytest.fixture(scope="module")
+def several_tables(tmp_path_factory):
+    """Files with different tables, and an index of their values."""
+    folder = tmp_path_factory.mktemp("several")
+    for number in range(4):
+        with h5py.File(folder / f"{number}.nwb", "w") as file:
+            builders.table(file, "intervals/a_presentations", {"start_time": [1.0 * number, 2], "x": [1, 2]})
+            if number % 2:
+                builders.table(file, "intervals/b_presentations", {"start_time": [3.0, 4], "y": ["u", "v"]})
+            if number < 3:
+                spikes = builders.Ragged([[0.5], [1.5, 2.5]])
+                builders.table(file, "units", {"quality": [number, 7], "spike_times": spikes})
+            builders.table(file, "processing/ecephys/units", {"quality": [number + 0.5], "depth": [3]})
+    paths = sorted(folder.glob("*.nwb"))
+    lazynwb.build_index(paths, folder / "index", values=["intervals/a_presentations", "units"])
+    return paths, folder / "index"
+
+
+@pytest.mark.parametrize("pattern", ["/intervals/*_presentations", "**/units", "*_presentations"])
+@pytest.mark.parametrize("origin", ["paths", "paths of an index", "index"])
+@pytest.mark.parametrize("files_per_task", [None, 1])
+def test_a_pattern_scans_all_matching_tables(several_tables, pattern, origin, files_per_task):
+    paths, index = several_tables
+    sources = None if origin == "index" else list(map(str, paths))
+    expected = lazynwb.scan_nwb(paths, pattern).collect()
+    tables = expected["_table_path"].unique()
+    assert len(tables) == 2
+    frame = lazynwb.daft.scan_nwb(
+        sources, pattern, index=None if origin == "paths" else index, files_per_task=files_per_task
+    )
+    assert frame.column_names == expected.columns
+    found = polars_of(frame)
+    for path in map(str, paths):  # the rows of a file are ordered by table
+        assert found.filter(_nwb_path=path).equals(expected.filter(_nwb_path=path))
+    assert len(found) == len(expected) == frame.count_rows()
+    for table in tables:
+        some = polars_of(frame.where(col("_table_path") == table).sort(ORDER))
+        assert some.equals(expected.filter(_table_path=table))
+
+
+def test_large_tables_of_a_pattern_are_several_tasks(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "large.nwb", "w") as file:
+        for table in ("a_presentations", "b_presentations"):
+            wide = builders.Column(np.arange(20_000.0).reshape(-1, 10), options={"chunks": (100, 10)})
+            builders.table(file, f"intervals/{table}", {"start_time": np.arange(2000.0), "wide": wide})
+    monkeypatch.setattr(lazynwb.config, "batch_bytes", 40_000)
+    made = []
+    tasks = NWBSource.plan_tasks
+    monkeypatch.setattr(NWBSource, "plan_tasks", lambda *given: made.append(tasks(*given)) or made[-1])
+    frame = lazynwb.daft.scan_nwb([str(tmp_path / "large.nwb")], "/intervals/*_presentations")
+    expected = lazynwb.read_nwb(tmp_path / "large.nwb", "/intervals/*_presentations")
+    last = expected["_table_path"][-1]
+    with lazynwb.profile() as costs:
+        found = polars_of(frame.where((col("start_time") >= 50) & (col("_table_path") == last)).sort(ORDER))
+    expected = expected.filter(pl.col("start_time") >= 50, _table_path=last)
+    assert same(found.to_dict(as_series=False), expected.to_dict(as_series=False))
+    assert len(made[-1]) > 3
+    assert costs.tables_skipped  # those of the first table read nothing
 
 
 # -- costs ------------------------------------------------------------------------------------------------

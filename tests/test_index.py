@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import h5py
@@ -725,6 +726,27 @@ def test_damaged_parts_are_errors(own, kind, damage):
     else:
         file.write_bytes(file.read_bytes()[:-40] if damage == "cut" else os.urandom(file.stat().st_size))
     with pytest.raises(CorruptDataError, match="rebuild it"):
+        lazynwb.read_nwb(None, "units", index=place)
+
+
+def test_blocks_of_entries_are_decoded_within_a_limit(own, monkeypatch):
+    """A block that declares more is refused before Polars allocates it."""
+    _, place = own
+    monkeypatch.setattr(lazynwb.index.part_io, "MAX_BLOCK_BYTES", 1024 * 1024)
+    assert lazynwb.read_nwb(None, "units", index=place).height == 240
+
+    def bomb(folder, name, start, stop):
+        data = read(folder, name, start, stop)
+        if not name.startswith("entries"):
+            return data
+        stream = BytesIO()
+        pl.DataFrame({"entry": [bytes(1024 * 1024)] * 2}).write_parquet(stream, compression="zstd")
+        assert len(stream.getvalue()) < stop - start
+        return stream.getvalue()
+
+    read = lazynwb.index.location.LocalFolder.read
+    monkeypatch.setattr(lazynwb.index.location.LocalFolder, "read", bomb)
+    with pytest.raises(CorruptDataError, match="decoded bytes"):
         lazynwb.read_nwb(None, "units", index=place)
 
 

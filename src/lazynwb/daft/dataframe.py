@@ -84,8 +84,8 @@ def scan_nwb(  # noqa: PLR0913 - the options of a scan
     -------
     daft.DataFrame
         The columns of `lazynwb.scan_nwb`. Arrays are nested fixed-size lists, and enumerations are strings.
-        Rows of one file are in its order. Daft does not guarantee an order of files: sort by `_nwb_path` and
-        `_table_index`.
+        Rows of one file are in its order, those of a pattern by table. Daft does not guarantee an order of
+        files: sort by `_nwb_path`, `_table_path` and `_table_index`.
 
     Raises
     ------

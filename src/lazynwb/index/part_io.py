@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
+from lazynwb.column_store.footer import check_decoded_size
+from lazynwb.errors import CorruptDataError
 from lazynwb.index.location import damaged_error, read_untrusted
 from lazynwb.index.manifest import ENTRIES, Part
 from lazynwb.index.model import COLUMNS, KINDS, SCHEMAS, SESSIONS, TABLES, MetadataColumns
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 #: Entries are stored in blocks, each a separate Parquet file, so that a query fetches only those of one
 #: table. A block ends at the maximum size, or before the next table once it has the minimum size.
 _BLOCK_BYTES, _MIN_BLOCK_BYTES = 4 * 1024 * 1024, 256 * 1024
+#: Maximum size of a block, stored and decoded, because an index is not trusted. A block of one entry may be
+#: larger than `_BLOCK_BYTES`.
+MAX_BLOCK_BYTES = 1024 * 1024 * 1024
 
 
 class Records(NamedTuple):
@@ -255,12 +260,24 @@ def read_frame(folder: Folder, part: Part, kind: Kind, columns: Iterable[str] | 
 
 
 def read_block(folder: Folder, data: bytes | memoryview) -> pl.Series:
-    """Return the entries of a block."""
+    """Return the entries of a block, whose sizes are checked before they are allocated.
+
+    Raises
+    ------
+    CorruptDataError
+        If the block is damaged, or too large.
+    """
 
     def read() -> pl.Series:
         series = pl.read_parquet(BytesIO(data), columns=["entry"]).to_series()
         if series.dtype != pl.Binary:
             raise TypeError(f"entries of type {series.dtype}")
+        if series.bin.size().sum() > MAX_BLOCK_BYTES:  # values of a dictionary are shared until they are used
+            raise ValueError("its entries are too large")
         return series
 
+    try:
+        check_decoded_size(data, MAX_BLOCK_BYTES)
+    except CorruptDataError as error:
+        raise damaged_error(folder, ENTRIES, error) from None
     return read_untrusted(folder, ENTRIES, read)

@@ -22,7 +22,7 @@ from lazynwb.formats.nwb.names import OTHER_PATHS, SERIES_MEMBERS
 from lazynwb.index.location import RemovedFileError, damaged_error
 from lazynwb.index.manifest import ENTRIES
 from lazynwb.index.model import ATTRIBUTES, SCHEMAS, SESSIONS, MetadataColumns
-from lazynwb.index.part_io import read_block, read_frame
+from lazynwb.index.part_io import MAX_BLOCK_BYTES, read_block, read_frame
 from lazynwb.index.value_parts import TableParts, ValueParts, is_removed
 from lazynwb.lookup.providers import NOT_CATALOGUED
 from lazynwb.profile import count
@@ -458,8 +458,10 @@ class Snapshot:
                 self._blocks.move_to_end(key)
                 return self._blocks[key]
         one = self.manifest.parts[part]
-        if offset < 0 or size < 0 or offset + size > one.bytes.get(ENTRIES, 0):
-            raise damaged_error(self._folder, one.file(ENTRIES), "a block is outside the file")
+        if offset < 0 or not 0 <= size <= MAX_BLOCK_BYTES or offset + size > one.bytes.get(ENTRIES, 0):
+            raise damaged_error(
+                self._folder, one.file(ENTRIES), "a block is outside the file, or is too large"
+            )
         try:
             data = self._folder.read(one.file(ENTRIES), offset, offset + size)
         except SourceNotFoundError as error:
