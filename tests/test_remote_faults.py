@@ -93,7 +93,7 @@ FAULTS = {
     "closed": (CLOSE, BROKE),
     "truncated": (cut(1000), BROKE),
     "reset in mid-body": (cut(1000, "reset"), BROKE),
-    "too short": (Fault(206, {"Content-Range": "bytes 0-16383/99999"}, b"abc"), "the server sent 3 bytes"),
+    "too short": (Fault(206, {"Content-Range": "bytes 0-32767/99999"}, b"abc"), "the server sent 3 bytes"),
     "silent": (SILENT, LATE),
     "silent in mid-body": (cut(1000, "stall"), LATE),
 }

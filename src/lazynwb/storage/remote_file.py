@@ -32,6 +32,9 @@ _HTML_FIRST_BYTES = (b"<", b"\n", b"\r", b"\t", b" ")
 _PLACEHOLDER_BYTES = 1024
 #: Parsers fetch aligned blocks of this size.
 BLOCK = 16 * 1024
+#: Bytes that are fetched with the identity of a file. Files written by pynwb begin with their groups, whose
+#: structure often ends in the second block.
+_FIRST_BYTES = 2 * BLOCK
 #: Files up to this size are fetched whole in the first round.
 _SMALL_FILE = 256 * 1024
 #: Ranges that are closer together than this are coalesced: transferring the gap takes less time than a
@@ -85,9 +88,9 @@ def identity(source: Source, *, known: bool | str) -> str:
     first = time.time()
     if isinstance(known, str) and _is_confirmed(source, known, before, first):
         return known
-    response = request(source, 0, 1 if known else BLOCK)
+    response = request(source, 0, 1 if known else _FIRST_BYTES)
     if bytes(response.data[:1]) in _HTML_FIRST_BYTES:  # an HTML page, or the user block of an HDF5 file
-        response = request(source, 0, BLOCK) if known else response
+        response = request(source, 0, _FIRST_BYTES) if known else response
         known = False
         if _HTML_START.match(response.data):
             raise web_page_error(source)
