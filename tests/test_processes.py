@@ -339,6 +339,22 @@ print("spike_times" in schema, *{"h5py", "numpy", "asyncio"}.intersection(sys.mo
     assert run_child(code, *cube, fresh=True).split() == ["True"]
 
 
+def test_a_cold_remote_scan_imports_the_readers_while_the_server_responds(cube):
+    """Before the query runs; a scan of local files has nothing to wait for."""
+    from range_server import RangeServer
+
+    code = """
+import sys, lazynwb
+lazynwb.scan_nwb(sys.argv[1], "/intervals/trials")
+print(*sorted({"numpy", "nanoarrow", "lazynwb.engine.scan", "h5py"}.intersection(sys.modules)))
+"""
+    path = Path(cube[0])
+    with RangeServer(path.parent) as server:
+        found = run_child(code, server.url_of(path.name), fresh=True).split()
+    assert found == ["lazynwb.engine.scan", "nanoarrow", "numpy"]
+    assert run_child(code, path, fresh=True).split() == []
+
+
 def test_a_remote_scan_does_not_import_the_http_client_of_python(cube):
     from range_server import RangeServer
 

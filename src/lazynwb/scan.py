@@ -20,7 +20,7 @@ from lazynwb.catalog.dtypes import INTERNAL, ROWS, instance, is_array_dtype
 from lazynwb.catalog.lengths import measured_name, shown_name, with_length_columns
 from lazynwb.catalog.merge import conflict_message
 from lazynwb.config import config
-from lazynwb.engine.batches import run
+from lazynwb.engine.batches import import_readers, run
 from lazynwb.engine.plan import ScanPlan
 from lazynwb.errors import SchemaError
 from lazynwb.formats.nwb.names import OTHER_PATHS
@@ -290,6 +290,7 @@ def plan_scan(  # noqa: PLR0913 - the options of a scan
             keep=resolve_regions is not False,
             conflicts=None if conflicts is None and ignore_errors else unresolved,
             broken=broken,
+            while_waiting=import_readers,
         )
         if tables is None:
             inferred, files = inference.of_table(sources, table)

@@ -1,7 +1,7 @@
 """Batches of a scan, from the column store if it has the columns of a session, else from the files.
 
 The modules that read files are imported with the first file that must be read, because a query on stored
-columns does not need them.
+columns does not need them; for remote files while servers respond to the first requests.
 """
 
 from __future__ import annotations
@@ -81,6 +81,15 @@ def run(
     scan.report.log()
     if is_empty:
         yield pl.DataFrame(schema={name: plan.all_columns[name] for name in names})
+
+
+def import_readers(source: Source) -> None:
+    """Import the modules that read a file and convert its columns, in the order in which they are used."""
+    from lazynwb.formats.registry import import_reader
+
+    import_reader(source)
+    import lazynwb.engine.scan
+    import nanoarrow  # noqa: F401 - by the conversion of the first column
 
 
 def is_stored(plan: ScanPlan, names: Collection[str]) -> bool:

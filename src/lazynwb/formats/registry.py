@@ -103,12 +103,15 @@ def open_reader(source: Source, version: str) -> Reader:
     SourceNotFoundError
         If the file does not exist.
     """
-    if is_zarr(source):
-        from lazynwb.formats.zarr.reader import ZarrReader
-        from lazynwb.storage.objects.metadata_identity import open_prefetched
+    return (_zarr_reader() if is_zarr(source) else _hdf5_reader())(source, version)
 
-        return ZarrReader(open_prefetched(source, version))
-    return _hdf5_reader()(source, version)
+
+def import_reader(source: Source) -> None:
+    """Import the modules that parse a file, without opening it."""
+    if is_zarr(source):
+        _zarr_reader()
+    else:
+        _hdf5_reader()
 
 
 def is_zarr(source: Source) -> bool:
@@ -116,9 +119,17 @@ def is_zarr(source: Source) -> bool:
     return source.is_store or is_single_file_store(source.path)
 
 
+# Late: a query on catalogued files needs no reader.
+@cache
+def _zarr_reader() -> Callable[[Source, str], Reader]:
+    from lazynwb.formats.zarr.reader import ZarrReader
+    from lazynwb.storage.objects.metadata_identity import open_prefetched
+
+    return lambda source, version: ZarrReader(open_prefetched(source, version))
+
+
 @cache
 def _hdf5_reader() -> Callable[[Source, str], Reader]:
-    # Late: a query on catalogued files never needs it.
     from lazynwb.formats.hdf5.reader import Hdf5Reader
 
     return Hdf5Reader

@@ -82,6 +82,8 @@ class SchemaInference:
         Receives the columns whose types conflict, which are then left out; see `merge_schemas`.
     broken : dict of str to str or None
         Receives the columns that could not be opened in any file, which are left out, with the reason.
+    while_waiting : callable or None
+        Called with a remote file while its server responds to the first request for its structure.
     """
 
     first: int | None = None
@@ -93,6 +95,7 @@ class SchemaInference:
     keep: bool = False
     conflicts: dict[str, str] | None = None
     broken: dict[str, str] | None = None
+    while_waiting: Callable[[Source], None] | None = None
 
     def of_table(
         self, sources: Sequence[Source], table: str
@@ -189,7 +192,7 @@ class SchemaInference:
         """
         found: list[TableFile | StoredTable] = []
         failures: list[str] = []
-        loading = _load_lazily([pair for pair in pairs if pair[0] not in stored], self.catalogs)
+        loading = self._load_lazily([pair for pair in pairs if pair[0] not in stored])
         label = f"Inferring the schema of /{shown}"
         with Progress(label, len(pairs), disabled=self.disable_progress) as progress:
 
@@ -225,6 +228,17 @@ class SchemaInference:
             raise TableNotFoundError(message)
         save_later()  # the scan that reads the schema saves more blocks
         return schema, found
+
+    def _load_lazily(
+        self, pairs: Sequence[tuple[Source, str]]
+    ) -> Iterator[Callable[[], TableFile | None]]:
+        """Yield for each pair of a source and a table path a function that loads the table."""
+        from lazynwb.lookup.prefetch import load_pairs  # not needed if the column store has all tables
+
+        for number, load in enumerate(load_pairs(pairs, self.catalogs)):
+            if not number and pairs[0][0].is_remote and self.while_waiting is not None:
+                self.while_waiting(pairs[0][0])
+            yield load
 
     def _distinct(self, sources: Sequence[Source], table: str) -> list[Source]:
         """Return the first file of each distinct schema, and all files without a catalog."""
@@ -270,15 +284,6 @@ def _distinct_layouts(
         elif loaded is not None and len(loaded) < _MAX_STORED_LAYOUTS:
             loaded.append(file)
         yield file
-
-
-def _load_lazily(
-    pairs: Sequence[tuple[Source, str]], catalogs: CatalogProvider | None
-) -> Iterator[Callable[[], TableFile | None]]:
-    """Yield for each pair of a source and a table path a function that loads the table."""
-    from lazynwb.lookup.prefetch import load_pairs  # not needed if the column store has all tables
-
-    yield from load_pairs(pairs, catalogs)
 
 
 def _inspect(
