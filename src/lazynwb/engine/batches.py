@@ -7,6 +7,7 @@ columns does not need them; for remote files while servers respond to the first 
 from __future__ import annotations
 
 from functools import partial
+from importlib import import_module
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 #: The column with the number of a file.
 _FILE = "_lazynwb_file"
+#: Modules that read and convert columns, in the order in which a query imports them.
+_READERS = ("lazynwb.engine.scan", "nanoarrow")
 
 
 def run(
@@ -84,12 +87,12 @@ def run(
 
 
 def import_readers(source: Source) -> None:
-    """Import the modules that read a file and convert its columns, in the order in which they are used."""
+    """Import the modules that parse a file, and that read and convert its columns."""
     from lazynwb.formats.registry import import_reader
 
     import_reader(source)
-    import lazynwb.engine.scan
-    import nanoarrow  # noqa: F401 - by the conversion of the first column
+    for name in _READERS:
+        import_module(name)
 
 
 def is_stored(plan: ScanPlan, names: Collection[str]) -> bool:

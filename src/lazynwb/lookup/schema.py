@@ -229,9 +229,7 @@ class SchemaInference:
         save_later()  # the scan that reads the schema saves more blocks
         return schema, found
 
-    def _load_lazily(
-        self, pairs: Sequence[tuple[Source, str]]
-    ) -> Iterator[Callable[[], TableFile | None]]:
+    def _load_lazily(self, pairs: Sequence[tuple[Source, str]]) -> Iterator[Callable[[], TableFile | None]]:
         """Yield for each pair of a source and a table path a function that loads the table."""
         from lazynwb.lookup.prefetch import load_pairs  # not needed if the column store has all tables
 
