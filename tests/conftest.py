@@ -139,6 +139,15 @@ def cache_dir(tmp_path_factory, monkeypatch):
         setattr(lazynwb.config, name, value)
 
 
+@pytest.fixture(autouse=True)
+def immediate_writes(request, monkeypatch):
+    """Write to the caches at once, so that tests may look at their files, other than tests marked `deferred`."""
+    if not request.node.get_closest_marker("deferred"):
+        from lazynwb.threads import DeferredWrites
+
+        monkeypatch.setattr(DeferredWrites, "submit", lambda _, write: write())
+
+
 @pytest.fixture
 def no_store(cache_dir):
     """Disable the column store, for tests of the costs of reading files."""

@@ -1,8 +1,13 @@
-"""Thread pools of queries, whose threads do not delay the exit of the process, and interruptible waits."""
+"""Threads of queries: pools, interruptible waits, and deferred writes to the caches.
+
+The threads of pools do not delay the exit of the process.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -16,6 +21,7 @@ import polars as pl
 from lazynwb import interrupts
 from lazynwb.config import config
 from lazynwb.profile import Query, current, working_for
+from lazynwb.shutdown import is_exiting, on_exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,8 +30,11 @@ _Task = tuple[Future[Any], Callable[..., Any], tuple[Any, ...], Query | None]
 T = TypeVar("T")
 A = TypeVar("A")
 
+_LOGGER = logging.getLogger("lazynwb")
 #: Seconds between checks for Ctrl-C.
 _CHECK_SECONDS = 0.1
+#: Seconds after which deferred writes begin, so that they do not compete with the end of their query.
+_WRITE_DELAY_SECONDS = 0.25
 _NOTHING = pl.Series([], dtype=pl.UInt8)
 
 
@@ -210,3 +219,63 @@ DECODERS = Pool("decode", lambda: config.max_threads or min(16, os.cpu_count() o
 REQUESTS = Pool("request", lambda: config.max_requests)
 #: Threads that parse remote files, each one file at a time, mostly waiting for requests.
 LOADERS = Pool("load", lambda: min(config.max_requests, 32))
+
+
+def _is_worker_process() -> bool:
+    """Return whether this process was started by `multiprocessing`."""
+    multiprocessing = sys.modules.get("multiprocessing")
+    return multiprocessing is not None and multiprocessing.parent_process() is not None
+
+
+class DeferredWrites:
+    """Writes to a cache that run after the query that submits them, in order, on one thread.
+
+    They are complete after `finish`, and when the process has exited. A process that is killed loses those of
+    its last quarter of a second. Worker processes of `multiprocessing`, which may exit without the handlers of
+    `atexit`, write at once.
+
+    Parameters
+    ----------
+    name : str
+        Name of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._pool = Pool(name, lambda: 1)
+        self._lock = ForkSafeLock(self._reset)
+        self._reset()
+        on_exit(self.finish)
+
+    def _reset(self) -> None:
+        self._writes: deque[tuple[Callable[[], object], Query | None]] = deque()
+        self._is_scheduled = False
+
+    def submit(self, write: Callable[[], object]) -> None:
+        """Call a function later, or now if the process is exiting or a worker."""
+        if is_exiting() or _is_worker_process():
+            write()
+            return
+        self._writes.append((write, current()))
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._pool.submit(self._run)
+
+    def finish(self) -> None:
+        """Wait for the write that is running, and call the others on this thread."""
+        with self._lock:
+            while self._writes:
+                write, query = self._writes.popleft()
+                with working_for(query):
+                    write()
+
+    def _run(self) -> None:
+        time.sleep(_WRITE_DELAY_SECONDS)
+        self._is_scheduled = False  # before `finish`, which sees all writes that were submitted until now
+        try:
+            self.finish()
+        except Exception:
+            _LOGGER.exception("a cache could not be written; queries run without what it lacks")
+
+
+#: Writes to the catalog cache, and of layouts to the column store, which no query of this process waits for.
+CACHE_WRITES = DeferredWrites("cache")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 from polars import selectors
 
+from lazynwb.catalog.disk_cache import warn_once
 from lazynwb.catalog.dtypes import TABLE_INDEX
 from lazynwb.column_store.entries import Layout, Session
 from lazynwb.column_store.parts import SESSION
@@ -31,6 +32,8 @@ SMALL_PART_BYTES = 4 * 1024 * 1024
 def add(store: ColumnStore, table: str, blocks: Sequence[Block]) -> None:
     """Publish sessions, then merge parts and evict the least recently used ones.
 
+    Errors are logged, as those of `ColumnStore.write`.
+
     Parameters
     ----------
     store : ColumnStore
@@ -41,10 +44,13 @@ def add(store: ColumnStore, table: str, blocks: Sequence[Block]) -> None:
     """
     if not store.limit or not blocks:
         return
-    for block in _arrange_blocks(blocks):
-        if store.write(table, block) is None:
-            return
-    compact(store, table)
+    try:
+        for block in _arrange_blocks(blocks):
+            if store.write(table, block) is None:
+                return
+        compact(store, table)
+    except pl.exceptions.PolarsError as error:
+        warn_once(f"small columns of a query could not be added to the column store: {error}")
     store.sweep()
 
 

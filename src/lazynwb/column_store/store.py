@@ -26,6 +26,7 @@ from lazynwb.column_store.entries import (
 from lazynwb.column_store.parts import write_part
 from lazynwb.config import config
 from lazynwb.errors import CorruptDataError
+from lazynwb.threads import DeferredWrites
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,10 +40,13 @@ GRACE_SECONDS = 60.0
 #: Seconds after which the use of a part is recorded again, for eviction.
 _USE_NOTED = 3600.0
 _FOLDER = "columns"
+#: Writes of columns, which later queries of this process wait for.
+COLUMN_WRITES = DeferredWrites("store")
 
 
 def column_store() -> ColumnStore:
-    """Return the column store of the current settings."""
+    """Return the column store of the current settings, with all columns of earlier queries."""
+    COLUMN_WRITES.finish()
     limit = 0 if config.disable_cache else config.column_cache_bytes
     return ColumnStore(config.cache_path / _FOLDER, limit)
 

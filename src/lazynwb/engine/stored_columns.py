@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING
 from weakref import WeakSet
@@ -11,12 +12,11 @@ import polars as pl
 
 from lazynwb.arrays.row_selection import Part
 from lazynwb.arrays.size_estimates import max_table_bytes
-from lazynwb.catalog.disk_cache import warn_once
 from lazynwb.catalog.merge import nulls
 from lazynwb.catalog.model import arrays_of, grid_of
 from lazynwb.column_store.compaction import MAX_PART_BYTES, add
 from lazynwb.column_store.small_columns import is_small, is_still_small
-from lazynwb.column_store.store import Block, column_store
+from lazynwb.column_store.store import COLUMN_WRITES, Block, column_store
 from lazynwb.config import config
 from lazynwb.lookup.stored_tables import is_unchanging, layout_block, layout_of, session_of, store_key
 from lazynwb.shutdown import on_exit
@@ -245,8 +245,8 @@ class StoreWriter:
             frame = pl.concat(_settled_rows(frame, parts, settled))
         self._blocks.append(Block(sessions, list(layouts), frame))
         self._size += int(frame.estimated_size())
-        if self._size >= MAX_PART_BYTES:
-            self.flush()
+        if self._size >= MAX_PART_BYTES:  # written at once, so that their memory is free again
+            add(self._store, self._table, self._take_blocks())
 
     def note(self, file: TableFile) -> None:
         """Add the layout of a table whose rows are only counted."""
@@ -259,16 +259,19 @@ class StoreWriter:
             self._without.append(source)
 
     def flush(self) -> None:
-        """Write the collected columns."""
+        """Write the collected columns; see `DeferredWrites`."""
+        blocks = self._take_blocks()
+        if blocks:
+            COLUMN_WRITES.submit(partial(add, self._store, self._table, blocks))
+
+    def _take_blocks(self) -> list[Block]:
+        """Return the collected columns and layouts, and drop them here."""
         blocks, self._blocks, self._size = self._blocks, [], 0
         counted, self._counted = self._counted, []
         without, self._without = self._without, []
-        try:
-            if (layouts := layout_block(self._path, counted, without)) is not None:
-                blocks.append(layouts)
-            add(self._store, self._table, blocks)
-        except pl.exceptions.PolarsError as error:
-            warn_once(f"small columns of a query could not be added to the column store: {error}")
+        if (layouts := layout_block(self._path, counted, without)) is not None:
+            blocks.append(layouts)
+        return blocks
 
 
 #: Writers of queries that have not ended.

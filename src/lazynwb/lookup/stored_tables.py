@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import polars as pl
@@ -18,6 +19,7 @@ from lazynwb.config import config
 from lazynwb.errors import LazyNWBError
 from lazynwb.formats.nwb.names import OTHER_PATHS
 from lazynwb.storage.source import ABSENT, map_concurrently
+from lazynwb.threads import CACHE_WRITES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -294,7 +296,10 @@ def _identity_without(source: Source, table: str) -> str | None:
 
 
 def store_layouts(table: str, files: Iterable[TableFile]) -> None:
-    """Store the layouts of the tables of some files, without values; see `layout_block`."""
+    """Store the layouts of the tables of some files, without values; see `layout_block`.
+
+    Queries of this process do not wait for them: they have the catalogs in memory.
+    """
     store = column_store()
     if store.limit and (block := layout_block(table, files)) is not None:
-        add(store, store_key(table), [block])
+        CACHE_WRITES.submit(partial(add, store, store_key(table), [block]))

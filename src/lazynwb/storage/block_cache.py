@@ -135,20 +135,21 @@ class BlockCache:
         """Mark a range to be written to disk."""
         if self._is_full:
             return
-        self._used.append((start, start + size))
-        self._dirty = True
-        if len(self._used) > _MAX_USED_RANGES:
-            self._used = _merge_ranges(self._used)
-            self._is_full = len(self._used) > _MAX_USED_RANGES // 2
+        with self._lock:
+            self._used.append((start, start + size))
+            self._dirty = True
+            if len(self._used) > _MAX_USED_RANGES:
+                self._used = _merge_ranges(self._used)
+                self._is_full = len(self._used) > _MAX_USED_RANGES // 2
 
     def save(self) -> None:
         """Write used ranges to disk if there are new ones since the last time."""
         if not (self._dirty and self._lasting):
             return
-        self._dirty = False
         entry = _Entry(self._key, self._identity, [], [])
         room = _MAX_ON_DISK
         with self._lock:
+            self._dirty = False
             used = _merge_ranges(self._used)
             self._used = used
             for start, stop in used:

@@ -7,6 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from lazynwb.shutdown import on_exit
+from lazynwb.threads import CACHE_WRITES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -22,10 +23,10 @@ _STATEFUL_MODULES = (
 
 
 def save() -> None:
-    """Write used blocks of the block cache to disk for the next process."""
+    """Write used blocks of the block cache to disk for the next process; see `DeferredWrites`."""
     block_cache = sys.modules.get("lazynwb.storage.block_cache")
     if block_cache is not None:
-        block_cache.save_all()
+        CACHE_WRITES.submit(block_cache.save_all)
 
 
 @cache
@@ -36,6 +37,7 @@ def save_later() -> None:
 
 def forget() -> None:
     """Drop all state from memory."""
+    CACHE_WRITES.finish()
     for name in _STATEFUL_MODULES:
         module = sys.modules.get(f"lazynwb.storage.{name}")
         if module is not None:
