@@ -141,7 +141,7 @@ def cache_dir(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def immediate_writes(request, monkeypatch):
-    """Write to the caches at once, so that tests may look at their files, other than tests marked `deferred`."""
+    """Write to the caches at once, so that tests may look at their files; not in tests marked `deferred`."""
     if not request.node.get_closest_marker("deferred"):
         from lazynwb.threads import DeferredWrites
 

@@ -1,4 +1,4 @@
-"""Writes to the caches after the query: what waits for them, and what happens at exit, in forks and on errors."""
+"""Writes to the caches after the query: what waits for them; exit, forks and errors."""
 
 import logging
 import os
@@ -51,7 +51,7 @@ def collect(cube):
     return frame, profile
 
 
-# -- queries --------------------------------------------------------------------------------------------------
+# -- queries --------------------------------------------------------------------------------------------
 
 
 def test_a_query_does_not_wait_for_the_column_store(cube, cache_dir):
@@ -76,7 +76,7 @@ def test_nothing_is_written_after_the_cache_was_cleared(cube, cache_dir):
     assert [path for path in cache_dir.rglob("*") if path.is_file()] == []
 
 
-# -- processes ------------------------------------------------------------------------------------------------
+# -- processes ------------------------------------------------------------------------------------------
 
 
 def test_the_exit_of_a_process_waits_for_its_writes(cube):
@@ -127,7 +127,7 @@ def test_a_forked_child_leaves_the_writes_of_its_parent_to_it(cube, cache_dir):
     assert len(parts(cache_dir)) == 1
 
 
-# -- the mechanism --------------------------------------------------------------------------------------------
+# -- the mechanism --------------------------------------------------------------------------------------
 
 
 def test_writes_run_in_order_after_the_delay(monkeypatch):

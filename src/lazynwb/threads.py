@@ -231,8 +231,8 @@ class DeferredWrites:
     """Writes to a cache that run after the query that submits them, in order, on one thread.
 
     They are complete after `finish`, and when the process has exited. A process that is killed loses those of
-    its last quarter of a second. Worker processes of `multiprocessing`, which may exit without the handlers of
-    `atexit`, write at once.
+    its last quarter of a second. Worker processes of `multiprocessing`, which may exit without calling the
+    handlers of `atexit`, write at once.
 
     Parameters
     ----------
