@@ -11,8 +11,12 @@ import pytest
 import lazynwb
 from checks import run_child
 from lazynwb import threads
+from lazynwb.catalog import disk_cache
 from lazynwb.column_store.store import COLUMN_WRITES
+from lazynwb.lookup.catalog_cache import invalidate_source
+from lazynwb.storage.resolve import resolve
 from lazynwb.threads import CACHE_WRITES, DeferredWrites
+from range_server import RangeServer
 
 pytestmark = [pytest.mark.integration, pytest.mark.deferred]
 
@@ -74,6 +78,17 @@ def test_nothing_is_written_after_the_cache_was_cleared(cube, cache_dir):
     for writes in (COLUMN_WRITES, CACHE_WRITES):
         writes.finish()
     assert [path for path in cache_dir.rglob("*") if path.is_file()] == []
+
+
+def test_no_write_restores_the_entries_of_a_damaged_remote_file(cube):
+    with RangeServer("/") as server:
+        url = server.url_of(str(cube[0]).lstrip("/"))
+        lazynwb.scan_nwb(url, "/intervals/trials").collect()
+        source = resolve(url)
+        invalidate_source(source)
+        for writes in (COLUMN_WRITES, CACHE_WRITES):
+            writes.finish()
+        assert [key for key, _ in disk_cache.all_entries() if url in key] == []
 
 
 # -- processes ------------------------------------------------------------------------------------------
@@ -181,6 +196,14 @@ def test_an_unexpected_error_is_logged_and_later_writes_run(monkeypatch, caplog)
             time.sleep(0.01)
     assert last.is_set()
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_many_writes_do_not_accumulate():
+    writes, done = DeferredWrites("test"), []
+    for number in range(10 * threads._MAX_DEFERRED):
+        writes.submit(lambda number=number: done.append(number))
+        assert number - len(done) <= threads._MAX_DEFERRED
+    assert done == list(range(len(done)))
 
 
 def test_a_write_at_exit_runs_at_once(monkeypatch):

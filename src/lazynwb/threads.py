@@ -35,6 +35,8 @@ _LOGGER = logging.getLogger("lazynwb")
 _CHECK_SECONDS = 0.1
 #: Seconds after which deferred writes begin, so that they do not compete with the end of their query.
 _WRITE_DELAY_SECONDS = 0.25
+#: Number of deferred writes above which they are done at once, because they need memory.
+_MAX_DEFERRED = 256
 _NOTHING = pl.Series([], dtype=pl.UInt8)
 
 
@@ -259,6 +261,8 @@ class DeferredWrites:
         if not self._is_scheduled:
             self._is_scheduled = True
             self._pool.submit(self._run)
+        elif len(self._writes) > _MAX_DEFERRED:
+            self.finish()
 
     def finish(self) -> None:
         """Wait for the write that is running, and call the others on this thread."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Self, TypeVar
 
 import msgspec
@@ -19,7 +20,7 @@ from lazynwb.profile import count
 from lazynwb.storage.remote_state import forget
 from lazynwb.storage.source import ABSENT
 from lazynwb.struct_decoders import msgpack_decoder
-from lazynwb.threads import ForkSafeLock
+from lazynwb.threads import CACHE_WRITES, ForkSafeLock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -107,7 +108,7 @@ def _put_in_memory(entry: CacheEntry) -> None:
 
 
 def put_entry(entry: CacheEntry, source: Source) -> None:
-    """Store an entry in memory and on disk, unless the file is so new that a change might not be detected."""
+    """Store an entry in memory, and on disk later, unless a change of the file might not be detected."""
     files = [(source, entry.identity)]
     files += [(source.with_path(other), known) for other, known in entry.depends if known != ABSENT]
     try:
@@ -116,7 +117,7 @@ def put_entry(entry: CacheEntry, source: Source) -> None:
     except FileNotFoundError:
         return
     _put_in_memory(entry)
-    disk_cache.save(entry.key, entry.for_disk(), _ENCODER)
+    CACHE_WRITES.submit(partial(disk_cache.save, entry.key, entry.for_disk(), _ENCODER))
 
 
 @contextmanager
@@ -138,6 +139,7 @@ def invalidate_source(source: Source) -> None:
     """Remove all entries of a damaged remote file; see `invalidate_on_corruption`."""
     if not source.is_remote:
         return
+    CACHE_WRITES.finish()  # so that none of them restores an entry
     source.invalidate()
     start = f"{source.key}\0"
     with _lock:
