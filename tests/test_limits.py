@@ -318,7 +318,7 @@ def test_a_cache_folder_of_another_user(cube):
         said = run_child(
             code, folder, *sorted(files.glob("*.nwb")), LAZYNWB_CACHE_DIR=str(Path(home) / "own")
         )
-        assert said.splitlines()[-1] == "240"
+        assert "240" in said.splitlines()  # the warnings about writes follow
         for what in ("the catalog cache", "the column store"):
             assert said.count(f"{what} cannot be") == 2, said  # read, and written
         assert said.count("WARNING") == 4
