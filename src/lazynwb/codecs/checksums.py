@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import google_crc32c
 import numpy as np
 
 if TYPE_CHECKING:
@@ -13,6 +12,8 @@ if TYPE_CHECKING:
 
 def crc32c(data: Buffer) -> int:
     """Return the CRC-32C (Castagnoli, RFC 3720) of bytes."""
+    import google_crc32c  # late: HDF5 files do not need it
+
     # The C implementation refuses memoryviews and bytearrays, but accepts an array over the same bytes. The
     # Python implementation, used without a wheel, needs Python integers.
     is_compiled = google_crc32c.implementation == "c"

@@ -16,9 +16,10 @@ from lazynwb.errors import LazyNWBError, NotNWBError, SourceChangedError, Source
 if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
-_STATUS = re.compile(r"status code: (\d{3})")
-_REGION = re.compile(r"<Region>([a-z0-9-]+)</Region>")
-_CODE = re.compile(r"<Code>(\w{1,40})</Code>")
+# Patterns are compiled by the first error, because queries without errors do not need them.
+_STATUS = r"status code: (\d{3})"
+_REGION = r"<Region>([a-z0-9-]+)</Region>"
+_CODE = r"<Code>(\w{1,40})</Code>"
 #: Statuses of a busy server, which is given more time than one that failed: as much as its `Retry-After`
 #: header says, if it sends one (`lazynwb.storage.store_request`).
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
@@ -35,8 +36,8 @@ _WEB = frozenset({"http", "https", "dandi"})
 #: Messages of obstore for a redirect without an address: in S3, a bucket in another region.
 _NOWHERE, _ELSEWHERE = "redirect without LOCATION", "AuthorizationHeaderMalformed"
 #: Messages of obstore for invalid headers, and for timeouts.
-_MALFORMED = re.compile(r"source: (\w*ContentRange|UnexpectedRange|Header)\b")
-_LATE = re.compile(r"kind: Timeout|source: TimedOut")
+_MALFORMED = r"source: (\w*ContentRange|UnexpectedRange|Header)\b"
+_LATE = r"kind: Timeout|source: TimedOut"
 
 
 class Failure(NamedTuple):
@@ -104,7 +105,7 @@ def has_undecodable_body(error: Exception) -> bool:
 
 def has_malformed_headers(error: Exception) -> bool:
     """Return whether obstore refused a response for its headers."""
-    return _MALFORMED.search(str(error)) is not None
+    return re.search(_MALFORMED, str(error)) is not None
 
 
 def explain(source: Source, error: Exception, *, known: bool = False) -> Failure:
@@ -120,7 +121,7 @@ def explain(source: Source, error: Exception, *, known: bool = False) -> Failure
     text = str(error)
     if _NOWHERE in text or _ELSEWHERE in text:
         return _relocation_failure(source, text)
-    found = _STATUS.search(text)
+    found = re.search(_STATUS, text)
     status = int(found[1]) if found else _status_of(error)
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or "Wanted range starting at" in text:
         return Failure(changed_error(source) if known else empty_error(source))
@@ -144,19 +145,19 @@ def _is_transient(status: int) -> bool:
 
 def _error_code(source: Source, text: str) -> str:
     """Return the error code of an object store; an empty string for web servers, which have none."""
-    found = _CODE.search(text) if _scheme(source) not in _WEB else None
+    found = re.search(_CODE, text) if _scheme(source) not in _WEB else None
     return found[1] if found else ""
 
 
 def _describe_answer(status: int, text: str, word: str) -> str:
     """Return a description of an error response."""
-    if _STATUS.search(text) is None:
+    if re.search(_STATUS, text) is None:
         return "no credentials could be obtained" if status in _DENIED else str(status)
     return f"the server responds with {status}" + (f", {word}" if word else "")
 
 
 def _relocation_failure(source: Source, text: str) -> Failure:
-    region = _REGION.search(text)
+    region = re.search(_REGION, text)
     what = (
         'the bucket is in another region: pass storage_options={"region": ...}'
         if _scheme(source) in {"s3", "s3a"}
@@ -214,11 +215,11 @@ def _connection_failure(source: Source, error: Exception, text: str) -> Failure:
         final = "the server's certificate is not trusted; it may be for another name, or expired"
     elif "source: TooManyRedirects" in text:
         final = "the server redirects in a loop"
-    elif _MALFORMED.search(text):
+    elif re.search(_MALFORMED, text):
         final = "the headers of the response violate HTTP or do not match the request: download the file"
     if final:
         return Failure(LazyNWBError(f"{source.name}: {final}"))
-    if _LATE.search(text):
+    if re.search(_LATE, text):
         return transient_failure(
             source, "the server did not respond in time (lazynwb.config.request_timeout)"
         )

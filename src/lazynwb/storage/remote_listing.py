@@ -94,15 +94,12 @@ def _expand_dandi(source: Source) -> list[Source]:
 
 
 def _expand_web_url(source: Source) -> list[Source]:
-    """Return a web URL unchanged; expand folders and patterns in public buckets by the bucket's protocol."""
+    """Expand a folder or pattern in a public bucket by the bucket's protocol; return other URLs unchanged."""
     try:
         path = urlsplit(source.path).path
     except ValueError:
         raise LazyNWBError(f"{source.name} is not a valid URL") from None
-    is_pattern = "*" in path
-    if not (is_pattern or path.endswith("/")):
-        return [source]
-    if not is_pattern and (is_download(path) or _is_store(source)):
+    if "*" not in path and (is_download(path) or _is_store(source)):
         return [source]
     bucket = bucket_url(source.path)
     if bucket is not None:

@@ -231,11 +231,23 @@ def _expand_one(source: PathOrUrl, options: Options) -> list[Source]:
         chain, _, last = text.rpartition("::")
         raise LazyNWBError(f"{redacted(chain)}:: URLs are not supported: pass {redacted(last)}")
     if is_url(text) and not text.lower().startswith("file:"):
-        from lazynwb.storage.remote_listing import expand_url
-
         own = getattr(source, "storage_options", None)
-        return expand_url(resolve(text, Options({**options.as_dict(), **own}) if own else options))
+        found = resolve(text, Options({**options.as_dict(), **own}) if own else options)
+        if _is_web_file(text):
+            return [found]
+        from lazynwb.storage.remote_listing import expand_url  # late: most URLs need no expansion
+
+        return expand_url(found)
     return _expand_local(local_path(text))
+
+
+def _is_web_file(url: str) -> bool:
+    """Return whether a URL names one file or store on a web server, not a folder or a pattern."""
+    try:
+        scheme, _, path, _, _ = urlsplit(url)
+    except ValueError:
+        return False
+    return scheme in {"http", "https"} and "*" not in path and not path.endswith("/")
 
 
 def _expand_local(path: str) -> list[Source]:

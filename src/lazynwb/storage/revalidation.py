@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 _HEX = "[0-9a-f]"
 #: A blob of a DANDI archive, named by its UUID below the root of a bucket; other contents get another blob.
-_BLOB = re.compile(
+_BLOB = (
     rf"(s3a?://[^/]+|https?://[^/]+(/[^/]+)?)/blobs/({_HEX}{{3}})/({_HEX}{{3}})/"
     rf"\3\4{_HEX}{{2}}(-{_HEX}{{4}}){{3}}-{_HEX}{{12}}"
 )
 #: Query parameters that identify one version of an object, with the servers that support them. The version
 #: "null" of S3 belongs to buckets without versioning, and is overwritten.
 _VERSIONED = (
-    (re.compile(r"https?://", re.IGNORECASE), re.compile(r"versionId=(?!null(&|$))[^&]+")),
-    (re.compile(r"https://storage\.googleapis\.com/"), re.compile(r"generation=\d+")),
-    (re.compile(r"https://[^/]+\.blob\.core\.windows\.net/"), re.compile(r"(versionid|snapshot)=[^&]+")),
+    (r"(?i:https?)://", r"versionId=(?!null(&|$))[^&]+"),
+    (r"https://storage\.googleapis\.com/", r"generation=\d+"),
+    (r"https://[^/]+\.blob\.core\.windows\.net/", r"(versionid|snapshot)=[^&]+"),
 )
 #: Maximum number of objects whose listing is kept.
 _MAX_LISTED = 200_000
@@ -131,10 +131,10 @@ def _blob_of(source: Source) -> Source | None:
 def is_immutable(source: Source) -> bool:
     """Return whether the contents of a URL never change: a DANDI blob, or one version of an object."""
     base, _, query = source.path.partition("#")[0].partition("?")
-    if _BLOB.fullmatch(base):
+    if re.fullmatch(_BLOB, base):
         return True
     return bool(query) and any(
-        server.match(base) and any(version.fullmatch(part) for part in query.split("&"))
+        re.match(server, base) and any(re.fullmatch(version, part) for part in query.split("&"))
         for server, version in _VERSIONED
     )
 
