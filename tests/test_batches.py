@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import threading
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ from lazynwb.engine.batches import run
 from lazynwb.engine.batching import MAX_ROWS, batch_bounds
 from lazynwb.engine.plan import Growth, ScanPlan
 from lazynwb.lookup.loader import load_table
+from lazynwb.scan import source_frame
 from lazynwb.storage.resolve import expand
 
 pytestmark = pytest.mark.usefixtures("no_store")
@@ -117,3 +119,25 @@ def test_a_file_that_cannot_be_opened_does_not_shift_the_numbers_of_others(tmp_p
                 handles.number(files[0], arrays[0])
         number = handles.number(files[1], arrays[1])
         assert handles.files[number].name == str(paths[1])
+
+
+def test_head_does_not_wait_for_the_batch_after_its_rows():
+    first = pl.DataFrame({"x": range(10)})
+    ended = threading.Event()
+
+    def run(with_columns, predicate, n_rows):
+        yield first.filter(predicate)
+        assert ended.wait(30), "the engine waited for the second batch"
+        yield first.filter(predicate)
+
+    frame = source_frame(run, first.schema, "test").filter(pl.col("x") > 2)
+    assert frame.head(5).collect(engine="streaming")["x"].to_list() == [3, 4, 5, 6, 7]
+    ended.set()
+
+
+@pytest.mark.parametrize("engine", ["streaming", "in-memory"])
+def test_batches_for_users_are_not_empty(cube, engine):
+    frame = lazynwb.scan_nwb(cube, "/units").filter(pl.col("presence_ratio") > 0.5)
+    heights = [batch.height for batch in frame.collect_batches(chunk_size=7, engine=engine)]
+    assert sum(heights) == frame.collect().height
+    assert min(heights) > 0

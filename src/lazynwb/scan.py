@@ -557,8 +557,22 @@ class _Source:
         batch_size: int | None,  # noqa: ARG002 - batches are bounded by bytes
     ) -> Iterator[pl.DataFrame]:
         interrupts.watch()
-        batches = self._run(with_columns, predicate, n_rows)
+        batches = separated(self._run(with_columns, predicate, n_rows))
         return guard_shutdown(attributed(batches, self._detail))
+
+
+def separated(batches: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yield batches, each followed by an empty one.
+
+    The streaming engine requests the next batch before it knows whether a `head` has enough rows, and waits
+    for it. With an empty batch it does not wait until more files are read, although their read may begin.
+    """
+    empty: pl.DataFrame | None = None
+    for batch in batches:
+        yield batch
+        if empty is None:
+            empty = batch.clear()
+        yield empty
 
 
 def source_frame(

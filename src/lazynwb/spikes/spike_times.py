@@ -17,7 +17,7 @@ from lazynwb.errors import ColumnNotFoundError, LazyNWBError, SchemaError
 from lazynwb.frames.coerce import as_lazy, is_pandas
 from lazynwb.frames.late_frames import with_columns
 from lazynwb.profile import attributed
-from lazynwb.scan import scan_nwb
+from lazynwb.scan import scan_nwb, separated
 from lazynwb.shutdown import guard_shutdown
 from lazynwb.spikes.interval_join import SpikeTrains, UnitIntervalPairs, find, gather
 from lazynwb.spikes.intervals import Intervals, Sessions, Times
@@ -188,7 +188,7 @@ class Query:
     ) -> Iterator[pl.DataFrame]:
         """Yield the batches of a query; called by Polars."""
         interrupts.watch()
-        batches = self._batches(with_columns, predicate, n_rows)
+        batches = separated(self._batches(with_columns, predicate, n_rows))
         return guard_shutdown(attributed(batches, "spike times in intervals"))
 
     def collect(self) -> pl.DataFrame:
