@@ -31,10 +31,10 @@ def describe_one(folder: Path) -> list[Any]:
     """Return the catalog of a session, and a variant for each column that may be missing."""
     from lazynwb.demo.cube import write_cube
     from lazynwb.index.source_record import ChunkLocationRequest, index_source
-    from lazynwb.storage.source import Source
+    from lazynwb.storage.resolve import resolve
 
     path = write_cube(folder / "cube", 1)[0]
-    found = index_source(Source(str(path)), ChunkLocationRequest.of(False))  # noqa: FBT003 - as it is said
+    found = index_source(resolve(str(path)), ChunkLocationRequest.of(False))  # noqa: FBT003 - as it is said
     return [_without_column(found, number) for number in range(VARIANTS)]
 
 
@@ -106,7 +106,7 @@ def make_cache(folder: Path, sessions: int, variants: list[Any]) -> Path:
     from lazynwb.catalog import disk_cache
     from lazynwb.lookup.loader import Entry, entry_key
     from lazynwb.storage.local_file import identity
-    from lazynwb.storage.source import Source
+    from lazynwb.storage.resolve import resolve
 
     lazynwb.config.cache_dir = folder / f"cache-{sessions}"
     lazynwb.config.cache_max_bytes = 2**40
@@ -117,7 +117,7 @@ def make_cache(folder: Path, sessions: int, variants: list[Any]) -> Path:
         path = Path(name_of(folder / f"files-{sessions}", number))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        key = entry_key("table", Source(str(path)), TABLE)
+        key = entry_key("table", resolve(str(path)), TABLE)
         disk_cache.save(key, Entry(key, identity(str(path)), tables[number % VARIANTS], {}), encoder)
         paths.append(str(path))
     listed = folder / f"paths-{sessions}.json"
@@ -132,7 +132,7 @@ def measure(kind: str, place: str, length: int | None, folder: Path, sessions: i
     lazynwb.config.disable_progress = True
     lazynwb.config.cache_dir = folder / f"cache-{sessions}"
     lazynwb.config.cache_max_bytes = 2**40
-    import lazynwb.index.reader
+    import lazynwb.index.snapshot
     import lazynwb.lookup.loader
 
     before = _peak()
