@@ -229,7 +229,7 @@ def test_a_filter_on_the_path_skips_files(cube, engine):
 
 @pytest.mark.integration
 def test_a_streaming_head_stops_after_a_few_rows(tmp_path):
-    """Polars requests two or three batches before it stops, so the first batches are small."""
+    """Polars requests two batches before it stops, so the first batches are small."""
     paths = [write_session(tmp_path / f"{k:02}.nwb", k, units=100) for k in range(30)]
     lf = lazynwb.scan_nwb(paths, "/units", infer_schema_length=1).select(
         "unit_id", "presence_ratio", "spike_times", "waveform_mean"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lazynwb.storage.source import Source
 
 #: Number of batches that Polars' streaming engine requests before it can stop.
-_BATCHES_AHEAD = 3
+_BATCHES_AHEAD = 2
 _COST_OF_ARRAYS = 1_000_000
 _COST_OF_TEXT = 64
 
@@ -132,8 +132,9 @@ def column_cost(dtype: pl.DataType | None) -> int:
 class Growth:
     """Geometrically growing sizes, so that a query that stops early reads little.
 
-    Polars' streaming engine requests three batches before it can stop after the first. The size therefore
-    stays small until that many batches were yielded; it grows immediately if a size has yielded no rows.
+    Polars' streaming engine requests two batches before it can stop after the first (see
+    `lazynwb.scan.separated`). The size therefore stays small until that many batches were yielded; it grows
+    immediately if a size has yielded no rows.
     """
 
     def __init__(self, first: int, limit: int) -> None:
