@@ -136,7 +136,7 @@ class TableValues(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def dtypes(self) -> dict[str, pl.DataType]:
         """The columns with their types."""
-        return {name: decode_dtype(encode_dtype) for name, encode_dtype in self.schema}
+        return {name: decode_dtype(encoded) for name, encoded in self.schema}
 
 
 class Manifest(msgspec.Struct, frozen=True):
