@@ -47,13 +47,13 @@ def test_lengths_of_lists_are_as_cheap_as_numbers():
     assert steps == [{length_name("list"), "n"}, {"list"}]
 
 
-def test_batches_grow_after_the_first_three():
+def test_batches_grow_after_the_first_two():
     growth = Growth(1, 64)
     sizes = []
     for _ in range(6):
         sizes.append(growth.take())
         growth.used(1)
-    assert sizes == [1, 1, 1, 4, 16, 64]
+    assert sizes == [1, 1, 4, 16, 64, 64]
 
 
 def test_batches_without_rows_grow_immediately():
