@@ -33,7 +33,7 @@ A = TypeVar("A")
 _LOGGER = logging.getLogger("lazynwb")
 #: Seconds between checks for Ctrl-C.
 _CHECK_SECONDS = 0.1
-#: Seconds after which deferred writes begin, so that they do not compete with the end of their query.
+#: Seconds without a new deferred write after which they begin, so that they do not compete with their query.
 _WRITE_DELAY_SECONDS = 0.25
 #: Number of deferred writes above which they are done at once, because they need memory.
 _MAX_DEFERRED = 256
@@ -251,6 +251,7 @@ class DeferredWrites:
     def _reset(self) -> None:
         self._writes: deque[tuple[Callable[[], object], Query | None]] = deque()
         self._is_scheduled = False
+        self._last = 0.0
 
     def submit(self, write: Callable[[], object]) -> None:
         """Call a function later, or now if the process is exiting or a worker."""
@@ -258,6 +259,7 @@ class DeferredWrites:
             write()
             return
         self._writes.append((write, current()))
+        self._last = time.monotonic()
         if not self._is_scheduled:
             self._is_scheduled = True
             self._pool.submit(self._run)
@@ -273,7 +275,8 @@ class DeferredWrites:
                     write()
 
     def _run(self) -> None:
-        time.sleep(_WRITE_DELAY_SECONDS)
+        while (left := self._last + _WRITE_DELAY_SECONDS - time.monotonic()) > 0:
+            time.sleep(left)
         self._is_scheduled = False  # before `finish`, which sees all writes that were submitted until now
         try:
             self.finish()
