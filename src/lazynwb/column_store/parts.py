@@ -133,7 +133,7 @@ class LocalPart:
     def read_into(self, view: memoryview, ranges: Sequence[tuple[int, int]]) -> None:
         """Read ranges of the file; see `PartBytes`."""
         with self._path.open("rb", buffering=0) as file:
-            for start, stop in _merged(ranges):
+            for start, stop in coalesce(ranges, _GAP):
                 file.seek(start)
                 _read_into(file, view[start:stop])
                 count(bytes_stored=stop - start)
@@ -328,10 +328,11 @@ def _check(view: memoryview, file: PartFile, numbers: Sequence[int]) -> None:
             raise CorruptDataError(f"the checksum of column {name!r} does not fit")
 
 
-def _merged(ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+def coalesce(ranges: Sequence[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
+    """Merge ascending ranges with gaps of at most some bytes."""
     merged: list[tuple[int, int]] = []
     for start, stop in ranges:
-        if merged and start - merged[-1][1] <= _GAP:
+        if merged and start - merged[-1][1] <= gap:
             merged[-1] = merged[-1][0], stop
         else:
             merged.append((start, stop))

@@ -10,7 +10,7 @@ import polars as pl
 
 from lazynwb.catalog.dtypes import INTERNAL, ROWS, TABLE_INDEX
 from lazynwb.catalog.merge import nulls
-from lazynwb.column_store.parts import SESSION, LocalPart, read_part, scan_part, scan_parts
+from lazynwb.column_store.parts import SESSION, LocalPart, coalesce, read_part, scan_part, scan_parts
 from lazynwb.column_store.reading import collect_filtered
 from lazynwb.config import config
 from lazynwb.errors import CorruptDataError, SourceNotFoundError
@@ -80,12 +80,7 @@ class FolderPart:
             except FileNotFoundError as error:
                 raise SourceNotFoundError(f"index {self._folder.name}: {error}") from None
             return
-        spans: list[tuple[int, int]] = []
-        for start, stop in ranges:
-            if spans and start - spans[-1][1] <= _COALESCE_GAP:
-                spans[-1] = spans[-1][0], stop
-            else:
-                spans.append((start, stop))
+        spans = coalesce(ranges, _COALESCE_GAP)
         for (start, stop), data in zip(spans, self._folder.read_ranges(self._file.name, spans), strict=True):
             if len(data) != stop - start:
                 raise CorruptDataError("it is truncated")
