@@ -103,15 +103,17 @@ def open_reader(source: Source, version: str) -> Reader:
     SourceNotFoundError
         If the file does not exist.
     """
-    return (_zarr_reader() if is_zarr(source) else _hdf5_reader())(source, version)
+    return _reader_of(source)(source, version)
 
 
 def import_reader(source: Source) -> None:
     """Import the modules that parse a file, without opening it."""
-    if is_zarr(source):
-        _zarr_reader()
-    else:
-        _hdf5_reader()
+    _reader_of(source)
+
+
+def _reader_of(source: Source) -> Callable[[Source, str], Reader]:
+    """Return the function that opens a file of this format."""
+    return _zarr_reader() if is_zarr(source) else _hdf5_reader()
 
 
 def is_zarr(source: Source) -> bool:
