@@ -169,6 +169,7 @@ def clear_cache() -> None:
     Other files in the folder of the cache (`lazynwb.config.cache_path`) are kept. Queries do not need the
     cache: they read the files again.
     """
+    CACHE_WRITES.finish()  # so that none of them restores an entry
     clear_memory()
     forget()
     disk_cache.clear()

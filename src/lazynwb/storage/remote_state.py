@@ -37,7 +37,6 @@ def save_later() -> None:
 
 def forget() -> None:
     """Drop all state from memory."""
-    CACHE_WRITES.finish()
     for name in _STATEFUL_MODULES:
         module = sys.modules.get(f"lazynwb.storage.{name}")
         if module is not None:
