@@ -556,12 +556,24 @@ class _Source:
         n_rows: int | None,
         batch_size: int | None,  # noqa: ARG002 - batches are bounded by bytes
     ) -> Iterator[pl.DataFrame]:
-        interrupts.watch()
-        batches = separated(self._run(with_columns, predicate, n_rows))
-        return guard_shutdown(attributed(batches, self._detail))
+        return as_source(self._run(with_columns, predicate, n_rows), self._detail)
 
 
-def separated(batches: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+def as_source(batches: Iterator[pl.DataFrame], detail: str) -> Iterator[pl.DataFrame]:
+    """Yield the batches of a query to Polars.
+
+    Parameters
+    ----------
+    batches : iterator of DataFrame
+        Batches, of which none has been read.
+    detail : str
+        Label of the query in profiles.
+    """
+    interrupts.watch()
+    return guard_shutdown(attributed(_separated(batches), detail))
+
+
+def _separated(batches: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """Yield batches, each followed by an empty one.
 
     The streaming engine requests the next batch before it knows whether a `head` has enough rows, and waits

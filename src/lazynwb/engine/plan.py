@@ -133,7 +133,7 @@ class Growth:
     """Geometrically growing sizes, so that a query that stops early reads little.
 
     Polars' streaming engine requests two batches before it can stop after the first (see
-    `lazynwb.scan.separated`). The size therefore stays small until that many batches were yielded; it grows
+    `lazynwb.scan.as_source`). The size therefore stays small until that many batches were yielded; it grows
     immediately if a size has yielded no rows.
     """
 

@@ -9,16 +9,13 @@ import numpy as np
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from lazynwb import interrupts
 from lazynwb.arrays.arrow import as_lists, from_buffer, offsets_of
 from lazynwb.catalog.dtypes import INTERNAL, NWB_PATH, ROWS, TABLE_INDEX
 from lazynwb.config import config
 from lazynwb.errors import ColumnNotFoundError, LazyNWBError, SchemaError
 from lazynwb.frames.coerce import as_lazy, is_pandas
 from lazynwb.frames.late_frames import with_columns
-from lazynwb.profile import attributed
-from lazynwb.scan import scan_nwb, separated
-from lazynwb.shutdown import guard_shutdown
+from lazynwb.scan import as_source, scan_nwb
 from lazynwb.spikes.interval_join import SpikeTrains, UnitIntervalPairs, find, gather
 from lazynwb.spikes.intervals import Intervals, Sessions, Times
 from lazynwb.spikes.observation_times import (
@@ -187,9 +184,7 @@ class Query:
         batch_size: int | None,  # noqa: ARG002 - blocks are bounded by units
     ) -> Iterator[pl.DataFrame]:
         """Yield the batches of a query; called by Polars."""
-        interrupts.watch()
-        batches = separated(self._batches(with_columns, predicate, n_rows))
-        return guard_shutdown(attributed(batches, "spike times in intervals"))
+        return as_source(self._batches(with_columns, predicate, n_rows), "spike times in intervals")
 
     def collect(self) -> pl.DataFrame:
         """Return all rows."""
