@@ -187,7 +187,7 @@ def test_no_file_stays_open(cube, query):
     code = f"""{OPEN_FILES}
 result = {query}
 assert result.height > 0
-deadline = time.monotonic() + 5
+deadline = time.monotonic() + 30
 while nwb_files() and time.monotonic() < deadline:
     time.sleep(0.01)
 assert nwb_files() == [], nwb_files()
