@@ -155,10 +155,13 @@ def _store_name(store: Store) -> str:
 def _divide(file: File, jobs: list[_Job], pooled: list[_Task], here: list[_Task]) -> None:
     """Divide the jobs of a file into tasks for other threads and tasks for the calling thread."""
     jobs.sort(key=_offset)
-    known = [job for job in jobs if file.has(job.ref.offset, job.ref.size)]
+    known: list[_Job] = []
+    absent: list[_Job] = []
+    for job in jobs:
+        (known if file.has(job.ref.offset, job.ref.size) else absent).append(job)
     if known:
         here.append(_Task(file, [[job] for job in known]))
-        jobs = [job for job in jobs if not file.has(job.ref.offset, job.ref.size)]
+        jobs = absent
     large = [job for job in jobs if job.ref.size >= file.thread_threshold]
     if large:
         pooled.extend(_Task(file, [group]) for group in _merge(large, file))

@@ -41,7 +41,7 @@ def request_rows(
 def chunks_for(
     file: TableFile, arrays: Sequence[Array], ranges: np.ndarray
 ) -> Iterator[tuple[TableFile, ChunkSelection]]:
-    """Yield the chunks that must be looked up before rows are read.
+    """Yield the chunks that must be looked up before rows are read; for remote files, also those read next.
 
     Parameters
     ----------
@@ -52,7 +52,8 @@ def chunks_for(
         Rows of the first array.
     """
     array = arrays[0]
-    if file.needs_chunk_index(array):
+    is_read_meanwhile = file.source.is_remote and array.layout == "chunked" and len(arrays) > 1
+    if file.needs_chunk_index(array) or is_read_meanwhile:
         fits = len(array.chunk) == len(array.shape) and min(array.chunk, default=0) > 0
         yield file, (array, chunk_numbers(array, ranges, ()) if fits else None)
     for below in arrays[1:]:

@@ -41,6 +41,8 @@ class MissingRanges:
     ----------
     ranges : set of (start, stop)
         Ranges noted since the last fetch.
+    data : set of (start, stop)
+        Ranges of data that will be read next: they are fetched with the next missing ranges.
     misses : int
         Number of reads of missing bytes, repeated ones included.
     """
@@ -48,6 +50,7 @@ class MissingRanges:
     def __init__(self, file: RemoteFile) -> None:
         self._file = file
         self.ranges: set[tuple[int, int]] = set()
+        self.data: set[tuple[int, int]] = set()
         self.misses = 0
         self._rounds = 0
 
@@ -58,10 +61,19 @@ class MissingRanges:
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
         """Note ranges that will be read, unless they have been fetched."""
-        for start, stop in ranges:
-            end = min(stop, self._file.size)
-            if 0 <= start < end and not self._file.has(start, end - start):
-                self.ranges.add((start, end))
+        self.ranges |= self._absent(ranges)
+
+    def expect_data(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Note ranges of data to fetch with the next missing ranges, unless they have been fetched."""
+        self.data |= self._absent(ranges)
+
+    def _absent(self, ranges: Iterable[tuple[int, int]]) -> set[tuple[int, int]]:
+        within = ((start, min(stop, self._file.size)) for start, stop in ranges)
+        return {
+            (start, stop)
+            for start, stop in within
+            if 0 <= start < stop and not self._file.has(start, stop - start)
+        }
 
     def fetch(self, *, ahead: bool = True) -> bool:
         """Fetch the noted ranges in one round; return whether there were any.
@@ -77,7 +89,8 @@ class MissingRanges:
         self._rounds += 1
         if self._rounds > MAX_ROUNDS:
             raise NotNWBError(f"{self._file.name}: the structure of the file does not end: it is damaged")
-        self._file.fetch_blocks(ranges, ahead=ahead)
+        data, self.data = self.data, set()
+        self._file.fetch_blocks(ranges, ahead=ahead, data=data)
         return True
 
 
@@ -155,6 +168,11 @@ class PartialFile:
         """Raise an error if any range is missing, to end a run of a parse early."""
         if self.missed:
             raise self._missing_error("some ranges or objects have not been fetched")
+
+    def expect_data(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Fetch ranges of data of this file with the next ranges that a parse misses, if it is remote."""
+        if self._ranges is not None:
+            self._ranges.expect_data(ranges)
 
     def forget_missing(self) -> None:
         """Drop the record of what is missing."""

@@ -55,7 +55,10 @@ class Reader(Protocol):
         ...
 
     def chunk_indices(
-        self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
+        self,
+        arrays: Sequence[Array],
+        numbers: Sequence[np.ndarray | None] = (),
+        data: Sequence[tuple[int, int]] = (),
     ) -> list[ChunkIndex | PartialChunkIndex]:
         """Look up the locations of chunks.
 
@@ -66,6 +69,9 @@ class Reader(Protocol):
         numbers : sequence of ndarray of int64 or None
             Chunks to look up for each array, in row-major order of the chunk grid, or None for all; omitted
             for all chunks of every array. The result may include other chunks.
+        data : sequence of (int, int)
+            Half-open ranges of bytes of the file that are read next. If the look-up makes requests, they may
+            be fetched concurrently.
         """
         ...
 

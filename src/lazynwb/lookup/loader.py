@@ -14,6 +14,7 @@ import msgspec
 from lazynwb.catalog.dtypes import RESERVED
 from lazynwb.catalog.lengths import find_column
 from lazynwb.catalog.model import (
+    MISSING,
     Array,
     Attributes,
     ChunkIndex,
@@ -56,6 +57,8 @@ _MAX_INDEXED_CHUNKS, _MAX_INDEXED_SHARDS = 4096, 16
 _MAX_INDEXED_REMOTE_CHUNKS = 64
 #: Maximum number of chunks of an array whose index is read when its table is parsed.
 _MAX_EAGER_CHUNKS = 16
+#: Maximum size of a chunk with known location that is fetched while other chunks are looked up.
+_MAX_EAGER_BYTES = 64 * 1024
 #: Cost of a look-up of one chunk, in entries of a complete index, in local and in remote files.
 _LOOKUP_COST, _REMOTE_LOOKUP_COST = 16, 4
 #: An array and the numbers of its required chunks, in row-major order of the grid; None for all chunks.
@@ -205,8 +208,9 @@ class TableFile:
             missing = self.missing(selections)
         if not missing:
             return
+        arrays, numbers = [array for array, _ in missing], [some for _, some in missing]
         with invalidate_on_corruption(self.source), self.reader() as reader:
-            indices = reader.chunk_indices([array for array, _ in missing], [some for _, some in missing])
+            indices = reader.chunk_indices(arrays, numbers, list(self._known_ranges(selections)))
         complete: dict[str, ChunkIndex] = {}
         with _lock:
             for (array, _), index in zip(missing, indices, strict=True):
@@ -219,6 +223,21 @@ class TableFile:
             self._entry.chunks = {**self._entry.chunks, **complete}
         if complete:
             self._store_entry()
+
+    def _known_ranges(self, selections: Iterable[ChunkSelection]) -> Iterator[tuple[int, int]]:
+        """Yield the byte ranges of a few small chunks of a remote file whose locations are known."""
+        if not self.source.is_remote:
+            return
+        for array, numbers in selections:
+            index = self._entry.chunks.get(array.path)
+            if array.source is not None or array.layout != "chunked" or index is None:
+                continue
+            total = math.prod(grid_of(array))
+            some = range(total) if numbers is None else numbers.tolist()
+            if len(some) <= _MAX_EAGER_CHUNKS:
+                for offset, size, _ in map(index.locate, some):
+                    if offset != MISSING and size <= _MAX_EAGER_BYTES:
+                        yield offset, offset + size
 
     def _store_entry(self) -> None:
         """Store the entry in the catalog cache; one that was shipped with a task may lack columns."""

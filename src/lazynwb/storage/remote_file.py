@@ -280,11 +280,23 @@ class RemoteFile:
         """Mark a range as used by a parser, so that it is written to the catalog cache."""
         self._cache.mark_used(offset, size)
 
-    def fetch_blocks(self, ranges: Iterable[tuple[int, int]], *, ahead: bool = True) -> None:
-        """Fetch the blocks that contain some ranges concurrently; with `ahead`, also likely next blocks."""
+    def fetch_blocks(
+        self, ranges: Iterable[tuple[int, int]], *, ahead: bool = True, data: Iterable[tuple[int, int]] = ()
+    ) -> None:
+        """Fetch ranges of structures and of data concurrently.
+
+        Parameters
+        ----------
+        ranges : iterable of (int, int)
+            Ranges of structures, of which the aligned blocks are fetched.
+        ahead : bool
+            Whether to fetch also the blocks that are probably next.
+        data : iterable of (int, int)
+            Ranges of data, which are fetched as they are.
+        """
         spans = [
             (low, min(low + _COALESCE_LIMIT, stop))
-            for start, stop in self._coalesced_spans(ranges, ahead=ahead)
+            for start, stop in self._coalesced_spans(ranges, data, ahead=ahead)
             for low in range(start, stop, _COALESCE_LIMIT)
         ]
         if len(spans) == 1:
@@ -299,13 +311,17 @@ class RemoteFile:
     def _fetch_span(self, span: tuple[int, int]) -> None:
         self._cache.add(span[0], self._request(*span).data)
 
-    def _coalesced_spans(self, ranges: Iterable[tuple[int, int]], *, ahead: bool) -> list[tuple[int, int]]:
-        spans: list[tuple[int, int]] = []
+    def _coalesced_spans(
+        self, ranges: Iterable[tuple[int, int]], data: Iterable[tuple[int, int]], *, ahead: bool
+    ) -> list[tuple[int, int]]:
         if ahead and self.size <= _SMALL_FILE:
-            ranges = [(0, self.size)]
-        for start, stop in sorted(ranges):
+            ranges, data = [(0, self.size)], ()
+        wanted = list(data)
+        for start, stop in ranges:
             low, high = start // BLOCK * BLOCK, min(-(-stop // BLOCK) * BLOCK, self.size)
-            low, high = self._extended_span(low, high) if ahead else (low, high)
+            wanted.append(self._extended_span(low, high) if ahead else (low, high))
+        spans: list[tuple[int, int]] = []
+        for low, high in sorted(wanted):
             if low >= high:  # another thread has fetched it
                 continue
             if spans and low - spans[-1][1] <= _COALESCE_GAP:

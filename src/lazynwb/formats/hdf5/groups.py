@@ -33,6 +33,9 @@ _IS_GROUP, _IS_SOFT = 1, 2
 _MAX_DEPTH = 64
 #: Bytes to prefetch at the B-tree and the local heap of a group, which libhdf5 writes next to each other.
 _PREFETCH = 1024
+#: Bytes before a symbol table node to prefetch. A node is split when a member is added to a group, so that it
+#: follows the headers of the members that were added last.
+_PRECEDING = 8 * 1024
 
 
 def read_links(file: Structure, header: ObjectHeader) -> dict[bytes, Link]:
@@ -164,6 +167,8 @@ def _symbol_table_links(file: Structure, tree: int, heap: int) -> list[tuple[byt
             entries = _read_symbol_node(file, address)
         except MissingRangesError as error:
             missing = error
+            if len(nodes) > 1:
+                file.expect(max(address - _PRECEDING, 0), address)
             continue
         if missing is None:
             found += [_decode_symbol(names, entry) for entry in entries]

@@ -86,9 +86,12 @@ class Hdf5Reader(StructureReader):
         return self._fallback
 
     def chunk_indices(
-        self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
+        self,
+        arrays: Sequence[Array],
+        numbers: Sequence[np.ndarray | None] = (),
+        data: Sequence[tuple[int, int]] = (),
     ) -> list[ChunkIndex | PartialChunkIndex]:
-        """Return the locations of all or some chunks of arrays."""
+        """Return the locations of all or some chunks of arrays; fetch ranges of data in the same requests."""
         selected = list(numbers) or [None] * len(arrays)
 
         def look_up(file: StructureFile) -> list[ChunkIndex | PartialChunkIndex]:
@@ -103,6 +106,7 @@ class Hdf5Reader(StructureReader):
             return found
 
         if self._file is not None:
+            self._file.expect_data(data)
             try:
                 # Entries of single chunks are far apart in an index.
                 return self._run(

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 class Structure(CollectionFile, ReferenceFile, Protocol):
     """The bytes of a file, with its heaps and committed datatypes."""
 
+    def expect(self, start: int, stop: int) -> None:
+        """Fetch bytes between two addresses of a remote file with those that are missing."""
+        ...
+
     def heap(self, address: int) -> FractalHeap:
         """Return the fractal heap at an address."""
         ...

@@ -165,6 +165,11 @@ class StructureFile(PartialFile):
             raise DamagedStructureError(f"bytes {start} to {start + size} are outside the file")
         return self.source.get(start, size, ahead)
 
+    def expect(self, start: int, stop: int) -> None:
+        """Fetch bytes between two addresses of a remote file with those that are missing."""
+        if self._ranges is not None:
+            self._ranges.expect([(start + self.base, stop + self.base)])
+
     def queue_checksum(self, data: bytes, what: str) -> None:
         """Queue a structure, whose last four bytes are its checksum, for verification after the parse."""
         self._checksums.queue(data, what)
@@ -206,8 +211,8 @@ class StructureFile(PartialFile):
             together with the header, and the group can be walked before the header has been fetched.
         """
         if links is not None and self._ranges is not None:
-            places = [place + self.base for place in links]
-            self._ranges.expect((place, place + _LINKS_PREFETCH) for place in places)
+            for place in links:
+                self.expect(place, place + _LINKS_PREFETCH)
             try:
                 return StructureNode(self, self.header(address))
             except MissingRangesError as error:

@@ -45,10 +45,13 @@ class Libhdf5Reader(StructureReader):
         self._file.close()
 
     def chunk_indices(
-        self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
+        self,
+        arrays: Sequence[Array],
+        numbers: Sequence[np.ndarray | None] = (),
+        data: Sequence[tuple[int, int]] = (),
     ) -> list[ChunkIndex | PartialChunkIndex]:
         """Look up the locations of all chunks of arrays, because libhdf5 lists chunks one by one."""
-        del numbers
+        del numbers, data
 
         def look_up(_: OpenFile) -> list[ChunkIndex | PartialChunkIndex]:
             found: list[ChunkIndex | PartialChunkIndex] = []

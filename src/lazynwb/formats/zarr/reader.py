@@ -62,9 +62,13 @@ class ZarrReader(StructureReader):
         return self._opened
 
     def chunk_indices(
-        self, arrays: Sequence[Array], numbers: Sequence[np.ndarray | None] = ()
+        self,
+        arrays: Sequence[Array],
+        numbers: Sequence[np.ndarray | None] = (),
+        data: Sequence[tuple[int, int]] = (),
     ) -> list[ChunkIndex | PartialChunkIndex]:
         """Look up the locations of chunks in shards; other arrays need no look-up."""
+        del data
         selected = list(numbers) or [None] * len(arrays)
         return [
             chunk_index(self._holder(array), array, some)
