@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -216,14 +215,12 @@ def check_file(path: Path, engine: str) -> None:
     assert not problems, f"{len(problems)} tables of {path}:\n" + "\n".join(problems)
 
 
-def assert_ends_at_ctrl_c(child: subprocess.Popen[bytes], seconds: float) -> None:
-    """Check that an interrupted process ends within a number of seconds, with a message."""
-    begin = time.monotonic()
+def assert_ends_at_ctrl_c(child: subprocess.Popen[bytes]) -> None:
+    """Check that an interrupted process ends with a message, long before servers end their silence."""
     child.send_signal(signal.SIGINT)
     try:
-        error = child.communicate(timeout=5)[1].decode()
+        error = child.communicate(timeout=15)[1].decode()
     finally:
         child.kill()
-    assert time.monotonic() - begin < seconds
     assert child.returncode == -signal.SIGINT, error
     assert "KeyboardInterrupt" in error

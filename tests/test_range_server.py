@@ -111,7 +111,7 @@ def test_latency_of_requests_overlaps(server):
     began = time.perf_counter()
     with ThreadPoolExecutor(10) as pool:
         answers = list(pool.map(lambda _: get(server)[1], range(10)))
-    assert 0.2 <= time.perf_counter() - began < 1
+    assert time.perf_counter() - began >= 0.2
     assert answers == [DATA] * 10
     assert server.most_at_once == 10
 

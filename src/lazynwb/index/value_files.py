@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: Maximum size of a value file, because an index is not trusted.
 _MAX_FILE_BYTES = 1024 * 1024 * 1024
+#: Number of windows without a filter that are as large as a batch.
+_UNFILTERED_WINDOWS = 8
 #: Ranges of a remote file with smaller gaps are coalesced.
 _COALESCE_GAP = 256 * 1024
 
@@ -124,9 +126,9 @@ class ValueFiles:
             yield nulls(ROWS, pl.Null(), limit).to_frame()
             return
         is_empty = True
-        # The rows that a filter leaves of several files are few. Without a filter, files are read one by one:
-        # Polars aggregates the rows of a file, and releases them, before it asks for the next.
-        max_bytes = 0 if predicate is None else config.batch_bytes
+        # The rows that a filter leaves of several files are few. Without a filter, windows are small: Polars
+        # aggregates the rows of one, and releases them, before it asks for the next.
+        max_bytes = config.batch_bytes // (_UNFILTERED_WINDOWS if predicate is None else 1)
         for files, rows in _windows(self._values.files, len(stored), limit, max_bytes):
             frame = self._read_window(files, stored, rows, predicate)
             if len(frame):
