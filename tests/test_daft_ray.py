@@ -67,7 +67,7 @@ def test_on_ray_a_query_returns_equal_rows_and_errors_name_the_file(cube, tmp_pa
         QUERIES,
         cube[0].parent,
         damaged,
-        timeout=240,
+        timeout=480,
         DAFT_ANALYTICS_ENABLED="0",
         DAFT_PROGRESS_BAR="0",
         RAY_USAGE_STATS_ENABLED="0",

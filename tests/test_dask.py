@@ -117,7 +117,7 @@ def test_a_file_that_kills_every_worker_is_named(client, cube):
     with pytest.raises(LazyNWBError, match=r"KilledWorker") as caught:
         scan.filter(condition).select("unit_id").collect()
     assert Path(bad).name in str(caught.value)
-    client.wait_for_workers(1, timeout=120)
+    client.wait_for_workers(1, timeout=300)
 
 
 def tasks_of(client):
@@ -140,7 +140,7 @@ def test_the_rows_of_one_large_file_are_read_by_all_workers(client, tmp_path, mo
         spikes = builders.Ragged([[n / 2] * (n % 3) for n in range(4000)])
         builders.table(file, "units", {"wide": wide, "spikes": spikes})
     alone = lazynwb.read_nwb(tmp_path, "units")
-    client.wait_for_workers(2, timeout=120)  # earlier tests end workers
+    client.wait_for_workers(2, timeout=300)  # earlier tests end workers
     monkeypatch.setattr(lazynwb.config, "batch_bytes", 40_000)
     scan = lazynwb.scan_nwb(tmp_path, "units", executor=client)
     before = {worker: len(ran) for worker, ran in transitions(client).items()}

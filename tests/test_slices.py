@@ -1,7 +1,9 @@
 """Slices of stored arrays: values equal NumPy, and only required chunks or bytes are read."""
 
 import json
+import struct
 import zlib
+from contextlib import contextmanager
 
 import h5py
 import hypothesis.strategies as st
@@ -15,10 +17,13 @@ from msgspec.structs import replace
 import lazynwb
 from builders import VLEN_TEXT, series
 from lazynwb.arrays import slicing
+from lazynwb.arrays.fetch import Request, fetch
 from lazynwb.arrays.slicing import read_slice
+from lazynwb.catalog.model import Array, ChunkIndex, DType
 from lazynwb.lookup.loader import load_table
 from lazynwb.series.arrays import StoredArray
 from lazynwb.storage.resolve import expand
+from lazynwb.threads import DECODERS
 from range_server import RangeServer
 
 DATA = np.arange(5000 * 37, dtype="i4").reshape(5000, 37) % 9973
@@ -342,6 +347,75 @@ def test_contiguous_data_is_read_with_small_gaps_only(tmp_path):
             got = array[selection]
         assert (got == taken(images, selection)).all()
         assert cost.bytes_used <= most
+
+
+class Memory:
+    """Bytes as a file that records its reads; see `lazynwb.storage.file.File`."""
+
+    name = "memory"
+    pool = DECODERS
+    coalesce_gap = 0
+    coalesce_limit = 1 << 30
+    thread_threshold = 1 << 30
+
+    def __init__(self, content):
+        self._content = content
+        self.size = len(content)
+        self.reads = []
+
+    @contextmanager
+    def reading(self):
+        yield self
+
+    def has(self, offset, size):
+        return False
+
+    def keep(self, offset, data):
+        pass
+
+    def read(self, offset, size):
+        self.reads.append((offset, offset + size))
+        return memoryview(self._content)[offset : offset + size]
+
+    def read_into(self, offset, buffer):
+        buffer[:] = self.read(offset, len(buffer))
+
+
+def read_rows(width, ranges, layout="contiguous"):
+    """Read rows of an array of `width` bytes each, with the ranges of bytes that were read."""
+    rows = ranges[-1][1] + 3
+    content = np.random.default_rng(width).integers(0, 256, (rows, width), dtype=np.uint8)
+    memory = Memory(b"head" + content.tobytes())
+    array = Array("x", (rows, width), DType("number", 1, "|u1"), layout, offset=4, chunk=(rows, width))
+    index = None
+    if layout == "chunked":
+        index = ChunkIndex(struct.pack("<Q", 4), struct.pack("<Q", rows * width))
+    selected = np.concatenate([np.arange(*one) for one in ranges])
+    out = np.zeros((len(selected), width), np.uint8)
+    fetch([(memory, [Request(array, index, np.array(ranges, np.int64), out)])])
+    assert (out == content[selected]).all()
+    return [((start - 4) // width, (stop - 4) // width) for start, stop in memory.reads]
+
+
+@given(st.integers(1, 5000), st.lists(st.integers(1, 600), min_size=2, max_size=40), st.data())
+def test_rows_of_undecoded_data_equal_numpy(width, steps, data):
+    bounds = np.cumsum(steps).tolist()
+    ranges = list(zip(bounds[::2], bounds[1::2], strict=False))
+    read_rows(width, ranges, data.draw(st.sampled_from(["contiguous", "chunked"])))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "chunked"])
+@pytest.mark.parametrize(
+    ("width", "ranges", "reads"),
+    [
+        (16, [(2, 3), (5, 9), (200, 201)], [(2, 201)]),
+        (16, [(2, 3), (5, 9), (300, 301)], [(2, 9), (300, 301)]),  # a gap of more than 4 KiB
+        (1024, [(0, 100), (101, 200), (201, 300)], [(0, 200), (201, 300)]),  # of at most 256 KiB
+        (1024, [(0, 300), (301, 302)], [(0, 300), (301, 302)]),
+    ],
+)
+def test_close_rows_of_undecoded_data_are_read_at_once(layout, width, ranges, reads):
+    assert read_rows(width, ranges, layout) == reads
 
 
 def test_only_selected_rows_of_unfiltered_chunks_are_read(layouts):

@@ -8,6 +8,7 @@ chunks without codecs, only the requested rows are read.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 import numpy as np
@@ -31,7 +32,7 @@ from lazynwb.storage.placeholders import describe
 from lazynwb.threads import raise_if_interrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from lazynwb.catalog.model import Array, ChunkIndex, PartialChunkIndex
     from lazynwb.codecs import Buffer
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from lazynwb.threads import Pool
 
 Store: TypeAlias = "File | Objects"
+#: Rows of a chunk or of contiguous data: first row, row past the last, and first row in the output.
+_Piece: TypeAlias = "tuple[int, int, int]"
 #: Function from a row band and the number of a chunk in it to the chunk (None if unwritten) and filter mask.
 _ChunkLocator: TypeAlias = "Callable[[int, int], tuple[ChunkRef | None, int]]"
 
@@ -47,6 +50,8 @@ _ChunkLocator: TypeAlias = "Callable[[int, int], tuple[ChunkRef | None, int]]"
 _POINTER = 256
 #: Maximum number of jobs of a read whose bytes are cached separately.
 _FEW_JOBS = 64
+#: Undecoded rows that are at most so many bytes apart are read by one job of at most this size.
+_MAX_GAP, _MAX_SPAN = 4 * 1024, 256 * 1024
 #: Maximum number of row ranges of a chunk that are copied one by one.
 _FEW_RANGES = 8
 
@@ -334,18 +339,14 @@ def _plan_unfiltered(target: Target, ref: ChunkRef, jobs: list[_Job]) -> None:
     """Add jobs that read only the requested rows of a chunk without codecs."""
     if ref.size != target.nbytes:
         raise CorruptDataError(f"a chunk has {ref.size} bytes instead of {target.nbytes}")
-    path = target.request.array.path
-    width = target.nbytes // target.request.array.chunk[0]
+    request = target.request
+    width = target.nbytes // request.array.chunk[0]
     if target.is_whole_width:
-        for start, stop, first in target.pieces:
-            part = target.request.out[first : first + stop - start].reshape(-1)
-            jobs.append(
-                _plain_job(ref._replace(offset=ref.offset + start * width, size=part.nbytes), path, part)
-            )
+        jobs += _row_jobs(ref, width, target.pieces, request)
     else:
         first, last = target.pieces[0][0], target.pieces[-1][1]
         rows = ref._replace(offset=ref.offset + first * width, size=(last - first) * width)
-        jobs.append(_Job(rows, path, None, target.scatter_rows))
+        jobs.append(_Job(rows, request.array.path, None, target.scatter_rows))
 
 
 def _plan_plain(store: Store, request: Request, jobs: list[_Job]) -> None:
@@ -364,25 +365,69 @@ def _plan_plain(store: Store, request: Request, jobs: list[_Job]) -> None:
                 ref = ChunkRef(store, "", array.offset + run.start, run.size)
                 jobs.append(_Job(ref, array.path, None, run.handle))
         return
-    done = 0
+    pieces: list[_Piece] = []
+    place = 0
     for start, stop in request.ranges.tolist():
-        part = out[done : done + stop - start].reshape(-1)
-        done += stop - start
-        if array.layout == "inline":
-            part[...] = stored[start:stop].reshape(-1)
-        else:
-            ref = ChunkRef(store, "", array.offset + start * width, part.nbytes)
-            jobs.append(_plain_job(ref, array.path, part))
+        pieces.append((start, stop, place))
+        place += stop - start
+    if array.layout == "inline":
+        for start, stop, place in pieces:
+            out[place : place + stop - start] = stored[start:stop]
+    else:
+        jobs += _row_jobs(ChunkRef(store, "", array.offset, 0), width, pieces, request)
 
 
-def _plain_job(ref: ChunkRef, path: str, part: np.ndarray) -> _Job:
-    def copy(data: Buffer) -> None:
-        part[...] = np.frombuffer(data, np.uint8)
+def _row_jobs(origin: ChunkRef, width: int, pieces: list[_Piece], request: Request) -> Iterator[_Job]:
+    """Yield jobs that read rows without decoding; rows that are close together are read by one job.
 
-    return _Job(ref, path, part, copy)
+    Parameters
+    ----------
+    origin : ChunkRef
+        Position of row 0.
+    width : int
+        Number of bytes per row.
+    pieces : list of (start, stop, place)
+        Rows to read, in ascending order.
+    request : Request
+    """
+    start = 0
+    for number in range(1, len(pieces) + 1):
+        if number < len(pieces):
+            gap, span = pieces[number][0] - pieces[number - 1][1], pieces[number][1] - pieces[start][0]
+            if gap * width <= _MAX_GAP and span * width <= _MAX_SPAN:
+                continue
+        own = pieces[start:number]
+        first, last = own[0][0], own[-1][1]
+        out = _output_of(own, request)
+        ref = origin._replace(offset=origin.offset + first * width, size=(last - first) * width)
+        into = out.reshape(-1) if len(own) == 1 else None
+        yield _Job(ref, request.array.path, into, partial(_copy_rows, own, out))
+        start = number
 
 
-def pieces_of(ranges: np.ndarray, band_rows: int) -> list[tuple[int, list[tuple[int, int, int]]]]:
+def _output_of(pieces: list[_Piece], request: Request) -> np.ndarray:
+    """Return the output of pieces, whose rows are consecutive in the output."""
+    start, stop, place = pieces[-1]
+    return request.out[pieces[0][2] : place + stop - start]
+
+
+def _copy_rows(pieces: list[_Piece], out: np.ndarray, data: Buffer) -> None:
+    out[...] = _rows_of(pieces, data)
+
+
+def _rows_of(pieces: list[_Piece], data: Buffer) -> np.ndarray:
+    """Return the rows of pieces from bytes that begin at the first of them."""
+    first, last = pieces[0][0], pieces[-1][1]
+    rows = np.frombuffer(data, np.uint8).reshape(last - first, -1)
+    if len(pieces) == 1:
+        return rows
+    found: np.ndarray = rows[
+        np.concatenate([np.arange(start - first, stop - first) for start, stop, _ in pieces])
+    ]
+    return found
+
+
+def pieces_of(ranges: np.ndarray, band_rows: int) -> list[tuple[int, list[_Piece]]]:
     """Split ranges of rows at the boundaries of row bands.
 
     Returns
@@ -394,7 +439,7 @@ def pieces_of(ranges: np.ndarray, band_rows: int) -> list[tuple[int, list[tuple[
         start, stop = ranges.tolist()[0]
         if stop <= band_rows:
             return [(0, [(start, stop, 0)])]
-    bands: list[tuple[int, list[tuple[int, int, int]]]] = []
+    bands: list[tuple[int, list[_Piece]]] = []
     done = 0
     for first, stop in ranges.tolist():
         start = first
@@ -417,7 +462,7 @@ class Target:
     __slots__ = ("_cell", "_mask", "is_whole_width", "nbytes", "pieces", "request")
 
     def __init__(
-        self, request: Request, pieces: list[tuple[int, int, int]], cell: ChunkSlice, nbytes: int, mask: int
+        self, request: Request, pieces: list[_Piece], cell: ChunkSlice, nbytes: int, mask: int
     ) -> None:
         self.request = request
         self.pieces = pieces
@@ -467,21 +512,14 @@ class Target:
     def scatter_rows(self, data: Buffer) -> None:
         """Copy decoded rows, from the start of the first piece to the end of the last, to the output."""
         array = self.request.array
-        first, last = self.pieces[0][0], self.pieces[-1][1]
-        rows = np.frombuffer(data, np.uint8).reshape(last - first, -1)
-        if len(self.pieces) > 1:
-            rows = rows[
-                np.concatenate([np.arange(start - first, stop - first) for start, stop, _ in self.pieces])
-            ]
+        rows = _rows_of(self.pieces, data)
         if self.is_whole_width:
             self._rows()[...] = rows
         else:
             self._place(rows.reshape(len(rows), *array.chunk[1:], stored_size(array.dtype)))
 
     def _rows(self) -> np.ndarray:
-        # The pieces of a chunk are consecutive in the output.
-        start, stop, place = self.pieces[-1]
-        return self.request.out[self.pieces[0][2] : place + stop - start]
+        return _output_of(self.pieces, self.request)
 
     def _place(self, box: np.ndarray) -> None:
         array = self.request.array
