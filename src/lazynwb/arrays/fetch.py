@@ -102,6 +102,7 @@ class _Job(NamedTuple):
     """A byte range, and the function that processes it.
 
     `into` is the destination of bytes that need no decoding. `fill` is called if the object does not exist.
+    `gaps` is the number of bytes of the range that are not needed.
     """
 
     ref: ChunkRef
@@ -109,6 +110,7 @@ class _Job(NamedTuple):
     into: np.ndarray | None
     handle: Callable[[Buffer], None]
     fill: Callable[[], None] | None = None
+    gaps: int = 0
 
 
 class _Task(NamedTuple):
@@ -253,7 +255,7 @@ def _read_and_handle(
         # In a folder under Git LFS or git-annex, each object may be a pointer file.
         pointer = describe(where, bytes(part[:_POINTER])) if key and part is not None else ""
         raise CorruptDataError(pointer or f"{where}: {error}") from None
-    count(bytes_used=size)
+    count(bytes_used=size - job.gaps)
 
 
 # -- from rows to chunks ------------------------------------------------------------------------------
@@ -401,7 +403,8 @@ def _row_jobs(origin: ChunkRef, width: int, pieces: list[_Piece], request: Reque
         out = _output_of(own, request)
         ref = origin._replace(offset=origin.offset + first * width, size=(last - first) * width)
         into = out.reshape(-1) if len(own) == 1 else None
-        yield _Job(ref, request.array.path, into, partial(_copy_rows, own, out))
+        gaps = ref.size - len(out) * width
+        yield _Job(ref, request.array.path, into, partial(_copy_rows, own, out), gaps=gaps)
         start = number
 
 
