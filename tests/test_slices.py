@@ -397,7 +397,7 @@ def read_rows(width, ranges, layout="contiguous"):
     return [((start - 4) // width, (stop - 4) // width) for start, stop in memory.reads]
 
 
-@given(st.integers(1, 5000), st.lists(st.integers(1, 600), min_size=2, max_size=40), st.data())
+@given(st.sampled_from([1, 16, 200, 3000]), st.lists(st.integers(1, 60), min_size=2, max_size=40), st.data())
 def test_rows_of_undecoded_data_equal_numpy(width, steps, data):
     bounds = np.cumsum(steps).tolist()
     ranges = list(zip(bounds[::2], bounds[1::2], strict=False))
