@@ -17,7 +17,7 @@ from lazynwb.catalog import disk_cache
 from lazynwb.struct_decoders import msgpack_decoder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from lazynwb.storage.source import Source
 
@@ -139,7 +139,7 @@ class BlockCache:
             self._used.append((start, start + size))
             self._dirty = True
             if len(self._used) > _MAX_USED_RANGES:
-                self._used = _merge_ranges(self._used)
+                self._used = merge_ranges(self._used)
                 self._is_full = len(self._used) > _MAX_USED_RANGES // 2
 
     def save(self) -> None:
@@ -150,7 +150,7 @@ class BlockCache:
         room = _MAX_ON_DISK
         with self._lock:
             self._dirty = False
-            used = _merge_ranges(self._used)
+            used = merge_ranges(self._used)
             self._used = used
             for start, stop in used:
                 for first, piece in self._overlaps(start, stop):
@@ -172,10 +172,11 @@ class BlockCache:
             at += 1
 
 
-def _merge_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def merge_ranges(ranges: Iterable[tuple[int, int]], gap: int = 0) -> list[tuple[int, int]]:
+    """Merge ranges that overlap or are at most some bytes apart, and return them in ascending order."""
     merged: list[tuple[int, int]] = []
     for start, stop in sorted(ranges):
-        if merged and start <= merged[-1][1]:
+        if merged and start - merged[-1][1] <= gap:
             merged[-1] = (merged[-1][0], max(merged[-1][1], stop))
         else:
             merged.append((start, stop))

@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lazynwb.errors import CorruptDataError, LazyNWBError, NotNWBError
 from lazynwb.profile import count
 from lazynwb.storage import placeholders, range_request, revalidation
-from lazynwb.storage.block_cache import block_cache_of, clear_block_cache, forget_all, forget_file
+from lazynwb.storage.block_cache import (
+    block_cache_of,
+    clear_block_cache,
+    forget_all,
+    forget_file,
+    merge_ranges,
+)
 from lazynwb.storage.error_mapping import web_page_error
 from lazynwb.storage.range_request import request
 from lazynwb.threads import REQUESTS
@@ -320,15 +326,8 @@ class RemoteFile:
         for start, stop in ranges:
             low, high = start // BLOCK * BLOCK, min(-(-stop // BLOCK) * BLOCK, self.size)
             wanted.append(self._extended_span(low, high) if ahead else (low, high))
-        spans: list[tuple[int, int]] = []
-        for low, high in sorted(wanted):
-            if low >= high:  # another thread has fetched it
-                continue
-            if spans and low - spans[-1][1] <= _COALESCE_GAP:
-                spans[-1] = (spans[-1][0], max(high, spans[-1][1]))
-            else:
-                spans.append((low, high))
-        return spans
+        # A block is empty if another thread has fetched it.
+        return merge_ranges((span for span in wanted if span[0] < span[1]), _COALESCE_GAP)
 
     def _extended_span(self, low: int, high: int) -> tuple[int, int]:
         """Extend a block up to nearby cached blocks, and read ahead in the same direction.
