@@ -367,11 +367,7 @@ def _plan_plain(store: Store, request: Request, jobs: list[_Job]) -> None:
                 ref = ChunkRef(store, "", array.offset + run.start, run.size)
                 jobs.append(_Job(ref, array.path, None, run.handle))
         return
-    pieces: list[_Piece] = []
-    place = 0
-    for start, stop in request.ranges.tolist():
-        pieces.append((start, stop, place))
-        place += stop - start
+    ((_, pieces),) = pieces_of(request.ranges, int(request.ranges[-1, 1]))  # all rows are one band
     if array.layout == "inline":
         for start, stop, place in pieces:
             out[place : place + stop - start] = stored[start:stop]
